@@ -1,0 +1,126 @@
+"""Every exception that sweeper raises on purpose, and the record of one mistake in an input file.
+
+What a caller can do about it decides where a class stands:
+
+SweeperError
+├── InputError             fix what you wrote; nothing was submitted
+│   ├── ExperimentError    ... in the experiment
+│   ├── TemplateError      ... in the workflow template or its slots
+│   └── UsageError         ... on the command line, in the environment, in an argument
+├── ResultsError           the results folder cannot be used: held, unreadable, or of a newer sweeper
+├── TargetError            the server cannot be reached or refuses us
+│   ├── UnreachableError   no answer, or an answer that is no ComfyUI's
+│   └── RefusedError       key rejected, out of credits, no subscription
+├── JobError               the server took one job and it came to nothing; ends in that trial's row
+│   ├── RejectedError      the server's validation said no
+│   ├── ExecutionError     a node failed
+│   ├── TimedOutError      it ran longer than `timeout`
+│   └── LostError          the server no longer knows it
+├── TransientError         this request may well succeed in a moment: the runner tries again
+└── ImageError             pictures that cannot be read or compared
+
+No class knows an exit code or prints: `sweeper.cli` turns these into text and codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class SweeperError(Exception):
+    """Base of everything sweeper raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in an input: where it is, and what to do about it.
+
+    `file` is as the user named it, `line` 1-based (0: unknown), `key` a dotted path such as `sweep.grid.steps[2]`.
+    """
+
+    file: str
+    line: int
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (where, self.key, self.message) if part)
+
+
+class InputError(SweeperError):
+    """What the user wrote is wrong. `problems` holds every mistake found, in file order."""
+
+    def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
+        if isinstance(problems, str):
+            problems = Problem("", 0, "", problems)
+        if isinstance(problems, Problem):
+            problems = [problems]
+        self.problems: tuple[Problem, ...] = tuple(sorted(set(problems)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ExperimentError(InputError):
+    """The experiment is wrong."""
+
+
+class TemplateError(InputError):
+    """The workflow template, or its slots, are wrong."""
+
+
+class UsageError(InputError):
+    """The command line, the environment or an argument is wrong."""
+
+
+class ResultsError(SweeperError):
+    """The results folder cannot be used: another run holds it, it cannot be read, a newer sweeper wrote it."""
+
+
+class TargetError(SweeperError):
+    """The server cannot be reached or refuses us; no later trial would fare better."""
+
+
+class UnreachableError(TargetError):
+    """Nobody answers at the target's URL, or not as a ComfyUI or Comfy Cloud would."""
+
+
+class RefusedError(TargetError):
+    """The server knows us and says no: key rejected, credits used up, subscription inactive."""
+
+
+class JobError(SweeperError):
+    """One job came to nothing. `error_type` goes into the table beside the message."""
+
+    def __init__(self, message: str, *, error_type: str | None = None) -> None:
+        super().__init__(message)
+        self.error_type = error_type or type(self).__name__
+
+
+class RejectedError(JobError):
+    """The server's validation refused the workflow; sending it again cannot help."""
+
+
+class ExecutionError(JobError):
+    """A node failed while it ran."""
+
+
+class TimedOutError(JobError):
+    """The job ran longer than the experiment's `timeout`."""
+
+
+class LostError(JobError):
+    """The server took the job and no longer knows it, as after a restart."""
+
+
+class TransientError(SweeperError):
+    """A request failed in a way that passes: dropped connection, 429, 5xx. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.sent = sent  # False: the request certainly never reached the server
+
+
+class ImageError(SweeperError):
+    """A picture cannot be read, or two pictures cannot be compared."""

@@ -1,0 +1,203 @@
+"""Reads an experiment and all that it names: the only part of the model that opens files.
+
+`load` gives the Experiment with its template checked; what is wrong in any of the files is reported together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.axes import AxisError
+from sweeper.errors import ExperimentError, Problem, TemplateError
+from sweeper.experiment import Experiment, InputFact
+from sweeper.metrics import unknown_metrics
+from sweeper.nearest import hint
+from sweeper.reading.binding import bind
+from sweeper.reading.declaration import declare
+from sweeper.reading.source import Source, SourceError, read_json, read_yaml
+from sweeper.schemas import shape_problems
+from sweeper.template import Template
+
+MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workflows have 2 MB
+_CHUNK: Final = 1 << 20
+
+
+def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read an experiment with its template, its lists and its input files' hashes.
+
+    `overrides` fixes names to one value each, as `--set` does. Raises ExperimentError with every problem of every file.
+    """
+    file = Path(experiment)
+    source = _read(file, _shown(file), read_yaml, ExperimentError)
+    value = source.value
+    if not isinstance(value, dict):
+        raise ExperimentError(source.problem((), "is no experiment: a mapping with the key `template` is needed"))
+    if overrides and not shape_problems("experiment", value):
+        source = source.with_value(_overridden(value, overrides))
+    problems: list[Problem] = []
+    template = _template_of(source, file, problems)
+    metrics = value.get("metrics")
+    names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
+    unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
+    return declare(source, template, _Folder(file.parent), file=file, metric_problems=unknown, problems=problems)
+
+
+def load_template(file: str | os.PathLike[str]) -> Template:
+    """Read a template: the workflow, and `name.slots.yaml` beside it where there is one. Raises TemplateError."""
+    path = Path(file)
+    sidecar = path.with_name(path.name.removesuffix(path.suffix) + ".slots.yaml")
+    workflow = _read(path, _shown(path), read_json, TemplateError)
+    slots = _read(sidecar, _shown(sidecar), read_yaml, TemplateError) if sidecar.exists() else None
+    return bind(workflow, slots)
+
+
+def read_workflow(file: str | os.PathLike[str]) -> Source:
+    """Read a workflow's JSON without asking what is in it. Raises TemplateError."""
+    return _read(Path(file), _shown(Path(file)), read_json, TemplateError)
+
+
+def _template_of(source: Source, file: Path, problems: list[Problem]) -> Template | None:
+    name = source.value.get("template")
+    if not isinstance(name, str) or not name:
+        return None
+    path = file.parent / name
+    if not path.is_file():
+        near = [os.path.relpath(one, file.parent).replace(os.sep, "/") for one in path.parent.glob("*.json")]
+        problems.append(source.problem(("template",), f"there is no file '{name}'{hint(name, near, 'files there')}"))
+        return None
+    try:
+        template = load_template(path)
+    except TemplateError as error:
+        problems.extend(error.problems)
+        return None
+    return _with_near_files(template, path.parent, file.parent)
+
+
+def _with_near_files(template: Template, home: Path, folder: Path) -> Template:
+    """A file slot's default is written relative to its template; params are relative to the experiment."""
+    slots = dict(template.slots)
+    for name, slot in slots.items():
+        if slot.kind == "file" and isinstance(slot.default, str):
+            near = os.path.relpath(home / slot.default, folder).replace(os.sep, "/")
+            slots[name] = replace(slot, default=near)
+    return replace(template, slots=slots)
+
+
+def _read(path: Path, name: str, parse: Any, error_class: type[ExperimentError | TemplateError]) -> Source:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise error_class(Problem(name, 0, "", f"has more than {MAX_BYTES:,} bytes"))
+        source: Source = parse(path.read_text("utf-8-sig"), name)
+    except FileNotFoundError as error:
+        near = [str(one.name) for one in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
+        raise error_class(
+            Problem(name, 0, "", f"there is no such file{hint(path.name, near, 'files there')}")
+        ) from error
+    except UnicodeDecodeError as error:
+        raise error_class(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
+    except OSError as error:
+        raise error_class(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
+    except SourceError as error:
+        raise error_class(error.problem) from error
+    return source
+
+
+def _shown(path: Path) -> str:
+    """The path as the user would type it from here, without climbing steps."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _overridden(value: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment with each name fixed: its axis becomes one value, elsewhere it moves to `params`."""
+    changed = dict(value)
+    swept: set[str] = set()
+    blocks = changed.get("sweep")
+    if isinstance(blocks, (dict, list)):
+        many = blocks if isinstance(blocks, list) else [blocks]
+        fixed = [_fixed_block(block, overrides, swept) if isinstance(block, dict) else block for block in many]
+        changed["sweep"] = fixed if isinstance(blocks, list) else fixed[0]
+    derive = changed.get("derive")
+    if isinstance(derive, dict):
+        changed["derive"] = {name: text for name, text in derive.items() if name not in overrides}
+    params = changed.get("params") or {}
+    if isinstance(params, dict):
+        everywhere = {name: one for name, one in overrides.items() if name not in swept or isinstance(blocks, list)}
+        changed["params"] = {**{k: v for k, v in params.items() if k not in swept}, **everywhere}
+    return changed
+
+
+def _fixed_block(block: dict[str, Any], overrides: Mapping[str, Any], swept: set[str]) -> dict[str, Any]:
+    changed = dict(block)
+    if isinstance(block.get("grid"), dict):
+        changed["grid"] = {k: [overrides[k]] if k in overrides else form for k, form in block["grid"].items()}
+        swept |= overrides.keys() & block["grid"].keys()
+    if isinstance(block.get("zip"), list):
+        groups = []
+        for group in block["zip"]:
+            kept = {name: form for name, form in group.items() if name not in overrides}
+            alone = [{name: [overrides[name]]} for name in group if name in overrides]
+            swept |= overrides.keys() & group.keys()
+            groups += [*([kept] if kept else []), *alone]
+        changed["zip"] = groups
+    return changed
+
+
+class _Folder:
+    """The experiment's folder: every relative name in the file starts here."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.facts: dict[str, InputFact] = {}
+
+    def text(self, name: str) -> str:
+        path = self.home / name
+        try:
+            return path.read_text("utf-8-sig")
+        except FileNotFoundError as error:
+            near = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
+            raise AxisError(f"there is no file '{name}'{hint(path.name, near, 'files there')}") from error
+        except UnicodeDecodeError as error:
+            raise AxisError(f"'{name}' is not UTF-8 text (byte {error.start})") from error
+        except OSError as error:
+            raise AxisError(f"'{name}' cannot be read: {error.strerror}") from error
+
+    def matching(self, pattern: str) -> list[str]:
+        try:
+            if Path(pattern).is_absolute():
+                anchor = Path(pattern).anchor
+                found = [str(one) for one in Path(anchor).glob(str(Path(pattern).relative_to(anchor))) if one.is_file()]
+            else:
+                found = [one.relative_to(self.home).as_posix() for one in self.home.glob(pattern) if one.is_file()]
+        except (ValueError, NotImplementedError) as error:
+            raise AxisError(f"'{pattern}' is no pattern: {error}") from error
+        if not found:
+            raise AxisError(f"no file matches '{pattern}'")
+        return sorted(found)
+
+    def fact(self, name: str) -> InputFact:
+        if name not in self.facts:
+            path = self.home / name
+            try:
+                self.facts[name] = InputFact(path.resolve(), _sha256(path))
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                near = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
+                raise AxisError(f"there is no file '{name}'{hint(path.name, near, 'files there')}") from error
+            except OSError as error:
+                raise AxisError(f"'{name}' cannot be read: {error.strerror}") from error
+        return self.facts[name]
+
+
+def _sha256(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()

@@ -1,0 +1,210 @@
+"""The plan: an experiment's trials, in written order and in the order in which they run; a pure value, lazily produced.
+
+A trial holds its params and digest, never its graph. `grid` compiles one block, `selection` filters it, `order` nests
+it; here the blocks become one sequence with one numbering.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ExperimentError, Problem
+from sweeper.experiment import Axis, Block, Experiment, Extra
+from sweeper.planning.grid import Grid, State, axis_columns
+from sweeper.planning.order import best_order, dependencies, executions
+from sweeper.planning.selection import kept
+
+_TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One point of the sweep.
+
+    `index` is its 0-based place in written order, `params` every slot with its value, `axes` every axis with its
+    value or label, `digest` the identity of the work, `columns` the axis cells of the table in order.
+    """
+
+    index: int
+    params: Mapping[str, Any]
+    axes: Mapping[str, Any]
+    digest: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A local file that a trial's workflow reads: its address, the value that stands there, and the file."""
+
+    node: str
+    input: str
+    value: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReport:
+    """What the order of nesting saves on a server that keeps the last job's results.
+
+    `axes` are outermost first, one list for each block; `executions` and `written` count node executions of the whole
+    product, before filters.
+    """
+
+    axes: tuple[tuple[str, ...], ...]
+    executions: int
+    written: int
+
+    @property
+    def saved(self) -> int:
+        """Node executions that the order saves against the written one."""
+        return self.written - self.executions
+
+
+class Plan:
+    """The ordered trials of an experiment. `len(plan)` is exact; iterating yields them in run order."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._parts = _compiled(experiment)
+        if len(self) == 0:
+            source = experiment.source
+            message = "no trial is left: `exclude` and `where` drop every one"
+            raise ExperimentError(source.problem(("sweep",), message) if source is not None else message)
+
+    def __len__(self) -> int:
+        return sum(part.count for part in self._parts)
+
+    def __iter__(self) -> Iterator[Trial]:
+        start = 0
+        for part in self._parts:
+            yield from part.trials(start, part.order)
+            start += part.count
+
+    def written(self) -> Iterator[Trial]:
+        """The trials in written order: the first axis outermost, the last varying fastest."""
+        start = 0
+        for part in self._parts:
+            yield from part.trials(start, tuple(range(len(part.grid.sizes))))
+            start += part.count
+
+    def workflow(self, trial: Trial) -> dict[str, Any]:
+        """The concrete API-format graph of a trial, a new dict; input files stand in it under their local names."""
+        return self.experiment.template.render(trial.params)
+
+    def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        """The local files that the trial's workflow reads."""
+        found: list[InputFile] = []
+        for slot in self.experiment.template.slots.values():
+            value = trial.params.get(slot.name)
+            fact = self.experiment.files.get(value) if slot.kind == "file" and isinstance(value, str) else None
+            if fact is not None:
+                found += [InputFile(at.node, at.input, str(value), fact.path, fact.sha256) for at in slot.addresses]
+        return tuple(found)
+
+    @cached_property
+    def axis_columns(self) -> tuple[str, ...]:
+        """The table's columns of the axes, in order, over all blocks."""
+        return axis_columns(self.experiment)
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """The template's slots, in its order."""
+        return tuple(self.experiment.template.slots)
+
+    @cached_property
+    def axis_sizes(self) -> Mapping[str, int]:
+        """How many options each axis has, the most of any block."""
+        sizes: dict[str, int] = {}
+        for block in self.experiment.blocks:
+            for dimension in block.dimensions:
+                for axis in dimension:
+                    sizes[axis.name] = max(sizes.get(axis.name, 0), len(axis.options))
+        return sizes
+
+    @cached_property
+    def order(self) -> OrderReport:
+        """How the axes nest when the plan runs, and what that saves."""
+        names, runs, written = [], 0, 0
+        for part in self._parts:
+            if not part.is_product:
+                continue
+            names.append(tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]))
+            needs = dependencies(self.experiment, part.grid)
+            runs += sum(executions(part.order, part.grid.sizes, needs).values())
+            written += sum(executions(tuple(range(len(part.order))), part.grid.sizes, needs).values())
+        return OrderReport(tuple(names), runs, written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A compiled piece of the plan: the product of a block, or one of its `include` rows."""
+
+    grid: Grid
+    order: tuple[int, ...]
+    kept: array[int] | None
+    is_product: bool
+
+    @property
+    def count(self) -> int:
+        return prod(self.grid.sizes) if self.kept is None else len(self.kept)
+
+    def trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
+        """The part's trials with the dimensions nested in `order`; indexes count from `start` in written order."""
+        if self.kept is None:
+            for position, (params, axes, columns, digest) in self.grid.walk(order):
+                yield Trial(start + position, params, axes, digest, columns)
+            return
+        for position, (params, axes, columns, digest) in self._visit(order):
+            yield Trial(start + bisect_left(self.kept, position), params, axes, digest, columns)
+
+    def _visit(self, order: tuple[int, ...]) -> Iterator[tuple[int, State]]:
+        positions = self.kept if self.kept is not None else array("Q")
+        if order == tuple(range(len(order))):
+            return self.grid.visit(order, positions)
+
+        def nested(position: int) -> tuple[int, ...]:
+            at = self.grid.coordinates(position)
+            return tuple([at[place] for place in order])
+
+        return self.grid.visit(order, sorted(positions, key=nested))
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Expand an experiment into its plan. Raises ExperimentError when a rule fails or no trial is left."""
+    return Plan(experiment)
+
+
+def _compiled(experiment: Experiment) -> list[_Part]:
+    """The pieces of the plan in written order. Raises ExperimentError with what fails in any of them."""
+    parts: list[_Part] = []
+    problems: list[Problem] = []
+    for block in experiment.blocks:
+        grids = [Grid(experiment, block.dimensions, {}), *(_alone(experiment, block, extra) for extra in block.include)]
+        found = [problem for grid in grids for problem in grid.problems(_TRIED)]
+        problems += found
+        try:
+            selected = kept(grids[0], block) if not found else None
+        except ExperimentError as error:
+            problems += error.problems
+            continue
+        written = tuple(range(len(grids[0].sizes)))
+        order = best_order(experiment, grids[0]) if experiment.order == "auto" else written
+        parts.append(_Part(grids[0], order, selected, is_product=True))
+        parts += [_Part(grid, tuple(range(len(grid.sizes))), None, is_product=False) for grid in grids[1:]]
+    if problems:
+        raise ExperimentError(problems)
+    return parts
+
+
+def _alone(experiment: Experiment, block: Block, extra: Extra) -> Grid:
+    """An `include` row as a product of one."""
+    axes = [(Axis(name, (option,), block.path),) for name, option in extra.options.items()]
+    return Grid(experiment, axes, extra.values)

@@ -1,0 +1,336 @@
+"""One block's product of dimensions, compiled: params, table cells and digest at any coordinates.
+
+The canonical bytes of a workflow are the template's own bytes with the leaves' bytes in between; the skeleton is
+encoded once, a leaf once per value. Which coordinates belong to the plan is `selection`'s business, their order
+`order`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sweeper.errors import ExperimentError, Problem
+from sweeper.experiment import Dimension, Experiment
+from sweeper.expressions import Expression, ExpressionError
+from sweeper.planning.columns import Column, Computed, Constant, Listed
+from sweeper.reading.source import Path as Key
+from sweeper.schemas import shown
+from sweeper.template import MISSING, Leaf
+from sweeper.values import ValueRefusedError
+from sweeper.workflow import canonical, encode, file_mark
+
+_EXAMPLES: Final = 5  # of values for which one expression fails
+
+State = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]  # params, axes, columns, digest
+
+
+class Grid:
+    """A compiled product. `fixed` are values that go before everything else: those of an `include` row."""
+
+    def __init__(self, experiment: Experiment, dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> None:
+        self.experiment = experiment
+        self.dimensions = tuple(dimensions)
+        self.sizes = tuple(len(dimension[0].options) for dimension in dimensions)
+        self._fixed = fixed
+        self.names: dict[str, Column] = {}
+        self._name_all()
+        self.slots = {name: self.names[name] for name in experiment.template.slots}
+        self._texts, self._leaves = self._compile_leaves()
+        self.axes, self.columns = self._cells()
+
+    # Names
+
+    def _name_all(self) -> None:
+        given = self._given()
+        slots = self.experiment.template.slots
+        for name in dict.fromkeys([*slots, *self.experiment.params, *given, *self._fixed]):
+            if name in self._fixed:
+                self.names[name] = Constant(self._fixed[name])
+            elif name in given:
+                self.names[name] = given[name]
+            elif name not in self.experiment.derive:
+                self.names[name] = Constant(self._unswept(name))
+        for name, expression in self.experiment.derive.items():  # in an order in which each needs only earlier ones
+            if name not in self._fixed:
+                self.names[name] = self._derived(name, expression)
+
+    def _unswept(self, name: str) -> Any:
+        if name in self.experiment.params:
+            return self.experiment.params[name]
+        slot = self.experiment.template.slots.get(name)
+        return slot.default if slot is not None else MISSING
+
+    def _given(self) -> dict[str, Column]:
+        """The columns of the names that axes and bundles give; an option that does not give one leaves it unswept."""
+        found: dict[str, Column] = {}
+        for place, dimension in enumerate(self.dimensions):
+            for axis in dimension:
+                names = dict.fromkeys([axis.name, *(slot for option in axis.options for slot in option.sets)])
+                for name in names:
+                    own = [option.value if name == axis.name else MISSING for option in axis.options]
+                    values = [option.sets.get(name, value) for option, value in zip(axis.options, own, strict=True)]
+                    if all(value is MISSING for value in values):  # a bundle axis: an expression sees its labels
+                        found[name] = Listed(place, [option.label for option in axis.options])
+                    else:
+                        found[name] = Listed(place, [self._unswept(name) if v is MISSING else v for v in values])
+        return found
+
+    def _derived(self, name: str, expression: Expression) -> Column:
+        path: Key = ("derive", name)
+        slot = self.experiment.template.slots.get(name)
+
+        def compute(values: dict[str, Any]) -> Any:
+            try:
+                value = expression.evaluate(values)
+                return slot.normalise(value) if slot is not None else value
+            except (ExpressionError, ValueRefusedError) as error:
+                raise self.failure(path, error, values) from error
+
+        return Computed(self.inputs(expression), compute)
+
+    def inputs(self, expression: Expression) -> dict[str, Column]:
+        """The columns that an expression reads; a name nobody gives here was refused when the file was read."""
+        return {name: self.names[name] for name in expression.names if name in self.names}
+
+    def failure(self, path: Key, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
+        """An expression failed: where, why, and on which values."""
+        given = ", ".join(f"{name} = {shown(value, 40)}" for name, value in values.items())
+        message = f"{error} (with {given})" if given else str(error)
+        source = self.experiment.source
+        return ExperimentError(source.problem(path, message) if source is not None else message)
+
+    # Leaves and digest
+
+    def _compile_leaves(self) -> tuple[list[bytes], list[Column]]:
+        """The template's bytes around its leaves, and a column of bytes for each leaf in between."""
+        template = self.experiment.template
+        text = encode(template.graph)
+        mark = "sweeper-leaf"
+        while mark.encode() in text:
+            mark += "-"
+        numbered = [(f"{mark}:{place}:", leaf) for place, leaf in enumerate(template.leaves)]
+        graph = _with_marks(template.graph, numbered)
+        found = sorted((graph.index(encode(name)), name, leaf) for name, leaf in numbered)
+        texts, start = [], 0
+        for place, name, _ in found:
+            texts.append(graph[start:place])
+            start = place + len(encode(name))
+        return [*texts, graph[start:]], [self._leaf(leaf) for _, _, leaf in found]
+
+    def _leaf(self, leaf: Leaf) -> Column:
+        template, files = self.experiment.template, self.experiment.files
+
+        def compute(values: dict[str, Any]) -> bytes:
+            for name, value in values.items():
+                if template.slots[name].kind == "file" and value in files:
+                    values[name] = file_mark(files[value].sha256)
+            try:
+                return encode(leaf.value(values))
+            except (ExpressionError, ValueError) as error:
+                message = f"in {template.file}: {error}"
+                raise self.failure(("template",), ExpressionError(message), values) from error
+
+        inputs = {name: self.slots[name] for name in leaf.names}
+        if all(len(column.dimensions) == 0 for column in inputs.values()):
+            return Constant(compute({name: column.at(()) for name, column in inputs.items()}))
+        only = next(iter(inputs.values()))
+        if len(inputs) == 1 and isinstance(only, Listed):
+            (name,) = inputs
+            return Listed(only.dimension, [compute({name: value}) for value in only.values])
+        return Computed(inputs, compute)
+
+    # Table cells
+
+    def _cells(self) -> tuple[dict[str, Column], dict[str, Column]]:
+        """The columns of `trial.axes` and of the table, for every axis of the experiment."""
+        own = {axis.name: (place, axis) for place, dimension in enumerate(self.dimensions) for axis in dimension}
+        axes: dict[str, Column] = {}
+        for name in self.experiment.axis_names:
+            if name in own:
+                place, axis = own[name]
+                axes[name] = Listed(place, [option.cell for option in axis.options])
+            else:
+                column = self.names.get(name, Constant(None))
+                absent = isinstance(column, Constant) and column.value is MISSING
+                axes[name] = Constant(None) if absent else column
+        columns: dict[str, Column] = {}
+        for name in axis_columns(self.experiment):
+            axis_name, extra = _split(name, own, axes)
+            if not extra:
+                known = own.get(axis_name)
+                plain = known is None or any(
+                    option.label is not None and not option.sets for option in known[1].options
+                )
+                columns[name] = self._values(*known) if known and plain else axes[name]
+            elif axis_name in own:
+                place, axis = own[axis_name]
+                columns[name] = Listed(place, [_extra(option, extra) for option in axis.options])
+            else:
+                columns[name] = Constant(None)
+        return axes, columns
+
+    def _values(self, place: int, axis: Any) -> Column:
+        return Listed(place, [option.cell if option.sets else option.value for option in axis.options])
+
+    def problems(self, combinations: int) -> Iterator[Problem]:
+        """What fails in computed texts, over at most so many combinations of each; of each a few examples."""
+        for column in [*self.names.values(), *self._leaves]:
+            if isinstance(column, Computed):
+                yield from _failures(column, self.sizes, combinations)
+
+    # Walking
+
+    def walk(self, order: Sequence[int]) -> Iterator[tuple[int, State]]:
+        """(written position, state) of every point, the dimensions nested in `order`, outermost first."""
+        return Walker(self, order).product()
+
+    def visit(self, order: Sequence[int], positions: Sequence[int]) -> Iterator[tuple[int, State]]:
+        """(written position, state) of these positions, sorted as `order` nests the dimensions."""
+        return Walker(self, order).visit(positions)
+
+    def coordinates(self, position: int) -> list[int]:
+        """The coordinates of a written position: the last dimension varies fastest."""
+        found = [0] * len(self.sizes)
+        for place in range(len(self.sizes) - 1, -1, -1):
+            position, found[place] = divmod(position, self.sizes[place])
+        return found
+
+
+class Walker:
+    """A state that moves through a grid: only what depends on a changed dimension is set again."""
+
+    def __init__(self, grid: Grid, order: Sequence[int]) -> None:
+        self.grid = grid
+        self.order = tuple(order)
+        self.at = [0] * len(grid.sizes)
+        self.strides = [1] * len(grid.sizes)
+        for place in range(len(grid.sizes) - 2, -1, -1):
+            self.strides[place] = self.strides[place + 1] * grid.sizes[place + 1]
+        self.parts: list[bytes] = [grid._texts[0]]  # noqa: SLF001 - the two classes are one thing, cut for its length
+        for text in grid._texts[1:]:  # noqa: SLF001
+            self.parts += [b"", text]
+        self.params: dict[str, Any] = dict.fromkeys(grid.slots)
+        self.axes: dict[str, Any] = dict.fromkeys(grid.axes)
+        # Most experiments have no labels: then the table's cells are the axes' and one dict serves both.
+        self.plain = list(grid.columns) == list(grid.axes) and all(grid.columns[k] is v for k, v in grid.axes.items())
+        self.columns: dict[str, Any] = self.axes if self.plain else dict.fromkeys(grid.columns)
+        self.effects: list[list[tuple[Any, Any, Column]]] = [[] for _ in range(len(order) + 1)]
+        for place, leaf in enumerate(grid._leaves):  # noqa: SLF001
+            self._on_change(self.parts, 2 * place + 1, leaf)
+        for target, source in ((self.params, grid.slots), (self.axes, grid.axes)):
+            for name, column in source.items():
+                self._on_change(target, name, column)
+        for name, column in grid.columns.items() if not self.plain else ():
+            self._on_change(self.columns, name, column)
+        self.apply(0)
+
+    def _on_change(self, target: Any, key: Any, column: Column) -> None:
+        """Have `target[key]` set when the innermost of the column's dimensions has changed."""
+        level = max((self.order.index(dimension) + 1 for dimension in column.dimensions), default=0)
+        self.effects[level].append((target, key, column))
+
+    def apply(self, level: int) -> None:
+        """Set all that depends on the dimension at this level (0: on none)."""
+        for target, key, column in self.effects[level]:
+            target[key] = column.at(self.at)
+
+    def state(self) -> State:
+        """A copy of where we are, with its digest."""
+        axes = self.axes.copy()
+        columns = axes if self.plain else self.columns.copy()
+        return self.params.copy(), axes, columns, hashlib.sha256(b"".join(self.parts)).hexdigest()
+
+    def product(self, level: int = 0, position: int = 0) -> Iterator[tuple[int, State]]:
+        """Every point below the current one, from `level` inward."""
+        if level == len(self.order):
+            yield position, self.state()
+            return
+        dimension = self.order[level]
+        stride, at, innermost = self.strides[dimension], self.at, level + 1 == len(self.order)
+        effects = self.effects[level + 1]
+        for place in range(self.grid.sizes[dimension]):
+            at[dimension] = place
+            for target, key, column in effects:
+                target[key] = column.at(at)
+            if innermost:
+                yield position + place * stride, self.state()
+            else:
+                yield from self.product(level + 1, position + place * stride)
+
+    def visit(self, positions: Sequence[int]) -> Iterator[tuple[int, State]]:
+        """The points at `positions`, in that order."""
+        fresh = True
+        for position in positions:
+            coordinates = self.grid.coordinates(position)
+            changed = False
+            for level, dimension in enumerate(self.order):
+                changed = changed or fresh or self.at[dimension] != coordinates[dimension]
+                if changed:
+                    self.at[dimension] = coordinates[dimension]
+                    self.apply(level + 1)
+            fresh = False
+            yield position, self.state()
+
+
+def _failures(column: Computed, sizes: Sequence[int], combinations: int) -> Iterator[Problem]:
+    at = [0] * len(sizes)
+    points = itertools.product(*(range(sizes[place]) for place in column.dimensions))
+    failed = 0
+    for point in itertools.islice(points, combinations):
+        for place, value in zip(column.dimensions, point, strict=True):
+            at[place] = value
+        try:
+            column.at(at)
+        except ExperimentError as error:
+            yield from error.problems
+            failed += 1
+            if failed == _EXAMPLES:
+                return
+
+
+def axis_columns(experiment: Experiment) -> tuple[str, ...]:
+    """The table's columns of the axes: `style`, then `style.label` where values have labels, `style.1` for choices."""
+    found: dict[str, None] = {}
+    for name in experiment.axis_names:
+        axes = [a for block in experiment.blocks for group in block.dimensions for a in group if a.name == name]
+        every = [option for axis in axes for option in axis.options]
+        found[name] = None
+        if any(option.label is not None and not option.sets for option in every):
+            found[f"{name}.label"] = None
+        for number in range(max((len(option.groups) for option in every), default=0)):
+            found[f"{name}.{number + 1}"] = None
+    return tuple(found)
+
+
+def _split(column: str, own: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[str, str]:
+    if column in own or column in axes:
+        return column, ""
+    name, _, extra = column.rpartition(".")
+    return name, extra
+
+
+def _extra(option: Any, extra: str) -> str | None:
+    if extra == "label":
+        return None if option.sets else option.label
+    groups: tuple[str, ...] = option.groups
+    return groups[int(extra) - 1] if int(extra) <= len(groups) else None
+
+
+def _with_marks(graph: Mapping[str, Any], numbered: Sequence[tuple[str, Leaf]]) -> bytes:
+    """Canonical bytes of the graph with a mark at each leaf."""
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        return [copied(item) for item in value] if isinstance(value, list) else value
+
+    marked = copied(graph)
+    for name, leaf in numbered:
+        place = marked
+        for part in leaf.path[:-1]:
+            place = place[part]
+        place[leaf.path[-1]] = name
+    return canonical(marked)

@@ -1,0 +1,82 @@
+"""Which points of a block's product belong to the plan: `exclude`, then `where`, then `sample`."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+from array import array
+from collections.abc import Iterator
+from math import prod
+from typing import Any, Final
+
+from sweeper.experiment import Block, Sample
+from sweeper.expressions import ExpressionError
+from sweeper.planning.columns import Column, Computed
+from sweeper.planning.grid import Grid
+from sweeper.workflow import encode
+
+_RANKED: Final = 2_000_000  # more points than this are drawn by place: hashing them all would take too long
+
+
+def kept(grid: Grid, block: Block) -> array[int] | None:
+    """The written positions that stay, ascending; None where all do. Raises ExperimentError when `where` fails."""
+    total = prod(grid.sizes)
+    sampled = block.sample is not None and block.sample.n < total
+    if not block.exclude and block.where is None:
+        if not sampled or block.sample is None:
+            return None
+        if total > _RANKED:
+            return array("Q", sorted(_drawn(total, block.sample)))
+        return _sampled(grid, array("Q", range(total)), block.sample)
+    positions = array("Q", _filtered(grid, block))
+    if block.sample is not None and block.sample.n < len(positions):
+        if len(positions) > _RANKED:
+            return array("Q", sorted(positions[place] for place in _drawn(len(positions), block.sample)))
+        return _sampled(grid, positions, block.sample)
+    return positions
+
+
+def _filtered(grid: Grid, block: Block) -> Iterator[int]:
+    where = _where(grid, block)
+    rows = [list(row.items()) for row in block.exclude]
+    for position, point in enumerate(itertools.product(*(range(size) for size in grid.sizes))):
+        if any(all(point[place] in options for place, options in row) for row in rows):
+            continue
+        if where is None or where.at(point):
+            yield position
+
+
+def _where(grid: Grid, block: Block) -> Column | None:
+    expression = block.where
+    if expression is None:
+        return None
+
+    def compute(values: dict[str, Any]) -> bool:
+        try:
+            return bool(expression.evaluate(values))
+        except ExpressionError as error:
+            raise grid.failure((*block.path, "where"), error, values) from error
+
+    return Computed(grid.inputs(expression), compute)
+
+
+def _sampled(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
+    """The `n` positions whose axis values hash lowest: a value added to an axis later does not reshuffle the rest."""
+
+    def rank(position: int) -> bytes:
+        at = grid.coordinates(position)
+        cells = encode({name: column.at(at) for name, column in grid.axes.items()})
+        return hashlib.sha256(b"%d\n" % sample.seed + cells).digest()
+
+    return array("Q", sorted(heapq.nsmallest(sample.n, positions, key=rank)))
+
+
+def _drawn(total: int, sample: Sample) -> set[int]:
+    """`n` distinct places below `total`, by counting through SHA-256: the same on every machine and version."""
+    found: set[int] = set()
+    for count in itertools.count():
+        if len(found) == sample.n:
+            break
+        found.add(int.from_bytes(hashlib.sha256(b"%d\n%d" % (sample.seed, count)).digest()[:16], "big") % total)
+    return found

@@ -1,0 +1,244 @@
+"""From the mapping that a user wrote to an Experiment, and every mistake in it.
+
+The schema has checked the shapes; here is what it cannot say: names that are slots or used, one name in one place,
+values that their slots take, groups of equal length. `blocks` does one block of the sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.axes import AxisError, Files
+from sweeper.errors import ExperimentError, Problem
+from sweeper.experiment import Experiment, InputFact, RunSettings
+from sweeper.expressions import Expression, ExpressionError, compile_text, unknown_names
+from sweeper.nearest import hint
+from sweeper.reading.blocks import BlockReader, Names
+from sweeper.reading.source import Path as Key
+from sweeper.reading.source import Source
+from sweeper.schemas import shape_problems
+from sweeper.template import MISSING, Template
+from sweeper.values import ValueRefusedError
+
+
+class Folder(Files, Protocol):
+    """The folder of the experiment: texts and patterns, and the files that file slots take."""
+
+    def fact(self, name: str) -> InputFact:
+        """The file that a value names. Raises AxisError when there is none."""
+
+
+def declare(
+    source: Source,
+    template: Template | None,
+    folder: Folder,
+    *,
+    file: Path,
+    metric_problems: Iterable[tuple[int, str]] = (),
+    problems: Iterable[Problem] = (),
+) -> Experiment:
+    """Make the Experiment.
+
+    `template` is None where it could not be read: `problems` then says why, and what does not need it is checked
+    nevertheless. Raises ExperimentError with every problem.
+    """
+    shape = shape_problems("experiment", source.value)
+    found = list(problems)
+    found += [source.problem(path, message) for path, message in shape]
+    found += [source.problem(("metrics", place), message) for place, message in metric_problems]
+    if template is None:
+        raise ExperimentError(found)
+    sound = source.with_value(_without(source.value, [path for path, _ in shape])) if shape else source
+    forgiven = {str(part) for path, _ in shape for part in path}
+    declaration = _Declaration(sound, template, folder, file, forgiven)
+    experiment = declaration.experiment()
+    if found or declaration.problems:
+        raise ExperimentError([*found, *declaration.problems])
+    return experiment
+
+
+class _Declaration:
+    """One experiment on its way, and the problems met on the way.
+
+    `forgiven` are names in parts that the schema has refused: they may be missing without a second message.
+    """
+
+    def __init__(self, source: Source, template: Template, folder: Folder, file: Path, forgiven: set[str]) -> None:
+        self.forgiven = forgiven
+        self.source = source
+        self.template = template
+        self.folder = folder
+        self.file = file
+        self.raw: Mapping[str, Any] = source.value
+        self.problems: list[Problem] = []
+        self.files: dict[str, InputFact] = {}
+
+    def wrong(self, path: Key, message: str) -> None:
+        self.problems.append(self.source.problem(path, message))
+
+    def experiment(self) -> Experiment:
+        raw = self.raw
+        name = raw.get("name", _slug(self.file.stem))
+        derive = self.derived(raw.get("derive", {}))
+        blocks = self.blocks(name, derive)
+        params = self.params(raw.get("params", {}), derive, blocks)
+        blocks = [self.finished(block, derive, params) for block in blocks]
+        self.default_files()
+        target = raw.get("target", "embedded")
+        return Experiment(
+            name=name,
+            file=self.file,
+            template=self.template,
+            targets=tuple(target) if isinstance(target, list) else (target,),
+            description=raw.get("description", ""),
+            params=params,
+            derive=derive,
+            blocks=tuple(block.block for block in blocks),
+            order=raw.get("order", "auto"),
+            metrics=tuple(raw.get("metrics", ())),
+            checks=raw.get("checks", {}),
+            run=_settings(raw.get("run", {})),
+            files=self.files,
+            source=self.source,
+        )
+
+    def value(self, name: str, value: Any, path: Key) -> Any:
+        """A value for `name`, normalised by its slot; a file is looked up. Problems are noted, the value returned."""
+        slot = self.template.slots.get(name)
+        if slot is None:
+            return value
+        try:
+            value = slot.normalise(value)
+            if slot.kind == "file":
+                self.files[value] = self.file_fact(value)
+        except (ValueRefusedError, AxisError) as error:
+            self.wrong(path, str(error) if name in path else f"{name}: {error}")
+        return value
+
+    def file_fact(self, value: Any) -> InputFact:
+        if not isinstance(value, str):
+            raise AxisError("a file slot takes the name of a file")
+        return self.folder.fact(value)
+
+    def default_files(self) -> None:
+        for slot in self.template.slots.values():
+            if slot.kind == "file" and isinstance(slot.default, str):
+                try:
+                    self.files[slot.default] = self.folder.fact(slot.default)
+                except AxisError as error:
+                    self.wrong(("template",), f"the default of slot '{slot.name}': {error}")
+
+    def derived(self, raw: Mapping[str, str]) -> dict[str, Expression]:
+        found: dict[str, Expression] = {}
+        for name, text in raw.items():
+            try:
+                found[name] = compile_text(text)
+            except ExpressionError as error:
+                self.wrong(("derive", name), str(error))
+        graph = {name: [other for other in expression.names if other in found] for name, expression in found.items()}
+        try:
+            order = list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            circle = error.args[1]
+            self.wrong(("derive", circle[0]), f"these names need each other: {' -> '.join(reversed(circle))}")
+            self.forgiven.update(circle, *(found[name].names for name in circle))
+            return {name: expression for name, expression in found.items() if name not in circle}
+        return {name: found[name] for name in order}
+
+    def names(self, derive: Mapping[str, Expression]) -> Names:
+        used = {name for expression in derive.values() for name in expression.names} | self.forgiven
+        return Names(slots=self.template.slots, derive=frozenset(derive), used=frozenset(used))
+
+    def blocks(self, name: str, derive: Mapping[str, Expression]) -> list[BlockReader]:
+        raw = self.raw.get("sweep")
+        if raw is None:
+            return [BlockReader(self, {}, ("sweep",), name, self.names(derive))]
+        if isinstance(raw, list):
+            return [BlockReader(self, one, ("sweep", place), name, self.names(derive)) for place, one in enumerate(raw)]
+        return [BlockReader(self, raw, ("sweep",), name, self.names(derive))]
+
+    def params(
+        self, raw: Mapping[str, Any], derive: Mapping[str, Expression], blocks: list[BlockReader]
+    ) -> dict[str, Any]:
+        names = self.names(derive)
+        used = names.used | {name for block in blocks for name in block.used}
+        found: dict[str, Any] = {}
+        for name, written in raw.items():
+            path: Key = ("params", name)
+            value = self.value(name, written, path)
+            if name in derive:
+                self.wrong(
+                    path, f"'{name}' is also in `derive` (line {self.source.line(('derive', name))}); give it once"
+                )
+            elif name not in names.slots and name not in used:
+                self.wrong(
+                    path, f"'{name}' is neither a slot of the template nor used{hint(name, names.slots, 'slots')}"
+                )
+            elif all(name in block.given for block in blocks):
+                where = blocks[0].given[name]
+                self.wrong(path, f"'{name}' is also swept (line {self.source.line(where)}); give it in one place only")
+            else:
+                found[name] = value
+        for name in derive:
+            if name not in names.slots and name not in used:
+                message = f"'{name}' is neither a slot of the template nor used"
+                self.wrong(("derive", name), message + hint(name, names.slots, "slots"))
+        return found
+
+    def finished(self, reader: BlockReader, derive: Mapping[str, Expression], params: Mapping[str, Any]) -> BlockReader:
+        """Check that the block gives every name that its expressions read, and every slot that has no default."""
+        known = {*self.template.slots, *params, *derive, *reader.given, *reader.axis_names, *self.forgiven}
+        for name, expression in derive.items():
+            for message in unknown_names(expression, known):
+                self.wrong(("derive", name), message + self.in_block(reader))
+        if reader.block.where is not None:
+            for message in unknown_names(reader.block.where, known):
+                self.wrong((*reader.block.path, "where"), message)
+        for name, slot in self.template.slots.items():
+            given = name in derive or name in params or (name in reader.given and name not in reader.partial)
+            if not given and slot.default is MISSING and name not in self.forgiven:
+                message = (
+                    f"the slot '{name}' has no value: give it in `params`, in the sweep, or a default in its template"
+                )
+                self.wrong(reader.block.path if self.raw.get("sweep") else (), message)
+        return reader
+
+    def in_block(self, reader: BlockReader) -> str:
+        line = self.source.line(reader.block.path)
+        return f" in the block of line {line}" if isinstance(self.raw.get("sweep"), list) else ""
+
+
+def _settings(raw: Mapping[str, Any]) -> RunSettings:
+    settings = RunSettings(**{key: value for key, value in raw.items() if key != "max_failures"})
+    limit = raw.get("max_failures")
+    if isinstance(limit, str):
+        limit = float(limit.strip().removesuffix("%")) / 100
+    return replace(settings, max_failures=limit, timeout=float(settings.timeout))
+
+
+def _without(value: Any, paths: Iterable[Key]) -> Any:
+    """The mapping without the parts at `paths`: what can still be checked when the schema has refused them.
+
+    A refused item takes its list along, so that the places of the others stay true.
+    """
+    pruned = set(paths)
+
+    def copied(part: Any, path: Key) -> Any:
+        if isinstance(part, dict):
+            kept = {key: copied(item, (*path, key)) for key, item in part.items() if (*path, key) not in pruned}
+            return {key: item for key, item in kept.items() if item is not None or part[key] is None}
+        if isinstance(part, list):
+            if any((*path, place) in pruned for place in range(len(part))):
+                return None
+            return [copied(item, (*path, place)) for place, item in enumerate(part)]
+        return part
+
+    return copied(value, ()) if isinstance(value, dict) and () not in pruned else {}
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text)

@@ -1,0 +1,295 @@
+"""Text to plain values, with the line of every key: YAML 1.2 (core schema) and JSON.
+
+PyYAML reads YAML 1.1, where `16:9` is the number 969, `no` is false and `1e-3` is a string; each of these has cost
+somebody a sweep. So its parser's events are used, and the scalars are resolved here by the 1.2 core schema
+(yaml.org/spec/1.2.2, section 10.3). Nothing here knows what a file is for, and nothing here opens one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import yaml
+
+from sweeper.errors import Problem
+
+Path = tuple[str | int, ...]
+
+MAX_DEPTH: Final = 64
+MAX_VALUES: Final = 1_000_000  # after aliases: a billion-laughs file reaches this in nine lines
+_MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
+
+_NULL = re.compile(r"(~|null|Null|NULL|)\Z")
+_BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
+_INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
+_CORE = "tag:yaml.org,2002:"
+
+
+class SourceError(Exception):
+    """The text is not what its format asks for; `problem` says where. Callers turn it into their own InputError."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class Source:
+    """A parsed file: its value, and where in the text each part of the value stands."""
+
+    def __init__(self, name: str, value: Any, lines: Callable[[], Mapping[Path, int]]) -> None:
+        self.name = name
+        self.value = value
+        self._find_lines = lines
+        self._lines: Mapping[Path, int] | None = None
+
+    @property
+    def lines(self) -> Mapping[Path, int]:
+        """The 1-based line of every path of the text, found out when first asked for."""
+        if self._lines is None:
+            self._lines = self._find_lines()
+        return self._lines
+
+    def with_value(self, value: Any) -> Source:
+        """Another value that keeps this text's lines: what `--set` makes of a file."""
+        return Source(self.name, value, lambda: self.lines)
+
+    def line(self, path: Path) -> int:
+        """The 1-based line of `path`, or of its nearest ancestor that the text has; 0 when nothing is known."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+    def problem(self, path: Path, message: str, *, root: str = "") -> Problem:
+        """A Problem at `path`; `root` is put before the key where the path alone would not tell."""
+        return Problem(self.name, self.line(path), dotted(path) or root, message)
+
+
+def dotted(path: Path) -> str:
+    """`("sweep", "grid", "steps", 2)` as `sweep.grid.steps[2]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read_yaml(text: str, name: str) -> Source:
+    """Parse YAML 1.2. Raises SourceError: does not parse, duplicate key, too deep, an alias bomb, a foreign tag."""
+    builder = _Builder(name)
+    try:
+        value = builder.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise SourceError(Problem(name, mark.line + 1 if mark else 0, "", f"is not YAML: {said}")) from error
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        raise SourceError(Problem(name, 0, "", f"is not YAML: {str(error).splitlines()[0]}")) from error
+    return Source(name, value, lambda: builder.lines)
+
+
+def read_json(text: str, name: str) -> Source:
+    """Parse strict JSON: no NaN, no duplicate key. Raises SourceError."""
+
+    def refuse(constant: str) -> Any:
+        raise SourceError(Problem(name, 0, "", f"holds {constant}, which JSON does not have"))
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise SourceError(Problem(name, _line_of_second(text, key), "", f"the key '{key}' stands twice"))
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise SourceError(Problem(name, error.lineno, "", f"is not JSON: {error.msg}, column {error.colno}")) from error
+    except RecursionError as error:
+        raise SourceError(Problem(name, 0, "", "is nested too deeply")) from error
+    except ValueError as error:  # an integer of more digits than CPython converts
+        raise SourceError(Problem(name, 0, "", f"is not JSON: {error}")) from error
+    return Source(name, value, lambda: dict(_json_lines(text)))
+
+
+class _Builder:
+    """Builds plain values out of PyYAML's events, and the map from path to line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: dict[Path, int] = {}
+        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.size = 0
+
+    def fail(self, event: Any, message: str) -> SourceError:
+        return SourceError(Problem(self.name, _line(event), "", message))
+
+    def document(self, events: Iterator[Any]) -> Any:
+        value = None
+        documents = 0
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self.fail(event, "a second document starts here; one file is one document")
+            elif isinstance(event, yaml.NodeEvent):
+                value = self.node(event, events, (), 0)
+        return value
+
+    def count(self, event: Any, values: int) -> None:
+        self.size += values
+        if self.size > MAX_VALUES:
+            raise self.fail(event, f"holds more than {MAX_VALUES:,} values once its aliases are followed")
+
+    def node(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> Any:
+        self.lines.setdefault(path, _line(event))
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        if depth > MAX_DEPTH:
+            raise self.fail(event, f"is nested more than {MAX_DEPTH} levels deep")
+        before = self.size
+        self.count(event, 1)
+        if isinstance(event, yaml.ScalarEvent):
+            value = self.scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = self.sequence(event, events, path, depth)
+        else:
+            value = self.mapping(event, events, path, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (value, self.size - before)
+        return value
+
+    def alias(self, event: Any) -> Any:
+        if event.anchor not in self.anchors:
+            raise self.fail(event, f"the alias *{event.anchor} points to nothing above it")
+        value, size = self.anchors[event.anchor]
+        self.count(event, size)
+        return value
+
+    def tag(self, event: Any, default: str) -> str:
+        tag = event.tag or _CORE + default
+        if not tag.startswith(_CORE):
+            raise self.fail(event, f"the tag {tag} is not understood here")
+        return str(tag.removeprefix(_CORE))
+
+    def sequence(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> list[Any]:
+        if self.tag(event, "seq") != "seq":
+            raise self.fail(event, f"the tag {event.tag} is not understood here")
+        items: list[Any] = []
+        for child in events:
+            if isinstance(child, yaml.SequenceEndEvent):
+                break
+            items.append(self.node(child, events, (*path, len(items)), depth + 1))
+        return items
+
+    def mapping(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> dict[str, Any]:
+        if self.tag(event, "map") != "map":
+            raise self.fail(event, f"the tag {event.tag} is not understood here")
+        items: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_event in events:
+            if isinstance(key_event, yaml.MappingEndEvent):
+                break
+            if not isinstance(key_event, yaml.ScalarEvent):
+                raise self.fail(key_event, "a key must be plain text")
+            key = key_event.value  # names are text, also one that looks like a number or like `on`
+            self.lines[(*path, key)] = _line(key_event)
+            value = self.node(next(events), events, (*path, key), depth + 1)
+            if key == "<<" and not key_event.style:
+                self.merge(key_event, merged, value)
+            elif key in items:
+                raise self.fail(key_event, f"the key '{key}' stands twice in one mapping")
+            else:
+                items[key] = value
+        return {**merged, **items} if merged else items
+
+    def merge(self, event: Any, merged: dict[str, Any], value: Any) -> None:
+        for mapping in value if isinstance(value, list) else [value]:
+            if not isinstance(mapping, dict):
+                raise self.fail(event, "`<<` takes a mapping or a list of mappings")
+            for key, item in mapping.items():
+                merged.setdefault(key, item)
+
+    def scalar(self, event: Any) -> Any:
+        text: str = event.value
+        if event.tag is None or event.tag == "!":
+            return text if event.style or event.tag else self.number(event, _resolve(text))
+        kind = self.tag(event, "str")
+        if kind == "str":
+            return text
+        value = self.number(event, _resolve(text))
+        if kind == "float" and type(value) is int:
+            return float(value)
+        if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
+            raise self.fail(event, f"'{text}' is no {event.tag}")
+        return value
+
+    def number(self, event: Any, value: Any) -> Any:
+        if value is _TOO_LONG:
+            raise self.fail(event, f"a number of more than {_MAX_DIGITS} digits")
+        return value
+
+
+_TOO_LONG: Final = object()
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _resolve(text: str) -> Any:
+    """A plain scalar by the core schema of YAML 1.2."""
+    if _INT.match(text):
+        if len(text) > _MAX_DIGITS:
+            return _TOO_LONG
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if _FLOAT.match(text):
+        return float(text)
+    if _BOOL.match(text):
+        return text[0] in "tT"
+    if _NULL.match(text):
+        return None
+    if _SPECIAL.match(text):
+        return float(text.replace(".", ""))
+    return text
+
+
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
+
+
+def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
+    """The line of every value of a JSON text that is known to parse."""
+    line = 1
+    stack: list[list[Any]] = []  # of every open container: its bracket, the key or index, "after a colon"
+    key: str | None = None
+    yield (), 1
+    for piece in _PIECE.findall(text):
+        if piece == "\n":
+            line += 1
+        elif piece in "}]":
+            stack.pop()
+            key = None
+        elif piece == ":":
+            stack[-1][1:] = key, True
+        elif piece == ",":
+            stack[-1][2] = False
+            if stack[-1][0] == "[":
+                stack[-1][1] += 1
+        else:
+            if stack and stack[-1][0] == "[":
+                yield tuple(part[1] for part in stack), line
+            elif stack and not stack[-1][2]:  # a value of an object stands at its key's line
+                key = json.loads(piece)
+                yield (*(part[1] for part in stack[:-1]), key), line
+            if piece in "{[":
+                stack.append([piece, 0 if piece == "[" else None, False])
+
+
+def _line_of_second(text: str, key: str) -> int:
+    """The line of the second place where `key` stands as a key; good enough to point a reader there."""
+    places = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
+    return text.count("\n", 0, places[1]) + 1 if len(places) > 1 else 0

@@ -1,0 +1,47 @@
+"""What became of one trial: exactly one row of the table, always. A pure value; `store` keeps it, `table` frames it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+PENDING: Final = "pending"  # not submitted yet, or not any more
+
+STATUSES: Final = (SUCCEEDED, FAILED, CANCELLED, PENDING)
+
+# The columns behind the axes and slots, in the table's order (CONTRACT.md 11). No axis or slot may bear such a name.
+OUTCOME_COLUMNS: Final = (
+    "digest", "status", "outputs", "sha256", "target", "prompt_id", "attempts", "queued_s", "ran_s", "error_type",
+    "error",
+)  # fmt: skip
+RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row: the trial as planned, and what became of it.
+
+    `columns` holds the axis cells in table order, `params` every slot. `outputs` are paths relative to the results
+    folder with `/`; `sha256` stands beside it, one hex digest per file. `queued_s` and `ran_s` are seconds: from the
+    submission to the start of execution, and from there to the end; None where the server did not tell.
+    """
+
+    trial: int
+    columns: Mapping[str, Any]
+    params: Mapping[str, Any]
+    digest: str
+    status: str = PENDING
+    outputs: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
+    target: str | None = None
+    prompt_id: str | None = None
+    attempts: int = 0
+    queued_s: float | None = None
+    ran_s: float | None = None
+    error_type: str | None = None
+    error: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""A template: a workflow with named slots, compiled once and rendered many times.
+
+Here live the values: Slot, Address, Leaf, Template, and how params become a concrete workflow. How a file and its
+sidecar become a Template, with every mistake found, is `binding`'s business.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, Literal
+
+from sweeper.expressions import Expression, ExpressionError
+from sweeper.reading.source import Path, dotted
+from sweeper.values import Normaliser
+
+
+class Missing(Enum):
+    """The type of `MISSING`: no value was given, which is another thing than null."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a value is written: `node_id.input`."""
+
+    node: str
+    input: str
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.input}"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A named hole: what it takes, what it takes by default, and the addresses that it reaches.
+
+    `path` is where the slots file names it, for messages; empty for a slot that stands inline only.
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    normalise: Normaliser
+    default: Any = MISSING
+    kind: Literal["value", "file"] = "value"
+    description: str = ""
+    path: Path = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One place of the graph whose value params decide: `path` begins with the node id."""
+
+    path: Path
+    expression: Expression | None  # None: the slot's value as it is
+    slot: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The slots that it reads."""
+        return self.expression.names if self.expression is not None else (str(self.slot),)
+
+    def value(self, params: Mapping[str, Any]) -> Any:
+        """What stands there for these params. Raises ExpressionError."""
+        if self.expression is None:
+            return params[str(self.slot)]
+        try:
+            return self.expression.evaluate(params)
+        except ExpressionError as error:
+            raise ExpressionError(f"{dotted(self.path)}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A workflow with named slots. `graph` is the file's own; never change it.
+
+    `file` is the workflow as the user named it. `lines` gives the line of a slot's declaration, 0 where unknown.
+    """
+
+    file: str
+    graph: Mapping[str, Mapping[str, Any]]
+    slots: Mapping[str, Slot]
+    leaves: tuple[Leaf, ...]
+    description: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def render(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The concrete workflow for one value of every slot, a new dict. Raises ExpressionError, KeyError."""
+        graph = copy.deepcopy(dict(self.graph))
+        for leaf in self.leaves:
+            place: Any = graph
+            for part in leaf.path[:-1]:
+                place = place[part]
+            place[leaf.path[-1]] = copy.deepcopy(leaf.value(params))
+        return graph
+
+    def nodes_of(self, slot: str) -> frozenset[str]:
+        """The ids of the nodes whose inputs the slot decides."""
+        return frozenset(address.node for address in self.slots[slot].addresses)
