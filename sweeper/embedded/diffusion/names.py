@@ -1,0 +1,76 @@
+"""The names that combos offer, apart from the code behind them, so that listing nodes imports no NumPy.
+
+Every name of ComfyUI 0.3.64 is here: each is run by its own mathematics in `solvers`, none is an alias that hides a
+missing one. The `_gpu` twins differ, as there, in where their noise comes from.
+"""
+
+from __future__ import annotations
+
+import re
+
+SCHEDULERS = (
+    "simple",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "ddim_uniform",
+    "beta",
+    "normal",
+    "linear_quadratic",
+    "kl_optimal",
+)
+SAMPLERS: tuple[str, ...] = (
+    "euler",
+    "euler_cfg_pp",
+    "euler_ancestral",
+    "euler_ancestral_cfg_pp",
+    "heun",
+    "heunpp2",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpm_fast",
+    "dpm_adaptive",
+    "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2m_sde_heun_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_cfg_pp",
+    "res_multistep_ancestral",
+    "res_multistep_ancestral_cfg_pp",
+    "gradient_estimation",
+    "gradient_estimation_cfg_pp",
+    "er_sde",
+    "seeds_2",
+    "seeds_3",
+    "sa_solver",
+    "sa_solver_pece",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+)
+CHECKPOINTS = ("procedural-ink.safetensors", "procedural-paint.safetensors", "procedural-photo.safetensors")
+LORAS = ("procedural-noir.safetensors", "procedural-vivid.safetensors")
+CLIPS = ("procedural-clip-g.safetensors", "procedural-clip-l.safetensors", "procedural-t5.safetensors")
+VAES = ("procedural-ink.safetensors", "procedural-paint.safetensors", "procedural-photo.safetensors", "pixel_space")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a model name that could leave a folder: absolute, with `..`, a drive, or empty."""
+    parts = re.split(r"[\\/]", name)
+    if not name or parts[0] == "" or ".." in parts or re.match(r"^[A-Za-z]:", name) or "\0" in name:
+        raise ValueError(f"invalid model name {name!r}: it must be a plain file name or a path below the model folder")

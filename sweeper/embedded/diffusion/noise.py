@@ -1,0 +1,96 @@
+"""Noise that depends on seed, batch index and use alone: never on the process, the batch size or the order of calls.
+
+Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is keyed with seed and batch index; the
+counter's upper words tell apart initial noise, step noise and the nodes of a Brownian path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+SEED_MAX = 2**64 - 1  # the largest seed that ComfyUI's object_info allows
+_INITIAL, _STEP, _BROWNIAN = 1, 2, 3
+# A Brownian path is halved this often: 14.6 / 2^14 is finer than the smallest step of any schedule of 1000 steps.
+_DEPTH = 14
+
+
+def normal(seed: int, item: int, use: int, counter: int, shape: tuple[int, ...]) -> Array:
+    """Standard normal float32 noise of `shape` for one batch item. `seed` is taken modulo 2^64."""
+    key = np.array([seed & SEED_MAX, item], np.uint64)  # a list would pass through float and lose bits above 2^53
+    bits = np.random.Philox(counter=np.array([0, 0, counter, use], np.uint64), key=key)
+    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+class Noise:
+    """All the noise of one job: `seed` (0 .. 2^64-1), the batch indices, and the shape [C, h, w] of one item."""
+
+    def __init__(self, seed: int, items: Sequence[int], shape: tuple[int, ...]) -> None:
+        self.seed = seed
+        self.items = tuple(items)
+        self.shape = shape
+        self._steps = 0
+
+    def initial(self) -> Array:
+        """[B, C, h, w]: item i is the same whatever the batch size."""
+        return self._batch(_INITIAL, 0)
+
+    def step(self, sigma: float, sigma_next: float) -> Array:  # noqa: ARG002 - called like a Brownian path
+        """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it."""
+        self._steps += 1
+        return self._batch(_STEP, self._steps)
+
+    def _batch(self, use: int, counter: int) -> Array:
+        return np.stack([normal(self.seed, item, use, counter, self.shape) for item in self.items])
+
+    def brownian(self, sigma_max: float, *, stream: int = 0) -> BrownianPath:
+        """The Brownian path over 0 .. sigma_max that the SDE samplers read; another `stream` is another path."""
+        return BrownianPath(self, sigma_max, stream)
+
+
+class BrownianPath:
+    """Increments of one Brownian path, the same for every number of steps.
+
+    Midpoints are drawn from the Brownian bridge (Lévy's construction), each keyed by its place in the binary tree,
+    so that runs with 10 and with 20 steps see one path, and SDE samplers converge as steps grow.
+    """
+
+    def __init__(self, noise: Noise, sigma_max: float, stream: int) -> None:
+        self._noise = noise
+        self._span = sigma_max
+        self._use = _BROWNIAN + stream
+        self._node = lru_cache(maxsize=64)(self._draw)
+
+    def _draw(self, place: int) -> Any:
+        return self._noise._batch(self._use, place)  # noqa: SLF001 - the path is part of its noise
+
+    def _at(self, sigma: float) -> Array:
+        """W(sigma), with W(0) = 0."""
+        low, high = 0.0, self._span
+        w_low: Array = np.zeros((len(self._noise.items), *self._noise.shape), np.float32)
+        w_high: Array = self._node(1) * np.float32(self._span**0.5)
+        place = 1
+        for _ in range(_DEPTH):
+            if sigma >= high:
+                return w_high
+            middle = (low + high) / 2
+            w_middle = (w_low + w_high) / 2 + self._node(2**_DEPTH + place) * np.float32((high - low) ** 0.5 / 2)
+            if sigma < middle:
+                high, w_high, place = middle, w_middle, place * 2
+            else:
+                low, w_low, place = middle, w_middle, place * 2 + 1
+        share = np.float32((sigma - low) / (high - low))
+        return w_low + share * (w_high - w_low)
+
+    def __call__(self, sigma: float, sigma_next: float) -> Array:
+        """(W(next) - W(sigma)) / sqrt(|next - sigma|): standard normal, [B, C, h, w]."""
+        increment = self._at(sigma_next) - self._at(sigma)
+        return increment / np.float32(max(abs(sigma_next - sigma), 1e-12) ** 0.5)

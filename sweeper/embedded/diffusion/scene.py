@@ -1,0 +1,238 @@
+"""A pooled embedding to pictures: every candidate composition of a prompt at latent resolution, in YUV.
+
+Background, light and style are here, the things that stand in the picture in `subjects`. All of it is continuous in
+the embedding: a word with half the weight does half of what it does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion.layout import Layout, inside, layout, paint, smooth, wave
+from sweeper.embedded.diffusion.subjects import draw_subjects
+from sweeper.embedded.diffusion.vocabulary import HASHED, INDEX, PLACES, yuv
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# place: sky above, sky at the horizon, ground far, ground near (sRGB)
+_PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "land": ((70, 130, 200), (205, 220, 225), (120, 150, 105), (75, 105, 55)),
+    "sea": ((60, 125, 200), (200, 220, 230), (75, 140, 170), (25, 80, 125)),
+    "forest": ((130, 165, 160), (200, 210, 185), (65, 95, 65), (40, 62, 35)),
+    "mountain": ((75, 125, 195), (215, 220, 230), (120, 130, 140), (80, 95, 75)),
+    "city": ((95, 125, 170), (215, 205, 200), (120, 118, 125), (65, 66, 75)),
+    "desert": ((90, 150, 205), (240, 215, 175), (225, 175, 110), (190, 125, 65)),
+    "snow": ((125, 160, 205), (220, 226, 236), (226, 232, 241), (243, 245, 249)),
+    "space": ((30, 24, 66), (82, 48, 120), (62, 38, 98), (26, 22, 58)),
+    "room": ((150, 142, 136), (176, 166, 156), (150, 136, 122), (98, 82, 70)),
+    "field": ((90, 155, 220), (215, 230, 230), (150, 180, 85), (85, 140, 50)),
+}
+
+
+class Words:
+    """The pooled embedding by feature name, with the places' shares made to sum to one."""
+
+    def __init__(self, features: Array) -> None:
+        self.features = features
+        self._places = self._shares()
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.features[INDEX[name]])
+
+    def amount(self, name: str, most: float = 1.0) -> float:
+        """A feature as an opacity, 0 .. most, rising smoothly to its limit."""
+        return most * float(np.tanh(max(self[name], 0.0) / most * 1.2))
+
+    def _shares(self) -> dict[str, float]:
+        raw = {name: max(self[name], 0.0) for name in PLACES}
+        raw["land"] += 0.15  # what there is when nothing is said
+        total = sum(raw.values())
+        return {name: value / total for name, value in raw.items()}
+
+    def place(self, name: str) -> float:
+        return self._places[name]
+
+
+def compose(features: Array, height: int, width: int) -> Array:
+    """Every candidate of a pooled embedding [F]: [K, 3, h, w], Y about -0.5 .. 0.5 and U, V."""
+    words = Words(features)
+    plan = layout(height, width, features[-HASHED:])
+    horizon = plan.of(0, -0.15, 0.5) + 0.8 * words.place("room") - 0.12 * words.place("snow")
+    picture = _backdrop(words, plan, horizon)
+    _sky(words, plan, horizon, picture)
+    _ridges(words, plan, horizon, picture)
+    _ground(words, plan, horizon, picture)
+    draw_subjects(words, plan, horizon, picture)
+    _weather(words, plan, horizon, picture)
+    return _graded(words, plan, picture)
+
+
+def _backdrop(words: Words, plan: Layout, horizon: Array) -> Array:
+    colours = np.zeros((4, 3), np.float32)
+    for name in PLACES:
+        colours += np.array([yuv(colour) for colour in _PALETTES[name]], np.float32) * words.place(name)
+    tint = words.amount("tint") * 0.75
+    if tint:
+        target = np.array([words["tint_y"], words["tint_u"], words["tint_v"]], np.float32) / max(words["tint"], 1.0)
+        strength = np.array([0.45, 0.6, 0.75, 0.6], np.float32)[:, None] * tint
+        colours += (target - colours) * strength
+    top, low, far, near = (colour[None, :, None, None] for colour in colours)
+    height = (plan.y + 1) / (horizon + 1)
+    depth = (plan.y - horizon) / (1.05 - horizon)
+    sky = top + (low - top) * smooth(np.clip(height, 0, 1) ** 1.4)[:, None]
+    ground = far + (near - far) * smooth(np.clip(depth, 0, 1) ** 0.8)[:, None]
+    line = horizon + 0.03 * wave(plan, plan.x, 8, 3) * (1 - words.place("sea"))
+    edge = inside(line - plan.y, plan.pixel * (1 + 14 * words.place("room")))
+    picture = sky + (ground - sky) * edge[:, None]
+    return np.array(np.broadcast_to(picture, (*picture.shape[:2], plan.y.shape[1], plan.x.shape[2])), np.float32)
+
+
+def _sky(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+    above = inside(plan.y - horizon, plan.pixel)
+    glow = words.amount("sunset")
+    if glow:
+        band = np.exp(-(((plan.y - horizon) / 0.45) ** 2)) * above * glow * 0.85
+        paint(picture, band, yuv((245, 140, 70)))
+    outdoors = 1 - words.place("room") - 0.6 * words.place("space")
+    x, y = plan.of(1, -0.8, 0.8), horizon - plan.of(2, 0.12, 0.75)
+    distance = np.hypot(plan.x - x, plan.y - y)
+    sun = yuv((252, 232, 175)) if words["dark"] < 0.4 else yuv((235, 236, 240))
+    halo = np.exp(-((distance / (0.32 + 0.2 * glow)) ** 2)) * above
+    paint(picture, halo * 0.42 * outdoors, sun)
+    paint(picture, inside(distance - plan.of(3, 0.06, 0.13), plan.pixel) * above * outdoors, sun)
+    cover = 0.28 * outdoors + 0.6 * words.amount("clouds")
+    shape = wave(plan, plan.x * 1.3 + 0.5 * wave(plan, plan.y * 5, 12, 2), 14, 3)
+    shape = shape * 0.6 + wave(plan, plan.y * 4.5 + 0.4 * shape, 18, 3) * 0.5
+    white = yuv((244, 244, 246)) if words["dark"] < 0.4 else yuv((90, 92, 105))
+    paint(picture, smooth((shape - 0.32 + 0.4 * cover) * 2.2) * above * min(cover, 1.0) * 0.8, white)
+    nebula = words.place("space")
+    if nebula > 0.05:
+        cloud = smooth(wave(plan, plan.x * 1.6 + 1.3 * wave(plan, plan.y * 2, 21, 3), 24, 3) * 0.8 + 0.35)
+        paint(picture, cloud * 0.55 * nebula, yuv((150, 50, 160)))
+        other = smooth(wave(plan, plan.y * 2 + 1.1 * wave(plan, plan.x * 2, 27, 3), 30, 3) * 0.8 + 0.2)
+        paint(picture, other * 0.45 * nebula, yuv((40, 120, 190)))
+
+
+def _ridges(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+    """Mountains, woods and roofs: three ranges behind each other, paler with distance."""
+    sharp = words.place("mountain") + 0.35 * words.place("snow") + 0.25 * words.place("land")
+    woods, roofs = words.place("forest") + 0.25 * words.place("field"), words.place("city")
+    for layer in range(3):
+        near = (layer + 1) / 3
+        first = 3 + 11 * layer
+        line = wave(plan, plan.x * 1.2, first, 4, 0.55)
+        peaks = 0.5 * (1 - np.abs(wave(plan, plan.x * 1.5, first + 3, 3))) + 0.35 * line
+        blocks = np.round(wave(plan, np.round(plan.x * 5) / 1.1, first + 5, 3, 0.9) * 3) / 3
+        spikes = np.abs((plan.x * (7 + 3 * layer) + line * 2) % 1.0 - 0.5)
+        height = 0.06 + 0.1 * line * (1 - near / 2)
+        height = height + sharp * peaks * (0.95 - 0.5 * near) + roofs * (0.3 + 0.42 * blocks) * (0.55 + 0.45 * near)
+        height = height + woods * (0.5 - 0.12 * near + 0.18 * line + (0.5 - spikes) * 0.34)
+        height = height * plan.of(36, 0.75, 1.2) * (1 - words.place("room")) * (1 - words.place("space"))
+        mask = inside(horizon - height - plan.y, plan.pixel) * inside(plan.y - horizon - 0.5, plan.pixel)
+        present = (
+            min(1.0, 1.6 * (sharp + woods + roofs) + 0.25) * (1 - words.place("room")) * (1 - words.place("space"))
+        )
+        colour = _ridge_colour(words, near)
+        paint(picture, mask * present, colour)
+        if sharp > 0.1:
+            caps = smooth((height - (0.34 - 0.1 * near)) * 4) * smooth((horizon - height * 0.72 - plan.y) * 9)
+            paint(picture, mask * caps * min(sharp * 1.3, 1.0) * 0.8, yuv((238, 241, 246)))
+        if roofs > 0.1:
+            windows = (np.sin(plan.x * 34) > 0.1) & (np.sin(plan.y * 38) > 0.1)
+            lit = yuv((255, 236, 170)) if words["dark"] > 0.3 else yuv((70, 80, 100))
+            paint(picture, mask * windows * roofs * 0.9 * near, lit)
+
+
+def _ridge_colour(words: Words, near: float) -> tuple[float, float, float]:
+    bases = {"mountain": (92, 102, 125), "forest": (38, 76, 48), "city": (82, 84, 100), "snow": (160, 178, 202)}
+    bases |= {"land": (84, 112, 90), "desert": (186, 130, 82), "field": (78, 122, 62), "sea": (90, 110, 120)}
+    total = np.zeros(3, np.float32)
+    weight = 0.0
+    for name, rgb in bases.items():
+        total += np.array(yuv(rgb), np.float32) * words.place(name)
+        weight += words.place(name)
+    colour = total / max(weight, 1e-3)
+    haze = np.array(yuv((196, 206, 218)), np.float32)
+    mixed = colour + (haze - colour) * (0.62 - 0.55 * near)
+    return float(mixed[0]), float(mixed[1]), float(mixed[2])
+
+
+def _ground(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+    below = inside(horizon - plan.y, plan.pixel)
+    depth = np.clip((plan.y - horizon) / (1 - horizon), 0.02, 1)
+    sea = words.place("sea")
+    if sea > 0.05:
+        ripple = np.sin(9 / (depth + 0.12) + 1.6 * wave(plan, plan.x * (1 + 2 / (depth + 0.3)), 20, 3))
+        paint(picture, below * smooth(ripple * 1.2 - 0.1) * 0.32 * min(sea * 1.6, 1.0), yuv((225, 238, 242)))
+        path = np.exp(-(((plan.x - plan.of(1, -0.8, 0.8)) / (0.1 + 0.25 * depth)) ** 2))
+        paint(picture, below * path * smooth(ripple) * 0.5 * sea, yuv((252, 235, 190)))
+    sand = words.place("desert") + 0.5 * words.place("snow")
+    if sand > 0.05:
+        dune = wave(plan, plan.x * 1.4 + depth * 3, 25, 2) + 0.8 * np.sin(depth * 9 + plan.x * 2)
+        paint(picture, below * smooth(dune) * 0.3 * sand, yuv((120, 90, 95)))
+    green = words.place("field") + words.place("land") * 0.6 + words.place("forest") * 0.5
+    if green > 0.05:
+        tufts = wave(plan, plan.x * 6 / (depth + 0.4), 28, 3, 0.8) + wave(plan, plan.y * 17, 31, 2)
+        paint(picture, below * smooth(tufts - 0.1) * 0.34 * min(green, 1.0), yuv((48, 76, 34)))
+        road = np.abs(plan.x - plan.of(33, -0.6, 0.6) * (1.2 - depth) - 0.2 * np.sin(depth * 4)) - 0.03 - 0.13 * depth
+        paint(picture, below * inside(road, plan.pixel) * 0.55 * words.place("land"), yuv((205, 185, 150)))
+
+
+def _weather(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+    fog = words.amount("fog")
+    if fog:
+        bank = np.exp(-(((plan.y - horizon - 0.1) / 0.6) ** 2)) * (0.75 + 0.25 * wave(plan, plan.x * 1.5, 5, 3))
+        paint(picture, bank * fog * 0.85, yuv((206, 212, 218)))
+    rain = words.amount("rain")
+    if rain:
+        streak = np.sin((plan.x + plan.y * 0.25) * 60 + 3 * wave(plan, plan.y * 3, 9, 2))
+        paint(picture, smooth(streak - 0.4) * 0.3 * rain, yuv((190, 200, 215)))
+
+
+def _graded(words: Words, plan: Layout, picture: Array) -> Array:
+    """Light and style: night, warmth, contrast, saturation, vignette, paper."""
+    dark = float(np.clip(words["dark"], -0.5, 1.3))
+    y = picture[:, 0]
+    if dark > 0:
+        y[:] = (y + 0.5) * (1 - 0.55 * min(dark, 1.2)) - 0.5 + 0.03
+        picture[:, 1] += 0.03 * dark
+        picture[:, 2] -= 0.035 * dark
+    else:
+        y += (0.5 - y) * (-0.4 * dark)
+    stars = words.amount("stars") * (1 - words.place("room"))
+    if stars:
+        night = np.clip((plan.of(0, -0.15, 0.5) + words.place("space") - plan.y) * 4, 0, 1)
+        twinkle = np.sin(plan.x * 37 + 9 * wave(plan, plan.y * 9, 2, 3)) * np.sin(
+            plan.y * 41 + 9 * wave(plan, plan.x * 9, 6, 3)
+        )
+        y += smooth((twinkle - 0.86) * 8) * 0.55 * stars * night
+    flat = words.amount("flat", 1.5)
+    if flat:
+        steps = np.round(y * 6) / 6
+        y += (steps - y) * min(0.7 * flat, 0.9)
+    y[:] = y * float(np.exp(np.clip(words["contrast"], -1.5, 1.5)))
+    # Each composition has its own hour of the day.
+    y += plan.of(4, -0.05, 0.05)
+    warm = float(np.clip(words["warm"], -1.5, 1.5)) + plan.of(5, -0.55, 0.55)
+    picture[:, 1] -= 0.055 * warm
+    picture[:, 2] += 0.05 * warm
+    glow = words.amount("glow", 1.5)
+    if glow:
+        picture[:, 1] += glow * 0.06 * np.sin(plan.x * 2.2 + plan.of(11, 0, 6.28))
+        picture[:, 2] += glow * 0.09 * np.sin(plan.y * 3.1 + plan.of(12, 0, 6.28))
+    saturation = words["saturation"]
+    picture[:, 1:] *= max(0.0, 1 + saturation) if saturation < 0 else 1 + 0.8 * float(np.tanh(saturation))
+    # Dark colours cannot be as strong as light ones on a screen: keep hue where clipping would turn it.
+    chroma = np.hypot(picture[:, 1], picture[:, 2])
+    picture[:, 1:] *= np.minimum(1, (0.12 + 0.9 * np.clip(y + 0.5, 0, 1)) / np.maximum(chroma, 1e-6))[:, None]
+    paper = words.amount("paper")
+    if paper:
+        edge = smooth((np.maximum(np.abs(plan.x) / np.abs(plan.x).max(), np.abs(plan.y)) - 0.72) * 3.6)
+        paint(picture, np.broadcast_to(edge * 0.8 * paper, y.shape), yuv((240, 234, 220)))
+        y += (0.42 - y) * 0.14 * paper
+    return picture

@@ -1,0 +1,125 @@
+"""Solvers of the probability flow ODE that need no history: Euler, Heun and kin, and their ancestral forms.
+
+Sources: Karras et al. 2022 (Algorithm 2 without churn), k-diffusion's ancestral steps, Lu et al. 2022 (DPM-Solver-2
+midpoint in log sigma), Ho et al. 2020 (DDPM), Luo et al. 2023 (LCM); the semantics are ComfyUI 0.3.64's.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.diffusion.solvers.run import Run, ancestral_flow_step, ancestral_step
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def euler(run: Run, x: Array, sigmas: list[float]) -> Array:
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        x = x + slope * (after - sigma)
+    return x
+
+
+def _renoised(run: Run, x: Array, scale: float, up: float, sigma: float, after: float) -> Array:  # noqa: PLR0917
+    return x * scale + run.noise.step(sigma, after) * up if after > 0 else x
+
+
+def _down(run: Run, sigma: float, after: float) -> tuple[float, float, float]:
+    """Sigma to go down to, factor on x and noise on the way up again, for either kind of model."""
+    if run.sampling.flow:
+        return ancestral_flow_step(sigma, after)
+    down, up = ancestral_step(sigma, after)
+    return down, 1.0, up
+
+
+def euler_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        down, scale, up = _down(run, sigma, after)
+        x = _renoised(run, x + slope * (down - sigma), scale, up, sigma, after)
+    return x
+
+
+def heun(run: Run, x: Array, sigmas: list[float]) -> Array:
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        if after > 0:
+            slope = (slope + run.slope(x + slope * (after - sigma), after)[0]) / 2
+        x = x + slope * (after - sigma)
+    return x
+
+
+def heunpp2(run: Run, x: Array, sigmas: list[float]) -> Array:
+    """Heun++: slopes at this, the next and the one after next level, weighted by their share of sigma_max."""
+    end = sigmas[-1]
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        if after != end:
+            second_x = x + slope * (after - sigma)
+            second, _ = run.slope(second_x, after)
+            beyond = sigmas[i + 2]
+            if beyond == end:
+                weight = after / (2 * sigmas[0])
+                slope = slope * (1 - weight) + second * weight
+            else:
+                third, _ = run.slope(second_x + second * (beyond - after), beyond)
+                weight, last = after / (3 * sigmas[0]), beyond / (3 * sigmas[0])
+                slope = slope * (1 - weight - last) + second * weight + third * last
+        x = x + slope * (after - sigma)
+    return x
+
+
+def _midpoint(run: Run, x: Array, slope: Array, sigma: float, to: float) -> Array:
+    """One DPM-Solver-2 step: the slope at the geometric mean of the two levels."""
+    middle = (sigma * to) ** 0.5
+    return x + run.slope(x + slope * (middle - sigma), middle)[0] * (to - sigma)
+
+
+def dpm_2(run: Run, x: Array, sigmas: list[float]) -> Array:
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        x = _midpoint(run, x, slope, sigma, after) if after > 0 else denoised
+    return x
+
+
+def dpm_2_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        slope, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        down, scale, up = _down(run, sigma, after)
+        x = _midpoint(run, x, slope, sigma, down) if down > 0 else denoised
+        x = _renoised(run, x, scale, up, sigma, after)
+    return x
+
+
+def ddpm(run: Run, x: Array, sigmas: list[float]) -> Array:
+    """Ancestral sampling of the discrete chain (Ho et al. 2020, Algorithm 2), in its variance preserving scale."""
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        eps, denoised = run.slope(x, sigma)
+        run.report(i, x, denoised)
+        kept, kept_after = 1 / (sigma**2 + 1), 1 / (after**2 + 1)
+        alpha = kept / kept_after
+        x = (x * kept**0.5 - eps * ((1 - alpha) / (1 - kept) ** 0.5)) / alpha**0.5
+        if after > 0:
+            x = x + run.noise.step(sigma, after) * ((1 - alpha) * (1 - kept_after) / (1 - kept)) ** 0.5
+            x = x * (1 + after**2) ** 0.5
+    return x
+
+
+def lcm(run: Run, x: Array, sigmas: list[float]) -> Array:
+    """Jump to the estimate, add fresh noise of the next level (multistep consistency sampling)."""
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        x = run.denoised(x, sigma)
+        run.report(i, x, x)
+        if after > 0:
+            x = x * run.sampling.alpha(after) + run.noise.step(sigma, after) * after
+    return x

@@ -1,0 +1,189 @@
+"""Latents to pictures and back, at factor 8, without any learning.
+
+A latent pixel holds luma, U, V and an amount of detail. Decoding interpolates them with Catmull-Rom splines, then
+steepens every transition between the local darkest and lightest value, which turns the soft edges of the small
+picture into crisp contours at full size (the more so the more detail the latent holds), and lays the decoder's own
+texture over it. Encoding is the box mean of each 8 x 8 block; what that loses travels beside the latent as a residue,
+which decoding adds back wherever the latent is still what was encoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion.layout import smooth
+from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.noise import normal
+from sweeper.embedded.diffusion.prior import SCALE
+from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+FACTOR = 8
+_TILE = 256
+_TILE_SEED = 0x7E57
+_ENCODED_DETAIL = 0.9  # of an encoded picture: what the procedural ones have on the average
+_STILL = 0.5  # latent distance at which a residue has lost 63% of its weight
+
+
+def _taps(offset: float) -> tuple[float, float, float, float]:
+    """Catmull-Rom weights of pixels -1, 0, 1, 2 for a point `offset` (0-1) behind pixel 0 (Keys 1981, a = -0.5)."""
+    t = offset
+    return (
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+
+
+def _enlarge_last(image: Array) -> Array:
+    """[..., n] to [..., 8n], edges repeated, pixel centres aligned."""
+    padded = np.concatenate([image[..., :1]] * 2 + [image] + [image[..., -1:]] * 2, axis=-1)
+    size = image.shape[-1]
+    result = np.empty((*image.shape, FACTOR), np.float32)
+    for phase in range(FACTOR):
+        place = (phase + 0.5) / FACTOR - 0.5
+        first = 0 if place < 0 else 1
+        weights = _taps(place - (first - 1))
+        total = padded[..., first : first + size] * np.float32(weights[0])
+        for tap in range(1, 4):
+            total += padded[..., first + tap : first + tap + size] * np.float32(weights[tap])
+        result[..., phase] = total
+    return result.reshape(*image.shape[:-1], size * FACTOR)
+
+
+def enlarge(image: Array) -> Array:
+    """[C, h, w] to [C, 8h, 8w] by Catmull-Rom."""
+    tall = _enlarge_last(np.ascontiguousarray(image.swapaxes(1, 2))).swapaxes(1, 2)
+    return _enlarge_last(np.ascontiguousarray(tall))
+
+
+def _local(image: Array, *, lightest: bool) -> Array:
+    """Minimum or maximum over 3 x 3 pixels, edges repeated: [C, h, w]."""
+    choose = np.maximum if lightest else np.minimum
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = choose(choose(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return np.asarray(choose(choose(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:]))
+
+
+def _blurred(image: Array) -> Array:
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = (padded[:, :-2] + padded[:, 1:-1] * 2 + padded[:, 2:]) / 4
+    return np.asarray((rows[..., :-2] + rows[..., 1:-1] * 2 + rows[..., 2:]) / 4)
+
+
+@lru_cache(maxsize=1)
+def _tiles() -> tuple[Array, Array, Array]:
+    """Tileable textures [256, 256], mean 0, deviation 1: brush strokes, fine grain, paper fibre."""
+    white = normal(_TILE_SEED, 0, 0, 0, (3, _TILE, _TILE))
+
+    def spread(field: Array, down: int, across: int) -> Array:
+        for axis, times in ((0, down), (1, across)):
+            for _ in range(times):  # repeated [1 2 1] is a Gaussian, and stays the same on every machine
+                field = (np.roll(field, 1, axis) + field * 2 + np.roll(field, -1, axis)) / 4
+        return np.asarray((field - field.mean()) / field.std(), np.float32)
+
+    return spread(white[0], 3, 60), spread(white[1], 1, 1), spread(white[2], 14, 14)
+
+
+def _tiled(tile: Array, height: int, width: int) -> Array:
+    return np.tile(tile, (-(-height // _TILE), -(-width // _TILE)))[:height, :width]
+
+
+def _textured(vae: Vae, luma: Array, detail: Array) -> Array:
+    """What the decoder adds to luma (0-1), [H, W]."""
+    strokes, grain, hatch, paper = vae.textures
+    height, width = luma.shape
+    brush, fine, fibre = _tiles()
+    added = np.zeros_like(luma)
+    if strokes:
+        # Strokes lie along the contours of broad light and dark: two directions, chosen by luma.
+        turned = smooth(np.sin(luma * 9) * 2.5 + 0.5)
+        lie = _tiled(brush, height, width) * (1 - turned) + _tiled(brush.T, height, width) * turned
+        added += lie * np.float32(0.03 * strokes)
+    if grain:
+        added += _tiled(fine, height, width) * np.float32(0.03 * grain)
+    if paper:
+        added += _tiled(fibre, height, width) * np.float32(0.02 * paper)
+    if hatch:
+        y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
+        wobble = _tiled(fibre, height, width) * 0.5
+        lines = np.maximum(np.sin((x + y) * 0.9 + wobble), np.sin((x - y * 0.6) * 0.8 + wobble) - 2 * luma)
+        added -= smooth((0.52 - luma) * 2.2) * smooth(lines) * np.float32(0.3 * hatch)
+    return np.asarray(added * np.clip(detail, 0.15, 1.2))
+
+
+def _crisp(latent: Array, detail: Array, crisp: float) -> Array:
+    """YUV [3, H, W] of [3, h, w] with its transitions steepened by `detail` [H, W]."""
+    low, high = _local(latent, lightest=False), _local(latent, lightest=True)
+    planes = enlarge(np.concatenate([latent, low, high - low]))
+    flat, base, span = planes[:3], planes[3:6], np.maximum(planes[6:], 1e-4)
+    place = np.clip((flat - base) / span, 0, 1)
+    # Steeper where there is a real edge; where the span is only noise it stays as it is.
+    contrast = smooth((span - 0.35) / 0.9)
+    steep = 1 + 5.0 * contrast * (detail * np.float32(crisp))
+    edge = np.clip((place - 0.5) * steep + 0.5, 0, 1)
+    return flat + (base + edge * edge * (3 - 2 * edge) * span - flat) * np.clip(contrast * detail * 1.3, 0, 1)
+
+
+def decode_one(latent: Array, vae: Vae) -> Array:
+    """[4, h, w] to sRGB [8h, 8w, 3], 0-1."""
+    detail = np.clip(enlarge(_blurred(np.abs(latent[3:]))), 0, 1.4)[0]
+    y, u, v = _crisp(latent[:3], detail, vae.crisp) / np.float32(SCALE)
+    luma = y + np.float32(0.5)
+    if any(vae.textures):
+        luma = luma + _textured(vae, np.clip(luma, 0, 1), detail)
+    rgb = yuv_to_rgb(np.stack([luma - np.float32(0.5), u, v]))
+    return np.asarray(np.clip(np.moveaxis(rgb, 0, -1), 0, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Residue:
+    """What encoding lost: the latent as encoded [B, 4, h, w], and pixels minus its decoding [B, 8h, 8w, 3]."""
+
+    latent: Array
+    pixels: Array
+
+    def restored(self, samples: Array, index: int) -> Array:
+        """What to add to the decoded item `index`, fading where `samples` [4, h, w] has moved away."""
+        source = index % len(self.latent)
+        # By colour alone: detail has two signs that mean the same.
+        moved = np.square(samples[:3] - self.latent[source, :3]).sum(axis=0, dtype=np.float32)[None]
+        kept = np.clip(enlarge(np.exp(-_blurred(moved) / np.float32(_STILL**2))), 0, 1)[0]
+        return np.asarray(self.pixels[source] * kept[..., None])
+
+
+def decode(samples: Array, vae: Vae, residue: Residue | None = None) -> Array:
+    """[B, 4, h, w] to sRGB [B, 8h, 8w, 3], 0-1. Raises ValueError for another number of channels."""
+    if samples.ndim != 4 or samples.shape[1] != 4:
+        raise ValueError(f"this decoder takes latents [B, 4, h, w]; it was given {list(samples.shape)}")
+    images = []
+    for index, latent in enumerate(samples):
+        image = decode_one(latent, vae)
+        if residue is not None and residue.latent.shape[1:] == latent.shape:
+            image = np.clip(image + residue.restored(latent, index), 0, 1)
+        images.append(image)
+    return np.stack(images).astype(np.float32)
+
+
+def encode(pixels: Array, vae: Vae) -> tuple[Array, Residue]:
+    """Encode sRGB [B, H, W, 3], 0-1, to a latent [B, 4, H//8, W//8] and its residue; sides are cropped to n * 8."""
+    batch, height, width = pixels.shape[0], pixels.shape[1] // FACTOR, pixels.shape[2] // FACTOR
+    # As ComfyUI does, what is over is cut evenly from both sides.
+    top, left = (pixels.shape[1] % FACTOR) // 2, (pixels.shape[2] % FACTOR) // 2
+    image = pixels[:, top : top + height * FACTOR, left : left + width * FACTOR, :3].astype(np.float32)
+    mean = image.reshape(batch, height, FACTOR, width, FACTOR, 3).mean(axis=(2, 4))
+    red, green, blue = mean[..., 0], mean[..., 1], mean[..., 2]
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = [luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)]
+    latent = np.stack([plane * SCALE for plane in planes] + [np.full_like(luma, _ENCODED_DETAIL)], axis=1)
+    latent = latent.astype(np.float32)
+    return latent, Residue(latent, image - decode(latent, vae))

@@ -1,0 +1,111 @@
+"""What a node class of the embedded server is, and what the executor gives it while it runs.
+
+Here live the values and protocols that both sides share. The node classes themselves live in the modules beside this
+one; validation, caching, queueing and the wire format of `object_info` live in `sweeper.embedded`, not here.
+Nothing here imports NumPy or Pillow, so that listing the nodes stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# (type, options) as ComfyUI's object_info has it: ("INT", {"default": 20, "min": 1, "max": 10000}),
+# (["euler", ...], {}), ("MODEL", {}). On the wire, empty options are left out by old-style (V1) nodes only.
+InputSpec = tuple[Any, dict[str, Any]]
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error: somebody asked the job to stop
+    """Raised by `Context.check()` when the running job is to stop; nodes let it pass."""
+
+
+class Folders(Protocol):
+    """The three folders that nodes may read and write; every `Context` is one."""
+
+    @property
+    def input_dir(self) -> Path: ...
+    @property
+    def output_dir(self) -> Path: ...
+    @property
+    def temp_dir(self) -> Path: ...
+
+
+class Context(Folders, Protocol):
+    """What the executor gives to each run of a node."""
+
+    @property
+    def prompt(self) -> Mapping[str, Any]:
+        """The whole graph, node id -> node, for the PNG's `prompt` text chunk."""
+        ...
+
+    @property
+    def extra_pnginfo(self) -> Mapping[str, Any]:
+        """Keyword -> JSON value: one more PNG text chunk each (ComfyUI's `extra_data.extra_pnginfo`)."""
+        ...
+
+    @property
+    def save_metadata(self) -> bool:
+        """False as under ComfyUI's `--disable-metadata`: pictures are then written without text chunks."""
+        ...
+
+    def check(self) -> None:
+        """Raise `Interrupted` if the job is to stop; called between sampler steps and in long loops."""
+        ...
+
+    def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
+        """Report `value` of `maximum` steps done, with a picture of the state so far; calls `check()` itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """What one run of a node gave."""
+
+    values: tuple[Any, ...] = ()  # one per output
+    ui: Mapping[str, list[Any]] | None = None  # {"images": [{"filename", "subfolder", "type"}]}
+
+
+Combo = Callable[[Folders], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """One class of node, as `object_info` describes it, and how to run it."""
+
+    name: str  # class_type
+    display_name: str | None  # None where ComfyUI's object_info says null
+    category: str
+    description: str
+    required: Mapping[str, InputSpec]  # in ComfyUI's order, as are optional and hidden
+    optional: Mapping[str, InputSpec]
+    hidden: Mapping[str, str]  # {"prompt": "PROMPT", ...}; not passed to run: the Context has them
+    outputs: tuple[str, ...]
+    output_names: tuple[str, ...]
+    output_node: bool
+    run: Callable[..., NodeOutput]  # run(context, **inputs); linked inputs are resolved values
+    # IS_CHANGED: (context, **widget inputs) -> hashable, e.g. the SHA-256 of LoadImage's file
+    fingerprint: Callable[..., Any] | None = None
+    # VALIDATE_INPUTS: (context, **widget inputs) -> None, or the message: "Invalid image file: nope.png".
+    # Inputs that `check` vouches for (its named parameters) are not compared with their combo, as in ComfyUI.
+    check: Callable[..., str | None] | None = None
+    # Live combos: input name -> callable giving the list; the static spec of such an input holds an empty list.
+    combos: Mapping[str, Combo] = field(default_factory=dict)
+    # Inputs that name a model file. Any name that does not climb is taken for these unless the server is strict;
+    # a strict server compares them with their combo.
+    models: frozenset[str] = frozenset()
+    python_module: str = "nodes"
+    output_tooltips: tuple[str | None, ...] | None = None  # None: the key is absent from object_info
+    v3: bool = False  # ComfyUI's newer node form: its object_info also has deprecated, experimental, api_node
+
+    def inputs(self, folders: Folders) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+        """The required and the optional specs with every live combo filled in from the `folders`."""
+        return self._filled(self.required, folders), self._filled(self.optional, folders)
+
+    def _filled(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
+        live = self.combos
+        return {name: (live[name](folders), spec[1]) if name in live else spec for name, spec in specs.items()}

@@ -1,0 +1,307 @@
+"""Latents, pictures, files and primitives: as ComfyUI 0.3.64's object_info describes them."""
+
+from __future__ import annotations
+
+import mimetypes
+
+from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
+from sweeper.embedded.nodes.catalog.spelling import SIZE_MAX, combo, integer, link, node, number, text
+
+_LATENT_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")
+_IMAGE_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
+_CROP = combo(("disabled", "center"))
+_BLENDS = ["normal", "multiply", "screen", "overlay", "soft_light", "difference"]
+_POST = "comfy_extras.nodes_post_processing"
+_HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+_INT_MAX = 2**63 - 1
+
+
+def input_images(folders: Folders) -> list[str]:
+    """The files of the input folder that are pictures by their suffix, sorted; none if there is no such folder."""
+    if not folders.input_dir.is_dir():
+        return []
+    names = [path.name for path in folders.input_dir.iterdir() if path.is_file()]
+    return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
+
+
+def _side(default: int, low: int, step: int | None, what: str = "") -> InputSpec:
+    spec = integer(default, low, SIZE_MAX, step)
+    return (spec[0], {**spec[1], "tooltip": f"The {what} of the latent images in pixels."}) if what else spec
+
+
+_LATENTS: tuple[NodeClass, ...] = (
+    node(
+        "EmptyLatentImage",
+        ("latents", "empty"),
+        "latent",
+        {
+            "width": _side(512, 16, 8, "width"),
+            "height": _side(512, 16, 8, "height"),
+            "batch_size": integer(1, 1, 4096, tooltip="The number of latent images in the batch."),
+        },
+        ("LATENT",),
+        title="Empty Latent Image",
+        description="Create a new batch of empty latent images to be denoised via sampling.",
+        tips=("The empty latent image batch.",),
+    ),
+    node(
+        "EmptySD3LatentImage",
+        ("latents", "empty_sd3"),
+        "latent/sd3",
+        {"width": _side(1024, 16, 16), "height": _side(1024, 16, 16), "batch_size": integer(1, 1, 4096)},
+        ("LATENT",),
+        title=None,
+        module="comfy_extras.nodes_sd3",
+        v3=True,
+    ),
+    node(
+        "LatentUpscale",
+        ("latents", "upscale"),
+        "latent",
+        {
+            "samples": link("LATENT"),
+            "upscale_method": combo(_LATENT_METHODS),
+            "width": _side(512, 0, 8),
+            "height": _side(512, 0, 8),
+            "crop": _CROP,
+        },
+        ("LATENT",),
+        title="Upscale Latent",
+    ),
+    node(
+        "LatentUpscaleBy",
+        ("latents", "upscale_by"),
+        "latent",
+        {
+            "samples": link("LATENT"),
+            "upscale_method": combo(_LATENT_METHODS),
+            "scale_by": number(1.5, 0.01, 8.0, 0.01),
+        },
+        ("LATENT",),
+        title="Upscale Latent By",
+    ),
+    node(
+        "RepeatLatentBatch",
+        ("latents", "repeat"),
+        "latent/batch",
+        {"samples": link("LATENT"), "amount": integer(1, 1, 64)},
+        ("LATENT",),
+        title="Repeat Latent Batch",
+    ),
+    node(
+        "VAEDecode",
+        ("latents", "vae_decode"),
+        "latent",
+        {
+            "samples": link("LATENT", "The latent to be decoded."),
+            "vae": link("VAE", "The VAE model used for decoding the latent."),
+        },
+        ("IMAGE",),
+        title="VAE Decode",
+        description="Decodes latent images back into pixel space images.",
+        tips=("The decoded image.",),
+    ),
+    node(
+        "VAEEncode",
+        ("latents", "vae_encode"),
+        "latent",
+        {"pixels": link("IMAGE"), "vae": link("VAE")},
+        ("LATENT",),
+        title="VAE Encode",
+    ),
+    node(
+        "VAEDecodeTiled",
+        ("latents", "vae_decode_tiled"),
+        "_for_testing",
+        {
+            "samples": link("LATENT"),
+            "vae": link("VAE"),
+            "tile_size": integer(512, 64, 4096, 32),
+            "overlap": integer(64, 0, 4096, 32),
+            "temporal_size": integer(
+                64, 8, 4096, 4, tooltip="Only used for video VAEs: Amount of frames to decode at a time."
+            ),
+            "temporal_overlap": integer(
+                8, 4, 4096, 4, tooltip="Only used for video VAEs: Amount of frames to overlap."
+            ),
+        },
+        ("IMAGE",),
+        title="VAE Decode (Tiled)",
+    ),
+)
+
+_PICTURES: tuple[NodeClass, ...] = (
+    node(
+        "EmptyImage",
+        ("pictures", "empty"),
+        "image",
+        {
+            "width": _side(512, 1, 1),
+            "height": _side(512, 1, 1),
+            "batch_size": integer(1, 1, 4096),
+            "color": integer(0, 0, 0xFFFFFF, 1, display="color"),
+        },
+        ("IMAGE",),
+    ),
+    node(
+        "ImageScale",
+        ("pictures", "scale"),
+        "image/upscaling",
+        {
+            "image": link("IMAGE"),
+            "upscale_method": combo(_IMAGE_METHODS),
+            "width": _side(512, 0, 1),
+            "height": _side(512, 0, 1),
+            "crop": _CROP,
+        },
+        ("IMAGE",),
+        title="Upscale Image",
+    ),
+    node(
+        "ImageScaleBy",
+        ("pictures", "scale_by"),
+        "image/upscaling",
+        {
+            "image": link("IMAGE"),
+            "upscale_method": combo(_IMAGE_METHODS),
+            "scale_by": number(1.0, 0.01, 8.0, 0.01),
+        },
+        ("IMAGE",),
+        title="Upscale Image By",
+    ),
+    node("ImageInvert", ("pictures", "invert"), "image", {"image": link("IMAGE")}, ("IMAGE",), title="Invert Image"),
+    node(
+        "ImageBlur",
+        ("pictures", "blur"),
+        "image/postprocessing",
+        {
+            "image": link("IMAGE"),
+            "blur_radius": integer(1, 1, 31, 1),
+            "sigma": number(1.0, 0.1, 10.0, 0.1),
+        },
+        ("IMAGE",),
+        title=None,
+        module=_POST,
+        v3=True,
+    ),
+    node(
+        "ImageBlend",
+        ("pictures", "blend"),
+        "image/postprocessing",
+        {
+            "image1": link("IMAGE"),
+            "image2": link("IMAGE"),
+            "blend_factor": number(0.5, 0.0, 1.0, 0.01),
+            "blend_mode": ("COMBO", {"multiselect": False, "options": _BLENDS}),
+        },
+        ("IMAGE",),
+        title=None,
+        module=_POST,
+        v3=True,
+    ),
+    node(
+        "ImageSharpen",
+        ("pictures", "sharpen"),
+        "image/postprocessing",
+        {
+            "image": link("IMAGE"),
+            "sharpen_radius": integer(1, 1, 31, 1),
+            "sigma": number(1.0, 0.1, 10.0, 0.01),
+            "alpha": number(1.0, 0.0, 5.0, 0.01),
+        },
+        ("IMAGE",),
+        title=None,
+        module=_POST,
+        v3=True,
+    ),
+    node(
+        "ImageBatch",
+        ("pictures", "batch"),
+        "image",
+        {"image1": link("IMAGE"), "image2": link("IMAGE")},
+        ("IMAGE",),
+        title="Batch Images",
+    ),
+    node(
+        "ImageCrop",
+        ("pictures", "crop"),
+        "image/transform",
+        {
+            "image": link("IMAGE"),
+            "width": _side(512, 1, 1),
+            "height": _side(512, 1, 1),
+            "x": _side(0, 0, 1),
+            "y": _side(0, 0, 1),
+        },
+        ("IMAGE",),
+        title="Image Crop",
+        module="comfy_extras.nodes_images",
+    ),
+)
+
+_FILES: tuple[NodeClass, ...] = (
+    node(
+        "LoadImage",
+        ("files", "load_image"),
+        "image",
+        {"image": ([], {"image_upload": True})},
+        ("IMAGE", "MASK"),
+        title="Load Image",
+        fingerprint=("files", "fingerprint"),
+        check=("files", "check"),
+        combos={"image": input_images},
+    ),
+    node(
+        "SaveImage",
+        ("files", "save_image"),
+        "image",
+        {
+            "images": link("IMAGE", "The images to save."),
+            "filename_prefix": text(
+                default="ComfyUI",
+                tooltip="The prefix for the file to save. This may include formatting information such as "
+                "%date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from nodes.",
+            ),
+        },
+        (),
+        title="Save Image",
+        description="Saves the input images to your ComfyUI output directory.",
+        hidden=_HIDDEN,
+        output_node=True,
+    ),
+    node(
+        "PreviewImage",
+        ("files", "preview_image"),
+        "image",
+        {"images": link("IMAGE")},
+        (),
+        title="Preview Image",
+        description="Saves the input images to your ComfyUI output directory.",
+        hidden=_HIDDEN,
+        output_node=True,
+    ),
+)
+
+
+def _primitive(name: str, title: str, spec: InputSpec, kind: str) -> NodeClass:
+    return node(
+        name,
+        ("primitives", "value"),
+        "utils/primitive",
+        {"value": spec},
+        (kind,),
+        title=title,
+        module="comfy_extras.nodes_primitive",
+        v3=True,
+    )
+
+
+_PRIMITIVES: tuple[NodeClass, ...] = (
+    _primitive("PrimitiveString", "String", text(multiline=False), "STRING"),
+    _primitive("PrimitiveStringMultiline", "String (Multiline)", text(multiline=True), "STRING"),
+    _primitive("PrimitiveInt", "Int", integer(None, -_INT_MAX, _INT_MAX, control_after_generate=True), "INT"),
+    _primitive("PrimitiveFloat", "Float", number(None, -_INT_MAX, _INT_MAX), "FLOAT"),
+    _primitive("PrimitiveBoolean", "Boolean", ("BOOLEAN", {}), "BOOLEAN"),
+)
+
+NODES: tuple[NodeClass, ...] = (*_LATENTS, *_PICTURES, *_FILES, *_PRIMITIVES)

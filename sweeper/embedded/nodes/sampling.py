@@ -1,0 +1,216 @@
+"""KSampler and the custom sampling nodes, with ComfyUI's semantics of steps, noise and denoise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
+from sweeper.embedded.diffusion.models import Model
+from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.prior import SCALE
+from sweeper.embedded.diffusion.schedules import Sampling
+from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
+from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.scaling import resize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    Array = NDArray[Any]
+    Latent = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SeededNoise:
+    """NOISE: a seed 0 .. 2^64-1, or None for no noise at all."""
+
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSampler:
+    """SAMPLER: one of `names.SAMPLERS`."""
+
+    name: str
+
+
+def _samples(latent: Latent) -> Array:
+    """The latent's array with this model's 4 channels; an empty latent of another family is refilled."""
+    samples: Array = latent["samples"]
+    if samples.ndim == 4 and samples.shape[1] != 4 and not np.any(samples):
+        return np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
+    if samples.ndim != 4 or samples.shape[1] != 4:
+        raise ValueError(f"this model takes latents [B, 4, h, w]; it was given {list(samples.shape)}")
+    return samples
+
+
+def _mask(latent: Latent, samples: Array) -> Array | None:
+    """The latent's noise mask as [B, 1, h, w], or None."""
+    mask = latent.get("noise_mask")
+    if mask is None:
+        return None
+    planes = mask.reshape(-1, 1, *mask.shape[-2:]).astype(np.float32)
+    fitted = resize(planes, samples.shape[3], samples.shape[2], "bilinear")
+    return fitted[np.arange(len(samples)) % len(fitted)]
+
+
+def _preview(denoised: Array) -> Image.Image:
+    """A small picture of the estimate so far: the first item's colours, one pixel per latent pixel."""
+    from PIL import Image  # noqa: PLC0415 - sampling itself needs no Pillow
+
+    rgb = yuv_to_rgb(denoised[0, :3] / np.float32(SCALE))
+    return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
+
+
+def _run(
+    context: Context, *, guider: Guider, sampler: str, sigmas: Array, latent: Latent, seed: int, noisy: bool
+) -> tuple[Latent, Latent]:
+    """Sample; the latent that results, and the last estimate of the clean one."""
+    samples = _samples(latent)
+    total = len(sigmas) - 1
+    if total < 1:
+        return {**latent, "samples": samples}, {**latent, "samples": samples}
+    items = latent.get("batch_index") or range(len(samples))
+    source = Noise(seed, items, samples.shape[1:])
+    noise = source.initial() if noisy else np.zeros_like(samples)
+    last: list[Array] = [samples]
+
+    def report(step: int, _x: Array, denoised: Array) -> None:
+        last[0] = denoised
+        context.progress(min(step + 1, total), total, _preview(denoised))
+
+    context.check()
+    levels = [float(sigma) for sigma in sigmas]
+    mask = _mask(latent, samples)
+    result = sample(guider, sampler, levels, samples, noise, later=source, report=report, mask=mask)
+    return {**latent, "samples": result}, {**latent, "samples": last[0]}
+
+
+def ksampler(
+    context: Context,
+    *,
+    model: Model,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+    denoise: float = 1.0,
+) -> NodeOutput:
+    sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps, denoise)
+    guider = Guider(model, positive, negative, cfg)
+    latent, _ = _run(
+        context, guider=guider, sampler=sampler_name, sigmas=sigmas, latent=latent_image, seed=seed, noisy=True
+    )
+    return NodeOutput((latent,))
+
+
+def ksampler_advanced(
+    context: Context,
+    *,
+    model: Model,
+    add_noise: str,
+    noise_seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
+    start_at_step: int,
+    end_at_step: int,
+    return_with_leftover_noise: str,
+) -> NodeOutput:
+    """A part of a schedule. Without leftover noise the last level is 0, wherever the part ends."""
+    sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps).copy()
+    if end_at_step < len(sigmas) - 1:
+        sigmas = sigmas[: end_at_step + 1]
+        if return_with_leftover_noise != "enable":
+            sigmas[-1] = 0
+    # A part that starts behind the end does nothing.
+    sigmas = sigmas[start_at_step:] if start_at_step < len(sigmas) - 1 else sigmas[:0]
+    guider = Guider(model, positive, negative, cfg)
+    noisy = add_noise != "disable"
+    return NodeOutput(
+        _run(
+            context,
+            guider=guider,
+            sampler=sampler_name,
+            sigmas=sigmas,
+            latent=latent_image,
+            seed=noise_seed,
+            noisy=noisy,
+        )[:1]
+    )
+
+
+def sampler_custom_advanced(
+    context: Context,
+    *,
+    noise: SeededNoise,
+    guider: Guider,
+    sampler: NamedSampler,
+    sigmas: Array,
+    latent_image: Latent,
+) -> NodeOutput:
+    seed = noise.seed if noise.seed is not None else 0
+    noisy = noise.seed is not None
+    return NodeOutput(
+        _run(context, guider=guider, sampler=sampler.name, sigmas=sigmas, latent=latent_image, seed=seed, noisy=noisy)
+    )
+
+
+def random_noise(_context: Context, noise_seed: int) -> NodeOutput:
+    return NodeOutput((SeededNoise(noise_seed),))
+
+
+def disable_noise(_context: Context) -> NodeOutput:
+    return NodeOutput((SeededNoise(None),))
+
+
+def basic_guider(_context: Context, model: Model, conditioning: Conditioning) -> NodeOutput:
+    return NodeOutput((Guider(model, conditioning, None, 1.0),))
+
+
+def cfg_guider(
+    _context: Context, model: Model, positive: Conditioning, negative: Conditioning, cfg: float
+) -> NodeOutput:
+    return NodeOutput((Guider(model, positive, negative, cfg),))
+
+
+def ksampler_select(_context: Context, sampler_name: str) -> NodeOutput:
+    return NodeOutput((NamedSampler(sampler_name),))
+
+
+def basic_scheduler(_context: Context, model: Model, scheduler: str, steps: int, denoise: float) -> NodeOutput:
+    """SIGMAS float32 [steps + 1]; none at denoise 0."""
+    if denoise <= 0:
+        return NodeOutput((np.zeros(0, np.float32),))
+    whole = int(steps / denoise) if denoise < 1 else steps
+    return NodeOutput((schedules.schedule(model.sampling, scheduler, whole)[-(steps + 1) :],))
+
+
+def karras_scheduler(_context: Context, steps: int, sigma_max: float, sigma_min: float, rho: float) -> NodeOutput:
+    return NodeOutput((schedules.karras(steps, sigma_min, sigma_max, rho),))
+
+
+def model_sampling_flux(
+    _context: Context, *, model: Model, max_shift: float, base_shift: float, width: int, height: int
+) -> NodeOutput:
+    """Flux's time shift, linear in the number of 16 x 16 patches between 256 and 4096 (Black Forest Labs)."""
+    slope = (max_shift - base_shift) / (4096 - 256)
+    shift = width * height / 256 * slope + base_shift - slope * 256
+    return NodeOutput((replace(model, sampling=Sampling("flux", shift)),))
+
+
+def model_sampling_sd3(_context: Context, model: Model, shift: float) -> NodeOutput:
+    return NodeOutput((replace(model, sampling=Sampling("flow", shift)),))

@@ -1,0 +1,131 @@
+"""Resizing [B, C, h, w] with the pixels of PyTorch's `interpolate` (align_corners=False, no antialiasing) and Pillow.
+
+Formulae: PyTorch's documentation of torch.nn.functional.interpolate; cubic convolution of Keys 1981 with a = -0.75
+(bicubic); bislerp and the centre crop are ComfyUI's own (comfy/utils.py of 0.3.64).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def resize(images: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
+    """float32 [B, C, h, w] to [B, C, height, width]; `centre` first crops to the new aspect ratio.
+
+    Raises ValueError for an unknown method or a side below 1.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
+    if centre:
+        images = _cropped(images, width, height)
+    if method == "lanczos":
+        return _lanczos(images, width, height)
+    if method == "bislerp":
+        return _bislerp(_bislerp(images, width).swapaxes(2, 3), height).swapaxes(2, 3)
+    if method not in _AXES:
+        raise ValueError(
+            f"unsupported upscale method {method!r}; there are {', '.join([*_AXES, 'lanczos', 'bislerp'])}"
+        )
+    along = _AXES[method]
+    rows = along(images.swapaxes(2, 3), height).swapaxes(2, 3)
+    return np.ascontiguousarray(along(rows, width), np.float32)
+
+
+def _cropped(images: Array, width: int, height: int) -> Array:
+    old_height, old_width = images.shape[2:]
+    old, new = old_width / old_height, width / height
+    x = round((old_width - old_width * (new / old)) / 2) if old > new else 0
+    y = round((old_height - old_height * (old / new)) / 2) if old < new else 0
+    return images[:, :, y : old_height - y, x : old_width - x]
+
+
+def _places(size: int, new: int) -> Array:
+    """Where the centres of the new pixels lie among the old ones, float32 as in PyTorch."""
+    return (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new) - np.float32(0.5)
+
+
+def _nearest(images: Array, new: int) -> Array:
+    size = images.shape[-1]
+    place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
+    return images[..., np.minimum(place.astype(np.intp), size - 1)]
+
+
+def _bilinear(images: Array, new: int) -> Array:
+    size = images.shape[-1]
+    place = np.maximum(_places(size, new), 0)
+    low = np.minimum(place.astype(np.intp), size - 1)
+    share = place - low.astype(np.float32)
+    high = np.minimum(low + 1, size - 1)
+    return np.asarray(images[..., low] * (1 - share) + images[..., high] * share)
+
+
+def _bicubic(images: Array, new: int) -> Array:
+    size, a = images.shape[-1], -0.75
+    place = _places(size, new)
+    first = np.floor(place)
+    t = place - first
+    total = np.zeros((*images.shape[:-1], new), np.float32)
+    for tap in range(-1, 3):
+        x = np.abs(t - tap)
+        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        weight = near if tap in (0, 1) else far
+        total += images[..., np.clip(first.astype(np.intp) + tap, 0, size - 1)] * weight.astype(np.float32)
+    return total
+
+
+def _area(images: Array, new: int) -> Array:
+    """Adaptive average pooling: each new pixel is the mean of all old ones that it touches."""
+    size = images.shape[-1]
+    index = np.arange(new)
+    start, end = index * size // new, -(-(index + 1) * size // new)
+    sums = np.concatenate([np.zeros((*images.shape[:-1], 1)), np.cumsum(images, axis=-1, dtype=np.float64)], axis=-1)
+    return np.asarray((sums[..., end] - sums[..., start]) / (end - start))
+
+
+_AXES: dict[str, Callable[[Array, int], Array]] = {
+    "nearest-exact": _nearest,
+    "bilinear": _bilinear,
+    "area": _area,
+    "bicubic": _bicubic,
+}
+
+
+def _lanczos(images: Array, width: int, height: int) -> Array:
+    """Pillow's Lanczos on 8-bit pictures, as ComfyUI does it."""
+    from PIL import Image  # noqa: PLC0415 - only this method needs Pillow
+
+    resized = []
+    for image in images:
+        pixels = np.clip(255.0 * np.moveaxis(image, 0, -1), 0, 255).astype(np.uint8)
+        picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        array = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), np.float32) / np.float32(255)
+        resized.append(np.moveaxis(array.reshape(height, width, -1), -1, 0))
+    return np.ascontiguousarray(np.stack(resized))
+
+
+def _bislerp(images: Array, new: int) -> Array:
+    """Spherical interpolation of the channel vectors along the last axis, their lengths interpolated linearly."""
+    size = images.shape[-1]
+    low_place = _bilinear(np.arange(size, dtype=np.float32), new)
+    next_index = np.minimum(np.arange(size, dtype=np.float32) + 1, size - 1)
+    share = low_place - np.floor(low_place)
+    first, second = images[..., low_place.astype(np.intp)], images[..., _bilinear(next_index, new).astype(np.intp)]
+    norms = [np.sqrt(np.square(side).sum(axis=1, keepdims=True)) for side in (first, second)]
+    units = [side / np.where(norm == 0, 1, norm) for side, norm in zip((first, second), norms, strict=True)]
+    dot = (units[0] * units[1]).sum(axis=1, keepdims=True)
+    angle = np.arccos(np.clip(dot, -1, 1))
+    sine = np.where(np.sin(angle) == 0, 1, np.sin(angle))
+    mixed = units[0] * (np.sin((1 - share) * angle) / sine) + units[1] * (np.sin(share * angle) / sine)
+    mixed = mixed * (norms[0] * (1 - share) + norms[1] * share)
+    mixed = np.where(dot > 1 - 1e-5, first, mixed)
+    mixed = np.where(dot < 1e-5 - 1, first * (1 - share) + second * share, mixed)
+    return np.ascontiguousarray(mixed, np.float32)

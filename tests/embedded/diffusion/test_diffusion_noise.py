@@ -1,0 +1,65 @@
+"""Noise: the same everywhere, other for every seed, and a Brownian path that is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.embedded.diffusion.noise import Noise, normal
+
+SHAPE = (4, 16, 16)
+
+
+def test_the_first_numbers_are_what_they_always_were() -> None:
+    # Recorded once; another NumPy or machine that changes them changes every picture of every baseline.
+    assert normal(7, 0, 1, 0, (4,)).tolist() == pytest.approx([1.2810302, 2.4797926, -0.7845169, -0.5120691])
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_seeds_differ_to_the_last_bit(one: int, other: int) -> None:
+    equal = np.array_equal(normal(one, 0, 1, 0, (8,)), normal(other, 0, 1, 0, (8,)))
+    assert equal == (one == other)
+
+
+def test_an_item_is_the_same_in_every_batch() -> None:
+    alone, batch = Noise(3, [2], SHAPE).initial(), Noise(3, range(5), SHAPE).initial()
+    assert np.array_equal(alone[0], batch[2])
+    assert abs(float((batch[0] * batch[1]).mean())) < 0.1
+
+
+def test_noise_is_standard_normal() -> None:
+    sample = Noise(11, range(8), (4, 64, 64)).initial()
+    assert sample.dtype == np.float32
+    assert float(sample.mean()) == pytest.approx(0, abs=0.01)
+    assert float(sample.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_steps_get_fresh_noise_and_repeat_from_the_start() -> None:
+    noise = Noise(3, [0], SHAPE)
+    first, second = noise.step(2.0, 1.0), noise.step(1.0, 0.5)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, noise.initial())
+    assert np.array_equal(first, Noise(3, [0], SHAPE).step(9.0, 8.0))
+
+
+@given(st.lists(st.floats(0.01, 14.6), min_size=3, max_size=3, unique=True))
+def test_increments_of_a_path_add_up(points: list[float]) -> None:
+    path = Noise(4, [0], (1, 4, 4)).brownian(14.6)
+    a, b, c = sorted(points, reverse=True)
+
+    def increment(start: float, end: float) -> object:
+        return path(start, end) * np.float32((start - end) ** 0.5)
+
+    assert np.allclose(increment(a, b) + increment(b, c), increment(a, c), atol=1e-4)
+
+
+def test_increments_are_standard_normal_and_independent() -> None:
+    path = Noise(4, range(4), (4, 32, 32)).brownian(14.6)
+    steps = [path(10.0, 6.0), path(6.0, 1.0), path(1.0, 0.5)]
+    for i, one in enumerate(steps):
+        assert float(one.std()) == pytest.approx(1, abs=0.03)
+        for other in steps[:i]:
+            assert abs(float((one * other).mean())) < 0.03
+    assert not np.array_equal(steps[0], Noise(4, range(4), (4, 32, 32)).brownian(14.6, stream=1)(10.0, 6.0))

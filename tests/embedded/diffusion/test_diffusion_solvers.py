@@ -1,0 +1,130 @@
+"""The samplers on a Gaussian, where the exact solution is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.schedules import Sampling, sampler_sigmas
+from sweeper.embedded.diffusion.solvers import SOLVERS, Run
+
+MEAN, DEVIATION = 1.3, 0.5
+SHAPE = (4, 24, 24)
+
+
+def gaussian(sampling: Sampling) -> Callable[[Any, float], tuple[Any, Any]]:
+    """The exact denoiser of N(MEAN, DEVIATION^2)."""
+
+    def denoise(x: Any, sigma: float) -> tuple[Any, Any]:
+        alpha = sampling.alpha(sigma)
+        gain = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
+        clean = (MEAN + (x - alpha * MEAN) * gain).astype(np.float32)
+        return clean, clean
+
+    return denoise
+
+
+def solve(name: str, sigmas: list[float], x: Any, sampling: Sampling, seed: int = 5) -> Any:
+    reports: list[int] = []
+    run = Run(gaussian(sampling), Noise(seed, [0], SHAPE), sampling, lambda step, _x, _d: reports.append(step))
+    result = SOLVERS[name](run, x, sigmas)
+    assert result.dtype == np.float32
+    assert reports == sorted(reports)
+    return result
+
+
+def error(name: str, steps: int) -> float:
+    """Distance from the exact flow x(s) = m + (x0 - m) sqrt((d^2 + s^2) / (d^2 + s0^2)), between 10 and 0.2."""
+    sigmas = np.exp(np.linspace(np.log(10), np.log(0.2), steps + 1)).tolist()
+    start = (Noise(1, [0], SHAPE).initial() * np.float32(10)).astype(np.float32)
+    exact = MEAN + (start - MEAN) * ((DEVIATION**2 + 0.04) / (DEVIATION**2 + 100)) ** 0.5
+    return float(np.abs(solve(name, sigmas, start, Sampling()) - exact).mean())
+
+
+ORDERS = {"euler": 1, "ddim": 1, "gradient_estimation": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "res_multistep": 2}
+ORDERS |= {"lms": 2, "ipndm_v": 2, "deis": 2, "uni_pc": 2, "uni_pc_bh2": 2}
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS.items())
+def test_deterministic_samplers_converge_with_their_order(name: str, order: int) -> None:
+    coarse, fine = error(name, 12), error(name, 48)
+    # Four times the steps: a method of order p is 4^p times better; 0.7 of the exponent is asked.
+    assert fine < coarse / 4 ** (0.7 * order)
+
+
+def test_heun_beats_euler_at_equal_evaluations() -> None:
+    assert error("heun", 20) < error("euler", 40) / 4
+
+
+# Not on this list: lcm, which by construction ends below the data's deviation, and dpm_adaptive, whose error does not
+# depend on the steps asked for.
+CONVERGING = [name for name in SOLVERS if name not in ("lcm", "dpm_adaptive", "dpm_fast")]
+# ComfyUI defines these for variance exploding noise only, and so does this.
+ONLY_DISCRETE = ("ddpm", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp")
+
+
+CASES = [("discrete", name) for name in CONVERGING]
+CASES += [("flow", name) for name in CONVERGING if name not in ONLY_DISCRETE]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_many_steps_reach_the_distribution(kind: str, name: str) -> None:
+    sampling = Sampling(kind, 3.0)
+    sigmas = sampler_sigmas(sampling, "karras" if kind == "discrete" else "simple", name, 160).tolist()
+    noise = Noise(5, [0], SHAPE).initial()
+    start = noise if kind == "flow" else noise * np.float32((1 + sigmas[0] ** 2) ** 0.5)
+    result = solve(name, sigmas, start, sampling)
+    assert result.mean() == pytest.approx(MEAN, abs=0.06)
+    assert result.std() == pytest.approx(DEVIATION, rel=0.14)
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_dpm_solver_stops_at_the_last_level_above_zero(name: str) -> None:
+    sigmas = sampler_sigmas(Sampling(), "karras", name, 40).tolist()
+    start = Noise(5, [0], SHAPE).initial() * np.float32((1 + sigmas[0] ** 2) ** 0.5)
+    result = solve(name, sigmas, start, Sampling())
+    assert result.mean() == pytest.approx(MEAN, abs=0.06)
+    assert result.std() == pytest.approx(DEVIATION, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])
+def test_sde_samplers_settle_as_steps_grow(name: str) -> None:
+    def at(steps: int) -> Any:
+        sigmas = sampler_sigmas(Sampling(), "karras", name, steps).tolist()
+        return solve(name, sigmas, Noise(5, [0], SHAPE).initial() * np.float32(14.65), Sampling())
+
+    results = [at(steps) for steps in (10, 40, 160)]
+    first, second = (float(np.abs(b - a).mean()) for a, b in pairwise(results))
+    assert second < 0.7 * first  # one Brownian path for all of them
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_a_solver_repeats_itself(name: str) -> None:
+    sigmas = sampler_sigmas(Sampling(), "karras", name, 5).tolist()
+    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    assert np.array_equal(solve(name, sigmas, start, Sampling()), solve(name, sigmas, start, Sampling()))
+
+
+@pytest.mark.parametrize("stem", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"])
+def test_gpu_samplers_read_another_path(stem: str) -> None:
+    sigmas = sampler_sigmas(Sampling(), "karras", stem, 8).tolist()
+    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    one, other = (solve(name, sigmas, start, Sampling()) for name in (stem, f"{stem}_gpu"))
+    assert np.abs(one - other).mean() > 0.05
+
+
+@pytest.mark.parametrize("name", sorted(SOLVERS))
+def test_a_schedule_that_stops_above_zero_leaves_that_noise(name: str) -> None:
+    stop = 0.6
+    sigmas = np.exp(np.linspace(np.log(14.6), np.log(stop), 41)).tolist()
+    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    result = solve(name, sigmas, start, Sampling())
+    assert result.mean() == pytest.approx(MEAN, abs=0.15)
+    # lcm estimates and renoises, so that what the data varies by itself has shrunk.
+    data = 0.0 if name == "lcm" else DEVIATION
+    assert result.std() == pytest.approx((data**2 + stop**2) ** 0.5, rel=0.15)

@@ -1,0 +1,83 @@
+"""The catalogue against the object_info that a ComfyUI 0.3.64 gave for the same classes (data/object_info.json)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
+from sweeper.embedded.diffusion.solvers import SOLVERS
+from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.nodes.base import NodeClass
+
+RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
+
+
+def described(node: NodeClass) -> dict[str, Any]:
+    def specs(inputs: Any) -> dict[str, Any]:
+        return {name: [kind] if not more and not node.v3 else [kind, more] for name, (kind, more) in inputs.items()}
+
+    groups = {"required": specs(node.required), "optional": specs(node.optional), "hidden": dict(node.hidden)}
+    inputs = {name: group for name, group in groups.items() if group or name == "required"}
+    info = {
+        "input": inputs,
+        "input_order": {name: list(group) for name, group in inputs.items()},
+        "output": list(node.outputs),
+        "output_is_list": [False] * len(node.outputs),
+        "output_name": list(node.output_names),
+        "name": node.name,
+        "display_name": node.display_name,
+        "description": node.description,
+        "python_module": node.python_module,
+        "category": node.category,
+        "output_node": node.output_node,
+    }
+    if node.output_tooltips is not None:
+        info["output_tooltips"] = list(node.output_tooltips)
+    if node.v3:
+        info |= {"deprecated": False, "experimental": False, "api_node": False}
+    return info
+
+
+@pytest.mark.parametrize("name", sorted(NODE_CLASSES))
+def test_a_class_is_described_as_comfyui_describes_it(name: str) -> None:
+    node = NODE_CLASSES[name]
+    expected = json.loads(json.dumps(RECORDED[name]))
+    for model in node.models:  # the lists of model files are each server's own
+        expected["input"]["required"][model][0] = node.required[model][0]
+    # Compared as text: the order of inputs is part of it.
+    found = described(node)
+    assert {key: json.dumps(value) for key, value in found.items()} == {
+        key: json.dumps(value) for key, value in expected.items()
+    }
+
+
+def test_a_model_combo_offers_something() -> None:
+    for node in NODE_CLASSES.values():
+        for name in node.models:
+            assert node.required[name][0]
+
+
+def test_listing_the_nodes_imports_neither_numpy_nor_pillow() -> None:
+    code = "import sys, sweeper.embedded.nodes; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_offered_sampler_and_scheduler_has_its_mathematics() -> None:
+    assert tuple(SOLVERS) == SAMPLERS
+    assert tuple(schedules._SCHEDULERS) == SCHEDULERS
+
+
+def test_load_image_lists_the_pictures_of_the_input_folder(context: Any) -> None:
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (context.input_dir / name).write_bytes(b"")
+    (context.input_dir / "folder.png").mkdir()
+    required, _ = NODE_CLASSES["LoadImage"].inputs(context)
+    assert required["image"] == (["a.jpg", "b.png"], {"image_upload": True})
