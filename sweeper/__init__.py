@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sweeper.loading import load as load
     from sweeper.loading import load_template as load_template
     from sweeper.planner import Plan as Plan
-    from sweeper.planner import Trial as Trial
     from sweeper.planner import plan as plan
     from sweeper.result import Result as Result
     from sweeper.runner import Run as Run
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from sweeper.runner import run_async as run_async
     from sweeper.table import results as results
     from sweeper.template import Template as Template
+    from sweeper.trial import Trial as Trial
 
 _HOMES = {
     "Experiment": "sweeper.experiment",
@@ -31,7 +31,7 @@ _HOMES = {
     "Run": "sweeper.runner",
     "SweeperError": "sweeper.errors",
     "Template": "sweeper.template",
-    "Trial": "sweeper.planner",
+    "Trial": "sweeper.trial",
     "load": "sweeper.loading",
     "load_template": "sweeper.loading",
     "plan": "sweeper.planner",

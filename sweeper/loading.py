@@ -67,8 +67,7 @@ def _template_of(source: Source, file: Path, problems: list[Problem]) -> Templat
         return None
     path = file.parent / name
     if not path.is_file():
-        near = [os.path.relpath(one, file.parent).replace(os.sep, "/") for one in path.parent.glob("*.json")]
-        problems.append(source.problem(("template",), f"there is no file '{name}'{hint(name, near, 'files there')}"))
+        problems.append(source.problem(("template",), f"there is no file '{name}'{_near(path, name, '.json')}"))
         return None
     try:
         template = load_template(path)
@@ -94,9 +93,8 @@ def _read(path: Path, name: str, parse: Any, error_class: type[ExperimentError |
             raise error_class(Problem(name, 0, "", f"has more than {MAX_BYTES:,} bytes"))
         source: Source = parse(path.read_text("utf-8-sig"), name)
     except FileNotFoundError as error:
-        near = [str(one.name) for one in path.parent.glob(f"*{path.suffix}")] if path.parent.is_dir() else []
         raise error_class(
-            Problem(name, 0, "", f"there is no such file{hint(path.name, near, 'files there')}")
+            Problem(name, 0, "", f"there is no such file{_near(path, name, path.suffix or '.yaml')}")
         ) from error
     except UnicodeDecodeError as error:
         raise error_class(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
@@ -105,6 +103,15 @@ def _read(path: Path, name: str, parse: Any, error_class: type[ExperimentError |
     except SourceError as error:
         raise error_class(error.problem) from error
     return source
+
+
+def _near(path: Path, name: str, suffix: str = "") -> str:
+    """The tail of "there is no file": what lies in that folder, as `name` would be written."""
+    if not path.parent.is_dir():
+        return f"; there is no folder '{path.parent}' either"
+    start = name[: len(name) - len(path.name)]
+    there = sorted(one.name for one in path.parent.glob(f"*{suffix}") if one.is_file() and not one.name.startswith("."))
+    return hint(name, [start + one for one in there], "files there")
 
 
 def _shown(path: Path) -> str:
@@ -162,8 +169,7 @@ class _Folder:
         try:
             return path.read_text("utf-8-sig")
         except FileNotFoundError as error:
-            near = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
-            raise AxisError(f"there is no file '{name}'{hint(path.name, near, 'files there')}") from error
+            raise AxisError(f"there is no file '{name}'{_near(path, name)}") from error
         except UnicodeDecodeError as error:
             raise AxisError(f"'{name}' is not UTF-8 text (byte {error.start})") from error
         except OSError as error:
@@ -188,8 +194,7 @@ class _Folder:
             try:
                 self.facts[name] = InputFact(path.resolve(), _sha256(path))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                near = [one.name for one in path.parent.glob("*")] if path.parent.is_dir() else []
-                raise AxisError(f"there is no file '{name}'{hint(path.name, near, 'files there')}") from error
+                raise AxisError(f"there is no file '{name}'{_near(path, name)}") from error
             except OSError as error:
                 raise AxisError(f"'{name}' cannot be read: {error.strerror}") from error
         return self.facts[name]

@@ -11,9 +11,8 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from sweeper.errors import ExperimentError, ImageError
 from sweeper.nearest import hint
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sweeper.records import Layout
-    from sweeper.result import Result
-
     Metric = Callable[[NDArray[np.uint8]], float]
 
 METRIC_NAMES: Final = (
@@ -32,17 +28,7 @@ METRIC_NAMES: Final = (
 )  # fmt: skip
 
 _FUNCTION: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_COMMITTED: Final = 100  # measurements that a crash may cost
 _EDGE: Final = 100.0  # the gradient, in grey levels of 0-255, from which a pixel counts as edge
-
-
-class Store(Protocol):
-    """What is needed of `sweeper.store.Store`."""
-
-    def layout(self, run_id: int | str | None = None) -> Layout: ...
-    def results(self, run_id: int | str | None = None) -> Iterator[Result]: ...
-    def cached_metrics(self, metric: str) -> dict[str, Any]: ...
-    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None: ...
 
 
 def unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -134,32 +120,6 @@ def missing_metrics(
                 yield sha256, name, measure(picture, {name: metric})[name]
             except ImageError as error:
                 problems.append(f"{path}: {error}")
-
-
-def measure_run(store: Store, folder: Path, run_id: int | str | None = None) -> list[str]:
-    """Measure what the run's table asks for and no earlier run has measured, and keep it in the store.
-
-    `folder` is the results folder that the outputs are relative to. Returns a sentence for everything that could not
-    be measured; a table with a hole is better than a run that ends without one, so nothing is raised for that.
-    """
-    names = store.layout(run_id).metrics
-    if not names:
-        return []
-    try:
-        metrics = load_metrics(names)
-    except ExperimentError as error:
-        return [str(error)]
-    problems: list[str] = []
-    cached = {name: store.cached_metrics(name) for name in names}
-    files = (
-        (sha256, folder / output)
-        for result in store.results(run_id)
-        for output, sha256 in zip(result.outputs, result.sha256, strict=True)
-    )
-    found = missing_metrics(files, metrics, cached, problems)
-    while some := list(islice(found, _COMMITTED)):
-        store.cache_metrics(some)
-    return problems
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

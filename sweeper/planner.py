@@ -7,47 +7,20 @@ it; here the blocks become one sequence with one numbering.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
-from sweeper.planning.grid import Grid, State, axis_columns
+from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import best_order, dependencies, executions
 from sweeper.planning.selection import kept
+from sweeper.trial import InputFile, Trial
 
 _TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One point of the sweep.
-
-    `index` is its 0-based place in written order, `params` every slot with its value, `axes` every axis with its
-    value or label, `digest` the identity of the work, `columns` the axis cells of the table in order.
-    """
-
-    index: int
-    params: Mapping[str, Any]
-    axes: Mapping[str, Any]
-    digest: str
-    columns: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A local file that a trial's workflow reads: its address, the value that stands there, and the file."""
-
-    node: str
-    input: str
-    value: str
-    path: Path
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +132,16 @@ class _Part:
     def trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
         """The part's trials with the dimensions nested in `order`; indexes count from `start` in written order."""
         if self.kept is None:
-            for position, (params, axes, columns, digest) in self.grid.walk(order):
-                yield Trial(start + position, params, axes, digest, columns)
-            return
-        for position, (params, axes, columns, digest) in self._visit(order):
-            yield Trial(start + bisect_left(self.kept, position), params, axes, digest, columns)
-
-    def _visit(self, order: tuple[int, ...]) -> Iterator[tuple[int, State]]:
-        positions = self.kept if self.kept is not None else array("Q")
+            return self.grid.walk(order, start)
+        numbered = enumerate(self.kept, start)
         if order == tuple(range(len(order))):
-            return self.grid.visit(order, positions)
+            return self.grid.visit(order, numbered)
 
-        def nested(position: int) -> tuple[int, ...]:
-            at = self.grid.coordinates(position)
-            return tuple([at[place] for place in order])
+        def nested(place: tuple[int, int]) -> tuple[int, ...]:
+            at = self.grid.coordinates(place[1])
+            return tuple([at[dimension] for dimension in order])
 
-        return self.grid.visit(order, sorted(positions, key=nested))
+        return self.grid.visit(order, sorted(numbered, key=nested))
 
 
 def plan(experiment: Experiment) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
@@ -19,12 +19,11 @@ from sweeper.planning.columns import Column, Computed, Constant, Listed
 from sweeper.reading.source import Path as Key
 from sweeper.schemas import shown
 from sweeper.template import MISSING, Leaf
+from sweeper.trial import Trial
 from sweeper.values import ValueRefusedError
 from sweeper.workflow import canonical, encode, file_mark
 
 _EXAMPLES: Final = 5  # of values for which one expression fails
-
-State = tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]  # params, axes, columns, digest
 
 
 class Grid:
@@ -183,13 +182,13 @@ class Grid:
 
     # Walking
 
-    def walk(self, order: Sequence[int]) -> Iterator[tuple[int, State]]:
-        """(written position, state) of every point, the dimensions nested in `order`, outermost first."""
-        return Walker(self, order).product()
+    def walk(self, order: Sequence[int], start: int) -> Iterator[Trial]:
+        """Every point, the dimensions nested in `order`, outermost first; indexes count written order from `start`."""
+        return Walker(self, order).product(0, start)
 
-    def visit(self, order: Sequence[int], positions: Sequence[int]) -> Iterator[tuple[int, State]]:
-        """(written position, state) of these positions, sorted as `order` nests the dimensions."""
-        return Walker(self, order).visit(positions)
+    def visit(self, order: Sequence[int], numbered: Iterable[tuple[int, int]]) -> Iterator[Trial]:
+        """The points of these (index, written position) pairs, best sorted as `order` nests the dimensions."""
+        return Walker(self, order).visit(numbered)
 
     def coordinates(self, position: int) -> list[int]:
         """The coordinates of a written position: the last dimension varies fastest."""
@@ -237,16 +236,16 @@ class Walker:
         for target, key, column in self.effects[level]:
             target[key] = column.at(self.at)
 
-    def state(self) -> State:
+    def trial(self, index: int) -> Trial:
         """A copy of where we are, with its digest."""
         axes = self.axes.copy()
         columns = axes if self.plain else self.columns.copy()
-        return self.params.copy(), axes, columns, hashlib.sha256(b"".join(self.parts)).hexdigest()
+        return Trial(index, self.params.copy(), axes, hashlib.sha256(b"".join(self.parts)).hexdigest(), columns)
 
-    def product(self, level: int = 0, position: int = 0) -> Iterator[tuple[int, State]]:
-        """Every point below the current one, from `level` inward."""
+    def product(self, level: int, index: int) -> Iterator[Trial]:
+        """Every point below the current one, from `level` inward; `index` is that of the first."""
         if level == len(self.order):
-            yield position, self.state()
+            yield self.trial(index)
             return
         dimension = self.order[level]
         stride, at, innermost = self.strides[dimension], self.at, level + 1 == len(self.order)
@@ -256,14 +255,14 @@ class Walker:
             for target, key, column in effects:
                 target[key] = column.at(at)
             if innermost:
-                yield position + place * stride, self.state()
+                yield self.trial(index + place * stride)
             else:
-                yield from self.product(level + 1, position + place * stride)
+                yield from self.product(level + 1, index + place * stride)
 
-    def visit(self, positions: Sequence[int]) -> Iterator[tuple[int, State]]:
-        """The points at `positions`, in that order."""
+    def visit(self, numbered: Iterable[tuple[int, int]]) -> Iterator[Trial]:
+        """The points of (index, written position) pairs, in that order."""
         fresh = True
-        for position in positions:
+        for index, position in numbered:
             coordinates = self.grid.coordinates(position)
             changed = False
             for level, dimension in enumerate(self.order):
@@ -272,7 +271,7 @@ class Walker:
                     self.at[dimension] = coordinates[dimension]
                     self.apply(level + 1)
             fresh = False
-            yield position, self.state()
+            yield self.trial(index)
 
 
 def _failures(column: Computed, sizes: Sequence[int], combinations: int) -> Iterator[Problem]:

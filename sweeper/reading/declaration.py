@@ -88,6 +88,7 @@ class _Declaration:
         params = self.params(raw.get("params", {}), derive, blocks)
         blocks = [self.finished(block, derive, params) for block in blocks]
         self.default_files()
+        self.metric_columns(blocks)
         target = raw.get("target", "embedded")
         return Experiment(
             name=name,
@@ -123,6 +124,14 @@ class _Declaration:
         if not isinstance(value, str):
             raise AxisError("a file slot takes the name of a file")
         return self.folder.fact(value)
+
+    def metric_columns(self, blocks: list[BlockReader]) -> None:
+        """A metric is a column of the table, and so is every slot and axis: no two may bear one name."""
+        taken = {*self.template.slots, *(name for block in blocks for name in block.axis_names)}
+        for place, metric in enumerate(self.raw.get("metrics", [])):
+            if metric in taken:
+                message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
+                self.wrong(("metrics", place), message)
 
     def default_files(self) -> None:
         for slot in self.template.slots.values():

@@ -1,0 +1,146 @@
+"""How commands speak: data on stdout as UTF-8 whatever the locale, all else on stderr, colour only on a terminal.
+
+What is said is the commands' business. rich is imported where a bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"red": 31, "green": 32, "yellow": 33}
+
+
+def out(text: str = "") -> None:
+    """A line of data on stdout."""
+    data = (text + "\n").encode("utf-8", "replace")
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # somebody put a text stream there
+        sys.stdout.write(text + "\n")
+    else:
+        sys.stdout.flush()
+        buffer.write(data)
+        buffer.flush()
+
+
+def out_json(value: Any) -> None:
+    """One JSON value on stdout, and nothing else."""
+    out(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def say(text: str = "") -> None:
+    """A line for the person, on stderr."""
+    # A terminal that is gone must not stop a run that is being paid for.
+    with suppress(OSError):
+        try:
+            sys.stderr.write(text + "\n")
+        except UnicodeEncodeError:
+            sys.stderr.write(text.encode("ascii", "backslashreplace").decode() + "\n")
+        sys.stderr.flush()
+
+
+def error(text: str) -> None:
+    """A line that begins with `error:`, on stderr."""
+    say(f"{paint('error:', 'red')} {clean(text)}")
+
+
+def warn(text: str) -> None:
+    """A line that begins with `warning:`, on stderr."""
+    say(f"{paint('warning:', 'yellow')} {clean(text)}")
+
+
+def clean(text: str) -> str:
+    """One line without control characters: what files and servers say must not steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def paint(text: str, colour: str) -> str:
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if coloured(sys.stderr) else text
+
+
+def coloured(stream: IO[str]) -> bool:
+    """Whether colour is welcome: a terminal, and no NO_COLOR (no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def rich_console(stream: IO[str]) -> Console:
+    """A rich console on that stream."""
+    from rich.console import Console  # noqa: PLC0415 - 60 ms
+
+    return Console(file=stream, no_color=not coloured(stream), highlight=False)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A plain table on stdout: columns under headings, numbers to the right; cut to the terminal's width, whole
+    anywhere else. (rich's own tables take half a millisecond a row, and a sweep has thousands.)
+    """
+    cells = [[cell_text(cell) for cell in row] for row in rows]
+    columns = [[header, *(row[place] for row in cells)] for place, header in enumerate(headers)]
+    widths = [max(map(_width, column)) for column in columns]
+    if is_terminal(sys.stdout):
+        widths = _fitted(widths, shutil.get_terminal_size().columns)
+    sides = [all(_is_number(cell) for cell in column[1:] if cell) and len(column) > 1 for column in columns]
+    for number, line in enumerate([headers, *cells]):
+        fields = [_field(cell, width, right=side) for cell, width, side in zip(line, widths, sides, strict=True)]
+        text = "  ".join(fields).rstrip()
+        out(f"\x1b[1m{text}\x1b[0m" if number == 0 and coloured(sys.stdout) else text)
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """The widths, the widest cut first, until a line has room; eight characters are left to each."""
+    widths = list(widths)
+    while sum(widths) + 2 * (len(widths) - 1) > room and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _width(text: str) -> int:
+    """Terminal columns: a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - only where it is needed
+
+    return cell_len(text)
+
+
+def _field(text: str, width: int, *, right: bool) -> str:
+    missing = width - _width(text)
+    if missing >= 0:
+        return " " * missing + text if right else text + " " * missing
+    from rich.cells import set_cell_size  # noqa: PLC0415
+
+    return set_cell_size(text, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def cell_text(value: object) -> str:
+    """A cell on a terminal: short numbers, one line, no control characters."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""`sweeper init`: a folder with a template and an experiment that runs at once, to be edited."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from sweeper.cli import console
+from sweeper.cli.options import examples
+from sweeper.errors import UsageError
+
+STARTER = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
+
+
+@click.command(epilog=examples("sweeper init my-sweep", "sweeper run my-sweep/experiment.yaml"))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+def command(folder: Path) -> None:
+    """Make a folder with a template and an experiment to edit. Nothing that is there is overwritten."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; give the name of a folder")
+    present = [name for name in STARTER if (folder / name).exists()]
+    if present:
+        raise UsageError(f"{folder}: {', '.join(present)} there already; give another folder, or move them away")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in STARTER:
+        content = resources.files(__package__).joinpath("starter", name).read_bytes()
+        with (folder / name).open("xb") as file:  # x: not even if somebody made it this instant
+            file.write(content)
+        console.say(f"wrote {folder / name}")
+    console.say(f"now: sweeper run {folder / 'experiment.yaml'}")

@@ -1,0 +1,142 @@
+"""`sweeper run`: the main command. Progress goes to stderr, the summary (or one JSON object) to stdout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.failure import FAILED, INTERRUPTED, OK, UNREACHABLE
+from sweeper.cli.options import examples
+from sweeper.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweeper.runner import Run
+
+_KINDS_SHOWN = 5  # kinds of failure that the summary tells
+
+
+def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
+    """`3` or `10%`: what the experiment's `max_failures` takes too."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        budget = float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        message = f"{text!r} is neither a count such as 3 nor a share such as 10%"
+        raise click.BadParameter(message, ctx, param) from None
+    if not (0 <= budget <= 1 if isinstance(budget, float) else budget >= 0):
+        raise click.BadParameter(f"{text!r} is not at least 0, or not a share of 0% to 100%", ctx, param)
+    return budget
+
+
+@click.command(
+    epilog=examples(
+        "sweeper run experiments/quickstart.yaml",
+        "sweeper run experiments/quickstart.yaml --target http://127.0.0.1:8188 --set steps=30 --limit 2",
+    )
+)
+@options.experiment
+@options.targets
+@options.out
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target.")
+@click.option("--retries", type=click.IntRange(min=0), metavar="N", help="Submissions of a trial after the first.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a job may run.")
+@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Refuse a larger plan. [default: 10000]")
+@click.option("--max-failures", callback=_budget, metavar="N|P%", help="Stop when more trials than this have failed.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
+@click.option("--retry-failed", is_flag=True, help="Submit again what failed before.")
+@click.option("--fresh", is_flag=True, help="Submit everything again, what succeeded too.")
+@click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials this time.")
+@options.settings
+@options.as_json
+@click.option("-q", "--quiet", is_flag=True, help="Show failures only.")
+def command(
+    experiment: Path,
+    *,
+    targets: tuple[str, ...],
+    out: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **wishes: Any,
+) -> int:
+    """Run a sweep: submit what is not done yet, save every picture, and write results.csv beside them.
+
+    The same command again resumes: what is done is not done again. Ctrl-C once waits for what runs, twice cancels it.
+    """
+    from sweeper.cli.progress import Watch  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
+    from sweeper.loading import load  # noqa: PLC0415
+    from sweeper.runner import run  # noqa: PLC0415
+
+    if wishes["fail_fast"] and wishes["max_failures"] is not None:
+        raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
+    loaded = load(experiment, overrides=options.parse_settings(settings))
+    with Watch(quiet=quiet) as watch:
+        ended = run(loaded, options.listed_targets(targets), out, named=named_targets(), progress=watch, **wishes)
+    if ended.error:
+        console.error(ended.error)
+    if as_json:
+        console.out_json(_summary(ended))
+    elif not quiet:
+        _show(ended)
+    return _code(ended)
+
+
+def _code(run: Run) -> int:
+    if run.stopped_by == "interrupt":
+        return INTERRUPTED
+    if run.stopped_by in ("refused", "unreachable"):
+        return UNREACHABLE
+    # A job that somebody else cancelled on the server is not what was asked for either.
+    return FAILED if run.failed or run.cancelled or run.stopped_by else OK
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.run_id,
+        "out": str(run.out),
+        "trials": run.trials,
+        "submitted": run.submitted,
+        "succeeded": run.succeeded,
+        "failed": run.failed,
+        "cancelled": run.cancelled,
+        "pending": run.pending,
+        "reused": run.reused,
+        "stopped_by": run.stopped_by,
+        "error": run.error,
+    }
+
+
+def _show(run: Run) -> None:
+    names = ("trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending")
+    console.table(names, [[getattr(run, name) for name in names]])
+    if run.failed:
+        console.out()
+        console.table(("failed", "error_type", "error"), _failures(run))
+        console.out("`--retry-failed` submits these again.")
+    console.out()
+    console.out(f"pictures  {run.out / 'artifacts'}")
+    console.out(f"table     {run.out / 'results.csv'}")
+
+
+def _failures(run: Run) -> list[tuple[int, str, str]]:
+    """The commonest failures: how many trials, what kind, and the message of one of them."""
+    from sweeper import result  # noqa: PLC0415
+    from sweeper.store import Store  # noqa: PLC0415
+
+    kinds: Counter[str] = Counter()
+    messages: dict[str, str] = {}
+    with Store.open(run.out, readonly=True) as store:
+        for row in store.results(run.run_id):
+            if row.status == result.FAILED:
+                kind = row.error_type or ""
+                kinds[kind] += 1
+                messages.setdefault(kind, row.error or "")
+    return [(count, kind, messages[kind]) for kind, count in kinds.most_common(_KINDS_SHOWN)]

@@ -1,0 +1,60 @@
+"""`sweeper validate`: every mistake of every file, before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.failure import OK, WRONG
+from sweeper.cli.options import examples
+from sweeper.errors import InputError, Problem
+
+
+@click.command(epilog=examples("sweeper validate experiments/*.yaml templates/*.json"))
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
+@options.as_json
+def command(files: tuple[Path, ...], *, as_json: bool) -> int:
+    """Check experiments (.yaml), with all that they name, and templates (.json, or their .slots.yaml)."""
+    found: list[dict[str, object]] = []
+    for file in files:
+        kind, problems, trials = _checked(file)
+        found.append(
+            {
+                "file": str(file),
+                "kind": kind,
+                "valid": not problems,
+                "trials": trials,
+                "problems": [asdict(problem) for problem in problems],
+            }
+        )
+        if as_json:
+            continue
+        for problem in problems:
+            for line in str(problem).splitlines():
+                console.error(line)
+        if not problems:
+            console.out(f"{file}: {kind} is valid" + (f", {trials} trials" if trials is not None else ""))
+    if as_json:
+        console.out_json(found)
+    return OK if all(one["valid"] for one in found) else WRONG
+
+
+def _checked(file: Path) -> tuple[str, tuple[Problem, ...], int | None]:
+    """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
+    from sweeper.loading import load, load_template  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.planner import plan  # noqa: PLC0415
+
+    try:
+        if file.name.endswith(".slots.yaml"):
+            load_template(file.with_name(file.name.removesuffix(".slots.yaml") + ".json"))
+            return "template", (), None
+        if file.suffix.lower() == ".json":
+            load_template(file)
+            return "template", (), None
+        return "experiment", (), len(plan(load(file)))
+    except InputError as error:
+        kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"
+        return kind, error.problems, None

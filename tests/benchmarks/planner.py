@@ -1,0 +1,111 @@
+"""How fast a plan is made, against the obvious way, in one run: `python tests/benchmarks/planner.py`.
+
+The obvious way is what a first script does for each trial: render the JSON text with Jinja2, parse it, and validate the
+whole graph with a compiled jsonschema validator. Both give the params and the digest of the 7-node txt2img template
+over four axes. Prints trials per second of both, their ratio, the time to the first trial, and the peak memory of a
+plan ten times as long. Nothing is asserted: a number from a busy machine is no failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jinja2
+import jsonschema
+
+import sweeper
+
+TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
+AXES: dict[str, Any] = {
+    "prompt": [f"a {colour} fox" for colour in ("red", "blue", "green", "white", "black", "grey", "old", "sly")],
+    "steps": {"from": 1, "to": 25, "step": 1},
+    "cfg": {"from": 1, "to": 10.9, "step": 0.1},
+    "seed": {"seeds": 10},
+}
+
+
+def experiment(folder: Path, seeds: int) -> sweeper.Experiment:
+    file = folder / f"speed-{seeds}.yaml"
+    axes = {**AXES, "seed": {"seeds": seeds}}
+    file.write_text(json.dumps({"template": str(TEMPLATE), "sweep": {"grid": axes}}))
+    return sweeper.load(file)
+
+
+def rate(count: int, seconds: float) -> float:
+    return count / seconds
+
+
+def ours(declared: sweeper.Experiment) -> tuple[float, float]:
+    """(trials per second, seconds to the first trial)."""
+    start = time.perf_counter()
+    trials = iter(sweeper.plan(declared))
+    next(trials)
+    first = time.perf_counter() - start
+    count = 1 + sum(1 for _ in trials)
+    return rate(count, time.perf_counter() - start), first
+
+
+def obvious(declared: sweeper.Experiment, count: int) -> float:
+    """Trials per second of the obvious way, and a check that it finds the same digests."""
+    graph = json.loads(TEMPLATE.read_text("utf-8"))
+    for node, name, slot in (
+        ("6", "text", "prompt"),
+        ("3", "steps", "steps"),
+        ("3", "cfg", "cfg"),
+        ("3", "seed", "seed"),
+    ):
+        graph[node]["inputs"][name] = "{{ " + slot + " | tojson }}"
+    text = json.dumps(graph).replace('"{{', "{{").replace('}}"', "}}")
+    node_schema = {"type": "object", "required": ["class_type", "inputs"], "properties": {"inputs": {"type": "object"}}}
+    sampler = {"properties": {"inputs": {"properties": {"seed": {"type": "integer"}, "steps": {"minimum": 1}}}}}
+    validator = jsonschema.Draft202012Validator(
+        {"type": "object", "additionalProperties": node_schema, "properties": {"3": sampler}}
+    )
+    template = jinja2.Template(text)
+    points = itertools.islice(sweeper.plan(declared).written(), count)
+    params = [(trial.params, trial.digest) for trial in points]
+    start = time.perf_counter()
+    for values, digest in params:
+        concrete = json.loads(template.render(values))
+        validator.validate(concrete)
+        bare = {key: {k: v for k, v in node.items() if k != "_meta"} for key, node in concrete.items()}
+        canonical = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        if hashlib.sha256(canonical.encode()).hexdigest() != digest:
+            sys.exit("the two ways disagree")
+    return rate(count, time.perf_counter() - start)
+
+
+def peak_memory(declared: sweeper.Experiment) -> tuple[int, float]:
+    """(trials, peak MB) of walking a whole plan."""
+    tracemalloc.start()
+    count = sum(1 for _ in sweeper.plan(declared))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return count, peak / 1e6
+
+
+def main() -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        declared = experiment(folder, 10)
+        rounds = [(ours(declared), obvious(declared, 2_000)) for _ in range(3)]
+        fast, first = max(one[0] for one, _ in rounds), min(one[1] for one, _ in rounds)
+        slow = max(other for _, other in rounds)
+        print(f"sweeper      {fast:>12,.0f} trials a second, the first after {first * 1000:.1f} ms")
+        print(f"obvious way  {slow:>12,.0f} trials a second")
+        print(f"ratio        {fast / slow:>12,.0f}")
+        for seeds in (10, 50):
+            count, peak = peak_memory(experiment(folder, seeds))
+            print(f"memory       {peak:>12.1f} MB at the peak of {count:,} trials")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""How commands speak: tables that line up, and fit the terminal where there is one."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from sweeper.cli import console
+
+
+class Terminal(io.TextIOWrapper):
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8", newline="")
+
+    def isatty(self):
+        return True
+
+    def lines(self):
+        self.flush()
+        return self.buffer.getvalue().decode().splitlines()
+
+
+def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
+    console.table(("n", "name", "share"), [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "  n  name     share",
+        "  5  a     0.123457",
+        "100  bb",
+        "     \u6f22           2",
+    ]
+
+
+def test_a_table_without_rows_is_its_headings(capsys):
+    console.table(("a", "b"), [])
+
+    assert capsys.readouterr().out == "a  b\n"
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_headings_are_bold_on_a_terminal_unless_colour_is_unwelcome(monkeypatch, no_color):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    console.table(("a",), [("x",)])
+
+    assert terminal.lines() == (["a", "x"] if no_color else ["\x1b[1ma\x1b[0m", "x"])
+
+
+@given(st.lists(st.lists(st.text("ab \u6f22\u00e9", max_size=90), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_on_a_terminal_no_line_is_wider_than_it(rows):
+    terminal = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setenv("NO_COLOR", "1")
+        patch.setenv("COLUMNS", "40")
+        console.table(("first", "second", "third"), rows)
+
+    assert all(cell_len(line) <= 40 for line in terminal.lines())
+    assert len(terminal.lines()) == len(rows) + 1
+
+
+def test_json_is_utf_8_whatever_the_locale(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    console.out_json({"prompt": "\u00e9\u6f22"})
+
+    assert stream.buffer.getvalue().decode("utf-8") == '{\n  "prompt": "\u00e9\u6f22"\n}\n'
+
+
+def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, _text):
+            raise OSError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+
+    console.say("x")

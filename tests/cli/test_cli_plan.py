@@ -1,0 +1,282 @@
+"""`sweeper plan` and `sweeper validate`: what would run, counted and streamed, and every mistake told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper.records import Job, Layout
+from sweeper.store import Store
+
+SWEEP = """\
+name: shop
+template: t.json
+derive: {prompt: "{{ subject }}, sharp"}
+sweep:
+  grid:
+    subject: [a fox, "a, lighthouse"]
+    steps: [4, 8]
+    seed: [18446744073709551615]
+"""
+
+
+def test_the_plan_as_json_has_count_axes_order_new_and_done(sweeper, write):
+    plan = sweeper("plan", write(SWEEP), "--json").json
+
+    assert (plan["name"], plan["count"], plan["new"], plan["done"]) == ("shop", 4, 4, 0)
+    assert plan["axes"] == {"subject": 2, "steps": 2, "seed": 1}
+    assert plan["order"]["mode"] == "auto"
+    assert sorted(plan["order"]["axes"][0]) == ["seed", "steps", "subject"]
+    assert (plan["failed"], plan["open"], plan["duplicates"], plan["estimate_s"]) == (0, 0, 0, None)
+    assert plan["targets"] == ["embedded"]
+    assert not Path("results").exists()
+
+
+def test_the_plan_for_people_says_the_same(sweeper, write):
+    outcome = sweeper("plan", write(SWEEP))
+
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert ["shop:", "4", "trials"] in lines
+    for line in (["subject", "2"], ["steps", "2"], ["new", "4"], ["done", "0"]):
+        assert line in lines
+
+
+def test_jsonl_streams_every_trial_in_written_order(sweeper, write):
+    outcome = sweeper("plan", write(SWEEP), "--jsonl", "-")
+
+    trials = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [trial["index"] for trial in trials] == [0, 1, 2, 3]
+    assert [list(trial) for trial in trials] == [["index", "axes", "params", "digest"]] * 4
+    assert trials[2]["axes"] == {"subject": "a, lighthouse", "steps": 4, "seed": 2**64 - 1}
+    assert trials[2]["params"] == {"prompt": "a, lighthouse, sharp", "seed": 2**64 - 1, "steps": 4, "cfg": 8.0}
+    assert len({trial["digest"] for trial in trials}) == 4
+    assert "4 trials" in outcome.err
+
+
+def test_csv_streams_the_same_trials(sweeper, write):
+    write(SWEEP)
+    sweeper("plan", "shop.yaml", "--csv", "plan.csv", "--jsonl", "plan.jsonl")
+
+    text = Path("plan.csv").read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    trials = [json.loads(line) for line in Path("plan.jsonl").read_text().splitlines()]
+    assert list(rows[0]) == ["index", "subject", "steps", "seed", "prompt", "cfg", "digest"]
+    assert [row["digest"] for row in rows] == [trial["digest"] for trial in trials]
+    assert rows[3]["prompt"] == "a, lighthouse, sharp"
+    assert rows[3]["seed"] == str(2**64 - 1)
+
+
+def test_streaming_and_json_go_together_when_only_one_has_stdout(sweeper, write):
+    outcome = sweeper("plan", write(SWEEP), "--json", "--csv", "plan.csv")
+
+    assert outcome.json["count"] == 4
+    assert len(Path("plan.csv").read_text().splitlines()) == 5
+
+    refused = sweeper("plan", "shop.yaml", "--json", "--csv", "-")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == "error: only one of --json, --jsonl - and --csv - can have stdout\n"
+
+
+def test_more_trials_than_one_chunk_are_all_streamed(sweeper, write):
+    write("name: shop\ntemplate: t.json\nsweep: {grid: {seed: {from: 0, to: 9999, step: 1}}}\n")
+
+    outcome = sweeper("plan", "shop.yaml", "--csv", "-")
+
+    assert [line.split(",")[0] for line in outcome.out.splitlines()] == ["index", *map(str, range(10_000))]
+
+
+def record_jobs(sweeper, seconds):
+    """One trial of `shop.yaml` succeeded, one failed, one was submitted and nobody knows what became of it."""
+    digests = [json.loads(line)["digest"] for line in sweeper("plan", "shop.yaml", "--jsonl", "-").out.splitlines()]
+    with Store.open(Path("results/shop")) as store:
+        with store.transaction():
+            run = store.begin(Layout("shop", (), ()), file="shop.yaml", targets=["embedded"], now=0.0)
+        for digest, state in zip(digests, ["succeeded", "failed", "submitted"], strict=False):
+            store.intend(Job(digest, run, "embedded", digest, "s" * 64, 1, digest, "intent", 0.0))
+            if state == "submitted":
+                store.submitted(digest, digest, 1.0)
+            else:
+                store.finish(digest, state, started=10.0, ended=10.0 + seconds)
+
+
+def test_what_is_done_failed_or_open_on_the_target_is_counted(sweeper, write):
+    write(SWEEP)
+    record_jobs(sweeper, 2.5)
+
+    plan = sweeper("plan", "shop.yaml", "--json").json
+    elsewhere = sweeper("plan", "shop.yaml", "--json", "--target", "http://127.0.0.1:8188").json
+
+    assert [plan[name] for name in ("count", "new", "done", "failed", "open")] == [4, 2, 1, 1, 1]
+    assert plan["estimate_s"] == 5.0  # two pieces of work, 2.5 s each
+    assert [elsewhere[name] for name in ("count", "new", "done", "failed", "open")] == [4, 4, 0, 0, 0]
+    assert sweeper("plan", "shop.yaml", "--json", "--out", "other").json["done"] == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(2.5, "5.0 s"), (60.0, "2 min 0 s"), (3661.0, "2 h 2 min")]
+)  # two pieces of work are left
+def test_people_read_the_same_counts_and_how_long_it_may_take(sweeper, write, seconds, said):
+    write(SWEEP)
+    record_jobs(sweeper, seconds)
+
+    lines = sweeper("plan", "shop.yaml").out.splitlines()
+
+    assert f"done       1  (in {Path('results/shop')})" in lines
+    assert "failed     1  (earlier; --retry-failed submits them again)" in lines
+    assert "open       1  (submitted earlier, outcome unknown: looked for before anything is sent)" in lines
+    assert f"estimate   {said}, by the mean of earlier jobs, one at a time" in lines
+
+
+def test_equal_trials_are_duplicates(sweeper, write):
+    write("name: shop\ntemplate: t.json\nsweep: [{grid: {steps: [4, 8]}}, {grid: {steps: [8]}}]\n")
+
+    plan = sweeper("plan", "shop.yaml", "--json").json
+
+    assert (plan["count"], plan["new"], plan["duplicates"]) == (3, 3, 1)
+
+
+def test_planning_for_the_cloud_needs_no_key(sweeper, write):
+    outcome = sweeper("plan", write(SWEEP), "--target", "cloud", "--json")
+
+    assert (outcome.code, outcome.json["targets"]) == (0, ["cloud"])
+
+
+def test_a_slot_that_reaches_no_output_is_warned_of(sweeper, write):
+    from sweeper.embedded.nodes import NODE_CLASSES
+
+    write("name: shop\ntemplate: t.json\nsweep: {grid: {idle: [1, 2]}}\n")
+    graph = json.loads(Path("t.json").read_text())
+    graph["20"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 8, "height": 8, "batch_size": 1}}
+    Path("t.json").write_text(json.dumps(graph))
+    with Path("t.slots.yaml").open("a") as file:
+        file.write('  idle: {at: "20.batch_size"}\n')
+
+    outcome = sweeper("plan", "shop.yaml", "--json")
+
+    assert "EmptyLatentImage" in NODE_CLASSES
+    assert outcome.json["warnings"] == ["'idle' (20.batch_size) reaches no output node: it changes no picture"]
+    assert outcome.err == "warning: 'idle' (20.batch_size) reaches no output node: it changes no picture\n"
+
+
+def test_a_plan_that_run_would_refuse_is_warned_of_not_refused(sweeper, write):
+    write("name: shop\ntemplate: t.json\nsweep: {grid: {steps: [1, 2]}}\nrun: {max_trials: 1}\n")
+
+    outcome = sweeper("plan", "shop.yaml")
+
+    assert outcome.code == 0
+    assert outcome.err == "warning: `run` refuses more than 1 trials; --max-trials 2 lifts that\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds"),
+    [(["seed=3"], [3]), (["steps=5"], [2**64 - 1] * 2), (["prompt=a: b # c"], None)],
+)
+def test_set_fixes_a_name_for_this_time(sweeper, write, settings, seeds):
+    write(SWEEP)
+    options = [part for setting in settings for part in ("--set", setting)]
+
+    outcome = sweeper("plan", "shop.yaml", "--jsonl", "-", *options)
+
+    if seeds is None:  # YAML would read `a: b` as a mapping
+        assert outcome.code == 2
+    else:
+        trials = [json.loads(line) for line in outcome.out.splitlines()]
+        assert {trial["params"]["seed"] for trial in trials} == set(seeds)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("steps", "error: --set steps: write SLOT=VALUE, such as steps=8\n"),
+        ("=8", "error: --set =8: write SLOT=VALUE, such as steps=8\n"),
+        ("steps=[1", "error: --set steps=[1: is not YAML: "),
+        ("stpes=8", "did you mean 'steps'?"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_exit_code_2(sweeper, write, setting, message):
+    outcome = sweeper("plan", write(SWEEP), "--set", setting)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+BOMB = "template: t.json\nparams:\n  a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"  {new}: &{new} [{','.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+# Each with the words that must stand in its message. The exact messages are tested with the model; here: exit code 2,
+# the file and line, no traceback, nothing left behind.
+BAD = {
+    "unknown key": ("name: shop\ntemplate: t.json\nsweeps: {}\n", "shop.yaml:3: sweeps: unknown key"),
+    "misspelt slot": ("template: t.json\nsweep:\n  grid:\n    stpes: [1]\n", "did you mean 'steps'?"),
+    "wrong type": ("template: t.json\nparams:\n  steps: many\n", "shop.yaml:3: params.steps:"),
+    "out of the schema": ("template: t.json\nparams:\n  steps: 1000\n", "shop.yaml:3: params.steps:"),
+    "missing template": ("template: x.json\n", "shop.yaml:1: template: there is no file 'x.json'"),
+    "no yaml": ("template: [\n", "is not YAML"),
+    "alias bomb": (BOMB, "shop.yaml"),
+    "one name in two places": ("template: t.json\nparams: {steps: 1}\nsweep: {grid: {steps: [1]}}\n", "steps"),
+    "empty axis": ("template: t.json\nsweep: {grid: {steps: []}}\n", "steps"),
+    "zip of unequal lengths": ("template: t.json\nsweep: {zip: [{steps: [1, 2], seed: [1]}]}\n", "zip"),
+    "where that fails": ("template: t.json\nsweep: {grid: {steps: [1]}, where: steps / 0}\n", "where"),
+    "where that climbs": ("template: t.json\nsweep: {grid: {steps: [1]}, where: \"''.__class__\"}\n", "where"),
+    "no trial left": ("template: t.json\nsweep: {grid: {steps: [1]}, where: steps > 1}\n", "no trial is left"),
+    "unknown metric": ("template: t.json\nmetrics: [sharpnes]\n", "did you mean 'sharpness'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "validate"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_exit_code_2_and_leaves_nothing_behind(sweeper, write, command, name):
+    text, message = BAD[name]
+    before = {*Path().rglob("*"), Path(write(text)), Path("t.json"), Path("t.slots.yaml")}
+
+    outcome = sweeper(command, "shop.yaml")
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert all(line.startswith("error: ") for line in outcome.err.splitlines())
+    assert set(Path().rglob("*")) == before
+
+
+def test_a_template_in_ui_format_is_refused_with_the_way_to_export_it(sweeper):
+    Path("ui.json").write_text('{"last_node_id": 1, "nodes": [], "links": []}')
+    Path("x.yaml").write_text("template: ui.json\n")
+
+    for command in (["validate", "ui.json"], ["plan", "x.yaml"], ["template", "slots", "ui.json"]):
+        outcome = sweeper(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "Export (API)" in outcome.err
+
+
+def test_validate_tells_every_mistake_of_every_file_on_lines_of_their_own(sweeper, write):
+    write("template: t.json\nparams:\n  steps: many\n  cfgg: 1\n", "a.yaml")
+    write("template: t.json\n", "good.yaml")
+    write("templat: t.json\n", "b.yaml")
+
+    outcome = sweeper("validate", "a.yaml", "good.yaml", "b.yaml", "t.json", "t.slots.yaml")
+
+    assert outcome.code == 2
+    assert outcome.out.splitlines() == [
+        "good.yaml: experiment is valid, 1 trials",
+        "t.json: template is valid",
+        "t.slots.yaml: template is valid",
+    ]
+    lines = outcome.err.splitlines()
+    assert [line.split(":")[1].strip() for line in lines] == ["a.yaml", "a.yaml", "b.yaml", "b.yaml"]
+
+
+def test_validate_as_json_has_one_entry_per_file(sweeper, write):
+    write("template: t.json\nparams:\n  steps: many\n", "a.yaml")
+
+    outcome = sweeper("validate", "a.yaml", "t.json", "--json")
+
+    assert (outcome.code, outcome.err) == (2, "")
+    bad, good = outcome.json
+    assert (bad["file"], bad["kind"], bad["valid"], bad["trials"]) == ("a.yaml", "experiment", False, None)
+    assert [(one["file"], one["line"], one["key"]) for one in bad["problems"]] == [("a.yaml", 3, "params.steps")]
+    assert good == {"file": "t.json", "kind": "template", "valid": True, "trials": None, "problems": []}
