@@ -1,0 +1,112 @@
+"""What a running job says: its status messages for the history, and its events for the streams, in ComfyUI's order.
+
+The order and contents are those measured on ComfyUI 0.3.64. Who hears them is `events.Hub`'s business, when they are
+said is the executor's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.jobs import Job, now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import Image
+
+    from sweeper.embedded.events import Hub
+
+
+class Announcer:
+    """The voice of one job. Without a client id only progress and interruption are heard, and by everybody (ComfyUI's
+    way), unless the hub tells all (Cloud).
+    """
+
+    def __init__(self, hub: Hub, job: Job) -> None:
+        self.hub = hub
+        self.job = job
+        self.client = job.client_id
+        self._owned = self.client is not None or hub.tells_all
+        self._progress: dict[str, dict[str, Any]] = {}
+
+    def _message(self, event: str, data: dict[str, Any], *, broadcast: bool = False) -> None:
+        data = {**data, "timestamp": now_ms()}
+        self.job.messages.append((event, data))
+        if self._owned or broadcast:
+            self.hub.send(event, data, self.client)
+
+    def start(self) -> None:
+        """The job begins."""
+        self._message("execution_start", {"prompt_id": self.job.id})
+
+    def cached(self, nodes: list[str]) -> None:
+        """These nodes' results are at hand."""
+        self._message("execution_cached", {"nodes": nodes, "prompt_id": self.job.id})
+
+    def success(self) -> None:
+        """All outputs are made."""
+        self._message("execution_success", {"prompt_id": self.job.id})
+
+    def failure(self, node_id: str, class_type: str, executed: list[str], details: Mapping[str, Any]) -> None:
+        """A node failed; `details` hold the exception and the node's inputs."""
+        where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
+        self._message("execution_error", {**where, **details})
+
+    def interrupted(self, node_id: str, class_type: str, executed: list[str]) -> None:
+        """The job stopped because it was asked to."""
+        where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
+        self._message("execution_interrupted", where, broadcast=True)
+
+    def executing(self, node_id: str) -> None:
+        """A node starts."""
+        self._state(node_id, 0.0, 1.0, "running")
+        if self.client is not None:
+            self.hub.current[self.client] = node_id
+        if self._owned:
+            data = {"node": node_id, "display_node": node_id, "prompt_id": self.job.id}
+            self.hub.send("executing", data, self.client)
+
+    def executed(self, node_id: str, ui: Mapping[str, Any] | None) -> None:
+        """A node showed something, or an output's old result is used again."""
+        if self._owned:
+            data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": self.job.id}
+            self.hub.send("executed", data, self.client)
+
+    def finished(self, node_id: str) -> None:
+        """A node has its result."""
+        maximum = self._progress.get(node_id, {}).get("max", 1)
+        self._state(node_id, maximum, maximum, "finished")
+
+    def progress(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
+        """A node is `value` of `maximum` steps on its way."""
+        self._state(node_id, value, maximum, "running")
+        with_metadata = preview is not None and self.hub.wants_metadata(self.client)
+        if preview is not None and with_metadata:
+            self.hub.preview(preview, {**_identity(node_id), "prompt_id": self.job.id}, self.client)
+        data = {"value": value, "max": maximum, "prompt_id": self.job.id, "node": node_id}
+        self.hub.send("progress", data, self.client)
+        if preview is not None and not with_metadata:
+            self.hub.preview(preview, None, self.client)
+
+    def _state(self, node_id: str, value: float, maximum: float, state: str) -> None:
+        self._progress[node_id] = {
+            "value": value,
+            "max": maximum,
+            "state": state,
+            "prompt_id": self.job.id,
+            **_identity(node_id),
+        }
+        if self.hub.heard_by(self.client):
+            self.hub.send("progress_state", {"prompt_id": self.job.id, "nodes": self._progress}, self.client)
+
+    def over(self) -> None:
+        """The last word, said when the history already knows the job."""
+        if self.client is not None:
+            self.hub.current.pop(self.client, None)
+        if self._owned:
+            self.hub.send("executing", {"node": None, "prompt_id": self.job.id}, self.client)
+
+
+def _identity(node_id: str) -> dict[str, Any]:
+    return {"node_id": node_id, "display_node_id": node_id, "parent_node_id": None, "real_node_id": node_id}

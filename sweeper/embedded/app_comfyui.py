@@ -1,0 +1,153 @@
+"""The routes of the `comfyui` dialect: a local ComfyUI's, each as `/x` and `/api/x`.
+
+Behaviour as measured on ComfyUI 0.3.64, except that bad input is answered with 400 where that one answers 500.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+
+from sweeper.embedded.exchange import (
+    RefusedError,
+    bad_request,
+    json_answer,
+    number_parameter,
+    parse_json,
+    read_body,
+    read_object,
+    string_list,
+)
+from sweeper.embedded.gate import DropError
+from sweeper.embedded.pictures import PictureRoutes
+from sweeper.embedded.routes_common import CommonRoutes
+from sweeper.embedded.service import Service, status_string
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from sweeper.embedded.jobs import Job
+
+
+def comfyui_app(service: Service) -> Router:
+    """The ASGI app of this dialect."""
+    routes = ComfyRoutes(service)
+    pictures = PictureRoutes(service)
+    table: list[tuple[str, Callable[..., Any], str]] = [
+        ("/prompt", routes.submit, "POST"),
+        ("/prompt", routes.prompt_info, "GET"),
+        ("/queue", routes.queue_listing, "GET"),
+        ("/queue", routes.change_queue, "POST"),
+        ("/history", routes.history, "GET"),
+        ("/history", routes.change_history, "POST"),
+        ("/history/{prompt_id:path}", routes.history_of, "GET"),
+        ("/interrupt", routes.interrupt, "POST"),
+        ("/free", routes.free, "POST"),
+        ("/view", pictures.view, "GET"),
+        ("/upload/image", pictures.upload_image, "POST"),
+        ("/upload/mask", pictures.upload_mask, "POST"),
+        ("/object_info", routes.nodes, "GET"),
+        ("/object_info/{node_class}", routes.node, "GET"),
+        ("/system_stats", routes.system_stats, "GET"),
+        ("/features", routes.features, "GET"),
+        ("/models", routes.model_kinds, "GET"),
+        ("/models/{folder}", routes.model_files, "GET"),
+        ("/embeddings", routes.nothing, "GET"),
+        ("/extensions", routes.nothing, "GET"),
+    ]
+    listed: list[BaseRoute] = []
+    for prefix in ("", "/api"):
+        listed += [Route(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
+        listed.append(WebSocketRoute(prefix + "/ws", routes.events))
+    return Router(listed, redirect_slashes=False)
+
+
+class ComfyRoutes(CommonRoutes):
+    """Queue, history and the rest as ComfyUI has them."""
+
+    async def queue_listing(self, _: Request) -> Response:
+        """GET /queue: 5-tuples with the whole graphs, as there."""
+        running, pending = self.queue.snapshot()
+        listing = {"queue_running": running, "queue_pending": pending}
+        return json_answer({name: [_item(job) for job in jobs] for name, jobs in listing.items()})
+
+    async def change_queue(self, request: Request) -> Response:
+        """POST /queue: `clear` all or `delete` some of the waiting jobs; 200 whether or not any was found."""
+        data = await read_object(request)
+        ids = string_list(data["delete"]) if "delete" in data else []
+        if data.get("clear"):
+            self.service.cancel_waiting(None)
+        self.service.cancel_waiting(ids)
+        return Response(status_code=200)
+
+    async def history(self, request: Request) -> Response:
+        """GET /history."""
+        max_items = number_parameter(request, "max_items", None)
+        offset = number_parameter(request, "offset", -1)
+        jobs = self.queue.histories(max_items, -1 if offset is None else offset)
+        return json_answer({job.id: _history_entry(job) for job in jobs})
+
+    async def history_of(self, request: Request) -> Response:
+        """GET /history/{id}: `{}` for whatever has not ended here."""
+        if self.faults.take("drop_status_times"):
+            raise DropError
+        job = self.queue.history(request.path_params["prompt_id"])
+        return json_answer({} if job is None else {job.id: _history_entry(job)})
+
+    async def change_history(self, request: Request) -> Response:
+        """POST /history: forget all or some entries."""
+        data = await read_object(request)
+        ids = string_list(data["delete"]) if "delete" in data else []
+        self.queue.forget(None if data.get("clear") else ids)
+        return Response(status_code=200)
+
+    async def interrupt(self, request: Request) -> Response:
+        """POST /interrupt: that job if it runs, or whatever runs; 200 confirms nothing."""
+        try:
+            data = parse_json(await read_body(request))
+        except ValueError:
+            data = {}  # an empty body, or no JSON at all, means everybody
+        if not isinstance(data, dict):
+            raise RefusedError(bad_request("The body must be a JSON object."))
+        prompt_id = data.get("prompt_id") or None
+        if prompt_id is not None and not isinstance(prompt_id, str):
+            raise RefusedError(bad_request("prompt_id must be a string."))
+        self.service.interrupt(prompt_id)
+        return Response(status_code=200)
+
+    async def free(self, request: Request) -> Response:
+        """POST /free: `free_memory` forgets the execution cache; there are no models to unload."""
+        if (await read_object(request)).get("free_memory"):
+            self.service.free_memory()
+        return Response(status_code=200)
+
+    async def model_kinds(self, _: Request) -> Response:
+        """GET /models."""
+        return json_answer(list(self.models()))
+
+    async def model_files(self, request: Request) -> Response:
+        """GET /models/{folder}."""
+        files = self.models().get(request.path_params["folder"])
+        return Response(status_code=404) if files is None else json_answer(files)
+
+    async def nothing(self, _: Request) -> Response:
+        """GET of a list that is empty here."""
+        return json_answer([])
+
+
+def _item(job: Job) -> list[Any]:
+    return [job.number, job.id, job.graph, job.extra_data, list(job.outputs)]
+
+
+def _history_entry(job: Job) -> dict[str, Any]:
+    status = status_string(job)
+    return {
+        "prompt": _item(job),
+        "outputs": job.results,
+        "status": {"status_str": status, "completed": status == "success", "messages": job.messages},
+        "meta": job.meta,
+    }

@@ -1,0 +1,188 @@
+"""Reading requests and writing answers over HTTP: bodies with a limit, strict JSON, files with ranges.
+
+What both dialects and the storage host need and no more; routes and meanings live in the apps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mimetypes
+import zlib
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
+MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six
+
+# A browser must not run these from our origin (as ComfyUI's server.py).
+_NEVER_SHOWN = frozenset({"text/html", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"})
+
+
+class RefusedError(Exception):
+    """A request that gets this answer instead of what it asked for."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+def json_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response. ASCII only, so that lone surrogates in a prompt cannot break it; integers of any size."""
+    body = json.dumps(data, separators=(",", ":"))
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body, unzipped if it says so. Raises RefusedError with 413 above `MAX_BODY` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        raise _too_large()
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise _too_large()
+        parts.append(part)
+    body = b"".join(parts)
+    return _gunzip(body) if request.headers.get("content-encoding") in {"gzip", "deflate"} else body
+
+
+def _gunzip(body: bytes) -> bytes:
+    unzip = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by the header
+    try:
+        plain = unzip.decompress(body, MAX_BODY)
+    except zlib.error as problem:
+        raise RefusedError(Response(f"Content-Encoding: {problem}", 400, media_type="text/plain")) from problem
+    if unzip.unconsumed_tail:
+        raise _too_large()
+    return plain
+
+
+def _too_large() -> RefusedError:
+    text = f"Maximum request body size {MAX_BODY} exceeded."
+    return RefusedError(Response(text, 413, {"connection": "close"}, media_type="text/plain"))
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: no NaN or infinity, at most `MAX_DEPTH` levels. Raises ValueError with what is wrong."""
+    try:
+        data = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError as problem:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from problem
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """A JSON object out of the body. Raises RefusedError with 400 for anything else."""
+    body = await read_body(request)
+    try:
+        data = parse_json(body)
+    except ValueError as problem:
+        raise RefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
+    if not isinstance(data, dict):
+        raise RefusedError(bad_request("The body must be a JSON object."))
+    return data
+
+
+def bad_request(message: str, kind: str = "invalid_request") -> Response:
+    """400 in a shape that serves both dialects: ComfyUI's `error`, Cloud's `code` and `message`."""
+    error = {"type": kind, "message": message, "details": "", "extra_info": {}}
+    return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
+
+
+def string_list(value: Any) -> list[str]:
+    """A list of ids out of a body. Raises RefusedError with 400 for anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RefusedError(bad_request("'delete' must be a list of job ids."))
+    return value
+
+
+def number_parameter(request: Request, name: str, default: int | None) -> int | None:
+    """An integer out of the query. Raises RefusedError with 400 for anything else."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError as problem:
+        raise RefusedError(bad_request(f"'{name}' must be an integer, not {text!r}.")) from problem
+
+
+def file_answer(request: Request, path: Path, *, status: int = 200) -> Response:
+    """A file with ETag, Last-Modified, one byte range (206, 416) and If-None-Match (304).
+
+    Read at once: outputs are pictures of a few MB, and a thread for each would cost more than the read.
+    """
+    stat = path.stat()
+    data = path.read_bytes()
+    etag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    headers = {
+        "etag": etag,
+        "last-modified": formatdate(stat.st_mtime, usegmt=True),
+        "accept-ranges": "bytes",
+        "content-disposition": f"filename*=UTF-8''{_percent(path.name)}",
+    }
+    if request.headers.get("if-none-match") in {etag, "*"}:
+        return Response(status_code=304, headers=headers)
+    media = "application/octet-stream" if kind in _NEVER_SHOWN else kind
+    span = _byte_range(request.headers.get("range"), len(data))
+    if span is None:
+        return Response(data, status, headers, media_type=media)
+    start, stop = span
+    if start >= stop:
+        return Response(status_code=416, headers={"content-range": f"bytes */{len(data)}"})
+    headers["content-range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+    return Response(data[start:stop], 206, headers, media_type=media)
+
+
+def _percent(name: str) -> str:
+    return quote(name, errors="replace")
+
+
+def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """(start, stop) of a single `bytes=` range; None: send all; an empty span: unsatisfiable (RFC 9110, 14.1.2)."""
+    unit, _, spec = (header or "").partition("=")
+    first, dash, last = spec.strip().partition("-")
+    if unit.strip() != "bytes" or not dash or "," in spec:
+        return None
+    if first == "" and last.isdecimal():
+        return (max(0, size - int(last)), size) if int(last) else (size, size)
+    if not first.isdecimal() or not (last == "" or last.isdecimal()):
+        return None
+    stop = min(size, int(last) + 1) if last else size
+    return (int(first), stop) if int(first) < size else (size, size)

@@ -1,0 +1,79 @@
+"""The server's three folders on disk, and the way from a client's name to a file inside.
+
+A name is a label: what would lead out of its folder, by dots, an absolute path or a symbolic link, is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KINDS = ("input", "output", "temp")
+
+
+class ClimbingError(Exception):
+    """A name leads out of its folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFolders:
+    """input, output and temp below one base folder; a `nodes.base.Folders`."""
+
+    base: Path
+
+    @property
+    def input_dir(self) -> Path:
+        """Uploads."""
+        return self.base / "input"
+
+    @property
+    def output_dir(self) -> Path:
+        """What SaveImage writes."""
+        return self.base / "output"
+
+    @property
+    def temp_dir(self) -> Path:
+        """What PreviewImage writes; emptied at every start."""
+        return self.base / "temp"
+
+    def prepare(self) -> None:
+        """Make the folders; wipe temp."""
+        shutil.rmtree(self.temp_dir, ignore_errors=True)
+        for kind in KINDS:
+            self.of(kind).mkdir(parents=True, exist_ok=True)
+
+    def of(self, kind: str) -> Path:
+        """The folder of a `type`. Raises KeyError for any other word."""
+        return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind]
+
+    def inside(self, kind: str, subfolder: str, name: str = "") -> Path:
+        """The path of `name` in a subfolder of a kind; it need not exist. Raises ClimbingError, KeyError."""
+        root = self.of(kind).resolve()
+        try:
+            path = (root / subfolder / name).resolve()
+        except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
+            raise ClimbingError(str(problem)) from problem
+        if not path.is_relative_to(root):
+            raise ClimbingError(f"{subfolder}/{name} is outside of {kind}")
+        return path
+
+
+def split_annotation(name: str) -> tuple[str, str | None]:
+    """`x.png [output]` -> ("x.png", "output"); exactly one space before it, as ComfyUI's annotated_filepath."""
+    for kind in KINDS:
+        ending = f" [{kind}]"
+        if name.endswith(ending):
+            return name[: -len(ending)], kind
+    return name, None
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a file; a name that the system cannot even ask for is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,167 @@
+"""A thread that serves ASGI apps on sockets of ours, with uvicorn, and stops cleanly.
+
+It knows nothing of jobs or dialects. Signals are not its business: it never runs in the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starlette.types import ASGIApp
+
+    from sweeper.embedded.gate import Transports
+
+BACKLOG = 256
+# A request that is still being answered when the server stops gets this many seconds.
+GRACE = 2
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only where it reads TCP; without it answers take 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def base_url(listener: socket.socket) -> str:
+    """`http://HOST:PORT` of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Hosting:
+    """Serves each app on its socket, all on one event loop in a thread of its own.
+
+    uvicorn's protocols are used without its `Server`, which looks for its end ten times a second and takes a tenth of a
+    second more to close: a test suite starts and stops hundreds of these.
+
+    Args:
+        sites: (listening socket, app) pairs; the sockets are closed at the end.
+        transports: filled with the open connections, by our and their address.
+        on_loop: called with the loop before the first request is taken.
+
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[tuple[socket.socket, ASGIApp]],
+        transports: Transports,
+        on_loop: Callable[[asyncio.AbstractEventLoop], None],
+    ) -> None:
+        self._sites = sites
+        self._transports = transports
+        self._on_loop = on_loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked_to_stop = asyncio.Event()
+        self._ready = threading.Event()
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="embedded-server", daemon=True)
+
+    def start(self) -> None:
+        """Start, and return when requests are answered."""
+        self._thread.start()
+        self._ready.wait()
+        if self._problem is not None:
+            self._thread.join()
+            raise self._problem
+
+    def stop(self) -> None:
+        """Stop, and return when the thread is gone."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._asked_to_stop.set)
+            self._thread.join()
+            self._loop = None
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as problem:  # noqa: BLE001 - told to whoever waits in start()
+            self._problem = problem
+        finally:
+            for listener, _ in self._sites:
+                listener.close()
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._on_loop(loop)
+        open_sites = []
+        for listener, app in self._sites:
+            config, state = _config(app, self._transports), ServerState()
+            config.load()
+            kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
+            protocol = partial(kind, config=config, server_state=state, app_state={})
+            open_sites.append((await loop.create_server(protocol, sock=listener, backlog=BACKLOG), state))
+        self._loop = loop
+        self._ready.set()
+        await self._asked_to_stop.wait()
+        for server, state in open_sites:
+            await _close(server, state)
+
+
+async def _close(server: asyncio.Server, state: ServerState) -> None:
+    """Take no more connections, let what is being answered finish within the grace, then close everything."""
+    server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    await asyncio.sleep(0)
+    if state.tasks:
+        _, late = await asyncio.wait(list(state.tasks), timeout=GRACE)
+        for task in late:
+            task.cancel()
+    for connection in list(state.connections):
+        connection.transport.abort()
+    await server.wait_closed()
+    # Transports tell their end in the next two rounds of the loop; before that it must not close.
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def _config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_tracking(transports),
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",  # below that it writes the URL of each event stream, and a token with it
+        access_log=False,
+        proxy_headers=False,
+        ws_max_size=4 * 1024 * 1024,  # client to server, as ComfyUI's aiohttp
+        ws_ping_interval=None,  # no heartbeat: ComfyUI has none
+        timeout_keep_alive=75,
+    )
+
+
+def _tracking(transports: Transports) -> type[asyncio.Protocol]:
+    """Uvicorn's HTTP protocol, which also tells us which transport a peer speaks through."""
+
+    class TrackingProtocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            transports[self.server, self.client] = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            transports.pop((self.server, self.client), None)
+            super().connection_lost(exc)
+
+    return TrackingProtocol

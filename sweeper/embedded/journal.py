@@ -1,0 +1,81 @@
+"""Jobs on disk, for the Cloud dialect: a durable service knows its jobs after a restart.
+
+One SQLite file, one row per job, written under the queue's lock before a submit is answered. What a restart makes of
+the rows: ended jobs are as they were, waiting ones wait again, and one that was running is `lost`: nobody can tell how
+far it came, and running it again unasked might be paid for twice. (A server that is stopped, not killed, puts the job
+that it interrupts back into the queue first.)
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.jobs import ENDED, LOST, SUBMITTED, WAITING, Graph, Job, JournalError
+from sweeper.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+_FIELDS = ("number", "extra_data", "outputs", "state", "created", "changed", "started", "ended", "results", "meta")
+
+
+class SQLiteJournal:
+    """Raises UsageError when another server uses the file, or when it is no such file.
+
+    The queue calls it under its lock, from any thread, one at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.1)
+        try:
+            # A lock for as long as we live, so that two servers never share a folder; the system frees it at kill -9.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # A killed process loses nothing that was written; only a power cut may lose the last moments.
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS job (id TEXT PRIMARY KEY, place INTEGER, graph TEXT, record TEXT)"
+            )
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("COMMIT")
+        except sqlite3.Error as problem:
+            self._db.close()
+            raise UsageError(
+                f"{path}: cannot keep jobs here ({problem}); is another server using this folder?"
+            ) from problem
+
+    def close(self) -> None:
+        """Give the file free."""
+        self._db.close()
+
+    def save(self, job: Job) -> None:
+        """Write a job as it is now. Raises JournalError."""
+        record: dict[str, Any] = {name: getattr(job, name) for name in _FIELDS}
+        record["messages"] = job.messages
+        text = json.dumps(record)
+        try:
+            if self._db.execute("UPDATE job SET record = ? WHERE id = ?", (text, job.id)).rowcount == 0:
+                self._db.execute("INSERT INTO job VALUES (?, ?, ?, ?)", (job.id, job.created, job.source.text(), text))
+        except sqlite3.Error as problem:
+            raise JournalError(str(problem)) from problem
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Drop jobs."""
+        self._db.executemany("DELETE FROM job WHERE id = ?", [(prompt_id,) for prompt_id in ids])
+
+    def load(self) -> list[Job]:
+        """Every job, in order of submission; those that ran when the last server died are now `lost`."""
+        jobs = []
+        for prompt_id, graph, text in self._db.execute("SELECT id, graph, record FROM job ORDER BY place, rowid"):
+            record = json.loads(text)
+            messages = [(event, data) for event, data in record.pop("messages")]
+            record["outputs"] = tuple(record["outputs"])
+            job = Job(id=prompt_id, source=Graph(None, graph), messages=messages, **record)
+            if job.state not in ENDED and job.state not in {SUBMITTED, WAITING}:
+                job.move(LOST)
+                self.save(job)
+            jobs.append(job)
+        return jobs

@@ -1,0 +1,66 @@
+"""Node classes as `GET /object_info` describes them, in ComfyUI's JSON form, and the model lists drawn from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
+
+# Which folder a loader's input lists, by ComfyUI's folder_paths; an input that is not here is listed by its own name.
+_MODEL_FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "clip_name": "text_encoders",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "vae_name": "vae",
+    "lora_name": "loras",
+}
+
+
+def object_info(node: NodeClass, folders: Folders) -> dict[str, Any]:
+    """One class as `/object_info` has it, with live lists read from the folders."""
+    required, optional = node.inputs(folders)
+    groups: dict[str, dict[str, Any]] = {"required": {name: _spec(node, spec) for name, spec in required.items()}}
+    if optional:
+        groups["optional"] = {name: _spec(node, spec) for name, spec in optional.items()}
+    if node.hidden:
+        groups["hidden"] = dict(node.hidden)
+    tips = {} if node.output_tooltips is None else {"output_tooltips": list(node.output_tooltips)}
+    info: dict[str, Any] = {
+        "input": groups,
+        "input_order": {group: list(specs) for group, specs in groups.items()},
+        "output": list(node.outputs),
+        "output_is_list": [False] * len(node.outputs),
+        "output_name": list(node.output_names),
+        **(tips if node.v3 else {}),  # ComfyUI: here for its newer nodes, at the end for the older ones
+        "name": node.name,
+        "display_name": node.display_name,
+        "description": node.description,
+        "python_module": node.python_module,
+        "category": node.category,
+        "output_node": node.output_node,
+    }
+    if node.v3:
+        return info | {"deprecated": False, "experimental": False, "api_node": False}
+    return info | tips
+
+
+def _spec(node: NodeClass, spec: InputSpec) -> list[Any]:
+    kind, options = spec
+    return [kind, options] if options or node.v3 else [kind]
+
+
+def model_folders(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:
+    """Folder name -> the file names that loaders list for it, in order, without repeats."""
+    found: dict[str, list[str]] = {}
+    for node in nodes.values():
+        required, optional = node.inputs(folders) if node.models else ({}, {})
+        for name, (kind, _) in {**required, **optional}.items():
+            if name in node.models and isinstance(kind, list):
+                listed = found.setdefault(_MODEL_FOLDERS.get(name, name), [])
+                listed += [file for file in kind if file not in listed]
+    return found

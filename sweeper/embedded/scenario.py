@@ -1,0 +1,134 @@
+"""A scenario: how a rehearsed server behaves over time, as a checked value read from a file.
+
+Faults (`faults.py`) are knobs that a test turns by hand; a scenario is what `sweeper serve --scenario FILE` rehearses
+against: a slow service, a small queue, a share of failing jobs. What it decides depends on its seed and on how many
+times it was asked, never on the clock, so that a rehearsal can be repeated.
+
+```yaml
+seed: 7                  # of every decision below
+latency: [0.02, 0.2]     # seconds before an answer: a number, or a range to draw from
+node_seconds: 0.5        # seconds added to every executed node: a number, or a range
+concurrency: 3           # jobs at once (cloud; a ComfyUI always runs one)
+queue_bound: 20          # waiting jobs; one more is answered with 429
+failure_rate: 0.05       # share of the jobs that fail
+failure_type: OOMError   # and the exception they fail with
+error_rate: 0.02         # share of the requests that are answered with 503
+drop_rate: 0.01          # share of the submissions whose answer is lost although the job was taken
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sweeper.errors import UsageError
+
+Span = tuple[float, float]  # seconds, from and to
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """See the module for what each field means. Rates are shares, 0 to 1. `Scenario()` changes nothing."""
+
+    seed: int = 0
+    latency: Span = (0.0, 0.0)
+    node_seconds: Span = (0.0, 0.0)
+    concurrency: int | None = None
+    queue_bound: int | None = None
+    failure_rate: float = 0.0
+    failure_type: str = "RuntimeError"
+    error_rate: float = 0.0
+    drop_rate: float = 0.0
+
+    @classmethod
+    def read(cls, path: str | Path) -> Scenario:
+        """A scenario out of a YAML (or JSON) file. Raises UsageError: unreadable, an unknown key, a wrong value."""
+        import yaml  # noqa: PLC0415 - only needed where there is a file
+
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+            raise UsageError(f"{path}: cannot be read as a scenario: {problem}") from problem
+        if data is not None and not isinstance(data, dict):
+            raise UsageError(f"{path}: a scenario is a mapping such as 'latency: 0.1', not {type(data).__name__}")
+        return cls.of(data or {}, str(path))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], where: str = "scenario") -> Scenario:
+        """A scenario out of a mapping. Raises UsageError; `where` begins its message."""
+        known = [field.name for field in fields(cls)]
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise UsageError(f"{where}: {key}: no such setting; {hint}")
+            try:
+                values[key] = _READERS[key](value)
+            except ValueError as problem:
+                raise UsageError(f"{where}: {key}: {problem}, not {value!r}") from problem
+        return cls(**values)
+
+    def strikes(self, kind: str, time: int) -> bool:
+        """Whether the `time`-th event (0-based) of a kind ("failure", "error", "drop") is struck."""
+        rate: float = getattr(self, f"{kind}_rate")
+        return self._draw(kind, time) < rate
+
+    def seconds(self, kind: str, time: int) -> float:
+        """How long the `time`-th event of a kind ("latency", "node_seconds") takes."""
+        span: Span = getattr(self, kind)
+        low, high = span
+        return low if low == high else low + (high - low) * self._draw(kind, time)
+
+    def _draw(self, kind: str, time: int) -> float:
+        return random.Random(f"{self.seed} {kind} {time}").random()  # noqa: S311 - to be repeated, not to be secret
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError("must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]")
+    return float(value)
+
+
+def _span(value: Any) -> Span:
+    if not isinstance(value, list):
+        return _number(value), _number(value)
+    if len(value) != 2 or _number(value[0]) > _number(value[1]):
+        raise ValueError("must be a range [from, to] in seconds")
+    return _number(value[0]), _number(value[1])
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("must be a share from 0 to 1")
+    return float(value)
+
+
+def _whole(value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"must be a whole number, {least} or more")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value.isidentifier():
+        raise ValueError("must be the name of an exception, such as OOMError")
+    return value
+
+
+_READERS: Mapping[str, Any] = {
+    "seed": lambda value: _whole(value, 0),
+    "latency": _span,
+    "node_seconds": _span,
+    "concurrency": lambda value: _whole(value, 1),
+    "queue_bound": lambda value: _whole(value, 0),
+    "failure_rate": _share,
+    "failure_type": _name,
+    "error_rate": _share,
+    "drop_rate": _share,
+}

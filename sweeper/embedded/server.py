@@ -1,0 +1,248 @@
+"""`EmbeddedServer`: start it, ask its `url`, talk to it, stop it.
+
+It puts the pieces together and owns their lifetimes; what they do is theirs.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from sweeper.embedded import hosting
+from sweeper.embedded.app_cloud import cloud_app, is_public
+from sweeper.embedded.app_comfyui import comfyui_app
+from sweeper.embedded.cache import make_cache
+from sweeper.embedded.faults import Faults
+from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.gate import Gate
+from sweeper.embedded.journal import SQLiteJournal
+from sweeper.embedded.seen import Seen
+from sweeper.embedded.service import Service, Settings
+from sweeper.embedded.storage import Storage
+from sweeper.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+    from types import FrameType, TracebackType
+
+    from sweeper.embedded.nodes.base import NodeClass
+
+
+class EmbeddedServer:
+    """A server on loopback, in threads of its own; use it in a `with`, or call `start` and `stop`.
+
+    A stopped server can be started again: with a `data` folder the Cloud dialect then knows its jobs, the comfyui
+    dialect has forgotten them (files stay in both). Jobs that waited run again, the one that ran at a crash is `lost`.
+
+    Args:
+        dialect: "cloud" or "comfyui".
+        host, port: where to listen; port 0 takes a free one. The Cloud dialect listens on a second, free port too, as
+            its storage host.
+        api_key: asked for on every request (Cloud: X-API-Key, `token=` on /ws); None: none is asked for.
+        data: the folder that holds input/, output/, temp/ and the jobs; None: a temporary one, removed at stop.
+        strict_models: refuse model files that the loaders do not list.
+        workers: jobs that run at once; the comfyui dialect always has one.
+        cache: node results kept between jobs: "classic", "lru N" or "none".
+        faults: what goes wrong on purpose, knobs and scenario; also there later as `server.faults`. A scenario's
+            `concurrency` goes before `workers`.
+        nodes: class_type -> NodeClass; None: sweeper's own nodes.
+
+    Raises:
+        UsageError: an argument is wrong, the address cannot be had, or another server uses `data`.
+
+    """
+
+    def __init__(
+        self,
+        dialect: Literal["cloud", "comfyui"] = "cloud",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | None = None,
+        data: str | Path | None = None,
+        strict_models: bool = False,
+        workers: int = 1,
+        cache: str = "classic",
+        faults: Faults | None = None,
+        nodes: Mapping[str, NodeClass] | None = None,
+    ) -> None:
+        _check_arguments(dialect, workers, cache)
+        self.faults = faults or Faults()
+        workers = (self.faults.scenario.concurrency or workers) if dialect == "cloud" else 1
+        self.settings = Settings(dialect, api_key, strict_models, workers, cache)
+        self.data = None if data is None else Path(data).absolute()
+        self._address = (host, port)
+        self._nodes = nodes
+        self._running: _Running | None = None
+        self._last_seen = Seen()
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedServer {self.settings.dialect} {self._running.url if self._running else 'stopped'}>"
+
+    @property
+    def url(self) -> str:
+        """`http://HOST:PORT`, while it runs."""
+        return self._alive().url
+
+    @property
+    def storage_url(self) -> str | None:
+        """The storage host that signed URLs lead to; None in the comfyui dialect."""
+        return self._alive().storage_url
+
+    @property
+    def folders(self) -> ServerFolders:
+        """Its input, output and temp folders, while it runs."""
+        return self._alive().service.folders
+
+    @property
+    def seen(self) -> Seen:
+        """What has happened since the last start; still there after stop."""
+        return self._running.service.seen if self._running else self._last_seen
+
+    def hears(self, client_id: str) -> bool:
+        """Whether events for this client id would reach an event stream."""
+        return self._alive().service.hub.heard_by(client_id)
+
+    def _alive(self) -> _Running:
+        if self._running is None:
+            raise UsageError("The embedded server is not running: use it in a 'with', or call start() first.")
+        return self._running
+
+    def start(self) -> Self:
+        """Start; returns when requests are answered."""
+        if self._running is None:
+            nodes = self._nodes if self._nodes is not None else _own_nodes()
+            self._running = _Running(self, self._address, nodes)
+            self._last_seen = self._running.service.seen
+        return self
+
+    def stop(self) -> None:
+        """Stop: running jobs are interrupted, threads end, sockets close. Does nothing when it is stopped."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            running.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait(self) -> None:
+        """Block until SIGINT or SIGTERM, then return; the server still runs. Only from the main thread."""
+        asked = threading.Event()
+
+        def note(_number: int, _frame: FrameType | None) -> None:
+            asked.set()
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while not asked.wait(1.0):  # a wait without end would keep Windows from seeing Ctrl-C
+                pass
+        finally:
+            for number, previous in before.items():
+                signal.signal(number, previous)
+
+    def serve_forever(self) -> None:
+        """Start if need be, serve until SIGINT or SIGTERM, stop."""
+        self.start()
+        try:
+            self.wait()
+        finally:
+            self.stop()
+
+
+class _Running:
+    """Everything that lives between start and stop."""
+
+    def __init__(self, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]) -> None:
+        settings = server.settings
+        self._temporary = tempfile.TemporaryDirectory(prefix="sweeper-") if server.data is None else None
+        try:
+            base = Path(self._temporary.name) if self._temporary else server.data
+            assert base is not None
+            folders = ServerFolders(base)
+            folders.prepare()
+            self._journal = SQLiteJournal(base / "jobs.sqlite") if settings.cloud and server.data else None
+        except BaseException:
+            self._tidy()
+            raise
+        try:
+            self.service = Service(settings, nodes, folders, server.faults, self._journal)
+            self._open(server, address)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self, server: EmbeddedServer, address: tuple[str, int]) -> None:
+        service = self.service
+        if self._journal is not None:
+            service.queue.restore(self._journal.load())
+        with ExitStack() as sockets:
+            main = sockets.enter_context(_bound(address))
+            self.url = hosting.base_url(main)
+            self.storage_url: str | None = None
+            transports: dict[Any, Any] = {}
+            gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
+            gate["api_key"] = server.settings.api_key
+            if server.settings.cloud:
+                second = sockets.enter_context(_bound((address[0], 0)))
+                self.storage_url = hosting.base_url(second)
+                storage = Storage(service, self.storage_url)
+                # The storage host knows no key, keeps its own record, and has only the faults that are its own.
+                quiet = Gate(storage.app(), seen=Seen(), faults=Faults(), transports=transports)
+                sites = [(main, Gate(cloud_app(service, storage.sign), public=is_public, **gate)), (second, quiet)]
+            else:
+                sites = [(main, Gate(comfyui_app(service), **gate))]
+            self._hosting = hosting.Hosting(sites, transports, service.attach_loop)
+            self._hosting.start()
+            sockets.pop_all()  # theirs from now on
+        service.start()
+
+    def stop(self) -> None:
+        self.service.stop()
+        self._hosting.stop()
+        self._close()
+
+    def _close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+def _check_arguments(dialect: str, workers: int, cache: str) -> None:
+    if dialect not in {"cloud", "comfyui"}:
+        raise UsageError(f"dialect {dialect!r}: the embedded server speaks 'cloud' and 'comfyui'")
+    if workers < 1:
+        raise UsageError(f"workers {workers}: at least one job must be able to run")
+    try:
+        make_cache(cache)
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
+
+
+def _bound(address: tuple[str, int]) -> socket:
+    try:
+        return hosting.bind(*address)
+    except OSError as problem:
+        host, port = address
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {problem.strerror or problem}; try another port"
+        ) from problem
+
+
+def _own_nodes() -> Mapping[str, NodeClass]:
+    from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - not needed where a caller brings other nodes
+
+    return NODE_CLASSES

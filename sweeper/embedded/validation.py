@@ -1,0 +1,244 @@
+"""What the embedded server says to a graph before it runs: ComfyUI's validation, its order, words and coercions.
+
+The shapes are those of ComfyUI 0.3.64 (`execution.py`, `validate_prompt` and `validate_inputs`), so that a client meets
+the same `error` and `node_errors` here as there. On top, what a real server takes and then dies of (a link to a missing
+node in an unknown input, a node without inputs that no output reaches) is refused here.
+
+One node's inputs are looked at in `node_inputs.py`. Requests around the graph are read in `submission.py`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection, Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.node_inputs import InputCheck, Specs, is_link
+
+if TYPE_CHECKING:
+    from sweeper.embedded.nodes.base import Folders, NodeClass
+
+# A real server recurses into links and gives up a little below 1,000 of them; this one says so instead of slowing down.
+MAX_CHAIN = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`error` is None when at least one output can run; `outputs` are those, in graph order.
+
+    `node_errors` may be filled although `error` is None: then only some of the outputs will run (ComfyUI's way).
+    """
+
+    error: dict[str, Any] | None
+    outputs: tuple[str, ...] = ()
+    node_errors: Mapping[str, Any] | None = None
+
+
+def error_record(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
+    """One error as ComfyUI writes it."""
+    return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
+
+
+def validate(
+    graph: Any,
+    nodes: Mapping[str, NodeClass],
+    folders: Folders,
+    *,
+    targets: Collection[str] | None = None,
+    strict_models: bool = False,
+) -> Verdict:
+    """Check the graph and coerce its widget values in place, as ComfyUI does ("7" -> 7 for an INT, and so on).
+
+    Args:
+        graph: the `prompt` of a request, any JSON value.
+        nodes: class_type -> node class.
+        folders: where files that inputs name are looked for.
+        targets: run only these output nodes (`partial_execution_targets`); None: all.
+        strict_models: compare model file names with the lists of the loaders.
+
+    """
+    if not isinstance(graph, dict):
+        message = f"The prompt must be an object of nodes, not {_json_kind(graph)}."
+        return Verdict(error_record("invalid_prompt", message), (), {})
+    outputs: list[str] = []
+    for node_id, node in graph.items():
+        error = _class_error(node_id, node, nodes)
+        if error is not None:
+            return Verdict(error, (), {})
+        if nodes[node["class_type"]].output_node and (targets is None or node_id in targets):
+            outputs.append(node_id)
+    if not outputs:
+        return Verdict(error_record("prompt_no_outputs", "Prompt has no outputs"), (), {})
+    verdict = _GraphValidation(graph, InputCheck(Specs(nodes, folders), strict_models)).run(outputs)
+    if verdict.error is None:
+        error = _deadly(graph, nodes, verdict.outputs)
+        if error is not None:
+            return Verdict(error, (), {})
+    return verdict
+
+
+def _class_error(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dict[str, Any] | None:
+    where = f"Node ID '#{node_id}'"
+    if not isinstance(node, dict) or "class_type" not in node:
+        return error_record(
+            "invalid_prompt", "Cannot execute because a node is missing the class_type property.", where
+        )
+    class_type = node["class_type"]
+    if not isinstance(class_type, str) or class_type not in nodes:
+        return error_record("invalid_prompt", f"Cannot execute because node {class_type} does not exist.", where)
+    return None
+
+
+def _json_kind(value: Any) -> str:
+    names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
+    return names.get(type(value), "a number")
+
+
+Reasons = list[dict[str, Any]]
+_Visit = Generator[str, tuple[bool, Reasons], tuple[bool, Reasons]]
+
+
+class _GraphValidation:
+    """The walk from each output up its links. Written as generators on a stack of our own: a long chain of nodes must
+    neither meet Python's recursion limit nor depend on it.
+    """
+
+    def __init__(self, graph: dict[str, Any], check: InputCheck) -> None:
+        self.graph = graph
+        self.check = check
+        self.validated: dict[str, tuple[bool, Reasons]] = {}
+        self.node_errors: dict[str, Any] = {}
+
+    def run(self, outputs: list[str]) -> Verdict:
+        good: list[str] = []
+        lines: list[str] = []
+        for output in outputs:
+            try:
+                valid, reasons = self._walk(output)
+            except Exception as problem:  # noqa: BLE001 - any of them is the graph's fault, as in ComfyUI
+                valid, reasons = False, [_exception_record("exception_during_validation", problem)]
+                self.validated[output] = (valid, reasons)
+            if valid:
+                good.append(output)
+                continue
+            lines += [f"{reason['message']}: {reason['details']}" for reason in reasons]
+            self._report(output)
+        if good:
+            return Verdict(None, tuple(good), self.node_errors)
+        error = error_record("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
+        return Verdict(error, (), self.node_errors)
+
+    def _report(self, output: str) -> None:
+        """Every invalid node with errors of its own, whoever depends on it: ComfyUI does not look who does."""
+        for node_id, (valid, reasons) in self.validated.items():
+            if valid or not reasons:
+                continue
+            entry = self.node_errors.setdefault(
+                node_id, {"errors": reasons, "dependent_outputs": [], "class_type": self.graph[node_id]["class_type"]}
+            )
+            entry["dependent_outputs"].append(output)
+
+    def _walk(self, output: str) -> tuple[bool, Reasons]:
+        stack: list[tuple[str, _Visit]] = [(output, self._visit(output))]
+        open_nodes = {output}
+        answer: tuple[bool, Reasons] | None = None
+        problem: Exception | None = None
+        while stack:
+            node_id, visit = stack[-1]
+            try:
+                if problem is not None:
+                    caught, problem = problem, None
+                    wanted = visit.throw(caught)
+                else:
+                    wanted = visit.send(answer)  # type: ignore[arg-type]  # the first send is None, as generators ask
+                answer = None
+            except StopIteration as stop:
+                stack.pop()
+                open_nodes.discard(node_id)
+                answer = stop.value
+                continue
+            except Exception as raised:  # noqa: BLE001 - handed to the node downstream, which records it
+                stack.pop()
+                open_nodes.discard(node_id)
+                problem, answer = raised, None
+                continue
+            if wanted in self.validated:
+                answer = self.validated[wanted]
+            elif wanted in open_nodes or len(stack) >= MAX_CHAIN:
+                problem = RecursionError("maximum recursion depth exceeded")
+            else:
+                open_nodes.add(wanted)
+                stack.append((wanted, self._visit(wanted)))
+        if problem is not None:
+            raise problem
+        assert answer is not None
+        return answer
+
+    def _visit(self, node_id: str) -> _Visit:
+        """Check one node; yields the id of a linked node to have it checked, and is sent what became of it."""
+        if node_id in self.validated:
+            return self.validated[node_id]
+        node = self.graph[node_id]
+        errors: Reasons = []
+        valid = True
+        for name, spec, error, upstream in self.check.inputs(self.graph, node):
+            if error is not None:
+                errors.append(error)
+            if upstream is None:
+                continue
+            try:
+                good, _ = yield upstream
+            except Exception as problem:  # noqa: BLE001 - as ComfyUI: the linked node takes the blame
+                record = _exception_record(
+                    "exception_during_inner_validation",
+                    problem,
+                    input_name=name,
+                    input_config=spec,
+                    linked_node=node["inputs"][name],
+                )
+                self.validated[upstream] = (False, [record])
+                good = False
+            valid = valid and good
+        errors += self.check.custom(node)
+        result = (valid and not errors, errors)
+        self.validated[node_id] = result
+        return result
+
+
+def _exception_record(kind: str, problem: Exception, **extra_info: Any) -> dict[str, Any]:
+    inner = kind == "exception_during_inner_validation"
+    message = "Exception when validating inner node" if inner else "Exception when validating node"
+    if inner:
+        extra_info["exception_message"] = str(problem)
+    extra_info["exception_type"] = type(problem).__qualname__
+    extra_info["traceback"] = traceback.format_tb(problem.__traceback__)
+    return error_record(kind, message, str(problem), **extra_info)
+
+
+def _deadly(graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tuple[str, ...]) -> dict[str, Any] | None:
+    """What ComfyUI answers 200 to and then loses its worker thread over (COMFYUI_BEHAVIOUR, section 1.3)."""
+    for node_id, node in graph.items():
+        if not isinstance(node.get("inputs"), dict):
+            message = "Cannot execute because a node is missing the inputs property."
+            return error_record("invalid_prompt", message, f"Node ID '#{node_id}'")
+    waiting, seen = list(outputs), set(outputs)
+    while waiting:
+        node_id = waiting.pop()
+        node = graph[node_id]
+        known = nodes[node["class_type"]]
+        for name, value in node["inputs"].items():
+            if not is_link(value):
+                continue
+            if value[0] not in graph:
+                message = f"Cannot execute because input {name} is linked to node {value[0]}, which does not exist."
+                return error_record("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
+            unknown = name not in known.required and name not in known.optional
+            slots = len(nodes[graph[value[0]]["class_type"]].outputs)
+            if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
+                message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."
+                return error_record("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
+            if value[0] not in seen:
+                seen.add(value[0])
+                waiting.append(value[0])
+    return None

@@ -1,0 +1,125 @@
+"""Scenarios: read strictly, decided by their seed, felt over the wire."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import httpx
+import pytest
+from embedded_clients import until
+from embedded_probes import chain, waiting
+
+from sweeper.embedded import Faults, Scenario
+from sweeper.errors import UsageError
+
+
+def test_a_file_holds_a_scenario(tmp_path):
+    path = tmp_path / "slow.yaml"
+    path.write_text(
+        "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\nconcurrency: 3\nqueue_bound: 20\n"
+        "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\n"
+    )
+    assert Scenario.read(path) == Scenario(
+        seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), concurrency=3, queue_bound=20,
+        failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01,
+    )  # fmt: skip
+    path.write_text("")
+    assert Scenario.read(path) == Scenario()
+
+
+def test_a_scenario_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Scenario().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("failurerate: 0.1", "failurerate: no such setting; did you mean 'failure_rate'?"),
+        ("zzz: 1", "zzz: no such setting; known are seed, latency, node_seconds"),
+        ("failure_rate: 5%", "failure_rate: must be a share from 0 to 1, not '5%'"),
+        ("error_rate: 1.5", "error_rate: must be a share from 0 to 1, not 1.5"),
+        ("drop_rate: true", "drop_rate: must be a share from 0 to 1, not True"),
+        ("latency: -1", "latency: must be a number of seconds, 0 or more"),
+        ("latency: .inf", "latency: must be a number of seconds"),
+        ("latency: [1]", r"latency: must be a range \[from, to\] in seconds"),
+        ("latency: [2, 1]", r"latency: must be a range \[from, to\] in seconds"),
+        ("concurrency: 0", "concurrency: must be a whole number, 1 or more, not 0"),
+        ("queue_bound: x", "queue_bound: must be a whole number, 0 or more, not 'x'"),
+        ("failure_type: two words", "failure_type: must be the name of an exception"),
+        ("- 1", "a scenario is a mapping such as 'latency: 0.1', not list"),
+        ("a: [", "cannot be read as a scenario"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as raised:
+        Scenario.read(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read as a scenario"):
+        Scenario.read(tmp_path / "none.yaml")
+
+
+def test_decisions_follow_from_the_seed_and_the_rate():
+    scenario = Scenario(seed=3, failure_rate=0.25, latency=(1.0, 2.0))
+    struck = [scenario.strikes("failure", time) for time in range(2000)]
+    assert struck == [scenario.strikes("failure", time) for time in range(2000)]
+    assert 400 < sum(struck) < 600
+    other = dataclasses.replace(scenario, seed=4)
+    assert struck != [other.strikes("failure", time) for time in range(2000)]
+    delays = [scenario.seconds("latency", time) for time in range(100)]
+    assert all(1.0 <= delay <= 2.0 for delay in delays)
+    assert len(set(delays)) == 100
+    assert Scenario(latency=(0.5, 0.5)).seconds("latency", 9) == 0.5
+
+
+def test_a_share_of_the_jobs_fails_the_same_ones_each_time(serve):
+    def outcomes():
+        scenario = Scenario(seed=1, failure_rate=0.4, failure_type="OOMError")
+        cloud = serve("cloud", faults=Faults(scenario=scenario))
+        return [cloud.run(chain(seed=seed)) for seed in range(12)]
+
+    first, second = outcomes(), outcomes()
+    words = [job["status"] for job in first]
+    assert words == [job["status"] for job in second]
+    assert set(words) == {"completed", "failed"}
+    error = next(job for job in first if job["status"] == "failed")["execution_error"]
+    assert error["exception_type"] == "OOMError"
+
+
+def test_a_bounded_queue_turns_jobs_away(serve, gate):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(queue_bound=1)))
+    cloud.submit(waiting())
+    assert gate.entered.wait(10)
+    cloud.submit(chain())
+    assert cloud.http.post("/api/prompt", json={"prompt": chain()}).status_code == 429
+
+
+def test_concurrency_is_the_scenarios(serve, gate):
+    cloud = serve("cloud", workers=1, faults=Faults(scenario=Scenario(concurrency=2)))
+    jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
+    until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
+
+
+def test_every_answer_may_be_an_error_or_get_lost(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(error_rate=1)))
+    assert cloud.http.get("/api/user").status_code == 503
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(drop_rate=1)))
+    with pytest.raises(httpx.RemoteProtocolError):
+        cloud.http.post("/api/prompt", json={"prompt": chain()})
+    assert cloud.server.seen.accepted == 1
+
+
+def test_slow_answers_and_slow_nodes(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(latency=(0.5, 0.6))))
+    with pytest.raises(httpx.ReadTimeout):
+        cloud.http.get("/api/user", timeout=0.05)
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(node_seconds=(3600, 3600))))
+    job = cloud.submit(chain())
+    until(lambda: cloud.status(job) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(job)["status"] == "cancelled"
