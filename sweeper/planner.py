@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
@@ -19,6 +19,10 @@ from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import best_order, dependencies, executions
 from sweeper.planning.selection import kept
 from sweeper.trial import InputFile, Trial
+
+if TYPE_CHECKING:
+    from sweeper.nodes import NodeInfo
+    from sweeper.planning.fitting import Fit
 
 _TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
 
@@ -82,6 +86,12 @@ class Plan:
                 found += [InputFile(at.node, at.input, str(value), fact.path, fact.sha256) for at in slot.addresses]
         return tuple(found)
 
+    def fit(self, nodes: NodeInfo) -> Fit:
+        """How the plan fits a server with these node classes: what it would refuse, coerce or fail on, and oddities."""
+        from sweeper.planning.fitting import fit  # noqa: PLC0415 - only where a server's classes are known
+
+        return fit(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
+
     @cached_property
     def axis_columns(self) -> tuple[str, ...]:
         """The table's columns of the axes, in order, over all blocks."""
@@ -144,9 +154,16 @@ class _Part:
         return self.grid.visit(order, sorted(numbered, key=nested))
 
 
-def plan(experiment: Experiment) -> Plan:
-    """Expand an experiment into its plan. Raises ExperimentError when a rule fails or no trial is left."""
-    return Plan(experiment)
+def plan(experiment: Experiment, *, nodes: NodeInfo | None = None) -> Plan:
+    """Expand an experiment into its plan.
+
+    `nodes` are a server's node classes: then what that server would refuse, silently change or fail on is refused
+    here. Raises ExperimentError when a rule fails, no trial is left, or the plan does not fit.
+    """
+    planned = Plan(experiment)
+    if nodes is not None and (problems := planned.fit(nodes).problems):
+        raise ExperimentError(problems)
+    return planned
 
 
 def _compiled(experiment: Experiment) -> list[_Part]:

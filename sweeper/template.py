@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
+from sweeper.errors import Problem
 from sweeper.expressions import Expression, ExpressionError
-from sweeper.reading.source import Path, dotted
+from sweeper.reading.source import Path, Source, dotted
 from sweeper.values import Normaliser
 
 
@@ -80,7 +81,7 @@ class Leaf:
 class Template:
     """A workflow with named slots. `graph` is the file's own; never change it.
 
-    `file` is the workflow as the user named it. `lines` gives the line of a slot's declaration, 0 where unknown.
+    `file` is the workflow as the user named it; `source` and `sidecar` are its texts, for the line of a message.
     """
 
     file: str
@@ -88,7 +89,8 @@ class Template:
     slots: Mapping[str, Slot]
     leaves: tuple[Leaf, ...]
     description: str = ""
-    lines: Mapping[str, int] = field(default_factory=dict)
+    source: Source | None = field(default=None, compare=False, repr=False)
+    sidecar: Source | None = field(default=None, compare=False, repr=False)
 
     def render(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The concrete workflow for one value of every slot, a new dict. Raises ExpressionError, KeyError."""
@@ -99,6 +101,10 @@ class Template:
                 place = place[part]
             place[leaf.path[-1]] = copy.deepcopy(leaf.value(params))
         return graph
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """A problem at a place of the workflow."""
+        return self.source.problem(path, message) if self.source is not None else Problem(self.file, 0, "", message)
 
     def nodes_of(self, slot: str) -> frozenset[str]:
         """The ids of the nodes whose inputs the slot decides."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sweeper.nearest import hint
 from sweeper.reading.source import Path
 from sweeper.schemas import shape_problems
 
 Graph = Mapping[str, Mapping[str, Any]]
+
+_EXACT: Final = 2**53  # up to here every integer is a double of its own
 
 EXPORT_HINT = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
@@ -122,9 +124,21 @@ def sinks(graph: Graph) -> frozenset[str]:
 
 
 def encode(value: object) -> bytes:
-    """Canonical JSON: keys sorted, no white space, UTF-8. Raises ValueError for NaN and infinity."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """Canonical JSON: keys sorted, no white space, UTF-8, 7.0 as 7. Raises ValueError for NaN and infinity.
+
+    Numbers as in RFC 8785, but integers of any size: whether somebody, or a server that stored the graph, wrote 7 or
+    7.0 must not make it another work.
+    """
+    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def canonical(graph: Graph) -> bytes:

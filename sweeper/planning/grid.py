@@ -15,7 +15,7 @@ from typing import Any, Final
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Dimension, Experiment
 from sweeper.expressions import Expression, ExpressionError
-from sweeper.planning.columns import Column, Computed, Constant, Listed
+from sweeper.planning.columns import Column, Computed, Constant, Coordinates, Listed
 from sweeper.reading.source import Path as Key
 from sweeper.schemas import shown
 from sweeper.template import MISSING, Leaf
@@ -100,6 +100,28 @@ class Grid:
         message = f"{error} (with {given})" if given else str(error)
         source = self.experiment.source
         return ExperimentError(source.problem(path, message) if source is not None else message)
+
+    def origin(self, slot: str, at: Coordinates) -> Problem:
+        """Where the value that a slot has at these coordinates was written, as a Problem without its message."""
+        experiment = self.experiment
+        source, sidecar = experiment.source, experiment.template.sidecar
+        if source is not None:
+            for place, dimension in enumerate(self.dimensions):
+                for axis in dimension:
+                    option = axis.options[at[place]]
+                    item = (*axis.path, at[place]) if (*axis.path, at[place]) in source.lines else axis.path
+                    if slot in option.sets:
+                        return source.problem((*item, "set", slot), "")
+                    if slot == axis.name:
+                        return source.problem(item, "")
+            for part in ("params", "derive"):
+                if (part, slot) in source.lines:
+                    return source.problem((part, slot), "")
+        declared = experiment.template.slots[slot]
+        if sidecar is not None and (*declared.path, "default") in sidecar.lines:
+            return sidecar.problem((*declared.path, "default"), "")
+        first = declared.addresses[0]
+        return experiment.template.problem((first.node, "inputs", first.input), "")
 
     # Leaves and digest
 

@@ -61,11 +61,9 @@ class _Binder:
             slots=slots,
             leaves=tuple(sorted([*inline, *written], key=lambda leaf: [str(part) for part in leaf.path])),
             description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
-            lines={name: self.line(slot) for name, slot in slots.items()},
+            source=self.workflow,
+            sidecar=self.sidecar,
         )
-
-    def line(self, slot: Slot) -> int:
-        return self.sidecar.line(slot.path) if self.sidecar is not None and slot.path else 0
 
     def inline_leaves(self) -> Iterator[Leaf]:
         for node_id, node in self.graph.items():

@@ -1,0 +1,76 @@
+"""A plan held against the node classes of a server: each value once, what no slot decides once.
+
+`sweeper.nodes.split` says why that is the same as checking every workflow; here its pieces meet the grids' values, and
+a finding gets the place where the value was written.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sweeper.errors import Problem
+from sweeper.expressions import ExpressionError
+from sweeper.nodes import NodeInfo, Piece, SplitCheck, split_check
+from sweeper.planning.columns import merged
+from sweeper.planning.grid import Grid
+from sweeper.template import Template
+from sweeper.trial import Trial
+
+_COMBINATIONS: Final = 100_000  # of the values of one input; more than that only a text of several axes has
+_WHOLE: Final = 1_000  # trials checked whole where values are links themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a plan fits a server: `problems` would be refused, fail or show nothing; `notes` are odd but run."""
+
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+
+
+def fit(template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info: NodeInfo) -> Fit:
+    """Check every value of a plan against the classes of a server. `trials` are asked for only if values are links."""
+    check = split_check(template, info)
+    problems = [template.problem(path, message) for path, message in (*check.static, *check.ignored)]
+    rewired = False
+    for grid in grids:
+        for piece in check.pieces:
+            for problem in _findings(grid, piece):
+                rewired = rewired or problem is None
+                problems += [problem] if problem is not None else []
+    if rewired:
+        problems += _whole(check, itertools.islice(trials, _WHOLE))
+    notes = [template.problem(path, message) for path, message in check.notes]
+    return Fit(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)))
+
+
+def _findings(grid: Grid, piece: Piece) -> Iterator[Problem | None]:
+    """The problems of one input over all its values; None where a value is a link, which only the whole graph tells."""
+    columns = {name: grid.slots[name] for name in piece.slots}
+    dimensions = merged(columns.values())
+    at = [0] * len(grid.sizes)
+    seen: set[str] = set()
+    points = itertools.product(*(range(grid.sizes[place]) for place in dimensions))
+    for point in itertools.islice(points, _COMBINATIONS):
+        for place, value in zip(dimensions, point, strict=True):
+            at[place] = value
+        try:
+            verdict = piece.verdict({name: column.at(at) for name, column in columns.items()})
+        except ExpressionError:
+            continue  # the plan's own compilation tells that, with its values
+        if verdict.rewires:
+            yield None
+        for _, message in verdict.problems:
+            where = grid.origin(piece.slots[0], at)
+            if (known := f"{where}{message}") not in seen:
+                seen.add(known)
+                yield replace(where, message=message)
+
+
+def _whole(check: SplitCheck, trials: Iterable[Trial]) -> Iterator[Any]:
+    for trial in trials:
+        for path, message in check.whole(trial.params):
+            yield check.template.problem(path, f"trial {trial.index}: {message}")
