@@ -1,6 +1,6 @@
 """The forms that the values of an axis may take, each turned into its list of options.
 
-Lists, ranges (in decimal arithmetic: binary floats lose or overshoot the last value), seeds, lines and columns of
+Lists, ranges (in exact arithmetic: binary floats lose or overshoot the last value), seeds, lines and columns of
 files, file patterns, choices, labelled values and bundles. Shapes were checked by the schema; what is refused here is
 what a schema cannot say. Files are read through `Files`, given by the caller.
 """
@@ -11,9 +11,11 @@ import csv
 import hashlib
 import io
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from sweeper.nearest import hint
@@ -21,14 +23,17 @@ from sweeper.schemas import shown
 from sweeper.template import MISSING
 
 MAX_VALUES: Final = 1_000_000  # of one axis
+MAX_NESTING: Final = 32  # of groups of choices; nobody can read more, and the parser recurses
 _DIGITS: Final = 12  # significant digits of a counted range (CONTRACT.md 7)
+_SPARE: Final = 40  # further digits that a log range is computed with, so that whole points are told from near misses
+_NO_SETS: Final[Mapping[str, Any]] = {}  # one for all: an axis may have a million options
 
 
 class Files(Protocol):
     """The folder of the experiment, as far as values come out of it."""
 
     def text(self, name: str) -> str:
-        """The text of a file (UTF-8, BOM dropped). Raises AxisError."""
+        """The text of a file (UTF-8, BOM dropped, CRLF as LF). Raises AxisError."""
 
     def matching(self, pattern: str) -> list[str]:
         """The files that match a pattern, sorted, with `/`. Raises AxisError."""
@@ -44,7 +49,7 @@ class Option:
 
     value: Any = MISSING
     label: str | None = None
-    sets: Mapping[str, Any] = field(default_factory=dict)
+    sets: Mapping[str, Any] = field(default_factory=lambda: _NO_SETS)
     groups: tuple[str, ...] = ()
 
     @property
@@ -64,29 +69,36 @@ def options(form: Any, *, axis: str, experiment: str, integer: bool, from_text: 
     """
     if isinstance(form, list):
         found = [_option(item, place) for place, item in enumerate(form)]
-    elif "seeds" in form:
-        found = [Option(seed) for seed in seeds(form["seeds"], form.get("key", experiment), axis)]
-    elif "lines" in form:
-        found = [Option(from_text(line)) for line in files.text(form["lines"]).splitlines() if line.strip()]
-    elif "csv" in form:
-        found = [Option(from_text(cell)) for cell in _column(files.text(form["csv"]), form["csv"], form["column"])]
-    elif "files" in form:
-        found = [Option(name) for name in files.matching(form["files"])]
     elif "choices" in form:
         found = [Option(text, groups=groups) for text, groups in choices(form["choices"])]
     elif "from" in form:
         found = [Option(number) for number in numbers(form, integer=integer)]
+    elif "seeds" in form:
+        found = [Option(seed) for seed in seeds(int(form["seeds"]), form.get("key", experiment), axis)]
     else:
-        known = ["from", "seeds", "lines", "csv", "files", "choices"]
-        key = next(iter(form), "")
-        raise AxisError(f"{shown(form)} is no form of values{hint(key, known, 'a form begins with')}")
+        found = [Option(value) for value in _filed(form, from_text, files)]
     if not found:
         raise AxisError("has no value")
-    labels = [option.label for option in found if option.label is not None]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise AxisError(f"the label '{twice}' stands twice")
+    _few(len(found))
+    labels: set[str] = set()
+    for option in found:
+        if option.label in labels:
+            raise AxisError(f"the label '{option.label}' stands twice")
+        if option.label is not None:
+            labels.add(option.label)
     return found
+
+
+def _filed(form: Mapping[str, Any], from_text: FromText, files: Files) -> list[Any]:
+    """The values of the forms that read files."""
+    if "lines" in form:
+        return [from_text(line) for line in _lines(files.text(form["lines"]))]
+    if "csv" in form:
+        return [from_text(cell) for cell in _column(files.text(form["csv"]), form["csv"], form["column"])]
+    if "files" in form:
+        return list(files.matching(form["files"]))
+    known = ["from", "seeds", "lines", "csv", "files", "choices"]
+    raise AxisError(f"{shown(form)} is no form of values{hint(next(iter(form), ''), known, 'a form begins with')}")
 
 
 def _option(item: Any, place: int) -> Option:
@@ -96,9 +108,13 @@ def _option(item: Any, place: int) -> Option:
         return Option(item)
     if ("value" in item) == ("set" in item):
         raise AxisError(f"item {place + 1}: a label needs either `value` or `set` beside it")
-    label = item["label"]
-    text = label if isinstance(label, str) else str(label).lower() if isinstance(label, bool) else str(label)
+    text = label_text(item["label"])
     return Option(item["value"], text) if "value" in item else Option(MISSING, text, item["set"])
+
+
+def label_text(label: Any) -> str:
+    """A label as text: YAML makes `label: 4` a number and `label: true` a truth value."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def seeds(count: int, key: str, axis: str) -> Iterator[int]:
@@ -115,61 +131,99 @@ def seeds(count: int, key: str, axis: str) -> Iterator[int]:
             yield seed
 
 
-def _few(count: int | Decimal) -> None:
+def _few(count: int) -> None:
     if count > MAX_VALUES:
         raise AxisError(f"has more than {MAX_VALUES:,} values")
 
 
+def _lines(text: str) -> list[str]:
+    """The lines that hold more than space. `splitlines` would cut a prompt at U+2028, U+0085 or a form feed."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def numbers(form: Mapping[str, Any], *, integer: bool) -> list[int | float]:
-    """`{from, to, step}` or `{from, to, count, scale}` as numbers. Raises AxisError."""
+    """`{from, to, step}` or `{from, to, count, scale}` as numbers (CONTRACT.md 7). Raises AxisError."""
     if ("step" in form) == ("count" in form):
         raise AxisError("a range needs either `step` or `count`")
     if "scale" in form and "count" not in form:
         raise AxisError("`scale` goes with `count`")
-    return _stepped(form) if "step" in form else _counted(form, integer=integer)
+    first, last = _exact(form["from"], "from"), _exact(form["to"], "to")
+    if "step" in form:
+        return _stepped(form, first, last)
+    count = 1 if first == last else int(form["count"])
+    _few(count)
+    points = _geometric(first, last, count) if form.get("scale") == "log" else _arithmetic(first, last, count)
+    return [_counted(point, place, integer=integer) for place, point in enumerate(points)]
 
 
-def _stepped(form: Mapping[str, Any]) -> list[int | float]:
-    first, last, step = (_decimal(form[key], key) for key in ("from", "to", "step"))
-    whole = all(isinstance(form[key], int) for key in ("from", "to", "step"))
+def _exact(value: float, key: str) -> Fraction:
+    """The number that was written: 0.1 is a tenth, and not the double beside it."""
+    if isinstance(value, int):
+        return Fraction(value)
+    if not math.isfinite(value):
+        raise AxisError(f"`{key}` is {value}, but a finite number is needed")
+    return Fraction(repr(value))
+
+
+def _stepped(form: Mapping[str, Any], first: Fraction, last: Fraction) -> list[int | float]:
+    step = _exact(form["step"], "step")
     if step == 0:
         raise AxisError("the step is 0")
     if first != last and (step > 0) != (last > first):
         raise AxisError(f"a step of {form['step']} never gets from {form['from']} to {form['to']}; change its sign")
-    with localcontext(prec=60):
-        count = (last - first) // step + 1
-        _few(count)
-        return [_number(first + step * place, whole=whole) for place in range(int(count))]
-
-
-def _counted(form: Mapping[str, Any], *, integer: bool) -> list[int | float]:
-    first, last, count = _decimal(form["from"], "from"), _decimal(form["to"], "to"), form["count"]
+    count = (last - first) // step + 1
     _few(count)
-    log = form.get("scale") == "log"
-    if log and (first <= 0 or last <= 0):
+    # Integers over one denominator: exact, and a quotient of integers is the double nearest to it.
+    scale = math.lcm(first.denominator, step.denominator)
+    start, gap = int(first * scale), int(step * scale)
+    whole = all(isinstance(form[key], int) for key in ("from", "to", "step"))
+    points = range(start, start + gap * count, gap)
+    return list(points) if whole else [_float(point, scale) for point in points]
+
+
+def _arithmetic(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
+    gap = (last - first) / (count - 1) if count > 1 else Fraction(0)
+    return (first + gap * place for place in range(count))
+
+
+def _geometric(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
+    """Points of equal ratio: the ends exact, between them whole numbers exact and others to many digits."""
+    if first <= 0 or last <= 0:
         raise AxisError("a log scale needs `from` and `to` above 0")
-    found: list[int | float] = []
-    with localcontext(prec=60):
-        for place in range(1 if first == last else count):
-            share = Decimal(place) / (count - 1) if count > 1 else Decimal(0)
-            value = first * (last / first) ** share if log else first + (last - first) * share
-            value = last if place == count - 1 and place else value
-            rounded = Decimal(f"{value:.{_DIGITS - 1}e}")
-            if integer and rounded != rounded.to_integral_value():
-                raise AxisError(f"point {place + 1} is {float(rounded)}, but the slot takes integers; use `step`")
-            found.append(_number(rounded, whole=integer))
-    return found
+    digits = max(len(str(int(end))) for end in (first, last)) + _SPARE
+    for place in range(count):
+        if place in (0, count - 1):
+            yield last if place else first
+            continue
+        with localcontext(prec=digits):
+            low = Decimal(first.numerator) / first.denominator
+            ratio = Decimal(last.numerator) / last.denominator / low
+            point = low * ratio ** (Decimal(place) / (count - 1))
+            whole = point.to_integral_value()
+            near = whole > 0 and abs(point - whole) < Decimal(10) ** -(_SPARE // 2)
+        yield Fraction(int(whole)) if near else Fraction(point)
 
 
-def _decimal(value: float, key: str) -> Decimal:
-    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not number.is_finite():
-        raise AxisError(f"`{key}` is {value}, but a finite number is needed")
-    return number
+def _counted(point: Fraction, place: int, *, integer: bool) -> int | float:
+    """One point of a counted range, rounded; for an integer slot a whole one, exact."""
+    if integer and point.denominator == 1:
+        return int(point)
+    with localcontext(prec=_DIGITS):
+        rounded = Decimal(point.numerator) / Decimal(point.denominator)
+    if not integer:
+        return _float(*rounded.as_integer_ratio())
+    if rounded != rounded.to_integral_value():
+        raise AxisError(
+            f"point {place + 1} is {_float(*point.as_integer_ratio())}, but the slot takes integers; use `step`"
+        )
+    return int(rounded)
 
 
-def _number(value: Decimal, *, whole: bool) -> int | float:
-    return int(value) if whole else float(value) + 0.0
+def _float(numerator: int, denominator: int) -> float:
+    try:
+        return numerator / denominator
+    except OverflowError as error:
+        raise AxisError("goes beyond the largest number, about 1.8e308") from error
 
 
 def _column(text: str, file: str, column: str) -> list[str]:
@@ -187,14 +241,14 @@ def _column(text: str, file: str, column: str) -> list[str]:
 
 def choices(text: str) -> list[tuple[str, tuple[str, ...]]]:
     """`a {red|blue} fox`: every combination, first group outermost, with the choice made in each outer group."""
-    pieces, end = _pieces(text, 0, top=True)
+    pieces, end = _pieces(text, 0, 0)
     if end != len(text):
         raise AxisError(f"column {end + 1}: this `}}` closes nothing; a brace of the text is written \\}}")
     return _combined(pieces)
 
 
-def _pieces(text: str, place: int, *, top: bool) -> tuple[list[Any], int]:
-    """Parse up to the end, or in a group to its next `|` or `}`."""
+def _pieces(text: str, place: int, depth: int) -> tuple[list[Any], int]:
+    """Parse up to the end, or `depth` groups deep to the next `|` or `}`."""
     pieces: list[Any] = []
     plain = ""
     while place < len(text):
@@ -203,10 +257,10 @@ def _pieces(text: str, place: int, *, top: bool) -> tuple[list[Any], int]:
             plain += text[place + 1]
             place += 2
         elif letter == "{":
-            group, place = _group(text, place)
+            group, place = _group(text, place, depth + 1)
             pieces += [plain, group]
             plain = ""
-        elif letter == "}" or (letter == "|" and not top):
+        elif letter == "}" or (letter == "|" and depth):
             break
         else:
             plain += letter
@@ -214,11 +268,13 @@ def _pieces(text: str, place: int, *, top: bool) -> tuple[list[Any], int]:
     return [*pieces, plain], place
 
 
-def _group(text: str, start: int) -> tuple[list[list[Any]], int]:
+def _group(text: str, start: int, depth: int) -> tuple[list[list[Any]], int]:
+    if depth > MAX_NESTING:
+        raise AxisError(f"column {start + 1}: groups stand more than {MAX_NESTING} deep in each other here")
     alternatives: list[list[Any]] = []
     place = start
     while place < len(text) and (not alternatives or text[place] == "|"):
-        pieces, place = _pieces(text, place + 1, top=False)
+        pieces, place = _pieces(text, place + 1, depth)
         alternatives.append(_trimmed(pieces))
     if text[place : place + 1] != "}":
         raise AxisError(f"column {start + 1}: this `{{` is never closed; a brace of the text is written \\{{")
@@ -238,7 +294,9 @@ def _combined(pieces: list[Any]) -> list[tuple[str, tuple[str, ...]]]:
         if isinstance(piece, str):
             found = [(text + piece, groups) for text, groups in found]
         else:
-            chosen = [text for alternative in piece for text, _ in _combined(alternative)]
-            _few(len(found) * len(chosen))
+            chosen: list[str] = []
+            for alternative in piece:
+                chosen += [text for text, _ in _combined(alternative)]
+                _few(len(found) * len(chosen))
             found = [(text + choice, (*groups, choice)) for text, groups in found for choice in chosen]
     return found

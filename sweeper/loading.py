@@ -18,7 +18,8 @@ from sweeper.experiment import Experiment, InputFact
 from sweeper.metrics import unknown_metrics
 from sweeper.nearest import hint
 from sweeper.reading.binding import bind
-from sweeper.reading.declaration import declare
+from sweeper.reading.declaration import declare, with_derived_files
+from sweeper.reading.overrides import overridden
 from sweeper.reading.source import Source, SourceError, read_json, read_yaml
 from sweeper.schemas import shape_problems
 from sweeper.template import Template
@@ -37,14 +38,20 @@ def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | N
     value = source.value
     if not isinstance(value, dict):
         raise ExperimentError(source.problem((), "is no experiment: a mapping with the key `template` is needed"))
+    read: frozenset[str] = frozenset()
     if overrides and not shape_problems("experiment", value):
-        source = source.with_value(_overridden(value, overrides))
+        value, read = overridden(value, overrides)
+        source = source.with_value(value)
     problems: list[Problem] = []
     template = _template_of(source, file, problems)
     metrics = value.get("metrics")
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
     unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
-    return declare(source, template, _Folder(file.parent), file=file, metric_problems=unknown, problems=problems)
+    folder = _Folder(file.parent)
+    declared = declare(
+        source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read
+    )
+    return with_derived_files(declared, folder)
 
 
 def load_template(file: str | os.PathLike[str]) -> Template:
@@ -120,41 +127,6 @@ def _shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def _overridden(value: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment with each name fixed: its axis becomes one value, elsewhere it moves to `params`."""
-    changed = dict(value)
-    swept: set[str] = set()
-    blocks = changed.get("sweep")
-    if isinstance(blocks, (dict, list)):
-        many = blocks if isinstance(blocks, list) else [blocks]
-        fixed = [_fixed_block(block, overrides, swept) if isinstance(block, dict) else block for block in many]
-        changed["sweep"] = fixed if isinstance(blocks, list) else fixed[0]
-    derive = changed.get("derive")
-    if isinstance(derive, dict):
-        changed["derive"] = {name: text for name, text in derive.items() if name not in overrides}
-    params = changed.get("params") or {}
-    if isinstance(params, dict):
-        everywhere = {name: one for name, one in overrides.items() if name not in swept or isinstance(blocks, list)}
-        changed["params"] = {**{k: v for k, v in params.items() if k not in swept}, **everywhere}
-    return changed
-
-
-def _fixed_block(block: dict[str, Any], overrides: Mapping[str, Any], swept: set[str]) -> dict[str, Any]:
-    changed = dict(block)
-    if isinstance(block.get("grid"), dict):
-        changed["grid"] = {k: [overrides[k]] if k in overrides else form for k, form in block["grid"].items()}
-        swept |= overrides.keys() & block["grid"].keys()
-    if isinstance(block.get("zip"), list):
-        groups = []
-        for group in block["zip"]:
-            kept = {name: form for name, form in group.items() if name not in overrides}
-            alone = [{name: [overrides[name]]} for name in group if name in overrides]
-            swept |= overrides.keys() & group.keys()
-            groups += [*([kept] if kept else []), *alone]
-        changed["zip"] = groups
-    return changed
 
 
 class _Folder:

@@ -166,6 +166,16 @@ def plan(experiment: Experiment, *, nodes: NodeInfo | None = None) -> Plan:
     return planned
 
 
+def derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
+    """Every value that `derive` gives a name anywhere in the sweep. Raises ExperimentError where it fails."""
+    for block in experiment.blocks:
+        for grid in (
+            Grid(experiment, block.dimensions, {}),
+            *(_alone(experiment, block, row) for row in block.include),
+        ):
+            yield from grid.values(name)
+
+
 def _compiled(experiment: Experiment) -> list[_Part]:
     """The pieces of the plan in written order. Raises ExperimentError with what fails in any of them."""
     parts: list[_Part] = []

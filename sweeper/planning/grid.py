@@ -101,6 +101,15 @@ class Grid:
         source = self.experiment.source
         return ExperimentError(source.problem(path, message) if source is not None else message)
 
+    def values(self, name: str) -> Iterator[Any]:
+        """Every value of a name in this grid."""
+        column = self.names[name]
+        at = [0] * len(self.sizes)
+        for point in itertools.product(*(range(self.sizes[place]) for place in column.dimensions)):
+            for place, value in zip(column.dimensions, point, strict=True):
+                at[place] = value
+            yield column.at(at)
+
     def origin(self, slot: str, at: Coordinates) -> Problem:
         """Where the value that a slot has at these coordinates was written, as a Problem without its message."""
         experiment = self.experiment

@@ -35,7 +35,9 @@ def weight(class_type: str) -> float:
 def dependencies(experiment: Experiment, grid: Grid) -> dict[str, frozenset[int]]:
     """For each node the dimensions that make it run again when they change."""
     found: dict[str, set[int]] = {node: set() for node in experiment.template.graph}
-    for place in range(len(grid.sizes)):
+    for place, size in enumerate(grid.sizes):
+        if size == 1:
+            continue  # it never changes, so it makes nothing run again
         touched = {
             node
             for slot, column in grid.slots.items()

@@ -63,10 +63,11 @@ def _where(grid: Grid, block: Block) -> Column | None:
 
 def _sampled(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
     """The `n` positions whose axis values hash lowest: a value added to an axis later does not reshuffle the rest."""
+    own = [axis.name for dimension in grid.dimensions for axis in dimension]  # not those of other blocks
 
     def rank(position: int) -> bytes:
         at = grid.coordinates(position)
-        cells = encode({name: column.at(at) for name, column in grid.axes.items()})
+        cells = encode({name: grid.axes[name].at(at) for name in own})
         return hashlib.sha256(b"%d\n" % sample.seed + cells).digest()
 
     return array("Q", sorted(heapq.nsmallest(sample.n, positions, key=rank)))

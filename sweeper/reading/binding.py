@@ -12,7 +12,7 @@ from typing import Any
 from sweeper.errors import Problem, TemplateError
 from sweeper.expressions import Expression, ExpressionError, compile_text, has_jinja
 from sweeper.nearest import hint, listed
-from sweeper.reading.source import Path, Source, dotted
+from sweeper.reading.source import Path, Source
 from sweeper.result import RESERVED_COLUMNS
 from sweeper.schemas import shape_problems
 from sweeper.template import MISSING, Address, Leaf, Slot, Template
@@ -43,6 +43,7 @@ class _Binder:
         self.sidecar = sidecar
         self.graph: Graph = workflow.value
         self.problems: list[Problem] = []
+        self.written: dict[str, tuple[Address, ...]] = {}  # of each slot the addresses of its `at`
 
     def template(self) -> Template:
         inline = list(self.inline_leaves())
@@ -101,6 +102,7 @@ class _Binder:
             is not None
         ]
         written = tuple(dict.fromkeys(addresses))
+        self.written[name] = written
         inside = _inline_addresses(name, inline)
         if not at and not inside:
             self.wrong_slot(
@@ -178,18 +180,15 @@ class _Binder:
 
     def written_leaves(self, slots: Mapping[str, Slot], inline: list[Leaf]) -> list[Leaf]:
         """One leaf for each address of a sidecar slot; an address belongs to one slot only."""
-        owners: dict[Path, str] = {leaf.path: "Jinja2 of the workflow's own" for leaf in inline}
+        owners = {(str(leaf.path[0]), str(leaf.path[2])): "Jinja2 of the workflow's own" for leaf in inline}
         leaves = []
         for slot in slots.values():
-            inside = set(_inline_addresses(slot.name, inline))
-            for address in slot.addresses:
-                path: Path = (address.node, "inputs", address.input)
-                if address in inside and owners.get(path, "").startswith("Jinja2"):
-                    continue
-                if path in owners:
-                    self.wrong_slot((*slot.path, "at"), f"{address} is already written by {owners[path]}")
-                owners.setdefault(path, f"slot '{slot.name}'")
-                leaves.append(Leaf(path, None, slot.name))
+            for address in self.written.get(slot.name, ()):
+                key = (address.node, address.input)
+                if key in owners:
+                    self.wrong_slot((*slot.path, "at"), f"{address} is already written by {owners[key]}")
+                owners.setdefault(key, f"slot '{slot.name}'")
+                leaves.append(Leaf((address.node, "inputs", address.input), None, slot.name))
         return leaves
 
     def check_names(self, slots: Mapping[str, Slot]) -> None:
@@ -206,7 +205,8 @@ class _Binder:
         files = {name for name, slot in slots.items() if slot.kind == "file"}
         for leaf in inline:
             expression: Expression | None = leaf.expression
-            alone = expression is not None and expression.text.strip().strip("{}").strip() in files
+            whole = len(leaf.path) == 3 and expression is not None
+            alone = whole and expression is not None and expression.text.strip().strip("{}").strip() in files
             if files & set(leaf.names) and not alone:
                 self.wrong(
                     leaf.path, f"the file slot {listed(files & set(leaf.names))} must stand alone in this string"
@@ -225,9 +225,7 @@ def _strings(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _inline_addresses(name: str, inline: list[Leaf]) -> tuple[Address, ...]:
-    return tuple(
-        dict.fromkeys(Address(str(leaf.path[0]), dotted(leaf.path[2:])) for leaf in inline if name in leaf.names)
-    )
+    return tuple(dict.fromkeys(Address(str(leaf.path[0]), str(leaf.path[2])) for leaf in inline if name in leaf.names))
 
 
 def _inline_default(name: str, inline: list[Leaf]) -> Any:

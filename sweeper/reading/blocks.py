@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from sweeper.axes import AxisError, Files, Option, options
+from sweeper.axes import AxisError, Files, Option, label_text, options
 from sweeper.experiment import Axis, Block, Dimension, Extra, Sample
 from sweeper.expressions import ExpressionError, compile_expression
 from sweeper.nearest import hint
@@ -15,6 +16,9 @@ from sweeper.reading.source import Source
 from sweeper.result import RESERVED_COLUMNS
 from sweeper.schemas import shown
 from sweeper.template import MISSING, Slot
+from sweeper.workflow import encode
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class BlockReader:
         self.used |= set(where.names) if where is not None else set()
         dimensions = tuple(self._dimensions())
         self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
-        sample = raw.get("sample")
+        sample = {key: int(number) for key, number in raw.get("sample", {}).items()}  # the schema takes 3.0 too
         self.block = Block(dimensions=dimensions, where=where, sample=Sample(**sample) if sample else None, path=path)
         exclude = tuple(self._excluded(row, place) for place, row in enumerate(raw.get("exclude", [])))
         include = tuple(self._included(row, place) for place, row in enumerate(raw.get("include", [])))
@@ -125,7 +129,12 @@ class BlockReader:
 
     def _check_name(self, name: str, found: list[Option], path: Key) -> None:
         bundles = all(option.sets for option in found)
-        if name in RESERVED_COLUMNS:
+        if not _NAME.fullmatch(name):
+            self.owner.wrong(path, f"'{name}' is no name for an axis: letters, digits, _ and -, a letter first")
+        elif name in self.names.slots and any(option.sets for option in found):
+            message = f"'{name}' is a slot, and cannot be the name of bundles too; name the axis after what they are"
+            self.owner.wrong(path, f"{message}, such as 'format'")
+        elif name in RESERVED_COLUMNS:
             self.owner.wrong(path, f"an axis cannot be named '{name}': the table has a column of that name")
         elif name in self.names.derive:
             line = self.owner.source.line(("derive", name))
@@ -190,13 +199,14 @@ class BlockReader:
 
 def matches(option: Option, value: Any) -> bool:
     """Whether a row of `exclude` or `include` means this option: by its label, or by a value of the same type."""
-    return (option.label is not None and option.label == value) or (
-        option.value is not MISSING and _same(option.value, value)
-    )
+    if option.label is not None and option.label == label_text(value):
+        return True
+    return option.value is not MISSING and _same(option.value, value)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """4 equals 4.0, but neither "4" nor true equals a number, as in JSON Schema."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return bool(one == other)
+    """4 equals 4.0, but neither "4" nor true equals a number, at any depth: as canonical JSON has it."""
+    try:
+        return encode(one) == encode(other)
+    except ValueError:  # NaN or infinity, which no value of an axis is
+        return False

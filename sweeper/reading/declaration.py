@@ -15,14 +15,17 @@ from typing import Any, Protocol
 from sweeper.axes import AxisError, Files
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Experiment, InputFact, RunSettings
-from sweeper.expressions import Expression, ExpressionError, compile_text, unknown_names
+from sweeper.expressions import Expression, ExpressionError, compile_text
 from sweeper.nearest import hint
+from sweeper.planner import derived_values
 from sweeper.reading.blocks import BlockReader, Names
 from sweeper.reading.source import Path as Key
 from sweeper.reading.source import Source
-from sweeper.schemas import shape_problems
+from sweeper.schemas import shape_problems, shown
 from sweeper.template import MISSING, Template
-from sweeper.values import ValueRefusedError
+from sweeper.values import Normaliser, ValueRefusedError
+
+_ANY = Normaliser(None)  # of a variable: any finite JSON value
 
 
 class Folder(Files, Protocol):
@@ -40,11 +43,13 @@ def declare(
     file: Path,
     metric_problems: Iterable[tuple[int, str]] = (),
     problems: Iterable[Problem] = (),
+    also_read: frozenset[str] = frozenset(),
 ) -> Experiment:
     """Make the Experiment.
 
     `template` is None where it could not be read: `problems` then says why, and what does not need it is checked
-    nevertheless. Raises ExperimentError with every problem.
+    nevertheless. `also_read` are names that count as used, as those of a `derive` that an override has replaced.
+    Raises ExperimentError with every problem.
     """
     shape = shape_problems("experiment", source.value)
     found = list(problems)
@@ -52,9 +57,10 @@ def declare(
     found += [source.problem(("metrics", place), message) for place, message in metric_problems]
     if template is None:
         raise ExperimentError(found)
-    sound = source.with_value(_without(source.value, [path for path, _ in shape])) if shape else source
+    sound = source.with_value(_without(source.value, [_whole(path) for path, _ in shape])) if shape else source
     forgiven = {str(part) for path, _ in shape for part in path}
     declaration = _Declaration(sound, template, folder, file, forgiven)
+    declaration.also_read = also_read
     experiment = declaration.experiment()
     if found or declaration.problems:
         raise ExperimentError([*found, *declaration.problems])
@@ -76,6 +82,7 @@ class _Declaration:
         self.raw: Mapping[str, Any] = source.value
         self.problems: list[Problem] = []
         self.files: dict[str, InputFact] = {}
+        self.also_read: frozenset[str] = frozenset()
 
     def wrong(self, path: Key, message: str) -> None:
         self.problems.append(self.source.problem(path, message))
@@ -86,8 +93,9 @@ class _Declaration:
         derive = self.derived(raw.get("derive", {}))
         blocks = self.blocks(name, derive)
         params = self.params(raw.get("params", {}), derive, blocks)
-        blocks = [self.finished(block, derive, params) for block in blocks]
-        self.default_files()
+        for block in blocks:
+            self.finish(block, derive, params, anywhere={name for one in blocks for name in one.given})
+        self.default_files(blocks, {*params, *derive})
         self.metric_columns(blocks)
         target = raw.get("target", "embedded")
         return Experiment(
@@ -110,11 +118,9 @@ class _Declaration:
     def value(self, name: str, value: Any, path: Key) -> Any:
         """A value for `name`, normalised by its slot; a file is looked up. Problems are noted, the value returned."""
         slot = self.template.slots.get(name)
-        if slot is None:
-            return value
         try:
-            value = slot.normalise(value)
-            if slot.kind == "file":
+            value = slot.normalise(value) if slot is not None else _ANY(value)
+            if slot is not None and slot.kind == "file":
                 self.files[value] = self.file_fact(value)
         except (ValueRefusedError, AxisError) as error:
             self.wrong(path, str(error) if name in path else f"{name}: {error}")
@@ -133,11 +139,12 @@ class _Declaration:
                 message = f"'{metric}' is also a slot or an axis, and the table would have two columns of that name"
                 self.wrong(("metrics", place), message)
 
-    def default_files(self) -> None:
+    def default_files(self, blocks: list[BlockReader], given: set[str]) -> None:
         for slot in self.template.slots.values():
-            if slot.kind == "file" and isinstance(slot.default, str):
+            swept = all(slot.name in block.given and slot.name not in block.partial for block in blocks)
+            if slot.kind == "file" and slot.default is not MISSING and slot.name not in given and not swept:
                 try:
-                    self.files[slot.default] = self.folder.fact(slot.default)
+                    self.files[slot.default] = self.file_fact(slot.default)
                 except AxisError as error:
                     self.wrong(("template",), f"the default of slot '{slot.name}': {error}")
 
@@ -159,7 +166,7 @@ class _Declaration:
         return {name: found[name] for name in order}
 
     def names(self, derive: Mapping[str, Expression]) -> Names:
-        used = {name for expression in derive.values() for name in expression.names} | self.forgiven
+        used = {name for expression in derive.values() for name in expression.names} | self.forgiven | self.also_read
         return Names(slots=self.template.slots, derive=frozenset(derive), used=frozenset(used))
 
     def blocks(self, name: str, derive: Mapping[str, Expression]) -> list[BlockReader]:
@@ -187,10 +194,10 @@ class _Declaration:
                 self.wrong(
                     path, f"'{name}' is neither a slot of the template nor used{hint(name, names.slots, 'slots')}"
                 )
-            elif all(name in block.given for block in blocks):
+            elif all(name in block.given and name not in block.partial for block in blocks):
                 where = blocks[0].given[name]
                 self.wrong(path, f"'{name}' is also swept (line {self.source.line(where)}); give it in one place only")
-            else:
+            if name in names.slots or name in used:
                 found[name] = value
         for name in derive:
             if name not in names.slots and name not in used:
@@ -198,35 +205,79 @@ class _Declaration:
                 self.wrong(("derive", name), message + hint(name, names.slots, "slots"))
         return found
 
-    def finished(self, reader: BlockReader, derive: Mapping[str, Expression], params: Mapping[str, Any]) -> BlockReader:
+    def finish(
+        self, reader: BlockReader, derive: Mapping[str, Expression], params: Mapping[str, Any], *, anywhere: set[str]
+    ) -> None:
         """Check that the block gives every name that its expressions read, and every slot that has no default."""
-        known = {*self.template.slots, *params, *derive, *reader.given, *reader.axis_names, *self.forgiven}
-        for name, expression in derive.items():
-            for message in unknown_names(expression, known):
-                self.wrong(("derive", name), message + self.in_block(reader))
+        slots = self.template.slots
+        given = {name for name in reader.given if name not in reader.partial}
+        known = {*slots, *params, *derive, *given, *reader.axis_names, *self.forgiven} - (
+            reader.partial - {*slots, *params}
+        )
+        expressions: dict[Key, Expression] = {("derive", name): found for name, found in derive.items()}
         if reader.block.where is not None:
-            for message in unknown_names(reader.block.where, known):
-                self.wrong((*reader.block.path, "where"), message)
-        for name, slot in self.template.slots.items():
-            given = name in derive or name in params or (name in reader.given and name not in reader.partial)
-            if not given and slot.default is MISSING and name not in self.forgiven:
+            expressions[(*reader.block.path, "where")] = reader.block.where
+        hinted = known | set(self.raw.get("params", {}))
+        for path, expression in expressions.items():
+            for name in expression.names:
+                if name in anywhere and name not in known:
+                    some = "not by every value" if name in reader.partial else "not by this block"
+                    line = self.source.line(reader.block.path)
+                    self.wrong(
+                        path, f"'{name}' is given, but {some} (line {line}); give it there, or in `params` for all"
+                    )
+                elif name not in known:
+                    self.wrong(path, f"'{name}' is neither a slot nor a variable{hint(name, sorted(hinted), 'known')}")
+        for name, slot in slots.items():
+            if slot.default is MISSING and name not in {*derive, *params, *given, *self.forgiven}:
                 message = (
                     f"the slot '{name}' has no value: give it in `params`, in the sweep, or a default in its template"
                 )
                 self.wrong(reader.block.path if self.raw.get("sweep") else (), message)
-        return reader
 
-    def in_block(self, reader: BlockReader) -> str:
-        line = self.source.line(reader.block.path)
-        return f" in the block of line {line}" if isinstance(self.raw.get("sweep"), list) else ""
+
+def with_derived_files(experiment: Experiment, folder: Folder) -> Experiment:
+    """The experiment with the files that `derive` names for file slots; the plan itself opens none.
+
+    Raises ExperimentError for a file that is not there.
+    """
+    slots = [
+        name for name, slot in experiment.template.slots.items() if slot.kind == "file" and name in experiment.derive
+    ]
+    found = dict(experiment.files)
+    problems: list[Problem] = []
+    for name in slots:
+        for value in derived_values(experiment, name):
+            try:
+                if not isinstance(value, str):
+                    raise AxisError(f"found {shown(value)}, but a file slot takes the name of a file")  # noqa: TRY301
+                found[value] = folder.fact(value)
+            except AxisError as error:
+                source = experiment.source
+                assert source is not None
+                problems.append(source.problem(("derive", name), str(error)))
+    if problems:
+        raise ExperimentError(problems)
+    return replace(experiment, files=found) if slots else experiment
 
 
 def _settings(raw: Mapping[str, Any]) -> RunSettings:
-    settings = RunSettings(**{key: value for key, value in raw.items() if key != "max_failures"})
-    limit = raw.get("max_failures")
+    # JSON Schema takes 2.0 for an integer; here a float of `max_failures` would be a share.
+    given: dict[str, Any] = {
+        key: int(value) if key != "timeout" and isinstance(value, float) else value for key, value in raw.items()
+    }
+    limit = given.get("max_failures")
     if isinstance(limit, str):
-        limit = float(limit.strip().removesuffix("%")) / 100
-    return replace(settings, max_failures=limit, timeout=float(settings.timeout))
+        given["max_failures"] = float(limit.strip().removesuffix("%")) / 100
+    return RunSettings(**{**given, "timeout": float(given.get("timeout", RunSettings().timeout))})
+
+
+def _whole(path: Key) -> Key:
+    """A refused part of an axis or a zip group is taken out with all of it: half a form would be judged once more."""
+    for key, below in (("grid", 2), ("zip", 2)):
+        if path[:1] == ("sweep",) and key in path:
+            return path[: path.index(key) + below]
+    return path
 
 
 def _without(value: Any, paths: Iterable[Key]) -> Any:

@@ -57,9 +57,18 @@ def blocks_of(experiment):
     return sweep if isinstance(sweep, list) else [sweep]
 
 
+def whole(value):
+    """7.0 and 7 are one work, whoever wrote which."""
+    if isinstance(value, float) and value == int(value):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
 def digest(graph):
     bare = {node: {key: part for key, part in body.items() if key != "_meta"} for node, body in graph.items()}
-    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(whole(bare), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
