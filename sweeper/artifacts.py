@@ -1,0 +1,168 @@
+"""Artifacts: files of ours, under safe names of ours, whole or not there at all.
+
+Whatever file name a server sends is a label: it chooses an extension from a list, and never a path. Where bytes come
+from is the caller's affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final
+
+from sweeper.errors import ResultsError
+
+FOLDER: Final = "artifacts"
+_LONGEST: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
+_PARTIAL: Final = ".part"
+
+# Kinds of files that ComfyUI's nodes write; a name that ends otherwise becomes `.bin`, which nothing opens by itself.
+_EXTENSIONS: Final = frozenset((
+    "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "jxl", "exr", "hdr", "apng", "svg", "psd",
+    "mp4", "webm", "mkv", "mov", "avi", "m4v", "wav", "mp3", "flac", "ogg", "opus", "m4a", "aac",
+    "txt", "json", "csv", "md", "yaml", "srt", "vtt",
+    "glb", "gltf", "obj", "ply", "stl", "fbx", "usdz", "splat", "ksplat", "latent", "safetensors", "npy", "npz",
+))  # fmt: skip
+_TYPES: Final = {
+    "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif", "image/avif": "avif",
+    "image/tiff": "tif", "image/bmp": "bmp", "image/svg+xml": "svg", "video/mp4": "mp4", "video/webm": "webm",
+    "video/quicktime": "mov", "video/x-matroska": "mkv", "audio/wav": "wav", "audio/x-wav": "wav",
+    "audio/mpeg": "mp3", "audio/flac": "flac", "audio/x-flac": "flac", "audio/ogg": "ogg", "text/plain": "txt",
+    "application/json": "json", "model/gltf-binary": "glb",
+}  # fmt: skip
+_MAGIC: Final = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
+    (re.compile(rb"\xff\xd8\xff"), "jpg"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
+    (re.compile(rb"RIFF....WAVE", re.DOTALL), "wav"),
+    (re.compile(rb"GIF8[79]a"), "gif"),
+    (re.compile(rb"....ftyp", re.DOTALL), "mp4"),
+    (re.compile(rb"\x1aE\xdf\xa3"), "webm"),
+    (re.compile(rb"fLaC"), "flac"),
+    (re.compile(rb"OggS"), "ogg"),
+    (re.compile(rb"glTF"), "glb"),
+)
+# Device names that Windows finds in any folder, whatever follows their first dot.
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+
+
+def stem(columns: Mapping[str, Any], job: str) -> str:
+    """`<slug of the axis cells>-<first 8 of the job id>`: ASCII, and no name that Windows keeps for itself."""
+    words = [_slug(_cell(value)) for value in columns.values()]
+    speaking = "-".join(word for word in words if word)[:_LONGEST].strip("-.")
+    if not speaking or _RESERVED.fullmatch(speaking.partition(".")[0]):
+        speaking = f"trial-{speaking}".strip("-")
+    return f"{speaking}-{job[:8]}"
+
+
+def file_name(stem: str, node: str, position: int, extension: str) -> str:
+    """`<stem>.<node>-<position>.<extension>`; `position` counts a node's files from 0."""
+    return f"{stem}.{_slug(node)[:40] or 'node'}-{position}.{extension}"
+
+
+def extension(label: str, content_type: str, head: bytes) -> str:
+    """Which kind of file this is: by the server's name for it, its content type, or its first bytes; else `bin`."""
+    suffix = PurePosixPath(label.replace("\\", "/")).suffix[1:].lower()
+    if suffix in _EXTENSIONS:
+        return "jpg" if suffix == "jpeg" else suffix
+    known = _TYPES.get(content_type.partition(";")[0].strip().lower())
+    if known:
+        return known
+    return next((name for magic, name in _MAGIC if magic.match(head)), "bin")
+
+
+class ArtifactFolder:
+    """`<out>/artifacts`: files enter it whole, by rename, and never replace another."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out / FOLDER
+
+    @contextmanager
+    def incoming(self, job: str, place: int) -> Iterator[BinaryIO]:
+        """A file to receive into, beside its later place; gone afterwards unless `keep` took it.
+
+        Raises ResultsError when the folder cannot be written.
+        """
+        path = self.path / f".{job}-{place}{_PARTIAL}"
+        with _told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("w+b")
+        try:
+            with file:
+                yield file
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def keep(self, file: BinaryIO, name: str) -> str:
+        """Make an incoming file durable under `name`, or under `name` with a number where that is taken.
+
+        Returns its path relative to the results folder, with `/`. Raises ResultsError when the disk will not have it.
+        """
+        with _told(self.path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()  # before the rename: Windows moves no open file
+            source = Path(file.name)
+            base, dot, ending = name.rpartition(".")
+            for number in range(1, 10_000):
+                place = self.path / (name if number == 1 else f"{base}-{number}{dot}{ending}")
+                if _placed(source, place):
+                    _sync_folder(self.path)
+                    return f"{FOLDER}/{place.name}"
+        raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half received. Only for the holder of the folder."""
+        if self.path.is_dir():
+            for path in self.path.glob(f".*{_PARTIAL}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _placed(source: Path, place: Path) -> bool:
+    """Move `source` to `place` unless something is there; False then."""
+    try:
+        os.link(source, place)  # fails where the place is taken, which a rename would overwrite
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: we hold the folder, so nobody comes between these two
+        if place.exists():
+            return False
+        source.replace(place)
+        return True
+    source.unlink()
+    return True
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there, and its journal keeps renames in order
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(f"{folder}: {error.strerror or error}; nothing that was stored is lost") from error
+
+
+def _cell(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9.]+|\.{2,}", "-", plain).strip("-.")[:_LONGEST]

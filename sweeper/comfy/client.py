@@ -1,0 +1,280 @@
+"""The HTTP client of one target: drives the flows of its dialect, tries again what is worth it, uploads, downloads.
+
+What a request means is the dialect's; what to do about a failed job is the runner's. The key leaves in one header, to
+the target's own origin only: redirects are never followed with it, and it is taken out of whatever a server echoes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import httpx
+
+from sweeper.comfy.dialects import Dialect, Probe, dialect_named
+from sweeper.comfy.patience import Patience
+from sweeper.comfy.target import Target, loopback
+from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, retry_after
+from sweeper.errors import RejectedError, TransientError, UnreachableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+
+KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"
+
+# Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
+TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
+# httpcore searches its pool anew at every request, so many connections are slower than few: 8 serve dozens of jobs.
+LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
+# Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
+_LOCAL_POLLS: Final = (0.05, 1.0)
+
+
+class ComfyClient:
+    """Speaks to one target. An async context manager; to be used within one event loop.
+
+    `transport` stands in for the network in tests. After `connect`, `dialect` and `target.dialect` are known.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        patience: Patience | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.target = target
+        self.patience = patience or Patience()
+        self.random = random or Random()  # noqa: S311 (jitter, not a secret)
+        self._dialect = dialect_named(target.dialect) if target.dialect else None
+        headers = {"Accept-Encoding": "identity", "User-Agent": "sweeper"}
+        local = loopback(target.url)
+        # Without environment proxies on loopback: a proxy cannot know what listens here.
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            headers=headers,
+            timeout=TIMEOUT,
+            limits=LIMITS,
+            trust_env=not local,
+            follow_redirects=False,
+        )
+        self._transport = transport
+        self._bare: httpx.AsyncClient | None = None
+        self._uploads: dict[str, asyncio.Task[str]] = {}
+        self.requests = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        for task in self._uploads.values():
+            task.cancel()
+        await asyncio.gather(*self._uploads.values(), return_exceptions=True)
+        await self._http.aclose()
+        if self._bare is not None:
+            await self._bare.aclose()
+
+    @property
+    def dialect(self) -> Dialect:
+        assert self._dialect is not None, "connect() first: the dialect is not known yet"
+        return self._dialect
+
+    @property
+    def polls(self) -> tuple[float, float]:
+        """Seconds between two looks at a job, at first and at most: shorter where the server is this machine's."""
+        return _LOCAL_POLLS if loopback(self.target.url) else self.dialect.polls
+
+    # --- what a target can be asked for
+
+    async def connect(self) -> Server:
+        """Find out who answers, and in which dialect. Raises UnreachableError or RefusedError; nothing is changed.
+
+        A refused connection is tried once more only: whoever waits for a server that is not started waits in vain.
+        """
+        patience = replace(self.patience, refusals=2)
+        try:
+            if self._dialect is None:
+                name = await self.perform(Probe().run(), patience)
+                self._dialect = dialect_named(name)
+                self.target = replace(self.target, dialect=name)
+            return await self.perform(self.dialect.greet(), patience)
+        except TransientError as error:
+            raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
+
+    async def submit(self, submission: Submission) -> str | Busy:
+        """Send a job once; see `Dialect.submit` for what may be raised."""
+        return await self.perform(self.dialect.submit(submission))
+
+    async def look(self, prompt_id: str, *, thorough: bool = True) -> JobState:
+        return await self.perform(self.dialect.look(prompt_id, thorough=thorough))
+
+    async def find(self, sought: Sought) -> str | None:
+        """Look for a submission of unknown outcome, as often as a lagging listing needs. Raises TransientError when
+        it stays unclear.
+        """
+        for number in range(self.dialect.lost_after):
+            if number:
+                await asyncio.sleep(self.polls[0] * 2**number)
+            found = await self.perform(self.dialect.find(sought))
+            if found is not None:
+                return found
+        return None
+
+    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+        if prompt_ids:
+            await self.perform(self.dialect.cancel(prompt_ids))
+
+    async def object_info(self) -> dict[str, Any]:
+        return await self.perform(self.dialect.object_info())
+
+    async def upload(self, path: Path, sha256: str) -> str:
+        """Bring a local file to the server, once per content; the name that a workflow must use for it.
+
+        Raises RejectedError when the file is gone or another than planned, or when the server will not have it.
+        """
+        task = self._uploads.get(sha256)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._uploads[sha256] = asyncio.create_task(self._upload(path, sha256))
+        return await asyncio.shield(task)
+
+    async def _upload(self, path: Path, sha256: str) -> str:
+        try:
+            content = await asyncio.to_thread(path.read_bytes)
+        except OSError as error:
+            raise RejectedError(f"input file {path}: {error.strerror or error}") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+        # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
+        name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
+        return await self.perform(self.dialect.upload(name, content))
+
+    # --- driving a flow
+
+    async def perform(self, flow: Flow[T], patience: Patience | None = None) -> T:
+        """Run a flow to its end. Repeatable requests are tried again as `patience` allows; no other is."""
+        try:
+            ask = next(flow)
+            while True:
+                ask = flow.send(await self._answer(ask, patience or self.patience))
+        except StopIteration as stop:
+            found: T = stop.value
+            return found
+
+    async def _answer(self, ask: Ask, patience: Patience) -> Reply:
+        waits = patience.waits(self.random) if ask.repeatable else iter(())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience.total
+        refusals = 0
+        while True:
+            try:
+                reply = await self._send(ask)
+            except TransientError as error:
+                refusals += not error.sent
+                wait = next(waits, None) if refusals < patience.refusals else None
+                if wait is None or loop.time() + wait > deadline:
+                    raise
+                await asyncio.sleep(max(wait, error.retry_after or 0.0))
+                continue
+            if ask.repeatable and (reply.status == 429 or reply.status >= 500 or _garbled(ask, reply)):
+                wait = next(waits, None)
+                if wait is not None and loop.time() + wait <= deadline:
+                    await asyncio.sleep(max(wait, min(_asked(reply), patience.cap)))
+                    continue
+            return reply
+
+    async def _send(self, ask: Ask) -> Reply:
+        """One request, one answer. Raises TransientError; its `sent` says whether the request can have arrived."""
+        request = self._request(ask)
+        self.requests += 1
+        try:
+            response = await self._http.send(request)
+        except httpx.HTTPError as error:
+            raise self._dropped(error) from None
+        return Reply(response.status_code, _lower(response.headers), self._clean(response.content))
+
+    def _request(self, ask: Ask, headers: dict[str, str] | None = None) -> httpx.Request:
+        sent = dict(headers or {})
+        if self.target.key is not None:
+            sent[KEY_HEADER] = self.target.key
+        content, files, data = None, None, None
+        if ask.upload is not None:
+            files = {"image": (ask.upload.filename, ask.upload.content, "application/octet-stream")}
+            data = dict(ask.upload.fields)
+        elif ask.body is not None:
+            # NaN is refused here: a server takes it, and then writes JSON that nobody can read.
+            content = json.dumps(ask.body, allow_nan=False).encode()
+            sent["Content-Type"] = "application/json"
+        url = self.target.url + ask.path
+        return self._http.build_request(
+            ask.method, url, params=dict(ask.query) or None, content=content, data=data, files=files, headers=sent
+        )
+
+    def _dropped(self, error: httpx.HTTPError) -> TransientError:
+        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        said = str(error) or type(error).__name__
+        if self.target.key is not None:
+            said = said.replace(self.target.key, "***")
+        return TransientError(f"{type(error).__name__}: {said}", sent=sent)
+
+    def _clean(self, content: bytes) -> bytes:
+        # A server that echoes our key (as /queue may, in extra_data) must not get it into a message of ours.
+        return content if self.target.key is None else content.replace(self.target.key.encode(), b"***")
+
+    # --- files
+
+    def view(self, output: Output, headers: dict[str, str]) -> httpx.Request:
+        """The request, key included, for a file; a redirect in its answer is for `fetch` to read, never to follow."""
+        return self._request(self.dialect.view(output), headers)
+
+    async def open(self, request: httpx.Request) -> httpx.Response:
+        """Send to the target's own origin and leave the body unread. Raises TransientError."""
+        self.requests += 1
+        try:
+            return await self._http.send(request, stream=True)
+        except httpx.InvalidURL:  # httpx reads a redirect's address although it is not to follow it
+            raise TransientError("the server redirects to an address that is none") from None
+        except httpx.HTTPError as error:
+            raise self._dropped(error) from None
+
+    async def open_elsewhere(self, url: str, headers: dict[str, str]) -> httpx.Response:
+        """Fetch from a host that must never see the key. Raises TransientError."""
+        if self._bare is None:
+            self._bare = httpx.AsyncClient(
+                transport=self._transport,
+                headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
+                timeout=TIMEOUT,
+                limits=LIMITS,
+                trust_env=not loopback(url),
+                follow_redirects=True,
+                max_redirects=5,
+            )
+        try:
+            return await self._bare.send(self._bare.build_request("GET", url, headers=headers), stream=True)
+        except httpx.InvalidURL as error:
+            raise TransientError(f"the server redirects to an address that is none: {error}") from None
+        except httpx.HTTPError as error:
+            raise self._dropped(error) from None
+
+
+def _lower(headers: httpx.Headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _garbled(ask: Ask, reply: Reply) -> bool:
+    """Whether a 200 is no whole JSON text on its face: a proxy's page, or half an answer. Every GET is for JSON."""
+    ends = reply.content.strip()[:1] + reply.content.strip()[-1:]
+    return ask.method == "GET" and reply.status == 200 and ends not in (b"{}", b"[]")
+
+
+def _asked(reply: Reply) -> float:
+    return retry_after(reply) or 0.0

@@ -1,0 +1,163 @@
+"""The dialect of a ComfyUI server, after COMFYUI_BEHAVIOUR.md (section numbers below are its). Sans-IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection
+from sweeper.comfy.wire import (
+    Ask,
+    Busy,
+    Flow,
+    JobState,
+    Output,
+    Reply,
+    Server,
+    Sought,
+    Submission,
+    Upload,
+    about_subscription,
+    demand,
+    message_of,
+    retry_after,
+)
+from sweeper.errors import RejectedError, TransientError, UnreachableError
+
+
+class ComfyUIDialect:
+    """One job at a time, our own prompt ids, everything forgotten by a restart."""
+
+    name: Final = "comfyui"
+    # Two in flight: the next job is queued while one runs, so the GPU never waits for a round trip (section 7).
+    concurrency: Final = 2
+    polls: Final = (0.05, 2.0)
+    # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
+    lost_after: Final = 2
+    one_at_a_time: Final = True
+    needs_key_in_events: Final = False
+    says_status: Final = True
+
+    def greet(self) -> Flow[Server]:
+        reply = demand((yield Ask("GET", "/system_stats")))
+        system = reply.mapping().get("system")
+        if not isinstance(system, Mapping):
+            raise UnreachableError(f"/system_stats does not answer as ComfyUI does: {reply.excerpt()!r}")
+        arguments = system.get("argv")
+        return Server(
+            self.name,
+            str(system.get("comfyui_version") or ""),
+            tuple(str(argument) for argument in arguments) if isinstance(arguments, list) else (),
+        )
+
+    def submit(self, submission: Submission) -> Flow[str | Busy]:
+        body: dict[str, Any] = {"prompt": submission.graph, "prompt_id": submission.job}
+        if submission.client_id:
+            body["client_id"] = submission.client_id
+        if submission.extra:  # never null: that kills the server's worker (1.3)
+            body["extra_data"] = dict(submission.extra)
+        reply = yield Ask("POST", "/prompt", body=body, repeatable=False)
+        answer = submission_answer(reply, submission.graph)
+        if isinstance(answer, Busy):
+            return answer
+        prompt_id = answer.get("prompt_id")
+        if not isinstance(prompt_id, str) or not prompt_id:
+            raise TransientError(f"the answer to a submission has no prompt_id: {reply.excerpt()!r}")
+        errors = rejection(answer, submission.graph)
+        if errors:
+            # 200 with node_errors: the valid outputs of it were queued all the same (section 1).
+            yield from self.cancel(frozenset([prompt_id]))
+            raise RejectedError(errors)
+        return prompt_id
+
+    def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:
+        if thorough:
+            # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
+            queue = demand((yield Ask("GET", "/queue"))).mapping()
+            for name, state in (("queue_running", "running"), ("queue_pending", "queued")):
+                if prompt_id in _ids(queue.get(name)):
+                    return JobState(state)
+        reply = demand((yield Ask("GET", f"/history/{quote(prompt_id, safe='')}")))
+        entry = reply.mapping().get(prompt_id)
+        if isinstance(entry, Mapping):
+            return _state(entry)
+        return JobState("lost" if thorough else "underway")
+
+    def find(self, sought: Sought) -> Flow[str | None]:
+        # A client's prompt_id is honoured verbatim (section 2), so the job can only be there under ours.
+        state = yield from self.look(sought.job, thorough=True)
+        return None if state.state == "lost" else sought.job
+
+    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+        demand((yield Ask("POST", "/queue", body={"delete": sorted(prompt_ids)})))
+        for prompt_id in sorted(prompt_ids):
+            # With an id only that job is hit, and nothing where it is not running (3.4).
+            demand((yield Ask("POST", "/interrupt", body={"prompt_id": prompt_id})))
+
+    def upload(self, name: str, content: bytes) -> Flow[str]:
+        reply = yield Ask("POST", "/upload/image", upload=Upload(name, content, {"type": "input"}))
+        return uploaded_name(reply, name)
+
+    def view(self, output: Output) -> Ask:
+        return view_ask("/view", output)
+
+    def object_info(self) -> Flow[dict[str, Any]]:
+        return demand((yield Ask("GET", "/object_info"))).mapping()
+
+
+# --- what the cloud dialect reads alike
+
+
+def submission_answer(reply: Reply, graph: Mapping[str, Any]) -> dict[str, Any] | Busy:
+    """The JSON object of an answer to POST /prompt, or Busy for a request that was turned away at the door.
+
+    Raises RejectedError for 400 and 413, and what `demand` raises: after any other 5xx it is open what was done.
+    """
+    if reply.status in (429, 503) and not about_subscription(reply):
+        return Busy(f"HTTP {reply.status}: {message_of(reply)}", retry_after(reply))
+    if reply.status == 413:
+        raise RejectedError(f"the workflow is larger than the server takes: {message_of(reply)}")
+    demand(reply, 400)
+    if reply.status == 400:
+        try:
+            reason = rejection(reply.mapping(), graph)
+        except TransientError:
+            reason = None
+        raise RejectedError(reason or message_of(reply))
+    return reply.mapping()
+
+
+def uploaded_name(reply: Reply, name: str) -> str:
+    """The name that the server gave to an uploaded file. Raises RejectedError where it will not have the file."""
+    if reply.status in (400, 413, 415, 422):
+        raise RejectedError(
+            f"input file {name}: the server does not take it (HTTP {reply.status}): {message_of(reply)}"
+        )
+    answer = demand(reply).mapping()
+    given = answer.get("name")
+    if not isinstance(given, str) or not given:
+        raise TransientError(f"the answer to an upload has no name: {reply.excerpt()!r}")
+    subfolder = answer.get("subfolder")
+    return f"{subfolder}/{given}" if isinstance(subfolder, str) and subfolder else given
+
+
+def view_ask(path: str, output: Output) -> Ask:
+    return Ask("GET", path, query={"filename": output.filename, "subfolder": output.subfolder, "type": output.type})
+
+
+def _ids(items: Any) -> set[str]:
+    return {item[1] for item in (items if isinstance(items, list) else []) if isinstance(item, list) and len(item) > 1}
+
+
+def _state(entry: Mapping[str, Any]) -> JobState:
+    status = entry.get("status")
+    outputs = read_outputs(entry.get("outputs"))
+    word, data, started, ended = read_messages(status)
+    if word == "execution_error":
+        return failed(data, outputs=outputs, started=started, ended=ended)
+    if word == "execution_interrupted":
+        return JobState("cancelled", outputs, started=started, ended=ended)
+    if word == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
+        return JobState("succeeded", outputs, started=started, ended=ended)
+    return failed(None, outputs=outputs, started=started, ended=ended)

@@ -1,0 +1,103 @@
+"""The two ways of speaking to a server behind one interface, and how to tell which one a server speaks.
+
+A dialect is data and flows (see `wire`): it yields requests and reads answers. Retrying, waiting and doing I/O are the
+client's. A third dialect, the versioned v2 API, would be one more class here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sweeper.comfy.cloud import CloudDialect
+from sweeper.comfy.comfyui import ComfyUIDialect
+from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission
+from sweeper.errors import UnreachableError
+
+
+class Dialect(Protocol):
+    """What a dialect is. Flows raise the errors of `wire.demand`, and those named here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def concurrency(self) -> int:
+        """Jobs in flight where nobody says how many."""
+
+    @property
+    def polls(self) -> tuple[float, float]:
+        """Seconds between two looks at a job: at first, and at most."""
+
+    @property
+    def lost_after(self) -> int:
+        """Looks in a row that must find no trace of a job before it counts as lost."""
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether a job that will not stop keeps every later one waiting."""
+
+    @property
+    def needs_key_in_events(self) -> bool: ...
+    @property
+    def says_status(self) -> bool:
+        """Whether every submission is followed by a `status` event, so that silence means a dead stream."""
+
+    def greet(self) -> Flow[Server]:
+        """Who answers there, and whether it takes our key. Raises UnreachableError, RefusedError."""
+
+    def submit(self, submission: Submission) -> Flow[str | Busy]:
+        """The job's prompt_id, or that nothing was taken at the moment.
+
+        Raises RejectedError, also for a 200 that carries errors (what was queued of it is cancelled). After any
+        TransientError with `sent` the outcome is unknown: `find` it.
+        """
+
+    def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:
+        """What became of a job. Only a thorough look can say `lost`, and tell `queued` from `running`."""
+
+    def find(self, sought: Sought) -> Flow[str | None]:
+        """The prompt_id of a submission whose outcome is unknown, None where the server has no trace of it.
+        Raises TransientError when it cannot be told yet.
+        """
+
+    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+        """Stop these jobs, waiting or running, and no others. No confirmation: look at the jobs."""
+
+    def upload(self, name: str, content: bytes) -> Flow[str]:
+        """Store an input file; the name under which a workflow must call it."""
+
+    def view(self, output: Output) -> Ask: ...
+    def object_info(self) -> Flow[dict[str, Any]]: ...
+
+
+_DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}
+
+
+def dialect_named(name: str) -> Dialect:
+    return _DIALECTS[name]()
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Asks a server once which dialect it speaks (COMFY_API.md, last lines of "Local against Cloud")."""
+
+    asks: tuple[Ask, ...] = field(default=(Ask("GET", "/system_stats"), Ask("GET", "/api/user")))
+
+    def run(self) -> Flow[str]:
+        """`comfyui` or `cloud`. Raises UnreachableError where the answers are neither's."""
+        local, account = self.asks
+        reply = yield local
+        if reply.status == 200 and _is_local(reply.content):
+            return "comfyui"
+        reply = yield account
+        if reply.status == 401 or (reply.status == 200 and reply.content.lstrip().startswith(b"{")):
+            return "cloud"
+        raise UnreachableError(
+            "somebody answers there, but neither as ComfyUI (/system_stats) nor as Comfy Cloud (/api/user); "
+            "say which with {url: ..., dialect: comfyui} if a proxy hides them"
+        )
+
+
+def _is_local(content: bytes) -> bool:
+    return content.lstrip().startswith(b"{") and b'"system"' in content and b'"devices"' in content

@@ -1,0 +1,138 @@
+"""Fetching one output: through the redirect without the key, streamed and hashed, checked, resumed after a drop.
+
+The bytes go to an open binary file; names and places on our disk are `sweeper.artifacts`' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from urllib.parse import urljoin
+
+import httpx
+
+from sweeper.comfy.wire import Reply, demand
+from sweeper.errors import LostError, TransientError
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.wire import Output
+
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What arrived: its hash, its size, and what the server called its type (empty where it did not)."""
+
+    sha256: str
+    bytes: int
+    content_type: str
+
+
+@dataclass(slots=True)
+class _Sink:
+    """The part of a file that is here: where it goes, and what a resumed transfer must continue from."""
+
+    file: BinaryIO
+    hash: Any = field(default_factory=hashlib.sha256)
+    received: int = 0
+    validator: str | None = None  # the ETag: a resumed file must be the same file
+
+    def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self.hash, self.received, self.validator = hashlib.sha256(), 0, None
+
+    def write(self, chunk: bytes) -> None:
+        self.file.write(chunk)
+        self.hash.update(chunk)
+        self.received += len(chunk)
+
+    def headers(self) -> dict[str, str]:
+        if not self.received or self.validator is None:
+            return {}
+        return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
+
+
+async def fetch(client: ComfyClient, output: Output, file: BinaryIO) -> Fetched:
+    """Bring one output of a job into `file`.
+
+    A signed address is asked for anew at every try, so one that expired (403) is no matter. Raises LostError when the
+    server no longer has the file, TransientError when patience is over, OSError when our disk says no.
+    """
+    sink = _Sink(file)
+    waits = client.patience.waits(client.random)
+    while True:
+        before = sink.received
+        try:
+            return await _try(client, output, sink)
+        except TransientError as error:
+            if sink.received > before:  # a connection that drops every megabyte still gets there
+                waits = client.patience.waits(client.random)
+            wait = next(waits, None)
+            if wait is None:
+                raise TransientError(f"{output.filename}: {error}") from None
+            await asyncio.sleep(max(wait, min(error.retry_after or 0.0, client.patience.cap)))
+
+
+async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
+    if not sink.headers():
+        sink.restart()
+    response = await client.open(client.view(output, sink.headers()))
+    if response.status_code in _REDIRECTS:
+        await response.aclose()
+        try:
+            location = urljoin(str(response.request.url), response.headers.get("location", ""))
+        except ValueError:
+            location = ""
+        if not location.startswith(("http://", "https://")):
+            raise TransientError("the server redirects to an address that is not http")
+        response = await client.open_elsewhere(location, sink.headers())
+        if response.status_code == 403:
+            await response.aclose()
+            raise TransientError("the signed address is no longer valid")
+    try:
+        return await _receive(response, output, sink)
+    except httpx.HTTPError as error:
+        raise TransientError(f"the transfer broke off after {sink.received} bytes ({type(error).__name__})") from None
+    finally:
+        await response.aclose()
+
+
+async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
+    status = response.status_code
+    if status == 416:  # what we hold is not the beginning of what the server has
+        sink.restart()
+        raise TransientError("the server cannot resume this file")
+    if status not in (200, 206):
+        body = await response.aread()
+        if status in (400, 403, 404, 410):  # 403: a path out of the server's folders (COMFYUI_BEHAVIOUR.md 3.5)
+            raise LostError(f"the server does not give out the file {output.filename!r} (HTTP {status})")
+        demand(Reply(status, {name.lower(): value for name, value in response.headers.items()}, body[:4000]))
+        raise TransientError(f"HTTP {status} where a file was expected")
+    if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {sink.received}-"):
+        sink.restart()
+        raise TransientError("the server resumed at another place than we asked for")
+    if status == 200:
+        sink.restart()
+    sink.validator = _strong(response.headers.get("etag"))
+    if response.headers.get("content-encoding", "identity") == "identity":
+        length = response.headers.get("content-length")
+        expected = sink.received + int(length) if length is not None and length.isdigit() else None
+        async for chunk in response.aiter_raw():
+            sink.write(chunk)
+        if expected is not None and sink.received != expected:
+            raise TransientError(f"{sink.received} bytes came of {expected}")
+    else:  # asked not to, but it compressed: then its length says nothing, and a part cannot be resumed
+        sink.restart()
+        async for chunk in response.aiter_bytes():
+            sink.write(chunk)
+    return Fetched(sink.hash.hexdigest(), sink.received, response.headers.get("content-type", ""))
+
+
+def _strong(etag: str | None) -> str | None:
+    """RFC 9110, 13.1.5: only a strong validator may stand in If-Range."""
+    return etag if etag and not etag.startswith("W/") else None

@@ -1,0 +1,200 @@
+"""What passes between a flow and whoever does its I/O: questions, answers, and how an answer's status is judged.
+
+A flow is a generator that yields `Ask` and is sent the `Reply`; its return value is the outcome. It neither waits nor
+opens anything, so a dialect is tested by handing it answers. No difference between dialects lives here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from sweeper.errors import RefusedError, SweeperError, TransientError, UnreachableError
+
+T = TypeVar("T")
+
+_REFUSALS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
+_EXCERPT: Final = 300  # characters of an unexpected body that a message shows
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart form: one file field `image`, and text fields."""
+
+    filename: str
+    content: bytes = field(repr=False)
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One HTTP request below the target's URL. `repeatable`: asking twice does what asking once does."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None  # JSON, where not None
+    upload: Upload | None = None
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer, read whole. Header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON, big integers kept. Raises TransientError: half an answer is no answer."""
+        try:
+            return json.loads(self.content)
+        except (ValueError, RecursionError):
+            raise TransientError(f"the server's answer is not JSON: {self.excerpt()!r}") from None
+
+    def mapping(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises TransientError where it is none."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise TransientError(f"the server's answer is not a JSON object: {self.excerpt()!r}")
+        return found
+
+    def excerpt(self) -> str:
+        text = self.content[: 4 * _EXCERPT].decode("utf-8", "replace").strip()
+        return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."
+
+
+Flow = Generator[Ask, Reply, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file on the server: what `view` needs to fetch it, and where in the job's outputs it stood."""
+
+    node: str
+    kind: str
+    position: int
+    filename: str
+    subfolder: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a server says of one job.
+
+    `state`: queued, running, underway (in flight, the server does not say how far), succeeded, failed, cancelled,
+    lost. Times are seconds since 1970 by the server's clock, None where it did not tell.
+    """
+
+    state: str
+    outputs: tuple[Output, ...] = ()
+    error_type: str | None = None
+    error: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    stuck: bool = False  # it was told to stop and does not, so nothing else will run there
+
+    @property
+    def refusal(self) -> bool:
+        """Whether it failed because the account cannot pay: no later job would fare better (COMFY_API.md)."""
+        return self.state == "failed" and (self.error_type or "").rpartition(".")[2] in _REFUSALS
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One job to be sent: `job` is our own id (a UUID), `client_id` that of our event stream, if any."""
+
+    job: str
+    graph: Mapping[str, Any]
+    client_id: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)  # extra_data
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A submission whose outcome is unknown. `since` and `now` are seconds since 1970 by our clock: when it was
+    intended, and the time of asking. `taken(prompt_id)` tells the jobs that are known to be others.
+    """
+
+    job: str
+    fingerprint: str
+    since: float
+    now: float
+    taken: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers at a target. `version` and `arguments` (a local server's command line, which shows its cache mode)
+    are empty where it does not tell.
+    """
+
+    dialect: str
+    version: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+def demand(reply: Reply, *allowed: int) -> Reply:
+    """The reply, if its status is 2xx or one of `allowed`; otherwise the error that it means.
+
+    RefusedError for 401, 402 and 403, and for a 429 that speaks of the subscription (COMFY_API.md: 429 is either that
+    or a full queue); TransientError for other 429 and 5xx, with `retry_after`; UnreachableError for the rest.
+    """
+    if 200 <= reply.status < 300 or reply.status in allowed:
+        return reply
+    said = message_of(reply)
+    if reply.status in (401, 403):
+        raise RefusedError(f"the server refuses the key or this client (HTTP {reply.status}): {said}")
+    if reply.status == 402:
+        raise RefusedError(f"the account is out of credits (HTTP 402): {said}")
+    if reply.status == 429 and about_subscription(reply):
+        raise RefusedError(f"the subscription is inactive (HTTP 429): {said}")
+    if reply.status == 429 or reply.status >= 500:
+        raise TransientError(f"HTTP {reply.status}: {said}", retry_after=retry_after(reply))
+    raise UnreachableError(f"an answer that no ComfyUI gives here (HTTP {reply.status}): {said}")
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Seconds that the server asks us to wait (RFC 9110, 10.2.3: the delay form; a date is not worth a clock)."""
+    try:
+        seconds = float(reply.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def message_of(reply: Reply) -> str:
+    """What the server said, for people: the message of its error object, else the start of the body."""
+    try:
+        found = reply.mapping()
+    except SweeperError:
+        return reply.excerpt() or "(empty answer)"
+    error = found.get("error", found)
+    if isinstance(error, dict):
+        parts = [str(error[name]) for name in ("message", "details") if error.get(name)]
+        return ": ".join(parts) or str(error.get("type") or "") or reply.excerpt()
+    return str(error) or str(found.get("message") or "") or reply.excerpt()
+
+
+def about_subscription(reply: Reply) -> bool:
+    """Whether a 429 means an unpaid subscription and not a full queue; one that says when to come back does not."""
+    if retry_after(reply) is not None:
+        return False
+    said = reply.content[:4000].decode("utf-8", "replace").casefold()
+    return "queue" not in said and any(word in said for word in ("subscription", "not paid", "payment", "insufficient"))

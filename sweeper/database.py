@@ -1,0 +1,80 @@
+"""The SQLite file of a results folder: its schema and version, how it is opened, and how its errors are told.
+
+What the tables mean is `store`'s affair; no query on them is made here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sweeper.errors import ResultsError
+
+SCHEMA_VERSION: Final = 1
+
+SCHEMA: Final = """
+CREATE TABLE runs(
+    id INTEGER PRIMARY KEY, experiment TEXT NOT NULL, file TEXT NOT NULL, targets TEXT NOT NULL, layout TEXT NOT NULL,
+    trials INTEGER NOT NULL, started REAL NOT NULL, ended REAL, stopped_by TEXT);
+CREATE TABLE trials(
+    run INTEGER NOT NULL, idx INTEGER NOT NULL, digest TEXT NOT NULL, params TEXT NOT NULL, columns TEXT NOT NULL,
+    PRIMARY KEY(run, idx)) WITHOUT ROWID;
+CREATE TABLE jobs(
+    id TEXT PRIMARY KEY, run INTEGER NOT NULL, target TEXT NOT NULL, digest TEXT NOT NULL, sent TEXT NOT NULL,
+    attempt INTEGER NOT NULL, prompt_id TEXT, state TEXT NOT NULL, intended REAL NOT NULL, submitted REAL,
+    started REAL, ended REAL, error_type TEXT, error TEXT);
+CREATE INDEX jobs_by_digest ON jobs(digest, target);
+CREATE INDEX jobs_by_prompt ON jobs(prompt_id);
+CREATE TABLE claims(
+    run INTEGER NOT NULL, digest TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY(run, digest)) WITHOUT ROWID;
+CREATE TABLE artifacts(
+    job TEXT NOT NULL, place INTEGER NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, position INTEGER NOT NULL,
+    path TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, label TEXT NOT NULL,
+    PRIMARY KEY(job, place)) WITHOUT ROWID;
+CREATE TABLE metrics(
+    sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
+"""
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system say into a sentence about the folder."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise ResultsError(f"{path}: {error}; is the disk full, or the folder read-only or not ours?") from error
+    except OSError as error:
+        raise ResultsError(f"{path.parent}: {error.strerror or error}") from error
+
+
+def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    """A connection in autocommit mode: transactions are ours to begin."""
+    if not readonly:
+        return sqlite3.connect(path, isolation_level=None, timeout=30)
+    uri = path.resolve().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError:
+        # A WAL database in a folder that cannot be written has nowhere for its index; nobody can be writing it either.
+        connection.close()
+        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise ResultsError(
+            f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}): upgrade"
+        )
+    if version == 0:
+        if readonly or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise ResultsError(f"{path}: not a sweeper store")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+    # FULL: a committed intent survives a power cut, which is the whole point of an intent.
+    connection.execute("PRAGMA synchronous = FULL")

@@ -1,0 +1,91 @@
+"""What the store remembers, as values: runs, jobs and their states, artifacts, the layout of a table.
+
+No database here: `store` reads and writes these. The row of the table is `sweeper.result.Result`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sweeper import result
+
+# What is known of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
+INTENT: Final = "intent"  # may or may not have reached the server
+SUBMITTED: Final = "submitted"  # the server gave or confirmed its prompt_id
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
+REJECTED: Final = "rejected"  # the server's validation said no
+CANCELLED: Final = "cancelled"
+LOST: Final = "lost"  # the server had it, or may have had it, and does not know it now
+UNSENT: Final = "unsent"  # certainly never reached the server
+
+OPEN: Final = (INTENT, SUBMITTED)
+STATUS_OF_STATE: Final = {
+    SUCCEEDED: result.SUCCEEDED,
+    FAILED: result.FAILED,
+    REJECTED: result.FAILED,
+    LOST: result.FAILED,
+    CANCELLED: result.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11)."""
+
+    experiment: str
+    axis_columns: tuple[str, ...]
+    slot_names: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as `sweeper runs` lists it. Times are seconds since 1970, UTC; `ended` is None while it goes on, or
+    when it was killed. `stopped_by` is None for a run that came to its end.
+    """
+
+    id: int
+    experiment: str
+    file: str
+    targets: tuple[str, ...]
+    trials: int
+    started: float
+    ended: float | None
+    stopped_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission as the store knows it. `id` is ours (a UUID, which ComfyUI takes as `prompt_id`); `sent` is the
+    digest of the graph as it was sent, our filename prefix taken out. Times are seconds since 1970, UTC.
+    """
+
+    id: str
+    run: int
+    target: str
+    digest: str
+    sent: str
+    attempt: int
+    prompt_id: str | None
+    state: str
+    intended: float
+    submitted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    error_type: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file on our disk. `path` is relative to the results folder, with `/`; `label` is what the server called it."""
+
+    node: str
+    kind: str
+    position: int
+    path: str
+    sha256: str
+    bytes: int
+    label: str

@@ -1,0 +1,321 @@
+"""Running a plan: targets, results folder, lanes, and the summary. The only part that puts network and disk together.
+
+How a job is carried, watched and retried lives in `sweeper.running`; what the table looks like in `sweeper.table`.
+Nothing here prints: whoever wants to see passes `progress`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import SweeperError, TargetError, UnreachableError
+from sweeper.running.options import RunOptions
+from sweeper.running.progress import Event
+
+if TYPE_CHECKING:
+    from sweeper.comfy.target import Spec, Target
+    from sweeper.running.options import Settings
+    from sweeper.running.recording import Survey
+    from sweeper.store import Store
+
+from sweeper.running.control import RunControl
+
+TABLE_NAME = "results.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a run. `trials` counts rows, and so do `succeeded failed cancelled pending`, which add up to it;
+    `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
+
+    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
+    `unreachable`; `error` says the same to people.
+    """
+
+    run_id: int
+    out: Path
+    trials: int
+    submitted: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    pending: int
+    reused: int
+    stopped_by: str | None = None
+    error: str | None = None
+
+
+def run(
+    experiment: Any,
+    target: Spec | Sequence[Spec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    **rest: Any,
+) -> Run:
+    """Run an experiment and wait for its end; the arguments are those of `run_async`.
+
+    Ctrl-C once stops submitting and waits for what is in flight, twice cancels it; both return a Run. Works inside a
+    running event loop too (notebooks), in a thread of its own.
+    """
+    rest.setdefault("handle_signals", True)
+    if not _in_loop():
+        return asyncio.run(run_async(experiment, target, out, **rest))
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(run_async(experiment, target, out, **rest)))
+        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name="sweeper-run")
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    found: Run = outcome[0]
+    return found
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def run_async(
+    experiment: Any,
+    target: Spec | Sequence[Spec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    plan: Any = None,
+    options: RunOptions | None = None,
+    progress: Callable[[Event], None] | None = None,
+    control: RunControl | None = None,
+    named: Mapping[str, Spec] | None = None,
+    environ: Mapping[str, str] | None = None,
+    handle_signals: bool = False,
+    **changes: Any,
+) -> Run:
+    """Run an experiment: what is not done yet on its targets is done, and every trial gets its row.
+
+    `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, `environ` where keys are
+    (default: the process's). `out`: the results folder, by default `results/<name>/` here. `plan`: if it is at hand
+    already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere; `handle_signals`
+    lets Ctrl-C do it, in the main thread.
+
+    Raises UsageError before anything is created or sent, UnreachableError or RefusedError where no target can be used
+    at the start, ResultsError when the folder is held by another run or cannot be written. Later trouble is in the
+    Run that is returned.
+    """
+    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where they are used)
+    from sweeper.running.options import Chosen, settle  # noqa: PLC0415
+
+    if plan is None:
+        from sweeper.planner import plan as planned  # noqa: PLC0415
+
+        plan = planned(experiment)
+    settings = settle(replace(options or RunOptions(), **changes), experiment.run, len(plan))
+    names = frozenset((*plan.slot_names, *plan.axis_sizes))
+    chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
+    specs = list(experiment.targets) if target is None else target
+    targets = resolve_targets(specs, named=named, environ=os.environ if environ is None else environ)
+    folder = Path(out) if out is not None else Path("results") / experiment.name
+    session = _Session(
+        experiment=experiment,
+        plan=plan,
+        settings=settings,
+        targets=targets,
+        out=folder,
+        report=progress or (lambda _: None),
+        chosen=chosen,
+        control=control or RunControl(),
+    )
+    with contextlib.ExitStack() as stack:
+        if handle_signals:
+            from sweeper.running.control import interruptible  # noqa: PLC0415
+
+            stack.enter_context(interruptible(session.control))
+        return await session.run()
+
+
+class _Session:
+    """One call of `run_async`, step by step."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Any,
+        plan: Any,
+        settings: Settings,
+        targets: tuple[Target, ...],
+        out: Path,
+        report: Callable[[Event], None],
+        chosen: Callable[[Any], bool],
+        control: RunControl,
+    ) -> None:
+        self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
+        self.out, self.report, self.chosen = out, report, chosen
+        self.names = tuple(target.name for target in targets)
+        self.control = control
+        self.metrics: dict[str, Any] = {}
+
+    async def run(self) -> Run:
+        from sweeper.running.hold import holding  # noqa: PLC0415
+        from sweeper.running.recording import survey  # noqa: PLC0415
+        from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
+
+        if self.experiment.metrics:
+            from sweeper.metrics import load_metrics  # noqa: PLC0415
+
+            self.metrics = load_metrics(self.experiment.metrics)
+        async with AsyncExitStack() as connections:
+            with ExitStack() as stack:
+                # A new folder is made only once a target answers; an old one is held before it is read.
+                store: Store | None = None
+                clients: list[Any] = []
+                if (self.out / FILE_NAME).is_file():
+                    stack.enter_context(holding(self.out, now=time.time()))
+                    store = stack.enter_context(Store.open(self.out))
+                found = survey(self.plan, store, self.names, self.settings, self.chosen)
+                if found.todo and not self.control.stopping:
+                    clients = await self._connect(connections)
+                if store is None:
+                    stack.enter_context(holding(self.out, now=time.time()))
+                    store = stack.enter_context(Store.open(self.out))
+                return await self._recorded(store, found, clients)
+
+    async def _connect(self, stack: AsyncExitStack) -> list[Any]:
+        """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
+        nobody answers.
+        """
+        from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
+        from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
+
+        clients: list[Any] = []
+        reasons: list[str] = []
+        for target in self.targets:
+            url = self._embedded(stack) if target.embedded else target.url
+            client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
+            try:
+                server = await client.connect()
+            except UnreachableError as error:
+                reasons.append(str(error))
+                self.report(TargetDown(target.name, str(error), final=True))
+                continue
+            except TargetError as error:
+                raise type(error)(f"{target.name}: {error}") from None
+            clients.append(client)
+            self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
+        if not clients:
+            raise UnreachableError("; ".join(reasons))
+        return clients
+
+    def _embedded(self, stack: AsyncExitStack) -> str:
+        from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
+
+        # One picture per core; a queue one deeper than its workers keeps them busy.
+        self.workers = self.settings.concurrency or min(4, os.cpu_count() or 1)
+        server = stack.enter_context(EmbeddedServer(dialect="cloud", workers=self.workers))
+        url: str = server.url
+        return url
+
+    def _concurrency(self, client: Any) -> int:
+        if client.target.embedded:
+            return self.workers + 1
+        found: int = self.settings.concurrency or client.target.concurrency or client.dialect.concurrency
+        return found
+
+    async def _recorded(self, store: Store, found: Survey, clients: list[Any]) -> Run:
+        from sweeper.artifacts import ArtifactFolder  # noqa: PLC0415
+        from sweeper.records import Layout  # noqa: PLC0415
+        from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
+        from sweeper.running.recording import forget_embedded, record  # noqa: PLC0415
+
+        layout = Layout(
+            self.experiment.name,
+            tuple(self.plan.axis_columns),
+            tuple(self.plan.slot_names),
+            tuple(self.experiment.metrics),
+        )
+        file = str(self.experiment.file)
+        run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        reused = store.reused(run_id)
+        total = len(found.first) + sum(map(len, found.twins.values()))
+        self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
+        folder = ArtifactFolder(self.out)
+        folder.sweep()
+        error: str | None = None
+        try:
+            if clients:
+                for target in self.targets:
+                    if target.embedded:
+                        forget_embedded(store, found, target.name)
+                error = await self._work(store, found, clients, run_id, folder)
+        except BaseException:
+            # What is done is in the table, and the run is known to have ended, if the disk still takes that.
+            with contextlib.suppress(SweeperError, OSError):
+                store.end(run_id, now=time.time(), stopped_by="error")
+                await self._write_table(store, run_id)
+            raise
+        store.end(run_id, now=time.time(), stopped_by=self.control.reason)
+        await self._write_table(store, run_id)
+        ended = self._summary(store, run_id, error)
+        self.report(RunEnded(ended))
+        return ended
+
+    async def _work(self, store: Store, found: Survey, clients: list[Any], run_id: int, folder: Any) -> str | None:
+        """Let every target pull its work until none is left. Returns why it stopped early, for people."""
+        from sweeper.running.backlog import Backlog  # noqa: PLC0415
+        from sweeper.running.crew import Crew  # noqa: PLC0415
+        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.running.shared import Shared  # noqa: PLC0415
+
+        answering = {client.target.name for client in clients}
+        opened = [work for work in found.opened if work.pinned in (None, *answering)]
+        shared = Shared(
+            plan=self.plan,
+            experiment=self.experiment.name,
+            run_id=run_id,
+            store=store,
+            folder=folder,
+            settings=self.settings,
+            control=self.control,
+            backlog=Backlog(opened, remaining(self.plan, found, self.settings, self.chosen)),
+            report=self.report,
+            names=self.names,
+            twins=found.twins,
+        )
+        return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
+
+    async def _write_table(self, store: Store, run_id: int) -> None:
+        from sweeper.running.measuring import measure_run  # noqa: PLC0415
+        from sweeper.running.progress import Noticed  # noqa: PLC0415
+        from sweeper.table import write_csv  # noqa: PLC0415
+
+        for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
+            self.report(Noticed(problem))
+        write_csv(store.results(run_id), store.layout(run_id), self.out / TABLE_NAME)
+
+    def _summary(self, store: Store, run_id: int, error: str | None) -> Run:
+        counts = store.counts(run_id)
+        return Run(
+            run_id=run_id,
+            out=self.out,
+            trials=sum(counts.values()),
+            submitted=store.sent(run_id),
+            reused=store.reused(run_id),
+            stopped_by=self.control.reason,
+            error=error,
+            **counts,
+        )

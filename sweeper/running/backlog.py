@@ -1,0 +1,116 @@
+"""The work that is left, and who gets it next: several targets pull from one plan.
+
+Lazy: the plan is walked as work is taken. Work that a target gives back is next for any target; work whose job may
+still stand on a server goes to that server only, because nobody else can look for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweeper.records import OPEN
+
+if TYPE_CHECKING:
+    from sweeper.records import Job
+    from sweeper.trial import Trial
+
+
+@dataclass(slots=True)
+class Work:
+    """One digest to be brought to an end: the trial that shows it, and what was tried so far.
+
+    `job`: the last submission, None where there is none that matters. `sent`: submissions in this run.
+    """
+
+    trial: Trial
+    job: Job | None = None
+    sent: int = 0
+    out_of_memory: int = 0
+    undelivered: int = 0  # times that its files could not be fetched
+    setbacks: int = 0  # times that the target stopped answering over it
+    final: bool = False  # its row has got its last word
+
+    @property
+    def pinned(self) -> str | None:
+        """The target that alone can tell what became of it."""
+        return self.job.target if self.job is not None and self.job.state in OPEN else None
+
+
+class Backlog:
+    """`opened`: work with jobs of unknown fate, to be settled first. `fresh`: the rest, taken lazily in run order."""
+
+    def __init__(self, opened: list[Work], fresh: Iterator[Work]) -> None:
+        self._waiting: deque[Work] = deque(opened)
+        self._fresh: Iterator[Work] | None = fresh
+        self._gone: set[str] = set()
+        self._taken = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """Hand out nothing more."""
+        self._closed = True
+        self._wake()
+
+    @property
+    def taken(self) -> int:
+        """How much is in somebody's hands now."""
+        return self._taken
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def take(self, target: str) -> Work | None:
+        """The next work for that target; waits while others may still give some back. None: there will be no more."""
+        while not self._closed:
+            work = self._next(target)
+            if work is not None:
+                self._taken += 1
+                return work
+            if not self._taken and not self._waiting:
+                break
+            await self._changed.wait()
+        return None
+
+    def done(self) -> None:
+        """A work that was taken has come to its end."""
+        self._taken -= 1
+        self._wake()
+
+    def give_back(self, work: Work) -> None:
+        """A work that was taken is next again, for its own target or for any."""
+        self._taken -= 1
+        self._free(work)
+        self._waiting.appendleft(work)
+        self._wake()
+
+    def release(self, target: str) -> None:
+        """That target will not come back: what waits for it is free for the others, as new work."""
+        self._gone.add(target)
+        for work in self._waiting:
+            self._free(work)
+        self._wake()
+
+    def _free(self, work: Work) -> None:
+        if work.pinned in self._gone:
+            work.job = None
+
+    def _next(self, target: str) -> Work | None:
+        for work in self._waiting:
+            if work.pinned in (None, target):
+                self._waiting.remove(work)
+                return work
+        if self._fresh is not None:
+            for work in self._fresh:
+                return work
+            self._fresh = None
+        return None
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,304 @@
+"""One job's way on one target: intent, submission, watch, artifacts, row.
+
+Every step is committed before the next begins, so that a kill between any two of them leaves enough to look the job
+up by. What to do when the target itself is gone is the lane's affair: TransientError and RefusedError go there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper import records, result
+from sweeper.artifacts import extension, file_name, stem
+from sweeper.comfy.events import Listener
+from sweeper.comfy.fetch import fetch
+from sweeper.comfy.prefix import fingerprint, marked
+from sweeper.comfy.wire import Busy, JobState, Sought, Submission
+from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
+from sweeper.records import Artifact, Job
+from sweeper.running.progress import JobProgress, JobSubmitted, Retrying
+from sweeper.running.verdict import out_of_memory, passing
+from sweeper.running.watch import InFlight, watch
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.events import EventStream
+    from sweeper.running.backlog import Work
+    from sweeper.running.shared import Shared
+
+_HEAD: Final = 32  # bytes that tell a file's kind
+_DELIVERIES: Final = 3  # times that a finished job's files are tried for before its trial counts as failed
+
+
+class Carrier:
+    """Carries works to their end on one target."""
+
+    def __init__(self, shared: Shared, client: ComfyClient, events: EventStream) -> None:
+        self.shared = shared
+        self.client = client
+        self.events = events
+        self.target = client.target.name
+        self.in_flight = InFlight()
+
+    async def carry(self, work: Work) -> Busy | None:
+        """Bring a work to its end, which may be that the run is stopping and it stays as it is.
+
+        Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
+        answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
+        it is stuck.
+        """
+        listener = Listener()
+        if work.pinned is not None:
+            await self._resume(work)
+        while True:
+            if work.pinned is None:
+                if self.shared.control.stopping:
+                    return None
+                answer = await self._submit(work, listener)
+                if isinstance(answer, Busy):
+                    return answer
+            if work.pinned is not None and not await self._follow(work, listener):
+                return None
+            if work.pinned is None and not await self._again(work):
+                return None
+            listener = Listener()
+
+    # --- from intent to prompt_id
+
+    async def _resume(self, work: Work) -> None:
+        """A job of unknown fate: find it, or know that the server has no trace of it."""
+        job = work.job
+        assert job is not None
+        if job.prompt_id is None:
+            await self._settle(work)
+        else:
+            self._tell_submitted(work, found=True)
+
+    async def _submit(self, work: Work, listener: Listener) -> Busy | None:
+        """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
+        shared = self.shared
+        graph: dict[str, Any] = shared.plan.workflow(work.trial)
+        refusal: RejectedError | None = None
+        try:
+            for file in shared.plan.files(work.trial):
+                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256)
+        except RejectedError as error:
+            refusal = error
+        job = self._intend(work, fingerprint(graph))
+        if refusal is not None:
+            self._reject(work, refusal)
+            return None
+        submission = Submission(job.id, marked(graph, shared.experiment, job.id), self.events.client_id)
+        self.events.expect_status()
+        try:
+            with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
+                answer = await self.client.submit(submission)
+        except RejectedError as error:
+            self._reject(work, error)
+            return None
+        except RefusedError:
+            self._close(work, records.UNSENT)
+            raise
+        except TransientError as error:
+            if error.sent:
+                await self._settle(work)
+                return None
+            self._close(work, records.UNSENT)
+            raise
+        if isinstance(answer, Busy):
+            self._close(work, records.UNSENT)
+            return answer
+        self._submitted(work, answer)
+        return None
+
+    def _intend(self, work: Work, sent: str) -> Job:
+        shared = self.shared
+        before = work.job
+        # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
+        job_id = before.id if before and before.state == records.UNSENT and before.run == shared.run_id else None
+        attempt = shared.store.attempts(work.trial.digest, shared.names) + 1
+        if shared.settings.fresh:
+            attempt = work.sent + 1
+        work.job = Job(
+            id=job_id or shared.new_id(),
+            run=shared.run_id,
+            target=self.target,
+            digest=work.trial.digest,
+            sent=sent,
+            attempt=attempt,
+            prompt_id=None,
+            state=records.INTENT,
+            intended=shared.now(),
+        )
+        shared.store.intend(work.job)
+        work.sent += 1
+        return work.job
+
+    async def _settle(self, work: Work) -> None:
+        """Look for a job whose submission has an unknown outcome, before anything is sent again."""
+        job = work.job
+        assert job is not None
+        sought = Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
+        found = await self.client.find(sought)
+        if found is None:
+            self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
+        else:
+            self._submitted(work, found, found=True)
+
+    def _submitted(self, work: Work, prompt_id: str, *, found: bool = False) -> None:
+        job = work.job
+        assert job is not None
+        self.shared.store.submitted(job.id, prompt_id, job.intended)
+        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=job.intended)
+        self._tell_submitted(work, found=found)
+
+    def _tell_submitted(self, work: Work, *, found: bool) -> None:
+        job = work.job
+        assert job is not None
+        assert job.prompt_id is not None
+        self.shared.report(JobSubmitted(self.target, work.trial.index, job.prompt_id, job.attempt, found=found))
+
+    # --- from prompt_id to the row
+
+    async def _follow(self, work: Work, listener: Listener) -> bool:
+        """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
+        job = work.job
+        assert job is not None
+        assert job.prompt_id is not None
+        prompt_id = job.prompt_id
+
+        def progress(node: str, value: float, maximum: float) -> None:
+            self.shared.report(JobProgress(self.target, work.trial.index, prompt_id, node, value, maximum))
+
+        listener.on_progress = progress
+        self.in_flight.ids.add(prompt_id)
+        try:
+            with self.events.listening(prompt_id, listener):
+                state = await watch(self.shared, self.client, job, listener, ours=self.in_flight, events=self.events)
+        finally:
+            self.in_flight.ids.discard(prompt_id)
+        if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
+            return False
+        if state.state == "succeeded":
+            return await self._deliver(work, state, listener)
+        return self._failed(work, state, listener)
+
+    async def _deliver(self, work: Work, state: JobState, listener: Listener) -> bool:
+        job = work.job
+        assert job is not None
+        try:
+            artifacts = await self._collect(work, state)
+        except (LostError, TransientError) as error:
+            work.undelivered += 1
+            if isinstance(error, TransientError) and work.undelivered < _DELIVERIES:
+                raise
+            failure = (type(error).__name__, f"the job succeeded, but: {error}")
+            self._close(work, records.FAILED, error=failure, times=self._times(state, listener))
+            self.shared.row_done(work, result.FAILED, self.target, error=failure)
+            return False
+        started, ended = self._times(state, listener)
+        self.shared.store.finish(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
+        seconds = ended - started if started is not None and ended is not None else None
+        self.shared.row_done(work, result.SUCCEEDED, self.target, artifacts=artifacts, seconds=seconds)
+        return False
+
+    async def _collect(self, work: Work, state: JobState) -> tuple[Artifact, ...]:
+        """Every output of a job as an artifact of ours."""
+        job = work.job
+        assert job is not None
+        base = stem(work.trial.columns, job.id)
+        numbers: Counter[str] = Counter()
+        kept: list[Artifact] = []
+        for place, output in enumerate(state.outputs):
+            if output.type == "temp" and not self.shared.settings.keep_temp:
+                continue
+            with self.shared.folder.incoming(job.id, place) as file:
+                fetched = await fetch(self.client, output, file)
+                file.seek(0)
+                ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
+                name = file_name(base, output.node, numbers[output.node], ending)
+                path = await asyncio.to_thread(self.shared.folder.keep, file, name)
+            numbers[output.node] += 1
+            label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
+            kept.append(Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label))
+        return tuple(kept)
+
+    def _failed(self, work: Work, state: JobState, listener: Listener) -> bool:
+        """Record any end but success. Whether another submission may help."""
+        job, times = work.job, self._times(state, listener)
+        assert job is not None
+        if state.state == "cancelled":
+            error = ("CancelledError", state.error or "the job was cancelled")
+            self._close(work, records.CANCELLED, error=error, times=times)
+            self.shared.row_done(work, result.CANCELLED, self.target, error=error)
+            return False
+        if state.state == "lost":
+            self._close(work, records.LOST, error=("LostError", "the server no longer knows the job"), times=times)
+            return True
+        error = (state.error_type or "ExecutionError", state.error or "failed without a reason")
+        if state.refusal:
+            # Recorded as lost, so that the plain command submits it again once the account is in order.
+            self._close(work, records.LOST, error=error, times=times)
+            work.final = True
+            self.shared.row_done(work, result.FAILED, self.target, error=error)
+            raise RefusedError(f"{error[0]}: {error[1]}")
+        self._close(work, records.FAILED, error=error, times=times)
+        memory = out_of_memory(state)
+        work.out_of_memory += memory
+        if (memory and work.out_of_memory <= 1) or (passing(state) and not memory):
+            return True
+        self.shared.row_done(work, result.FAILED, self.target, error=error)
+        if state.stuck:
+            work.final = self.in_flight.given_up = True
+            self.events.wake_all()
+            raise UnreachableError(f"it answers, but does not let go of job {job.prompt_id}: restart that server")
+        return False
+
+    async def _again(self, work: Work) -> bool:
+        """Whether the work, whose last job is over, is to be submitted once more now; waits where that is wise."""
+        job = work.job
+        assert job is not None
+        shared = self.shared
+        if job.state not in (records.LOST, records.FAILED) or work.final:
+            return False
+        if work.sent and (work.sent > shared.settings.retries or shared.control.stopping):
+            shared.row_done(work, result.FAILED, self.target, error=(job.error_type or "", job.error or ""))
+            return False
+        if work.sent:
+            wait = shared.random.uniform(0, min(30.0, 0.25 * 2**work.sent))
+            reason = f"{job.error_type}: {job.error}"
+            shared.report(Retrying(self.target, work.trial.index, job.attempt + 1, wait, reason))
+            await shared.sleep(wait)
+        return True
+
+    def _reject(self, work: Work, error: RejectedError) -> None:
+        found = (error.error_type or type(error).__name__, str(error))
+        self._close(work, records.REJECTED, error=found)
+        work.final = True
+        self.shared.row_done(work, result.FAILED, self.target, error=found)
+
+    def _close(
+        self,
+        work: Work,
+        state: str,
+        *,
+        error: tuple[str, str] | None = None,
+        times: tuple[float | None, float | None] = (None, None),
+    ) -> None:
+        """The work's last job is over; so says the store first, then memory."""
+        job = work.job
+        assert job is not None
+        self.shared.store.finish(job.id, state, started=times[0], ended=times[1], error=error)
+        error_type, message = error or (None, None)
+        work.job = replace(job, state=state, error_type=error_type, error=message)
+        if state == records.UNSENT:
+            work.sent -= 1
+
+    def _times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
+        """Start and end of the execution: the server's word, else ours; never one of each clock."""
+        if state.started is not None and state.ended is not None:
+            return state.started, state.ended
+        return listener.began, self.shared.now() if listener.began is not None else None

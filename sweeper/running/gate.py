@@ -1,0 +1,79 @@
+"""How many jobs may be in flight on one target now: its setting, and what the server's 429s have taught us.
+
+A full queue lowers the limit to what was in flight and closes the gate for as long as the server asks; every so many
+accepted jobs raise it by one again (additive increase, as TCP does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Final
+
+_RAISE_AFTER: Final = 8  # accepted jobs, per slot, before one more slot is tried
+_SHORTEST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 30.0  # seconds, where the server does not say
+
+
+class Gate:
+    """`most`: the setting, at least 1. `limit`: what is allowed now."""
+
+    def __init__(self, most: int, random: Random) -> None:
+        self.most = most
+        self.limit = most
+        self.inside = 0
+        self._random = random
+        self._closed_until = 0.0
+        self._refusals = 0
+        self._accepted = 0
+        self._changed = asyncio.Event()
+        self.refused_since: float | None = None
+
+    async def enter(self) -> None:
+        """Wait for a free slot and an open gate, and take the slot."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = self._closed_until - loop.time()
+            if wait <= 0 and self.inside < self.limit:
+                self.inside += 1
+                return
+            try:
+                async with asyncio.timeout(wait if wait > 0 else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def leave(self) -> None:
+        self.inside -= 1
+        self._wake()
+
+    def accepted(self) -> None:
+        """The server took a job."""
+        self._refusals, self.refused_since = 0, None
+        self._accepted += 1
+        if self.limit < self.most and self._accepted >= _RAISE_AFTER * self.limit:
+            self.limit += 1
+            self._accepted = 0
+            self._wake()
+
+    def refused(self, retry_after: float | None) -> float:
+        """The server took nothing: queue full, or overloaded. Returns the seconds until we ask again."""
+        now = asyncio.get_running_loop().time()
+        self.limit = max(1, min(self.limit, self.inside - 1))
+        self._accepted = 0
+        self._refusals += 1
+        self.refused_since = now if self.refused_since is None else self.refused_since
+        grown = min(_LONGEST_WAIT, 0.25 * 2**self._refusals)
+        # A server that says 0 is asked again soon, not in a circle.
+        wait = max(retry_after, _SHORTEST_WAIT) if retry_after is not None else self._random.uniform(grown / 2, grown)
+        self._closed_until = max(self._closed_until, now + wait)
+        return wait
+
+    def open(self) -> None:
+        """Let everybody waiting look again at once, as when the run stops."""
+        self._closed_until = 0.0
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

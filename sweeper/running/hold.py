@@ -1,0 +1,81 @@
+"""Holding a results folder: one run at a time, and the second learns who has it.
+
+The operating system ends a hold with its process, so a killed run leaves nothing to clean up. Reading needs no hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+from sweeper.errors import ResultsError
+
+FILE_NAME: Final = ".lock"
+_FAR: Final = 2**30  # Windows locks bytes against readers too: one far behind the text that says who holds it
+
+
+@contextmanager
+def holding(out: Path, *, now: float) -> Iterator[None]:
+    """Hold the folder `out`, which is created, for as long as the block runs. `now`: seconds since 1970.
+
+    Raises ResultsError when another run holds it, or when the folder cannot be written.
+    """
+    path = out / FILE_NAME
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"{out}: the results folder cannot be written: {error.strerror or error}") from error
+    with file:
+        if not _lock(file):
+            raise ResultsError(
+                f"{out}: another run is using this results folder{_holder(path)}; wait for it, or use --out"
+            )
+        file.seek(0)
+        file.truncate()
+        since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                file.seek(0)
+                file.truncate()
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return f" (process {found['pid']} on {found['host']}, since {found['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+if os.name == "nt":  # pragma: no cover - the other half of a pair; each runs on its own system
+    import msvcrt
+
+    def _lock(file: IO[str]) -> bool:
+        file.seek(_FAR)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> bool:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,105 @@
+"""The beginning of a run: which trials are done already, which jobs must be looked for, what is left to submit.
+
+`survey` only reads. `record` writes the run and all its trials in one transaction, so a run is there whole or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sweeper import records
+from sweeper.records import OPEN, Job, Layout
+from sweeper.running.backlog import Work
+
+if TYPE_CHECKING:
+    from sweeper.running.options import Settings
+    from sweeper.store import Store
+    from sweeper.trial import Trial
+
+# Ends that the plain command does not submit again (CONTRACT.md 18).
+_ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What stands for the digests of a plan. `done`: nothing to do for them in this run."""
+
+    standing: dict[str, Job]
+    done: set[str] = field(default_factory=set)
+    opened: list[Work] = field(default_factory=list)
+    twins: dict[str, list[int]] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
+    todo: int = 0
+
+
+def survey(
+    plan: Any, store: Store | None, names: tuple[str, ...], settings: Settings, chosen: Callable[[Trial], bool]
+) -> Survey:
+    """Walk the plan in written order beside what the store knows of these targets."""
+    found = Survey({} if store is None else store.standing(names))
+    fresh = 0
+    for trial in plan.written():
+        digest = trial.digest
+        if digest in found.first:
+            found.twins.setdefault(digest, []).append(trial.index)
+            continue
+        found.first[digest] = trial.index
+        job = found.standing.get(digest)
+        if job is not None and job.state in OPEN:
+            found.opened.append(Work(trial, job))
+        elif job is not None and _ended(job, settings):
+            found.done.add(digest)
+        elif chosen(trial):
+            fresh += 1
+    if settings.limit is not None:
+        fresh = min(fresh, settings.limit)
+    found.todo = fresh + len(found.opened)
+    return found
+
+
+def _ended(job: Job, settings: Settings) -> bool:
+    if settings.fresh or job.state not in _ENDED:
+        return False
+    return job.state == records.SUCCEEDED or not settings.retry_failed
+
+
+def record(
+    plan: Any, store: Store, found: Survey, layout: Layout, *, names: tuple[str, ...], file: str, now: float
+) -> int:
+    """Write the run, its trials, and the jobs that stand for them so far. Returns the run's id."""
+    with store.transaction():
+        run_id = store.begin(layout, file=file, targets=names, now=now)
+        store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
+        store.claim(run_id, (job for digest, job in found.standing.items() if digest in found.first))
+    return run_id
+
+
+def forget_embedded(store: Store, found: Survey, target: str) -> None:
+    """Jobs on the embedded server of an earlier process: it is gone, and they with it. Asking would be in vain."""
+    for work in found.opened:
+        if work.job is not None and work.pinned == target:
+            store.finish(work.job.id, records.LOST, error=("LostError", "the embedded server ended with its run"))
+            work.job = replace(work.job, state=records.LOST)
+
+
+def remaining(plan: Any, found: Survey, settings: Settings, chosen: Callable[[Trial], bool]) -> Iterator[Work]:
+    """The works that were never submitted or are to be submitted again, in run order, each digest once."""
+    handed_out = set(found.done) | {work.trial.digest for work in found.opened}
+
+    def works() -> Iterator[Work]:
+        for trial in plan:
+            if trial.digest in handed_out or not chosen(trial):
+                continue
+            handed_out.add(trial.digest)
+            yield Work(replace_index(trial, found), found.standing.get(trial.digest))
+
+    return islice(works(), settings.limit)
+
+
+def replace_index(trial: Trial, found: Survey) -> Trial:
+    """The trial under the index of the first that shares its digest in written order: its twins are counted there."""
+    first = found.first[trial.digest]
+    return trial if trial.index == first else replace(trial, index=first)

@@ -1,0 +1,75 @@
+"""What the lanes of one run share: the plan, the store, the settings, the brake, and the count of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sweeper import result
+from sweeper.running.control import MAX_FAILURES, RunControl
+from sweeper.running.progress import Event, TrialDone
+
+if TYPE_CHECKING:
+    from sweeper.artifacts import ArtifactFolder
+    from sweeper.records import Artifact
+    from sweeper.running.backlog import Backlog, Work
+    from sweeper.running.options import Settings
+    from sweeper.store import Store
+
+
+@dataclass(slots=True)
+class Shared:
+    """One run's common ground. `plan` gives workflows and files; `names` are the targets of this run; `twins` tells
+    the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
+    """
+
+    plan: Any
+    experiment: str
+    run_id: int
+    store: Store
+    folder: ArtifactFolder
+    settings: Settings
+    control: RunControl
+    backlog: Backlog
+    report: Callable[[Event], None]
+    names: tuple[str, ...]
+    twins: Mapping[str, list[int]]
+    random: Random = field(default_factory=Random)
+    now: Callable[[], float] = time.time
+    new_id: Callable[[], str] = lambda: str(uuid4())
+    failures: int = 0
+    error: str | None = None  # why the run stopped early, for people
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not past the moment when the run is asked to stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopped.wait()
+        except TimeoutError:
+            return
+
+    def row_done(
+        self,
+        work: Work,
+        status: str,
+        target: str,
+        *,
+        artifacts: tuple[Artifact, ...] = (),
+        error: tuple[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Tell the watcher about every trial that this work stands for, and stop the run when too many failed."""
+        error_type, message = error or (None, None)
+        for index in (work.trial.index, *self.twins.get(work.trial.digest, ())):
+            outputs = tuple(artifact.path for artifact in artifacts)
+            self.report(TrialDone(index, status, target, outputs, error_type, message, seconds))
+            self.failures += status == result.FAILED
+        if self.failures > self.settings.allowed_failures and not self.control.stopping:
+            self.error = f"{self.failures} trials failed, more than max_failures allows"
+            self.control.halt(MAX_FAILURES)

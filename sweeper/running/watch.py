@@ -1,0 +1,147 @@
+"""Watching one job until it is over: polling is the authority, events only shorten the wait.
+
+The interval grows from the dialect's shortest to its longest. A job counts as lost only after several looks in a row
+that find no trace of it; as timed out from the start of its execution where the server tells that, from the submission
+otherwise (CONTRACT.md 21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sweeper.comfy.wire import JobState
+from sweeper.errors import TransientError
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.events import EventStream, Listener
+    from sweeper.records import Job
+    from sweeper.running.shared import Shared
+
+_GROWTH: Final = 1.5
+_GRACE: Final = 10.0  # seconds for a server to confirm that a job was cancelled
+_CANCEL_AGAIN: Final = 2.0  # seconds: a job may have moved from waiting to running while we asked
+
+
+@dataclass(slots=True)
+class InFlight:
+    """What we have on one target: the prompt ids of ours that may still run there, and whether the target was given
+    up, so that nobody is to wait for them any longer.
+    """
+
+    ids: set[str] = field(default_factory=set)
+    given_up: bool = False
+
+
+async def watch(
+    shared: Shared, client: ComfyClient, job: Job, listener: Listener, *, ours: InFlight, events: EventStream
+) -> JobState | None:
+    """How a submitted job ended; None when it was to be cancelled and the server does not confirm it.
+
+    `ours`: what we have in flight on that target, which is what a cancellation of the run stops.
+    Raises TransientError and RefusedError of the target, the first also when the target was given up.
+    """
+    return await _Watch(shared, client, job, listener, ours=ours, events=events).run()
+
+
+class _Watch:
+    def __init__(
+        self, shared: Shared, client: ComfyClient, job: Job, listener: Listener, *, ours: InFlight, events: EventStream
+    ) -> None:
+        assert job.prompt_id is not None
+        self.shared, self.client, self.job, self.listener, self.ours = shared, client, job, listener, ours
+        self.prompt_id = job.prompt_id
+        self.shortest, self.longest = client.polls
+        # With a stream open the first looks are only there for the case that it says nothing.
+        self.interval = self.shortest * (4 if events.connected else 1)
+        self.clock = asyncio.get_running_loop().time
+        self.thorough_at = self.clock() + self.longest
+        self.queued = False
+        self.misses = 0
+        self.looked_closely = False
+
+    async def run(self) -> JobState | None:
+        while True:
+            await self._pause()
+            if self.shared.control.cancelling:
+                return await self._cancelled(self.ours.ids, _GRACE)
+            if self.ours.given_up:
+                await self.client.cancel(frozenset([self.prompt_id]))
+                raise TransientError("this target was given up")
+            state = await self._look()
+            if state is not None:
+                return state
+            if self._overdue():
+                if not self.looked_closely:
+                    self.thorough_at = self.clock()  # it may only be waiting behind others
+                    self.interval = 0.0
+                    continue
+                return await self._timed_out()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self.interval):
+                await self.listener.woken.wait()
+        except TimeoutError:
+            self.interval = min(max(self.interval, self.shortest) * _GROWTH, self.longest)
+        else:
+            # The word of an end can be faster than the history that shows it: look again soon.
+            self.interval = self.shortest
+        self.listener.woken.clear()
+
+    async def _look(self) -> JobState | None:
+        """The state, if that is the end of the job."""
+        thorough = self.looked_closely = self.clock() >= self.thorough_at
+        state = await self.client.look(self.prompt_id, thorough=thorough)
+        if state.state == "lost":
+            self.misses += 1
+            self.interval = min(self.shortest * 2**self.misses, self.longest)
+            return state if self.misses >= self.client.dialect.lost_after else None
+        self.misses = 0
+        if state.over:
+            return state
+        if thorough:
+            self.thorough_at = self.clock() + self.longest
+        if state.state in ("queued", "running"):
+            self.queued = state.state == "queued"
+        if state.state == "running" and self.listener.began is None:
+            self.listener.began = state.started or self.shared.now()
+        return None
+
+    def _overdue(self) -> bool:
+        limit = self.shared.settings.timeout
+        since = self.listener.began
+        if since is None and not self.queued:
+            since = self.job.submitted
+        return limit is not None and since is not None and self.shared.now() - since > limit
+
+    async def _timed_out(self) -> JobState:
+        # One worker that will not let go of a job keeps every later job waiting: that is waited for longer, since a
+        # node cannot be interrupted while it is busy, and is then the end of the target.
+        blocking = self.client.dialect.one_at_a_time
+        ended = await self._cancelled({self.prompt_id}, self.shared.settings.patience if blocking else _GRACE)
+        if ended is not None and ended.state == "succeeded":
+            return ended  # it was done before it could be stopped
+        told = "and was cancelled" if ended is not None else "and was told to stop, which the server does not confirm"
+        message = f"ran longer than {self.shared.settings.timeout:g} s {told}"
+        return JobState("failed", error_type="TimedOutError", error=message, stuck=blocking and ended is None)
+
+    async def _cancelled(self, ids: set[str], grace: float) -> JobState | None:
+        """Cancel these jobs and wait so many seconds for the word about this one."""
+        give_up, again = self.clock() + grace, 0.0
+        misses = 0
+        while self.clock() < give_up:
+            if self.clock() >= again:
+                await self.client.cancel(frozenset(ids))
+                again = self.clock() + _CANCEL_AGAIN
+            state = await self.client.look(self.prompt_id, thorough=True)
+            if state.state == "lost":  # a job that is taken out of a ComfyUI's queue leaves no trace
+                misses += 1
+                if misses >= self.client.dialect.lost_after:
+                    return JobState("cancelled")
+            elif state.over:
+                return state
+            await asyncio.sleep(self.shortest * 2)
+        return None

@@ -1,0 +1,375 @@
+"""The truth about a results folder: `<out>/sweeper.sqlite`, its runs, trials, jobs, artifacts and cached metrics.
+
+Readers need no lock and never hold up a run (SQLite in WAL mode). One process at a time may write runs and jobs: the
+runner holds the folder (`sweeper.running.hold`) while it does. What goes into a row of the table is decided here; how
+a row is shown, and what a metric is, is not (`table`, `metrics`). No file but the database is touched.
+
+The rows of a run are its `trials`, each joined by digest through `claims` to the one job that stands for that work in
+that run: a job of its own, or one of an earlier run that is not done again. So two trials with one digest share a job.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sweeper import result
+from sweeper.database import connect, prepare, told
+from sweeper.errors import ResultsError
+from sweeper.nearest import hint
+from sweeper.records import (
+    FAILED,
+    INTENT,
+    REJECTED,
+    STATUS_OF_STATE,
+    SUBMITTED,
+    SUCCEEDED,
+    UNSENT,
+    Artifact,
+    Job,
+    Layout,
+    RunRecord,
+)
+from sweeper.result import Result
+
+FILE_NAME: Final = "sweeper.sqlite"
+
+_ROWS: Final = """
+SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
+       j.error_type, j.error,
+       (SELECT json_group_array(json_array(a.place, a.path, a.sha256)) FROM artifacts a WHERE a.job = j.id)
+FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
+WHERE t.run = ? ORDER BY t.idx
+"""
+
+_REUSED: Final = """
+SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
+WHERE t.run = ? AND j.run != t.run AND j.state IN (?, ?, ?)
+"""
+
+_JOB_COLUMNS: Final = ", ".join(Job.__slots__)
+
+
+class Store:
+    """The database of one results folder. A context manager; not to be shared between threads."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
+        """Open `<out>/sweeper.sqlite`; create folder and file unless `readonly`.
+
+        Raises ResultsError when there is nothing to read, when it is no store of ours, when a newer sweeper wrote it,
+        or when the folder cannot be used.
+        """
+        path = Path(out) / FILE_NAME
+        if readonly and not path.is_file():
+            raise ResultsError(f"{out}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
+        with told(path):
+            if not readonly:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            connection = connect(path, readonly=readonly)
+        try:
+            with told(path):
+                prepare(connection, path, readonly=readonly)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- reading
+
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Every run, oldest first."""
+        rows = self._query(
+            "SELECT id, experiment, file, targets, trials, started, ended, stopped_by FROM runs ORDER BY id"
+        )
+        return tuple(RunRecord(row[0], row[1], row[2], tuple(json.loads(row[3])), *row[4:]) for row in rows)
+
+    def latest(self) -> int:
+        """The id of the latest run. Raises ResultsError where there is none."""
+        found: int | None = next(iter(self._query("SELECT max(id) FROM runs")))[0]
+        if found is None:
+            raise ResultsError(f"{self.path.parent}: no run is recorded here yet")
+        return found
+
+    def layout(self, run_id: int | str | None = None) -> Layout:
+        """The columns of a run's table (the latest run's by default). Raises ResultsError for an unknown run."""
+        run_id = self._run(run_id)
+        for (text,) in self._query("SELECT layout FROM runs WHERE id = ?", (run_id,)):
+            found = json.loads(text)
+            return Layout(
+                found["experiment"],
+                tuple(found["axis_columns"]),
+                tuple(found["slot_names"]),
+                tuple(found["metrics"]),
+            )
+        raise AssertionError  # _run found it
+
+    def results(self, run_id: int | str | None = None) -> Iterator[Result]:
+        """One row per trial of a run (the latest by default), in written order.
+
+        Cached metrics of the run's layout are filled in where every output of the row has a number: their mean.
+        """
+        run_id = self._run(run_id)
+        metrics = self.layout(run_id).metrics
+        cached = {name: self.cached_metrics(name) for name in metrics}
+        for row in self._query(_ROWS, (run_id,)):
+            yield _result(row, cached)
+
+    def counts(self, run_id: int | str | None = None) -> dict[str, int]:
+        """How many rows of a run bear each status word; all four are present."""
+        run_id = self._run(run_id)
+        counts = dict.fromkeys(result.STATUSES, 0)
+        for state, number in self._query(
+            "SELECT j.state, count(*) FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest"
+            " LEFT JOIN jobs j ON j.id = c.job WHERE t.run = ? GROUP BY j.state",
+            (run_id,),
+        ):
+            counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
+        return counts
+
+    def sent(self, run_id: int) -> int:
+        """How many different pieces of work a run submitted; retries and what never left count nothing."""
+        sql = f"SELECT count(DISTINCT digest) FROM jobs WHERE run = ? AND state != '{UNSENT}'"  # noqa: S608
+        return int(next(iter(self._query(sql, (run_id,))))[0])
+
+    def reused(self, run_id: int) -> int:
+        """How many rows of a run rest on a job that another run submitted, and that came to an end."""
+        return int(next(iter(self._query(_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED))))[0])
+
+    def jobs(self, digests: Iterable[str] | None = None) -> Iterator[Job]:
+        """Every submission on record, or those of some digests, in the order in which they were intended."""
+        wanted = None if digests is None else set(digests)
+        for row in self._query(f"SELECT {_JOB_COLUMNS} FROM jobs ORDER BY intended, attempt"):  # noqa: S608
+            if wanted is None or row[3] in wanted:
+                yield Job(*row)
+
+    def standing(self, targets: Iterable[str]) -> dict[str, Job]:
+        """By digest, the job that stands for it on these targets: a success before anything else, else an open one,
+        else the latest. What `plan` and a second run call done, failed or to be looked for.
+        """
+        names = tuple(targets)
+        marks = ",".join("?" * len(names))
+        rank = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
+        best: dict[str, Job] = {}
+        for row in self._query(
+            f"SELECT {_JOB_COLUMNS} FROM jobs WHERE target IN ({marks}) ORDER BY intended, attempt",  # noqa: S608
+            names,
+        ):
+            job = Job(*row)
+            before = best.get(job.digest)
+            if before is None or rank.get(job.state, 0) >= rank.get(before.state, 0):
+                best[job.digest] = job
+        return best
+
+    def attempts(self, digest: str, targets: Sequence[str]) -> int:
+        """How often this work was sent to these targets, as far as anybody knows."""
+        marks = ",".join("?" * len(targets))
+        sql = f"SELECT count(*) FROM jobs WHERE digest = ? AND state != '{UNSENT}' AND target IN ({marks})"  # noqa: S608
+        return int(next(iter(self._query(sql, (digest, *targets))))[0])
+
+    def knows(self, prompt_id: str) -> bool:
+        """Whether a job of this store already bears that id of the server's."""
+        return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
+
+    def artifacts(self, job: str) -> tuple[Artifact, ...]:
+        rows = self._query(
+            "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
+            (job,),
+        )
+        return tuple(Artifact(*row) for row in rows)
+
+    def cached_metrics(self, metric: str) -> dict[str, Any]:
+        """sha256 of a file -> the value of that metric, for every file it was computed of."""
+        rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
+        return {sha256: json.loads(value) for sha256, value in rows}
+
+    def _run(self, run_id: int | str | None) -> int:
+        if run_id is None:
+            return self.latest()
+        known = [record.id for record in self.runs()]
+        for found in known:
+            if str(found) == str(run_id):
+                return found
+        raise ResultsError(f"{self.path.parent}: no run {run_id} here{hint(run_id, known, 'there are')}")
+
+    # --- writing
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Raises ResultsError when the disk is full or the folder cannot be written."""
+        with told(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+
+    def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
+        """Record a run, its trials yet to be added; to be called inside `transaction`. Returns its id."""
+        text = json.dumps(
+            {name: getattr(layout, name) for name in Layout.__slots__}, ensure_ascii=False, separators=(",", ":")
+        )
+        cursor = self._connection.execute(
+            "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
+            (layout.experiment, file, json.dumps(list(targets)), text, now),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
+        """Add (index, digest, params, columns) rows to a run; to be called inside `transaction`."""
+        rows = ((run_id, index, digest, _text(params), _text(columns)) for index, digest, params, columns in trials)
+        added = self._connection.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", rows).rowcount
+        self._connection.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
+
+    def claim(self, run_id: int, jobs: Iterable[Job]) -> None:
+        """Let these jobs stand for their digests in a run; to be called inside `transaction`."""
+        rows = ((run_id, job.digest, job.id) for job in jobs)
+        self._connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
+
+    def intend(self, job: Job) -> None:
+        """Commit, durably, that a job is about to be submitted; it stands for its digest in its run from now on."""
+        marks = ",".join("?" * len(Job.__slots__))
+        with self.transaction():
+            self._connection.execute(
+                f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
+                tuple(getattr(job, name) for name in Job.__slots__),
+            )
+            self.claim(job.run, [job])
+
+    def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+        """The server took the job under that id."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
+                (SUBMITTED, _whole(prompt_id), now, job_id),
+            )
+
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        *,
+        started: float | None = None,
+        ended: float | None = None,
+        error: tuple[str, str] | None = None,
+        artifacts: Sequence[Artifact] = (),
+    ) -> None:
+        """What became of a job, with its files. `error` is (error_type, message)."""
+        error_type, message = error or (None, None)
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
+                (state, started, ended, _whole(error_type), _whole(message), job_id),
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (job_id, n, _whole(a.node), _whole(a.kind), a.position, a.path, a.sha256, a.bytes, _whole(a.label))
+                    for n, a in enumerate(artifacts)
+                ],
+            )
+
+    def end(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
+        """The run is over."""
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id)
+            )
+
+    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None:
+        """Keep (sha256, metric, value) for the next time; values are JSON."""
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
+                [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
+            )
+
+    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        with told(self.path):
+            cursor = self._connection.execute(sql, parameters)
+            try:
+                yield from cursor
+            finally:
+                cursor.close()
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    # JSON text and not columns: SQLite's integers are signed 64-bit, and a seed of 2**64 - 1 must come back as it went.
+    # ASCII, so that half a surrogate pair, which JSON can write and UTF-8 cannot, comes back too.
+    return json.dumps(dict(value), separators=(",", ":"))
+
+
+def _whole(text: str | None) -> str | None:
+    """A server's text without what UTF-8 cannot hold: it cut a message in the middle of a character."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def _result(row: tuple[Any, ...], cached: Mapping[str, Mapping[str, Any]]) -> Result:
+    (
+        index,
+        columns,
+        params,
+        digest,
+        state,
+        target,
+        prompt_id,
+        attempt,
+        submitted,
+        started,
+        ended,
+        error_type,
+        error,
+        files,
+    ) = row
+    outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(files))
+    sha256 = tuple(item[2] for item in outputs)
+    return Result(
+        trial=index,
+        columns=json.loads(columns),
+        params=json.loads(params),
+        digest=digest,
+        status=STATUS_OF_STATE.get(state, result.PENDING),
+        outputs=tuple(item[1] for item in outputs),
+        sha256=sha256,
+        target=target,
+        prompt_id=prompt_id,
+        attempts=attempt or 0,
+        queued_s=_seconds(submitted, started),
+        ran_s=_seconds(started, ended),
+        error_type=error_type,
+        error=error,
+        metrics={name: mean for name, values in cached.items() if (mean := _mean(sha256, values)) is not None},
+    )
+
+
+def _seconds(since: float | None, until: float | None) -> float | None:
+    """Never below zero: the two clocks may be two machines'."""
+    return None if since is None or until is None else round(max(0.0, until - since), 6)
+
+
+def _mean(sha256: Sequence[str], values: Mapping[str, Any]) -> float | int | None:
+    found = [values.get(digest) for digest in sha256]
+    numbers = [value for value in found if isinstance(value, int | float)]
+    if not numbers or len(numbers) != len(found):
+        return None
+    return numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers)

@@ -1,0 +1,234 @@
+"""The client's own part: what is tried again, what never is, uploads once, downloads whole. Answers by a function."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+from random import Random
+
+import httpx
+import pytest
+
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.fetch import fetch
+from sweeper.comfy.patience import Patience
+from sweeper.comfy.target import Target
+from sweeper.comfy.wire import Output, Submission
+from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
+
+URL = "http://127.0.0.1:1/base"
+QUICK = Patience(attempts=4, total=5.0, base=0.0, cap=0.0)
+OUTPUT = Output("9", "images", 0, "a.png", "sub", "output")
+PICTURE = bytes(range(256)) * 40
+
+
+def using(handler, dialect, act, key=None):
+    """Run `act(client)` against a server that is the function `handler(request)`."""
+
+    async def go():
+        target = Target("t", URL, dialect, key=key)
+        async with ComfyClient(target, httpx.MockTransport(handler), patience=QUICK, random=Random(1)) as client:
+            return await act(client)
+
+    return asyncio.run(go())
+
+
+class Script:
+    """A handler that gives its answers in turn (the last for ever) and keeps the requests."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.requests = []
+
+    def __call__(self, request):
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(request) if callable(answer) else answer
+
+
+def drop(request):
+    raise httpx.ReadError("reset", request=request)
+
+
+def refuse(request):
+    raise httpx.ConnectError("refused", request=request)
+
+
+# --- trying again
+
+
+def test_a_look_is_tried_again_and_has_an_end():
+    script = Script(drop, httpx.Response(502), httpx.Response(200, text="<html>"), httpx.Response(200, json={}))
+    state = using(script, "comfyui", lambda client: client.look("x", thorough=False))
+    assert (state.state, len(script.requests)) == ("underway", 4)
+    for answer in (drop, httpx.Response(502), httpx.Response(200, text='{"half')):
+        script = Script(answer)
+        with pytest.raises(TransientError):
+            using(script, "comfyui", lambda client: client.look("x", thorough=False))
+        assert len(script.requests) == 4
+
+
+@pytest.mark.parametrize("answer", [drop, httpx.Response(500), httpx.Response(200, text="{")])
+def test_a_submission_is_sent_once_whatever_comes_of_it(answer):
+    script = Script(answer)
+    with pytest.raises(TransientError) as caught:
+        using(script, "cloud", lambda client: client.submit(Submission("j", {})))
+    assert caught.value.sent
+    assert len(script.requests) == 1
+
+
+def test_a_refused_connection_certainly_sent_nothing():
+    with pytest.raises(TransientError) as caught:
+        using(Script(refuse), "cloud", lambda client: client.submit(Submission("j", {})))
+    assert not caught.value.sent
+
+
+def test_nobody_at_the_url_is_told_with_the_targets_name():
+    with pytest.raises(UnreachableError, match=r"^t: cannot be reached: ConnectError: refused"):
+        using(Script(refuse), "comfyui", lambda client: client.connect())
+
+
+def test_a_dialect_that_nobody_named_is_asked_for_once():
+    async def act(client):
+        server = await client.connect()
+        await client.connect()
+        return server, client.target.dialect
+
+    system = {"system": {"argv": ["main.py", "--cache-none"], "comfyui_version": "0.3.64"}, "devices": []}
+    script = Script(httpx.Response(200, json=system))
+    server, dialect = using(script, None, act)
+    assert (dialect, server.version, server.arguments) == ("comfyui", "0.3.64", ("main.py", "--cache-none"))
+    assert [request.url.path for request in script.requests] == ["/base/system_stats"] * 3
+
+
+def test_big_integers_and_half_characters_leave_as_they_are():
+    script = Script(httpx.Response(200, json={"prompt_id": "p"}))
+    graph = {"1": {"class_type": "X", "inputs": {"seed": 2**64 - 1, "text": "half \ud83d"}}}
+    using(script, "cloud", lambda client: client.submit(Submission("j", graph)))
+    assert json.loads(script.requests[0].content) == {"prompt": graph}
+
+
+# --- uploads
+
+
+def test_a_file_is_uploaded_once_by_content_and_the_servers_name_is_used(tmp_path):
+    first, second = tmp_path / "A.PNG", tmp_path / "b.png"
+    first.write_bytes(PICTURE)
+    second.write_bytes(PICTURE)
+    sha256 = hashlib.sha256(PICTURE).hexdigest()
+    script = Script(httpx.Response(200, json={"name": "a (1).png", "subfolder": "in", "type": "input"}))
+
+    async def act(client):
+        return await asyncio.gather(*(client.upload(path, sha256) for path in (first, second, first)))
+
+    assert using(script, "comfyui", act) == ["in/a (1).png"] * 3
+    (request,) = script.requests
+    assert f'filename="sweeper-{sha256[:16]}.png"'.encode() in request.content
+    assert PICTURE in request.content
+
+
+def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"other")
+    script = Script(httpx.Response(200, json={"name": "x"}))
+    with pytest.raises(RejectedError, match="changed since"):
+        using(script, "comfyui", lambda client: client.upload(file, "0" * 64))
+    with pytest.raises(RejectedError, match="No such file"):
+        using(script, "comfyui", lambda client: client.upload(tmp_path / "gone.png", "0" * 64))
+    assert script.requests == []
+
+
+# --- downloads
+
+
+def broken(content, at, **headers):
+    """An answer whose body ends too soon, as after a dropped connection."""
+
+    async def body():
+        yield content[:at]
+        raise httpx.ReadError("reset")
+
+    return lambda _: httpx.Response(200, headers={"Content-Length": str(len(content)), **headers}, content=body())
+
+
+def ranged(content, etag='"v1"'):
+    def answer(request):
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        if start and request.headers.get("if-range") == etag:
+            headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}", "ETag": etag}
+            return httpx.Response(206, headers=headers, stream=httpx.ByteStream(content[start:]))
+        return httpx.Response(200, headers={"ETag": etag}, stream=httpx.ByteStream(content))
+
+    return answer
+
+
+def download(script, dialect="comfyui", key=None):
+    file = io.BytesIO()
+    found = using(script, dialect, lambda client: fetch(client, OUTPUT, file), key)
+    assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
+    assert found.bytes == len(file.getvalue())
+    return file.getvalue()
+
+
+def test_a_broken_download_goes_on_where_it_broke():
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE))
+    assert download(script) == PICTURE
+    assert script.requests[1].headers["range"] == "bytes=5000-"
+
+
+def test_a_file_that_changed_in_between_is_fetched_from_its_beginning():
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE[::-1], '"v2"'))
+    assert download(script) == PICTURE[::-1]
+
+
+def test_without_a_strong_validator_nothing_is_resumed():
+    script = Script(broken(PICTURE, 5000, ETag='W/"v1"'), ranged(PICTURE))
+    assert download(script) == PICTURE
+    assert "range" not in script.requests[1].headers
+
+
+def test_a_server_that_resumes_at_the_wrong_place_is_not_believed():
+    wrong = httpx.Response(206, headers={"Content-Range": "bytes 7-9/10"}, stream=httpx.ByteStream(b"xyz"))
+    script = Script(broken(PICTURE, 5000, ETag='"v1"'), wrong, ranged(PICTURE))
+    assert download(script) == PICTURE
+
+
+def test_a_signed_address_is_fetched_without_the_key_and_asked_for_again_when_it_expired():
+    def storage(number):
+        return lambda _: httpx.Response(302, headers={"Location": f"https://storage.example/f?sig={number}"})
+
+    script = Script(storage(1), httpx.Response(403), storage(2), httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
+    assert download(script, "cloud", key="k-secret") == PICTURE
+    hosts = [(request.url.host, "x-api-key" in request.headers) for request in script.requests]
+    assert hosts == [("127.0.0.1", True), ("storage.example", False)] * 2
+    assert script.requests[0].url.params["subfolder"] == "sub"
+
+
+def test_a_redirect_of_the_storage_host_is_followed_without_the_key_too():
+    script = Script(
+        httpx.Response(302, headers={"Location": "/elsewhere"}),
+        httpx.Response(307, headers={"Location": "https://b.example/f"}),
+        httpx.Response(200, stream=httpx.ByteStream(PICTURE)),
+    )
+    assert download(script, "cloud", key="k-secret") == PICTURE
+    assert ["x-api-key" in request.headers for request in script.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "javascript:1", "http://[bad"])
+def test_a_redirect_to_no_web_address_is_not_followed(location):
+    script = Script(httpx.Response(302, headers={"Location": location}))
+    with pytest.raises(TransientError):
+        download(script, "cloud")
+
+
+def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
+    with pytest.raises(LostError, match=r"does not give out the file 'a.png' \(HTTP 404\)"):
+        download(Script(httpx.Response(404)))
+    script = Script(httpx.Response(500))
+    with pytest.raises(TransientError, match=r"a\.png: HTTP 500"):
+        download(script)
+    assert len(script.requests) == 4

@@ -1,0 +1,104 @@
+"""A server with small nodes of its own, and experiments over them: what the runner's tests run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+
+TEMPLATE = {
+    "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}", "seed": "{{ seed }}"}},
+    "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "sweep"}},
+}
+
+
+def _paint(context: Any, text: str, seed: int) -> NodeOutput:
+    context.progress(1, 1)
+    return NodeOutput((hashlib.sha256(f"{text}/{seed}".encode()).digest()[:3],))
+
+
+def _keep(context: Any, images: bytes, filename_prefix: str) -> NodeOutput:
+    from PIL import Image
+
+    folder, _, name = filename_prefix.rpartition("/")
+    place = context.output_dir / folder
+    place.mkdir(parents=True, exist_ok=True)
+    number = len(list(place.glob(f"{name}_*"))) + 1
+    file = f"{name}_{number:05}_.png"
+    Image.new("RGB", (64, 64), tuple(images)).save(place / file)
+    return NodeOutput((), {"images": [{"filename": file, "subfolder": folder, "type": "output"}]})
+
+
+def _node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
+    return NodeClass(
+        name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
+        outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
+    )  # fmt: skip
+
+
+NODES = {
+    node.name: node
+    for node in (
+        _node(
+            "Paint",
+            {"text": ("STRING", {}), "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1})},
+            ("IMAGE",),
+            _paint,
+        ),
+        _node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {"default": "ComfyUI"})}, (), _keep),
+    )
+}
+
+
+@pytest.fixture(params=["cloud", "comfyui"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(dialect: str) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(dialect=dialect, nodes=NODES) as server:  # type: ignore[arg-type]
+        server.faults.retry_after = 0.0
+        yield server
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Any]:
+    """Makes an experiment over the probe nodes: `experiment(seed=[1, 2], text=["a"], run={...})`."""
+
+    def make(
+        *,
+        run: dict[str, Any] | None = None,
+        name: str = "probe",
+        metrics: tuple[str, ...] = (),
+        **axes: list[Any],
+    ) -> Any:
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        (folder / "template.json").write_text(json.dumps(TEMPLATE))
+        body = {
+            "name": name,
+            "template": "template.json",
+            "params": {name: value for name, value in {"text": "a fox", "seed": 0}.items() if name not in axes},
+            "sweep": {"grid": axes},
+            "run": {"retries": 2, **(run or {})},
+            **({"metrics": list(metrics)} if metrics else {}),
+        }
+        file = folder / "experiment.yaml"
+        file.write_text(json.dumps(body))
+        return sweeper.load(file)
+
+    return make
+
+
+@pytest.fixture
+def target(server: EmbeddedServer, dialect: str) -> dict[str, Any]:
+    return {"url": server.url, "dialect": dialect, "name": "probe-server", "concurrency": 3}

@@ -1,0 +1,107 @@
+"""Who gets which work next, and how many jobs a target may have: no server needed."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from sweeper import records
+from sweeper.records import Job
+from sweeper.running.backlog import Backlog, Work
+from sweeper.running.gate import Gate
+from sweeper.trial import Trial
+
+
+def work(index, target=None):
+    trial = Trial(index, {}, {}, f"d{index}", {})
+    if target is None:
+        return Work(trial)
+    return Work(trial, Job(f"j{index}", 1, target, f"d{index}", "s", 1, None, records.INTENT, 0.0))
+
+
+def test_work_whose_job_may_stand_on_a_server_goes_to_that_server_first():
+    async def go():
+        backlog = Backlog([work(0, "one")], iter([work(1), work(2)]))
+        other = await backlog.take("two")
+        own = await backlog.take("one")
+        return own.trial.index, other.trial.index
+
+    assert asyncio.run(go()) == (0, 1)
+
+
+def test_whoever_is_idle_waits_for_what_another_may_give_back():
+    async def go():
+        backlog = Backlog([], iter([work(0)]))
+        taken = await backlog.take("one")
+        idle = asyncio.create_task(backlog.take("two"))
+        await asyncio.sleep(0)
+        assert not idle.done()
+        backlog.give_back(taken)
+        assert (await idle) is taken
+        backlog.done()
+        return await backlog.take("one")
+
+    assert asyncio.run(go()) is None
+
+
+def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
+    async def go():
+        early, late = work(0, "one"), work(1, "one")
+        backlog = Backlog([early, late], iter([]))
+        taken = await backlog.take("one")
+        backlog.release("one")
+        found = [await backlog.take("two")]
+        backlog.give_back(taken)
+        found.append(await backlog.take("two"))
+        assert all(item.job is None for item in found)
+        return [item.trial.index for item in found]
+
+    assert asyncio.run(go()) == [1, 0]
+
+
+def test_a_closed_backlog_hands_out_nothing_and_holds_nobody():
+    async def go():
+        backlog = Backlog([work(0, "elsewhere")], iter([]))
+        waiting = asyncio.create_task(backlog.take("one"))
+        await asyncio.sleep(0)
+        backlog.close()
+        return await waiting
+
+    assert asyncio.run(go()) is None
+
+
+def test_a_full_queue_lowers_the_limit_and_accepted_jobs_raise_it_again():
+    async def go():
+        gate = Gate(4, Random(1))
+        for _ in range(4):
+            await gate.enter()
+        assert gate.refused(0.0) == 0.05
+        assert gate.limit == 3
+        gate.refused(None)
+        gate.refused(None)
+        assert gate.limit == 3
+        gate.leave()
+        gate.leave()
+        gate.refused(None)
+        assert gate.limit == 1
+        raised = []
+        for accepted in range(1, 60):
+            gate.accepted()
+            raised += [accepted] if gate.limit > 1 + len(raised) else []
+        return gate.limit, raised
+
+    assert asyncio.run(go()) == (4, [8, 24, 48])
+
+
+def test_the_gate_stays_closed_for_as_long_as_the_server_asked():
+    async def go():
+        loop = asyncio.get_running_loop()
+        gate = Gate(1, Random(1))
+        await gate.enter()
+        asked = gate.refused(0.2)
+        gate.leave()
+        start = loop.time()
+        await gate.enter()
+        return asked, loop.time() - start >= 0.19
+
+    assert asyncio.run(go()) == (0.2, True)

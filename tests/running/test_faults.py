@@ -1,0 +1,182 @@
+"""The real runner over real sockets against a server that misbehaves: one row per trial, and no job runs twice."""
+
+from __future__ import annotations
+
+import pytest
+
+import sweeper
+from sweeper.errors import UnreachableError
+from sweeper.running.progress import JobSubmitted, Retrying, Waiting
+from sweeper.store import Store
+
+
+@pytest.fixture
+def go(server, target, experiment, tmp_path):
+    """Runs four trials with the server's faults on; gives (run, rows, events)."""
+
+    def run(**options):
+        events = []
+        found = sweeper.run(
+            experiment(seed=[1, 2, 3, 4]), target, tmp_path / "out", progress=events.append, patience=5.0, **options
+        )
+        with Store.open(tmp_path / "out", readonly=True) as store:
+            rows = list(store.results())
+        assert [row.trial for row in rows] == [0, 1, 2, 3]
+        return found, rows, events
+
+    return run
+
+
+def _no_job_ran_twice(server, jobs=4):
+    assert sorted(server.seen.executions.values()) == [1] * jobs
+
+
+def test_a_job_whose_answer_was_dropped_is_found_and_not_sent_again(server, go):
+    server.faults.drop_after_accept = 2
+    run, rows, events = go()
+    assert run.succeeded == 4
+    assert server.seen.accepted == 4
+    _no_job_ran_twice(server)
+    assert sum(event.found for event in events if isinstance(event, JobSubmitted)) == 2
+    assert all(row.attempts == 1 for row in rows)
+
+
+def test_a_submission_that_never_arrived_is_sent_again_once(server, go):
+    server.faults.drop_before_accept = 2
+    run, rows, _ = go()
+    assert run.succeeded == 4
+    assert server.seen.submits == 6
+    _no_job_ran_twice(server)
+    assert sorted(row.attempts for row in rows) == [1, 1, 2, 2]
+
+
+def test_a_full_queue_is_waited_for_as_long_as_the_server_asks(server, go):
+    server.faults.queue_full_times = 5
+    run, rows, events = go()
+    assert run.succeeded == 4
+    assert all(row.attempts == 1 for row in rows)
+    waits = [event for event in events if isinstance(event, Waiting)]
+    assert len(waits) == 5
+    assert waits[0].seconds == 0.05  # the server says 0, which is no reason to ask in a circle
+    assert waits[-1].limit < 3
+
+
+def test_answers_of_500_are_tried_again(server, go):
+    server.faults.error_500_times = 5
+    run, _, _ = go()
+    assert run.succeeded == 4
+    _no_job_ran_twice(server)
+
+
+def test_answers_that_are_no_json_are_tried_again(server, go):
+    server.faults.garbage_times = 4
+    run, _, _ = go()
+    assert run.succeeded == 4
+    _no_job_ran_twice(server)
+
+
+def test_dropped_looks_at_a_job_do_not_end_it(server, go):
+    server.faults.drop_status_times = 6
+    run, _, _ = go()
+    assert run.succeeded == 4
+    _no_job_ran_twice(server)
+
+
+def test_a_truncated_download_is_completed(server, go, tmp_path):
+    server.faults.truncate_download_times = 3
+    run, rows, _ = go()
+    assert run.succeeded == 4
+    for row in rows:
+        content = (tmp_path / "out" / row.outputs[0]).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert content.endswith(b"IEND\xaeB`\x82")
+    assert sorted(path.suffix for path in (tmp_path / "out" / "artifacts").iterdir()) == [".png"] * 4
+
+
+def test_a_picture_that_is_gone_is_a_failed_row(server, go):
+    server.faults.missing_download_times = 1
+    run, rows, _ = go()
+    assert (run.succeeded, run.failed) == (3, 1)
+    (row,) = (row for row in rows if row.status == "failed")
+    assert row.error_type == "LostError"
+    assert "does not give out the file" in row.error
+
+
+def test_a_lost_job_is_sent_again_as_a_new_attempt(server, go):
+    server.faults.lose_times = 1
+    run, rows, events = go()
+    assert run.succeeded == 4
+    assert sorted(row.attempts for row in rows) == [1, 1, 1, 2]
+    assert sum(isinstance(event, Retrying) for event in events) == 1
+
+
+def test_retries_have_an_end(server, go):
+    server.faults.lose_times = 100
+    run, rows, _ = go(retries=1, limit=1)
+    assert run.failed == 1
+    rows = [row for row in rows if row.status == "failed"]
+    assert all(row.error_type == "LostError" and row.attempts == 2 for row in rows)
+
+
+def test_a_full_memory_is_worth_one_more_try_and_a_broken_node_is_not(server, go):
+    server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "OutOfMemoryError"
+    run, rows, _ = go()
+    assert run.failed == 4
+    assert {row.attempts for row in rows} == {2}
+    server.faults.fail_type = "RuntimeError"
+    run, rows, _ = go(fresh=True)
+    assert {row.attempts for row in rows} == {1}
+
+
+@pytest.mark.parametrize("fault", ["mute_events", "refuse_events"])
+def test_without_events_everything_still_works(server, go, fault):
+    setattr(server.faults, fault, True)
+    run, _, _ = go()
+    assert run.succeeded == 4
+    _no_job_ran_twice(server)
+
+
+def test_a_job_that_runs_too_long_is_cancelled_and_is_a_row(server, go):
+    server.faults.stall_nodes = {"Paint"}
+    run, rows, _ = go(timeout=0.3, limit=1)
+    assert (run.failed, run.pending) == (1, 3)
+    (row,) = (row for row in rows if row.status == "failed")
+    assert row.error_type == "TimedOutError"
+    assert row.error == "ran longer than 0.3 s and was cancelled"
+
+
+@pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
+class TestOnCloud:
+    @pytest.mark.parametrize("fault", ["no_credits", "inactive_subscription"])
+    def test_an_account_that_cannot_pay_stops_the_run_and_nothing_is_lost(self, server, go, fault):
+        setattr(server.faults, fault, True)
+        run, rows, _ = go()
+        assert run.stopped_by == "refused"
+        assert {row.status for row in rows} == {"pending"}
+        setattr(server.faults, fault, False)
+        assert go()[0].succeeded == 4
+
+    def test_a_job_that_failed_for_want_of_credits_is_submitted_again_by_the_plain_command(self, server, go):
+        server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "InsufficientFundsError"
+        run, rows, _ = go(concurrency=1)
+        assert run.stopped_by == "refused"
+        assert "InsufficientFundsError" in {row.error_type for row in rows}
+        server.faults.fail_nodes = set()
+        assert go()[0].succeeded == 4
+
+    def test_an_expired_address_is_asked_for_again(self, server, go):
+        server.faults.expire_download_times = 2
+        run, _, _ = go()
+        assert run.succeeded == 4
+
+    def test_unknown_states_are_in_flight(self, server, go):
+        server.faults.odd_states = ("warming_up", "negotiating", "", "queued_somewhere")
+        run, _, _ = go()
+        assert run.succeeded == 4
+        _no_job_ran_twice(server)
+
+
+def test_a_target_that_nobody_serves_is_told_before_anything_is_created(experiment, tmp_path):
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        sweeper.run(experiment(seed=[1]), {"url": "http://127.0.0.1:9", "dialect": "comfyui"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

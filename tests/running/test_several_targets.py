@@ -1,0 +1,171 @@
+"""Targets that come and go while a run is under way."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.running.progress import JobSubmitted, TargetDown, TargetReady, TargetUp, TrialDone
+from sweeper.store import Store
+
+from .conftest import NODES
+
+
+@pytest.fixture
+def pair():
+    with EmbeddedServer(dialect="comfyui", nodes=NODES) as one, EmbeddedServer(dialect="cloud", nodes=NODES) as two:
+        yield one, two
+
+
+def listed(one, two):
+    return [
+        {"url": one.url, "dialect": "comfyui", "name": "one"},
+        {"url": two.url, "dialect": "cloud", "name": "two"},
+    ]
+
+
+def test_several_targets_pull_from_one_plan(pair, experiment, tmp_path):
+    one, two = pair
+    one.faults.node_seconds = two.faults.node_seconds = 0.02
+    run = sweeper.run(experiment(seed=list(range(12))), listed(one, two), tmp_path / "out")
+    assert run.succeeded == 12
+    assert sorted([*one.seen.executions.values(), *two.seen.executions.values()]) == [1] * 12
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert {row.target for row in store.results()} == {"one", "two"}
+
+
+def test_work_done_on_one_of_the_targets_is_done(pair, experiment, tmp_path):
+    one, two = pair
+    plan = experiment(seed=[1, 2, 3])
+    sweeper.run(plan, listed(one, two)[:1], tmp_path / "out")
+    assert sweeper.run(plan, listed(one, two), tmp_path / "out").submitted == 0
+    assert sweeper.run(plan, listed(one, two)[1:], tmp_path / "out").submitted == 3
+
+
+def test_a_target_that_dies_gives_its_trials_back(pair, experiment, tmp_path):
+    one, two = pair
+    one.faults.stall_nodes = {"Paint"}
+    stopped = threading.Event()
+
+    def watch(event):
+        if isinstance(event, TrialDone) and not stopped.is_set():
+            stopped.set()
+            threading.Thread(target=one.stop).start()
+
+    plan = experiment(seed=list(range(6)))
+    run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.5)
+    assert run.succeeded == 6
+    assert run.stopped_by is None
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert {row.target for row in store.results()} == {"two"}
+
+
+def test_a_target_that_comes_back_is_used_again_and_forgotten_jobs_are_sent_again(experiment, tmp_path):
+    events = []
+    with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
+        server.faults.stall_nodes = {"Paint"}
+        server._address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+
+        def restart():
+            server.stop()
+            server.faults.reset()
+            server.start()
+
+        def watch(event):
+            events.append(event)
+            if isinstance(event, JobSubmitted) and sum(isinstance(e, JobSubmitted) for e in events) == 2:
+                threading.Thread(target=restart).start()
+
+        target = {"url": server.url, "dialect": "comfyui"}
+        run = sweeper.run(experiment(seed=[1, 2, 3]), target, tmp_path / "out", progress=watch)
+    assert run.succeeded == 3
+    assert any(isinstance(event, TargetUp) for event in events) or not any(isinstance(e, TargetDown) for e in events)
+
+
+def test_a_run_whose_last_target_dies_ends_with_every_row_and_goes_on_later(experiment, tmp_path):
+    plan = experiment(seed=[1, 2, 3])
+    with EmbeddedServer(dialect="cloud", nodes=NODES, data=tmp_path / "data") as server:
+        server.faults.stall_nodes = {"Paint"}
+        target = {"url": server.url, "dialect": "cloud", "name": "s"}
+
+        def watch(event):
+            if isinstance(event, JobSubmitted):
+                threading.Thread(target=server.stop).start()
+
+        run = sweeper.run(plan, target, tmp_path / "out", progress=watch, patience=0.3)
+        assert run.stopped_by == "unreachable"
+        assert "cannot be reached" in run.error
+        assert run.pending == 3
+        server.faults.reset()
+        server.start()
+        run = sweeper.run(plan, {**target, "url": server.url}, tmp_path / "out")
+        assert run.succeeded == 3
+
+
+def test_a_target_that_does_not_answer_at_the_start_is_left_out(pair, experiment, tmp_path):
+    one, _ = pair
+    events = []
+    targets = [{"url": one.url, "name": "one"}, {"url": "http://127.0.0.1:9", "name": "nobody", "dialect": "comfyui"}]
+    run = sweeper.run(experiment(seed=[1]), targets, tmp_path / "out", progress=events.append)
+    assert run.succeeded == 1
+    assert [event.target for event in events if isinstance(event, TargetDown)] == ["nobody"]
+    assert [(event.target, event.dialect) for event in events if isinstance(event, TargetReady)] == [("one", "comfyui")]
+
+
+def test_something_that_is_no_comfyui_is_told_apart(experiment, tmp_path):
+    import http.server
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
+        threading.Thread(target=page.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{page.server_port}"
+        with pytest.raises(UnreachableError, match="neither as ComfyUI"):
+            sweeper.run(experiment(seed=[1]), url, tmp_path / "out")
+        page.shutdown()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_embedded_run_leaves_no_server_and_is_no_work_done_elsewhere(pair, experiment, tmp_path, monkeypatch):
+    plan = sweeper.load("experiments/quickstart.yaml")
+    run = sweeper.run(plan, "embedded", tmp_path / "out", limit=2)
+    assert (run.succeeded, run.pending) == (2, 10)
+    assert not [thread for thread in threading.enumerate() if "sweeper" in thread.name]
+
+
+def test_a_server_that_does_not_let_go_of_a_job_is_given_up_and_the_others_go_on(pair, experiment, tmp_path):
+    _, two = pair
+    held = threading.Event()
+
+    def hang(context, text, seed):  # a node that no interrupt reaches, as in a wedged worker
+        held.wait(20)
+        return NODES["Paint"].run(context, text=text, seed=seed)
+
+    stuck = {**NODES, "Paint": dataclasses.replace(NODES["Paint"], run=hang)}
+    with EmbeddedServer(dialect="comfyui", nodes=stuck) as one:
+        plan = experiment(seed=list(range(6)), run={"timeout": 0.2})
+        events = []
+        run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=events.append, patience=0.5)
+        held.set()
+    assert (run.succeeded, run.failed, run.pending) == (5, 1, 0)
+    (down,) = [event for event in events if isinstance(event, TargetDown)]
+    assert (down.target, down.final) == ("one", True)
+    assert "restart that server" in down.reason
+
+
+def test_a_missing_key_is_told_before_anything_is_sent(experiment, tmp_path):
+    with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY, which is not set"):
+        sweeper.run(experiment(seed=[1]), "cloud", tmp_path / "out", environ={})
+    assert not (tmp_path / "out").exists()

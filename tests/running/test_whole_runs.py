@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.errors import ExperimentError, UsageError
+from sweeper.running.progress import JobProgress, JobSubmitted, RunStarted, TrialDone
+from sweeper.store import Store
+
+EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"
+
+
+def test_every_trial_gets_a_row_and_a_picture(server, target, experiment, tmp_path):
+    out = tmp_path / "out"
+    run = sweeper.run(experiment(seed=[1, 2, 2**64 - 1], text=["a", "b"]), target, out)
+    assert (run.trials, run.submitted, run.succeeded, run.failed, run.pending, run.reused) == (6, 6, 6, 0, 0, 0)
+    assert run.stopped_by is None
+    with Store.open(out, readonly=True) as store:
+        rows = list(store.results())
+    assert [row.trial for row in rows] == list(range(6))
+    assert {row.params["seed"] for row in rows} == {1, 2, 2**64 - 1}
+    assert all((out / row.outputs[0]).is_file() and len(row.sha256) == 1 for row in rows)
+    assert all(row.attempts == 1 and row.target == "probe-server" and row.ran_s is not None for row in rows)
+    assert len({row.outputs for row in rows}) == 6
+    assert sorted(server.seen.executions.values()) == [1] * 6
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        assert [line["status"] for line in csv.DictReader(file)] == ["succeeded"] * 6
+
+
+def test_a_second_run_of_finished_work_contacts_no_server(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2])
+    sweeper.run(plan, target, tmp_path / "out")
+    server.stop()
+    events = []
+    again = sweeper.run(plan, target, tmp_path / "out", progress=events.append)
+    assert (again.submitted, again.succeeded, again.reused) == (0, 2, 2)
+    started = next(event for event in events if isinstance(event, RunStarted))
+    assert (started.todo, started.reused) == (0, 2)
+    assert not any(isinstance(event, JobSubmitted) for event in events)
+
+
+def test_an_amended_experiment_runs_only_the_difference(server, target, experiment, tmp_path):
+    sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
+    run = sweeper.run(experiment(seed=[2, 3, 1]), target, tmp_path / "out")
+    assert (run.trials, run.submitted, run.succeeded, run.reused) == (3, 1, 3, 2)
+
+
+def test_trials_with_one_digest_are_one_job_and_several_rows(server, target, experiment, tmp_path):
+    events = []
+    run = sweeper.run(experiment(seed=[5, 5, 6, 5]), target, tmp_path / "out", progress=events.append)
+    assert (run.trials, run.submitted, run.succeeded) == (4, 2, 4)
+    assert server.seen.accepted == 2
+    assert sorted(event.trial for event in events if isinstance(event, TrialDone)) == [0, 1, 2, 3]
+
+
+def test_a_failed_trial_is_a_row_and_is_sent_again_only_on_request(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2])
+    server.faults.fail_nodes = {"Paint"}
+    server.faults.fail_node_times = 1
+    run = sweeper.run(plan, target, tmp_path / "out")
+    assert (run.succeeded, run.failed) == (1, 1)
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        failed = next(row for row in store.results() if row.status == "failed")
+    assert failed.error_type == "RuntimeError"
+    assert failed.error == "node 1 (Paint): This node was told to fail."
+    assert failed.attempts == 1
+    plain = sweeper.run(plan, target, tmp_path / "out")
+    assert (plain.submitted, plain.failed) == (0, 1)
+    repaired = sweeper.run(plan, target, tmp_path / "out", retry_failed=True)
+    assert (repaired.submitted, repaired.succeeded, repaired.reused) == (1, 2, 1)
+
+
+def test_fresh_does_everything_again(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2])
+    sweeper.run(plan, target, tmp_path / "out")
+    again = sweeper.run(plan, target, tmp_path / "out", fresh=True)
+    assert (again.submitted, again.succeeded, again.reused) == (2, 2, 0)
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        first, second = ([row.outputs for row in store.results(run)] for run in (1, 2))
+    assert not set(first) & set(second)
+
+
+def test_limit_and_where_choose_what_is_submitted(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2, 3, 4])
+    some = sweeper.run(plan, target, tmp_path / "out", where="seed >= 2", limit=2)
+    assert (some.trials, some.submitted, some.succeeded, some.pending) == (4, 2, 2, 2)
+    rest = sweeper.run(plan, target, tmp_path / "out")
+    assert (rest.submitted, rest.succeeded, rest.pending) == (2, 4, 0)
+    with pytest.raises(UsageError, match="sede"):
+        sweeper.run(plan, target, tmp_path / "other", where="sede > 1")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_rejected_workflow_is_a_row_that_names_node_and_input(server, target, experiment, tmp_path):
+    run = sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out")
+    assert (run.succeeded, run.failed) == (1, 1)
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        row = next(row for row in store.results() if row.status == "failed")
+    assert row.error_type == "RejectedError"
+    assert row.error.startswith("node 1 (Paint) seed: Value -1 smaller than min of 0")
+
+
+def test_more_trials_than_allowed_are_refused_and_leave_nothing(target, experiment, tmp_path):
+    with pytest.raises(UsageError, match="3 trials, more than max_trials allows"):
+        sweeper.run(experiment(seed=[1, 2, 3], run={"max_trials": 2}), target, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_failures_stop_the_run(server, target, experiment, tmp_path):
+    server.faults.fail_nodes = {"Paint"}
+    plan = experiment(seed=list(range(30)), run={"max_failures": 2})
+    run = sweeper.run(plan, {**target, "concurrency": 1}, tmp_path / "out")
+    assert run.stopped_by == "max_failures"
+    assert run.failed == 3
+    assert run.pending == 27
+
+
+def test_the_filename_prefix_is_ours_on_the_server_and_not_in_the_digest(server, target, experiment, tmp_path):
+    sweeper.run(experiment(seed=[1], name="Fox.No_2"), target, tmp_path / "out")
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        (job,) = store.jobs()
+        (artifact,) = store.artifacts(job.id)
+    if target["dialect"] == "comfyui":
+        assert artifact.label == f"sweeper/fox-no-2/{job.id[:8]}/sweep_00001_.png"
+    assert job.digest == next(iter(sweeper.plan(experiment(seed=[1], name="Fox.No_2")))).digest
+    assert json.dumps(artifact.path).startswith('"artifacts/1-')
+
+
+def test_pictures_are_measured_once_and_metrics_stand_in_the_table(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2], metrics=("brightness", "unique_colours"))
+    sweeper.run(plan, target, tmp_path / "out")
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        first, second = (row.metrics for row in store.results())
+        assert len(store.cached_metrics("brightness")) == 2
+    assert first["unique_colours"] == second["unique_colours"] == 1
+    assert 0 <= first["brightness"] <= 255
+    with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
+        assert [float(line["brightness"]) for line in csv.DictReader(file)] == [
+            first["brightness"],
+            second["brightness"],
+        ]
+
+
+def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(server, target, experiment, tmp_path):
+    with pytest.raises(ExperimentError, match="no_such_module_anywhere"):
+        sweeper.run(experiment(seed=[1], metrics=("no_such_module_anywhere:f",)), target, tmp_path / "out")
+    assert server.seen.submits == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_watched_run_tells_each_step_of_a_job_in_order(server, target, experiment, tmp_path):
+    events = []
+    sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=events.append)
+    kinds = [type(event).__name__ for event in events if not isinstance(event, JobProgress)]
+    assert kinds == ["TargetReady", "RunStarted", "JobSubmitted", "TrialDone", "RunEnded"]
+    steps = [event for event in events if isinstance(event, JobProgress)]
+    assert {(step.trial, step.target) for step in steps} <= {(0, "probe-server")}
+
+
+def test_options_out_of_range_are_refused_before_anything_is_created(target, experiment, tmp_path):
+    plan = experiment(seed=[1])
+    for options, message in (
+        ({"timeout": 0.0}, "timeout: 0.0 is not a number of seconds above 0"),
+        ({"concurrency": 0}, "concurrency: 0 is less than 1"),
+        ({"retries": -1}, "retries: -1 is less than 0"),
+        ({"max_failures": 1.5}, "max_failures: 1.5 is no share of the plan"),
+        ({"max_failures": -1}, "max_failures: -1 is less than 0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            sweeper.run(plan, target, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp_path):
+    ladder = sweeper.load(EXPERIMENTS / "denoise-ladder.yaml")
+    with EmbeddedServer(dialect=dialect) as server:
+        run = sweeper.run(ladder, {"url": server.url, "dialect": dialect}, tmp_path / "out", limit=3)
+        assert (run.succeeded, run.failed) == (3, 0)
+        assert len(server.seen.uploads) == 1
+
+
+def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server, target, experiment, tmp_path):
+    server.faults.stall_nodes = {"Paint"}
+
+    def interrupt_what_runs():
+        while not server.seen.executions:
+            threading.Event().wait(0.01)
+        httpx.post(f"{server.url}/api/interrupt", json={})
+
+    def watch(event):
+        if isinstance(event, JobSubmitted):
+            threading.Thread(target=interrupt_what_runs).start()
+
+    run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=watch)
+    assert (run.cancelled, run.failed) == (1, 0)
+    server.faults.release()
+    assert sweeper.run(experiment(seed=[1]), target, tmp_path / "out").submitted == 1

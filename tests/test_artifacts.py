@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.artifacts import ArtifactFolder, extension, file_name, stem
+from sweeper.errors import ResultsError
+
+JOB = "0123456789abcdef"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
+
+
+def keep(folder, content, name, place=0):
+    with folder.incoming(JOB, place) as file:
+        file.write(content)
+        return folder.keep(file, name)
+
+
+def test_a_file_enters_whole_under_the_name_that_speaks_of_its_trial(tmp_path):
+    name = file_name(stem({"style": "Öl auf Leinwand", "steps": 8, "fast": True, "cfg": 7.5}, JOB), "9", 0, "png")
+    assert name == "Ol-auf-Leinwand-8-true-7.5-01234567.9-0.png"
+    assert keep(ArtifactFolder(tmp_path), b"picture", name) == f"artifacts/{name}"
+    assert (tmp_path / "artifacts" / name).read_bytes() == b"picture"
+
+
+def test_no_file_is_ever_replaced(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    assert [keep(folder, text, "a.png") for text in (b"1", b"2", b"3")] == [
+        "artifacts/a.png",
+        "artifacts/a-2.png",
+        "artifacts/a-3.png",
+    ]
+    assert (tmp_path / "artifacts" / "a.png").read_bytes() == b"1"
+
+
+def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    with pytest.raises(RuntimeError), folder.incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
+        file.write(b"half")
+        raise RuntimeError
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_what_a_killed_run_left_half_received_is_swept(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    keep(folder, b"whole", "a.png")
+    (tmp_path / "artifacts" / f".{JOB}-1.part").write_bytes(b"half")
+    folder.sweep()
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "artifacts").write_text("in the way")
+    with (
+        pytest.raises(ResultsError, match="nothing that was stored is lost"),
+        ArtifactFolder(tmp_path).incoming(JOB, 0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("label", "content_type", "head", "expected"),
+    [
+        ("x.PNG", "", b"", "png"),
+        ("x.jpeg", "image/png", b"", "jpg"),
+        ("x.exe", "image/webp; charset=x", b"", "webp"),
+        ("x.html", "text/html", b"<script>", "bin"),
+        ("x", "", PNG, "png"),
+        ("..\\..\\evil.sh", "", b"RIFF1234WEBP", "webp"),
+        ("clip", "", b"\0\0\0\x18ftypmp42", "mp4"),
+        ("", "", b"", "bin"),
+    ],
+)
+def test_the_kind_of_a_file_is_told_by_label_type_or_first_bytes(label, content_type, head, expected):
+    assert extension(label, content_type, head) == expected
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=300) | st.integers() | st.floats() | st.none(), max_size=5),
+    st.text(max_size=60),
+    st.text(max_size=60),
+)
+def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
+    name = file_name(stem(columns, JOB), node, 0, extension(label, "", b""))
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9]+", name)
+    assert len(name) <= 160
+    assert ".." not in name
+    assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)

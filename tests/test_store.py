@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper import records
+from sweeper.errors import ResultsError
+from sweeper.records import Artifact, Job, Layout
+from sweeper.store import Store
+
+LAYOUT = Layout("probe", ("seed",), ("text", "seed"), ("brightness",))
+
+
+def job(job_id="j1", digest="d1", *, target="t", state=records.INTENT, intended=10.0):
+    return Job(job_id, 1, target, digest, "sent", 1, None, state, intended)
+
+
+def recorded(store, digests=("d1", "d2"), layout=LAYOUT, params=None):
+    with store.transaction():
+        run = store.begin(layout, file="x.yaml", targets=["t"], now=1.0)
+        store.add_trials(
+            run,
+            [(n, digest, {"seed": n} if params is None else params, {"seed": n}) for n, digest in enumerate(digests)],
+        )
+    return run
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path) as store:
+        yield store
+
+
+def test_every_trial_has_a_row_before_anything_is_submitted(store):
+    recorded(store)
+    assert [(row.trial, row.status, row.attempts, row.outputs) for row in store.results()] == [
+        (0, "pending", 0, ()),
+        (1, "pending", 0, ()),
+    ]
+    assert store.layout() == LAYOUT
+    (run,) = store.runs()
+    assert (run.experiment, run.targets, run.trials, run.ended) == ("probe", ("t",), 2, None)
+
+
+def test_a_finished_job_fills_the_rows_of_its_digest(store):
+    recorded(store, ("d1", "d2", "d1"))
+    store.intend(job())
+    store.submitted("j1", "p1", 11.0)
+    files = (
+        Artifact("9", "images", 0, "artifacts/b.png", "s1", 5, "B"),
+        Artifact("9", "images", 1, "artifacts/a.png", "s2", 6, "A"),
+    )
+    store.finish("j1", records.SUCCEEDED, started=12.0, ended=14.5, artifacts=files)
+    first, other, twin = store.results()
+    assert (first.status, first.prompt_id, first.target, first.queued_s, first.ran_s) == (
+        "succeeded",
+        "p1",
+        "t",
+        1.0,
+        2.5,
+    )
+    assert first.outputs == twin.outputs == ("artifacts/b.png", "artifacts/a.png")
+    assert first.sha256 == ("s1", "s2")
+    assert other.status == "pending"
+    assert store.counts() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
+    assert store.artifacts("j1") == files
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (records.FAILED, "failed"),
+        (records.REJECTED, "failed"),
+        (records.LOST, "failed"),
+        (records.CANCELLED, "cancelled"),
+        (records.UNSENT, "pending"),
+    ],
+)
+def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
+    recorded(store)
+    store.intend(job())
+    store.finish("j1", state, error=("ValueError", "no"))
+    row = next(store.results())
+    assert (row.status, row.error_type, row.error) == (status, "ValueError", "no")
+
+
+def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
+    recorded(store, ("d1",))
+    store.intend(job())
+    store.finish("j1", records.SUCCEEDED)
+    second = recorded(store, ("d1", "d2", "d3"))
+    with store.transaction():
+        store.claim(second, [found for found in store.standing(["t"]).values() if found.digest == "d1"])
+    assert [row.status for row in store.results()] == ["succeeded", "pending", "pending"]
+    assert [row.status for row in store.results("1")] == ["succeeded"]
+    assert store.reused(second) == 1
+    assert store.sent(second) == 0
+    with pytest.raises(ResultsError, match="no run 7 here; there are: 1, 2"):
+        next(store.results(7))
+
+
+def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_latest(store):
+    recorded(store)
+    store.intend(job("j1", state=records.SUCCEEDED, intended=1.0))
+    store.intend(job("j2", state=records.FAILED, intended=2.0))
+    store.intend(job("j3", "d2", state=records.SUBMITTED, intended=3.0))
+    store.intend(job("j4", "d2", state=records.LOST, intended=4.0))
+    store.intend(job("j5", "d3", state=records.FAILED, intended=5.0))
+    store.intend(job("j6", "d3", state=records.LOST, intended=6.0))
+    store.intend(job("j7", "d4", target="elsewhere", state=records.SUCCEEDED))
+    assert {digest: found.id for digest, found in store.standing(["t"]).items()} == {"d1": "j1", "d2": "j3", "d3": "j6"}
+    assert store.attempts("d1", ["t"]) == 2
+
+
+def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
+    recorded(store, ("d1",))
+    store.intend(job())
+    files = [Artifact("9", "images", n, f"artifacts/{n}.png", f"s{n}", 1, "") for n in range(2)]
+    store.finish("j1", records.SUCCEEDED, artifacts=files)
+    store.cache_metrics([("s0", "brightness", 10.0)])
+    assert next(store.results()).metrics == {}
+    store.cache_metrics([("s1", "brightness", 20.0)])
+    assert next(store.results()).metrics == {"brightness": 15.0}
+
+
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory):
+    with Store.open(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(max_size=5), values, max_size=4))
+@settings(deadline=None)
+def test_values_come_back_as_they_went(one_store, params):
+    recorded(one_store, ("d1",), params=params)
+    found = next(one_store.results()).params
+    assert found == params
+    assert repr(found) == repr(params)  # True is not 1, and 7.0 is not 7
+
+
+def test_text_that_no_encoding_holds_does_not_stop_a_row(store):
+    recorded(store)
+    store.intend(job())
+    store.submitted("j1", "p\ud800", 1.0)
+    files = [Artifact("9\ud800", "images", 0, "artifacts/a.png", "s", 1, "\udfff.png")]
+    store.finish("j1", records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files)
+    assert next(store.results()).error == "half a pair: ?"
+
+
+def test_reading_goes_on_while_a_run_writes(tmp_path):
+    with Store.open(tmp_path) as writer:
+        recorded(writer)
+        with Store.open(tmp_path, readonly=True) as reader, writer.transaction():
+            writer.begin(LAYOUT, file="", targets=[], now=2.0)
+            assert reader.latest() == 1
+        with pytest.raises(ResultsError, match=r"readonly|read-only"), Store.open(tmp_path, readonly=True) as reader:
+            recorded(reader)
+
+
+def test_a_transaction_that_fails_leaves_nothing(store):
+    with pytest.raises(RuntimeError), store.transaction():  # noqa: PT012 (what fails is the block)
+        store.begin(LAYOUT, file="", targets=[], now=2.0)
+        raise RuntimeError
+    assert store.runs() == ()
+
+
+def test_a_read_only_folder_can_be_read(tmp_path):
+    with Store.open(tmp_path) as store:
+        recorded(store)
+    (tmp_path / "sweeper.sqlite").chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        with Store.open(tmp_path, readonly=True) as store:
+            assert len(list(store.results())) == 2
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
+    with pytest.raises(ResultsError, match="no results here"):
+        Store.open(tmp_path / "nowhere", readonly=True)
+    with Store.open(tmp_path) as store, pytest.raises(ResultsError, match="no run is recorded"):
+        store.latest()
+    connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ResultsError, match="newer sweeper"):
+        Store.open(tmp_path)
+    (tmp_path / "sweeper.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 20)
+    with pytest.raises(ResultsError, match="not a database"):
+        Store.open(tmp_path)
+    (tmp_path / "other").mkdir()
+    connection = sqlite3.connect(tmp_path / "other" / "sweeper.sqlite")
+    connection.execute("CREATE TABLE theirs(x)")
+    connection.close()
+    with pytest.raises(ResultsError, match="not a sweeper store"):
+        Store.open(tmp_path / "other")
+
+
+@pytest.mark.parametrize("value", [LAYOUT, job(), Artifact("9", "images", 0, "p", "s", 1, "l")])
+def test_what_the_store_remembers_are_values(value):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, dataclasses.fields(value)[0].name, "x")
