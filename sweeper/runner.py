@@ -17,15 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import SweeperError, TargetError, UnreachableError
+from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError
 from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
 
 if TYPE_CHECKING:
+    from sweeper.artifacts import ArtifactFolder
+    from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Spec, Target
+    from sweeper.experiment import Experiment
+    from sweeper.planner import Plan
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
     from sweeper.store import Store
+    from sweeper.trial import Trial
 
 from sweeper.running.control import RunControl
 
@@ -55,7 +60,7 @@ class Run:
 
 
 def run(
-    experiment: Any,
+    experiment: Experiment | str | os.PathLike[str],
     target: Spec | Sequence[Spec] | None = None,
     out: str | os.PathLike[str] | None = None,
     **rest: Any,
@@ -94,11 +99,11 @@ def _in_loop() -> bool:
 
 
 async def run_async(
-    experiment: Any,
+    experiment: Experiment | str | os.PathLike[str],
     target: Spec | Sequence[Spec] | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
-    plan: Any = None,
+    plan: Plan | None = None,
     options: RunOptions | None = None,
     progress: Callable[[Event], None] | None = None,
     control: RunControl | None = None,
@@ -107,20 +112,24 @@ async def run_async(
     handle_signals: bool = False,
     **changes: Any,
 ) -> Run:
-    """Run an experiment: what is not done yet on its targets is done, and every trial gets its row.
+    """Run an experiment, or the file of one: what is not done yet on its targets is done, every trial gets its row.
 
     `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, `environ` where keys are
     (default: the process's). `out`: the results folder, by default `results/<name>/` here. `plan`: if it is at hand
     already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere; `handle_signals`
     lets Ctrl-C do it, in the main thread.
 
-    Raises UsageError before anything is created or sent, UnreachableError or RefusedError where no target can be used
-    at the start, ResultsError when the folder is held by another run or cannot be written. Later trouble is in the
-    Run that is returned.
+    Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
+    target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
+    trouble is in the Run that is returned.
     """
     from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where they are used)
     from sweeper.running.options import Chosen, settle  # noqa: PLC0415
 
+    if isinstance(experiment, (str, os.PathLike)):
+        from sweeper.loading import load  # noqa: PLC0415
+
+        experiment = load(experiment)
     if plan is None:
         from sweeper.planner import plan as planned  # noqa: PLC0415
 
@@ -155,13 +164,13 @@ class _Session:
     def __init__(
         self,
         *,
-        experiment: Any,
-        plan: Any,
+        experiment: Experiment,
+        plan: Plan,
         settings: Settings,
         targets: tuple[Target, ...],
         out: Path,
         report: Callable[[Event], None],
-        chosen: Callable[[Any], bool],
+        chosen: Callable[[Trial], bool],
         control: RunControl,
     ) -> None:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
@@ -183,26 +192,28 @@ class _Session:
             with ExitStack() as stack:
                 # A new folder is made only once a target answers; an old one is held before it is read.
                 store: Store | None = None
-                clients: list[Any] = []
+                clients: list[ComfyClient] = []
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
                 found = survey(self.plan, store, self.names, self.settings, self.chosen)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
+                    for client in clients if self.settings.check else ():
+                        await self._check(client)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
                 return await self._recorded(store, found, clients)
 
-    async def _connect(self, stack: AsyncExitStack) -> list[Any]:
+    async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
         from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
 
-        clients: list[Any] = []
+        clients: list[ComfyClient] = []
         reasons: list[str] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
@@ -221,6 +232,26 @@ class _Session:
             raise UnreachableError("; ".join(reasons))
         return clients
 
+    async def _check(self, client: ComfyClient) -> None:
+        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there."""
+        from sweeper.catalogue import classes_of  # noqa: PLC0415
+        from sweeper.running.progress import Noticed  # noqa: PLC0415
+
+        for fresh in (False, True):  # what was kept of the server may be old: models come and go
+            classes = await classes_of(client, fresh=fresh)
+            if classes is None:
+                return
+            fit = self.plan.fit(classes)
+            if not fit.problems:
+                for note in fit.notes:
+                    self.report(Noticed(str(note)))
+                return
+        name = client.target.name
+        raise ExperimentError(
+            replace(problem, message=f"{problem.message} (on {name}; --no-check sends it nevertheless)")
+            for problem in fit.problems
+        )
+
     def _embedded(self, stack: AsyncExitStack) -> str:
         from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
 
@@ -230,13 +261,13 @@ class _Session:
         url: str = server.url
         return url
 
-    def _concurrency(self, client: Any) -> int:
+    def _concurrency(self, client: ComfyClient) -> int:
         if client.target.embedded:
             return self.workers + 1
         found: int = self.settings.concurrency or client.target.concurrency or client.dialect.concurrency
         return found
 
-    async def _recorded(self, store: Store, found: Survey, clients: list[Any]) -> Run:
+    async def _recorded(self, store: Store, found: Survey, clients: list[ComfyClient]) -> Run:
         from sweeper.artifacts import ArtifactFolder  # noqa: PLC0415
         from sweeper.records import Layout  # noqa: PLC0415
         from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
@@ -274,7 +305,9 @@ class _Session:
         self.report(RunEnded(ended))
         return ended
 
-    async def _work(self, store: Store, found: Survey, clients: list[Any], run_id: int, folder: Any) -> str | None:
+    async def _work(
+        self, store: Store, found: Survey, clients: list[ComfyClient], run_id: int, folder: ArtifactFolder
+    ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415

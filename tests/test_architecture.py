@@ -26,13 +26,15 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
     "loading": ({"loading"}, {"base", "model", "pictures"}),
     "table": ({"table", "formats"}, {"base", "model", "store", "loading"}),
     "embedded": ({"embedded"}, {"base"}),
+    "reporting": ({"reporting"}, {"base", "model", "store", "pictures", "table", "loading"}),
+    "catalogue": ({"catalogue"}, {"base", "model", "comfy", "embedded"}),
     "runner": (
         {"runner", "running"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded"},
+        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue"},
     ),
     "doors": (
         {"cli", "__main__"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "runner"},
+        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner", "reporting"},
     ),
 }  # fmt: skip
 IMPURE = {

@@ -30,8 +30,14 @@ class _AnyKey(dict[str, str]):
 class Foresight:
     """Counts the trials of a plan against a results folder while somebody walks over them."""
 
-    def __init__(self, plan: Plan, targets: Sequence[Any] | None, out: Path | None) -> None:
-        """`targets` and `out` None: the experiment's own, and its default folder. Raises UsageError, ResultsError."""
+    def __init__(
+        self, plan: Plan, targets: Sequence[Any] | None, out: Path | None, *, notes: Sequence[str] = ()
+    ) -> None:
+        """`targets` and `out` None: the experiment's own, and its default folder. `notes` are warnings from elsewhere.
+
+        Raises UsageError, ResultsError.
+        """
+        self.notes = notes
         experiment = plan.experiment
         self.plan = plan
         self.out = out or Path("results") / experiment.name
@@ -98,7 +104,7 @@ class Foresight:
 
     def _warnings(self) -> list[str]:
         experiment = self.plan.experiment
-        found = list(_idle(self.plan))
+        found = [*self.notes, *(() if self.notes else _idle(self.plan))]
         most = experiment.run.max_trials
         if len(self.plan) > most:
             found.append(f"`run` refuses more than {most} trials; --max-trials {len(self.plan)} lifts that")

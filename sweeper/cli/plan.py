@@ -1,4 +1,4 @@
-"""`sweeper plan`: what a run would do. Nothing is submitted, and no server is asked."""
+"""`sweeper plan`: what a run would do. Nothing is submitted; a server is asked for its node classes at most."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what a run would do: axes, number of trials, order, what is new and what is done. Submits nothing."""
+    from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
     from sweeper.cli.foresight import Foresight  # noqa: PLC0415 - each command imports what it uses
     from sweeper.loading import load  # noqa: PLC0415
     from sweeper.planner import plan  # noqa: PLC0415
@@ -53,7 +54,8 @@ def command(
         raise UsageError("only one of --json, --jsonl - and --csv - can have stdout")
     loaded = load(experiment, overrides=options.parse_settings(settings))
     planned = plan(loaded)
-    foresight = Foresight(planned, options.listed_targets(targets), out)
+    listed = options.listed_targets(targets)
+    foresight = Foresight(planned, listed, out, notes=checked(planned, listed))
     with ExitStack() as files:
         _stream_trials(planned, foresight, _opened(jsonl, files), _opened(csv, files))
     summary = foresight.summary()

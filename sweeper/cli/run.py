@@ -53,6 +53,11 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--fresh", is_flag=True, help="Submit everything again, what succeeded too.")
 @click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials this time.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Hold every workflow against the target's node classes first. [default: on]",
+)
 @options.settings
 @options.as_json
 @click.option("-q", "--quiet", is_flag=True, help="Show failures only.")

@@ -44,6 +44,7 @@ def command(files: tuple[Path, ...], *, as_json: bool) -> int:
 
 def _checked(file: Path) -> tuple[str, tuple[Problem, ...], int | None]:
     """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
+    from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
     from sweeper.loading import load, load_template  # noqa: PLC0415 - each command imports what it uses
     from sweeper.planner import plan  # noqa: PLC0415
 
@@ -54,7 +55,9 @@ def _checked(file: Path) -> tuple[str, tuple[Problem, ...], int | None]:
         if file.suffix.lower() == ".json":
             load_template(file)
             return "template", (), None
-        return "experiment", (), len(plan(load(file)))
+        planned = plan(load(file))
+        checked(planned, None)
+        return "experiment", (), len(planned)
     except InputError as error:
         kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"
         return kind, error.problems, None

@@ -42,11 +42,8 @@ def marks(graph: Graph) -> frozenset[str]:
 
 
 def fingerprint(graph: Graph) -> str:
-    """SHA-256 by which a graph that a server lists is known again: our prefix out, 7.0 and 7 alike.
-
-    A server may re-write numbers when it stores a graph; the digest of a trial is stricter.
-    """
-    return workflow.digest(_plain_numbers(unmarked(graph)))
+    """SHA-256 by which a graph that a server lists is known again: our prefix out."""
+    return workflow.digest(unmarked(graph))
 
 
 def _with_prefixes(graph: Graph, change: Any) -> dict[str, Any]:
@@ -58,13 +55,3 @@ def _with_prefixes(graph: Graph, change: Any) -> dict[str, Any]:
         else:
             copied[node_id] = dict(node)
     return copied
-
-
-def _plain_numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain_numbers(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain_numbers(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

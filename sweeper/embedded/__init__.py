@@ -6,27 +6,21 @@ witnesses of the protocol. The name is resolved when it is asked for: importing 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeper.embedded.faults import Faults as Faults
+    from sweeper.embedded.objectinfo import node_classes as node_classes
     from sweeper.embedded.scenario import Scenario as Scenario
     from sweeper.embedded.server import EmbeddedServer as EmbeddedServer
 
-__all__ = ["EmbeddedServer", "Faults", "Scenario"]
+_HOMES = {"EmbeddedServer": "server", "Faults": "faults", "Scenario": "scenario", "node_classes": "objectinfo"}
+
+__all__ = ["EmbeddedServer", "Faults", "Scenario", "node_classes"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "EmbeddedServer":
-        from sweeper.embedded.server import EmbeddedServer  # noqa: PLC0415 - see above
-
-        return EmbeddedServer
-    if name == "Faults":
-        from sweeper.embedded.faults import Faults  # noqa: PLC0415 - see above
-
-        return Faults
-    if name == "Scenario":
-        from sweeper.embedded.scenario import Scenario  # noqa: PLC0415 - see above
-
-        return Scenario
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sweeper.embedded.{_HOMES[name]}"), name)

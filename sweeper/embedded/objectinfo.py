@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sweeper.embedded.folders import ServerFolders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +25,14 @@ _MODEL_FOLDERS = {
 }
 
 
-def object_info(node: NodeClass, folders: Folders) -> dict[str, Any]:
-    """One class as `/object_info` has it, with live lists read from the folders."""
+def object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True) -> dict[str, Any]:
+    """One class as `/object_info` has it, with live lists read from the folders.
+
+    A list of model files that is only a suggestion says so in an option of ours, `any_file`.
+    """
     required, optional = node.inputs(folders)
+    if not strict_models:
+        required, optional = _suggested(node, required), _suggested(node, optional)
     groups: dict[str, dict[str, Any]] = {"required": {name: _spec(node, spec) for name, spec in required.items()}}
     if optional:
         groups["optional"] = {name: _spec(node, spec) for name, spec in optional.items()}
@@ -49,9 +58,26 @@ def object_info(node: NodeClass, folders: Folders) -> dict[str, Any]:
     return info | tips
 
 
+def _suggested(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
+    return {
+        name: (kind, {**options, "any_file": True}) if name in node.models else (kind, options)
+        for name, (kind, options) in specs.items()
+    }
+
+
 def _spec(node: NodeClass, spec: InputSpec) -> list[Any]:
     kind, options = spec
     return [kind, options] if options or node.v3 else [kind]
+
+
+def node_classes() -> dict[str, Any]:
+    """What `GET /object_info` of a fresh server answers, without starting one."""
+    from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - a server may be given other nodes
+
+    with tempfile.TemporaryDirectory() as empty:
+        folders = ServerFolders(Path(empty))
+        folders.prepare()
+        return {name: object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
 
 
 def model_folders(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:

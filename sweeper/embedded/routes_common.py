@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from sweeper.embedded.nodes.base import NodeClass
     from sweeper.embedded.service import Service
 
 FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
@@ -69,14 +70,16 @@ class CommonRoutes:
 
     async def nodes(self, _: Request) -> Response:
         """GET /object_info."""
-        service = self.service
-        return json_answer({name: object_info(node, service.folders) for name, node in service.nodes.items()})
+        return json_answer({name: self._node(node) for name, node in self.service.nodes.items()})
 
     async def node(self, request: Request) -> Response:
         """GET /object_info/{node_class}; `{}` for an unknown one."""
         name = request.path_params["node_class"]
         known = self.service.nodes.get(name)
-        return json_answer({} if known is None else {name: object_info(known, self.service.folders)})
+        return json_answer({} if known is None else {name: self._node(known)})
+
+    def _node(self, node: NodeClass) -> dict[str, Any]:
+        return object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
 
     async def features(self, _: Request) -> Response:
         """GET /features."""

@@ -296,6 +296,8 @@ def _combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, requi
         schema = {}  # a list that the editor fetches elsewhere ("remote")
     else:
         schema = _choice_schema(choices)
+    if options.get("any_file") is True:  # sweeper's own server says so where it takes every model's name
+        schema = {"type": "string", "minLength": 1}
     if options.get("multiselect") is True:
         schema = {"type": "array", "items": schema}
     return InputSpec(name, "widget", "COMBO", required, default, schema, options, choices, uploads, old)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
+    from sweeper.experiment import RunSettings
     from sweeper.trial import Trial
 
 
@@ -21,6 +22,7 @@ class RunOptions:
     `retry_failed`: submit again what failed before; `fresh`: also what succeeded. `where`: a Jinja2 expression over
     slots and axes, and `limit`, a count, choose which trials this run submits; the others keep their rows.
     `patience`: seconds to wait for a target that stopped answering. `keep_temp`: fetch previews (`temp`) too.
+    `check`: hold the plan against the target's node classes before anything is submitted.
     """
 
     concurrency: int | None = None
@@ -35,6 +37,7 @@ class RunOptions:
     limit: int | None = None
     patience: float = 30.0
     keep_temp: bool = False
+    check: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,10 @@ class Settings:
     limit: int | None
     patience: float
     keep_temp: bool
+    check: bool
 
 
-def settle(options: RunOptions, defaults: Any, trials: int) -> Settings:
+def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
     """Options over the experiment's RunSettings. Raises UsageError for values out of range, and when the plan has
     more than `max_trials` trials (CONTRACT.md 20).
     """
@@ -80,6 +84,7 @@ def settle(options: RunOptions, defaults: Any, trials: int) -> Settings:
         limit=options.limit,
         patience=options.patience,
         keep_temp=options.keep_temp,
+        check=options.check,
     )
 
 

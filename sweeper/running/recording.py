@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeper import records
 from sweeper.records import OPEN, Job, Layout
 from sweeper.running.backlog import Work
 
 if TYPE_CHECKING:
+    from sweeper.planner import Plan
     from sweeper.running.options import Settings
     from sweeper.store import Store
     from sweeper.trial import Trial
@@ -36,7 +37,7 @@ class Survey:
 
 
 def survey(
-    plan: Any, store: Store | None, names: tuple[str, ...], settings: Settings, chosen: Callable[[Trial], bool]
+    plan: Plan, store: Store | None, names: tuple[str, ...], settings: Settings, chosen: Callable[[Trial], bool]
 ) -> Survey:
     """Walk the plan in written order beside what the store knows of these targets."""
     found = Survey({} if store is None else store.standing(names))
@@ -67,7 +68,7 @@ def _ended(job: Job, settings: Settings) -> bool:
 
 
 def record(
-    plan: Any, store: Store, found: Survey, layout: Layout, *, names: tuple[str, ...], file: str, now: float
+    plan: Plan, store: Store, found: Survey, layout: Layout, *, names: tuple[str, ...], file: str, now: float
 ) -> int:
     """Write the run, its trials, and the jobs that stand for them so far. Returns the run's id."""
     with store.transaction():
@@ -85,7 +86,7 @@ def forget_embedded(store: Store, found: Survey, target: str) -> None:
             work.job = replace(work.job, state=records.LOST)
 
 
-def remaining(plan: Any, found: Survey, settings: Settings, chosen: Callable[[Trial], bool]) -> Iterator[Work]:
+def remaining(plan: Plan, found: Survey, settings: Settings, chosen: Callable[[Trial], bool]) -> Iterator[Work]:
     """The works that were never submitted or are to be submitted again, in run order, each digest once."""
     handed_out = set(found.done) | {work.trial.digest for work in found.opened}
 

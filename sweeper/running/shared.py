@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sweeper import result
@@ -16,6 +16,7 @@ from sweeper.running.progress import Event, TrialDone
 
 if TYPE_CHECKING:
     from sweeper.artifacts import ArtifactFolder
+    from sweeper.planner import Plan
     from sweeper.records import Artifact
     from sweeper.running.backlog import Backlog, Work
     from sweeper.running.options import Settings
@@ -28,7 +29,7 @@ class Shared:
     the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
     """
 
-    plan: Any
+    plan: Plan
     experiment: str
     run_id: int
     store: Store

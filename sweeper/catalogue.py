@@ -1,0 +1,104 @@
+"""The node classes of servers, for checking a plan before anything is sent: fetched, and kept on disk for a day.
+
+A real `object_info` has hundreds of kilobytes, and a Cloud's takes seconds: so it is kept by the target's URL. Models
+and files come and go, so whoever finds a problem by what was kept asks once more (`fresh=True`). What the classes mean
+is `sweeper.nodes`' business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.errors import SweeperError
+from sweeper.nodes import NodeInfo
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.target import Target
+
+_MAX_AGE: Final = 24 * 3600.0  # seconds
+
+
+def embedded_classes() -> NodeInfo:
+    """The classes of the embedded server, which asks for no model file by name."""
+    from sweeper.embedded import node_classes  # noqa: PLC0415 - only where that server is meant
+
+    return NodeInfo.from_object_info(node_classes())
+
+
+def kept_classes(target: Target) -> NodeInfo | None:
+    """What was kept of a target's classes, if it is no older than a day; the embedded server's are always known."""
+    if target.embedded:
+        return embedded_classes()
+    path = _path(target.url)
+    with suppress(OSError, ValueError):
+        if time.time() - path.stat().st_mtime <= _MAX_AGE:
+            return _parsed(json.loads(path.read_text("utf-8")))
+    return None
+
+
+async def classes_of(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
+    """The classes of a connected target; None where it does not tell, or tells what cannot be read."""
+    known = None if fresh else kept_classes(client.target)
+    if known is not None:
+        return known
+    try:
+        answer = await client.object_info()
+    except SweeperError:
+        return None
+    info = _parsed(answer)
+    if info is not None and not client.target.embedded:
+        _keep(client.target.url, answer)
+    return info
+
+
+async def classes_at(target: Target) -> NodeInfo | None:
+    """The classes of a target: kept, or asked of it now; None where it cannot be had."""
+    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
+
+    known = kept_classes(target)
+    if known is not None:
+        return known
+    try:
+        async with ComfyClient(target) as client:
+            await client.connect()
+            return await classes_of(client)
+    except SweeperError:
+        return None
+
+
+def _parsed(answer: Any) -> NodeInfo | None:
+    """None for an answer that is empty or no object_info: better no check than a wrong one."""
+    if not isinstance(answer, Mapping) or not answer:
+        return None
+    try:
+        return NodeInfo.from_object_info(answer)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _path(url: str) -> Path:
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sweeper" / "object_info" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+
+
+def _keep(url: str, answer: Mapping[str, Any]) -> None:
+    """Best effort: a cache that cannot be written costs time, nothing else."""
+    path = _path(url)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+            json.dump(answer, file)
+        Path(file.name).replace(path)
