@@ -235,16 +235,13 @@ class _Session:
     async def _check(self, client: ComfyClient) -> None:
         """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there."""
         from sweeper.catalogue import classes_of  # noqa: PLC0415
-        from sweeper.running.progress import Noticed  # noqa: PLC0415
 
         for fresh in (False, True):  # what was kept of the server may be old: models come and go
             classes = await classes_of(client, fresh=fresh)
             if classes is None:
                 return
             fit = self.plan.fit(classes)
-            if not fit.problems:
-                for note in fit.notes:
-                    self.report(Noticed(str(note)))
+            if not fit.problems:  # its notes are told by `plan` and `validate`; a run has more to say
                 return
         name = client.target.name
         raise ExperimentError(

@@ -13,7 +13,6 @@ from sweeper.cli.targets_file import named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
 from sweeper.store import FILE_NAME, Store
-from sweeper.workflow import downstream, sinks
 
 if TYPE_CHECKING:
     from sweeper.planner import Plan
@@ -104,7 +103,7 @@ class Foresight:
 
     def _warnings(self) -> list[str]:
         experiment = self.plan.experiment
-        found = [*self.notes, *(() if self.notes else _idle(self.plan))]
+        found = list(self.notes)
         most = experiment.run.max_trials
         if len(self.plan) > most:
             found.append(f"`run` refuses more than {most} trials; --max-trials {len(self.plan)} lifts that")
@@ -116,19 +115,3 @@ def _standing(out: Path, targets: Sequence[str]) -> dict[str, Job]:
         return {}
     with Store.open(out, readonly=True) as store:
         return store.standing(targets)
-
-
-def _idle(plan: Plan) -> Iterator[str]:
-    """A sentence for each swept or derived slot that no output node depends on: it cannot change any picture."""
-    from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - it knows which core classes are output nodes
-
-    template = plan.experiment.template
-    outputs = {
-        node
-        for node in sinks(template.graph)
-        if (known := NODE_CLASSES.get(template.graph[node]["class_type"])) is None or known.output_node
-    }
-    for name in dict.fromkeys((*plan.axis_sizes, *plan.experiment.derive)):
-        if name in template.slots and not downstream(template.graph, template.nodes_of(name)) & outputs:
-            at = ", ".join(map(str, template.slots[name].addresses))
-            yield f"'{name}' ({at}) reaches no output node: it changes no picture"

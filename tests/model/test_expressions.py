@@ -14,6 +14,7 @@ from sweeper.errors import ExperimentError
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3, "f": 0.5}}}
 SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
+FILTERS = "; filters: abs, capitalize, count, d, default, first, float, int, join, last, length, list, ... (20 more)"
 
 
 def derived(folder, text):
@@ -67,9 +68,9 @@ def test_arithmetic_is_jinjas_own(tmp_path_factory, text):
         ("{{ n.to_bytes(9) }}", "access to attribute 'to_bytes' of 'int' object is unsafe."),
         ("{{ s.zfill(9) }}", "access to attribute 'zfill' of 'str' object is unsafe."),
         ("{{ s.ljust(9) }}", "access to attribute 'ljust' of 'str' object is unsafe."),
-        ("{{ s | attr('__class__') }}", "is not Jinja2: No filter named 'attr'."),
-        ("{{ [1] | random }}", "is not Jinja2: No filter named 'random'."),
-        ("{{ s | center(9) }}", "is not Jinja2: No filter named 'center'."),
+        ("{{ s | attr('__class__') }}", "uses the filter 'attr', which is not known here" + FILTERS),
+        ("{{ [1] | random }}", "uses the filter 'random', which is not known here" + FILTERS),
+        ("{{ s | center(9) }}", "uses the filter 'center', which is not known here" + FILTERS),
         ("{% import 'os' as o %}", "holds a Jinja2 import, which is not allowed here"),
         ("{% from 'os' import path %}", "holds a Jinja2 fromimport, which is not allowed here"),
         ("{% include '/etc/passwd' %}", "holds a Jinja2 include, which is not allowed here"),
@@ -87,11 +88,28 @@ def test_arithmetic_is_jinjas_own(tmp_path_factory, text):
         ("{{ 's' * 1000000000 }}", "`*` repeats a text or list too often"),
         ("{{ 1000000000 * [1] }}", "`*` repeats a text or list too often"),
         ("{{ '%999999999d' % 1 }}", "`%` on a text is not allowed here; use ~ to join texts"),
-        ("{{ (['s' * 9999] * 101) | join }}", "gives a text of more than 1,000,000 characters"),
+        ("{{ (['s' * 9999] * 101) | join }}", "is too much work: more than 1,000,000 characters and steps"),
+        ("{{ s ~ s.upper }}", "gives a builtin_function_or_method, which is no JSON value"),
+        ("{{ n() }}", "TypeError: 'int' object is not callable"),
+        ("{{ range(a=1) }}", "TypeError: range() takes no keyword arguments"),
+        ("{% for i in n %}x{% endfor %}", "TypeError: 'int' object is not iterable"),
+        ("{{ [n.no] ~ s }}", "'int object' has no attribute 'no'"),
+        ("{{ s - 1 }}", "TypeError: unsupported operand type(s) for -: 'str' and 'int'"),
+        ("{{ ({'a': 1}.keys() - ['b']) | first }}",
+         "TypeError: unsupported operand type(s) for -: 'dict_keys' and 'list'"),
+        ("{{ n is oddd }}", "uses the test 'oddd', which is not known here; did you mean 'odd'?"),
+        ("{{ self }}", "reads 'self', which Jinja2 keeps for itself; give the slot another name"),
+        ("{{ \ufb01 }}", "reads '\ufb01', whose letters have more than one form; write it with plain ones"),
+        ("{{ '\\ud800' }}", "holds half of a character (a lone surrogate), which no file can keep"),
+        ("{{ dict(a=1, a=2) }}", "is not Jinja2: keyword argument repeated: a"),
+        ("{% with a = 1 %}{{ a }}{% endwith %}", "holds a Jinja2 with, which is not allowed here"),
+        ("{% filter upper %}a{% endfilter %}", "holds a Jinja2 filterblock, which is not allowed here"),
+        ("{% autoescape true %}{{ s }}{% endautoescape %}", "holds a Jinja2 scope, which is not allowed here"),
+        ("{{ " + "[n, n], " * 1000 + " }}", "has too many parts; longer computations belong in a program"),
         ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
-        ("{{ 1e308 * 10 }}", "found inf, but a finite number is needed"),
+        ("{{ 1e308 * 10 }}", "gives inf, but a finite number is needed"),
         ("{{ s.upper }}", "gives a builtin_function_or_method, which is no JSON value"),
-        ("{{ range }}", "gives a function, which is no JSON value"),
+        ("{{ range }}", "'range' is neither a slot nor a variable; known: f, n, s, v"),
         ("{{ n.nothing }}", "'int object' has no attribute 'nothing'"),
         ("{{ [1][5] }}", "list object has no element 5"),
         ("{{ " + "(" * 5000 + "n" + ")" * 5000 + " }}", "is nested too deeply"),

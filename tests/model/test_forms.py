@@ -10,7 +10,10 @@ import pytest
 import slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from writing import planned
+from writing import planned, write
+
+import sweeper
+from sweeper.errors import ExperimentError
 
 QUICK = settings(max_examples=60, deadline=None)
 # Slots that take anything, so that only the form decides.
@@ -225,3 +228,81 @@ def test_files_are_sorted_and_named_from_the_experiments_folder(tmp_path):
 def test_a_range_in_fractions_is_the_oracles_own_business():
     assert slow.exact(0.1) == Fraction(1, 10)
     assert slow.stepped({"from": 0, "to": 1, "step": 0.3}) == [0.0, 0.3, 0.6, 0.9]
+
+
+def test_a_count_written_as_a_whole_float_is_that_count():
+    assert values({"from": 1, "to": 3, "count": 3.0}) == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("step", [1, 1e-9])
+def test_a_range_of_astronomic_length_is_refused_in_words(step):
+    with pytest.raises(ExperimentError, match=r"has more than 1,000,000 values"):
+        values({"from": 0, "to": 10**100, "step": step})
+
+
+def test_integers_longer_than_sixty_digits_stay_exact():
+    first = 10**70
+    assert values({"from": first, "to": first + 2, "step": 1}, axis="n") == [first, first + 1, first + 2]
+
+
+def test_a_counted_range_of_integers_is_exact_beyond_twelve_digits():
+    first = 1_000_000_000_001
+    assert values({"from": first, "to": first + 2, "count": 3}, axis="n") == [first, first + 1, first + 2]
+    assert values({"from": 0, "to": 2**64 - 1, "count": 2}, axis="n") == [0, 2**64 - 1]
+
+
+@pytest.mark.parametrize("text", ["{" * 5000, "{" * 3000 + "a" + "}" * 3000])
+def test_choices_nested_without_end_are_refused_in_words(text):
+    with pytest.raises(ExperimentError, match=r"e\.yaml:1: sweep\.grid\.p: "):
+        values({"choices": text}, axis="p")
+
+
+def test_a_line_of_a_file_ends_at_a_line_feed_only():
+    # Prompts pasted out of web pages hold U+2028, U+0085 and form feeds; a text editor shows one line.
+    text = "a\u2028b\n c\x85d\ne\x0cf\x1cg\n"
+    found = values({"lines": "l.txt"}, axis="p", files={"l.txt": text})
+    assert found == ["a\u2028b", " c\x85d", "e\x0cf\x1cg"]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "\uff11\uff12"])
+def test_a_number_in_a_text_is_written_as_yaml_writes_it(cell):
+    with pytest.raises(ExperimentError, match="but an integer is needed"):
+        values({"lines": "l.txt"}, axis="n", files={"l.txt": cell + "\n"})
+
+
+def test_a_number_of_yaml_is_a_number_in_a_text_too():
+    assert values({"lines": "l.txt"}, axis="n", files={"l.txt": "+7\n8.0\n1e3\n"}) == [7, 8, 1000]
+
+
+@pytest.mark.parametrize("form", [{"lines": "a\0b"}, {"csv": "a\0b", "column": "c"}, {"files": "a\0*"}])
+def test_a_file_name_with_a_nul_is_refused_in_words(tmp_path, form):
+    text = write(tmp_path, {}, GRAPH, SLOTS)
+    inside = ", ".join(f'{key}: "{name}"'.replace("\0", "\\0") for key, name in form.items())
+    text.write_text(f"name: e\ntemplate: t.json\nsweep: {{grid: {{p: {{{inside}}}}}}}\n")
+    with pytest.raises(ExperimentError, match=r"e\.yaml:3: sweep\.grid\.p: "):
+        sweeper.load(text)
+
+
+def test_a_log_range_of_integers_is_exact_at_whole_points_however_large():
+    root = 1_234_567_890_123
+    assert values({"from": 1, "to": root**2, "count": 3, "scale": "log"}, axis="n") == [1, root, root**2]
+    assert values({"from": 1e-30, "to": 1e-10, "count": 3, "scale": "log"}) == [1e-30, 1e-20, 1e-10]
+
+
+def test_a_range_beyond_the_largest_float_is_refused_in_words():
+    with pytest.raises(ExperimentError, match=r"goes beyond the largest number"):
+        values({"from": 0, "to": 10**400, "count": 2})
+
+
+def test_a_stepped_range_of_the_smallest_and_largest_numbers_is_right():
+    assert values({"from": 5e-324, "to": 1.5e-323, "step": 5e-324}) == [5e-324, 1e-323, 1.5e-323]
+    assert values({"from": -1.5e308, "to": 1.5e308, "step": 1e308}) == [-1.5e308, -5e307, 5e307, 1.5e308]
+
+
+def test_crlf_and_lone_carriage_returns_do_not_end_a_line_differently_on_other_systems():
+    found = values({"lines": "l.txt"}, axis="p", files={"l.txt": "a\rb\r\nc\r\n"})
+    assert found == ["a\rb", "c"]
+
+
+def test_thirty_two_groups_deep_are_still_read():
+    assert values({"choices": "{" * 32 + "a|b" + "}" * 32}, axis="p") == ["a", "b"]

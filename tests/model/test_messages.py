@@ -80,7 +80,7 @@ def test_a_file_elsewhere_is_named_as_the_user_named_it(tmp_path, monkeypatch):
         (b"name: e\x00\n", "e.yaml: is not YAML: unacceptable character #x0000: control characters are not allowed"),
         (b"a: " + b"[" * 500, "e.yaml:1: is nested more than 64 levels deep"),
         (b"a: " * 100_000, "e.yaml:1: is not YAML: mapping values are not allowed in this context"),
-        (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a number of more than 4000 digits"),
+        (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a: a number of more than 4000 digits"),
     ],
 )
 def test_a_file_that_is_hardly_text_is_refused_at_once(here, data, said):
@@ -94,7 +94,12 @@ def test_a_file_that_is_hardly_text_is_refused_at_once(here, data, said):
     ("data", "said"),
     [
         (b'{"1": "\xff"}', "t.json: is not UTF-8 text (byte 7)"),
-        (b"[" * 100_000, "t.json: is nested too deeply"),
+        (b"[" * 100_000, "t.json:1: is nested more than 64 levels deep"),
+        (b"[\n" * 900 + b"]" * 900, "t.json:66: is nested more than 64 levels deep"),
+        (
+            b'{"1": {"inputs": {"x": [2.5,\n -1e999]}}}',
+            "t.json:2: 1.inputs.x[1]: -1e999 is too large for a number; a finite number is needed",
+        ),
         (b"", "t.json:1: is not JSON: Expecting value, column 1"),
     ],
 )

@@ -60,3 +60,30 @@ def test_the_files_own_mistakes_are_told_with_overrides_as_without(tmp_path):
     file = write(tmp_path, TEXT.replace("grid:", "gird:"))
     with pytest.raises(ExperimentError, match=r"e\.yaml:6: sweep\.gird: unknown key 'gird'; did you mean 'grid'\?"):
         sweeper.load(file, overrides={"steps": 6})
+
+
+GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "w": 512}}}
+SLOTS = {"x": {"at": "1.x", "schema": {"type": "number"}}, "n": {"at": "1.n", "schema": {"type": "integer"}},
+         "p": {"at": "1.p", "schema": {"type": "string"}}, "w": {"at": "1.w"}}  # fmt: skip
+
+
+def test_fixing_a_name_leaves_an_exclude_row_about_its_other_values_without_effect(tmp_path):
+    sweep = {"grid": {"n": [4, 8], "x": [1, 2]}, "exclude": [{"n": 4, "x": 1}]}
+    file = write(tmp_path, {"name": "e", "template": "t.json", "sweep": sweep}, GRAPH, SLOTS)
+    plan = sweeper.plan(sweeper.load(file, overrides={"n": 8}))
+    assert [(trial.params["n"], trial.params["x"]) for trial in plan.written()] == [(8, 1.0), (8, 2.0)]
+
+
+def test_fixing_an_axis_of_labels_or_bundles_means_the_one_of_that_label(tmp_path):
+    grid = {"size": [{"label": "small", "set": {"w": 64}}, {"label": "large", "set": {"w": 512}}],
+            "n": [{"label": "few", "value": 4}, {"label": "many", "value": 40}]}  # fmt: skip
+    file = write(tmp_path, {"name": "e", "template": "t.json", "sweep": {"grid": grid}}, GRAPH, SLOTS)
+    (trial,) = sweeper.plan(sweeper.load(file, overrides={"size": "large", "n": "few"}))
+    assert (trial.params["w"], trial.params["n"], dict(trial.axes)) == (512, 4, {"size": "large", "n": "few"})
+
+
+def test_fixing_a_derived_slot_does_not_make_the_axes_behind_it_a_mistake(tmp_path):
+    experiment = {"name": "e", "template": "t.json", "derive": {"p": "a {{ v }}"}, "sweep": {"grid": {"v": ["x", "y"]}}}
+    file = write(tmp_path, experiment, GRAPH, SLOTS)
+    plan = sweeper.plan(sweeper.load(file, overrides={"p": "said"}))
+    assert {trial.params["p"] for trial in plan} == {"said"}

@@ -99,12 +99,19 @@ def test_limit_and_where_choose_what_is_submitted(server, target, experiment, tm
 
 
 def test_a_rejected_workflow_is_a_row_that_names_node_and_input(server, target, experiment, tmp_path):
-    run = sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out")
+    run = sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out", check=False)
     assert (run.succeeded, run.failed) == (1, 1)
     with Store.open(tmp_path / "out", readonly=True) as store:
         row = next(row for row in store.results() if row.status == "failed")
     assert row.error_type == "RejectedError"
     assert row.error.startswith("node 1 (Paint) seed: Value -1 smaller than min of 0")
+
+
+def test_what_the_server_would_reject_is_refused_before_anything_is_sent(server, target, experiment, tmp_path):
+    with pytest.raises(ExperimentError, match=r"seed\[0\]: node 1 \(Paint\) seed: found -1, but at least 0 is needed"):
+        sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out")
+    assert server.seen.submits == 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_more_trials_than_allowed_are_refused_and_leave_nothing(target, experiment, tmp_path):

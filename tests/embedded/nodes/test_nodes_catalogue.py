@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +17,7 @@ from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
 from sweeper.embedded.diffusion.solvers import SOLVERS
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes.catalog.spelling import Deferred
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
 
@@ -40,9 +43,8 @@ def described(node: NodeClass) -> dict[str, Any]:
     }
     if node.output_tooltips is not None:
         info["output_tooltips"] = list(node.output_tooltips)
-    if node.v3:
-        info |= {"deprecated": False, "experimental": False, "api_node": False}
-    return info
+    flags = {"deprecated": False, "experimental": False, "api_node": False} if node.v3 else {}
+    return info | flags | dict(node.flags)
 
 
 @pytest.mark.parametrize("name", sorted(NODE_CLASSES))
@@ -51,11 +53,28 @@ def test_a_class_is_described_as_comfyui_describes_it(name: str) -> None:
     expected = json.loads(json.dumps(RECORDED[name]))
     for model in node.models:  # the lists of model files are each server's own
         expected["input"]["required"][model][0] = node.required[model][0]
+    if not node.v3:  # an older class may say [type] or [type, {}]: it is one thing to a client
+        for group in ("required", "optional"):
+            specs = expected["input"].get(group, {})
+            specs.update({key: spec[:1] for key, spec in specs.items() if spec[1:] == [{}]})
     # Compared as text: the order of inputs is part of it.
     found = described(node)
     assert {key: json.dumps(value) for key, value in found.items()} == {
         key: json.dumps(value) for key, value in expected.items()
     }
+
+
+@pytest.mark.parametrize("name", sorted(NODE_CLASSES))
+def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
+    node = NODE_CLASSES[name]
+    run = cast("Deferred", node.run)
+    function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{run.module}"), run.function)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    demanded = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
+    assert open_ended or {*node.required, *node.optional} <= named
+    assert open_ended or demanded <= set(node.required)
 
 
 def test_a_model_combo_offers_something() -> None:

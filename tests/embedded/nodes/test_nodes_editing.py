@@ -1,0 +1,151 @@
+"""More image nodes, text nodes and sigmas: against hand-computed values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweeper.embedded.diffusion.models import load_model
+
+RNG = np.random.default_rng(11)
+
+
+def step_picture() -> Any:
+    image = np.zeros((1, 16, 16, 3), np.float32)
+    image[:, :, 8:] = 1
+    return image
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "size"),
+    [
+        ("ImageScaleToTotalPixels", {"megapixels": 0.01}, (145, 72)),
+        ("ImageScaleToMaxDimension", {"largest_size": 50}, (50, 25)),
+    ],
+)
+def test_a_picture_is_scaled_to(kind: str, inputs: dict[str, Any], size: tuple[int, int], context: Any) -> None:
+    found = context.run(kind, image=np.zeros((1, 20, 40, 3), np.float32), upscale_method="area", **inputs)
+    assert (found.shape[2], found.shape[1]) == size
+
+
+def test_sizes_batches_and_turns(context: Any) -> None:
+    image = RNG.random((3, 4, 6, 3), dtype=np.float32)
+    assert context.run("GetImageSize", image=image) == (6, 4, 3)
+    assert np.array_equal(context.run("ImageFromBatch", image=image, batch_index=1, length=9), image[1:])
+    assert len(context.run("RepeatImageBatch", image=image, amount=2)) == 6
+    turned = context.run("ImageRotate", image=image, rotation="90 degrees")
+    assert np.array_equal(turned[:, 0, -1], image[:, 0, 0])  # to the right: the first corner is at the right now
+    flipped = context.run("ImageFlip", image=image, flip_method="y-axis: horizontally")
+    assert np.array_equal(flipped, image[:, :, ::-1])
+
+
+def test_yuv_and_back_is_the_picture(context: Any) -> None:
+    image = RNG.random((1, 5, 5, 3), dtype=np.float32)
+    planes = dict(zip("YUV", context.run("ImageRGBToYUV", image=image), strict=True))
+    assert context.run("ImageYUVToRGB", **planes) == pytest.approx(image, abs=0.01)
+
+
+@pytest.mark.parametrize("dither", ["none", "floyd-steinberg", "bayer-2", "bayer-16"])
+def test_quantising_leaves_so_many_colours(dither: str, context: Any) -> None:
+    ramp = np.repeat(np.linspace(0, 1, 64, dtype=np.float32)[None, None, :, None], 3, axis=3).repeat(8, axis=1)
+    found = context.run("ImageQuantize", image=ramp, colors=4, dither=dither)
+    assert 2 <= len(np.unique(found.reshape(-1, 3), axis=0)) <= 4
+    assert abs(found.mean() - ramp.mean()) < 0.1
+
+
+def test_an_edge_is_found_where_it_is_and_nowhere_else(context: Any) -> None:
+    found = context.run("Canny", image=step_picture(), low_threshold=0.1, high_threshold=0.3)[0, :, :, 0]
+    assert found[4:12].any(axis=1).all()
+    assert set(np.flatnonzero(found.any(axis=0)).tolist()) <= {7, 8}
+    with pytest.raises(ValueError, match="low_threshold should be smaller"):
+        context.run("Canny", image=step_picture(), low_threshold=0.5, high_threshold=0.3)
+
+
+def test_morphology_moves_an_edge_by_half_a_kernel(context: Any) -> None:
+    def light(operation: str) -> float:
+        return float(context.run("Morphology", image=step_picture(), operation=operation, kernel_size=5).mean())
+
+    assert (light("erode"), light("dilate")) == (6 / 16, 10 / 16)
+    assert light("open") == light("close") == 0.5
+    assert light("gradient") == 4 / 16
+    assert light("top_hat") == light("bottom_hat") == 0
+
+
+@pytest.mark.parametrize(("name", "factor"), [("4x-UltraSharp.pth", 4), ("RealESRGAN_x2plus.pth", 2), ("foo.pth", 4)])
+def test_an_upscale_model_enlarges_by_the_factor_in_its_name(name: str, factor: int, context: Any) -> None:
+    image = RNG.random((1, 12, 10, 3), dtype=np.float32)
+    model = context.run("UpscaleModelLoader", model_name=name)
+    found = context.run("ImageUpscaleWithModel", upscale_model=model, image=image)
+    assert found.shape == (1, 12 * factor, 10 * factor, 3)
+    assert abs(found.mean() - image.mean()) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["UpscaleModelLoader", "ControlNetLoader", "CLIPVisionLoader", "StyleModelLoader"])
+def test_a_model_name_that_climbs_is_refused(kind: str, context: Any) -> None:
+    argument = {"UpscaleModelLoader": "model_name", "ControlNetLoader": "control_net_name"}
+    argument |= {"CLIPVisionLoader": "clip_name", "StyleModelLoader": "style_model_name"}
+    with pytest.raises(ValueError, match="invalid model name"):
+        context.run(kind, **{argument[kind]: "../secret.pth"})
+
+
+def test_texts(context: Any) -> None:
+    assert context.run("StringConcatenate", string_a="a", string_b="b", delimiter=", ") == "a, b"
+    assert context.run("StringSubstring", string="lighthouse", start=0, end=5) == "light"
+    assert context.run("StringLength", string="fox") == 3
+    assert context.run("CaseConverter", string="a red FOX", mode="Title Case") == "A Red Fox"
+    assert context.run("StringTrim", string="  x ", mode="Left") == "x "
+    assert context.run("StringReplace", string="a fox", find="fox", replace="cat") == "a cat"
+    assert context.run("StringContains", string="A Fox", substring="fox", case_sensitive=False) is True
+    compared = {"string_a": "Fox", "string_b": "fox", "mode": "Equal"}
+    assert context.run("StringCompare", **compared, case_sensitive=True) is False
+
+
+def test_patterns(context: Any) -> None:
+    flags = {"case_insensitive": True, "multiline": False, "dotall": False}
+    assert context.run("RegexMatch", string="4 Steps", regex_pattern=r"\d+ steps", **flags) is True
+    assert context.run("RegexMatch", string="x", regex_pattern="(", **flags) is False
+    inputs = {"string": "a1 b2", "regex_pattern": r"([a-z])(\d)", "group_index": 2}
+    found = {
+        mode: context.run("RegexExtract", **inputs, mode=mode, **flags)
+        for mode in ("First Match", "All Matches", "First Group", "All Groups")
+    }
+    assert found == {"First Match": "a1", "All Matches": "a1\nb2", "First Group": "1", "All Groups": "1\n2"}
+    assert context.run("RegexReplace", string="a1 b2", regex_pattern=r"\d", replace="#", count=1) == "a# b2"
+
+
+def test_the_closed_forms_of_the_schedules(context: Any) -> None:
+    ends = {"steps": 5, "sigma_max": 10.0, "sigma_min": 0.1}
+    geometric = context.run("ExponentialScheduler", **ends)
+    assert geometric.tolist() == pytest.approx([10, 10**0.5, 1, 0.1**0.5, 0.1, 0])
+    assert context.run("PolyexponentialScheduler", **ends, rho=1.0).tolist() == geometric.tolist()
+    vp = context.run("VPScheduler", steps=3, beta_d=19.9, beta_min=0.1, eps_s=0.001)
+    assert vp[0] == pytest.approx(math.sqrt(math.expm1(19.9 / 2 + 0.1)))
+    model = load_model("procedural-photo.safetensors")
+    turbo = context.run("SDTurboScheduler", model=model, steps=1, denoise=1.0)
+    assert turbo.tolist() == pytest.approx([14.614642, 0])
+    aligned = context.run("AlignYourStepsScheduler", model_type="SD1", steps=10, denoise=1.0)
+    assert (len(aligned), aligned[0], aligned[-1]) == (11, np.float32(14.6146412293), 0)
+    assert len(context.run("AlignYourStepsScheduler", model_type="SD1", steps=10, denoise=0.5)) == 6
+    beta = context.run("BetaSamplingScheduler", model=model, steps=12, alpha=0.6, beta=0.6)
+    known = context.run("BasicScheduler", model=model, scheduler="beta", steps=12, denoise=1.0)
+    assert beta.tolist() == known.tolist()
+    late = context.run("BetaSamplingScheduler", model=model, steps=12, alpha=0.4, beta=2.0)
+    assert late[6] < beta[6]
+
+
+def test_schedules_are_cut_and_joined(context: Any) -> None:
+    sigmas = np.array([8, 4, 2, 1, 0], np.float32)
+    high, low = context.run("SplitSigmas", sigmas=sigmas, step=2)
+    assert (high.tolist(), low.tolist()) == ([8, 4, 2], [2, 1, 0])
+    high, low = context.run("SplitSigmasDenoise", sigmas=sigmas, denoise=0.5)
+    assert (high.tolist(), low.tolist()) == ([8, 4, 2], [2, 1, 0])
+    assert context.run("FlipSigmas", sigmas=sigmas).tolist() == pytest.approx([1e-4, 1, 2, 4, 8])
+    assert context.run("SetFirstSigma", sigmas=sigmas, sigma=9.0).tolist() == [9, 4, 2, 1, 0]
+    inputs = {"sigmas": sigmas, "steps": 2, "start_at_sigma": 4.0, "end_at_sigma": 2.0, "spacing": "linear"}
+    assert context.run("ExtendIntermediateSigmas", **inputs).tolist() == [8, 4, 3, 2, 1.5, 1, 0]
+    ltxv = {"steps": 8, "max_shift": 2.05, "base_shift": 0.95, "stretch": True, "terminal": 0.1}
+    stretched = context.run("LTXVScheduler", **ltxv)
+    assert (stretched[0], stretched[-2], stretched[-1]) == (1, pytest.approx(0.1), 0)
