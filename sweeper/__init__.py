@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeper.errors import SweeperError as SweeperError
     from sweeper.experiment import Experiment as Experiment
+    from sweeper.images import compare_images as compare_images
     from sweeper.loading import load as load
     from sweeper.loading import load_template as load_template
     from sweeper.planner import Plan as Plan
@@ -32,6 +33,7 @@ _HOMES = {
     "SweeperError": "sweeper.errors",
     "Template": "sweeper.template",
     "Trial": "sweeper.trial",
+    "compare_images": "sweeper.images",
     "load": "sweeper.loading",
     "load_template": "sweeper.loading",
     "plan": "sweeper.planner",

@@ -6,9 +6,10 @@ it; here the blocks become one sequence with one numbering.
 
 from __future__ import annotations
 
+import copy
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
 from sweeper.planning.grid import Grid, axis_columns
-from sweeper.planning.order import best_order, dependencies, executions
+from sweeper.planning.order import Costs, best_order, dependencies, executions, filtered_executions
 from sweeper.planning.selection import kept
 from sweeper.trial import InputFile, Trial
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sweeper.nodes import NodeInfo
     from sweeper.planning.fitting import Fit
 
+_ASSUMED: Final = Costs()
+_COUNTED: Final = 50_000  # trials of a filtered block up to which its node executions are counted one by one
 _TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
 
 
@@ -31,13 +34,14 @@ _TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger
 class OrderReport:
     """What the order of nesting saves on a server that keeps the last job's results.
 
-    `axes` are outermost first, one list for each block; `executions` and `written` count node executions of the whole
-    product, before filters.
+    `axes` are outermost first, one list for each block; `executions` and `written` count node executions in this order
+    and in the written one. `measured` says whether the order went by measured node times.
     """
 
     axes: tuple[tuple[str, ...], ...]
     executions: int
     written: int
+    measured: bool = False
 
     @property
     def saved(self) -> int:
@@ -48,9 +52,10 @@ class OrderReport:
 class Plan:
     """The ordered trials of an experiment. `len(plan)` is exact; iterating yields them in run order."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED) -> None:
         self.experiment = experiment
-        self._parts = _compiled(experiment)
+        self._costs = costs
+        self._parts = [_nested(experiment, part, costs) for part in _compiled(experiment)]
         if len(self) == 0:
             source = experiment.source
             message = "no trial is left: `exclude` and `where` drop every one"
@@ -69,7 +74,7 @@ class Plan:
         """The trials in written order: the first axis outermost, the last varying fastest."""
         start = 0
         for part in self._parts:
-            yield from part.trials(start, tuple(range(len(part.grid.sizes))))
+            yield from part.trials(start, part.written)
             start += part.count
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
@@ -85,6 +90,14 @@ class Plan:
             if fact is not None:
                 found += [InputFile(at.node, at.input, str(value), fact.path, fact.sha256) for at in slot.addresses]
         return tuple(found)
+
+    def reordered(self, costs: Costs) -> Plan:
+        """The same trials, nested by other costs: measured node times, or a server that keeps no results."""
+        again = copy.copy(self)
+        again.__dict__.pop("order", None)
+        again._costs = costs  # noqa: SLF001 - a copy of our own
+        again._parts = [_nested(self.experiment, part, costs) for part in self._parts]  # noqa: SLF001
+        return again
 
     def fit(self, nodes: NodeInfo) -> Fit:
         """How the plan fits a server with these node classes: what it would refuse, coerce or fail on, and oddities."""
@@ -115,15 +128,13 @@ class Plan:
     @cached_property
     def order(self) -> OrderReport:
         """How the axes nest when the plan runs, and what that saves."""
-        names, runs, written = [], 0, 0
-        for part in self._parts:
-            if not part.is_product:
-                continue
-            names.append(tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]))
-            needs = dependencies(self.experiment, part.grid)
-            runs += sum(executions(part.order, part.grid.sizes, needs).values())
-            written += sum(executions(tuple(range(len(part.order))), part.grid.sizes, needs).values())
-        return OrderReport(tuple(names), runs, written)
+        products = [part for part in self._parts if part.is_product]
+        names = [tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]) for part in products]
+        runs = sum(part.executions(self.experiment, part.order) for part in products)
+        written = sum(part.executions(self.experiment, part.written) for part in products)
+        if not self._costs.keeps:
+            runs = written = sum(part.count for part in products) * len(self.experiment.template.graph)
+        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +147,19 @@ class _Part:
     is_product: bool
 
     @property
+    def written(self) -> tuple[int, ...]:
+        return tuple(range(len(self.grid.sizes)))
+
+    def executions(self, experiment: Experiment, order: tuple[int, ...]) -> int:
+        """Node executions in that order on a server that keeps the last job's results."""
+        needs = dependencies(experiment, self.grid)
+        if self.kept is None or len(self.kept) > _COUNTED:
+            share = self.count / max(prod(self.grid.sizes), 1)
+            return round(sum(executions(order, self.grid.sizes, needs).values()) * share)
+        points = [self.grid.coordinates(position) for position in self.kept]
+        return sum(filtered_executions(order, points, needs).values())
+
+    @property
     def count(self) -> int:
         return prod(self.grid.sizes) if self.kept is None else len(self.kept)
 
@@ -144,7 +168,7 @@ class _Part:
         if self.kept is None:
             return self.grid.walk(order, start)
         numbered = enumerate(self.kept, start)
-        if order == tuple(range(len(order))):
+        if order == self.written:
             return self.grid.visit(order, numbered)
 
         def nested(place: tuple[int, int]) -> tuple[int, ...]:
@@ -154,13 +178,14 @@ class _Part:
         return self.grid.visit(order, sorted(numbered, key=nested))
 
 
-def plan(experiment: Experiment, *, nodes: NodeInfo | None = None) -> Plan:
+def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED) -> Plan:
     """Expand an experiment into its plan.
 
     `nodes` are a server's node classes: then what that server would refuse, silently change or fail on is refused
-    here. Raises ExperimentError when a rule fails, no trial is left, or the plan does not fit.
+    here. `costs` decide how the axes nest. Raises ExperimentError when a rule fails, no trial is left, or the plan does
+    not fit.
     """
-    planned = Plan(experiment)
+    planned = Plan(experiment, costs)
     if nodes is not None and (problems := planned.fit(nodes).problems):
         raise ExperimentError(problems)
     return planned
@@ -176,6 +201,24 @@ def derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
             yield from grid.values(name)
 
 
+def _nested(experiment: Experiment, part: _Part, costs: Costs) -> _Part:
+    """The part in the order that costs least; filters can make the product's best order worse than the written one."""
+    if not part.is_product or experiment.order == "written":
+        return replace(part, order=part.written)
+    order = best_order(experiment, part.grid, costs)
+    if part.kept is not None and order != part.written and len(part.kept) <= _COUNTED:
+        needs = dependencies(experiment, part.grid)
+        points = [part.grid.coordinates(position) for position in part.kept]
+        spent = [_spent(experiment, filtered_executions(one, points, needs), costs) for one in (order, part.written)]
+        order = order if spent[0] < spent[1] else part.written
+    return replace(part, order=order)
+
+
+def _spent(experiment: Experiment, runs: Mapping[str, int], costs: Costs) -> float:
+    graph = experiment.template.graph
+    return sum(count * costs.of(graph[node]["class_type"]) for node, count in runs.items())
+
+
 def _compiled(experiment: Experiment) -> list[_Part]:
     """The pieces of the plan in written order. Raises ExperimentError with what fails in any of them."""
     parts: list[_Part] = []
@@ -189,9 +232,7 @@ def _compiled(experiment: Experiment) -> list[_Part]:
         except ExperimentError as error:
             problems += error.problems
             continue
-        written = tuple(range(len(grids[0].sizes)))
-        order = best_order(experiment, grids[0]) if experiment.order == "auto" else written
-        parts.append(_Part(grids[0], order, selected, is_product=True))
+        parts.append(_Part(grids[0], tuple(range(len(grids[0].sizes))), selected, is_product=True))
         parts += [_Part(grid, tuple(range(len(grid.sizes))), None, is_product=False) for grid in grids[1:]]
     if problems:
         raise ExperimentError(problems)

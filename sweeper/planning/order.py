@@ -7,13 +7,16 @@ or through its inputs, has changed; so the dimensions with the costliest nodes d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
 from sweeper.experiment import Experiment
 from sweeper.planning.grid import Grid
 from sweeper.workflow import downstream
+
+Needs = dict[str, frozenset[int]]  # node id -> the dimensions that make it run again
 
 # Rough seconds on a GPU by what a class's name says, until measured times are there. The order needs ranks, not truth.
 _WEIGHTS: Final = (
@@ -27,12 +30,23 @@ _WEIGHTS: Final = (
 _EXACT: Final = 12  # dimensions for which every subset is tried; beyond, the best next one is taken
 
 
-def weight(class_type: str) -> float:
-    """The assumed cost of running a node of this class once."""
-    return next((cost for word, cost in _WEIGHTS if word in class_type), 0.1)
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What running a node once costs. `seconds` were measured, by class; a class that was not has an assumed cost.
+
+    `keeps` says whether the server keeps results from one job to the next at all (`--cache-none` does not).
+    """
+
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    keeps: bool = True
+
+    def of(self, class_type: str) -> float:
+        """The cost of one class."""
+        assumed = next((cost for word, cost in _WEIGHTS if word in class_type), 0.1)
+        return max(self.seconds.get(class_type, assumed), 1e-6)
 
 
-def dependencies(experiment: Experiment, grid: Grid) -> dict[str, frozenset[int]]:
+def dependencies(experiment: Experiment, grid: Grid) -> Needs:
     """For each node the dimensions that make it run again when they change."""
     found: dict[str, set[int]] = {node: set() for node in experiment.template.graph}
     for place, size in enumerate(grid.sizes):
@@ -49,8 +63,8 @@ def dependencies(experiment: Experiment, grid: Grid) -> dict[str, frozenset[int]
     return {node: frozenset(places) for node, places in found.items()}
 
 
-def executions(order: Sequence[int], sizes: Sequence[int], needs: dict[str, frozenset[int]]) -> dict[str, int]:
-    """How often each node runs when the dimensions nest in `order`, on a server that keeps the last job's results."""
+def executions(order: Sequence[int], sizes: Sequence[int], needs: Needs) -> dict[str, int]:
+    """How often each node runs when the whole product nests in `order`, on a server that keeps the last results."""
     counts = {}
     for node, places in needs.items():
         depth = max((order.index(place) + 1 for place in places), default=0)
@@ -58,15 +72,35 @@ def executions(order: Sequence[int], sizes: Sequence[int], needs: dict[str, froz
     return counts
 
 
-def best_order(experiment: Experiment, grid: Grid) -> tuple[int, ...]:
+def filtered_executions(order: Sequence[int], points: Iterable[Sequence[int]], needs: Needs) -> dict[str, int]:
+    """The same for chosen points only, counted one by one."""
+    walked = sorted(tuple([point[place] for place in order]) for point in points)
+    runs: dict[frozenset[int], int] = {}
+    for places in set(needs.values()):
+        seen = [order.index(place) for place in places]
+        depth = max(seen, default=-1) + 1
+        # With the outer dimensions fixed in between, a node runs again whenever one that it depends on changes.
+        last: tuple[int, ...] | None = None
+        count = 0
+        for point in walked:
+            now = tuple([point[level] for level in range(depth) if level in seen])
+            count += now != last
+            last = now
+        runs[places] = count
+    return {node: runs[places] for node, places in needs.items()}
+
+
+def best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
     """The dimensions, outermost first, with the least total cost; the written order where it is as good."""
+    written = tuple(range(len(grid.sizes)))
+    if not costs.keeps:
+        return written
     needs = dependencies(experiment, grid)
     graph = experiment.template.graph
-    costs: dict[frozenset[int], float] = {}
+    weights: dict[frozenset[int], float] = {}
     for node, places in needs.items():
-        costs[places] = costs.get(places, 0.0) + weight(graph[node]["class_type"])
-    dimensions = range(len(grid.sizes))
-    return _exact(grid.sizes, costs) if len(dimensions) <= _EXACT else _greedy(grid.sizes, costs)
+        weights[places] = weights.get(places, 0.0) + costs.of(graph[node]["class_type"])
+    return _exact(grid.sizes, weights) if len(written) <= _EXACT else _greedy(grid.sizes, weights)
 
 
 def _step_cost(inside: frozenset[int], added: int, sizes: Sequence[int], costs: dict[frozenset[int], float]) -> float:

@@ -76,7 +76,7 @@ class BlockReader:
         try:
             return compile_expression(self.raw["where"])
         except ExpressionError as error:
-            self.owner.wrong((*self.path, "where"), f"{self.raw['where']!r} {error}")
+            self.owner.wrong((*self.path, "where"), f"{shown(self.raw['where'])} {error}")
             return None
 
     def _dimensions(self) -> Iterator[Dimension]:

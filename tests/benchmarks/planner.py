@@ -22,6 +22,7 @@ import jinja2
 import jsonschema
 
 import sweeper
+from sweeper.catalogue import embedded_classes
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
 AXES: dict[str, Any] = {
@@ -56,6 +57,8 @@ def ours(declared: sweeper.Experiment) -> tuple[float, float]:
 def obvious(declared: sweeper.Experiment, count: int) -> float:
     """Trials per second of the obvious way, and a check that it finds the same digests."""
     graph = json.loads(TEMPLATE.read_text("utf-8"))
+    for node in graph.values():
+        node["inputs"] = plain(node["inputs"])
     for node, name, slot in (
         ("6", "text", "prompt"),
         ("3", "steps", "steps"),
@@ -64,14 +67,10 @@ def obvious(declared: sweeper.Experiment, count: int) -> float:
     ):
         graph[node]["inputs"][name] = "{{ " + slot + " | tojson }}"
     text = json.dumps(graph).replace('"{{', "{{").replace('}}"', "}}")
-    node_schema = {"type": "object", "required": ["class_type", "inputs"], "properties": {"inputs": {"type": "object"}}}
-    sampler = {"properties": {"inputs": {"properties": {"seed": {"type": "integer"}, "steps": {"minimum": 1}}}}}
-    validator = jsonschema.Draft202012Validator(
-        {"type": "object", "additionalProperties": node_schema, "properties": {"3": sampler}}
-    )
+    validator = jsonschema.Draft202012Validator(whole_graph_schema(graph))
     template = jinja2.Template(text)
     points = itertools.islice(sweeper.plan(declared).written(), count)
-    params = [(trial.params, trial.digest) for trial in points]
+    params = [(plain(trial.params), trial.digest) for trial in points]
     start = time.perf_counter()
     for values, digest in params:
         concrete = json.loads(template.render(values))
@@ -81,6 +80,26 @@ def obvious(declared: sweeper.Experiment, count: int) -> float:
         if hashlib.sha256(canonical.encode()).hexdigest() != digest:
             sys.exit("the two ways disagree")
     return rate(count, time.perf_counter() - start)
+
+
+def plain(params: Any) -> dict[str, Any]:
+    """7.0 as 7, as the canonical form has it."""
+    return {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in params.items()}
+
+
+def whole_graph_schema(graph: dict[str, Any]) -> dict[str, Any]:
+    """What the node classes ask of the inputs of every node, as one JSON Schema of the graph."""
+    classes = embedded_classes()
+    link = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "minItems": 2, "maxItems": 2}
+    nodes = {}
+    for node_id, node in graph.items():
+        specs = classes.spec(node["class_type"]).inputs
+        inputs = {name: dict(spec.schema) if spec.schema is not None else link for name, spec in specs.items()}
+        required = [name for name, spec in specs.items() if spec.required]
+        rules = {"type": "object", "properties": inputs, "required": required, "additionalProperties": False}
+        wanted = {"class_type": {"const": node["class_type"]}, "inputs": rules, "_meta": {"type": "object"}}
+        nodes[node_id] = {"type": "object", "properties": wanted, "required": ["class_type", "inputs"]}
+    return {"type": "object", "properties": nodes, "required": list(nodes), "additionalProperties": False}
 
 
 def peak_memory(declared: sweeper.Experiment) -> tuple[int, float]:

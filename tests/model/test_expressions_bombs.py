@@ -11,7 +11,7 @@ import pytest
 from writing import planned
 
 from sweeper.errors import ExperimentError
-from sweeper.expressions import compile_text
+from sweeper.expressions import compile_expression, compile_text, unknown_names
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3}}}
@@ -76,6 +76,8 @@ BOMBS = {
     "list of lists written out": ("{{ [" + "words, " * 900 + "] }}", WORK),
     "text of a list written out": ("a {{ [" + "words, " * 900 + "] }}", WORK),
     "equal lists written out": ("{{ [" + "big, " * 400 + "] == [" + "same, " * 400 + "] }}", WORK),
+    "equal lists behind a choice": (
+        "{{ ([" + "big, " * 400 + "] if n else n) == [[" + "same, " * 400 + "]][0] }}", WORK),
     "long list written out": ("{{ [" + "n, " * 5000 + "] }}", PARTS),
     "sum of lists": ("{{ ([[1] * 5000] * 10000) | sum(start=[]) | length }}", WORK),
     "sum of few lists": ("{{ ([[1] * 5000] * 10) | sum(start=[]) | length }}", "`sum` adds numbers; its start is one"),
@@ -111,9 +113,9 @@ BOMBS = {
     "words of a long text": ("{{ big.split('a') | length }}", WORK),
     "letters of a long text": ("{{ big | list | length }}", WORK),
     "doubling in with": (
-        "".join(f"{{% with {new} = {old}~{old}~{old}~{old} %}}" for old, new in zip(["words", *"abcdef"], "abcdefg"))
-        + "{{ g }}"
-        + "{% endwith %}" * 7,
+        "".join(f"{{% with {new} = {old}~{old}~{old} %}}" for old, new in zip(["n", *"abc"], "abcd", strict=True))
+        + "{{ d }}"
+        + "{% endwith %}" * 4,
         "holds a Jinja2 with, which is not allowed here",
     ),
 }  # fmt: skip
@@ -191,10 +193,16 @@ def test_a_long_chain_is_computed_or_refused_but_never_a_traceback(tmp_path, tex
         assert len(str(error)) < 1000  # noqa: PT017 - either way is right
 
 
-def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path):
+@pytest.mark.parametrize("where", ["n + " * 3000 + ")", "n | " + "n" * 3000, "s." + "n" * 3000, "'n' * n * s"])
+def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path, where):
     with pytest.raises(ExperimentError) as caught:
-        planned(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": "n + " * 3000 + ")"}}, GRAPH, SLOTS)
+        planned(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": where}}, GRAPH, SLOTS)
     assert len(str(caught.value)) < 500
+
+
+def test_a_long_unknown_name_is_not_printed_whole():
+    (message,) = unknown_names(compile_expression("n" * 3000), ["n"])
+    assert len(message) < 200
 
 
 def test_an_integer_too_long_to_print_is_refused_with_a_message(tmp_path):

@@ -64,32 +64,48 @@ SCALARS = (
 JSON = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text("ab", max_size=1), SCALARS, max_size=2)
 TYPES = st.sampled_from(["integer", "number", "string", "boolean", "null", "array", "object"])
 BOUNDS = st.integers(-5, 10) | st.sampled_from([0.1, 0.5, 2.5, 1e21])
-SCHEMAS = st.fixed_dictionaries(
-    {},
-    optional={
-        "type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True),
-        "enum": st.lists(JSON, max_size=4),
-        "const": JSON,
-        "minimum": BOUNDS,
-        "maximum": BOUNDS,
-        "exclusiveMinimum": BOUNDS,
-        "exclusiveMaximum": BOUNDS,
-        "multipleOf": st.sampled_from([1, 2, 8, 0.1, 0.5, 0.25]),
-        "minLength": st.integers(0, 3),
-        "maxLength": st.integers(0, 3),
-        "pattern": st.sampled_from(["^a", "1$"]),
-        "items": st.just({"type": "integer"}),
-        "description": st.just("said to the reader"),
-    },
+KEYWORDS = {
+    "type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True),
+    "enum": st.lists(JSON, max_size=4),
+    "const": JSON,
+    "minimum": BOUNDS,
+    "maximum": BOUNDS,
+    "exclusiveMinimum": BOUNDS,
+    "exclusiveMaximum": BOUNDS,
+    "multipleOf": st.sampled_from([1, 2, 8, 0.1, 0.5, 0.25]),
+    "minLength": st.integers(0, 3),
+    "maxLength": st.integers(0, 3),
+    "pattern": st.sampled_from(["^a", "1$"]),
+    "items": st.just({"type": "integer"}),
+    "description": st.just("said to the reader"),
+}
+# Few keywords at a time: many together refuse everything, and no mistake of one of them would show.
+SCHEMAS = st.sets(st.sampled_from(sorted(KEYWORDS)), min_size=1, max_size=2).flatmap(
+    lambda keys: st.fixed_dictionaries({key: KEYWORDS[key] for key in sorted(keys)})
 )
+USUAL = [None, True, False, 0, 1, 1.0, 3, -2.0, 0.3, 7.5, "", "a", "1", "a1", "aaa", 10**20, 1e22, [], [1.5], {}]
+TYPE_NAMES = ["integer", "number", "string", "boolean", "null", "array", "object"]
+PLAIN = [{"type": kind} for kind in TYPE_NAMES] + [{"type": [kind, "null"]} for kind in TYPE_NAMES[:4]]
+PLAIN += [{key: bound} for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum") for bound in (1, 7.5)]
+PLAIN += [{"multipleOf": 0.1}, {"multipleOf": 3}, {"minLength": 1}, {"maxLength": 1}, {"pattern": "1$"}]
+PLAIN += [{"const": one} for one in USUAL] + [{"enum": [one, "b"]} for one in USUAL] + [{"items": {"type": "integer"}}]
 
 
 @settings(max_examples=400, deadline=None)
-@given(SCHEMAS, st.lists(JSON, min_size=1, max_size=8))
+@given(SCHEMAS, st.lists(JSON, max_size=4))
 def test_the_quick_check_of_a_value_agrees_with_json_schema(schema, values):
-    normalise, validator = Normaliser(schema), validator_for(schema)
     members = [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]
-    for value in [*values, *members]:
+    agrees(schema, [*values, *members, *USUAL])
+
+
+@pytest.mark.parametrize("schema", PLAIN, ids=json.dumps)
+def test_each_keyword_alone_is_read_as_json_schema_reads_it(schema):
+    agrees(schema, USUAL)
+
+
+def agrees(schema, values):
+    normalise, validator = Normaliser(schema), validator_for(schema)
+    for value in values:
         try:
             found = normalise(value)
         except ValueRefusedError as error:

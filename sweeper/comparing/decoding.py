@@ -1,0 +1,148 @@
+"""Pictures of every kind (files, Pillow images, arrays) brought to arrays on one scale, 0-255.
+
+How each kind gets there:
+
+- 8-bit greyscale, RGB, and both with alpha, stay as they are; black-and-white becomes greyscale of 0 and 255;
+- a palette is looked up, so that two palettes in another order are one picture; a transparent colour becomes alpha;
+- 16-bit greyscale is divided by 257 and keeps its fractions: 65535 is 255 exactly (PNG specification, 13.12). Colour of
+  16 bits per channel comes out of Pillow as 8 bits already;
+- CMYK, YCbCr, HSV and LAB are converted to RGB;
+- each frame of an animation becomes RGBA, because one file may mix modes from frame to frame.
+
+Nothing is resized, rotated or colour-managed: a picture with another size, or with alpha where the other has none, is
+another picture, and that is said rather than repaired.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
+
+from sweeper.errors import ImageError
+
+# (height, width, channels), 0-255: uint8, or float64 where some value lies between the levels of 8 bits.
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
+Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
+
+CHANNELS = {1: "greyscale", 2: "greyscale with alpha", 3: "RGB", 4: "RGBA"}
+_AS_IT_IS = ("L", "LA", "RGB", "RGBA")
+_BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+# What Pillow's decoders raise on broken files, beside OSError: found by cutting and flipping bytes.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes. Raises ImageError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def open_bytes(data: bytes, name: str) -> Image.Image:
+    """An image whose header is read and whose pixels are not yet. Raises ImageError when it is no picture."""
+    try:
+        return Image.open(io.BytesIO(data))
+    except _BROKEN as error:
+        raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
+
+
+def frame_count(image: Image.Image, name: str) -> int:
+    """How many frames a picture has; 1 for a still. Raises ImageError when the file breaks off while counting."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _BROKEN as error:
+        raise ImageError(f"{name}: its frames cannot be counted: {error}") from error
+
+
+def frames_of(image: Image.Image, name: str) -> Iterator[Pixels]:
+    """Every frame in turn, one in memory at a time. Raises ImageError at a frame that cannot be decoded."""
+    if frame_count(image, name) == 1:
+        yield image_pixels(image, name)
+        return
+    try:
+        for frame in ImageSequence.Iterator(image):
+            yield np.asarray(frame.convert("RGBA"))
+    except _BROKEN as error:
+        raise ImageError(f"{name}: a frame cannot be decoded: {error}") from error
+
+
+def image_pixels(image: Image.Image, name: str) -> Pixels:
+    """The frame that a Pillow image stands at. Raises ImageError for a mode without a scale, or broken data."""
+    try:
+        if image.mode == "F":
+            raise ImageError(f"{name}: floating-point pictures have no scale; save it with 8 or 16 bits")
+        if image.mode.startswith("I"):
+            return _from_array(_sixteen_bits(np.asarray(image), name), name)
+        return _from_array(np.asarray(_plain(image)), name)
+    except _BROKEN as error:
+        raise ImageError(f"{name}: cannot be decoded: {error}") from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in one of the four modes that need no explanation."""
+    if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
+        return image.convert("LA" if image.mode in ("1", "L") else "RGBA")
+    if image.mode in _AS_IT_IS:
+        return image
+    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+        return image.convert("RGBA")
+    return image.convert(_BECOMES.get(image.mode, "RGB"))
+
+
+def array_pixels(array: NDArray[Any], name: str) -> Pixels:
+    """An array (height, width) or (height, width, 1-4) on the 0-255 scale; uint8 is not copied.
+
+    bool is 0 or 255, uint16 is divided by 257, other integers and floats are taken as 0-255. Raises ImageError for
+    another shape or type, a value outside the scale or not finite, and floats that are plainly on the 0-1 scale: taken
+    as 0-255 such pictures would all look alike, and a check on them would never fail.
+    """
+    if array.dtype == np.bool_:
+        return _from_array(array.astype(np.uint8) * np.uint8(255), name)
+    if array.dtype == np.uint16:
+        return _from_array(_sixteen_bits(array, name), name)
+    if array.dtype == np.uint8:
+        return _from_array(array, name)
+    if array.dtype.kind not in "iuf":
+        raise ImageError(f"{name}: an array of {array.dtype} is no picture; allowed: bool, integers, floats")
+    values = array.astype(np.float64)
+    if values.size and not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
+        raise ImageError(f"{name}: holds values outside 0-255 ({values.min()} to {values.max()})")
+    if values.size and 0 < values.max() <= 1 and (values % 1).any():
+        raise ImageError(f"{name}: floats between 0 and 1 are on another scale; multiply them by 255")
+    return _from_array(_coarsest(values), name)
+
+
+def _sixteen_bits(array: NDArray[Any], name: str) -> Pixels:
+    values = array.astype(np.float64)
+    if values.size and not (values.min() >= 0 and values.max() <= 65535):
+        raise ImageError(f"{name}: holds values outside 0-65535 ({values.min():.0f} to {values.max():.0f})")
+    return _coarsest(values / 257.0)
+
+
+def _coarsest(values: NDArray[np.float64]) -> Pixels:
+    """As uint8 where nothing is lost, so that one picture has one form whatever it was stored in."""
+    whole = values.astype(np.uint8)
+    return whole if np.array_equal(whole, values) else values
+
+
+def _from_array(array: NDArray[Any], name: str) -> Pixels:
+    shaped = array[:, :, None] if array.ndim == 2 else array
+    if shaped.ndim != 3 or shaped.shape[2] not in CHANNELS:
+        raise ImageError(
+            f"{name}: an array of shape {array.shape} is no picture; allowed: (height, width) and (height, width, 1-4)"
+        )
+    if not shaped.size:
+        raise ImageError(f"{name}: has no pixels (shape {array.shape})")
+    return shaped

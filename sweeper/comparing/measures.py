@@ -1,0 +1,66 @@
+"""The measures by name, what each says of equal pictures, and which way is worse. Work they share is done once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.comparing import colour, distances, fingerprints, structure
+from sweeper.comparing.decoding import Pixels
+
+
+class Pair:
+    """Two arrays of one shape, and what several measures need of them, computed when first asked for."""
+
+    def __init__(self, a: Pixels, b: Pixels) -> None:
+        self.a = a
+        self.b = b
+
+    @cached_property
+    def distance(self) -> Pixels:
+        return distances.absolute(self.a, self.b)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        return distances.differing_mask(self.distance)
+
+    @cached_property
+    def similarity(self) -> tuple[structure.Plane, structure.Plane]:
+        return structure.similarity(self.a, self.b)
+
+
+MEASURES: Final[Mapping[str, Callable[[Pair], float]]] = {
+    "psnr": lambda pair: distances.psnr(pair.distance),
+    "ssim": lambda pair: float(pair.similarity[0].mean()),
+    "ms_ssim": lambda pair: structure.multiscale(pair.a, pair.b, pair.similarity),
+    "mae": lambda pair: distances.mean(pair.distance),
+    "max_abs": lambda pair: float(pair.distance.max()),
+    "differing": lambda pair: float(pair.mask.mean()),
+    "ciede2000": lambda pair: colour.mean_ciede2000(pair.a, pair.b, pair.mask),
+    "phash": lambda pair: fingerprints.phash_distance(pair.a, pair.b),
+    "windowed": lambda pair: distances.worst_window(pair.mask),
+}
+
+# What each gives for equal pictures; the property tests hold the measures to it, so that equal files need no decoding.
+EQUAL: Final[Mapping[str, float]] = {
+    "psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0, "max_abs": 0.0, "differing": 0.0, "ciede2000": 0.0,
+    "phash": 0, "windowed": 0.0,
+}  # fmt: skip
+
+_HIGHER_IS_CLOSER = ("psnr", "ssim", "ms_ssim")
+
+
+def measured(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
+    """The measures of these names for two arrays of one shape."""
+    pair = Pair(a, b)
+    return {name: MEASURES[name](pair) for name in names}
+
+
+def worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """Measure by measure, the one that tells of the greater difference."""
+    return {name: (min if name in _HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}

@@ -1,0 +1,169 @@
+"""Comparing pictures: `compare_images` for numbers, `compare_files` for a check that must not crash, and the hashes.
+
+The measures, all on the 8-bit scale 0-255 whatever the source (`comparing.decoding` says how each kind gets there):
+
+========== ======== ======== ====================================================================================
+name       range    equal    meaning
+========== ======== ======== ====================================================================================
+psnr       dB       inf      peak signal-to-noise ratio over all pixels and channels, peak 255
+ssim       -1 to 1  1        structural similarity, mean over channels: sigma 1.5, population covariance
+ms_ssim    0 to 1   1        the same on up to five scales
+mae        0 to 255 0        mean absolute difference over pixels and channels
+max_abs    0 to 255 0        largest difference of any channel of any pixel
+differing  0 to 1   0        share of pixels of which any channel differs at all
+ciede2000  0 up     0        mean colour difference over pixels; 1 is about what an eye can tell
+phash      0 to 64  0        differing bits of the DCT perceptual hash
+windowed   0 to 1   0        largest share of differing pixels in any 16 x 16 window
+========== ======== ======== ====================================================================================
+
+Alpha is one more channel for all but `ciede2000` and `phash`, which take the worse of the picture over black and over
+white. Of an animation every frame is compared with its counterpart, and each measure is that of its worst frame.
+
+What is accepted as close enough, and what a baseline is, does not live here. Equal files cost their reading; each
+measure is computed only when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from sweeper.comparing.decoding import (
+    CHANNELS,
+    Picture,
+    Pixels,
+    array_pixels,
+    frame_count,
+    frames_of,
+    image_pixels,
+    open_bytes,
+    read_bytes,
+)
+from sweeper.comparing.fingerprints import hash_pixels, same_file
+from sweeper.comparing.measures import EQUAL, MEASURES, measured, worse
+from sweeper.errors import ImageError, UsageError
+from sweeper.nearest import hint
+
+COMPARISON_METRICS: Final = tuple(MEASURES)
+
+State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames"]
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How two picture files relate.
+
+    `state` is `same_bytes` (a PNG's text chunks aside), `same_pixels`, `measured`, or what cannot be compared: `size`,
+    `channels` or `frames` (their number). `metrics` holds the measures asked for and is empty where nothing can be
+    compared; `reason` then says why, with what both have. `frames` is how many were compared.
+    """
+
+    state: State
+    metrics: Mapping[str, float]
+    frames: int
+    reason: str = ""
+
+
+def compare_images(a: Picture, b: Picture, *, metrics: Iterable[str] = COMPARISON_METRICS) -> dict[str, float]:
+    """The measures of two pictures, in the order asked for: paths, Pillow images or arrays, in any mixture.
+
+    Arrays are (height, width) or (height, width, 1-4): uint8, uint16, bool, or other numbers on the 0-255 scale. A path
+    stands for all frames of its file, a Pillow image for the frame it stands at. Every measure is symmetric.
+
+    Raises ImageError for what cannot be read as a picture, and for two of different size, channels or number of frames;
+    UsageError for a metric that there is not.
+    """
+    found = _compare(a, b, _checked(metrics))
+    if found.reason:
+        raise ImageError(found.reason)
+    return dict(found.metrics)
+
+
+def compare_files(
+    a: str | os.PathLike[str], b: str | os.PathLike[str], *, metrics: Iterable[str] = COMPARISON_METRICS
+) -> Likeness:
+    """As `compare_images`, in tiers and with a mismatch as a state: equal bytes are not decoded, equal pixels not
+    measured.
+
+    Raises ImageError only for a file that cannot be read as a picture.
+    """
+    return _compare(Path(a), Path(b), _checked(metrics))
+
+
+def same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+    """Whether two files are equal byte for byte, the text chunks of a PNG aside: ComfyUI writes the workflow there.
+
+    Files of any kind. Raises ImageError when one cannot be read.
+    """
+    return same_file(read_bytes(Path(a)), read_bytes(Path(b)))
+
+
+def pixel_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256, as 64 hex digits, of a picture file's decoded pixels: scale, size, channels and values of every frame.
+
+    Equal exactly when `compare_files` says `same_pixels` or better; compression, text and palette order do not matter.
+    Raises ImageError when the file cannot be read as a picture.
+    """
+    name = str(path)
+    return hash_pixels(frames_of(open_bytes(read_bytes(Path(path)), name), name))
+
+
+def _checked(metrics: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(metrics)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise UsageError("; ".join(f"unknown metric '{name}'{hint(name, MEASURES)}" for name in unknown))
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A picture whose frames are decoded one by one, when asked for."""
+
+    name: str
+    count: int
+    frames: Iterator[Pixels]
+
+
+def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> Likeness:
+    data = [read_bytes(Path(source)) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
+    one = _opened(a, data[0], "the first picture")
+    if data[0] is not None and data[1] is not None and same_file(data[0], data[1]):
+        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, one.count)
+    other = _opened(b, data[1], "the second picture")
+    if one.count != other.count:
+        return Likeness("frames", {}, 0, f"{one.name} has {one.count} frames, {other.name} has {other.count}")
+    return _compare_frames(one, other, metrics)
+
+
+def _opened(source: Picture, data: bytes | None, name: str) -> _Opened:
+    if isinstance(source, str | os.PathLike):
+        assert data is not None
+        name = os.fspath(source)
+        image = open_bytes(data, name)
+        return _Opened(name, frame_count(image, name), frames_of(image, name))
+    pixels = image_pixels(source, name) if isinstance(source, Image.Image) else array_pixels(source, name)
+    return _Opened(name, 1, iter([pixels]))
+
+
+def _compare_frames(one: _Opened, other: _Opened, metrics: tuple[str, ...]) -> Likeness:
+    worst: dict[str, float] = {name: EQUAL[name] for name in metrics}
+    same = True
+    for left, right in zip(one.frames, other.frames, strict=True):
+        (height, width, channels), (height_2, width_2, channels_2) = left.shape, right.shape
+        if (height, width) != (height_2, width_2):
+            sizes = f"{one.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
+            return Likeness("size", {}, 0, sizes)
+        if channels != channels_2:
+            kinds = f"{one.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
+            return Likeness("channels", {}, 0, kinds)
+        if not np.array_equal(left, right):
+            same = False
+            worst = worse(worst, measured(left, right, metrics))
+    return Likeness("same_pixels" if same else "measured", worst, one.count)
