@@ -34,6 +34,9 @@ CREATE TABLE artifacts(
     job TEXT NOT NULL, place INTEGER NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, position INTEGER NOT NULL,
     path TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, label TEXT NOT NULL,
     PRIMARY KEY(job, place)) WITHOUT ROWID;
+CREATE TABLE node_times(
+    target TEXT NOT NULL, class_type TEXT NOT NULL, runs INTEGER NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY(target, class_type)) WITHOUT ROWID;
 CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
 """

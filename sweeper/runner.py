@@ -178,6 +178,7 @@ class _Session:
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
+        self.keeps = True  # whether the targets keep node results from one job to the next
 
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
@@ -215,6 +216,7 @@ class _Session:
 
         clients: list[ComfyClient] = []
         reasons: list[str] = []
+        keeping: list[bool] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
@@ -228,8 +230,10 @@ class _Session:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
+            keeping.append("--cache-none" not in server.arguments)
         if not clients:
             raise UnreachableError("; ".join(reasons))
+        self.keeps = any(keeping)
         return clients
 
     async def _check(self, client: ComfyClient) -> None:
@@ -306,6 +310,7 @@ class _Session:
         self, store: Store, found: Survey, clients: list[ComfyClient], run_id: int, folder: ArtifactFolder
     ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
+        from sweeper.planning.order import Costs  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
         from sweeper.running.recording import remaining  # noqa: PLC0415
@@ -313,20 +318,25 @@ class _Session:
 
         answering = {client.target.name for client in clients}
         opened = [work for work in found.opened if work.pinned in (None, *answering)]
+        plan = self.plan.reordered(Costs(store.node_seconds(self.names), keeps=self.keeps))
         shared = Shared(
-            plan=self.plan,
+            plan=plan,
             experiment=self.experiment.name,
             run_id=run_id,
             store=store,
             folder=folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog(opened, remaining(self.plan, found, self.settings, self.chosen)),
+            backlog=Backlog(opened, remaining(plan, found, self.settings, self.chosen)),
             report=self.report,
             names=self.names,
             twins=found.twins,
         )
-        return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
+        try:
+            return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
+        finally:
+            for target, times in shared.node_times.items():
+                store.add_node_times(target, times)
 
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415

@@ -200,6 +200,15 @@ class Store:
         rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
         return {sha256: json.loads(value) for sha256, value in rows}
 
+    def node_seconds(self, targets: Iterable[str]) -> dict[str, float]:
+        """The mean seconds that a node of each class took on these targets, as far as they told."""
+        names = tuple(targets)
+        marks = ", ".join("?" * len(names))
+        sql = (
+            f"SELECT class_type, SUM(seconds) / SUM(runs) FROM node_times WHERE target IN ({marks}) GROUP BY class_type"
+        )
+        return dict(self._query(sql, names))  # type: ignore[arg-type]  # two columns, as asked for
+
     def _run(self, run_id: int | str | None) -> int:
         if run_id is None:
             return self.latest()
@@ -294,6 +303,15 @@ class Store:
         with self.transaction():
             self._connection.execute(
                 "UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id)
+            )
+
+    def add_node_times(self, target: str, times: Mapping[str, tuple[int, float]]) -> None:
+        """Add class -> (runs, seconds in all) to what is known of a target."""
+        with self.transaction():
+            self._connection.executemany(
+                "INSERT INTO node_times VALUES (?, ?, ?, ?) ON CONFLICT(target, class_type) DO UPDATE SET "
+                "runs = runs + excluded.runs, seconds = seconds + excluded.seconds",
+                [(target, name, runs, seconds) for name, (runs, seconds) in times.items()],
             )
 
     def cache_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None:

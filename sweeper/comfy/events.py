@@ -43,12 +43,19 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 @dataclass(slots=True)
 class Listener:
     """What one job's waiter hears: `woken` when a look is worth it; `began` when execution started (by our clock);
-    `on_progress(node, value, maximum)` for the display.
+    `on_progress(node, value, maximum)` for the display; `nodes`, when each node began, and "" for the end (monotonic
+    seconds).
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     began: float | None = None
+    nodes: list[tuple[str, float]] = field(default_factory=list)
+
+    def seconds(self) -> list[tuple[str, float]]:
+        """(node, seconds) of each node that was heard to begin and to be followed by another, or by the end."""
+        steps = zip(self.nodes, self.nodes[1:], strict=False)
+        return [(node, after - since) for (node, since), (_, after) in steps if node]
 
 
 class EventStream:
@@ -177,10 +184,13 @@ class EventStream:
             while len(self._ended) > _KEPT:
                 self._ended.popitem(last=False)
             if listener is not None:
+                listener.nodes.append(("", time.monotonic()))
                 listener.woken.set()
         elif listener is not None:
             if listener.began is None and kind in ("execution_start", "executing", "progress", "progress_state"):
                 listener.began = time.time()
+            if kind == "executing" and isinstance(data.get("node"), str):
+                listener.nodes.append((data["node"], time.monotonic()))
             if listener.on_progress is not None:
                 for node, value, maximum in _progress(kind, data):
                     listener.on_progress(node, value, maximum)

@@ -202,6 +202,7 @@ class Carrier:
         started, ended = self._times(state, listener)
         self.shared.store.finish(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
         seconds = ended - started if started is not None and ended is not None else None
+        self.shared.took(self.target, listener.seconds())
         self.shared.row_done(work, result.SUCCEEDED, self.target, artifacts=artifacts, seconds=seconds)
         return False
 

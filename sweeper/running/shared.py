@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
@@ -46,6 +46,17 @@ class Shared:
     failures: int = 0
     error: str | None = None  # why the run stopped early, for people
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+
+    def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
+        """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
+        graph = self.plan.experiment.template.graph
+        times = self.node_times.setdefault(target, {})
+        for node, seconds in nodes:
+            if node in graph:
+                runs, total = times.get(graph[node]["class_type"], (0, 0.0))
+                times[graph[node]["class_type"]] = (runs + 1, total + seconds)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not past the moment when the run is asked to stop."""

@@ -12,6 +12,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.running.progress import JobProgress, JobSubmitted, RunStarted, TrialDone
+from sweeper.planning.order import Costs
 from sweeper.store import Store
 
 EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"
@@ -209,3 +210,14 @@ def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server
     assert (run.cancelled, run.failed) == (1, 0)
     server.faults.release()
     assert sweeper.run(experiment(seed=[1]), target, tmp_path / "out").submitted == 1
+
+
+def test_node_times_are_learnt_and_steer_the_next_order(server, target, experiment, tmp_path):
+    sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        seconds = store.node_seconds(["probe-server"])
+    assert set(seconds) == {"Paint", "Keep"}
+    assert all(0 <= one < 10 for one in seconds.values())
+    plan = sweeper.plan(experiment(seed=[1, 2], text=["a", "b"])).reordered(Costs(seconds))
+    assert plan.order.measured
+    assert sorted(trial.index for trial in plan) == [0, 1, 2, 3]
