@@ -202,12 +202,13 @@ class Store:
 
     def node_seconds(self, targets: Iterable[str]) -> dict[str, float]:
         """The mean seconds that a node of each class took on these targets, as far as they told."""
-        names = tuple(targets)
-        marks = ", ".join("?" * len(names))
-        sql = (
-            f"SELECT class_type, SUM(seconds) / SUM(runs) FROM node_times WHERE target IN ({marks}) GROUP BY class_type"
-        )
-        return dict(self._query(sql, names))  # type: ignore[arg-type]  # two columns, as asked for
+        names = set(targets)
+        found: dict[str, tuple[int, float]] = {}
+        for target, name, runs, seconds in self._query("SELECT target, class_type, runs, seconds FROM node_times"):
+            if target in names:
+                before = found.get(name, (0, 0.0))
+                found[name] = (before[0] + runs, before[1] + seconds)
+        return {name: seconds / runs for name, (runs, seconds) in found.items()}
 
     def _run(self, run_id: int | str | None) -> int:
         if run_id is None:

@@ -52,6 +52,16 @@ class Listener:
     began: float | None = None
     nodes: list[tuple[str, float]] = field(default_factory=list)
 
+    def hear(self, kind: Any, data: dict[str, Any]) -> None:
+        """One message about the job that is not its end."""
+        if self.began is None and kind in ("execution_start", "executing", "progress", "progress_state"):
+            self.began = time.time()
+        if kind == "executing" and isinstance(data.get("node"), str):
+            self.nodes.append((data["node"], time.monotonic()))
+        if self.on_progress is not None:
+            for node, value, maximum in _progress(kind, data):
+                self.on_progress(node, value, maximum)
+
     def seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node that was heard to begin and to be followed by another, or by the end."""
         steps = zip(self.nodes, self.nodes[1:], strict=False)
@@ -187,13 +197,7 @@ class EventStream:
                 listener.nodes.append(("", time.monotonic()))
                 listener.woken.set()
         elif listener is not None:
-            if listener.began is None and kind in ("execution_start", "executing", "progress", "progress_state"):
-                listener.began = time.time()
-            if kind == "executing" and isinstance(data.get("node"), str):
-                listener.nodes.append((data["node"], time.monotonic()))
-            if listener.on_progress is not None:
-                for node, value, maximum in _progress(kind, data):
-                    listener.on_progress(node, value, maximum)
+            listener.hear(kind, data)
 
 
 def _progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
