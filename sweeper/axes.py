@@ -191,14 +191,16 @@ def _geometric(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction
     if first <= 0 or last <= 0:
         raise AxisError("a log scale needs `from` and `to` above 0")
     digits = max(len(str(int(end))) for end in (first, last)) + _SPARE
+    with localcontext(prec=digits):
+        point = Decimal(first.numerator) / first.denominator
+        ratio = Decimal(last.numerator) / last.denominator / point
+        factor = ratio ** (Decimal(1) / (count - 1)) if count > 1 else Decimal(1)
     for place in range(count):
         if place in (0, count - 1):
             yield last if place else first
             continue
         with localcontext(prec=digits):
-            low = Decimal(first.numerator) / first.denominator
-            ratio = Decimal(last.numerator) / last.denominator / low
-            point = low * ratio ** (Decimal(place) / (count - 1))
+            point *= factor  # a million of these lose 7 of the spare digits
             whole = point.to_integral_value()
             near = whole > 0 and abs(point - whole) < Decimal(10) ** -(_SPARE // 2)
         yield Fraction(int(whole)) if near else Fraction(point)

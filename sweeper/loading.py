@@ -21,7 +21,7 @@ from sweeper.reading.binding import bind
 from sweeper.reading.declaration import declare, with_derived_files
 from sweeper.reading.overrides import overridden
 from sweeper.reading.source import Source, SourceError, read_json, read_yaml
-from sweeper.schemas import shape_problems
+from sweeper.schemas import shape_problems, shown
 from sweeper.template import Template
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workflows have 2 MB
@@ -48,9 +48,7 @@ def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | N
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
     unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
     folder = _Folder(file.parent)
-    declared = declare(
-        source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read
-    )
+    declared = declare(source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read)
     return with_derived_files(declared, folder)
 
 
@@ -59,7 +57,8 @@ def load_template(file: str | os.PathLike[str]) -> Template:
     path = Path(file)
     sidecar = path.with_name(path.name.removesuffix(path.suffix) + ".slots.yaml")
     workflow = _read(path, _shown(path), read_json, TemplateError)
-    slots = _read(sidecar, _shown(sidecar), read_yaml, TemplateError) if sidecar.exists() else None
+    there = os.path.exists(sidecar)  # noqa: PTH110 - Path's raises for names that no disk takes
+    slots = _read(sidecar, _shown(sidecar), read_yaml, TemplateError) if there else None
     return bind(workflow, slots)
 
 
@@ -73,8 +72,8 @@ def _template_of(source: Source, file: Path, problems: list[Problem]) -> Templat
     if not isinstance(name, str) or not name:
         return None
     path = file.parent / name
-    if not path.is_file():
-        problems.append(source.problem(("template",), f"there is no file '{name}'{_near(path, name, '.json')}"))
+    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for names that no disk takes
+        problems.append(source.problem(("template",), f"there is no file {shown(name)}{_near(path, name, '.json')}"))
         return None
     try:
         template = load_template(path)
@@ -89,8 +88,7 @@ def _with_near_files(template: Template, home: Path, folder: Path) -> Template:
     slots = dict(template.slots)
     for name, slot in slots.items():
         if slot.kind == "file" and isinstance(slot.default, str):
-            near = os.path.relpath(home / slot.default, folder).replace(os.sep, "/")
-            slots[name] = replace(slot, default=near)
+            slots[name] = replace(slot, default=_relative(home / slot.default, folder))
     return replace(template, slots=slots)
 
 
@@ -105,20 +103,37 @@ def _read(path: Path, name: str, parse: Any, error_class: type[ExperimentError |
         ) from error
     except UnicodeDecodeError as error:
         raise error_class(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
-    except OSError as error:
-        raise error_class(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
+    except (OSError, ValueError) as error:
+        raise error_class(Problem(name, 0, "", f"cannot be read: {_cause(error)}")) from error
     except SourceError as error:
         raise error_class(error.problem) from error
     return source
 
 
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(path, folder).replace(os.sep, "/")
+    except ValueError:  # Windows, on another drive: no relative way leads there
+        return path.resolve().as_posix()
+
+
 def _near(path: Path, name: str, suffix: str = "") -> str:
     """The tail of "there is no file": what lies in that folder, as `name` would be written."""
-    if not path.parent.is_dir():
-        return f"; there is no folder '{path.parent}' either"
     start = name[: len(name) - len(path.name)]
-    there = sorted(one.name for one in path.parent.glob(f"*{suffix}") if one.is_file() and not one.name.startswith("."))
-    return hint(name, [start + one for one in there], "files there")
+    try:
+        with os.scandir(path.parent) as folder:
+            entries = [entry.name for entry in folder if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return f"; there is no folder '{path.parent}' either"
+    except (OSError, ValueError):
+        return ""
+    there = sorted(entry for entry in entries if entry.endswith(suffix) and not entry.startswith("."))
+    return hint(name, [start + entry for entry in there], "files there")
+
+
+def _cause(error: Exception) -> str:
+    """Why the system does not open a file; a name with a NUL never gets as far as the system."""
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _shown(path: Path) -> str:
@@ -139,25 +154,31 @@ class _Folder:
     def text(self, name: str) -> str:
         path = self.home / name
         try:
-            return path.read_text("utf-8-sig")
-        except FileNotFoundError as error:
-            raise AxisError(f"there is no file '{name}'{_near(path, name)}") from error
+            if path.stat().st_size > MAX_BYTES:
+                raise AxisError(f"'{name}' has more than {MAX_BYTES:,} bytes")
+            # Universal newlines would cut a line at a CR that stands alone.
+            return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AxisError(f"there is no file {shown(name)}{_near(path, name)}") from error
         except UnicodeDecodeError as error:
             raise AxisError(f"'{name}' is not UTF-8 text (byte {error.start})") from error
-        except OSError as error:
-            raise AxisError(f"'{name}' cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise AxisError(f"{shown(name)} cannot be read: {_cause(error)}") from error
 
     def matching(self, pattern: str) -> list[str]:
+        if Path(pattern) in (Path(), Path(Path(pattern).anchor)):  # Python 3.11's glob has an IndexError for these
+            inside = pattern.rstrip("/") + "/*"
+            raise AxisError(f"{shown(pattern)} is a folder and no pattern of files; its files are {inside}")
         try:
             if Path(pattern).is_absolute():
                 anchor = Path(pattern).anchor
                 found = [str(one) for one in Path(anchor).glob(str(Path(pattern).relative_to(anchor))) if one.is_file()]
             else:
                 found = [one.relative_to(self.home).as_posix() for one in self.home.glob(pattern) if one.is_file()]
-        except (ValueError, NotImplementedError) as error:
-            raise AxisError(f"'{pattern}' is no pattern: {error}") from error
+        except (ValueError, NotImplementedError, OSError) as error:
+            raise AxisError(f"{shown(pattern)} is no pattern of files: {_cause(error)}") from error
         if not found:
-            raise AxisError(f"no file matches '{pattern}'")
+            raise AxisError(f"no file matches {shown(pattern)}")
         return sorted(found)
 
     def fact(self, name: str) -> InputFact:
@@ -166,9 +187,9 @@ class _Folder:
             try:
                 self.facts[name] = InputFact(path.resolve(), _sha256(path))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise AxisError(f"there is no file '{name}'{_near(path, name)}") from error
-            except OSError as error:
-                raise AxisError(f"'{name}' cannot be read: {error.strerror}") from error
+                raise AxisError(f"there is no file {shown(name)}{_near(path, name)}") from error
+            except (OSError, ValueError) as error:
+                raise AxisError(f"{shown(name)} cannot be read: {_cause(error)}") from error
         return self.facts[name]
 
 

@@ -23,6 +23,7 @@ EXPORT_HINT = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
     "(older versions: enable Dev mode in the settings, then Save (API Format))"
 )
+CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE -o x.json`"
 
 
 def is_link(value: object) -> bool:
@@ -51,7 +52,7 @@ def is_ui_format(value: object) -> bool:
 def graph_problems(value: object) -> list[tuple[Path, str]]:
     """Everything that is wrong with the shape of a graph: (path, message) pairs, empty when all is well."""
     if is_ui_format(value):
-        return [((), EXPORT_HINT)]
+        return [((), CONVERT_HINT)]
     if isinstance(value, dict) and isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         return [(("prompt",), "the workflow is wrapped in a `prompt` key; keep what is inside it")]
     problems = shape_problems("workflow", value)

@@ -6,7 +6,9 @@ import hashlib
 import heapq
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from sweeper.planning.grid import Grid
 from sweeper.workflow import encode
 
 _RANKED: Final = 2_000_000  # more points than this are drawn by place: hashing them all would take too long
+_WHERE: Final = -1  # stands for `where` among the numbers of the rows of `exclude`
 
 
 def kept(grid: Grid, block: Block) -> array[int] | None:
@@ -37,14 +40,46 @@ def kept(grid: Grid, block: Block) -> array[int] | None:
     return positions
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How many points of a block's product each filter drops; `exclude` counts row by row.
+
+    A point counts for the first filter that drops it, so the counts add up.
+    """
+
+    exclude: tuple[int, ...] = ()
+    where: int = 0
+    sample: int = 0
+
+    @property
+    def total(self) -> int:
+        """Points of the product that are no trials."""
+        return sum(self.exclude) + self.where + self.sample
+
+
+def dropped(grid: Grid, block: Block) -> Dropped:
+    """What each filter of the block drops, by the same walk as `kept`. Raises ExperimentError when `where` fails."""
+    counts = Counter(_reasons(grid, block)) if block.exclude or block.where is not None else Counter()
+    rows = tuple([counts[row] for row in range(len(block.exclude))])
+    left = prod(grid.sizes) - sum(rows) - counts[_WHERE]
+    return Dropped(rows, counts[_WHERE], max(0, left - block.sample.n) if block.sample is not None else 0)
+
+
 def _filtered(grid: Grid, block: Block) -> Iterator[int]:
+    return (position for position, reason in enumerate(_reasons(grid, block)) if reason is None)
+
+
+def _reasons(grid: Grid, block: Block) -> Iterator[int | None]:
+    """For every point in written order what drops it: a row of `exclude`, `_WHERE`, or None."""
     where = _where(grid, block)
-    rows = [list(row.items()) for row in block.exclude]
-    for position, point in enumerate(itertools.product(*(range(size) for size in grid.sizes))):
-        if any(all(point[place] in options for place, options in row) for row in rows):
-            continue
-        if where is None or where.at(point):
-            yield position
+    rows = [(number, list(row.items())) for number, row in enumerate(block.exclude)]
+    for point in itertools.product(*(range(size) for size in grid.sizes)):
+        for number, row in rows:
+            if all(point[place] in options for place, options in row):
+                yield number
+                break
+        else:
+            yield None if where is None or where.at(point) else _WHERE
 
 
 def _where(grid: Grid, block: Block) -> Column | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from sweeper.axes import AxisError, Files, Option, label_text, options
@@ -64,7 +65,7 @@ class BlockReader:
         self.used |= set(where.names) if where is not None else set()
         dimensions = tuple(self._dimensions())
         self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
-        sample = {key: int(number) for key, number in raw.get("sample", {}).items()}  # the schema takes 3.0 too
+        sample = raw.get("sample")
         self.block = Block(dimensions=dimensions, where=where, sample=Sample(**sample) if sample else None, path=path)
         exclude = tuple(self._excluded(row, place) for place, row in enumerate(raw.get("exclude", [])))
         include = tuple(self._included(row, place) for place, row in enumerate(raw.get("include", [])))
@@ -104,7 +105,7 @@ class BlockReader:
                 axis=name,
                 experiment=self.experiment,
                 integer=slot is not None and "integer" in slot.normalise.types,
-                from_text=slot.normalise.from_text if slot is not None else str,
+                from_text=partial(slot.normalise.from_text, like=slot.default) if slot is not None else str,
                 files=self.owner.folder,
             )
         except AxisError as error:
@@ -125,12 +126,13 @@ class BlockReader:
                 self.owner.wrong((*spot, "set", slot), message)
             sets[slot] = self.owner.value(slot, value, (*spot, "set", slot))
         value = option.value
-        return replace(option, value=value if value is MISSING else self.owner.value(name, value, spot), sets=sets)
+        value = value if value is MISSING else self.owner.value(name, value, spot)
+        return Option(value, option.label, sets, option.groups)  # not `replace`: an axis may have a million values
 
     def _check_name(self, name: str, found: list[Option], path: Key) -> None:
         bundles = all(option.sets for option in found)
         if not _NAME.fullmatch(name):
-            self.owner.wrong(path, f"'{name}' is no name for an axis: letters, digits, _ and -, a letter first")
+            self.owner.wrong(path, f"{shown(name)} is no name for an axis: letters, digits, _ and -, a letter first")
         elif name in self.names.slots and any(option.sets for option in found):
             message = f"'{name}' is a slot, and cannot be the name of bundles too; name the axis after what they are"
             self.owner.wrong(path, f"{message}, such as 'format'")

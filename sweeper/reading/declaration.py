@@ -21,7 +21,7 @@ from sweeper.planner import derived_values
 from sweeper.reading.blocks import BlockReader, Names
 from sweeper.reading.source import Path as Key
 from sweeper.reading.source import Source
-from sweeper.schemas import shape_problems, shown
+from sweeper.schemas import shape_problems, shown, whole_numbers
 from sweeper.template import MISSING, Template
 from sweeper.values import Normaliser, ValueRefusedError
 
@@ -57,7 +57,8 @@ def declare(
     found += [source.problem(("metrics", place), message) for place, message in metric_problems]
     if template is None:
         raise ExperimentError(found)
-    sound = source.with_value(_without(source.value, [_whole(path) for path, _ in shape])) if shape else source
+    whole = whole_numbers("experiment", source.value)  # JSON Schema takes 2.0 for an integer; a share is a float here
+    sound = source.with_value(_without(whole, [_whole(path) for path, _ in shape]) if shape else whole)
     forgiven = {str(part) for path, _ in shape for part in path}
     declaration = _Declaration(sound, template, folder, file, forgiven)
     declaration.also_read = also_read
@@ -262,10 +263,7 @@ def with_derived_files(experiment: Experiment, folder: Folder) -> Experiment:
 
 
 def _settings(raw: Mapping[str, Any]) -> RunSettings:
-    # JSON Schema takes 2.0 for an integer; here a float of `max_failures` would be a share.
-    given: dict[str, Any] = {
-        key: int(value) if key != "timeout" and isinstance(value, float) else value for key, value in raw.items()
-    }
+    given = dict(raw)
     limit = given.get("max_failures")
     if isinstance(limit, str):
         given["max_failures"] = float(limit.strip().removesuffix("%")) / 100

@@ -8,6 +8,7 @@ somebody a sweep. So its parser's events are used, and the scalars are resolved 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -18,9 +19,12 @@ from sweeper.errors import Problem
 
 Path = tuple[str | int, ...]
 
-MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 64  # of lists and mappings in each other; what copies or encodes a value recurses
 MAX_VALUES: Final = 1_000_000  # after aliases: a billion-laughs file reaches this in nine lines
 _MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
+_MAX_BITS: Final = 13_000  # the same for integers that are not written in tens
+_SHOWN: Final = 40  # characters of a number in a message
+_TOO_LARGE: Final = "is too large for a number; a finite number is needed"
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
@@ -70,11 +74,11 @@ class Source:
 
 
 def dotted(path: Path) -> str:
-    """`("sweep", "grid", "steps", 2)` as `sweep.grid.steps[2]`."""
+    """`("sweep", "grid", "steps", 2)` as `sweep.grid.steps[2]`, on one line."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def read_yaml(text: str, name: str) -> Source:
@@ -92,8 +96,26 @@ def read_yaml(text: str, name: str) -> Source:
 
 
 def read_json(text: str, name: str) -> Source:
-    """Parse strict JSON: no NaN, no duplicate key. Raises SourceError."""
+    """Parse strict JSON: no NaN, no duplicate key. Raises SourceError: does not parse, too deep, a number too large."""
+    huge: list[str] = []
 
+    def number(written: str) -> float:
+        found = float(written)
+        if math.isinf(found):
+            huge.append(written)
+        return found
+
+    value = _parsed_json(text, name, number)
+    if _is_deep(value):
+        raise _too_deep(text, name)
+    if huge:  # the parser's hook knows no place
+        line = next(line for line, piece in _json_pieces(text) if piece == huge[0])
+        place = dotted(next(_infinite(value, ())))
+        raise SourceError(Problem(name, line, place, f"{_cut(huge[0])} {_TOO_LARGE}"))
+    return Source(name, value, lambda: dict(_json_lines(text)))
+
+
+def _parsed_json(text: str, name: str, number: Callable[[str], float]) -> Any:
     def refuse(constant: str) -> Any:
         raise SourceError(Problem(name, 0, "", f"holds {constant}, which JSON does not have"))
 
@@ -106,14 +128,42 @@ def read_json(text: str, name: str) -> Source:
         return found
 
     try:
-        value = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+        return json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise SourceError(Problem(name, error.lineno, "", f"is not JSON: {error.msg}, column {error.colno}")) from error
     except RecursionError as error:
-        raise SourceError(Problem(name, 0, "", "is nested too deeply")) from error
+        raise _too_deep(text, name) from error
     except ValueError as error:  # an integer of more digits than CPython converts
         raise SourceError(Problem(name, 0, "", f"is not JSON: {error}")) from error
-    return Source(name, value, lambda: dict(_json_lines(text)))
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [child for part in parts for child in part if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep(text: str, name: str) -> SourceError:
+    """The error for a JSON text of too many levels; its line is where the first one too many begins."""
+    line = depth = 0
+    for line, piece in _json_pieces(text):  # noqa: B007 - the line where it stops is what is looked for
+        depth += 1 if piece in ("{", "[") else -1 if piece in ("}", "]") else 0
+        if depth > MAX_DEPTH + 1:
+            break
+    return SourceError(Problem(name, line, "", f"is nested more than {MAX_DEPTH} levels deep"))
+
+
+def _infinite(value: Any, path: Path) -> Iterator[Path]:
+    """The places of the infinite numbers, in the order of the text."""
+    if isinstance(value, float) and math.isinf(value):
+        yield path
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _infinite(item, (*path, key))
 
 
 class _Builder:
@@ -125,8 +175,8 @@ class _Builder:
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.size = 0
 
-    def fail(self, event: Any, message: str) -> SourceError:
-        return SourceError(Problem(self.name, _line(event), "", message))
+    def fail(self, event: Any, message: str, path: Path = ()) -> SourceError:
+        return SourceError(Problem(self.name, _line(event), dotted(path), message))
 
     def document(self, events: Iterator[Any]) -> Any:
         value = None
@@ -154,7 +204,7 @@ class _Builder:
         before = self.size
         self.count(event, 1)
         if isinstance(event, yaml.ScalarEvent):
-            value = self.scalar(event)
+            value = self.scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
             value = self.sequence(event, events, path, depth)
         else:
@@ -214,63 +264,83 @@ class _Builder:
             for key, item in mapping.items():
                 merged.setdefault(key, item)
 
-    def scalar(self, event: Any) -> Any:
+    def scalar(self, event: Any, path: Path) -> Any:
         text: str = event.value
         if event.tag is None or event.tag == "!":
-            return text if event.style or event.tag else self.number(event, _resolve(text))
+            return text if event.style or event.tag else self.resolved(event, path)
         kind = self.tag(event, "str")
         if kind == "str":
             return text
-        value = self.number(event, _resolve(text))
+        value = self.resolved(event, path)
         if kind == "float" and type(value) is int:
             return float(value)
         if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
             raise self.fail(event, f"'{text}' is no {event.tag}")
         return value
 
-    def number(self, event: Any, value: Any) -> Any:
-        if value is _TOO_LONG:
-            raise self.fail(event, f"a number of more than {_MAX_DIGITS} digits")
-        return value
-
-
-_TOO_LONG: Final = object()
+    def resolved(self, event: Any, path: Path) -> Any:
+        """A plain scalar by the core schema of YAML 1.2."""
+        text: str = event.value
+        try:
+            number = written_number(text)
+        except ValueError as error:
+            raise self.fail(event, str(error), path) from error
+        if number is not None:
+            return number
+        if _BOOL.match(text):
+            return text[0] in "tT"
+        if _NULL.match(text):
+            return None
+        return float(text.replace(".", "")) if _SPECIAL.match(text) else text
 
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _resolve(text: str) -> Any:
-    """A plain scalar by the core schema of YAML 1.2."""
+def written_number(text: str) -> int | float | None:
+    """The number that a text is in YAML 1.2 (`12`, `0x1F`, `1e-3`; not `1_000`, `.inf`), or None when it is none.
+
+    Raises ValueError where there are more digits, or a larger float, than Python can hold.
+    """
     if _INT.match(text):
-        if len(text) > _MAX_DIGITS:
-            return _TOO_LONG
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if _FLOAT.match(text):
-        return float(text)
-    if _BOOL.match(text):
-        return text[0] in "tT"
-    if _NULL.match(text):
+        if len(text) <= _MAX_DIGITS:
+            number = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+            if number.bit_length() <= _MAX_BITS or text[:2] not in ("0o", "0x"):
+                return number
+        raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
+    if not _FLOAT.match(text):
         return None
-    if _SPECIAL.match(text):
-        return float(text.replace(".", ""))
-    return text
+    found = float(text)
+    if math.isinf(found):
+        raise ValueError(f"{_cut(text)} {_TOO_LARGE}")
+    return found
+
+
+def _cut(number: str) -> str:
+    return number if len(number) <= _SHOWN else number[:_SHOWN] + "..."
 
 
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
 
 
-def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
-    """The line of every value of a JSON text that is known to parse."""
+def _json_pieces(text: str) -> Iterator[tuple[int, str]]:
+    """The brackets, commas, colons, strings and words of a JSON text, each with its line."""
     line = 1
-    stack: list[list[Any]] = []  # of every open container: its bracket, the key or index, "after a colon"
-    key: str | None = None
-    yield (), 1
     for piece in _PIECE.findall(text):
         if piece == "\n":
             line += 1
-        elif piece in "}]":
+        else:
+            yield line, piece
+
+
+def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
+    """The line of every value of a JSON text that is known to parse."""
+    stack: list[list[Any]] = []  # of every open container: its bracket, the key or index, "after a colon"
+    key: str | None = None
+    yield (), 1
+    for line, piece in _json_pieces(text):
+        if piece in "}]":
             stack.pop()
             key = None
         elif piece == ":":

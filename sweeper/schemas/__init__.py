@@ -1,13 +1,16 @@
 """The JSON Schemas of the files that users write, and jsonschema's findings turned into sentences.
 
 The files beside this module are for editors too (`# yaml-language-server: $schema=...`). Rules that a schema cannot
-say, such as "one name in one place", live with the thing they are about.
+say, such as "one name in one place", live with the thing they are about. `x-allowed` in them says in words what a
+pattern takes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -45,11 +48,77 @@ def _validator(name: str) -> Validator:
 
 
 def validator_for(rules: dict[str, Any]) -> Validator:
-    """A compiled validator. Raises jsonschema's SchemaError when `rules` are no JSON Schema."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - half a hundred ms that `--help` must not pay
+    """A compiled validator; it fetches nothing. Raises jsonschema's SchemaError when `rules` are no JSON Schema."""
+    from referencing import Registry  # noqa: PLC0415 - as jsonschema
 
-    Draft202012Validator.check_schema(rules)
-    return Draft202012Validator(rules)
+    validator = _validator_class()
+    validator.check_schema(rules)
+    return validator(rules, registry=Registry())
+
+
+@cache
+def _validator_class() -> type[Validator]:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - half a hundred ms that `--help` must not pay
+    from jsonschema.validators import extend  # noqa: PLC0415
+
+    made: type[Validator] = extend(Draft202012Validator, {"multipleOf": _multiple})  # type: ignore[no-untyped-call]
+    return made
+
+
+def _multiple(validator: Validator, factor: float, value: Any, _rules: object) -> Iterator[ValidationError]:
+    """`multipleOf` of the numbers as written: jsonschema's quotient of doubles says that 0.3 is no multiple of 0.1."""
+    from jsonschema.exceptions import ValidationError  # noqa: PLC0415
+
+    if validator.is_type(value, "number") and not is_multiple(value, factor):
+        yield ValidationError(f"{value} is not a multiple of {factor}")
+
+
+def is_multiple(value: float, factor: float) -> bool:
+    """Whether `value` is a whole number of times `factor`, both taken as the decimals that they are written as."""
+    if isinstance(value, int) and isinstance(factor, int):
+        return value % factor == 0
+    return math.isfinite(value) and math.isfinite(factor) and _decimal(value) % _decimal(factor) == 0
+
+
+def _decimal(value: float) -> Fraction:
+    return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
+
+
+def whole_numbers(name: str, value: Any) -> Any:
+    """`value` with an int for every 3.0 that stands where the schema `name` asks for an integer.
+
+    JSON Schema takes 3.0 for an integer; Python's `range` and `RunSettings` do not. What is refused stays as it is.
+    """
+    places = [tuple(error.absolute_path) for error in _strict(name).iter_errors(value) if _is_whole(error)]
+    return _with_ints(value, (), frozenset(places)) if places else value
+
+
+@cache
+def _strict(name: str) -> Validator:
+    """As `_validator`, but a float is never an integer."""
+    from jsonschema.validators import extend  # noqa: PLC0415
+
+    base = _validator_class()
+    checker = base.TYPE_CHECKER.redefine("integer", lambda _, one: isinstance(one, int) and not isinstance(one, bool))
+    made: type[Validator] = extend(base, type_checker=checker)  # type: ignore[no-untyped-call]
+    return made(schema(name))
+
+
+def _is_whole(error: ValidationError) -> bool:
+    value: Any = error.instance
+    kinds: Any = error.validator_value
+    asked = error.validator == "type" and "integer" in ([kinds] if isinstance(kinds, str) else kinds)
+    return asked and isinstance(value, float) and value.is_integer()
+
+
+def _with_ints(value: Any, path: Path, places: frozenset[Path]) -> Any:
+    if path in places:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _with_ints(item, (*path, key), places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_ints(item, (*path, place), places) for place, item in enumerate(value)]
+    return value
 
 
 def shape_problems(name: str, value: Any) -> list[tuple[Path, str]]:
@@ -74,6 +143,8 @@ def _sentences(error: ValidationError) -> Iterator[tuple[Path, str]]:
         # jsonschema reports one error per missing key, each with the whole list: take the one it is about.
         key = next((key for key in missing if f"'{key}'" in error.message), missing[0])
         yield path, f"the key '{key}' is missing"
+    elif "propertyNames" in error.schema_path and isinstance(error.instance, str):
+        yield (*path, error.instance), reason(error)  # the key itself is wrong: its own line is the one to show
     else:
         yield path, reason(error)
 
@@ -88,7 +159,7 @@ def reason(error: ValidationError) -> str:
             kinds = [allowed] if isinstance(allowed, str) else allowed
             return f"found {found}, but {' or '.join(_TYPES.get(kind, kind) for kind in kinds)} is needed"
         case "enum":
-            return f"found {found}{hint(value, allowed)}"
+            return f"found {found}{hint(value, allowed) if allowed else ', but there is nothing to choose from'}"
         case "const":
             return f"found {found}; allowed: {shown(allowed)}"
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
@@ -98,8 +169,13 @@ def reason(error: ValidationError) -> str:
             return "is empty"
         case "multipleOf":
             return f"found {found}, but a multiple of {allowed} is needed"
+        case "minLength" | "maxLength" | "minItems" | "maxItems":
+            least = "at least" if str(error.validator).startswith("min") else "at most"
+            what = "characters" if str(error.validator).endswith("Length") else "items"
+            return f"found {found} of {len(value)} {what}, but {least} {allowed} are needed"
         case "pattern":
-            return f"found {found}, which does not match {allowed}"
+            words = error.schema.get("x-allowed") if isinstance(error.schema, dict) else None
+            return f"found {found}; allowed: {words}" if words else f"found {found}, which does not match {allowed}"
         case "anyOf" | "oneOf" if error.context:
             return "; or ".join(dict.fromkeys(reason(part) for part in error.context))
         case _:
@@ -107,10 +183,17 @@ def reason(error: ValidationError) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value as a message shows it: JSON, cut at `limit` characters; a container by its kind."""
+    """A value as a message shows it: JSON on one line, cut at `limit` characters; a container by its kind."""
     if isinstance(value, dict):
         return f"a mapping ({listed(value)})" if value else "an empty mapping"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
-    text = f"'{value}'" if isinstance(value, str) else "nothing" if value is None else json.dumps(value, default=str)
+    if isinstance(value, str):
+        text = f"'{_printable(value[:limit])}'"
+    else:
+        text = "nothing" if value is None else json.dumps(value, default=str)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
