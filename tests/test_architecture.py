@@ -32,9 +32,13 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
         {"runner", "running"},
         {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue"},
     ),
+    "regression": (
+        {"regression"},
+        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
+    ),
     "doors": (
-        {"cli", "__main__"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner", "reporting"},
+        {"cli", "__main__", "pytest_plugin"},
+        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner", "reporting", "regression"},
     ),
 }  # fmt: skip
 IMPURE = {
