@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sweeper.planner import Plan as Plan
     from sweeper.planner import plan as plan
     from sweeper.result import Result as Result
-    from sweeper.runner import Run as Run
+    from sweeper.result import Run as Run
     from sweeper.runner import run as run
     from sweeper.runner import run_async as run_async
     from sweeper.table import results as results
@@ -29,7 +29,7 @@ _HOMES = {
     "Experiment": "sweeper.experiment",
     "Plan": "sweeper.planner",
     "Result": "sweeper.result",
-    "Run": "sweeper.runner",
+    "Run": "sweeper.result",
     "SweeperError": "sweeper.errors",
     "Template": "sweeper.template",
     "Trial": "sweeper.trial",

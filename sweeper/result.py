@@ -1,9 +1,10 @@
-"""What became of one trial: exactly one row of the table, always. A pure value; `store` keeps it, `table` frames it."""
+"""What became of one trial, exactly one row of the table, always; and what came of a whole run. Pure values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 SUCCEEDED: Final = "succeeded"
@@ -45,3 +46,25 @@ class Result:
     error_type: str | None = None
     error: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a run. `trials` counts rows, and so do `succeeded failed cancelled pending`, which add up to it;
+    `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
+
+    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
+    `unreachable`; `error` says the same to people.
+    """
+
+    run_id: int
+    out: Path
+    trials: int
+    submitted: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    pending: int
+    reused: int
+    stopped_by: str | None = None
+    error: str | None = None

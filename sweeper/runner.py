@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError
+from sweeper.result import Run
+from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
 
@@ -32,31 +34,7 @@ if TYPE_CHECKING:
     from sweeper.store import Store
     from sweeper.trial import Trial
 
-from sweeper.running.control import RunControl
-
 TABLE_NAME = "results.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What came of a run. `trials` counts rows, and so do `succeeded failed cancelled pending`, which add up to it;
-    `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
-
-    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
-    `unreachable`; `error` says the same to people.
-    """
-
-    run_id: int
-    out: Path
-    trials: int
-    submitted: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    pending: int
-    reused: int
-    stopped_by: str | None = None
-    error: str | None = None
 
 
 def run(

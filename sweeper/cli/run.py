@@ -14,7 +14,7 @@ from sweeper.cli.options import examples
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweeper.runner import Run
+    from sweeper.result import Run
 
 _KINDS_SHOWN = 5  # kinds of failure that the summary tells
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeper.runner import Run
+    from sweeper.result import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.cli.progress import Tally, Watch
-from sweeper.runner import Run
+from sweeper.result import Run
 from sweeper.running import progress as events
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
-from sweeper.runner import Run
+from sweeper.result import Run
 
 PAINT = {
     "1": {"class_type": "Paint", "inputs": {"seed": "{{ seed }}", "text": "{{ text | default('a fox') }}"}},
