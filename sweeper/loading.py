@@ -41,7 +41,7 @@ def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | N
     read: frozenset[str] = frozenset()
     if overrides and not shape_problems("experiment", value):
         value, read = overridden(value, overrides)
-        source = source.with_value(value)
+        source = source.with_value(value, {name: f"--set {name}" for name in overrides})
     problems: list[Problem] = []
     template = _template_of(source, file, problems)
     metrics = value.get("metrics")

@@ -50,6 +50,7 @@ class Source:
         self.value = value
         self._find_lines = lines
         self._lines: Mapping[Path, int] | None = None
+        self._elsewhere: Mapping[str, str] = {}
 
     @property
     def lines(self) -> Mapping[Path, int]:
@@ -58,9 +59,11 @@ class Source:
             self._lines = self._find_lines()
         return self._lines
 
-    def with_value(self, value: Any) -> Source:
-        """Another value that keeps this text's lines: what `--set` makes of a file."""
-        return Source(self.name, value, lambda: self.lines)
+    def with_value(self, value: Any, elsewhere: Mapping[str, str] | None = None) -> Source:
+        """Another value that keeps this text's lines. `elsewhere` maps names that were not written here to where."""
+        changed = Source(self.name, value, lambda: self.lines)
+        changed._elsewhere = self._elsewhere if elsewhere is None else elsewhere
+        return changed
 
     def line(self, path: Path) -> int:
         """The 1-based line of `path`, or of its nearest ancestor that the text has; 0 when nothing is known."""
@@ -68,9 +71,12 @@ class Source:
             path = path[:-1]
         return self.lines.get(path, 0)
 
-    def problem(self, path: Path, message: str, *, root: str = "") -> Problem:
-        """A Problem at `path`; `root` is put before the key where the path alone would not tell."""
-        return Problem(self.name, self.line(path), dotted(path) or root, message)
+    def problem(self, path: Path, message: str) -> Problem:
+        """A Problem at `path`."""
+        given = next((str(part) for part in path[1:] if part in self._elsewhere), None)
+        if given is not None and path[0] in ("params", "sweep"):
+            return Problem(self._elsewhere[given], 0, "", message)
+        return Problem(self.name, self.line(path), dotted(path), message)
 
 
 def dotted(path: Path) -> str:
