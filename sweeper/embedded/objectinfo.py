@@ -21,7 +21,15 @@ _MODEL_FOLDERS = {
     "clip_name1": "text_encoders",
     "clip_name2": "text_encoders",
     "vae_name": "vae",
+    "clip_name3": "text_encoders",
+    "clip_name4": "text_encoders",
     "lora_name": "loras",
+    "control_net_name": "controlnet",
+    "style_model_name": "style_models",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "model_name": "upscale_models",
+    "model_path": "diffusers",
 }
 
 
@@ -54,8 +62,8 @@ def object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True
         "output_node": node.output_node,
     }
     if node.v3:
-        return info | {"deprecated": False, "experimental": False, "api_node": False}
-    return info | tips
+        return {**info, "deprecated": False, "experimental": False, "api_node": False, **node.flags}
+    return {**info, **tips, **node.flags}
 
 
 def _suggested(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
@@ -87,6 +95,7 @@ def model_folders(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str,
         required, optional = node.inputs(folders) if node.models else ({}, {})
         for name, (kind, _) in {**required, **optional}.items():
             if name in node.models and isinstance(kind, list):
-                listed = found.setdefault(_MODEL_FOLDERS.get(name, name), [])
+                folder = "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(name, name)
+                listed = found.setdefault(folder, [])
                 listed += [file for file in kind if file not in listed]
     return found

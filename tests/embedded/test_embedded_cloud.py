@@ -210,8 +210,10 @@ def test_workers_run_as_many_jobs_at_once_each_with_its_own_cache(serve, gate):
 
 
 def test_models_are_listed_by_folder_and_any_name_is_taken(cloud):
-    assert cloud.http.get("/api/experiment/models").json() == [{"name": "model_name", "folders": ["model_name"]}]
-    files = cloud.http.get("/api/experiment/models/model_name").json()
+    assert cloud.http.get("/api/experiment/models").json() == [
+        {"name": "upscale_models", "folders": ["upscale_models"]}
+    ]
+    files = cloud.http.get("/api/experiment/models/upscale_models").json()
     assert files == [{"name": name, "pathIndex": 0} for name in ("alpha", "beta", "gamma")]
     assert cloud.http.get("/api/experiment/models/nothing").status_code == 404
     assert cloud.run(chain(model="my own/model.safetensors"))["status"] == "completed"

@@ -11,8 +11,8 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, UsageError
-from sweeper.running.progress import JobProgress, JobSubmitted, RunStarted, TrialDone
 from sweeper.planning.order import Costs
+from sweeper.running.progress import JobProgress, JobSubmitted, RunStarted, TrialDone
 from sweeper.store import Store
 
 EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"

@@ -14,15 +14,17 @@ there is. That keeps 1 - sigma^2 / (2 SOURCE^2) of the picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.conditions import Part
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.noise import Noise
-from sweeper.embedded.diffusion.prior import DEVIATION, Prior, prior_of
+from sweeper.embedded.diffusion.noise import Noise, ScaledNoise
+from sweeper.embedded.diffusion.patches import adjusted, cfg_of_frame
+from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
 from sweeper.embedded.diffusion.solvers import SOLVERS, Run
 from sweeper.embedded.diffusion.text import pooled
 from sweeper.embedded.diffusion.vocabulary import INDEX
@@ -38,17 +40,25 @@ APART, APART_AT = 0.08, 1.2  # how far the sides are apart, and about where most
 SOURCE = 2.4  # noise level of the img2img prior
 # Guidance moves light and colour; on the amount of detail it acts little, or every guided picture were all edges.
 _GUIDED = np.array([1.0, 1.15, 1.15, 0.12], np.float32)[:, None, None]
+_NOTHING = 1e-37  # ComfyUI's weight where no conditioning speaks: the estimate is 0 there
 _AVOIDED = 0.3  # how much of a negative prompt's light and style features is taken off the positive's
 
 
 @dataclass(frozen=True, slots=True)
 class Guider:
-    """A model with what to draw, what to avoid (None: BasicGuider) and how strongly."""
+    """A model with what to draw, what to avoid (None: BasicGuider) and how strongly.
+
+    `middle` is DualCFGGuider's second conditioning: `cfg` then pushes from it to `positive`, `cfg_middle` from
+    `negative` to it; `nested` multiplies the two, as its style of that name does.
+    """
 
     model: Model
     positive: Conditioning
     negative: Conditioning | None
     cfg: float
+    middle: Conditioning | None = None
+    cfg_middle: float = 1.0
+    nested: bool = False
 
 
 def _apart(sigma: float) -> float:
@@ -56,75 +66,113 @@ def _apart(sigma: float) -> float:
     return 1.5 * APART * math.sqrt(ratio) / (1 + ratio**2)
 
 
-def _features(model: Model, conditioning: Conditioning) -> list[Array]:
-    style = np.array(model.style, np.float32)
-    return [pooled(embedding) + style for embedding, _ in conditioning]
+def _avoiding(features: Array, avoided: Array) -> Array:
+    """Features with some of a negative prompt's light, style and colours taken off."""
+    features = features.copy()
+    style = slice(INDEX["dark"], INDEX["sharp"] + 1)
+    features[style] -= np.float32(_AVOIDED) * avoided[style]
+    for channel in "uv":  # a colour to avoid is taken out of the subject's too
+        features[INDEX[f"subject_{channel}"]] -= np.float32(0.6) * avoided[INDEX[f"tint_{channel}"]]
+    return features
 
 
 class _Denoiser:
-    """D(x, sigma) of one guider at one latent size, for solvers; `source` [B, 4, h, w] is an img2img picture."""
+    """D(x, sigma) of one guider at one latent size, for solvers.
 
-    def __init__(self, guider: Guider, height: int, width: int, source: Array | None) -> None:
+    `source` [B, 4, h, w] is an img2img picture, `mask` [B, 1, h, w] where it may change; `frames` is how many items
+    in a row are one video.
+    """
+
+    def __init__(
+        self, guider: Guider, size: tuple[int, int], source: Array | None, mask: Array | None, *, frames: int
+    ) -> None:
         self._guider = guider
         self._flow = guider.model.sampling.flow
         self._source = source
+        self._mask = mask
+        self._frames = frames
+        self._size = size
         negative = [pooled(embedding) for embedding, _ in guider.negative or []]
-        positive = _features(guider.model, guider.positive)
-        if negative and guider.cfg > 1:
-            style = slice(INDEX["dark"], INDEX["sharp"] + 1)
-            avoided: Array = np.stack(negative).mean(axis=0, dtype=np.float32)
-            for features in positive:
-                features[style] -= np.float32(_AVOIDED) * avoided[style]
-                for channel in "uv":  # a colour to avoid is taken out of the subject's too
-                    features[INDEX[f"subject_{channel}"]] -= np.float32(0.6) * avoided[INDEX[f"tint_{channel}"]]
-        self._positive = [prior_of(features, height, width) for features in positive]
-        self._distilled = [float(options.get("guidance", 0.0)) for _, options in guider.positive]
-        self._reference = self._centre(negative, height, width)
+        avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
+        self._positive = self._parts(guider.positive, avoided)
+        self._middle = self._parts(guider.middle or [], avoided)
+        self._reference = self._centre(negative)
 
-    def _centre(self, negative: list[Array], height: int, width: int) -> Array:
+    def _parts(self, conditioning: Conditioning, avoided: Array | None) -> list[Part]:
+        style = np.array(self._guider.model.style, np.float32)
+        parts = []
+        for embedding, options in conditioning:
+            features = pooled(embedding) + style
+            if avoided is not None:
+                features = _avoiding(features, avoided)
+            parts.append(Part(features, options, size=self._size, sampling=self._guider.model.sampling))
+        return parts
+
+    def _centre(self, negative: list[Array]) -> Array:
         """The centre of the unguided reference; grey where nothing is to be avoided."""
-        total = np.zeros((4, height, width), np.float32)
+        total = np.zeros((4, *self._size), np.float32)
         for features in negative:
             amount = float(np.tanh(np.abs(features).sum() / 2))
             if amount:
-                total += prior_of(features, height, width).centre() * np.float32(amount / len(negative))
+                total += prior_of(features, *self._size).centre() * np.float32(amount / len(negative))
         return total
 
     def __call__(self, x: Array, sigma: float) -> tuple[Array, Array]:
+        level = sigma
         if self._flow:  # (1-s) x0 + s n is the same observation as x0 + s/(1-s) n
             kept = max(1.0 - sigma, 1e-4)
             x, sigma = x / np.float32(kept), sigma / kept
-        pairs = [self._one(item, sigma, index) for index, item in enumerate(x)]
+        pairs = [self._one(item, sigma, level, index, len(x)) for index, item in enumerate(x)]
         return np.stack([guided for guided, _ in pairs]), np.stack([reference for _, reference in pairs])
 
-    def _one(self, x: Array, sigma: float, index: int) -> tuple[Array, Array]:
-        apart = _GUIDED * np.float32(_apart(sigma))
-        total, away = np.zeros_like(x), np.zeros_like(x)
-        share = np.float32(1 / len(self._positive))
-        for prior, distilled in zip(self._positive, self._distilled, strict=True):
-            estimate, new = self._posterior(prior, x, sigma, index)
-            pushed = (estimate - self._reference) * (apart * np.float32(new))
-            if distilled > 1:  # a guidance-distilled model has the guidance inside (FluxGuidance)
-                estimate = estimate + pushed * np.float32(distilled - 1)
-            total += estimate * share
-            away += pushed * share
-        positive = total
-        if self._guider.negative is None:
+    def _one(self, x: Array, sigma: float, level: float, index: int, count: int) -> tuple[Array, Array]:
+        guider = self._guider
+        positive, away = self._side(self._positive, x, sigma, level, index)
+        if guider.negative is None:
             return positive, positive
-        return positive + away * np.float32(self._guider.cfg - 1), positive - away
+        cfg = cfg_of_frame(guider.model.patches, guider.cfg, index // self._frames, count // self._frames)
+        if guider.middle is not None:
+            middle, away_middle = self._side(self._middle, x, sigma, level, index)
+            between = (positive - middle) * (_GUIDED * np.float32(_apart(sigma)))
+            push = cfg * guider.cfg_middle if guider.nested else cfg
+            guided = positive + between * np.float32(push - 1) + away_middle * np.float32(guider.cfg_middle - 1)
+        else:
+            guided = positive + away * np.float32(cfg - 1)
+        return adjusted(guider.model.patches, guided, positive, x, sigma), positive - away
 
-    def _posterior(self, prior: Prior, x: Array, sigma: float, index: int) -> tuple[Array, float]:
+    def _side(self, parts: list[Part], x: Array, sigma: float, level: float, index: int) -> tuple[Array, Array]:
+        """The estimate of one conditioning, its parts averaged by weight, and how far it is from the reference."""
+        apart = _GUIDED * np.float32(_apart(sigma))
+        total, away, weights = np.zeros_like(x), np.zeros_like(x), np.full(x.shape[1:], _NOTHING, np.float32)
+        for part in parts:
+            if not part.speaks(level):
+                continue
+            box, weight = part.box, part.weight(index)
+            estimate, new = self._posterior(part, x, sigma, level, index)
+            pushed = (estimate - box.of(self._reference)) * (apart * np.float32(new))
+            if part.distilled > 1:  # a guidance-distilled model has the guidance inside (FluxGuidance)
+                estimate = estimate + pushed * np.float32(part.distilled - 1)
+            box.of(total)[...] += estimate * weight
+            box.of(away)[...] += pushed * weight
+            box.of(weights)[...] += weight
+        return total / weights, away / weights
+
+    def _posterior(self, part: Part, x: Array, sigma: float, level: float, index: int) -> tuple[Array, float]:
         """The posterior mean, and how much of it is the prompt's (the rest is the img2img picture, not guided)."""
-        mean, new = prior.mean(x, sigma), 1.0
+        x = part.box.of(x)
+        frame = index % self._frames if self._frames > 1 else index
+        mean, new = part.steered(part.prior.mean(x, sigma), level, index, frame)
         spread = np.square(DEVIATION)[:, None, None] + np.float32(sigma**2)
         if self._source is not None:
-            apart = self._source[index] - mean
-            weight = float((np.square(apart) / spread).sum(dtype=np.float64))
+            apart = part.box.of(self._source[index]) - mean
+            # What a mask keeps says nothing of whether the rest is to be kept.
+            told = apart if self._mask is None else apart * part.box.of(self._mask[index])
+            weight = float((told * apart / spread).sum(dtype=np.float64))
             if weight > 0:
-                along = float(((x - mean) * apart / spread).sum(dtype=np.float64)) / weight
-                pull = float(np.square(apart).sum(dtype=np.float64)) / weight / SOURCE**2
+                along = float(((x - mean) * told / spread).sum(dtype=np.float64)) / weight
+                pull = float((told * apart).sum(dtype=np.float64)) / weight / SOURCE**2
                 kept = min(max(along - pull, 0.0), 1.0)
-                mean, new = mean + apart * np.float32(kept), 1.0 - kept
+                mean, new = mean + apart * np.float32(kept), new * (1.0 - kept)
         own = np.square(DEVIATION)[:, None, None] / spread
         return x * own + mean * (1 - own), new
 
@@ -136,14 +184,17 @@ def sample(
     latent: Array,
     noise: Array,
     *,
-    later: Noise,
+    later: Noise | ScaledNoise,
     report: Callable[[int, Array, Array], None],
     mask: Array | None = None,
+    frames: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> Array:
     """Run a sampler from `latent` [B, 4, h, w] with `noise` of the same shape added at the first of `sigmas`.
 
     `later` gives the noise of later steps, `report(step, x, denoised)` is called once per step. `mask` [B, 1, h, w],
-    1 where the picture may change, keeps the rest as it was (inpainting). Raises ValueError for an unknown sampler.
+    1 where the picture may change, keeps the rest as it was (inpainting). `frames` items in a row are one video;
+    `options` go to the solver. Raises ValueError for an unknown sampler.
     """
     if sampler not in SOLVERS:
         raise ValueError(f"invalid sampler {sampler!r}; there are {', '.join(SOLVERS)}")
@@ -152,7 +203,7 @@ def sample(
         return latent
     sampling = guider.model.sampling
     picture = latent if bool(np.any(latent)) and bool(np.any(noise)) else None
-    denoiser = _Denoiser(guider, latent.shape[2], latent.shape[3], picture)
+    denoiser = _Denoiser(guider, (latent.shape[2], latent.shape[3]), picture, mask, frames=frames)
 
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
         if mask is None:
@@ -168,7 +219,7 @@ def sample(
         # At full noise the model has seen x0 + sigma n scaled to variance 1 + sigma^2 (ComfyUI's max_denoise).
         full = levels[0] > sampling.sigma_max * (1 - 1e-5)
         x = noise * np.float32((1 + levels[0] ** 2) ** 0.5 if full else levels[0]) + latent
-    result = SOLVERS[sampler](Run(denoise, later, sampling, report), x, levels)
+    result = SOLVERS[sampler](Run(denoise, later, sampling, report), x, levels, **(options or {}))
     if sampling.flow and levels[-1] < 1:
         result = result / np.float32(1 - levels[-1])
     return np.ascontiguousarray(result, np.float32)

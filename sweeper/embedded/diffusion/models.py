@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweeper.embedded.diffusion.names import check_name
+from sweeper.embedded.diffusion.patches import Patch
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.text import digest_normals, encode, pooled
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
@@ -39,6 +40,7 @@ class Model:
     name: str
     sampling: Sampling
     style: Features
+    patches: tuple[Patch, ...] = ()
 
     def __repr__(self) -> str:
         return f"<procedural model {self.name!r}>"
@@ -138,7 +140,7 @@ def with_lora(model: Model, clip: Clip | None, name: str, strengths: tuple[float
     if clip is None:
         return styled, None
     hashed = np.zeros(len(FEATURES), np.float32)
-    hashed[-HASHED:] = 0.3 * digest_normals(f"lora-text/{name}", HASHED)
+    hashed[-HASHED:] = 0.15 * digest_normals(f"lora-text/{name}", HASHED)
     return styled, replace(clip, bias=_sum(clip.bias, hashed * strengths[1]))
 
 

@@ -6,7 +6,8 @@ counter's upper words tell apart initial noise, step noise and the nodes of a Br
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ SEED_MAX = 2**64 - 1  # the largest seed that ComfyUI's object_info allows
 _INITIAL, _STEP, _BROWNIAN = 1, 2, 3
 # A Brownian path is halved this often: 14.6 / 2^14 is finer than the smallest step of any schedule of 1000 steps.
 _DEPTH = 14
+_KEY = 48  # frames of a video between two that have noise of their own
 
 
 def normal(seed: int, item: int, use: int, counter: int, shape: tuple[int, ...]) -> Array:
@@ -54,6 +56,45 @@ class Noise:
     def brownian(self, sigma_max: float, *, stream: int = 0) -> BrownianPath:
         """The Brownian path over 0 .. sigma_max that the SDE samplers read; another `stream` is another path."""
         return BrownianPath(self, sigma_max, stream)
+
+
+class FrameNoise(Noise):
+    """Noise of videos: `frames` items in a row are one video, and neighbouring frames have almost the same noise.
+
+    Every `_KEY`-th frame has noise of its own; between two, the noise turns from one to the other along a circle, which
+    keeps it standard normal. So a video moves instead of flickering.
+    """
+
+    def __init__(self, seed: int, items: Sequence[int], shape: tuple[int, ...], frames: int) -> None:
+        super().__init__(seed, [item for item in items for _ in range(frames)], shape)
+        self._frames = frames
+
+    def _batch(self, use: int, counter: int) -> Array:
+        drawn = []
+        for place, item in enumerate(self.items):
+            key, between = divmod(place % self._frames, _KEY)
+            first = normal(self.seed, item + (key << 32), use, counter, self.shape)
+            if between:
+                angle = between / _KEY * math.pi / 2
+                second = normal(self.seed, item + ((key + 1) << 32), use, counter, self.shape)
+                first = first * np.float32(math.cos(angle)) + second * np.float32(math.sin(angle))
+            drawn.append(first)
+        return np.stack(drawn)
+
+
+class ScaledNoise:
+    """The noise of later steps, `by` times as strong: a sampler's `s_noise`."""
+
+    def __init__(self, noise: Noise, by: float) -> None:
+        self._noise = noise
+        self._by = np.float32(by)
+
+    def step(self, sigma: float, sigma_next: float) -> Array:
+        return self._noise.step(sigma, sigma_next) * self._by
+
+    def brownian(self, sigma_max: float, *, stream: int = 0) -> Callable[[float, float], Array]:
+        path = self._noise.brownian(sigma_max, stream=stream)
+        return lambda sigma, sigma_next: path(sigma, sigma_next) * self._by
 
 
 class BrownianPath:

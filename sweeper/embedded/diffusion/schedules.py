@@ -29,8 +29,35 @@ def _scaled_linear() -> Table:
     return np.asarray(np.sqrt((1.0 - kept) / kept))
 
 
+@lru_cache(maxsize=1)
+def _zero_terminal() -> Table:
+    """The same with a last step of (almost) pure noise (Lin et al. 2023, "Common diffusion noise schedules")."""
+    signal = np.sqrt(1 / (_scaled_linear() ** 2 + 1))
+    signal = (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
+    kept = signal**2
+    kept[-1] = 4.8973451890853435e-08  # ComfyUI's stand-in for zero
+    return np.asarray(np.sqrt((1 - kept) / kept))
+
+
+def _cascade(shift: float) -> Table:
+    """Stable Cascade's cosine schedule (Pernias et al. 2023), 10000 steps, moved by `shift` in log SNR."""
+    offset = 8e-3
+    first = math.cos(offset / (1 + offset) * math.pi / 2) ** 2
+    kept = np.cos((np.arange(1, 10001) / 10000 + offset) / (1 + offset) * math.pi / 2) ** 2 / first
+    kept = np.clip(kept, 0.0001, 0.9999)
+    if shift != 1:
+        kept = np.clip(1 / (1 + np.exp(-(np.log(kept / (1 - kept)) + 2 * math.log(1 / shift)))), 0.0001, 0.9999)
+    return np.asarray(np.sqrt((1 - kept) / kept))
+
+
 @lru_cache(maxsize=64)
-def _shifted(kind: str, shift: float) -> Table:
+def _shifted(kind: str, shift: float, low: float) -> Table:
+    if kind == "zsnr":
+        return _zero_terminal()
+    if kind == "edm":
+        return np.exp(np.linspace(math.log(low), math.log(shift), 1000))
+    if kind == "cascade":
+        return _cascade(shift)
     if kind == "flux":
         return np.array([_time_shift_flux(shift, t / 10000) for t in range(1, 10001)])
     t = np.arange(1, 1001) / 1000
@@ -44,20 +71,25 @@ def _time_shift_flux(mu: float, t: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a model mixes picture and noise: `discrete` x0 + sigma n (VP, scaled), `flow` and `flux` (1-s) x0 + s n."""
+    """How a model mixes picture and noise.
+
+    `discrete`, `zsnr`, `edm`, `cascade`: x0 + sigma n, each with its own table of levels; `flow`, `flux`:
+    (1-s) x0 + s n.
+    """
 
     kind: str = "discrete"
-    shift: float = 1.0  # of `flow` (SD3's time shift) and `flux` (its mu); unused by `discrete`
+    shift: float = 1.0  # of `flow` (SD3's time shift), `flux` (its mu), `cascade`; the highest level of `edm`
+    low: float = 0.0  # the lowest level of `edm`
 
     @property
     def flow(self) -> bool:
         """True for rectified flow (ComfyUI's CONST), where sigma runs from 1 to 0."""
-        return self.kind != "discrete"
+        return self.kind in {"flow", "flux"}
 
     @property
     def sigmas(self) -> Table:
         """Every trained noise level, rising."""
-        return _scaled_linear() if self.kind == "discrete" else _shifted(self.kind, self.shift)
+        return _scaled_linear() if self.kind == "discrete" else _shifted(self.kind, self.shift, self.low)
 
     @property
     def sigma_min(self) -> float:
@@ -69,13 +101,13 @@ class Sampling:
 
     def timestep(self, sigma: float) -> float:
         """The model's time for a noise level."""
-        if self.kind == "discrete":
+        if not self.flow:
             return float(np.argmin(np.abs(np.log(sigma) - np.log(self.sigmas))))
         return sigma * 1000 if self.kind == "flow" else sigma
 
     def sigma(self, timestep: float) -> float:
         """The noise level at a model's time; linear in log sigma between trained levels."""
-        if self.kind == "discrete":
+        if not self.flow:
             logs = np.log(self.sigmas)
             return float(np.exp(np.interp(timestep, np.arange(len(logs)), logs)))
         if self.kind == "flux":
@@ -89,8 +121,8 @@ class Sampling:
             return 1.0 if self.flow else 999999999.9
         if percent >= 1:
             return 0.0
-        if self.kind == "discrete":
-            return self.sigma((1 - percent) * 999.0)
+        if not self.flow:
+            return self.sigma((1 - percent) * (len(self.sigmas) - 1.0))
         return self.sigma((1 - percent) * (1000 if self.kind == "flow" else 1))
 
     def alpha(self, sigma: float) -> float:
@@ -168,7 +200,17 @@ def _linear_quadratic(sampling: Sampling, steps: int) -> list[float]:
 
 
 def _incomplete_beta(x: Table, a: float, b: float) -> Table:
-    """Regularised incomplete beta I_x(a, b) for x <= (a+1)/(a+b+2), by its continued fraction (DLMF 8.17.22)."""
+    """Regularised incomplete beta I_x(a, b), by symmetry from the side where its fraction converges fast."""
+    turned = x > (a + 1) / (a + b + 2)
+    safe = np.clip(x, 1e-300, 1 - 1e-16)
+    near = _beta_fraction(np.where(turned, 0.25, safe), a, b)
+    if not turned.any():
+        return near
+    return np.asarray(np.where(turned, 1 - _beta_fraction(np.where(turned, 1 - safe, 0.25), b, a), near))
+
+
+def _beta_fraction(x: Table, a: float, b: float) -> Table:
+    """I_x(a, b) for x <= (a+1)/(a+b+2), by its continued fraction (DLMF 8.17.22)."""
     front = np.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * np.log(x) + b * np.log1p(-x)) / a
     fraction = np.ones_like(x)
     for m in range(60, 0, -1):  # backward evaluation needs no guards against zero
@@ -181,22 +223,38 @@ def _incomplete_beta(x: Table, a: float, b: float) -> Table:
     return np.asarray(front / fraction)
 
 
-def _beta_quantile(share: Table, a: float) -> Table:
-    """Inverse of the symmetric beta distribution's CDF, by bisection on its lower half."""
-    tail = np.minimum(share, 1 - share)
-    low, high = np.full_like(tail, 1e-300), np.full_like(tail, 0.5)
+def _beta_below(tail: Table, a: float, b: float) -> Table:
+    """The x with I_x(a, b) = `tail`, by bisection."""
+    low, high = np.full_like(tail, 1e-300), np.full_like(tail, 0.5 if a == b else 1.0)
     for _ in range(80):
         middle = (low + high) / 2
-        below = _incomplete_beta(middle, a, a) < tail
+        below = _incomplete_beta(middle, a, b) < tail
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return np.asarray(np.where(share <= 0.5, high, 1 - high))
+    return high
+
+
+def _beta_quantile(share: Table, a: float, b: float) -> Table:
+    """Inverse of the beta distribution's CDF, each half from its own end."""
+    lower, upper = _beta_below(np.minimum(share, 0.5), a, b), _beta_below(np.minimum(1 - share, 0.5), b, a)
+    result = np.where(share <= 0.5, lower, 1 - upper)
+    # By symmetry the median is one half, exactly: bisection would stop just below, and round to another index.
+    return np.asarray(np.where(share == 0.5, 0.5, result) if a == b else result)
 
 
 def _beta(sampling: Sampling, steps: int) -> list[float]:
-    """Steps at the quantiles of Beta(0.6, 0.6) (arXiv:2407.12173); equal neighbours are kept once, as in ComfyUI."""
+    return beta_levels(sampling, steps, 0.6, 0.6)
+
+
+def beta_levels(sampling: Sampling, steps: int, alpha: float, beta: float) -> list[float]:
+    """Steps at the quantiles of a beta distribution (arXiv:2407.12173); equal neighbours are kept once, as in ComfyUI.
+
+    Raises ValueError unless `alpha` and `beta` are positive.
+    """
+    if alpha <= 0 or beta <= 0:
+        raise ValueError(f"a beta distribution needs alpha and beta above 0; given were {alpha} and {beta}")
     table = sampling.sigmas
     share = 1 - np.linspace(0, 1, steps, endpoint=False)
-    indices = np.rint(_beta_quantile(share, 0.6) * (len(table) - 1)).astype(int)
+    indices = np.rint(_beta_quantile(share, alpha, beta) * (len(table) - 1)).astype(int)
     kept = [i for i, last in zip(indices, [-1, *indices[:-1]], strict=True) if i != last]
     return [*(float(table[i]) for i in kept), 0.0]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.nodes.catalog import images, loaders, sampling
+from sweeper.embedded.nodes.catalog import images, loaders, recorded, sampling
 
 __all__ = ["NODE_CLASSES"]
 
 NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
-    {node.name: node for node in (*loaders.NODES, *sampling.NODES, *images.NODES)}
+    {node.name: node for node in (*loaders.NODES, *sampling.NODES, *images.NODES, *recorded.NODES)}
 )

@@ -80,7 +80,6 @@ class NodeClass:
     name: str  # class_type
     display_name: str | None  # None where ComfyUI's object_info says null
     category: str
-    description: str
     required: Mapping[str, InputSpec]  # in ComfyUI's order, as are optional and hidden
     optional: Mapping[str, InputSpec]
     hidden: Mapping[str, str]  # {"prompt": "PROMPT", ...}; not passed to run: the Context has them
@@ -99,8 +98,15 @@ class NodeClass:
     # a strict server compares them with their combo.
     models: frozenset[str] = frozenset()
     python_module: str = "nodes"
-    output_tooltips: tuple[str | None, ...] | None = None  # None: the key is absent from object_info
+    description: str = ""  # the catalogue leaves it so: it states ComfyUI's facts, not its prose
+    # deprecated, experimental, api_node, where object_info says something of them
+    flags: Mapping[str, bool] = field(default_factory=dict)
     v3: bool = False  # ComfyUI's newer node form: its object_info also has deprecated, experimental, api_node
+
+    @property
+    def output_tooltips(self) -> tuple[None, ...] | None:
+        """None where object_info lacks the key; ComfyUI's newer form lists a null per output that has no tooltip."""
+        return (None,) * len(self.outputs) if self.v3 else None
 
     def inputs(self, folders: Folders) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
         """The required and the optional specs with every live combo filled in from the `folders`."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
-import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
+from sweeper.embedded.nodes.placing import Places, written_pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,12 +66,10 @@ def load_image(context: Context, image: str) -> NodeOutput:
 
 def _frame(frame: Image.Image) -> tuple[Array, Array]:
     picture = ImageOps.exif_transpose(frame)
-    if picture.mode.startswith("I;16"):
-        picture = picture.convert("I")
     if picture.mode == "I":
-        # 16 bits to 8, as ComfyUI does it: by 255, which Pillow then clips.
+        # 32 bits to 8, as ComfyUI does it: by 255, which Pillow then clips.
         picture = picture.point(lambda value: value * (1 / 255))
-    pixels = np.asarray(picture.convert("RGB"), np.float32) / np.float32(255)
+    pixels = np.asarray(_in_colour(picture), np.float32) / np.float32(255)
     if "A" in picture.getbands():
         alpha = picture.getchannel("A")
     elif picture.mode == "P" and "transparency" in picture.info:
@@ -83,48 +79,14 @@ def _frame(frame: Image.Image) -> tuple[Array, Array]:
     return pixels, 1 - np.asarray(alpha, np.float32) / np.float32(255)
 
 
-def _filled(prefix: str, width: int, height: int) -> str:
-    """%width%, %height% and the parts of the local time; other tokens are the web interface's to fill."""
-    now = time.localtime()
-    tokens = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
-    parts = {"month": now.tm_mon, "day": now.tm_mday, "hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}
-    tokens |= {name: f"{value:02d}" for name, value in parts.items()}
-    for name, value in tokens.items():
-        prefix = prefix.replace(f"%{name}%", value)
-    return prefix
-
-
-def _split(prefix: str, root: Path) -> tuple[str, str]:
-    """(subfolder, file name) of a prefix. Raises ValueError where it leads out of `root`."""
-    path = os.path.normpath(prefix)
-    subfolder, name = os.path.split(path)
-    folder = (root / subfolder).resolve()
-    if not folder.is_relative_to(root) or name == ".." or "\0" in prefix:
-        raise ValueError(f"Saving image outside the output folder is not allowed: filename_prefix {prefix!r}")
-    return subfolder, name
-
-
-def _next_counter(folder: Path, name: str) -> int:
-    """One more than the highest number that a file `<name>_<number>_...` in the folder has."""
-    highest = 0
-    start = os.path.normcase(f"{name}_")
-    for entry in (path.name for path in folder.iterdir()):
-        if os.path.normcase(entry[: len(start)]) == start:
-            digits = entry[len(start) :].split("_")[0]
-            highest = max(highest, int(digits) if digits.isdecimal() else 0)
-    return highest + 1
-
-
-def _reserved(folder: Path, name: str, counter: int) -> tuple[Path, int]:
-    """The first free `<name>_<counter>_.png`, created empty: two jobs at once can never hold the same one."""
-    while True:
-        path = folder / f"{name}_{counter:05}_.png"
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except FileExistsError:
-            counter += 1
-        else:
-            return path, counter
+def _in_colour(picture: Image.Image) -> Image.Image:
+    """RGB with the values of Pillow 13, which every ComfyUI of today reads with, whatever Pillow is here."""
+    if picture.mode.startswith("I;16"):  # clipped at 255, not scaled: 16-bit greys come out white
+        grey = np.minimum(np.asarray(picture), 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if picture.mode == "P" and isinstance(picture.info.get("transparency"), bytes):
+        return picture.convert("RGBA").convert("RGB")  # the same colours, without Pillow's warning
+    return picture.convert("RGB")
 
 
 def _metadata(context: Context) -> PngInfo | None:
@@ -138,40 +100,21 @@ def _metadata(context: Context) -> PngInfo | None:
     return info
 
 
-def _pictures(images: Array) -> Iterator[Image.Image]:
-    """8-bit pictures of IMAGE [B, H, W, C]: times 255, clipped, cut off (not rounded), as ComfyUI does."""
-    for image in images:
-        pixels = np.clip(np.float32(255) * image, 0, 255).astype(np.uint8)
-        yield Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
 def _saved(context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int) -> NodeOutput:
-    root = base.resolve()
-    filled = _filled(prefix, images[0].shape[1], images[0].shape[0])
-    subfolder, name = _split(filled, root)
-    folder = root / subfolder
-    folder.mkdir(parents=True, exist_ok=True)
-    counter = _next_counter(folder, name)
+    places = Places(base, prefix, images, ".png")
     info = _metadata(context)
     results = []
-    for number, picture in enumerate(_pictures(images)):
+    for number, picture in enumerate(written_pictures(images)):
         context.check()
-        path, counter = _reserved(folder, name.replace("%batch_num%", str(number)), counter)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
+        place = places.next(number)
+        with place.draft() as draft:
             picture.save(draft, format="PNG", pnginfo=info, compress_level=compress_level)
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise
-        results.append({"filename": path.name, "subfolder": subfolder.replace(os.sep, "/"), "type": kind})
-        counter += 1
+        results.append(place.record(kind))
     return NodeOutput(ui={"images": results})
 
 
 def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI") -> NodeOutput:
-    """PNG files `<prefix>_00001_.png` in the output folder. Raises ValueError for a prefix that climbs out of it."""
+    """PNG files `<prefix>_00001_.png` in the output folder. Raises Exception for a prefix that climbs out of it."""
     return _saved(context, images, filename_prefix, base=context.output_dir, kind="output", compress_level=4)
 
 
@@ -183,3 +126,39 @@ def _preview_prefix() -> str:
 
 def preview_image(context: Context, images: Array) -> NodeOutput:
     return _saved(context, images, _preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
+
+
+def preview_mask(context: Context, mask: Array) -> NodeOutput:
+    """MaskPreview: the mask as grey pictures in the temporary folder."""
+    grey = np.repeat(mask.reshape(-1, *mask.shape[-2:])[..., None], 3, axis=-1)
+    return _saved(context, grey, _preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+
+
+def preview_any(_context: Context, source: Any = None) -> NodeOutput:
+    """PreviewAny: a value as text, JSON where it has a form in it."""
+    if isinstance(source, str):
+        text = source
+    elif isinstance(source, bool | int | float):
+        text = str(source)
+    else:
+        try:
+            text = json.dumps(source)
+        except (TypeError, ValueError):
+            text = str(source)
+    return NodeOutput(ui={"text": [text]})
+
+
+def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
+    """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
+    path = _input_path(context, image)
+    if path is None:
+        raise FileNotFoundError(f"Invalid image file: {image}")
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode != "RGBA":
+            if picture.mode == "I":
+                picture = picture.point(lambda value: value * (1 / 255))
+            clear = picture.mode in {"LA", "PA"} or "transparency" in picture.info
+            picture = picture.convert("RGBA") if clear else _in_colour(picture).convert("RGBA")
+    plane = np.asarray(picture.getchannel(channel[0].upper()), np.float32) / np.float32(255)
+    return NodeOutput(((1 - plane if channel == "alpha" else plane)[None],))

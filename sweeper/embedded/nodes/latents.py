@@ -12,14 +12,16 @@ import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.scaling import resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
     Latent = dict[str, Any]
+
+_VIDEO_LARGEST = 120 * 10**6  # pixels of one decoded video: a gigabyte and a half as IMAGE
 
 
 def empty(_context: Context, *, width: int, height: int, batch_size: int = 1) -> NodeOutput:
@@ -31,11 +33,19 @@ def empty_sd3(_context: Context, width: int, height: int, batch_size: int = 1) -
     return NodeOutput(({"samples": np.zeros((batch_size, 16, height // 8, width // 8), np.float32)},))
 
 
+def picture_samples(latent: Latent) -> Array:
+    """[B, C, h, w]. Raises ValueError for the latent of a video, whose frames are no batch."""
+    samples: Array = latent["samples"]
+    if samples.ndim != 4:
+        raise ValueError(f"this node takes latents of pictures, [B, C, h, w]; this one is {list(samples.shape)}")
+    return samples
+
+
 def upscale(
     _context: Context, *, samples: Latent, upscale_method: str, width: int, height: int, crop: str
 ) -> NodeOutput:
     """To `width` x `height` image pixels, at least 64; a side of 0 follows the other one, both 0 changes nothing."""
-    array: Array = samples["samples"]
+    array = picture_samples(samples)
     if width == 0 and height == 0:
         return NodeOutput((samples,))
     if width == 0:
@@ -50,7 +60,7 @@ def upscale(
 
 
 def upscale_by(_context: Context, samples: Latent, upscale_method: str, scale_by: float) -> NodeOutput:
-    array: Array = samples["samples"]
+    array = picture_samples(samples)
     resized = resize(array, round(array.shape[3] * scale_by), round(array.shape[2] * scale_by), upscale_method)
     return NodeOutput(({**samples, "samples": resized},))
 
@@ -73,7 +83,34 @@ def repeat(_context: Context, samples: Latent, amount: int) -> NodeOutput:
 def vae_decode(context: Context, samples: Latent, vae: Vae) -> NodeOutput:
     """IMAGE float32 [B, 8h, 8w, 3], 0-1."""
     context.check()
-    return NodeOutput((coder.decode(samples["samples"], vae, samples.get("residue")),))
+    array: Array = samples["samples"]
+    if array.ndim == 5:
+        return NodeOutput((_decoded_video(context, array, vae, int(samples.get("frame_step", 4))),))
+    return NodeOutput((coder.decode(array, vae, samples.get("residue")),))
+
+
+def _decoded_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
+    """IMAGE [B * n, 8h, 8w, 3] of [B, 4, t, h, w]: n = (t - 1) * step + 1, the latents between two mixed evenly.
+
+    Raises ValueError for more than `_VIDEO_LARGEST` pixels in all.
+    """
+    count = (array.shape[2] - 1) * step + 1
+    pixels = len(array) * count * array.shape[3] * array.shape[4] * 64
+    if pixels > _VIDEO_LARGEST:
+        raise ValueError(
+            f"a video of {count} frames of {array.shape[4] * 8} x {array.shape[3] * 8} has {pixels / 1e6:.0f} "
+            f"megapixels; this server decodes up to {_VIDEO_LARGEST // 10**6}"
+        )
+    frames = []
+    for video in array:
+        for place in range(count):
+            context.check()
+            low, part = divmod(place, step)
+            latent = video[:, low]
+            if part:
+                latent = latent + (video[:, low + 1] - latent) * np.float32(part / step)
+            frames.append(coder.decode(latent[None], vae)[0])
+    return np.stack(frames)
 
 
 def vae_decode_tiled(

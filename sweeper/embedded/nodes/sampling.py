@@ -10,12 +10,12 @@ import numpy as np
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.noise import FrameNoise, Noise, ScaledNoise
 from sweeper.embedded.diffusion.prior import SCALE
+from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.scaling import resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,18 +34,23 @@ class SeededNoise:
 
 @dataclass(frozen=True, slots=True)
 class NamedSampler:
-    """SAMPLER: one of `names.SAMPLERS`."""
+    """SAMPLER: one of `names.SAMPLERS`, how strong its later noise is, and what else its solver takes."""
 
     name: str
+    s_noise: float = 1.0
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 def _samples(latent: Latent) -> Array:
-    """The latent's array with this model's 4 channels; an empty latent of another family is refilled."""
+    """The latent's array with this model's 4 channels at factor 8; an empty latent of another family is refilled."""
     samples: Array = latent["samples"]
-    if samples.ndim == 4 and samples.shape[1] != 4 and not np.any(samples):
-        return np.zeros((samples.shape[0], 4, *samples.shape[2:]), np.float32)
-    if samples.ndim != 4 or samples.shape[1] != 4:
-        raise ValueError(f"this model takes latents [B, 4, h, w]; it was given {list(samples.shape)}")
+    if samples.ndim not in {4, 5}:
+        raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
+    if not np.any(samples):
+        width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
+        return np.zeros((samples.shape[0], 4, *samples.shape[2:-2], height // 8, width // 8), np.float32)
+    if samples.shape[1] != 4:
+        raise ValueError(f"this model takes latents of 4 channels; it was given {list(samples.shape)}")
     return samples
 
 
@@ -54,7 +59,7 @@ def _mask(latent: Latent, samples: Array) -> Array | None:
     mask = latent.get("noise_mask")
     if mask is None:
         return None
-    planes = mask.reshape(-1, 1, *mask.shape[-2:]).astype(np.float32)
+    planes = mask.reshape(-1, 1, *mask.shape[-2:]).astype(np.float32)  # a video's [B, 1, t, 1, 1] too
     fitted = resize(planes, samples.shape[3], samples.shape[2], "bilinear")
     return fitted[np.arange(len(samples)) % len(fitted)]
 
@@ -67,16 +72,33 @@ def _preview(denoised: Array) -> Image.Image:
     return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
 
 
-def _run(
-    context: Context, *, guider: Guider, sampler: str, sigmas: Array, latent: Latent, seed: int, noisy: bool
+def noise_of(latent: Latent, samples: Array, seed: int) -> tuple[Array, Noise, int]:
+    """The samples as [B, 4, h, w] (a video's frames in a row), their noise, and the frames of one video."""
+    items = latent.get("batch_index") or range(len(samples))
+    if samples.ndim == 4:
+        return samples, Noise(seed, items, samples.shape[1:]), 1
+    frames = samples.shape[2]
+    flat = np.ascontiguousarray(np.moveaxis(samples, 2, 1)).reshape(-1, 4, *samples.shape[3:])
+    return flat, FrameNoise(seed, items, flat.shape[1:], frames), frames
+
+
+def unfolded(flat: Array, frames: int, like: Array) -> Array:
+    """Frames in a row as [B, 4, t, h, w] again, where `like` is a video's."""
+    if like.ndim == 4:
+        return flat
+    return np.ascontiguousarray(np.moveaxis(flat.reshape(-1, frames, *flat.shape[1:]), 1, 2))
+
+
+def run_sampler(
+    context: Context, *, guider: Guider, sampler: NamedSampler, sigmas: Array, latent: Latent, seed: int, noisy: bool
 ) -> tuple[Latent, Latent]:
     """Sample; the latent that results, and the last estimate of the clean one."""
-    samples = _samples(latent)
+    shaped = _samples(latent)
+    latent = {key: value for key, value in latent.items() if key != "pixels"}
     total = len(sigmas) - 1
     if total < 1:
-        return {**latent, "samples": samples}, {**latent, "samples": samples}
-    items = latent.get("batch_index") or range(len(samples))
-    source = Noise(seed, items, samples.shape[1:])
+        return {**latent, "samples": shaped}, {**latent, "samples": shaped}
+    samples, source, frames = noise_of(latent, shaped, seed)
     noise = source.initial() if noisy else np.zeros_like(samples)
     last: list[Array] = [samples]
 
@@ -87,8 +109,21 @@ def _run(
     context.check()
     levels = [float(sigma) for sigma in sigmas]
     mask = _mask(latent, samples)
-    result = sample(guider, sampler, levels, samples, noise, later=source, report=report, mask=mask)
-    return {**latent, "samples": result}, {**latent, "samples": last[0]}
+    result = sample(
+        guider,
+        sampler.name,
+        levels,
+        samples,
+        noise,
+        later=source if sampler.s_noise == 1 else ScaledNoise(source, sampler.s_noise),
+        report=report,
+        mask=mask,
+        frames=frames,
+        options=dict(sampler.options),
+    )
+    ends = (unfolded(end, frames, shaped) for end in (result, last[0]))
+    first, second = ({**latent, "samples": end} for end in ends)
+    return first, second
 
 
 def ksampler(
@@ -107,8 +142,14 @@ def ksampler(
 ) -> NodeOutput:
     sigmas = schedules.sampler_sigmas(model.sampling, scheduler, sampler_name, steps, denoise)
     guider = Guider(model, positive, negative, cfg)
-    latent, _ = _run(
-        context, guider=guider, sampler=sampler_name, sigmas=sigmas, latent=latent_image, seed=seed, noisy=True
+    latent, _ = run_sampler(
+        context,
+        guider=guider,
+        sampler=NamedSampler(sampler_name),
+        sigmas=sigmas,
+        latent=latent_image,
+        seed=seed,
+        noisy=True,
     )
     return NodeOutput((latent,))
 
@@ -141,10 +182,10 @@ def ksampler_advanced(
     guider = Guider(model, positive, negative, cfg)
     noisy = add_noise != "disable"
     return NodeOutput(
-        _run(
+        run_sampler(
             context,
             guider=guider,
-            sampler=sampler_name,
+            sampler=NamedSampler(sampler_name),
             sigmas=sigmas,
             latent=latent_image,
             seed=noise_seed,
@@ -165,7 +206,7 @@ def sampler_custom_advanced(
     seed = noise.seed if noise.seed is not None else 0
     noisy = noise.seed is not None
     return NodeOutput(
-        _run(context, guider=guider, sampler=sampler.name, sigmas=sigmas, latent=latent_image, seed=seed, noisy=noisy)
+        run_sampler(context, guider=guider, sampler=sampler, sigmas=sigmas, latent=latent_image, seed=seed, noisy=noisy)
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.diffusion.noise import Noise, normal
+from sweeper.embedded.diffusion.noise import FrameNoise, Noise, ScaledNoise, normal
 
 SHAPE = (4, 16, 16)
 
@@ -63,3 +65,21 @@ def test_increments_are_standard_normal_and_independent() -> None:
         for other in steps[:i]:
             assert abs(float((one * other).mean())) < 0.03
     assert not np.array_equal(steps[0], Noise(4, range(4), (4, 32, 32)).brownian(14.6, stream=1)(10.0, 6.0))
+
+
+def test_the_noise_of_a_video_turns_slowly_and_stays_standard_normal() -> None:
+    frames = FrameNoise(3, [0, 5], (4, 32, 32), 60).initial()
+    assert frames.shape == (120, 4, 32, 32)
+    assert frames.std(axis=(1, 2, 3)) == pytest.approx(1, abs=0.06)
+    near = [float((one * other).mean()) for one, other in pairwise(frames[:60])]
+    assert min(near) > 0.95
+    assert abs(float((frames[0] * frames[48]).mean())) < 0.08
+    assert abs(float((frames[0] * frames[60]).mean())) < 0.08  # another video of the batch
+    assert np.array_equal(FrameNoise(3, [5], (4, 32, 32), 60).initial(), frames[60:])
+
+
+def test_scaled_noise_is_the_noise_times_its_scale() -> None:
+    plain, scaled = Noise(3, [0], SHAPE), ScaledNoise(Noise(3, [0], SHAPE), 0.5)
+    assert np.array_equal(scaled.step(2.0, 1.0), plain.step(2.0, 1.0) * np.float32(0.5))
+    paths = plain.brownian(10.0), scaled.brownian(10.0)
+    assert np.array_equal(paths[1](4.0, 2.0), paths[0](4.0, 2.0) * np.float32(0.5))

@@ -149,3 +149,18 @@ def test_schedules_are_cut_and_joined(context: Any) -> None:
     ltxv = {"steps": 8, "max_shift": 2.05, "base_shift": 0.95, "stretch": True, "terminal": 0.1}
     stretched = context.run("LTXVScheduler", **ltxv)
     assert (stretched[0], stretched[-2], stretched[-1]) == (1, pytest.approx(0.1), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("EmptyImage", {"width": 16384, "height": 16384, "batch_size": 4096, "color": 0}),
+        ("ImagePadForOutpaint", {"left": 16384, "top": 16384, "right": 16384, "bottom": 16384, "feathering": 0}),
+        ("RepeatImageBatch", {"amount": 2**24}),
+        ("ImageScale", {"upscale_method": "bilinear", "width": 16384, "height": 16384, "crop": "disabled"}),
+    ],
+)
+def test_a_picture_that_would_take_all_memory_is_refused(kind: str, inputs: dict[str, Any], context: Any) -> None:
+    image = {} if kind == "EmptyImage" else {"image": np.zeros((1, 4, 4, 3), np.float32)}
+    with pytest.raises(ValueError, match="the most is 268"):
+        context.run(kind, **image, **inputs)

@@ -163,6 +163,7 @@ def test_a_batch_is_saved_as_one_animation(context: Any) -> None:
         "animated": [True],
     }
     with Image.open(context.output_dir / "clip" / "a_00001_.webp") as image:
+        image.load()  # the time of a frame is known once it is read
         assert (image.n_frames, image.info["duration"]) == (4, 125)
         assert json.loads(image.getexif()[0x0110].removeprefix("prompt:")) == context.prompt
         assert json.loads(image.getexif()[0x010F].removeprefix("workflow:")) == {"nodes": []}

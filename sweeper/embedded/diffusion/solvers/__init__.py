@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOLVERS", "Run", "Solver"]
 
-Solver = Callable[[Run, "Array", list[float]], "Array"]
+Solver = Callable[..., "Array"]  # (run, x, sigmas, **options)
 
 SOLVERS: dict[str, Solver] = {
     "euler": ode.euler,

@@ -70,14 +70,13 @@ def euler_cfg_pp(run: Run, x: Array, sigmas: list[float], *, eta: float = 0.0) -
     return x
 
 
-def euler_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
-    return euler_cfg_pp(run, x, sigmas, eta=1.0)
+def euler_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
+    return euler_cfg_pp(run, x, sigmas, eta=eta)
 
 
 def dpmpp_2s_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         denoised = run.denoised(x, sigma)
-        unguided = run.unguided
         run.report(i, x, denoised)
         if after == 0:
             return denoised
@@ -86,9 +85,10 @@ def dpmpp_2s_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
             x = denoised
         else:
             middle = (sigma * down) ** 0.5
-            pushed = x + (denoised - unguided)
+            pushed = x + (denoised - run.unguided)
             second = run.denoised(pushed * (middle / sigma) + denoised * (1 - middle / sigma), middle)
-            x = pushed * (down / sigma) + second * (1 - down / sigma)
+            # `unguided` is the second evaluation's by now, and ComfyUI takes that one here.
+            x = (x + (denoised - run.unguided)) * (down / sigma) + second * (1 - down / sigma)
         x = x + run.noise.step(sigma, after) * up
     return x
 

@@ -47,12 +47,12 @@ def _combine(x: Array, coefficients: list[float], slopes: list[Array]) -> Array:
     return x
 
 
-def lms(run: Run, x: Array, sigmas: list[float]) -> Array:
+def lms(run: Run, x: Array, sigmas: list[float], *, order: int = 4) -> Array:
     slopes: list[Array] = []
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
-        slopes = [*slopes[-3:], slope]
+        slopes = [*slopes, slope][-order:]
         if after == 0:
             x = denoised
         else:

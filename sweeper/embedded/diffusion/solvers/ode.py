@@ -29,19 +29,19 @@ def _renoised(run: Run, x: Array, scale: float, up: float, sigma: float, after: 
     return x * scale + run.noise.step(sigma, after) * up if after > 0 else x
 
 
-def _down(run: Run, sigma: float, after: float) -> tuple[float, float, float]:
+def _down(run: Run, sigma: float, after: float, eta: float = 1.0) -> tuple[float, float, float]:
     """Sigma to go down to, factor on x and noise on the way up again, for either kind of model."""
     if run.sampling.flow:
-        return ancestral_flow_step(sigma, after)
-    down, up = ancestral_step(sigma, after)
+        return ancestral_flow_step(sigma, after, eta)
+    down, up = ancestral_step(sigma, after, eta)
     return down, 1.0, up
 
 
-def euler_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
+def euler_ancestral(run: Run, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
-        down, scale, up = _down(run, sigma, after)
+        down, scale, up = _down(run, sigma, after, eta)
         x = _renoised(run, x + slope * (down - sigma), scale, up, sigma, after)
     return x
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sweeper.embedded.diffusion.noise import Noise
+    from sweeper.embedded.diffusion.noise import Noise, ScaledNoise
     from sweeper.embedded.diffusion.schedules import Sampling
 
     Array = NDArray[Any]
@@ -30,7 +30,7 @@ class Run:
     def __init__(
         self,
         denoise: Callable[[Array, float], tuple[Array, Array]],
-        noise: Noise,
+        noise: Noise | ScaledNoise,
         sampling: Sampling,
         report: Callable[[int, Array, Array], None],
     ) -> None:

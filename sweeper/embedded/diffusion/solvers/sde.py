@@ -31,7 +31,7 @@ def _grown(value: float) -> float:
     return -math.expm1(-value)
 
 
-def dpmpp_2s_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpmpp_2s_ancestral(run: Run, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
     """DPM-Solver++(2S) to an ancestral step's lower level, then noise; on flow models by the flow's own step."""
     space, flow = run.sampling, run.sampling.flow
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
@@ -40,13 +40,13 @@ def dpmpp_2s_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
         if after == 0:
             return denoised
         if flow:
-            ratio = 1 + (after / sigma - 1)
+            ratio = 1 + (after / sigma - 1) * eta
             down = after * ratio
             scale = (1 - after) / (1 - down)
             up = max(after**2 - down**2 * scale**2, 0.0) ** 0.5
             middle = 0.9999 if sigma >= 1 else space.from_log_snr((space.log_snr(sigma) + space.log_snr(down)) / 2)
         else:
-            down, up = ancestral_step(sigma, after)
+            down, up = ancestral_step(sigma, after, eta)
             scale, middle = 1.0, (sigma * down) ** 0.5
         if down == 0:
             x = denoised
@@ -57,14 +57,14 @@ def dpmpp_2s_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def dpmpp_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False) -> Array:
-    """DPM-Solver++ (stochastic), a midpoint in lambda, eta 1."""
+def dpmpp_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False, eta: float = 1.0, r: float = 0.5) -> Array:
+    """DPM-Solver++ (stochastic): `r` is where between two levels, in lambda, the second estimate is made."""
     noise, space = _path(run, gpu=gpu), run.sampling
     sigmas = run.finite(sigmas)
 
     def step(x: Array, denoised: Array, sigma: float, after: float) -> Array:
         start, end = space.log_snr(sigma), space.log_snr(after)
-        down, up = ancestral_step(math.exp(-start), math.exp(-end))
+        down, up = ancestral_step(math.exp(-start), math.exp(-end), eta)
         h = -math.log(max(down, 1e-30)) - start
         alpha, alpha_after = space.alpha(sigma), space.alpha(after)
         x = x * (alpha_after / alpha * math.exp(-h)) + denoised * (alpha_after * _grown(h))
@@ -75,14 +75,18 @@ def dpmpp_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False) -> 
         run.report(i, x, denoised)
         if after == 0:
             return denoised
-        middle = space.from_log_snr((space.log_snr(sigma) + space.log_snr(after)) / 2)
+        start = space.log_snr(sigma)
+        middle = space.from_log_snr(start + (space.log_snr(after) - start) * r)
         second = run.denoised(step(x, denoised, sigma, middle), middle)
-        x = step(x, second, sigma, after)
+        share = 1 / (2 * r)
+        x = step(x, second if share == 1 else denoised * (1 - share) + second * share, sigma, after)
     return x
 
 
-def dpmpp_2m_sde(run: Run, x: Array, sigmas: list[float], *, midpoint: bool = True, gpu: bool = False) -> Array:
-    """DPM-Solver++(2M) SDE, eta 1; the correction by the midpoint or by Heun's rule."""
+def dpmpp_2m_sde(
+    run: Run, x: Array, sigmas: list[float], *, midpoint: bool = True, gpu: bool = False, eta: float = 1.0
+) -> Array:
+    """DPM-Solver++(2M) SDE; the correction by the midpoint or by Heun's rule."""
     noise, space = _path(run, gpu=gpu), run.sampling
     sigmas = run.finite(sigmas)
     before: tuple[Array, float] | None = None
@@ -92,18 +96,18 @@ def dpmpp_2m_sde(run: Run, x: Array, sigmas: list[float], *, midpoint: bool = Tr
         if after == 0:
             return denoised
         h = space.log_snr(after) - space.log_snr(sigma)
-        alpha = space.alpha(after)
-        x = x * (after / sigma * math.exp(-h)) + denoised * (alpha * _grown(2 * h))
+        alpha, full = space.alpha(after), h * (eta + 1)
+        x = x * (after / sigma * math.exp(-h * eta)) + denoised * (alpha * _grown(full))
         if before is not None:
-            bend = 0.5 * _grown(2 * h) if midpoint else 1 - _grown(2 * h) / (2 * h)
+            bend = 0.5 * _grown(full) if midpoint else 1 - _grown(full) / full
             x = x + (denoised - before[0]) * (alpha * bend * h / before[1])
-        x = x + noise(sigma, after) * (after * _grown(2 * h) ** 0.5)
+        x = x + noise(sigma, after) * (after * _grown(2 * h * eta) ** 0.5)
         before = denoised, h
     return x
 
 
-def dpmpp_3m_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False) -> Array:
-    """DPM-Solver++(3M) SDE, eta 1."""
+def dpmpp_3m_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False, eta: float = 1.0) -> Array:
+    """DPM-Solver++(3M) SDE."""
     noise, space = _path(run, gpu=gpu), run.sampling
     sigmas = run.finite(sigmas)
     before: list[tuple[Array, float]] = []  # newest first
@@ -113,19 +117,19 @@ def dpmpp_3m_sde(run: Run, x: Array, sigmas: list[float], *, gpu: bool = False) 
         if after == 0:
             return denoised
         h = space.log_snr(after) - space.log_snr(sigma)
-        alpha, twice = space.alpha(after), 2 * h
-        x = x * (after / sigma * math.exp(-h)) + denoised * (alpha * _grown(twice))
-        phi_2 = 1 - _grown(twice) / twice
+        alpha, full = space.alpha(after), h * (eta + 1)
+        x = x * (after / sigma * math.exp(-h * eta)) + denoised * (alpha * _grown(full))
+        phi_2 = 1 - _grown(full) / full
         if len(before) == 2:
             r0, r1 = before[0][1] / h, before[1][1] / h
             near = (denoised - before[0][0]) / r0
             far = (before[0][0] - before[1][0]) / r1
             first = near + (near - far) * (r0 / (r0 + r1))
             second = (near - far) / (r0 + r1)
-            x = x + first * (alpha * phi_2) - second * (alpha * (phi_2 / twice - 0.5))
+            x = x + first * (alpha * phi_2) - second * (alpha * (phi_2 / full - 0.5))
         elif before:
             x = x + (denoised - before[0][0]) * (alpha * phi_2 * h / before[0][1])
-        x = x + noise(sigma, after) * (after * _grown(twice) ** 0.5)
+        x = x + noise(sigma, after) * (after * _grown(2 * h * eta) ** 0.5)
         before = [(denoised, h), *before[:1]]
     return x
 

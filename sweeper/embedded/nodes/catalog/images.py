@@ -24,9 +24,8 @@ def input_images(folders: Folders) -> list[str]:
     return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
 
 
-def _side(default: int, low: int, step: int | None, what: str = "") -> InputSpec:
-    spec = integer(default, low, SIZE_MAX, step)
-    return (spec[0], {**spec[1], "tooltip": f"The {what} of the latent images in pixels."}) if what else spec
+def _side(default: int, low: int, step: int) -> InputSpec:
+    return integer(default, low, SIZE_MAX, step)
 
 
 _LATENTS: tuple[NodeClass, ...] = (
@@ -35,14 +34,12 @@ _LATENTS: tuple[NodeClass, ...] = (
         ("latents", "empty"),
         "latent",
         {
-            "width": _side(512, 16, 8, "width"),
-            "height": _side(512, 16, 8, "height"),
-            "batch_size": integer(1, 1, 4096, tooltip="The number of latent images in the batch."),
+            "width": _side(512, 16, 8),
+            "height": _side(512, 16, 8),
+            "batch_size": integer(1, 1, 4096),
         },
         ("LATENT",),
         title="Empty Latent Image",
-        description="Create a new batch of empty latent images to be denoised via sampling.",
-        tips=("The empty latent image batch.",),
     ),
     node(
         "EmptySD3LatentImage",
@@ -93,13 +90,11 @@ _LATENTS: tuple[NodeClass, ...] = (
         ("latents", "vae_decode"),
         "latent",
         {
-            "samples": link("LATENT", "The latent to be decoded."),
-            "vae": link("VAE", "The VAE model used for decoding the latent."),
+            "samples": link("LATENT"),
+            "vae": link("VAE"),
         },
         ("IMAGE",),
         title="VAE Decode",
-        description="Decodes latent images back into pixel space images.",
-        tips=("The decoded image.",),
     ),
     node(
         "VAEEncode",
@@ -118,12 +113,8 @@ _LATENTS: tuple[NodeClass, ...] = (
             "vae": link("VAE"),
             "tile_size": integer(512, 64, 4096, 32),
             "overlap": integer(64, 0, 4096, 32),
-            "temporal_size": integer(
-                64, 8, 4096, 4, tooltip="Only used for video VAEs: Amount of frames to decode at a time."
-            ),
-            "temporal_overlap": integer(
-                8, 4, 4096, 4, tooltip="Only used for video VAEs: Amount of frames to overlap."
-            ),
+            "temporal_size": integer(64, 8, 4096, 4),
+            "temporal_overlap": integer(8, 4, 4096, 4),
         },
         ("IMAGE",),
         title="VAE Decode (Tiled)",
@@ -256,16 +247,11 @@ _FILES: tuple[NodeClass, ...] = (
         ("files", "save_image"),
         "image",
         {
-            "images": link("IMAGE", "The images to save."),
-            "filename_prefix": text(
-                default="ComfyUI",
-                tooltip="The prefix for the file to save. This may include formatting information such as "
-                "%date:yyyy-MM-dd% or %Empty Latent Image.width% to include values from nodes.",
-            ),
+            "images": link("IMAGE"),
+            "filename_prefix": text(default="ComfyUI"),
         },
         (),
         title="Save Image",
-        description="Saves the input images to your ComfyUI output directory.",
         hidden=_HIDDEN,
         output_node=True,
     ),
@@ -276,7 +262,6 @@ _FILES: tuple[NodeClass, ...] = (
         {"images": link("IMAGE")},
         (),
         title="Preview Image",
-        description="Saves the input images to your ComfyUI output directory.",
         hidden=_HIDDEN,
         output_node=True,
     ),

@@ -26,36 +26,16 @@ _KINDS = (
     "hunyuan_image",
 )
 _DEVICE: dict[str, InputSpec] = {"device": combo(("default", "cpu"), advanced=True)}
-_STRENGTH = "How strongly to modify the {}. This value can be negative."
-_LORA = (
-    "LoRAs are used to modify diffusion and CLIP models, altering the way in which latents are denoised such as "
-    "applying styles. Multiple LoRA nodes can be linked together."
-)
-_CLIP_RECIPES = (
-    "[Recipes]\n\nstable_diffusion: clip-l\nstable_cascade: clip-g\nsd3: t5 xxl/ clip-g / clip-l\nstable_audio: t5 base"
-    "\nmochi: t5 xxl\ncosmos: old t5 xxl\nlumina2: gemma 2 2B\nwan: umt5 xxl\n hidream: llama-3.1 (Recommend) or t5\n"
-    "omnigen2: qwen vl 2.5 3B"
-)
-_DUAL_RECIPES = (
-    "[Recipes]\n\nsdxl: clip-l, clip-g\nsd3: clip-l, clip-g / clip-l, t5 / clip-g, t5\nflux: clip-l, t5\nhidream: at "
-    "least one of t5 or llama, recommended t5 and llama\nhunyuan_image: qwen2.5vl 7b and byt5 small"
-)
 
 NODES: tuple[NodeClass, ...] = (
     node(
         "CheckpointLoaderSimple",
         ("loading", "checkpoint"),
         "loaders",
-        {"ckpt_name": combo(CHECKPOINTS, tooltip="The name of the checkpoint (model) to load.")},
+        {"ckpt_name": combo(CHECKPOINTS)},
         ("MODEL", "CLIP", "VAE"),
         title="Load Checkpoint",
-        description="Loads a diffusion model checkpoint, diffusion models are used to denoise latents.",
         models=("ckpt_name",),
-        tips=(
-            "The model used for denoising latents.",
-            "The CLIP model used for encoding text prompts.",
-            "The VAE model used for encoding and decoding images to and from latent space.",
-        ),
     ),
     node(
         "UNETLoader",
@@ -77,7 +57,6 @@ NODES: tuple[NodeClass, ...] = (
         ("CLIP",),
         optional=_DEVICE,
         title="Load CLIP",
-        description=_CLIP_RECIPES,
         models=("clip_name",),
     ),
     node(
@@ -91,7 +70,6 @@ NODES: tuple[NodeClass, ...] = (
         },
         ("CLIP",),
         optional=_DEVICE,
-        description=_DUAL_RECIPES,
         models=("clip_name1", "clip_name2"),
     ),
     node(
@@ -108,17 +86,15 @@ NODES: tuple[NodeClass, ...] = (
         ("loading", "lora"),
         "loaders",
         {
-            "model": link("MODEL", "The diffusion model the LoRA will be applied to."),
-            "clip": link("CLIP", "The CLIP model the LoRA will be applied to."),
-            "lora_name": combo(LORAS, tooltip="The name of the LoRA."),
-            "strength_model": number(1.0, -100.0, 100.0, 0.01, tooltip=_STRENGTH.format("diffusion model")),
-            "strength_clip": number(1.0, -100.0, 100.0, 0.01, tooltip=_STRENGTH.format("CLIP model")),
+            "model": link("MODEL"),
+            "clip": link("CLIP"),
+            "lora_name": combo(LORAS),
+            "strength_model": number(1.0, -100.0, 100.0, 0.01),
+            "strength_clip": number(1.0, -100.0, 100.0, 0.01),
         },
         ("MODEL", "CLIP"),
         title="Load LoRA",
-        description=_LORA,
         models=("lora_name",),
-        tips=("The modified diffusion model.", "The modified CLIP model."),
     ),
     node(
         "LoraLoaderModelOnly",
@@ -130,23 +106,18 @@ NODES: tuple[NodeClass, ...] = (
             "strength_model": number(1.0, -100.0, 100.0, 0.01),
         },
         ("MODEL",),
-        description=_LORA,
         models=("lora_name",),
-        tips=("The modified diffusion model.", "The modified CLIP model."),  # inherited there, hence one too many
     ),
     node(
         "CLIPTextEncode",
         ("conditioning", "text_encode"),
         "conditioning",
         {
-            "text": text(**_PROMPT, tooltip="The text to be encoded."),
-            "clip": link("CLIP", "The CLIP model used for encoding the text."),
+            "text": text(**_PROMPT),
+            "clip": link("CLIP"),
         },
         ("CONDITIONING",),
         title="CLIP Text Encode (Prompt)",
-        description="Encodes a text prompt using a CLIP model into an embedding that can be used to guide the "
-        "diffusion model towards generating specific images.",
-        tips=("A conditioning containing the embedded text used to guide the diffusion model.",),
     ),
     node(
         "CLIPSetLastLayer",

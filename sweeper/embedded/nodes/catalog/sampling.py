@@ -10,32 +10,17 @@ _CUSTOM = "comfy_extras.nodes_custom_sampler"
 _ADVANCED = "comfy_extras.nodes_model_advanced"
 _STEPS = integer(20, 1, 10000)
 _CFG = number(8.0, 0.0, 100.0, 0.1, round=0.01)
-_CFG_TIP = (
-    "The Classifier-Free Guidance scale balances creativity and adherence to the prompt. Higher values result in images"
-    " more closely matching the prompt however too high values will negatively impact quality."
-)
 _KSAMPLER: dict[str, InputSpec] = {
-    "model": link("MODEL", "The model used for denoising the input latent."),
-    "seed": seed("The random seed used for creating the noise."),
-    "steps": integer(20, 1, 10000, tooltip="The number of steps used in the denoising process."),
-    "cfg": number(8.0, 0.0, 100.0, 0.1, round=0.01, tooltip=_CFG_TIP),
-    "sampler_name": combo(
-        SAMPLERS,
-        tooltip="The algorithm used when sampling, this can affect the quality, speed, and style of the generated "
-        "output.",
-    ),
-    "scheduler": combo(SCHEDULERS, tooltip="The scheduler controls how noise is gradually removed to form the image."),
-    "positive": link("CONDITIONING", "The conditioning describing the attributes you want to include in the image."),
-    "negative": link("CONDITIONING", "The conditioning describing the attributes you want to exclude from the image."),
-    "latent_image": link("LATENT", "The latent image to denoise."),
-    "denoise": number(
-        1.0,
-        0.0,
-        1.0,
-        0.01,
-        tooltip="The amount of denoising applied, lower values will maintain the structure of the initial image "
-        "allowing for image to image sampling.",
-    ),
+    "model": link("MODEL"),
+    "seed": seed(),
+    "steps": _STEPS,
+    "cfg": _CFG,
+    "sampler_name": combo(SAMPLERS),
+    "scheduler": combo(SCHEDULERS),
+    "positive": link("CONDITIONING"),
+    "negative": link("CONDITIONING"),
+    "latent_image": link("LATENT"),
+    "denoise": number(1.0, 0.0, 1.0, 0.01),
 }
 
 NODES: tuple[NodeClass, ...] = (
@@ -45,8 +30,6 @@ NODES: tuple[NodeClass, ...] = (
         "sampling",
         _KSAMPLER,
         ("LATENT",),
-        description="Uses the provided model, positive and negative conditioning to denoise the latent image.",
-        tips=("The denoised latent.",),
     ),
     node(
         "KSamplerAdvanced",

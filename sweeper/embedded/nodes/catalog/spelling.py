@@ -24,8 +24,8 @@ class Deferred:
         return getattr(import_module(f"sweeper.embedded.nodes.{self.module}"), self.function)(*args, **kwargs)
 
 
-def link(kind: str, tooltip: str | None = None) -> InputSpec:
-    return kind, {"tooltip": tooltip} if tooltip else {}
+def link(kind: str) -> InputSpec:
+    return kind, {}
 
 
 def combo(options: tuple[str, ...], **more: Any) -> InputSpec:
@@ -45,9 +45,8 @@ def _number(default: Any, low: Any, high: Any, step: Any) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if value is not None}
 
 
-def seed(tooltip: str | None = None) -> InputSpec:
-    more: dict[str, Any] = {"control_after_generate": True} | ({"tooltip": tooltip} if tooltip else {})
-    return integer(0, 0, SEED_MAX, **more)
+def seed() -> InputSpec:
+    return integer(0, 0, SEED_MAX, control_after_generate=True)
 
 
 def text(**more: Any) -> InputSpec:
@@ -62,7 +61,6 @@ def node(
     outputs: Mapping[str, str] | tuple[str, ...],
     *,
     title: str | None = "",
-    description: str = "",
     optional: Mapping[str, InputSpec] | None = None,
     hidden: Mapping[str, str] | None = None,
     output_node: bool = False,
@@ -71,7 +69,6 @@ def node(
     combos: Mapping[str, Combo] | None = None,
     models: tuple[str, ...] = (),
     module: str = "nodes",
-    tips: tuple[str | None, ...] | None = None,
     v3: bool = False,
 ) -> NodeClass:
     """A node class. `outputs` maps names to types where they differ; `title` "" means the class's own name."""
@@ -81,7 +78,6 @@ def node(
         name=name,
         display_name=name if title == "" else title,
         category=category,
-        description=description,
         required=inputs,
         optional=optional or {},
         hidden=hidden or {},
@@ -94,7 +90,5 @@ def node(
         combos=combos or {},
         models=frozenset(models),
         python_module=module,
-        # ComfyUI's newer form lists a null per output where nobody wrote a tooltip.
-        output_tooltips=tips if tips is not None or not v3 else (None,) * len(types),
         v3=v3,
     )

@@ -1,0 +1,77 @@
+"""Node classes whose description is data: `recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said:
+names, types, defaults, ranges, options, order. Its prose (tooltips, descriptions) is left out: no client needs it.
+
+Which function runs a class stands in `doors`; the classes that are spelled out in Python stand in the modules beside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, VAES
+from sweeper.embedded.nodes.base import InputSpec, NodeClass
+from sweeper.embedded.nodes.catalog.doors import CHECKED, COMBOS, DOORS, check_image, fingerprint_image
+from sweeper.embedded.nodes.catalog.spelling import Deferred
+
+# Which names a loader's input offers. In the recording these lists are empty: that server had no models.
+_OFFERED: dict[str, tuple[str, ...]] = {
+    "ckpt_name": CHECKPOINTS,
+    "model_path": ("procedural-paint",),
+    "control_net_name": ("procedural-canny.safetensors", "procedural-depth.safetensors", "procedural-tile.safetensors"),
+    "style_model_name": ("procedural-style.safetensors",),
+    "gligen_name": ("procedural-gligen.safetensors",),
+    "hypernetwork_name": ("procedural-hypernetwork.pt",),
+    "model_name": ("procedural-2x.pth", "procedural-4x.pth"),
+    "vae_name": VAES,
+    **{f"clip_name{number}": CLIPS for number in ("", 1, 2, 3, 4)},
+}
+_VISION = ("procedural-vision.safetensors",)
+
+
+def _specs(group: Mapping[str, list[Any]], offered: Mapping[str, tuple[str, ...]]) -> dict[str, InputSpec]:
+    specs: dict[str, InputSpec] = {}
+    for name, (kind, *more) in group.items():
+        specs[name] = list(offered[name]) if name in offered else kind, more[0] if more else {}
+    return specs
+
+
+def _node(name: str, told: Mapping[str, Any]) -> NodeClass:
+    inputs = told["input"]
+    required: dict[str, list[Any]] = inputs.get("required", {})
+    offered = {
+        input_name: _VISION if name == "CLIPVisionLoader" else _OFFERED[input_name]
+        for input_name, spec in required.items()
+        if input_name in _OFFERED and spec[0] == []
+    }
+    flags = {flag: told[flag] for flag in ("deprecated", "experimental", "api_node") if flag in told}
+    checked = name in CHECKED
+    return NodeClass(
+        name=name,
+        display_name=told["display_name"],
+        category=told["category"],
+        required=_specs(required, offered),
+        optional=_specs(inputs.get("optional", {}), {}),
+        hidden=inputs.get("hidden", {}),
+        outputs=tuple(told["output"]),
+        output_names=tuple(told["output_name"]),
+        output_node=told["output_node"],
+        run=Deferred(*DOORS[name].split(".")),
+        fingerprint=fingerprint_image if checked else None,
+        check=check_image if checked else None,
+        combos=COMBOS.get(name, {}),
+        models=frozenset(offered),
+        python_module=told["python_module"],
+        v3=len(flags) == 3,
+        flags=flags,
+    )
+
+
+def _all() -> tuple[NodeClass, ...]:
+    told = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
+    return tuple(_node(name, told[name]) for name in DOORS)
+
+
+NODES: tuple[NodeClass, ...] = _all()

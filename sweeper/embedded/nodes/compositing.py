@@ -1,0 +1,262 @@
+"""Laying pictures and latents over one another: masks, alpha, padding, stitching (ComfyUI 0.3.64's semantics)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion.scaling import check_room, resize
+from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.masks import fitted, planes, repeated
+from sweeper.embedded.nodes.pictures import resized
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def composite(  # noqa: PLR0917 - as ComfyUI's function of this name
+    under: Array, over: Array, x: int, y: int, mask: Array | None, unit: int, *, fit: bool
+) -> Array:
+    """Lay `over` [.., C, h, w] over `under` at (x, y) / `unit`; what hangs over is cut. `fit` scales it to `under`."""
+    under = under.copy()
+    height, width = under.shape[-2:]
+    if fit:
+        over = resize(over, width, height, "bilinear")
+    over = repeated(over, len(under))
+    left = max(-over.shape[-1] * unit, min(x, width * unit)) // unit
+    top = max(-over.shape[-2] * unit, min(y, height * unit)) // unit
+    if mask is None:
+        share: Array = np.ones(over.shape, np.float32)
+    else:
+        share = repeated(fitted(mask, over.shape[-1], over.shape[-2])[:, None], len(over))
+    seen_height, seen_width = max(height - top, 0), max(width - left, 0)
+    share, over = share[..., :seen_height, :seen_width], over[..., :seen_height, :seen_width]
+    area = (..., slice(top, top + over.shape[-2]), slice(left, left + over.shape[-1]))
+    under[area] = share * over + (1 - share) * under[area]
+    return under
+
+
+def same_channels(under: Array, over: Array) -> tuple[Array, Array]:
+    """ComfyUI's image_alpha_fix: an alpha that `under` lacks is dropped; one that `over` lacks is made opaque."""
+    if under.shape[-1] < over.shape[-1]:
+        over = over[..., : under.shape[-1]]
+    elif under.shape[-1] > over.shape[-1]:
+        over = np.concatenate([over, np.ones((*over.shape[:-1], 1), np.float32)], axis=-1)
+    return under, over
+
+
+def images_masked(
+    _context: Context,
+    *,
+    destination: Array,
+    source: Array,
+    x: int,
+    y: int,
+    resize_source: bool,
+    mask: Array | None = None,
+) -> NodeOutput:
+    destination, source = same_channels(destination, source)
+    sides = np.moveaxis(destination, -1, 1), np.moveaxis(source, -1, 1)
+    laid = composite(*sides, x, y, mask, 1, fit=resize_source)
+    return NodeOutput((np.ascontiguousarray(np.moveaxis(laid, 1, -1)),))
+
+
+def latents_masked(
+    _context: Context,
+    *,
+    destination: dict[str, Any],
+    source: dict[str, Any],
+    x: int,
+    y: int,
+    resize_source: bool,
+    mask: Array | None = None,
+) -> NodeOutput:
+    laid = composite(destination["samples"], source["samples"], x, y, mask, 8, fit=resize_source)
+    return NodeOutput(({**destination, "samples": laid},))
+
+
+def _ramp(size: int, feather: int, *, start: bool, end: bool) -> Array:
+    ramp = np.ones(size, np.float32)
+    for t in range(min(feather, size)):
+        if start:
+            ramp[t] *= np.float32((t + 1) / feather)
+        if end:
+            ramp[size - 1 - t] *= np.float32((t + 1) / feather)
+    return ramp
+
+
+def latents(
+    _context: Context, *, samples_to: dict[str, Any], samples_from: dict[str, Any], x: int, y: int, feather: int
+) -> NodeOutput:
+    """LatentComposite: `x`, `y` and `feather` in image pixels; edges on the border of the destination stay hard."""
+    x, y, feather = x // 8, y // 8, feather // 8
+    under: Array = samples_to["samples"].copy()
+    over: Array = samples_from["samples"][:, :, : max(under.shape[2] - y, 0), : max(under.shape[3] - x, 0)]
+    height, width = over.shape[2:]
+    rows = _ramp(height, feather, start=y != 0, end=y + height < under.shape[2])
+    columns = _ramp(width, feather, start=x != 0, end=x + width < under.shape[3])
+    share = rows[:, None] * columns[None]
+    area = under[:, :, y : y + height, x : x + width]
+    under[:, :, y : y + height, x : x + width] = over * share + area * (1 - share)
+    return NodeOutput(({**samples_to, "samples": under},))
+
+
+def pad_for_outpaint(
+    _context: Context, *, image: Array, left: int, top: int, right: int, bottom: int, feathering: int
+) -> NodeOutput:
+    """The picture on grey, and a mask that is 1 on the new ground and rises squared towards it over `feathering`."""
+    count, height, width, channels = image.shape
+    check_room(count, height + top + bottom, width + left + right, channels)
+    canvas = np.full((count, height + top + bottom, width + left + right, channels), 0.5, np.float32)
+    canvas[:, top : top + height, left : left + width] = image
+    mask = np.ones(canvas.shape[1:3], np.float32)
+    inner = np.zeros((height, width), np.float32)
+    if feathering > 0 and feathering * 2 < height and feathering * 2 < width:
+        row, column = np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64)
+        down = np.minimum(row if top else np.full(height, height), height - row if bottom else np.full(height, height))
+        across = np.minimum(
+            column if left else np.full(width, width), width - column if right else np.full(width, width)
+        )
+        distance = np.minimum(down[:, None], across[None])
+        rise = np.maximum(feathering - distance, 0) / feathering
+        inner = (rise * rise).astype(np.float32)
+    mask[top : top + height, left : left + width] = inner
+    return NodeOutput((canvas, mask[None]))
+
+
+def join_alpha(_context: Context, image: Array, alpha: Array) -> NodeOutput:
+    """RGBA with 1 - `alpha` (a MASK) as its alpha."""
+    count = min(len(image), len(planes(alpha)))
+    opacity = 1.0 - fitted(alpha, image.shape[2], image.shape[1])[:count, ..., None]
+    return NodeOutput((np.concatenate([image[:count, ..., :3], opacity], axis=-1),))
+
+
+def split_alpha(_context: Context, image: Array) -> NodeOutput:
+    """The colours, and 1 - alpha as a MASK; nothing masked where there is no alpha."""
+    alpha = image[..., 3] if image.shape[-1] > 3 else np.ones(image.shape[:3], np.float32)
+    return NodeOutput((np.ascontiguousarray(image[..., :3]), 1.0 - alpha))
+
+
+def _blended(src: Array, src_a: Array, dst: Array, dst_a: Array, mode: str) -> tuple[Array, Array]:
+    """Porter & Duff 1984 on premultiplied colours: (colours, alpha)."""
+    union = src_a + dst_a - src_a * dst_a
+    both = src_a * dst_a
+    zero = np.zeros_like(dst)
+    outside = (1 - dst_a) * src + (1 - src_a) * dst
+    rules: dict[str, Any] = {
+        "ADD": lambda: (np.clip(src + dst, 0, 1), np.clip(src_a + dst_a, 0, 1)),
+        "CLEAR": lambda: (zero, np.zeros_like(dst_a)),
+        "DARKEN": lambda: (outside + np.minimum(src, dst), union),
+        "DST": lambda: (dst, dst_a),
+        "DST_ATOP": lambda: (src_a * dst + (1 - dst_a) * src, src_a),
+        "DST_IN": lambda: (dst * src_a, both),
+        "DST_OUT": lambda: ((1 - src_a) * dst, (1 - src_a) * dst_a),
+        "DST_OVER": lambda: (dst + (1 - dst_a) * src, dst_a + (1 - dst_a) * src_a),
+        "LIGHTEN": lambda: (outside + np.maximum(src, dst), union),
+        "MULTIPLY": lambda: (src * dst, both),
+        "OVERLAY": lambda: (
+            np.where(2 * dst < dst_a, 2 * src * dst, both - 2 * (dst_a - src) * (src_a - dst)),
+            union,
+        ),
+        "SCREEN": lambda: (src + dst - src * dst, union),
+        "SRC": lambda: (src, src_a),
+        "SRC_ATOP": lambda: (dst_a * src + (1 - src_a) * dst, dst_a),
+        "SRC_IN": lambda: (src * dst_a, both),
+        "SRC_OUT": lambda: ((1 - dst_a) * src, (1 - dst_a) * src_a),
+        "SRC_OVER": lambda: (src + (1 - src_a) * dst, src_a + (1 - src_a) * dst_a),
+        "XOR": lambda: (outside, (1 - dst_a) * src_a + (1 - src_a) * dst_a),
+    }
+    if mode not in rules:
+        raise ValueError(f"unsupported mode {mode!r}; there are {', '.join(rules)}")
+    colours, alpha = rules[mode]()
+    return colours, alpha
+
+
+def porter_duff(
+    _context: Context, *, source: Array, source_alpha: Array, destination: Array, destination_alpha: Array, mode: str
+) -> NodeOutput:
+    """As many pictures as the shortest of the four batches has; the source is scaled to the destination's size."""
+    count = min(len(source), len(source_alpha), len(destination), len(destination_alpha))
+    height, width = destination.shape[1:3]
+    if source.shape[-1] != destination.shape[-1]:
+        raise ValueError(f"pictures of {source.shape[-1]} and {destination.shape[-1]} channels cannot be composed")
+    if source.shape[1:3] != (height, width):
+        source = resized(source[:count], width, height, "bicubic", centre=True)
+    masks = [planes(mask)[:count, ..., None] for mask in (source_alpha, destination_alpha)]
+    alphas = [
+        1 - (mask if mask.shape[1:3] == (height, width) else resized(mask, width, height, "bicubic", centre=True))
+        for mask in masks
+    ]
+    colours, alpha = _blended(source[:count] * alphas[0], alphas[0], destination[:count] * alphas[1], alphas[1], mode)
+    plain = np.where(alpha > 1e-5, colours / np.where(alpha > 1e-5, alpha, 1), 0)
+    return NodeOutput((np.clip(plain, 0, 1).astype(np.float32), (1 - alpha[..., 0]).astype(np.float32)))
+
+
+def resize_and_pad(
+    _context: Context, *, image: Array, target_width: int, target_height: int, padding_color: str, interpolation: str
+) -> NodeOutput:
+    """Scale to fit inside, keep the aspect ratio, and fill what is left evenly on both sides."""
+    count, height, width, channels = image.shape
+    scale = min(target_width / width, target_height / height)
+    inner = int(width * scale), int(height * scale)
+    check_room(count, target_height, target_width, channels)
+    canvas = np.full(
+        (count, target_height, target_width, channels), 0.0 if padding_color == "black" else 1.0, np.float32
+    )
+    y, x = (target_height - inner[1]) // 2, (target_width - inner[0]) // 2
+    canvas[:, y : y + inner[1], x : x + inner[0]] = resized(image, inner[0], inner[1], interpolation)
+    return NodeOutput((canvas,))
+
+
+_INKS = {"white": (1, 1, 1), "black": (0, 0, 0), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+
+
+def _evened(image: Array, size: int, axis: int, grey: float) -> Array:
+    """Pad one axis to `size`, evenly on both sides."""
+    missing = size - image.shape[axis]
+    pads = [(0, 0)] * image.ndim
+    pads[axis] = (missing // 2, missing - missing // 2)
+    return np.pad(image, pads, constant_values=grey) if missing > 0 else image
+
+
+def stitch(
+    _context: Context,
+    *,
+    image1: Array,
+    direction: str,
+    match_image_size: bool,
+    spacing_width: int,
+    spacing_color: str,
+    image2: Array | None = None,
+) -> NodeOutput:
+    """Two pictures side by side; the shorter batch repeats its last, a missing alpha is opaque."""
+    if image2 is None:
+        return NodeOutput((image1,))
+    most = max(len(image1), len(image2))
+    first, second = (side[np.minimum(np.arange(most), len(side) - 1)] for side in (image1, image2))
+    level = direction in {"left", "right"}
+    height, width = first.shape[1:3]
+    ink = _INKS[spacing_color]
+    if match_image_size:
+        ratio = second.shape[2] / second.shape[1]
+        size = (int(height * ratio), height) if level else (width, int(width / ratio))
+        second = resized(second, size[0], size[1], "lanczos")
+    else:
+        across = 1 if level else 2
+        grey = float(ink[0]) if len(set(ink)) == 1 else 0.0  # ComfyUI pads with black for a coloured gap
+        tall = max(first.shape[across], second.shape[across])
+        first, second = _evened(first, tall, across, grey), _evened(second, tall, across, grey)
+    if first.shape[-1] < second.shape[-1]:
+        second, first = same_channels(second, first)
+    else:
+        first, second = same_channels(first, second)
+    parts = [second, first] if direction in {"left", "up"} else [first, second]
+    if spacing_width > 0:
+        gap = spacing_width + spacing_width % 2
+        shape = (most, first.shape[1], gap) if level else (most, gap, first.shape[2])
+        colour = np.array([*ink, 1.0][: first.shape[-1]], np.float32)
+        parts.insert(1, np.broadcast_to(colour, (*shape, first.shape[-1])))
+    return NodeOutput((np.concatenate(parts, axis=2 if level else 1),))

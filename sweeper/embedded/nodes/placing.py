@@ -1,0 +1,121 @@
+"""Where a saved file goes: prefix, folder and number as ComfyUI 0.3.64 forms them; no two jobs share one.
+
+What is written there, and in which format, is for `files` and `animation`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def _filled(prefix: str, width: int, height: int) -> str:
+    """%width%, %height% and the parts of the local time; other tokens are the web interface's to fill."""
+    now = time.localtime()
+    tokens = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
+    parts = {"month": now.tm_mon, "day": now.tm_mday, "hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}
+    tokens |= {name: f"{value:02d}" for name, value in parts.items()}
+    for name, value in tokens.items():
+        prefix = prefix.replace(f"%{name}%", value)
+    return prefix
+
+
+def _split(prefix: str, root: Path) -> tuple[str, str]:
+    """(subfolder, file name) of a prefix. Raises Exception, as ComfyUI does, where it leads out of `root`."""
+    path = os.path.normpath(prefix)
+    subfolder, name = os.path.split(path)
+    folder = (root / subfolder).resolve()
+    if not folder.is_relative_to(root) or name == ".." or "\0" in prefix:
+        # ComfyUI goes on to name the server's folders here; a client has no use for those.
+        raise Exception(  # noqa: TRY002 - the class is part of what a client is told
+            f"**** ERROR: Saving image outside the output folder is not allowed.\n filename_prefix: {prefix!r}"
+        )
+    return subfolder, name
+
+
+def _next_counter(folder: Path, name: str) -> int:
+    """One more than the highest number that a file `<name>_<number>_...` in the folder has."""
+    highest = 0
+    start = os.path.normcase(f"{name}_")
+    for entry in (path.name for path in folder.iterdir()):
+        if os.path.normcase(entry[: len(start)]) == start:
+            digits = entry[len(start) :].split("_")[0]
+            highest = max(highest, int(digits) if digits.isdecimal() else 0)
+    return highest + 1
+
+
+def _reserved(folder: Path, name: str, counter: int, suffix: str) -> tuple[Path, int]:
+    """The first free `<name>_<counter>_<suffix>`, created empty: two jobs at once can never hold the same one."""
+    while True:
+        path = folder / f"{name}_{counter:05}_{suffix}"
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            counter += 1
+        else:
+            return path, counter
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One file that is ours to write, below the root, in `subfolder`."""
+
+    path: Path
+    subfolder: str
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A path to write to; it becomes the file when all went well, and nothing is left when it did not."""
+        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        try:
+            yield draft
+            draft.replace(self.path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+            raise
+
+    def record(self, kind: str) -> dict[str, str]:
+        """The file as a node's `ui` names it."""
+        return {"filename": self.path.name, "subfolder": self.subfolder.replace(os.sep, "/"), "type": kind}
+
+
+class Places:
+    """The numbered places of one save. Raises Exception for a prefix that climbs out of `base`."""
+
+    def __init__(self, base: Path, prefix: str, images: Array, suffix: str) -> None:
+        root = base.resolve()
+        filled = _filled(prefix, images[0].shape[1], images[0].shape[0])
+        self._subfolder, self._name = _split(filled, root)
+        self._folder = root / self._subfolder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._suffix = suffix
+        self._counter = _next_counter(self._folder, self._name)
+
+    def next(self, number: int) -> Place:
+        """The place of the batch's item `number`, which %batch_num% stands for."""
+        name = self._name.replace("%batch_num%", str(number))
+        path, counter = _reserved(self._folder, name, self._counter, self._suffix)
+        self._counter = counter + 1
+        return Place(path, self._subfolder)
+
+
+def written_pictures(images: Array) -> Iterator[Image.Image]:
+    """8-bit pictures of IMAGE [B, H, W, C]: times 255, clipped, cut off (not rounded), as ComfyUI does."""
+    for image in images:
+        pixels = np.clip(np.float32(255) * image, 0, 255).astype(np.uint8)
+        yield Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,0 +1,118 @@
+"""SAMPLER selects with their options, the guiders and runs beside those of `sampling`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion.guidance import Conditioning, Guider
+from sweeper.embedded.diffusion.models import Model
+from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise, noise_of, run_sampler, unfolded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Latent = dict[str, Any]
+
+
+def _select(name: str, s_noise: float = 1.0, **options: Any) -> NodeOutput:
+    return NodeOutput((NamedSampler(name, s_noise, tuple(options.items())),))
+
+
+def _device(name: str, noise_device: str) -> str:
+    return name if noise_device == "cpu" else f"{name}_gpu"
+
+
+def euler_ancestral(_context: Context, eta: float, s_noise: float) -> NodeOutput:
+    return _select("euler_ancestral", s_noise, eta=eta)
+
+
+def euler_ancestral_cfg_pp(_context: Context, eta: float, s_noise: float) -> NodeOutput:
+    return _select("euler_ancestral_cfg_pp", s_noise, eta=eta)
+
+
+def euler_cfg_pp(_context: Context, version: str) -> NodeOutput:
+    """Both versions are one step, D + (x - D_unguided) / sigma * next; "alternative" orders it otherwise."""
+    if version not in {"regular", "alternative"}:
+        raise ValueError(f"unknown version {version!r}")
+    return _select("euler_cfg_pp")
+
+
+def dpmpp_2s_ancestral(_context: Context, eta: float, s_noise: float) -> NodeOutput:
+    return _select("dpmpp_2s_ancestral", s_noise, eta=eta)
+
+
+def dpmpp_sde(_context: Context, eta: float, s_noise: float, r: float, noise_device: str) -> NodeOutput:
+    return _select(_device("dpmpp_sde", noise_device), s_noise, eta=eta, r=r)
+
+
+def dpmpp_2m_sde(_context: Context, solver_type: str, eta: float, s_noise: float, noise_device: str) -> NodeOutput:
+    return _select(_device("dpmpp_2m_sde", noise_device), s_noise, eta=eta, midpoint=solver_type == "midpoint")
+
+
+def dpmpp_3m_sde(_context: Context, eta: float, s_noise: float, noise_device: str) -> NodeOutput:
+    return _select(_device("dpmpp_3m_sde", noise_device), s_noise, eta=eta)
+
+
+def lms(_context: Context, order: int) -> NodeOutput:
+    return _select("lms", order=order)
+
+
+def dual_cfg_guider(
+    _context: Context,
+    *,
+    model: Model,
+    cond1: Conditioning,
+    cond2: Conditioning,
+    negative: Conditioning,
+    cfg_conds: float,
+    cfg_cond2_negative: float,
+    style: str,
+) -> NodeOutput:
+    nested = style == "nested"
+    return NodeOutput((Guider(model, cond1, negative, cfg_conds, cond2, cfg_cond2_negative, nested),))
+
+
+def sampler_custom(
+    context: Context,
+    *,
+    model: Model,
+    add_noise: bool,
+    noise_seed: int,
+    cfg: float,
+    positive: Conditioning,
+    negative: Conditioning,
+    sampler: NamedSampler,
+    sigmas: Array,
+    latent_image: Latent,
+) -> NodeOutput:
+    guider = Guider(model, positive, negative, cfg)
+    return NodeOutput(
+        run_sampler(
+            context,
+            guider=guider,
+            sampler=sampler,
+            sigmas=sigmas,
+            latent=latent_image,
+            seed=noise_seed,
+            noisy=add_noise,
+        )
+    )
+
+
+def add_noise(_context: Context, model: Model, noise: SeededNoise, sigmas: Array, latent_image: Latent) -> NodeOutput:
+    """The latent with noise of the first level, or of the difference of the first and the last."""
+    if not len(sigmas):
+        return NodeOutput((latent_image,))
+    samples: Array = latent_image["samples"]
+    level = abs(float(sigmas[0]) - float(sigmas[-1])) if len(sigmas) > 1 else float(sigmas[0])
+    if noise.seed is None:
+        drawn: Array = np.zeros_like(samples)
+    else:
+        flat, source, frames = noise_of(latent_image, samples, noise.seed)
+        drawn = unfolded(source.initial().reshape(flat.shape), frames, samples)
+    kept = np.float32(model.sampling.alpha(level))
+    return NodeOutput(({**latent_image, "samples": samples * kept + drawn * np.float32(level)},))

@@ -1,0 +1,319 @@
+"""Latents of other families: videos, Stable Cascade, and what ties a video to a picture.
+
+An empty latent has the shape that the family's real one has; since the procedural models draw at factor 8 in 4
+channels, it also carries "pixels", the size it stands for, and a video's "frame_step", the frames per latent frame.
+A start or end picture is a `Reference` that loses its hold over some frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweeper.embedded.diffusion import vae as coder
+from sweeper.embedded.diffusion.hints import Reference, Seen, look
+from sweeper.embedded.diffusion.models import Vae
+from sweeper.embedded.diffusion.vocabulary import FEATURES
+from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.guiding import seen_by, with_reference
+from sweeper.embedded.nodes.pictures import resized
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sweeper.embedded.diffusion.guidance import Conditioning
+
+    Array = NDArray[Any]
+    Latent = dict[str, Any]
+
+_REACH = 6.0  # latent frames over which a start picture's hold falls to 1/e
+
+
+def _empty(shape: tuple[int, ...], width: int, height: int, step: int = 1) -> Latent:
+    return {"samples": np.zeros(shape, np.float32), "pixels": (width, height), "frame_step": step}
+
+
+def _video(size: tuple[int, int, int], batch: int, *, channels: int, step: int, factor: int = 8) -> Latent:
+    """`size` is width, height, frames."""
+    width, height, length = size
+    shape = (batch, channels, (length - 1) // step + 1, height // factor, width // factor)
+    return _empty(shape, width, height, step)
+
+
+def hunyuan(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
+    """EmptyHunyuanLatentVideo, Wan's too: 4 frames a latent frame."""
+    return NodeOutput((_video((width, height, length), batch_size, channels=16, step=4),))
+
+
+def ltxv(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
+    return NodeOutput((_video((width, height, length), batch_size, channels=128, step=8, factor=32),))
+
+
+def mochi(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
+    return NodeOutput((_video((width, height, length), batch_size, channels=12, step=6),))
+
+
+def cosmos(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
+    return NodeOutput((_video((width, height, length), batch_size, channels=16, step=8),))
+
+
+def hunyuan_image(_context: Context, width: int, height: int, batch_size: int = 1) -> NodeOutput:
+    return NodeOutput((_empty((batch_size, 64, height // 32, width // 32), width, height),))
+
+
+def chroma_radiance(_context: Context, width: int, height: int, batch_size: int = 1) -> NodeOutput:
+    """Pixels are this family's latents."""
+    return NodeOutput((_empty((batch_size, 3, height, width), width, height),))
+
+
+def cascade(_context: Context, width: int, height: int, compression: int, batch_size: int = 1) -> NodeOutput:
+    stage_c = _empty((batch_size, 16, height // compression, width // compression), width, height)
+    stage_b = _empty((batch_size, 4, height // 4, width // 4), width, height)
+    return NodeOutput((stage_c, stage_b))
+
+
+def cascade_encode(_context: Context, image: Array, vae: Vae, compression: int) -> NodeOutput:  # noqa: ARG001
+    """The picture as stage C's latent; these models have one factor, whatever the compression."""
+    samples, _ = coder.encode(image, vae)
+    height, width = image.shape[1:3]
+    stage_b = _empty((len(image), 4, (height // 8) * 2, (width // 8) * 2), width // 8 * 8, height // 8 * 8)
+    return NodeOutput(({"samples": samples}, stage_b))
+
+
+def cascade_prior(_context: Context, conditioning: Conditioning, stage_c: Latent) -> NodeOutput:
+    """Stage B keeps what stage C composed."""
+    samples: Array = stage_c["samples"]
+    if not np.any(samples) or samples.shape[1] != 4:
+        return NodeOutput((conditioning,))
+    return NodeOutput((with_reference(conditioning, Reference(samples, 0.9)),))
+
+
+def _encoded(image: Array, vae: Vae, width: int, height: int) -> Array:
+    return coder.encode(resized(image, width, height, "bilinear", centre=True), vae)[0]
+
+
+def _told(
+    sides: tuple[Conditioning, Conditioning], seen: Seen | None, references: list[Reference]
+) -> tuple[Conditioning, Conditioning]:
+    positive, negative = sides
+    for reference in references:
+        positive, negative = with_reference(positive, reference), with_reference(negative, reference)
+    if seen is not None:
+        positive = seen_by(positive, seen, 0.5)
+    return positive, negative
+
+
+def _tied(  # noqa: PLR0917
+    vae: Vae, width: int, height: int, length: int, start: Array | None, end: Array | None
+) -> list[Reference]:
+    """What a first and a last picture hold a video of 4 frames a latent frame to."""
+    last = (length - 1) // 4
+    pictures = ((start, 0, 0), (end, last, -1))
+    return [
+        Reference(_encoded(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, _REACH)
+        for image, at, which in pictures
+        if image is not None
+    ]
+
+
+def wan(
+    _context: Context,
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    width: int,
+    height: int,
+    length: int,
+    batch_size: int,
+    clip_vision_output: Seen | None = None,
+    clip_vision_start_image: Seen | None = None,
+    clip_vision_end_image: Seen | None = None,
+    start_image: Array | None = None,
+    end_image: Array | None = None,
+    camera_conditions: Any = None,  # noqa: ARG001 - the procedural scenes are flat: there is no camera to move
+) -> NodeOutput:
+    """WanImageToVideo and its relatives with a first, a last picture, or both."""
+    references = _tied(vae, width, height, length, start_image, end_image)
+    sides = positive, negative
+    for seen in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
+        sides = _told(sides, seen, [])
+    latent = _video((width, height, length), batch_size, channels=16, step=4)
+    return NodeOutput((*_told(sides, None, references), latent))
+
+
+def camera(
+    _context: Context,
+    *,
+    camera_pose: str,
+    width: int,
+    height: int,
+    length: int,
+    speed: float = 1.0,
+    fx: float = 0.5,
+    fy: float = 0.5,
+    cx: float = 0.5,
+    cy: float = 0.5,
+) -> NodeOutput:
+    """A camera's path, handed on with the size of the video."""
+    return NodeOutput(((camera_pose, speed, fx, fy, cx, cy), width, height, length))
+
+
+def image_to_latent(
+    _context: Context,
+    *,
+    vae: Vae,
+    width: int,
+    height: int,
+    length: int,
+    batch_size: int,
+    step: int,
+    start_image: Array | None = None,
+    end_image: Array | None = None,
+) -> NodeOutput:
+    """A latent whose first and last frames are given and masked from noise."""
+    latent = _video((width, height, length), batch_size, channels=16, step=step)
+    if start_image is None and end_image is None:
+        return NodeOutput((latent,))
+    frames = latent["samples"].shape[2]
+    samples = np.zeros((batch_size, 4, frames, height // 8, width // 8), np.float32)
+    mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
+    for image, at in ((start_image, 0), (end_image, frames - 1)):
+        if image is not None:
+            samples[:, :, at] = _encoded(image[:1], vae, width, height)[0]
+            mask[:, :, at] = 0
+    return NodeOutput(({"samples": samples, "noise_mask": mask, "frame_step": step},))
+
+
+def wan22_latent(context: Context, **inputs: Any) -> NodeOutput:
+    return image_to_latent(context, step=4, **inputs)
+
+
+def cosmos_latent(context: Context, **inputs: Any) -> NodeOutput:
+    return image_to_latent(context, step=8, **inputs)
+
+
+def cosmos2_latent(context: Context, **inputs: Any) -> NodeOutput:
+    return image_to_latent(context, step=4, **inputs)
+
+
+def hunyuan_i2v(
+    _context: Context,
+    *,
+    positive: Conditioning,
+    vae: Vae,
+    width: int,
+    height: int,
+    length: int,
+    batch_size: int,
+    guidance_type: str,
+    start_image: Array | None = None,
+) -> NodeOutput:
+    """v1 concatenates the picture (a firm hold), v2 and custom replace the first frame or refer to it."""
+    latent = _video((width, height, length), batch_size, channels=16, step=4)
+    if start_image is None:
+        return NodeOutput((positive, latent))
+    reach = _REACH if guidance_type.startswith("v1") else _REACH / 2
+    reference = Reference(_encoded(start_image[:1], vae, width, height), 1.0, 0, reach)
+    return NodeOutput((with_reference(positive, reference), latent))
+
+
+def ltxv_i2v(
+    _context: Context,
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    image: Array,
+    width: int,
+    height: int,
+    length: int,
+    batch_size: int,
+    strength: float,
+) -> NodeOutput:
+    """The first latent frame is the picture, kept by `strength`."""
+    frames = (length - 1) // 8 + 1
+    samples = np.zeros((batch_size, 4, frames, height // 8, width // 8), np.float32)
+    samples[:, :, 0] = _encoded(image[:1], vae, width, height)[0]
+    mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
+    mask[:, :, 0] = 1.0 - strength
+    reference = Reference(samples[:1, :, 0], strength, 0, _REACH)
+    sides = with_reference(positive, reference), with_reference(negative, reference)
+    return NodeOutput((*sides, {"samples": samples, "noise_mask": mask, "frame_step": 8}))
+
+
+def ltxv_guide(
+    _context: Context,
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    latent: Latent,
+    image: Array,
+    frame_idx: int,
+    strength: float,
+) -> NodeOutput:
+    """Hold the video to a picture at one frame. Here a reference does it; no frames are appended to be cropped."""
+    samples: Array = latent["samples"]
+    width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
+    frames = samples.shape[2]
+    place = frame_idx if frame_idx >= 0 else max((frames - 1) * 8 + 1 + frame_idx, 0)
+    reference = Reference(_encoded(image[:1], vae, width, height), strength, (place + 7) // 8, _REACH)
+    return NodeOutput((with_reference(positive, reference), with_reference(negative, reference), latent))
+
+
+def pass_three(_context: Context, positive: Conditioning, negative: Conditioning, latent: Latent) -> NodeOutput:
+    """LTXVCropGuides: nothing was appended, so nothing is cropped."""
+    return NodeOutput((positive, negative, latent))
+
+
+def _seen_only(image: Array, clip_vision: Any) -> Conditioning:
+    return [[look(image, clip_vision.name, crop=True).rows[:1, None], {}]]
+
+
+def _turned(vision: Conditioning, **options: Any) -> tuple[Conditioning, Conditioning]:
+    zero = np.zeros((1, 1, len(FEATURES)), np.float32)
+    return [[rows, {**old, **options}] for rows, old in vision], [[zero, dict(options)]]
+
+
+def svd(
+    _context: Context,
+    *,
+    clip_vision: Any,
+    init_image: Array,
+    vae: Vae,
+    width: int,
+    height: int,
+    video_frames: int,
+    motion_bucket_id: int,
+    fps: int,
+    augmentation_level: float,
+) -> NodeOutput:
+    """Stable Video Diffusion: a batch that is a video; more motion or noise on the picture loosens its hold sooner."""
+    sides = _turned(_seen_only(init_image, clip_vision), motion_bucket_id=motion_bucket_id, fps=fps)
+    hold = 1 / (1 + augmentation_level)
+    reach = 1.5 * video_frames * 127 / max(motion_bucket_id, 1)
+    reference = Reference(_encoded(init_image[:1], vae, width, height), hold, 0, reach)
+    told = _told(sides, None, [reference])
+    return NodeOutput((*told, _empty((video_frames, 4, height // 8, width // 8), width, height)))
+
+
+def zero123(
+    _context: Context,
+    *,
+    clip_vision: Any,
+    init_image: Array,
+    vae: Vae,
+    width: int,
+    height: int,
+    batch_size: int,
+    elevation: float,
+    azimuth: float,
+) -> NodeOutput:
+    """A view of the thing on the picture from elsewhere: the further it is turned, the less of the picture holds."""
+    sides = _turned(_seen_only(init_image, clip_vision))
+    away = (abs(elevation) + abs(azimuth)) / 180
+    reference = Reference(_encoded(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
+    told = _told(sides, None, [reference])
+    return NodeOutput((*told, _empty((batch_size, 4, height // 8, width // 8), width, height)))

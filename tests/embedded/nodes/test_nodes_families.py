@@ -1,0 +1,207 @@
+"""Latents of every kind, videos, two-stage models, samplers with options, and encoders of other families."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+RNG = np.random.default_rng(7)
+
+
+def latent(*shape: int) -> dict[str, Any]:
+    return {"samples": RNG.standard_normal(shape, dtype=np.float32)}
+
+
+@pytest.fixture
+def parts(context: Any) -> dict[str, Any]:
+    model, clip, vae = context.run("CheckpointLoaderSimple", ckpt_name="procedural-paint.safetensors")
+    text = {"positive": "a fox", "negative": ""}
+    sides = {name: context.run("CLIPTextEncode", clip=clip, text=words) for name, words in text.items()}
+    return {"model": model, "clip": clip, "vae": vae, **sides}
+
+
+def sampled(context: Any, parts: dict[str, Any], latent_image: Any, **changed: Any) -> Any:
+    inputs = {name: parts[name] for name in ("model", "positive", "negative")}
+    inputs |= {"seed": 1, "steps": 4, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    return context.run("KSampler", **(inputs | {"latent_image": latent_image} | changed))
+
+
+def test_latents_are_added_scaled_and_mixed(context: Any) -> None:
+    first, second = latent(2, 4, 6, 8), latent(1, 4, 6, 8)
+    a, b = first["samples"], second["samples"]
+    assert np.array_equal(context.run("LatentAdd", samples1=first, samples2=second)["samples"], a + b)
+    assert np.array_equal(context.run("LatentSubtract", samples1=first, samples2=second)["samples"], a - b)
+    assert np.array_equal(context.run("LatentMultiply", samples=first, multiplier=2.0)["samples"], a * 2)
+    whole = context.run("LatentInterpolate", samples1=first, samples2=second, ratio=1.0)["samples"]
+    assert whole == pytest.approx(a, abs=1e-5)
+    blended = context.run("LatentBlend", samples1=first, samples2=first, blend_factor=0.3)["samples"]
+    assert blended == pytest.approx(a, abs=1e-6)
+
+
+def test_latents_are_cut_turned_and_joined(context: Any) -> None:
+    one = latent(1, 4, 16, 24)
+    a = one["samples"]
+    joined = context.run("LatentConcat", samples1=one, samples2=one, dim="-x")["samples"]
+    assert joined.shape == (1, 4, 16, 48)
+    assert np.array_equal(context.run("LatentCut", samples=one, dim="x", index=-3, amount=9)["samples"], a[..., -3:])
+    inputs = {"width": 64, "height": 64, "x": 800, "y": 16}
+    assert np.array_equal(context.run("LatentCrop", samples=one, **inputs)["samples"], a[:, :, 2:10, 16:24])
+    flipped = context.run("LatentFlip", samples=one, flip_method="x-axis: vertically")["samples"]
+    assert np.array_equal(flipped, a[:, :, ::-1])
+    assert context.run("LatentRotate", samples=one, rotation="270 degrees")["samples"].shape == (1, 4, 24, 16)
+    small = {"samples": np.ones((1, 4, 4, 4), np.float32)}
+    inputs = {"samples_to": one, "samples_from": small, "x": 160, "y": 96, "feather": 16}
+    laid = context.run("LatentComposite", **inputs)["samples"]
+    assert np.array_equal(laid[:, :, :12], a[:, :, :12])
+    assert (laid[:, :, 15, 23] == 1).all()
+    assert laid[0, 0, 12, 23] == pytest.approx(0.5 + 0.5 * a[0, 0, 12, 23])
+
+
+def test_a_batch_remembers_its_indices(context: Any, parts: dict[str, Any]) -> None:
+    three = context.run("EmptyLatentImage", width=64, height=64, batch_size=3)
+    second = context.run("LatentFromBatch", samples=three, batch_index=1, length=1)
+    assert second["batch_index"] == [1]
+    batch = sampled(context, parts, three)["samples"]
+    assert np.array_equal(sampled(context, parts, second)["samples"][0], batch[1])
+    joined = context.run("LatentBatch", samples1=second, samples2=three)
+    assert joined["batch_index"] == [1, 0, 1, 2]
+    fixed = context.run("LatentBatchSeedBehavior", samples=three, seed_behavior="fixed")
+    alike = sampled(context, parts, fixed)["samples"]
+    assert np.array_equal(alike[0], alike[2])
+
+
+def test_latent_operations(context: Any) -> None:
+    one = latent(1, 4, 12, 12)
+    tonemap = context.run("LatentOperationTonemapReinhard", multiplier=1.0)
+    calmed = context.run("LatentApplyOperation", samples=one, operation=tonemap)["samples"]
+    lengths = [np.linalg.norm(side, axis=1) for side in (one["samples"], calmed)]
+    assert (lengths[1] < lengths[0]).all()
+    sharpen = context.run("LatentOperationSharpen", sharpen_radius=2, sigma=1.0, alpha=0.0)
+    same = context.run("LatentApplyOperation", samples=one, operation=sharpen)["samples"]
+    assert same == pytest.approx(one["samples"], abs=1e-5)
+
+
+VIDEOS = [
+    ("EmptyHunyuanLatentVideo", 9, (1, 16, 3, 8, 8), 9),
+    ("EmptyLTXVLatentVideo", 17, (1, 128, 3, 2, 2), 17),
+    ("EmptyMochiLatentVideo", 13, (1, 12, 3, 8, 8), 13),
+    ("EmptyCosmosLatentVideo", 17, (1, 16, 3, 8, 8), 17),
+]
+
+
+@pytest.mark.parametrize("video", VIDEOS)
+def test_a_video_has_its_frames_and_moves_without_flicker(
+    video: tuple[str, int, tuple[int, ...], int], context: Any, parts: dict[str, Any]
+) -> None:
+    kind, length, shape, frames = video
+    empty = context.run(kind, width=64, height=64, length=length, batch_size=1)
+    assert empty["samples"].shape == shape
+    done = sampled(context, parts, empty)
+    assert done["samples"].shape == (1, 4, 3, 8, 8)
+    images = context.run("VAEDecode", samples=done, vae=parts["vae"])
+    assert images.shape == (frames, 64, 64, 3)
+    steps = np.abs(np.diff(images, axis=0)).mean(axis=(1, 2, 3))
+    assert 0 < steps.max() < 0.05
+
+
+def test_a_video_starts_from_its_picture_and_ends_at_the_other(context: Any, parts: dict[str, Any]) -> None:
+    dark, light = np.full((1, 64, 64, 3), 0.1, np.float32), np.full((1, 64, 64, 3), 0.9, np.float32)
+    size = {"width": 64, "height": 64, "length": 33, "batch_size": 1}
+    inputs = {"positive": parts["positive"], "negative": parts["negative"], "vae": parts["vae"]}
+    positive, negative, empty = context.run(
+        "WanFirstLastFrameToVideo", **inputs, **size, start_image=dark, end_image=light
+    )
+    done = sampled(context, parts, empty, positive=positive, negative=negative)
+    images = context.run("VAEDecode", samples=done, vae=parts["vae"])
+    assert images[0].mean() < 0.25
+    assert images[-1].mean() > 0.75
+
+
+def test_too_large_a_video_is_refused_before_it_is_drawn(context: Any, parts: dict[str, Any]) -> None:
+    huge = {"samples": np.zeros((1, 4, 4000, 64, 64), np.float32)}
+    with pytest.raises(ValueError, match="this server decodes up to 120"):
+        context.run("VAEDecode", samples=huge, vae=parts["vae"])
+
+
+def test_the_second_stage_of_cascade_keeps_what_the_first_composed(context: Any, parts: dict[str, Any]) -> None:
+    stage_c, stage_b = context.run(
+        "StableCascade_EmptyLatentImage", width=128, height=128, compression=42, batch_size=1
+    )
+    assert (stage_c["samples"].shape, stage_b["samples"].shape) == ((1, 16, 3, 3), (1, 4, 32, 32))
+    first = sampled(context, parts, stage_c)
+    assert first["samples"].shape == (1, 4, 16, 16)
+    told = context.run("StableCascade_StageB_Conditioning", conditioning=parts["positive"], stage_c=first)
+    second = sampled(context, parts, stage_b, positive=told, seed=99)
+    alone = sampled(context, parts, stage_b, seed=99)
+    gap = [np.abs(one["samples"][:, :3] - first["samples"][:, :3]).mean() for one in (second, alone)]
+    assert gap[0] < 0.5 * gap[1]
+
+
+def test_a_sampler_takes_its_options(context: Any, parts: dict[str, Any]) -> None:
+    sigmas = context.run("BasicScheduler", model=parts["model"], scheduler="karras", steps=6, denoise=1.0)
+    inputs = {name: parts[name] for name in ("model", "positive", "negative")}
+    inputs |= {"add_noise": True, "noise_seed": 4, "cfg": 4.0, "sigmas": sigmas}
+
+    def run(kind: str, **options: Any) -> Any:
+        empty = context.run("EmptyLatentImage", width=64, height=64)
+        sampler = context.run(kind, **options)
+        return context.run("SamplerCustom", **inputs, sampler=sampler, latent_image=empty)[0]["samples"]
+
+    euler = run("KSamplerSelect", sampler_name="euler")
+    assert run("SamplerEulerAncestral", eta=0.0, s_noise=1.0) == pytest.approx(euler, abs=1e-4)
+    ancestral = run("KSamplerSelect", sampler_name="euler_ancestral")
+    assert np.array_equal(run("SamplerEulerAncestral", eta=1.0, s_noise=1.0), ancestral)
+    assert not np.array_equal(run("SamplerEulerAncestral", eta=1.0, s_noise=0.5), ancestral)
+    multistep = run("KSamplerSelect", sampler_name="dpmpp_2m")
+    still = {"solver_type": "midpoint", "eta": 0.0, "s_noise": 1.0, "noise_device": "cpu"}
+    assert run("SamplerDPMPP_2M_SDE", **still) == pytest.approx(multistep, abs=1e-3)
+    assert np.array_equal(run("SamplerLMS", order=4), run("KSamplerSelect", sampler_name="lms"))
+    assert run("SamplerLMS", order=1) == pytest.approx(euler, abs=1e-3)
+    sde = {"eta": 1.0, "s_noise": 1.0, "noise_device": "gpu"}
+    for kind, known, more in (
+        ("SamplerDPMPP_SDE", "dpmpp_sde_gpu", {"r": 0.5}),
+        ("SamplerDPMPP_3M_SDE", "dpmpp_3m_sde_gpu", {}),
+    ):
+        assert np.array_equal(run(kind, **sde, **more), run("KSamplerSelect", sampler_name=known))
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "top"),
+    [
+        ("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": True}, 4518.8),
+        ("ModelSamplingContinuousEDM", {"sampling": "edm", "sigma_max": 80.0, "sigma_min": 0.002}, 80.0),
+        ("ModelSamplingAuraFlow", {"shift": 1.73}, 1.0),
+        ("ModelSamplingStableCascade", {"shift": 2.0}, 99.995),
+    ],
+)
+def test_a_noise_schedule_is_put_on_a_model(
+    kind: str, inputs: dict[str, Any], top: float, context: Any, parts: dict[str, Any]
+) -> None:
+    model = context.run(kind, model=parts["model"], **inputs)
+    assert model.sampling.sigma_max == pytest.approx(top, rel=1e-3)
+    empty = context.run("EmptyLatentImage", width=64, height=64)
+    assert np.isfinite(sampled(context, parts, empty, model=model)["samples"]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("CLIPTextEncodeSD3", {"clip_l": "a fox", "clip_g": "a fox", "t5xxl": "a fox", "empty_padding": "none"}),
+        ("CLIPTextEncodeHunyuanDiT", {"bert": "a fox", "mt5xl": "a fox"}),
+        ("CLIPTextEncodeHiDream", {"clip_l": "a fox", "clip_g": "a fox", "t5xxl": "a fox", "llama": "a fox"}),
+        ("CLIPTextEncodeLumina2", {"system_prompt": "superior", "user_prompt": "a fox"}),
+        ("CLIPTextEncodePixArtAlpha", {"width": 1024, "height": 1024, "text": "a fox"}),
+    ],
+)
+def test_one_text_in_every_field_is_that_text(kind: str, texts: dict[str, Any], context: Any, parts: Any) -> None:
+    rows = context.run(kind, clip=parts["clip"], **texts)[0][0]
+    plain = parts["positive"][0][0]
+    assert rows.sum(axis=1) == pytest.approx(plain.sum(axis=1), abs=1e-5)
+
+
+def test_patches_of_a_networks_inside_hand_the_model_on(context: Any, parts: dict[str, Any]) -> None:
+    model = parts["model"]
+    assert context.run("FreeU_V2", model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2) is model
+    assert context.run("PerturbedAttentionGuidance", model=model, scale=3.0) is model

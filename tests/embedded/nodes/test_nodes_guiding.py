@@ -1,0 +1,232 @@
+"""What steers a picture beside text: areas, masks, times, control, vision, references, LoRA, guidance patches."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+RED, BLUE = "a red flower in a desert at sunset, warm", "a blue sea at night"
+
+
+class Bench:
+    """A small checkpoint with two prompts, and the shortest way to a picture."""
+
+    def __init__(self, context: Any) -> None:
+        self.run = context.run
+        self.model, self.clip, self.vae = self.run("CheckpointLoaderSimple", ckpt_name="procedural-photo.safetensors")
+        self.red, self.blue, self.none = (self.text(text) for text in (RED, BLUE, ""))
+
+    def text(self, text: str) -> Any:
+        return self.run("CLIPTextEncode", clip=self.clip, text=text)
+
+    def latent(self, positive: Any, **changed: Any) -> Any:
+        inputs = {"model": self.model, "seed": 3, "steps": 8, "cfg": 5.0, "denoise": 1.0, "negative": self.none}
+        inputs |= {"sampler_name": "euler", "scheduler": "normal", "positive": positive}
+        inputs["latent_image"] = self.run("EmptyLatentImage", width=128, height=128)
+        return self.run("KSampler", **(inputs | changed))
+
+    def picture(self, positive: Any, **changed: Any) -> Any:
+        return self.run("VAEDecode", samples=self.latent(positive, **changed), vae=self.vae)[0]
+
+    def both(self, first: Any, second: Any) -> Any:
+        return self.run("ConditioningCombine", conditioning_1=first, conditioning_2=second)
+
+
+@pytest.fixture
+def bench(context: Any) -> Bench:
+    return Bench(context)
+
+
+def blueness(image: Any) -> float:
+    return float((image[..., 2] - image[..., 0]).mean())
+
+
+def apart(first: Any, second: Any) -> float:
+    return float(np.abs(first - second).mean() * 255)
+
+
+def test_two_areas_are_drawn_each_in_its_place(bench: Bench) -> None:
+    half = {"width": 64, "height": 128, "y": 0, "strength": 1.0}
+    left = bench.run("ConditioningSetArea", conditioning=bench.blue, x=0, **half)
+    right = bench.run("ConditioningSetArea", conditioning=bench.red, x=64, **half)
+    image = bench.picture(bench.both(left, right))
+    assert blueness(image[:, :48]) > blueness(image[:, 80:]) + 0.2
+    share = {"width": 0.5, "height": 1.0, "y": 0.0, "strength": 1.0}
+    left = bench.run("ConditioningSetAreaPercentage", conditioning=bench.blue, x=0.0, **share)
+    right = bench.run("ConditioningSetAreaPercentage", conditioning=bench.red, x=0.5, **share)
+    assert np.array_equal(bench.picture(bench.both(left, right)), image)
+
+
+@pytest.mark.parametrize("area", [(4096, 64, 0, 0), (64, 64, 8192, 8192), (64, 64, 120, 120)])
+def test_an_area_outside_the_picture_is_clipped_to_it(bench: Bench, area: tuple[int, int, int, int]) -> None:
+    placed = dict(zip(("width", "height", "x", "y"), area, strict=True))
+    entry = bench.run("ConditioningSetArea", conditioning=bench.blue, strength=1.0, **placed)
+    assert np.isfinite(bench.picture(bench.both(entry, bench.red))).all()
+
+
+@pytest.mark.parametrize("bounds", ["default", "mask bounds"])
+def test_a_mask_says_where_a_prompt_acts(bench: Bench, bounds: str) -> None:
+    mask = np.zeros((1, 128, 128), np.float32)
+    mask[:, :, :64] = 1
+    inputs = {"mask": mask, "strength": 4.0, "set_cond_area": bounds}
+    image = bench.picture(bench.both(bench.run("ConditioningSetMask", conditioning=bench.blue, **inputs), bench.red))
+    assert blueness(image[:, :48]) > blueness(image[:, 80:]) + 0.2
+
+
+def test_the_strengths_of_two_prompts_weigh_them(bench: Bench) -> None:
+    found = []
+    for strength in (0.0, 0.5, 1.0, 3.0, 10.0):
+        weighed = bench.run("ConditioningSetAreaStrength", conditioning=bench.blue, strength=strength)
+        found.append(blueness(bench.picture(bench.both(bench.red, weighed), steps=4)))
+    assert found == sorted(found)
+    assert found[0] == blueness(bench.picture(bench.red, steps=4))
+
+
+def test_a_prompt_speaks_within_its_time_only(bench: Bench) -> None:
+    def handed(at: float) -> Any:
+        early = bench.run("ConditioningSetTimestepRange", conditioning=bench.blue, start=0.0, end=at)
+        late = bench.run("ConditioningSetTimestepRange", conditioning=bench.red, start=at, end=1.0)
+        return bench.picture(bench.both(early, late))
+
+    assert np.array_equal(handed(1.0), bench.picture(bench.blue))
+    assert blueness(handed(0.9)) > blueness(handed(0.05)) + 0.1
+
+
+@pytest.mark.parametrize("name", ["control_canny.pth", "depth.safetensors", "tile.safetensors", "anything.safetensors"])
+def test_control_strength_draws_the_picture_to_the_hint_smoothly(bench: Bench, name: str) -> None:
+    hint = np.zeros((1, 128, 128, 3), np.float32)
+    hint[:, 32:96, 32:96] = 1
+    control = bench.run("ControlNetLoader", control_net_name=name)
+    images = []
+    for strength in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0):
+        inputs = {"conditioning": bench.red, "control_net": control, "image": hint, "strength": strength}
+        images.append(bench.picture(bench.run("ControlNetApply", **inputs)))
+    assert np.array_equal(images[0], bench.picture(bench.red))
+    away = [apart(image, images[0]) for image in images]
+    assert away[-1] > 8
+    assert all(later > earlier - 1.5 for earlier, later in pairwise(away))
+    assert max(apart(one, other) for one, other in pairwise(images)) < 0.6 * away[-1] + 6
+
+
+def test_control_acts_within_its_percents_and_each_name_has_a_style(bench: Bench) -> None:
+    hint = np.zeros((1, 64, 64, 3), np.float32)
+    hint[:, 16:48] = 1
+    inputs = {"positive": bench.red, "negative": bench.none, "image": hint, "strength": 1.0, "start_percent": 0.0}
+
+    def drawn(name: str, end: float) -> Any:
+        control = bench.run("ControlNetLoader", control_net_name=name)
+        sides = bench.run("ControlNetApplyAdvanced", **inputs, control_net=control, end_percent=end)
+        return bench.picture(sides[0], negative=sides[1])
+
+    assert apart(drawn("depth-a.pth", 1.0), drawn("depth-a.pth", 0.0)) > 3
+    assert apart(drawn("depth-a.pth", 1.0), drawn("depth-b.pth", 1.0)) > 0.5
+
+
+def test_what_vision_saw_colours_the_picture_by_its_strength(bench: Bench) -> None:
+    vision = bench.run("CLIPVisionLoader", clip_name="v.safetensors")
+    image = np.broadcast_to(np.array([0.1, 0.2, 0.9], np.float32), (1, 64, 64, 3))
+    seen = bench.run("CLIPVisionEncode", clip_vision=vision, image=image, crop="center")
+    found = []
+    for strength in (0.0, 0.4, 0.8):
+        inputs = {"conditioning": bench.red, "clip_vision_output": seen, "noise_augmentation": 0.0}
+        found.append(blueness(bench.picture(bench.run("unCLIPConditioning", **inputs, strength=strength))))
+    assert found == sorted(found)
+    assert found[2] > found[0] + 0.05
+
+
+def test_an_edit_keeps_most_of_its_picture(bench: Bench) -> None:
+    picture = bench.picture(bench.red)[None]
+    positive, negative, latent = bench.run(
+        "InstructPixToPixConditioning", positive=bench.blue, negative=bench.none, pixels=picture, vae=bench.vae
+    )
+    edited = bench.picture(positive, negative=negative, latent_image=latent)
+    assert blueness(picture[0]) < blueness(edited) < blueness(bench.picture(bench.blue))
+
+
+@pytest.mark.parametrize("grow", [0, 6])
+def test_inpainting_changes_what_is_masked_and_nothing_else(bench: Bench, grow: int) -> None:
+    picture = bench.picture(bench.red)[None]
+    mask = np.zeros((1, 128, 128), np.float32)
+    mask[:, 32:96, 32:96] = 1
+    inputs = {"pixels": picture, "vae": bench.vae, "mask": mask, "grow_mask_by": grow}
+    image = bench.picture(bench.blue, latent_image=bench.run("VAEEncodeForInpaint", **inputs))
+    assert blueness(image[40:88, 40:88]) > blueness(picture[0, 40:88, 40:88]) + 0.3
+    assert apart(image[:16], picture[0, :16]) < 2
+
+
+def test_the_model_for_inpainting_holds_to_what_lies_outside_the_mask(bench: Bench) -> None:
+    picture = bench.picture(bench.red)[None]
+    mask = np.zeros((1, 128, 128), np.float32)
+    mask[:, :, :64] = 1
+    inputs = {"negative": bench.none, "vae": bench.vae, "pixels": picture, "mask": mask, "noise_mask": False}
+    positive, negative, latent = bench.run("InpaintModelConditioning", positive=bench.blue, **inputs)
+    assert "noise_mask" not in latent
+    image = bench.picture(positive, negative=negative, latent_image=latent)
+    assert apart(image[:, 80:], picture[0, :, 80:]) < 12 < apart(image[:, :48], picture[0, :, :48])
+
+
+def test_hypernetworks_and_merges_move_the_style_smoothly(bench: Bench) -> None:
+    other = bench.run("UNETLoader", unet_name="procedural-ink.safetensors", weight_dtype="default")
+    images = [
+        bench.picture(bench.red, model=bench.run("ModelMergeSimple", model1=bench.model, model2=other, ratio=ratio))
+        for ratio in (1.0, 0.9, 0.8, 0.0)
+    ]
+    assert np.array_equal(images[0], bench.picture(bench.red))
+    assert apart(images[0], images[1]) < apart(images[0], images[3])
+    assert np.allclose(images[3], bench.picture(bench.red, model=other), atol=0.01)
+    loaded = bench.run("HypernetworkLoader", model=bench.model, hypernetwork_name="soft.pt", strength=0.5)
+    assert apart(bench.picture(bench.red, model=loaded), images[0]) > 0.5
+
+
+def test_dual_guidance_at_one_is_the_first_conditioning_alone(bench: Bench) -> None:
+    def guided(first: float, second: float, style: str = "regular") -> Any:
+        guider = bench.run(
+            "DualCFGGuider",
+            model=bench.model,
+            cond1=bench.red,
+            cond2=bench.blue,
+            negative=bench.none,
+            cfg_conds=first,
+            cfg_cond2_negative=second,
+            style=style,
+        )
+        return sampled(bench, guider)
+
+    alone = sampled(bench, bench.run("CFGGuider", model=bench.model, positive=bench.red, negative=bench.none, cfg=1.0))
+    assert apart(guided(1.0, 1.0), alone) < 0.01
+    assert np.array_equal(guided(1.0, 1.0), guided(1.0, 1.0, "nested"))
+    assert apart(guided(3.0, 1.5), alone) > 1
+    assert apart(guided(3.0, 1.5), guided(3.0, 1.5, "nested")) > 0.1
+
+
+def sampled(bench: Bench, guider: Any) -> Any:
+    sigmas = bench.run("BasicScheduler", model=bench.model, scheduler="normal", steps=8, denoise=1.0)
+    latent, _ = bench.run(
+        "SamplerCustomAdvanced",
+        noise=bench.run("RandomNoise", noise_seed=3),
+        guider=guider,
+        sampler=bench.run("KSamplerSelect", sampler_name="euler"),
+        sigmas=sigmas,
+        latent_image=bench.run("EmptyLatentImage", width=128, height=128),
+    )
+    return bench.run("VAEDecode", samples=latent, vae=bench.vae)[0]
+
+
+def test_rescaling_tames_high_guidance(bench: Bench) -> None:
+    plain = bench.latent(bench.red, cfg=14.0)["samples"]
+    tamed = bench.latent(bench.red, cfg=14.0, model=bench.run("RescaleCFG", model=bench.model, multiplier=0.7))
+    assert tamed["samples"].std() < plain.std()
+    same = bench.run("RescaleCFG", model=bench.model, multiplier=0.0)
+    assert bench.latent(bench.red, cfg=14.0, model=same)["samples"] == pytest.approx(plain, abs=1e-4)
+
+
+def test_linear_guidance_rises_over_a_batch(bench: Bench) -> None:
+    model = bench.run("VideoLinearCFGGuidance", model=bench.model, min_cfg=1.0)
+    three = bench.run("EmptyLatentImage", width=64, height=64, batch_size=3)
+    found = bench.latent(bench.red, model=model, cfg=9.0, latent_image=three)["samples"]
+    ends = [bench.latent(bench.red, cfg=cfg, latent_image=three)["samples"] for cfg in (1.0, 9.0)]
+    assert np.array_equal(found[0], ends[0][0])
+    assert found[2] == pytest.approx(ends[1][2], abs=1e-5)

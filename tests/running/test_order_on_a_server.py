@@ -1,0 +1,66 @@
+"""The order of a plan against a server's real cache: ComfyUI loads 3 models in the best order and 36 in the worst."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+
+TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
+AXES = {
+    "checkpoint": [f"procedural-{name}.safetensors" for name in ("paint", "photo", "ink")],
+    "prompt": ["a fox", "an owl", "a ship"],
+    "seed": {"seeds": 4},
+}
+
+
+def experiment(folder, axes, **more):
+    file = folder / "e.yaml"
+    fixed = {"steps": 1, "width": 64, "height": 64}
+    grid = {name: AXES[name] for name in axes}
+    file.write_text(json.dumps({"template": str(TEMPLATE), "params": fixed, "sweep": {"grid": grid}, **more}))
+    return sweeper.load(file)
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(AXES)), ids=" > ".join)
+def test_whatever_the_written_order_models_are_loaded_three_times_and_texts_encoded_nine(tmp_path, axes):
+    with EmbeddedServer(dialect="comfyui") as server:
+        run = sweeper.run(experiment(tmp_path, axes), server.url, tmp_path / "out")
+        counts = server.seen.nodes
+    assert run.succeeded == 36
+    # The negative text is encoded once for each model, by the clip that came with it.
+    assert (counts["CheckpointLoaderSimple"], counts["CLIPTextEncode"], counts["KSampler"]) == (3, 9 + 3, 36)
+
+
+def test_the_report_says_what_the_server_then_counts(tmp_path):
+    axes = ("seed", "prompt", "checkpoint")
+    declared = experiment(tmp_path, axes, order="written")
+    told = sweeper.plan(experiment(tmp_path, axes)).order
+    with EmbeddedServer(dialect="comfyui") as server:
+        sweeper.run(declared, server.url, tmp_path / "written")
+        written = sum(server.seen.nodes.values())
+    with EmbeddedServer(dialect="comfyui") as server:
+        sweeper.run(experiment(tmp_path, axes), server.url, tmp_path / "auto")
+        auto = sum(server.seen.nodes.values())
+    assert (told.executions, told.written) == (auto, written)
+    assert told.saved == written - auto > 90
+
+
+def test_a_server_that_keeps_nothing_gets_the_written_order(tmp_path):
+    axes = ("seed", "prompt", "checkpoint")
+    with EmbeddedServer(dialect="comfyui", cache="none") as server:
+        sweeper.run(experiment(tmp_path, axes), server.url, tmp_path / "out")
+        assert server.seen.nodes["CheckpointLoaderSimple"] == 36
+        first = [job["prompt"][2]["6"]["inputs"]["text"] for job in history(server)][:3]
+    assert first == ["a fox"] * 3
+
+
+def history(server):
+    import httpx
+
+    return list(httpx.get(f"{server.url}/history").json().values())
