@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sweeper.loading import load_template as load_template
     from sweeper.planner import Plan as Plan
     from sweeper.planner import plan as plan
+    from sweeper.regression.accepting import accept as accept
+    from sweeper.regression.calibration import calibrate as calibrate
+    from sweeper.regression.checking import check as check
     from sweeper.result import Result as Result
     from sweeper.result import Run as Run
     from sweeper.runner import run as run
@@ -33,6 +36,9 @@ _HOMES = {
     "SweeperError": "sweeper.errors",
     "Template": "sweeper.template",
     "Trial": "sweeper.trial",
+    "accept": "sweeper.regression.accepting",
+    "calibrate": "sweeper.regression.calibration",
+    "check": "sweeper.regression.checking",
     "compare_images": "sweeper.images",
     "load": "sweeper.loading",
     "load_template": "sweeper.loading",

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, UnreachableError
 from sweeper.nodes import NodeInfo
 
 if TYPE_CHECKING:
@@ -30,20 +30,42 @@ _MAX_AGE: Final = 24 * 3600.0  # seconds
 
 def embedded_classes() -> NodeInfo:
     """The classes of the embedded server, which asks for no model file by name."""
+    return NodeInfo.from_object_info(embedded_object_info())
+
+
+def embedded_object_info() -> dict[str, Any]:
+    """What `GET /object_info` of the embedded server answers, without starting one."""
     from sweeper.embedded import node_classes  # noqa: PLC0415 - only where that server is meant
 
-    return NodeInfo.from_object_info(node_classes())
+    return node_classes()
+
+
+async def object_info_of(target: Target) -> Mapping[str, Any]:
+    """A target's `object_info` as it answers it: kept for a day, or asked of it now.
+
+    Raises TargetError: it cannot be reached, refuses us, or answers something else.
+    """
+    if target.embedded:
+        return embedded_object_info()
+    kept: Mapping[str, Any] | None = _kept(target.url)
+    if kept is not None and _parsed(kept) is not None:
+        return kept
+    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
+
+    async with ComfyClient(target) as client:
+        await client.connect()
+        answer = await client.object_info()
+    if _parsed(answer) is None:
+        raise UnreachableError(f"{target.name}: its answer to /object_info describes no node classes")
+    _keep(target.url, answer)
+    return answer
 
 
 def kept_classes(target: Target) -> NodeInfo | None:
     """What was kept of a target's classes, if it is no older than a day; the embedded server's are always known."""
     if target.embedded:
         return embedded_classes()
-    path = _path(target.url)
-    with suppress(OSError, ValueError):
-        if time.time() - path.stat().st_mtime <= _MAX_AGE:
-            return _parsed(json.loads(path.read_text("utf-8")))
-    return None
+    return _parsed(_kept(target.url))
 
 
 async def classes_of(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
@@ -74,6 +96,15 @@ async def classes_at(target: Target) -> NodeInfo | None:
             return await classes_of(client)
     except SweeperError:
         return None
+
+
+def _kept(url: str) -> Any:
+    """What was kept for a URL, if it is no older than a day; None otherwise."""
+    path = _path(url)
+    with suppress(OSError, ValueError):
+        if time.time() - path.stat().st_mtime <= _MAX_AGE:
+            return json.loads(path.read_text("utf-8"))
+    return None
 
 
 def _parsed(answer: Any) -> NodeInfo | None:

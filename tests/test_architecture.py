@@ -38,7 +38,10 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "doors": (
         {"cli", "__main__", "pytest_plugin"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner", "reporting", "regression"},
+        {
+            "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
+            "reporting", "regression",
+        },
     ),
 }  # fmt: skip
 IMPURE = {

@@ -105,7 +105,9 @@ def test_a_run_asks_again_before_it_refuses_by_what_was_kept(server, tmp_path):
 
 
 def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path):
-    match = r"e\.yaml:3: sweep\.grid\.sampler\[1\]: node 3 \(KSampler\) sampler_name: found 'eulr'; did you mean 'euler'\?"
+    match = (
+        r"e\.yaml:3: sweep\.grid\.sampler\[1\]: node 3 \(KSampler\) sampler_name: found 'eulr'; did you mean 'euler'"
+    )
     with pytest.raises(ExperimentError, match=match):
         sweeper.run(experiment(tmp_path, "eulr"), server.url, tmp_path / "out")
     assert server.seen.submits == 0

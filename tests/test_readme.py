@@ -39,8 +39,9 @@ def test_there_are_two_set_up_commands_one_runs_one_tests():
 
 def test_the_python_runs_and_prints_what_it_says(clone: Path):
     (code,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=clone, check=False, timeout=120,
-                          env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"})  # fmt: skip
+    environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=clone, check=False, timeout=120, env=environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("12 trials\n")
     assert len(sweeper.results(clone / "results/quickstart")) == 12
@@ -71,6 +72,7 @@ def test_every_flag_in_the_readme_exists():
         ).stdout
         for name in COMMANDS
     )
+    helps += (ROOT / "sweeper" / "pytest_plugin.py").read_text("utf-8")  # its options are pytest's
     own = re.sub(r"^```bash\n.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", own)):
         assert flag in helps or flag == "--help", flag

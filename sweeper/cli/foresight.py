@@ -1,20 +1,25 @@
-"""What is known of a plan before it runs: new and done, duplicates, an estimate of time, and warnings.
+"""What is known of a plan before it runs: new and done, what is excluded, an estimate of time, and warnings.
 
 Reads the results folder where there is one; writes nothing and asks no server. How it is shown is `plan`'s affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.targets_file import named_targets
 from sweeper.comfy.target import resolve_targets
+from sweeper.planning.grid import Grid
+from sweeper.planning.order import Costs
+from sweeper.planning.selection import dropped
 from sweeper.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
 from sweeper.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
+    from sweeper.experiment import Block, Experiment
     from sweeper.planner import Plan
     from sweeper.trial import Trial
 
@@ -38,22 +43,18 @@ class Foresight:
         """
         self.notes = notes
         experiment = plan.experiment
-        self.plan = plan
         self.out = out or Path("results") / experiment.name
         specs = list(experiment.targets) if targets is None else list(targets)
         self.targets = [target.name for target in resolve_targets(specs, named=named_targets(), environ=_AnyKey())]
-        self._jobs = _standing(self.out, self.targets)
+        self._jobs, seconds = _on_record(self.out, self.targets)
+        self.plan = plan.reordered(Costs(seconds))  # as the run does with them
         self._digests: set[int] = set()
         self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = 0
 
-    def watching(self, trials: Iterator[Trial]) -> Iterator[Trial]:
-        """The same trials, counted as they pass."""
-        for trial in trials:
-            self._count(trial.digest)
-            yield trial
-
-    def _count(self, digest: str) -> None:
+    def see(self, trial: Trial) -> None:
+        """Count one trial as it passes."""
+        digest = trial.digest
         short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory of the text
         again = short in self._digests
         self._digests.add(short)
@@ -73,33 +74,45 @@ class Foresight:
         """JSON-ready: what `plan --json` prints, once all trials have passed."""
         order = self.plan.order
         experiment = self.plan.experiment
+        estimate = self._estimate()
         return {
             "name": experiment.name,
             "file": str(experiment.file),
+            "template": experiment.template.file,
             "out": str(self.out),
             "targets": self.targets,
             "count": len(self.plan),
             "axes": dict(self.plan.axis_sizes),
+            "blocks": [_block(experiment, block) for block in experiment.blocks],
             "order": {
                 "mode": experiment.order,
                 "axes": [list(axes) for axes in order.axes],
                 "executions": order.executions,
                 "written": order.written,
                 "saved": order.saved,
+                "measured": order.measured,
             },
             **self._counts,
-            "estimate_s": self._estimate(),
+            "jobs": self._new_digests,
+            "estimate_s": None if estimate is None else estimate["mean_s"],
+            "estimate": estimate,
             "warnings": self._warnings(),
         }
 
-    def _estimate(self) -> float | None:
-        """Seconds that the new work takes one job after another, by the mean of the jobs on record."""
+    def _estimate(self) -> dict[str, Any] | None:
+        """Seconds that the new work takes one job after another, if each takes what the jobs on record took: the mean
+        of them, the shortest and the longest. None without such jobs.
+        """
         times = [
-            job.ended - job.started
+            max(0.0, job.ended - job.started)  # two clocks may be two machines'
             for job in self._jobs.values()
             if job.state == SUCCEEDED and job.started is not None and job.ended is not None
         ]
-        return round(max(0.0, sum(times) / len(times) * self._new_digests), 3) if times else None
+        if not times:
+            return None
+        each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
+        totals = {f"{name}_s": round(seconds * self._new_digests, 3) for name, seconds in each.items()}
+        return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(one, 3) for name, one in each.items()}}
 
     def _warnings(self) -> list[str]:
         experiment = self.plan.experiment
@@ -110,8 +123,45 @@ class Foresight:
         return found
 
 
-def _standing(out: Path, targets: Sequence[str]) -> dict[str, Job]:
+def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
+    """One block's product, what its filters drop of it, and the rows that it adds."""
+    lost = dropped(Grid(experiment, block.dimensions, {}), block)
+    written = _written(experiment, block)
+    rows = written.get("exclude", [{}] * len(lost.exclude))
+    excluded = [
+        {"reason": f"exclude[{place}]", "says": row, "count": count}
+        for place, (row, count) in enumerate(zip(rows, lost.exclude, strict=True))
+    ]
+    if block.where is not None:
+        excluded.append({"reason": "where", "says": written.get("where"), "count": lost.where})
+    if block.sample is not None:
+        excluded.append(
+            {"reason": "sample", "says": {"n": block.sample.n, "seed": block.sample.seed}, "count": lost.sample}
+        )
+    product = prod(block.sizes)
+    return {
+        "axes": [[axis.name for axis in dimension] for dimension in block.dimensions],
+        "sizes": list(block.sizes),
+        "product": product,
+        "excluded": excluded,
+        "included": len(block.include),
+        "count": product - lost.total + len(block.include),
+    }
+
+
+def _written(experiment: Experiment, block: Block) -> Mapping[str, Any]:
+    """The block as the file has it; empty where there is no file."""
+    value = experiment.source.value if experiment.source is not None else {}
+    for part in block.path:
+        if isinstance(value, Mapping) and part not in value:
+            return {}
+        value = value[part]
+    return value if isinstance(value, Mapping) else {}
+
+
+def _on_record(out: Path, targets: Sequence[str]) -> tuple[dict[str, Job], dict[str, float]]:
+    """The jobs that stand for digests on these targets, and the measured seconds of node classes there."""
     if not (out / FILE_NAME).is_file():
-        return {}
+        return {}, {}
     with Store.open(out, readonly=True) as store:
-        return store.standing(targets)
+        return store.standing(targets), store.node_seconds(targets)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -24,7 +24,9 @@ _stream = click.Path(dir_okay=False, allow_dash=True)
 
 @click.command(
     epilog=examples(
-        "sweeper plan experiments/quickstart.yaml", "sweeper plan experiments/quickstart.yaml --jsonl - | head -1"
+        "sweeper plan experiments/quickstart.yaml",
+        "sweeper plan experiments/quickstart.yaml --jsonl - | head -1",
+        "sweeper plan experiments/quickstart.yaml --diff 3 --workflows out/",
     )
 )
 @options.experiment
@@ -33,6 +35,17 @@ _stream = click.Path(dir_okay=False, allow_dash=True)
 @options.settings
 @click.option("--jsonl", type=_stream, metavar="FILE|-", help="Stream every trial as JSON lines, in written order.")
 @click.option("--csv", type=_stream, metavar="FILE|-", help="Stream every trial as CSV, in written order.")
+@click.option(
+    "--workflows",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each distinct workflow as a file that ComfyUI accepts.",
+)
+@click.option(
+    "--diff",
+    metavar="RUN|RESULTS",
+    help="Hold the plan against a run: its number (see `sweeper runs`), or the latest of a results folder.",
+)
 @options.as_json
 def command(
     experiment: Path,
@@ -42,11 +55,16 @@ def command(
     settings: tuple[str, ...],
     jsonl: str | None,
     csv: str | None,
+    workflows: Path | None,
+    diff: str | None,
     as_json: bool,
 ) -> None:
     """Show what a run would do: axes, number of trials, order, what is new and what is done. Submits nothing."""
-    from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.foresight import Foresight  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.difference import Difference, compared_run  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.fitting import checked  # noqa: PLC0415
+    from sweeper.cli.foresight import Foresight  # noqa: PLC0415
+    from sweeper.cli.plan_text import show_plan  # noqa: PLC0415
+    from sweeper.cli.workflow_folder import WorkflowFolder  # noqa: PLC0415
     from sweeper.loading import load  # noqa: PLC0415
     from sweeper.planner import plan  # noqa: PLC0415
 
@@ -56,13 +74,22 @@ def command(
     planned = plan(loaded)
     listed = options.listed_targets(targets)
     foresight = Foresight(planned, listed, out, notes=checked(planned, listed))
+    difference = Difference(*compared_run(diff, foresight.out)) if diff is not None else None
+    folder = WorkflowFolder(planned, workflows) if workflows is not None else None
     with ExitStack() as files:
-        _stream_trials(planned, foresight, _opened(jsonl, files), _opened(csv, files))
+        watchers = [one.see for one in (foresight, difference, folder) if one is not None]
+        _stream_trials(planned, watchers, _opened(jsonl, files), _opened(csv, files))
     summary = foresight.summary()
+    if difference is not None:
+        summary["diff"] = difference.summary()
+    if folder is not None:
+        summary["workflows"] = {"dir": str(workflows), "written": folder.written, "same": folder.same}
+        if folder.others:
+            summary["warnings"].append(f"{workflows} holds {folder.others} workflows that are not of this plan")
     if as_json:
         console.out_json(summary)
     else:
-        _show(summary, on_stdout="-" not in (jsonl, csv))
+        show_plan(planned, summary, console.out if "-" not in (jsonl, csv) else console.say)
     for warning in summary["warnings"]:
         console.warn(warning)
 
@@ -77,7 +104,9 @@ def _opened(file: str | None, files: ExitStack) -> BinaryIO | None:
     return files.enter_context(replacing(Path(file)))
 
 
-def _stream_trials(plan: Plan, foresight: Any, jsonl: BinaryIO | None, csv: BinaryIO | None) -> None:
+def _stream_trials(
+    plan: Plan, watchers: Sequence[Callable[[Trial], None]], jsonl: BinaryIO | None, csv: BinaryIO | None
+) -> None:
     """One walk over the plan, however many want to see it."""
     from sweeper.formats import DIALECTS, delimited, encoded  # noqa: PLC0415
 
@@ -86,7 +115,10 @@ def _stream_trials(plan: Plan, foresight: Any, jsonl: BinaryIO | None, csv: Bina
     dialect = DIALECTS["csv"]
     if csv is not None:
         csv.writelines(map(encoded, delimited(("index", *axes, *slots, "digest"), [], dialect)))
-    for trials in _chunks(foresight.watching(plan.written())):
+    for trials in _chunks(plan.written()):
+        for see in watchers:
+            for trial in trials:
+                see(trial)
         if jsonl is not None:
             jsonl.writelines(encoded(_line(trial)) for trial in trials)
         if csv is not None:
@@ -110,41 +142,3 @@ def _chunks(trials: Iterator[Trial], size: int = 4096) -> Iterator[list[Trial]]:
 def _line(trial: Trial) -> str:
     shown = {"index": trial.index, "axes": dict(trial.axes), "params": dict(trial.params), "digest": trial.digest}
     return json.dumps(shown, ensure_ascii=False) + "\n"
-
-
-def _show(summary: dict[str, Any], *, on_stdout: bool) -> None:
-    put = console.out if on_stdout else console.say
-    put(f"{summary['name']}: {summary['count']} trials")
-    put()
-    width = max(map(len, summary["axes"]), default=0)
-    for name, size in summary["axes"].items():
-        put(f"  {name:<{width}}  {size}")
-    if summary["axes"]:
-        put()
-    put(f"new        {summary['new']}")
-    put(f"done       {summary['done']}" + (f"  (in {summary['out']})" if summary["done"] else ""))
-    for name in ("failed", "open", "duplicates"):
-        if summary[name]:
-            put(f"{name:<10} {summary[name]}{_MEANING[name]}")
-    order = summary["order"]
-    for axes in order["axes"]:
-        put(f"order      {' > '.join(axes) or 'a single trial'}  ({order['mode']}, outermost first)")
-    if order["saved"]:
-        put(f"           runs {order['executions']} nodes where the written order runs {order['written']}")
-    if summary["estimate_s"] is not None:
-        put(f"estimate   {_duration(summary['estimate_s'])}, by the mean of earlier jobs, one at a time")
-
-
-_MEANING = {
-    "failed": "  (earlier; --retry-failed submits them again)",
-    "open": "  (submitted earlier, outcome unknown: looked for before anything is sent)",
-    "duplicates": "  (equal to another trial: done once)",
-}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,70 +1,127 @@
-"""Reads a workflow for `sweeper template`: an exported JSON file, or a PNG that ComfyUI saved, which carries its own.
+"""Reads a workflow for `sweeper template`: a JSON file of either format, or a picture that carries its own.
 
-Nothing here decides what could be swept (`sweeper.slots`), and no experiment is read here (`sweeper.loading`).
+What the editor's Save writes is converted to the API format here. Nothing here decides what could be swept
+(`sweeper.slots`), and no experiment is read here (`sweeper.loading`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sweeper.cli.class_source import ClassSource
+from sweeper.cli.picture_file import PROMPT, WORKFLOW, picture_kind, picture_texts
 from sweeper.errors import Problem, TemplateError
 from sweeper.loading import read_workflow
+from sweeper.reading.canvas import CanvasError, to_api
 from sweeper.reading.source import Source
-from sweeper.workflow import Graph, graph_problems
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_CHUNK = "prompt"  # nodes.py, SaveImage: the API-format graph; `workflow` beside it is the UI's
+from sweeper.workflow import Graph, graph_problems, is_ui_format
 
 
-def read_graph(path: Path) -> tuple[Graph, bytes]:
-    """The checked API-format graph of a file, and the bytes of an untouched JSON file of it.
-
-    Raises TemplateError: unreadable, no workflow in it, UI format, links to nowhere.
+@dataclass(frozen=True, slots=True)
+class ReadWorkflow:
+    """A checked API-format graph out of a file. `content` are the bytes of a JSON file of it: the file's own where
+    `untouched`. `notes` tell what was done to it on the way.
     """
-    is_png = _is_png(path)
-    source = _from_png(path) if is_png else read_workflow(path)
-    problems = [source.problem(where, message) for where, message in graph_problems(source.value)]
+
+    source: Source
+    content: bytes
+    untouched: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph."""
+        graph: Graph = self.source.value
+        return graph
+
+
+def read_graph(path: Path, classes: ClassSource) -> ReadWorkflow:
+    """The workflow of a file; `classes` are asked for only where a UI-format one must be converted.
+
+    Raises TemplateError: unreadable, no workflow in it, cannot be converted for sure, links to nowhere. Raises
+    UsageError and TargetError as `ClassSource.object_info` does.
+    """
+    kind = picture_kind(path)
+    source = _from_picture(path, kind) if kind else read_workflow(path)
+    notes: list[str] = []
+    unwrapped = _unwrapped(source) if kind is None else source
+    if unwrapped is not source:
+        note = source.problem(("prompt",), "the workflow is wrapped in a `prompt` key; what is inside it is taken")
+        notes.append(str(note))
+    graph = _converted(unwrapped, classes, notes) if is_ui_format(unwrapped.value) else unwrapped
+    problems = [graph.problem(where, message) for where, message in graph_problems(graph.value)]
     if problems:
         raise TemplateError(problems)
-    graph: Graph = source.value
-    return graph, json.dumps(graph, indent=2, ensure_ascii=False).encode() + b"\n" if is_png else path.read_bytes()
+    untouched = kind is None and graph is source
+    content = path.read_bytes() if untouched else workflow_bytes(graph.value)
+    return ReadWorkflow(graph, content, untouched, tuple(notes))
 
 
-def _is_png(path: Path) -> bool:
+def workflow_bytes(graph: Graph) -> bytes:
+    """A graph as the text of a JSON file, as ComfyUI exports it."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(_PNG)) == _PNG
-    except OSError:
-        return False  # `read_workflow` says what is wrong
+        return json.dumps(graph, indent=2, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
+        return json.dumps(graph, indent=2).encode() + b"\n"
 
 
-def _from_png(path: Path) -> Source:
-    from PIL import Image  # noqa: PLC0415 - only pictures need it
+def _unwrapped(source: Source) -> Source:
+    """What is inside the `prompt` of a request to a server, with its lines."""
+    value = source.value
+    if not isinstance(value, dict) or "class_type" in value or not isinstance(value.get("prompt"), dict):
+        return source
+    inner = value["prompt"]
+    if "class_type" in inner and not isinstance(inner["class_type"], dict):
+        return source  # a node that bears the id "prompt"
+    return Source(
+        source.name, inner, lambda: {path[1:]: line for path, line in source.lines.items() if path[:1] == ("prompt",)}
+    )
 
+
+def _converted(source: Source, classes: ClassSource, notes: list[str]) -> Source:
+    """The API-format graph of a UI-format workflow; what became of the rest goes into `notes`."""
     try:
-        with Image.open(path) as image:
-            text = image.info.get(_CHUNK)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise TemplateError(Problem(str(path), 0, "", f"is no PNG that can be read: {error}")) from error
-    if not isinstance(text, str):
+        converted = to_api(source.value, classes.object_info)
+    except CanvasError as error:
+        problems = [source.problem(path, message) for path, message in error.problems]
+        if classes.is_default:
+            first = problems[0]
+            told = (
+                f"{first.message}, by the node classes of the embedded server (--target or --object-info gives others)"
+            )
+            problems[0] = Problem(first.file, first.line, first.key, told)
+        raise TemplateError(problems) from error
+    notes += [str(source.problem(path, message)) for path, message in converted.notes]
+    return Source(source.name, converted.graph, dict)
+
+
+def _from_picture(path: Path, kind: str) -> Source:
+    texts = picture_texts(path, kind)
+    name = PROMPT if PROMPT in texts else WORKFLOW
+    if name not in texts:
         message = (
-            "this PNG carries no workflow (no `prompt` text); ComfyUI's SaveImage writes one unless metadata is off"
+            f"this {kind} carries no workflow (neither a `prompt` text nor a `workflow` one); ComfyUI's SaveImage "
+            "writes both unless metadata is off, and most web sites take them out"
         )
         raise TemplateError(Problem(str(path), 0, "", message))
     try:
-        value = json.loads(text)
+        value = json.loads(texts[name])
     except (ValueError, RecursionError) as error:
-        raise TemplateError(Problem(str(path), 0, "prompt", f"the PNG's workflow is not JSON: {error}")) from error
+        raise TemplateError(Problem(str(path), 0, name, f"the {kind}'s workflow is not JSON: {error}")) from error
     return Source(str(path), _without_marks(value), dict)
 
 
 def _without_marks(value: Any) -> Any:
     """ComfyUI leaves `is_changed` (often NaN, which is no JSON) beside the inputs of nodes it has run."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return value
     return {
-        node_id: {key: part for key, part in node.items() if key != "is_changed"} if isinstance(node, dict) else node
+        node_id: {key: part for key, part in node.items() if key != "is_changed"}
+        if isinstance(node, dict) and "class_type" in node
+        else node
         for node_id, node in value.items()
     }

@@ -13,6 +13,7 @@ import pytest
 from sweeper import __version__, errors
 from sweeper.cli import COMMANDS, failure
 from sweeper.cli.group import group
+from sweeper.nearest import listed
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +78,7 @@ def test_the_click_group_has_the_same_commands():
     ("arguments", "message"),
     [
         (["rnu"], "error: no such command 'rnu'; did you mean 'run'?"),
-        (["xyzzy"], f"error: no such command 'xyzzy'; allowed: {', '.join(COMMANDS)}"),
+        (["xyzzy"], f"error: no such command 'xyzzy'; allowed: {listed(COMMANDS)}"),
         (["runs"], "error: Missing argument 'RESULTS'."),
         (["run", "x.yaml", "--concurency", "2"], "error: No such option '--concurency'. Did you mean '--concurrency'?"),
         (["run", "x.yaml", "--retries", "-1"], "error: Invalid value for '--retries': -1 is not in the range x>=0."),

@@ -1,0 +1,210 @@
+"""The pytest plugin: each case of an experiment is a test item, held to its baseline; and two fixtures.
+
+pytest imports this file in every project where sweeper is installed, so it imports nothing of weight and does nothing
+until an experiment is named: `sweeper_experiments` in the ini, or `--sweeper FILE`. The experiment runs once, when its
+first item does. With pytest-xdist use `--dist loadfile`: each worker runs the experiments whose items it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from sweeper.embedded import EmbeddedServer
+    from sweeper.regression.comparison import Comparison, Comparisons
+
+_LISTED = pytest.StashKey[list[Path]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sweeper", "holding pictures to their baseline")
+    group.addoption("--sweeper", action="append", default=[], metavar="FILE", help="an experiment; may be repeated")
+    group.addoption("--sweeper-target", action="append", default=[], metavar="TARGET", help="where to run it")
+    group.addoption("--sweeper-accept", action="store_true", help="accept today's pictures as the baseline")
+    group.addoption("--sweeper-accept-new", action="store_true", help="accept the pictures of cases that have none")
+    parser.addini("sweeper_experiments", "experiments whose cases are tests", type="paths", default=[])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    named = [config.invocation_params.dir / name for name in config.getoption("sweeper")]
+    listed = list(dict.fromkeys(path.resolve() for path in (*named, *config.getini("sweeper_experiments"))))
+    config.stash[_LISTED] = listed
+    accepting = config.getoption("sweeper_accept") or config.getoption("sweeper_accept_new")
+    if listed and accepting and hasattr(config, "workerinput"):
+        raise pytest.UsageError("--sweeper-accept writes one baseline: run it in one process, without -n")
+    # Somebody who asks for one test file does not ask for the ini's experiments.
+    everything = config.args_source is not pytest.Config.ArgsSource.ARGS
+    wanted = listed if everything else [path.resolve() for path in named]
+    present = {(config.invocation_params.dir / arg).resolve() for arg in config.args if "::" not in arg}
+    config.args += [str(path) for path in wanted if path not in present]
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.resolve() in parent.config.stash[_LISTED]:
+        return ExperimentFile.from_parent(parent, path=file_path)
+    return None
+
+
+class ExperimentFile(pytest.File):
+    """An experiment; its items are the cases of its baseline, and the trials for which nothing was accepted yet."""
+
+    _found: Comparisons | None = None
+
+    def collect(self) -> Iterable[pytest.Item]:
+        from sweeper.errors import SweeperError  # noqa: PLC0415 - only where an experiment is named
+        from sweeper.loading import load  # noqa: PLC0415
+        from sweeper.planner import plan  # noqa: PLC0415
+        from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
+        from sweeper.regression.cases import Case, case_cells, named  # noqa: PLC0415
+
+        try:
+            experiment = load(self.path)
+            known = read_baseline(default_folder(self.path, experiment.name), experiment.name)
+            cells = case_cells(list(plan(experiment).written()))
+        except SweeperError as error:
+            raise self.CollectError(str(error)) from error
+        for key, entry in known.entries.items():
+            yield CaseItem.from_parent(self, name=entry.case.name, cells=entry.case.cells, key=key)
+        held = {Case(entry.case.cells, "", 0).key for entry in known.entries.values()}
+        for one in cells:
+            if Case(one, "", 0).key not in held:
+                yield CaseItem.from_parent(self, name=f"{named(one)} [new]".lstrip(), cells=one, key=None)
+
+    def comparisons(self) -> Comparisons:
+        """Run the experiment, once, and hold it against its baseline; accept first where that was asked for."""
+        if self._found is None:
+            self._found = self._checked()
+        return self._found
+
+    def _checked(self) -> Comparisons:
+        from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - as above
+        from sweeper.regression.accepting import accept  # noqa: PLC0415
+        from sweeper.regression.checking import check  # noqa: PLC0415
+
+        worker = getattr(self.config, "workerinput", {}).get("workerid", "")
+        out = self.config.rootpath / "results" / f"{self.path.stem}-pytest{worker and '-'}{worker}"
+        target = self.config.getoption("sweeper_target") or None
+        found = check(self.path, target=target, out=out, named=named_targets())
+        if found.stopped_by == "interrupt":
+            raise KeyboardInterrupt
+        everything, new = self.config.getoption("sweeper_accept"), self.config.getoption("sweeper_accept_new")
+        if everything or new:
+            accept(out, new_only=not everything, yes=everything)
+            found = check(out)
+        return found
+
+
+class CaseItem(pytest.Item):
+    """One case (`key`), or a trial for which nothing was accepted yet (`key` None)."""
+
+    def __init__(self, *, cells: Mapping[str, Any], key: str | None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._cells, self._key = cells, key
+
+    def runtest(self) -> None:
+        from sweeper.regression.cases import Case  # noqa: PLC0415 - only where an experiment is named
+
+        assert isinstance(self.parent, ExperimentFile)
+        found = self.parent.comparisons()
+        own = Case(self._cells, "", 0).key
+        mine = [
+            one
+            for one in found
+            if (one.case.key == self._key if self._key is not None else Case(one.case.cells, "", 0).key == own)
+        ]
+        accepted = self.config.getoption("sweeper_accept")
+        if not mine and not accepted:  # what was accepted away has no case any more
+            raise CaseFailedError(["not compared: the run told nothing of this case"])
+        bad = [one for one in mine if found.bad(one)]
+        if bad:
+            raise CaseFailedError([_told(one) for one in bad])
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from sweeper.errors import SweeperError  # noqa: PLC0415 - as above
+
+        if isinstance(excinfo.value, (CaseFailedError, SweeperError)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+
+class CaseFailedError(Exception):
+    """A case is not as it was accepted."""
+
+    def __init__(self, told: list[str]) -> None:
+        super().__init__("\n\n".join(told))
+
+
+def _told(one: Comparison) -> str:
+    from sweeper.regression.junit import details  # noqa: PLC0415 - as above
+
+    return details(one)
+
+
+@pytest.fixture(scope="session")
+def sweeper_server() -> Iterator[EmbeddedServer]:
+    """A running embedded server that speaks Comfy Cloud's API; `sweeper_server.url` is its address."""
+    from sweeper.embedded import EmbeddedServer  # noqa: PLC0415 - only for who asks for it
+
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def image_regression(request: pytest.FixtureRequest, tmp_path: Path) -> ImageRegression:
+    """Holds a picture to an accepted file: `image_regression(image, ssim=">= 0.95")`; without bounds to its pixels."""
+    return ImageRegression(request, tmp_path)
+
+
+class ImageRegression:
+    """`baselines/<test file>/<test>.png` beside the test file is what a picture must be like."""
+
+    def __init__(self, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+        self._config, self._tmp = request.config, tmp_path
+        self._folder = request.path.parent / "baselines" / request.path.stem
+        self._test = request.node.name
+
+    def __call__(self, image: Any, name: str = "", **bounds: str) -> None:
+        """Compare a picture (a path, a Pillow image or an array of 0-255) with the accepted one.
+
+        `name` tells several pictures of one test apart; `bounds` are those of `checks`. Fails the test where nothing
+        was accepted; `--sweeper-accept` and `--sweeper-accept-new` accept it.
+        """
+        import shutil  # noqa: PLC0415 - as above
+
+        from sweeper.regression.cases import Case  # noqa: PLC0415
+        from sweeper.regression.checks import parse_bound  # noqa: PLC0415
+        from sweeper.regression.matching import match  # noqa: PLC0415
+
+        now = self._tmp / "image_regression.png"
+        _save(image, now)
+        words = {"test": self._test, **({"name": name} if name else {})}
+        accepted = self._folder / Case(words, "image", 0).file_name("png")
+        accepting = self._config.getoption("sweeper_accept")
+        if accepting or (self._config.getoption("sweeper_accept_new") and not accepted.exists()):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(now, accepted)
+        if not accepted.exists():
+            pytest.fail(f"no picture was accepted yet ({accepted}); pytest --sweeper-accept-new does it", pytrace=False)
+        found = match(accepted, now, {metric: parse_bound(text) for metric, text in bounds.items()})
+        if not found.passes:
+            pytest.fail(f"{found.reason}\naccepted: {accepted}\nnow: {now}", pytrace=False)
+
+
+def _save(image: Any, path: Path) -> None:
+    import numpy as np  # noqa: PLC0415 - as above
+    from PIL import Image  # noqa: PLC0415
+
+    if isinstance(image, (str, Path)):
+        with Image.open(image) as opened:
+            opened.save(path)
+    elif isinstance(image, Image.Image):
+        image.save(path)
+    else:
+        Image.fromarray(np.asarray(image).astype(np.uint8)).save(path)

@@ -1,0 +1,185 @@
+"""A baseline on disk: `manifest.json`, made to be read and committed, and the accepted files beside it.
+
+Which pictures belong in it is decided by `accepting`; whether today's are like them by `matching`. A workflow is kept
+once for all cases that share its nodes, with what each changes in it, so that attribution can run it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ResultsError
+from sweeper.formats import replacing
+from sweeper.regression.cases import Case
+from sweeper.workflow import canonical, encode
+
+MANIFEST: Final = "manifest.json"
+VERSION: Final = 1
+_MARK: Final = "sweeper_baseline"
+
+Graph = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
+    its decoded pixels (None for what is no picture), `size` in bytes.
+
+    `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
+    `inputs` are the local files that it read: address -> {file, sha256}. `sweeper` is the version that accepted it.
+    """
+
+    file: str
+    sha256: str
+    pixels: str | None
+    size: int
+    params: Mapping[str, Any]
+    digest: str
+    target: str
+    server: str | None = None
+    sweeper: str = ""
+    workflow: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A case and the pictures that were accepted for it; a run that meets one of them passes."""
+
+    case: Case
+    accepted: tuple[Accepted, ...]
+
+
+@dataclass(slots=True)
+class Baseline:
+    """What is accepted for an experiment: entries by case key, and the workflows they share."""
+
+    folder: Path
+    experiment: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    workflows: dict[str, Graph] = field(default_factory=dict)
+    exists: bool = False
+
+    def graph(self, accepted: Accepted) -> dict[str, Any] | None:
+        """The workflow that made an accepted picture, a new dict; None where it is not known."""
+        base = self.workflows.get(accepted.workflow or "")
+        if base is None:
+            return None
+        graph = {node: {**content, "inputs": dict(content["inputs"])} for node, content in base.items()}
+        for address, value in accepted.changes.items():
+            node, _, name = address.partition(".")
+            graph[node]["inputs"][name] = value
+        return graph
+
+    def keep_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
+        """Remember a workflow: the name of the one that stands for its like, and what this one changes in it."""
+        shape = _shape(graph)
+        for name, base in self.workflows.items():
+            if _shape(base) == shape:
+                return name, _changes(base, graph)
+        name = hashlib.sha256(canonical(graph)).hexdigest()[:12]
+        self.workflows[name] = graph
+        return name, {}
+
+    def save(self) -> None:
+        """Write the manifest, whole or not at all. Raises OSError."""
+        used = {accepted.workflow for entry in self.entries.values() for accepted in entry.accepted}
+        self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in used}
+        entries = sorted(self.entries.values(), key=lambda entry: _natural(entry.case.name))
+        value = {
+            _MARK: VERSION,
+            "experiment": self.experiment,
+            "cases": [_written(entry) for entry in entries],
+            "workflows": self.workflows,
+        }
+        text = json.dumps(value, ensure_ascii=False, indent=1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / MANIFEST) as file:
+            file.write(text.encode("utf-8", "surrogatepass") + b"\n")
+        self.exists = True
+
+
+def read_baseline(folder: Path, experiment: str) -> Baseline:
+    """The baseline of a folder; an empty one where there is no manifest.
+
+    Raises ResultsError for a manifest that cannot be read, is of a newer sweeper or belongs to another experiment.
+    """
+    path = folder / MANIFEST
+    try:
+        value = json.loads(path.read_text("utf-8", "surrogatepass"))
+    except FileNotFoundError:
+        return Baseline(folder, experiment)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(value, dict) or _MARK not in value:
+        raise ResultsError(f"{path}: is no manifest of a baseline; `sweeper accept` writes one")
+    if value[_MARK] != VERSION:
+        raise ResultsError(f"{path}: written by a newer sweeper (format {value[_MARK]}, this one reads {VERSION})")
+    if value.get("experiment") != experiment:
+        raise ResultsError(
+            f"{path}: belongs to the experiment '{value.get('experiment')}', not to '{experiment}'; "
+            "name another folder with --baseline"
+        )
+    try:
+        entries = [_entry(one, folder) for one in value["cases"]]
+        workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(f"{path}: is damaged ({type(error).__name__}: {error}); restore it from git") from error
+    return Baseline(folder, experiment, {entry.case.key: entry for entry in entries}, workflows, exists=True)
+
+
+def default_folder(experiment_file: Path, name: str) -> Path:
+    """`baselines/<name>/` beside the experiment file."""
+    return experiment_file.parent / "baselines" / name
+
+
+def _entry(value: Mapping[str, Any], folder: Path) -> Entry:
+    case = Case(dict(value["cells"]), str(value["node"]), int(value["position"]))
+    accepted = tuple(Accepted(**one) for one in value["accepted"])
+    for one in accepted:
+        # A manifest may come from a pull request: its names stay inside the folder.
+        if Path(one.file).name != one.file or one.file in ("", ".", ".."):
+            raise ValueError(f"{one.file!r} is no file of {folder}")
+    if not accepted:
+        raise ValueError(f"no picture of {case.name}")
+    return Entry(case, accepted)
+
+
+def _written(entry: Entry) -> dict[str, Any]:
+    accepted = [
+        {name: value for name in Accepted.__slots__ if (value := getattr(one, name)) not in (None, {}, "")}
+        | {"pixels": one.pixels, "params": dict(one.params)}
+        for one in entry.accepted
+    ]
+    return {
+        "case": entry.case.name,
+        "cells": dict(entry.case.cells),
+        "node": entry.case.node,
+        "position": entry.case.position,
+        "accepted": accepted,
+    }
+
+
+def _shape(graph: Graph) -> bytes:
+    return encode({node: [content["class_type"], sorted(content["inputs"])] for node, content in graph.items()})
+
+
+def _changes(base: Graph, graph: Graph) -> dict[str, Any]:
+    return {
+        f"{node}.{name}": value
+        for node, content in graph.items()
+        for name, value in content["inputs"].items()
+        if encode(value) != encode(base[node]["inputs"][name])
+    }
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Sorts `steps=4` before `steps=20`."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]

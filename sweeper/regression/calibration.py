@@ -1,0 +1,237 @@
+"""`calibrate`: how much the pictures of one trial differ from time to time on a target, and which bounds hold that.
+
+Every trial runs several times. A server keeps the results of nodes that it has run, so that a plain repetition would
+measure its memory and not its noise: each repeat therefore bears an input that no node knows, which ComfyUI leaves out
+of the call but not out of the key of its cache. Nodes that only load files keep theirs: they make no noise, and loading
+a checkpoint anew for every repeat would take minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.errors import UsageError
+from sweeper.images import compare_files
+from sweeper.planner import Plan
+from sweeper.planning.fitting import Fit
+from sweeper.planning.order import Costs
+from sweeper.regression.cases import Case, observe
+from sweeper.regression.checks import Bound, parse_bound
+from sweeper.regression.matching import side_by_side
+from sweeper.trial import InputFile, Trial
+
+if TYPE_CHECKING:
+    from sweeper.comfy.target import Spec
+    from sweeper.experiment import Experiment
+    from sweeper.nodes import NodeInfo
+    from sweeper.running.progress import Event
+
+REPEAT: Final = "sweeper_repeat"
+_MEASURES: Final = ("ssim", "psnr", "mae", "windowed")
+_HIGHER_IS_CLOSER: Final = ("ssim", "psnr", "ms_ssim")
+_NEIGHBOURS: Final = 6  # other cases that a case is told from
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What one measure says of one case: `mean` and `worst` over all pairs of its repeats, and `effect`, the least it
+    says between this case and its neighbours (None without any). `bound` keeps the noise out with a margin; None, with
+    the `reason`, where it would let a neighbour's picture pass too.
+    """
+
+    measure: str
+    mean: float
+    worst: float
+    effect: float | None
+    bound: Bound | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """One case: how many repeats were compared, whether all were equal to the pixel, and the noise by measure."""
+
+    case: Case
+    repeats: int
+    steady: bool
+    noise: tuple[Noise, ...]
+    reason: str = ""
+
+    @property
+    def gated(self) -> bool:
+        """Whether some check can tell a change of this case from its noise."""
+        return self.steady or any(one.bound is not None for one in self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The noise of every case. `stopped_by`: why the run ended early, if it did."""
+
+    experiment: str
+    repeats: int
+    items: tuple[Calibrated, ...]
+    stopped_by: str | None = None
+
+    @property
+    def checks(self) -> dict[str, str]:
+        """Proposed `checks`: for each measure the loosest bound of any case. Empty where every picture was the same
+        every time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
+        """
+        noisy = [one for one in self.items if not one.steady and one.gated]
+        found: dict[str, str] = {}
+        for measure in _MEASURES:
+            bounds = [noise.bound for one in noisy for noise in one.noise if noise.measure == measure]
+            if bounds and all(bounds):
+                pick = min if measure in _HIGHER_IS_CLOSER else max
+                found[measure] = str(pick((bound for bound in bounds if bound), key=lambda bound: bound.number))
+        return found
+
+
+class RepeatedPlan(Plan):
+    """A plan whose trials come several times, each repeat a piece of work of its own."""
+
+    def __init__(self, plan: Plan, repeats: int) -> None:
+        self.experiment = plan.experiment
+        self._plan, self._repeats = plan, repeats
+        self._trials = list(plan.written())
+        self.axis_columns = (*plan.axis_columns, REPEAT)
+        self.axis_sizes = {**plan.axis_sizes, REPEAT: repeats}
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return self._plan.slot_names
+
+    def __len__(self) -> int:
+        return len(self._trials) * self._repeats
+
+    def __iter__(self) -> Iterator[Trial]:
+        return self.written()
+
+    def written(self) -> Iterator[Trial]:
+        for index, (repeat, trial) in enumerate(itertools.product(range(self._repeats), self._trials)):
+            digest = hashlib.sha256(f"{trial.digest}/{repeat}".encode()).hexdigest()
+            yield Trial(index, trial.params, trial.axes, digest, {**trial.columns, REPEAT: repeat})
+
+    def workflow(self, trial: Trial) -> dict[str, Any]:
+        repeat, place = divmod(trial.index, len(self._trials))
+        graph = self._plan.workflow(self._trials[place])
+        for node in graph.values():
+            if "load" not in node["class_type"].casefold():
+                node["inputs"] = {**node["inputs"], REPEAT: repeat}
+        return graph
+
+    def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        return self._plan.files(self._trials[trial.index % len(self._trials)])
+
+    def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - repeats go round and round, so that each is apart
+        return self
+
+    def fit(self, nodes: NodeInfo) -> Fit:
+        return self._plan.fit(nodes)
+
+
+def calibrate(
+    experiment: Experiment | str | os.PathLike[str],
+    repeats: int = 5,
+    *,
+    margin: float = 2.0,
+    target: Spec | Sequence[Spec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    named: Mapping[str, Spec] | None = None,
+    progress: Callable[[Event], None] | None = None,
+    **changes: Any,
+) -> Calibration:
+    """Run every trial `repeats` times and measure how much its pictures differ among themselves.
+
+    `margin`: how many times the worst noise a bound allows (of a PSNR: that ratio in dB). `out`: by default
+    `results/<name>-calibrate/` here. The rest are the arguments of `sweeper.run`. Raises UsageError for fewer than two
+    repeats or a margin below 1; what `sweeper.run` raises.
+    """
+    from sweeper.loading import load  # noqa: PLC0415 - as the runner, only where it is used
+    from sweeper.runner import run  # noqa: PLC0415
+
+    if repeats < 2:
+        raise UsageError(f"repeats: {repeats} is less than 2; noise shows only between pictures")
+    if not margin >= 1:
+        raise UsageError(f"margin: {margin} is below 1; it would refuse the noise that was measured")
+    if isinstance(experiment, (str, os.PathLike)):
+        experiment = load(experiment)
+    place = Path(out) if out is not None else Path("results") / f"{experiment.name}-calibrate"
+    plan = RepeatedPlan(Plan(experiment), repeats)
+    ended = run(experiment, target, place, plan=plan, named=named, progress=progress, fresh=True, **changes)
+    pictures: dict[str, tuple[Case, list[Path]]] = {}
+    for row in observe(place, ended.run_id).rows:
+        for shown in row.shown if row.run == ended.run_id else ():
+            cells = {axis: value for axis, value in shown.case.cells.items() if axis != REPEAT}
+            case = Case(cells, shown.case.node, shown.case.position)
+            pictures.setdefault(case.key, (case, []))[1].append(shown.path)
+    known = list(pictures.values())
+    items = side_by_side(lambda one: _calibrated(one[0], one[1], known, margin), known)
+    return Calibration(experiment.name, repeats, tuple(items), ended.stopped_by)
+
+
+def _calibrated(case: Case, paths: list[Path], known: list[tuple[Case, list[Path]]], margin: float) -> Calibrated:
+    if len(paths) < 2:
+        return Calibrated(case, len(paths), False, (), "fewer than two of its repeats succeeded")
+    pairs = [compare_files(*pair, metrics=_MEASURES) for pair in itertools.combinations(paths, 2)]
+    if any(pair.reason for pair in pairs):
+        reason = next(pair.reason for pair in pairs if pair.reason)
+        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {reason}")
+    if all(pair.state in ("same_bytes", "same_pixels") for pair in pairs):
+        return Calibrated(case, len(paths), True, ())
+    others = [compare_files(paths[0], path, metrics=_MEASURES) for path in _neighbours(case, known)]
+    measured = [other.metrics for other in others if other.state == "measured"]  # another size is told from any noise
+    noise = tuple(
+        _noise(name, [pair.metrics[name] for pair in pairs], [other[name] for other in measured], margin)
+        for name in _MEASURES
+    )
+    reason = "" if any(one.bound for one in noise) else "its noise is as large as what tells it from its neighbours"
+    return Calibrated(case, len(paths), False, noise, reason)
+
+
+def _neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
+    """A picture of each case of the same output that is nearest in the sweep: fewest cells apart."""
+
+    def apart(other: Case) -> int:
+        axes = {*case.cells, *other.cells}
+        return sum(case.cells.get(axis) != other.cells.get(axis) for axis in axes)
+
+    same = [(apart(one), paths[0]) for one, paths in known if (one.node, one.position) == (case.node, case.position)]
+    near = sorted(((steps, str(path)) for steps, path in same if steps))
+    return [Path(path) for _, path in near[:_NEIGHBOURS]]
+
+
+def _noise(measure: str, values: list[float], effects: list[float], margin: float) -> Noise:
+    higher = measure in _HIGHER_IS_CLOSER
+    worst = min(values) if higher else max(values)
+    finite = [value for value in values if math.isfinite(value)]
+    mean = math.fsum(finite) / len(finite) if finite else math.inf
+    effect = (max(effects) if higher else min(effects)) if effects else None
+    bound = _bound(measure, worst, margin)
+    if effect is not None and bound.holds(effect):
+        return Noise(measure, mean, worst, effect, None, f"{bound} would let a neighbour's picture pass ({effect:.4g})")
+    return Noise(measure, mean, worst, effect, bound)
+
+
+def _bound(measure: str, worst: float, margin: float) -> Bound:
+    """The worst noise, `margin` times over, rounded outwards to three digits."""
+    if measure == "psnr":
+        return parse_bound(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
+    if measure in _HIGHER_IS_CLOSER:
+        loss = _outwards(margin * (1 - worst))
+        return parse_bound(f">= {1 - loss:.6f}")
+    return parse_bound(f"<= {_outwards(margin * worst):.6g}")
+
+
+def _outwards(value: float) -> float:
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / step) * step

@@ -1,0 +1,210 @@
+"""Cases: the trials of a results folder as the regression suite knows them, by swept values and output, not by digest.
+
+So a changed workflow meets its old pictures. Here a run's rows are read off the store as cases with their files; what
+was accepted for a case is `baseline`'s affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.artifacts import file_name, stem
+from sweeper.errors import UsageError
+from sweeper.expressions import ExpressionError, compile_expression, unknown_names
+from sweeper.records import Artifact, Layout
+from sweeper.result import SUCCEEDED, Result
+from sweeper.store import Store
+from sweeper.workflow import encode
+
+_LONGEST: Final = 40  # characters of a value in a case's name
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One output of one point of the sweep. `cells` are the axis cells of the table; `position` counts the files of
+    output node `node` from 0.
+    """
+
+    cells: Mapping[str, Any]
+    node: str
+    position: int
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON: equal exactly for equal cases (7 and 7.0 are one value, "7" is another)."""
+        return encode([dict(self.cells), self.node, self.position]).decode("utf-8", "surrogatepass")
+
+    @property
+    def name(self) -> str:
+        """How people read it: `prompt=a fox steps=4 [9]`, in one line; the second file of node 9 is `[9/1]`."""
+        place = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
+        return f"{named(self.cells)} {_one_line(place)}".lstrip()
+
+    def file_name(self, extension: str, number: int = 1) -> str:
+        """A safe name of ours for its accepted picture, the same for every version of it."""
+        mark = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
+        name = file_name(stem(self.cells, mark), self.node, self.position, extension)
+        base, dot, suffix = name.rpartition(".")
+        return name if number == 1 else f"{base}-{number}{dot}{suffix}"
+
+
+def named(cells: Mapping[str, Any]) -> str:
+    """`axis=value axis=value`; a long value is cut and ends in a hash, so that two stay two."""
+    return " ".join(
+        f"{_one_line(axis)}={_shown(value)}" for axis, value in cells.items() if not axis.endswith(".label")
+    )
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and not _number_like(value) else encode(value).decode("utf-8", "replace")
+    plain = _one_line(text)
+    if len(plain) <= _LONGEST and plain == text:
+        return plain
+    return f"{plain[: _LONGEST - 8].rstrip()}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _number_like(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text in ("true", "false", "null", "")
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A file that a trial gave for a case; `path` is absolute, `sha256` its bytes as they arrived."""
+
+    case: Case
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trial of a run: its cells, what became of it, its files. `run` is the run whose job stands for it, None
+    where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
+    """
+
+    cells: Mapping[str, Any]
+    result: Result
+    shown: tuple[Shown, ...]
+    run: int | None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.result.status == SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A run as cases. `file` is the experiment as the run recorded it."""
+
+    experiment: str
+    file: Path
+    folder: Path
+    run: int
+    rows: tuple[Row, ...]
+    names: frozenset[str]
+
+    def chosen(self, where: str | None) -> tuple[Row, ...]:
+        """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
+        if where is None:
+            return self.rows
+        test = Condition(where, self.names, "--where")
+        return tuple(row for row in self.rows if test(row.result.params, row.result.columns))
+
+
+def observe(folder: Path, run: int | str | None = None) -> Observed:
+    """The latest run of a results folder, or another. Raises ResultsError where there is nothing to read."""
+    with Store.open(folder, readonly=True) as store:
+        run_id = store.latest() if run is None else run
+        layout = store.layout(run_id)
+        results = list(store.results(run_id))
+        record = next(record for record in store.runs() if str(record.id) == str(run_id))
+        jobs = {
+            (job.target, str(job.prompt_id)): job
+            for job in store.jobs({one.digest for one in results})
+            if job.prompt_id
+        }
+        rows = []
+        for cells, one in zip(case_cells(results), results, strict=True):
+            job = jobs.get((one.target or "", one.prompt_id or ""))
+            artifacts = store.artifacts(job.id) if job is not None and one.status == SUCCEEDED else ()
+            rows.append(Row(cells, one, _shown_files(cells, folder, artifacts), job.run if job else None))
+    return Observed(record.experiment, Path(record.file), folder, record.id, tuple(_distinct(rows)), _names(layout))
+
+
+def case_cells(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The cells that key each row (Results or Trials: what has `columns` and `params`).
+
+    Rows of one key are told apart by the params in which they differ: an `include` row may set a slot that is no axis.
+    """
+    keys = [encode(dict(row.columns)) for row in rows]
+    crowded = {key for key, count in Counter(keys).items() if count > 1}
+    groups: dict[bytes, list[Mapping[str, Any]]] = {}
+    for key, row in zip(keys, rows, strict=True):
+        if key in crowded:
+            groups.setdefault(key, []).append(row.params)
+    differing = {key: _differing(group) for key, group in groups.items()}
+    return [
+        {**row.columns, **{name: row.params.get(name) for name in differing.get(key, ())}}
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def _differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in group[0] if len({encode(params.get(name)) for params in group}) > 1]
+
+
+def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
+    """Each case once: overlapping blocks plan the same trial twice."""
+    seen: set[bytes] = set()
+    for row in rows:
+        key = encode(dict(row.cells))
+        if key not in seen:
+            seen.add(key)
+            yield row
+
+
+def _shown_files(cells: Mapping[str, Any], folder: Path, artifacts: Iterable[Artifact]) -> tuple[Shown, ...]:
+    home = folder.resolve()
+    found: dict[str, Shown] = {}
+    for artifact in artifacts:
+        case = Case(cells, artifact.node, artifact.position)
+        found.setdefault(case.key, Shown(case, home / artifact.path, artifact.sha256))
+    return tuple(found.values())
+
+
+def _names(layout: Layout) -> frozenset[str]:
+    return frozenset((*layout.axis_columns, *layout.slot_names))
+
+
+class Condition:
+    """`where` over a trial's slots and axes: compiled and its names checked at once, then asked of each trial."""
+
+    def __init__(self, text: str, names: Iterable[str], what: str) -> None:
+        """Raises UsageError where the expression does not parse or reads a name that no trial has."""
+        self.what = what
+        try:
+            self._expression = compile_expression(text)
+        except ExpressionError as error:
+            raise UsageError(f"{what}: {error}") from None
+        unknown = unknown_names(self._expression, names)
+        if unknown:
+            raise UsageError(f"{what}: {'; '.join(unknown)}")
+
+    def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
+        try:
+            return bool(self._expression.evaluate({**cells, **params}))
+        except ExpressionError as error:
+            raise UsageError(f"{self.what}: for {named(cells)}: {error}") from None

@@ -1,0 +1,77 @@
+"""`check`: an experiment is run afresh, or a results folder taken as it is, and held against the baseline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.experiment import Experiment
+from sweeper.loading import load
+from sweeper.regression.baseline import default_folder, read_baseline
+from sweeper.regression.cases import observe
+from sweeper.regression.checks import NO_CHECKS, checks_of
+from sweeper.regression.comparison import CHANGED, Comparisons, compare
+
+if TYPE_CHECKING:
+    from sweeper.comfy.target import Spec
+    from sweeper.running.progress import Event
+
+
+def check(
+    what: Experiment | str | os.PathLike[str],
+    baseline: str | os.PathLike[str] | None = None,
+    *,
+    target: Spec | Sequence[Spec] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    run: str | int | None = None,
+    allow_new: bool = False,
+    attribute: bool = False,
+    named: Mapping[str, Spec] | None = None,
+    progress: Callable[[Event], None] | None = None,
+    **changes: Any,
+) -> Comparisons:
+    """Hold pictures against what was accepted.
+
+    `what`: an experiment or its file, which is run afresh into `out` (by default `results/<name>-check/` here); or a
+    results folder, whose latest run (or `run`) is compared as it is. `baseline`: its folder, by default
+    `baselines/<name>/` beside the experiment file. `allow_new`: cases without an accepted picture may be. `attribute`:
+    run the accepted workflows of changed cases on today's server too, to tell whose change it is. `target`, `named`,
+    `progress` and `changes` (fields of RunOptions) are those of `sweeper.run`.
+
+    A results folder whose experiment file is gone is held to identical pixels. Raises ExperimentError for `checks` that
+    are wrong, before anything is submitted; ResultsError for a baseline or results that cannot be read; what
+    `sweeper.run` raises.
+    """
+    if isinstance(what, Experiment) or not Path(what).is_dir():
+        experiment = what if isinstance(what, Experiment) else load(what)
+        checks = checks_of(experiment)
+        known = read_baseline(_folder(baseline, experiment.file, experiment.name), experiment.name)
+        from sweeper.runner import run as run_now  # noqa: PLC0415 - the network, only where it is used
+
+        place = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
+        ended = run_now(experiment, target, place, named=named, progress=progress, fresh=True, **changes)
+        observed = observe(place, ended.run_id)
+        found = compare(observed, known, checks, fresh=True, allow_new=allow_new)
+        found = replace(found, stopped_by=ended.stopped_by)
+    else:
+        observed = observe(Path(what), run)
+        known = read_baseline(_folder(baseline, observed.file, observed.experiment), observed.experiment)
+        loaded = load(observed.file) if observed.file.is_file() else None
+        checks = checks_of(loaded) if loaded is not None else NO_CHECKS
+        found = compare(observed, known, checks, allow_new=allow_new)
+        if loaded is None:
+            return found
+        experiment, place = loaded, Path(what)
+    if attribute and found.stopped_by is None and any(one.state == CHANGED for one in found):
+        from sweeper.regression.attribution import attributed  # noqa: PLC0415 - the network, only where it is used
+
+        aside = place.with_name(f"{place.name}-attribution")
+        return attributed(found, known, checks, experiment, target=target, out=aside, named=named, progress=progress)
+    return found
+
+
+def _folder(baseline: str | os.PathLike[str] | None, file: Path, name: str) -> Path:
+    return Path(baseline) if baseline is not None else default_folder(file, name)

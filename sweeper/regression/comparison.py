@@ -1,0 +1,195 @@
+"""A run held against a baseline, case by case: the states, and all of them together. Pure but for reading pictures.
+
+Running, and telling whose fault a change is, live elsewhere; so does every way of showing it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ImageError
+from sweeper.regression.accepting import why_unusable
+from sweeper.regression.baseline import Accepted, Baseline, Entry
+from sweeper.regression.cases import Case, Observed, Row, Shown
+from sweeper.regression.checks import Checks
+from sweeper.regression.matching import best_match, side_by_side
+from sweeper.result import FAILED as ROW_FAILED
+
+SAME: Final = "same"
+CHANGED: Final = "changed"
+NEW: Final = "new"  # a picture without a baseline
+MISSING: Final = "missing"  # a baseline without a trial, or without the output
+FAILED: Final = "failed"  # its trial failed
+NOT_COMPARED: Final = "not compared"  # never "no regression": the trial did not run, or a file cannot be read
+STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what needs a look first
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What became of one case. `tier` is how it was found the same or not (`bytes`, `pixels`, `within`, `beyond`,
+    `unlike`), `reason` says why for people, `metrics` are the measures where there was something to measure.
+
+    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `verdict` is filled
+    in by attribution.
+    """
+
+    case: Case
+    state: str
+    tier: str = ""
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    trial: int | None = None
+    digest: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    accepted: Path | None = None
+    now: Path | None = None
+    before: Accepted | None = None
+    seconds: float | None = None
+    verdict: str = ""
+
+    @property
+    def worst(self) -> float:
+        """How far it is from what was accepted, to sort by: the mean difference of 0-255, more where nothing fits."""
+        return self.metrics.get("mae", 256.0 if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Every case of a run and of its baseline. Iterates over the cases, those that need a look first.
+
+    `allow_new`: cases without a baseline may be. `stopped_by`: why the run ended early, if it did.
+    """
+
+    experiment: str
+    baseline: Path
+    results: Path
+    items: tuple[Comparison, ...]
+    allow_new: bool = False
+    has_baseline: bool = True
+    stopped_by: str | None = None
+
+    def __iter__(self) -> Any:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases are in each state, all states present."""
+        found = Counter(one.state for one in self.items)
+        return {state: found[state] for state in STATES}
+
+    def bad(self, one: Comparison) -> bool:
+        """Whether this case keeps the check from passing."""
+        return one.state != SAME and not (one.state == NEW and self.allow_new)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that was accepted still holds; never true where nothing was compared at all."""
+        return self.has_baseline and self.stopped_by is None and bool(self.items) and not any(map(self.bad, self.items))
+
+
+def compare(
+    observed: Observed, baseline: Baseline, checks: Checks, *, fresh: bool = False, allow_new: bool = False
+) -> Comparisons:
+    """Hold a run against a baseline.
+
+    `fresh`: only what this very run made counts; a row that rests on an earlier run's job is not compared. Raises
+    UsageError when a `where` of the checks cannot be computed.
+    """
+    seen: set[str] = set()
+    items: list[Comparison] = []
+    pairs: list[tuple[Shown, Row, Entry]] = []
+    ways: dict[str, list[str]] = {}
+    for key, entry in baseline.entries.items():
+        ways.setdefault(Case(entry.case.cells, "", 0).key, []).append(key)
+    for row in observed.rows:
+        known = ways.get(Case(row.cells, "", 0).key, [])
+        if not row.succeeded or (fresh and row.run != observed.run):
+            cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0)]
+            items += [_unfinished(case, row, fresh=fresh) for case in cases]
+            seen.update(known)
+            continue
+        for shown in row.shown:
+            found = baseline.entries.get(shown.case.key)
+            seen.add(shown.case.key)
+            if found is None:
+                items.append(_of(shown, row, NEW, reason="no picture was accepted for it yet"))
+            else:
+                pairs.append((shown, row, found))
+        if not row.shown and not known:
+            items.append(_of_row(Case(row.cells, "", 0), row, NOT_COMPARED, "its trial gave no file"))
+    items += side_by_side(lambda pair: _compared(baseline, checks, *pair), pairs)
+    planned = {Case(row.cells, "", 0).key for row in observed.rows}
+    items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
+    return Comparisons(
+        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists
+    )
+
+
+def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
+    def rank(one: Comparison) -> tuple[int, float, int, str]:
+        return STATES.index(one.state), -one.worst, one.trial if one.trial is not None else -1, one.case.name
+
+    return tuple(sorted(items, key=rank))
+
+
+def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry: Entry) -> Comparison:
+    usable: list[tuple[Accepted, Path]] = []
+    reasons: list[str] = []
+    for accepted in entry.accepted:
+        path = baseline.folder / accepted.file
+        reason = why_unusable(path, accepted)
+        reasons += [reason] if reason else []
+        usable += [] if reason else [(accepted, path)]
+    if not usable:
+        return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
+    bounds = checks.for_trial(row.result.params, row.result.columns)
+    try:
+        place, found = best_match((path for _, path in usable), shown.path, bounds)
+    except ImageError as error:
+        before, path = usable[0]
+        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path)
+    before, path = usable[place]
+    state = SAME if found.passes else CHANGED
+    return _of(
+        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics
+    )
+
+
+def _of(shown: Shown, row: Row, state: str, **rest: Any) -> Comparison:
+    one = row.result
+    return Comparison(
+        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, now=shown.path, seconds=one.ran_s,
+        **rest,
+    )  # fmt: skip
+
+
+def _of_row(case: Case, row: Row, state: str, reason: str) -> Comparison:
+    one = row.result
+    return Comparison(case, state, reason=reason, trial=one.trial, digest=one.digest, params=one.params)
+
+
+def _unfinished(case: Case, row: Row, *, fresh: bool) -> Comparison:
+    one = row.result
+    if one.status == ROW_FAILED:
+        said = f"{one.error_type}: {one.error}" if one.error_type else one.error or "its trial failed"
+        return _of_row(case, row, FAILED, " ".join(said.split()))
+    stale = fresh and row.succeeded
+    return _of_row(
+        case, row, NOT_COMPARED, "its trial was not run this time" if stale else f"its trial is {one.status}"
+    )
+
+
+def _missing(baseline: Baseline, entry: Entry, planned: set[str]) -> Comparison:
+    there = Case(entry.case.cells, "", 0).key in planned
+    reason = "its trial gave no such output" if there else "the experiment has no such trial any more"
+    before = entry.accepted[0]
+    return Comparison(
+        entry.case, MISSING, reason=reason, params=before.params, accepted=baseline.folder / before.file, before=before
+    )

@@ -1,0 +1,113 @@
+"""What the page knows of a run, as one JSON value: columns by value and place, outcomes, files.
+
+Pure: rows in, a mapping out. A column is stored once per distinct value with one small number per trial, which keeps
+ten thousand trials at a few megabytes. Which files exist, and their thumbnails, is told by the caller (`folder`).
+How the page shows any of it is the page's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sweeper.formats import whole_text
+from sweeper.records import Layout
+from sweeper.result import STATUSES, Result
+
+FORMAT: Final = 1  # of the data; the page refuses one that it does not know
+_EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
+
+
+def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
+    """The page's data for these rows, without `files`, `workflow` and what is known of the run.
+
+    `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`; `of[i]` is the place of trial i's
+    value in `values`, or -1 where it has none. Metrics and seconds are plain lists of numbers or null.
+    """
+    axes = tuple(layout.axis_columns)
+    columns = [_column(name, _role(name, axes), [row.columns.get(name) for row in results]) for name in axes]
+    columns += [
+        _column(name, "slot", [row.params.get(name) for row in results])
+        for name in layout.slot_names
+        if name not in axes
+    ]
+    return {
+        "format": FORMAT,
+        "experiment": layout.experiment,
+        "trials": [row.trial for row in results],
+        "columns": columns,
+        "slots": list(layout.slot_names),
+        "metrics": [{"name": name, "of": [row.metrics.get(name) for row in results]} for name in layout.metrics],
+        "status": [STATUSES.index(row.status) for row in results],
+        "statuses": list(STATUSES),
+        "outcome": [
+            _column("error_type", "outcome", [row.error_type for row in results]),
+            _column("error", "outcome", [row.error for row in results]),
+            _column("target", "outcome", [row.target for row in results]),
+        ],
+        "attempts": [row.attempts for row in results],
+        "queued_s": [row.queued_s for row in results],
+        "ran_s": [row.ran_s for row in results],
+        "digest": [row.digest for row in results],
+    }
+
+
+def _role(name: str, axes: Sequence[str]) -> str:
+    """`style.label` is how `style` is shown, and no axis beside it."""
+    return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"
+
+
+def _column(name: str, role: str, cells: Sequence[Any]) -> dict[str, Any]:
+    values, of = coded(cells)
+    return {"name": name, "role": role, "values": values, "of": of}
+
+
+def coded(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """Distinct values in the order of their first appearance, and each cell's place among them (-1: None).
+
+    7 and 7.0 are two values, as true and 1 are: equality is that of the JSON text.
+    """
+    places: dict[str, int] = {}
+    values: list[Any] = []
+    of: list[int] = []
+    for cell in cells:
+        if cell is None:
+            of.append(-1)
+            continue
+        key = json.dumps(cell, sort_keys=True)
+        if key not in places:
+            places[key] = len(values)
+            values.append(_exact(cell))
+        of.append(places[key])
+    return values, of
+
+
+def _exact(value: Any) -> Any:
+    """A JSON value that JavaScript reads without loss: a large integer becomes `{"$int": "18446744073709551615"}`.
+
+    A mapping that itself has such a key is told apart by `{"$map": ...}` around it.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+        return {"$int": str(value)}
+    if isinstance(value, str):
+        return whole_text(value)
+    if isinstance(value, list | tuple):
+        return [_exact(item) for item in value]
+    if isinstance(value, Mapping):
+        inner = {whole_text(str(key)): _exact(item) for key, item in value.items()}
+        return {"$map": inner} if inner.keys() & {"$int", "$map"} else inner
+    return value
+
+
+def as_json(data: Mapping[str, Any]) -> str:
+    """The data as JSON text, ASCII so that nothing depends on how a server or a browser reads the file."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
+def as_script(text: str) -> str:
+    """The same text as a classic script: a page opened from a disk may load scripts, and nothing else.
+
+    `JSON.parse` of a string and not an object literal: faster to read, and `__proto__` stays an ordinary key.
+    """
+    return f"globalThis.sweeper ??= {{}};\nsweeper.raw = JSON.parse({json.dumps(text)});\n"

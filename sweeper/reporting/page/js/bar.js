@@ -1,0 +1,264 @@
+// The bar above the views: what is shown, along which axes, and the filter.
+"use strict";
+
+(function (sweeper) {
+  const { el, menu, field, save, copy, say } = sweeper.dom;
+  const VIEWS = [
+    ["grid", "Grid"],
+    ["table", "Table"],
+    ["plots", "Plots"],
+  ];
+  const AXES = [
+    ["x", "X axis"],
+    ["y", "Y axis"],
+    ["xx", "Outer columns"],
+    ["yy", "Outer rows"],
+  ];
+  const THEMES = ["auto", "light", "dark"];
+
+  function create(host, page) {
+    const { dataset, marks, update } = page;
+    const axisOptions = [
+      ["", "(none)"],
+      ...dataset.axes.map((axis) => [axis.name, `${axis.name} (${axis.values.length})`]),
+    ];
+    const axes = Object.fromEntries(
+      AXES.map(([place]) => [
+        place,
+        menu(axisOptions, "", (name) => update(sweeper.state.place(page.state(), place, name))),
+      ]),
+    );
+    const colour = menu(
+      [["", "(nothing)"], ...page.numbers().map((column) => [column.name, column.name])],
+      "",
+      (name) => update({ colour: name }),
+    );
+    const size = el("input", {
+      type: "range",
+      min: 48,
+      max: 512,
+      step: 16,
+      oninput: () => later({ size: Number(size.value) }),
+    });
+    const captions = el(
+      "button",
+      { type: "button", onclick: () => update({ captions: !page.state().captions }) },
+      "Captions",
+    );
+    const filter = el("input", {
+      type: "search",
+      placeholder: example(dataset),
+      spellcheck: "false",
+      autocomplete: "off",
+      oninput: () => later({ where: filter.value }),
+    });
+    const error = el("span", { class: "error", role: "alert" });
+    const shown = el("span", { class: "dim" });
+    const pins = el("div", { class: "tools pins" });
+    const tabs = VIEWS.map(([name, text]) =>
+      el("button", { type: "button", role: "tab", onclick: () => update({ view: name }) }, text),
+    );
+    const gridOnly = el(
+      "div",
+      { class: "tools" },
+      AXES.map(([place, label]) => field(label, axes[place])),
+      field("Colour by", colour),
+      field("Size", size),
+      captions,
+      el("button", { type: "button", onclick: () => valuesDialog(page) }, "Values…"),
+      pins,
+    );
+    const marked = el("button", { type: "button", onclick: exportMarks }, "Export marks");
+    const accept = el(
+      "button",
+      { type: "button", onclick: () => copy(marks.list(), "command") },
+      "Copy accept command",
+    );
+    const theme = el("button", { type: "button", onclick: nextTheme }, "Theme");
+    const more = el(
+      "details",
+      { class: "more", open: innerWidth >= 600 },
+      el("summary", {}, "Axes, size, marks"),
+      gridOnly,
+    );
+
+    let timer = 0;
+    function later(change) {
+      clearTimeout(timer);
+      timer = setTimeout(() => update(change, { replace: true }), 120);
+    }
+
+    function exportMarks() {
+      if (marks.count() === 0) return say("nothing is marked yet: K keeps, R rejects, 1 to 5 rate the current cell");
+      return save(`${dataset.about.experiment.replace(/[^\w-]+/g, "-")}-kept.yaml`, "application/yaml", marks.yaml());
+    }
+
+    function nextTheme() {
+      const root = document.documentElement;
+      const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? "auto") + 1) % THEMES.length];
+      root.dataset.theme = next;
+      theme.textContent = `Theme: ${next}`;
+      try {
+        localStorage.setItem("sweeper:theme", next);
+      } catch {
+        /* it then lasts as long as the page */
+      }
+    }
+
+    function counts() {
+      const found = new Map();
+      for (let row = 0; row < dataset.size; row++)
+        found.set(dataset.status(row), (found.get(dataset.status(row)) ?? 0) + 1);
+      return [...found].map(([status, count]) =>
+        el("span", { class: status }, `${count.toLocaleString("en")} ${status}`),
+      );
+    }
+
+    const title = el("h1", { title: dataset.about.description || null }, dataset.about.experiment);
+    host.append(
+      el(
+        "div",
+        { class: "top" },
+        title,
+        el("div", { class: "counts" }, counts(), shown),
+        el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
+      ),
+      more,
+      el("div", { class: "tools" }, field("Filter", filter, "wide"), marked, accept, theme),
+      error,
+    );
+
+    function show(state, arranged) {
+      for (const [place] of AXES) axes[place].value = state[place];
+      colour.value = state.colour;
+      size.value = state.size;
+      captions.setAttribute("aria-pressed", String(state.captions));
+      if (document.activeElement !== filter) filter.value = state.where;
+      error.textContent = page.filter().error ? `Filter: ${page.filter().error}` : "";
+      tabs.forEach((tab, place) => tab.setAttribute("aria-selected", String(VIEWS[place][0] === state.view)));
+      more.hidden = state.view !== "grid";
+      const count = arranged ? arranged.shown : page.rows().length;
+      shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
+      marked.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
+      accept.hidden = marks.rows((mark) => mark.verdict === "keep").length === 0;
+      if (!pins.contains(document.activeElement)) showPins(state);
+    }
+
+    /** Menus for axes in no place: all their trials share a cell until one value is chosen. */
+    function showPins(state) {
+      pins.replaceChildren(
+        ...sweeper.layout.free(dataset, state).map((axis) => {
+          const options = [["", "all"], ...axis.labels.map((label, place) => [String(place), label])];
+          return field(
+            axis.name,
+            menu(options, String(state.pins[axis.name] ?? ""), (value) => {
+              update({
+                pins: sweeper.state.altered(page.state().pins, axis.name, value === "" ? undefined : Number(value)),
+              });
+            }),
+          );
+        }),
+      );
+    }
+
+    try {
+      document.documentElement.dataset.theme = THEMES.includes(localStorage.getItem("sweeper:theme"))
+        ? localStorage.getItem("sweeper:theme")
+        : "auto";
+    } catch {
+      /* as the system has it */
+    }
+    return { show, focusFilter: () => filter.focus() };
+  }
+
+  /** A filter that this very sweep understands. */
+  function example(dataset) {
+    const usual = (column) => column.values.length > 1 && /^[A-Za-z_]\w*$/.test(column.name);
+    const [number, word] = [
+      dataset.axes.find((axis) => usual(axis) && axis.numeric),
+      dataset.axes.find((axis) => usual(axis) && !axis.numeric),
+    ];
+    const parts = [
+      number && `${number.name} > ${number.labels[0]}`,
+      word && `${word.name} == '${word.labels[0].slice(0, 24)}'`,
+    ].filter(Boolean);
+    return `${parts.join(" and ") || "status == 'failed'"}, or a word`;
+  }
+
+  /** Show, hide and reorder the values of the axes. */
+  function valuesDialog(page) {
+    const dialog = document.getElementById("values");
+    const { dataset, update } = page;
+    let axis = dataset.axes.find((one) => one.name === page.state().x) ?? dataset.axes[0];
+    if (axis === undefined) return;
+
+    function draw() {
+      const state = page.state();
+      const hidden = new Set(state.hidden[axis.name] ?? []);
+      const order = sweeper.layout
+        .shownValues(axis, { ...state, hidden: Object.create(null) })
+        .filter((place) => place >= 0);
+      const hide = (places) => {
+        update({ hidden: sweeper.state.altered(page.state().hidden, axis.name, places) });
+        draw();
+      };
+      const move = (at, by) => {
+        const next = [...order];
+        [next[at], next[at + by]] = [next[at + by], next[at]];
+        update({ order: sweeper.state.altered(page.state().order, axis.name, next) });
+        draw();
+      };
+      const item = (place, at) => {
+        const box = el("input", {
+          type: "checkbox",
+          onchange: () => hide(box.checked ? [...hidden].filter((one) => one !== place) : [...hidden, place]),
+        });
+        box.checked = !hidden.has(place);
+        const arrow = (text, by, name) =>
+          el(
+            "button",
+            {
+              type: "button",
+              "aria-label": `Move ${axis.labels[place]} ${name}`,
+              disabled: at + by < 0 || at + by >= order.length,
+              onclick: () => move(at, by),
+            },
+            text,
+          );
+        return el(
+          "li",
+          {},
+          el("label", {}, box, axis.labels[place] || "(empty)"),
+          arrow("↑", -1, "up"),
+          arrow("↓", 1, "down"),
+        );
+      };
+      const chooser = menu(
+        dataset.axes.map((one) => [one.name, one.name]),
+        axis.name,
+        (name) => {
+          axis = dataset.axes.find((one) => one.name === name);
+          draw();
+        },
+      );
+      const shown = order.slice(0, 300); // more than anybody would tick by hand: the filter is for those
+      dialog.replaceChildren(
+        el("h2", {}, "Values shown, in this order"),
+        field("Axis", chooser),
+        el("ul", {}, shown.map(item)),
+        order.length > shown.length ? el("p", {}, `and ${order.length - shown.length} more; use the filter`) : "",
+        el(
+          "div",
+          { class: "strip" },
+          el("button", { type: "button", onclick: () => hide([]) }, "Show all"),
+          el("button", { type: "button", onclick: () => dialog.close() }, "Done"),
+        ),
+      );
+    }
+
+    draw();
+    dialog.showModal();
+  }
+
+  sweeper.bar = { create };
+})((globalThis.sweeper ??= {}));

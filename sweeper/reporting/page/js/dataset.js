@@ -1,0 +1,138 @@
+// The data of the page, decoded: columns with exact values and their texts, outcomes, files. No DOM.
+"use strict";
+
+(function (sweeper) {
+  const KNOWN_FORMAT = 1;
+
+  /** Undo what Python did for integers beyond 2^53: {"$int": "..."} is a BigInt, {"$map": ...} a mapping. */
+  function exact(value) {
+    if (Array.isArray(value)) return value.map(exact);
+    if (value !== null && typeof value === "object") {
+      if (typeof value.$int === "string") return BigInt(value.$int);
+      const inner = value.$map !== null && typeof value.$map === "object" ? value.$map : value;
+      return Object.fromEntries(Object.entries(inner).map(([key, item]) => [key, exact(item)]));
+    }
+    return value;
+  }
+
+  /** JSON text of a value that may hold BigInts. */
+  function json(value, indent = "", step = "") {
+    const next = indent + step;
+    const [open, end] = step ? ["\n" + next, "\n" + indent] : ["", ""];
+    const comma = step ? ",\n" + next : ",";
+    if (typeof value === "bigint") return value.toString();
+    if (Array.isArray(value)) {
+      if (value.length === 0) return "[]";
+      return value.some((item) => item !== null && typeof item === "object")
+        ? `[${open}${value.map((item) => json(item, next, step)).join(comma)}${end}]`
+        : `[${value.map((item) => json(item)).join(step ? ", " : ",")}]`;
+    }
+    if (value !== null && typeof value === "object") {
+      const items = Object.entries(value).map(
+        ([key, item]) => `${JSON.stringify(key)}:${step && " "}${json(item, next, step)}`,
+      );
+      return items.length ? `{${open}${items.join(comma)}${end}}` : "{}";
+    }
+    return JSON.stringify(value);
+  }
+
+  function text(value) {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "string") return value;
+    if (typeof value === "number") return String(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
+    return json(value);
+  }
+
+  const isNumber = (value) => typeof value === "number" || typeof value === "bigint";
+
+  /** A column whose cells are places in a list of values. */
+  function coded(name, role, values, of) {
+    return {
+      name,
+      role,
+      values,
+      of,
+      labels: values.map(text),
+      numeric: values.length > 0 && values.every(isNumber),
+      value: (row) => (of[row] < 0 ? null : values[of[row]]),
+      label(row) {
+        return of[row] < 0 ? "" : this.labels[of[row]];
+      },
+    };
+  }
+
+  /** A column of plain numbers: a metric, seconds. */
+  function plain(name, role, of) {
+    return { name, role, of: null, numeric: true, numbers: of, value: (row) => of[row], label: (row) => text(of[row]) };
+  }
+
+  function decode(raw) {
+    if (raw === undefined || raw.format !== KNOWN_FORMAT) {
+      throw new Error("data.js beside this page is missing, or of another version of sweeper: make the report again");
+    }
+    const read = (column) => coded(column.name, column.role, column.values.map(exact), Int32Array.from(column.of));
+    const columns = raw.columns.map(read);
+    const axes = columns.filter((column) => column.role === "axis");
+    for (const column of columns.filter((column) => column.role === "label")) relabel(columns, column);
+    const outcome = raw.outcome.map(read);
+    const metrics = raw.metrics.map((metric) => plain(metric.name, "metric", metric.of));
+    const status = coded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
+    const all = [
+      plain("trial", "trial", raw.trials),
+      ...columns,
+      status,
+      ...outcome,
+      plain("attempts", "outcome", raw.attempts),
+      plain("queued_s", "outcome", raw.queued_s),
+      plain("ran_s", "outcome", raw.ran_s),
+      ...metrics,
+    ];
+    const byName = new Map(all.map((column) => [column.name, column]));
+    const rowOf = new Map(raw.trials.map((trial, row) => [trial, row]));
+    return {
+      about: raw,
+      size: raw.trials.length,
+      axes,
+      columns: all,
+      metrics,
+      slots: columns.filter((c) => c.role === "slot"),
+      column: (name) => byName.get(name),
+      trial: (row) => raw.trials[row],
+      row: (trial) => rowOf.get(trial),
+      status: (row) => raw.statuses[raw.status[row]],
+      reason: (row) => reason(byName, raw, row),
+      files: (row) => raw.outputs[row].map((place) => raw.files[place]),
+      digest: (row) => raw.digest[row],
+      title: (row) => title(axes, row) || `trial ${raw.trials[row]}`,
+    };
+  }
+
+  /** Show `style` by the words of `style.label`, where a value has any. */
+  function relabel(columns, label) {
+    const column = columns.find((one) => one.name === label.name.slice(0, -".label".length));
+    label.of.forEach((place, row) => {
+      if (place >= 0 && column.of[row] >= 0) column.labels[column.of[row]] = label.labels[place];
+    });
+  }
+
+  function title(axes, row) {
+    return axes
+      .filter((axis) => axis.of[row] >= 0 && axis.values.length > 1)
+      .map((axis) => `${axis.name}: ${axis.label(row)}`)
+      .join(" · ");
+  }
+
+  function reason(columns, raw, row) {
+    const status = raw.statuses[raw.status[row]];
+    if (status === "failed") {
+      return (
+        [columns.get("error_type").label(row), columns.get("error").label(row)].filter(Boolean).join(": ") || "failed"
+      );
+    }
+    if (status === "cancelled") return "cancelled before it came to its end";
+    if (status === "pending") return "not submitted yet";
+    return raw.outputs[row].length ? "" : "succeeded, and made no file";
+  }
+
+  sweeper.dataset = { decode, exact, json, text, isNumber };
+})((globalThis.sweeper ??= {}));

@@ -1,0 +1,165 @@
+// Where each trial stands: axes chosen for X, Y and the two outer places make rows, columns and cells. Pure, no DOM.
+"use strict";
+
+(function (sweeper) {
+  const PLACES = ["x", "y", "xx", "yy"]; // across, down, outer columns, outer rows
+  const WIDEST = 8; // columns of a first view that repeats its X axis
+
+  /** The axes that a first look wants: the two with most values, long texts down the side; then up to two outer ones. */
+  function firstView(dataset) {
+    const chosen = [];
+    const several = dataset.axes.filter((axis) => axis.values.length > 1);
+    // Reading order breaks ties, so that a page opened twice is the same page.
+    for (const axis of several.sort((a, b) => b.values.length - a.values.length)) {
+      if (chosen.length < 4 && !determined(dataset, axis, chosen)) chosen.push(axis);
+    }
+    const [first, second, third, fourth] = chosen;
+    const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
+    if (second && width(first) > width(second)) [view.x, view.y] = [second.name, first.name];
+    // A few columns more still fit a screen; beyond that, what is outer goes down the side.
+    const across = (view.x === first?.name ? first : second)?.values.length ?? 1;
+    if (third && across * third.values.length <= WIDEST) [view.xx, view.yy] = [view.yy, view.xx];
+    if (!second && first && width(first) > 24) [view.x, view.y] = ["", first.name];
+    return view;
+  }
+
+  const width = (axis) => Math.max(...axis.labels.map((label) => label.length));
+
+  /** Whether the values of `others` fix the value of `axis`: a partner in a zip, a part of a choice. */
+  function determined(dataset, axis, others) {
+    if (others.length === 0) return false;
+    const seen = new Map();
+    for (let row = 0; row < dataset.size; row++) {
+      const key = others.reduce((sum, other) => sum * (other.values.length + 1) + other.of[row] + 1, 0);
+      const before = seen.get(key);
+      if (before === undefined) seen.set(key, axis.of[row]);
+      else if (before !== axis.of[row]) return false;
+    }
+    return true;
+  }
+
+  /** The places of an axis' values in the order of showing, hidden ones left out; -1 stands for "has none". */
+  function shownValues(axis, view) {
+    if (axis === undefined) return [-1];
+    const every = axis.values.map((_, place) => place);
+    const wished = (view.order[axis.name] ?? []).filter((place) => place < every.length);
+    const order = [...new Set([...wished, ...every])];
+    if (axis.of.includes(-1)) order.push(-1);
+    const hidden = new Set(view.hidden[axis.name] ?? []);
+    return order.filter((place) => !hidden.has(place));
+  }
+
+  function arrange(dataset, view, holds = () => true) {
+    const axis = Object.fromEntries(
+      PLACES.map((place) => [place, dataset.axes.find((one) => one.name === view[place])]),
+    );
+    const across = line(axis.x, axis.xx, view);
+    const down = line(axis.y, axis.yy, view);
+    const pins = Object.entries(view.pins)
+      .map(([name, place]) => [dataset.axes.find((one) => one.name === name), place])
+      .filter(([one]) => one !== undefined && !Object.values(axis).includes(one));
+    const cells = new Map();
+    const next = new Int32Array(dataset.size).fill(-1);
+    const [usedAcross, usedDown] = [new Uint8Array(across.length), new Uint8Array(down.length)];
+    let shown = 0;
+    for (let row = dataset.size - 1; row >= 0; row--) {
+      const c = across.at(row);
+      const r = down.at(row);
+      if (c < 0 || r < 0 || pins.some(([one, place]) => one.of[row] !== place) || !holds(row)) continue;
+      const key = r * across.length + c;
+      const before = cells.get(key);
+      if (before !== undefined) next[row] = before;
+      cells.set(key, row);
+      usedAcross[c] = usedDown[r] = 1;
+      shown += 1;
+    }
+    return compact(axis, across, down, usedAcross, usedDown, cells, next, shown);
+  }
+
+  /** All (outer, inner) pairs of values along one direction; `at(row)` is the place of a trial among them. */
+  function line(inner, outer, view) {
+    const inners = shownValues(inner, view);
+    const outers = shownValues(outer, view);
+    const innerPlace = new Map(inners.map((value, place) => [value, place]));
+    const outerPlace = new Map(outers.map((value, place) => [value, place]));
+    const entries = outers.flatMap((out) => inners.map((value) => ({ inner: value, outer: out })));
+    const at = (row) => {
+      const i = innerPlace.get(inner === undefined ? -1 : inner.of[row]);
+      const o = outerPlace.get(outer === undefined ? -1 : outer.of[row]);
+      return i === undefined || o === undefined ? -1 : o * inners.length + i;
+    };
+    return { entries, at, length: entries.length };
+  }
+
+  /** Lines without a single trial are left out: the halves of a zip would else fill the page with nothing. */
+  function compact(axis, across, down, usedAcross, usedDown, cells, next, shown) {
+    const kept = (entries, used) =>
+      entries.map((entry, place) => ({ ...entry, place })).filter((entry) => used[entry.place]);
+    const columns = kept(across.entries, usedAcross);
+    const rows = kept(down.entries, usedDown);
+    const find = (r, c) => cells.get(rows[r].place * across.length + columns[c].place) ?? -1;
+    const columnOf = new Map(columns.map((entry, place) => [entry.place, place]));
+    const rowOf = new Map(rows.map((entry, place) => [entry.place, place]));
+    return {
+      axis,
+      columns,
+      rows,
+      shown,
+      find,
+      /** The trials of a cell, in written order; none for a combination that is not in the plan. */
+      trials(r, c) {
+        const found = [];
+        for (let row = find(r, c); row >= 0; row = next[row]) found.push(row);
+        return found;
+      },
+      more: (row) => next[row] >= 0,
+      /** [row, column] of a trial, or null where it is not shown. */
+      where(row) {
+        const [r, c] = [rowOf.get(down.at(row)), columnOf.get(across.at(row))];
+        return r === undefined || c === undefined ? null : [r, c];
+      },
+    };
+  }
+
+  /** One long row as lines of `perLine` cells, as a text is set; its labels then belong to the cells. */
+  function flow(arranged, perLine) {
+    const count = arranged.columns.length;
+    const place = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
+    const lines = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
+    return {
+      ...arranged,
+      axis: {},
+      rows: lines(Math.ceil(count / perLine)),
+      columns: lines(Math.min(perLine, count)),
+      find: (r, c) => (place(r, c) < 0 ? -1 : arranged.find(0, place(r, c))),
+      trials: (r, c) => (place(r, c) < 0 ? [] : arranged.trials(0, place(r, c))),
+      /** Whether a cell is there at all: the last line may be shorter. */
+      exists: (r, c) => place(r, c) >= 0,
+      where(row) {
+        const at = arranged.where(row);
+        return at && [Math.floor(at[1] / perLine), at[1] % perLine];
+      },
+    };
+  }
+
+  /** Runs of lines with one outer value: [{outer, from, to}], `to` exclusive. */
+  function bands(lines) {
+    const found = [];
+    lines.forEach((entry, place) => {
+      const last = found[found.length - 1];
+      if (last !== undefined && last.outer === entry.outer) last.to = place + 1;
+      else found.push({ outer: entry.outer, from: place, to: place + 1 });
+    });
+    return found;
+  }
+
+  /** Axes in no place: whoever looks at a cell with several trials may want one of them fixed. */
+  function free(dataset, view) {
+    const placed = PLACES.map((place) => dataset.axes.find((one) => one.name === view[place])).filter(Boolean);
+    return dataset.axes.filter(
+      (axis) => axis.values.length > 1 && !placed.includes(axis) && !determined(dataset, axis, placed),
+    );
+  }
+
+  sweeper.layout = { PLACES, arrange, bands, firstView, flow, free, shownValues };
+})((globalThis.sweeper ??= {}));

@@ -1,0 +1,128 @@
+// Puts the page together: one state, what it shows, and the address that holds it.
+"use strict";
+
+(function (sweeper) {
+  const GRID = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "view"];
+  const OTHER = ["view", "where", "colour", "metric", "lines", "sort", "columns", "x", "y"];
+
+  function start() {
+    const dataset = sweeper.dataset.decode(sweeper.raw);
+    document.title = `${dataset.about.experiment} · sweeper`;
+    const first = sweeper.state.initial(dataset);
+    const host = document.getElementById("view");
+    const marks = sweeper.marks.open(dataset, (row) => {
+      view?.remark?.(row);
+      zoom.remark(row);
+      bar.show(state, view?.arranged);
+    });
+    let state = null;
+    let view = null;
+    let address = "";
+    let filter = sweeper.expression.compile("", dataset);
+    let rows = null;
+
+    const page = {
+      dataset,
+      marks,
+      update,
+      state: () => state,
+      filter: () => filter,
+      numbers: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map(dataset.column)],
+      rows: () => (rows ??= Array.from({ length: dataset.size }, (_, row) => row).filter(filter.holds)),
+      arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
+      open: (row) => update({ trial: String(dataset.trial(row)) }),
+      markByKey(key, row) {
+        const mark = marks.get(row);
+        if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
+        else if (key === "k") marks.set(row, { verdict: mark.verdict === "keep" ? "" : "keep" });
+        else if (key === "r") marks.set(row, { verdict: mark.verdict === "reject" ? "" : "reject" });
+        else return false;
+        return true;
+      },
+    };
+    const bar = sweeper.bar.create(document.getElementById("bar"), page);
+    const zoom = sweeper.zoom.create(document.getElementById("zoom"), page);
+
+    /** Change the view; every change is a step that Back undoes, unless it replaces the last one. */
+    function update(change, { replace = false } = {}) {
+      const next = { ...state, ...change };
+      const text = `#${sweeper.state.write(next, first)}`;
+      if (replace) location.replace(text);
+      else location.hash = text;
+      address = location.hash;
+      apply(next);
+    }
+
+    function apply(next) {
+      const before = state;
+      state = next;
+      const changed = (names) => before === null || names.some((name) => before[name] !== state[name]);
+      if (changed(["where"])) {
+        filter = sweeper.expression.compile(state.where, dataset);
+        rows = null;
+      }
+      if (changed(state.view === "grid" ? GRID : OTHER)) {
+        const held = before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]) ? view?.scroll?.() : undefined;
+        view?.close?.();
+        view = sweeper[state.view === "grid" ? "grid" : state.view].create(host, { ...page, state, ...shades() });
+        if (held !== undefined) view.scrollTo(held);
+      }
+      bar.show(state, view.arranged);
+      const wasOpen = before !== null && before.trial !== "";
+      zoom.show(state);
+      if (wasOpen && state.trial === "") {
+        const row = dataset.row(Number(before.trial));
+        if (row !== undefined) view.show?.(row);
+        view.focus?.();
+      }
+    }
+
+    /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
+    function shades() {
+      const colour = dataset.column(state.colour);
+      const usable = colour?.numeric ? colour : undefined;
+      const extent = usable && sweeper.colours.extent(page.rows().map(usable.value));
+      const tint = (row) => {
+        const value = usable?.value(row);
+        return extent && typeof value === "number"
+          ? sweeper.colours.at(sweeper.colours.share(value, extent))
+          : "transparent";
+      };
+      return {
+        colour: usable,
+        tint,
+        holds: filter.holds,
+        free: sweeper.layout.free(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
+      };
+    }
+
+    addEventListener("hashchange", () => {
+      if (location.hash === address) return;
+      address = location.hash;
+      apply(sweeper.state.read(address, first, dataset));
+    });
+    addEventListener("keydown", (event) => {
+      if (
+        event.key === "/" &&
+        !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) &&
+        !document.querySelector("dialog[open]")
+      ) {
+        bar.focusFilter();
+        event.preventDefault();
+      }
+    });
+    address = location.hash;
+    apply(sweeper.state.read(address, first, dataset));
+    sweeper.page = page; // for tests, and for whoever is curious
+  }
+
+  try {
+    start();
+  } catch (error) {
+    const text = document.createElement("p");
+    text.className = "empty";
+    text.textContent = `The report cannot be shown: ${error.message}`;
+    document.getElementById("view").append(text);
+    throw error;
+  }
+})((globalThis.sweeper ??= {}));

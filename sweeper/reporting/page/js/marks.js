@@ -1,0 +1,97 @@
+// What a person thinks of the trials: keep, reject, stars, a comment. Kept in this browser, exported as YAML.
+"use strict";
+
+(function (sweeper) {
+  const { json } = sweeper.dataset;
+
+  /** Marks by trial number; `changed(trial)` is called after each change. */
+  function open(dataset, changed) {
+    const key = `sweeper:${dataset.about.experiment}:${dataset.digest(0) ?? ""}`;
+    const marks = new Map();
+    try {
+      for (const [digest, mark] of Object.entries(JSON.parse(localStorage.getItem(key) ?? "{}")))
+        marks.set(digest, clean(mark));
+    } catch {
+      // A browser that keeps nothing for pages from a disk: marks then last as long as the page.
+    }
+
+    function set(row, change) {
+      const digest = dataset.digest(row);
+      const mark = clean({ ...marks.get(digest), ...change });
+      if (mark.verdict || mark.stars || mark.comment) marks.set(digest, mark);
+      else marks.delete(digest);
+      try {
+        localStorage.setItem(key, JSON.stringify(Object.fromEntries(marks)));
+      } catch {
+        sweeper.dom.say("this browser does not keep marks; export them before you close the page");
+      }
+      changed(row);
+    }
+
+    const get = (row) => marks.get(dataset.digest(row)) ?? {};
+    const rows = (test) => Array.from({ length: dataset.size }, (_, row) => row).filter((row) => test(get(row)));
+    return {
+      get,
+      set,
+      rows,
+      count: () => marks.size,
+      yaml: () => yaml(dataset, get, rows),
+      list: () => acceptCommand(dataset, rows),
+    };
+  }
+
+  function clean(mark) {
+    return {
+      verdict: ["keep", "reject"].includes(mark?.verdict) ? mark.verdict : "",
+      stars: Number.isInteger(mark?.stars) && mark.stars > 0 && mark.stars <= 5 ? mark.stars : 0,
+      comment: typeof mark?.comment === "string" ? mark.comment : "",
+    };
+  }
+
+  /** An experiment that makes the kept trials again: every slot is named, so it needs nothing of the first sweep. */
+  function yaml(dataset, get, rows) {
+    const marked = rows((mark) => mark.verdict || mark.stars || mark.comment);
+    const kept = marked.filter((row) => get(row).verdict === "keep");
+    const lines = [
+      `# Marks on ${json(dataset.about.experiment)}, run ${dataset.about.run}. Save this beside the experiment.`,
+    ];
+    for (const row of marked) {
+      const { verdict, stars, comment } = get(row);
+      const words = [verdict, stars ? `${stars} of 5` : "", comment ? json(comment) : ""].filter(Boolean);
+      lines.push(`# trial ${dataset.trial(row)}: ${words.join(", ")}`);
+    }
+    if (kept.length === 0) return [...lines, "# No trial is marked `keep`.", ""].join("\n");
+    const slots = slotColumns(dataset).filter((column) => kept.every((row) => column.of[row] >= 0));
+    const constant = (column) => kept.every((row) => column.of[row] === column.of[kept[0]]);
+    lines.push(
+      `name: ${json(`${dataset.about.experiment}-kept`)}`,
+      `template: ${json(dataset.about.template ?? "TEMPLATE.json")}`,
+    );
+    const fixed = slots.filter(constant).map((column) => `  ${json(column.name)}: ${json(column.value(kept[0]))}`);
+    if (fixed.length) lines.push("params:", ...fixed);
+    const varying = slots.filter((column) => !constant(column));
+    if (varying.length) {
+      lines.push("sweep:", "  zip:", "    -");
+      for (const column of varying)
+        lines.push(`      ${json(column.name)}: ${json(kept.map((row) => wrapped(column.value(row))))}`);
+    }
+    return [...lines, ""].join("\n");
+  }
+
+  /** A list or mapping as an axis value needs its labelled form. */
+  const wrapped = (value) =>
+    value !== null && typeof value === "object" ? { label: json(value).slice(0, 40), value } : value;
+
+  /** Columns that are slots of the template, swept ones too. */
+  function slotColumns(dataset) {
+    const names = new Set(dataset.about.slots);
+    return dataset.columns.filter((column) => names.has(column.name) && column.of !== null);
+  }
+
+  function acceptCommand(dataset, rows) {
+    const kept = rows((mark) => mark.verdict === "keep").map((row) => dataset.trial(row));
+    return `sweeper accept ${sweeper.workflow.quoted(dataset.about.results)} --where ${sweeper.workflow.quoted(`trial in [${kept.join(", ")}]`)}`;
+  }
+
+  sweeper.marks = { open, slotColumns };
+})((globalThis.sweeper ??= {}));

@@ -1,0 +1,207 @@
+// The same trials as a table: sorted, filtered, columns chosen; only the rows in view are in the document.
+"use strict";
+
+(function (sweeper) {
+  const { el, say } = sweeper.dom;
+  const HEIGHT = 30; // pixels of a row
+  const OVERSCAN = 6;
+
+  function create(host, context) {
+    const { dataset, state, tint, colour } = context;
+    const columns = chosen(dataset, state);
+    const rows = sorted(dataset, context.rows(), state.sort);
+    const widths = columns.map((column) => wide(column));
+    const template = widths.map((width) => `${width}px`).join(" ");
+    const [sortName, down] = [state.sort.replace(/^-/, ""), state.sort.startsWith("-")];
+    const live = new Map();
+    let at = -1;
+    let frame = 0;
+
+    const heads = el(
+      "div",
+      { class: "trow thead", role: "row", "aria-rowindex": 1 },
+      columns.map((column) => {
+        const on = column.name === sortName;
+        const sort = () => context.update({ sort: on && !down ? `-${column.name}` : column.name });
+        return el(
+          "span",
+          { role: "columnheader", "aria-sort": on ? (down ? "descending" : "ascending") : "none" },
+          el(
+            "button",
+            { type: "button", onclick: sort, title: `Sort by ${column.name}` },
+            column.name,
+            on ? (down ? " ▼" : " ▲") : "",
+          ),
+        );
+      }),
+    );
+    const body = el("div", { class: "tbody", role: "rowgroup" });
+    const scroller = el(
+      "div",
+      {
+        class: "scroller table",
+        role: "grid",
+        tabindex: 0,
+        "aria-label": "Trials",
+        "aria-rowcount": rows.length + 1,
+        "aria-colcount": columns.length,
+      },
+      heads,
+      body,
+    );
+    body.style.height = `${rows.length * HEIGHT}px`;
+    body.style.width = heads.style.width = `${widths.reduce((sum, width) => sum + width, 0)}px`;
+    heads.style.gridTemplateColumns = template;
+
+    function makeRow(place) {
+      const row = rows[place];
+      const cells = columns.map((column) => {
+        const text = column.label(row);
+        const node = el(
+          "span",
+          { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null },
+          text,
+        );
+        if (column === colour) node.style.boxShadow = `inset 5px 0 ${tint(row)}`;
+        return node;
+      });
+      const node = el(
+        "div",
+        {
+          class: `trow ${dataset.status(row)}`,
+          role: "row",
+          "aria-rowindex": place + 2,
+          "data-trial": dataset.trial(row),
+        },
+        cells,
+      );
+      node.dataset.row = row;
+      node.id = `row-${place}`;
+      node.style.top = `${place * HEIGHT}px`;
+      node.style.gridTemplateColumns = template;
+      node.classList.toggle("current", place === at);
+      return body.appendChild(node);
+    }
+
+    function draw() {
+      frame = 0;
+      const from = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - OVERSCAN);
+      const to = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + OVERSCAN);
+      for (const [place, node] of live) {
+        if (place < from || place >= to) {
+          node.remove();
+          live.delete(place);
+        }
+      }
+      for (let place = from; place < to; place++) if (!live.has(place)) live.set(place, makeRow(place));
+    }
+
+    function setCurrent(place) {
+      if (rows.length === 0) return;
+      live.get(at)?.classList.remove("current");
+      at = Math.min(Math.max(place, 0), rows.length - 1);
+      const [top, room] = [at * HEIGHT, scroller.clientHeight - 2 * HEIGHT];
+      if (top < scroller.scrollTop) scroller.scrollTop = top;
+      if (top > scroller.scrollTop + room) scroller.scrollTop = top - room;
+      draw();
+      live.get(at)?.classList.add("current");
+      scroller.setAttribute("aria-activedescendant", `row-${at}`);
+    }
+
+    scroller.addEventListener("scroll", () => (frame ||= requestAnimationFrame(draw)), { passive: true });
+    scroller.addEventListener("focus", () => at < 0 && setCurrent(0));
+    scroller.addEventListener("keydown", (event) => {
+      const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
+      if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (steps[event.key] !== undefined) setCurrent(at + steps[event.key]);
+      else if (event.key === "Enter" && at >= 0) context.open(rows[at]);
+      else if (at < 0 || !context.markByKey(event.key, rows[at])) return;
+      else say(`trial ${dataset.trial(rows[at])} marked`);
+      event.preventDefault();
+    });
+    body.addEventListener("click", (event) => {
+      const node = event.target.closest(".trow");
+      if (node !== null && String(getSelection()) === "") context.open(Number(node.dataset.row));
+    });
+
+    host.replaceChildren(chooser(dataset, columns, context), scroller);
+    draw();
+    const resized = new ResizeObserver(() => (frame ||= requestAnimationFrame(draw)));
+    resized.observe(scroller);
+    return {
+      focus: () => scroller.focus(),
+      show: (row) => setCurrent(rows.indexOf(row)),
+      scroll: () => [scroller.scrollTop, scroller.scrollLeft],
+      scrollTo: ([top, left]) => scroller.scrollTo(left, top),
+      close() {
+        resized.disconnect();
+        cancelAnimationFrame(frame);
+      },
+    };
+  }
+
+  /** What a first look wants: the trial, what varies, what became of it, and the metrics. */
+  function chosen(dataset, state) {
+    let names = null;
+    try {
+      names = JSON.parse(state.columns || "null");
+    } catch {
+      /* an address somebody cut */
+    }
+    const wished = Array.isArray(names) ? dataset.columns.filter((column) => names.includes(column.name)) : [];
+    if (wished.length) return wished;
+    const failed = dataset.about.status.some((status) => dataset.about.statuses[status] === "failed");
+    const usual = ["trial", "status", "ran_s", ...(failed ? ["error"] : [])];
+    return dataset.columns.filter(
+      (column) => column.role === "axis" || column.role === "metric" || usual.includes(column.name),
+    );
+  }
+
+  function chooser(dataset, columns, context) {
+    const boxes = dataset.columns.map((column) => {
+      const box = el("input", { type: "checkbox", value: column.name, onchange: change });
+      box.checked = columns.includes(column);
+      return el("label", {}, box, column.name);
+    });
+    const details = el(
+      "details",
+      { class: "columns" },
+      el("summary", {}, `Columns (${columns.length} of ${dataset.columns.length})`),
+      el("div", { class: "strip" }, boxes),
+    );
+    function change() {
+      const names = [...details.querySelectorAll("input:checked")].map((box) => box.value);
+      context.update({ columns: JSON.stringify(names) });
+      document.querySelector("details.columns").open = true;
+    }
+    return details;
+  }
+
+  /** Rows in the order of a column; a missing value comes last either way, numbers before texts. */
+  function sorted(dataset, rows, sort) {
+    const column = dataset.column(sort.replace(/^-/, ""));
+    if (column === undefined) return rows;
+    const sign = sort.startsWith("-") ? -1 : 1;
+    const key = (row) => column.value(row);
+    const rank = (value) => (value === null || value === undefined ? 2 : sweeper.dataset.isNumber(value) ? 0 : 1);
+    return [...rows].sort((left, right) => {
+      const [a, b] = [key(left), key(right)];
+      const [one, two] = [rank(a), rank(b)];
+      if (one !== two) return one === 2 || two === 2 ? one - two : sign * (one - two);
+      if (one === 2) return left - right;
+      const [x, y] = one === 0 ? [a, b] : [column.label(left), column.label(right)];
+      return x < y ? -sign : x > y ? sign : left - right;
+    });
+  }
+
+  function wide(column) {
+    const labels =
+      column.of === null
+        ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
+        : column.labels.slice(0, 200);
+    const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
+    return Math.round(Math.min(320, Math.max(64, longest * 8.4 + 24, column.name.length * 8 + 36)));
+  }
+
+  sweeper.table = { create, sorted };
+})((globalThis.sweeper ??= {}));

@@ -1,0 +1,43 @@
+// The concrete workflow of a trial, put together again, and the command that runs it once more. No DOM.
+"use strict";
+
+(function (sweeper) {
+  const { exact, json, isNumber } = sweeper.dataset;
+
+  /** The API-format graph of a row as JSON text, or null with the reason in `missing`. */
+  function text(dataset, row) {
+    const packed = dataset.about.workflow;
+    if (packed === null || !packed.known[row]) return null;
+    const graph = exact(packed.base);
+    for (const change of packed.changes) {
+      if (change.of[row] >= 0) graph[change.node].inputs[change.input] = exact(change.values[change.of[row]]);
+    }
+    return json(graph, "", "  ") + "\n";
+  }
+
+  const missing = (dataset) => dataset.about.workflow_missing ?? "the experiment has changed since this run";
+
+  /** A word for a POSIX shell. */
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
+
+  /** A value as Jinja2, which `--where` is written in, reads it. */
+  function literal(value) {
+    if (typeof value === "string") return json(value);
+    if (value === true || value === false) return String(value);
+    return isNumber(value) ? String(value) : null;
+  }
+
+  /** The command that runs this trial again: every slot that varies is named. */
+  function command(dataset, row) {
+    const parts = sweeper.marks
+      .slotColumns(dataset)
+      .filter((column) => column.of[row] >= 0 && column.values.length > 1)
+      .map((column) => [column.name, literal(column.value(row))])
+      .filter(([name, value]) => value !== null && /^[A-Za-z_]\w*$/.test(name))
+      .map(([name, value]) => `${name} == ${value}`);
+    const where = parts.length ? ` --where ${quoted(parts.join(" and "))}` : "";
+    return `sweeper run ${quoted(dataset.about.file)} --out ${quoted(dataset.about.results)} --fresh${where}`;
+  }
+
+  sweeper.workflow = { text, missing, command, quoted };
+})((globalThis.sweeper ??= {}));

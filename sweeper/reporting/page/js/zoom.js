@@ -1,0 +1,300 @@
+// One trial close up: its pictures, beside another's if wanted, its params, its workflow, and what a person thinks of it.
+"use strict";
+
+(function (sweeper) {
+  const { el, say, copy, save, menu, field } = sweeper.dom;
+  const KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
+  const NAMES = {
+    single: "One picture",
+    side: "Side by side",
+    blink: "Blink",
+    slider: "Slider",
+    difference: "Difference",
+  };
+  const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+  /** Zoom in the page's dialog; `page` gives update(change), arranged(), marks, markByKey, dataset. */
+  function create(dialog, page) {
+    const { dataset, marks } = page;
+    const drawn = { row: -1, other: -1, mode: "", output: 0 };
+    let previous = -1;
+    let state = null;
+    const rowOf = (text) => (text === "" ? -1 : (dataset.row(Number(text)) ?? -1));
+
+    function show(next) {
+      state = next;
+      const row = rowOf(state.trial);
+      if (row < 0) {
+        if (dialog.open) dialog.close();
+        return;
+      }
+      if (row !== drawn.row) {
+        previous = drawn.row;
+        drawn.output = 0;
+      }
+      Object.assign(drawn, { row, other: rowOf(state.with), mode: state.mode });
+      render();
+      if (!dialog.open) dialog.showModal();
+    }
+
+    function render() {
+      const { row, other, mode } = drawn;
+      dialog.querySelector(".stage")?.dispatchEvent(new Event("sweeper-gone"));
+      const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+      const files = dataset.files(row);
+      const names = { a: dataset.title(row), b: other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
+      const b = other < 0 ? undefined : dataset.files(other)[Math.min(drawn.output, dataset.files(other).length - 1)];
+      const stage = sweeper.pictures.compare(mode, files[drawn.output], b, names);
+      dialog.replaceChildren(
+        head(row),
+        el(
+          "div",
+          { class: "zoom-body" },
+          el("div", { class: "zoom-left" }, modes(other, mode), stage, outputs(files)),
+          panel(row, other),
+        ),
+      );
+      if (kept) dialog.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
+      else dialog.focus();
+    }
+
+    function head(row) {
+      const close = el(
+        "button",
+        { type: "button", "aria-label": "Close", "data-keep": "close", onclick: () => page.update({ trial: "" }) },
+        "✕",
+      );
+      return el(
+        "header",
+        { class: "zoom-head" },
+        el("h2", {}, dataset.title(row)),
+        el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
+        close,
+      );
+    }
+
+    function modes(other, mode) {
+      const choose = (name) =>
+        el(
+          "button",
+          { type: "button", "aria-pressed": String(mode === name), "data-keep": name, onclick: () => setMode(name) },
+          NAMES[name],
+        );
+      const hold = el("button", { type: "button", "data-keep": "hold", onclick: holdThis }, "Hold as B");
+      return el(
+        "div",
+        { class: "strip", role: "group", "aria-label": "How to compare" },
+        Object.keys(NAMES).map(choose),
+        hold,
+        other >= 0 && el("span", { class: "dim" }, `B: trial ${dataset.trial(other)}`),
+      );
+    }
+
+    const holdThis = () => {
+      page.update({ with: String(dataset.trial(drawn.row)) }, { replace: true });
+      say(`trial ${dataset.trial(drawn.row)} is held as B; move to another one`);
+    };
+
+    /** Comparing needs a second trial: the one held, else the one seen before, else a neighbour. */
+    function setMode(mode) {
+      const change = { mode };
+      if (mode !== "single" && drawn.other < 0) {
+        const second =
+          previous >= 0 ? previous : (neighbour(0, -1) ?? neighbour(0, 1) ?? neighbour(-1, 0) ?? neighbour(1, 0));
+        if (second === undefined) return say("there is no second trial in view to compare with");
+        change.with = String(dataset.trial(second));
+      }
+      page.update(change, { replace: true });
+    }
+
+    /** The next trial in a direction; combinations that are not in the plan are stepped over. */
+    function neighbour(down, across) {
+      const arranged = page.arranged();
+      const at = arranged.where(drawn.row);
+      if (at === null) return undefined;
+      const inCell = arranged.trials(...at);
+      if (inCell.length > 1 && across !== 0) {
+        const beside = inCell[inCell.indexOf(drawn.row) + across];
+        if (beside !== undefined) return beside;
+      }
+      for (
+        let [r, c] = [at[0] + down, at[1] + across];
+        r >= 0 && c >= 0 && r < arranged.rows.length && c < arranged.columns.length;
+        r += down, c += across
+      ) {
+        const found = arranged.find(r, c);
+        if (found >= 0) return found;
+      }
+      return undefined;
+    }
+
+    function outputs(files) {
+      if (files.length < 2) return null;
+      return el(
+        "div",
+        { class: "strip", role: "group", "aria-label": "Files of this trial" },
+        files.map((file, place) =>
+          el(
+            "button",
+            {
+              type: "button",
+              "aria-pressed": String(place === drawn.output),
+              "data-keep": `output-${place}`,
+              onclick() {
+                drawn.output = place;
+                render();
+              },
+            },
+            `${place + 1}`,
+          ),
+        ),
+      );
+    }
+
+    function panel(row, other) {
+      const reason = dataset.reason(row);
+      const file = dataset.files(row)[drawn.output];
+      return el(
+        "aside",
+        { class: "panel" },
+        reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
+        opinion(row),
+        params(row, other),
+        facts(row, file),
+        actions(row, file),
+      );
+    }
+
+    function opinion(row) {
+      const mark = marks.get(row);
+      const press = (text, on, key, change) =>
+        el(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": String(on),
+            "data-keep": key,
+            title: `key ${key}`,
+            onclick: () => marks.set(row, change),
+          },
+          text,
+        );
+      const stars = menu(
+        [["0", "not rated"], ...[1, 2, 3, 4, 5].map((n) => [String(n), sweeper.cell.STARS[n]])],
+        String(mark.stars ?? 0),
+        (value) => marks.set(row, { stars: Number(value) }),
+      );
+      stars.dataset.keep = "stars";
+      const comment = el("textarea", {
+        rows: 2,
+        "data-keep": "comment",
+        placeholder: "comment",
+        "aria-label": "Comment",
+        onchange: () => marks.set(row, { comment: comment.value }),
+      });
+      comment.value = mark.comment ?? "";
+      return el(
+        "section",
+        { class: "opinion" },
+        press("✓ Keep", mark.verdict === "keep", "k", { verdict: mark.verdict === "keep" ? "" : "keep" }),
+        press("✕ Reject", mark.verdict === "reject", "r", { verdict: mark.verdict === "reject" ? "" : "reject" }),
+        field("Rating", stars),
+        comment,
+      );
+    }
+
+    function params(row, other) {
+      const columns = dataset.columns.filter(
+        (column) => ["axis", "slot", "metric"].includes(column.role) || column.name === "ran_s",
+      );
+      const differs = (column) => other >= 0 && column.label(row) !== column.label(other);
+      const line = (column) =>
+        el(
+          "tr",
+          { class: differs(column) ? "differs" : "" },
+          el("th", { scope: "row" }, column.name),
+          el("td", {}, column.label(row)),
+          other >= 0 && el("td", {}, column.label(other)),
+        );
+      const title =
+        other < 0
+          ? null
+          : el(
+              "thead",
+              {},
+              el("tr", {}, el("th", {}, ""), el("th", { scope: "col" }, "A"), el("th", { scope: "col" }, "B")),
+            );
+      const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column))];
+      return el(
+        "table",
+        { class: "params" },
+        title,
+        el("tbody", {}, sorted.filter((column) => column.label(row) !== "" || differs(column)).map(line)),
+      );
+    }
+
+    function facts(row, file) {
+      const words = [
+        file?.width && `${file.width} × ${file.height}`,
+        file?.bytes && `${Math.ceil(file.bytes / 1024)} kB`,
+        dataset.column("target").label(row),
+        `digest ${dataset.digest(row).slice(0, 12)}…`,
+      ];
+      return el("p", { class: "dim" }, words.filter(Boolean).join(" · "));
+    }
+
+    function actions(row, file) {
+      const workflow = sweeper.workflow.text(dataset, row);
+      const button = (text, act) => el("button", { type: "button", "data-keep": text, onclick: act }, text);
+      const needs =
+        workflow === null
+          ? [el("p", { class: "dim" }, `No workflow: ${sweeper.workflow.missing(dataset)}.`)]
+          : [
+              button("Copy workflow", () => copy(workflow, "workflow")),
+              button("Save workflow", () => save(`trial-${dataset.trial(row)}.json`, "application/json", workflow)),
+            ];
+      return el(
+        "section",
+        { class: "actions" },
+        needs,
+        button("Copy rerun command", () => copy(sweeper.workflow.command(dataset, row), "command")),
+        file?.path &&
+          file.kind === "image" &&
+          !/\.svg$/.test(file.path) &&
+          el("a", { href: sweeper.cell.address(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
+        el(
+          "p",
+          { class: "dim keys" },
+          "Arrows move · H holds B · S side · B blink · L slider · D difference · G one · K keep · R reject · 1-5 rate · C comment · Esc close",
+        ),
+      );
+    }
+
+    dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      page.update({ trial: "" });
+    });
+    dialog.addEventListener("click", (event) => event.target === dialog && page.update({ trial: "" }));
+    dialog.addEventListener("keydown", (event) => {
+      if (
+        event.ctrlKey ||
+        event.metaKey ||
+        event.altKey ||
+        /^(INPUT|TEXTAREA|SELECT|AUDIO|VIDEO)$/.test(event.target.tagName)
+      )
+        return;
+      const key = event.key.toLowerCase();
+      if (ARROWS[event.key]) {
+        const next = neighbour(...ARROWS[event.key]);
+        if (next !== undefined) page.update({ trial: String(dataset.trial(next)) }, { replace: true });
+      } else if (KEYS[key]) setMode(KEYS[key]);
+      else if (key === "h") holdThis();
+      else if (key === "c") dialog.querySelector("textarea").focus();
+      else if (!page.markByKey(event.key, drawn.row)) return;
+      event.preventDefault();
+    });
+    return { show, remark: (row) => dialog.open && row === drawn.row && render() };
+  }
+
+  sweeper.zoom = { create };
+})((globalThis.sweeper ??= {}));

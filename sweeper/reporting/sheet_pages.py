@@ -1,0 +1,272 @@
+"""Draws contact sheets and breaks them into pages under a limit of pixels.
+
+A sheet is a stack of strips (a section's title, the labels across, a row of pictures), each with its height; pages are
+filled strip by strip, and every page begins with the title and repeats the labels. Nothing is scaled to make it fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import UsageError
+from sweeper.reporting.lettering import Lettering
+
+_MARGIN: Final = 24  # pixels, as all below
+_GAP: Final = 6
+_TITLE, _HEADING, _LABEL, _SMALL = 28, 18, 15, 13
+_LABELS: Final = 240  # the most that the labels down the side take
+_LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
+_GROUND, _INK, _DIM, _EMPTY, _FAILED, _BAD = "#ffffff", "#1d1e20", "#6a6e73", "#f0f0ee", "#fbe9e7", "#b3261e"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A picture's file, or why there is none."""
+
+    path: Path | None
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One combination of the axes that are neither across nor down; cells by (place down, place across)."""
+
+    title: str
+    cells: Mapping[tuple[int, int], Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """All that is to be drawn. `across` and `down` are (place, label) in their order."""
+
+    title: str
+    now: str
+    x: str
+    y: str
+    across: tuple[tuple[int, str], ...]
+    down: tuple[tuple[int, str], ...]
+    sections: tuple[Section, ...]
+    footer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Strip:
+    height: int
+    draw: Callable[[Any, int], None]  # on an image, at a height
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows that stand under the same labels; the labels are repeated where a page breaks between the rows."""
+
+    head: tuple[_Strip, ...]
+    rows: tuple[_Strip, ...]
+
+
+def draw_pages(sheet: Sheet, cell: int, megapixels: float) -> Iterator[Any]:
+    """The pages as Pillow images, one after the other. Raises UsageError where not one row fits a page."""
+    drawing = _Drawing(sheet, cell, megapixels * 1e6)
+    pages = drawing.pages()
+    for number, strips in enumerate(pages, 1):
+        yield drawing.page(strips, f"page {number} of {len(pages)}" if len(pages) > 1 else "")
+
+
+def draw_frames(sheets: Sequence[Sheet], cell: int, megapixels: float) -> list[Any]:
+    """One page for each sheet, all of one size. Raises UsageError when a sheet does not fit one page."""
+    frames: list[Any] = []
+    for sheet in sheets:
+        pages = list(draw_pages(sheet, cell, megapixels / len(sheets)))
+        if len(pages) > 1:
+            raise UsageError(
+                f"--animate: {len(sheets)} frames do not fit {megapixels:g} megapixels; make --cell smaller, or raise"
+                " --megapixels"
+            )
+        frames += pages
+    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
+    return [_padded(frame, size) for frame in frames]
+
+
+def _padded(image: Any, size: tuple[int, int]) -> Any:
+    from PIL import Image  # noqa: PLC0415 - drawing only
+
+    whole = Image.new("RGB", size, _GROUND)
+    whole.paste(image, (0, 0))
+    return whole
+
+
+class _Drawing:
+    def __init__(self, sheet: Sheet, cell: int, pixels: float) -> None:
+        self.sheet = sheet
+        words = [label for _, label in (*sheet.across, *sheet.down)] + [section.title for section in sheet.sections]
+        self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, *words])
+        self.cell = (cell, self._height(cell))
+        self.labels = self._side()
+        self.columns = self._columns(pixels)
+        self.width = 2 * _MARGIN + self.labels + self.columns * (cell + _GAP)
+        self.room = min(_LONGEST, int(pixels // self.width))
+
+    def _height(self, cell: int) -> int:
+        """Height of a cell: what the first pictures of each section need at that width, at most square."""
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
+
+        ratios = []
+        for section in self.sheet.sections:
+            for one in list(section.cells.values())[:3]:
+                if one.path is not None:
+                    try:
+                        with Image.open(one.path) as image:
+                            ratios.append(image.height / image.width)
+                    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+                        continue
+        return round(cell * min(1.0, max(ratios, default=1.0)))
+
+    def _side(self) -> int:
+        longest = max((self.letters.width(label, _LABEL) for _, label in self.sheet.down), default=0)
+        name = self.letters.width(self.sheet.y, _SMALL)
+        return min(_LABELS, max(longest, name)) + 2 * _GAP if self.sheet.y else 0
+
+    def _columns(self, pixels: float) -> int:
+        """As many columns as leave room for at least two rows on a page, and at least one."""
+        step = self.cell[0] + _GAP
+        widest = min(_LONGEST, int(pixels // (2 * self.cell[1] + 300)))
+        return max(1, min(len(self.sheet.across), (widest - 2 * _MARGIN - self.labels) // step))
+
+    # --- pages
+
+    def pages(self) -> list[list[_Strip]]:
+        title, footer = self._title(), self._footer("")
+        free = self.room - 2 * _MARGIN - title.height - footer.height
+        pages: list[list[_Strip]] = []
+        used = free + 1
+        for block in self._blocks():
+            head = sum(strip.height for strip in block.head)
+            fresh = True  # the block's head is still to be drawn
+            for row in block.rows:
+                need = row.height + (head if fresh else 0)
+                if used + need > free:
+                    if head + row.height > free:
+                        raise UsageError(
+                            f"--cell {self.cell[0]}: not one row fits a page; make it smaller, or raise --megapixels"
+                        )
+                    pages.append([title])
+                    used, fresh = 0, True
+                if fresh:
+                    pages[-1] += block.head
+                    used += head
+                    fresh = False
+                pages[-1].append(row)
+                used += row.height
+        return pages
+
+    def page(self, strips: Sequence[_Strip], number: str) -> Any:
+        from PIL import Image  # noqa: PLC0415 - as above
+
+        strips = [*strips, self._footer(number)]
+        image = Image.new("RGB", (self.width, sum(strip.height for strip in strips) + 2 * _MARGIN), _GROUND)
+        top = _MARGIN
+        for strip in strips:
+            strip.draw(image, top)
+            top += strip.height
+        return image
+
+    def _blocks(self) -> Iterator[_Block]:
+        across = self.sheet.across
+        for section in self.sheet.sections:
+            title = [self._words(section.title, _HEADING, _INK, below=_GAP)] if section.title else []
+            for start in range(0, len(across), self.columns):
+                part = across[start : start + self.columns]
+                yield _Block((*title, self._head(part)), tuple(self._rows(section, part)))
+
+    # --- strips
+
+    def _title(self) -> _Strip:
+        text = " · ".join(part for part in (self.sheet.title, self.sheet.now) if part)
+        return self._words(text, _TITLE, _INK, below=_MARGIN // 2)
+
+    def _footer(self, number: str) -> _Strip:
+        return self._words(" · ".join(part for part in (self.sheet.footer, number) if part), _SMALL, _DIM, above=_GAP)
+
+    def _words(self, text: str, size: int, colour: str, *, above: int = 0, below: int = 0) -> _Strip:
+        lines = self.letters.wrap(text, size, self.width - 2 * _MARGIN)
+
+        def draw(image: Any, top: int) -> None:
+            self._write(image, lines, (_MARGIN, top + above), size, colour)
+
+        return _Strip(above + len(lines) * self.letters.height(size) + below, draw)
+
+    def _head(self, across: Sequence[tuple[int, str]]) -> _Strip:
+        wrapped = [self.letters.wrap(label, _LABEL, self.cell[0]) if self.sheet.x else [] for _, label in across]
+        names = [f"{self.sheet.x} →"] if self.sheet.x else []
+        names += [f"{self.sheet.y} ↓"] if self.sheet.y else []
+        names = [line for name in names for line in self.letters.wrap(name, _SMALL, max(self.labels - _GAP, 60))]
+        names = names if self.labels else []
+        height = max(max(map(len, wrapped)) * self.letters.height(_LABEL), len(names) * self.letters.height(_SMALL))
+
+        def draw(image: Any, top: int) -> None:
+            self._write(image, names, (_MARGIN, top), _SMALL, _DIM)
+            for place, lines in enumerate(wrapped):
+                left = _MARGIN + self.labels + place * (self.cell[0] + _GAP)
+                at = top + height - len(lines) * self.letters.height(_LABEL)
+                self._write(image, lines, (left, at), _LABEL, _INK, centred=self.cell[0])
+
+        return _Strip(height + _GAP, draw)
+
+    def _rows(self, section: Section, across: Sequence[tuple[int, str]]) -> Iterator[_Strip]:
+        for down, label in self.sheet.down:
+            cells = [section.cells.get((down, place)) for place, _ in across]
+            if any(cell is not None for cell in cells) or self.sheet.now:  # frames must not jump
+                yield self._row(label, cells)
+
+    def _row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
+        lines = self.letters.wrap(label, _LABEL, self.labels - 2 * _GAP) if self.labels else []
+        words = len(lines) * self.letters.height(_LABEL)
+        height = max(self.cell[1], words)
+
+        def draw(image: Any, top: int) -> None:
+            self._write(image, lines, (_MARGIN, top + (height - words) // 2), _LABEL, _INK)
+            for place, cell in enumerate(cells):
+                self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top))
+
+        return _Strip(height + _GAP, draw)
+
+    # --- pixels
+
+    def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int]) -> None:
+        from PIL import Image, ImageDraw, UnidentifiedImageError  # noqa: PLC0415 - as above
+
+        if cell is None:
+            return  # not in the plan: the ground stays
+        word = cell.word
+        if cell.path is not None:
+            try:
+                with Image.open(cell.path) as opened:
+                    opened.draft("RGB", self.cell)
+                    small = opened.convert("RGBA")
+                small.thumbnail(self.cell, Image.Resampling.LANCZOS)
+            except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+                word = "cannot be read as a picture"
+            else:
+                left = at[0] + (self.cell[0] - small.width) // 2
+                image.paste(small, (left, at[1] + (self.cell[1] - small.height) // 2), small)
+                return
+        box = (at[0], at[1], at[0] + self.cell[0] - 1, at[1] + self.cell[1] - 1)
+        failed = word.startswith("failed")
+        ImageDraw.Draw(image).rectangle(box, fill=_FAILED if failed else _EMPTY)
+        lines = self.letters.wrap(word, _SMALL, self.cell[0] - 2 * _GAP)
+        room = max(1, (self.cell[1] - 2 * _GAP) // self.letters.height(_SMALL))
+        shown = lines if len(lines) <= room else [*lines[: room - 1], "…"]
+        self._write(image, shown, (at[0] + _GAP, at[1] + _GAP), _SMALL, _BAD if failed else _DIM)
+
+    def _write(
+        self, image: Any, lines: Sequence[str], at: tuple[int, int], size: int, colour: str, *, centred: int = 0
+    ) -> None:
+        from PIL import ImageDraw  # noqa: PLC0415 - as above
+
+        pen = ImageDraw.Draw(image)
+        for number, line in enumerate(lines):
+            left = at[0] + max(0, (centred - self.letters.width(line, size)) // 2) if centred else at[0]
+            place = (left, at[1] + number * self.letters.height(size))
+            pen.text(place, line, fill=colour, font=self.letters.font(size))

@@ -1,0 +1,186 @@
+"""Contact sheets: the pictures of a run on labelled pages, along two axes, with the others as sections or as time.
+
+What is on a sheet is decided here; `sheet_pages` draws it and breaks it into pages, `lettering` writes the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ResultsError, UsageError
+from sweeper.nearest import hint
+from sweeper.records import Layout
+from sweeper.reporting.dataset import coded
+from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_frames, draw_pages
+from sweeper.result import Result
+from sweeper.store import Store
+
+_STILL: Final = (".png", ".webp")
+_MOVING: Final = (".webp", ".png", ".gif")
+_SHOWN_FOR: Final = 700  # milliseconds of a frame
+_PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng")
+
+
+@dataclass(frozen=True, slots=True)
+class SheetWish:
+    """How a sheet is wanted. `cell` is the longer side of a picture in pixels, `megapixels` the most of one page."""
+
+    x: str | None = None
+    y: str | None = None
+    animate: str | None = None
+    cell: int = 256
+    megapixels: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis as its values in order of appearance, their texts, and each row's place among them (-1: none)."""
+
+    name: str
+    labels: tuple[str, ...]
+    of: tuple[int, ...]
+
+
+def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None = None) -> list[Path]:
+    """Draw the sheets of a run to `file`; a second page is called `name-2.png` and so on. Returns what was written.
+
+    Raises UsageError for an unknown axis or suffix, or where not one cell fits a page; ResultsError when the results
+    cannot be read or the files cannot be written.
+    """
+    allowed = _MOVING if wish.animate is not None else _STILL
+    if file.suffix.lower() not in allowed:
+        raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(allowed)}")
+    with Store.open(results, readonly=True) as store:
+        rows = list(store.results(run))
+        layout = store.layout(run)
+    axes = _axes(rows, layout)
+    x, y = _chosen(axes, wish)
+    moving = axes[wish.animate] if wish.animate is not None else None
+    steps: list[int | None] = [None] if moving is None else list(range(len(moving.labels)))
+    sheets = [_sheet(rows, axes, (x, y, moving), step, home=(results, layout.experiment)) for step in steps]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if moving is None:
+            return _saved(draw_pages(sheets[0], wish.cell, wish.megapixels), file)
+        frames = draw_frames(sheets, wish.cell, wish.megapixels)
+        frames[0].save(file, save_all=True, append_images=frames[1:], duration=_SHOWN_FOR, loop=0)
+    except OSError as error:
+        raise ResultsError(f"{file}: cannot be written: {error.strerror or error}") from error
+    return [file]
+
+
+def _saved(pages: Any, file: Path) -> list[Path]:
+    written = []
+    for number, page in enumerate(pages, 1):
+        place = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+        page.save(place)
+        written.append(place)
+    return written
+
+
+def _axes(rows: Sequence[Result], layout: Layout) -> dict[str, _Axis]:
+    """Every axis of the run, shown by its labels where it has some."""
+    axes = {}
+    for name in layout.axis_columns:
+        if name.endswith(".label") and name.removesuffix(".label") in layout.axis_columns:
+            continue
+        values, of = coded(row.columns.get(name) for row in rows)
+        labels = [_text(value) for value in values]
+        for row, place in zip(rows, of, strict=True):
+            if place >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
+                labels[place] = _text(label)
+        axes[name] = _Axis(name, tuple(labels), tuple(of))
+    return axes
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and "$int" in value:
+        return str(value["$int"])
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axis | None]:
+    """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
+    asked = [("--x", wish.x), ("--y", wish.y), ("--animate", wish.animate)]
+    for option, name in asked:
+        if name is not None and name not in axes:
+            raise UsageError(f"{option}: there is no axis '{name}'{hint(name, axes, 'axes')}")
+    taken = [name for _, name in asked if name is not None]
+    if len(set(taken)) < len(taken):
+        raise UsageError("--x, --y and --animate need an axis each")
+    chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
+    ranked = sorted(axes.values(), key=lambda axis: -len(axis.labels))
+    for axis in ranked:
+        if len(chosen) < 2 and axis.name not in taken and len(axis.labels) > 1 and not _fixed(axis, chosen):
+            chosen.append(axis)
+    if wish.x is not None or wish.y is not None:
+        rest = [axis for axis in chosen if axis.name not in (wish.x, wish.y)]
+        x = axes[wish.x] if wish.x is not None else next(iter(rest), None)
+        return x, axes[wish.y] if wish.y is not None else next(iter(rest), None)
+    chosen.sort(key=lambda axis: max(map(len, axis.labels)))
+    return (chosen[0] if chosen else None), (chosen[1] if len(chosen) > 1 else None)
+
+
+def _fixed(axis: _Axis, others: Sequence[_Axis]) -> bool:
+    """Whether the values of `others` say what the value of `axis` is, as the partner in a zip does."""
+    seen: dict[tuple[int, ...], int] = {}
+    return all(
+        seen.setdefault(tuple(other.of[row] for other in others), place) == place for row, place in enumerate(axis.of)
+    )
+
+
+def _sheet(
+    rows: Sequence[Result],
+    axes: dict[str, _Axis],
+    chosen: tuple[_Axis | None, _Axis | None, _Axis | None],
+    step: int | None,
+    *,
+    home: tuple[Path, str],
+) -> Sheet:
+    """The sheet of one moment (`step` of the moving axis). `home` is the results folder and the experiment's name."""
+    x, y, moving = chosen
+    placed = [axis for axis in chosen if axis is not None]
+    outer = [axis for axis in axes.values() if axis not in placed and len(axis.labels) > 1 and not _fixed(axis, placed)]
+    sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
+    for row, result in enumerate(rows):
+        cells = sections.setdefault(tuple(axis.of[row] for axis in outer), {})
+        if moving is None or moving.of[row] == step:
+            at = (y.of[row] if y else -1, x.of[row] if x else -1)
+            cells.setdefault(at, _cell(result, home[0]))
+    shown = [
+        Section(" · ".join(f"{axis.name} {_label(axis, place)}" for axis, place in zip(outer, key, strict=True)), cells)
+        for key, cells in sections.items()
+    ]
+    now = f"{moving.name} {moving.labels[step]}" if moving is not None and step is not None else ""
+    return Sheet(
+        home[1], now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
+        f"{home[1]} · {len(rows)} trials · made with sweeper",
+    )  # fmt: skip
+
+
+def _lines(axis: _Axis | None) -> tuple[tuple[int, str], ...]:
+    if axis is None:
+        return ((-1, ""),)
+    places = list(enumerate(axis.labels))
+    return tuple(places + ([(-1, "(none)")] if -1 in axis.of else []))
+
+
+def _label(axis: _Axis, place: int) -> str:
+    return "(none)" if place < 0 else axis.labels[place]
+
+
+def _cell(result: Result, results: Path) -> Cell:
+    """The first picture of a trial, or a word on why there is none."""
+    home = results.resolve()
+    for name in result.outputs:
+        path = (home / name).resolve()
+        if path.suffix.lower() in _PICTURES and path.is_relative_to(home) and path.is_file():
+            return Cell(path, "")
+    if result.status == "succeeded":
+        return Cell(None, "no picture")
+    return Cell(None, ": ".join(part for part in (result.status, result.error) if part))

@@ -1,0 +1,118 @@
+"""Small pictures for the page: WebP, made once for each file's content and kept beside the page.
+
+A file that is no picture, or one that Pillow cannot read, has none; the page then shows the file itself where a browser
+can. Pillow is imported where a picture is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ResultsError
+
+FOLDER: Final = "thumbs"
+SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
+_QUALITY: Final = 80
+_INDEX: Final = "index.json"
+_WORKERS: Final = 4  # Pillow lets go of the interpreter while it decodes and encodes
+_MAX_PIXELS: Final = 400_000_000  # a decompression bomb is a file without a thumbnail
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """What is known of a picture: its own size in pixels, its frames, and its mean colour as `#rrggbb`."""
+
+    width: int
+    height: int
+    frames: int
+    colour: str
+
+
+class Thumbnails:
+    """The folder `thumbs` of a report, with an index that remembers sizes and colours, and what could not be read."""
+
+    def __init__(self, report: Path) -> None:
+        self._path = report / FOLDER
+        self._known = self._read_index()
+
+    def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
+        """Make what is missing for these files (by SHA-256), and return all that have one.
+
+        Raises ResultsError when the folder cannot be written.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._has(sha)]
+            with ThreadPoolExecutor(_WORKERS) as pool:
+                for sha, made in pool.map(self._make, missing):
+                    self._known[sha] = made
+            self._write_index()
+        except OSError as error:
+            raise ResultsError(f"{self._path}: {error.strerror or error}") from error
+        return {sha: thumb for sha in files if (thumb := self._known.get(sha)) is not None}
+
+    def _has(self, sha: str) -> bool:
+        return sha in self._known and (self._known[sha] is None or (self._path / f"{sha}.webp").is_file())
+
+    def _make(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
+        from PIL import Image, ImageOps  # noqa: PLC0415 - see the module's docstring
+
+        sha, path = item
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > _MAX_PIXELS:
+                    return sha, None
+                frames = int(getattr(image, "n_frames", 1))
+                image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
+                small = _eight_bit(ImageOps.exif_transpose(image) if image.getexif() else image)
+            small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            part = self._path / f".{sha}.part"
+            small.save(part, "WEBP", quality=_QUALITY, method=3)
+            part.replace(self._path / f"{sha}.webp")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            # What Pillow raises for files that are broken, unknown or absurdly large.
+            return sha, None
+        assert isinstance(colour, tuple)
+        return sha, Thumbnail(width, height, frames, "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3])))
+
+    def _read_index(self) -> dict[str, Thumbnail | None]:
+        try:
+            read: Mapping[str, Any] = json.loads((self._path / _INDEX).read_text("utf-8"))
+            return {sha: None if one is None else Thumbnail(**one) for sha, one in read.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}  # it can be made again
+
+    def _write_index(self) -> None:
+        text = json.dumps({sha: one and asdict(one) for sha, one in self._known.items()})
+        part = self._path / f".{_INDEX}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self._path / _INDEX)
+
+
+def _eight_bit(image: Any) -> Any:
+    """A copy in RGB or RGBA; 16-bit and float greys are scaled to 8 bits, where Pillow would clip them to white."""
+    if image.mode.startswith("I;16"):
+        return image.point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode in ("I", "F"):
+        low, high = image.getextrema()
+        scale = 255 / (high - low) if high > low else 0.0
+        return image.point(lambda value: (value - low) * scale).convert("L").convert("RGB")
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    return image.convert("RGBA" if transparent else "RGB")
+
+
+def wanted(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """One file for each content, of those whose kind may be a picture."""
+    return {sha: path for sha, path in outputs if path.suffix.lower() in PICTURES}
+
+
+PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng"})

@@ -1,0 +1,74 @@
+"""A small experiment in a folder of its own, run on the embedded server; and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.cli import main
+
+TEMPLATE: dict[str, Any] = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": "{{ seed }}", "steps": "{{ steps }}", "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal",
+            "denoise": 1.0, "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0],
+        },
+    },
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x.safetensors"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["4", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "p", "images": ["8", 0]}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shop:
+    """`shop.yaml` and its template; written anew by calls."""
+
+    folder: Path
+    file: Path
+
+    def write(self, *, steps: tuple[Any, ...] = (3, 5), **more: Any) -> None:
+        value = {"template": "shop.json", "sweep": {"grid": {"steps": list(steps), "seed": [1]}}, **more}
+        self.file.write_text(json.dumps(value))
+
+    def rewire(self, **inputs: Any) -> None:
+        """Write the template with other inputs of its KSampler."""
+        graph = json.loads(json.dumps(TEMPLATE))
+        graph["3"]["inputs"] |= inputs
+        (self.folder / "shop.json").write_text(json.dumps(graph))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    found = Shop(tmp_path, Path("shop.yaml"))
+    found.rewire()
+    found.write()
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    def run(*arguments: Any) -> Outcome:
+        capsys.readouterr()
+        code = main([os.fspath(argument) for argument in arguments])
+        streams = capsys.readouterr()
+        return Outcome(code, streams.out, streams.err)
+
+    return run

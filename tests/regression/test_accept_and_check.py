@@ -1,0 +1,225 @@
+"""From a run to a baseline, and from a changed workflow to exit code 1: the whole way, on the embedded server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import sweeper
+from sweeper.errors import ExperimentError, ResultsError, UsageError
+
+BASELINE = Path("baselines/shop")
+
+
+def accepted(shop):
+    sweeper.run(shop.file)
+    return sweeper.accept("results/shop")
+
+
+def states(found):
+    return {one.case.name: one.state for one in found}
+
+
+def test_a_changed_workflow_fails_the_check_and_names_the_cases_and_a_revert_passes(shop, command):
+    assert command("run", shop.file, "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    assert command("check", shop.file, "-q").code == 0
+    shop.rewire(cfg=2.0)
+    changed = command("check", shop.file, "--junit", "out/check.xml", "--html", "page", "--summary", "s.md", "-q")
+    assert changed.code == 1
+    assert "steps=3 seed=1 [9]" in changed.out
+    assert "steps=5 seed=1 [9]" in changed.out
+    suite = ET.parse("out/check.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "2", "0")
+    assert {case.get("name") for case in suite} == {"steps=3 seed=1 [9]", "steps=5 seed=1 [9]"}
+    assert "2 changed" in Path("s.md").read_text("utf-8")
+    page = Path("page/index.html").read_text("utf-8")
+    assert page.count("<section ") == 2
+    assert len(list(Path("page/files").iterdir())) == 6
+    shop.rewire()
+    assert command("check", shop.file, "-q").code == 0
+
+
+def test_a_baseline_is_read_again_as_it_was_written_and_written_the_same_twice(shop):
+    accepted(shop)
+    before = (BASELINE / "manifest.json").read_bytes()
+    shutil.rmtree("baselines")
+    sweeper.accept("results/shop")
+    assert (BASELINE / "manifest.json").read_bytes() == before
+    manifest = json.loads(before)
+    assert [case["case"] for case in manifest["cases"]] == ["steps=3 seed=1 [9]", "steps=5 seed=1 [9]"]
+    assert len(manifest["workflows"]) == 1
+    files = {one["file"] for case in manifest["cases"] for one in case["accepted"]}
+    assert files == {path.name for path in BASELINE.glob("*.png")}
+
+
+def test_accepting_again_changes_nothing_and_needs_no_yes(shop):
+    accepted(shop)
+    again = sweeper.accept("results/shop")
+    assert again.counts == {"same": 2}
+    assert not again.writes
+
+
+def test_accepted_pictures_are_never_overwritten_without_a_yes(shop, command):
+    accepted(shop)
+    before = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
+    shop.rewire(cfg=2.0)
+    sweeper.run(shop.file)
+    refused = command("accept", "results/shop")
+    assert refused.code == 2
+    assert "changed" in refused.out
+    with pytest.raises(UsageError, match="overwritten"):
+        sweeper.accept("results/shop")
+    assert {path.name: path.read_bytes() for path in BASELINE.iterdir()} == before
+    assert command("accept", "results/shop", "--yes").code == 0
+    after = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
+    assert set(after) == set(before)
+    assert not any(after[name] == before[name] for name in after)
+    assert sweeper.check("results/shop").ok
+
+
+def test_new_only_and_where_and_cases_choose(shop):
+    accepted(shop)
+    shop.write(steps=(3, 5, 7, 9))
+    shop.rewire(cfg=2.0)
+    sweeper.run(shop.file)
+    assert sweeper.accept("results/shop", new_only=True, where="steps == 7").counts == {"new": 1}
+    assert sweeper.accept("results/shop", cases=["steps=9 seed=1 [9]"]).counts == {"new": 1}
+    assert sweeper.accept("results/shop", where="steps == 3", yes=True).counts == {"changed": 1}
+    assert states(sweeper.check("results/shop"))["steps=5 seed=1 [9]"] == "changed"
+    with pytest.raises(UsageError, match="did you mean 'steps'"):
+        sweeper.accept("results/shop", where="step == 3")
+    with pytest.raises(UsageError, match="no picture of a case"):
+        sweeper.accept("results/shop", cases=["steps=4 seed=1 [9]"])
+
+
+def test_a_case_with_two_accepted_pictures_passes_with_either(shop):
+    accepted(shop)
+    shop.rewire(cfg=2.0)
+    sweeper.run(shop.file)
+    assert sweeper.accept("results/shop", add=True).counts == {"added": 2}
+    assert sweeper.check("results/shop").ok
+    shop.rewire()
+    sweeper.run(shop.file)
+    assert sweeper.check("results/shop").ok
+    shop.rewire(cfg=4.0)
+    sweeper.run(shop.file)
+    assert not sweeper.check("results/shop").ok
+
+
+def test_new_cases_fail_unless_they_are_allowed_and_missing_ones_are_told(shop, command):
+    accepted(shop)
+    shop.write(steps=(3, 7))
+    sweeper.run(shop.file)
+    found = sweeper.check("results/shop")
+    assert states(found) == {"steps=3 seed=1 [9]": "same", "steps=7 seed=1 [9]": "new", "steps=5 seed=1 [9]": "missing"}
+    assert not found.ok
+    shop.write(steps=(3, 5, 7))
+    sweeper.run(shop.file)
+    assert not sweeper.check("results/shop").ok
+    assert sweeper.check("results/shop", allow_new=True).ok
+    assert command("check", "results/shop", "--allow-new").code == 0
+
+
+def test_without_a_baseline_nothing_is_ever_fine(shop, command):
+    sweeper.run(shop.file)
+    outcome = command("check", "results/shop", "--allow-new")
+    assert outcome.code == 1
+    assert "there is no baseline" in outcome.err
+
+
+def test_accepting_a_whole_run_removes_what_the_experiment_has_no_more(shop):
+    accepted(shop)
+    shop.write(steps=(3,))
+    sweeper.run(shop.file)
+    with pytest.raises(UsageError, match="1 removed"):
+        sweeper.accept("results/shop")
+    assert sweeper.accept("results/shop", yes=True).counts == {"same": 1, "removed": 1}
+    assert len(list(BASELINE.glob("*.png"))) == 1
+    assert sweeper.check("results/shop").ok
+
+
+def test_a_failed_trial_is_failed_and_its_picture_is_kept(shop):
+    accepted(shop)
+    broken = json.loads(Path("shop.json").read_text())
+    broken["10"] = {"class_type": "NoSuchNode", "inputs": {}}
+    broken["9"]["inputs"]["images"] = ["10", 0]
+    Path("shop.json").write_text(json.dumps(broken))
+    found = sweeper.check(shop.file, check=False)
+    assert set(states(found).values()) == {"failed"}
+    assert sweeper.accept("results/shop-check", yes=True).counts == {"kept": 2}
+
+
+def test_a_damaged_or_absent_accepted_file_is_not_compared(shop):
+    accepted(shop)
+    one, other = sorted(BASELINE.glob("*.png"))
+    one.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    other.unlink()
+    found = sweeper.check("results/shop")
+    assert set(states(found).values()) == {"not compared"}
+    assert any("git lfs pull" in item.reason for item in found)
+    assert not found.ok
+
+
+def test_checks_let_small_differences_pass_and_overrides_win(shop):
+    accepted(shop)
+    for path in Path("results/shop/artifacts").iterdir():
+        with Image.open(path) as image:
+            image.point(lambda level: min(255, level + 1)).save(path)
+    assert set(states(sweeper.check("results/shop")).values()) == {"changed"}
+    shop.write(checks={"mae": "<= 1.5"})
+    found = sweeper.check("results/shop")
+    assert found.ok
+    assert {one.tier for one in found} == {"within"}
+    shop.write(checks={"mae": "<= 1.5", "overrides": [{"where": "steps == 5", "mae": "<= 0.1"}]})
+    assert states(sweeper.check("results/shop")) == {"steps=3 seed=1 [9]": "same", "steps=5 seed=1 [9]": "changed"}
+
+
+def test_every_mistake_in_checks_is_told_at_once_before_anything_runs(shop):
+    shop.write(checks={"simm": ">= 1", "overrides": [{"where": "stpes > 1", "ssim": ">= 1"}]})
+    with pytest.raises(ExperimentError) as caught:
+        sweeper.check(shop.file)
+    assert "did you mean 'ssim'" in str(caught.value)
+    assert "did you mean 'steps'" in str(caught.value)
+    assert not Path("results").exists()
+
+
+def test_another_size_is_a_change_and_no_crash(shop):
+    accepted(shop)
+    for path in Path("results/shop/artifacts").iterdir():
+        Image.new("RGB", (32, 64)).save(path)
+    found = sweeper.check("results/shop")
+    assert {one.tier for one in found} == {"unlike"}
+    assert all("32 x 64" in one.reason for one in found)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"sweeper_baseline": 99}', '{"sweeper_baseline": 1, "experiment": "shop"}']
+)
+def test_a_manifest_that_cannot_be_used_is_an_error_that_says_so(shop, text):
+    accepted(shop)
+    (BASELINE / "manifest.json").write_text(text)
+    with pytest.raises(ResultsError, match="manifest"):
+        sweeper.check("results/shop")
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(shop):
+    accepted(shop)
+    manifest = json.loads((BASELINE / "manifest.json").read_text())
+    manifest["cases"][0]["accepted"][0]["file"] = "../../secret.png"
+    (BASELINE / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ResultsError, match="no file of"):
+        sweeper.check("results/shop")
+
+
+def test_what_was_not_run_this_time_is_not_compared(shop):
+    accepted(shop)
+    sweeper.check(shop.file)
+    found = sweeper.check(shop.file, limit=1)
+    assert sorted(states(found).values()) == ["not compared", "same"]
+    assert not found.ok

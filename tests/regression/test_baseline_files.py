@@ -1,0 +1,54 @@
+"""The manifest: whatever a sweep's values are, what was written is what is read, and names of files are safe."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.regression.baseline import Accepted, Baseline, Entry, read_baseline
+from sweeper.regression.cases import Case
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+scalar = (
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | text
+)
+case = st.builds(
+    Case, st.dictionaries(text, scalar | st.lists(scalar, max_size=2), max_size=4), text, st.integers(0, 9)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(case, max_size=6), scalar)
+def test_every_case_comes_back_under_its_key_with_its_workflow(cases, value):
+    with tempfile.TemporaryDirectory() as folder:
+        known = Baseline(Path(folder), "shop")
+        graph = {"1": {"class_type": "A", "inputs": {"x": 0, "y": ["2", 0]}}, "2": {"class_type": "B", "inputs": {}}}
+        other = {**graph, "1": {"class_type": "A", "inputs": {"x": value, "y": ["2", 0]}}}
+        known.keep_graph(graph)
+        for one in cases:
+            base, changes = known.keep_graph(other)
+            about = Accepted(one.file_name("png"), "0" * 64, None, 1, {}, "d", "t", workflow=base, changes=changes)
+            known.entries[one.key] = Entry(one, (about,))
+        known.save()
+        again = read_baseline(Path(folder), "shop")
+        assert set(again.entries) == {one.key for one in cases}
+        assert all(entry.case.key == key for key, entry in again.entries.items())
+        assert all(again.graph(entry.accepted[0]) == other for entry in again.entries.values())
+        assert len(again.workflows) <= 1
+
+
+@given(case, case)
+def test_different_cases_have_different_safe_file_names(one, other):
+    name = one.file_name("png")
+    assert name.isascii()
+    assert Path(name).name == name
+    assert len(name) < 200
+    assert (name == other.file_name("png")) == (one.key == other.key)
+
+
+@given(case)
+def test_a_case_is_named_in_one_printable_line(one):
+    assert one.name.isprintable()

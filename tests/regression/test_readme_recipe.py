@@ -1,0 +1,57 @@
+"""The README's recipe, run as written: accept, change one node of the template, be told; revert, be told nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import yaml
+
+import sweeper
+from sweeper.regression.checks import checks_of
+from sweeper.schemas import shape_problems
+
+ROOT = Path(__file__).parents[2]
+SECTION = re.search(r"^## Hold it\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+
+
+def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
+    for folder in ("templates", "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("experiments/baselines", ignore_errors=True)
+    file = Path("experiments/quickstart.yaml")
+    file.write_text(file.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # small pictures are soon made
+    (text,) = blocks("console")
+    lines = [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in text.splitlines()]
+    assert [line[0] for line in lines] == ["run", "accept", "check"]
+    assert [command(*line).code for line in lines] == [0, 0, 0]
+    template = Path("templates/txt2img.json")
+    before = template.read_text("utf-8")
+    graph = json.loads(before)
+    sampler = next(node for node in graph.values() if node["class_type"] == "KSampler")
+    sampler["inputs"]["cfg"] = 3.0
+    template.write_text(json.dumps(graph))
+    changed = command(*lines[2])
+    assert changed.code == 1
+    names = {case.get("name") for case in ET.parse("check.xml").getroot()[0] if len(case)}
+    assert len(names) == 12
+    assert all(name in changed.out for name in names)
+    template.write_text(before, encoding="utf-8")
+    assert command(*lines[2]).code == 0
+
+
+def test_the_checks_of_the_readme_are_some(shop):
+    (text,) = [block for block in blocks("yaml") if "checks:" in block]
+    checks = yaml.safe_load(text)
+    assert shape_problems("experiment", {"template": "t.json", **checks}) == []
+    shop.write(**checks)
+    assert len(checks_of(sweeper.load(shop.file)).overrides) == 1

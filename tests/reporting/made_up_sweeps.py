@@ -1,0 +1,106 @@
+"""Results folders made without a server: the rows, jobs and pictures of a run that never was."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sweeper.records import Artifact, Job, Layout
+from sweeper.store import Store
+
+
+def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:
+    """A picture of its own for each seed: a slope of colour with some grain."""
+    random = np.random.default_rng(seed)
+    width, height = size
+    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    colours = random.integers(0, 200, size=(2, 3))
+    pixels = colours[0] * across[..., None] + colours[1] * down[..., None]
+    pixels = np.clip(pixels + random.integers(0, noise + 1, size=pixels.shape), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@dataclass
+class Sweep:
+    """What a made-up run consists of. `ends` gives, by trial, a state other than succeeded with its error."""
+
+    axes: Mapping[str, Sequence[Any]]
+    name: str = "made-up"
+    slots: Mapping[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+    distinct: int = 1_000_000  # how many different pictures there are
+    size: tuple[int, int] = (64, 48)
+    ends: Mapping[int, tuple[str, tuple[str, str] | None]] = field(default_factory=dict)
+    skip: frozenset[int] = frozenset()  # points of the product that are not in the plan
+    suffix: str = "png"
+    content: bytes | None = None
+    file: str = "gone.yaml"
+
+    def write(self, out: Path) -> Path:
+        layout = Layout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",))
+        points = [p for n, p in enumerate(itertools.product(*self.axes.values())) if n not in self.skip]
+        names = list(self.axes)
+        trials = []
+        for index, point in enumerate(points):
+            columns = dict(zip(names, point, strict=True))
+            digest = hashlib.sha256(repr((index, point)).encode("utf-8", "surrogatepass")).hexdigest()
+            trials.append((index, digest, {**self.slots, **columns}, columns))
+        (out / "artifacts").mkdir(parents=True, exist_ok=True)
+        pictures = [self._picture(out, n) for n in range(min(self.distinct, len(trials) * self.outputs))]
+        with Store.open(out) as store:
+            with store.transaction():
+                run = store.begin(layout, file=self.file, targets=["embedded"], now=1_000_000.0)
+                store.add_trials(run, trials)
+            self._jobs(store, run, trials, pictures)
+            store.cache_metrics([(sha, "brightness", 10.0 + n % 90) for n, (_, sha, _) in enumerate(pictures)])
+            store.end(run, now=1_000_060.0, stopped_by=None)
+        return out
+
+    def _jobs(self, store: Store, run: int, trials: Sequence[Any], pictures: Sequence[tuple[str, str, int]]) -> None:
+        # Straight into the tables: a commit for each of ten thousand jobs would take a minute.
+        connection = store._connection
+        connection.execute("BEGIN IMMEDIATE")
+        for index, digest, _, _ in trials:
+            state, error = self.ends.get(index, ("succeeded", None))
+            if state == "pending":
+                continue
+            job = Job(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
+                      *(error or (None, None)))  # fmt: skip
+            names = ", ".join(Job.__slots__)
+            marks = ",".join("?" * len(Job.__slots__))
+            connection.execute(f"INSERT INTO jobs({names}) VALUES ({marks})", [getattr(job, n) for n in Job.__slots__])
+            store.claim(run, [job])
+            for place in range(self.outputs if state == "succeeded" else 0):
+                path, sha, size = pictures[(index * self.outputs + place) % len(pictures)]
+                made = Artifact("9", "images", place, path, sha, size, "x.png")
+                connection.execute(
+                    "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        job.id,
+                        place,
+                        made.node,
+                        made.kind,
+                        made.position,
+                        made.path,
+                        made.sha256,
+                        made.bytes,
+                        made.label,
+                    ),
+                )
+        connection.commit()
+
+    def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
+        data = self.content if self.content is not None else picture(number, size=self.size)
+        path = out / "artifacts" / f"picture-{number}.{self.suffix}"
+        path.write_bytes(data)
+        return f"artifacts/{path.name}", hashlib.sha256(data).hexdigest(), len(data)

@@ -1,0 +1,110 @@
+"""The report's folder and its data, as files: what is in them, and what stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_sweeps import Sweep, picture
+
+from sweeper.reporting.dataset import as_script, coded
+from sweeper.reporting.folder import write_report
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def read(folder):
+    return json.loads((folder / "data.json").read_text("utf-8"))
+
+
+def test_the_folder_stands_alone_after_the_results_are_gone(made, tmp_path):
+    folder = made(Sweep({"steps": [1, 2]}))
+    moved = tmp_path / "mailed"
+    shutil.copytree(folder, moved)
+    shutil.rmtree(tmp_path / "results")
+    for file in read(moved)["files"]:
+        assert (moved / file["path"]).stat().st_size == file["bytes"]
+        assert (moved / file["thumb"]).is_file()
+    page = (moved / "index.html").read_text("utf-8")
+    for source in ("data.js", "css/page.css", "js/main.js"):
+        assert source in page
+        assert (moved / source).is_file()
+
+
+def test_every_script_and_style_of_the_page_is_there_and_used(made):
+    folder = made(Sweep({"steps": [1]}))
+    page = (folder / "index.html").read_text("utf-8")
+    there = {f"{path.parent.name}/{path.name}" for path in (*folder.glob("js/*.js"), *folder.glob("css/*.css"))}
+    assert there
+    assert all(f'"{name}"' in page for name in there)
+
+
+def test_a_second_report_makes_no_thumbnail_again(made, tmp_path):
+    folder = made(Sweep({"steps": [1, 2, 3]}))
+    thumbs = {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")}
+    assert len(thumbs) == 3
+    write_report(tmp_path / "results")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")} == thumbs
+
+
+def test_equal_pictures_share_one_thumbnail(made):
+    folder = made(Sweep({"steps": [1, 2, 3, 4]}, distinct=2))
+    assert len(list(folder.glob("thumbs/*.webp"))) == 2
+
+
+def test_artifacts_are_linked_where_that_can_be(made, tmp_path):
+    folder = made(Sweep({"steps": [1]}))
+    source = tmp_path / "results/artifacts/picture-0.png"
+    if source.stat().st_nlink < 2 and not hasattr(os, "link"):
+        pytest.skip("this file system has no hard links")
+    assert (folder / "files/picture-0.png").samefile(source)
+
+
+def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
+    out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    (out / "artifacts/picture-1.png").unlink()
+    report = write_report(out)
+    assert report.missing == 1
+    assert [file["kind"] for file in read(report.page.parent)["files"]] == ["image", "missing"]
+
+
+def test_a_broken_picture_and_a_video_have_no_thumbnail_and_do_no_harm(tmp_path):
+    broken = write_report(Sweep({"steps": [1]}, content=picture(1)[:60]).write(tmp_path / "a"))
+    video = write_report(Sweep({"steps": [1]}, content=b"\0\0\0\x18ftypmp42", suffix="mp4").write(tmp_path / "b"))
+    for report, kind in ((broken, "image"), (video, "video")):
+        (file,) = read(report.page.parent)["files"]
+        assert file["kind"] == kind
+        assert "thumb" not in file
+
+
+def test_a_large_seed_is_written_without_loss(made):
+    (column,) = [c for c in read(made(Sweep({"seed": [2**64 - 1, 7]})))["columns"] if c["name"] == "seed"]
+    assert column["values"] == [{"$int": "18446744073709551615"}, 7]
+    assert column["of"] == [0, 1]
+
+
+@given(st.lists(JSON_VALUES))
+def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
+    values, of = coded(cells)
+    assert [place < 0 for place in of] == [cell is None for cell in cells]
+    first = {}
+    for cell, place in zip(cells, of, strict=True):
+        if cell is not None:
+            assert first.setdefault(json.dumps(cell, sort_keys=True), place) == place
+    assert sorted(set(of) - {-1}) == list(range(len(values)))
+
+
+@given(st.text())
+def test_the_script_holds_exactly_the_json_and_no_line_of_it_can_end_a_string(text):
+    script = as_script(json.dumps({"text": text}))
+    assert script.isascii()
+    literal = script[script.index("JSON.parse(") + len("JSON.parse(") : script.rindex(");")]
+    assert json.loads(json.loads(literal)) == {"text": text}

@@ -1,0 +1,206 @@
+"""The page in a real browser, opened from disk: the grid, its axes, the address, the keyboard, marks, hostile texts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from made_up_sweeps import Sweep
+
+AXES = {"subject": ["a red fox", "a lighthouse above the sea"], "steps": [2, 6, 20], "seed": [2**64 - 1, 5]}
+ENDS = {
+    1: ("failed", ("ExecutionError", "node 3: out of memory")),
+    2: ("cancelled", None),
+    3: ("pending", None),
+}
+
+
+def choose(page, label, value):
+    page.get_by_label(label, exact=True).select_option(value)
+
+
+def box(page, trial):
+    return page.locator(f'#view [data-trial="{trial}"]').bounding_box()
+
+
+def test_every_trial_of_a_small_sweep_is_in_the_first_view(made, opened):
+    page = opened(made(Sweep(AXES)))
+    trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
+    assert sorted(trials) == list(range(12))
+    assert page.title() == "made-up · sweeper"
+    pictures = "() => [...document.querySelectorAll('.cell img')].every(i => i.complete && i.naturalWidth > 0)"
+    page.wait_for_function(pictures)
+
+
+def test_prompts_go_down_the_side_and_steps_across(made, opened):
+    page = opened(made(Sweep(AXES)))
+    assert page.get_by_label("X axis", exact=True).input_value() == "steps"
+    assert page.get_by_label("Y axis", exact=True).input_value() == "subject"
+
+
+def test_a_cell_stands_in_the_row_and_column_of_its_values(made, opened):
+    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    choose(page, "X axis", "sampler")
+    choose(page, "Y axis", "steps")
+    heads = page.get_by_role("columnheader")
+    sides = page.get_by_role("rowheader")
+    assert heads.all_inner_texts() == ["euler", "heun"]
+    assert sides.all_inner_texts() == ["4", "8", "16"]
+    for trial, (across, down) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
+        cell = box(page, trial)
+        assert cell["x"] == heads.nth(across).bounding_box()["x"]
+        assert cell["y"] == sides.nth(down).bounding_box()["y"]
+
+
+def test_an_axis_taken_from_another_place_trades_with_it(made, opened):
+    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    before = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]
+    choose(page, "X axis", before[1])
+    assert [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")] == before[::-1]
+
+
+def test_back_undoes_a_change_and_the_address_brings_the_view_back(made, opened):
+    folder = made(Sweep(AXES))
+    page = opened(folder)
+    choose(page, "X axis", "seed")
+    page.get_by_role("tab", name="Table").click()
+    address = re.sub(r"^[^#]*", "", page.url)
+    page.go_back()
+    page.wait_for_selector(".cell")
+    assert page.get_by_label("X axis", exact=True).input_value() == "seed"
+    page.go_back()
+    page.wait_for_function(
+        "() => document.querySelector('[aria-colindex=\"2\"].head').textContent !== '18446744073709551615'"
+    )
+    assert page.get_by_label("X axis", exact=True).input_value() == "steps"
+    again = opened(folder, address)
+    assert again.get_by_role("columnheader").first.inner_text().startswith("trial")
+
+
+def test_cells_without_a_picture_say_why(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [1.5, 2.5]}, ends=ENDS, skip=frozenset({7}))))
+    for trial, word in ((1, "failed"), (2, "cancelled"), (3, "not run yet")):
+        assert word in page.locator(f'[data-trial="{trial}"]').inner_text()
+    assert "out of memory" in page.locator('[data-trial="1"]').get_attribute("aria-label")
+    hole = page.locator(".cell.none")
+    assert hole.count() == 1
+    assert "Not in the plan" in hole.get_attribute("title")
+
+
+def test_several_files_of_a_trial_share_its_cell(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, outputs=3)))
+    assert page.locator('[data-trial="0"] img').count() == 3
+
+
+def test_a_filter_leaves_what_it_names_and_tells_a_mistake(made, opened):
+    page = opened(made(Sweep(AXES)))
+    page.get_by_label("Filter").fill("steps > 2 and seed == 18446744073709551615")
+    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 4")
+    page.get_by_label("Filter").fill("stps > 2")
+    page.wait_for_selector("text=there is no column stps")
+    page.get_by_label("Filter").fill("lighthouse")
+    page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 6")
+
+
+def test_values_can_be_hidden_and_moved(made, opened):
+    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    choose(page, "X axis", "steps")
+    page.get_by_role("button", name="Values…").click()
+    page.get_by_role("checkbox", name="8").uncheck()
+    page.get_by_role("button", name="Move 16 up").click()
+    page.get_by_role("button", name="Move 16 up").click()
+    page.get_by_role("button", name="Done").click()
+    assert page.get_by_role("columnheader").all_inner_texts() == ["16", "4"]
+
+
+def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, opened):
+    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    choose(page, "X axis", "steps")
+    page.locator("[role=grid]").focus()
+    for key in ("ArrowRight", "ArrowDown", "k", "4"):
+        page.keyboard.press(key)
+    cell = page.locator('[data-trial="4"]')
+    assert "keep" in cell.get_attribute("class")
+    assert "4 stars" in cell.get_attribute("aria-label")
+    page.reload()
+    page.wait_for_selector(".cell.keep")
+    assert page.locator(".cell.keep").get_attribute("data-trial") == "4"
+
+
+def test_a_menu_stays_within_reach_on_a_phone(made, opened):
+    page = opened(made(Sweep(AXES)), viewport={"width": 390, "height": 800})
+    page.get_by_text("Axes, size, marks").click()
+    choose(page, "X axis", "seed")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+EVIL = [
+    "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '"><svg onload=alert(3)>',
+    "javascript:alert(4)",
+    "{{ 7 * 7 }}", "__proto__", "$int", "a\u2028b\u202ec", "' or 1 == 1", "\ud83e",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("view", ["grid", "table", "plots"])
+def test_hostile_names_labels_and_errors_stay_text(made, opened, view):
+    sweep = Sweep(
+        {EVIL[0]: EVIL, "__proto__": ["constructor", EVIL[1]]}, name=EVIL[1], slots={EVIL[2]: EVIL[1]}, size=(8, 8),
+        ends={0: ("failed", (EVIL[0], EVIL[1]))},
+    )  # fmt: skip
+    page = opened(made(sweep), f"#view={view}&trial=0&with=1&mode=side")
+    page.wait_for_selector("dialog[open]")
+    assert page.locator("script:not([src])").count() == 0
+    assert page.locator("[onerror], [onload], img[src=x], #view svg[onload]").count() == 0
+    assert EVIL[0] in page.locator("dialog[open]").inner_text()
+    assert page.evaluate("({}).polluted === undefined && Object.keys(Object.prototype).length === 0")
+
+
+@pytest.mark.parametrize(
+    "address", ["#x=%00&size=1e9&view=__proto__&mode=x&hide=[1]&order=[%22__proto__%22,1]&pin={", "#trial=99&with=-1"]
+)
+def test_an_address_that_makes_no_sense_shows_the_first_view(made, opened, address):
+    page = opened(made(Sweep(AXES)), address)
+    assert page.locator(".cell").count() == 12
+
+
+def test_a_single_long_axis_is_set_in_lines_with_its_values_at_the_cells(made, opened):
+    page = opened(made(Sweep({"seed": list(range(500, 540))})))
+    tops = page.locator(".cell[data-trial]").evaluate_all(
+        "cells => new Set(cells.map(c => c.getBoundingClientRect().y)).size"
+    )
+    assert tops > 2
+    assert page.evaluate("() => document.querySelector('.scroller').scrollWidth <= innerWidth")
+    assert page.locator('[data-trial="17"] .caption').inner_text() == "517"
+    page.locator('[data-trial="17"]').click()
+    page.keyboard.press("ArrowRight")
+    assert "trial 18" in page.locator("dialog[open] .zoom-head").inner_text()
+
+
+def test_the_filter_language_means_what_it_says(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2, 3], "seed": [2**64 - 1, 5]}, ends={1: ("failed", ("E", "no"))})))
+    cases = {
+        "not steps == 1 and seed < 6": [3, 5],
+        "steps + 1 > 2 or (seed == 5)": [1, 2, 3, 4, 5],
+        "-steps * 2 <= -6": [4, 5],
+        "steps in [1, 3] and seed != 5": [0, 4],
+        "steps not in [1, 3]": [2, 3],
+        "status == 'failed'": [1],
+        "brightness == none": [1],
+        "`steps` == 2 and seed == 18446744073709551615": [2],
+        "seed == 18446744073709551614": [],
+        "'ail' in status": [1],
+        "steps > 'a'": [],
+    }
+    rows = """text => { const test = sweeper.expression.compile(text, sweeper.page.dataset);
+        return test.error || [0, 1, 2, 3, 4, 5].filter(test.holds); }"""
+    assert {text: page.evaluate(rows, text) for text in cases} == cases
+    for wrong in ("steps ==", "steps = 1", "(steps", "[1, 2", "nothing > 1", "steps > 1 2", "(" * 5000 + "1"):
+        assert isinstance(page.evaluate(rows, wrong), str), wrong
+
+
+def test_a_workflow_is_copied_even_where_the_clipboard_is_denied(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]})), "#trial=1")
+    page.evaluate("() => document.addEventListener('copy', () => (window.copied = String(getSelection())))")
+    page.get_by_role("button", name="Copy rerun command").click()
+    page.wait_for_selector("#said.shown")
+    assert page.locator("#said").inner_text() == "command copied"

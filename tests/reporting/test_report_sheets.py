@@ -1,0 +1,128 @@
+"""Contact sheets: what is on them, how they are paged and animated, and that no label is ever cut."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up_sweeps import Sweep
+from PIL import Image
+
+from sweeper.errors import UsageError
+from sweeper.reporting.lettering import Lettering, plain
+from sweeper.reporting.sheets import SheetWish, write_sheets
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+
+
+def solid(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def cells(sheet, colour=(200, 30, 60)):
+    """Left edges and top edges of the areas of exactly that colour."""
+    there = (np.asarray(sheet.convert("RGB")) == colour).all(axis=2)
+    return [starts(there.any(axis=axis)) for axis in (0, 1)]
+
+
+def starts(line):
+    """Where a run of true values begins."""
+    return np.flatnonzero(np.diff(line.astype(int), prepend=0) == 1).tolist()
+
+
+def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
+    out = Sweep(GRID, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    with Image.open(file) as sheet:
+        lefts, tops = cells(sheet)
+    assert len(lefts) == 3
+    assert len(tops) == 2
+    assert {b - a for a, b in itertools.pairwise(lefts)} == {46}
+
+
+def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
+    out = Sweep({**GRID, "cfg": [1.5, 7.0]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    with Image.open(file) as sheet:
+        assert [len(edges) for edges in cells(sheet)] == [3, 4]
+
+
+def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
+    out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="seed", cell=128, megapixels=1))
+    assert [file.name for file in files] == ["s.png", *(f"s-{n}.png" for n in range(2, len(files) + 1))]
+    rows = 0
+    for file in files:
+        with Image.open(file) as sheet:
+            assert sheet.width * sheet.height <= 1_000_000
+            rows += len(cells(sheet)[1])
+    assert len(files) > 1
+    assert rows == 40
+
+
+def test_a_row_too_wide_for_a_page_goes_on_below(tmp_path):
+    out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="seed", y="steps", cell=64, megapixels=1))
+    across = 0
+    for file in files:
+        with Image.open(file) as sheet:
+            lefts, tops = cells(sheet)
+            across += len(lefts) * len(tops)
+    assert across >= 60  # the last part may be narrower than the page it shares
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
+def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
+    out = Sweep({**GRID, "cfg": [1.5, 7.0, 9.0]}).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / f"s.{suffix}", SheetWish(x="steps", y="sampler", animate="cfg", cell=48))
+    with Image.open(file) as sheet:
+        assert sheet.n_frames == 3
+
+
+def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
+    sweep = Sweep(GRID, ends={0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}, skip=frozenset({5}))
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish())
+    with Image.open(file) as sheet:
+        assert (251, 233, 231) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+        assert sheet.width > 700
+
+
+def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
+    sizes = []
+    for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
+        out = Sweep({"prompt": [text, "b"], "steps": [1, 2]}).write(tmp_path / f"r{n}")
+        (file,) = write_sheets(out, tmp_path / f"s{n}.png", SheetWish(x="steps", y="prompt", cell=64))
+        with Image.open(file) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[1] > sizes[0] + 200
+
+
+@pytest.mark.parametrize(
+    ("wish", "file", "message"),
+    [
+        (SheetWish(x="stps"), "s.png", "did you mean 'steps'"),
+        (SheetWish(x="steps", y="steps"), "s.png", "an axis each"),
+        (SheetWish(), "s.bmp", ".png, .webp"),
+        (SheetWish(cell=2000, megapixels=1), "s.png", "not one row fits"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, file, message):
+    out = Sweep(GRID).write(tmp_path / "r")
+    with pytest.raises(UsageError, match=message):
+        write_sheets(out, tmp_path / file, wish)
+    assert not (tmp_path / file).exists()
+
+
+@settings(max_examples=60)
+@given(st.text(st.characters(codec="utf-8"), max_size=120), st.integers(40, 300))
+def test_wrapping_loses_no_character_and_keeps_the_width(text, width):
+    letters = Lettering(["plain"])
+    lines = letters.wrap(text, 15, width)
+    assert "".join("".join(lines).split()) == "".join("".join(map(plain, text.splitlines())).split())
+    assert all(letters.width(line, 15) <= width or len(line) == 1 for line in lines)

@@ -1,0 +1,163 @@
+"""One trial close up, the table and the plots, in a real browser."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from made_up_sweeps import Sweep
+
+import sweeper
+from sweeper.records import Layout
+from sweeper.reporting.folder import write_report
+from sweeper.store import Store
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}
+
+
+def opened_at(page):
+    return page.locator("dialog[open] .zoom-head").inner_text()
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Results of a real experiment, so that workflows are known."""
+    graph = {
+        "1": {"class_type": "Save", "inputs": {"text": "x", "seed": 0, "from": ["2", 0]}},
+        "2": {"class_type": "A", "inputs": {}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    (tmp_path / "t.slots.yaml").write_text(
+        "slots: {text: {at: '1.text'}, seed: {at: '1.seed', schema: {type: integer}}}"
+    )
+    file = tmp_path / "e.yaml"
+    file.write_text(f'name: e\ntemplate: t.json\nsweep: {{grid: {{text: [a, "b\'s"], seed: [{2**64 - 1}, 3]}}}}\n')
+    plan = sweeper.plan(sweeper.load(file))
+    out = tmp_path / "results"
+    with Store.open(out) as store, store.transaction():
+        run = store.begin(Layout("e", plan.axis_columns, plan.slot_names), file=str(file), targets=["x"], now=1.0)
+        store.add_trials(run, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
+    return plan, write_report(out).page.parent
+
+
+def test_enter_opens_arrows_move_and_escape_leads_back_to_the_cell(made, opened):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler")
+    page.locator("[role=grid]").focus()
+    page.keyboard.press("Enter")
+    assert "trial 0" in opened_at(page)
+    page.keyboard.press("ArrowRight")
+    assert "trial 1" in opened_at(page)
+    page.keyboard.press("ArrowDown")
+    assert "trial 4" in opened_at(page)
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.locator(".cell.current").get_attribute("data-trial") == "4"
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "grid"
+
+
+@pytest.mark.parametrize("key", MODES)
+def test_two_trials_are_compared_in_every_way(made, opened, key):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0")
+    page.keyboard.press("h")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(key)
+    page.wait_for_selector(MODES[key], state="attached")
+    assert page.locator(".params .differs th").all_inner_texts()[0] == "sampler"
+    assert "steps" not in page.locator(".params .differs th").all_inner_texts()
+
+
+def test_equal_pictures_have_a_black_difference_and_others_have_not(made, opened, tmp_path):
+    page = opened(made(Sweep({"steps": [1, 2, 3]}, distinct=2)), "#trial=0&with=2&mode=difference")
+    page.wait_for_selector("canvas[data-done]")
+    page.locator("canvas").evaluate("canvas => (canvas.style.filter = 'none')")
+    shot = [page.locator("canvas").screenshot()]
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("canvas[data-done]")
+    page.locator("canvas").evaluate("canvas => (canvas.style.filter = 'none')")
+    shot.append(page.locator("canvas").screenshot())
+    assert brightest(shot[0]) < 60  # letterbox and theme around the black picture
+    assert brightest(shot[1]) > brightest(shot[0])
+
+
+def brightest(png):
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        middle = image.convert("L").crop(
+            (image.width // 3, image.height // 3, image.width * 2 // 3, image.height * 2 // 3)
+        )
+        return middle.getextrema()[1]
+
+
+def test_the_concrete_workflow_comes_back_whole(planned, opened):
+    plan, folder = planned
+    page = opened(folder, "#trial=0")
+    for trial in plan.written():
+        text = page.evaluate(f"sweeper.workflow.text(sweeper.page.dataset, {trial.index})")
+        assert json.loads(text) == plan.workflow(trial)
+
+
+def test_the_rerun_command_names_what_varies(planned, opened):
+    _, folder = planned
+    page = opened(folder)
+    command = page.evaluate("sweeper.workflow.command(sweeper.page.dataset, 2)")
+    assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
+
+
+def test_kept_trials_are_exported_as_an_experiment_that_makes_them_again(planned, opened, tmp_path):
+    plan, folder = planned
+    page = opened(folder)
+    page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
+    text = page.evaluate("sweeper.page.marks.yaml()")
+    (tmp_path / "kept.yaml").write_text(text)
+    assert yaml.safe_load(text)["name"] == "e-kept"
+    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
+    trials = {trial.index: trial for trial in plan.written()}
+    assert [trial.digest for trial in kept.written()] == [trials[0].digest, trials[3].digest]
+
+
+def test_the_table_sorts_numbers_as_numbers_and_missing_ones_last(made, opened):
+    page = opened(made(Sweep({"steps": [4, 16, 8]}, ends={1: ("failed", ("E", "no"))})), "#view=table")
+    page.get_by_role("button", name="brightness").click()
+    page.get_by_role("button", name="steps").click()
+    trials = "rows => rows.map(row => Number(row.dataset.trial))"
+    assert page.locator(".tbody .trow").evaluate_all(trials) == [0, 2, 1]
+    page.get_by_role("button", name="steps").click()
+    assert page.locator(".tbody .trow").evaluate_all(trials) == [1, 2, 0]
+    page.get_by_role("button", name="brightness").click()
+    assert page.locator(".tbody .trow").evaluate_all(trials)[-1] == 1
+
+
+def test_columns_of_the_table_are_chosen(made, opened):
+    page = opened(made(Sweep({"steps": [4, 16]}, slots={"prompt": "a fox"})), "#view=table")
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_role("checkbox", name="prompt").check()
+    assert "prompt" in page.locator(".thead").inner_text()
+    assert page.locator(".tbody .trow").first.inner_text().count("a fox") == 1
+
+
+def test_plots_show_the_means_of_the_metric(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=plots&x=steps&y=sampler&metric=brightness")
+    cells = page.locator(".heat td").all_inner_texts()
+    assert cells == ["10", "11", "12", "13", "14", "15"]
+    assert page.locator("svg.plot path[fill=none]").count() == 2
+    assert page.locator("svg.plot rect.bar").count() >= 5
+
+
+def test_videos_and_sounds_have_players(made, opened, tmp_path):
+    for number, (suffix, content, tag) in enumerate(
+        (("mp4", b"\0\0\0\x18ftypmp42", "video"), ("wav", b"RIFF", "audio"))
+    ):
+        page = opened(made(Sweep({"steps": [1]}, suffix=suffix, content=content), f"r{number}"))
+        assert page.locator(f"[data-trial='0'] {tag}").count() == 1
+
+
+def test_a_picture_of_a_kind_that_thumbnails_do_not_know_is_shown_itself(made, opened):
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(2)</script></svg>'
+    page = opened(made(Sweep({"steps": [1]}, suffix="svg", content=svg)), "#trial=0")
+    page.wait_for_function("() => document.querySelector('.stage img').naturalWidth > 0")
+    assert page.get_by_text("Open the file").count() == 0  # as a page of its own its script would run
