@@ -30,7 +30,7 @@ def made(tmp_path):
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no chromium is installed (apt-get install chromium, or set CHROMIUM)")
