@@ -24,7 +24,6 @@ from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
 
 if TYPE_CHECKING:
-    from sweeper.artifacts import ArtifactFolder
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Spec, Target
     from sweeper.experiment import Experiment
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
     from sweeper.store import Store
+    from sweeper.store.artifacts import ArtifactFolder
     from sweeper.trial import Trial
 
 TABLE_NAME = "results.csv"
@@ -247,10 +247,10 @@ class _Session:
         return found
 
     async def _recorded(self, store: Store, found: Survey, clients: list[ComfyClient]) -> Run:
-        from sweeper.artifacts import ArtifactFolder  # noqa: PLC0415
-        from sweeper.records import Layout  # noqa: PLC0415
         from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
         from sweeper.running.recording import forget_embedded, record  # noqa: PLC0415
+        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
+        from sweeper.store.records import Layout  # noqa: PLC0415
 
         layout = Layout(
             self.experiment.name,

@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
         {"base"},
     ),
     "comfy": ({"comfy"}, {"base", "model"}),
-    "store": ({"store", "database", "records", "artifacts"}, {"base", "model"}),
+    "store": ({"store"}, {"base", "model"}),
     "pictures": ({"metrics", "images", "comparing"}, {"base", "store"}),
     "loading": ({"loading"}, {"base", "model", "pictures"}),
     "table": ({"table", "formats"}, {"base", "model", "store", "loading"}),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.artifacts import ArtifactFolder, extension, file_name, stem
 from sweeper.errors import ResultsError
+from sweeper.store.artifacts import ArtifactFolder, extension, file_name, stem
 
 JOB = "0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper import records
 from sweeper.errors import ResultsError
-from sweeper.records import Artifact, Job, Layout
-from sweeper.store import Store
+from sweeper.store import Store, records
+from sweeper.store.records import Artifact, Job, Layout
 
 LAYOUT = Layout("probe", ("seed",), ("text", "seed"), ("brightness",))
 

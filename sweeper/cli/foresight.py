@@ -15,8 +15,8 @@ from sweeper.comfy.target import resolve_targets
 from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
 from sweeper.planning.selection import dropped
-from sweeper.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
 from sweeper.store import FILE_NAME, Store
+from sweeper.store.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
 
 if TYPE_CHECKING:
     from sweeper.experiment import Block, Experiment

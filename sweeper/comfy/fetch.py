@@ -1,6 +1,6 @@
 """Fetching one output: through the redirect without the key, streamed and hashed, checked, resumed after a drop.
 
-The bytes go to an open binary file; names and places on our disk are `sweeper.artifacts`' business.
+The bytes go to an open binary file; names and places on our disk are `sweeper.store.artifacts`' business.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.artifacts import file_name, stem
 from sweeper.errors import UsageError
 from sweeper.expressions import ExpressionError, compile_expression, unknown_names
-from sweeper.records import Artifact, Layout
 from sweeper.result import SUCCEEDED, Result
 from sweeper.store import Store
+from sweeper.store.artifacts import file_name, stem
+from sweeper.store.records import Artifact, Layout
 from sweeper.workflow import encode
 
 _LONGEST: Final = 40  # characters of a value in a case's name

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.formats import whole_text
-from sweeper.records import Layout
 from sweeper.result import STATUSES, Result
+from sweeper.store.records import Layout
 
 FORMAT: Final = 1  # of the data; the page refuses one that it does not know
 _EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here

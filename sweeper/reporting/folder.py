@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError, ResultsError
-from sweeper.records import RunRecord
 from sweeper.reporting.dataset import as_json, as_script, dataset
 from sweeper.reporting.thumbnails import FOLDER as THUMBS
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.reporting.workflows import workflows
 from sweeper.result import Result
 from sweeper.store import Store
+from sweeper.store.records import RunRecord
 
 PAGE: Final = Path(__file__).parent / "page"
 FILES: Final = "files"

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError, UsageError
 from sweeper.nearest import hint
-from sweeper.records import Layout
 from sweeper.reporting.dataset import coded
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_frames, draw_pages
 from sweeper.result import Result
 from sweeper.store import Store
+from sweeper.store.records import Layout
 
 _STILL: Final = (".png", ".webp")
 _MOVING: Final = (".webp", ".png", ".gif")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweeper.records import OPEN
+from sweeper.store.records import OPEN
 
 if TYPE_CHECKING:
-    from sweeper.records import Job
+    from sweeper.store.records import Job
     from sweeper.trial import Trial
 
 

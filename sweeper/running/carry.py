@@ -11,17 +11,18 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper import records, result
-from sweeper.artifacts import extension, file_name, stem
+from sweeper import result
 from sweeper.comfy.events import Listener
 from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
 from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
-from sweeper.records import Artifact, Job
 from sweeper.running.progress import JobProgress, JobSubmitted, Retrying
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.running.watch import InFlight, watch
+from sweeper.store import records
+from sweeper.store.artifacts import extension, file_name, stem
+from sweeper.store.records import Artifact, Job
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sweeper import records
-from sweeper.records import OPEN, Job, Layout
 from sweeper.running.backlog import Work
+from sweeper.store import records
+from sweeper.store.records import OPEN, Job, Layout
 
 if TYPE_CHECKING:
     from sweeper.planner import Plan

@@ -15,12 +15,12 @@ from sweeper.running.control import MAX_FAILURES, RunControl
 from sweeper.running.progress import Event, TrialDone
 
 if TYPE_CHECKING:
-    from sweeper.artifacts import ArtifactFolder
     from sweeper.planner import Plan
-    from sweeper.records import Artifact
     from sweeper.running.backlog import Backlog, Work
     from sweeper.running.options import Settings
     from sweeper.store import Store
+    from sweeper.store.artifacts import ArtifactFolder
+    from sweeper.store.records import Artifact
 
 
 @dataclass(slots=True)

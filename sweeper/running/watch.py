@@ -17,8 +17,8 @@ from sweeper.errors import TransientError
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.events import EventStream, Listener
-    from sweeper.records import Job
     from sweeper.running.shared import Shared
+    from sweeper.store.records import Job
 
 _GROWTH: Final = 1.5
 _GRACE: Final = 10.0  # seconds for a server to confirm that a job was cancelled

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.cli import main
-from sweeper.records import Artifact, Job, Layout
 from sweeper.store import Store
+from sweeper.store.records import Artifact, Job, Layout
 
 
 @dataclass(frozen=True)

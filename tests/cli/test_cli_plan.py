@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.records import Job, Layout
 from sweeper.store import Store
+from sweeper.store.records import Job, Layout
 
 SWEEP = """\
 name: shop

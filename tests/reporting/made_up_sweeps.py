@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sweeper.records import Artifact, Job, Layout
 from sweeper.store import Store
+from sweeper.store.records import Artifact, Job, Layout
 
 
 def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:

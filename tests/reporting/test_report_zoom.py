@@ -9,9 +9,9 @@ import yaml
 from made_up_sweeps import Sweep
 
 import sweeper
-from sweeper.records import Layout
 from sweeper.reporting.folder import write_report
 from sweeper.store import Store
+from sweeper.store.records import Layout
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from sweeper import records
-from sweeper.records import Job
 from sweeper.running.backlog import Backlog, Work
 from sweeper.running.gate import Gate
+from sweeper.store import records
+from sweeper.store.records import Job
 from sweeper.trial import Trial
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from sweeper import result
-from sweeper.database import connect, prepare, told
 from sweeper.errors import ResultsError
 from sweeper.nearest import hint
-from sweeper.records import (
+from sweeper.result import Result
+from sweeper.store.database import connect, prepare, told
+from sweeper.store.records import (
     FAILED,
     INTENT,
     REJECTED,
@@ -34,7 +35,6 @@ from sweeper.records import (
     Layout,
     RunRecord,
 )
-from sweeper.result import Result
 
 FILE_NAME: Final = "sweeper.sqlite"
 
