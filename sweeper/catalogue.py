@@ -1,4 +1,4 @@
-"""The node classes of servers, for checking a plan before anything is sent: fetched, and kept on disk for a day.
+"""What servers are, for planning before anything is sent: node classes and way of caching, kept on disk for a day.
 
 A real `object_info` has hundreds of kilobytes, and a Cloud's takes seconds: so it is kept by the target's URL. Models
 and files come and go, so whoever finds a problem by what was kept asks once more (`fresh=True`). What the classes mean
@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.nodes import NodeInfo
+from sweeper.planning.caching import CLASSIC, Caching, caching_of
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Target
+    from sweeper.comfy.wire import Server
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
+_CLASSES: Final = "object_info"
+_CACHING: Final = "caching"
 
 
 def embedded_classes() -> NodeInfo:
@@ -53,7 +57,7 @@ async def object_info_of(target: Target) -> Mapping[str, Any]:
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
 
     async with ComfyClient(target) as client:
-        await client.connect()
+        keep_caching(target, await client.connect())
         answer = await client.object_info()
     if _parsed(answer) is None:
         raise UnreachableError(f"{target.name}: its answer to /object_info describes no node classes")
@@ -92,15 +96,32 @@ async def classes_at(target: Target) -> NodeInfo | None:
         return known
     try:
         async with ComfyClient(target) as client:
-            await client.connect()
+            keep_caching(target, await client.connect())
             return await classes_of(client)
     except SweeperError:
         return None
 
 
-def _kept(url: str) -> Any:
+def keep_caching(target: Target, server: Server) -> Caching:
+    """How a server that has answered caches node results, remembered for those who only plan."""
+    caching = caching_of(server.arguments)
+    if not target.embedded:
+        _keep(target.url, {"kind": caching.kind, "size": caching.size}, _CACHING)
+    return caching
+
+
+def kept_caching(target: Target) -> Caching:
+    """How a target cached when it was last asked, no longer than a day ago; ComfyUI's default otherwise."""
+    known = None if target.embedded else _kept(target.url, _CACHING)
+    try:
+        return CLASSIC if known is None else Caching(known["kind"], int(known["size"]))
+    except (TypeError, KeyError, ValueError):
+        return CLASSIC
+
+
+def _kept(url: str, kind: str = _CLASSES) -> Any:
     """What was kept for a URL, if it is no older than a day; None otherwise."""
-    path = _path(url)
+    path = _path(url, kind)
     with suppress(OSError, ValueError):
         if time.time() - path.stat().st_mtime <= _MAX_AGE:
             return json.loads(path.read_text("utf-8"))
@@ -117,17 +138,17 @@ def _parsed(answer: Any) -> NodeInfo | None:
         return None
 
 
-def _path(url: str) -> Path:
+def _path(url: str, kind: str) -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sweeper" / "object_info" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+    return Path(base) / "sweeper" / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
-def _keep(url: str, answer: Mapping[str, Any]) -> None:
+def _keep(url: str, answer: Mapping[str, Any], kind: str = _CLASSES) -> None:
     """Best effort: a cache that cannot be written costs time, nothing else."""
-    path = _path(url)
+    path = _path(url, kind)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError
+from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from sweeper.comfy.target import Spec, Target
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
+    from sweeper.planning.order import Costs
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
+    from sweeper.running.shards import Supply
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.trial import Trial
@@ -156,7 +159,7 @@ class _Session:
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
-        self.keeps = True  # whether the targets keep node results from one job to the next
+        self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
@@ -189,12 +192,13 @@ class _Session:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
+        from sweeper.catalogue import keep_caching  # noqa: PLC0415
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
         from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
 
         clients: list[ComfyClient] = []
         reasons: list[str] = []
-        keeping: list[bool] = []
+        cachings: list[Caching] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
@@ -208,10 +212,10 @@ class _Session:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
-            keeping.append("--cache-none" not in server.arguments)
+            cachings.append(keep_caching(client.target, server))
         if not clients:
             raise UnreachableError("; ".join(reasons))
-        self.keeps = any(keeping)
+        self.caching = weakest(cachings)
         return clients
 
     async def _check(self, client: ComfyClient) -> None:
@@ -291,12 +295,12 @@ class _Session:
         from sweeper.planning.order import Costs  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
-        from sweeper.running.recording import remaining  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
         answering = {client.target.name for client in clients}
         opened = [work for work in found.opened if work.pinned in (None, *answering)]
-        plan = self.plan.reordered(Costs(store.node_seconds(self.names), keeps=self.keeps))
+        costs = Costs(store.node_seconds(self.names), self.caching)
+        plan = self.plan.reordered(costs)
         shared = Shared(
             plan=plan,
             experiment=self.experiment.name,
@@ -305,7 +309,7 @@ class _Session:
             folder=folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog(opened, remaining(plan, found, self.settings, self.chosen)),
+            backlog=Backlog(opened, self._supply(plan, found, costs, len(clients))),
             report=self.report,
             names=self.names,
             twins=found.twins,
@@ -315,6 +319,18 @@ class _Session:
         finally:
             for target, times in shared.node_times.items():
                 store.add_node_times(target, times)
+
+    def _supply(self, plan: Plan, found: Survey, costs: Costs, targets: int) -> Supply:
+        """The fresh work, one by one for one target, in shards for several."""
+        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
+        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.running.shards import Line, Shards  # noqa: PLC0415
+
+        fresh = remaining(plan, found, self.settings, self.chosen)
+        if targets == 1:
+            return Line(fresh)
+        count = found.todo - len(found.opened)
+        return Shards(fresh, Reruns(self.experiment.template, costs), count=count, targets=targets)
 
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415

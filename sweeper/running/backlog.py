@@ -1,20 +1,20 @@
 """The work that is left, and who gets it next: several targets pull from one plan.
 
-Lazy: the plan is walked as work is taken. Work that a target gives back is next for any target; work whose job may
-still stand on a server goes to that server only, because nobody else can look for it.
+Lazy: the plan is walked as work is taken; several targets take it in shards. Work that a target gives back is next for
+any target; work whose job may still stand on a server goes to that server only, because nobody else can look for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweeper.store.records import OPEN
 
 if TYPE_CHECKING:
+    from sweeper.running.shards import Supply
     from sweeper.store.records import Job
     from sweeper.trial import Trial
 
@@ -41,11 +41,11 @@ class Work:
 
 
 class Backlog:
-    """`opened`: work with jobs of unknown fate, to be settled first. `fresh`: the rest, taken lazily in run order."""
+    """`opened`: work with jobs of unknown fate, to be settled first. `fresh`: the rest, taken lazily."""
 
-    def __init__(self, opened: list[Work], fresh: Iterator[Work]) -> None:
+    def __init__(self, opened: list[Work], fresh: Supply) -> None:
         self._waiting: deque[Work] = deque(opened)
-        self._fresh: Iterator[Work] | None = fresh
+        self._fresh = fresh
         self._gone: set[str] = set()
         self._taken = 0
         self._closed = False
@@ -72,7 +72,7 @@ class Backlog:
             if work is not None:
                 self._taken += 1
                 return work
-            if not self._taken and not self._waiting:
+            if not self._taken and not self._waiting and self._fresh.empty:
                 break
             await self._changed.wait()
         return None
@@ -92,6 +92,7 @@ class Backlog:
     def release(self, target: str) -> None:
         """That target will not come back: what waits for it is free for the others, as new work."""
         self._gone.add(target)
+        self._fresh.release(target)
         for work in self._waiting:
             self._free(work)
         self._wake()
@@ -105,11 +106,7 @@ class Backlog:
             if work.pinned in (None, target):
                 self._waiting.remove(work)
                 return work
-        if self._fresh is not None:
-            for work in self._fresh:
-                return work
-            self._fresh = None
-        return None
+        return self._fresh.take(target)
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
