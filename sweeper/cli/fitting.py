@@ -1,4 +1,4 @@
-"""Holds a plan against the node classes of its targets, for commands that submit nothing.
+"""Holds a plan against the node classes of its targets, or of a saved object_info, for commands that submit nothing.
 
 A target whose classes are not at hand is asked; one that needs a key which is not there, or does not answer, is left
 out: planning works without servers, and the run itself checks once more.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli.class_source import classes_in
 from sweeper.cli.targets_file import named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import ExperimentError, Problem, UsageError
@@ -22,22 +24,32 @@ if TYPE_CHECKING:
     from sweeper.planner import Plan
 
 
-def checked(plan: Plan, targets: Sequence[Any] | None) -> list[str]:
-    """What is odd but runs, for each target that could be asked. Raises ExperimentError for what would not run."""
-    specs: Sequence[Any] = plan.experiment.targets if targets is None else targets
+def checked(plan: Plan, targets: Sequence[Any] | None, object_info: Path | None = None) -> list[str]:
+    """What is odd but runs, for each target that could be asked; with the file `object_info`, for what it describes.
+
+    Raises ExperimentError for what would not run, UsageError for a file that cannot be used.
+    """
     problems: list[Problem] = []
     notes: list[str] = []
-    for spec in specs:
-        target = _usable(spec)
-        classes = _classes(target) if target is not None else None
-        if target is None or classes is None:
-            continue
+    for name, classes in _described(plan.experiment.targets if targets is None else targets, object_info):
         fit = plan.fit(classes)
-        problems += [replace(one, message=f"{one.message} (on {target.name})") for one in fit.problems]
+        problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
         notes += [str(note) for note in fit.notes]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes))
+
+
+def _described(specs: Sequence[Any], object_info: Path | None) -> Iterator[tuple[str, NodeInfo]]:
+    """The name and the classes of each server that can be had."""
+    if object_info is not None:
+        yield f"the server of {object_info.name}", classes_in(object_info)
+        return
+    for spec in specs:
+        target = _usable(spec)
+        classes = _classes(target) if target is not None else None
+        if target is not None and classes is not None:
+            yield target.name, classes
 
 
 def _usable(spec: Any) -> Target | None:
