@@ -192,7 +192,7 @@ class _Session:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
-        from sweeper.catalogue import keep_caching  # noqa: PLC0415
+        from sweeper.catalogue import remember  # noqa: PLC0415
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
         from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
 
@@ -212,7 +212,7 @@ class _Session:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
-            cachings.append(keep_caching(client.target, server))
+            cachings.append(remember(client.target, server))
         if not clients:
             raise UnreachableError("; ".join(reasons))
         self.caching = weakest(cachings)

@@ -1,6 +1,6 @@
 """Holds a plan against the node classes of its targets, or of a saved object_info, for commands that submit nothing.
 
-A target whose classes are not at hand is asked; one that needs a key which is not there, or does not answer, is left
+A target is asked; one that needs a key which is not there, or does not answer, is left
 out: planning works without servers, and the run itself checks once more.
 """
 
@@ -62,7 +62,6 @@ def _usable(spec: Any) -> Target | None:
 
 
 def _classes(target: Target) -> NodeInfo | None:
-    from sweeper.catalogue import classes_at, kept_classes  # noqa: PLC0415 - not for commands that ask nobody
+    from sweeper.catalogue import classes_at  # noqa: PLC0415 - not for commands that ask nobody
 
-    known = kept_classes(target)
-    return known if known is not None else asyncio.run(classes_at(target))
+    return asyncio.run(classes_at(target))
