@@ -92,7 +92,7 @@ class _Model:
     def __init__(self, path: Path) -> None:
         """Raises UsageError for a file that is no model, and where onnxruntime is missing."""
         try:
-            import onnxruntime  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - see the docstring on top
+            import onnxruntime  # noqa: PLC0415 - see the docstring on top
         except ImportError:
             raise UsageError("needs onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
         options = onnxruntime.SessionOptions()
