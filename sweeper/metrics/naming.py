@@ -38,12 +38,13 @@ class Metric:
 
     `picture` is uint8 RGB of shape (height, width, 3), `params` maps every slot of the trial to its value. What comes
     back is a finite number or a text. While `version` stays the same, so does the value of the same input: the cache
-    of another version is not used.
+    of another version is not used. `alone`: two threads must not be in it at once.
     """
 
     function: Callable[..., Any]
     version: str
     reads_params: bool = False
+    alone: bool = False
 
 
 def unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -125,7 +126,7 @@ def _own(function: Any) -> Metric:
     """A function of somebody else's; its source is its version. Raises TypeError where it cannot be called as one."""
     if not callable(function):
         raise TypeError(f"{function!r} is not a function")
-    return Metric(function, _source_version(function), reads_params=_reads_params(function))
+    return Metric(function, _source_version(function), reads_params=_reads_params(function), alone=True)
 
 
 def _reads_params(function: Callable[..., Any]) -> bool:
