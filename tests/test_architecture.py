@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
     "store": ({"store"}, {"base", "model"}),
     "pictures": ({"metrics", "images", "comparing"}, {"base", "store"}),
     "loading": ({"loading"}, {"base", "model", "pictures"}),
-    "table": ({"table", "formats"}, {"base", "model", "store", "loading"}),
+    "table": ({"table", "formats", "grouping"}, {"base", "model", "store", "loading"}),
     "embedded": ({"embedded"}, {"base"}),
     "reporting": ({"reporting"}, {"base", "model", "store", "pictures", "table", "loading"}),
     "catalogue": ({"catalogue"}, {"base", "model", "comfy", "embedded"}),

@@ -124,7 +124,7 @@ class Store:
     def results(self, run_id: int | str | None = None) -> Iterator[Result]:
         """One row per trial of a run (the latest by default), in written order.
 
-        Cached metrics of the run's layout are filled in where every output of the row has a number: their mean.
+        Cached metrics of the run's layout are filled in where every output of the row has one: the mean of numbers.
         """
         run_id = self._run(run_id)
         metrics = self.layout(run_id).metrics
@@ -315,9 +315,10 @@ class Store:
                 [(target, name, runs, seconds) for name, (runs, seconds) in times.items()],
             )
 
-    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None:
-        """Keep (sha256, metric, value) for the next time; values are JSON."""
+    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, afresh: Iterable[str] = ()) -> None:
+        """Keep (sha256, metric, value) for the next time; values are JSON. Metrics of `afresh` lose what was kept."""
         with self.transaction():
+            self._connection.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in afresh])
             self._connection.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
@@ -377,7 +378,7 @@ def _result(row: tuple[Any, ...], cached: Mapping[str, Mapping[str, Any]]) -> Re
         ran_s=_seconds(started, ended),
         error_type=error_type,
         error=error,
-        metrics={name: mean for name, values in cached.items() if (mean := _mean(sha256, values)) is not None},
+        metrics={name: cell for name, known in cached.items() if (cell := _cell(sha256, digest, known)) is not None},
     )
 
 
@@ -386,9 +387,12 @@ def _seconds(since: float | None, until: float | None) -> float | None:
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
-def _mean(sha256: Sequence[str], values: Mapping[str, Any]) -> float | int | None:
-    found = [values.get(digest) for digest in sha256]
-    numbers = [value for value in found if isinstance(value, int | float)]
-    if not numbers or len(numbers) != len(found):
+def _cell(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
+    """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too."""
+    found = [known.get(one, known.get(f"{one}:{digest}")) for one in sha256]
+    if not found or None in found:
         return None
+    numbers = [value for value in found if isinstance(value, int | float)]
+    if len(numbers) < len(found):
+        return " ".join(map(str, found))
     return numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers)
