@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -118,11 +116,10 @@ def _parsed(answer: Any) -> NodeInfo | None:
 
 
 def _path(url: str) -> Path:
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sweeper" / "object_info" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+    from platformdirs import user_cache_path  # noqa: PLC0415 - only where classes are kept
+
+    folder = user_cache_path("sweeper", appauthor=False) / "object_info"
+    return folder / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
 def _keep(url: str, answer: Mapping[str, Any]) -> None:

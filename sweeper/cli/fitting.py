@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,10 @@ def checked(plan: Plan, targets: Sequence[Any] | None) -> list[str]:
     specs: Sequence[Any] = plan.experiment.targets if targets is None else targets
     problems: list[Problem] = []
     notes: list[str] = []
+    named = {**named_targets(), **plan.experiment.named_targets}
     for spec in specs:
-        target = _usable(spec)
-        classes = _classes(target) if target is not None else None
+        target = _resolved(spec, named, with_keys=False)
+        classes = _classes(spec, target, named) if target is not None else None
         if target is None or classes is None:
             continue
         fit = plan.fit(classes)
@@ -40,17 +41,20 @@ def checked(plan: Plan, targets: Sequence[Any] | None) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _usable(spec: Any) -> Target | None:
-    """The target, unless its key is not there: who only plans needs none."""
+def _resolved(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
+    """The target, None where this machine has no such name or no key: who only plans needs neither."""
     try:
-        (target,) = resolve_targets([spec], named=named_targets(), environ=os.environ)
+        (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
     except UsageError:
         return None
     return target
 
 
-def _classes(target: Target) -> NodeInfo | None:
+def _classes(spec: Any, target: Target, named: Mapping[str, Any]) -> NodeInfo | None:
     from sweeper.catalogue import classes_at, kept_classes  # noqa: PLC0415 - not for commands that ask nobody
 
     known = kept_classes(target)
-    return known if known is not None else asyncio.run(classes_at(target))
+    if known is not None:
+        return known
+    keyed = _resolved(spec, named, with_keys=True)  # a keyring is not to be opened for what is on disk
+    return asyncio.run(classes_at(keyed)) if keyed is not None else None

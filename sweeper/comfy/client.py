@@ -22,6 +22,7 @@ from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server,
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class ComfyClient:
         self._bare: httpx.AsyncClient | None = None
         self._uploads: dict[str, asyncio.Task[str]] = {}
         self.requests = 0
+        self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,14 +223,14 @@ class ComfyClient:
 
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = str(error) or type(error).__name__
-        if self.target.key is not None:
-            said = said.replace(self.target.key, "***")
+        said = self._clean((str(error) or type(error).__name__).encode("utf-8", "replace")).decode()
         return TransientError(f"{type(error).__name__}: {said}", sent=sent)
 
     def _clean(self, content: bytes) -> bytes:
-        # A server that echoes our key (as /queue may, in extra_data) must not get it into a message of ours.
-        return content if self.target.key is None else content.replace(self.target.key.encode(), b"***")
+        # A server that echoes a key (as /queue does, in extra_data) must not get it into a message of ours.
+        for secret in self.target.secrets:
+            content = content.replace(secret.encode(), b"***")
+        return content
 
     # --- files
 

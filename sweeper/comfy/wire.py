@@ -35,7 +35,7 @@ class Ask:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None  # JSON, where not None
+    body: Any = field(default=None, repr=False)  # JSON, where not None; its extra_data may hold a key
     upload: Upload | None = None
     repeatable: bool = True
 
@@ -115,7 +115,7 @@ class Submission:
     job: str
     graph: Mapping[str, Any]
     client_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)  # extra_data
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # extra_data, which may hold a key
 
 
 @dataclass(frozen=True, slots=True)

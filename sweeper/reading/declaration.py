@@ -104,6 +104,7 @@ class _Declaration:
             file=self.file,
             template=self.template,
             targets=tuple(target) if isinstance(target, list) else (target,),
+            named_targets=raw.get("targets", {}),
             description=raw.get("description", ""),
             params=params,
             derive=derive,

@@ -92,7 +92,8 @@ class Carrier:
         if refusal is not None:
             self._reject(work, refusal)
             return None
-        submission = Submission(job.id, marked(graph, shared.experiment, job.id), self.events.client_id)
+        sent = marked(graph, shared.experiment, job.id)
+        submission = Submission(job.id, sent, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
         try:
             with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
