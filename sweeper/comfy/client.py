@@ -139,6 +139,11 @@ class ComfyClient:
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())
 
+    async def upload_limit(self) -> int | None:
+        """Bytes that one request may have, None where the server does not tell. Raises TransientError, TargetError."""
+        found = (await self.perform(self.dialect.features())).get("max_upload_size")
+        return found if isinstance(found, int) and found > 0 else None
+
     async def upload(self, path: Path, sha256: str) -> str:
         """Bring a local file to the server, once per content; the name that a workflow must use for it.
 

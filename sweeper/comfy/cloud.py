@@ -162,6 +162,10 @@ class CloudDialect:
     def object_info(self) -> Flow[dict[str, Any]]:
         return demand((yield Ask("GET", "/api/object_info"))).mapping()
 
+    def features(self) -> Flow[dict[str, Any]]:
+        reply = demand((yield Ask("GET", "/api/features")), 404)
+        return reply.mapping() if reply.status != 404 else {}
+
 
 def _ended(state: str, found: Mapping[str, Any], message: Any) -> JobState:
     """The end of a job from its details; still underway where those have not caught up with the status."""

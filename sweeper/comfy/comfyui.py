@@ -105,6 +105,10 @@ class ComfyUIDialect:
     def object_info(self) -> Flow[dict[str, Any]]:
         return demand((yield Ask("GET", "/object_info"))).mapping()
 
+    def features(self) -> Flow[dict[str, Any]]:
+        reply = demand((yield Ask("GET", "/features")), 404)
+        return reply.mapping() if reply.status != 404 else {}
+
 
 # --- what the cloud dialect reads alike
 

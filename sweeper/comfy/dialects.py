@@ -69,6 +69,8 @@ class Dialect(Protocol):
 
     def view(self, output: Output) -> Ask: ...
     def object_info(self) -> Flow[dict[str, Any]]: ...
+    def features(self) -> Flow[dict[str, Any]]:
+        """What the server says it can do, such as `max_upload_size` (bytes); empty for one that has no such answer."""
 
 
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}
