@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.comfy.fetch import fetch
 from sweeper.comfy.target import EMBEDDED
+from sweeper.comfy.wire import Output
 from sweeper.errors import JobError, TargetError, TransientError
 from sweeper.running.progress import Noticed
 from sweeper.store import records
@@ -90,19 +91,23 @@ def _files(count: int) -> str:
 
 
 async def _restored(client: ComfyClient, job: Job, artifact: Artifact, folder: ArtifactFolder) -> str | None:
-    """Put one artifact back to its place; why not, for people, or None."""
-    assert job.prompt_id is not None
-    wanted = (artifact.node, artifact.kind, artifact.position)
-    try:
-        state = await client.look(job.prompt_id)
-        output = next((one for one in state.outputs if (one.node, one.kind, one.position) == wanted), None)
-        if output is None:
-            return "it no longer knows the job"
-        with folder.incoming(job.id, artifact.position) as file:
-            found = await fetch(client, output, file)
-            if found.sha256 != artifact.sha256:
-                return "it has another file under that name now"
-            await asyncio.to_thread(folder.keep, file, PurePosixPath(artifact.path).name)
-    except (JobError, TargetError, TransientError) as error:
-        return str(error)
-    return None
+    """Put one artifact back to its place; why not, for people, or None.
+
+    By the server's own name for the file and not by the job: a restarted ComfyUI has forgotten its jobs and kept the
+    files. The hash tells whether it is still the same one.
+    """
+    subfolder, _, filename = artifact.label.rpartition("/")
+    reason = ""
+    for category in ("output", "temp"):  # which of them it was is not on record
+        output = Output(artifact.node, artifact.kind, artifact.position, filename, subfolder, category)
+        try:
+            with folder.incoming(job.id, artifact.position) as file:
+                found = await fetch(client, output, file)
+                if found.sha256 != artifact.sha256:
+                    reason = reason or "it has another file under that name now"
+                    continue
+                await asyncio.to_thread(folder.keep, file, PurePosixPath(artifact.path).name)
+                return None
+        except (JobError, TargetError, TransientError) as error:
+            reason = reason or str(error)
+    return reason
