@@ -69,6 +69,7 @@ class ComfyClient:
         self._transport = transport
         self._bare: httpx.AsyncClient | None = None
         self._uploads: dict[str, asyncio.Task[str]] = {}
+        self._secrets = target.secrets
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
@@ -207,7 +208,7 @@ class ComfyClient:
             response = await self._http.send(request)
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
-        return Reply(response.status_code, _lower(response.headers), self._clean(response.content))
+        return Reply(response.status_code, _lower(response.headers), self.clean(response.content))
 
     def _request(self, ask: Ask, headers: dict[str, str] | None = None) -> httpx.Request:
         sent = dict(headers or {})
@@ -228,12 +229,14 @@ class ComfyClient:
 
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = self._clean((str(error) or type(error).__name__).encode("utf-8", "replace")).decode()
+        said = self.clean((str(error) or type(error).__name__).encode("utf-8", "replace")).decode()
         return TransientError(f"{type(error).__name__}: {said}", sent=sent)
 
-    def _clean(self, content: bytes) -> bytes:
-        # A server that echoes a key (as /queue does, in extra_data) must not get it into a message of ours.
-        for secret in self.target.secrets:
+    def clean(self, content: bytes) -> bytes:
+        """What a server said, without our keys: one that echoes them, as /queue does with extra_data, must not get
+        them into a message of ours.
+        """
+        for secret in self._secrets:
             content = content.replace(secret.encode(), b"***")
         return content
 
@@ -268,7 +271,8 @@ class ComfyClient:
         try:
             return await self._bare.send(self._bare.build_request("GET", url, headers=headers), stream=True)
         except httpx.InvalidURL as error:
-            raise TransientError(f"the server redirects to an address that is none: {error}") from None
+            said = self.clean(str(error).encode("utf-8", "replace")).decode()
+            raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
 

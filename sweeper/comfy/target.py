@@ -6,11 +6,12 @@ file: they come from the environment or from a command (`keys`), and stand in fi
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from sweeper.comfy import keys
 from sweeper.errors import Problem, UsageError
@@ -62,8 +63,10 @@ class Target:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must be taken out of anything that this server says."""
-        return tuple({key for key in (self.key, self.partner_key) if key})
+        """What must be taken out of anything that this server says: its keys, as they are, in a URL and in JSON."""
+        keys = [key for key in (self.key, self.partner_key) if key]
+        forms = {form for key in keys for form in (key, quote(key, safe=""), quote(key), json.dumps(key)[1:-1])}
+        return tuple(sorted(forms, key=len, reverse=True))
 
 
 def resolve_targets(
