@@ -145,26 +145,35 @@ class ComfyClient:
         found = (await self.perform(self.dialect.features())).get("max_upload_size")
         return found if isinstance(found, int) and found > 0 else None
 
-    async def upload(self, path: Path, sha256: str) -> str:
+    async def upload(self, path: Path, sha256: str, mask: tuple[Path, str] | None = None) -> str:
         """Bring a local file to the server, once per content; the name that a workflow must use for it.
 
-        Raises RejectedError when the file is gone or another than planned, or when the server will not have it.
+        `mask`, a picture with its hash, is laid over it there (see `masks`). Raises RejectedError when a file is gone
+        or another than planned, when the mask does not fit, or when the server will not have it.
         """
-        task = self._uploads.get(sha256)
+        key = sha256 if mask is None else f"{sha256} {mask[1]}"
+        task = self._uploads.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._uploads[sha256] = asyncio.create_task(self._upload(path, sha256))
+            work = self._upload(path, sha256) if mask is None else self._upload_masked(path, sha256, *mask)
+            task = self._uploads[key] = asyncio.create_task(work)
         return await asyncio.shield(task)
 
     async def _upload(self, path: Path, sha256: str) -> str:
-        try:
-            content = await asyncio.to_thread(path.read_bytes)
-        except OSError as error:
-            raise RejectedError(f"input file {path}: {error.strerror or error}") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+        content = await asyncio.to_thread(_content, path, sha256)
         # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
         name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
         return await self.perform(self.dialect.upload(name, content))
+
+    async def _upload_masked(self, path: Path, sha256: str, mask: Path, mask_sha256: str) -> str:
+        from sweeper.comfy.masks import painted  # noqa: PLC0415 (Pillow, only where there is a mask)
+
+        original = await self.upload(path, sha256)
+        picture = await asyncio.to_thread(_content, path, sha256)
+        content = await asyncio.to_thread(
+            painted, await asyncio.to_thread(_content, mask, mask_sha256), picture, mask.name
+        )
+        name = f"sweeper-{sha256[:16]}-{mask_sha256[:16]}.png"
+        return await self.perform(self.dialect.upload_mask(name, content, original))
 
     # --- driving a flow
 
@@ -275,6 +284,17 @@ class ComfyClient:
             raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
+
+
+def _content(path: Path, sha256: str) -> bytes:
+    """The bytes of an input file. Raises RejectedError when it is gone, or not the one that was planned."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RejectedError(f"input file {path}: {error.strerror or error}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+    return content
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:

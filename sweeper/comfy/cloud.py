@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection, seconds
-from sweeper.comfy.comfyui import submission_answer, uploaded_name, view_ask
+from sweeper.comfy.comfyui import mask_fields, submission_answer, uploaded_name, view_ask
 from sweeper.comfy.prefix import fingerprint, marks
 from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, Upload, demand
 from sweeper.errors import RejectedError, TransientError
@@ -154,6 +154,10 @@ class CloudDialect:
     def upload(self, name: str, content: bytes) -> Flow[str]:
         fields = {"type": "input", "overwrite": "true"}
         reply = yield Ask("POST", "/api/upload/image", upload=Upload(name, content, fields))
+        return uploaded_name(reply, name)
+
+    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
+        reply = yield Ask("POST", "/api/upload/mask", upload=Upload(name, content, mask_fields(original)))
         return uploaded_name(reply, name)
 
     def view(self, output: Output) -> Ask:

@@ -67,6 +67,11 @@ class Dialect(Protocol):
     def upload(self, name: str, content: bytes) -> Flow[str]:
         """Store an input file; the name under which a workflow must call it."""
 
+    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
+        """Store `original`, an uploaded picture by the name it got, with the alpha channel of `content`, a PNG of the
+        same size; the name under which a workflow must call the result.
+        """
+
     def view(self, output: Output) -> Ask: ...
     def object_info(self) -> Flow[dict[str, Any]]: ...
     def features(self) -> Flow[dict[str, Any]]:

@@ -85,7 +85,8 @@ class Carrier:
         refusal: RejectedError | None = None
         try:
             for file in shared.plan.files(work.trial):
-                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256)
+                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
+                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
         except RejectedError as error:
             refusal = error
         job = self._intend(work, fingerprint(graph))
