@@ -18,7 +18,19 @@ import httpx
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
-from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, retry_after
+from sweeper.comfy.wire import (
+    KEY_HEADER,
+    Ask,
+    Busy,
+    Flow,
+    JobState,
+    Output,
+    Reply,
+    Server,
+    Sought,
+    Submission,
+    retry_after,
+)
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
@@ -26,8 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-
-KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"
 
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
@@ -68,7 +78,7 @@ class ComfyClient:
         )
         self._transport = transport
         self._bare: httpx.AsyncClient | None = None
-        self._uploads: dict[str, asyncio.Task[str]] = {}
+        self._uploads: dict[str, asyncio.Task[Any]] = {}
         self._secrets = target.secrets
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
@@ -145,8 +155,8 @@ class ComfyClient:
         found = (await self.perform(self.dialect.features())).get("max_upload_size")
         return found if isinstance(found, int) and found > 0 else None
 
-    async def upload(self, path: Path, sha256: str, mask: tuple[Path, str] | None = None) -> str:
-        """Bring a local file to the server, once per content; the name that a workflow must use for it.
+    async def upload(self, path: Path, sha256: str, mask: tuple[Path, str] | None = None) -> Any:
+        """Bring a local file to the server, once per content; what a workflow must have in its place.
 
         `mask`, a picture with its hash, is laid over it there (see `masks`). Raises RejectedError when a file is gone
         or another than planned, when the mask does not fit, or when the server will not have it.
@@ -158,7 +168,7 @@ class ComfyClient:
             task = self._uploads[key] = asyncio.create_task(work)
         return await asyncio.shield(task)
 
-    async def _upload(self, path: Path, sha256: str) -> str:
+    async def _upload(self, path: Path, sha256: str) -> Any:
         content = await asyncio.to_thread(_content, path, sha256)
         # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
         name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
@@ -221,8 +231,9 @@ class ComfyClient:
 
     def _request(self, ask: Ask, headers: dict[str, str] | None = None) -> httpx.Request:
         sent = dict(headers or {})
-        if self.target.key is not None:
-            sent[KEY_HEADER] = self.target.key
+        key = self.target.key
+        if key is not None:
+            sent |= self._dialect.credentials(key) if self._dialect is not None else {KEY_HEADER: key}
         content, files, data = None, None, None
         if ask.upload is not None:
             files = {"image": (ask.upload.filename, ask.upload.content, "application/octet-stream")}

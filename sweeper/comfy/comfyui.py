@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection
 from sweeper.comfy.wire import (
+    KEY_HEADER,
     Ask,
     Busy,
     Flow,
@@ -37,8 +38,12 @@ class ComfyUIDialect:
     # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
     lost_after: Final = 2
     one_at_a_time: Final = True
+    streams: Final = True
     needs_key_in_events: Final = False
     says_status: Final = True
+
+    def credentials(self, key: str) -> dict[str, str]:
+        return {KEY_HEADER: key}
 
     def greet(self) -> Flow[Server]:
         reply = demand((yield Ask("GET", "/system_stats")))

@@ -16,6 +16,7 @@ from sweeper.errors import RefusedError, SweeperError, TransientError, Unreachab
 T = TypeVar("T")
 
 _REFUSALS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
+KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"; before the dialect is known, too
 _EXCERPT: Final = 300  # characters of an unexpected body that a message shows
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import sweeper
 from sweeper.cli import main
-from sweeper.comfy.client import KEY_HEADER
 from sweeper.comfy.patience import Patience
+from sweeper.comfy.wire import KEY_HEADER
 from sweeper.errors import SweeperError, UsageError
 
 from .tattler import tattling
