@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -146,11 +144,9 @@ def _parsed(answer: Any) -> NodeInfo | None:
 
 
 def _path(url: str, kind: str) -> Path:
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sweeper" / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+    from platformdirs import user_cache_path  # noqa: PLC0415 - only where something is kept
+
+    return user_cache_path("sweeper", appauthor=False) / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
 def _keep(url: str, answer: Mapping[str, Any], kind: str = _CLASSES) -> None:

@@ -19,6 +19,7 @@ from sweeper.experiment import Axis, Block, Experiment, Extra
 from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
 from sweeper.planning.selection import kept
+from sweeper.template import Address
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
@@ -86,13 +87,19 @@ class Plan:
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         """The local files that the trial's workflow reads."""
-        found: list[InputFile] = []
-        for slot in self.experiment.template.slots.values():
-            value = trial.params.get(slot.name)
-            fact = self.experiment.files.get(value) if slot.kind == "file" and isinstance(value, str) else None
-            if fact is not None:
-                found += [InputFile(at.node, at.input, str(value), fact.path, fact.sha256) for at in slot.addresses]
-        return tuple(found)
+        slots = self.experiment.template.slots
+        masks = {slot.of: slot.name for slot in slots.values() if slot.kind == "mask"}
+
+        def at(address: Address, name: str | None) -> InputFile | None:
+            value = trial.params.get(name) if name is not None else None
+            fact = self.experiment.files.get(value) if isinstance(value, str) else None
+            if name is None or fact is None:
+                return None
+            mask = at(address, masks.get(name))
+            return InputFile(address.node, address.input, str(value), fact.path, fact.sha256, mask)
+
+        places = [(address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses]
+        return tuple(found for address, name in places if (found := at(address, name)) is not None)
 
     def reordered(self, costs: Costs) -> Plan:
         """The same trials, nested by other costs: measured node times, or a server that keeps no results."""

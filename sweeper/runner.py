@@ -95,10 +95,10 @@ async def run_async(
 ) -> Run:
     """Run an experiment, or the file of one: what is not done yet on its targets is done, every trial gets its row.
 
-    `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, `environ` where keys are
-    (default: the process's). `out`: the results folder, by default `results/<name>/` here. `plan`: if it is at hand
-    already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere; `handle_signals`
-    lets Ctrl-C do it, in the main thread.
+    `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, which yields to the
+    experiment's own names; `environ` is where keys are (default: the process's). `out`: the results folder, by default
+    `results/<name>/` here. `plan`: if it is at hand already. `changes`: fields of RunOptions by name. `control.stop()`
+    stops the run from anywhere; `handle_signals` lets Ctrl-C do it, in the main thread.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
@@ -119,7 +119,8 @@ async def run_async(
     names = frozenset((*plan.slot_names, *plan.axis_sizes))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
     specs = list(experiment.targets) if target is None else target
-    targets = resolve_targets(specs, named=named, environ=os.environ if environ is None else environ)
+    names_of_targets = {**(named or {}), **experiment.named_targets}
+    targets = resolve_targets(specs, named=names_of_targets, environ=os.environ if environ is None else environ)
     folder = Path(out) if out is not None else Path("results") / experiment.name
     session = _Session(
         experiment=experiment,
@@ -164,7 +165,9 @@ class _Session:
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
         from sweeper.running.recording import survey  # noqa: PLC0415
+        from sweeper.running.restoring import Missing, restore  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
+        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
 
         if self.experiment.metrics:
             from sweeper.metrics import load_metrics  # noqa: PLC0415
@@ -178,15 +181,21 @@ class _Session:
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
-                found = survey(self.plan, store, self.names, self.settings, self.chosen)
+                missing = Missing(store, self.out, remake=self.settings.remake)
+                found = survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
-                    for client in clients if self.settings.check else ():
+                    for client in clients:
                         await self._check(client)
+                elif missing.jobs and not self.control.stopping:
+                    with contextlib.suppress(TargetError):  # told below, with the files
+                        clients = await self._connect(connections)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
-                return await self._recorded(store, found, clients)
+                if missing.jobs:
+                    await restore(missing, clients, ArtifactFolder(self.out), self.report)
+                return await self._recorded(store, found, clients if found.todo else [])
 
     async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
@@ -219,20 +228,27 @@ class _Session:
         return clients
 
     async def _check(self, client: ComfyClient) -> None:
-        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there."""
+        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there, and
+        UsageError where partner nodes have no key.
+        """
         from sweeper.catalogue import classes_of  # noqa: PLC0415
+        from sweeper.running.partners import equip  # noqa: PLC0415
 
+        check = self.settings.check
+        if not check and client.target.partner_key is None:
+            return
         for fresh in (False, True):  # what was kept of the server may be old: models come and go
             classes = await classes_of(client, fresh=fresh)
             if classes is None:
                 return
-            fit = self.plan.fit(classes)
-            if not fit.problems:  # its notes are told by `plan` and `validate`; a run has more to say
+            equip(client, self.experiment.template, classes, demanded=check)
+            problems = self.plan.fit(classes).problems if check else ()
+            if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
                 return
         name = client.target.name
         raise ExperimentError(
             replace(problem, message=f"{problem.message} (on {name}; --no-check sends it nevertheless)")
-            for problem in fit.problems
+            for problem in problems
         )
 
     def _embedded(self, stack: AsyncExitStack) -> str:

@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from sweeper.trial import Trial
 
 
-class _AnyKey(dict[str, str]):
-    """An environment in which every key is set: who only plans needs none."""
-
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 - dict's signature
-        return "not-needed-to-plan"
-
-
 class Foresight:
     """Counts the trials of a plan against a results folder while somebody walks over them."""
 
@@ -47,7 +40,8 @@ class Foresight:
         experiment = plan.experiment
         self.out = out or Path("results") / experiment.name
         specs = list(experiment.targets) if targets is None else list(targets)
-        targeted = resolve_targets(specs, named=named_targets(), environ=_AnyKey())
+        named = {**named_targets(), **experiment.named_targets}
+        targeted = resolve_targets(specs, named=named, environ={}, with_keys=False)
         self.targets = [target.name for target in targeted]
         self._jobs, seconds = _on_record(self.out, self.targets)
         self.plan = plan.reordered(Costs(seconds, weakest(map(kept_caching, targeted))))  # as the run does with them

@@ -223,7 +223,7 @@ def _shown(row: Mapping[str, Any], *, several: bool) -> list[object]:
     from sweeper.cli.schema_words import takes  # noqa: PLC0415
 
     default = "(must be given)" if row["required"] else row["default"]
-    taken = "a local file" if row["kind"] == "file" else takes(row["schema"])
+    taken = takes(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
     reaches = f"{len(row['reaches'])} node{'s' * (len(row['reaches']) != 1)}" + (
         "" if row["outputs"] else ", no output"
     )

@@ -12,9 +12,22 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection, seconds
-from sweeper.comfy.comfyui import submission_answer, uploaded_name, view_ask
+from sweeper.comfy.comfyui import mask_fields, submission_answer, uploaded_name, view_ask
 from sweeper.comfy.prefix import fingerprint, marks
-from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, Upload, demand
+from sweeper.comfy.wire import (
+    KEY_HEADER,
+    Ask,
+    Busy,
+    Flow,
+    JobState,
+    Output,
+    Reply,
+    Server,
+    Sought,
+    Submission,
+    Upload,
+    demand,
+)
 from sweeper.errors import RejectedError, TransientError
 
 # COMFY_API.md, "status": the words of the raw status, old and new. Every other word is in flight.
@@ -52,8 +65,12 @@ class CloudDialect:
     # Jobs are durable, but a listing may lag behind the submission that it should show.
     lost_after: Final = 3
     one_at_a_time: Final = False
+    streams: Final = True
     needs_key_in_events: Final = True
     says_status: Final = False
+
+    def credentials(self, key: str) -> dict[str, str]:
+        return {KEY_HEADER: key}
 
     def greet(self) -> Flow[Server]:
         reply = yield Ask("GET", "/api/user")
@@ -156,11 +173,19 @@ class CloudDialect:
         reply = yield Ask("POST", "/api/upload/image", upload=Upload(name, content, fields))
         return uploaded_name(reply, name)
 
+    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
+        reply = yield Ask("POST", "/api/upload/mask", upload=Upload(name, content, mask_fields(original)))
+        return uploaded_name(reply, name)
+
     def view(self, output: Output) -> Ask:
         return view_ask("/api/view", output)
 
     def object_info(self) -> Flow[dict[str, Any]]:
         return demand((yield Ask("GET", "/api/object_info"))).mapping()
+
+    def features(self) -> Flow[dict[str, Any]]:
+        reply = demand((yield Ask("GET", "/api/features")), 404)
+        return reply.mapping() if reply.status != 404 else {}
 
 
 def _ended(state: str, found: Mapping[str, Any], message: Any) -> JobState:

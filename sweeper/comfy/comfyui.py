@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection
 from sweeper.comfy.wire import (
+    KEY_HEADER,
     Ask,
     Busy,
     Flow,
@@ -36,8 +38,12 @@ class ComfyUIDialect:
     # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
     lost_after: Final = 2
     one_at_a_time: Final = True
+    streams: Final = True
     needs_key_in_events: Final = False
     says_status: Final = True
+
+    def credentials(self, key: str) -> dict[str, str]:
+        return {KEY_HEADER: key}
 
     def greet(self) -> Flow[Server]:
         reply = demand((yield Ask("GET", "/system_stats")))
@@ -99,11 +105,19 @@ class ComfyUIDialect:
         reply = yield Ask("POST", "/upload/image", upload=Upload(name, content, {"type": "input"}))
         return uploaded_name(reply, name)
 
+    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
+        reply = yield Ask("POST", "/upload/mask", upload=Upload(name, content, mask_fields(original)))
+        return uploaded_name(reply, name)
+
     def view(self, output: Output) -> Ask:
         return view_ask("/view", output)
 
     def object_info(self) -> Flow[dict[str, Any]]:
         return demand((yield Ask("GET", "/object_info"))).mapping()
+
+    def features(self) -> Flow[dict[str, Any]]:
+        reply = demand((yield Ask("GET", "/features")), 404)
+        return reply.mapping() if reply.status != 404 else {}
 
 
 # --- what the cloud dialect reads alike
@@ -140,6 +154,16 @@ def uploaded_name(reply: Reply, name: str) -> str:
         raise TransientError(f"the answer to an upload has no name: {reply.excerpt()!r}")
     subfolder = answer.get("subfolder")
     return f"{subfolder}/{given}" if isinstance(subfolder, str) and subfolder else given
+
+
+def mask_fields(original: str) -> dict[str, str]:
+    """The form of /upload/mask (3.8). `original` is known to be there: without it a server says 200 and writes nothing.
+
+    Overwritten, because the file that the server makes is not the one that it is sent: it never finds them equal.
+    """
+    subfolder, _, filename = original.rpartition("/")
+    reference = {"filename": filename, "subfolder": subfolder, "type": "input"}
+    return {"type": "input", "overwrite": "true", "original_ref": json.dumps(reference)}
 
 
 def view_ask(path: str, output: Output) -> Ask:

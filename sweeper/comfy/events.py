@@ -82,6 +82,8 @@ class EventStream:
         self.drops = 0
 
     async def __aenter__(self) -> Self:
+        if not self._client.dialect.streams:
+            return self
         self._task = asyncio.create_task(self._run())
         # Clients that open it after the first submit miss short jobs; one that is refused must not hold up anybody.
         with contextlib.suppress(TimeoutError):
@@ -90,7 +92,8 @@ class EventStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
+        if self._task is None:
+            return
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task

@@ -90,19 +90,23 @@ async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
             location = ""
         if not location.startswith(("http://", "https://")):
             raise TransientError("the server redirects to an address that is not http")
+        if client.clean(location.encode("utf-8", "replace")).decode() != location:
+            raise LostError(
+                f"the server redirects to an address that holds our key; {output.filename!r} is not fetched"
+            )
         response = await client.open_elsewhere(location, sink.headers())
         if response.status_code == 403:
             await response.aclose()
             raise TransientError("the signed address is no longer valid")
     try:
-        return await _receive(response, output, sink)
+        return await _receive(client, response, output, sink)
     except httpx.HTTPError as error:
         raise TransientError(f"the transfer broke off after {sink.received} bytes ({type(error).__name__})") from None
     finally:
         await response.aclose()
 
 
-async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
+async def _receive(client: ComfyClient, response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
     status = response.status_code
     if status == 416:  # what we hold is not the beginning of what the server has
         sink.restart()
@@ -111,7 +115,9 @@ async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fet
         body = await response.aread()
         if status in (400, 403, 404, 410):  # 403: a path out of the server's folders (COMFYUI_BEHAVIOUR.md 3.5)
             raise LostError(f"the server does not give out the file {output.filename!r} (HTTP {status})")
-        demand(Reply(status, {name.lower(): value for name, value in response.headers.items()}, body[:4000]))
+        demand(
+            Reply(status, {name.lower(): value for name, value in response.headers.items()}, client.clean(body)[:4000])
+        )
         raise TransientError(f"HTTP {status} where a file was expected")
     if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {sink.received}-"):
         sink.restart()

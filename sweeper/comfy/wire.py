@@ -16,6 +16,7 @@ from sweeper.errors import RefusedError, SweeperError, TransientError, Unreachab
 T = TypeVar("T")
 
 _REFUSALS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
+KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"; before the dialect is known, too
 _EXCERPT: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -35,7 +36,7 @@ class Ask:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None  # JSON, where not None
+    body: Any = field(default=None, repr=False)  # JSON, where not None; its extra_data may hold a key
     upload: Upload | None = None
     repeatable: bool = True
 
@@ -115,7 +116,7 @@ class Submission:
     job: str
     graph: Mapping[str, Any]
     client_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)  # extra_data
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # extra_data, which may hold a key
 
 
 @dataclass(frozen=True, slots=True)

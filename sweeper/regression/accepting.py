@@ -23,6 +23,7 @@ from sweeper.regression.cases import Case, Observed, Row, Shown, observe
 from sweeper.regression.matching import best_match, side_by_side
 from sweeper.result import Result
 from sweeper.table import results_folder
+from sweeper.trial import InputFile
 
 Kind = Literal["new", "changed", "added", "same", "removed", "kept"]
 WRITES: Final = ("new", "changed", "added", "removed")
@@ -256,8 +257,14 @@ def _works(observed: Observed, digests: set[str]) -> Mapping[str, tuple[dict[str
     return {
         trial.digest: (
             plan.workflow(trial),
-            {f"{one.node}.{one.input}": {"file": one.value, "sha256": one.sha256} for one in plan.files(trial)},
+            {f"{one.node}.{one.input}": _about(one) for one in plan.files(trial)},
         )
         for trial in plan.written()
         if trial.digest in digests
     }
+
+
+def _about(file: InputFile) -> dict[str, str]:
+    """An input file as the manifest keeps it, with its mask."""
+    mask = {"mask": file.mask.value, "mask_sha256": file.mask.sha256} if file.mask is not None else {}
+    return {"file": file.value, "sha256": file.sha256, **mask}

@@ -85,14 +85,16 @@ class Carrier:
         refusal: RejectedError | None = None
         try:
             for file in shared.plan.files(work.trial):
-                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256)
+                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
+                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
         except RejectedError as error:
             refusal = error
         job = self._intend(work, fingerprint(graph))
         if refusal is not None:
             self._reject(work, refusal)
             return None
-        submission = Submission(job.id, marked(graph, shared.experiment, job.id), self.events.client_id)
+        sent = marked(graph, shared.experiment, job.id)
+        submission = Submission(job.id, sent, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
         try:
             with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
