@@ -92,6 +92,7 @@ class Carrier:
         if refusal is not None:
             self._reject(work, refusal)
             return None
+        await shared.durable()
         submission = Submission(job.id, marked(graph, shared.experiment, job.id), self.events.client_id)
         self.events.expect_status()
         try:
@@ -134,7 +135,7 @@ class Carrier:
             state=records.INTENT,
             intended=shared.now(),
         )
-        shared.store.intend(work.job)
+        shared.store.intend(work.job, durable=False)
         work.sent += 1
         return work.job
 
@@ -219,8 +220,7 @@ class Carrier:
                 continue
             with self.shared.folder.incoming(job.id, place) as file:
                 fetched = await fetch(self.client, output, file)
-                file.seek(0)
-                ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
+                ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
                 name = file_name(base, output.node, numbers[output.node], ending)
                 path = await asyncio.to_thread(self.shared.folder.keep, file, name)
             numbers[output.node] += 1

@@ -82,7 +82,9 @@ def line(name: str, found: dict[str, Any], slots: int, base: float | None) -> tu
     server = found["server"]
     jobs = [tuple(times) for times in server["jobs"]]
     rate = len(jobs) / max(1e-3, max(ended for _, ended in jobs) - jobs[0][0])
-    idle = f"{idle_share(jobs, slots):6.1%}" if sum(ended - began for began, ended in jobs) > len(jobs) / 100 else "     -"
+    idle = (
+        f"{idle_share(jobs, slots):6.1%}" if sum(ended - began for began, ended in jobs) > len(jobs) / 100 else "     -"
+    )
     each = 1000 / len(jobs)
     ratio = "" if base is None else f"{rate / base:.2f} of sweeper's"
     return (
