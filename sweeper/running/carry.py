@@ -25,6 +25,8 @@ from sweeper.store.artifacts import extension, file_name, stem
 from sweeper.store.records import Artifact, Job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.events import EventStream
     from sweeper.running.backlog import Work
@@ -44,8 +46,9 @@ class Carrier:
         self.target = client.target.name
         self.in_flight = InFlight()
 
-    async def carry(self, work: Work) -> Busy | None:
-        """Bring a work to its end, which may be that the run is stopping and it stays as it is.
+    async def carry(self, work: Work, over: Callable[[], None]) -> Busy | None:
+        """Bring a work to its end, which may be that the run is stopping and it stays as it is. `over` is called as
+        soon as its job has succeeded, before its files are here: the next job need not wait for them.
 
         Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
         answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
@@ -61,7 +64,7 @@ class Carrier:
                 answer = await self._submit(work, listener)
                 if isinstance(answer, Busy):
                     return answer
-            if work.pinned is not None and not await self._follow(work, listener):
+            if work.pinned is not None and not await self._follow(work, listener, over):
                 return None
             if work.pinned is None and not await self._again(work):
                 return None
@@ -165,7 +168,7 @@ class Carrier:
 
     # --- from prompt_id to the row
 
-    async def _follow(self, work: Work, listener: Listener) -> bool:
+    async def _follow(self, work: Work, listener: Listener, over: Callable[[], None]) -> bool:
         """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
         job = work.job
         assert job is not None
@@ -185,6 +188,7 @@ class Carrier:
         if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
+            over()
             return await self._deliver(work, state, listener)
         return self._failed(work, state, listener)
 

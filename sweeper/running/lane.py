@@ -49,7 +49,8 @@ class Lane:
         async with EventStream(self.client) as events:
             carrier = self._carrier = Carrier(self.shared, self.client, events)
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.gate.most):
+                # As many again bring in files of jobs that are over, while the next ones run.
+                for _ in range(2 * max(self.gate.most, 2)):
                     group.create_task(self._worker(carrier))
 
     @property
@@ -66,7 +67,8 @@ class Lane:
     async def _worker(self, carrier: Carrier) -> None:
         while not self.dead:
             await self._up.wait()
-            await self.gate.enter()
+            slot = _Slot(self.gate)
+            await slot.enter()
             try:
                 work = await self.shared.backlog.take(self.name)
                 if work is None:
@@ -74,17 +76,17 @@ class Lane:
                 if self.dead or not self._up.is_set():
                     self.shared.backlog.give_back(work)
                     continue
-                trouble = await self._carry(work, carrier)
+                trouble = await self._carry(work, carrier, slot)
             finally:
-                self.gate.leave()
+                slot.leave()
             if trouble is not None:
                 await self._recover(trouble)
 
-    async def _carry(self, work: Work, carrier: Carrier) -> TransientError | None:
+    async def _carry(self, work: Work, carrier: Carrier, slot: _Slot) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""
         backlog = self.shared.backlog
         try:
-            answer = await carrier.carry(work)
+            answer = await carrier.carry(work, slot.leave)
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
@@ -154,3 +156,20 @@ class Lane:
         self.gate.open()
         self._up.set()
         self._on_death(reason, message)
+
+
+class _Slot:
+    """One worker's place in the gate, left once: when its job is over, or with the worker."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._inside = False
+
+    async def enter(self) -> None:
+        await self._gate.enter()
+        self._inside = True
+
+    def leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._gate.leave()
