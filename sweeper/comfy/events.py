@@ -42,10 +42,9 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 
 @dataclass(slots=True)
 class Listener:
-    """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have succeeded; `began`
-    when execution started (by our clock);
-    `on_progress(node, value, maximum)` for the display; `nodes`, when each node began, and "" for the end (monotonic
-    seconds).
+    """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have
+    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` for the display;
+    `nodes`, when each node began, and "" for the end (monotonic seconds).
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
