@@ -36,12 +36,26 @@ def test_no_file_is_ever_replaced(tmp_path):
     assert (tmp_path / "artifacts" / "a.png").read_bytes() == b"1"
 
 
-def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("size", [4, 5 * 2**20])
+def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path, size):
     folder = ArtifactFolder(tmp_path)
     with pytest.raises(RuntimeError), folder.incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
-        file.write(b"half")
+        file.write(bytes(size))
         raise RuntimeError
     assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_large_file_is_on_the_disk_while_it_comes_and_can_begin_anew(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    with folder.incoming(JOB, 0) as file:
+        for _ in range(6):
+            file.write(bytes(2**20))
+        assert file.path.stat().st_size >= 4 * 2**20
+        file.restart()
+        file.write(PNG)
+        assert file.head(4) == PNG[:4]
+        assert (tmp_path / folder.keep(file, "a.png")).read_bytes() == PNG
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
 def test_what_a_killed_run_left_half_received_is_swept(tmp_path):

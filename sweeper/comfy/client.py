@@ -18,6 +18,7 @@ import httpx
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
+from sweeper.comfy.transport import AiohttpTransport, wanted
 from sweeper.comfy.wire import (
     KEY_HEADER,
     Ask,
@@ -41,7 +42,6 @@ T = TypeVar("T")
 
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-# httpcore searches its pool anew at every request, so many connections are slower than few: 8 serve dozens of jobs.
 LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
@@ -65,23 +65,28 @@ class ComfyClient:
         self.patience = patience or Patience()
         self.random = random or Random()  # noqa: S311 (jitter, not a secret)
         self._dialect = dialect_named(target.dialect) if target.dialect else None
-        headers = {"Accept-Encoding": "identity", "User-Agent": "sweeper"}
-        local = loopback(target.url)
-        # Without environment proxies on loopback: a proxy cannot know what listens here.
-        self._http = httpx.AsyncClient(
-            transport=transport,
-            headers=headers,
-            timeout=TIMEOUT,
-            limits=LIMITS,
-            trust_env=not local,
-            follow_redirects=False,
-        )
         self._transport = transport
+        self._http = self._opened(target.url)
         self._bare: httpx.AsyncClient | None = None
         self._uploads: dict[str, asyncio.Task[Any]] = {}
         self._secrets = target.secrets
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
+
+    def _opened(self, url: str, **redirects: Any) -> httpx.AsyncClient:
+        # Without environment proxies on loopback: a proxy cannot know what listens here.
+        local = loopback(url)
+        transport = self._transport
+        if transport is None and wanted(local=local):
+            transport = AiohttpTransport(LIMITS)
+        return httpx.AsyncClient(
+            transport=transport,
+            headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
+            timeout=TIMEOUT,
+            limits=LIMITS,
+            trust_env=not local,
+            **redirects,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -279,15 +284,7 @@ class ComfyClient:
     async def open_elsewhere(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Fetch from a host that must never see the key. Raises TransientError."""
         if self._bare is None:
-            self._bare = httpx.AsyncClient(
-                transport=self._transport,
-                headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
-                timeout=TIMEOUT,
-                limits=LIMITS,
-                trust_env=not loopback(url),
-                follow_redirects=True,
-                max_redirects=5,
-            )
+            self._bare = self._opened(url, follow_redirects=True, max_redirects=5)
         try:
             return await self._bare.send(self._bare.build_request("GET", url, headers=headers), stream=True)
         except httpx.InvalidURL as error:

@@ -42,12 +42,13 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 
 @dataclass(slots=True)
 class Listener:
-    """What one job's waiter hears: `woken` when a look is worth it; `began` when execution started (by our clock);
-    `on_progress(node, value, maximum)` for the display; `nodes`, when each node began, and "" for the end (monotonic
-    seconds).
+    """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have
+    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` for the display;
+    `nodes`, when each node began, and "" for the end (monotonic seconds).
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
+    on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     began: float | None = None
     nodes: list[tuple[str, float]] = field(default_factory=list)
@@ -199,6 +200,8 @@ class EventStream:
             if listener is not None:
                 listener.nodes.append(("", time.monotonic()))
                 listener.woken.set()
+                if kind == "execution_success" and listener.on_success is not None:
+                    listener.on_success()
         elif listener is not None:
             listener.hear(kind, data)
 

@@ -1,6 +1,6 @@
 """Fetching one output: through the redirect without the key, streamed and hashed, checked, resumed after a drop.
 
-The bytes go to an open binary file; names and places on our disk are `sweeper.store.artifacts`' business.
+The bytes go to whoever receives them; names and places on our disk are `sweeper.store.artifacts`' business.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
 import httpx
@@ -32,18 +32,26 @@ class Fetched:
     content_type: str
 
 
+class Receiver(Protocol):
+    """Where the bytes of a file go, in order. Its errors are OSErrors, and go to the caller."""
+
+    def write(self, chunk: bytes, /) -> Any: ...
+    def restart(self) -> Any:
+        """Forget what came so far: the file begins anew."""
+
+
 @dataclass(slots=True)
 class _Sink:
     """The part of a file that is here: where it goes, and what a resumed transfer must continue from."""
 
-    file: BinaryIO
+    file: Receiver
     hash: Any = field(default_factory=hashlib.sha256)
     received: int = 0
     validator: str | None = None  # the ETag: a resumed file must be the same file
 
     def restart(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
+        if self.received:
+            self.file.restart()
         self.hash, self.received, self.validator = hashlib.sha256(), 0, None
 
     def write(self, chunk: bytes) -> None:
@@ -57,7 +65,7 @@ class _Sink:
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
 
 
-async def fetch(client: ComfyClient, output: Output, file: BinaryIO) -> Fetched:
+async def fetch(client: ComfyClient, output: Output, file: Receiver) -> Fetched:
     """Bring one output of a job into `file`.
 
     A signed address is asked for anew at every try, so one that expired (403) is no matter. Raises LostError when the

@@ -122,8 +122,9 @@ class _Run:
         return state
 
     def _dissolve(self, schedule: Schedule) -> str:
-        node_id = ""
+        node_id = next(iter(self.job.outputs), "")
         try:
+            self._wait(self.shop.faults.job_delay())
             while schedule:
                 picked = schedule.pick()
                 node_id = schedule.cycle() if picked is None else picked
@@ -213,12 +214,15 @@ class _Run:
         while released is not None and not released.wait(0.01):
             if self.job.cancel.is_set():
                 raise Interrupted
-        delay = faults.node_delay()
-        if delay > 0 and self.job.cancel.wait(delay):
-            raise Interrupted
+        self._wait(faults.node_delay())
         failure = self.doom or faults.failure(node_id, class_type)
         if failure is not None:
             raise failure
+
+    def _wait(self, seconds: float) -> None:
+        """Be slow, but hear when the job is to stop."""
+        if seconds > 0 and self.job.cancel.wait(seconds):
+            raise Interrupted
 
     def _collect(self) -> None:
         for node_id in self.graph:

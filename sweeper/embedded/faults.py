@@ -95,6 +95,10 @@ class Faults:
         """Seconds to add to the next executed node."""
         return self.node_seconds + self.scenario.seconds("node_seconds", self._time("node_seconds"))
 
+    def job_delay(self) -> float:
+        """Seconds to add to the job which now begins."""
+        return self.scenario.seconds("job_seconds", self._time("job_seconds"))
+
     def queue_full(self, waiting: int) -> bool:
         """Whether a submission is to be turned away while so many jobs wait."""
         bound = self.scenario.queue_bound

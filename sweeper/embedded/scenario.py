@@ -8,6 +8,7 @@ times it was asked, never on the clock, so that a rehearsal can be repeated.
 seed: 7                  # of every decision below
 latency: [0.02, 0.2]     # seconds before an answer: a number, or a range to draw from
 node_seconds: 0.5        # seconds added to every executed node: a number, or a range
+job_seconds: [2, 3]      # seconds added to every job, however many of its nodes are executed
 concurrency: 3           # jobs at once (cloud; a ComfyUI always runs one)
 queue_bound: 20          # waiting jobs; one more is answered with 429
 failure_rate: 0.05       # share of the jobs that fail
@@ -38,6 +39,7 @@ class Scenario:
     seed: int = 0
     latency: Span = (0.0, 0.0)
     node_seconds: Span = (0.0, 0.0)
+    job_seconds: Span = (0.0, 0.0)
     concurrency: int | None = None
     queue_bound: int | None = None
     failure_rate: float = 0.0
@@ -80,7 +82,7 @@ class Scenario:
         return self._draw(kind, time) < rate
 
     def seconds(self, kind: str, time: int) -> float:
-        """How long the `time`-th event of a kind ("latency", "node_seconds") takes."""
+        """How long the `time`-th event of a kind ("latency", "node_seconds", "job_seconds") takes."""
         span: Span = getattr(self, kind)
         low, high = span
         return low if low == high else low + (high - low) * self._draw(kind, time)
@@ -125,6 +127,7 @@ _READERS: Mapping[str, Any] = {
     "seed": lambda value: _whole(value, 0),
     "latency": _span,
     "node_seconds": _span,
+    "job_seconds": _span,
     "concurrency": lambda value: _whole(value, 1),
     "queue_bound": lambda value: _whole(value, 0),
     "failure_rate": _share,

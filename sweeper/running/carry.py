@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.events import EventStream
     from sweeper.running.backlog import Work
+    from sweeper.running.gate import Slot
     from sweeper.running.shared import Shared
 
 _HEAD: Final = 32  # bytes that tell a file's kind
@@ -43,29 +44,56 @@ class Carrier:
         self.events = events
         self.target = client.target.name
         self.in_flight = InFlight()
+        self._ready: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
 
-    async def carry(self, work: Work) -> Busy | None:
-        """Bring a work to its end, which may be that the run is stopping and it stays as it is.
+    async def carry(self, work: Work, slot: Slot) -> Busy | None:
+        """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its slot is given free
+        as soon as its job is over, before its files are here: the next job need not wait for them.
 
         Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
         answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
         it is stuck.
         """
-        listener = Listener()
-        if work.pinned is not None:
+        # A ComfyUI's word that a job succeeded frees the slot before a look confirms it: its queue has no bound, and
+        # takes one more should that be wrong.
+        early = slot.leave if self.client.dialect.one_at_a_time else None
+        listener = Listener(on_success=early)
+        if work.pinned is not None and not self._prepared(work):
             await self._resume(work)
         while True:
-            if work.pinned is None:
+            if work.pinned is None or self._prepared(work):
                 if self.shared.control.stopping:
+                    self.withdraw(work)
                     return None
+                await slot.enter()
                 answer = await self._submit(work, listener)
                 if isinstance(answer, Busy):
                     return answer
-            if work.pinned is not None and not await self._follow(work, listener):
+            if work.pinned is not None and not await self._follow(work, listener, slot):
                 return None
             if work.pinned is None and not await self._again(work):
                 return None
-            listener = Listener()
+            listener = Listener(on_success=early)
+
+    async def prepare(self, work: Work) -> None:
+        """Do before there is a slot what `carry` would do in it: render the workflow, commit the intent, wait for the
+        disk. Not where files must be uploaded, nor where a job must be looked for.
+        """
+        if work.pinned is None and not self.shared.control.stopping and not self.shared.plan.files(work.trial):
+            graph: dict[str, Any] = self.shared.plan.workflow(work.trial)
+            job = self._intend(work, fingerprint(graph))
+            self._ready[job.id] = marked(graph, self.shared.experiment, job.id)
+            await self.shared.durable()
+
+    def withdraw(self, work: Work) -> None:
+        """A prepared work will not be sent now."""
+        if self._prepared(work):
+            assert work.job is not None
+            del self._ready[work.job.id]
+            self._close(work, records.UNSENT)
+
+    def _prepared(self, work: Work) -> bool:
+        return work.job is not None and work.job.id in self._ready
 
     # --- from intent to prompt_id
 
@@ -80,22 +108,16 @@ class Carrier:
 
     async def _submit(self, work: Work, listener: Listener) -> Busy | None:
         """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
-        shared = self.shared
-        graph: dict[str, Any] = shared.plan.workflow(work.trial)
-        refusal: RejectedError | None = None
-        try:
-            for file in shared.plan.files(work.trial):
-                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
-        except RejectedError as error:
-            refusal = error
-        job = self._intend(work, fingerprint(graph))
-        if refusal is not None:
-            self._reject(work, refusal)
-            return None
-        sent = marked(graph, shared.experiment, job.id)
-        submission = Submission(job.id, sent, self.events.client_id, self.client.extra_data)
+        graph = self._ready.pop(work.job.id, None) if work.job is not None else None
+        if graph is None:
+            graph = await self._make_ready(work)
+            if graph is None:
+                return None
+        job = work.job
+        assert job is not None
+        submission = Submission(job.id, graph, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
+        sent = self.shared.now()
         try:
             with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
                 answer = await self.client.submit(submission)
@@ -114,8 +136,28 @@ class Carrier:
         if isinstance(answer, Busy):
             self._close(work, records.UNSENT)
             return answer
-        self._submitted(work, answer)
+        self._submitted(work, answer, sent)
         return None
+
+    async def _make_ready(self, work: Work) -> dict[str, Any] | None:
+        """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
+        not have a file, which is then the end of the work.
+        """
+        shared = self.shared
+        graph: dict[str, Any] = shared.plan.workflow(work.trial)
+        refusal: RejectedError | None = None
+        try:
+            for file in shared.plan.files(work.trial):
+                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
+                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
+        except RejectedError as error:
+            refusal = error
+        job = self._intend(work, fingerprint(graph))
+        if refusal is not None:
+            self._reject(work, refusal)
+            return None
+        await shared.durable()
+        return marked(graph, shared.experiment, job.id)
 
     def _intend(self, work: Work, sent: str) -> Job:
         shared = self.shared
@@ -136,7 +178,7 @@ class Carrier:
             state=records.INTENT,
             intended=shared.now(),
         )
-        shared.store.intend(work.job)
+        shared.store.intend(work.job, durable=False)
         work.sent += 1
         return work.job
 
@@ -149,13 +191,13 @@ class Carrier:
         if found is None:
             self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
         else:
-            self._submitted(work, found, found=True)
+            self._submitted(work, found, job.intended, found=True)
 
-    def _submitted(self, work: Work, prompt_id: str, *, found: bool = False) -> None:
+    def _submitted(self, work: Work, prompt_id: str, sent: float, *, found: bool = False) -> None:
         job = work.job
         assert job is not None
-        self.shared.store.submitted(job.id, prompt_id, job.intended)
-        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=job.intended)
+        self.shared.store.submitted(job.id, prompt_id, sent)
+        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent)
         self._tell_submitted(work, found=found)
 
     def _tell_submitted(self, work: Work, *, found: bool) -> None:
@@ -166,7 +208,7 @@ class Carrier:
 
     # --- from prompt_id to the row
 
-    async def _follow(self, work: Work, listener: Listener) -> bool:
+    async def _follow(self, work: Work, listener: Listener, slot: Slot) -> bool:
         """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
         job = work.job
         assert job is not None
@@ -186,6 +228,7 @@ class Carrier:
         if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
+            slot.leave()
             return await self._deliver(work, state, listener)
         return self._failed(work, state, listener)
 
@@ -221,8 +264,7 @@ class Carrier:
                 continue
             with self.shared.folder.incoming(job.id, place) as file:
                 fetched = await fetch(self.client, output, file)
-                file.seek(0)
-                ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
+                ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
                 name = file_name(base, output.node, numbers[output.node], ending)
                 path = await asyncio.to_thread(self.shared.folder.keep, file, name)
             numbers[output.node] += 1

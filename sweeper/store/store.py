@@ -21,7 +21,7 @@ from sweeper import result
 from sweeper.errors import ResultsError
 from sweeper.nearest import hint
 from sweeper.result import Result
-from sweeper.store.database import connect, prepare, told
+from sweeper.store.database import Log, connect, prepare, told
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -59,6 +59,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._log = Log(path)
         self.path = path
 
     @classmethod
@@ -84,6 +85,7 @@ class Store:
         return cls(connection, path)
 
     def close(self) -> None:
+        self._log.close()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -222,8 +224,10 @@ class Store:
     # --- writing
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing. Raises ResultsError when the disk is full or the folder cannot be written."""
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
+        Raises ResultsError when the disk is full or the folder cannot be written.
+        """
         with told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -232,6 +236,12 @@ class Store:
                 self._connection.rollback()
                 raise
             self._connection.commit()
+        if durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
+        self._log.sync()
 
     def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
         """Record a run, its trials yet to be added; to be called inside `transaction`. Returns its id."""
@@ -256,10 +266,12 @@ class Store:
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
-    def intend(self, job: Job) -> None:
-        """Commit, durably, that a job is about to be submitted; it stands for its digest in its run from now on."""
+    def intend(self, job: Job, *, durable: bool = True) -> None:
+        """Commit that a job is about to be submitted, which must wait for `sync` unless this is `durable`; the job
+        stands for its digest in its run from now on.
+        """
         marks = ",".join("?" * len(Job.__slots__))
-        with self.transaction():
+        with self.transaction(durable=durable):
             self._connection.execute(
                 f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
                 tuple(getattr(job, name) for name in Job.__slots__),
@@ -267,8 +279,8 @@ class Store:
             self.claim(job.run, [job])
 
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        """The server took the job under that id."""
-        with self.transaction():
+        """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
+        with self.transaction(durable=False):
             self._connection.execute(
                 "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
                 (SUBMITTED, _whole(prompt_id), now, job_id),
@@ -284,9 +296,11 @@ class Store:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> None:
-        """What became of a job, with its files. `error` is (error_type, message)."""
+        """What became of a job, with its files. `error` is (error_type, message). Durable at the next `sync`; lost in
+        a power cut, the job is looked for.
+        """
         error_type, message = error or (None, None)
-        with self.transaction():
+        with self.transaction(durable=False):
             self._connection.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
                 (state, started, ended, _whole(error_type), _whole(message), job_id),
@@ -345,22 +359,8 @@ def _whole(text: str | None) -> str | None:
 
 
 def _result(row: tuple[Any, ...], cached: Mapping[str, Mapping[str, Any]]) -> Result:
-    (
-        index,
-        columns,
-        params,
-        digest,
-        state,
-        target,
-        prompt_id,
-        attempt,
-        submitted,
-        started,
-        ended,
-        error_type,
-        error,
-        files,
-    ) = row
+    index, columns, params, digest, state, target, prompt_id, attempt, *times, error_type, error, files = row
+    submitted, started, ended = times
     outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(files))
     sha256 = tuple(item[2] for item in outputs)
     return Result(

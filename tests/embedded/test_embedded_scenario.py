@@ -16,12 +16,12 @@ from sweeper.errors import UsageError
 def test_a_file_holds_a_scenario(tmp_path):
     path = tmp_path / "slow.yaml"
     path.write_text(
-        "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\nconcurrency: 3\nqueue_bound: 20\n"
+        "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\njob_seconds: [2, 3]\nconcurrency: 3\nqueue_bound: 20\n"
         "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\n"
     )
     assert Scenario.read(path) == Scenario(
-        seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), concurrency=3, queue_bound=20,
-        failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01,
+        seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), job_seconds=(2.0, 3.0), concurrency=3,
+        queue_bound=20, failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01,
     )  # fmt: skip
     path.write_text("")
     assert Scenario.read(path) == Scenario()
@@ -123,3 +123,15 @@ def test_slow_answers_and_slow_nodes(serve):
     until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(job)["status"] == "cancelled"
+
+
+def test_slow_jobs_are_slow_even_where_every_node_is_kept(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(0.05, 0.05))))
+    for _ in range(2):
+        job = cloud.run(chain())
+        assert job["execution_end_time"] - job["execution_start_time"] >= 50
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(3600, 3600))))
+    waits = cloud.submit(chain())
+    until(lambda: cloud.status(waits) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(waits)["status"] == "cancelled"
