@@ -120,6 +120,8 @@ def _show_target(told: dict[str, Any]) -> None:
         facts.append(f"key {'accepted' if told['dialect'] == 'cloud' else 'sent'} ({told['key']})")
     usable = "" if told["ok"] else "not usable" + (": " if facts else "")
     console.out(f"{told['target']}: {usable}{', '.join(facts)}")
+    if told.get("warning"):
+        console.warn(f"{told['target']}: {told['warning']}")
     needs = told.get("experiment")
     if needs is not None and not needs["lacks"]:
         console.out(f"  has what the {needs['trials']} trials of {needs['file']} need")

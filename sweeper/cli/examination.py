@@ -28,7 +28,7 @@ async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
     `spec` is a target as users write it; with `plan` its nodes, models, values and files are held against the server.
     """
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
+    from sweeper.comfy.target import loopback, resolve_targets  # noqa: PLC0415
 
     told: Told = {"target": _called(spec), "ok": False}
     target: Target | None = None
@@ -38,6 +38,8 @@ async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
         told["target"] = target.name
         told["url"] = target.url or None
         told["key"] = f"from {target.key_source}" if target.key_source else None
+        if target.secrets and target.url.startswith("http://") and not loopback(target.url):
+            told["warning"] = "its key travels unencrypted: whoever is on the way can read it; prefer an https:// URL"
         needs = await _asked(target, told, plan)
     except SweeperError as error:
         told["problem"] = str(error)

@@ -111,6 +111,8 @@ class _Watch:
         return None
 
     def _overdue(self) -> bool:
+        if self.misses:  # not too slow but perhaps gone, as when the server was restarted days after the submission
+            return False
         limit = self.shared.settings.timeout
         since = self.listener.began
         if since is None and not self.queued:

@@ -99,3 +99,14 @@ def test_a_file_that_is_too_large_for_the_target_is_told(sweeper, write, server)
     outcome = sweeper("doctor", file, "-t", server.url)
     assert outcome.code == 3
     assert "big.png: 101 MiB, more than the 100 MiB of an upload there" in outcome.err
+
+
+def test_a_key_that_would_travel_unencrypted_is_warned_of(sweeper, tmp_path, monkeypatch):
+    entry = {"url": "http://nowhere.invalid", "dialect": "cloud", "api_key_env": "MY_KEY"}
+    (tmp_path / "targets.yaml").write_text(json.dumps({"far": entry}))
+    monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
+    monkeypatch.setenv("MY_KEY", KEY)
+    outcome = sweeper("doctor", "-t", "far")
+    assert outcome.code == 3
+    assert "warning: far: its key travels unencrypted" in outcome.err
+    assert "next: look whether host and port are right" in outcome.err
