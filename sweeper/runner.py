@@ -160,7 +160,6 @@ class _Session:
 
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.recording import survey  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
 
         if self.experiment.metrics:
@@ -175,15 +174,23 @@ class _Session:
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
-                found = survey(self.plan, store, self.names, self.settings, self.chosen)
+                found = self._survey(store)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients if self.settings.check else ():
                         await self._check(client)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
+                    made_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
+                    if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
+                        found = self._survey(store)
                 return await self._recorded(store, found, clients)
+
+    def _survey(self, store: Store | None) -> Survey:
+        from sweeper.running.recording import survey  # noqa: PLC0415
+
+        return survey(self.plan, store, self.names, self.settings, self.chosen)
 
     async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
@@ -264,7 +271,7 @@ class _Session:
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
         folder = ArtifactFolder(self.out)
-        folder.sweep()
+        folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
         try:
             if clients:

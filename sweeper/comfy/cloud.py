@@ -84,9 +84,9 @@ class CloudDialect:
 
     def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:  # noqa: ARG002 (one request tells all)
         reply = demand((yield Ask("GET", f"/api/job/{quote(prompt_id, safe='')}/status")), 404)
+        answer = reply.mapping()  # also of a 404: a gateway's page must not make a job that was paid for a lost one
         if reply.status == 404:
             return JobState("lost")
-        answer = reply.mapping()
         state = _STATES.get(str(answer.get("status")), "underway")
         if state not in ("succeeded", "failed"):
             return JobState(state)
@@ -101,7 +101,9 @@ class CloudDialect:
             query = {"limit": str(_PAGE), "offset": str(offset), "sort_by": "create_time", "sort_order": "desc"}
             reply = demand((yield Ask("GET", "/api/jobs", query=query)))
             rows = reply.mapping().get("jobs")
-            rows = [row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
+            if not isinstance(rows, list):  # taken for an empty listing, it would have the job sent again
+                raise TransientError(f"the answer is no listing of jobs: {reply.excerpt()!r}")
+            rows = [row for row in rows if isinstance(row, dict)]
             oldest = _since(sought, reply)
             for row in rows:
                 created, prompt_id = seconds(row.get("create_time")), row.get("id")
@@ -124,12 +126,12 @@ class CloudDialect:
     def _is(self, prompt_id: str, sought: Sought) -> Flow[bool | None]:
         """Whether that job is the one sought; None while it runs without showing its workflow."""
         reply = demand((yield Ask("GET", f"/api/jobs/{quote(prompt_id, safe='')}")), 404)
+        found = reply.mapping()
         if reply.status == 404:
             return False
-        found = reply.mapping()
         graph = _graph(found.get("workflow"))
         if graph is None:
-            return None if found.get("status") in ("pending", "in_progress") else False
+            return None if found.get("status") in (None, "pending", "in_progress") else False
         ours = marks(graph)
         if ours:
             return sought.job[:8] in ours

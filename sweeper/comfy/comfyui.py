@@ -76,12 +76,15 @@ class ComfyUIDialect:
             # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
             queue = demand((yield Ask("GET", "/queue"))).mapping()
             for name, state in (("queue_running", "running"), ("queue_pending", "queued")):
-                if prompt_id in _ids(queue.get(name)):
+                if prompt_id in _ids(queue, name):
                     return JobState(state)
         reply = demand((yield Ask("GET", f"/history/{quote(prompt_id, safe='')}")))
-        entry = reply.mapping().get(prompt_id)
+        found = reply.mapping()
+        entry = found.get(prompt_id)
         if isinstance(entry, Mapping):
             return _state(entry)
+        if found:  # `{}` is its word for "not in the history"; anything else is somebody else's answer
+            raise TransientError(f"the answer is no history of that job: {reply.excerpt()!r}")
         return JobState("lost" if thorough else "underway")
 
     def find(self, sought: Sought) -> Flow[str | None]:
@@ -115,7 +118,8 @@ def submission_answer(reply: Reply, graph: Mapping[str, Any]) -> dict[str, Any] 
     Raises RejectedError for 400 and 413, and what `demand` raises: after any other 5xx it is open what was done.
     """
     if reply.status in (429, 503) and not about_subscription(reply):
-        return Busy(f"HTTP {reply.status}: {message_of(reply)}", retry_after(reply))
+        # A gateway also says 503 when the server behind it fell silent over a job that it has.
+        return Busy(f"HTTP {reply.status}: {message_of(reply)}", retry_after(reply), unsure=reply.status == 503)
     if reply.status == 413:
         raise RejectedError(f"the workflow is larger than the server takes: {message_of(reply)}")
     demand(reply, 400)
@@ -146,8 +150,11 @@ def view_ask(path: str, output: Output) -> Ask:
     return Ask("GET", path, query={"filename": output.filename, "subfolder": output.subfolder, "type": output.type})
 
 
-def _ids(items: Any) -> set[str]:
-    return {item[1] for item in (items if isinstance(items, list) else []) if isinstance(item, list) and len(item) > 1}
+def _ids(queue: Mapping[str, Any], name: str) -> set[str]:
+    items = queue.get(name)
+    if not isinstance(items, list):  # taken for an empty queue, it would make every job a lost one
+        raise TransientError(f"the answer is no queue: it has no list {name!r}")
+    return {item[1] for item in items if isinstance(item, list) and len(item) > 1}
 
 
 def _state(entry: Mapping[str, Any]) -> JobState:

@@ -120,10 +120,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said."""
+    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said.
+
+    `unsure`: somebody between us may have said so after the server had the job, so `find` it first.
+    """
 
     reason: str
     retry_after: float | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,9 @@ class Carrier:
             self._close(work, records.UNSENT)
             raise
         if isinstance(answer, Busy):
+            if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
+                self._submitted(work, there, found=True)
+                return None
             self._close(work, records.UNSENT)
             return answer
         self._submitted(work, answer)
@@ -142,12 +145,14 @@ class Carrier:
         """Look for a job whose submission has an unknown outcome, before anything is sent again."""
         job = work.job
         assert job is not None
-        sought = Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
-        found = await self.client.find(sought)
+        found = await self.client.find(self._sought(job))
         if found is None:
             self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
         else:
             self._submitted(work, found, found=True)
+
+    def _sought(self, job: Job) -> Sought:
+        return Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
 
     def _submitted(self, work: Work, prompt_id: str, *, found: bool = False) -> None:
         job = work.job
@@ -214,18 +219,24 @@ class Carrier:
         base = stem(work.trial.columns, job.id)
         numbers: Counter[str] = Counter()
         kept: list[Artifact] = []
-        for place, output in enumerate(state.outputs):
-            if output.type == "temp" and not self.shared.settings.keep_temp:
-                continue
-            with self.shared.folder.incoming(job.id, place) as file:
-                fetched = await fetch(self.client, output, file)
-                file.seek(0)
-                ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
-                name = file_name(base, output.node, numbers[output.node], ending)
-                path = await asyncio.to_thread(self.shared.folder.keep, file, name)
-            numbers[output.node] += 1
-            label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
-            kept.append(Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label))
+        try:
+            for place, output in enumerate(state.outputs):
+                if output.type == "temp" and not self.shared.settings.keep_temp:
+                    continue
+                with self.shared.folder.incoming(job.id, place) as file:
+                    fetched = await fetch(self.client, output, file)
+                    file.seek(0)
+                    ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
+                    name = file_name(base, output.node, numbers[output.node], ending)
+                    path = await asyncio.to_thread(self.shared.folder.keep, file, name)
+                numbers[output.node] += 1
+                label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
+                kept.append(
+                    Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
+                )
+        except BaseException:
+            self.shared.folder.discard(artifact.path for artifact in kept)  # all of a job's files, or none
+            raise
         return tuple(kept)
 
     def _failed(self, work: Work, state: JobState, listener: Listener) -> bool:

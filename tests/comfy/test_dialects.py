@@ -133,7 +133,9 @@ def test_every_answer_to_a_submission_has_its_error(dialect, reply, error):
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_request_turned_away_at_the_door_is_no_error(status):
     reply = Reply(status, {"retry-after": "7"}, b'{"error": {"message": "queue full"}}')
-    assert outcome(CloudDialect().submit(Submission(JOB, GRAPH)), reply) == Busy(f"HTTP {status}: queue full", 7.0)
+    assert outcome(CloudDialect().submit(Submission(JOB, GRAPH)), reply) == Busy(
+        f"HTTP {status}: queue full", 7.0, unsure=status == 503
+    )
 
 
 # --- looking
