@@ -75,9 +75,11 @@ class ComfyUIDialect:
         if thorough:
             # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
             queue = demand((yield Ask("GET", "/queue"))).mapping()
-            for name, state in (("queue_running", "running"), ("queue_pending", "queued")):
-                if prompt_id in _ids(queue, name):
-                    return JobState(state)
+            running, pending = _ids(queue, "queue_running"), _ids(queue, "queue_pending")
+            if prompt_id in running:
+                return JobState("running")
+            if prompt_id in pending:
+                return JobState("queued", behind=next(iter(sorted(running)), None))
         reply = demand((yield Ask("GET", f"/history/{quote(prompt_id, safe='')}")))
         found = reply.mapping()
         entry = found.get(prompt_id)
@@ -151,10 +153,11 @@ def view_ask(path: str, output: Output) -> Ask:
 
 
 def _ids(queue: Mapping[str, Any], name: str) -> set[str]:
+    """The prompt ids in one list of /queue. Raises TransientError where that is no list."""
     items = queue.get(name)
     if not isinstance(items, list):  # taken for an empty queue, it would make every job a lost one
         raise TransientError(f"the answer is no queue: it has no list {name!r}")
-    return {item[1] for item in items if isinstance(item, list) and len(item) > 1}
+    return {str(item[1]) for item in items if isinstance(item, list) and len(item) > 1}
 
 
 def _state(entry: Mapping[str, Any]) -> JobState:

@@ -97,6 +97,7 @@ class JobState:
     started: float | None = None
     ended: float | None = None
     stuck: bool = False  # it was told to stop and does not, so nothing else will run there
+    behind: str | None = None  # of a queued job: which one the server is at, where it tells
 
     @property
     def refusal(self) -> bool:

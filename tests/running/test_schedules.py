@@ -6,7 +6,7 @@ same command until it ends well. A few are run always;
 
     SWEEPER_SCHEDULES=500 python -m pytest tests/running/test_schedules.py tests/running/test_kills.py
 
-runs many. SWEEPER_REAL_COMFYUI=URL holds them against a real ComfyUI (see `served.py`).
+runs many, SWEEPER_SCHEDULES=17:18 the one of that seed. SWEEPER_REAL_COMFYUI=URL holds them against a real ComfyUI (see `served.py`).
 """
 
 from __future__ import annotations
@@ -181,7 +181,12 @@ def _all_succeeded(out: Path) -> bool:
     return counts["succeeded"] == sum(counts.values())
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("SWEEPER_SCHEDULES", FEW))))
+def seeds() -> range:
+    first, _, end = os.environ.get("SWEEPER_SCHEDULES", f"0:{FEW}").rpartition(":")
+    return range(int(first or 0), int(end))
+
+
+@pytest.mark.parametrize("seed", seeds())
 def test_every_trial_is_one_row_and_no_job_runs_twice(seed, coloured, runners, tmp_path):
     schedule = Schedule.drawn(seed)
     plan = coloured(schedule.trials, upload=schedule.upload)
