@@ -6,7 +6,8 @@ same command until it ends well. A few are run always;
 
     SWEEPER_SCHEDULES=500 python -m pytest tests/running/test_schedules.py tests/running/test_kills.py
 
-runs many, SWEEPER_SCHEDULES=17:18 the one of that seed. SWEEPER_REAL_COMFYUI=URL holds them against a real ComfyUI (see `served.py`).
+runs many (17:18: the one of seed 17), and every step at which a run can be killed. SWEEPER_REAL_COMFYUI=URL holds them
+against a real ComfyUI (see `served.py`).
 """
 
 from __future__ import annotations
