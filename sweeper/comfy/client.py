@@ -136,9 +136,10 @@ class ComfyClient:
             looks += 1
         return None
 
-    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> None:
+        """Stop these jobs; see `Dialect.cancel`."""
         if prompt_ids:
-            await self.perform(self.dialect.cancel(prompt_ids))
+            await self.perform(self.dialect.cancel(prompt_ids, ours))
 
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())

@@ -36,6 +36,7 @@ _STATES: Final = {
 }  # fmt: skip
 
 _PAGE: Final = 100  # rows of a listing; the specification allows 1 to 1000
+_ALL: Final = 1000
 # How much older than our intent a job's creation may seem: whole seconds, and what is left of the clocks' difference
 # once the Date header has told it; without that header, a generous clock.
 _SLACK: Final = 60.0
@@ -140,17 +141,17 @@ class CloudDialect:
         except ValueError:  # a NaN: never sent by us
             return False
 
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
         demand((yield Ask("POST", "/api/queue", body={"delete": sorted(prompt_ids)})))
-        listing = demand((yield Ask("GET", "/api/jobs", query={"status": "in_progress", "limit": "1000"}))).mapping()
-        rows = listing.get("jobs")
-        running = {
-            row.get("id")
-            for row in (rows if isinstance(rows, list) else [])
-            if isinstance(row, dict) and row.get("status") in (None, "in_progress")
-        }
-        # Interrupt stops every running job of the account: only where all of them are ours to stop.
-        if running and running <= prompt_ids:
+        query = {"status": "pending,in_progress", "limit": str(_ALL)}
+        rows = demand((yield Ask("GET", "/api/jobs", query=query))).mapping().get("jobs")
+        if not isinstance(rows, list) or len(rows) >= _ALL or not all(isinstance(row, dict) for row in rows):
+            return
+        waiting = {row.get("id") for row in rows if row.get("status") == "pending"}
+        running = {row.get("id") for row in rows} - waiting
+        # Interrupt stops every running job of the account: only where all of them are ours to stop, and where nobody
+        # else's waits, which may have begun to run by the time that the request gets there.
+        if running and running <= prompt_ids and waiting <= prompt_ids | ours:
             demand((yield Ask("POST", "/api/interrupt", body={})))
 
     def upload(self, name: str, content: bytes) -> Flow[str]:

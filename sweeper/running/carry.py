@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sweeper.running.shared import Shared
 
 _HEAD: Final = 32  # bytes that tell a file's kind
-_DELIVERIES: Final = 3  # times that a finished job's files are tried for before its trial counts as failed
 
 
 class Carrier:
@@ -197,10 +196,7 @@ class Carrier:
         assert job is not None
         try:
             artifacts = await self._collect(work, state)
-        except (LostError, TransientError) as error:
-            work.undelivered += 1
-            if isinstance(error, TransientError) and work.undelivered < _DELIVERIES:
-                raise
+        except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
             failure = (type(error).__name__, f"the job succeeded, but: {error}")
             self._close(work, records.FAILED, error=failure, times=self._times(state, listener))
             self.shared.row_done(work, result.FAILED, self.target, error=failure)

@@ -71,7 +71,7 @@ class _Watch:
             if self.shared.control.cancelling:
                 return await self._cancelled(self.ours.ids, _GRACE)
             if self.ours.given_up:
-                await self.client.cancel(frozenset([self.prompt_id]))
+                await self.client.cancel(frozenset([self.prompt_id]), frozenset(self.ours.ids))
                 raise TransientError("this target was given up")
             state = await self._look()
             if state is not None:
@@ -159,7 +159,7 @@ class _Watch:
         misses = 0
         while self.clock() < give_up:
             if self.clock() >= again:
-                await self.client.cancel(frozenset(ids))
+                await self.client.cancel(frozenset(ids), frozenset(self.ours.ids))
                 again = self.clock() + _CANCEL_AGAIN
             state = await self.client.look(self.prompt_id, thorough=True)
             if state.state == "lost":  # a job that is taken out of a ComfyUI's queue leaves no trace

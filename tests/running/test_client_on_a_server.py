@@ -20,7 +20,7 @@ from sweeper.comfy.events import EventStream, Listener
 from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.target import Target
-from sweeper.comfy.wire import Sought, Submission
+from sweeper.comfy.wire import Busy, Sought, Submission
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
 
 from .served import DIALECTS, Served
@@ -132,6 +132,18 @@ def test_a_submission_whose_answer_is_lost_is_found_and_runs_once(server, using,
     prompt_id, state = using(act, faults=[("/prompt", fault)])
     assert state.state == "succeeded"
     assert [job.prompt_id for job in server.proxy.accepted[before:]] == [prompt_id]
+
+
+def test_a_gateway_that_says_503_over_a_job_that_was_taken_is_not_believed(using):
+    async def act(client):
+        sent = submission(graph_of())
+        answer = await client.submit(sent)
+        assert isinstance(answer, Busy)
+        assert answer.unsure
+        return await client.find(sought(sent, time.time()), late=False)
+
+    assert using(act, faults=[("/prompt", "503_after")]) is not None
+    assert using(act, faults=[("/prompt", "503")]) is None
 
 
 @pytest.mark.parametrize("fault", ["drop", "reset", "500", "502", "page"])

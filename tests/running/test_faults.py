@@ -6,7 +6,7 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError
-from sweeper.running.progress import JobSubmitted, Retrying, Waiting
+from sweeper.running.progress import JobSubmitted, Noticed, Retrying, Waiting
 from sweeper.store import Store
 
 
@@ -91,6 +91,18 @@ def test_a_truncated_download_is_completed(server, go, tmp_path):
         assert content.startswith(b"\x89PNG")
         assert content.endswith(b"IEND\xaeB`\x82")
     assert sorted(path.suffix for path in (tmp_path / "out" / "artifacts").iterdir()) == [".png"] * 4
+
+
+def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_again(server, go):
+    server.faults.truncate_download_times = 10_000
+    run, rows, events = go(limit=1)
+    assert (run.pending, run.failed) == (4, 0)
+    assert {row.status for row in rows} == {"pending"}
+    (notice,) = (event.message for event in events if isinstance(event, Noticed))
+    assert "is left for the next run, which looks first" in notice
+    server.faults.truncate_download_times = 0
+    assert go()[0].succeeded == 4
+    _no_job_ran_twice(server)
 
 
 def test_a_picture_that_is_gone_is_a_failed_row(server, go):
