@@ -113,6 +113,8 @@ class Carrier:
                 self._submitted(work, there, found=True)
                 return None
             self._close(work, records.UNSENT)
+            if answer.unsure:  # it may have been there before a restart: its id is not used again
+                work.job = None
             return answer
         self._submitted(work, answer)
         return None
