@@ -109,15 +109,19 @@ class Carrier:
             self._close(work, records.UNSENT)
             raise
         if isinstance(answer, Busy):
-            if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
-                self._submitted(work, there, found=True)
-                return None
-            self._close(work, records.UNSENT)
-            if answer.unsure:  # it may have been there before a restart: its id is not used again
-                work.job = None
-            return answer
+            return await self._turned_away(work, job, answer)
         self._submitted(work, answer)
         return None
+
+    async def _turned_away(self, work: Work, job: Job, answer: Busy) -> Busy | None:
+        """The server took nothing; None where it did, and somebody between us did not know."""
+        if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
+            self._submitted(work, there, found=True)
+            return None
+        self._close(work, records.UNSENT)
+        if answer.unsure:  # it may have been there before a restart: its id is not used again
+            work.job = None
+        return answer
 
     def _intend(self, work: Work, sent: str) -> Job:
         shared = self.shared
