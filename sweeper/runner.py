@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sweeper.planning.order import Costs
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
+    from sweeper.running.restoring import Missing
     from sweeper.running.shards import Supply
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
@@ -164,7 +165,6 @@ class _Session:
 
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.recording import survey  # noqa: PLC0415
         from sweeper.running.restoring import Missing, restore  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
         from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
@@ -182,7 +182,7 @@ class _Session:
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
                 missing = Missing(store, self.out, remake=self.settings.remake)
-                found = survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
+                found = self._survey(store, missing)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients:
@@ -192,10 +192,19 @@ class _Session:
                         clients = await self._connect(connections)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
+                    made_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
+                    if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
+                        missing = Missing(store, self.out, remake=self.settings.remake)
+                        found = self._survey(store, missing)
                 if missing.jobs:
                     await restore(missing, clients, ArtifactFolder(self.out), self.report)
                 return await self._recorded(store, found, clients if found.todo else [])
+
+    def _survey(self, store: Store | None, missing: Missing) -> Survey:
+        from sweeper.running.recording import survey  # noqa: PLC0415
+
+        return survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
 
     async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
@@ -284,7 +293,7 @@ class _Session:
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
         folder = ArtifactFolder(self.out)
-        folder.sweep()
+        folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
         try:
             if clients:

@@ -45,6 +45,8 @@ TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
 LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
+# Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
+_LATE: Final = 1.0
 
 
 class ComfyClient:
@@ -136,21 +138,26 @@ class ComfyClient:
     async def look(self, prompt_id: str, *, thorough: bool = True) -> JobState:
         return await self.perform(self.dialect.look(prompt_id, thorough=thorough))
 
-    async def find(self, sought: Sought) -> str | None:
-        """Look for a submission of unknown outcome, as often as a lagging listing needs. Raises TransientError when
-        it stays unclear.
+    async def find(self, sought: Sought, *, late: bool = True) -> str | None:
+        """Look for a submission of unknown outcome, as often as a lagging listing needs; `late`: also for as long as a
+        request may take to get there after its connection is gone. Raises TransientError when it stays unclear.
         """
-        for number in range(self.dialect.lost_after):
-            if number:
-                await asyncio.sleep(self.polls[0] * 2**number)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_LATE if late else 0.0)
+        looks = 0
+        while looks < self.dialect.lost_after or loop.time() < until:
+            if looks:
+                await asyncio.sleep(self.polls[0] * 2 ** min(looks, 4))
             found = await self.perform(self.dialect.find(sought))
             if found is not None:
                 return found
+            looks += 1
         return None
 
-    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> None:
+        """Stop these jobs; see `Dialect.cancel`."""
         if prompt_ids:
-            await self.perform(self.dialect.cancel(prompt_ids))
+            await self.perform(self.dialect.cancel(prompt_ids, ours))
 
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())

@@ -30,7 +30,6 @@ class Work:
     job: Job | None = None
     sent: int = 0
     out_of_memory: int = 0
-    undelivered: int = 0  # times that its files could not be fetched
     setbacks: int = 0  # times that the target stopped answering over it
     final: bool = False  # its row has got its last word
 

@@ -15,7 +15,7 @@ from sweeper.errors import RefusedError, TargetError, TransientError, Unreachabl
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.gate import Gate, Slot
-from sweeper.running.progress import TargetDown, TargetUp, Waiting
+from sweeper.running.progress import Noticed, TargetDown, TargetUp, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +124,11 @@ class Lane:
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
+                self.shared.report(
+                    Noticed(
+                        f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
+                    )
+                )
                 backlog.done()
             else:
                 backlog.give_back(work)
