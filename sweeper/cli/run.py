@@ -104,7 +104,7 @@ def _code(run: Run) -> int:
     if run.stopped_by in ("refused", "unreachable"):
         return UNREACHABLE
     # A job that somebody else cancelled on the server is not what was asked for either.
-    return FAILED if run.failed or run.cancelled or run.stopped_by else OK
+    return FAILED if run.failed or run.cancelled or run.stopped_by or run.error else OK
 
 
 def _summary(run: Run) -> dict[str, Any]:

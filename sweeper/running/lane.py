@@ -124,11 +124,9 @@ class Lane:
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
-                self.shared.report(
-                    Noticed(
-                        f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
-                    )
-                )
+                self.shared.left += 1
+                said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
+                self.shared.report(Noticed(said))
                 backlog.done()
             else:
                 backlog.give_back(work)
