@@ -31,7 +31,7 @@ KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"
 
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
+LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
 
