@@ -73,8 +73,8 @@ def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, 
     control, done = RunControl(), Counter()
 
     def watch(event):
-        done.update([type(event) is TrialDone])
-        if done[True] == 10:
+        done.update([type(event)])
+        if type(event) is TrialDone and done[TrialDone] == 10:
             control.stop()
 
     plan = experiment(seed=MANY)
@@ -94,8 +94,8 @@ def test_a_full_queue_takes_prepared_jobs_later_and_each_once(server, target, ex
     done = Counter()
 
     def watch(event):
-        done.update([type(event) is TrialDone])
-        if done[True] == 10:
+        done.update([type(event)])
+        if type(event) is TrialDone and done[TrialDone] == 10:
             server.faults.queue_full_times = 5
 
     run = sweeper.run(experiment(seed=MANY), target, tmp_path / "out", progress=watch)
