@@ -77,7 +77,8 @@ class EventStream:
         self._listeners: dict[str, Listener] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._due: float | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._socket: ClientConnection | None = None
         self._opened = asyncio.Event()
         self.client_id: str | None = None
         self.drops = 0
@@ -95,6 +96,7 @@ class EventStream:
     async def __aexit__(self, *_: object) -> None:
         if self._task is None:
             return
+        self._heed()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -118,8 +120,8 @@ class EventStream:
 
     def expect_status(self) -> None:
         """A job was just queued: where the dialect says `status` then, silence from now on means a dead stream."""
-        if self.connected and self._client.dialect.says_status and self._due is None:
-            self._due = asyncio.get_running_loop().time() + _SILENCE
+        if self._socket is not None and self._client.dialect.says_status and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_SILENCE, self._hang_up, self._socket)
 
     def wake_all(self) -> None:
         """Let everybody who waits for a job look at once."""
@@ -134,14 +136,15 @@ class EventStream:
             client_id = str(uuid4())
             try:
                 async with self._connect(client_id) as socket:
-                    self.client_id, self._due = client_id, None
+                    self.client_id, self._socket = client_id, socket
                     self._opened.set()
                     delay = 0.1
                     await self._drain(socket)
             # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
             except (OSError, TimeoutError, websockets.WebSocketException, EOFError, ValueError, ImportError):
                 pass
-            self.client_id = None
+            self.client_id = self._socket = None
+            self._heed()
             self._opened.set()
             self.drops += 1
             self.wake_all()  # what was missed meanwhile, a look finds out
@@ -169,19 +172,22 @@ class EventStream:
         )
 
     async def _drain(self, socket: ClientConnection) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if self._due is not None and loop.time() > self._due:
-                return  # alive to TCP, silent to us
-            try:
-                async with asyncio.timeout(1.0):
-                    frame = await socket.recv()
-            except TimeoutError:
-                continue
-            self._due = None
+        async for frame in socket:
+            self._heed()
             if isinstance(frame, str):
                 with contextlib.suppress(ValueError, RecursionError):
                     self._heard(json.loads(frame))
+
+    def _heed(self) -> None:
+        """Nothing is due any more: something came, or the stream is gone."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _hang_up(self, socket: ClientConnection) -> None:
+        """The stream is alive to TCP, silent to us."""
+        self._due = None
+        socket.transport.abort()
 
     # --- what is said
 
