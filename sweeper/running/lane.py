@@ -188,7 +188,7 @@ class Lane:
         if self.dead:
             return
         self.dead = True
-        self.shared.report(TargetDown(self.name, message, final=True))
+        self.shared.report(TargetDown(self.name, message.removeprefix(f"{self.name}: "), final=True))
         self.shared.backlog.release(self.name)
         self.gate.open()
         self._up.set()

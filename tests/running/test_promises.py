@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 import sweeper
 from sweeper.comfy.patience import Patience
 from sweeper.running.control import RunControl
-from sweeper.running.progress import JobSubmitted, Noticed, Retrying, TrialDone
+from sweeper.running.progress import JobSubmitted, Noticed, Retrying, TargetDown, TargetUp, TrialDone
 from sweeper.store import Store
 
 from .conftest import TEMPLATE
+from .invariants import broken_promises
+from .served import Served
 
 
 @given(
@@ -162,3 +164,21 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
     run = sweeper.run(experiment(seed=[1]), {**target, "concurrency": 1}, tmp_path / "out", progress=watch, timeout=0.5)
     assert run.succeeded == 1
     assert f"has waited for 0.5 s while the server is at job {theirs}, which is not ours" in notices[0]
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
+    events = []
+    with Served(dialect, tmp_path / "data") as away:
+
+        def watch(event):
+            events.append(type(event))
+            if events.count(JobSubmitted) == 2:
+                away.proxy.down = TargetDown not in events
+
+        run = sweeper.run(coloured(6), away.target(concurrency=1), tmp_path / "out", progress=watch)
+        assert (run.succeeded, run.stopped_by) == (6, None)
+        assert broken_promises(tmp_path / "out", 6, [away]) == []
+    down, up = events.index(TargetDown), events.index(TargetUp)
+    assert down < up
+    assert JobSubmitted in events[up:]

@@ -27,7 +27,7 @@ from .proxy import AFTER, BEFORE, LATE, STREAM, Asked
 from .runners import Runners
 from .served import CAN_RESTART, DIALECTS, REAL, Served
 
-FEW = 8
+FEW = 6
 KNOBS = ("queue_full_times", "truncate_download_times", "expire_download_times", "drop_events_times", "lose_times")
 
 
