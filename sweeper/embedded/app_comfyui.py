@@ -24,6 +24,7 @@ from sweeper.embedded.gate import DropError
 from sweeper.embedded.pictures import PictureRoutes
 from sweeper.embedded.routes_common import CommonRoutes
 from sweeper.embedded.service import Service, status_string
+from sweeper.embedded.userdata import UserDataRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ def comfyui_app(service: Service) -> Router:
     """The ASGI app of this dialect."""
     routes = ComfyRoutes(service)
     pictures = PictureRoutes(service)
+    userdata = UserDataRoutes(service.folders, cloud=False)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
         ("/prompt", routes.prompt_info, "GET"),
@@ -56,6 +58,13 @@ def comfyui_app(service: Service) -> Router:
         ("/features", routes.features, "GET"),
         ("/models", routes.model_kinds, "GET"),
         ("/models/{folder}", routes.model_files, "GET"),
+        ("/experiment/models", routes.described_kinds, "GET"),
+        ("/experiment/models/{folder}", routes.described_files, "GET"),
+        ("/userdata", userdata.listing, "GET"),
+        ("/userdata/{file:path}/move/{dest:path}", userdata.move, "POST"),
+        ("/userdata/{file:path}", userdata.read, "GET"),
+        ("/userdata/{file:path}", userdata.write, "POST"),
+        ("/userdata/{file:path}", userdata.delete, "DELETE"),
         ("/embeddings", routes.nothing, "GET"),
         ("/extensions", routes.nothing, "GET"),
     ]

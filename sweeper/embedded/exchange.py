@@ -10,6 +10,7 @@ import json
 import math
 import mimetypes
 import zlib
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -122,6 +123,16 @@ def bad_request(message: str, kind: str = "invalid_request") -> Response:
     """400 in a shape that serves both dialects: ComfyUI's `error`, Cloud's `code` and `message`."""
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
     return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
+
+
+def refusal(status: int, code: str, message: str) -> Response:
+    """A refusal in Cloud's shape."""
+    return json_answer({"code": code, "message": message}, status)
+
+
+def iso(milliseconds: int) -> str:
+    """A time as Cloud writes it: RFC 3339, UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def string_list(value: Any) -> list[str]:

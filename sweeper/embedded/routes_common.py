@@ -11,6 +11,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.events import Connection, feature_flags_reply
@@ -20,7 +21,6 @@ from sweeper.embedded.objectinfo import model_folders, object_info
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from sweeper.embedded.nodes.base import NodeClass
     from sweeper.embedded.service import Service
@@ -108,6 +108,17 @@ class CommonRoutes:
     def models(self) -> dict[str, list[str]]:
         """Model folder -> file names that the loaders list."""
         return model_folders(self.service.nodes, self.service.folders)
+
+    async def described_kinds(self, _: Request) -> Response:
+        """GET /experiment/models."""
+        return json_answer([{"name": name, "folders": [name]} for name in self.models()])
+
+    async def described_files(self, request: Request) -> Response:
+        """GET /experiment/models/{folder}."""
+        files = self.models().get(request.path_params["folder"])
+        if files is None:
+            raise RefusedError(Response(status_code=404))
+        return json_answer([{"name": name, "pathIndex": 0} for name in files])
 
     async def events(self, websocket: WebSocket) -> None:
         """The event stream."""

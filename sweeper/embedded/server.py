@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sweeper.embedded import hosting
-from sweeper.embedded.app_cloud import cloud_app, is_public
+from sweeper.embedded.app_cloud import cloud_app, in_shape, is_public
 from sweeper.embedded.app_comfyui import comfyui_app
+from sweeper.embedded.assets import AssetShelf
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
@@ -170,11 +171,15 @@ class _Running:
             assert base is not None
             folders = ServerFolders(base)
             folders.prepare()
-            self._journal = SQLiteJournal(base / "jobs.sqlite") if settings.cloud and server.data else None
+            durable = settings.cloud and server.data is not None
+            self._journal = SQLiteJournal(base / "jobs.sqlite") if durable else None
         except BaseException:
             self._tidy()
             raise
+        self._shelf: AssetShelf | None = None
         try:
+            if settings.cloud:
+                self._shelf = AssetShelf(folders, base / "assets.sqlite" if durable else None)
             self.service = Service(settings, nodes, folders, server.faults, self._journal)
             self._open(server, address)
         except BaseException:
@@ -192,13 +197,14 @@ class _Running:
             transports: dict[Any, Any] = {}
             gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
             gate["api_key"] = server.settings.api_key
-            if server.settings.cloud:
+            if self._shelf is not None:
                 second = sockets.enter_context(_bound((address[0], 0)))
                 self.storage_url = hosting.base_url(second)
                 storage = Storage(service, self.storage_url)
                 # The storage host knows no key, keeps its own record, and has only the faults that are its own.
                 quiet = Gate(storage.app(), seen=Seen(), faults=Faults(), transports=transports)
-                sites = [(main, Gate(cloud_app(service, storage.sign), public=is_public, **gate)), (second, quiet)]
+                app = cloud_app(service, storage.sign, self._shelf)
+                sites = [(main, Gate(app, public=is_public, shape=in_shape, **gate)), (second, quiet)]
             else:
                 sites = [(main, Gate(comfyui_app(service), **gate))]
             self._hosting = hosting.Hosting(sites, transports, service.attach_loop)
@@ -212,8 +218,9 @@ class _Running:
         self._close()
 
     def _close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        for kept in (self._journal, self._shelf):
+            if kept is not None:
+                kept.close()
         self._tidy()
 
     def _tidy(self) -> None:

@@ -5,12 +5,13 @@ Files are written whole or not at all (temporary file, then a rename).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 from sweeper.embedded.folders import ClimbingError, ServerFolders, is_file
 
@@ -75,7 +76,7 @@ def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kin
 
     Raises UploadError for what is no picture and for what is beyond the published limits.
     """
-    name = f"{hashlib.sha256(data).hexdigest()}{picture_suffix(data)}"
+    name = f"{blake3(data).hexdigest()}{picture_suffix(data)}"
     path = folders.input_dir / name
     new = not path.exists()
     if new:

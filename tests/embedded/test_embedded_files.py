@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 
 import httpx
 import pytest
+from blake3 import blake3
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -196,7 +196,7 @@ def test_a_mask_gives_its_alpha_to_the_original_and_keeps_its_texts(comfy):
 
 def test_cloud_stores_by_content_under_a_hash(cloud):
     data = png()
-    name = f"{hashlib.sha256(data).hexdigest()}.png"
+    name = f"{blake3(data).hexdigest()}.png"
     first = upload(cloud, data, "fox.jpeg", "/api/upload/image", subfolder="mine", type="input", overwrite="true")
     assert first.json() == {"name": name, "subfolder": "mine", "type": "input"}
     assert upload(cloud, data, "other name.png", "/api/upload/image").json()["name"] == name

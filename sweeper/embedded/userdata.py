@@ -1,0 +1,128 @@
+"""A user's own files, `/userdata`: saved workflows, settings, whatever a client keeps on the server.
+
+Both dialects; they differ in what a listing says. Refusals are plain text, as published. The files lie
+in `user/` below the server's data and are of no meaning to it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from starlette.responses import Response
+
+from sweeper.embedded.exchange import RefusedError, json_answer, read_body
+from sweeper.embedded.folders import ClimbingError, ServerFolders, contained
+from sweeper.embedded.uploads import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+
+class UserDataRoutes:
+    """Endpoint functions over one server's folders; `cloud`: listings and answers always tell everything."""
+
+    def __init__(self, folders: ServerFolders, *, cloud: bool) -> None:
+        self.folders = folders
+        self.cloud = cloud
+
+    async def listing(self, request: Request) -> Response:
+        """GET /userdata?dir=: files in a folder, below it too with `recurse`; paths are relative to that folder."""
+        query = request.query_params
+        if not query.get("dir"):
+            raise refused(400, "Directory not provided")
+        folder = self._path(query["dir"])
+        if not folder.is_dir():
+            raise refused(404, "Directory not found")
+        found = folder.rglob("*") if _true(request, "recurse") else folder.iterdir()
+        files = sorted(path for path in found if path.is_file())
+        return json_answer([self._listed(request, path, path.relative_to(folder).as_posix()) for path in files])
+
+    def _listed(self, request: Request, path: Path, name: str) -> Any:
+        if self.cloud or _true(request, "full_info"):
+            stat = path.stat()
+            return {"path": name, "size": stat.st_size, "modified": stat.st_mtime}
+        return [name, *name.split("/")] if _true(request, "split") else name
+
+    async def read(self, request: Request) -> Response:
+        """GET /userdata/{file}."""
+        path = self._existing(request.path_params["file"])
+        return Response(path.read_bytes(), media_type="application/octet-stream")
+
+    async def write(self, request: Request) -> Response:
+        """POST /userdata/{file}: the body is the content. 409 if it is there and `overwrite=false`."""
+        path = self._path(request.path_params["file"])
+        if path == self.folders.user_dir.resolve():
+            raise refused(400, "The file needs a name")
+        data = await read_body(request)
+        self._make_way(request, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data)
+        except (OSError, ValueError) as problem:  # too long, a file where a folder should be, a folder of this name
+            raise refused(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
+        return self._written(request, path)
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE /userdata/{file}: 204."""
+        self._existing(request.path_params["file"]).unlink()
+        return Response(status_code=204)
+
+    async def move(self, request: Request) -> Response:
+        """POST /userdata/{file}/move/{dest} (ComfyUI only)."""
+        source = self._existing(request.path_params["file"])
+        path = self._path(request.path_params["dest"])
+        self._make_way(request, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(path)
+        except OSError as problem:
+            raise refused(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
+        return self._written(request, path)
+
+    def _written(self, request: Request, path: Path) -> Response:
+        name, stat = path.relative_to(self.folders.user_dir.resolve()).as_posix(), path.stat()
+        if self.cloud:  # a date here, seconds in the listing: so it is published
+            modified: Any = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
+        elif _true(request, "full_info"):
+            modified = stat.st_mtime
+        else:
+            return json_answer(name)
+        return json_answer({"path": name, "size": stat.st_size, "modified": modified})
+
+    def _make_way(self, request: Request, path: Path) -> None:
+        if path.exists() and request.query_params.get("overwrite") == "false":
+            raise refused(409, "File already exists")
+
+    def _existing(self, name: str) -> Path:
+        path = self._path(name)
+        if not path.is_file():
+            raise refused(404, "File not found")
+        return path
+
+    def _path(self, name: str) -> Path:
+        """A path inside the user's folder. Clients encode a name's slashes once or twice: both are understood."""
+        try:
+            path = contained(self.folders.user_dir, unquote(name))
+        except ClimbingError as problem:
+            raise refused(403, "The path leads out of the user's folder") from problem
+        if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+            raise refused(400, "The path is too long")
+        return path
+
+
+# What Linux allows; asked beforehand because `is_file` and `exists` raise for longer names.
+PATH_BYTES, NAME_BYTES = 4095, 255
+
+
+def refused(status: int, message: str) -> RefusedError:
+    """A refusal in plain text."""
+    return RefusedError(Response(message, status, media_type="text/plain"))
+
+
+def _true(request: Request, name: str) -> bool:
+    return request.query_params.get(name, "").lower() == "true"
