@@ -51,7 +51,9 @@ class Announcer:
     def failure(self, node_id: str, class_type: str, executed: list[str], details: Mapping[str, Any]) -> None:
         """A node failed; `details` hold the exception and the node's inputs."""
         where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
-        shape = {"current_outputs": {}} if self.hub.tells_all else {}  # an object on Cloud, a list of ids in ComfyUI
+        shape: dict[str, Any] = (
+            {"current_outputs": {}} if self.hub.tells_all else {}
+        )  # an object on Cloud, a list of ids in ComfyUI
         self._message("execution_error", {**where, **details, **shape})
 
     def interrupted(self, node_id: str, class_type: str, executed: list[str]) -> None:

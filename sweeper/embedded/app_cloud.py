@@ -252,10 +252,6 @@ class CloudRoutes(CommonRoutes):
         """GET /api/experiment/models/preview/...: procedural models have none."""
         return refusal(404, "not_found", "No preview of this model")
 
-    async def none_known(self, _: Request) -> Response:
-        """GET /api/workflow_templates and /api/global_subgraphs: this server brings none."""
-        return json_answer({})
-
     async def no_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}."""
         return refusal(404, "not_found", "Subgraph not found")

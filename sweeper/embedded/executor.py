@@ -184,6 +184,7 @@ class _Run:
         except Interrupted:
             raise
         except Exception as problem:
+            inputs = {**inputs, **self._hidden(node_id, known)}
             raise NodeFailedError(node_id, failure_details(problem, inputs)) from problem
         self.shop.seen.ran(node_id, class_type)
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
@@ -205,6 +206,15 @@ class _Run:
                 value = source.values[value[1]]  # noqa: PLW2901 - the link becomes what it leads to
             inputs[name] = value
         return inputs
+
+    def _hidden(self, node_id: str, known: NodeClass) -> dict[str, Any]:
+        """What ComfyUI hands to an older class beside its inputs, and shows with them when it fails."""
+        values = {
+            "PROMPT": self.graph,
+            "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
+            "UNIQUE_ID": node_id,
+        }
+        return {} if known.v3 else {name: values[kind] for name, kind in known.hidden.items() if kind in values}
 
     def _misbehave(self, node_id: str, class_type: str) -> None:
         """Stalls, delays and failures that `Faults` ask for."""

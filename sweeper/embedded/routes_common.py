@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sweeper.embedded.events import Connection, feature_flags_reply
-from sweeper.embedded.exchange import MAX_BODY, RefusedError, json_answer, read_object
+from sweeper.embedded.exchange import MAX_BODY, RefusedError, bad_request, json_answer, read_json
 from sweeper.embedded.gate import DropError
 from sweeper.embedded.objectinfo import model_folders, object_info
 
@@ -43,7 +43,11 @@ class CommonRoutes:
     async def submit(self, request: Request) -> Response:
         """POST /prompt, with what can befall it."""
         self.seen.count(submits=1)
-        data = await read_object(request)
+        data = await read_json(request)
+        if isinstance(data, list | str):
+            data = {}  # ComfyUI looks for "prompt" in it, and finds none
+        if not isinstance(data, dict):
+            raise RefusedError(bad_request("The body must be a JSON object."))
         self._turn_away()
         if self.faults.take("drop_before_accept"):
             raise DropError
@@ -119,6 +123,10 @@ class CommonRoutes:
         if files is None:
             raise RefusedError(Response(status_code=404))
         return json_answer([{"name": name, "pathIndex": 0} for name in files])
+
+    async def none_known(self, _: Request) -> Response:
+        """GET of a mapping that is empty here: translations, workflow templates, blueprints."""
+        return json_answer({})
 
     async def events(self, websocket: WebSocket) -> None:
         """The event stream."""

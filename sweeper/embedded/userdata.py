@@ -6,6 +6,8 @@ in `user/` below the server's data and are of no meaning to it.
 
 from __future__ import annotations
 
+import json
+import mimetypes
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from sweeper.embedded.exchange import RefusedError, json_answer, read_body
+from sweeper.embedded.exchange import RefusedError, json_answer, read_body, read_json, read_object
 from sweeper.embedded.folders import ClimbingError, ServerFolders, contained
 from sweeper.embedded.uploads import write_whole
 
@@ -44,14 +46,19 @@ class UserDataRoutes:
 
     def _listed(self, request: Request, path: Path, name: str) -> Any:
         if self.cloud or _true(request, "full_info"):
-            stat = path.stat()
-            return {"path": name, "size": stat.st_size, "modified": stat.st_mtime}
+            return self._info(path, name)
         return [name, *name.split("/")] if _true(request, "split") else name
+
+    def _info(self, path: Path, name: str) -> dict[str, Any]:
+        stat = path.stat()
+        info = {"path": name, "size": stat.st_size, "modified": stat.st_mtime}
+        return info if self.cloud else {**info, "created": stat.st_ctime}
 
     async def read(self, request: Request) -> Response:
         """GET /userdata/{file}."""
         path = self._existing(request.path_params["file"])
-        return Response(path.read_bytes(), media_type="application/octet-stream")
+        kind = None if self.cloud else mimetypes.guess_type(path.name)[0]
+        return Response(path.read_bytes(), media_type=kind or "application/octet-stream")
 
     async def write(self, request: Request) -> Response:
         """POST /userdata/{file}: the body is the content. 409 if it is there and `overwrite=false`."""
@@ -84,12 +91,49 @@ class UserDataRoutes:
             raise refused(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
         return self._written(request, path)
 
+    # --- ComfyUI only -----------------------------------------------------------------------------------------------
+
+    async def tree(self, request: Request) -> Response:
+        """GET /v2/userdata?path=: files and folders below a folder, folders first."""
+        folder = self._path(request.query_params.get("path", ""))
+        if not folder.is_dir():
+            raise refused(404, "Requested path not found")
+        root = self.folders.user_dir.resolve()
+        found = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
+        return json_answer([_entry(path, path.relative_to(root).as_posix()) for path in found])
+
+    async def users(self, _: Request) -> Response:
+        """GET /users: one user, whose files are here."""
+        return json_answer({"storage": "server", "migrated": True})
+
+    async def settings(self, request: Request) -> Response:
+        """GET /settings and /settings/{id}; null where nothing is set."""
+        known, name = self._settings(), request.path_params.get("id")
+        return json_answer(known if name is None else known.get(name))
+
+    async def change_settings(self, request: Request) -> Response:
+        """POST /settings (an object, merged) and /settings/{id} (its value)."""
+        name = request.path_params.get("id")
+        changes = await read_object(request) if name is None else {name: await read_json(request)}
+        text = json.dumps({**self._settings(), **changes}, indent=4)
+        write_whole(self.folders.user_dir / SETTINGS, text.encode("ascii"))
+        return Response(status_code=200)
+
+    def _settings(self) -> dict[str, Any]:
+        try:
+            known: Any = json.loads((self.folders.user_dir / SETTINGS).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}  # none yet, or spoilt through /userdata
+        return known if isinstance(known, dict) else {}
+
+    # --- both --------------------------------------------------------------------------------------------------------
+
     def _written(self, request: Request, path: Path) -> Response:
         name, stat = path.relative_to(self.folders.user_dir.resolve()).as_posix(), path.stat()
         if self.cloud:  # a date here, seconds in the listing: so it is published
-            modified: Any = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
+            modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
         elif _true(request, "full_info"):
-            modified = stat.st_mtime
+            return json_answer(self._info(path, name))
         else:
             return json_answer(name)
         return json_answer({"path": name, "size": stat.st_size, "modified": modified})
@@ -115,6 +159,8 @@ class UserDataRoutes:
         return path
 
 
+SETTINGS = "comfy.settings.json"  # lies among the user's files, as in ComfyUI
+
 # What Linux allows; asked beforehand because `is_file` and `exists` raise for longer names.
 PATH_BYTES, NAME_BYTES = 4095, 255
 
@@ -122,6 +168,13 @@ PATH_BYTES, NAME_BYTES = 4095, 255
 def refused(status: int, message: str) -> RefusedError:
     """A refusal in plain text."""
     return RefusedError(Response(message, status, media_type="text/plain"))
+
+
+def _entry(path: Path, name: str) -> dict[str, Any]:
+    if path.is_dir():
+        return {"name": path.name, "path": name, "type": "directory"}
+    stat = path.stat()
+    return {"name": path.name, "path": name, "type": "file", "size": stat.st_size, "modified": stat.st_mtime}
 
 
 def _true(request: Request, name: str) -> bool:

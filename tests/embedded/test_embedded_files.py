@@ -88,9 +88,9 @@ def test_view_has_etag_ranges_and_head(full):
         assert (part.status_code, part.content) == (206, expected), asked
         assert part.headers["content-range"].endswith(f"/{len(data)}")
     assert full.http.get("/view?filename=a.png", headers={"range": "bytes=99999-"}).status_code == 416
-    assert full.http.get("/view?filename=a.png", headers={"range": "bytes=-0"}).status_code == 416
-    for odd in ("pages=1-2", "bytes=a-b", "bytes=0-1,3-4", "nonsense"):
-        assert full.http.get("/view?filename=a.png", headers={"range": odd}).content == data, odd
+    assert full.http.get("/view?filename=a.png", headers={"range": "bytes=-0"}).content == data
+    for odd in ("pages=1-2", "bytes=a-b", "bytes=0-1,3-4", "bytes=-", "nonsense", "bytes=abc"):
+        assert full.http.get("/view?filename=a.png", headers={"range": odd}).status_code == 416, odd
 
 
 @pytest.mark.parametrize(
