@@ -31,6 +31,9 @@ from sweeper.errors import UsageError
 @click.option("--strict-models", is_flag=True, help="Refuse model files that the server does not have.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Jobs at a time (cloud). [default: 1]")
 @click.option(
+    "--previews/--no-previews", default=None, help="Pictures of work in progress. [default: in the cloud dialect only]"
+)
+@click.option(
     "--scenario",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -44,6 +47,7 @@ def command(
     api_key: str | None,
     data: Path | None,
     workers: int | None,
+    previews: bool | None,
     scenario: Path | None,
     strict_models: bool,
 ) -> None:
@@ -70,6 +74,7 @@ def command(
             data=data,
             strict_models=strict_models,
             workers=workers or 1,
+            previews=previews,
             faults=Faults(scenario=rehearsed),
         ) as server:
             console.out(server.url)

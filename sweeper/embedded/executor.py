@@ -38,6 +38,7 @@ class Workshop:
     faults: Faults
     seen: Seen
     save_metadata: bool = True
+    previews: bool = True  # whether samplers show their work in progress
 
 
 class RunContext:
@@ -51,6 +52,7 @@ class RunContext:
         self.prompt = graph
         info = job.extra_data.get("extra_pnginfo")
         self.extra_pnginfo: Mapping[str, Any] = info if isinstance(info, dict) else {}
+        self._previews = shop.previews
         self._cancel = job.cancel
         self._voice = voice
         self._node_id = node_id
@@ -63,7 +65,11 @@ class RunContext:
     def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Report steps done; stops the node if the job is to stop."""
         self.check()
-        self._voice.progress(self._node_id, value, maximum, preview)
+        self._voice.progress(self._node_id, value, maximum, preview if self._previews else None)
+
+    def show(self, picture: Image.Image) -> None:
+        """Send a picture as it is to the event stream."""
+        self._voice.show(self._node_id, picture)
 
 
 class NodeFailedError(Exception):

@@ -106,8 +106,13 @@ class CommonRoutes:
             "pytorch_version": "none",
             "embedded_python": False,
             "embedded_server": f"sweeper on Python {platform.python_version()}: procedural nodes, no diffusion model",
-            "argv": ["main.py", *_cache_flags(self.service.settings.cache)],
+            "argv": self._argv(),
         }
+
+    def _argv(self) -> list[str]:
+        settings = self.service.settings
+        shown = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
+        return ["main.py", *_cache_flags(settings.cache), *shown]
 
     def models(self) -> dict[str, list[str]]:
         """Model folder -> file names that the loaders list."""

@@ -49,6 +49,8 @@ class EmbeddedServer:
         strict_models: refuse model files that the loaders do not list.
         workers: jobs that run at once; the comfyui dialect always has one.
         cache: node results kept between jobs: "classic", "lru N" or "none".
+        previews: whether samplers send pictures of their work in progress; None: in the Cloud dialect only, since a
+            ComfyUI does so only when it is started with `--preview-method`.
         faults: what goes wrong on purpose, knobs and scenario; also there later as `server.faults`. A scenario's
             `concurrency` goes before `workers`.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
@@ -69,13 +71,15 @@ class EmbeddedServer:
         strict_models: bool = False,
         workers: int = 1,
         cache: str = "classic",
+        previews: bool | None = None,
         faults: Faults | None = None,
         nodes: Mapping[str, NodeClass] | None = None,
     ) -> None:
         _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
         workers = (self.faults.scenario.concurrency or workers) if dialect == "cloud" else 1
-        self.settings = Settings(dialect, api_key, strict_models, workers, cache)
+        previews = dialect == "cloud" if previews is None else previews
+        self.settings = Settings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         self._nodes = nodes
