@@ -60,8 +60,9 @@ def command(
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; only the cloud dialect has workers")
     rehearsed = Scenario() if scenario is None else Scenario.read(scenario)
-    if workers is not None and rehearsed.concurrency is not None:
-        raise UsageError(f"--workers and `concurrency` of {scenario} both say how many jobs run at once; give one")
+    if workers is not None and rehearsed.jobs_at_once is not None:
+        word = "concurrency" if rehearsed.tier is None else "tier"
+        raise UsageError(f"--workers and `{word}` of {scenario} both say how many jobs run at once; give one")
     asked = threading.Event()
     # Before the URL is printed: whoever reads it may stop us at once.
     before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}

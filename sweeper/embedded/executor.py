@@ -185,7 +185,7 @@ class _Run:
             inputs = self._inputs(node, known)
             context = RunContext(self.shop, self.job, self.voice, self.graph, node_id)
             context.check()
-            self._misbehave(node_id, class_type)
+            self._misbehave(node_id, known)
             output = known.run(context, **inputs)
         except Interrupted:
             raise
@@ -222,14 +222,14 @@ class _Run:
         }
         return {} if known.v3 else {name: values[kind] for name, kind in known.hidden.items() if kind in values}
 
-    def _misbehave(self, node_id: str, class_type: str) -> None:
+    def _misbehave(self, node_id: str, known: NodeClass) -> None:
         """Stalls, delays and failures that `Faults` ask for."""
-        faults = self.shop.faults
+        faults, class_type = self.shop.faults, known.name
         released = faults.stalls(node_id, class_type)
         while released is not None and not released.wait(0.01):
             if self.job.cancel.is_set():
                 raise Interrupted
-        delay = faults.node_delay()
+        delay = faults.node_delay(loads=bool(known.models))
         if delay > 0 and self.job.cancel.wait(delay):
             raise Interrupted
         failure = self.doom or faults.failure(node_id, class_type)

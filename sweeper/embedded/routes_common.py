@@ -58,7 +58,7 @@ class CommonRoutes:
 
     def _turn_away(self) -> None:
         faults = self.faults
-        if faults.no_credits:
+        if faults.credits_gone():
             raise RefusedError(_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits."))
         if faults.inactive_subscription:
             message = "Payment required: the subscription is inactive."

@@ -52,7 +52,7 @@ class EmbeddedServer:
         previews: whether samplers send pictures of their work in progress; None: in the Cloud dialect only, since a
             ComfyUI does so only when it is started with `--preview-method`.
         faults: what goes wrong on purpose, knobs and scenario; also there later as `server.faults`. A scenario's
-            `concurrency` goes before `workers`.
+            `concurrency` or `tier` goes before `workers`.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
 
     Raises:
@@ -77,7 +77,8 @@ class EmbeddedServer:
     ) -> None:
         _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
-        workers = (self.faults.scenario.concurrency or workers) if dialect == "cloud" else 1
+        _check_account(dialect, self.faults)
+        workers = (self.faults.scenario.jobs_at_once or workers) if dialect == "cloud" else 1
         previews = dialect == "cloud" if previews is None else previews
         self.settings = Settings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
@@ -241,6 +242,12 @@ def _check_arguments(dialect: str, workers: int, cache: str) -> None:
         make_cache(cache)
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
+
+
+def _check_account(dialect: str, faults: Faults) -> None:
+    for name in ("tier", "credits"):
+        if dialect == "comfyui" and getattr(faults.scenario, name) is not None:
+            raise UsageError(f"scenario: {name}: a ComfyUI has no account; only the cloud dialect has")
 
 
 def _bound(address: tuple[str, int]) -> socket:
