@@ -139,7 +139,7 @@ def feature_flags_reply(text: str, first: bool, server_features: Mapping[str, An
     """Read a client's message: (it wants preview metadata, what to answer). Junk is ignored, as ComfyUI does."""
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False, None
     if not first or not isinstance(message, dict) or message.get("type") != "feature_flags":
         return False, None

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from sweeper.embedded.exchange import RefusedError, bad_request, file_answer, json_answer
+from sweeper.embedded.exchange import RefusedError, bad_request, file_answer, json_answer, parse_json
 from sweeper.embedded.folders import KINDS, ClimbingError, is_file, split_annotation
 from sweeper.embedded.forms import Form, read_form
 from sweeper.embedded.gate import DropError
-from sweeper.embedded.uploads import Stored, UploadError, store_by_content, store_by_name, with_alpha_of
+from sweeper.embedded.uploads import (
+    Stored,
+    UploadError,
+    check_pixels,
+    store_by_content,
+    store_by_name,
+    with_alpha_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +114,7 @@ class PictureRoutes:
 
     def _original(self, text: str | None) -> Path:
         try:
-            ref: Any = json.loads(text or "")
+            ref: Any = parse_json((text or "").encode("utf-8", "surrogatepass"))
             name, annotated = split_annotation(ref["filename"])
             kind = annotated or ref.get("type", "output")
             path = self.service.folders.inside(kind, ref.get("subfolder", ""), name)
@@ -170,6 +176,7 @@ def _reencoded(path: Path, preview: str | None, channel: str, grey: bool) -> tup
     buffer = io.BytesIO()
     try:
         with Image.open(path) as opened:
+            check_pixels(opened.size)
             if preview is not None:
                 kind, *_, quality = [*preview.split(";"), "90"][:2]
                 kind = kind if kind in {"webp", "jpeg"} and "a" not in channel.replace("rgba", "") else "webp"
@@ -180,8 +187,8 @@ def _reencoded(path: Path, preview: str | None, channel: str, grey: bool) -> tup
                 opened.convert("RGB").save(buffer, format="PNG")
             else:
                 _alpha(opened, grey).save(buffer, format="PNG")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
-        raise RefusedError(bad_request(f"{path.name} is no picture: {problem}")) from problem
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise RefusedError(bad_request(f"{path.name} cannot be shown so: {problem}")) from problem
     return buffer.getvalue(), "image/png"
 
 
