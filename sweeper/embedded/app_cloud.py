@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from sweeper.embedded.assets import AssetShelf
 
@@ -120,7 +121,12 @@ def cloud_app(service: Service, sign: Sign, shelf: AssetShelf) -> Router:
         *_asset_table(assets),
     ]
     listed: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
-    return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False)
+    return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False, default=nowhere)
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """No such path. A stream that was to be opened there is refused by the same answer."""
+    await refusal(404, "not_found", "Not found")(scope, receive, send)
 
 
 def _asset_table(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:
@@ -215,9 +221,8 @@ class CloudRoutes(CommonRoutes):
 
     async def change_history(self, request: Request) -> Response:
         """POST /api/history: forget all or some ended jobs."""
-        data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
-        self.queue.forget(None if data.get("clear") else ids)
+        ids, everything = await _wanted_gone(request)
+        self.queue.forget(None if everything else ids)
         return Response(status_code=200)
 
     async def queue_listing(self, _: Request) -> Response:
@@ -231,10 +236,9 @@ class CloudRoutes(CommonRoutes):
 
     async def change_queue(self, request: Request) -> Response:
         """POST /api/queue: cancel some waiting jobs (`delete`), or all of them (`clear`)."""
-        data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
+        ids, everything = await _wanted_gone(request)
         answer: dict[str, Any] = {"deleted": self.service.cancel_waiting(ids)}
-        if data.get("clear"):
+        if everything:
             self.service.cancel_waiting(None)
             answer["cleared"] = True
         return json_answer(answer)
@@ -255,6 +259,15 @@ class CloudRoutes(CommonRoutes):
     async def no_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}."""
         return refusal(404, "not_found", "Subgraph not found")
+
+
+async def _wanted_gone(request: Request) -> tuple[list[str], bool]:
+    """(`delete`, `clear`) of a body that may hold nothing else."""
+    data = await read_object(request)
+    strange = set(data) - {"delete", "clear"}
+    if strange or not isinstance(data.get("clear", False), bool):
+        raise RefusedError(bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false."))
+    return string_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
 
 
 def word(job: Job) -> str:

@@ -94,7 +94,7 @@ def picture_suffix(data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as picture:
             kind, (width, height) = picture.format or "", picture.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise UploadError(f"The file is no picture that can be read: {problem}") from problem
+        raise UploadError("The file is no picture that can be read.") from problem
     if max(width, height) > CLOUD_MAX_EDGE or width * height > MAX_PIXELS:
         limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
         raise UploadError(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")

@@ -139,7 +139,10 @@ class UserDataRoutes:
         return json_answer({"path": name, "size": stat.st_size, "modified": modified})
 
     def _make_way(self, request: Request, path: Path) -> None:
-        if path.exists() and request.query_params.get("overwrite") == "false":
+        word = request.query_params.get("overwrite", "true")
+        if self.cloud and word not in {"true", "false"}:  # ComfyUI takes any word for true
+            raise refused(400, f"'overwrite' takes true or false, not {word!r}")
+        if path.exists() and word == "false":
             raise refused(409, "File already exists")
 
     def _existing(self, name: str) -> Path:
