@@ -1,8 +1,8 @@
 """The requests of clients that others wrote, in their order: what each of them relies on.
 
 Run against the server unchanged: ComfyUI's three script examples, comfy-api-simplified 1.6.0, comfy-cli 1.23.0 (local
-and cloud), comfy-ui-client 0.1.2, @stable-canvas/comfyui-client 1.5.9, @saintno/comfyui-sdk 0.3.1, the documented Python
-example of Comfy Cloud, and comfy-sdk 0.5.0 through comfy-api-proxy 0.1.6.
+and cloud), comfy-ui-client 0.1.2, @stable-canvas/comfyui-client 1.5.9, @saintno/comfyui-sdk 0.3.1, the documented
+Python example of Comfy Cloud, and comfy-sdk 0.5.0 through comfy-api-proxy 0.1.6.
 """
 
 from __future__ import annotations
