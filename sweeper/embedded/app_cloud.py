@@ -6,6 +6,7 @@ host, and an interrupt hits every running job.
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
+from sweeper.embedded.app_cloud_v2 import V2Routes, in_envelope
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.exchange import (
     RefusedError,
@@ -68,6 +70,8 @@ def in_shape(path: str, response: Response) -> Response:
     """A refusal as the specification words it: `code` and `message`, or plain text below /api/userdata."""
     json_body = response.headers.get("content-type", "").startswith("application/json")
     plain = path.startswith("/api/userdata")
+    if path.startswith("/api/v2/"):
+        return _in_envelope(response)
     if response.status_code < 400 or json_body != plain:
         return response
     code = HTTPStatus(response.status_code).phrase
@@ -79,6 +83,17 @@ def in_shape(path: str, response: Response) -> Response:
     for name in ("retry-after", "connection"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
+    return shaped
+
+
+def _in_envelope(response: Response) -> Response:
+    json_body = response.headers.get("content-type", "").startswith("application/json")
+    code = "payload_too_large" if response.status_code == 413 else "upstream_error"
+    words = json.loads(bytes(response.body)) if json_body else {"code": code, "message": code.replace("_", " ")}
+    status = 422 if response.status_code == 400 else response.status_code
+    shaped = json_answer(in_envelope(words, status), status)
+    if "retry-after" in response.headers:
+        shaped.headers["retry-after"] = response.headers["retry-after"]
     return shaped
 
 
@@ -119,6 +134,7 @@ def cloud_app(service: Service, sign: Sign, shelf: AssetShelf) -> Router:
         ("/global_subgraphs", routes.none_known, "GET"),
         ("/global_subgraphs/{id}", routes.no_subgraph, "GET"),
         *_asset_table(assets),
+        *V2Routes(service, shelf, sign).table(),
     ]
     listed: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
     return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False, default=nowhere)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sweeper.embedded.pictures import Sign
 
 SORTS = ("name", "created_at", "updated_at", "size", "last_access_time")
-_HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")
+HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")
 
 
 class AssetRoutes:
@@ -104,7 +104,7 @@ class AssetRoutes:
         names = ("hash", "name", "tags", "mime_type", "user_metadata")
         fields = await read_fields(request, names, ("hash", "tags"))
         digest = text_field(fields, "hash")
-        if not _HASH.fullmatch(digest):
+        if not HASH.fullmatch(digest):
             raise RefusedError(bad_request("'hash' must be blake3: or sha256: and 64 hex digits."))
         tags, metadata = tags_field(fields, least=1), metadata_field(fields)
         await self._all()
@@ -122,7 +122,7 @@ class AssetRoutes:
     async def exists(self, request: Request) -> Response:
         """HEAD /api/assets/hash/{hash}: 200 or 404, without a body."""
         digest = request.path_params["hash"]
-        if not _HASH.fullmatch(digest) or not digest.startswith("blake3:"):
+        if not HASH.fullmatch(digest) or not digest.startswith("blake3:"):
             raise RefusedError(bad_request("The hash must be blake3: and 64 hex digits."))
         await self._all()
         return Response(status_code=404 if self.shelf.by_hash(digest) is None else 200)

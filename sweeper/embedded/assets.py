@@ -92,11 +92,16 @@ class AssetShelf:
             return self._assets.get(asset_id)
 
     def by_hash(self, text: str) -> Asset | None:
-        """The newest asset with this content: `blake3:HEX` or `sha256:HEX`."""
+        """The oldest asset with this content: `blake3:HEX` or `sha256:HEX`."""
         kind, _, digits = text.partition(":")
         with self._lock:
-            found = (asset for asset in reversed(self._assets.values()) if getattr(asset, kind) == digits)
+            found = (asset for asset in self._assets.values() if getattr(asset, kind) == digits)
             return next((asset for asset in found if is_file(self.path(asset))), None)
+
+    @staticmethod
+    def digest(data: bytes) -> str:
+        """The hex digits that name this content."""
+        return str(blake3(data).hexdigest())
 
     def path(self, asset: Asset) -> Path:
         """Where the bytes are, if nobody removed them."""
@@ -106,7 +111,7 @@ class AssetShelf:
 
     def store(self, data: bytes, asset: Asset) -> tuple[Asset, bool]:
         """Put content onto the shelf; (the asset, whether it is new). Known content gives the asset that has it."""
-        digest = blake3(data).hexdigest()
+        digest = self.digest(data)
         with self._lock:
             known = self.by_hash(f"blake3:{digest}")
             if known is not None:
@@ -128,7 +133,7 @@ class AssetShelf:
             if any(asset.place == place for asset in self._assets.values()):
                 return
             data, now = self.folders.inside(*place).read_bytes(), now_ms()
-            facts = _facts(data, blake3(data).hexdigest())
+            facts = _facts(data, self.digest(data))
             self.add(Asset(asset_id, name, place, created=now, updated=now, tags=tags, mime_type=_mime(name), **facts))
 
     def delete(self, asset_id: str) -> bool:
@@ -157,7 +162,7 @@ class AssetShelf:
 
     def _absorb_file(self, job: Job, place: tuple[str, str, str], asset_id: str) -> None:
         data, ended = self.folders.inside(*place).read_bytes(), job.ended or now_ms()
-        facts = _facts(data, blake3(data).hexdigest())
+        facts = _facts(data, self.digest(data))
         made = Asset(
             asset_id, place[2], place, created=ended, updated=ended, mime_type=_mime(place[2]), **facts,
             tags=(place[0],), prompt_id=job.id,

@@ -83,6 +83,8 @@ class Gate:
         if self.api_key is None or self.public(scope["path"]):
             return True
         given = headers.get("x-api-key", "")
+        if scope["path"].startswith("/api/v2/"):  # the newer API's way
+            given = headers.get("authorization", "").removeprefix("Bearer ")
         if scope["type"] == "websocket":
             given = QueryParams(scope["query_string"]).get("token", "")
         return hmac.compare_digest(given.encode(), self.api_key.encode())

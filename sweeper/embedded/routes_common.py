@@ -48,13 +48,18 @@ class CommonRoutes:
             data = {}  # ComfyUI looks for "prompt" in it, and finds none
         if not isinstance(data, dict):
             raise RefusedError(bad_request("The body must be a JSON object."))
+        status, body = self.submit_now(data)
+        return json_answer(body, status)
+
+    def submit_now(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What `Service.submit` says, after and before what can befall a submission."""
         self._turn_away()
         if self.faults.take("drop_before_accept"):
             raise DropError
         status, body = self.service.submit(data)
         if status == 200 and (self.faults.take("drop_after_accept") or self.faults.strikes("drop")):
             raise DropError
-        return json_answer(body, status)
+        return status, body
 
     def _turn_away(self) -> None:
         faults = self.faults
