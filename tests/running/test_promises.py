@@ -20,7 +20,7 @@ from sweeper.store import Store
 
 from .conftest import TEMPLATE
 from .invariants import broken_promises
-from .served import Served
+from .served import CAN_RESTART, Served
 
 
 @given(
@@ -182,3 +182,24 @@ def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
     down, up = events.index(TargetDown), events.index(TargetUp)
     assert down < up
     assert JobSubmitted in events[up:]
+
+
+@pytest.mark.skipif(not CAN_RESTART, reason="SWEEPER_REAL_RESTART is not set")
+def test_an_id_that_a_restarted_server_may_have_had_is_not_used_again(coloured, tmp_path):
+    """A gateway says 503 over a job that was taken, and then the server starts anew: nobody can tell any more."""
+    with Served("comfyui", tmp_path / "data") as server:
+        submissions = []
+
+        def decide(asked):
+            submissions.extend([asked] if asked.submits else [])
+            return "503_after" if asked.submits and len(submissions) == 1 else None
+
+        def step(asked, when):
+            if asked.submits and when == "after" and len(submissions) == 1:
+                server.restart()
+
+        server.proxy.decide, server.proxy.on_step = decide, step
+        run = sweeper.run(coloured(1), server.target(), tmp_path / "out")
+        assert run.succeeded == 1
+        assert broken_promises(tmp_path / "out", 1, [server]) == []
+        assert len({job.prompt_id for job in server.proxy.accepted}) == 2
