@@ -14,10 +14,13 @@ differing  0 to 1   0        share of pixels of which any channel differs at all
 ciede2000  0 up     0        mean colour difference over pixels; 1 is about what an eye can tell
 phash      0 to 64  0        differing bits of the DCT perceptual hash
 windowed   0 to 1   0        largest share of differing pixels in any 16 x 16 window
+lpips      0 up     0        LPIPS by the ONNX file that `SWEEPER_LPIPS` names; only when asked for
+clip       -1 to 1  1        cosine of CLIP's embeddings by the file that `SWEEPER_CLIP` names; only when asked for
 ========== ======== ======== ====================================================================================
 
-Alpha is one more channel for all but `ciede2000` and `phash`, which take the worse of the picture over black and over
-white. Of an animation every frame is compared with its counterpart, and each measure is that of its worst frame.
+Alpha is one more channel for all but `ciede2000`, `phash`, `lpips` and `clip`, which take the worse of the picture over
+black and over white. Of an animation every frame is compared with its counterpart, and each measure is that of its
+worst frame.
 
 What is accepted as close enough, and what a baseline is, does not live here. Equal files cost their reading; each
 measure is computed only when asked for.
@@ -46,11 +49,12 @@ from sweeper.comparing.decoding import (
     read_bytes,
 )
 from sweeper.comparing.fingerprints import hash_pixels, same_file
-from sweeper.comparing.measures import EQUAL, MEASURES, measured, worse
+from sweeper.comparing.measures import EQUAL, MEASURES, PLAIN, measured, worse
 from sweeper.errors import ImageError, UsageError
 from sweeper.nearest import hint
 
-COMPARISON_METRICS: Final = tuple(MEASURES)
+COMPARISON_METRICS: Final = PLAIN
+ALL_METRICS: Final = tuple(MEASURES)
 
 State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames"]
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.comparing.perceptual import MODELS, model_of
 from sweeper.errors import ExperimentError, Problem, UsageError
-from sweeper.images import COMPARISON_METRICS
+from sweeper.images import ALL_METRICS
 from sweeper.nearest import hint
 from sweeper.regression.cases import Condition
 
@@ -96,11 +97,13 @@ def _bounds(
     for name, text in entry.items():
         if name in (OVERRIDES, "where"):
             continue
-        if name not in COMPARISON_METRICS:
-            message = f"there is no measure '{name}'{hint(name, COMPARISON_METRICS, 'measures')}"
+        if name not in ALL_METRICS:
+            message = f"there is no measure '{name}'{hint(name, ALL_METRICS, 'measures')}"
             problems.append(_problem(experiment, (*path, name), message))
             continue
         try:
+            if name in MODELS:
+                model_of(name)  # before anything is run
             found[name] = parse_bound(str(text))
         except UsageError as error:
             problems += [_problem(experiment, (*path, name), problem.message) for problem in error.problems]
