@@ -156,6 +156,7 @@ class _Session:
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
+        self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
         self.keeps = True  # whether the targets keep node results from one job to the next
 
     async def run(self) -> Run:
@@ -207,6 +208,7 @@ class _Session:
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
+            self.abouts[target.name] = await client.about()
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
             keeping.append("--cache-none" not in server.arguments)
         if not clients:
@@ -260,6 +262,8 @@ class _Session:
         )
         file = str(self.experiment.file)
         run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        for name, about in self.abouts.items():
+            store.keep_server(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))

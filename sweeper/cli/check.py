@@ -120,6 +120,8 @@ def _show(found: Comparisons, *, quiet: bool) -> None:
     if bad or not quiet:
         counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "no cases"
         console.out(f"{found.experiment}: {counts}")
+        for told, count in found.servers.items():
+            console.out(f"{told} ({count} cases)" if len(found.servers) > 1 else told)
 
 
 def _as_json(found: Comparisons) -> dict[str, Any]:
@@ -130,6 +132,7 @@ def _as_json(found: Comparisons) -> dict[str, Any]:
         "results": str(found.results),
         "counts": found.counts,
         "stopped_by": found.stopped_by,
+        "servers": found.servers,
         "cases": [
             {
                 "case": one.case.name,

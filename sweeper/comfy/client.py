@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
+from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
 from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, retry_after
-from sweeper.errors import RejectedError, TransientError, UnreachableError
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,7 @@ TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
 LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
+_ABOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
 
 
 class ComfyClient:
@@ -110,6 +112,14 @@ class ComfyClient:
             return await self.perform(self.dialect.greet(), patience)
         except TransientError as error:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
+
+    async def about(self) -> dict[str, Any]:
+        """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
+        try:
+            async with asyncio.timeout(_ABOUT):
+                return await self.perform(about(self.dialect.name), replace(self.patience, attempts=1))
+        except (TargetError, TransientError, TimeoutError):
+            return {}
 
     async def submit(self, submission: Submission) -> str | Busy:
         """Send a job once; see `Dialect.submit` for what may be raised."""

@@ -17,6 +17,7 @@ from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
 from sweeper.regression.checks import Checks
 from sweeper.regression.matching import best_match, side_by_side
+from sweeper.regression.servers import drift
 from sweeper.result import FAILED as ROW_FAILED
 
 SAME: Final = "same"
@@ -33,8 +34,8 @@ class Comparison:
     """What became of one case. `tier` is how it was found the same or not (`bytes`, `pixels`, `within`, `beyond`,
     `unlike`), `reason` says why for people, `metrics` are the measures where there was something to measure.
 
-    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `verdict` is filled
-    in by attribution.
+    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `servers` tells on
+    which servers they were made, as far as these told. `verdict` is filled in by attribution.
     """
 
     case: Case
@@ -50,6 +51,7 @@ class Comparison:
     before: Accepted | None = None
     seconds: float | None = None
     verdict: str = ""
+    servers: str = ""
 
     @property
     def worst(self) -> float:
@@ -87,6 +89,11 @@ class Comparisons:
     def bad(self, one: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
         return one.state != SAME and not (one.state == NEW and self.allow_new)
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """On which servers the pictures were accepted and made now, in sentences, and for how many cases each holds."""
+        return dict(Counter(one.servers for one in self.items if one.servers).most_common())
 
     @property
     def ok(self) -> bool:
@@ -149,17 +156,19 @@ def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry:
         usable += [] if reason else [(accepted, path)]
     if not usable:
         return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
+    told = tuple(drift(baseline.server(accepted), row.server) for accepted, _ in usable)
     bounds = checks.for_trial(row.result.params, row.result.columns)
     try:
         place, found = best_match((path for _, path in usable), shown.path, bounds)
     except ImageError as error:
         before, path = usable[0]
-        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path)
+        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path, servers=told[0])
     before, path = usable[place]
     state = SAME if found.passes else CHANGED
     return _of(
-        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics
-    )
+        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics,
+        servers=told[place],
+    )  # fmt: skip
 
 
 def _of(shown: Shown, row: Row, state: str, **rest: Any) -> Comparison:

@@ -70,6 +70,7 @@ def _page(found: Comparisons, sections: str) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "no cases"
+    servers = "".join(f"<p>{html.escape(told)} ({count} cases)</p>\n" for told, count in found.servers.items())
     verdict = "all is as accepted" if found.ok else "needs a look"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -77,7 +78,7 @@ def _page(found: Comparisons, sections: str) -> str:
 <title>{html.escape(found.experiment)}: check</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(found.experiment)}: {verdict}</h1>
 <p>{counts}. Keys: j next, k back, b blink, a accept. <button type="button">blink</button></p>
-{sections}
+{servers}{sections}
 <h2>Accepted here</h2>
 <p>Keep these names in a file and run: sweeper accept {html.escape(str(found.results))} --cases FILE</p>
 <textarea aria-label="accepted cases" readonly></textarea>

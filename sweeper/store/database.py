@@ -13,7 +13,7 @@ from typing import Final
 
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -40,6 +40,14 @@ CREATE TABLE node_times(
 CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
 """
+
+# What leads from the version before each to it; a new store takes all of them after the schema of version 1.
+MIGRATIONS: Final = {
+    2: """
+CREATE TABLE servers(
+    run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
+""",
+}
 
 
 @contextmanager
@@ -78,6 +86,21 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
         if readonly or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise ResultsError(f"{path}: not a sweeper store")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        _bring(connection, SCHEMA, 1)
+        version = 1
+    if not readonly:  # a reader does without what an older store lacks
+        for following in range(version + 1, SCHEMA_VERSION + 1):
+            _bring(connection, MIGRATIONS[following], following)
     # FULL: a committed intent survives a power cut, which is the whole point of an intent.
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _bring(connection: sqlite3.Connection, statements: str, version: int) -> None:
+    """All of the statements and the version that they make, or nothing."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.rollback()
+        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # else somebody else was faster
+            raise
