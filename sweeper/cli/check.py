@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,7 @@ def _as_json(found: Comparisons) -> dict[str, Any]:
                 "tier": one.tier,
                 "reason": one.reason,
                 # JSON has no infinity: a PSNR of equal pictures is told by the tier.
-                "metrics": {name: None if value == float("inf") else value for name, value in one.metrics.items()},
+                "metrics": {name: value if math.isfinite(value) else None for name, value in one.metrics.items()},
                 "accepted": str(one.accepted) if one.accepted else None,
                 "now": str(one.now) if one.now else None,
                 "verdict": one.verdict or None,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.comparing.others import SOUND_METRICS, TEXT_METRICS
 from sweeper.comparing.perceptual import MODELS, model_of
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images import ALL_METRICS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sweeper.experiment import Experiment
 
 OVERRIDES: Final = "overrides"
+MEASURES: Final = (*ALL_METRICS, *SOUND_METRICS, *TEXT_METRICS)
 _BOUND: Final = re.compile(r"(>=|<=|>|<|==) *(-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
 _TESTS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq,
@@ -97,8 +99,8 @@ def _bounds(
     for name, text in entry.items():
         if name in (OVERRIDES, "where"):
             continue
-        if name not in ALL_METRICS:
-            message = f"there is no measure '{name}'{hint(name, ALL_METRICS, 'measures')}"
+        if name not in MEASURES:
+            message = f"there is no measure '{name}'{hint(name, MEASURES, 'measures')}"
             problems.append(_problem(experiment, (*path, name), message))
             continue
         try:

@@ -16,7 +16,7 @@ from sweeper.regression.accepting import why_unusable
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
 from sweeper.regression.checks import Checks
-from sweeper.regression.matching import best_match, side_by_side
+from sweeper.regression.matching import best_match, distance, side_by_side
 from sweeper.regression.servers import drift
 from sweeper.result import FAILED as ROW_FAILED
 
@@ -56,7 +56,7 @@ class Comparison:
     @property
     def worst(self) -> float:
         """How far it is from what was accepted, to sort by: the mean difference of 0-255, more where nothing fits."""
-        return self.metrics.get("mae", 256.0 if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0)
+        return distance(self.metrics) if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
