@@ -120,7 +120,8 @@ def pixel_hash(path: str | os.PathLike[str]) -> str:
     name = str(path)
     if is_film(Path(path)):
         return hash_pixels(film_frames(Path(path)))
-    return hash_pixels(frames_of(open_bytes(read_bytes(Path(path)), name), name))
+    data = read_bytes(Path(path))
+    return hash_pixels(frames_of(open_bytes(data, name), name, data))
 
 
 def _checked(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -173,7 +174,7 @@ def _opened(source: Picture, data: bytes | None, name: str) -> _Opened:
         if data is None:
             return _Opened(name, None, film_frames(path))
         image = open_bytes(data, name)
-        return _Opened(name, frame_count(image, name), frames_of(image, name))
+        return _Opened(name, frame_count(image, name), frames_of(image, name, data))
     pixels = image_pixels(source, name) if isinstance(source, Image.Image) else array_pixels(source, name)
     return _Opened(name, 1, iter([pixels]))
 
