@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.regression.accepting import why_unusable
+from sweeper.regression.accepting import plainly_same, why_unusable
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
 from sweeper.regression.checks import Checks
-from sweeper.regression.matching import best_match, distance, side_by_side
+from sweeper.regression.matching import best_match, distance, equal_metrics, side_by_side
 from sweeper.regression.servers import drift
 from sweeper.result import FAILED as ROW_FAILED
 
@@ -147,6 +147,14 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
 
 
 def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry: Entry) -> Comparison:
+    bounds = checks.for_trial(row.result.params, row.result.columns)
+    for accepted in entry.accepted:
+        path = baseline.folder / accepted.file
+        if plainly_same(path, accepted, shown.path):
+            return _of(
+                shown, row, SAME, before=accepted, accepted=path, tier="bytes", metrics=equal_metrics(bounds),
+                servers=drift(baseline.server(accepted), row.server),
+            )  # fmt: skip
     usable: list[tuple[Accepted, Path]] = []
     reasons: list[str] = []
     for accepted in entry.accepted:
@@ -157,7 +165,6 @@ def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry:
     if not usable:
         return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
     told = tuple(drift(baseline.server(accepted), row.server) for accepted, _ in usable)
-    bounds = checks.for_trial(row.result.params, row.result.columns)
     try:
         place, found = best_match((path for _, path in usable), shown.path, bounds)
     except ImageError as error:

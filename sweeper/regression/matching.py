@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from sweeper.comparing.measures import EQUAL
 from sweeper.comparing.media import FILMS, SOUNDS, read_sound
 from sweeper.comparing.others import SOUND_METRICS, TEXT_METRICS, sound_measures, sound_mismatch, text_ratio
 from sweeper.images import ALL_METRICS, compare_files, same_bytes
@@ -63,6 +64,11 @@ def match(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
     if kind in SOUNDS:
         return _match_sounds(accepted, now, _about(SOUND_METRICS, bounds))
     return Match("unlike", {}, f"bytes differ, and a .{kind} file has no measure")
+
+
+def equal_metrics(bounds: Mapping[str, Bound]) -> dict[str, float]:
+    """What `match` says of a picture that has the accepted one's bytes."""
+    return {name: EQUAL[name] for name in dict.fromkeys((*bounds, *TOLD)) if name in EQUAL}
 
 
 def _about(measures: Iterable[str], bounds: Mapping[str, Bound]) -> dict[str, Bound]:
