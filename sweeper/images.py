@@ -117,11 +117,14 @@ def pixel_hash(path: str | os.PathLike[str]) -> str:
     Equal exactly when `compare_files` says `same_pixels` or better; compression, text and palette order do not matter.
     Raises ImageError when the file cannot be read as a picture.
     """
-    name = str(path)
-    if is_film(Path(path)):
-        return hash_pixels(film_frames(Path(path)))
-    data = read_bytes(Path(path))
-    return hash_pixels(frames_of(open_bytes(data, name), name, data))
+    return hash_pixels(decoded_frames(path))
+
+
+def decoded_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
+    """Every frame of a picture or a film in turn, (height, width, 1-4), 0-255. Raises ImageError as `pixel_hash`."""
+    place = Path(path)
+    data = None if is_film(place) else read_bytes(place)
+    return _opened(path, data, str(path)).frames
 
 
 def _checked(metrics: Iterable[str]) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ Tier = Literal["bytes", "pixels", "within", "beyond", "unlike"]
 # Told of every picture that differs, whatever the checks ask for: how much, and whether here or everywhere.
 TOLD: Final = ("mae", "differing", "windowed")
 
-_PICTURES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
-_TEXTS: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
+PICTURES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
+TEXTS: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
 _FARTHEST: Final = 256.0  # of a distance that no two pictures reach
 
 
@@ -50,7 +50,7 @@ class Match:
 def match(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
     """Hold one file against one accepted. Raises ImageError where one of them cannot be read."""
     kind = now.suffix[1:].lower()
-    if kind in _PICTURES or kind in FILMS:
+    if kind in PICTURES or kind in FILMS:
         found = _match_pictures(accepted, now, _about(ALL_METRICS, bounds))
         if kind not in FILMS or found.tier == "bytes" or not found.passes:
             return found
@@ -59,7 +59,7 @@ def match(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
         return Match(found.tier if heard.tier == "pixels" else heard.tier, both, heard.reason)
     if same_bytes(accepted, now):
         return Match("bytes")
-    if kind in _TEXTS:
+    if kind in TEXTS:
         return _match_texts(accepted, now, _about(TEXT_METRICS, bounds))
     if kind in SOUNDS:
         return _match_sounds(accepted, now, _about(SOUND_METRICS, bounds))
