@@ -63,7 +63,8 @@ class Comparison:
 class Comparisons:
     """Every case of a run and of its baseline. Iterates over the cases, those that need a look first.
 
-    `allow_new`: cases without a baseline may be. `stopped_by`: why the run ended early, if it did.
+    `allow_new`: cases without a baseline may be. `run`: the id of the run that was compared. `stopped_by`: why it
+    ended early, if it did.
     """
 
     experiment: str
@@ -73,6 +74,7 @@ class Comparisons:
     allow_new: bool = False
     has_baseline: bool = True
     stopped_by: str | None = None
+    run: int | None = None
 
     def __iter__(self) -> Any:
         return iter(self.items)
@@ -135,8 +137,9 @@ def compare(
     planned = {Case(row.cells, "", 0).key for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
-        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists
-    )
+        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists,
+        run=observed.run,
+    )  # fmt: skip
 
 
 def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
