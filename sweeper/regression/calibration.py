@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.comparing.measures import HIGHER_IS_CLOSER
 from sweeper.errors import UsageError
 from sweeper.images import compare_files
 from sweeper.planner import Plan
@@ -25,6 +26,7 @@ from sweeper.planning.order import Costs
 from sweeper.regression.cases import Case, observe
 from sweeper.regression.checks import Bound, parse_bound
 from sweeper.regression.matching import side_by_side
+from sweeper.regression.proposing import proposed
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 REPEAT: Final = "sweeper_repeat"
 _MEASURES: Final = ("ssim", "psnr", "mae", "windowed")
-_HIGHER_IS_CLOSER: Final = ("ssim", "psnr", "ms_ssim")
 _NEIGHBOURS: Final = 6  # other cases that a case is told from
 
 
@@ -80,18 +81,11 @@ class Calibration:
     stopped_by: str | None = None
 
     @property
-    def checks(self) -> dict[str, str]:
-        """Proposed `checks`: for each measure the loosest bound of any case. Empty where every picture was the same
-        every time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
+    def checks(self) -> dict[str, Any]:
+        """Proposed `checks`, with `overrides` where cases differ much. Empty where every picture was the same every
+        time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
         """
-        noisy = [one for one in self.items if not one.steady and one.gated]
-        found: dict[str, str] = {}
-        for measure in _MEASURES:
-            bounds = [noise.bound for one in noisy for noise in one.noise if noise.measure == measure]
-            if bounds and all(bounds):
-                pick = min if measure in _HIGHER_IS_CLOSER else max
-                found[measure] = str(pick((bound for bound in bounds if bound), key=lambda bound: bound.number))
-        return found
+        return proposed(self.items)
 
 
 class RepeatedPlan(Plan):
@@ -209,7 +203,7 @@ def _neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
 
 
 def _noise(measure: str, values: list[float], effects: list[float], margin: float) -> Noise:
-    higher = measure in _HIGHER_IS_CLOSER
+    higher = measure in HIGHER_IS_CLOSER
     worst = min(values) if higher else max(values)
     finite = [value for value in values if math.isfinite(value)]
     mean = math.fsum(finite) / len(finite) if finite else math.inf
@@ -224,7 +218,7 @@ def _bound(measure: str, worst: float, margin: float) -> Bound:
     """The worst noise, `margin` times over, rounded outwards to three digits."""
     if measure == "psnr":
         return parse_bound(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
-    if measure in _HIGHER_IS_CLOSER:
+    if measure in HIGHER_IS_CLOSER:
         loss = _outwards(margin * (1 - worst))
         return parse_bound(f">= {1 - loss:.6f}")
     return parse_bound(f"<= {_outwards(margin * worst):.6g}")
