@@ -16,7 +16,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -29,16 +29,16 @@ TEXT_METRICS: Final = ("text_ratio",)
 _LETTERS, _WORDS = 2_000, 5_000
 
 
-def sound_mismatch(accepted: Sound, now: Sound) -> str:
-    """Why two waveforms cannot be laid over each other; empty where they can."""
+def sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "rate", "length"], str] | None:
+    """In what two waveforms differ that they cannot be laid over each other, and how much; None where they can."""
     (frames, channels), (frames_2, channels_2) = accepted.samples.shape, now.samples.shape
     if channels != channels_2:
-        return f"channels: the accepted sound has {channels}, today's {channels_2}"
+        return "channels", f"the accepted sound has {channels}, today's {channels_2}"
     if accepted.rate != now.rate:
-        return f"rate: the accepted sound has {accepted.rate} samples a second, today's {now.rate}"
+        return "rate", f"the accepted sound has {accepted.rate} samples a second, today's {now.rate}"
     if frames != frames_2:
-        return f"length: the accepted sound has {frames} samples, today's {frames_2}"
-    return ""
+        return "length", f"the accepted sound has {frames} samples, today's {frames_2}"
+    return None
 
 
 def sound_measures(accepted: Sound, now: Sound) -> dict[str, float]:

@@ -31,8 +31,8 @@ STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what need
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of one case. `tier` is how it was found the same or not (`bytes`, `pixels`, `within`, `beyond`,
-    `unlike`), `reason` says why for people, `metrics` are the measures where there was something to measure.
+    """What became of one case. `tier` is how it was found the same or not (the words of `matching.Match`),
+    `reason` says why for people, `metrics` are the measures where there was something to measure.
 
     `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `servers` tells on
     which servers they were made, as far as these told. `verdict` is filled in by attribution.

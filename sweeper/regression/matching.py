@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sweeper.comparing.measures import EQUAL
+from sweeper.comparing.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
 from sweeper.comparing.media import FILMS, SOUNDS, read_sound
 from sweeper.comparing.others import SOUND_METRICS, TEXT_METRICS, sound_measures, sound_mismatch, text_ratio
 from sweeper.images import ALL_METRICS, compare_files, same_bytes
 from sweeper.regression.checks import Bound, broken
 
-Tier = Literal["bytes", "pixels", "within", "beyond", "unlike"]
+Tier = Literal["bytes", "pixels", "within", "beyond", "size", "channels", "frames", "rate", "length", "unlike"]
 
 # Told of every picture that differs, whatever the checks ask for: how much, and whether here or everywhere.
 TOLD: Final = ("mae", "differing", "windowed")
+
+HIGHER_IS_CLOSER: Final = (*PICTURES_CLOSER, "sound_snr", "text_ratio")
 
 PICTURES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
 TEXTS: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
@@ -34,8 +37,9 @@ _FARTHEST: Final = 256.0  # of a distance that no two pictures reach
 class Match:
     """How a file relates to an accepted one: `tier`, the measures, and for people why they are not the same.
 
-    `within` and `beyond` say whether the measures keep the bounds; `unlike` that there is nothing to measure: another
-    size, other channels or number of frames, or a file that is no picture.
+    `within` and `beyond` say whether the measures keep the bounds. `size`, `channels`, `frames` (their number), `rate`
+    and `length` say in what two files differ that nothing can be measured; `unlike` is a file of a kind that has no
+    measure, or one without the sound that the other has.
     """
 
     tier: Tier
@@ -46,12 +50,20 @@ class Match:
     def passes(self) -> bool:
         return self.tier in ("bytes", "pixels", "within")
 
+    @property
+    def comparable(self) -> bool:
+        """Whether the two can be laid over each other, however much they differ."""
+        return self.passes or self.tier == "beyond"
 
-def match(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
-    """Hold one file against one accepted. Raises ImageError where one of them cannot be read."""
+
+def match(accepted: Path, now: Path, bounds: Mapping[str, Bound], *, told: Iterable[str] = TOLD) -> Match:
+    """Hold one file against one accepted. `told`: what is measured of pictures beside the measures of the bounds.
+
+    Raises ImageError where one of them cannot be read.
+    """
     kind = now.suffix[1:].lower()
     if kind in PICTURES or kind in FILMS:
-        found = _match_pictures(accepted, now, _about(ALL_METRICS, bounds))
+        found = _match_pictures(accepted, now, _about(ALL_METRICS, bounds), told)
         if kind not in FILMS or found.tier == "bytes" or not found.passes:
             return found
         heard = _match_sounds(accepted, now, _about(SOUND_METRICS, bounds))
@@ -75,15 +87,15 @@ def _about(measures: Iterable[str], bounds: Mapping[str, Bound]) -> dict[str, Bo
     return {name: bounds[name] for name in measures if name in bounds}
 
 
-def _match_pictures(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
-    names = tuple(dict.fromkeys((*bounds, *TOLD)))
+def _match_pictures(accepted: Path, now: Path, bounds: Mapping[str, Bound], told: Iterable[str]) -> Match:
+    names = tuple(dict.fromkeys((*bounds, *told)))
     found = compare_files(accepted, now, metrics=names)
     if found.state == "same_bytes":
         return Match("bytes", found.metrics)
     if found.state == "same_pixels":
         return Match("pixels", found.metrics)
-    if found.reason:
-        return Match("unlike", {}, f"{found.state}: {_short(found.reason, accepted, now)}")
+    if found.state != "measured":
+        return Match(found.state, {}, f"{found.state}: {_short(found.reason, accepted, now)}")
     share = found.metrics["differing"]
     return _held(
         found.metrics, bounds,
@@ -114,9 +126,10 @@ def _match_sounds(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Mat
         silent = ["the accepted film has no sound"] if one is None else []
         silent += ["today's film has no sound"] if other is None else []
         return Match("pixels") if len(silent) == 2 else Match("unlike", {}, silent[0])
-    reason = sound_mismatch(one, other)
-    if reason:
-        return Match("unlike", {}, reason)
+    mismatch = sound_mismatch(one, other)
+    if mismatch is not None:
+        state, reason = mismatch
+        return Match(state, {}, f"{state}: {reason}")
     metrics = sound_measures(one, other)
     if metrics["sound_max"] == 0:
         return Match("pixels", metrics)

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.comparing.measures import HIGHER_IS_CLOSER
 from sweeper.errors import UsageError
 from sweeper.regression.cases import Condition
 from sweeper.regression.checks import OVERRIDES, Bound
+from sweeper.regression.matching import HIGHER_IS_CLOSER
 from sweeper.workflow import encode
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _looseness(items: Sequence[Calibrated]) -> float:
 
 
 def _much(measure: str, value: float) -> float:
-    if measure == "psnr":
-        return 255.0 * math.pow(10.0, -value / 20.0)
+    if measure in ("psnr", "sound_snr"):
+        return math.pow(10.0, -value / 20.0)
     return 1.0 - value if measure in HIGHER_IS_CLOSER else value
 
 

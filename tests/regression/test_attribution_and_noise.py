@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import wave
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,15 @@ def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iter
         Image.fromarray(images.astype(np.uint8)).save(folder / name)
         return NodeOutput((), {"images": [{"filename": name, "subfolder": "", "type": "output"}]})
 
+    def hum(context: Any, images: Any, filename_prefix: str) -> NodeOutput:
+        """The same picture as a sound: its first row of pixels, from -1 to 1 for 0 to 255."""
+        name = f"{next(count)}.wav"
+        context.output_dir.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(context.output_dir / name), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+            file.writeframes(np.rint((images.ravel() / 127.5 - 1) * 32767).astype("<i2").tobytes())
+        return NodeOutput((), {"audio": [{"filename": name, "subfolder": "", "type": "output"}]})
+
     def node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
         return NodeClass(
             name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
@@ -57,6 +67,7 @@ def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iter
     nodes = [
         node("Paint", {"level": number, "tint": number}, ("IMAGE",), paint),
         node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), keep),
+        node("Hum", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), hum),
     ]
     with EmbeddedServer(nodes={one.name: one for one in nodes}) as server:
         yield server.url
@@ -136,6 +147,20 @@ def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(gr
             assert one.gated
             assert all(item.bound.holds(item.worst) for item in one.noise if item.bound)
         assert "mae" in found.checks
+
+
+def test_calibrate_measures_the_noise_of_sounds_too(shop):
+    graph = {**GRAPH, "2": {**GRAPH["2"], "class_type": "Hum"}}
+    (shop.folder / "shop.json").write_text(json.dumps(graph))
+    shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": [100, 160]}}}))
+    with serving(sigma=4.0) as url:
+        found = sweeper.calibrate(shop.file, 3, target=url)
+    expected = 2 * math.sqrt(4.0**2 + 1 / 12) / math.sqrt(math.pi) / 127.5
+    for one in found.items:
+        noise = {item.measure: item for item in one.noise}
+        assert set(noise) == {"sound_snr", "sound_mae"}
+        assert noise["sound_mae"].mean == pytest.approx(expected, rel=0.1)
+    assert set(found.checks) == {"sound_snr", "sound_mae"}
 
 
 def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):

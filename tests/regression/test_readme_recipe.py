@@ -13,7 +13,7 @@ import yaml
 from plugin_runs import run_pytest
 
 import sweeper
-from sweeper.regression.checks import checks_of
+from sweeper.regression.checks import MEASURES, checks_of
 from sweeper.schemas import shape_problems
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,12 @@ def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
     assert command(*lines[2]).code == 0
     assert not [case for case in ET.parse("check.xml").getroot()[0] if len(case)]
     assert run_pytest(tmp_path, "--sweeper", file).returncode == 0
+
+
+def test_the_measures_of_the_readme_are_all_there_are():
+    (table,) = re.findall(r"^\| measure \|.*\n\|[- |]*\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
+    names = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(MEASURES)
 
 
 def test_the_checks_of_the_readme_are_some(shop):
