@@ -161,6 +161,7 @@ class _Session:
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
+        self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     async def run(self) -> Run:
@@ -229,6 +230,7 @@ class _Session:
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
+            self.abouts[target.name] = await client.about()
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
             cachings.append(remember(client.target, server))
         if not clients:
@@ -289,6 +291,8 @@ class _Session:
         )
         file = str(self.experiment.file)
         run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        for name, about in self.abouts.items():
+            store.keep_server(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))

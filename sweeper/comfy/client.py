@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
+from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
@@ -32,7 +33,7 @@ from sweeper.comfy.wire import (
     Submission,
     retry_after,
 )
-from sweeper.errors import RejectedError, TransientError, UnreachableError
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,7 @@ LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, k
 _LOCAL_POLLS: Final = (0.05, 1.0)
 # Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
 _LATE: Final = 1.0
+_ABOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
 
 
 class ComfyClient:
@@ -130,6 +132,14 @@ class ComfyClient:
             return await self.perform(self.dialect.greet(), patience)
         except TransientError as error:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
+
+    async def about(self) -> dict[str, Any]:
+        """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
+        try:
+            async with asyncio.timeout(_ABOUT):
+                return await self.perform(about(self.dialect.name), replace(self.patience, attempts=1))
+        except (TargetError, TransientError, TimeoutError):
+            return {}
 
     async def submit(self, submission: Submission) -> str | Busy:
         """Send a job once; see `Dialect.submit` for what may be raised."""

@@ -6,7 +6,6 @@ The paths and everything in which the dialects differ live in `app_comfyui.py` a
 from __future__ import annotations
 
 import asyncio
-import platform
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from sweeper import __version__
 from sweeper.embedded.events import Connection, feature_flags_reply
 from sweeper.embedded.exchange import MAX_BODY, RefusedError, bad_request, json_answer, read_json
 from sweeper.embedded.gate import DropError
@@ -110,7 +110,7 @@ class CommonRoutes:
             "python_version": sys.version,
             "pytorch_version": "none",
             "embedded_python": False,
-            "embedded_server": f"sweeper on Python {platform.python_version()}: procedural nodes, no diffusion model",
+            "embedded_server": f"sweeper {__version__}: procedural nodes, no diffusion model",
             "argv": self._argv(),
         }
 
