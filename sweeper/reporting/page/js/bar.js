@@ -114,19 +114,28 @@
       );
     }
 
+    const counted = el("div", { class: "counts" });
+    const alive = el("span", { class: "alive", role: "status" });
+    function recount() {
+      counted.replaceChildren(...counts(), shown, alive);
+      alive.textContent = sweeper.live.words(dataset);
+    }
+
     const title = el("h1", { title: dataset.about.description || null }, dataset.about.experiment);
     host.append(
       el(
         "div",
         { class: "top" },
         title,
-        el("div", { class: "counts" }, counts(), shown),
+        counted,
         el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
       ),
       more,
       el("div", { class: "tools" }, field("Filter", filter, "wide"), marked, accept, theme),
       error,
     );
+
+    recount();
 
     function show(state, arranged) {
       for (const [place] of AXES) axes[place].value = state[place];
@@ -168,7 +177,7 @@
     } catch {
       /* as the system has it */
     }
-    return { show, focusFilter: () => filter.focus() };
+    return { show, recount, focusFilter: () => filter.focus() };
   }
 
   /** A filter that this very sweep understands. */

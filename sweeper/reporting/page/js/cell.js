@@ -4,17 +4,30 @@
 (function (sweeper) {
   const { el } = sweeper.dom;
   const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
-  const WORDS = { failed: "failed", cancelled: "cancelled", pending: "not run yet", succeeded: "no file" };
+  const WORDS = {
+    failed: "failed",
+    cancelled: "cancelled",
+    pending: "not run yet",
+    running: "running",
+    succeeded: "no file",
+  };
 
   /** Address of a file of the report: its parts are names of files, whatever stands in them. */
   const address = (path) => path.split("/").map(encodeURIComponent).join("/");
 
-  /** What shows a file: a picture, a player, or a plain word for what a browser cannot show. */
-  function media(file, { full = false } = {}) {
+  /** The smallest thumbnail that fills a cell of so many pixels. */
+  function thumb(file, size, sides) {
+    const side = sides.find((one) => one >= size * devicePixelRatio);
+    return side === undefined ? file.thumb : file.thumb.replace(/\.webp$/, `-${side}.webp`);
+  }
+
+  /** What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address. */
+  function media(file, { full = false, src } = {}) {
     if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
-      const src = address(full ? file.path : (file.thumb ?? file.path));
-      return el("img", { src, alt: "", decoding: "async", draggable: full ? "true" : "false" });
+      src ??= address(full ? file.path : (file.thumb ?? file.path));
+      // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
+      return el("img", { src, alt: "", decoding: full ? "async" : "sync", draggable: "true" });
     }
     if (file.kind === "video") {
       return el("video", {
@@ -56,7 +69,7 @@
     node.dataset.trial = dataset.trial(row);
     const reason = dataset.reason(row);
     node.title = reason ? `${dataset.title(row)}\n${reason}` : dataset.title(row);
-    const parts = [frame(files, status, reason, state.size)];
+    const parts = [frame(files, status, reason, row, context)];
     if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
     if (state.captions) parts.push(el("span", { class: "caption" }, caption(row, context)));
     node.replaceChildren(...parts);
@@ -64,18 +77,30 @@
     mark(node, row, marks, context);
   }
 
-  function frame(files, status, reason, size) {
-    const holder = el("span", { class: "frame" });
+  /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
+  function frame(files, status, reason, row, { dataset, state }) {
+    const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
     if (files.length === 0) {
-      holder.append(el("span", { class: "word" }, WORDS[status]));
-      if (size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
+      const holder = el("span", { class: "frame" });
+      const sight = dataset.sight(row);
+      const preview = sight?.[3];
+      if (preview) {
+        const src = `preview/${dataset.trial(row)}?${preview}`;
+        holder.append(el("img", { src, alt: "", class: "preview", draggable: "false" }));
+      } else holder.append(el("span", { class: "word" }, WORDS[status]));
+      if (status === "running") holder.append(el("progress", { max: sight?.[2] || null, value: sight?.[2] ? sight[1] : null }));
+      else if (state.size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
       return holder;
     }
-    const shown = files.slice(0, size >= 96 ? 4 : 1);
-    if (shown.length > 1) holder.classList.add("several");
-    holder.append(...shown.map((file) => media(file)));
-    if (files[0].colour && shown.length === 1) holder.style.backgroundColor = files[0].colour;
-    return holder;
+    if (files.length === 1 && files[0].kind === "image" && files[0].thumb) {
+      const picture = media(files[0], { src: source(files[0]) });
+      picture.className = "frame";
+      picture.style.backgroundColor = files[0].colour;
+      return picture;
+    }
+    const shown = files.slice(0, state.size >= 96 ? 4 : 1);
+    const each = shown.map((file) => media(file, { src: source(file) }));
+    return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 
   function caption(row, { dataset, colour, free }) {

@@ -6,6 +6,7 @@
   const GAP = 4;
   const BAND = 30; // height of an outer row's title
   const OVERSCAN = 1; // lines kept on each side of the view
+  const BUDGET = 8; // milliseconds of making cells in one frame; what is missing then comes with the next
 
   /** A grid in `host`. `context` is the page's: dataset, marks, state, open(row), tint(row), remember(row). */
   function create(host, context) {
@@ -46,36 +47,31 @@
       return end === 0 ? [0, 0] : [Math.max(0, low - OVERSCAN), Math.min(starts.length, last + OVERSCAN)];
     }
 
-    function draw() {
+    /** Bring the document up to the view. While it scrolls, `until` ends the making of cells for this frame. */
+    function draw(until = Infinity) {
       live.frame = 0;
       const [top, left] = [scroller.scrollTop, scroller.scrollLeft];
       const [height, width] = [scroller.clientHeight, scroller.clientWidth];
       const rows = range(tops, top, top + height - size.head, size.cellHeight);
       const columns = range(lefts, left, left + width - size.side, size.cellWidth);
-      sync(
-        live.heads,
-        columns,
-        (c) => heads.appendChild(columnHead(c)),
-        (node) => node.remove(),
-      );
-      sync(
-        live.rows,
-        rows,
-        (r) => newRow(r),
-        (row) => row.node.remove(),
-      );
+      const remove = (node) => node.remove();
+      sync(live.heads, columns, (c) => heads.appendChild(columnHead(c)), remove);
+      sync(live.rows, rows, newRow, (row) => row.node.remove());
+      let whole = true;
       for (const [r, row] of live.rows) {
-        sync(
-          row.cells,
-          columns,
-          (c) => row.node.appendChild(newCell(r, c)),
-          (node) => node.remove(),
-        );
+        const more = performance.now() < until;
+        const make = more ? (c) => row.node.appendChild(newCell(r, c)) : undefined;
+        whole = sync(row.cells, columns, make, remove) && whole;
       }
       drawBands(rows);
+      if (!whole) later();
     }
 
-    /** Make what is in [from, to) and not there, drop what is there and outside. */
+    function later() {
+      live.frame ||= requestAnimationFrame(() => draw(performance.now() + BUDGET));
+    }
+
+    /** Drop what is there and outside of [from, to), make what is missing (unless there is no `make`); is it all there? */
     function sync(map, [from, to], make, drop) {
       for (const [place, thing] of map) {
         if (place < from || place >= to) {
@@ -83,7 +79,9 @@
           map.delete(place);
         }
       }
+      if (make === undefined) return map.size === Math.max(0, to - from);
       for (let place = from; place < to; place++) if (!map.has(place)) map.set(place, make(place));
+      return true;
     }
 
     function columnHead(c) {
@@ -112,9 +110,7 @@
 
     function newCell(r, c) {
       const node = sweeper.cell.create();
-      const row = arranged.find(r, c);
-      const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
-      sweeper.cell.bind(node, row, more, captions);
+      fillCell(node, r, c);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       node.id = `cell-${r}-${c}`;
       node.setAttribute("aria-colindex", c + 2);
@@ -123,6 +119,18 @@
       node.style.height = `${size.cellHeight}px`;
       if (live.at !== null && live.at[0] === r && live.at[1] === c) node.classList.add("current");
       return node;
+    }
+
+    function fillCell(node, r, c) {
+      const row = arranged.find(r, c);
+      const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
+      sweeper.cell.bind(node, row, more, captions);
+    }
+
+    function rebind(node) {
+      const current = node.classList.contains("current");
+      fillCell(node, ...arranged.where(Number(node.dataset.row)));
+      node.classList.toggle("current", current);
     }
 
     const label = (axis, place) => (axis === undefined ? "" : place < 0 ? "(none)" : axis.labels[place]);
@@ -195,7 +203,7 @@
     }
 
     const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    scroller.addEventListener("scroll", () => (live.frame ||= requestAnimationFrame(draw)), { passive: true });
+    scroller.addEventListener("scroll", later, { passive: true });
     scroller.addEventListener("focus", () => live.at === null && setCurrent(0, 0));
     scroller.addEventListener("keydown", (event) => {
       const steps = {
@@ -236,10 +244,18 @@
     draw();
     if (arranged.shown === 0)
       host.append(el("p", { class: "empty" }, "No trial is left: the filter, or what is hidden, leaves none."));
-    const resized = new ResizeObserver(() => (live.frame ||= requestAnimationFrame(draw)));
+    const resized = new ResizeObserver(later);
     resized.observe(scroller);
     return {
       arranged,
+      /** Show these rows anew, where they are in view. */
+      refresh(changed) {
+        for (const row of live.rows.values()) {
+          for (const node of row.cells.values()) {
+            if (changed.has(Number(node.dataset.row))) rebind(node);
+          }
+        }
+      },
       remark(row) {
         const at = arranged.where(row);
         const node = at && live.rows.get(at[0])?.cells.get(at[1]);

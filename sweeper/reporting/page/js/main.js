@@ -40,6 +40,20 @@
         return true;
       },
     };
+    /** What a run that goes on changed: at once in the cells; what depends on many rows is built anew now and then. */
+    let due = 0;
+    function refresh(changed, outcomes) {
+      for (const row of changed) zoom.remark(row);
+      view.refresh?.(changed);
+      bar.recount();
+      if (outcomes && (state.where !== "" || state.colour !== "" || state.view !== "grid")) due ||= setTimeout(rebuild, 1000);
+    }
+    function rebuild() {
+      due = 0;
+      filter = sweeper.expression.compile(state.where, dataset);
+      rows = null;
+      build(true);
+    }
     const bar = sweeper.bar.create(document.getElementById("bar"), page);
     const zoom = sweeper.zoom.create(document.getElementById("zoom"), page);
 
@@ -61,12 +75,8 @@
         filter = sweeper.expression.compile(state.where, dataset);
         rows = null;
       }
-      if (changed(state.view === "grid" ? GRID : OTHER)) {
-        const held = before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]) ? view?.scroll?.() : undefined;
-        view?.close?.();
-        view = sweeper[state.view === "grid" ? "grid" : state.view].create(host, { ...page, state, ...shades() });
-        if (held !== undefined) view.scrollTo(held);
-      }
+      if (changed(state.view === "grid" ? GRID : OTHER))
+        build(before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]));
       bar.show(state, view.arranged);
       const wasOpen = before !== null && before.trial !== "";
       zoom.show(state);
@@ -75,6 +85,13 @@
         if (row !== undefined) view.show?.(row);
         view.focus?.();
       }
+    }
+
+    function build(stay) {
+      const held = stay ? view?.scroll?.() : undefined;
+      view?.close?.();
+      view = sweeper[state.view].create(host, { ...page, state, ...shades() });
+      if (held !== undefined) view.scrollTo(held);
     }
 
     /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
@@ -113,6 +130,7 @@
     });
     address = location.hash;
     apply(sweeper.state.read(address, first, dataset));
+    sweeper.live.follow(dataset, refresh);
     sweeper.page = page; // for tests, and for whoever is curious
   }
 
