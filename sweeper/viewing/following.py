@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -204,23 +204,23 @@ class Follower:
         if not store.runs():
             return False
         record = record_of(store, self._run)
+        layout, rows = store.layout(record.id), list(store.results(record.id))
         before = self._seen
-        if before.record is None or record.id != before.record.id:
+        if not _same_plan(before, layout, rows):
             seen = self._prepared(store)
             with self._lock:
                 self._seen = seen
                 self._generation += 1
             return True
-        rows = list(store.results(record.id))
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        seen = _Seen(before.layout, record, rows, before.changed, before.found, before.about)
+        seen = _Seen(layout, record, rows, before.changed, before.found, before.about)
         if changed:
             self._take_files(seen, changed)
         with self._lock:
             for place in changed:
                 seen.changed[place] = self._number + 1
             self._seen = seen
-        return bool(changed) or record.ended != (before.record and before.record.ended)
+        return bool(changed) or record != before.record
 
     def _take_files(self, seen: _Seen, places: Any) -> None:
         """Know the files of these rows, and have their thumbnails, before anybody is told of them."""
@@ -229,6 +229,12 @@ class Follower:
         with self._lock:
             seen.found.update(found)
             self._files.update({path.name: path for path, _ in found.values() if path is not None})
+
+
+def _same_plan(seen: _Seen, layout: Layout, rows: Sequence[Result]) -> bool:
+    """Whether these rows stand where the page's rows do: a run that goes on with a plan needs no new page."""
+    same = seen.layout == layout and len(seen.rows) == len(rows)
+    return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(seen.rows, rows, strict=True))
 
 
 def _planned(experiment: Experiment, results: Path) -> _Seen:

@@ -150,10 +150,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
-    if not (folder / "report/index.html").exists():
+    if not (folder / "sweeper.sqlite").exists():
         side = round(given.cells**0.5)
         axes = {"seed": list(range(side)), "cfg": [1 + n / 4 for n in range(side)]}
         Sweep(axes, size=(256, 256)).write(folder)
+    if not (folder / "report/index.html").exists():
         start = time.perf_counter()
         write_report(folder)
         print(f"first report: {time.perf_counter() - start:.1f} s on {os.cpu_count()} cores")

@@ -54,6 +54,7 @@
   /** Show a trial in a cell; a negative row is a combination that the plan does not have. */
   function bind(node, row, more, context) {
     const { dataset, marks, state } = context;
+    const before = node.dataset.row === String(row) ? node.querySelector("img.preview") : null;
     node.dataset.row = row;
     if (row < 0) {
       node.className = "cell none";
@@ -69,7 +70,7 @@
     node.dataset.trial = dataset.trial(row);
     const reason = dataset.reason(row);
     node.title = reason ? `${dataset.title(row)}\n${reason}` : dataset.title(row);
-    const parts = [frame(files, status, reason, row, context)];
+    const parts = [frame(files, status, reason, row, context, before)];
     if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
     if (state.captions) parts.push(el("span", { class: "caption" }, caption(row, context)));
     node.replaceChildren(...parts);
@@ -78,15 +79,16 @@
   }
 
   /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
-  function frame(files, status, reason, row, { dataset, state }) {
+  function frame(files, status, reason, row, { dataset, state }, before) {
     const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
     if (files.length === 0) {
       const holder = el("span", { class: "frame" });
       const sight = dataset.sight(row);
-      const preview = sight?.[3];
-      if (preview) {
-        const src = `preview/${dataset.trial(row)}?${preview}`;
-        holder.append(el("img", { src, alt: "", class: "preview", draggable: "false" }));
+      if (sight?.[3]) {
+        // The same element as before: it shows the last preview until the next one is there.
+        const image = before ?? el("img", { alt: "", class: "preview", draggable: "false" });
+        image.src = `preview/${dataset.trial(row)}?${sight[3]}`;
+        holder.append(image);
       } else holder.append(el("span", { class: "word" }, WORDS[status]));
       if (status === "running") holder.append(el("progress", { max: sight?.[2] || null, value: sight?.[2] ? sight[1] : null }));
       else if (state.size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
