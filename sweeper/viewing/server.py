@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 import uvicorn
 
@@ -113,7 +114,7 @@ class LiveView:
         if address in ("0.0.0.0", "::"):  # noqa: S104 - not bound here, only recognised
             address = socket.gethostname()
         host = f"[{address}]" if ":" in address else address
-        return f"http://{host}:{port}/" + (f"#token={self.token}" if self.token else "")
+        return f"http://{host}:{port}/" + (f"#token={quote(self.token, safe='')}" if self.token else "")
 
     def __enter__(self) -> Self:
         self._follower.start()
