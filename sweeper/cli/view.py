@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -47,10 +48,8 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
     folder, experiment = _meant(results)
     asked = threading.Event()
     with _told_to_stop(asked), _view(folder, experiment, run=run_id, host=host, port=port) as view:
-        if as_json:
-            console.out_json({"url": view.url})
-        else:
-            console.out(view.url)
+        # One line either way: whoever reads it waits for no more.
+        console.out(json.dumps({"url": view.url}) if as_json else view.url)
         console.say("Ctrl-C ends it" + ("" if view.token is None else "; whoever has the address may look"))
         if opens:
             import webbrowser  # noqa: PLC0415
