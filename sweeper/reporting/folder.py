@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.reporting.contents import FILES, about, artifacts, file_entries, record_of
+from sweeper.reporting.checked import Checked, accepted_pictures, check_data
+from sweeper.reporting.contents import FILES, MEDIA, about, artifacts, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset
 from sweeper.reporting.thumbnails import Thumbnails, wanted
+from sweeper.result import Result
 from sweeper.store import Store
 
+ACCEPTED: Final = "accepted"
 PAGE: Final = Path(__file__).parent / "page"
 
 
@@ -30,8 +35,10 @@ class Report:
     missing: int
 
 
-def write_report(results: Path, out: Path | None = None, *, run: str | None = None) -> Report:
-    """Write the page of a results folder to `out`, by default `<results>/report/`.
+def write_report(
+    results: Path, out: Path | None = None, *, run: str | None = None, checked: Checked | None = None
+) -> Report:
+    """Write the page of a results folder to `out`, by default `<results>/report/`; `checked`: what a check found.
 
     Raises ResultsError when the results cannot be read or the folder cannot be written.
     """
@@ -46,7 +53,9 @@ def write_report(results: Path, out: Path | None = None, *, run: str | None = No
         found = artifacts(rows, results)
         thumbs = Thumbnails(out).make(wanted((sha, path) for path, sha in found.values() if path is not None))
         data["files"], data["outputs"] = file_entries(rows, found, thumbs)
-        _bring((path for path, _ in found.values() if path is not None), out / FILES)
+        _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
+        if checked is not None:
+            data["check"] = _bring_accepted(checked, rows, data["files"], out)
         data |= about(record, results, rows)
         text = as_json(data)
         _write(out / "data.json", text)
@@ -61,11 +70,26 @@ def write_report(results: Path, out: Path | None = None, *, run: str | None = No
     return Report(out / "index.html", len(rows), sum(path is None for path, _ in found.values()))
 
 
-def _bring(sources: Any, folder: Path) -> None:
-    """Link or copy files into the report; what is there with the same size stays: artifacts never change."""
+def _bring_accepted(checked: Checked, rows: Sequence[Result], files: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """Bring the accepted pictures too, and tell what the check found of each trial."""
+    pictures = accepted_pictures(checked)
+    # Their own folder's names: an accepted picture is replaced in place, so its size alone would not tell.
+    names = {path: f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}" for path in pictures}
+    _bring(names, out / ACCEPTED)
+    places = {path: len(files) + place for place, path in enumerate(pictures)}
+    for path in pictures:
+        kind = MEDIA.get(path.suffix.lower(), "other").partition("/")[0]
+        files.append({"kind": kind, "was": path.name, "path": f"{ACCEPTED}/{names[path]}", "accepted": True})
+    return check_data(rows, checked, places)
+
+
+def _bring(sources: Mapping[Path, str], folder: Path) -> None:
+    """Link or copy files into the report under these names; what is there with the same size stays: neither artifacts
+    nor what is named by its content ever change.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        place = folder / source.name
+    for source, name in sources.items():
+        place = folder / name
         if place.exists():
             if place.samefile(source) or place.stat().st_size == source.stat().st_size:
                 continue

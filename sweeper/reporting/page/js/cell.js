@@ -27,7 +27,7 @@
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
       src ??= address(full ? file.path : (file.thumb ?? file.path));
       // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
-      return el("img", { src, alt: "", decoding: full ? "async" : "sync", draggable: "true" });
+      return el("img", { src, alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
     }
     if (file.kind === "video") {
       return el("video", {
@@ -60,7 +60,7 @@
       node.className = "cell none";
       node.removeAttribute("data-trial");
       node.setAttribute("aria-label", "not in the plan");
-      node.title = "Not in the plan: excluded, dropped by a rule, not sampled, or filtered away";
+      node.title = "Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out";
       node.replaceChildren();
       return;
     }
@@ -68,14 +68,38 @@
     const files = dataset.files(row);
     node.className = `cell ${status}`;
     node.dataset.trial = dataset.trial(row);
-    const reason = dataset.reason(row);
+    node.draggable = files.length > 0;
+    const reason = [dataset.reason(row), checkReason(dataset, row)].filter(Boolean).join("\n");
     node.title = reason ? `${dataset.title(row)}\n${reason}` : dataset.title(row);
-    const parts = [frame(files, status, reason, row, context, before)];
+    const parts = [frame(files, status, dataset.reason(row), row, context, before)];
     if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
+    const check = dataset.check(row);
+    if (check) parts.push(verdict(check, node, state.size));
     if (state.captions) parts.push(el("span", { class: "caption" }, caption(row, context)));
     node.replaceChildren(...parts);
     node.style.setProperty("--tint", context.tint(row));
     mark(node, row, marks, context);
+  }
+
+  /** A combination whose trials this view leaves out, but the plan has. */
+  function leftOut(node) {
+    node.classList.add("filtered");
+    node.setAttribute("aria-label", "left out by the filter");
+    node.title = "Left out by the filter, or by what is chosen for the other axes";
+  }
+
+  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?" };
+
+  function checkReason(dataset, row) {
+    const check = dataset.check(row);
+    return check ? [`check: ${check.state}`, check.reason].filter(Boolean).join(", ") : "";
+  }
+
+  /** What the check found, as a sign that does not rest on its colour alone. */
+  function verdict(check, node, size) {
+    node.classList.add(`check-${check.state.replace(" ", "-")}`);
+    const sign = SIGNS[check.state] ?? "?";
+    return el("span", { class: "verdict" }, size >= 96 ? `${sign} ${check.state}` : sign);
   }
 
   /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
@@ -123,6 +147,7 @@
       dataset.title(row),
       dataset.status(row),
       dataset.reason(row),
+      checkReason(dataset, row),
       verdict,
       stars ? `${stars} stars` : "",
       comment ?? "",
@@ -130,5 +155,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { address, bind, create, mark, media, STARS };
+  sweeper.cell = { address, bind, create, leftOut, mark, media, STARS };
 })((globalThis.sweeper ??= {}));

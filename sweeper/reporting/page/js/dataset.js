@@ -76,6 +76,8 @@
     for (const column of columns.filter((column) => column.role === "label")) relabel(columns, column);
     const outcome = raw.outcome.map(read);
     const metrics = raw.metrics.map((metric) => plain(metric.name, "metric", metric.of));
+    const check = raw.check?.columns.map(read) ?? [];
+    const measures = (raw.check?.measures ?? []).map((one) => plain(one.name, "check", one.of));
     const status = coded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     const all = [
       plain("trial", "trial", raw.trials),
@@ -86,6 +88,8 @@
       plain("queued_s", "outcome", raw.queued_s),
       plain("ran_s", "outcome", raw.ran_s),
       ...metrics,
+      ...check,
+      ...measures,
     ];
     const flying = new Map();
     const byName = new Map(all.map((column) => [column.name, column]));
@@ -98,6 +102,12 @@
       metrics,
       slots: columns.filter((c) => c.role === "slot"),
       column: (name) => byName.get(name),
+      /** Add a column, unless there is one of that name. */
+      add(column) {
+        if (byName.has(column.name)) return;
+        byName.set(column.name, column);
+        all.push(column);
+      },
       trial: (row) => raw.trials[row],
       row: (trial) => rowOf.get(trial),
       /** The word of the table for a row; while a server has its job, `running`. */
@@ -106,6 +116,13 @@
       sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map((place) => raw.files[place]),
       digest: (row) => raw.digest[row],
+      /** What a check found of a row: {state, reason, accepted: files}; undefined where nothing was ever accepted. */
+      check: (row) =>
+        raw.check && {
+          state: check[0].label(row),
+          reason: check[1].label(row),
+          accepted: raw.check.accepted[row].map((place) => raw.files[place]),
+        },
       title: (row) => title(axes, row) || `trial ${raw.trials[row]}`,
       /** Take in what became of a row of a run that goes on. */
       patch(told) {

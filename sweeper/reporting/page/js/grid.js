@@ -101,6 +101,7 @@
       const text = label(arranged.axis.y, arranged.rows[r].inner);
       const header = el("div", { class: "side", role: "rowheader", title: text }, el("span", {}, text));
       header.style.width = `${size.side}px`;
+      sweeper.drag.target(header, take("y"));
       const node = el("div", { class: "row", role: "row", "aria-rowindex": r + 2 }, header);
       node.style.top = `${size.head + tops.starts[r]}px`;
       node.style.height = `${size.cellHeight}px`;
@@ -112,6 +113,7 @@
       const node = sweeper.cell.create();
       fillCell(node, r, c);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
+      if (arranged.filtered(r, c)) sweeper.cell.leftOut(node);
       node.id = `cell-${r}-${c}`;
       node.setAttribute("aria-colindex", c + 2);
       node.style.left = `${size.side + lefts.starts[c]}px`;
@@ -173,7 +175,7 @@
     }
 
     function corner() {
-      const name = (axis, arrow) => axis && el("span", {}, `${axis.name} ${arrow}`);
+      const name = (axis, arrow) => axis && el("span", {}, sweeper.drag.chip(axis), ` ${arrow}`);
       const node = el("div", { class: "corner" }, name(arranged.axis.x, "→"), name(arranged.axis.y, "↓"));
       node.style.width = `${size.side}px`;
       heads.append(node);
@@ -229,6 +231,12 @@
       setCurrent(...arranged.where(Number(cell.dataset.row)));
       context.open(Number(cell.dataset.row));
     });
+    // A file leaves with its cell: onto a folder, or onto a program that reads it. (A picture that is dragged by itself
+    // would be the thumbnail.)
+    scroller.addEventListener("dragstart", (event) => {
+      const row = Number(event.target.closest?.(".cell")?.dataset.row ?? -1);
+      if (row >= 0) sweeper.drag.carry(event, dataset.files(row)[0]);
+    });
     for (const [kind, play] of [
       ["pointerover", true],
       ["pointerout", false],
@@ -238,6 +246,8 @@
       });
     }
 
+    const take = (place) => (name) => context.update(sweeper.state.place(context.state, place, name));
+    sweeper.drag.target(heads, take("x"));
     corner();
     outerHeads();
     host.replaceChildren(scroller);

@@ -14,12 +14,14 @@
       view?.remark?.(row);
       zoom.remark(row);
       bar.show(state, view?.arranged);
+      if (/\b(mark|stars|comment)\b/.test(state.where)) due ||= setTimeout(rebuild, 400);
     });
     let state = null;
     let view = null;
     let address = "";
     let filter = sweeper.expression.compile("", dataset);
     let rows = null;
+    let due = 0;
 
     const page = {
       dataset,
@@ -41,7 +43,6 @@
       },
     };
     /** What a run that goes on changed: at once in the cells; what depends on many rows is built anew now and then. */
-    let due = 0;
     function refresh(changed, outcomes) {
       for (const row of changed) zoom.remark(row);
       view.refresh?.(changed);
