@@ -63,7 +63,7 @@ def file_entries(
         thumb = thumbs.get(sha)
         if thumb is not None:
             entry |= {"thumb": f"{THUMBS}/{sha}.webp", "width": thumb.width, "height": thumb.height}
-            entry |= {"colour": thumb.colour, "frames": thumb.frames}
+            entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
             entry["kind"] = "image" if kind in ("image", "other") else kind
         files.append(entry)
     return files, [[places[name] for name in row.outputs] for row in rows]

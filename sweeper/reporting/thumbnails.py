@@ -7,6 +7,7 @@ can. Pillow is imported where a picture is opened.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,19 +23,21 @@ SMALLER: Final = (160, 80)  # for cells of fewer pixels: hundreds of them in vie
 _QUALITY: Final = 80
 _METHOD: Final = 1  # a third of the time of 3, for files a twentieth larger
 _INDEX: Final = "index.json"
-_WORKERS: Final = 4  # Pillow lets go of the interpreter while it decodes and encodes
 _MAX_PIXELS: Final = 400_000_000  # a decompression bomb is a file without a thumbnail
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """What is known of a picture: its own size in pixels, its frames, and its mean colour as `#rrggbb`."""
+    """What is known of a picture: its own size in pixels, its frames, its mean colour as `#rrggbb`, and whether it is a
+    PNG that carries its workflow, as ComfyUI writes them.
+    """
 
     width: int
     height: int
     frames: int
     colour: str
+    workflow: bool
 
 
 class Thumbnails:
@@ -53,7 +56,8 @@ class Thumbnails:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._has(sha)]
-            with ThreadPoolExecutor(_WORKERS) as pool:
+            # Threads use every core: Pillow lets go of the interpreter while it decodes and encodes.
+            with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
                 for sha, made in pool.map(self._make, missing):
                     self._known[sha] = made
             self._write_index()
@@ -77,6 +81,7 @@ class Thumbnails:
                 width, height = image.size
                 if width * height > _MAX_PIXELS:
                     return sha, None
+                workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
                 small = _eight_bit(ImageOps.exif_transpose(image) if image.getexif() else image)
@@ -90,7 +95,8 @@ class Thumbnails:
             # What Pillow raises for files that are broken, unknown or absurdly large.
             return sha, None
         assert isinstance(colour, tuple)
-        return sha, Thumbnail(width, height, frames, "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3])))
+        mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
+        return sha, Thumbnail(width, height, frames, mean, workflow)
 
     def _save(self, image: Any, sha: str, ending: str) -> None:
         part = self._path / f".{sha}{ending}.part"

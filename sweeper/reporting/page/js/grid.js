@@ -275,6 +275,8 @@
         const at = arranged.where(row);
         if (at) setCurrent(...at);
       },
+      /** Whether cells in view are still to be made. */
+      busy: () => live.frame !== 0,
       focus: () => scroller.focus(),
       scroll: () => [scroller.scrollTop, scroller.scrollLeft],
       scrollTo: ([top, left]) => scroller.scrollTo(left, top),

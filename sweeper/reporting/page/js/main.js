@@ -32,6 +32,7 @@
       numbers: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map(dataset.column)],
       rows: () => (rows ??= Array.from({ length: dataset.size }, (_, row) => row).filter(filter.holds)),
       arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
+      busy: () => view?.busy?.() ?? false,
       open: (row) => update({ trial: String(dataset.trial(row)) }),
       markByKey(key, row) {
         const mark = marks.get(row);

@@ -277,6 +277,8 @@
           file.kind === "image" &&
           !/\.svg$/.test(file.path) &&
           el("a", { href: sweeper.cell.address(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
+        file?.workflow &&
+          el("p", { class: "dim" }, "Drag the picture into ComfyUI: it carries its workflow. A saved workflow can be dragged there too."),
         el(
           "p",
           { class: "dim keys" },
