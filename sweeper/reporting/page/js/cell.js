@@ -21,13 +21,18 @@
     return side === undefined ? file.thumb : file.thumb.replace(/\.webp$/, `-${side}.webp`);
   }
 
-  /** What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address. */
-  function media(file, { full = false, src } = {}) {
+  /**
+   * What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address;
+   * `load(image, address)`: who decides when a picture is fetched.
+   */
+  function media(file, { full = false, src, load = (image, from) => (image.src = from) } = {}) {
     if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
       src ??= address(full ? file.path : (file.thumb ?? file.path));
       // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
-      return el("img", { src, alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+      const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+      load(image, src);
+      return image;
     }
     if (file.kind === "video") {
       return el("video", {
@@ -103,7 +108,7 @@
   }
 
   /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
-  function frame(files, status, reason, row, { dataset, state }, before) {
+  function frame(files, status, reason, row, { dataset, state, load }, before) {
     const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
     if (files.length === 0) {
       const holder = el("span", { class: "frame" });
@@ -119,13 +124,13 @@
       return holder;
     }
     if (files.length === 1 && files[0].kind === "image" && files[0].thumb) {
-      const picture = media(files[0], { src: source(files[0]) });
+      const picture = media(files[0], { src: source(files[0]), load });
       picture.className = "frame";
       picture.style.backgroundColor = files[0].colour;
       return picture;
     }
     const shown = files.slice(0, state.size >= 96 ? 4 : 1);
-    const each = shown.map((file) => media(file, { src: source(file) }));
+    const each = shown.map((file) => media(file, { src: source(file), load }));
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 

@@ -7,11 +7,16 @@
   const BAND = 30; // height of an outer row's title
   const OVERSCAN = 1; // lines kept on each side of the view
   const BUDGET = 8; // milliseconds of making cells in one frame; what is missing then comes with the next
+  // Pictures asked for in one frame while it scrolls. Each costs a browser a third of a millisecond or more, so that
+  // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
+  const [FEWEST, MOST] = [6, 32];
 
   /** A grid in `host`. `context` is the page's: dataset, marks, state, open(row), tint(row), remember(row). */
   function create(host, context) {
     const { dataset, state, marks } = context;
-    const { arranged, captions } = placed(host, context);
+    const waiting = []; // [image, address], asked for when their turn comes
+    const load = (image, from) => (live.scrolling ? waiting.push([image, from]) : (image.src = from));
+    const { arranged, captions } = placed(host, { ...context, load });
     const size = measures(arranged, state, dataset);
     const tops = offsets(arranged.rows, size.cellHeight + GAP, arranged.axis.yy ? BAND : 0, arranged.axis.yy ? 10 : 0);
     const lefts = offsets(arranged.columns, size.cellWidth + GAP, 0, arranged.axis.xx ? 14 : 0);
@@ -32,7 +37,7 @@
     canvas.style.width = `${size.side + lefts.end}px`;
     canvas.style.height = `${size.head + tops.end}px`;
     heads.style.height = `${size.head}px`;
-    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0 };
+    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, scrolling: false, loads: 12, last: 0 };
 
     function range({ starts, end }, from, to, length) {
       let low = 0;
@@ -50,6 +55,7 @@
     /** Bring the document up to the view. While it scrolls, `until` ends the making of cells for this frame. */
     function draw(until = Infinity) {
       live.frame = 0;
+      live.scrolling = until < Infinity;
       const [top, left] = [scroller.scrollTop, scroller.scrollLeft];
       const [height, width] = [scroller.clientHeight, scroller.clientWidth];
       const rows = range(tops, top, top + height - size.head, size.cellHeight);
@@ -64,11 +70,23 @@
         whole = sync(row.cells, columns, make, remove) && whole;
       }
       drawBands(rows);
-      if (!whole) later();
+      live.scrolling = false;
+      for (let asked = 0; waiting.length > 0 && asked < live.loads; ) {
+        const [image, from] = waiting.shift();
+        if (!image.isConnected) continue; // its cell has left the view
+        image.src = from;
+        asked += 1;
+      }
+      if (!whole || waiting.length > 0) later();
     }
 
     function later() {
-      live.frame ||= requestAnimationFrame(() => draw(performance.now() + BUDGET));
+      live.frame ||= requestAnimationFrame((now) => {
+        const took = now - live.last; // since the last frame: as many pictures as this machine can take in one
+        live.loads = Math.min(MOST, Math.max(FEWEST, took < 20 ? live.loads + 2 : took < 40 ? live.loads : live.loads / 2));
+        live.last = now;
+        draw(performance.now() + BUDGET);
+      });
     }
 
     /** Drop what is there and outside of [from, to), make what is missing (unless there is no `make`); is it all there? */
