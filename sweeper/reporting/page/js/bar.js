@@ -68,7 +68,7 @@
     const chips = el(
       "div",
       { class: "chips", "aria-label": "Axes to drag" },
-      dataset.axes.length > 1 && dataset.axes.slice(0, MOST_CHIPS).map(sweeper.drag.chip),
+      dataset.axes.length > 1 && ["Drag:", ...dataset.axes.slice(0, MOST_CHIPS).map(sweeper.drag.chip)],
     );
     const colouring = field("Colour by", colour);
     const gridOnly = el(

@@ -221,7 +221,7 @@
         ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
         : column.labels.slice(0, 200);
     const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
-    return Math.round(Math.min(320, Math.max(64, longest * 8.4 + 24, column.name.length * 8 + 36)));
+    return Math.round(Math.min(320, Math.max(64, longest * 9.2 + 28, column.name.length * 8 + 36)));
   }
 
   sweeper.table = { create, sorted };
