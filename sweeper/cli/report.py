@@ -66,6 +66,8 @@ def command(
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
+        if baseline is not None or not compares:
+            raise UsageError("sheets show no check; --baseline and --no-check are for the page")
         from sweeper.reporting.sheets import SheetWish, write_sheets  # noqa: PLC0415
 
         files = write_sheets(folder, sheet, SheetWish(**wishes), run=run_id)

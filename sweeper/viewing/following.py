@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,9 @@ from sweeper.store import FILE_NAME, Store
 from sweeper.store.live import LiveFolder, Sight
 from sweeper.store.records import Layout, RunRecord
 
-_STEP: Final = 0.25  # seconds between two looks
-_HEARTBEAT: Final = 16  # looks between two words to the run that somebody looks on
+_STEP: Final = 0.25  # seconds between two looks at least
+_SHARE: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
+_HEARTBEAT: Final = 4.0  # seconds between two words to the run that somebody looks on
 
 
 @dataclass
@@ -132,15 +134,17 @@ class Follower:
     # --- the thread
 
     def _follow(self) -> None:
-        looks = 0
-        while not self._stop.wait(_STEP):
-            looks += 1
-            if looks % _HEARTBEAT == 0:
+        told, took = float("-inf"), 0.0
+        while not self._stop.wait(max(_STEP, _SHARE * took)):
+            start = time.monotonic()
+            if start - told >= _HEARTBEAT:
+                told = start
                 self.live.watch()
             try:
                 changed, problem = self._look(), None
             except (ResultsError, InputError) as error:
                 changed, problem = False, str(error)
+            took = time.monotonic() - start
             if changed or problem != self._problem:
                 with self._lock:
                     self._problem = problem

@@ -113,6 +113,22 @@ def memory(browser: Any) -> float:
     return total / 1024
 
 
+class MainThread:
+    """Milliseconds that the page's main thread worked, whatever else the machine did meanwhile."""
+
+    def __init__(self, page: Any) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        self._before = 0.0
+
+    def worked(self) -> float:
+        """Since the last call."""
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        now = next(one["value"] for one in metrics if one["name"] == "TaskDuration") * 1000
+        since, self._before = now - self._before, now
+        return since
+
+
 def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[float]]) -> None:
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
@@ -123,21 +139,28 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     for name, dx, dy in FLINGS:
         frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
         note(f"only scrolls: worst frame, {name} (ms)", frames["worst"])
+    thread = MainThread(page)
     page.goto(f"{page_file.as_uri()}{address}")
+    thread.worked()
     note("painted after (ms)", page.evaluate(PAINTED))
+    note("memory above a blank page, at first (MB)", memory(browser) - blank)
     note("elements", page.locator("*").count())
     for name, dx, dy in FLINGS:
         page.locator(".scroller").evaluate("s => s.scrollTo(0, 0)")
         page.evaluate(PAINTED)
+        thread.worked()
         frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
+        note(f"main thread at work per frame, {name} (ms)", thread.worked() / 60)
         note(f"worst frame, {name} (ms)", frames["worst"])
         note(f"frames over 50 ms of 60, {name}", frames["over"])
         note(f"longest blank cell, {name} (ms)", frames["blank"])
     note("elements after scrolling", page.locator("*").count())
-    note("memory above a blank page (MB)", memory(browser) - blank)
+    note("memory above a blank page, after scrolling (MB)", memory(browser) - blank)
     for name, change in CHANGES:
+        thread.worked()
         took = page.evaluate(CHANGE, change)
         note(f"{name} (ms)", took["shown"])
+        note(f"{name}, main thread at work (ms)", thread.worked())
     context.close()
 
 

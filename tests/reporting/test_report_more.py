@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
@@ -168,3 +169,23 @@ def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_
     data = json.loads(Path(report["page"]).with_name("data.json").read_text())
     states, of = data["check"]["columns"][0]["values"], data["check"]["columns"][0]["of"]
     assert [states[place] for place in of] == ["same", "same", "new"]
+
+
+def test_the_table_is_coloured_by_a_number(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=table")
+    shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 0
+    page.get_by_label("Colour by", exact=True).select_option("brightness")
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 6
+
+
+def test_a_picture_that_carries_its_workflow_says_so(made, opened):
+    from PIL import Image, PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    text.add_text("prompt", "{}")
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=text)
+    for number, (content, count) in enumerate(((buffer.getvalue(), 1), (None, 0))):
+        page = opened(made(Sweep({"steps": [1]}, content=content), f"r{number}"), "#trial=0")
+        assert page.get_by_text("Drag the picture into ComfyUI").count() == count
