@@ -23,6 +23,8 @@ from sweeper.result import Run
 from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
+from sweeper.running.showing import Showing
+from sweeper.store.live import LiveFolder
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -157,7 +159,8 @@ class _Session:
         control: RunControl,
     ) -> None:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
-        self.out, self.report, self.chosen = out, report, chosen
+        self.out, self.chosen = out, chosen
+        self.report = Showing(LiveFolder(out), report)
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}

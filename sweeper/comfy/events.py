@@ -24,6 +24,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.previews import WITH_METADATA, read_preview
 from sweeper.comfy.target import loopback
 
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
@@ -43,11 +44,12 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 @dataclass(slots=True)
 class Listener:
     """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have
-    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` for the display;
-    `nodes`, when each node began, and "" for the end (monotonic seconds).
+    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` and
+    `on_preview(node, image)` for the display; `nodes`, when each node began, and "" for the end (monotonic seconds).
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
+    on_preview: Callable[[str, bytes], None] | None = None
     on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     began: float | None = None
@@ -79,6 +81,7 @@ class EventStream:
         self._task: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._socket: ClientConnection | None = None
+        self._at_work: str | None = None  # the job that was last said to execute
         self._opened = asyncio.Event()
         self.client_id: str | None = None
         self.drops = 0
@@ -139,6 +142,7 @@ class EventStream:
                     self.client_id, self._socket = client_id, socket
                     self._opened.set()
                     delay = 0.1
+                    await socket.send(WITH_METADATA)
                     await self._drain(socket)
             # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
             except (OSError, TimeoutError, websockets.WebSocketException, EOFError, ValueError, ImportError):
@@ -177,6 +181,8 @@ class EventStream:
             if isinstance(frame, str):
                 with contextlib.suppress(ValueError, RecursionError):
                     self._heard(json.loads(frame))
+            else:
+                self._seen(frame)
 
     def _heed(self) -> None:
         """Nothing is due any more: something came, or the stream is gone."""
@@ -199,6 +205,8 @@ class EventStream:
         if not isinstance(prompt_id, str):
             return
         listener = self._listeners.get(prompt_id)
+        if kind in ("executing", "progress"):
+            self._at_work = prompt_id
         if kind in _ENDS or (kind == "executing" and data.get("node") is None):
             self._ended[prompt_id] = None
             while len(self._ended) > _KEPT:
@@ -210,6 +218,13 @@ class EventStream:
                     listener.on_success()
         elif listener is not None:
             listener.hear(kind, data)
+
+    def _seen(self, frame: bytes) -> None:
+        """A preview; one that does not tell its job belongs to the job at work."""
+        preview = read_preview(frame)
+        listener = None if preview is None else self._listeners.get(preview.prompt_id or self._at_work or "")
+        if preview is not None and listener is not None and listener.on_preview is not None:
+            listener.on_preview(preview.node, preview.image)
 
 
 def _progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:

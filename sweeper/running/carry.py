@@ -17,7 +17,7 @@ from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
 from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
-from sweeper.running.progress import JobProgress, JobSubmitted, Retrying
+from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.running.watch import InFlight, watch
 from sweeper.store import records
@@ -228,7 +228,10 @@ class Carrier:
         def progress(node: str, value: float, maximum: float) -> None:
             self.shared.report(JobProgress(self.target, work.trial.index, prompt_id, node, value, maximum))
 
-        listener.on_progress = progress
+        def preview(node: str, image: bytes) -> None:
+            self.shared.report(JobPreview(self.target, work.trial.index, prompt_id, node, image))
+
+        listener.on_progress, listener.on_preview = progress, preview
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listening(prompt_id, listener):

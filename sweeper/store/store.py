@@ -89,6 +89,10 @@ class Store:
 
     # --- reading
 
+    def version(self) -> int:
+        """A number that is another one after somebody else wrote to this store."""
+        return int(next(iter(self._query("PRAGMA data_version")))[0])
+
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
         rows = self._query(
