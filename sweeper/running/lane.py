@@ -124,10 +124,9 @@ class Lane:
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
-                self.shared.left += 1
                 said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
                 self.shared.report(Noticed(said))
-                backlog.done()
+                backlog.leave()
             else:
                 backlog.give_back(work)
             return error
@@ -189,7 +188,7 @@ class Lane:
             return
         self.dead = True
         self.shared.report(TargetDown(self.name, message.removeprefix(f"{self.name}: "), final=True))
-        self.shared.backlog.release(self.name)
+        self.shared.backlog.release(self.name, durable=self.client.dialect.durable)
         self.gate.open()
         self._up.set()
         self._on_death(reason, message)

@@ -44,7 +44,6 @@ class Shared:
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
     failures: int = 0
-    left: int = 0  # works whose job stands, but could not be brought to an end in this run
     error: str | None = None  # why the run stopped early, for people
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
