@@ -8,6 +8,7 @@ has it behind `#`, which browsers keep to themselves.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import secrets
@@ -16,10 +17,10 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ENTRANCE: Final = Path(__file__).parent / "page" / "enter.html"
@@ -57,6 +58,8 @@ class Guard:
     def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
         self._app = app
         self._token = token
+        # Cookies know no ports: two views on one machine must not overwrite each other's.
+        self._cookie = f"{COOKIE}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
         self._names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _names_of(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,8 +72,6 @@ class Guard:
                 more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in there]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
-
-        from starlette.requests import Request  # noqa: PLC0415 - with the types above
 
         request = Request(scope, receive)
         answer = await self._answer(request)
@@ -108,7 +109,7 @@ class Guard:
             cookies = SimpleCookie(request.headers.get("cookie", ""))
         except CookieError:
             return False
-        return COOKIE in cookies and self._is_token(cookies[COOKIE].value)
+        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
 
     def _is_token(self, given: str) -> bool:
         assert self._token is not None
@@ -127,7 +128,7 @@ class Guard:
         if not isinstance(given, str) or not self._is_token(given):
             return JSONResponse({"entered": False}, 403)
         answer = JSONResponse({"entered": True})
-        answer.set_cookie(COOKIE, given, max_age=_YEAR, httponly=True, samesite="strict")
+        answer.set_cookie(self._cookie, given, max_age=_YEAR, httponly=True, samesite="strict")
         return answer
 
 

@@ -114,6 +114,14 @@ def test_the_token_opens_as_a_header_and_as_the_cookie_of_a_session(guarded):
             assert client.post("/session", content=body).status_code in (403, 413)
 
 
+def test_two_views_on_one_machine_keep_their_cookies_apart(results, guarded):
+    with LiveView(results, host="0.0.0.0", token="other") as view, httpx.Client() as client:
+        other = f"http://127.0.0.1:{view.url.rpartition(':')[2].partition('/')[0]}"
+        for address, token in ((guarded, "secret"), (other, "other")):
+            assert client.post(f"{address}/session", json={"token": token}).status_code == 200
+        assert [client.get(f"{address}/data.json").status_code for address in (guarded, other)] == [200, 200]
+
+
 def test_a_token_in_the_query_opens_nothing(guarded):
     assert httpx.get(f"{guarded}/data.json?token=secret").status_code == 401
 

@@ -7,15 +7,18 @@
   const BAND = 30; // height of an outer row's title
   const OVERSCAN = 1; // lines kept on each side of the view
   const BUDGET = 8; // milliseconds of making cells in one frame; what is missing then comes with the next
-  // Pictures asked for in one frame while it scrolls. Each costs a browser a third of a millisecond or more, so that
+  // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
   // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
-  const [FEWEST, MOST] = [6, 32];
+  const [FEWEST, MOST] = [12, 40];
 
   /** A grid in `host`. `context` is the page's: dataset, marks, state, open(row), tint(row), remember(row). */
   function create(host, context) {
     const { dataset, state, marks } = context;
     const waiting = []; // [image, address], asked for when their turn comes
-    const load = (image, from) => (live.scrolling ? waiting.push([image, from]) : (image.src = from));
+    const load = (image, from) => {
+      waiting.push([image, from]);
+      if (!live.drawing) later();
+    };
     const { arranged, captions } = placed(host, { ...context, load });
     const size = measures(arranged, state, dataset);
     const tops = offsets(arranged.rows, size.cellHeight + GAP, arranged.axis.yy ? BAND : 0, arranged.axis.yy ? 10 : 0);
@@ -37,7 +40,7 @@
     canvas.style.width = `${size.side + lefts.end}px`;
     canvas.style.height = `${size.head + tops.end}px`;
     heads.style.height = `${size.head}px`;
-    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, scrolling: false, loads: 12, last: 0 };
+    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, drawing: false, loads: 24, last: 0 };
 
     function range({ starts, end }, from, to, length) {
       let low = 0;
@@ -55,7 +58,7 @@
     /** Bring the document up to the view. While it scrolls, `until` ends the making of cells for this frame. */
     function draw(until = Infinity) {
       live.frame = 0;
-      live.scrolling = until < Infinity;
+      live.drawing = true;
       const [top, left] = [scroller.scrollTop, scroller.scrollLeft];
       const [height, width] = [scroller.clientHeight, scroller.clientWidth];
       const rows = range(tops, top, top + height - size.head, size.cellHeight);
@@ -70,7 +73,7 @@
         whole = sync(row.cells, columns, make, remove) && whole;
       }
       drawBands(rows);
-      live.scrolling = false;
+      live.drawing = false;
       for (let asked = 0; waiting.length > 0 && asked < live.loads; ) {
         const [image, from] = waiting.shift();
         if (!image.isConnected) continue; // its cell has left the view
