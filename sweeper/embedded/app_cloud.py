@@ -142,7 +142,7 @@ def cloud_app(service: Service, sign: Sign, shelf: AssetShelf) -> Router:
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     """No such path. A stream that was to be opened there is refused by the same answer."""
-    await refusal(404, "not_found", "Not found")(scope, receive, send)
+    await in_shape(scope["path"], refusal(404, "not_found", "Not found"))(scope, receive, send)
 
 
 def _asset_table(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:

@@ -161,11 +161,13 @@ class AssetShelf:
                         self._absorb_file(job, place, new_id())
 
     def _absorb_file(self, job: Job, place: tuple[str, str, str], asset_id: str) -> None:
+        media = _mime(place[2])
+        family = media.partition("/")[0]  # a tag too: the documents ask for output, image
         data, ended = self.folders.inside(*place).read_bytes(), job.ended or now_ms()
         facts = _facts(data, self.digest(data))
         made = Asset(
-            asset_id, place[2], place, created=ended, updated=ended, mime_type=_mime(place[2]), **facts,
-            tags=(place[0],), prompt_id=job.id,
+            asset_id, place[2], place, created=ended, updated=ended, mime_type=media, **facts,
+            tags=(place[0], family), prompt_id=job.id,
         )  # fmt: skip
         self.add(made)
 

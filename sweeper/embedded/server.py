@@ -45,7 +45,8 @@ class EmbeddedServer:
         host, port: where to listen; port 0 takes a free one. The Cloud dialect listens on a second, free port too, as
             its storage host.
         api_key: asked for on every request (Cloud: X-API-Key, `token=` on /ws); None: none is asked for.
-        data: the folder that holds input/, output/, temp/ and the jobs; None: a temporary one, removed at stop.
+        data: the folder that holds input/, output/, temp/, user/ and (Cloud) the jobs and assets; None: a temporary
+            one, removed at stop.
         strict_models: refuse model files that the loaders do not list.
         workers: jobs that run at once; the comfyui dialect always has one.
         cache: node results kept between jobs: "classic", "lru N" or "none".

@@ -6,6 +6,9 @@ the published file. A type is a word (`uuid`, `time`, `text`, ...), a list with 
 name to type (`name!` must be there, `*` stands for any other name), `{one of: words}`, `{any of: types}` (their
 `oneOf` too: an object of a queue item fits two of its alternatives), `{both: types}`; `T?` may be null, and a word with
 a capital letter is one of the table's own types.
+
+With the published file at hand, schemathesis asks more: `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"`
+against `sweeper serve --api-key KEY`. What it then calls rejected are values of the right type that mean nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Requests for a ComfyUI, and what of an answer may be compared between two servers.
 
-Used by `test_embedded_beside_real.py`. Only core nodes, nothing that a real server takes and then dies of.
+Used by `test_embedded_beside_real.py`. Only core nodes, nothing that a real server takes and then dies of. What a
+ComfyUI 0.3.64 answered lies in `data/exchanges.json`; `python tests/embedded/exchanges.py URL` asks one anew.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
+
+RECORDED = Path(__file__).parent / "data" / "exchanges.json"
 
 Request = tuple[str, str, dict[str, Any]]
 
@@ -188,8 +194,8 @@ def comparable(response: httpx.Response) -> Any:
     media = response.headers.get("content-type", "").partition(";")[0]
     refused = response.status_code >= 400
     if media == "application/json" and response.request.method != "HEAD":
-        return response.status_code, media, plain(response.json())
-    return response.status_code, *(() if refused else (media, response.content))
+        return [response.status_code, media, plain(response.json())]
+    return [response.status_code, *([] if refused else [media, b64encode(response.content).decode()])]
 
 
 def plain(value: Any) -> Any:
@@ -212,3 +218,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return str(value)  # ours are texts, because JSON has no infinity
     return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", value) if isinstance(value, str) else value
+
+
+def spelt(request: Request) -> str:
+    """A request as one line, also its name in the recording."""
+    method, path, body = request
+    return f"{method} {path} { ({key: value for key, value in body.items() if key != 'files'}) }"
+
+
+def answers(url: str) -> list[Any]:
+    """[request, what may be compared of its answer], for all requests in order."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        return [
+            [spelt(request), comparable(client.request(request[0], request[1], **request[2]))] for request in REQUESTS
+        ]
+
+
+if __name__ == "__main__":
+    lines = ",\n".join(json.dumps(exchange) for exchange in answers(sys.argv[1]))
+    RECORDED.write_text(f"[\n{lines}\n]\n", "utf-8")

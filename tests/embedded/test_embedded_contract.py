@@ -177,7 +177,7 @@ def listed_and_changed(account: Cloud, fox: dict[str, Any]) -> None:
     def names(**query: Any) -> list[str]:
         return [asset["name"] for asset in http.get("/api/assets", params=query).json()["assets"]]
 
-    assert set(names(include_tags="output")) == {"probe_00001_.txt"}  # what the job has made
+    assert set(names(include_tags="output,text")) == {"probe_00001_.txt"}  # what the job has made
     assert names(include_tags="input,foxes") == ["fox.png"]
     assert names(name_contains="FOX", sort="name", order="asc") == ["fox.png", "same fox.png"]
     assert names(name_contains="FOX", exclude_tags="copy") == ["fox.png"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from embedded_clients import until
 from embedded_probes import chain, waiting
 
@@ -25,6 +28,12 @@ def test_a_file_holds_a_scenario(tmp_path):
     )  # fmt: skip
     path.write_text("")
     assert Scenario.read(path) == Scenario()
+
+
+def test_the_scenario_in_the_readme_is_one():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
+    assert Scenario.of(yaml.safe_load(text)).jobs_at_once == 3
 
 
 def test_a_scenario_cannot_be_changed():
