@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweeper.comfy.cloud import CloudDialect
@@ -395,6 +395,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine: nested values are drawn
 @given(st.lists(st.tuples(st.sampled_from([200, 400, 404, 429, 500]), json_values), min_size=8, max_size=8), st.data())
 def test_whatever_a_server_answers_is_an_outcome_or_an_error_of_ours(replies, data):
     dialect = data.draw(st.sampled_from([CloudDialect(), ComfyUIDialect()]))

@@ -64,9 +64,8 @@ def states(page):
 @pytest.fixture(params=["cloud", "comfyui"])
 def painter(request):
     painter = painting.Painter()
-    with EmbeddedServer(
-        dialect=request.param, nodes=painter.nodes, workers=2 if request.param == "cloud" else 1
-    ) as server:
+    workers = 2 if request.param == "cloud" else 1
+    with EmbeddedServer(dialect=request.param, nodes=painter.nodes, workers=workers, previews=True) as server:
         painter.server = server
         yield painter
         painter.go_on.set()
