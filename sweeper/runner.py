@@ -88,6 +88,7 @@ async def run_async(
     named: Mapping[str, Spec] | None = None,
     environ: Mapping[str, str] | None = None,
     handle_signals: bool = False,
+    session: type[Session] | None = None,
     **changes: Any,
 ) -> Run:
     """Run an experiment, or the file of one: what is not done yet on its targets is done, every trial gets its row.
@@ -95,13 +96,12 @@ async def run_async(
     `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, `environ` where keys are
     (default: the process's). `out`: the results folder, by default `results/<name>/` here. `plan`: if it is at hand
     already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere; `handle_signals`
-    lets Ctrl-C do it, in the main thread.
+    lets Ctrl-C do it, in the main thread. `session`: who does the work, by default this process.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
     trouble is in the Run that is returned.
     """
-    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where they are used)
     from sweeper.running.options import Chosen, settle  # noqa: PLC0415
 
     if isinstance(experiment, (str, os.PathLike)):
@@ -116,9 +116,10 @@ async def run_async(
     names = frozenset((*plan.slot_names, *plan.axis_sizes))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
     specs = list(experiment.targets) if target is None else target
-    targets = resolve_targets(specs, named=named, environ=os.environ if environ is None else environ)
+    session = session or Session
+    targets = session.resolve(specs, named=named, environ=os.environ if environ is None else environ)
     folder = Path(out) if out is not None else Path("results") / experiment.name
-    session = _Session(
+    opened = session(
         experiment=experiment,
         plan=plan,
         settings=settings,
@@ -132,12 +133,12 @@ async def run_async(
         if handle_signals:
             from sweeper.running.control import interruptible  # noqa: PLC0415
 
-            stack.enter_context(interruptible(session.control))
-        return await session.run()
+            stack.enter_context(interruptible(opened.control))
+        return await opened.run()
 
 
-class _Session:
-    """One call of `run_async`, step by step."""
+class Session:
+    """One call of `run_async`, step by step; `sweeper.cluster` has one whose steps in between are a cluster's."""
 
     def __init__(
         self,
@@ -158,7 +159,17 @@ class _Session:
         self.metrics: dict[str, Any] = {}
         self.keeps = True  # whether the targets keep node results from one job to the next
 
+    @classmethod
+    def resolve(
+        cls, specs: Spec | Sequence[Spec], *, named: Mapping[str, Spec] | None, environ: Mapping[str, str]
+    ) -> tuple[Target, ...]:
+        """The targets of a run (CONTRACT.md 15). Raises UsageError."""
+        from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where used)
+
+        return resolve_targets(specs, named=named, environ=environ)
+
     async def run(self) -> Run:
+        """Every step, from the first look at the store to the table."""
         from sweeper.running.hold import holding  # noqa: PLC0415
         from sweeper.running.recording import survey  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
@@ -171,7 +182,7 @@ class _Session:
             with ExitStack() as stack:
                 # A new folder is made only once a target answers; an old one is held before it is read.
                 store: Store | None = None
-                clients: list[ComfyClient] = []
+                clients: Sequence[Any] = ()
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
@@ -185,7 +196,7 @@ class _Session:
                     store = stack.enter_context(Store.open(self.out))
                 return await self._recorded(store, found, clients)
 
-    async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
+    async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
@@ -214,7 +225,7 @@ class _Session:
         self.keeps = any(keeping)
         return clients
 
-    async def _check(self, client: ComfyClient) -> None:
+    async def _check(self, client: Any) -> None:
         """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there."""
         from sweeper.catalogue import classes_of  # noqa: PLC0415
 
@@ -246,9 +257,9 @@ class _Session:
         found: int = self.settings.concurrency or client.target.concurrency or client.dialect.concurrency
         return found
 
-    async def _recorded(self, store: Store, found: Survey, clients: list[ComfyClient]) -> Run:
+    async def _recorded(self, store: Store, found: Survey, clients: Sequence[Any]) -> Run:
         from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
-        from sweeper.running.recording import forget_embedded, record  # noqa: PLC0415
+        from sweeper.running.recording import record  # noqa: PLC0415
         from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
         from sweeper.store.records import Layout  # noqa: PLC0415
 
@@ -268,9 +279,7 @@ class _Session:
         error: str | None = None
         try:
             if clients:
-                for target in self.targets:
-                    if target.embedded:
-                        forget_embedded(store, found, target.name)
+                self._forget(store, found)
                 error = await self._work(store, found, clients, run_id, folder)
         except BaseException:
             # What is done is in the table, and the run is known to have ended, if the disk still takes that.
@@ -284,8 +293,16 @@ class _Session:
         self.report(RunEnded(ended))
         return ended
 
+    def _forget(self, store: Store, found: Survey) -> None:
+        """Jobs on servers that ended with an earlier run."""
+        from sweeper.running.recording import forget_embedded  # noqa: PLC0415
+
+        for target in self.targets:
+            if target.embedded:
+                forget_embedded(store, found, target.name)
+
     async def _work(
-        self, store: Store, found: Survey, clients: list[ComfyClient], run_id: int, folder: ArtifactFolder
+        self, store: Store, found: Survey, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
         from sweeper.planning.order import Costs  # noqa: PLC0415

@@ -36,11 +36,15 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
         {"regression"},
         {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
     ),
+    "cluster": (
+        {"cluster"},
+        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
+    ),
     "doors": (
         {"cli", "__main__", "pytest_plugin"},
         {
             "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
-            "reporting", "regression",
+            "reporting", "regression", "cluster",
         },
     ),
 }  # fmt: skip

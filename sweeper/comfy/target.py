@@ -117,6 +117,8 @@ def _resolve(spec: Spec, named: Mapping[str, Spec], environ: Mapping[str, str]) 
 
 
 def _from_mapping(spec: Mapping[str, Any], environ: Mapping[str, str]) -> Target:
+    if "worker" in spec:
+        raise UsageError("target.worker: the server beside each worker of a Dask cluster: use it with --dask, or `url`")
     for word in spec:
         if word not in _FIELDS:
             if "key" in str(word).casefold() or "token" in str(word).casefold():

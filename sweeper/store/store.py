@@ -223,7 +223,10 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Raises ResultsError when the disk is full or the folder cannot be written."""
+        """All or nothing; inside another, part of it. Raises ResultsError when the folder cannot be written."""
+        if self._connection.in_transaction:
+            yield
+            return
         with told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

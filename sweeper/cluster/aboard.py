@@ -1,0 +1,142 @@
+"""What stands on a worker for the driver's plan, store and common ground, so that the lane carries trials as ever.
+
+Nothing here decides: it notes what the lane would have written, for the driver to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sweeper.cluster.messages import Finished, Grant, Item, News, RowSaid, Taken, Told
+from sweeper.running.progress import Cancelling, Draining, JobProgress
+from sweeper.running.shared import Shared
+from sweeper.store import records
+
+if TYPE_CHECKING:
+    from sweeper.running.backlog import Work
+    from sweeper.running.progress import Event
+    from sweeper.store.records import Artifact, Job
+    from sweeper.trial import InputFile, Trial
+
+# A stint has its own words for its end; steps of every node would fill the network for a bar that shows trials.
+_KEPT_TO_OURSELVES = (Draining, Cancelling, JobProgress)
+
+
+class Logbook:
+    """Stands for the store: `intend` was committed by the driver before, the rest becomes news. `states`: what is known
+    of each granted job here; `submitting`: those whose submission has left and is not answered yet.
+    """
+
+    def __init__(self, tell: Callable[[News], None]) -> None:
+        self._tell = tell
+        self._prompts: set[str] = set()
+        self.states: dict[str, str] = {}
+        self.submitting: set[str] = set()
+        self.attempt_of: dict[str, int] = {}
+
+    def grant(self, digest: str, grant: Grant) -> None:
+        self.states[grant.job] = records.UNSENT
+        self.attempt_of[digest] = grant.attempt
+
+    def adopt(self, job: Job) -> None:
+        self.states[job.id] = job.state
+
+    def attempts(self, digest: str, _targets: Sequence[str]) -> int:
+        return self.attempt_of[digest] - 1
+
+    def knows(self, prompt_id: str) -> bool:
+        return prompt_id in self._prompts
+
+    def know(self, prompt_ids: Iterable[str]) -> None:
+        self._prompts.update(prompt_ids)
+
+    def intend(self, job: Job) -> None:
+        assert job.id in self.states, "only what the driver has committed may leave"
+        self.states[job.id] = records.INTENT
+        self.submitting.add(job.id)
+
+    def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+        self.states[job_id] = records.SUBMITTED
+        self.submitting.discard(job_id)
+        self._prompts.add(prompt_id)
+        self._tell(Taken(job_id, prompt_id, now))
+
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        *,
+        started: float | None = None,
+        ended: float | None = None,
+        error: tuple[str, str] | None = None,
+        artifacts: Sequence[Artifact] = (),
+    ) -> None:
+        self.states[job_id] = state
+        self.submitting.discard(job_id)
+        if state != records.UNSENT:  # that one may leave again in a moment; the stint tells at its end
+            self._tell(Finished(job_id, state, started, ended, error, tuple(artifacts)))
+
+
+class Cargo:
+    """Stands for the plan: the graphs that the driver rendered, by digest."""
+
+    def __init__(self, items: Iterable[Item], local: Callable[[InputFile], InputFile]) -> None:
+        self._items = {item.trial.digest: item for item in items}
+        self._local = local
+
+    def workflow(self, trial: Trial) -> dict[str, Any]:
+        # A copy of two levels: the carrier writes the names of uploaded files into it.
+        graph = self._items[trial.digest].graph
+        return {key: {**node, "inputs": dict(node.get("inputs", {}))} for key, node in graph.items()}
+
+    def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        return tuple(map(self._local, self._items[trial.digest].files))
+
+    def class_of(self, node: str) -> str | None:
+        """The class of a node; the graphs of one group come of one template."""
+        for item in self._items.values():
+            found = item.graph.get(node)
+            return None if found is None else str(found["class_type"])
+        return None
+
+
+@dataclass(slots=True)
+class Aboard(Shared):
+    """The common ground of one group's lane. Failures are counted by the driver, rows are written there."""
+
+    tell: Callable[[News], None] = lambda _: None
+    classes: Callable[[str], str | None] = lambda _: None
+    times: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:  # noqa: ARG002 (there is one here)
+        for node, seconds in nodes:
+            name = self.classes(node)
+            if name is not None:
+                runs, total = self.times.get(name, (0, 0.0))
+                self.times[name] = (runs + 1, total + seconds)
+
+    def row_done(
+        self,
+        work: Work,
+        status: str,
+        target: str,  # noqa: ARG002
+        *,
+        artifacts: tuple[Artifact, ...] = (),  # noqa: ARG002 (told with the job's end)
+        error: tuple[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        assert work.job is not None
+        self.tell(RowSaid(work.job.id, status, error, work.final, seconds))
+
+
+def forwarded(tell: Callable[[News], None], name: str) -> Callable[[Event], None]:
+    """A `report` that hands on what the driver's watcher should know, under this worker's name."""
+
+    def report(event: Event) -> None:
+        if isinstance(event, _KEPT_TO_OURSELVES):
+            return
+        tell(Told(replace(event, target=name) if hasattr(event, "target") else event))
+
+    return report

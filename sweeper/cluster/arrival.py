@@ -1,0 +1,83 @@
+"""Artifacts on their way from a worker to the results folder: in bounded pieces, hashed, verified, whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from sweeper.cluster import calls
+from sweeper.cluster.fleet import Fleet, GoneError
+
+if TYPE_CHECKING:
+    from sweeper.cluster.messages import Finished, Seat
+    from sweeper.store.artifacts import ArtifactFolder
+    from sweeper.store.records import Artifact
+    from sweeper.trial import InputFile
+
+PIECE: Final = 4 * 2**20  # bytes
+
+
+async def bring(
+    fleet: Fleet, seat: Seat, group: str, item: Finished, contents: Mapping[str, bytes], folder: ArtifactFolder
+) -> tuple[Artifact, ...]:
+    """The artifacts of a job as files of the results folder; where the worker wrote them there itself, they are.
+
+    Raises GoneError when the worker is gone or what it sends is not what it hashed, ResultsError when the disk is full.
+    """
+    if seat.shared:
+        return item.artifacts
+    kept: list[Artifact] = []
+    for place, artifact in enumerate(item.artifacts):
+        with folder.incoming(item.job, place) as file:
+            await _fill(file, fleet, seat, group, artifact, contents)
+            name = PurePosixPath(artifact.path).name
+            kept.append(replace(artifact, path=await asyncio.to_thread(folder.keep, file, name)))
+    return tuple(kept)
+
+
+async def _fill(
+    file: BinaryIO, fleet: Fleet, seat: Seat, group: str, artifact: Artifact, contents: Mapping[str, bytes]
+) -> None:
+    digest = hashlib.sha256()
+    offset = 0
+    while offset < artifact.bytes or not artifact.bytes:
+        piece = contents.get(artifact.path) if offset == 0 else None
+        if piece is None:
+            piece = await fleet.call(calls.piece, group, artifact.path, offset, PIECE, address=seat.address)
+        if not piece:
+            break
+        file.write(piece)
+        digest.update(piece)
+        offset += len(piece)
+    if offset != artifact.bytes or digest.hexdigest() != artifact.sha256:
+        raise GoneError(f"{seat.name}: {artifact.path} did not arrive as it was there ({offset} of {artifact.bytes} B)")
+
+
+async def send_inputs(fleet: Fleet, seat: Seat, files: Mapping[str, InputFile]) -> None:
+    """Bring the input files (by their name on the worker) that a worker lacks to it. Raises GoneError.
+
+    A file that cannot be read does not arrive, and the worker says so in the row of its trial.
+    """
+    missing: Any = await fleet.call(calls.lacks, tuple(files), address=seat.address) if files else ()
+    for name in missing:
+        with contextlib.suppress(OSError), files[name].path.open("rb") as file:
+            await _send(fleet, seat, name, file)
+
+
+async def _send(fleet: Fleet, seat: Seat, name: str, file: BinaryIO) -> None:
+    offset, last = 0, False
+    while not last:
+        piece = await asyncio.to_thread(file.read, PIECE)
+        last = len(piece) < PIECE
+        await fleet.call(calls.put, name, offset, piece, last, address=seat.address)
+        offset += len(piece)
+
+
+def name_there(file: InputFile) -> str:
+    """What an input file is called on a worker."""
+    return f"{file.sha256}{file.path.suffix}"

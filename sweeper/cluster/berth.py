@@ -1,0 +1,209 @@
+"""A worker's berth: the plugin that lives as long as the worker, with the server beside it and the groups under way.
+
+It takes one group at a time, whatever the worker's threads: Dask sees to that by the resource `sweeper`, of which a
+worker that is enlisted has one. Everything runs in the worker's own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import tempfile
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from distributed import WorkerPlugin, get_worker
+
+from sweeper.cluster.messages import Order, Parcel, Seat
+from sweeper.cluster.stint import LEASE, Stint
+from sweeper.cluster.targets import here, resolve_here
+from sweeper.comfy.target import Target, loopback
+from sweeper.errors import RefusedError, SweeperError
+from sweeper.store.artifacts import ArtifactFolder
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.embedded import EmbeddedServer
+
+NAME: Final = "sweeper-berth"
+RESOURCE: Final = "sweeper"
+MARK: Final = ".shared"  # the file by which a worker knows that it sees the driver's results folder
+_REMEMBERED: Final = 4096  # groups whose task will not begin again here
+
+
+class Berth(WorkerPlugin):  # type: ignore[misc] # distributed is not typed
+    """See the module. `idempotent`: a later driver finds the berth of the first, with its server."""
+
+    name = NAME
+    idempotent = True
+
+    def setup(self, worker: Worker) -> None:
+        """Called by Dask when the worker has it."""
+        self.worker = worker
+        self.instance = uuid4().hex[:12]
+        self.stints: dict[str, Stint] = {}
+        self.spool = Path(tempfile.mkdtemp(prefix="sweeper-worker-"))
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._clients: dict[Any, ComfyClient] = {}
+        self._seats: dict[str, Seat] = {}  # by epoch
+        self._server: EmbeddedServer | None = None
+        self._lock = asyncio.Lock()
+
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002 (Dask passes it)
+        """Called by Dask when the worker closes: what runs on a server goes on there, nothing more is sent."""
+        for stint in list(self.stints.values()):
+            await stint.drop()
+        for client in self._clients.values():
+            await client.close()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)
+        shutil.rmtree(self.spool, ignore_errors=True)
+
+    # --- who we are
+
+    async def enlist(self, order: Order) -> Seat:
+        """Be ready for a run: earlier epochs of its folder let go, the server beside us answers, groups may come."""
+        unsent: list[str] = []
+        for group, stint in list(self.stints.items()):
+            if (stint.parcel.order.key == order.key and stint.parcel.order.epoch != order.epoch) or stint.abandoned:
+                unsent += await stint.drop()
+                self.stints.pop(group, None)
+        seat = Seat(self.worker.address, str(self.worker.name), socket.gethostname(), unsent=tuple(unsent))
+        async with self._lock:
+            try:
+                seat = await self._seated(seat, order)
+            except SweeperError as error:
+                seat = replace(seat, problem=str(error), refused=isinstance(error, RefusedError))
+        self._seats[order.epoch] = seat
+        await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else 1})
+        return seat
+
+    async def _seated(self, seat: Seat, order: Order) -> Seat:
+        target = await self._target(order)
+        client = await self.client(target)
+        server = await client.connect()
+        if order.target.embedded:
+            place, concurrency = f"embedded {self.instance}", self._embedded_workers(order) + 1
+        else:
+            place = f"{seat.host} {target.url}" if loopback(target.url) else target.url
+            concurrency = order.settings.concurrency or target.concurrency or client.dialect.concurrency
+        shared = await asyncio.to_thread(_sees, order)
+        return replace(
+            seat, place=place, url=target.url, dialect=server.dialect, version=server.version,
+            arguments=server.arguments, concurrency=concurrency, shared=shared,
+        )  # fmt: skip
+
+    async def _target(self, order: Order) -> Target:
+        if not order.target.embedded:
+            return resolve_here(order.target, here())
+        from sweeper.embedded import EmbeddedServer  # noqa: PLC0415 (only where one is asked for)
+
+        if self._server is None:
+            server = EmbeddedServer(dialect="cloud", workers=self._embedded_workers(order))
+            await asyncio.to_thread(server.start)
+            self._server = server
+        return replace(order.target, url=self._server.url)
+
+    def _embedded_workers(self, order: Order) -> int:
+        threads: int = self.worker.state.nthreads
+        return order.settings.concurrency or max(1, threads)
+
+    async def client(self, target: Target) -> ComfyClient:
+        """The client of a server; kept, since a connection is worth keeping."""
+        from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 (httpx)
+
+        known = (target.name, target.url, target.dialect, target.key)
+        if known not in self._clients:
+            self._clients[known] = ComfyClient(target)
+        return self._clients[known]
+
+    async def object_info(self, order: Order) -> dict[str, Any]:
+        client = await self.client(await self._target(order))
+        await client.connect()
+        return await client.object_info()
+
+    # --- groups
+
+    async def carry(self, parcel: Parcel) -> str:
+        """A group's task, from its start to its end; the word is for the dashboard, the news go by `pull`."""
+        order = parcel.order
+        seat = self._seats.get(order.epoch)
+        if seat is None or seat.problem:
+            return "not enlisted"
+        if parcel.group in self._seen:
+            return "begun before"
+        self._remember(parcel.group)
+        stint = self._stint(parcel, seat)
+        self.stints[parcel.group] = stint
+        self.worker.log_event(order.epoch, {"group": parcel.group, "address": self.worker.address})
+        try:
+            async with asyncio.timeout(LEASE):
+                await stint.granted.wait()
+        except TimeoutError:
+            stint.dropped = True
+        if stint.dropped:
+            self.stints.pop(parcel.group, None)
+            return "not granted"
+        try:
+            target = await self._target(order)
+            if parcel.url is not None:
+                target = replace(target, url=parcel.url)
+            client = await self.client(target)
+            await client.connect()
+            await stint.run(client, seat.concurrency)
+        except Exception as error:  # noqa: BLE001 (a full disk, a server that is gone: the driver is told, and decides)
+            stint.fail(error)
+            return "failed"
+        return "dropped" if stint.dropped else "done"
+
+    def _stint(self, parcel: Parcel, seat: Seat) -> Stint:
+        metrics: dict[str, Any] = {}
+        if parcel.order.metrics:
+            from sweeper.metrics import load_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
+
+            with contextlib.suppress(SweeperError):  # a metric of the user's that only the driver has: it measures
+                metrics = load_metrics(parcel.order.metrics)
+        return Stint(
+            parcel,
+            folder=ArtifactFolder(Path(parcel.order.folder) if seat.shared else self.spool),
+            shared=seat.shared,
+            inputs=self.inputs,
+            metrics=metrics,
+            name=f"{seat.name}: {parcel.order.target.name}",
+        )
+
+    def _remember(self, group: str) -> None:
+        self._seen[group] = None
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+    @property
+    def inputs(self) -> Path:
+        """Where the driver puts input files, each under its SHA-256 and suffix."""
+        path = self.spool / "inputs"
+        path.mkdir(exist_ok=True)
+        return path
+
+
+def _sees(order: Order) -> bool:
+    try:
+        return (Path(order.folder) / MARK).read_text("ascii") == order.token
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def berth_of(worker: Worker) -> Berth:
+    found: Berth = worker.plugins[NAME]
+    return found
+
+
+async def carry_group(parcel: Parcel) -> str:
+    """The function of a group's task."""
+    return await berth_of(get_worker()).carry(parcel)
