@@ -137,6 +137,7 @@ def forwarded(tell: Callable[[News], None], name: str) -> Callable[[Event], None
     def report(event: Event) -> None:
         if isinstance(event, _KEPT_TO_OURSELVES):
             return
-        tell(Told(replace(event, target=name) if hasattr(event, "target") else event))
+        named: Any = event
+        tell(Told(replace(named, target=name) if hasattr(event, "target") else event))
 
     return report

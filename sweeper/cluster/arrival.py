@@ -1,4 +1,4 @@
-"""Artifacts on their way from a worker to the results folder: in bounded pieces, hashed, verified, whole or not there."""
+"""Files on their way: artifacts from a worker to the results folder, input files to it; in bounded pieces, verified."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sweeper.cluster import calls
 from sweeper.cluster.fleet import Fleet, GoneError
 
 if TYPE_CHECKING:
+    from sweeper.cluster.group import Group
     from sweeper.cluster.messages import Finished, Seat
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.store.records import Artifact
@@ -23,39 +24,40 @@ PIECE: Final = 4 * 2**20  # bytes
 
 
 async def bring(
-    fleet: Fleet, seat: Seat, group: str, item: Finished, contents: Mapping[str, bytes], folder: ArtifactFolder
+    fleet: Fleet, group: Group, item: Finished, contents: Mapping[str, bytes], folder: ArtifactFolder
 ) -> tuple[Artifact, ...]:
     """The artifacts of a job as files of the results folder; where the worker wrote them there itself, they are.
 
     Raises GoneError when the worker is gone or what it sends is not what it hashed, ResultsError when the disk is full.
     """
-    if seat.shared:
+    assert group.seat is not None
+    if group.seat.shared:
         return item.artifacts
     kept: list[Artifact] = []
     for place, artifact in enumerate(item.artifacts):
         with folder.incoming(item.job, place) as file:
-            await _fill(file, fleet, seat, group, artifact, contents)
+            await _fill(file, fleet, group, artifact, contents.get(artifact.path))
             name = PurePosixPath(artifact.path).name
             kept.append(replace(artifact, path=await asyncio.to_thread(folder.keep, file, name)))
     return tuple(kept)
 
 
-async def _fill(
-    file: BinaryIO, fleet: Fleet, seat: Seat, group: str, artifact: Artifact, contents: Mapping[str, bytes]
-) -> None:
+async def _fill(file: BinaryIO, fleet: Fleet, group: Group, artifact: Artifact, content: bytes | None) -> None:
+    assert group.seat is not None
+    address = group.seat.address
     digest = hashlib.sha256()
     offset = 0
-    while offset < artifact.bytes or not artifact.bytes:
-        piece = contents.get(artifact.path) if offset == 0 else None
+    while offset < artifact.bytes:
+        piece, content = content, None
         if piece is None:
-            piece = await fleet.call(calls.piece, group, artifact.path, offset, PIECE, address=seat.address)
+            piece = await fleet.call(calls.piece, group.id, artifact.path, offset, PIECE, address=address)
         if not piece:
             break
         file.write(piece)
         digest.update(piece)
         offset += len(piece)
     if offset != artifact.bytes or digest.hexdigest() != artifact.sha256:
-        raise GoneError(f"{seat.name}: {artifact.path} did not arrive as it was there ({offset} of {artifact.bytes} B)")
+        raise GoneError(f"{group.seat.name}: {artifact.path} did not arrive whole ({offset} of {artifact.bytes} B)")
 
 
 async def send_inputs(fleet: Fleet, seat: Seat, files: Mapping[str, InputFile]) -> None:

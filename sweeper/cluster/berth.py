@@ -14,7 +14,7 @@ import tempfile
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from distributed import WorkerPlugin, get_worker
@@ -38,7 +38,7 @@ MARK: Final = ".shared"  # the file by which a worker knows that it sees the dri
 _REMEMBERED: Final = 4096  # groups whose task will not begin again here
 
 
-class Berth(WorkerPlugin):  # type: ignore[misc] # distributed is not typed
+class Berth(WorkerPlugin):
     """See the module. `idempotent`: a later driver finds the berth of the first, with its server."""
 
     name = NAME
@@ -200,8 +200,7 @@ def _sees(order: Order) -> bool:
 
 
 def berth_of(worker: Worker) -> Berth:
-    found: Berth = worker.plugins[NAME]
-    return found
+    return cast("Berth", worker.plugins[NAME])
 
 
 async def carry_group(parcel: Parcel) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ async def drop(group: str, dask_worker: Worker) -> tuple[str, ...] | None:
     return None if stint is None else await stint.drop()
 
 
-async def brake(epoch: str, cancelling: bool, dask_worker: Worker) -> None:  # noqa: FBT001 (by position through Dask)
+async def brake(epoch: str, cancelling: bool, dask_worker: Worker) -> None:
     for stint in berth_of(dask_worker).stints.values():
         if stint.parcel.order.epoch == epoch:
             stint.brake(cancelling=cancelling)
@@ -71,14 +72,14 @@ async def lacks(names: tuple[str, ...], dask_worker: Worker) -> tuple[str, ...]:
     return tuple(name for name in names if not (inputs / name).is_file())
 
 
-async def put(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:  # noqa: FBT001
+async def put(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:
     """A piece of an input file; it has its name once the last is there."""
     partial: Path = berth_of(dask_worker).inputs / f".{name}.part"
     with partial.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         file.write(content)
     if last:
-        partial.replace(partial.with_name(name))
+        os.replace(partial, partial.with_name(name))  # noqa: PTH105 (a rename does not block)
 
 
 async def object_info(order: Order, dask_worker: Worker) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import calls
 from sweeper.cluster.berth import RESOURCE, carry_group
@@ -69,7 +69,7 @@ class Dispatch:
                 self.fleet.client.unsubscribe_topic(topic)
             self._background = None
             for group in self.groups.values():
-                self._release(group)
+                await self._release(group)
         return self.shared.error
 
     async def _feed(self) -> None:
@@ -129,7 +129,7 @@ class Dispatch:
         if addresses is not None:
             group.addresses = tuple(address for address, _ in addresses)
         group.future = fleet.client.submit(
-            carry_group,
+            cast("Any", carry_group),  # Dask awaits it on the worker
             parcel,
             key=f"sweeper-{group.id}",
             pure=False,
@@ -172,10 +172,11 @@ class Dispatch:
                 self.pool.seek(group.place, work)
         self._changed.set()
 
-    def _release(self, group: Group) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop of a closing client
-            if group.future is not None:
-                group.future.cancel()
+    async def _release(self, group: Group) -> None:
+        """Let the scheduler forget the task."""
+        if group.future is not None:
+            with contextlib.suppress(Exception):  # the client closes, or the scheduler is gone
+                await group.future.cancel()
 
     # --- tasks begun
 
@@ -202,7 +203,7 @@ class Dispatch:
         else:
             await self._ended(group, over)
         self.groups.pop(group.id, None)
-        self._release(group)
+        await self._release(group)
         self._changed.set()
 
     async def _ended(self, group: Group, over: Over) -> None:
@@ -292,7 +293,7 @@ class Dispatch:
             gone = group.addresses is not None and not set(group.addresses) & set(self.fleet.seats)
             if reachable or gone:
                 self._return(group)
-                self._release(group)
+                self._spawn(self._release(group))
 
     async def _withdraw(self) -> None:
         """At the end, when workers are idle and nothing waits: half of what waits on the busiest worker comes back."""
@@ -331,7 +332,7 @@ class Dispatch:
         for group in list(self.groups.values()):
             if group.seat is None:
                 self.groups.pop(group.id)
-                self._release(group)
+                self._spawn(self._release(group))
             else:
                 self._spawn(self._brake_one(group.seat.address, cancelling=cancelling))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import pydoc
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,14 @@ class GoneError(SweeperError):
     """A worker does not answer: it left the cluster, or died."""
 
 
+async def identify(client: Client) -> dict[str, Any]:
+    """What the scheduler says of itself and all its workers. Raises OSError when it does not answer."""
+    if client.scheduler is None:
+        raise OSError("the connection is closed")
+    found: dict[str, Any] = await client.scheduler.identity(n_workers=-1)
+    return found
+
+
 class Fleet:
     """`seats`: the enlisted workers that can be used, by address. `resources`: what a worker must have of Dask's."""
 
@@ -45,21 +53,22 @@ class Fleet:
     async def compare_versions(self) -> None:
         """Raises UsageError that names the workers with another sweeper, or none."""
         found = await self.client.run(pydoc.locate, "sweeper.__version__", on_error="return")
-        python = await self.client.run(pydoc.locate, "sys.version_info", on_error="return")
+        python = await self.client.run(platform.python_version, on_error="return")
         others = [
             f"{address}: {version if isinstance(version, str) else 'no sweeper'}"
             for address, version in sorted(found.items())
             if version != sweeper.__version__
         ]
+        own = platform.python_version()
         others += [
-            f"{address}: Python {version[0]}.{version[1]}"
+            f"{address}: Python {version}"
             for address, version in sorted(python.items())
-            if isinstance(version, tuple) and tuple(version[:2]) != sys.version_info[:2]
+            if isinstance(version, str) and version.split(".")[:2] != own.split(".")[:2]
         ]
         if others:
             raise UsageError(
-                f"this is sweeper {sweeper.__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}, but the "
-                f"cluster has other workers ({'; '.join(others)}): install the same on each"
+                f"this is sweeper {sweeper.__version__} on Python {own}, but the cluster "
+                f"has other workers ({'; '.join(others)}): install the same on each"
             )
 
     async def refresh(self) -> tuple[list[Seat], list[Seat]]:
@@ -68,8 +77,8 @@ class Fleet:
         """
         try:
             async with asyncio.timeout(_PATIENCE):
-                identity = await self.client.scheduler.identity(n_workers=-1)
-        except (OSError, TimeoutError, AttributeError) as error:
+                identity = await identify(self.client)
+        except (OSError, TimeoutError) as error:
             raise GoneError(f"the Dask scheduler does not answer: {error}") from None
         workers: dict[str, Any] = identity["workers"]
         able = {address for address, worker in workers.items() if self._able(worker)}

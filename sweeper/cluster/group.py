@@ -1,4 +1,4 @@
-"""A group of works as the driver follows it, from a task that waits for a worker to the last news. A record, no more."""
+"""A group of works as the driver follows it, from a waiting task to the last news. A record, no more."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Group:
     born: float
     place: str | None = None
     addresses: tuple[str, ...] | None = None
-    future: Future | None = None
+    future: Future[str] | None = None
     seat: Seat | None = None
     jobs: dict[str, Work] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)

@@ -123,8 +123,7 @@ class ClusterSession(runner.Session):
             came, _ = await fleet.refresh()
             if not fleet.present:
                 await asyncio.sleep(_LOOK)
-        address = str(client.scheduler.address)
-        self.report(ClusterReady(address, str(client.dashboard_link or ""), len(fleet.seats)))
+        self.report(ClusterReady(self.address, str(client.dashboard_link or ""), len(fleet.seats)))
         for seat in came:
             self._announce(seat)
         if not fleet.seats and not self.control.stopping:
@@ -136,12 +135,13 @@ class ClusterSession(runner.Session):
 
     async def _first_worker(self, client: Client) -> None:
         """Wait for the first worker; a task that wants one makes a cluster that adapts itself start it."""
-        identity = await client.scheduler.identity(n_workers=-1)
-        if identity["workers"]:
+        from sweeper.cluster.fleet import identify  # noqa: PLC0415 (distributed)
+
+        if (await identify(client))["workers"]:
             return
         self.report(Noticed(f"{self.address} has no worker yet; waiting for one (Ctrl-C ends it)"))
         wish = client.submit(int, 0, pure=False, resources=dict(self.needs))
-        while not self.control.stopping and wish.status == "pending":
+        while not self.control.stopping and wish.status == "pending":  # noqa: ASYNC110 (two things to wait for)
             await asyncio.sleep(_LOOK)
 
     def _announce(self, seat: Seat) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster.aboard import Aboard, Cargo, Logbook, forwarded
 from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, unpack
-from sweeper.running.backlog import Backlog, Work
 from sweeper.errors import RefusedError, SweeperError
+from sweeper.running.backlog import Backlog, Work
 from sweeper.running.control import INTERRUPT, REFUSED, UNREACHABLE, RunControl
 from sweeper.running.crew import Crew
 from sweeper.store.artifacts import ArtifactFolder
@@ -167,7 +167,7 @@ class Stint:
         self.control.halt(INTERRUPT)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SETTLE
-        while self._logbook.submitting and loop.time() < deadline:
+        while self._logbook.submitting and loop.time() < deadline:  # noqa: ASYNC110 (the lane knows no event for it)
             await asyncio.sleep(0.02)
         if self._carrying is not None:
             self._carrying.cancel()
@@ -190,10 +190,10 @@ class Stint:
         order = self.parcel.order
         cargo = Cargo(self._items, self._local)
         shared = Aboard(
-            plan=cast(Any, cargo),
+            plan=cast("Any", cargo),
             experiment=order.experiment,
             run_id=self.parcel.run_id,
-            store=cast(Any, self._logbook),
+            store=cast("Any", self._logbook),
             folder=self.folder,
             settings=replace(order.settings, retries=0, fresh=False, limit=None),
             control=self.control,
@@ -223,7 +223,7 @@ class Stint:
         self._changed.set()
 
     def fail(self, error: Exception) -> None:
-        """This worker can do nothing for the group: what never left goes back, what is open is looked for elsewhere."""
+        """Nothing can be done here: what never left goes back, what is open is for others to look for."""
         reason = REFUSED if isinstance(error, RefusedError) else UNREACHABLE
         said = str(error) if isinstance(error, SweeperError) else f"{type(error).__name__}: {error}"
         self._over = Over(self._remains(), reason, f"{self._name}: {said}", {})
@@ -264,7 +264,7 @@ class Stint:
 
     async def _lease(self) -> None:
         loop = asyncio.get_running_loop()
-        while loop.time() - self.pulled < LEASE:
+        while loop.time() - self.pulled < LEASE:  # noqa: ASYNC110 (each pull moves the end)
             await asyncio.sleep(1.0)
         await asyncio.shield(asyncio.ensure_future(self.drop()))
 

@@ -67,5 +67,5 @@ def resolve_here(target: Target, environ: Mapping[str, str]) -> Target:
 
 
 def here() -> Mapping[str, str]:
-    """This process's environment: the worker's."""
+    """The environment of the process that asks, which is a worker's."""
     return os.environ

@@ -1,4 +1,4 @@
-"""One granted group, from its intents to its last news: everything is written down here before the worker forgets it."""
+"""One granted group, from its intents to its last news: all is written down here before the worker forgets it."""
 
 from __future__ import annotations
 
@@ -102,10 +102,9 @@ class Tending:
 
     async def _receive(self, group: Group, batch: Batch) -> None:
         """Write a batch down: files first, then all rows in one transaction, then whoever watches hears of it."""
-        assert group.seat is not None
         for item in batch.news:
             if isinstance(item, Finished) and item.artifacts:
-                kept = await bring(self.fleet, group.seat, group.id, item, batch.contents, self.shared.folder)
+                kept = await bring(self.fleet, group, item, batch.contents, self.shared.folder)
                 group.kept[item.job] = kept
         with self.shared.store.transaction():
             for item in batch.news:
@@ -175,9 +174,8 @@ class Tending:
         """Whether the work goes back to be submitted once more, after a wait: the rules of one machine."""
         job, shared = work.job, self.shared
         assert job is not None
-        if not self._worth(work, job) or (
-            work.sent and (work.sent > shared.settings.retries or shared.control.stopping)
-        ):
+        enough = work.sent and (work.sent > shared.settings.retries or shared.control.stopping)
+        if not self._worth(work, job) or enough:
             return False
         wait = shared.random.uniform(0, min(30.0, 0.25 * 2**work.sent)) if work.sent else 0.0
         reason = f"{job.error_type}: {job.error}"
