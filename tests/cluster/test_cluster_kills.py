@@ -1,0 +1,85 @@
+"""SIGKILL for workers and drivers at seeded moments, with servers that live on: every trial exactly once.
+
+A few seeds in CI; `SWEEPER_KILLS=100 python -m pytest tests/cluster/test_cluster_kills.py` tries a hundred.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster_rows import rows_of
+
+import sweeper
+from sweeper.cluster import run as run_on
+from sweeper.running.progress import JobSubmitted, TrialDone
+
+SCRIPT = Path(__file__).with_name("mortal.py")
+KILLS = int(os.environ.get("SWEEPER_KILLS", "3"))
+TRIALS = 40
+
+
+
+def pids_of(cluster):
+    """The processes of the workers that are there now."""
+    from distributed import Client
+
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        return list(client.run(os.getpid, on_error="ignore").values())
+
+
+def start(experiment, cluster, out, *crash):
+    environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
+    command = [sys.executable, str(SCRIPT), str(experiment.file), cluster.scheduler_address, str(out)]
+    return subprocess.Popen([*command, *map(str, crash)], stdout=subprocess.PIPE, text=True, env=environ)
+
+
+def all_done(out):
+    rows = rows_of(out)
+    assert [row["trial"] for row in rows] == list(range(TRIALS))
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert not list((out / "artifacts").glob(".*.part"))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_workers_cost_no_trial_and_none_runs_twice(cluster, experiment, executions, tmp_path, seed):
+    chance = random.Random(seed)
+    victims = chance.sample(pids_of(cluster), chance.choice([1, 1, 2]))
+    moment, kind = chance.randrange(TRIALS - 5), chance.choice([JobSubmitted, TrialDone])
+    heard = 0
+
+    def watch(event):
+        nonlocal heard
+        heard += isinstance(event, kind)
+        if victims and heard > moment:
+            os.kill(victims.pop(), signal.SIGKILL)
+
+    run = run_on(experiment(seed=list(range(TRIALS))), cluster.scheduler_address, out=tmp_path / "out", progress=watch)
+    assert not victims
+    assert (run.succeeded, run.stopped_by) == (TRIALS, None)
+    all_done(tmp_path / "out")
+    assert executions() == [1] * TRIALS
+    cluster.wait_for_workers(len(cluster.workers))
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_after_a_killed_driver_the_same_command_finishes_and_no_trial_runs_twice(
+    cluster, experiment, executions, tmp_path, seed
+):
+    chance = random.Random(1000 + seed)
+    method, calls = chance.choice([("note", 8), ("intend", TRIALS), ("submitted", TRIALS), ("finish", TRIALS)])
+    crash = (method, chance.choice(["before", "after"]), chance.randint(1, calls))
+    plan = experiment(seed=list(range(TRIALS)))
+    with start(plan, cluster, tmp_path / "out", *crash) as driver:
+        driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGKILL, crash
+    run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
+    assert (run.succeeded, run.stopped_by) == (TRIALS, None)
+    all_done(tmp_path / "out")
+    assert executions() == [1] * TRIALS, crash
