@@ -5,14 +5,17 @@ Nothing here decides: it notes what the lane would have written, for the driver 
 
 from __future__ import annotations
 
+import filecmp
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sweeper.cluster.messages import Finished, Grant, Item, News, RowSaid, Taken, Told
 from sweeper.running.progress import Cancelling, Draining, JobProgress
 from sweeper.running.shared import Shared
 from sweeper.store import records
+from sweeper.store.artifacts import FOLDER, ArtifactFolder
 
 if TYPE_CHECKING:
     from sweeper.running.backlog import Work
@@ -77,6 +80,19 @@ class Logbook:
         self.submitting.discard(job_id)
         if state != records.UNSENT:  # that one may leave again in a moment; the stint tells at its end
             self._tell(Finished(job_id, state, started, ended, error, tuple(artifacts)))
+
+
+class Folder(ArtifactFolder):
+    """Artifacts of a cluster: what a process brought before it died is found again, not brought twice."""
+
+    def keep(self, file: BinaryIO, name: str) -> str:
+        """As the base class; but where this very file is under that name, which bears its job's id, it is the one."""
+        place = self.path / name
+        if place.is_file() and place.stat().st_size == file.seek(0, os.SEEK_END):
+            file.flush()
+            if filecmp.cmp(file.name, place, shallow=False):
+                return f"{FOLDER}/{name}"
+        return super().keep(file, name)
 
 
 class Cargo:

@@ -19,12 +19,12 @@ from uuid import uuid4
 
 from distributed import WorkerPlugin, get_worker
 
+from sweeper.cluster.aboard import Folder
 from sweeper.cluster.messages import Order, Parcel, Seat
 from sweeper.cluster.stint import LEASE, Stint
 from sweeper.cluster.targets import here, resolve_here
 from sweeper.comfy.target import Target, loopback
 from sweeper.errors import RefusedError, SweeperError
-from sweeper.store.artifacts import ArtifactFolder
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -172,7 +172,7 @@ class Berth(WorkerPlugin):
                 metrics = load_metrics(parcel.order.metrics)
         return Stint(
             parcel,
-            folder=ArtifactFolder(Path(parcel.order.folder) if seat.shared else self.spool),
+            folder=Folder(Path(parcel.order.folder) if seat.shared else self.spool),
             shared=seat.shared,
             inputs=self.inputs,
             metrics=metrics,

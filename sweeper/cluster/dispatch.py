@@ -214,6 +214,8 @@ class Dispatch:
             else:
                 work.job = None  # its server is given up: new work for the others
                 self.pool.give_back(work)
+        for job in set(group.jobs) - group.ended - set(over.left):
+            self._unclear(group, job)
         if over.reason is not None and group.seat is not None:
             await self.fleet.discharge(group.seat.address)
             if not self.fleet.seats:
@@ -237,12 +239,20 @@ class Dispatch:
                 self.shared.store.finish(job, UNSENT)
                 work.job, work.sent = None, work.sent - 1
                 self.pool.give_back(work)
-            elif work.job.state in OPEN:
-                self.pool.seek(group.place or seat.place, work)
             else:
-                self.tending.close(group, job)
+                self._unclear(group, job)
         if not granted:
             self._return(group)
+
+    def _unclear(self, group: Group, job: str) -> None:
+        """A job whose end, or the word about its row, did not come through."""
+        work = group.jobs[job]
+        assert work.job is not None
+        assert group.seat is not None
+        if work.job.state in OPEN:
+            self.pool.seek(group.place or group.seat.place, work)
+        else:
+            self.tending.close(group, job)
 
     # --- who is there
 

@@ -43,6 +43,8 @@ class Fleet:
         self.seats: dict[str, Seat] = {}
         self.lost: dict[str, Seat] = {}  # by address: those that cannot be used, and why
         self.present: set[str] = set()
+        self._seen: set[str] = set()
+        self._looked = asyncio.Event()
         self.unsent: set[str] = set()  # jobs of an earlier driver that certainly never left a worker
 
     async def register(self) -> None:
@@ -86,9 +88,12 @@ class Fleet:
         for address in list(self.lost):
             if address not in able:
                 del self.lost[address]
+        self.present = able
+        self._seen |= able
+        looked, self._looked = self._looked, asyncio.Event()
+        looked.set()
         new = sorted(able - set(self.seats) - set(self.lost))
         found = await asyncio.gather(*(self._enlist(address) for address in new))
-        self.present = able
         return [seat for seat in found if seat is not None], left
 
     def forget(self) -> None:
@@ -120,6 +125,11 @@ class Fleet:
             return [(seat.address, place) for seat in self.seats.values()]
         return [(seat.address, url) for seat in self.seats.values() if seat.host == kind]
 
+    async def _leaves(self, address: str) -> None:
+        """Wait until the scheduler no longer knows that worker."""
+        while address in self.present or address not in self._seen:
+            await self._looked.wait()
+
     async def discharge(self, address: str) -> None:
         """Let no more groups go to that worker in this run."""
         seat = self.seats.pop(address, None)
@@ -132,11 +142,19 @@ class Fleet:
 
     async def call(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
         """Ask one worker. Raises GoneError when it does not answer, and what the function raises there."""
+        asked = asyncio.ensure_future(self.client.run(function, *arguments, workers=[address], on_error="return"))
+        left = asyncio.ensure_future(self._leaves(address))
         try:
-            async with asyncio.timeout(_PATIENCE):
-                found = await self.client.run(function, *arguments, workers=[address], on_error="return")
-        except (OSError, TimeoutError, ValueError) as error:
+            # A question to a process that was killed is not answered, and not refused either.
+            await asyncio.wait((asked, left), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise GoneError(f"{address}: does not answer")
+            found = asked.result()
+        except (OSError, ValueError) as error:
             raise GoneError(f"{address}: {error}") from None
+        finally:
+            asked.cancel()
+            left.cancel()
         answer = found.get(address)
         if isinstance(answer, SweeperError | KeyError):
             raise answer

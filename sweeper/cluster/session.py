@@ -206,6 +206,7 @@ class ClusterSession(runner.Session):
                 store.add_node_times(target, times)
 
     def _shared(self, store: Store, found: Survey, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
+        from sweeper.cluster.aboard import Folder  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
@@ -214,7 +215,7 @@ class ClusterSession(runner.Session):
             experiment=self.experiment.name,
             run_id=run_id,
             store=store,
-            folder=folder,
+            folder=Folder(folder.out),
             settings=self.settings,
             control=self.control,
             backlog=Backlog([], iter(())),  # a cluster's work waits in a Pool

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster.aboard import Aboard, Cargo, Logbook, forwarded
-from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, unpack
+from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, Told, unpack
 from sweeper.errors import RefusedError, SweeperError
 from sweeper.running.backlog import Backlog, Work
 from sweeper.running.control import INTERRUPT, REFUSED, UNREACHABLE, RunControl
 from sweeper.running.crew import Crew
+from sweeper.running.progress import TargetDown
 from sweeper.store.artifacts import ArtifactFolder
 from sweeper.store.records import OPEN, UNSENT, Job
 
@@ -226,6 +227,7 @@ class Stint:
         """Nothing can be done here: what never left goes back, what is open is for others to look for."""
         reason = REFUSED if isinstance(error, RefusedError) else UNREACHABLE
         said = str(error) if isinstance(error, SweeperError) else f"{type(error).__name__}: {error}"
+        self._append(Told(TargetDown(self._name, said, final=True)))
         self._over = Over(self._remains(), reason, f"{self._name}: {said}", {})
         self._changed.set()
 

@@ -54,6 +54,8 @@ class Carrier:
         listener = Listener()
         if work.pinned is not None:
             await self._resume(work)
+            if work.pinned is None and not await self._again(work):
+                return None
         while True:
             if work.pinned is None:
                 if self.shared.control.stopping:

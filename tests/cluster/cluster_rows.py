@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sweeper.result import Result
 from sweeper.store import Store
 
 
@@ -26,3 +27,9 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
                 }
             )  # fmt: skip
     return found
+
+
+def raw_rows(out: Path) -> list[Result]:
+    """Each row of the latest run as the store has it."""
+    with Store.open(out, readonly=True) as store:
+        return list(store.results())

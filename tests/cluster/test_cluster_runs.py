@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from cluster_rows import rows_of
 
 import sweeper
@@ -12,9 +11,7 @@ from sweeper.running.progress import ClusterReady, TargetReady, TrialDone
 
 def test_rows_equal_those_of_one_machine(servers, cluster, experiment, executions, tmp_path):
     plan = experiment(seed=[*range(20), 3], fail=["no", "odd"], metrics=("brightness", "sharpness"))
-    alone = sweeper.run(
-        plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "alone"
-    )
+    alone = sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "alone")
     once = len(executions())
     events = []
     together = run_on(plan, cluster.scheduler_address, out=tmp_path / "together", progress=events.append)
