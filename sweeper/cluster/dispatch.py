@@ -313,7 +313,7 @@ class Dispatch:
         for group in sorted(self.groups.values(), key=lambda group: -len(group.unended)):
             if idle <= 0 or group.seat is None or group.place is not None:
                 continue
-            count = (len(group.unended) - group.seat.concurrency) // 2
+            count = (len(group.unended) - group.seat.concurrency + 1) // 2
             if count < 1:
                 return
             with contextlib.suppress(GoneError):

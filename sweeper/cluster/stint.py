@@ -141,7 +141,7 @@ class Stint:
     def withdraw(self, count: int) -> int:
         """Give up to `count` trials that wait here back to the driver; how many there were."""
         given = 0
-        while given < count and len(self._waiting) > 1:
+        while given < count and self._waiting:
             work = self._waiting.pop()
             if work.job is None or work.job.state != UNSENT:
                 self._waiting.append(work)

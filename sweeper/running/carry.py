@@ -52,10 +52,8 @@ class Carrier:
         it is stuck.
         """
         listener = Listener()
-        if work.pinned is not None:
-            await self._resume(work)
-            if work.pinned is None and not await self._again(work):
-                return None
+        if work.pinned is not None and not await self._resume(work):
+            return None
         while True:
             if work.pinned is None:
                 if self.shared.control.stopping:
@@ -71,14 +69,15 @@ class Carrier:
 
     # --- from intent to prompt_id
 
-    async def _resume(self, work: Work) -> None:
-        """A job of unknown fate: find it, or know that the server has no trace of it."""
+    async def _resume(self, work: Work) -> bool:
+        """A job of unknown fate: find it, or know that the server has no trace of it. Whether to go on."""
         job = work.job
         assert job is not None
         if job.prompt_id is None:
             await self._settle(work)
         else:
             self._tell_submitted(work, found=True)
+        return work.pinned is not None or await self._again(work)
 
     async def _submit(self, work: Work, listener: Listener) -> Busy | None:
         """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
