@@ -6,6 +6,10 @@ import json
 import threading
 
 import pytest
+
+pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+
+from cluster_probes import BesideServers
 from cluster_rows import raw_rows, rows_of
 
 import sweeper
@@ -126,8 +130,6 @@ def test_what_waits_behind_a_slow_server_is_taken_back_when_others_are_idle(serv
 
 
 def test_a_worker_without_its_server_is_told_and_left_out(servers, experiment, tmp_path):
-    from conftest import BesideServers
-
     events = []
     with BesideServers([servers[0].url, "http://127.0.0.1:9"], silence_logs=50) as cluster:
         cluster.scale(2)
@@ -160,7 +162,7 @@ def test_only_workers_that_have_the_resource_work_and_late_ones_join(experiment,
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address=None, silence_logs=50
+        n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
         control = RunControl()
         ready = []

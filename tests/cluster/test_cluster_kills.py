@@ -14,8 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+
+from cluster_probes import WORKERS
 from cluster_rows import raw_rows, rows_of
-from conftest import WORKERS
 
 import sweeper
 from sweeper.cluster import run as run_on
