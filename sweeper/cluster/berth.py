@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -39,13 +41,21 @@ _REMEMBERED: Final = 4096  # groups whose task will not begin again here
 
 
 class Berth(WorkerPlugin):
-    """See the module. `idempotent`: a later driver finds the berth of the first, with its server."""
+    """See the module. `idempotent`: a later driver finds the berth of the first, with its server.
+
+    `deaf`: the worker is a child of the driver, so Ctrl-C on the terminal reaches it; the driver's word counts.
+    """
 
     name = NAME
     idempotent = True
 
+    def __init__(self, *, deaf: bool) -> None:
+        self.deaf = deaf
+
     def setup(self, worker: Worker) -> None:
         """Called by Dask when the worker has it."""
+        if self.deaf and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.worker = worker
         self.instance = uuid4().hex[:12]
         self.stints: dict[str, Stint] = {}

@@ -274,7 +274,7 @@ class Dispatch:
         for seat in left:
             self.shared.report(TargetDown(f"{seat.name}: {self.name}", "the worker left the cluster", final=True))
         self.announce(came)
-        if not self.fleet.present and not self._alone:
+        if not self.fleet.present and not self._alone and not self.shared.control.stopping:
             self.shared.report(Noticed("no worker is left; waiting for the cluster to bring one"))
         self._alone = not self.fleet.present
 

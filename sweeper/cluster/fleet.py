@@ -47,10 +47,13 @@ class Fleet:
         self._looked = asyncio.Event()
         self.unsent: set[str] = set()  # jobs of an earlier driver that certainly never left a worker
 
-    async def register(self) -> None:
-        """Give every worker, now and later, its berth. Raises UsageError where versions differ."""
+    async def register(self, *, children: bool) -> None:
+        """Give every worker, now and later, its berth. `children`: they are this process's own.
+
+        Raises UsageError where versions differ.
+        """
         await self.compare_versions()
-        await self.client.register_plugin(Berth(), name=NAME)
+        await self.client.register_plugin(Berth(deaf=children), name=NAME)
 
     async def compare_versions(self) -> None:
         """Raises UsageError that names the workers with another sweeper, or none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweeper.store.records import OPEN
+from sweeper.store.records import SUBMITTED
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -40,4 +40,5 @@ class Group:
 
     @property
     def in_flight(self) -> int:
-        return sum(work.job is not None and work.job.state in OPEN for work in self.unended)
+        """Jobs that a server is known to have; others were intended, and wait on the worker."""
+        return sum(work.job is not None and work.job.state == SUBMITTED for work in self.unended)

@@ -53,7 +53,9 @@ class Pool:
         self.wake()
 
     def seek(self, place: str, work: Work) -> None:
-        """A work whose job may stand on the server at that place."""
+        """A work whose job may stand on the server at that place; once closed, it stays open on record instead."""
+        if self.closed:
+            return
         self.opened.setdefault(place, []).append(work)
         self.wake()
 

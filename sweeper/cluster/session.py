@@ -117,7 +117,7 @@ class ClusterSession(runner.Session):
         if self.control.stopping:
             return ()
         fleet = Fleet(client, self._order(), self.needs)
-        await fleet.register()
+        await fleet.register(children=self.address.startswith("local:"))
         came: list[Seat] = []
         while not fleet.seats and not fleet.lost and not self.control.stopping:
             came, _ = await fleet.refresh()
