@@ -35,7 +35,11 @@ def pids_of(cluster):
 
     with Client(cluster.scheduler_address, set_as_default=False) as client:
         while len(found := client.run(os.getpid, on_error="ignore")) < WORKERS:
-            client.wait_for_workers(WORKERS)
+            try:
+                client.wait_for_workers(WORKERS, timeout=20)
+            except TimeoutError:  # a nanny whose worker is killed while it starts gives up, and nobody replaces it
+                cluster.scale(0)
+                cluster.scale(WORKERS)
         return list(found.values())
 
 
