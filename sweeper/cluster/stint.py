@@ -162,7 +162,8 @@ class Stint:
     async def drop(self) -> tuple[str, ...]:
         """Let go: submit nothing more, wait for what is being answered, follow nothing. The jobs that never left.
 
-        Artifacts that the driver has not written down go too: their jobs are found on the server again.
+        Artifacts in the results folder itself stay: the driver may have written them down and died before it said so.
+        Those that it has not are found again with their jobs, by name and content.
         """
         self.dropped = True
         self.control.halt(INTERRUPT)
@@ -176,7 +177,7 @@ class Stint:
         self.granted.set()
         while self._news:
             _, item = self._news.popleft()
-            if isinstance(item, Finished):
+            if isinstance(item, Finished) and not self._shared_folder:
                 self._unlink(item)
         return tuple(job for job, state in self._logbook.states.items() if state == UNSENT)
 
