@@ -50,6 +50,7 @@ class Dispatch:
         self._told = ""
         self._alone = False
         self._errors = 0
+        self._withdrawing = False
         pool.wake = self._changed.set
 
     async def run(self) -> str | None:
@@ -79,6 +80,8 @@ class Dispatch:
             self._fill()
             if self.pool.empty and not self.groups:
                 return
+            if not self._withdrawing and len(self.groups) < len(self.fleet.seats):
+                self._spawn(self._withdraw())
             await self._changed.wait()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -261,7 +264,6 @@ class Dispatch:
             await asyncio.sleep(_TICK)
             await self._look_round()
             self._restart_stale()
-            await self._withdraw()
             self._changed.set()
 
     async def _look_round(self) -> None:
@@ -309,15 +311,17 @@ class Dispatch:
         """At the end, when workers are idle and nothing waits: half of what waits on the busiest worker comes back."""
         if not self.pool.idle or any(group.seat is None for group in self.groups.values()):
             return
+        self._withdrawing = True
         idle = len(self.fleet.seats) - len(self.groups)
         for group in sorted(self.groups.values(), key=lambda group: -len(group.unended)):
             if idle <= 0 or group.seat is None or group.place is not None:
                 continue
             count = (len(group.unended) - group.seat.concurrency + 1) // 2
             if count < 1:
-                return
+                break
             with contextlib.suppress(GoneError):
                 idle -= bool(await self.fleet.call(calls.withdraw, group.id, count, address=group.seat.address))
+        self._withdrawing = False
 
     # --- the brake
 

@@ -32,7 +32,6 @@ class Group:
     jobs: dict[str, Work] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     kept: dict[str, tuple[Artifact, ...]] = field(default_factory=dict)
-    withdrawing: bool = False
 
     @property
     def unended(self) -> list[Work]:

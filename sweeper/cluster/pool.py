@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sweeper.running.backlog import Work
 
 MOST: Final = 64  # trials of one group: what a dead worker leaves to be looked for, and what a task carries
-_SHARES: Final = 4  # groups per worker that the rest is cut into
+_SHARES: Final = 2  # groups per worker that the rest is cut into; what waits on one goes to idle ones at the end
 
 
 class Pool:
