@@ -1,7 +1,8 @@
 """A worker's berth: the plugin that lives as long as the worker, with the server beside it and the groups under way.
 
-It takes one group at a time, whatever the worker's threads: Dask sees to that by the resource `sweeper`, of which a
-worker that is enlisted has one. Everything runs in the worker's own event loop.
+It takes two groups at a time, whatever the worker's threads: Dask sees to that by the resource `sweeper`. The second
+begins when nothing of the first waits any more, so that the server never waits for a round trip to the driver.
+Everything runs in the worker's own event loop.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "sweeper-berth"
 RESOURCE: Final = "sweeper"
+GROUPS: Final = 2  # groups that a worker may have: one under way, one that is next
+_TURN: Final = 0.02  # seconds between two looks at whose turn it is
 MARK: Final = ".shared"  # the file by which a worker knows that it sees the driver's results folder
 _REMEMBERED: Final = 4096  # groups whose task will not begin again here
 
@@ -92,7 +95,7 @@ class Berth(WorkerPlugin):
             except SweeperError as error:
                 seat = replace(seat, problem=str(error), refused=isinstance(error, RefusedError))
         self._seats[order.epoch] = seat
-        await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else 1})
+        await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else GROUPS})
         return seat
 
     async def _seated(self, seat: Seat, order: Order) -> Seat:
@@ -161,6 +164,8 @@ class Berth(WorkerPlugin):
         if stint.dropped:
             self.stints.pop(parcel.group, None)
             return "not granted"
+        if not await self._turn(stint):
+            return "dropped"
         try:
             target = await self._target(order)
             if parcel.url is not None:
@@ -169,9 +174,25 @@ class Berth(WorkerPlugin):
             await client.connect()
             await stint.run(client, seat.concurrency)
         except Exception as error:  # noqa: BLE001 (a full disk, a server that is gone: the driver is told, and decides)
-            stint.fail(error)
+            await stint.fail(error)
             return "failed"
         return "dropped" if stint.dropped else "done"
+
+    async def _turn(self, stint: Stint) -> bool:
+        """Wait until no earlier group has anything waiting here, or the brake is on; False: the group was let go."""
+        while not stint.control.stopping and self._is_behind(stint):
+            if stint.unheard > LEASE:
+                await stint.drop()
+            await asyncio.sleep(_TURN)
+        return not stint.dropped
+
+    def _is_behind(self, stint: Stint) -> bool:
+        for other in self.stints.values():  # in the order in which they came
+            if other is stint:
+                return False
+            if other.waits:
+                return True
+        return False
 
     def _stint(self, parcel: Parcel, seat: Seat) -> Stint:
         metrics: dict[str, Any] = {}

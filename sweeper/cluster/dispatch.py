@@ -1,7 +1,7 @@
 """Groups as Dask tasks: a bounded window of them, who begins, who is gone, and what is taken back at the end.
 
-Dask chooses the worker. There are never more tasks than workers that can take one, so a plan of any length costs the
-scheduler the same.
+Dask chooses the worker. There are never more than two tasks per worker that can take one, so a plan of any length costs
+the scheduler the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import calls
-from sweeper.cluster.berth import RESOURCE, carry_group
+from sweeper.cluster.berth import GROUPS, RESOURCE, carry_group
 from sweeper.cluster.fleet import Fleet, GoneError
 from sweeper.cluster.group import Group
 from sweeper.cluster.messages import Item, Parcel, pack
@@ -80,7 +80,7 @@ class Dispatch:
             self._fill()
             if self.pool.empty and not self.groups:
                 return
-            if not self._withdrawing and len(self.groups) < len(self.fleet.seats):
+            if not self._withdrawing and self._idle:
                 self._spawn(self._withdraw())
             await self._changed.wait()
 
@@ -95,7 +95,7 @@ class Dispatch:
             return
         self._seek()
         workers = len(self.fleet.seats)
-        while len(self.groups) < workers and (works := self.pool.take(self.pool.size(workers))):
+        while len(self.groups) < GROUPS * workers and (works := self.pool.take(self.pool.size(workers))):
             self._submit(works)
 
     def _seek(self) -> None:
@@ -312,16 +312,33 @@ class Dispatch:
         if not self.pool.idle or any(group.seat is None for group in self.groups.values()):
             return
         self._withdrawing = True
-        idle = len(self.fleet.seats) - len(self.groups)
-        for group in sorted(self.groups.values(), key=lambda group: -len(group.unended)):
-            if idle <= 0 or group.seat is None or group.place is not None:
-                continue
-            count = (len(group.unended) - group.seat.concurrency + 1) // 2
-            if count < 1:
-                break
-            with contextlib.suppress(GoneError):
-                idle -= bool(await self.fleet.call(calls.withdraw, group.id, count, address=group.seat.address))
+        for groups in self._busiest():
+            count = (sum(len(group.unended) for group in groups) - _concurrency(groups) + 1) // 2
+            for group in reversed(groups):  # the one that is next has all of it waiting
+                if count > 0:
+                    count -= await self._take_back(group, count)
         self._withdrawing = False
+
+    def _busiest(self) -> list[list[Group]]:
+        """The groups of each worker, oldest first: of as many workers as there are idle ones, the busiest first."""
+        by_worker: dict[str, list[Group]] = {}
+        for group in self.groups.values():
+            if group.seat is not None and group.place is None:
+                by_worker.setdefault(group.seat.address, []).append(group)
+        found = sorted(by_worker.values(), key=lambda groups: -sum(len(group.unended) for group in groups))
+        return found[: self._idle]
+
+    @property
+    def _idle(self) -> int:
+        busy = {group.seat.address for group in self.groups.values() if group.seat is not None}
+        return len(set(self.fleet.seats) - busy)
+
+    async def _take_back(self, group: Group, count: int) -> int:
+        assert group.seat is not None
+        with contextlib.suppress(GoneError):
+            found: int = await self.fleet.call(calls.withdraw, group.id, count, address=group.seat.address)
+            return found
+        return 0
 
     # --- the brake
 
@@ -353,6 +370,10 @@ class Dispatch:
     async def _brake_one(self, address: str, *, cancelling: bool) -> None:
         with contextlib.suppress(GoneError):
             await self.fleet.call(calls.brake, self.fleet.order.epoch, cancelling, address=address)
+
+
+def _concurrency(groups: list[Group]) -> int:
+    return groups[0].seat.concurrency if groups[0].seat is not None else 1
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

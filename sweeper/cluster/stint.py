@@ -62,6 +62,7 @@ class Stint:
         self._over: Over | None = None
         self._logbook = Logbook(self._inbox.put_nowait)
         self._carrying: asyncio.Task[str | None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     # --- the driver's side
 
@@ -82,6 +83,7 @@ class Stint:
                 work = Work(item.trial, self._intended(item, grant))
             self._works.append((work.job.id if work.job else "", work))
             self._waiting.append(work)
+        self._telling = asyncio.create_task(self._tell())
         self.granted.set()
 
     def _intended(self, item: Item, grant: Grant) -> Job:
@@ -174,6 +176,7 @@ class Stint:
         if self._carrying is not None:
             self._carrying.cancel()
             await asyncio.wait([self._carrying])
+        await self._told()
         self.granted.set()
         while self._news:
             _, item = self._news.popleft()
@@ -207,7 +210,6 @@ class Stint:
             classes=cargo.class_of,
         )
         crew = Crew(shared, [(client, concurrency)])
-        told = asyncio.create_task(self._tell())
         self._carrying = asyncio.create_task(crew.run())
         watch = asyncio.create_task(self._lease())
         try:
@@ -218,16 +220,16 @@ class Stint:
             error = None
         finally:
             watch.cancel()
-            self._inbox.put_nowait(None)
-            await told
+            await self._told()
         left, reason = self._remains(), self.control.reason
         self._over = Over(left, None if reason == INTERRUPT else reason, error, shared.times)
         self._changed.set()
 
-    def fail(self, error: Exception) -> None:
+    async def fail(self, error: Exception) -> None:
         """Nothing can be done here: what never left goes back, what is open is for others to look for."""
         reason = REFUSED if isinstance(error, RefusedError) else UNREACHABLE
         said = str(error) if isinstance(error, SweeperError) else f"{type(error).__name__}: {error}"
+        await self._told()
         self._append(Told(TargetDown(self._name, said, final=True)))
         self._over = Over(self._remains(), reason, f"{self._name}: {said}", {})
         self._changed.set()
@@ -243,6 +245,12 @@ class Stint:
             if states[job] == UNSENT and job not in self._returned:
                 self._append(Finished(job, UNSENT, None, None, None, ()))
         return tuple(job for job, _ in self._works if states[job] in OPEN)
+
+    async def _told(self) -> None:
+        """Everything that happened is in the news."""
+        if self._telling is not None:
+            self._inbox.put_nowait(None)
+            await self._telling
 
     async def _tell(self) -> None:
         """Put what happens into the news, measured where it has pictures and metrics are asked for."""
@@ -277,4 +285,14 @@ class Stint:
     @property
     def abandoned(self) -> bool:
         """Whether nobody has asked for the news for so long that nobody will."""
-        return asyncio.get_running_loop().time() - self.pulled > 2 * LEASE
+        return self.unheard > 2 * LEASE
+
+    @property
+    def unheard(self) -> float:
+        """Seconds since the driver last asked."""
+        return asyncio.get_running_loop().time() - self.pulled
+
+    @property
+    def waits(self) -> bool:
+        """Whether some of its trials have not been begun."""
+        return bool(self._waiting) and self._over is None and not self.control.stopping

@@ -25,7 +25,7 @@ from sweeper.cluster import run as run_on
 from sweeper.running.progress import JobSubmitted, TrialDone
 
 SCRIPT = Path(__file__).with_name("mortal.py")
-KILLS = int(os.environ.get("SWEEPER_KILLS", "3"))
+KILLS = int(os.environ.get("SWEEPER_KILLS", "2"))
 TRIALS = 40
 
 
