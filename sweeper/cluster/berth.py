@@ -1,7 +1,8 @@
 """A worker's berth: the plugin that lives as long as the worker, with the server beside it and the groups under way.
 
-It takes two groups at a time, whatever the worker's threads: Dask sees to that by the resource `sweeper`. The second
-begins when nothing of the first waits any more, so that the server never waits for a round trip to the driver.
+It takes one group at a time, or two where the worker has two threads or more (a task takes one): Dask sees to that by
+the resource `sweeper`. The second begins when nothing of the first waits any more, so that the server does not wait for
+a round trip to the driver.
 Everything runs in the worker's own event loop.
 """
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "sweeper-berth"
 RESOURCE: Final = "sweeper"
-GROUPS: Final = 2  # groups that a worker may have: one under way, one that is next
+_GROUPS: Final = 2  # groups that a worker may have: one under way, one that is next
 _TURN: Final = 0.02  # seconds between two looks at whose turn it is
 MARK: Final = ".shared"  # the file by which a worker knows that it sees the driver's results folder
 _REMEMBERED: Final = 4096  # groups whose task will not begin again here
@@ -95,7 +96,7 @@ class Berth(WorkerPlugin):
             except SweeperError as error:
                 seat = replace(seat, problem=str(error), refused=isinstance(error, RefusedError))
         self._seats[order.epoch] = seat
-        await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else GROUPS})
+        await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else seat.groups})
         return seat
 
     async def _seated(self, seat: Seat, order: Order) -> Seat:
@@ -111,6 +112,7 @@ class Berth(WorkerPlugin):
         return replace(
             seat, place=place, url=target.url, dialect=server.dialect, version=server.version,
             arguments=server.arguments, concurrency=concurrency, shared=shared,
+            groups=min(_GROUPS, self.worker.state.nthreads),
         )  # fmt: skip
 
     async def _target(self, order: Order) -> Target:

@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import calls
-from sweeper.cluster.berth import GROUPS, RESOURCE, carry_group
+from sweeper.cluster.berth import RESOURCE, carry_group
 from sweeper.cluster.fleet import Fleet, GoneError
 from sweeper.cluster.group import Group
 from sweeper.cluster.messages import Item, Parcel, pack
@@ -95,7 +95,8 @@ class Dispatch:
             return
         self._seek()
         workers = len(self.fleet.seats)
-        while len(self.groups) < GROUPS * workers and (works := self.pool.take(self.pool.size(workers))):
+        window = sum(seat.groups for seat in self.fleet.seats.values())
+        while len(self.groups) < window and (works := self.pool.take(self.pool.size(workers))):
             self._submit(works)
 
     def _seek(self) -> None:

@@ -38,7 +38,8 @@ class Order:
 class Seat:
     """A worker as it describes itself. `place` names the server beside it for ever, `url` is its address as seen from
     there. `problem`: why it cannot be used; None where it can. `unsent`: jobs of an earlier epoch that certainly never
-    left that worker. `shared`: it sees the results folder itself.
+    left that worker. `shared`: it sees the results folder itself. `groups`: how many it may
+    have at a time.
     """
 
     address: str
@@ -50,6 +51,7 @@ class Seat:
     version: str = ""
     arguments: tuple[str, ...] = ()
     concurrency: int = 1
+    groups: int = 1
     shared: bool = False
     refused: bool = False
     problem: str | None = None

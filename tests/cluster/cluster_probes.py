@@ -65,7 +65,7 @@ class BesideServers(LocalCluster):
 
     def __init__(self, urls: list[str], **options: Any) -> None:
         self.urls = urls
-        super().__init__(n_workers=0, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", **options)
+        super().__init__(n_workers=0, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0", **options)
 
     def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
         found = {}
