@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+
 from cluster_rows import rows_of
 
 import sweeper
