@@ -1,16 +1,15 @@
-"""The node classes of servers, for checking a plan before anything is sent: fetched, and kept on disk for a day.
+"""What servers are, for planning before anything is sent: node classes and way of caching, kept on disk for a day.
 
-A real `object_info` has hundreds of kilobytes, and a Cloud's takes seconds: so it is kept by the target's URL. Models
-and files come and go, so whoever finds a problem by what was kept asks once more (`fresh=True`). What the classes mean
-is `sweeper.nodes`' business.
+A real `object_info` has hundreds of kilobytes, and a Cloud's takes seconds: so it is kept by the target's URL, until
+another version or another command line answers there. Models and files come and go, so whoever finds a problem by what
+was kept asks once more (`fresh=True`). What the classes mean is `sweeper.nodes`' business.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,12 +19,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.nodes import NodeInfo
+from sweeper.planning.caching import CLASSIC, Caching, caching_of
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Target
+    from sweeper.comfy.wire import Server
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
+_CLASSES: Final = "object_info"
+_SERVER: Final = "server"
+_ANSWER_WITHIN: Final = 5.0  # seconds, for commands that can do without
 
 
 def embedded_classes() -> NodeInfo:
@@ -53,7 +57,7 @@ async def object_info_of(target: Target) -> Mapping[str, Any]:
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
 
     async with ComfyClient(target) as client:
-        await client.connect()
+        remember(target, await client.connect())
         answer = await client.object_info()
     if _parsed(answer) is None:
         raise UnreachableError(f"{target.name}: its answer to /object_info describes no node classes")
@@ -84,23 +88,45 @@ async def classes_of(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | 
 
 
 async def classes_at(target: Target) -> NodeInfo | None:
-    """The classes of a target: kept, or asked of it now; None where it cannot be had."""
+    """The classes of a target, which is asked who it is: kept, or new; what was kept where it does not answer soon."""
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
 
-    known = kept_classes(target)
-    if known is not None:
-        return known
-    try:
+    if target.embedded:
+        return embedded_classes()
+    with suppress(SweeperError, TimeoutError):
         async with ComfyClient(target) as client:
-            await client.connect()
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                remember(target, await client.connect())
             return await classes_of(client)
-    except SweeperError:
-        return None
+    return kept_classes(target)
 
 
-def _kept(url: str) -> Any:
+def remember(target: Target, server: Server) -> Caching:
+    """Note who answers at a target, and how it caches; what was kept of another server's classes there is dropped."""
+    caching = caching_of(server.arguments)
+    if not target.embedded:
+        # A digest: a command line names folders of the server's machine, which are nobody's business here.
+        identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
+        known = _kept(target.url, _SERVER)
+        if not isinstance(known, dict) or known.get("identity") != identity:
+            with suppress(OSError):
+                _path(target.url, _CLASSES).unlink(missing_ok=True)
+        _keep(target.url, {"identity": identity, "kind": caching.kind, "size": caching.size}, _SERVER)
+    return caching
+
+
+def kept_caching(target: Target) -> Caching:
+    """How a target cached when it was last asked, no longer than a day ago; ComfyUI's default otherwise."""
+    known = None if target.embedded else _kept(target.url, _SERVER)
+    try:
+        return CLASSIC if known is None else Caching(known["kind"], int(known["size"]))
+    except (TypeError, KeyError, ValueError):
+        return CLASSIC
+
+
+def _kept(url: str, kind: str = _CLASSES) -> Any:
     """What was kept for a URL, if it is no older than a day; None otherwise."""
-    path = _path(url)
+    path = _path(url, kind)
     with suppress(OSError, ValueError):
         if time.time() - path.stat().st_mtime <= _MAX_AGE:
             return json.loads(path.read_text("utf-8"))
@@ -117,17 +143,15 @@ def _parsed(answer: Any) -> NodeInfo | None:
         return None
 
 
-def _path(url: str) -> Path:
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sweeper" / "object_info" / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
+def _path(url: str, kind: str) -> Path:
+    from platformdirs import user_cache_path  # noqa: PLC0415 - only where something is kept
+
+    return user_cache_path("sweeper", appauthor=False) / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
-def _keep(url: str, answer: Mapping[str, Any]) -> None:
+def _keep(url: str, answer: Mapping[str, Any], kind: str = _CLASSES) -> None:
     """Best effort: a cache that cannot be written costs time, nothing else."""
-    path = _path(url)
+    path = _path(url, kind)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:

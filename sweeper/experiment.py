@@ -74,6 +74,7 @@ class RunSettings:
     timeout: float = 600.0
     max_trials: int = 10_000
     max_failures: int | float | None = None
+    keep_temp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,15 @@ class InputFact:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What to ask of a template. `targets` are as written; `files` maps a file slot's value to its file."""
+    """What to ask of a template. `targets` are as written, `named_targets` the file's own names for servers;
+    `files` maps a file slot's value to its file.
+    """
 
     name: str
     file: Path
     template: Template
     targets: tuple[str | Mapping[str, Any], ...] = ("embedded",)
+    named_targets: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     description: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     derive: Mapping[str, Expression] = field(default_factory=dict)

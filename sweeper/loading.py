@@ -87,7 +87,7 @@ def _with_near_files(template: Template, home: Path, folder: Path) -> Template:
     """A file slot's default is written relative to its template; params are relative to the experiment."""
     slots = dict(template.slots)
     for name, slot in slots.items():
-        if slot.kind == "file" and isinstance(slot.default, str):
+        if slot.is_file and isinstance(slot.default, str):
             slots[name] = replace(slot, default=_relative(home / slot.default, folder))
     return replace(template, slots=slots)
 

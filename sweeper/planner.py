@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
 from sweeper.planning.grid import Grid, axis_columns
-from sweeper.planning.order import Costs, best_order, dependencies, executions, filtered_executions
+from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
 from sweeper.planning.selection import kept
+from sweeper.template import Address
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
     from sweeper.nodes import NodeInfo
+    from sweeper.planning.caching import Caching
     from sweeper.planning.fitting import Fit
 
 _ASSUMED: Final = Costs()
-_COUNTED: Final = 50_000  # trials of a filtered block up to which its node executions are counted one by one
+_COUNTED: Final = 50_000  # trials of a block up to which its node executions are counted one by one
 _TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
 
 
@@ -35,13 +37,15 @@ class OrderReport:
     """What the order of nesting saves on a server that keeps the last job's results.
 
     `axes` are outermost first, one list for each block; `executions` and `written` count node executions in this order
-    and in the written one. `measured` says whether the order went by measured node times.
+    and in the written one. `measured` says whether the order went by measured node times, `caching` what the server
+    keeps: `classic` (the last job's results), `lru N` or `none`.
     """
 
     axes: tuple[tuple[str, ...], ...]
     executions: int
     written: int
     measured: bool = False
+    caching: str = "classic"
 
     @property
     def saved(self) -> int:
@@ -83,13 +87,19 @@ class Plan:
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         """The local files that the trial's workflow reads."""
-        found: list[InputFile] = []
-        for slot in self.experiment.template.slots.values():
-            value = trial.params.get(slot.name)
-            fact = self.experiment.files.get(value) if slot.kind == "file" and isinstance(value, str) else None
-            if fact is not None:
-                found += [InputFile(at.node, at.input, str(value), fact.path, fact.sha256) for at in slot.addresses]
-        return tuple(found)
+        slots = self.experiment.template.slots
+        masks = {slot.of: slot.name for slot in slots.values() if slot.kind == "mask"}
+
+        def at(address: Address, name: str | None) -> InputFile | None:
+            value = trial.params.get(name) if name is not None else None
+            fact = self.experiment.files.get(value) if isinstance(value, str) else None
+            if name is None or fact is None:
+                return None
+            mask = at(address, masks.get(name))
+            return InputFile(address.node, address.input, str(value), fact.path, fact.sha256, mask)
+
+        places = [(address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses]
+        return tuple(found for address, name in places if (found := at(address, name)) is not None)
 
     def reordered(self, costs: Costs) -> Plan:
         """The same trials, nested by other costs: measured node times, or a server that keeps no results."""
@@ -130,11 +140,12 @@ class Plan:
         """How the axes nest when the plan runs, and what that saves."""
         products = [part for part in self._parts if part.is_product]
         names = [tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]) for part in products]
-        runs = sum(part.executions(self.experiment, part.order) for part in products)
-        written = sum(part.executions(self.experiment, part.written) for part in products)
-        if not self._costs.keeps:
-            runs = written = sum(part.count for part in products) * len(self.experiment.template.graph)
-        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds))
+        caching = self._costs.caching
+        runs, written = (
+            sum(sum(part.runs(self.experiment, order, caching).values()) for part, order in orders)
+            for orders in ([(part, part.order) for part in products], [(part, part.written) for part in products])
+        )
+        return OrderReport(tuple(names), runs, written, bool(self._costs.seconds), str(caching))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +161,21 @@ class _Part:
     def written(self) -> tuple[int, ...]:
         return tuple(range(len(self.grid.sizes)))
 
-    def executions(self, experiment: Experiment, order: tuple[int, ...]) -> int:
-        """Node executions in that order on a server that keeps the last job's results."""
+    def runs(self, experiment: Experiment, order: tuple[int, ...], caching: Caching) -> dict[str, int]:
+        """How often each node runs in that order on a server that keeps results in this way.
+
+        For more than `_COUNTED` trials an estimate: filters drop evenly, and an LRU cache saves no more than the
+        classic one, which is the least that it saves.
+        """
+        graph = experiment.template.graph
+        if caching.kind == "none":
+            return dict.fromkeys(graph, self.count)
         needs = dependencies(experiment, self.grid)
-        if self.kept is None or len(self.kept) > _COUNTED:
-            share = self.count / max(prod(self.grid.sizes), 1)
-            return round(sum(executions(order, self.grid.sizes, needs).values()) * share)
-        points = [self.grid.coordinates(position) for position in self.kept]
-        return sum(filtered_executions(order, points, needs).values())
+        if self.count <= _COUNTED and (self.kept is not None or caching.kind == "lru"):
+            positions = range(self.count) if self.kept is None else self.kept
+            return counted(graph, order, [self.grid.coordinates(position) for position in positions], needs, caching)
+        share = self.count / max(prod(self.grid.sizes), 1)
+        return {node: round(count * share) for node, count in executions(order, self.grid.sizes, needs).items()}
 
     @property
     def count(self) -> int:
@@ -202,21 +220,20 @@ def derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
 
 
 def _nested(experiment: Experiment, part: _Part, costs: Costs) -> _Part:
-    """The part in the order that costs least; filters can make the product's best order worse than the written one."""
+    """The part in the order that costs least, the written one where it costs no more.
+
+    `best_order` reckons with a whole product and the classic cache. Filters, and a cache that keeps more, can make
+    the written order as good or better: then it stays.
+    """
     if not part.is_product or experiment.order == "written":
         return replace(part, order=part.written)
     order = best_order(experiment, part.grid, costs)
-    if part.kept is not None and order != part.written and len(part.kept) <= _COUNTED:
-        needs = dependencies(experiment, part.grid)
-        points = [part.grid.coordinates(position) for position in part.kept]
-        spent = [_spent(experiment, filtered_executions(one, points, needs), costs) for one in (order, part.written)]
+    changed = part.kept is not None or costs.caching.kind == "lru"
+    if changed and order != part.written and part.count <= _COUNTED:
+        graph = experiment.template.graph
+        spent = [costs.total(graph, part.runs(experiment, one, costs.caching)) for one in (order, part.written)]
         order = order if spent[0] < spent[1] else part.written
     return replace(part, order=order)
-
-
-def _spent(experiment: Experiment, runs: Mapping[str, int], costs: Costs) -> float:
-    graph = experiment.template.graph
-    return sum(count * costs.of(graph[node]["class_type"]) for node, count in runs.items())
 
 
 def _compiled(experiment: Experiment) -> list[_Part]:

@@ -6,10 +6,8 @@ Nothing here prints: whoever wants to see passes `progress`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -18,18 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError
+from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
+from sweeper.running.showing import Showing
+from sweeper.store.live import LiveFolder
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Spec, Target
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
+    from sweeper.planning.order import Costs
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
+    from sweeper.running.restoring import Missing
+    from sweeper.running.shards import Supply
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.trial import Trial
@@ -49,31 +53,9 @@ def run(
     running event loop too (notebooks), in a thread of its own.
     """
     rest.setdefault("handle_signals", True)
-    if not _in_loop():
-        return asyncio.run(run_async(experiment, target, out, **rest))
-    outcome: list[Any] = []
+    from sweeper.running.blocking import finished  # noqa: PLC0415
 
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(run_async(experiment, target, out, **rest)))
-        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
-            outcome.append(error)
-
-    thread = threading.Thread(target=work, name="sweeper-run")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    found: Run = outcome[0]
-    return found
-
-
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return finished(lambda: run_async(experiment, target, out, **rest))
 
 
 async def run_async(
@@ -93,10 +75,11 @@ async def run_async(
 ) -> Run:
     """Run an experiment, or the file of one: what is not done yet on its targets is done, every trial gets its row.
 
-    `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, `environ` where keys are
-    (default: the process's). `out`: the results folder, by default `results/<name>/` here. `plan`: if it is at hand
-    already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere; `handle_signals`
-    lets Ctrl-C do it, in the main thread. `session`: who does the work, by default this process.
+    `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, which yields to the
+    experiment's own names; `environ` is where keys are (default: the process's). `out`: the results folder, by default
+    `results/<name>/` here. `plan`: if it is at hand already. `changes`: fields of RunOptions by name. `control.stop()`
+    stops the run from anywhere; `handle_signals` lets Ctrl-C do it, in the main thread. `session`: who does the work,
+    by default this process.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
@@ -116,15 +99,15 @@ async def run_async(
     names = frozenset((*plan.slot_names, *plan.axis_sizes))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
     specs = list(experiment.targets) if target is None else target
+    named = {**(named or {}), **experiment.named_targets}
     session = session or Session
     targets = session.resolve(specs, named=named, environ=os.environ if environ is None else environ)
-    folder = Path(out) if out is not None else Path("results") / experiment.name
     opened = session(
         experiment=experiment,
         plan=plan,
         settings=settings,
         targets=targets,
-        out=folder,
+        out=Path("results") / experiment.name if out is None else Path(out),
         report=progress or (lambda _: None),
         chosen=chosen,
         control=control or RunControl(),
@@ -153,15 +136,17 @@ class Session:
         control: RunControl,
     ) -> None:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
-        self.out, self.report, self.chosen = out, report, chosen
+        self.out, self.chosen = out, chosen
+        self.report = Showing(LiveFolder(out), report)
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
-        self.keeps = True  # whether the targets keep node results from one job to the next
+        self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
+        self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     @classmethod
     def resolve(
-        cls, specs: Spec | Sequence[Spec], *, named: Mapping[str, Spec] | None, environ: Mapping[str, str]
+        cls, specs: Spec | Sequence[Spec], *, named: Mapping[str, Spec], environ: Mapping[str, str]
     ) -> tuple[Target, ...]:
         """The targets of a run (CONTRACT.md 15). Raises UsageError."""
         from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where used)
@@ -171,7 +156,7 @@ class Session:
     async def run(self) -> Run:
         """Every step, from the first look at the store to the table."""
         from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.recording import survey  # noqa: PLC0415
+        from sweeper.running.restoring import Missing  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
 
         if self.experiment.metrics:
@@ -186,26 +171,49 @@ class Session:
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
-                found = survey(self.plan, store, self.names, self.settings, self.chosen)
+                missing = Missing(store, self.out, remake=self.settings.remake)
+                found = self._survey(store, missing)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
-                    for client in clients if self.settings.check else ():
+                    for client in clients:
                         await self._check(client)
+                elif missing.jobs and not self.control.stopping:
+                    with contextlib.suppress(TargetError):  # told below, with the files
+                        clients = await self._connect(connections)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
+                    made_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
-                return await self._recorded(store, found, clients)
+                    if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
+                        missing = Missing(store, self.out, remake=self.settings.remake)
+                        found = self._survey(store, missing)
+                if missing.jobs:
+                    await self._restore(missing, clients)
+                return await self._recorded(store, found, clients if found.todo else ())
+
+    def _survey(self, store: Store | None, missing: Missing) -> Survey:
+        from sweeper.running.recording import survey  # noqa: PLC0415
+
+        return survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
+
+    async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:
+        """Fetch files that are gone from the results folder once more, and tell of it."""
+        from sweeper.running.restoring import restore  # noqa: PLC0415
+        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
+
+        await restore(missing, clients, ArtifactFolder(self.out), self.report)
 
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
+        from sweeper.catalogue import remember  # noqa: PLC0415
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
         from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
 
         clients: list[ComfyClient] = []
         reasons: list[str] = []
-        keeping: list[bool] = []
+        cachings: list[Caching] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
@@ -218,28 +226,36 @@ class Session:
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
+            self.abouts[target.name] = await client.about()
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
-            keeping.append("--cache-none" not in server.arguments)
+            cachings.append(remember(client.target, server))
         if not clients:
             raise UnreachableError("; ".join(reasons))
-        self.keeps = any(keeping)
+        self.caching = weakest(cachings)
         return clients
 
     async def _check(self, client: Any) -> None:
-        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there."""
+        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there, and
+        UsageError where partner nodes have no key.
+        """
         from sweeper.catalogue import classes_of  # noqa: PLC0415
+        from sweeper.running.partners import equip  # noqa: PLC0415
 
+        check = self.settings.check
+        if not check and client.target.partner_key is None:
+            return
         for fresh in (False, True):  # what was kept of the server may be old: models come and go
             classes = await classes_of(client, fresh=fresh)
             if classes is None:
                 return
-            fit = self.plan.fit(classes)
-            if not fit.problems:  # its notes are told by `plan` and `validate`; a run has more to say
+            equip(client, self.experiment.template, classes, demanded=check)
+            problems = self.plan.fit(classes).problems if check else ()
+            if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
                 return
         name = client.target.name
         raise ExperimentError(
             replace(problem, message=f"{problem.message} (on {name}; --no-check sends it nevertheless)")
-            for problem in fit.problems
+            for problem in problems
         )
 
     def _embedded(self, stack: AsyncExitStack) -> str:
@@ -271,11 +287,13 @@ class Session:
         )
         file = str(self.experiment.file)
         run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        for name, about in self.abouts.items():
+            store.keep_server(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
         folder = ArtifactFolder(self.out)
-        folder.sweep()
+        folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
         try:
             if clients:
@@ -308,12 +326,13 @@ class Session:
         from sweeper.planning.order import Costs  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
-        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.running.gate import Gate  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
         answering = {client.target.name for client in clients}
         opened = [work for work in found.opened if work.pinned in (None, *answering)]
-        plan = self.plan.reordered(Costs(store.node_seconds(self.names), keeps=self.keeps))
+        costs = Costs(store.node_seconds(self.names), self.caching)
+        plan = self.plan.reordered(costs)
         shared = Shared(
             plan=plan,
             experiment=self.experiment.name,
@@ -322,16 +341,29 @@ class Session:
             folder=folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog(opened, remaining(plan, found, self.settings, self.chosen)),
+            backlog=Backlog(opened, self._supply(plan, found, costs, len(clients))),
             report=self.report,
             names=self.names,
             twins=found.twins,
         )
         try:
-            return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
+            gates = [Gate(self._concurrency(client), shared.random) for client in clients]
+            return await Crew(shared, list(zip(clients, gates, strict=True))).run()
         finally:
             for target, times in shared.node_times.items():
                 store.add_node_times(target, times)
+
+    def _supply(self, plan: Plan, found: Survey, costs: Costs, targets: int) -> Supply:
+        """The fresh work, one by one for one target, in shards for several."""
+        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
+        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.running.shards import Line, Shards  # noqa: PLC0415
+
+        fresh = remaining(plan, found, self.settings, self.chosen)
+        if targets == 1:
+            return Line(fresh)
+        count = found.todo - len(found.opened)
+        return Shards(fresh, Reruns(self.experiment.template, costs), count=count, targets=targets)
 
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415

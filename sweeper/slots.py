@@ -236,6 +236,8 @@ def _quoted(text: str) -> str:
 
 
 def _yaml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_quoted(one) if isinstance(one, str) else _yaml(one) for one in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 

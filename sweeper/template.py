@@ -42,30 +42,43 @@ class Address:
 class Slot:
     """A named hole: what it takes, what it takes by default, and the addresses that it reaches.
 
-    `path` is where the slots file names it, for messages; empty for a slot that stands inline only.
+    `path` is where the slots file names it, for messages; empty for a slot that stands inline only. A slot of kind
+    `mask` masks the picture of the file slot `of`, and reaches where that one does.
     """
 
     name: str
     addresses: tuple[Address, ...]
     normalise: Normaliser
     default: Any = MISSING
-    kind: Literal["value", "file"] = "value"
+    kind: Literal["value", "file", "mask"] = "value"
     description: str = ""
     path: Path = ()
+    of: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its values are names of local files."""
+        return self.kind != "value"
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One place of the graph whose value params decide: `path` begins with the node id."""
+    """One place of the graph whose value params decide: `path` begins with the node id.
+
+    `mask` is the slot of the mask over the picture that stands there. It does not change the value, which is the
+    picture's name, but it does change the work.
+    """
 
     path: Path
     expression: Expression | None  # None: the slot's value as it is
     slot: str | None = None
+    mask: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The slots that it reads."""
-        return self.expression.names if self.expression is not None else (str(self.slot),)
+        """The slots that it depends on."""
+        read = self.expression.names if self.expression is not None else (str(self.slot),)
+        return (*read, self.mask) if self.mask is not None else read
 
     def value(self, params: Mapping[str, Any]) -> Any:
         """What stands there for these params. Raises ExpressionError."""

@@ -25,10 +25,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A local file that a trial's workflow reads: its address, the value that stands there, and the file."""
+    """A local file that a trial's workflow reads: its address, the value that stands there, and the file.
+
+    `mask` is the picture that masks it, at the same address.
+    """
 
     node: str
     input: str
     value: str
     path: Path
     sha256: str
+    mask: InputFile | None = None

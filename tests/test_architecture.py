@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
     "store": ({"store"}, {"base", "model"}),
     "pictures": ({"metrics", "images", "comparing"}, {"base", "store"}),
     "loading": ({"loading"}, {"base", "model", "pictures"}),
-    "table": ({"table", "formats"}, {"base", "model", "store", "loading"}),
+    "table": ({"table", "formats", "grouping"}, {"base", "model", "store", "loading"}),
     "embedded": ({"embedded"}, {"base"}),
     "reporting": ({"reporting"}, {"base", "model", "store", "pictures", "table", "loading"}),
     "catalogue": ({"catalogue"}, {"base", "model", "comfy", "embedded"}),
@@ -40,11 +40,12 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
         {"cluster"},
         {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
     ),
+    "viewing": ({"viewing"}, {"base", "model", "store", "pictures", "table", "loading", "reporting", "runner"}),
     "doors": (
         {"cli", "__main__", "pytest_plugin"},
         {
             "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
-            "reporting", "regression", "cluster",
+            "reporting", "regression", "viewing", "cluster",
         },
     ),
 }  # fmt: skip

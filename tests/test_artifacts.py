@@ -36,12 +36,26 @@ def test_no_file_is_ever_replaced(tmp_path):
     assert (tmp_path / "artifacts" / "a.png").read_bytes() == b"1"
 
 
-def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("size", [4, 5 * 2**20])
+def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path, size):
     folder = ArtifactFolder(tmp_path)
     with pytest.raises(RuntimeError), folder.incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
-        file.write(b"half")
+        file.write(bytes(size))
         raise RuntimeError
     assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_large_file_is_on_the_disk_while_it_comes_and_can_begin_anew(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    with folder.incoming(JOB, 0) as file:
+        for _ in range(6):
+            file.write(bytes(2**20))
+        assert file.path.stat().st_size >= 4 * 2**20
+        file.restart()
+        file.write(PNG)
+        assert file.head(4) == PNG[:4]
+        assert (tmp_path / folder.keep(file, "a.png")).read_bytes() == PNG
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
 def test_what_a_killed_run_left_half_received_is_swept(tmp_path):
@@ -89,3 +103,15 @@ def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
     assert len(name) <= 160
     assert ".." not in name
     assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)
+
+
+def test_files_of_jobs_that_were_never_recorded_are_swept_and_no_others(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    kept = [keep(folder, PNG, file_name(stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)]
+    again = keep(folder, PNG, file_name(stem({"seed": 1}, "1" * 32), "9", 0, "png"))
+    (folder.path / "notes-11111111.txt").write_text("somebody's own, and no name of ours")
+    (folder.path / f".{'1' * 32}-0.part").write_bytes(b"half")
+    folder.sweep(["1" * 32])
+    there = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
+    assert again != kept[1]
+    assert there == {kept[0], "artifacts/notes-11111111.txt"}

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import sweeper
-from sweeper.catalogue import classes_at, embedded_classes, kept_classes
+from sweeper.catalogue import classes_at, embedded_classes, kept_caching, kept_classes
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError
+from sweeper.planning.caching import CLASSIC, Caching
 
 EXPERIMENT = """template: t.json
 params: {checkpoint: of-my-own.safetensors}
@@ -111,3 +112,25 @@ def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path
     with pytest.raises(ExperimentError, match=match):
         sweeper.run(experiment(tmp_path, "eulr"), server.url, tmp_path / "out")
     assert server.seen.submits == 0
+
+
+def test_another_server_at_the_same_place_is_asked_anew():
+    def told(cache):
+        with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
+            asyncio.run(classes_at(target_of(server)))
+            return asked(server), kept_caching(target_of(server))
+
+    with EmbeddedServer(dialect="comfyui") as first:
+        port = int(first.url.rpartition(":")[2])
+    assert told("classic") == (1, CLASSIC)
+    assert told("classic") == (0, CLASSIC)
+    assert told("lru 7") == (1, Caching("lru", 7))
+
+
+def test_a_server_that_is_down_is_planned_for_as_it_was(server):
+    target = target_of(server)
+    asyncio.run(classes_at(target))
+    server.stop()
+    told = asyncio.run(classes_at(target))
+    assert told is not None
+    assert "KSampler" in told.classes

@@ -1,4 +1,4 @@
-"""Where `sweeper template` takes node classes from: a target, a file with a server's object_info, or by default ours.
+"""Where commands take node classes from: a target, a file with a server's object_info, or by default ours.
 
 A command that must convert or check uses `NodeInfo` made of it; here the JSON is fetched and its options declared.
 """
@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sweeper.cli.targets_file import named_targets
 from sweeper.errors import InputError, Problem, UsageError
-from sweeper.nodes import NodeInfo
+
+if TYPE_CHECKING:
+    from sweeper.nodes import NodeInfo
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -28,7 +30,7 @@ _target = click.option(
     metavar="TARGET",
     help="Take node classes from this server: cloud, a URL or a name of the targets file. [default: embedded]",
 )
-_object_info = click.option(
+object_info_option = click.option(
     "--object-info",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -38,7 +40,7 @@ _object_info = click.option(
 
 def class_options(function: _F) -> _F:
     """The two options; the command gets `target` and `object_info`."""
-    return _target(_object_info(function))
+    return _target(object_info_option(function))
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,21 @@ class ClassSource:
     @cached_property
     def classes(self) -> NodeInfo:
         """The classes as a template should hold to them: any name of a model file fits, for those come and go."""
+        from sweeper.nodes import NodeInfo  # noqa: PLC0415 - not for --help
+
         return NodeInfo.from_object_info(self.object_info).taking_any_model()
 
 
+def classes_in(file: Path) -> NodeInfo:
+    """The classes in a saved answer to GET /object_info, with the lists of that server. Raises UsageError."""
+    from sweeper.nodes import NodeInfo  # noqa: PLC0415 - not for --help
+
+    return NodeInfo.from_object_info(_from_file(file))
+
+
 def _from_file(path: Path) -> Mapping[str, Any]:
+    from sweeper.nodes import NodeInfo  # noqa: PLC0415
+
     try:
         value = json.loads(path.read_text("utf-8-sig"))
         NodeInfo.from_object_info(value)

@@ -139,8 +139,9 @@ def cell_text(value: object) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a cell stands to the right: a number, or a mean with its deviation."""
     try:
-        float(text)
+        float(text.partition(" \N{PLUS-MINUS SIGN} ")[0])
     except ValueError:
         return False
     return True

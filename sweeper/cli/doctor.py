@@ -8,27 +8,40 @@ import platform
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sweeper import __version__
 from sweeper.cli import console, options
-from sweeper.cli.failure import OK, code_of
+from sweeper.cli.failure import OK
 from sweeper.cli.options import examples
-from sweeper.errors import SweeperError
+from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.target import Target
-    from sweeper.comfy.wire import Server
+    from sweeper.planner import Plan
 
 
-@click.command(epilog=examples("sweeper doctor", "sweeper doctor --target cloud --target http://127.0.0.1:8188"))
+@click.command(
+    epilog=examples(
+        "sweeper doctor",
+        "sweeper doctor experiments/quickstart.yaml",
+        "sweeper doctor --target cloud --target http://127.0.0.1:8188",
+    )
+)
+@click.argument("experiment", type=click.Path(path_type=Path), required=False, metavar="[EXPERIMENT]")
 @options.targets
 @options.as_json
-def command(targets: tuple[str, ...], *, as_json: bool) -> int:
-    """Check this installation and the targets: reachable, dialect, version, key accepted, cache mode."""
+def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool) -> int:
+    """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
+
+    With EXPERIMENT its targets, and whether they have the nodes, models and values that it needs. Without it, the
+    embedded server, every name of the targets file, and Comfy Cloud where its key is set. Nothing is submitted.
+    """
+    from sweeper.cli.examination import examined  # noqa: PLC0415 - each command imports what it uses
+
+    plan = _planned(experiment) if experiment is not None else None
     found: dict[str, Any] = {
         "sweeper": __version__,
         "python": platform.python_version(),
@@ -38,8 +51,8 @@ def command(targets: tuple[str, ...], *, as_json: bool) -> int:
         "targets": [],
     }
     code = OK
-    for spec in targets or ("embedded",):
-        told, failed = _examined(spec)
+    for spec in targets or (plan.experiment.targets if plan is not None else _known()):
+        told, failed = asyncio.run(examined(spec, plan))
         found["targets"].append(told)
         code = max(code, failed)
     if as_json:
@@ -47,6 +60,26 @@ def command(targets: tuple[str, ...], *, as_json: bool) -> int:
     else:
         _show(found)
     return code
+
+
+def _planned(file: Path) -> Plan:
+    from sweeper.loading import load  # noqa: PLC0415
+    from sweeper.planner import plan  # noqa: PLC0415
+
+    return plan(load(file))
+
+
+def _known() -> list[str]:
+    """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
+    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
+    from sweeper.comfy.target import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
+
+    try:
+        named = named_targets()
+    except UsageError:  # told of every target that is examined
+        named = {}
+    cloud = [CLOUD] if os.environ.get(CLOUD_KEY) and CLOUD not in named else []
+    return [EMBEDDED, *cloud, *named]
 
 
 def _packages() -> list[str]:
@@ -67,57 +100,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _examined(spec: str) -> tuple[dict[str, Any], int]:
-    """What a target says, and the exit code that follows from it."""
-    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
-
-    told: dict[str, Any] = {"target": spec, "ok": False}
-    try:
-        (target,) = resolve_targets([spec], named=named_targets(), environ=os.environ)
-        told["target"] = target.name
-        told["url"] = target.url or None
-        told["key"] = f"from {target.api_key_env}" if target.api_key_env else None
-        told.update(asyncio.run(_asked(target)))
-    except SweeperError as error:
-        told["problem"] = str(error)
-        return told, code_of(error)
-    told["ok"] = True
-    return told, OK
-
-
-async def _asked(target: Target) -> dict[str, Any]:
-    """Greets the server; the embedded one is started for it."""
-    from dataclasses import replace  # noqa: PLC0415
-
-    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
-
-    if target.embedded:
-        from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
-
-        with EmbeddedServer(dialect="cloud") as server:
-            return await _greeted(ComfyClient(replace(target, url=server.url)))
-    return await _greeted(ComfyClient(target))
-
-
-async def _greeted(client: ComfyClient) -> dict[str, Any]:
-    async with client:
-        server = await client.connect()
-        return {"dialect": server.dialect, "version": server.version or None, "cache": _cache(server)}
-
-
-def _cache(server: Server) -> str | None:
-    """How a local ComfyUI keeps node results, by its command line; None where it does not tell (Cloud)."""
-    if not server.arguments:
-        return None
-    modes = [
-        " ".join(server.arguments[place : place + (2 if word == "--cache-lru" else 1)])
-        for place, word in enumerate(server.arguments)
-        if word.startswith("--cache-")
-    ]
-    return modes[-1].removeprefix("--cache-") if modes else "classic"
-
-
 def _show(found: dict[str, Any]) -> None:
     console.out(f"sweeper {found['sweeper']}, Python {found['python']}, {found['platform']}")
     console.out(f"{found['free_bytes'] / 2**30:.1f} GiB free here; stdout is {sys.stdout.encoding}")
@@ -126,10 +108,26 @@ def _show(found: dict[str, Any]) -> None:
         console.table(("package", "version"), [(name, has or "missing") for name, has in found["packages"].items()])
     console.out()
     for told in found["targets"]:
-        facts = [f"{name} {told[name]}" for name in ("url", "dialect", "version", "cache") if told.get(name)]
-        if told["ok"] and told["key"]:
-            facts.append(f"key accepted ({told['key']})")
-        console.out(f"{told['target']}: {', '.join(facts) or 'ok'}" if told["ok"] else f"{told['target']}: not usable")
-        if not told["ok"]:
-            for line in told["problem"].splitlines():
-                console.error(line)
+        _show_target(told)
+
+
+def _show_target(told: dict[str, Any]) -> None:
+    facts = [f"{name} {told[name]}" for name in ("url", "dialect", "version", "cache") if told.get(name)]
+    if told.get("upload_limit"):
+        facts.append(f"uploads up to {told['upload_limit'] / 2**20:.0f} MiB")
+    if told.get("dialect") and told["key"]:
+        # A ComfyUI asks for no key; whether a proxy before it does, nobody tells.
+        facts.append(f"key {'accepted' if told['dialect'] == 'cloud' else 'sent'} ({told['key']})")
+    usable = "" if told["ok"] else "not usable" + (": " if facts else "")
+    console.out(f"{told['target']}: {usable}{', '.join(facts)}")
+    if told.get("warning"):
+        console.warn(f"{told['target']}: {told['warning']}")
+    needs = told.get("experiment")
+    if needs is not None and not needs["lacks"]:
+        console.out(f"  has what the {needs['trials']} trials of {needs['file']} need")
+    for note in needs["notes"] if needs is not None else ():
+        console.warn(note)
+    for line in told.get("problem", "").splitlines():
+        console.error(line if line.startswith(told["target"]) else f"{told['target']}: {line}")
+    if told.get("next"):
+        console.say(f"next: {console.clean(told['next'])}")

@@ -1,6 +1,6 @@
-"""Holds a plan against the node classes of its targets, for commands that submit nothing.
+"""Holds a plan against the node classes of its targets, or of a saved object_info, for commands that submit nothing.
 
-A target whose classes are not at hand is asked; one that needs a key which is not there, or does not answer, is left
+A target is asked; one that needs a key which is not there, or does not answer, is left
 out: planning works without servers, and the run itself checks once more.
 """
 
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.cli.class_source import classes_in
 from sweeper.cli.targets_file import named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.errors import ExperimentError, Problem, UsageError
@@ -22,35 +24,53 @@ if TYPE_CHECKING:
     from sweeper.planner import Plan
 
 
-def checked(plan: Plan, targets: Sequence[Any] | None) -> list[str]:
-    """What is odd but runs, for each target that could be asked. Raises ExperimentError for what would not run."""
-    specs: Sequence[Any] = plan.experiment.targets if targets is None else targets
+def checked(plan: Plan, targets: Sequence[Any] | None, object_info: Path | None = None) -> list[str]:
+    """What is odd but runs, for each target that could be asked; with the file `object_info`, for what it describes.
+
+    Raises ExperimentError for what would not run, UsageError for a file that cannot be used.
+    """
     problems: list[Problem] = []
     notes: list[str] = []
-    for spec in specs:
-        target = _usable(spec)
-        classes = _classes(target) if target is not None else None
-        if target is None or classes is None:
-            continue
+    specs = plan.experiment.targets if targets is None else targets
+    named = {**named_targets(), **plan.experiment.named_targets}
+    for name, classes in _described(specs, named, object_info):
         fit = plan.fit(classes)
-        problems += [replace(one, message=f"{one.message} (on {target.name})") for one in fit.problems]
+        problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
         notes += [str(note) for note in fit.notes]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes))
 
 
-def _usable(spec: Any) -> Target | None:
-    """The target, unless its key is not there: who only plans needs none."""
+def _described(
+    specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None
+) -> Iterator[tuple[str, NodeInfo]]:
+    """The name and the classes of each server that can be had."""
+    if object_info is not None:
+        yield f"the server of {object_info.name}", classes_in(object_info)
+        return
+    for spec in specs:
+        target = _resolved(spec, named, with_keys=False)
+        classes = _classes(spec, target, named) if target is not None else None
+        if target is not None and classes is not None:
+            yield target.name, classes
+
+
+def _resolved(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
+    """The target, None where this machine has no such name or no key: who only plans needs neither."""
     try:
-        (target,) = resolve_targets([spec], named=named_targets(), environ=os.environ)
+        (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
     except UsageError:
         return None
     return target
 
 
-def _classes(target: Target) -> NodeInfo | None:
+def _classes(spec: Any, target: Target, named: Mapping[str, Any]) -> NodeInfo | None:
     from sweeper.catalogue import classes_at, kept_classes  # noqa: PLC0415 - not for commands that ask nobody
 
-    known = kept_classes(target)
-    return known if known is not None else asyncio.run(classes_at(target))
+    # A Cloud is the same tomorrow, and a keyring is not to be opened for what is on disk; a ComfyUI may be another.
+    known = kept_classes(target) if target.dialect == "cloud" else None
+    if known is not None:
+        return known
+    keyed = _resolved(spec, named, with_keys=True)
+    return asyncio.run(classes_at(keyed)) if keyed is not None else kept_classes(target)

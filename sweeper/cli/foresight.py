@@ -10,8 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.catalogue import kept_caching
 from sweeper.cli.targets_file import named_targets
 from sweeper.comfy.target import resolve_targets
+from sweeper.planning.caching import weakest
 from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
 from sweeper.planning.selection import dropped
@@ -22,13 +24,6 @@ if TYPE_CHECKING:
     from sweeper.experiment import Block, Experiment
     from sweeper.planner import Plan
     from sweeper.trial import Trial
-
-
-class _AnyKey(dict[str, str]):
-    """An environment in which every key is set: who only plans needs none."""
-
-    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 - dict's signature
-        return "not-needed-to-plan"
 
 
 class Foresight:
@@ -45,9 +40,11 @@ class Foresight:
         experiment = plan.experiment
         self.out = out or Path("results") / experiment.name
         specs = list(experiment.targets) if targets is None else list(targets)
-        self.targets = [target.name for target in resolve_targets(specs, named=named_targets(), environ=_AnyKey())]
+        named = {**named_targets(), **experiment.named_targets}
+        targeted = resolve_targets(specs, named=named, environ={}, with_keys=False)
+        self.targets = [target.name for target in targeted]
         self._jobs, seconds = _on_record(self.out, self.targets)
-        self.plan = plan.reordered(Costs(seconds))  # as the run does with them
+        self.plan = plan.reordered(Costs(seconds, weakest(map(kept_caching, targeted))))  # as the run does with them
         self._digests: set[int] = set()
         self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = 0
@@ -91,6 +88,7 @@ class Foresight:
                 "written": order.written,
                 "saved": order.saved,
                 "measured": order.measured,
+                "caching": order.caching,
             },
             **self._counts,
             "jobs": self._new_digests,

@@ -36,7 +36,8 @@ targets = click.option(
     "targets",
     multiple=True,
     metavar="TARGET",
-    help="embedded, cloud, a URL or a name of the targets file; may be repeated. [default: the experiment's]",
+    help="embedded, cloud, a URL, or a name of the experiment's or of the targets file; may be repeated. "
+    "[default: the experiment's]",
 )
 out = click.option(
     "-o",

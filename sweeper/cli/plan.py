@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.class_source import object_info_option
 from sweeper.cli.options import examples
 from sweeper.errors import UsageError
 
@@ -46,6 +47,7 @@ _stream = click.Path(dir_okay=False, allow_dash=True)
     metavar="RUN|RESULTS",
     help="Hold the plan against a run: its number (see `sweeper runs`), or the latest of a results folder.",
 )
+@object_info_option
 @options.as_json
 def command(
     experiment: Path,
@@ -57,6 +59,7 @@ def command(
     csv: str | None,
     workflows: Path | None,
     diff: str | None,
+    object_info: Path | None,
     as_json: bool,
 ) -> None:
     """Show what a run would do: axes, number of trials, order, what is new and what is done. Submits nothing."""
@@ -73,7 +76,7 @@ def command(
     loaded = load(experiment, overrides=options.parse_settings(settings))
     planned = plan(loaded)
     listed = options.listed_targets(targets)
-    foresight = Foresight(planned, listed, out, notes=checked(planned, listed))
+    foresight = Foresight(planned, listed, out, notes=checked(planned, listed, object_info))
     difference = Difference(*compared_run(diff, foresight.out)) if diff is not None else None
     folder = WorkflowFolder(planned, workflows) if workflows is not None else None
     with ExitStack() as files:

@@ -91,6 +91,8 @@ def _work_rows(summary: Mapping[str, Any]) -> Iterator[_Row]:
 def _order_rows(summary: Mapping[str, Any]) -> Iterator[_Row]:
     order = summary["order"]
     by = ", by measured node times" if order["measured"] else ""
+    if order["caching"] != "classic":
+        by += f", for a server with the cache {order['caching']!r}"
     for axes in order["axes"]:
         yield "order", " > ".join(axes) or "a single trial", f"({order['mode']}, outermost first{by})"
     if order["saved"] > 0:

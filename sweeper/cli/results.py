@@ -1,25 +1,53 @@
-"""`sweeper results`: the table of a run on the terminal, or as JSON."""
+"""`sweeper results`: the table of a run on the terminal, whole, in groups or as a pivot; or as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console, inline, options
+from sweeper.cli.asking import Mistakes, Rows, condition, filtered, listed, ordered
 from sweeper.cli.options import examples
-from sweeper.errors import UsageError
-from sweeper.nearest import hint
 
 # Shown after the axes where no columns are asked for; the rest is one `--columns` or `sweeper export` away.
 _OUTCOME = ("status", "attempts", "ran_s")
+_COUNTS = ("trials", "succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The rows of a run and what its columns are."""
+
+    rows: Rows
+    names: tuple[str, ...]
+    axes: tuple[str, ...]
+    metrics: tuple[str, ...]
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The options as they were given."""
+
+    where: str | None
+    sorts: tuple[str, ...]
+    columns: list[str]
+    limit: int | None
+    by: list[str]
+    pivot: list[str]
+    images: bool | None
 
 
 @click.command(
     epilog=examples(
         "sweeper results results/quickstart --where \"status == 'failed'\"",
-        "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5",
+        "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5 --images",
+        "sweeper results results/quickstart --by steps",
+        "sweeper results results/quickstart --pivot steps,prompt,sharpness",
     )
 )
 @options.results
@@ -28,89 +56,131 @@ _OUTCOME = ("status", "attempts", "ran_s")
     "--where", metavar="EXPR", help="Rows for which this is true, such as \"steps > 4 and status == 'failed'\"."
 )
 @click.option("--sort", "sorts", multiple=True, metavar="COLUMN", help="Sort by this column; -COLUMN: descending.")
-@click.option("--columns", metavar="A,B,...", help="Show these columns only.")
+@click.option("--columns", multiple=True, metavar="A,B,...", help="Show these columns only.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show the first N rows.")
+@click.option("--by", multiple=True, metavar="AXIS,...",
+              help="One row for each value (or combination): mean and standard deviation of every metric.")  # fmt: skip
+@click.option("--pivot", metavar="X,Y,METRIC", help="The means of METRIC, over the values of X across and of Y down.")
+@click.option("--images/--no-images", default=None,
+              help="The pictures below the table. [default: up to 24, where the terminal does it]")  # fmt: skip
 @options.as_json
 def command(
-    results: Path,
-    *,
-    run_id: str | None,
-    where: str | None,
-    sorts: tuple[str, ...],
-    columns: str | None,
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    """Show the table of a run. RESULTS is a results folder, or an experiment file (its default folder is meant)."""
+    results: Path, *, run_id: str | None, columns: tuple[str, ...], by: tuple[str, ...], pivot: str | None,
+    as_json: bool, **rest: Any,
+) -> None:  # fmt: skip
+    """Show the table of a run. RESULTS is a results folder, or an experiment file (its default folder is meant).
+
+    With --by and --pivot every column that holds numbers can be asked for: metrics, ran_s, attempts, slots.
+    """
+    asked = _Question(columns=listed(columns), by=listed(by), pivot=listed([pivot or ""]), **rest)
+    table = _read(results, run_id)
+    rows = _answered(table, asked, given_pivot=pivot is not None, as_json=as_json)
+    if asked.pivot:
+        _show_pivot(rows, table, asked.pivot, as_json=as_json)
+    elif asked.by:
+        _show_groups(rows, table, asked, as_json=as_json)
+    else:
+        _show_rows(rows, table, asked, as_json=as_json)
+
+
+def _read(results: Path, run_id: str | None) -> _Table:
     from sweeper.formats import records  # noqa: PLC0415 - each command imports what it uses
     from sweeper.store import Store  # noqa: PLC0415
     from sweeper.table import column_names, frame, results_folder  # noqa: PLC0415
 
-    with Store.open(results_folder(results), readonly=True) as store:
+    folder = results_folder(results)
+    with Store.open(folder, readonly=True) as store:
         layout = store.layout(run_id)
-        names = column_names(layout)
         rows = records(frame(store.results(run_id), layout))
-    shown = _chosen(columns, names) or (list(names) if as_json else _usual(rows, layout.axis_columns, layout.metrics))
-    if where is not None:
-        rows = _filtered(rows, where, names)
-    rows = _sorted(rows, sorts, names)[:limit]
+    return _Table(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder)
+
+
+def _answered(table: _Table, asked: _Question, *, given_pivot: bool, as_json: bool) -> Rows:
+    """The rows that are meant. Raises UsageError with everything that is wrong with the options."""
+    mistakes = Mistakes()
+    expression = condition(asked.where, table.names, mistakes)
+    for option, names in (("--columns", asked.columns), ("--by", asked.by), ("--pivot", asked.pivot)):
+        mistakes.columns(option, names, table.names)
+    known = [name for name in (*asked.by, *_measured(table, asked)) if name in table.names]
+    sortable = [*known, *_COUNTS] if asked.by else table.names
+    if not given_pivot:
+        mistakes.columns("--sort", [name.removeprefix("-") for name in asked.sorts], sortable)
+    if given_pivot and len(asked.pivot) != 3:
+        mistakes.add("--pivot", "write X,Y,METRIC, such as steps,seed,sharpness")
+    for option, names in (("--by", asked.by), ("--pivot", asked.pivot)):
+        if len(set(names)) < len(names):
+            mistakes.add(option, "each column can be named once")
+    for given, option, instead in _clashes(asked, given_pivot=given_pivot, as_json=as_json):
+        if given:
+            mistakes.add(option, instead)
+    for option, name in [("--pivot", name) for name in asked.pivot[2:3]] + [
+        ("--columns", name) for name in asked.columns if asked.by
+    ]:
+        if name in table.names and name not in _numeric(table):
+            mistakes.add(option, f"'{name}' holds no numbers, and a mean needs some")
+    mistakes.raise_any()
+    return filtered(table.rows, expression)
+
+
+def _clashes(asked: _Question, *, given_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
+    return (
+        (given_pivot and bool(asked.by), "--pivot", "cannot go with --by; one table is one answer"),
+        (given_pivot and bool(asked.sorts), "--sort", "a pivot keeps the order of the sweep"),
+        (given_pivot and bool(asked.columns), "--columns", "a pivot has the one that --pivot names"),
+        (given_pivot and asked.limit is not None, "--limit", "a pivot is shown whole"),
+        (bool(asked.images) and (given_pivot or bool(asked.by)), "--images", "a group has no picture of its own"),
+        (bool(asked.images) and as_json, "--images", "cannot go with --json"),
+    )
+
+
+def _numeric(table: _Table) -> set[str]:
+    from sweeper.grouping import is_number  # noqa: PLC0415
+
+    return {name for name in table.names if any(is_number(row[name]) for row in table.rows)} - {"trial"}
+
+
+def _measured(table: _Table, asked: _Question) -> list[str]:
+    """The columns whose means are shown: those asked for, or every metric and the seconds."""
+    if asked.columns:
+        return asked.columns
+    numeric = _numeric(table)
+    return [name for name in ("ran_s", *table.metrics) if name in numeric and name not in asked.by]
+
+
+def _show_rows(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) -> None:
+    shown = asked.columns or (list(table.names) if as_json else _usual(rows, table))
+    rows = ordered(rows, asked.sorts)[: asked.limit]
     if as_json:
         console.out_json([{name: row[name] for name in shown} for row in rows])
-    else:
-        console.table(shown, [[row[name] for name in shown] for row in rows])
+        return
+    pictures = inline.wanted(asked.images, len(rows))
+    console.table(shown, [[row[name] for name in shown] for row in rows])
+    if pictures:
+        inline.show([(f"trial {row['trial']}", table.folder, row["outputs"], row["status"]) for row in rows])
 
 
-def _usual(rows: list[dict[str, Any]], axes: tuple[str, ...], metrics: tuple[str, ...]) -> list[str]:
+def _usual(rows: Rows, table: _Table) -> list[str]:
     errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
-    return ["trial", *axes, *_OUTCOME, *metrics, *errors]
+    return ["trial", *table.axes, *_OUTCOME, *table.metrics, *errors]
 
 
-def _chosen(columns: str | None, names: tuple[str, ...]) -> list[str]:
-    chosen = [name.strip() for name in (columns or "").split(",") if name.strip()]
-    for name in chosen:
-        _known(name, names, "--columns")
-    return chosen
+def _show_groups(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) -> None:
+    from sweeper.cli import summaries  # noqa: PLC0415
+
+    columns = _measured(table, asked)
+    groups = summaries.ordered_groups(summaries.by_table(rows, asked.by, columns), asked.sorts)[: asked.limit]
+    if as_json:
+        console.out_json(summaries.groups_json(groups))
+    else:
+        summaries.print_groups(groups, asked.by, columns, summaries.labels_of(rows, table.names, asked.by))
 
 
-def _known(name: str, names: tuple[str, ...], option: str) -> None:
-    if name not in names:
-        raise UsageError(f"{option}: there is no column '{name}'{hint(name, names, 'columns')}")
+def _show_pivot(rows: Rows, table: _Table, pivot: list[str], *, as_json: bool) -> None:
+    from sweeper.cli import summaries  # noqa: PLC0415
 
-
-def _filtered(rows: list[dict[str, Any]], where: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows for which the expression holds. A comparison with a value that is missing does not hold."""
-    from sweeper.expressions import ExpressionError, compile_expression, unknown_names  # noqa: PLC0415 - Jinja2
-
-    try:
-        expression = compile_expression(where)
-    except ExpressionError as error:
-        raise UsageError(f"--where: {error}") from None
-    unknown = unknown_names(expression, names)
-    if unknown:
-        raise UsageError(f"--where: {'; '.join(unknown)}")
-    kept = []
-    for row in rows:
-        try:
-            holds = expression.evaluate(row)
-        except ExpressionError as error:
-            if any(row[name] is None for name in expression.names):
-                continue
-            raise UsageError(f"--where: trial {row['trial']}: {error}") from None
-        if holds:
-            kept.append(row)
-    return kept
-
-
-def _sorted(rows: list[dict[str, Any]], sorts: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    for sort in reversed(sorts):
-        name = sort.removeprefix("-")
-        _known(name, names, "--sort")
-        there = [row for row in rows if row[name] is not None]
-        there.sort(key=lambda row: _sort_key(row[name]), reverse=sort.startswith("-"))
-        rows = there + [row for row in rows if row[name] is None]
-    return rows
-
-
-def _sort_key(value: Any) -> tuple[bool, Any]:
-    """Numbers before texts; neither can be compared with the other."""
-    return (False, value) if isinstance(value, (int, float)) else (True, str(value))
+    x, y, column = pivot
+    found = summaries.pivot_table(rows, x, y, column)
+    if as_json:
+        console.out_json(summaries.pivot_json(found, x, y, column))
+    else:
+        summaries.print_pivot(found, x, y, column, summaries.labels_of(rows, table.names, (x, y)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,12 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
 @click.option("--retry-failed", is_flag=True, help="Submit again what failed before.")
 @click.option("--fresh", is_flag=True, help="Submit everything again, what succeeded too.")
+@click.option("--remake", is_flag=True, help="Submit again what succeeded and whose files are gone from artifacts/.")
 @click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials this time.")
+@click.option(
+    "--keep-temp/--no-keep-temp", default=None, help="Fetch previews too (files of type temp). [default: off]"
+)
 @click.option(
     "--check/--no-check",
     default=True,
@@ -73,6 +78,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     help="What a worker must have, such as GPU=1; with --dask, may be repeated.",
 )
 @options.settings
+@click.option("--view", is_flag=True, help="Show the run in a browser; goes on after its end, until Ctrl-C.")
 @options.as_json
 @click.option("-q", "--quiet", is_flag=True, help="Show failures only.")
 def command(
@@ -81,6 +87,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     settings: tuple[str, ...],
+    view: bool,
     as_json: bool,
     quiet: bool,
     dask: str | None,
@@ -98,16 +105,23 @@ def command(
     if wishes["fail_fast"] and wishes["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
     loaded = load(experiment, overrides=options.parse_settings(settings))
-    with Watch(quiet=quiet) as watch:
-        ended = _runner(dask, dask_resources)(
-            loaded, target=options.listed_targets(targets), out=out, named=named_targets(), progress=watch, **wishes
-        )
-    if ended.error:
-        console.error(ended.error)
-    if as_json:
-        console.out_json(_summary(ended))
-    elif not quiet:
-        _show(ended)
+    with ExitStack() as stack:
+        if view:
+            from sweeper.cli.view import viewed  # noqa: PLC0415
+
+            until_told = stack.enter_context(viewed(out or Path("results") / loaded.name, loaded))
+        with Watch(quiet=quiet) as watch:
+            ended = _runner(dask, dask_resources)(
+                loaded, target=options.listed_targets(targets), out=out, named=named_targets(), progress=watch, **wishes
+            )
+        if ended.error:
+            console.error(ended.error)
+        if as_json:
+            console.out_json(_summary(ended))
+        elif not quiet:
+            _show(ended)
+        if view and ended.stopped_by != "interrupt":
+            until_told()
     return _code(ended)
 
 
@@ -141,7 +155,7 @@ def _code(run: Run) -> int:
     if run.stopped_by in ("refused", "unreachable"):
         return UNREACHABLE
     # A job that somebody else cancelled on the server is not what was asked for either.
-    return FAILED if run.failed or run.cancelled or run.stopped_by else OK
+    return FAILED if run.failed or run.cancelled or run.stopped_by or run.error else OK
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Only read here; what an entry may hold, and that keys never stand in it, is `swe
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,22 @@ VARIABLE = "SWEEPER_TARGETS"
 
 
 def targets_path(environ: Mapping[str, str]) -> Path:
-    """Where the file is looked for: XDG's folder, or Windows' own."""
+    """Where the file is looked for: the place that the system has for a user's settings, unless the variable says."""
     if VARIABLE in environ:
         return Path(environ[VARIABLE]).expanduser()
-    if sys.platform == "win32":
-        base = environ.get("APPDATA") or Path.home() / "AppData" / "Roaming"
-    else:
-        base = environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "sweeper" / "targets.yaml"
+    from platformdirs import user_config_path  # noqa: PLC0415 - only where a target may be named
+
+    return user_config_path("sweeper", appauthor=False, roaming=True) / "targets.yaml"
 
 
 def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, str | dict[str, Any]]:
     """Name -> URL or mapping; empty where there is no file.
 
-    Raises UsageError when the file that $SWEEPER_TARGETS names is missing, or when it is no mapping of targets.
+    Raises UsageError with every mistake in it, when it is no mapping of targets, and when the file that
+    $SWEEPER_TARGETS names is missing.
     """
+    from sweeper.comfy.target import named_problems  # noqa: PLC0415 - only where a target may be named
+
     environ = os.environ if environ is None else environ
     path = targets_path(environ)
     try:
@@ -48,11 +48,11 @@ def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, str | d
     value = {} if source.value is None else source.value
     if not isinstance(value, dict):
         raise UsageError(source.problem((), "is no targets file: a mapping of names to URLs or mappings is needed"))
+    sound = {name: entry for name, entry in value.items() if isinstance(entry, (str, dict))}
     wrong = [
-        source.problem((name,), "a target is a URL or a mapping with `url`")
-        for name, entry in value.items()
-        if not isinstance(entry, (str, dict))
+        source.problem((name,), "a target is a URL or a mapping with `url`") for name in value if name not in sound
     ]
+    wrong += [source.problem(place, message) for place, message in named_problems(sound)]
     if wrong:
         raise UsageError(wrong)
     return value

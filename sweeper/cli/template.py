@@ -158,11 +158,10 @@ def _with_class_schema(one: Suggestion, graph: Graph, info: NodeInfo) -> Suggest
 
 
 def _fits_a_line(schema: Mapping[str, Any]) -> bool:
-    """Whether the schema can stand in one line of a slots file: no long list, no schemas in it, no odd characters."""
+    """Whether the schema can stand in one line of a slots file: no long list, no schemas in it."""
     listed = schema.get("enum", [])
     plain = all(isinstance(one, (str, int, float)) for one in listed)
-    narrow = all(max(map(ord, one), default=0) <= 0xFFFF for one in listed if isinstance(one, str))
-    return "anyOf" not in schema and plain and narrow and len(listed) <= _MOST_CHOICES
+    return "anyOf" not in schema and plain and len(listed) <= _MOST_CHOICES
 
 
 def _described(template: Template, info: NodeInfo) -> dict[str, Any]:
@@ -224,7 +223,7 @@ def _shown(row: Mapping[str, Any], *, several: bool) -> list[object]:
     from sweeper.cli.schema_words import takes  # noqa: PLC0415
 
     default = "(must be given)" if row["required"] else row["default"]
-    taken = "a local file" if row["kind"] == "file" else takes(row["schema"])
+    taken = takes(row["schema"]) if row["kind"] == "value" else f"a local {row['kind']}"
     reaches = f"{len(row['reaches'])} node{'s' * (len(row['reaches']) != 1)}" + (
         "" if row["outputs"] else ", no output"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.class_source import object_info_option
 from sweeper.cli.failure import OK, WRONG
 from sweeper.cli.options import examples
 from sweeper.errors import InputError, Problem
@@ -15,12 +16,15 @@ from sweeper.errors import InputError, Problem
 
 @click.command(epilog=examples("sweeper validate experiments/*.yaml templates/*.json"))
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
+@options.targets
+@object_info_option
 @options.as_json
-def command(files: tuple[Path, ...], *, as_json: bool) -> int:
+def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, as_json: bool) -> int:
     """Check experiments (.yaml), with all that they name, and templates (.json, or their .slots.yaml)."""
+    listed = options.listed_targets(targets)
     found: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials = _checked(file)
+        kind, problems, trials = _checked(file, listed, object_info)
         found.append(
             {
                 "file": str(file),
@@ -42,7 +46,9 @@ def command(files: tuple[Path, ...], *, as_json: bool) -> int:
     return OK if all(one["valid"] for one in found) else WRONG
 
 
-def _checked(file: Path) -> tuple[str, tuple[Problem, ...], int | None]:
+def _checked(
+    file: Path, targets: list[str] | None, object_info: Path | None
+) -> tuple[str, tuple[Problem, ...], int | None]:
     """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
     from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
     from sweeper.loading import load, load_template  # noqa: PLC0415 - each command imports what it uses
@@ -56,7 +62,7 @@ def _checked(file: Path) -> tuple[str, tuple[Problem, ...], int | None]:
             load_template(file)
             return "template", (), None
         planned = plan(load(file))
-        checked(planned, None)
+        checked(planned, targets, object_info)
         return "experiment", (), len(planned)
     except InputError as error:
         kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"

@@ -6,13 +6,14 @@ Nothing here decides: it notes what the lane would have written, for the driver 
 from __future__ import annotations
 
 import filecmp
-import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.messages import Finished, Grant, Item, News, RowSaid, Taken, Told
-from sweeper.running.progress import Cancelling, Draining, JobProgress
+from sweeper.running.backlog import Backlog
+from sweeper.running.progress import Cancelling, Draining, JobPreview, JobProgress
 from sweeper.running.shared import Shared
 from sweeper.store import records
 from sweeper.store.artifacts import FOLDER, ArtifactFolder
@@ -20,11 +21,12 @@ from sweeper.store.artifacts import FOLDER, ArtifactFolder
 if TYPE_CHECKING:
     from sweeper.running.backlog import Work
     from sweeper.running.progress import Event
+    from sweeper.store.artifacts import Incoming
     from sweeper.store.records import Artifact, Job
     from sweeper.trial import InputFile, Trial
 
-# A stint has its own words for its end; steps of every node would fill the network for a bar that shows trials.
-_KEPT_TO_OURSELVES = (Draining, Cancelling, JobProgress)
+# A stint has its own words for its end; steps and pictures of every node would fill the network for a bar.
+_KEPT_TO_OURSELVES = (Draining, Cancelling, JobProgress, JobPreview)
 
 
 class Logbook:
@@ -55,7 +57,7 @@ class Logbook:
     def know(self, prompt_ids: Iterable[str]) -> None:
         self._prompts.update(prompt_ids)
 
-    def intend(self, job: Job) -> None:
+    def intend(self, job: Job, *, durable: bool = True) -> None:  # noqa: ARG002 (it is, on the driver's disk)
         assert job.id in self.states, "only what the driver has committed may leave"
         self.states[job.id] = records.INTENT
         self.submitting.add(job.id)
@@ -85,14 +87,46 @@ class Logbook:
 class Folder(ArtifactFolder):
     """Artifacts of a cluster: what a process brought before it died is found again, not brought twice."""
 
-    def keep(self, file: BinaryIO, name: str) -> str:
+    def keep(self, file: Incoming, name: str) -> str:
         """As the base class; but where this very file is under that name, which bears its job's id, it is the one."""
         place = self.path / name
-        if place.is_file() and place.stat().st_size == file.seek(0, os.SEEK_END):
-            file.flush()
-            if filecmp.cmp(file.name, place, shallow=False):
-                return f"{FOLDER}/{name}"
+        if place.is_file() and filecmp.cmp(file.settle(), place, shallow=False):
+            file.path.unlink()
+            return f"{FOLDER}/{name}"
         return super().keep(file, name)
+
+
+class Waiting:
+    """A group's trials that are not begun, as a lane's supply; the far ones may be taken back."""
+
+    def __init__(self) -> None:
+        self.works: deque[Work] = deque()
+
+    @property
+    def empty(self) -> bool:
+        return not self.works
+
+    def take(self, target: str) -> Work | None:  # noqa: ARG002 (there is one here)
+        return self.works.popleft() if self.works else None
+
+    def release(self, target: str) -> None:
+        """What waits goes back to the driver."""
+
+
+class Errands(Backlog):
+    """The backlog of one group: what its server may not be sent under the driver's id goes back to the driver."""
+
+    def __init__(self, fresh: Waiting, hand_back: Callable[[Work], None]) -> None:
+        super().__init__([], fresh)
+        self._hand_back = hand_back
+
+    def give_back(self, work: Work) -> None:
+        """As the base class; a work whose id is spent needs the driver's next intent."""
+        if work.job is None:
+            self._hand_back(work)
+            self.done()
+        else:
+            super().give_back(work)
 
 
 class Cargo:
@@ -125,6 +159,14 @@ class Aboard(Shared):
     tell: Callable[[News], None] = lambda _: None
     classes: Callable[[str], str | None] = lambda _: None
     times: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def alone(self) -> bool:
+        """No: what waits here may be taken back for another worker."""
+        return False
+
+    async def durable(self) -> None:
+        """The driver committed the intents before the group was granted."""
 
     def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:  # noqa: ARG002 (there is one here)
         for node, seconds in nodes:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from sweeper.cluster import calls
 from sweeper.cluster.fleet import Fleet, GoneError
+from sweeper.cluster.messages import name_here
 
 if TYPE_CHECKING:
     from sweeper.cluster.group import Group
     from sweeper.cluster.messages import Finished, Seat
-    from sweeper.store.artifacts import ArtifactFolder
+    from sweeper.store.artifacts import ArtifactFolder, Incoming
     from sweeper.store.records import Artifact
     from sweeper.trial import InputFile
 
@@ -42,7 +43,7 @@ async def bring(
     return tuple(kept)
 
 
-async def _fill(file: BinaryIO, fleet: Fleet, group: Group, artifact: Artifact, content: bytes | None) -> None:
+async def _fill(file: Incoming, fleet: Fleet, group: Group, artifact: Artifact, content: bytes | None) -> None:
     assert group.seat is not None
     address = group.seat.address
     digest = hashlib.sha256()
@@ -71,7 +72,7 @@ async def send_inputs(fleet: Fleet, seat: Seat, files: Mapping[str, InputFile]) 
             await _send(fleet, seat, name, file)
 
 
-async def _send(fleet: Fleet, seat: Seat, name: str, file: BinaryIO) -> None:
+async def _send(fleet: Fleet, seat: Seat, name: str, file: IO[bytes]) -> None:
     offset, last = 0, False
     while not last:
         piece = await asyncio.to_thread(file.read, PIECE)
@@ -80,6 +81,6 @@ async def _send(fleet: Fleet, seat: Seat, name: str, file: BinaryIO) -> None:
         offset += len(piece)
 
 
-def name_there(file: InputFile) -> str:
-    """What an input file is called on a worker."""
-    return f"{file.sha256}{file.path.suffix}"
+def with_masks(files: Iterable[InputFile]) -> dict[str, InputFile]:
+    """Every file that these are made of, by its name on a worker."""
+    return {name_here(part): part for file in files for part in (file, file.mask) if part is not None}

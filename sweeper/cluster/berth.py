@@ -18,6 +18,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
@@ -28,7 +29,9 @@ from sweeper.cluster.messages import Order, Parcel, Seat
 from sweeper.cluster.stint import LEASE, Stint
 from sweeper.cluster.targets import here, resolve_here
 from sweeper.comfy.target import Target, loopback
-from sweeper.errors import RefusedError, SweeperError
+from sweeper.errors import RefusedError, SweeperError, UsageError
+from sweeper.running.gate import Gate
+from sweeper.running.partners import FIELD
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -66,6 +69,8 @@ class Berth(WorkerPlugin):
         self.spool = Path(tempfile.mkdtemp(prefix="sweeper-worker-"))
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._clients: dict[Any, ComfyClient] = {}
+        self._targets: dict[str, Target] = {}  # by epoch
+        self._gates: dict[ComfyClient, Gate] = {}
         self._seats: dict[str, Seat] = {}  # by epoch
         self._server: EmbeddedServer | None = None
         self._lock = asyncio.Lock()
@@ -101,7 +106,10 @@ class Berth(WorkerPlugin):
 
     async def _seated(self, seat: Seat, order: Order) -> Seat:
         target = await self._target(order)
-        client = await self.client(target)
+        if order.partner and order.settings.check and target.partner_key is None:
+            variable = target.partner_key_env or "that `partner_key_env` names"
+            raise UsageError(f"a paid partner's nodes need a key: the variable {variable} is not set on this worker")
+        client = await self.client(target, order)
         server = await client.connect()
         if order.target.embedded:
             place, concurrency = f"embedded {self.instance}", self._embedded_workers(order) + 1
@@ -111,13 +119,16 @@ class Berth(WorkerPlugin):
         shared = await asyncio.to_thread(_sees, order)
         return replace(
             seat, place=place, url=target.url, dialect=server.dialect, version=server.version,
-            arguments=server.arguments, concurrency=concurrency, shared=shared,
+            arguments=server.arguments, concurrency=concurrency, shared=shared, about=await client.about(),
+            durable=client.dialect.durable,
             groups=min(_GROUPS, self.worker.state.nthreads),
         )  # fmt: skip
 
     async def _target(self, order: Order) -> Target:
         if not order.target.embedded:
-            return resolve_here(order.target, here())
+            if order.epoch not in self._targets:
+                self._targets[order.epoch] = await asyncio.to_thread(resolve_here, order.target, here())
+            return self._targets[order.epoch]
         from sweeper.embedded import EmbeddedServer  # noqa: PLC0415 (only where one is asked for)
 
         if self._server is None:
@@ -130,17 +141,27 @@ class Berth(WorkerPlugin):
         threads: int = self.worker.state.nthreads
         return order.settings.concurrency or max(1, threads)
 
-    async def client(self, target: Target) -> ComfyClient:
+    async def client(self, target: Target, order: Order) -> ComfyClient:
         """The client of a server; kept, since a connection is worth keeping."""
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 (httpx)
 
-        known = (target.name, target.url, target.dialect, target.key)
+        partner_key = target.partner_key if order.partner else None
+        known = (target.name, target.url, target.dialect, target.key, partner_key)
         if known not in self._clients:
-            self._clients[known] = ComfyClient(target)
+            client = self._clients[known] = ComfyClient(target)
+            if partner_key is not None:
+                client.extra_data = {FIELD: partner_key}
         return self._clients[known]
 
+    def _gate(self, client: ComfyClient, concurrency: int) -> Gate:
+        """One for all groups on a server: the one that is next takes the slots that the first has no use for."""
+        gate = self._gates.get(client)
+        if gate is None or gate.most != concurrency:
+            gate = self._gates[client] = Gate(concurrency, Random())  # noqa: S311 (jitter)
+        return gate
+
     async def object_info(self, order: Order) -> dict[str, Any]:
-        client = await self.client(await self._target(order))
+        client = await self.client(await self._target(order), order)
         await client.connect()
         return await client.object_info()
 
@@ -172,9 +193,9 @@ class Berth(WorkerPlugin):
             target = await self._target(order)
             if parcel.url is not None:
                 target = replace(target, url=parcel.url)
-            client = await self.client(target)
+            client = await self.client(target, order)
             await client.connect()
-            await stint.run(client, seat.concurrency)
+            await stint.run(client, self._gate(client, seat.concurrency))
         except Exception as error:  # noqa: BLE001 (a full disk, a server that is gone: the driver is told, and decides)
             await stint.fail(error)
             return "failed"
@@ -202,7 +223,8 @@ class Berth(WorkerPlugin):
             from sweeper.metrics import load_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
 
             with contextlib.suppress(SweeperError):  # a metric of the user's that only the driver has: it measures
-                metrics = load_metrics(parcel.order.metrics)
+                loaded = load_metrics(parcel.order.metrics)
+                metrics = {name: one for name, one in loaded.items() if one.version == parcel.order.metrics[name]}
         return Stint(
             parcel,
             folder=Folder(Path(parcel.order.folder) if seat.shared else self.spool),

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sweeper.cluster.pool import Pool
     from sweeper.running.backlog import Work
     from sweeper.running.shared import Shared
-    from sweeper.store.places import Places
 
 _TICK: Final = 1.0  # seconds between two looks at who is there
 _STALE: Final = 3.0  # seconds that a task may wait while a worker is idle; then it is given to Dask anew
@@ -39,10 +38,10 @@ _ERRORS: Final = 5  # tasks that may fail on workers before anything is granted
 class Dispatch:
     """One run's groups. `run` returns when nothing is left, or the run was stopped."""
 
-    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool, places: Places) -> None:
+    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool) -> None:
         self.shared, self.fleet, self.pool = shared, fleet, pool
         self.name = fleet.order.target.name
-        self.tending = Tending(shared, fleet, pool, places, self.name)
+        self.tending = Tending(shared, fleet, pool, self.name)
         self.groups: dict[str, Group] = {}
         self._missing: dict[str, float] = {}  # place -> since when nobody there can be asked
         self._background: asyncio.TaskGroup | None = None
@@ -51,6 +50,7 @@ class Dispatch:
         self._alone = False
         self._errors = 0
         self._withdrawing = False
+        self._left = 0  # works that are left for the next run, because their jobs stand
         pool.wake = self._changed.set
 
     async def run(self) -> str | None:
@@ -71,7 +71,8 @@ class Dispatch:
             self._background = None
             for group in self.groups.values():
                 await self._release(group)
-        return self.shared.error
+        left = self._left if not self.shared.control.stopping else 0
+        return self.shared.error or (f"not done, and left for the next run: {left} of the trials" if left else None)
 
     async def _feed(self) -> None:
         self._control_changed()
@@ -109,7 +110,9 @@ class Dispatch:
                 works = self.pool.opened.pop(place)
                 for start in range(0, len(works), MOST):
                     self._submit(works[start : start + MOST], place=place, addresses=found)
-            elif found is None or now - self._missing.setdefault(place, now) > self.shared.settings.patience:
+            elif found is None or (
+                " " in place and now - self._missing.setdefault(place, now) > self.shared.settings.patience
+            ):
                 for work in self.pool.opened.pop(place):
                     self.tending.lost(work, f"nobody can be asked any more where it was sent ({place})")
 
@@ -213,8 +216,10 @@ class Dispatch:
     async def _ended(self, group: Group, over: Over) -> None:
         for job in over.left:
             work = group.jobs[job]
-            if over.reason is None or self.shared.control.stopping:
+            durable = group.seat is not None and group.seat.durable
+            if over.reason is None or durable or self.shared.control.stopping:
                 self.pool.done()  # it stays on record as open, for the next run to look for
+                self._left += 1
             else:
                 work.job = None  # its server is given up: new work for the others
                 self.pool.give_back(work)

@@ -124,7 +124,7 @@ class Fleet:
         if kind == "embedded":
             found = [(seat.address, seat.url) for seat in self.seats.values() if seat.place == place]
             return found or None
-        if not url:  # the same server for everybody
+        if not url:  # the same server for everybody, which lives whether workers do or not
             return [(seat.address, place) for seat in self.seats.values()]
         return [(seat.address, url) for seat in self.seats.values() if seat.host == kind]
 

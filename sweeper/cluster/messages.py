@@ -21,7 +21,8 @@ class Order:
     """What every worker of one run must know. `key` is the results folder's identity, `epoch` this driver's: a worker
     lets go of the groups that an earlier epoch of the same key left with it. `target.key` is None: keys are read from
     the worker's own environment. `folder` is the results folder, and `token` what its `.shared` file says, so that a
-    worker that sees the same file writes artifacts there itself.
+    worker that sees the same file writes artifacts there itself. `metrics`: name -> version of those to be measured on
+    workers. `partner`: the workflows have nodes of paid partners, whose key must go with them.
     """
 
     key: str
@@ -29,17 +30,18 @@ class Order:
     experiment: str
     target: Target
     settings: Settings
-    metrics: tuple[str, ...]
+    metrics: Mapping[str, str]
     folder: str
     token: str
+    partner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
     """A worker as it describes itself. `place` names the server beside it for ever, `url` is its address as seen from
     there. `problem`: why it cannot be used; None where it can. `unsent`: jobs of an earlier epoch that certainly never
-    left that worker. `shared`: it sees the results folder itself. `groups`: how many it may
-    have at a time.
+    left that worker. `shared`: it sees the results folder itself. `groups`: how many it may have at a time.
+    `about`: what its server says of itself; `durable`: whether that server's jobs outlive it.
     """
 
     address: str
@@ -50,6 +52,8 @@ class Seat:
     dialect: str = ""
     version: str = ""
     arguments: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    durable: bool = False
     concurrency: int = 1
     groups: int = 1
     shared: bool = False
@@ -83,6 +87,11 @@ class Parcel:
     run_id: int
     items: bytes = field(repr=False)
     url: str | None = None
+
+
+def name_here(file: InputFile) -> str:
+    """What an input file is called on a worker."""
+    return f"{file.sha256}{file.path.suffix}"
 
 
 def pack(items: Iterable[Item]) -> bytes:

@@ -9,14 +9,16 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from sweeper import runner
 from sweeper.cluster.address import connected, resolve_address
 from sweeper.cluster.targets import resolve_for_workers
+from sweeper.comfy.target import CLOUD_URL
 from sweeper.errors import RefusedError, UnreachableError
+from sweeper.planning.caching import caching_of, weakest
 from sweeper.running.progress import ClusterReady, Noticed, TargetDown, TargetReady
 from sweeper.store import records
 
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from sweeper.experiment import Experiment
     from sweeper.result import Run
     from sweeper.running.recording import Survey
+    from sweeper.running.restoring import Missing
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.store.places import Places
 
 _LOOK: Final = 0.5  # seconds between two looks for the first worker
 
@@ -73,15 +75,17 @@ def _bound(cluster: str, resources: Mapping[str, float] | None) -> type[runner.S
     return Bound
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """A worker's server in the place of a client, for the check against its node classes. The class is kept by the
-    server's place, since its URL means another server on every machine.
+    server's place, since its URL means another server on every machine. `extra_data` is set where partner nodes need a
+    key, which is the workers' own.
     """
 
     target: Target
     fleet: Fleet
     address: str
+    extra_data: Mapping[str, str] = field(default_factory=dict)
 
     async def object_info(self) -> Any:
         from sweeper.cluster import calls  # noqa: PLC0415 (distributed)
@@ -100,7 +104,7 @@ class ClusterSession(runner.Session):
         cls,
         specs: Spec | Sequence[Spec],
         *,
-        named: Mapping[str, Spec] | None,
+        named: Mapping[str, Spec],
         environ: Mapping[str, str],  # noqa: ARG003 (keys are read on the workers)
     ) -> tuple[Target, ...]:
         """The one target; keys and `${NAME}` are the workers' to fill in. Raises UsageError."""
@@ -130,7 +134,9 @@ class ClusterSession(runner.Session):
             worst = next((seat for seat in came if seat.refused), came[0])
             kind = RefusedError if worst.refused else UnreachableError
             raise kind("; ".join(f"{seat.name}: {seat.problem}" for seat in came))
-        self.keeps = any("--cache-none" not in seat.arguments for seat in fleet.seats.values())
+        self.caching = weakest(caching_of(seat.arguments) for seat in fleet.seats.values())
+        for seat in fleet.seats.values():
+            self.abouts.setdefault(self.targets[0].name, dict(seat.about))
         return (fleet,) if fleet.seats else ()
 
     async def _first_worker(self, client: Client) -> None:
@@ -162,7 +168,7 @@ class ClusterSession(runner.Session):
             experiment=self.experiment.name,
             target=self.targets[0],
             settings=self.settings,
-            metrics=tuple(self.experiment.metrics),
+            metrics={},
             folder=folder,
             token=uuid4().hex,
         )
@@ -171,7 +177,22 @@ class ClusterSession(runner.Session):
         fleet: Fleet = client
         seat = next(iter(fleet.seats.values()))
         target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=seat.place)
-        await super()._check(_Asked(target, fleet, seat.address))
+        if target.partner_key_env is not None or target.url == CLOUD_URL:
+            target = replace(target, partner_key="on the workers")
+        asked = _Asked(target, fleet, seat.address)
+        await super()._check(asked)
+        fleet.order = replace(fleet.order, partner=bool(asked.extra_data))
+
+    async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:  # noqa: ARG002 (as the base has it)
+        """Not from workers' servers: what is gone is told, with what brings it back."""
+        paths = [artifact.path for _, gone in missing.jobs for artifact in gone]
+        self.report(
+            Noticed(
+                f"gone, and not fetched again from workers' servers: {paths[0]}"
+                f"{f' and {len(paths) - 1} more files' if len(paths) > 1 else ''}; the rows stay, and `--remake` "
+                "submits their trials again"
+            )
+        )
 
     def _forget(self, store: Store, found: Survey) -> None:
         """Nothing: a worker's embedded server outlives a driver, so its jobs are looked for like any."""
@@ -183,22 +204,22 @@ class ClusterSession(runner.Session):
         from sweeper.cluster.dispatch import Dispatch  # noqa: PLC0415
         from sweeper.cluster.pool import Pool  # noqa: PLC0415
         from sweeper.planning.order import Costs  # noqa: PLC0415
+        from sweeper.running.measuring import measurable  # noqa: PLC0415
         from sweeper.running.recording import remaining  # noqa: PLC0415
-        from sweeper.store.places import Places  # noqa: PLC0415
 
         fleet: Fleet = clients[0]
-        plan = self.plan.reordered(Costs(store.node_seconds(self.names), keeps=self.keeps))
+        fleet.order = replace(fleet.order, metrics=measurable(store, self.metrics))
+        plan = self.plan.reordered(Costs(store.node_seconds(self.names), self.caching))
         pool = Pool(remaining(plan, found, self.settings, self.chosen), found.todo)
         shared = self._shared(store, found, plan, run_id, folder)
         mark = self.out / MARK
         mark.write_text(fleet.order.token, "ascii")
         try:
-            with Places(store.path) as places:
-                dispatch = Dispatch(shared, fleet, pool, places)
-                fleet.forget()
-                await fleet.refresh()
-                self._sort_opened(store, found, pool, fleet, places)
-                return await dispatch.run()
+            dispatch = Dispatch(shared, fleet, pool)
+            fleet.forget()
+            await fleet.refresh()
+            self._sort_opened(store, found, pool, fleet)
+            return await dispatch.run()
         finally:
             with contextlib.suppress(OSError):
                 mark.unlink()
@@ -208,6 +229,7 @@ class ClusterSession(runner.Session):
     def _shared(self, store: Store, found: Survey, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
         from sweeper.cluster.aboard import Folder  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
+        from sweeper.running.shards import Line  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
         return Shared(
@@ -218,13 +240,13 @@ class ClusterSession(runner.Session):
             folder=Folder(folder.out),
             settings=self.settings,
             control=self.control,
-            backlog=Backlog([], iter(())),  # a cluster's work waits in a Pool
+            backlog=Backlog([], Line(iter(()))),  # a cluster's work waits in a Pool
             report=self.report,
             names=self.names,
             twins=found.twins,
         )
 
-    def _sort_opened(self, store: Store, found: Survey, pool: Pool, fleet: Fleet, places: Places) -> None:
+    def _sort_opened(self, store: Store, found: Survey, pool: Pool, fleet: Fleet) -> None:
         """What an earlier driver left open: to be looked for at its place, or known never to have left."""
         target = self.targets[0]
         for work in found.opened:
@@ -235,7 +257,7 @@ class ClusterSession(runner.Session):
                 work.job = None
                 pool.give_back(work)
                 continue
-            place = places.of(job.id)
+            place = store.place_of(job.id)
             if place is None:  # sent from one machine: to the URL, or to a server that ended with that run
                 place = f"embedded {socket.gethostname()}" if target.embedded else target.url
             pool.seek(place, work)

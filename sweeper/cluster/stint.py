@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sweeper.cluster.aboard import Aboard, Cargo, Logbook, forwarded
-from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, Told, unpack
+from sweeper.cluster.aboard import Aboard, Cargo, Errands, Logbook, Waiting, forwarded
+from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, Told, name_here, unpack
 from sweeper.errors import RefusedError, SweeperError
-from sweeper.running.backlog import Backlog, Work
+from sweeper.running.backlog import Work
 from sweeper.running.control import INTERRUPT, REFUSED, UNREACHABLE, RunControl
 from sweeper.running.crew import Crew
 from sweeper.running.progress import TargetDown
@@ -26,6 +25,7 @@ from sweeper.store.records import OPEN, UNSENT, Job
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
+    from sweeper.running.gate import Gate
     from sweeper.trial import InputFile
 
 LEASE: Final = 20.0  # seconds without a pull after which the driver counts as gone
@@ -53,7 +53,7 @@ class Stint:
         self._name = name
         self._items: list[Item] = unpack(parcel.items)
         self._works: list[tuple[str, Work]] = []
-        self._waiting: deque[Work] = deque()
+        self._waiting = Waiting()
         self._returned: set[str] = set()  # jobs that were given back to the driver unsent
         self._inbox: asyncio.Queue[News | None] = asyncio.Queue()
         self._news: deque[tuple[int, News]] = deque()
@@ -82,7 +82,7 @@ class Stint:
                 self._logbook.grant(item.trial.digest, grant)
                 work = Work(item.trial, self._intended(item, grant))
             self._works.append((work.job.id if work.job else "", work))
-            self._waiting.append(work)
+            self._waiting.works.append(work)
         self._telling = asyncio.create_task(self._tell())
         self.granted.set()
 
@@ -142,15 +142,17 @@ class Stint:
 
     def withdraw(self, count: int) -> int:
         """Give up to `count` trials that wait here back to the driver; how many there were."""
-        given = 0
-        while given < count and self._waiting:
-            work = self._waiting.pop()
-            if work.job is None or work.job.state != UNSENT:
-                self._waiting.append(work)
-                break
-            self._give_back(work.job.id)
-            given += 1
-        return given
+        waiting = self._waiting.works
+        given: deque[str] = deque()
+        while len(given) < count and waiting and (job := waiting[-1].job) is not None and job.state == UNSENT:
+            waiting.pop()
+            given.appendleft(job.id)
+        for job_id in given:
+            self._give_back(job_id)
+        return len(given)
+
+    def _hand_back(self, work: Work) -> None:
+        self._give_back(next(job for job, known in self._works if known is work))
 
     def _give_back(self, job: str) -> None:
         self._returned.add(job)
@@ -190,8 +192,8 @@ class Stint:
     def target_name(self) -> str:
         return self.parcel.order.target.name
 
-    async def run(self, client: ComfyClient, concurrency: int) -> None:
-        """Carry the group; returns when everything is in the news."""
+    async def run(self, client: ComfyClient, gate: Gate) -> None:
+        """Carry the group through its server's gate; returns when everything is in the news."""
         order = self.parcel.order
         cargo = Cargo(self._items, self._local)
         shared = Aboard(
@@ -202,14 +204,14 @@ class Stint:
             folder=self.folder,
             settings=replace(order.settings, retries=0, fresh=False, limit=None),
             control=self.control,
-            backlog=Backlog([], self._fresh()),
+            backlog=Errands(self._waiting, self._hand_back),
             report=forwarded(self._inbox.put_nowait, self._name),
             names=(self.target_name,),
             twins={},
             tell=self._inbox.put_nowait,
             classes=cargo.class_of,
         )
-        crew = Crew(shared, [(client, concurrency)])
+        crew = Crew(shared, [(client, gate)])
         self._carrying = asyncio.create_task(crew.run())
         watch = asyncio.create_task(self._lease())
         try:
@@ -233,10 +235,6 @@ class Stint:
         self._append(Told(TargetDown(self._name, said, final=True)))
         self._over = Over(self._remains(), reason, f"{self._name}: {said}", {})
         self._changed.set()
-
-    def _fresh(self) -> Iterator[Work]:
-        while self._waiting:
-            yield self._waiting.popleft()
 
     def _remains(self) -> tuple[str, ...]:
         """Tell what never left; return what is still open."""
@@ -266,12 +264,15 @@ class Stint:
         self._changed.set()
 
     def _measured(self, item: Finished) -> Finished:
-        from sweeper.metrics import missing_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
+        from sweeper.metrics import File, missing_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
 
-        files = [(artifact.sha256, self.folder.out / artifact.path) for artifact in item.artifacts]
-        known: dict[str, tuple[str, ...]] = {}
-        problems: list[str] = []  # the driver measures what is missing once more, and says why it cannot be done
-        return replace(item, measures=tuple(missing_metrics(files, self.metrics, known, problems)))
+        trial = next(work.trial for job, work in self._works if job == item.job)
+        files = [
+            File(artifact.sha256, self.folder.out / artifact.path, trial.digest, trial.params)
+            for artifact in item.artifacts
+        ]
+        # The driver measures what is missing once more, and says why it cannot be done.
+        return replace(item, measures=tuple(missing_metrics(files, self.metrics, {}, {})))
 
     async def _lease(self) -> None:
         loop = asyncio.get_running_loop()
@@ -280,7 +281,8 @@ class Stint:
         await asyncio.shield(asyncio.ensure_future(self.drop()))
 
     def _local(self, file: InputFile) -> InputFile:
-        return replace(file, path=self.inputs / f"{file.sha256}{file.path.suffix}")
+        mask = None if file.mask is None else self._local(file.mask)
+        return replace(file, path=self.inputs / name_here(file), mask=mask)
 
     @property
     def abandoned(self) -> bool:
@@ -295,4 +297,4 @@ class Stint:
     @property
     def waits(self) -> bool:
         """Whether some of its trials have not been begun."""
-        return bool(self._waiting) and self._over is None and not self.control.stopping
+        return not self._waiting.empty and self._over is None and not self.control.stopping

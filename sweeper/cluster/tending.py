@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeper import result
 from sweeper.cluster import calls
-from sweeper.cluster.arrival import bring, name_there, send_inputs
+from sweeper.cluster.arrival import bring, send_inputs, with_masks
 from sweeper.cluster.fleet import Fleet, GoneError
 from sweeper.cluster.messages import Batch, Finished, Grant, RowSaid, Taken, Told
 from sweeper.comfy.prefix import fingerprint
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from sweeper.cluster.pool import Pool
     from sweeper.running.backlog import Work
     from sweeper.running.shared import Shared
-    from sweeper.store.places import Places
 
 
 class Tending:
     """Writes down what groups do; `name` is the target's, under which every worker's work stands."""
 
-    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool, places: Places, name: str) -> None:
-        self.shared, self.fleet, self.pool, self.places, self.name = shared, fleet, pool, places, name
+    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool, name: str) -> None:
+        self.shared, self.fleet, self.pool, self.name = shared, fleet, pool, name
 
     async def tend(self, group: Group) -> Over | None:
         """Let a granted group begin and follow it to its end; None when its worker is gone."""
@@ -40,8 +39,8 @@ class Tending:
         grants: tuple[Grant, ...] | None = None
         try:
             files = [file for work in group.works for file in self.shared.plan.files(work.trial)]
-            await send_inputs(self.fleet, group.seat, {name_there(file): file for file in files})
-            grants = self._intend(group)
+            await send_inputs(self.fleet, group.seat, with_masks(files))
+            grants = await self._intend(group)
             number = 0
             while True:
                 batch: Batch | None = await self.fleet.call(calls.pull, group.id, number, grants, address=address)
@@ -64,21 +63,22 @@ class Tending:
 
     # --- intents
 
-    def _intend(self, group: Group) -> tuple[Grant, ...]:
-        """Commit where the group's jobs go, and that they do. Adopted jobs were intended when they were sent."""
+    async def _intend(self, group: Group) -> tuple[Grant, ...]:
+        """Have on the disk that the group's jobs go, and where. Adopted jobs were intended when they were sent."""
         assert group.seat is not None
         if group.place is not None:
             group.jobs = {work.job.id: work for work in group.works if work.job is not None}
             return ()
         store = self.shared.store
         jobs = [self._job(work) for work in group.works]
-        self.places.note(group.seat.place, [job.id for job in jobs])
-        with store.transaction():
+        with store.transaction(durable=False):
+            store.note_place(group.seat.place, [job.id for job in jobs])
             for work, job in zip(group.works, jobs, strict=True):
                 store.intend(job)
                 work.job = job
                 work.sent += 1
         group.jobs = {job.id: work for job, work in zip(jobs, group.works, strict=True)}
+        await self.shared.durable()
         return tuple(Grant(job.id, job.attempt, job.intended) for job in jobs)
 
     def _job(self, work: Work) -> Job:
@@ -106,9 +106,10 @@ class Tending:
             if isinstance(item, Finished) and item.artifacts:
                 kept = await bring(self.fleet, group, item, batch.contents, self.shared.folder)
                 group.kept[item.job] = kept
-        with self.shared.store.transaction():
+        with self.shared.store.transaction(durable=False):
             for item in batch.news:
                 self._write(group, item)
+        await self.shared.durable()  # the worker forgets it next
         for item in batch.news:
             self._tell(group, item)
 

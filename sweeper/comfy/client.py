@@ -15,25 +15,40 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
+from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
-from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Reply, Server, Sought, Submission, retry_after
-from sweeper.errors import RejectedError, TransientError, UnreachableError
+from sweeper.comfy.transport import AiohttpTransport, wanted
+from sweeper.comfy.wire import (
+    KEY_HEADER,
+    Ask,
+    Busy,
+    Flow,
+    JobState,
+    Output,
+    Reply,
+    Server,
+    Sought,
+    Submission,
+    retry_after,
+)
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 T = TypeVar("T")
 
-KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"
-
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-# httpcore searches its pool anew at every request, so many connections are slower than few: 8 serve dozens of jobs.
-LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
+LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
+# Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
+_LATE: Final = 1.0
+_ABOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
 
 
 class ComfyClient:
@@ -54,21 +69,28 @@ class ComfyClient:
         self.patience = patience or Patience()
         self.random = random or Random()  # noqa: S311 (jitter, not a secret)
         self._dialect = dialect_named(target.dialect) if target.dialect else None
-        headers = {"Accept-Encoding": "identity", "User-Agent": "sweeper"}
-        local = loopback(target.url)
+        self._transport = transport
+        self._http = self._opened(target.url)
+        self._bare: httpx.AsyncClient | None = None
+        self._uploads: dict[str, asyncio.Task[Any]] = {}
+        self._secrets = target.secrets
+        self.requests = 0
+        self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
+
+    def _opened(self, url: str, **redirects: Any) -> httpx.AsyncClient:
         # Without environment proxies on loopback: a proxy cannot know what listens here.
-        self._http = httpx.AsyncClient(
+        local = loopback(url)
+        transport = self._transport
+        if transport is None and wanted(local=local):
+            transport = AiohttpTransport(LIMITS)
+        return httpx.AsyncClient(
             transport=transport,
-            headers=headers,
+            headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
             timeout=TIMEOUT,
             limits=LIMITS,
             trust_env=not local,
-            follow_redirects=False,
+            **redirects,
         )
-        self._transport = transport
-        self._bare: httpx.AsyncClient | None = None
-        self._uploads: dict[str, asyncio.Task[str]] = {}
-        self.requests = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,6 +133,14 @@ class ComfyClient:
         except TransientError as error:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
 
+    async def about(self) -> dict[str, Any]:
+        """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
+        try:
+            async with asyncio.timeout(_ABOUT):
+                return await self.perform(about(self.dialect.name), replace(self.patience, attempts=1))
+        except (TargetError, TransientError, TimeoutError):
+            return {}
+
     async def submit(self, submission: Submission) -> str | Busy:
         """Send a job once; see `Dialect.submit` for what may be raised."""
         return await self.perform(self.dialect.submit(submission))
@@ -118,45 +148,64 @@ class ComfyClient:
     async def look(self, prompt_id: str, *, thorough: bool = True) -> JobState:
         return await self.perform(self.dialect.look(prompt_id, thorough=thorough))
 
-    async def find(self, sought: Sought) -> str | None:
-        """Look for a submission of unknown outcome, as often as a lagging listing needs. Raises TransientError when
-        it stays unclear.
+    async def find(self, sought: Sought, *, late: bool = True) -> str | None:
+        """Look for a submission of unknown outcome, as often as a lagging listing needs; `late`: also for as long as a
+        request may take to get there after its connection is gone. Raises TransientError when it stays unclear.
         """
-        for number in range(self.dialect.lost_after):
-            if number:
-                await asyncio.sleep(self.polls[0] * 2**number)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_LATE if late else 0.0)
+        looks = 0
+        while looks < self.dialect.lost_after or loop.time() < until:
+            if looks:
+                await asyncio.sleep(self.polls[0] * 2 ** min(looks, 4))
             found = await self.perform(self.dialect.find(sought))
             if found is not None:
                 return found
+            looks += 1
         return None
 
-    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> None:
+        """Stop these jobs; see `Dialect.cancel`."""
         if prompt_ids:
-            await self.perform(self.dialect.cancel(prompt_ids))
+            await self.perform(self.dialect.cancel(prompt_ids, ours))
 
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())
 
-    async def upload(self, path: Path, sha256: str) -> str:
-        """Bring a local file to the server, once per content; the name that a workflow must use for it.
+    async def upload_limit(self) -> int | None:
+        """Bytes that one request may have, None where the server does not tell. Raises TransientError, TargetError."""
+        found = (await self.perform(self.dialect.features())).get("max_upload_size")
+        return found if isinstance(found, int) and found > 0 else None
 
-        Raises RejectedError when the file is gone or another than planned, or when the server will not have it.
+    async def upload(self, path: Path, sha256: str, mask: tuple[Path, str] | None = None) -> Any:
+        """Bring a local file to the server, once per content; what a workflow must have in its place.
+
+        `mask`, a picture with its hash, is laid over it there (see `masks`). Raises RejectedError when a file is gone
+        or another than planned, when the mask does not fit, or when the server will not have it.
         """
-        task = self._uploads.get(sha256)
+        key = sha256 if mask is None else f"{sha256} {mask[1]}"
+        task = self._uploads.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._uploads[sha256] = asyncio.create_task(self._upload(path, sha256))
+            work = self._upload(path, sha256) if mask is None else self._upload_masked(path, sha256, *mask)
+            task = self._uploads[key] = asyncio.create_task(work)
         return await asyncio.shield(task)
 
-    async def _upload(self, path: Path, sha256: str) -> str:
-        try:
-            content = await asyncio.to_thread(path.read_bytes)
-        except OSError as error:
-            raise RejectedError(f"input file {path}: {error.strerror or error}") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+    async def _upload(self, path: Path, sha256: str) -> Any:
+        content = await asyncio.to_thread(_content, path, sha256)
         # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
         name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
         return await self.perform(self.dialect.upload(name, content))
+
+    async def _upload_masked(self, path: Path, sha256: str, mask: Path, mask_sha256: str) -> str:
+        from sweeper.comfy.masks import painted  # noqa: PLC0415 (Pillow, only where there is a mask)
+
+        original = await self.upload(path, sha256)
+        picture = await asyncio.to_thread(_content, path, sha256)
+        content = await asyncio.to_thread(
+            painted, await asyncio.to_thread(_content, mask, mask_sha256), picture, mask.name
+        )
+        name = f"sweeper-{sha256[:16]}-{mask_sha256[:16]}.png"
+        return await self.perform(self.dialect.upload_mask(name, content, original))
 
     # --- driving a flow
 
@@ -200,12 +249,13 @@ class ComfyClient:
             response = await self._http.send(request)
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
-        return Reply(response.status_code, _lower(response.headers), self._clean(response.content))
+        return Reply(response.status_code, _lower(response.headers), self.clean(response.content))
 
     def _request(self, ask: Ask, headers: dict[str, str] | None = None) -> httpx.Request:
         sent = dict(headers or {})
-        if self.target.key is not None:
-            sent[KEY_HEADER] = self.target.key
+        key = self.target.key
+        if key is not None:
+            sent |= self._dialect.credentials(key) if self._dialect is not None else {KEY_HEADER: key}
         content, files, data = None, None, None
         if ask.upload is not None:
             files = {"image": (ask.upload.filename, ask.upload.content, "application/octet-stream")}
@@ -221,14 +271,16 @@ class ComfyClient:
 
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = str(error) or type(error).__name__
-        if self.target.key is not None:
-            said = said.replace(self.target.key, "***")
+        said = self.clean((str(error) or type(error).__name__).encode("utf-8", "replace")).decode()
         return TransientError(f"{type(error).__name__}: {said}", sent=sent)
 
-    def _clean(self, content: bytes) -> bytes:
-        # A server that echoes our key (as /queue may, in extra_data) must not get it into a message of ours.
-        return content if self.target.key is None else content.replace(self.target.key.encode(), b"***")
+    def clean(self, content: bytes) -> bytes:
+        """What a server said, without our keys: one that echoes them, as /queue does with extra_data, must not get
+        them into a message of ours.
+        """
+        for secret in self._secrets:
+            content = content.replace(secret.encode(), b"***")
+        return content
 
     # --- files
 
@@ -249,21 +301,25 @@ class ComfyClient:
     async def open_elsewhere(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Fetch from a host that must never see the key. Raises TransientError."""
         if self._bare is None:
-            self._bare = httpx.AsyncClient(
-                transport=self._transport,
-                headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
-                timeout=TIMEOUT,
-                limits=LIMITS,
-                trust_env=not loopback(url),
-                follow_redirects=True,
-                max_redirects=5,
-            )
+            self._bare = self._opened(url, follow_redirects=True, max_redirects=5)
         try:
             return await self._bare.send(self._bare.build_request("GET", url, headers=headers), stream=True)
         except httpx.InvalidURL as error:
-            raise TransientError(f"the server redirects to an address that is none: {error}") from None
+            said = self.clean(str(error).encode("utf-8", "replace")).decode()
+            raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
+
+
+def _content(path: Path, sha256: str) -> bytes:
+    """The bytes of an input file. Raises RejectedError when it is gone, or not the one that was planned."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RejectedError(f"input file {path}: {error.strerror or error}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+    return content
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:

@@ -1,7 +1,13 @@
 """The two ways of speaking to a server behind one interface, and how to tell which one a server speaks.
 
 A dialect is data and flows (see `wire`): it yields requests and reads answers. Retrying, waiting and doing I/O are the
-client's. A third dialect, the versioned v2 API, would be one more class here.
+client's. A third dialect is one more class, entered in `_DIALECTS`, `target.DIALECTS` and the experiment's schema.
+
+The versioned Comfy API v2 (`/api/v2/jobs`, `/api/v2/assets`) has its place here and no class yet: there is no server to
+hold one against. What it needs is there: `credentials` (it wants `Authorization: Bearer`), `submit` (its
+`Idempotency-Key` rejects a reuse and replays nothing, so a job of unknown outcome is looked for by `find` as on Cloud),
+`upload` (the value that stands in the graph is the dialect's to choose: there an asset instead of a name), `view` (an
+asset's content, with the same redirect), and `streams` (its events are no WebSocket; polling is the authority anyway).
 """
 
 from __future__ import annotations
@@ -34,14 +40,25 @@ class Dialect(Protocol):
         """Looks in a row that must find no trace of a job before it counts as lost."""
 
     @property
+    def durable(self) -> bool:
+        """Whether jobs outlive the server's process, so that one on record may still be had when it is back."""
+
+    @property
     def one_at_a_time(self) -> bool:
         """Whether a job that will not stop keeps every later one waiting."""
 
     @property
     def needs_key_in_events(self) -> bool: ...
     @property
+    def streams(self) -> bool:
+        """Whether it has the event stream that `events` reads, a WebSocket; where not, polling does without."""
+
+    @property
     def says_status(self) -> bool:
         """Whether every submission is followed by a `status` event, so that silence means a dead stream."""
+
+    def credentials(self, key: str) -> Mapping[str, str]:
+        """The headers that show our key, on every request to the target itself."""
 
     def greet(self) -> Flow[Server]:
         """Who answers there, and whether it takes our key. Raises UnreachableError, RefusedError."""
@@ -61,14 +78,23 @@ class Dialect(Protocol):
         Raises TransientError when it cannot be told yet.
         """
 
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
-        """Stop these jobs, waiting or running, and no others. No confirmation: look at the jobs."""
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
+        """Stop these jobs, waiting or running, and no others; `ours` are more that are not somebody else's. No
+        confirmation: look at the jobs.
+        """
 
-    def upload(self, name: str, content: bytes) -> Flow[str]:
-        """Store an input file; the name under which a workflow must call it."""
+    def upload(self, name: str, content: bytes) -> Flow[Any]:
+        """Store an input file; what must stand in a workflow for it: here its name on the server."""
+
+    def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
+        """Store `original`, an uploaded picture by the name it got, with the alpha channel of `content`, a PNG of the
+        same size; the name under which a workflow must call the result.
+        """
 
     def view(self, output: Output) -> Ask: ...
     def object_info(self) -> Flow[dict[str, Any]]: ...
+    def features(self) -> Flow[dict[str, Any]]:
+        """What the server says it can do, such as `max_upload_size` (bytes); empty for one that has no such answer."""
 
 
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}

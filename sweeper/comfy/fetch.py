@@ -1,14 +1,15 @@
 """Fetching one output: through the redirect without the key, streamed and hashed, checked, resumed after a drop.
 
-The bytes go to an open binary file; names and places on our disk are `sweeper.store.artifacts`' business.
+The bytes go to whoever receives them; names and places on our disk are `sweeper.store.artifacts`' business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
 
 import httpx
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sweeper.comfy.wire import Output
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+# What a gateway says with 200 in place of a picture. ComfyUI never sends a page as one (COMFYUI_BEHAVIOUR.md 3.5).
+_PAGE: Final = re.compile(r"(text/html|application/json)\b", re.IGNORECASE)
+_TEXT: Final = re.compile(r"\.(html?|json|gltf|txt|md)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +36,26 @@ class Fetched:
     content_type: str
 
 
+class Receiver(Protocol):
+    """Where the bytes of a file go, in order. Its errors are OSErrors, and go to the caller."""
+
+    def write(self, chunk: bytes, /) -> Any: ...
+    def restart(self) -> Any:
+        """Forget what came so far: the file begins anew."""
+
+
 @dataclass(slots=True)
 class _Sink:
     """The part of a file that is here: where it goes, and what a resumed transfer must continue from."""
 
-    file: BinaryIO
+    file: Receiver
     hash: Any = field(default_factory=hashlib.sha256)
     received: int = 0
     validator: str | None = None  # the ETag: a resumed file must be the same file
 
     def restart(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
+        if self.received:
+            self.file.restart()
         self.hash, self.received, self.validator = hashlib.sha256(), 0, None
 
     def write(self, chunk: bytes) -> None:
@@ -57,7 +69,7 @@ class _Sink:
         return {"Range": f"bytes={self.received}-", "If-Range": self.validator}
 
 
-async def fetch(client: ComfyClient, output: Output, file: BinaryIO) -> Fetched:
+async def fetch(client: ComfyClient, output: Output, file: Receiver) -> Fetched:
     """Bring one output of a job into `file`.
 
     A signed address is asked for anew at every try, so one that expired (403) is no matter. Raises LostError when the
@@ -90,19 +102,23 @@ async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
             location = ""
         if not location.startswith(("http://", "https://")):
             raise TransientError("the server redirects to an address that is not http")
+        if client.clean(location.encode("utf-8", "replace")).decode() != location:
+            raise LostError(
+                f"the server redirects to an address that holds our key; {output.filename!r} is not fetched"
+            )
         response = await client.open_elsewhere(location, sink.headers())
         if response.status_code == 403:
             await response.aclose()
             raise TransientError("the signed address is no longer valid")
     try:
-        return await _receive(response, output, sink)
+        return await _receive(client, response, output, sink)
     except httpx.HTTPError as error:
         raise TransientError(f"the transfer broke off after {sink.received} bytes ({type(error).__name__})") from None
     finally:
         await response.aclose()
 
 
-async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
+async def _receive(client: ComfyClient, response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
     status = response.status_code
     if status == 416:  # what we hold is not the beginning of what the server has
         sink.restart()
@@ -111,13 +127,24 @@ async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fet
         body = await response.aread()
         if status in (400, 403, 404, 410):  # 403: a path out of the server's folders (COMFYUI_BEHAVIOUR.md 3.5)
             raise LostError(f"the server does not give out the file {output.filename!r} (HTTP {status})")
-        demand(Reply(status, {name.lower(): value for name, value in response.headers.items()}, body[:4000]))
+        demand(
+            Reply(status, {name.lower(): value for name, value in response.headers.items()}, client.clean(body)[:4000])
+        )
         raise TransientError(f"HTTP {status} where a file was expected")
     if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {sink.received}-"):
         sink.restart()
         raise TransientError("the server resumed at another place than we asked for")
+    kind = response.headers.get("content-type", "")
+    if _PAGE.match(kind) and not _TEXT.search(output.filename):
+        raise TransientError(f"{kind} where a file was expected")
     if status == 200:
         sink.restart()
+    await _pour(response, sink)
+    return Fetched(sink.hash.hexdigest(), sink.received, kind)
+
+
+async def _pour(response: httpx.Response, sink: _Sink) -> None:
+    """The body into the sink. Raises TransientError where it ends before its length, httpx.HTTPError for a drop."""
     sink.validator = _strong(response.headers.get("etag"))
     if response.headers.get("content-encoding", "identity") == "identity":
         length = response.headers.get("content-length")
@@ -130,7 +157,6 @@ async def _receive(response: httpx.Response, output: Output, sink: _Sink) -> Fet
         sink.restart()
         async for chunk in response.aiter_bytes():
             sink.write(chunk)
-    return Fetched(sink.hash.hexdigest(), sink.received, response.headers.get("content-type", ""))
 
 
 def _strong(etag: str | None) -> str | None:

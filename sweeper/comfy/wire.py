@@ -16,6 +16,7 @@ from sweeper.errors import RefusedError, SweeperError, TransientError, Unreachab
 T = TypeVar("T")
 
 _REFUSALS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
+KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"; before the dialect is known, too
 _EXCERPT: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -35,7 +36,7 @@ class Ask:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None  # JSON, where not None
+    body: Any = field(default=None, repr=False)  # JSON, where not None; its extra_data may hold a key
     upload: Upload | None = None
     repeatable: bool = True
 
@@ -97,6 +98,7 @@ class JobState:
     started: float | None = None
     ended: float | None = None
     stuck: bool = False  # it was told to stop and does not, so nothing else will run there
+    behind: str | None = None  # of a queued job: which one the server is at, where it tells
 
     @property
     def refusal(self) -> bool:
@@ -115,15 +117,19 @@ class Submission:
     job: str
     graph: Mapping[str, Any]
     client_id: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)  # extra_data
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # extra_data, which may hold a key
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said."""
+    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said.
+
+    `unsure`: somebody between us may have said so after the server had the job, so `find` it first.
+    """
 
     reason: str
     retry_after: float | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

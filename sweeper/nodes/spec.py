@@ -75,7 +75,8 @@ class NodeSpec:
     """One class: its inputs in order (required first), the names of its hidden ones, and the types that it puts out.
 
     `open_ended` is true where undeclared inputs are meant: the class declares an *empty* group of optional inputs (as
-    the "any number of inputs" classes of custom nodes do), or nothing that could be understood.
+    the "any number of inputs" classes of custom nodes do), or nothing that could be understood. `partner` nodes call a
+    paid third party (`api_node`).
     """
 
     class_type: str
@@ -84,6 +85,7 @@ class NodeSpec:
     outputs: tuple[OutputType, ...] = ()
     output_node: bool = False
     open_ended: bool = False
+    partner: bool = False
 
     @property
     def is_dynamic(self) -> bool:
@@ -210,6 +212,7 @@ def _node_spec(class_type: str, declared: Any, made: frozenset[str]) -> NodeSpec
         ),
         output_node=_get(declared, "output_node") is True,
         open_ended=not _is_class(declared) or (isinstance(optional, Mapping) and not optional),
+        partner=_get(declared, "api_node") is True,
     )
 
 

@@ -146,7 +146,7 @@ def slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str, Any]
     Several addresses must all accept a value. An address where the value is only part of a text or of a computation
     says nothing about it. Where only a link can stand, the schema is that of a link.
     """
-    if template.slots[slot].kind == "file":
+    if template.slots[slot].is_file:
         return None
     schemas = []
     for leaf in template.leaves:

@@ -155,10 +155,11 @@ class Grid:
 
         def compute(values: dict[str, Any]) -> bytes:
             for name, value in values.items():
-                if template.slots[name].kind == "file" and value in files:
+                if template.slots[name].is_file and value in files:
                     values[name] = file_mark(files[value].sha256)
             try:
-                return encode(leaf.value(values))
+                value = leaf.value(values)
+                return encode(value if leaf.mask is None else f"{value} mask {values[leaf.mask]}")
             except (ExpressionError, ValueError) as error:
                 message = f"in {template.file}: {error}"
                 raise self.failure(("template",), ExpressionError(message), values) from error

@@ -13,10 +13,9 @@ from math import prod
 from typing import Final
 
 from sweeper.experiment import Experiment
+from sweeper.planning.caching import CLASSIC, Caching, Needs, lru_executions
 from sweeper.planning.grid import Grid
-from sweeper.workflow import downstream
-
-Needs = dict[str, frozenset[int]]  # node id -> the dimensions that make it run again
+from sweeper.workflow import Graph, downstream
 
 # Rough seconds on a GPU by what a class's name says, until measured times are there. The order needs ranks, not truth.
 _WEIGHTS: Final = (
@@ -34,16 +33,20 @@ _EXACT: Final = 12  # dimensions for which every subset is tried; beyond, the be
 class Costs:
     """What running a node once costs. `seconds` were measured, by class; a class that was not has an assumed cost.
 
-    `keeps` says whether the server keeps results from one job to the next at all (`--cache-none` does not).
+    `caching` is what the server keeps from one job to the next.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    keeps: bool = True
+    caching: Caching = CLASSIC
 
     def of(self, class_type: str) -> float:
         """The cost of one class."""
         assumed = next((cost for word, cost in _WEIGHTS if word in class_type), 0.1)
         return max(self.seconds.get(class_type, assumed), 1e-6)
+
+    def total(self, graph: Graph, runs: Mapping[str, int]) -> float:
+        """The cost of running each node so many times."""
+        return sum(count * self.of(graph[node]["class_type"]) for node, count in runs.items())
 
 
 def dependencies(experiment: Experiment, grid: Grid) -> Needs:
@@ -90,10 +93,22 @@ def filtered_executions(order: Sequence[int], points: Iterable[Sequence[int]], n
     return {node: runs[places] for node, places in needs.items()}
 
 
+def counted(
+    graph: Graph, order: Sequence[int], points: Sequence[Sequence[int]], needs: Needs, caching: Caching
+) -> dict[str, int]:
+    """How often each node runs at these points, nested in `order`, on a server that keeps results in this way."""
+    if caching.kind == "none":
+        return dict.fromkeys(graph, len(points))
+    if caching.kind == "lru":
+        walked = sorted(points, key=lambda point: [point[place] for place in order])
+        return lru_executions(graph, walked, needs, caching.size)
+    return filtered_executions(order, points, needs)
+
+
 def best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
     """The dimensions, outermost first, with the least total cost; the written order where it is as good."""
     written = tuple(range(len(grid.sizes)))
-    if not costs.keeps:
+    if costs.caching.kind == "none":
         return written
     needs = dependencies(experiment, grid)
     graph = experiment.template.graph

@@ -7,6 +7,7 @@ strings. Nothing here opens a file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sweeper.errors import Problem, TemplateError
@@ -56,11 +57,15 @@ class _Binder:
         self.check_names(slots)
         written = self.written_leaves(slots, inline)
         self.check_files(slots, inline)
+        slots, masks = self.with_masks(slots)
         return Template(
             file=self.workflow.name,
             graph=self.graph,
             slots=slots,
-            leaves=tuple(sorted([*inline, *written], key=lambda leaf: [str(part) for part in leaf.path])),
+            leaves=tuple(
+                replace(leaf, mask=next((masks[name] for name in leaf.names if name in masks), None))
+                for leaf in sorted([*inline, *written], key=lambda leaf: [str(part) for part in leaf.path])
+            ),
             description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
             source=self.workflow,
             sidecar=self.sidecar,
@@ -104,7 +109,10 @@ class _Binder:
         written = tuple(dict.fromkeys(addresses))
         self.written[name] = written
         inside = _inline_addresses(name, inline)
-        if not at and not inside:
+        kind = rules.get("kind", "value")
+        if kind == "mask":
+            self.check_mask(name, rules, inside)
+        elif not at and not inside:
             self.wrong_slot(
                 path, "has no `at`, and the workflow has no {{ " + name + " }}; say where its value is written"
             )
@@ -112,8 +120,37 @@ class _Binder:
         default = self.default(rules, normalise, written, path)
         if default is MISSING:
             default = _inline_default(name, inline)
-        kind = rules.get("kind", "value")
-        return Slot(name, written + inside, normalise, default, kind, rules.get("description", ""), path)
+        of = rules.get("of", "")
+        return Slot(name, written + inside, normalise, default, kind, rules.get("description", ""), path, of)
+
+    def check_mask(self, name: str, rules: Mapping[str, Any], inside: tuple[Address, ...]) -> None:
+        path: Path = ("slots", name)
+        if "at" in rules:
+            self.wrong_slot((*path, "at"), "a mask reaches where the picture of its `of` does; take `at` out")
+        if inside:
+            self.wrong_slot(path, f"a mask has no place of its own in the workflow; take {{{{ {name} }}}} out of it")
+        if "of" not in rules:
+            self.wrong_slot(path, "a mask needs `of`: the slot of `kind: file` whose picture it masks")
+
+    def with_masks(self, slots: Mapping[str, Slot]) -> tuple[dict[str, Slot], dict[str, str]]:
+        """The slots, each mask with the addresses of its picture; and file slot -> its mask."""
+        files = [name for name, slot in slots.items() if slot.kind == "file"]
+        masks: dict[str, str] = {}
+        found = dict(slots)
+        for name, slot in slots.items():
+            path: Path = (*slot.path, "of")
+            if slot.of and slot.kind != "mask":
+                self.wrong_slot(path, "only a slot of `kind: mask` has `of`")
+            elif slot.of and slot.of not in files:
+                self.wrong_slot(
+                    path, f"there is no slot '{slot.of}' of `kind: file`{hint(slot.of, files, 'file slots')}"
+                )
+            elif slot.of in masks:
+                self.wrong_slot(path, f"'{slot.of}' has a mask already: the slot '{masks[slot.of]}'")
+            elif slot.of:
+                masks[slot.of] = name
+                found[name] = replace(slot, addresses=slots[slot.of].addresses)
+        return found, masks
 
     def normaliser(self, schema: Mapping[str, Any] | None, path: Path) -> Normaliser:
         from jsonschema import SchemaError  # noqa: PLC0415 - jsonschema costs half a hundred ms: see `schemas`
@@ -126,7 +163,7 @@ class _Binder:
 
     def default(self, rules: Mapping[str, Any], normalise: Normaliser, written: tuple[Address, ...], path: Path) -> Any:
         """The slot's own default, or what the workflow holds at its first address."""
-        is_file = rules.get("kind") == "file"
+        is_file = rules.get("kind", "value") != "value"
         if "default" in rules:
             value = rules["default"]
         elif written and not is_file:  # the workflow's file name is one of the server's, not a file of ours

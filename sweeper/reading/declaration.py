@@ -104,6 +104,7 @@ class _Declaration:
             file=self.file,
             template=self.template,
             targets=tuple(target) if isinstance(target, list) else (target,),
+            named_targets=raw.get("targets", {}),
             description=raw.get("description", ""),
             params=params,
             derive=derive,
@@ -121,7 +122,7 @@ class _Declaration:
         slot = self.template.slots.get(name)
         try:
             value = slot.normalise(value) if slot is not None else _ANY(value)
-            if slot is not None and slot.kind == "file":
+            if slot is not None and slot.is_file:
                 self.files[value] = self.file_fact(value)
         except (ValueRefusedError, AxisError) as error:
             self.wrong(path, str(error) if name in path else f"{name}: {error}")
@@ -143,7 +144,7 @@ class _Declaration:
     def default_files(self, blocks: list[BlockReader], given: set[str]) -> None:
         for slot in self.template.slots.values():
             swept = all(slot.name in block.given and slot.name not in block.partial for block in blocks)
-            if slot.kind == "file" and slot.default is not MISSING and slot.name not in given and not swept:
+            if slot.is_file and slot.default is not MISSING and slot.name not in given and not swept:
                 try:
                     self.files[slot.default] = self.file_fact(slot.default)
                 except AxisError as error:
@@ -242,9 +243,7 @@ def with_derived_files(experiment: Experiment, folder: Folder) -> Experiment:
 
     Raises ExperimentError for a file that is not there.
     """
-    slots = [
-        name for name, slot in experiment.template.slots.items() if slot.kind == "file" and name in experiment.derive
-    ]
+    slots = [name for name, slot in experiment.template.slots.items() if slot.is_file and name in experiment.derive]
     found = dict(experiment.files)
     problems: list[Problem] = []
     for name in slots:

@@ -78,7 +78,11 @@ class StoredPlan(Plan):
         for address, about in self._stored[trial.digest].inputs.items():
             node, _, name = address.partition(".")
             path = (self.experiment.file.parent / about["file"]).resolve()
-            found.append(InputFile(node, name, about["file"], path, about["sha256"]))
+            mask = None
+            if "mask" in about:
+                where = (self.experiment.file.parent / about["mask"]).resolve()
+                mask = InputFile(node, name, about["mask"], where, about["mask_sha256"])
+            found.append(InputFile(node, name, about["file"], path, about["sha256"], mask))
         return tuple(found)
 
     def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - there are no axes to nest
@@ -129,14 +133,15 @@ def _unknown(baseline: Baseline, experiment: Experiment, before: Accepted | None
     """Why an accepted workflow cannot be run again; empty when it can."""
     if before is None or baseline.graph(before) is None:
         return "the baseline does not hold the workflow that made the accepted picture"
-    for about in before.inputs.values():
-        path = experiment.file.parent / about["file"]
+    files = [(about[kind], about[f"{prefix}sha256"]) for about in before.inputs.values()
+             for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in about]  # fmt: skip
+    for file, sha256 in files:
         try:
-            same = hashlib.sha256(path.read_bytes()).hexdigest() == about["sha256"]
+            same = hashlib.sha256((experiment.file.parent / file).read_bytes()).hexdigest() == sha256
         except OSError:
-            return f"the input file {about['file']} is gone"
+            return f"the input file {file} is gone"
         if not same:
-            return f"the input file {about['file']} is another one now"
+            return f"the input file {file} is another one now"
     return ""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.formats import whole_text
+from sweeper.reporting.thumbnails import SMALLER
 from sweeper.result import STATUSES, Result
 from sweeper.store.records import Layout
 
@@ -23,8 +24,10 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     """The page's data for these rows, without `files`, `workflow` and what is known of the run.
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`; `of[i]` is the place of trial i's
-    value in `values`, or -1 where it has none. Metrics and seconds are plain lists of numbers or null.
+    value in `values`, or -1 where it has none. Metrics and seconds are plain lists of numbers or null; a metric that
+    gives texts is a column of `outcome` instead, as it has no scale.
     """
+    texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
     columns = [_column(name, _role(name, axes), [row.columns.get(name) for row in results]) for name in axes]
     columns += [
@@ -34,22 +37,42 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     ]
     return {
         "format": FORMAT,
+        "sides": sorted(SMALLER),
         "experiment": layout.experiment,
         "trials": [row.trial for row in results],
         "columns": columns,
         "slots": list(layout.slot_names),
-        "metrics": [{"name": name, "of": [row.metrics.get(name) for row in results]} for name in layout.metrics],
+        "metrics": [
+            {"name": name, "of": [row.metrics.get(name) for row in results]}
+            for name in layout.metrics
+            if name not in texts
+        ],
         "status": [STATUSES.index(row.status) for row in results],
         "statuses": list(STATUSES),
         "outcome": [
             _column("error_type", "outcome", [row.error_type for row in results]),
             _column("error", "outcome", [row.error for row in results]),
             _column("target", "outcome", [row.target for row in results]),
+            *(_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
         "attempts": [row.attempts for row in results],
         "queued_s": [row.queued_s for row in results],
         "ran_s": [row.ran_s for row in results],
         "digest": [row.digest for row in results],
+    }
+
+
+def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:
+    """What a run may change of one row, for a page that has the rest already."""
+    return {
+        "status": STATUSES.index(row.status),
+        "error_type": None if row.error_type is None else whole_text(row.error_type),
+        "error": None if row.error is None else whole_text(row.error),
+        "target": row.target,
+        "attempts": row.attempts,
+        "queued_s": row.queued_s,
+        "ran_s": row.ran_s,
+        "metrics": [row.metrics.get(name) for name in layout.metrics],
     }
 
 

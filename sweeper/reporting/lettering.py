@@ -1,36 +1,83 @@
-"""Text on a contact sheet: a font that has the characters, and lines that are wrapped and never cut.
+"""Text on a contact sheet: fonts that have the characters, and lines that are wrapped and never cut.
 
-Pillow is imported where a font is opened. Where the text stands is the sheet's business.
+One font seldom has Latin, Chinese and emoji; each character is drawn with the first font that has it. Pillow is
+imported where a font is opened. Where the text stands is the sheet's business.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, Final
 
 # Asked for by name, which Pillow looks up in the system's font folders; the last resort is the font inside Pillow.
 _CANDIDATES: Final = (
-    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKjp-Regular.otf", "wqy-zenhei.ttc",
-    "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "segoeui.ttf", "arial.ttf",
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "segoeui.ttf", "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKjp-Regular.otf", "wqy-zenhei.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "malgun.ttf",
+    "NotoColorEmoji.ttf", "Apple Color Emoji.ttc", "seguiemj.ttf", "NotoEmoji-Regular.ttf",
 )  # fmt: skip
+_STRIKES: Final = {"NotoColorEmoji.ttf": 109, "Apple Color Emoji.ttc": 160}  # pictures of one size, not outlines
 _NO_SUCH_CHARACTER: Final = "\uffff"  # no font has it, so its picture is the one for what is missing
+_JOINER: Final = "\u200d"  # makes one emoji of two
+_CLOSING: Final = ("Pe", "Pf", "Po")  # brackets, quotes and marks that never begin a line where a word is broken
 
 
-class Lettering:
-    """One font in several sizes (pixels), chosen so that as much of `texts` as possible can be written with it."""
+class _Face:
+    """One font file; `None` is the font inside Pillow."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._characters = sorted(set("".join(map(plain, texts))) - {" "})
-        self._name = self._best()
+    def __init__(self, name: str | None) -> None:
+        """Raises OSError where the system does not have it."""
+        self._name = name
+        self.strike = _STRIKES.get(name or "")
         self._sizes: dict[int, Any] = {}
+        self._nothing = self._picture(_NO_SUCH_CHARACTER)
 
-    def font(self, size: int) -> Any:
+    def at(self, size: int) -> Any:
         from PIL import ImageFont  # noqa: PLC0415 - see the module's docstring
 
+        size = self.strike or size
         if size not in self._sizes:
             made = ImageFont.load_default(size) if self._name is None else ImageFont.truetype(self._name, size)
             self._sizes[size] = made
         return self._sizes[size]
+
+    def has(self, character: str) -> bool:
+        return self._picture(character) != self._nothing
+
+    def width(self, text: str, size: int) -> float:
+        length = float(self.at(size).getlength(text))
+        return length * size / self.strike if self.strike else length
+
+    def _picture(self, character: str) -> bytes:
+        if self.strike is None:
+            return bytes(self.at(16).getmask(character))
+        from PIL import Image, ImageDraw  # noqa: PLC0415 - as above
+
+        drawn = Image.new("RGBA", (self.strike, self.strike), (0, 0, 0, 0))
+        ImageDraw.Draw(drawn).text((0, 0), character, font=self.at(16), embedded_color=True)
+        return drawn.tobytes()
+
+
+class Lettering:
+    """Fonts for these texts, in several sizes (pixels)."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        wanted = set("".join(map(plain, texts))) - {" ", _JOINER}
+        self._faces: list[_Face] = []
+        self._of: dict[str, _Face] = {}
+        for name in (*_CANDIDATES, None):
+            try:
+                face = _Face(name)
+            except OSError:
+                continue
+            found = {character for character in wanted if face.has(character)}
+            if found or not self._faces:
+                self._faces.append(face)
+                self._of.update(dict.fromkeys(found, face))
+            wanted -= found
+            if not wanted:
+                break
 
     def height(self, size: int) -> int:
         """Pixels from one line to the next."""
@@ -38,7 +85,44 @@ class Lettering:
 
     def width(self, text: str, size: int) -> int:
         """Pixels that a line takes."""
-        return int(self.font(size).getlength(text)) + 1
+        return int(sum(face.width(run, size) for face, run in self._runs(text))) + 1
+
+    def draw(self, image: Any, at: tuple[int, int], line: str, size: int, colour: str) -> None:
+        """Write a line on a Pillow image, its top left corner at `at`."""
+        from PIL import ImageDraw  # noqa: PLC0415 - see the module's docstring
+
+        left = float(at[0])
+        baseline = at[1] + int(self._faces[0].at(size).getmetrics()[0])  # one for all fonts: their ascents differ
+        for face, run in self._runs(line):
+            if face.strike:
+                self._stamp(image, (int(left), baseline), face, run, size)
+            else:
+                ImageDraw.Draw(image).text((left, baseline), run, fill=colour, font=face.at(size), anchor="ls")
+            left += face.width(run, size)
+
+    def _stamp(self, image: Any, at: tuple[int, int], face: _Face, run: str, size: int) -> None:
+        """Emoji that a font has as pictures of one size: drawn at that size, made smaller, set on the baseline `at`."""
+        from PIL import Image, ImageDraw  # noqa: PLC0415 - as above
+
+        assert face.strike is not None
+        font = face.at(size)
+        box = font.getbbox(run)
+        large = Image.new("RGBA", (max(1, round(box[2])), max(1, round(box[3]))), (0, 0, 0, 0))
+        ImageDraw.Draw(large).text((0, 0), run, font=font, embedded_color=True)
+        scale = size / face.strike
+        small = large.resize((max(1, round(large.width * scale)), max(1, round(large.height * scale))))
+        below = round(size * 0.2)  # a little below the baseline, as a descender
+        image.paste(small, (at[0], max(0, at[1] + below - small.height)), small)
+
+    def _runs(self, line: str) -> Iterator[tuple[_Face, str]]:
+        """The line in pieces of one font each; what joins to a character stays with it, so that it can."""
+        placed: list[tuple[_Face, str]] = []
+        for character in line:
+            # A space stays in its run: right-to-left words keep their order. In an emoji font it would be too wide.
+            joins = placed and ((character == " " and not placed[-1][0].strike) or _joins(placed[-1][1][-1], character))
+            placed.append((placed[-1][0] if joins else self._of.get(character, self._faces[0]), character))
+        for face, members in groupby(placed, key=lambda item: item[0]):
+            yield face, "".join(character for _, character in members)
 
     def wrap(self, text: str, size: int, width: int) -> list[str]:
         """The lines of `text` within `width` pixels: broken between words, inside one only where it has no room."""
@@ -58,31 +142,35 @@ class Lettering:
         return lines
 
     def _pieces(self, word: str, size: int, width: int) -> Iterator[str]:
-        piece = ""
-        for character in word:
-            if piece and self.width(piece + character, size) > width:
-                yield piece
-                piece = ""
-            piece += character
-        yield piece
-
-    def _best(self) -> str | None:
-        from PIL import ImageFont  # noqa: PLC0415 - as above
-
-        found: list[tuple[int, str | None]] = []
-        for name in (*_CANDIDATES, None):
-            try:
-                font = ImageFont.load_default(16) if name is None else ImageFont.truetype(name, 16)
-            except OSError:
-                continue
-            nothing = bytes(font.getmask(_NO_SUCH_CHARACTER))
-            missing = sum(bytes(font.getmask(character)) == nothing for character in self._characters)
-            if missing == 0:
-                return name
-            found.append((missing, name))
-        return min(found, key=lambda item: item[0])[1]
+        piece: list[str] = []
+        for cluster in _clusters(word):
+            if piece and self.width("".join([*piece, cluster]), size) > width:
+                carried = [piece.pop()] if unicodedata.category(cluster[0]) in _CLOSING and len(piece) > 1 else []
+                yield "".join(piece)
+                piece = carried
+            piece.append(cluster)
+        yield "".join(piece)
 
 
 def plain(text: str) -> str:
-    """Printable characters only: a control character has no shape to draw."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """Printable characters only: a control character has no shape to draw, and could turn the text around."""
+    return "".join(character if character.isprintable() or character == _JOINER else " " for character in text)
+
+
+def _joins(before: str, character: str) -> bool:
+    """Whether a character makes one shape with the one before it: accents, emoji of several parts and their colours."""
+    if character == _JOINER or "\U0001f3fb" <= character <= "\U0001f3ff":
+        return True
+    if before == _JOINER:
+        return unicodedata.category(character) == "So"
+    return unicodedata.combining(character) != 0 or unicodedata.category(character) in ("Mn", "Me")
+
+
+def _clusters(word: str) -> list[str]:
+    found: list[str] = []
+    for character in word:
+        if found and _joins(found[-1][-1], character):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found

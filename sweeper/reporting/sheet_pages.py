@@ -6,6 +6,7 @@ filled strip by strip, and every page begins with the title and repeats the labe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,12 @@ from sweeper.reporting.lettering import Lettering
 _MARGIN: Final = 24  # pixels, as all below
 _GAP: Final = 6
 _TITLE, _HEADING, _LABEL, _SMALL = 28, 18, 15, 13
+_TIGHT: Final = 2  # between the pictures of one trial
+_NARROWEST: Final = 96
+_NARROWEST_PAGE: Final = 480  # titles want some words in a line
+_SAMPLED: Final = 12  # cells of a section whose pictures are looked at for their size
+_REASON: Final = 8  # lines of an error before it is cut; the table has all of it
+_ARROWS: Final = "→↓"
 _LABELS: Final = 240  # the most that the labels down the side take
 _LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
 _GROUND, _INK, _DIM, _EMPTY, _FAILED, _BAD = "#ffffff", "#1d1e20", "#6a6e73", "#f0f0ee", "#fbe9e7", "#b3261e"
@@ -24,9 +31,9 @@ _GROUND, _INK, _DIM, _EMPTY, _FAILED, _BAD = "#ffffff", "#1d1e20", "#6a6e73", "#
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A picture's file, or why there is none."""
+    """The pictures of a trial, which share the cell; or, where there is none, why."""
 
-    path: Path | None
+    paths: tuple[Path, ...]
     word: str
 
 
@@ -68,6 +75,10 @@ class _Block:
 
 def draw_pages(sheet: Sheet, cell: int, megapixels: float) -> Iterator[Any]:
     """The pages as Pillow images, one after the other. Raises UsageError where not one row fits a page."""
+    yield from _pages(sheet, cell_size([sheet], cell), megapixels)
+
+
+def _pages(sheet: Sheet, cell: tuple[int, int], megapixels: float) -> Iterator[Any]:
     drawing = _Drawing(sheet, cell, megapixels * 1e6)
     pages = drawing.pages()
     for number, strips in enumerate(pages, 1):
@@ -77,16 +88,58 @@ def draw_pages(sheet: Sheet, cell: int, megapixels: float) -> Iterator[Any]:
 def draw_frames(sheets: Sequence[Sheet], cell: int, megapixels: float) -> list[Any]:
     """One page for each sheet, all of one size. Raises UsageError when a sheet does not fit one page."""
     frames: list[Any] = []
+    size = cell_size(sheets, cell)  # of all frames: they must not jump
     for sheet in sheets:
-        pages = list(draw_pages(sheet, cell, megapixels / len(sheets)))
+        pages = list(_pages(sheet, size, megapixels / len(sheets)))
         if len(pages) > 1:
             raise UsageError(
                 f"--animate: {len(sheets)} frames do not fit {megapixels:g} megapixels; make --cell smaller, or raise"
                 " --megapixels"
             )
         frames += pages
-    size = (max(frame.width for frame in frames), max(frame.height for frame in frames))
-    return [_padded(frame, size) for frame in frames]
+    whole = (max(frame.width for frame in frames), max(frame.height for frame in frames))
+    return [_padded(frame, whole) for frame in frames]
+
+
+def cell_size(sheets: Sequence[Sheet], longest: int) -> tuple[int, int]:
+    """Width and height of a cell in pixels: what its pictures need, and no side beyond `longest`.
+
+    Read off the first cells of each section: a sweep's pictures are of one size, or that size is an axis.
+    """
+    sizes = [
+        size
+        for sheet in sheets
+        for section in sheet.sections
+        for cell in list(section.cells.values())[:_SAMPLED]
+        if (size := _needed(cell, longest)) is not None
+    ]
+    if not sizes:
+        return longest, longest
+    # A label needs room, however small the pictures are: a long one some eight lines of it.
+    words = max(len(label) for sheet in sheets for _, label in sheet.across) * _LABEL // 2 // 8
+    return max(min(longest, max(_NARROWEST, words)), *(width for width, _ in sizes)), max(high for _, high in sizes)
+
+
+def _needed(cell: Cell, longest: int) -> tuple[int, int] | None:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - drawing only
+
+    if not cell.paths:
+        return None
+    try:
+        with Image.open(cell.paths[0]) as image:
+            width, height = image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    across, down = tiles(len(cell.paths))
+    width, height = across * (width + _TIGHT) - _TIGHT, down * (height + _TIGHT) - _TIGHT
+    scale = min(1.0, longest / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def tiles(count: int) -> tuple[int, int]:
+    """Columns and rows of a square-like arrangement of `count` pictures."""
+    across = math.ceil(math.sqrt(count))
+    return across, math.ceil(count / across)
 
 
 def _padded(image: Any, size: tuple[int, int]) -> Any:
@@ -98,35 +151,25 @@ def _padded(image: Any, size: tuple[int, int]) -> Any:
 
 
 class _Drawing:
-    def __init__(self, sheet: Sheet, cell: int, pixels: float) -> None:
+    def __init__(self, sheet: Sheet, cell: tuple[int, int], pixels: float) -> None:
         self.sheet = sheet
         words = [label for _, label in (*sheet.across, *sheet.down)] + [section.title for section in sheet.sections]
-        self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, *words])
-        self.cell = (cell, self._height(cell))
+        words += [cell.word for section in sheet.sections for cell in section.cells.values()]
+        self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, f"{_ARROWS}…", *words])
+        self.cell = cell
         self.labels = self._side()
         self.columns = self._columns(pixels)
-        self.width = 2 * _MARGIN + self.labels + self.columns * (cell + _GAP)
+        self.width = max(_NARROWEST_PAGE, 2 * _MARGIN + self.labels + self.columns * (cell[0] + _GAP))
         self.room = min(_LONGEST, int(pixels // self.width))
-
-    def _height(self, cell: int) -> int:
-        """Height of a cell: what the first pictures of each section need at that width, at most square."""
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
-
-        ratios = []
-        for section in self.sheet.sections:
-            for one in list(section.cells.values())[:3]:
-                if one.path is not None:
-                    try:
-                        with Image.open(one.path) as image:
-                            ratios.append(image.height / image.width)
-                    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-                        continue
-        return round(cell * min(1.0, max(ratios, default=1.0)))
 
     def _side(self) -> int:
         longest = max((self.letters.width(label, _LABEL) for _, label in self.sheet.down), default=0)
-        name = self.letters.width(self.sheet.y, _SMALL)
-        return min(_LABELS, max(longest, name)) + 2 * _GAP if self.sheet.y else 0
+        names = [self.letters.width(name, _SMALL) for name in self._names()]
+        return min(_LABELS, max(longest, *names)) + 2 * _GAP if self.sheet.y else 0
+
+    def _names(self) -> list[str]:
+        """The axes, and which way they go."""
+        return [f"{name} {arrow}" for name, arrow in zip((self.sheet.x, self.sheet.y), _ARROWS, strict=True) if name]
 
     def _columns(self, pixels: float) -> int:
         """As many columns as leave room for at least two rows on a page, and at least one."""
@@ -175,7 +218,7 @@ class _Drawing:
     def _blocks(self) -> Iterator[_Block]:
         across = self.sheet.across
         for section in self.sheet.sections:
-            title = [self._words(section.title, _HEADING, _INK, below=_GAP)] if section.title else []
+            title = [self._words(section.title, _HEADING, _INK, above=_GAP, below=_GAP)] if section.title else []
             for start in range(0, len(across), self.columns):
                 part = across[start : start + self.columns]
                 yield _Block((*title, self._head(part)), tuple(self._rows(section, part)))
@@ -199,10 +242,8 @@ class _Drawing:
 
     def _head(self, across: Sequence[tuple[int, str]]) -> _Strip:
         wrapped = [self.letters.wrap(label, _LABEL, self.cell[0]) if self.sheet.x else [] for _, label in across]
-        names = [f"{self.sheet.x} →"] if self.sheet.x else []
-        names += [f"{self.sheet.y} ↓"] if self.sheet.y else []
-        names = [line for name in names for line in self.letters.wrap(name, _SMALL, max(self.labels - _GAP, 60))]
-        names = names if self.labels else []
+        room = self.labels - 2 * _GAP
+        names = [line for name in self._names() for line in self.letters.wrap(name, _SMALL, room)] if room > 0 else []
         height = max(max(map(len, wrapped)) * self.letters.height(_LABEL), len(names) * self.letters.height(_SMALL))
 
         def draw(image: Any, top: int) -> None:
@@ -223,50 +264,72 @@ class _Drawing:
     def _row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
         lines = self.letters.wrap(label, _LABEL, self.labels - 2 * _GAP) if self.labels else []
         words = len(lines) * self.letters.height(_LABEL)
-        height = max(self.cell[1], words)
+        high = max([self.cell[1], *(self._told(cell) for cell in cells if cell is not None)])
+        height = max(high, words)
 
         def draw(image: Any, top: int) -> None:
             self._write(image, lines, (_MARGIN, top + (height - words) // 2), _LABEL, _INK)
             for place, cell in enumerate(cells):
-                self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top))
+                self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top), high)
 
         return _Strip(height + _GAP, draw)
 
+    def _told(self, cell: Cell) -> int:
+        """The height that a reason asks for: all of it, up to some lines. A frame keeps the height of the others."""
+        if cell.paths or self.sheet.now:
+            return 0
+        lines = self.letters.wrap(cell.word, _SMALL, self.cell[0] - 2 * _GAP)
+        return min(len(lines), _REASON) * self.letters.height(_SMALL) + 2 * _GAP
+
     # --- pixels
 
-    def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int]) -> None:
-        from PIL import Image, ImageDraw, UnidentifiedImageError  # noqa: PLC0415 - as above
-
+    def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int], height: int) -> None:
         if cell is None:
             return  # not in the plan: the ground stays
-        word = cell.word
-        if cell.path is not None:
-            try:
-                with Image.open(cell.path) as opened:
-                    opened.draft("RGB", self.cell)
-                    small = opened.convert("RGBA")
-                small.thumbnail(self.cell, Image.Resampling.LANCZOS)
-            except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-                word = "cannot be read as a picture"
+        if not cell.paths:
+            self._reason(image, cell.word, at, (self.cell[0], height))
+            return
+        across, down = tiles(len(cell.paths))
+        box = ((self.cell[0] + _TIGHT) // across - _TIGHT, (self.cell[1] + _TIGHT) // down - _TIGHT)
+        for number, path in enumerate(cell.paths):
+            left = at[0] + number % across * (box[0] + _TIGHT)
+            top = at[1] + number // across * (box[1] + _TIGHT)
+            small = _thumbnail(path, box)
+            if small is None:
+                self._reason(image, f"{path.name} cannot be read as a picture", (left, top), box)
             else:
-                left = at[0] + (self.cell[0] - small.width) // 2
-                image.paste(small, (left, at[1] + (self.cell[1] - small.height) // 2), small)
-                return
-        box = (at[0], at[1], at[0] + self.cell[0] - 1, at[1] + self.cell[1] - 1)
+                place = (left + (box[0] - small.width) // 2, top + (box[1] - small.height) // 2)
+                image.paste(small, place, small)
+
+    def _reason(self, image: Any, word: str, at: tuple[int, int], box: tuple[int, int]) -> None:
+        """Why there is no picture, as much of it as the box holds."""
+        from PIL import ImageDraw  # noqa: PLC0415 - as above
+
         failed = word.startswith("failed")
-        ImageDraw.Draw(image).rectangle(box, fill=_FAILED if failed else _EMPTY)
-        lines = self.letters.wrap(word, _SMALL, self.cell[0] - 2 * _GAP)
-        room = max(1, (self.cell[1] - 2 * _GAP) // self.letters.height(_SMALL))
+        corners = (at[0], at[1], at[0] + box[0] - 1, at[1] + box[1] - 1)
+        ImageDraw.Draw(image).rectangle(corners, fill=_FAILED if failed else _EMPTY)
+        lines = self.letters.wrap(word, _SMALL, box[0] - 2 * _GAP)
+        room = max(1, (box[1] - 2 * _GAP) // self.letters.height(_SMALL))
         shown = lines if len(lines) <= room else [*lines[: room - 1], "…"]
         self._write(image, shown, (at[0] + _GAP, at[1] + _GAP), _SMALL, _BAD if failed else _DIM)
 
     def _write(
         self, image: Any, lines: Sequence[str], at: tuple[int, int], size: int, colour: str, *, centred: int = 0
     ) -> None:
-        from PIL import ImageDraw  # noqa: PLC0415 - as above
-
-        pen = ImageDraw.Draw(image)
         for number, line in enumerate(lines):
             left = at[0] + max(0, (centred - self.letters.width(line, size)) // 2) if centred else at[0]
-            place = (left, at[1] + number * self.letters.height(size))
-            pen.text(place, line, fill=colour, font=self.letters.font(size))
+            self.letters.draw(image, (left, at[1] + number * self.letters.height(size)), line, size, colour)
+
+
+def _thumbnail(path: Path, box: tuple[int, int]) -> Any:
+    """The picture no larger than `box`, with alpha; None where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
+
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", box)
+            small = opened.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return None
+    small.thumbnail((max(1, box[0]), max(1, box[1])), Image.Resampling.LANCZOS)
+    return small

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import ResultsError, UsageError
+from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.nearest import hint
 from sweeper.reporting.dataset import coded
 from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_frames, draw_pages
@@ -20,13 +20,14 @@ from sweeper.store.records import Layout
 
 _STILL: Final = (".png", ".webp")
 _MOVING: Final = (".webp", ".png", ".gif")
+_QUALITY: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
 _SHOWN_FOR: Final = 700  # milliseconds of a frame
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng")
 
 
 @dataclass(frozen=True, slots=True)
 class SheetWish:
-    """How a sheet is wanted. `cell` is the longer side of a picture in pixels, `megapixels` the most of one page."""
+    """How a sheet is wanted. `cell` is the longer side of a cell in pixels, `megapixels` the most of one page."""
 
     x: str | None = None
     y: str | None = None
@@ -66,7 +67,14 @@ def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None 
         if moving is None:
             return _saved(draw_pages(sheets[0], wish.cell, wish.megapixels), file)
         frames = draw_frames(sheets, wish.cell, wish.megapixels)
-        frames[0].save(file, save_all=True, append_images=frames[1:], duration=_SHOWN_FOR, loop=0)
+        frames[0].save(
+            file,
+            save_all=True,
+            append_images=frames[1:],
+            duration=_SHOWN_FOR,
+            loop=0,
+            **_QUALITY.get(file.suffix.lower(), {}),
+        )
     except OSError as error:
         raise ResultsError(f"{file}: cannot be written: {error.strerror or error}") from error
     return [file]
@@ -76,7 +84,7 @@ def _saved(pages: Any, file: Path) -> list[Path]:
     written = []
     for number, page in enumerate(pages, 1):
         place = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
-        page.save(place)
+        page.save(place, **_QUALITY.get(place.suffix.lower(), {}))
         written.append(place)
     return written
 
@@ -107,12 +115,16 @@ def _text(value: Any) -> str:
 def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axis | None]:
     """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
     asked = [("--x", wish.x), ("--y", wish.y), ("--animate", wish.animate)]
-    for option, name in asked:
-        if name is not None and name not in axes:
-            raise UsageError(f"{option}: there is no axis '{name}'{hint(name, axes, 'axes')}")
+    wrong = [
+        Problem("", 0, option, f"there is no axis '{name}'{hint(name, axes, 'axes')}")
+        for option, name in asked
+        if name is not None and name not in axes
+    ]
     taken = [name for _, name in asked if name is not None]
     if len(set(taken)) < len(taken):
-        raise UsageError("--x, --y and --animate need an axis each")
+        wrong.append(Problem("", 0, "", "--x, --y and --animate need an axis each"))
+    if wrong:
+        raise UsageError(wrong)
     chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
     ranked = sorted(axes.values(), key=lambda axis: -len(axis.labels))
     for axis in ranked:
@@ -159,7 +171,7 @@ def _sheet(
     now = f"{moving.name} {moving.labels[step]}" if moving is not None and step is not None else ""
     return Sheet(
         home[1], now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
-        f"{home[1]} · {len(rows)} trials · made with sweeper",
+        f"{home[1]} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
 
 
@@ -175,12 +187,15 @@ def _label(axis: _Axis, place: int) -> str:
 
 
 def _cell(result: Result, results: Path) -> Cell:
-    """The first picture of a trial, or a word on why there is none."""
+    """The pictures of a trial, or a word on why there is none."""
     home = results.resolve()
-    for name in result.outputs:
-        path = (home / name).resolve()
-        if path.suffix.lower() in _PICTURES and path.is_relative_to(home) and path.is_file():
-            return Cell(path, "")
+    paths = [(home / name).resolve() for name in result.outputs]
+    pictures = tuple(
+        path for path in paths if path.suffix.lower() in _PICTURES and path.is_relative_to(home) and path.is_file()
+    )
+    if pictures:
+        return Cell(pictures, "")
     if result.status == "succeeded":
-        return Cell(None, "no picture")
-    return Cell(None, ": ".join(part for part in (result.status, result.error) if part))
+        others = ", ".join(path.name for path in paths)
+        return Cell((), f"no picture, but {others}" if others else "no picture")
+    return Cell((), ": ".join(part for part in (result.status, result.error) if part))

@@ -17,7 +17,7 @@ from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
 from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
-from sweeper.running.progress import JobProgress, JobSubmitted, Retrying
+from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.running.watch import InFlight, watch
 from sweeper.store import records
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.events import EventStream
     from sweeper.running.backlog import Work
+    from sweeper.running.gate import Slot
     from sweeper.running.shared import Shared
 
 _HEAD: Final = 32  # bytes that tell a file's kind
-_DELIVERIES: Final = 3  # times that a finished job's files are tried for before its trial counts as failed
 
 
 class Carrier:
@@ -43,29 +43,56 @@ class Carrier:
         self.events = events
         self.target = client.target.name
         self.in_flight = InFlight()
+        self._ready: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
 
-    async def carry(self, work: Work) -> Busy | None:
-        """Bring a work to its end, which may be that the run is stopping and it stays as it is.
+    async def carry(self, work: Work, slot: Slot) -> Busy | None:
+        """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its slot is given free
+        as soon as its job is over, before its files are here: the next job need not wait for them.
 
         Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
         answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
         it is stuck.
         """
-        listener = Listener()
-        if work.pinned is not None and not await self._resume(work):
+        # A ComfyUI's word that a job succeeded frees the slot before a look confirms it: its queue has no bound, and
+        # takes one more should that be wrong.
+        early = slot.leave if self.client.dialect.one_at_a_time else None
+        listener = Listener(on_success=early)
+        if work.pinned is not None and not self._prepared(work) and not await self._resume(work):
             return None
         while True:
-            if work.pinned is None:
+            if work.pinned is None or self._prepared(work):
                 if self.shared.control.stopping:
+                    self.withdraw(work)
                     return None
+                await slot.enter()
                 answer = await self._submit(work, listener)
                 if isinstance(answer, Busy):
                     return answer
-            if work.pinned is not None and not await self._follow(work, listener):
+            if work.pinned is not None and not await self._follow(work, listener, slot):
                 return None
             if work.pinned is None and not await self._again(work):
                 return None
-            listener = Listener()
+            listener = Listener(on_success=early)
+
+    async def prepare(self, work: Work) -> None:
+        """Do before there is a slot what `carry` would do in it: render the workflow, commit the intent, wait for the
+        disk. Not where files must be uploaded, nor where a job must be looked for.
+        """
+        if work.pinned is None and not self.shared.control.stopping and not self.shared.plan.files(work.trial):
+            graph: dict[str, Any] = self.shared.plan.workflow(work.trial)
+            job = self._intend(work, fingerprint(graph))
+            self._ready[job.id] = marked(graph, self.shared.experiment, job.id)
+            await self.shared.durable()
+
+    def withdraw(self, work: Work) -> None:
+        """A prepared work will not be sent now."""
+        if self._prepared(work):
+            assert work.job is not None
+            del self._ready[work.job.id]
+            self._close(work, records.UNSENT)
+
+    def _prepared(self, work: Work) -> bool:
+        return work.job is not None and work.job.id in self._ready
 
     # --- from intent to prompt_id
 
@@ -81,20 +108,16 @@ class Carrier:
 
     async def _submit(self, work: Work, listener: Listener) -> Busy | None:
         """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
-        shared = self.shared
-        graph: dict[str, Any] = shared.plan.workflow(work.trial)
-        refusal: RejectedError | None = None
-        try:
-            for file in shared.plan.files(work.trial):
-                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256)
-        except RejectedError as error:
-            refusal = error
-        job = self._intend(work, fingerprint(graph))
-        if refusal is not None:
-            self._reject(work, refusal)
-            return None
-        submission = Submission(job.id, marked(graph, shared.experiment, job.id), self.events.client_id)
+        graph = self._ready.pop(work.job.id, None) if work.job is not None else None
+        if graph is None:
+            graph = await self._make_ready(work)
+            if graph is None:
+                return None
+        job = work.job
+        assert job is not None
+        submission = Submission(job.id, graph, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
+        sent = self.shared.now()
         try:
             with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
                 answer = await self.client.submit(submission)
@@ -111,10 +134,39 @@ class Carrier:
             self._close(work, records.UNSENT)
             raise
         if isinstance(answer, Busy):
-            self._close(work, records.UNSENT)
-            return answer
-        self._submitted(work, answer)
+            return await self._turned_away(work, job, answer)
+        self._submitted(work, answer, sent)
         return None
+
+    async def _turned_away(self, work: Work, job: Job, answer: Busy) -> Busy | None:
+        """The server took nothing; None where it did, and somebody between us did not know."""
+        if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
+            self._submitted(work, there, job.intended, found=True)
+            return None
+        self._close(work, records.UNSENT)
+        if answer.unsure:  # it may have been there before a restart: its id is not used again
+            work.job = None
+        return answer
+
+    async def _make_ready(self, work: Work) -> dict[str, Any] | None:
+        """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
+        not have a file, which is then the end of the work.
+        """
+        shared = self.shared
+        graph: dict[str, Any] = shared.plan.workflow(work.trial)
+        refusal: RejectedError | None = None
+        try:
+            for file in shared.plan.files(work.trial):
+                mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
+                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
+        except RejectedError as error:
+            refusal = error
+        job = self._intend(work, fingerprint(graph))
+        if refusal is not None:
+            self._reject(work, refusal)
+            return None
+        await shared.durable()
+        return marked(graph, shared.experiment, job.id)
 
     def _intend(self, work: Work, sent: str) -> Job:
         shared = self.shared
@@ -135,7 +187,7 @@ class Carrier:
             state=records.INTENT,
             intended=shared.now(),
         )
-        shared.store.intend(work.job)
+        shared.store.intend(work.job, durable=False)
         work.sent += 1
         return work.job
 
@@ -143,18 +195,20 @@ class Carrier:
         """Look for a job whose submission has an unknown outcome, before anything is sent again."""
         job = work.job
         assert job is not None
-        sought = Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
-        found = await self.client.find(sought)
+        found = await self.client.find(self._sought(job))
         if found is None:
             self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
         else:
-            self._submitted(work, found, found=True)
+            self._submitted(work, found, job.intended, found=True)
 
-    def _submitted(self, work: Work, prompt_id: str, *, found: bool = False) -> None:
+    def _sought(self, job: Job) -> Sought:
+        return Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
+
+    def _submitted(self, work: Work, prompt_id: str, sent: float, *, found: bool = False) -> None:
         job = work.job
         assert job is not None
-        self.shared.store.submitted(job.id, prompt_id, job.intended)
-        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=job.intended)
+        self.shared.store.submitted(job.id, prompt_id, sent)
+        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent)
         self._tell_submitted(work, found=found)
 
     def _tell_submitted(self, work: Work, *, found: bool) -> None:
@@ -165,7 +219,7 @@ class Carrier:
 
     # --- from prompt_id to the row
 
-    async def _follow(self, work: Work, listener: Listener) -> bool:
+    async def _follow(self, work: Work, listener: Listener, slot: Slot) -> bool:
         """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
         job = work.job
         assert job is not None
@@ -175,7 +229,10 @@ class Carrier:
         def progress(node: str, value: float, maximum: float) -> None:
             self.shared.report(JobProgress(self.target, work.trial.index, prompt_id, node, value, maximum))
 
-        listener.on_progress = progress
+        def preview(node: str, image: bytes) -> None:
+            self.shared.report(JobPreview(self.target, work.trial.index, prompt_id, node, image))
+
+        listener.on_progress, listener.on_preview = progress, preview
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listening(prompt_id, listener):
@@ -185,6 +242,7 @@ class Carrier:
         if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
+            slot.leave()
             return await self._deliver(work, state, listener)
         return self._failed(work, state, listener)
 
@@ -193,10 +251,7 @@ class Carrier:
         assert job is not None
         try:
             artifacts = await self._collect(work, state)
-        except (LostError, TransientError) as error:
-            work.undelivered += 1
-            if isinstance(error, TransientError) and work.undelivered < _DELIVERIES:
-                raise
+        except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
             failure = (type(error).__name__, f"the job succeeded, but: {error}")
             self._close(work, records.FAILED, error=failure, times=self._times(state, listener))
             self.shared.row_done(work, result.FAILED, self.target, error=failure)
@@ -215,18 +270,23 @@ class Carrier:
         base = stem(work.trial.columns, job.id)
         numbers: Counter[str] = Counter()
         kept: list[Artifact] = []
-        for place, output in enumerate(state.outputs):
-            if output.type == "temp" and not self.shared.settings.keep_temp:
-                continue
-            with self.shared.folder.incoming(job.id, place) as file:
-                fetched = await fetch(self.client, output, file)
-                file.seek(0)
-                ending = extension(output.filename, fetched.content_type, file.read(_HEAD))
-                name = file_name(base, output.node, numbers[output.node], ending)
-                path = await asyncio.to_thread(self.shared.folder.keep, file, name)
-            numbers[output.node] += 1
-            label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
-            kept.append(Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label))
+        try:
+            for place, output in enumerate(state.outputs):
+                if output.type == "temp" and not self.shared.settings.keep_temp:
+                    continue
+                with self.shared.folder.incoming(job.id, place) as file:
+                    fetched = await fetch(self.client, output, file)
+                    ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
+                    name = file_name(base, output.node, numbers[output.node], ending)
+                    path = await asyncio.to_thread(self.shared.folder.keep, file, name)
+                numbers[output.node] += 1
+                label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
+                kept.append(
+                    Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
+                )
+        except BaseException:
+            self.shared.folder.discard(artifact.path for artifact in kept)  # all of a job's files, or none
+            raise
         return tuple(kept)
 
     def _failed(self, work: Work, state: JobState, listener: Listener) -> bool:

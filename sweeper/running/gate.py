@@ -28,14 +28,19 @@ class Gate:
         self._accepted = 0
         self._changed = asyncio.Event()
         self.refused_since: float | None = None
+        self.pace: float | None = None  # seconds
 
     async def enter(self) -> None:
         """Wait for a free slot and an open gate, and take the slot."""
+        await self.vacancy()
+        self.inside += 1
+
+    async def vacancy(self) -> None:
+        """Wait for a free slot and an open gate; the slot is there for whoever enters first."""
         loop = asyncio.get_running_loop()
         while True:
             wait = self._closed_until - loop.time()
             if wait <= 0 and self.inside < self.limit:
-                self.inside += 1
                 return
             try:
                 async with asyncio.timeout(wait if wait > 0 else None):
@@ -46,6 +51,10 @@ class Gate:
     def leave(self) -> None:
         self.inside -= 1
         self._wake()
+
+    def held(self, seconds: float) -> None:
+        """A job had its slot for so long: the mean of the latest dozen or so is the pace."""
+        self.pace = seconds if self.pace is None else 0.9 * self.pace + 0.1 * seconds
 
     def accepted(self) -> None:
         """The server took a job."""
@@ -77,3 +86,24 @@ class Gate:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+class Slot:
+    """One worker's place in a gate: entered before its job is sent, left when that is over or the worker gives up."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._since: float | None = None
+
+    async def enter(self) -> None:
+        """Wait for a place, unless it is held."""
+        if self._since is None:
+            await self._gate.enter()
+            self._since = asyncio.get_running_loop().time()
+
+    def leave(self) -> None:
+        """Give the place free, if it is held, and tell the gate how long it was."""
+        if self._since is not None:
+            self._gate.held(asyncio.get_running_loop().time() - self._since)
+            self._since = None
+            self._gate.leave()

@@ -14,33 +14,39 @@ from sweeper.comfy.wire import Busy
 from sweeper.errors import RefusedError, TargetError, TransientError, UnreachableError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
-from sweeper.running.gate import Gate
-from sweeper.running.progress import TargetDown, TargetUp, Waiting
+from sweeper.running.gate import Slot
+from sweeper.running.progress import Noticed, TargetDown, TargetUp, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sweeper.comfy.client import ComfyClient
     from sweeper.running.backlog import Work
+    from sweeper.running.gate import Gate
     from sweeper.running.shared import Shared
 
 _SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
+_SHORT: Final = 0.5  # seconds that a job has its slot, below which the time between two jobs matters
 _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
 
 
 class Lane:
-    """`on_death(reason, message)` is called once, when this target gets no more work in this run."""
+    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets no
+    more work in this run.
+    """
 
-    def __init__(
-        self, shared: Shared, client: ComfyClient, concurrency: int, on_death: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, shared: Shared, client: ComfyClient, gate: Gate, on_death: Callable[[str, str], None]) -> None:
         self.shared = shared
         self.client = client
         self.name = client.target.name
-        self.gate = Gate(concurrency, shared.random)
+        self.gate = gate
         self.dead = False
         self._carrier: Carrier | None = None
         self._on_death = on_death
+        self._turn = asyncio.Lock()
+        self._queue_end = asyncio.Event()  # set when whoever took a work last has a slot for it
+        self._queue_end.set()
+        self._ahead = asyncio.Semaphore(self.gate.most)
         self._up = asyncio.Event()
         self._up.set()
 
@@ -49,7 +55,8 @@ class Lane:
         async with EventStream(self.client) as events:
             carrier = self._carrier = Carrier(self.shared, self.client, events)
             async with asyncio.TaskGroup() as group:
-                for _ in range(self.gate.most):
+                # As many again bring in files of jobs that are over, while the next ones run.
+                for _ in range(2 * max(self.gate.most, 2)):
                     group.create_task(self._worker(carrier))
 
     @property
@@ -66,29 +73,61 @@ class Lane:
     async def _worker(self, carrier: Carrier) -> None:
         while not self.dead:
             await self._up.wait()
-            await self.gate.enter()
+            slot = Slot(self.gate)
             try:
-                work = await self.shared.backlog.take(self.name)
+                work = await self._next(carrier, slot)
                 if work is None:
                     return
                 if self.dead or not self._up.is_set():
+                    carrier.withdraw(work)
                     self.shared.backlog.give_back(work)
                     continue
-                trouble = await self._carry(work, carrier)
+                trouble = await self._carry(work, carrier, slot)
             finally:
-                self.gate.leave()
+                slot.leave()
             if trouble is not None:
                 await self._recover(trouble)
 
-    async def _carry(self, work: Work, carrier: Carrier) -> TransientError | None:
+    async def _next(self, carrier: Carrier, slot: Slot) -> Work | None:
+        """The next work, with a slot for it.
+
+        Where jobs are short, what must be on the disk before one is sent would show as time in which the server has
+        nothing to do. There, works are prepared before a slot is free; elsewhere none is taken before, so that another
+        target may have it, and a kill leaves no intents that were never sent.
+        """
+        hurried = self._hurried
+        async with self._ahead if hurried else self._turn:
+            if not hurried:
+                await self.gate.vacancy()
+            work = await self.shared.backlog.take(self.name)
+            if work is None:
+                return None
+            before, self._queue_end = self._queue_end, asyncio.Event()
+            behind = self._queue_end
+            try:
+                if hurried:
+                    await carrier.prepare(work)
+                await before.wait()  # works are sent in the order of the plan, which is that of the server's cache
+                await slot.enter()
+            finally:
+                behind.set()
+            return work
+
+    @property
+    def _hurried(self) -> bool:
+        return self.shared.alone and self.gate.pace is not None and self.gate.pace < _SHORT
+
+    async def _carry(self, work: Work, carrier: Carrier, slot: Slot) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""
         backlog = self.shared.backlog
         try:
-            answer = await carrier.carry(work)
+            answer = await carrier.carry(work, slot)
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
-                backlog.done()
+                said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
+                self.shared.report(Noticed(said))
+                backlog.leave()
             else:
                 backlog.give_back(work)
             return error
@@ -149,8 +188,8 @@ class Lane:
         if self.dead:
             return
         self.dead = True
-        self.shared.report(TargetDown(self.name, message, final=True))
-        self.shared.backlog.release(self.name)
+        self.shared.report(TargetDown(self.name, message.removeprefix(f"{self.name}: "), final=True))
+        self.shared.backlog.release(self.name, durable=self.client.dialect.durable)
         self.gate.open()
         self._up.set()
         self._on_death(reason, message)

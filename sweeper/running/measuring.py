@@ -1,19 +1,26 @@
-"""After a run: the metrics of its artifacts, each file measured once and kept by content in the store's cache."""
+"""After a run: the metrics of its artifacts, each file measured once and kept by content in the store's cache.
+
+Beside the values the cache keeps the version of each metric, under a name that no metric has. Where one is of another
+version by now (its function was edited, its model exchanged), what was measured before is dropped and measured anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sweeper.metrics import File
     from sweeper.running.control import RunControl
     from sweeper.store import Store
 
 _BATCH = 16  # files measured between two looks at the brake
+_VERSION_OF: Final = "version of "  # a metric's name has no space
 
 
 async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, Any], control: RunControl) -> list[str]:
@@ -26,20 +33,60 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     from sweeper.metrics import missing_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
 
     cached = {name: store.cached_metrics(name) for name in metrics}
-    files: Iterator[tuple[str, Path]] = iter(
+    versions = {name: store.cached_metrics(_VERSION_OF + name).get("") for name in metrics}
+    stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
+    if stale:
+        store.cache_metrics([("", _VERSION_OF + name, metrics[name].version) for name in stale], afresh=stale)
+        cached.update({name: {} for name in stale})
+    # Earlier runs show the same columns: what they lost is measured again too.
+    runs = [run_id] if not stale else [run_id, *(run.id for run in store.runs() if run.id != run_id)]
+    files = iter(
         [
-            (sha256, out / path)
-            for row in store.results(run_id)
-            for path, sha256 in zip(row.outputs, row.sha256, strict=True)
-            if any(sha256 not in known for known in cached.values())
+            file
+            for file in _files(store, runs, out)
+            if any(file.key(metric) not in cached[name] for name, metric in metrics.items())
         ]
     )
-    problems: list[str] = []
+    problems: dict[str, list[Path]] = {}
+    # Decoding and NumPy let go of the interpreter; a function of the user's was never promised company.
+    threads = 1 if any(metric.alone for metric in metrics.values()) else min(os.cpu_count() or 1, _BATCH)
     while batch := list(islice(files, _BATCH)):
         if control.cancelling:
             break
-        rows = await asyncio.to_thread(list, missing_metrics(batch, metrics, cached, problems))
+        shares = [batch[start::threads] for start in range(threads)]
+        found = [asyncio.to_thread(list, missing_metrics(share, metrics, cached, problems)) for share in shares]
+        rows = [row for share in await asyncio.gather(*found) for row in share]
         store.cache_metrics(rows)
-        for sha256, name, value in rows:
-            cached[name][sha256] = value
-    return problems
+        for key, name, value in rows:
+            cached[name][key] = value
+    return [_told(sentence, paths) for sentence, paths in problems.items()]
+
+
+def measurable(store: Store, metrics: dict[str, Any]) -> dict[str, str]:
+    """By name, the version of the metrics whose values may enter the cache while a run goes on: what is kept is of that
+    version, or nothing is kept yet. The others are measured anew by `measure_run`.
+    """
+    found: dict[str, str] = {}
+    for name, metric in metrics.items():
+        known = store.cached_metrics(_VERSION_OF + name).get("")
+        if known is None and not store.cached_metrics(name):
+            store.cache_metrics([("", _VERSION_OF + name, metric.version)])
+            known = metric.version
+        if known == metric.version:
+            found[name] = metric.version
+    return found
+
+
+def _told(sentence: str, paths: list[Path]) -> str:
+    """What is true of a thousand files is said once."""
+    more = f" (and of {len(paths) - 1} more files)" if len(paths) > 1 else ""
+    return f"{paths[0]}: {sentence}{more}"
+
+
+def _files(store: Store, runs: Iterable[int], out: Path) -> Iterator[File]:
+    from sweeper.metrics import File  # noqa: PLC0415 - as above
+
+    for run_id in runs:
+        for row in store.results(run_id):
+            for path, sha256 in zip(row.outputs, row.sha256, strict=True):
+                yield File(sha256, out / path, row.digest, row.params)

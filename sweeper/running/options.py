@@ -22,7 +22,9 @@ class RunOptions:
     `retry_failed`: submit again what failed before; `fresh`: also what succeeded. `where`: a Jinja2 expression over
     slots and axes, and `limit`, a count, choose which trials this run submits; the others keep their rows.
     `patience`: seconds to wait for a target that stopped answering. `keep_temp`: fetch previews (`temp`) too.
-    `check`: hold the plan against the target's node classes before anything is submitted.
+    `remake`: submit again what succeeded and whose files are gone from the results folder (otherwise they are fetched
+    from the server once more, if it still has them). `check`: hold the plan against the target's node classes before
+    anything is submitted.
     """
 
     concurrency: int | None = None
@@ -36,7 +38,8 @@ class RunOptions:
     where: str | None = None
     limit: int | None = None
     patience: float = 30.0
-    keep_temp: bool = False
+    keep_temp: bool | None = None
+    remake: bool = False
     check: bool = True
 
 
@@ -53,6 +56,7 @@ class Settings:
     limit: int | None
     patience: float
     keep_temp: bool
+    remake: bool
     check: bool
 
 
@@ -83,7 +87,8 @@ def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
         fresh=options.fresh,
         limit=options.limit,
         patience=options.patience,
-        keep_temp=options.keep_temp,
+        keep_temp=_first(options.keep_temp, defaults.keep_temp),
+        remake=options.remake,
         check=options.check,
     )
 

@@ -37,9 +37,18 @@ class Survey:
 
 
 def survey(
-    plan: Plan, store: Store | None, names: tuple[str, ...], settings: Settings, chosen: Callable[[Trial], bool]
+    plan: Plan,
+    store: Store | None,
+    names: tuple[str, ...],
+    settings: Settings,
+    chosen: Callable[[Trial], bool],
+    *,
+    anew: Callable[[Job], bool],
 ) -> Survey:
-    """Walk the plan in written order beside what the store knows of these targets."""
+    """Walk the plan in written order beside what the store knows of these targets.
+
+    `anew(job)` says of a job that ended whether its work is to be done again, as when its files are gone.
+    """
     found = Survey({} if store is None else store.standing(names))
     fresh = 0
     for trial in plan.written():
@@ -51,7 +60,7 @@ def survey(
         job = found.standing.get(digest)
         if job is not None and job.state in OPEN:
             found.opened.append(Work(trial, job))
-        elif job is not None and _ended(job, settings):
+        elif job is not None and _ended(job, settings) and not anew(job):
             found.done.add(digest)
         elif chosen(trial):
             fresh += 1

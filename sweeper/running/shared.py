@@ -47,6 +47,8 @@ class Shared:
     error: str | None = None  # why the run stopped early, for people
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
+    _syncing: asyncio.Task[None] | None = None
+    _to_sync: asyncio.Task[None] | None = None
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
@@ -57,6 +59,27 @@ class Shared:
             if node in graph:
                 runs, total = times.get(graph[node]["class_type"], (0, 0.0))
                 times[graph[node]["class_type"]] = (runs + 1, total + seconds)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else could have the work that a lane takes early."""
+        return len(self.names) == 1
+
+    async def durable(self) -> None:
+        """Return when all that the store was told so far is on the disk. Raises ResultsError.
+
+        The disk is waited for in a thread, and once for everybody who comes while it is busy: a sync takes
+        milliseconds, in which a server must not wait for its next job.
+        """
+        if self._to_sync is None:
+            self._to_sync = asyncio.create_task(self._sync(self._syncing))
+        await asyncio.shield(self._to_sync)
+
+    async def _sync(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._syncing, self._to_sync = self._to_sync, None
+        await asyncio.to_thread(self.store.sync)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not past the moment when the run is asked to stop."""

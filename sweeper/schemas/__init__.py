@@ -145,6 +145,8 @@ def _sentences(error: ValidationError) -> Iterator[tuple[Path, str]]:
         yield path, f"the key '{key}' is missing"
     elif "propertyNames" in error.schema_path and isinstance(error.instance, str):
         yield (*path, error.instance), reason(error)  # the key itself is wrong: its own line is the one to show
+    elif error.validator == "not":  # a key that is known, and refused here: its value is nobody's business
+        yield path, rules["x-allowed"]
     else:
         yield path, reason(error)
 

@@ -7,10 +7,11 @@ from is the caller's affair.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
@@ -20,6 +21,8 @@ from sweeper.errors import ResultsError
 FOLDER: Final = "artifacts"
 _LONGEST: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
 _PARTIAL: Final = ".part"
+_IN_MEMORY: Final = 4 * 2**20  # bytes of a file on its way in
+_MARK: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job in a `file_name`
 
 # Kinds of files that ComfyUI's nodes write; a name that ends otherwise becomes `.bin`, which nothing opens by itself.
 _EXTENSIONS: Final = frozenset((
@@ -76,6 +79,61 @@ def extension(label: str, content_type: str, head: bytes) -> str:
     return next((name for magic, name in _MAGIC if magic.match(head)), "bin")
 
 
+class Incoming:
+    """A file on its way in: in memory while it is small, then at `path`, beside its later place. Made by
+    `ArtifactFolder.incoming`.
+
+    Most pictures are small, and a file made on the event loop would hold up every other job while the disk is busy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = io.BytesIO()
+
+    def write(self, chunk: bytes) -> None:
+        """Add to the file. Raises ResultsError."""
+        if isinstance(self._file, io.BytesIO) and self._file.tell() + len(chunk) > _IN_MEMORY:
+            self._spill()
+        with _told(self.path.parent):
+            self._file.write(chunk)
+
+    def restart(self) -> None:
+        """Forget what came so far."""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def head(self, length: int) -> bytes:
+        """The first bytes; what is written next goes after them, so only for a file that is all there."""
+        self._file.seek(0)
+        return self._file.read(length)
+
+    def settle(self) -> Path:
+        """Bring it to the disk whole, and let go of it: Windows moves no open file."""
+        if self._file.closed:
+            return self.path
+        if isinstance(self._file, io.BytesIO):
+            self._spill()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self.path
+
+    def discard(self) -> None:
+        """Remove what is still at `path`."""
+        in_memory = isinstance(self._file, io.BytesIO)
+        self._file.close()
+        if not in_memory:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def _spill(self) -> None:
+        assert isinstance(self._file, io.BytesIO)
+        with _told(self.path.parent):
+            file = self.path.open("w+b")
+            received, self._file = self._file, file
+            file.write(received.getbuffer())
+
+
 class ArtifactFolder:
     """`<out>/artifacts`: files enter it whole, by rename, and never replace another."""
 
@@ -84,32 +142,28 @@ class ArtifactFolder:
         self.path = out / FOLDER
 
     @contextmanager
-    def incoming(self, job: str, place: int) -> Iterator[BinaryIO]:
-        """A file to receive into, beside its later place; gone afterwards unless `keep` took it.
+    def incoming(self, job: str, place: int) -> Iterator[Incoming]:
+        """A file to receive into; gone afterwards unless `keep` took it.
 
-        Raises ResultsError when the folder cannot be written.
+        Raises ResultsError when the folder cannot be written, here or at any write.
         """
-        path = self.path / f".{job}-{place}{_PARTIAL}"
         with _told(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = path.open("w+b")
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True, exist_ok=True)
+        file = Incoming(self.path / f".{job}-{place}{_PARTIAL}")
         try:
-            with file:
-                yield file
+            yield file
         finally:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            file.discard()
 
-    def keep(self, file: BinaryIO, name: str) -> str:
-        """Make an incoming file durable under `name`, or under `name` with a number where that is taken.
+    def keep(self, file: Incoming, name: str) -> str:
+        """Make an incoming file durable under `name`, or under `name` with a number where that is taken; may be called
+        in a thread, since it waits for the disk.
 
         Returns its path relative to the results folder, with `/`. Raises ResultsError when the disk will not have it.
         """
         with _told(self.path):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()  # before the rename: Windows moves no open file
-            source = Path(file.name)
+            source = file.settle()
             base, dot, ending = name.rpartition(".")
             for number in range(1, 10_000):
                 place = self.path / (name if number == 1 else f"{base}-{number}{dot}{ending}")
@@ -118,12 +172,23 @@ class ArtifactFolder:
                     return f"{FOLDER}/{place.name}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
 
-    def sweep(self) -> None:
-        """Remove what a killed run left half received. Only for the holder of the folder."""
-        if self.path.is_dir():
-            for path in self.path.glob(f".*{_PARTIAL}"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    def sweep(self, unfinished: Iterable[str] = ()) -> None:
+        """Remove what a killed run left: half received files, and whole ones of jobs that never came to be recorded
+        (`unfinished`: their ids). Only for the holder of the folder.
+        """
+        if not self.path.is_dir():
+            return
+        marks = {job[:8] for job in unfinished}
+        for path in self.path.iterdir():
+            found = _MARK.search(path.name)
+            if (path.name.startswith(".") and path.name.endswith(_PARTIAL)) or (found and found[1] in marks):
+                self.discard([f"{FOLDER}/{path.name}"])
+
+    def discard(self, paths: Iterable[str]) -> None:
+        """Remove files that `keep` took, but that are not recorded."""
+        for path in paths:
+            with contextlib.suppress(OSError):
+                (self.out / path).unlink()
 
 
 def _placed(source: Path, place: Path) -> bool:

@@ -5,15 +5,16 @@ What the tables mean is `store`'s affair; no query on them is made here.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 3
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -40,6 +41,18 @@ CREATE TABLE node_times(
 CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
 """
+
+# What leads from the version before each to it; a new store takes all of them after the schema of version 1.
+MIGRATIONS: Final = {
+    2: """
+CREATE TABLE servers(
+    run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
+""",
+    # Which of the servers under one target's name has a job: a cluster's workers stand beside servers of their own.
+    3: """
+CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
+""",
+}
 
 
 @contextmanager
@@ -78,6 +91,49 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
         if readonly or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise ResultsError(f"{path}: not a sweeper store")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
-    # FULL: a committed intent survives a power cut, which is the whole point of an intent.
-    connection.execute("PRAGMA synchronous = FULL")
+        _bring(connection, SCHEMA, 1)
+        version = 1
+    if not readonly:  # a reader does without what an older store lacks
+        for following in range(version + 1, SCHEMA_VERSION + 1):
+            _bring(connection, MIGRATIONS[following], following)
+    # A log is brought to the disk by `Log.sync`, when that matters and off the thread that talks to servers; SQLite
+    # would wait for the disk at every commit. Where it keeps no log (on some network drives), that stays its affair.
+    logged = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    connection.execute(f"PRAGMA synchronous = {'NORMAL' if logged else 'FULL'}")
+
+
+class Log:
+    """The write-ahead log of a database that we write to: where a commit stands before the database file has it.
+
+    A committed transaction survives a kill at once, and a power cut after `sync`: SQLite checks each record of the log
+    when it reads it (https://www.sqlite.org/wal.html). A file of its own handle, so `sync` may run in any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def sync(self) -> None:
+        """Return when every commit so far is on the disk. Raises ResultsError."""
+        with told(self._path):
+            if self._file is None:
+                log = self._path.with_name(f"{self._path.name}-wal")
+                if not log.exists():
+                    return  # nothing was committed, or SQLite keeps no log here
+                self._file = log.open("r+b", buffering=0)  # writable: Windows flushes no other
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _bring(connection: sqlite3.Connection, statements: str, version: int) -> None:
+    """All of the statements and the version that they make, or nothing."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.rollback()
+        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # else somebody else was faster
+            raise

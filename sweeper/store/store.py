@@ -21,7 +21,7 @@ from sweeper import result
 from sweeper.errors import ResultsError
 from sweeper.nearest import hint
 from sweeper.result import Result
-from sweeper.store.database import connect, prepare, told
+from sweeper.store.database import Log, connect, prepare, told
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -35,16 +35,9 @@ from sweeper.store.records import (
     Layout,
     RunRecord,
 )
+from sweeper.store.rows import ROWS, row_of
 
 FILE_NAME: Final = "sweeper.sqlite"
-
-_ROWS: Final = """
-SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
-       j.error_type, j.error,
-       (SELECT json_group_array(json_array(a.place, a.path, a.sha256)) FROM artifacts a WHERE a.job = j.id)
-FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
-WHERE t.run = ? ORDER BY t.idx
-"""
 
 _REUSED: Final = """
 SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
@@ -59,6 +52,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._log = Log(path)
         self.path = path
 
     @classmethod
@@ -84,6 +78,7 @@ class Store:
         return cls(connection, path)
 
     def close(self) -> None:
+        self._log.close()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -93,6 +88,10 @@ class Store:
         self.close()
 
     # --- reading
+
+    def version(self) -> int:
+        """A number that is another one after somebody else wrote to this store."""
+        return int(next(iter(self._query("PRAGMA data_version")))[0])
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
@@ -124,13 +123,13 @@ class Store:
     def results(self, run_id: int | str | None = None) -> Iterator[Result]:
         """One row per trial of a run (the latest by default), in written order.
 
-        Cached metrics of the run's layout are filled in where every output of the row has a number: their mean.
+        Cached metrics of the run's layout are filled in where every output of the row has one: the mean of numbers.
         """
         run_id = self._run(run_id)
         metrics = self.layout(run_id).metrics
         cached = {name: self.cached_metrics(name) for name in metrics}
-        for row in self._query(_ROWS, (run_id,)):
-            yield _result(row, cached)
+        for row in self._query(ROWS, (run_id,)):
+            yield row_of(row, cached)
 
     def counts(self, run_id: int | str | None = None) -> dict[str, int]:
         """How many rows of a run bear each status word; all four are present."""
@@ -188,12 +187,24 @@ class Store:
         """Whether a job of this store already bears that id of the server's."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
+    def place_of(self, job: str) -> str | None:
+        """Where that job was sent to, for a target that is many servers; None where nobody noted it."""
+        found = next(iter(self._query("SELECT place FROM places WHERE job = ?", (job,))), None)
+        return None if found is None else str(found[0])
+
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
         rows = self._query(
             "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
             (job,),
         )
         return tuple(Artifact(*row) for row in rows)
+
+    def servers(self) -> dict[tuple[int, str], dict[str, Any]]:
+        """What each target said of itself at the start of a run, as far as it was asked: (run, target) -> facts."""
+        if not any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'servers'")):  # read only, and older than that
+            return {}
+        rows = self._query("SELECT run, target, about FROM servers")
+        return {(run, target): json.loads(about) for run, target, about in rows}
 
     def cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""
@@ -222,8 +233,10 @@ class Store:
     # --- writing
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; inside another, part of it. Raises ResultsError when the folder cannot be written."""
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
+        Inside another it is part of that. Raises ResultsError when the disk is full or the folder cannot be written.
+        """
         if self._connection.in_transaction:
             yield
             return
@@ -235,6 +248,12 @@ class Store:
                 self._connection.rollback()
                 raise
             self._connection.commit()
+        if durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
+        self._log.sync()
 
     def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
         """Record a run, its trials yet to be added; to be called inside `transaction`. Returns its id."""
@@ -259,19 +278,27 @@ class Store:
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
-    def intend(self, job: Job) -> None:
-        """Commit, durably, that a job is about to be submitted; it stands for its digest in its run from now on."""
+    def intend(self, job: Job, *, durable: bool = True) -> None:
+        """Commit that a job is about to be submitted, which must wait for `sync` unless this is `durable`; the job
+        stands for its digest in its run from now on.
+        """
         marks = ",".join("?" * len(Job.__slots__))
-        with self.transaction():
+        with self.transaction(durable=durable):
             self._connection.execute(
                 f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
                 tuple(getattr(job, name) for name in Job.__slots__),
             )
             self.claim(job.run, [job])
 
+    def note_place(self, place: str, jobs: Iterable[str]) -> None:
+        """Commit that these jobs are about to be sent to `place`, durable as their intents."""
+        with self.transaction(durable=False):
+            rows = [(job, place) for job in jobs]
+            self._connection.executemany("INSERT OR REPLACE INTO places VALUES (?, ?)", rows)
+
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        """The server took the job under that id."""
-        with self.transaction():
+        """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
+        with self.transaction(durable=False):
             self._connection.execute(
                 "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
                 (SUBMITTED, _whole(prompt_id), now, job_id),
@@ -287,9 +314,11 @@ class Store:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> None:
-        """What became of a job, with its files. `error` is (error_type, message)."""
+        """What became of a job, with its files. `error` is (error_type, message). Durable at the next `sync`; lost in
+        a power cut, the job is looked for.
+        """
         error_type, message = error or (None, None)
-        with self.transaction():
+        with self.transaction(durable=False):
             self._connection.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
                 (state, started, ended, _whole(error_type), _whole(message), job_id),
@@ -301,6 +330,11 @@ class Store:
                     for n, a in enumerate(artifacts)
                 ],
             )
+
+    def keep_server(self, run_id: int, target: str, about: Mapping[str, Any]) -> None:
+        """Keep what a target says of itself (`sweeper.comfy.about`) in this run."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", (run_id, target, _text(about)))
 
     def end(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """The run is over."""
@@ -318,9 +352,10 @@ class Store:
                 [(target, name, runs, seconds) for name, (runs, seconds) in times.items()],
             )
 
-    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]]) -> None:
-        """Keep (sha256, metric, value) for the next time; values are JSON."""
+    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, afresh: Iterable[str] = ()) -> None:
+        """Keep (sha256, metric, value) for the next time; values are JSON. Metrics of `afresh` lose what was kept."""
         with self.transaction():
+            self._connection.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in afresh])
             self._connection.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
@@ -344,54 +379,3 @@ def _text(value: Mapping[str, Any]) -> str:
 def _whole(text: str | None) -> str | None:
     """A server's text without what UTF-8 cannot hold: it cut a message in the middle of a character."""
     return None if text is None else text.encode("utf-8", "replace").decode()
-
-
-def _result(row: tuple[Any, ...], cached: Mapping[str, Mapping[str, Any]]) -> Result:
-    (
-        index,
-        columns,
-        params,
-        digest,
-        state,
-        target,
-        prompt_id,
-        attempt,
-        submitted,
-        started,
-        ended,
-        error_type,
-        error,
-        files,
-    ) = row
-    outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(files))
-    sha256 = tuple(item[2] for item in outputs)
-    return Result(
-        trial=index,
-        columns=json.loads(columns),
-        params=json.loads(params),
-        digest=digest,
-        status=STATUS_OF_STATE.get(state, result.PENDING),
-        outputs=tuple(item[1] for item in outputs),
-        sha256=sha256,
-        target=target,
-        prompt_id=prompt_id,
-        attempts=attempt or 0,
-        queued_s=_seconds(submitted, started),
-        ran_s=_seconds(started, ended),
-        error_type=error_type,
-        error=error,
-        metrics={name: mean for name, values in cached.items() if (mean := _mean(sha256, values)) is not None},
-    )
-
-
-def _seconds(since: float | None, until: float | None) -> float | None:
-    """Never below zero: the two clocks may be two machines'."""
-    return None if since is None or until is None else round(max(0.0, until - since), 6)
-
-
-def _mean(sha256: Sequence[str], values: Mapping[str, Any]) -> float | int | None:
-    found = [values.get(digest) for digest in sha256]
-    numbers = [value for value in found if isinstance(value, int | float)]
-    if not numbers or len(numbers) != len(found):
-        return None
-    return numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers)

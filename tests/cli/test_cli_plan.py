@@ -286,3 +286,14 @@ def test_validate_as_json_has_one_entry_per_file(sweeper, write):
     assert (bad["file"], bad["kind"], bad["valid"], bad["trials"]) == ("a.yaml", "experiment", False, None)
     assert [(one["file"], one["line"], one["key"]) for one in bad["problems"]] == [("a.yaml", 3, "params.steps")]
     assert good == {"file": "t.json", "kind": "template", "valid": True, "trials": None, "problems": []}
+
+
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_a_saved_object_info_stands_for_a_server_that_is_not_there(sweeper, write, command):
+    only = {"KSampler": {"input": {"required": {"steps": ["INT", {"min": 1, "max": 3}]}}, "output": ["LATENT"]}}
+    Path("info.json").write_text(json.dumps(only))
+    outcome = sweeper(command, write(SWEEP), "--object-info", "info.json")
+    assert outcome.code == 2
+    assert "(on the server of info.json)" in outcome.err
+    outcome = sweeper(command, write(SWEEP), "--object-info", "nope.json")
+    assert (outcome.code, outcome.err) == (2, "error: nope.json: cannot be read: No such file or directory\n")

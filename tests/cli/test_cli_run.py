@@ -180,6 +180,7 @@ def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(sweepe
 DEFAULTS = {
     "concurrency": None, "retries": None, "timeout": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
+    "keep_temp": None, "remake": False,
 }  # fmt: skip
 
 
@@ -196,6 +197,7 @@ DEFAULTS = {
         (["--max-failures", "25%"], (None, None, {"max_failures": 0.25})),
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),
         (["--retry-failed", "--no-check"], (None, None, {"retry_failed": True, "check": False})),
+        (["--remake", "--keep-temp"], (None, None, {"remake": True, "keep_temp": True})),
         (["--where", "seed > 1", "--limit", "0"], (None, None, {"where": "seed > 1", "limit": 0})),
     ],
 )

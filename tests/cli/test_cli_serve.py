@@ -99,9 +99,9 @@ def test_doctor_says_what_answers_and_never_shows_the_key(sweeper, monkeypatch, 
     (told,) = good.json["targets"]
     assert told == {
         "target": "mine", "ok": True, "url": url, "key": "from MY_KEY", "dialect": "cloud", "version": None,
-        "cache": None,
+        "cache": None, "upload_limit": 104857600,
     }  # fmt: skip
-    assert f"mine: url {url}, dialect cloud, key accepted (from MY_KEY)" in people.out
+    assert f"mine: url {url}, dialect cloud, uploads up to 100 MiB, key accepted (from MY_KEY)" in people.out
     assert bad.code == 3
     assert bad.json["targets"][0]["ok"] is False
     assert "key" in bad.json["targets"][0]["problem"]

@@ -1,7 +1,7 @@
 """A driver that kills itself with SIGKILL at a chosen step of its store; run as a script.
 
 python mortal.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD, which is
-one of Store's or `note` of Places.
+one of Store's.
 python mortal.py EXPERIMENT CLUSTER OUT: runs, prints each event's class, and at the end stopped_by.
 """
 
@@ -13,12 +13,10 @@ import sys
 
 from sweeper.cluster import run
 from sweeper.store import Store
-from sweeper.store.places import Places
 
 
 def die_at(method: str, when: str, number: int) -> None:
-    owner = Places if method == "note" else Store
-    original = getattr(owner, method)
+    original = getattr(Store, method)
     calls = 0
 
     def dying(self, *args, **kwargs):
@@ -31,7 +29,7 @@ def die_at(method: str, when: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    setattr(owner, method, dying)
+    setattr(Store, method, dying)
 
 
 def main() -> None:

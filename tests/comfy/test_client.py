@@ -166,8 +166,14 @@ def ranged(content, etag='"v1"'):
     return answer
 
 
+class Received(io.BytesIO):
+    def restart(self):
+        self.seek(0)
+        self.truncate()
+
+
 def download(script, dialect="comfyui", key=None):
-    file = io.BytesIO()
+    file = Received()
     found = using(script, dialect, lambda client: fetch(client, OUTPUT, file), key)
     assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
     assert found.bytes == len(file.getvalue())
@@ -223,6 +229,13 @@ def test_a_redirect_to_no_web_address_is_not_followed(location):
     script = Script(httpx.Response(302, headers={"Location": location}))
     with pytest.raises(TransientError):
         download(script, "cloud")
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
+def test_a_gateways_page_is_not_taken_for_a_picture(kind):
+    page = httpx.Response(200, headers={"Content-Type": kind}, stream=httpx.ByteStream(b"<html>log in</html>"))
+    script = Script(page, httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
+    assert download(script) == PICTURE
 
 
 def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():

@@ -75,6 +75,14 @@ def test_a_list_is_several_targets_in_order():
         ({"url": "http://x", "name": " "}, "target.name"),
         ({"url": "http://x", "api_key_env": "NOPE"}, "environment variable NOPE, which is not set"),
         ({"url": "http://x", "api_key_env": 3}, "target.api_key_env"),
+        ({"url": "http://x", "api_key_env": "a-b"}, "target.api_key_env: give the name of an environment variable"),
+        (
+            {"url": "http://x", "api_key_command": "pass x"},
+            "target.api_key_command: give the program and its arguments",
+        ),
+        ({"url": "http://x", "api_key_command": ["pass", 1]}, "target.api_key_command"),
+        ({"url": "http://x", "api_key_env": "A", "api_key_command": ["pass"]}, "both say whence the key comes"),
+        ({"url": 7}, "target.url: `url` must be the URL"),
         ([], "an empty list"),
         ([7], "neither a name, nor a URL, nor a mapping"),
         (["http://x", "http://x/"], "http://x is given twice"),
@@ -90,3 +98,62 @@ def test_every_mistake_is_told_with_what_is_allowed(spec, message):
 def test_a_target_is_a_value():
     with pytest.raises(dataclasses.FrozenInstanceError):
         one("embedded").url = "http://elsewhere"  # type: ignore[misc]
+
+
+def test_every_mistake_of_every_target_is_told_at_once():
+    with pytest.raises(UsageError) as caught:
+        resolve_targets(["gpo", {"url": "ftp://x", "dialect": "klaud", "concurrency": 0}], environ={})
+    assert sorted(problem.key for problem in caught.value.problems) == [
+        "", "target.concurrency", "target.dialect", "target.url",
+    ]  # fmt: skip
+
+
+def test_a_key_may_come_from_a_command_and_is_kept_out_of_sight():
+    asked = []
+
+    def keyring(words):
+        asked.append(words)
+        return "k"
+
+    entry = {"url": "http://gpu:1", "api_key_command": ["pass", "show", "gpu"]}
+    (target,) = resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring)
+    assert (target.key, target.key_source, asked) == ("k", "api_key_command", [("pass", "show", "gpu")])
+    resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring, with_keys=False)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("spec", ["cloud", "https://cloud.comfy.org/", {"url": "https://cloud.comfy.org"}])
+def test_the_entry_cloud_says_how_comfy_cloud_is_reached_wherever_it_is_meant(spec):
+    named = {"cloud": {"api_key_env": "TEAM_KEY", "concurrency": 5}}
+    target = one(spec, named, {"TEAM_KEY": "k", "COMFY_CLOUD_API_KEY": "other"})
+    assert (target.name, target.url, target.key, target.concurrency) == ("cloud", "https://cloud.comfy.org", "k", 5)
+    assert target.partner_key == "k"
+
+
+def test_what_a_mapping_says_of_cloud_goes_before_the_entry():
+    named = {"cloud": {"api_key_command": ["pass", "cloud"], "concurrency": 5}}
+    spec = {"url": "https://cloud.comfy.org", "api_key_env": "MINE", "concurrency": 1}
+    target = one(spec, named, {"MINE": "m"})
+    assert (target.key, target.key_source, target.concurrency) == ("m", "MINE", 1)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"cloud": "http://elsewhere"}, "target cloud.url: the name cloud is kept for https://cloud.comfy.org"),
+        ({"embedded": "http://x"}, "target embedded: the name embedded is kept for sweeper's own server"),
+        ({"gpu": {"url": "http://x", "name": "other"}}, "target gpu.name: its name is gpu already"),
+        ({"gpu": {"dialect": "cloud"}}, "target gpu.url: a mapping needs the `url`"),
+    ],
+)
+def test_a_name_that_cannot_be_what_its_entry_says(named, message):
+    with pytest.raises(UsageError) as caught:
+        resolve_targets(next(iter(named)), named=named, environ={})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_partner_key_is_its_own_and_missed_only_where_it_is_needed():
+    spec = {"url": "http://gpu:1", "partner_key_env": "PARTNER"}
+    assert one(spec, environ={"PARTNER": "p"}).partner_key == "p"
+    assert one(spec).partner_key is None
+    assert "secret" not in repr(one(spec, environ={"PARTNER": "secret"}))

@@ -76,3 +76,14 @@ def test_a_filtered_plan_counts_what_is_left_and_never_does_worse_than_written(w
     written = executions(drawn.workflow(trial) for trial in drawn.written())
     assert (drawn.order.executions, drawn.order.written) == (ran, written)
     assert ran <= written
+
+
+@RELAXED
+@given(sweeps(least=1))
+def test_axes_of_one_value_cost_nothing(world):
+    graph, slots, grid = world
+    with tempfile.TemporaryDirectory() as folder:
+        plan = planned(folder, {"sweep": {"grid": grid}}, graph, slots)
+    ran = executions(plan.workflow(trial) for trial in plan)
+    written = executions(plan.workflow(trial) for trial in plan.written())
+    assert (plan.order.executions, plan.order.written) == (ran, written)

@@ -13,15 +13,15 @@ from made_up_sweeps import Sweep
 from PIL import Image
 
 from sweeper.errors import UsageError
-from sweeper.reporting.lettering import Lettering, plain
+from sweeper.reporting.lettering import Lettering, _clusters, plain
 from sweeper.reporting.sheets import SheetWish, write_sheets
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 
 
-def solid(colour):
+def solid(colour, side=40):
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(buffer, "PNG")
+    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -53,8 +53,67 @@ def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
         assert [len(edges) for edges in cells(sheet)] == [3, 4]
 
 
+@pytest.mark.parametrize(("outputs", "across", "down"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2)])
+def test_all_pictures_of_a_trial_share_its_cell(tmp_path, outputs, across, down):
+    out = Sweep({"steps": [4]}, outputs=outputs, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(cell=200))
+    with Image.open(file) as sheet:
+        lefts, tops = cells(sheet)
+        assert (len(lefts), len(tops)) == (across, down)
+        there = (np.asarray(sheet.convert("RGB")) == (200, 30, 60)).all(axis=2)
+    assert there.sum() == outputs * 40 * 40  # none is cut, none is made larger
+
+
+def test_a_cell_is_no_larger_than_its_pictures_need(tmp_path):
+    sizes = []
+    for side in (40, 120, 4000):
+        out = Sweep({"steps": [4, 8]}, content=solid((200, 30, 60), side)).write(tmp_path / str(side))
+        (file,) = write_sheets(out, tmp_path / f"{side}.png", SheetWish(cell=200))
+        with Image.open(file) as sheet:
+            lefts, _ = cells(sheet)
+            sizes.append((lefts[1] - lefts[0], sheet.height))
+    # 96 is what a label needs; 6 stand between two cells.
+    assert [step for step, _ in sizes] == [96 + 6, 120 + 6, 200 + 6]
+    assert sizes[1][1] - sizes[0][1] == 120 - 40
+
+
+def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
+    steps = []
+    for words in (1, 20, 2000):
+        axes = {"prompt": ["a fox " * words, "b"]}
+        out = Sweep(axes, content=solid((200, 30, 60))).write(tmp_path / str(words))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish(x="prompt", cell=200))
+        with Image.open(file) as sheet:
+            lefts, _ = cells(sheet)
+            steps.append(lefts[1] - lefts[0])
+    assert steps[0] == 96 + 6
+    assert steps[0] < steps[1] < steps[2] == 200 + 6
+
+
+def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
+    out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
+    first, _ = sorted((out / "artifacts").iterdir())
+    first.write_bytes(b"no picture")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == (200, 30, 60)).all(axis=2).sum() == 40 * 40
+    assert (pixels == (240, 240, 238)).all(axis=2).any()
+
+
+def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
+    sizes = []
+    for words in (1, 40, 4000):
+        ends = {0: ("failed", ("E", "out of memory " * words))}
+        out = Sweep({"steps": [4, 8]}, ends=ends, content=solid((200, 30, 60))).write(tmp_path / str(words))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish())
+        with Image.open(file) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[0] < sizes[1] == sizes[2]
+
+
 def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
-    out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60), 128)).write(tmp_path / "r")
     files = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="seed", cell=128, megapixels=1))
     assert [file.name for file in files] == ["s.png", *(f"s-{n}.png" for n in range(2, len(files) + 1))]
     rows = 0
@@ -86,7 +145,8 @@ def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
 
 
 def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
-    sweep = Sweep(GRID, ends={0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}, skip=frozenset({5}))
+    ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
+    sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
     (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish())
     with Image.open(file) as sheet:
         assert (251, 233, 231) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
@@ -107,16 +167,42 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
     ("wish", "file", "message"),
     [
         (SheetWish(x="stps"), "s.png", "did you mean 'steps'"),
+        (SheetWish(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
         (SheetWish(x="steps", y="steps"), "s.png", "an axis each"),
         (SheetWish(), "s.bmp", ".png, .webp"),
         (SheetWish(cell=2000, megapixels=1), "s.png", "not one row fits"),
     ],
 )
 def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, file, message):
-    out = Sweep(GRID).write(tmp_path / "r")
+    out = Sweep(GRID, content=solid((200, 30, 60), 2000)).write(tmp_path / "r")
     with pytest.raises(UsageError, match=message):
         write_sheets(out, tmp_path / file, wish)
     assert not (tmp_path / file).exists()
+
+
+def test_letters_come_from_a_font_that_has_them_and_none_is_dropped():
+    line = "fox 狐 \N{FOX FACE} é"
+    letters = Lettering([line])
+    drawn = Image.new("RGB", (400, 40), "white")
+    letters.draw(drawn, (0, 0), line, 20, "black")
+    dark = np.flatnonzero((np.asarray(drawn.convert("L")) < 200).any(axis=0))
+    assert dark.min() < 10
+    assert letters.width("fox", 20) < dark.max() <= letters.width(line, 20) + 1
+    assert letters.wrap(line, 20, 400) == [line]
+
+
+def test_emoji_of_several_parts_and_accents_are_never_broken_apart():
+    artist = "\N{WOMAN}\u200d\N{ARTIST PALETTE}"
+    letters = Lettering([artist])
+    assert letters.wrap(artist * 9, 20, 1) == [artist] * 9
+    assert letters.wrap("e\N{COMBINING ACUTE ACCENT}" * 5, 20, 1) == ["e\N{COMBINING ACUTE ACCENT}"] * 5
+
+
+def test_a_line_never_begins_with_a_closing_mark():
+    letters = Lettering(["雪の中、"])
+    lines = letters.wrap("雪の中、" * 10, 20, letters.width("雪の中", 20) + 2)
+    assert len(lines) > 5
+    assert not any(line.startswith("、") for line in lines)
 
 
 @settings(max_examples=60)
@@ -125,4 +211,4 @@ def test_wrapping_loses_no_character_and_keeps_the_width(text, width):
     letters = Lettering(["plain"])
     lines = letters.wrap(text, 15, width)
     assert "".join("".join(lines).split()) == "".join("".join(map(plain, text.splitlines())).split())
-    assert all(letters.width(line, 15) <= width or len(line) == 1 for line in lines)
+    assert all(letters.width(line, 15) <= width or len(_clusters(line)) == 1 for line in lines)

@@ -7,6 +7,7 @@ from random import Random
 
 from sweeper.running.backlog import Backlog, Work
 from sweeper.running.gate import Gate
+from sweeper.running.shards import Line
 from sweeper.store import records
 from sweeper.store.records import Job
 from sweeper.trial import Trial
@@ -21,7 +22,7 @@ def work(index, target=None):
 
 def test_work_whose_job_may_stand_on_a_server_goes_to_that_server_first():
     async def go():
-        backlog = Backlog([work(0, "one")], iter([work(1), work(2)]))
+        backlog = Backlog([work(0, "one")], Line(iter([work(1), work(2)])))
         other = await backlog.take("two")
         own = await backlog.take("one")
         return own.trial.index, other.trial.index
@@ -31,7 +32,7 @@ def test_work_whose_job_may_stand_on_a_server_goes_to_that_server_first():
 
 def test_whoever_is_idle_waits_for_what_another_may_give_back():
     async def go():
-        backlog = Backlog([], iter([work(0)]))
+        backlog = Backlog([], Line(iter([work(0)])))
         taken = await backlog.take("one")
         idle = asyncio.create_task(backlog.take("two"))
         await asyncio.sleep(0)
@@ -47,9 +48,9 @@ def test_whoever_is_idle_waits_for_what_another_may_give_back():
 def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
     async def go():
         early, late = work(0, "one"), work(1, "one")
-        backlog = Backlog([early, late], iter([]))
+        backlog = Backlog([early, late], Line(iter([])))
         taken = await backlog.take("one")
-        backlog.release("one")
+        backlog.release("one", durable=False)
         found = [await backlog.take("two")]
         backlog.give_back(taken)
         found.append(await backlog.take("two"))
@@ -59,9 +60,24 @@ def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
     assert asyncio.run(go()) == [1, 0]
 
 
+def test_jobs_that_outlive_their_target_are_left_for_the_next_run_and_hold_nobody():
+    async def go():
+        backlog = Backlog([work(0, "one"), work(1, "one")], Line(iter([work(2)])))
+        taken = await backlog.take("one")
+        other = await backlog.take("two")
+        waiting = asyncio.create_task(backlog.take("two"))
+        await asyncio.sleep(0)
+        backlog.release("one", durable=True)
+        backlog.give_back(taken)
+        backlog.done()
+        return other.trial.index, await waiting, backlog.left, taken.job is not None
+
+    assert asyncio.run(go()) == (2, None, 2, True)
+
+
 def test_a_closed_backlog_hands_out_nothing_and_holds_nobody():
     async def go():
-        backlog = Backlog([work(0, "elsewhere")], iter([]))
+        backlog = Backlog([work(0, "elsewhere")], Line(iter([])))
         waiting = asyncio.create_task(backlog.take("one"))
         await asyncio.sleep(0)
         backlog.close()

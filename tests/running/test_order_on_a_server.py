@@ -64,3 +64,22 @@ def history(server):
     import httpx
 
     return list(httpx.get(f"{server.url}/history").json().values())
+
+
+def test_plan_orders_for_the_cache_that_the_server_has(tmp_path, capsys):
+    from sweeper.cli import main
+
+    axes = ("seed", "prompt", "checkpoint")
+    experiment(tmp_path, axes)
+    ran = {}
+    for cache in ("lru 50", "lru 5", "none"):
+        with EmbeddedServer(dialect="comfyui", cache=cache) as server:
+            command = ["plan", str(tmp_path / "e.yaml"), "--target", server.url, "--json", "-o", str(tmp_path / cache)]
+            assert main(command) == 0
+            told = json.loads(capsys.readouterr().out)["order"]
+            sweeper.run(experiment(tmp_path, axes), server.url, tmp_path / cache)
+            assert told["caching"] == cache
+            assert told["executions"] == sum(server.seen.nodes.values()), cache
+            ran[cache] = (told["axes"][0], server.seen.nodes["CheckpointLoaderSimple"])
+    # Where everything is kept any order is as good, so the written one stays.
+    assert ran == {"lru 50": ([*axes], 3), "lru 5": (["checkpoint", "prompt", "seed"], 3), "none": ([*axes], 36)}

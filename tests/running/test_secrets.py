@@ -30,7 +30,7 @@ def target(keyed):
 
 def test_the_key_opens_the_server_and_is_found_in_no_file_log_or_event(keyed, target, experiment, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "httpcore", "websockets", "websockets.client", "asyncio", "sweeper"):
+    for name in ("httpx", "aiohttp.client", "websockets", "websockets.client", "asyncio", "sweeper"):
         caplog.set_level(logging.DEBUG, logger=name)
     keyed.faults.error_500_times = 1
     keyed.faults.drop_after_accept = 1
@@ -40,7 +40,7 @@ def test_the_key_opens_the_server_and_is_found_in_no_file_log_or_event(keyed, ta
     assert keyed.seen.connections >= 1
     assert KEY not in repr((events, run))
     ours = [record for record in caplog.records if not record.name.startswith("uvicorn")]  # the server's own log
-    assert any(record.name.startswith("httpcore") for record in ours)
+    assert any(record.name.startswith("httpx") for record in ours)
     assert not [record for record in ours if KEY in record.getMessage()]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) >= 4

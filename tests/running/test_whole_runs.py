@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -154,6 +155,29 @@ def test_pictures_are_measured_once_and_metrics_stand_in_the_table(server, targe
             first["brightness"],
             second["brightness"],
         ]
+
+
+def test_a_function_that_was_edited_measures_everything_anew(target, experiment, tmp_path, monkeypatch):
+    def measured(factor, **axes):
+        (tmp_path / "edited_metric.py").write_text(f"def f(picture, params):\n    return {factor} * params['seed']\n")
+        monkeypatch.delitem(sys.modules, "edited_metric", raising=False)
+        sweeper.run(experiment(metrics=("edited_metric:f",), **axes), target, tmp_path / "out")
+        return sweeper.results(tmp_path / "out")["edited_metric:f"].tolist()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within one second look alike to the byte code
+    assert measured(10, seed=[1, 2]) == [10, 20]
+    assert measured(300, seed=[2, 3]) == [600, 900]
+    assert sweeper.results(tmp_path / "out", run="1")["edited_metric:f"].tolist() == [300, 600]
+
+
+def test_what_cannot_be_measured_is_told_once_for_all_files(target, experiment, tmp_path):
+    events = []
+    plan = experiment(seed=[1, 2, 3], metrics=("cmath:sqrt",))
+    sweeper.run(plan, target, tmp_path / "out", progress=events.append)
+    (noticed,) = [event.message for event in events if type(event).__name__ == "Noticed"]
+    assert "metric 'cmath:sqrt' failed: TypeError" in noticed
+    assert noticed.endswith("(and of 2 more files)")
 
 
 def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(server, target, experiment, tmp_path):

@@ -1,0 +1,93 @@
+"""What is asked of a table on the command line: which rows, in which order, of which columns; every mistake at once.
+
+Rows are mappings as `formats.records` makes them. What is printed is the commands' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import Problem, UsageError
+from sweeper.nearest import hint
+
+if TYPE_CHECKING:
+    from sweeper.expressions import Expression
+
+Rows = list[dict[str, Any]]
+
+
+class Mistakes:
+    """Collects what is wrong with the options of one command, so that a user hears of all of it."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, option: str, message: str) -> None:
+        self._found.append(Problem("", 0, option, message))
+
+    def columns(self, option: str, asked: Iterable[str], names: Sequence[str], what: str = "columns") -> None:
+        """Every name of `asked` must be one of `names`."""
+        for name in asked:
+            if name not in names:
+                self.add(option, f"there is no column '{name}'{hint(name, names, what)}")
+
+    def raise_any(self) -> None:
+        """Raises UsageError when there was any."""
+        if self._found:
+            raise UsageError(self._found)
+
+
+def listed(texts: Iterable[str]) -> list[str]:
+    """`("a, b", "c")` as `["a", "b", "c"]`: an option may be repeated, and each may hold several names."""
+    return [name for text in texts for part in text.split(",") if (name := part.strip())]
+
+
+def condition(where: str | None, names: Sequence[str], mistakes: Mistakes) -> Expression | None:
+    """The compiled expression; None where there is none or it is wrong."""
+    if where is None:
+        return None
+    from sweeper.expressions import ExpressionError, compile_expression, unknown_names  # noqa: PLC0415 - Jinja2
+
+    try:
+        expression = compile_expression(where)
+    except ExpressionError as error:
+        mistakes.add("--where", str(error))
+        return None
+    for message in unknown_names(expression, names):
+        mistakes.add("--where", message)
+    return expression
+
+
+def filtered(rows: Rows, expression: Expression | None) -> Rows:
+    """The rows for which the expression holds. A comparison with a value that is missing does not hold."""
+    from sweeper.expressions import ExpressionError  # noqa: PLC0415 - as above
+
+    if expression is None:
+        return rows
+    kept = []
+    for row in rows:
+        try:
+            holds = expression.evaluate(row)
+        except ExpressionError as error:
+            if any(row[name] is None for name in expression.names):
+                continue
+            raise UsageError(f"--where: trial {row['trial']}: {error}") from None
+        if holds:
+            kept.append(row)
+    return kept
+
+
+def ordered(rows: Rows, sorts: Iterable[str]) -> Rows:
+    """Sorted by each column of `sorts`, the first most; `-name` is descending, and what has no value comes last."""
+    for sort in reversed(list(sorts)):
+        name = sort.removeprefix("-")
+        there = [row for row in rows if row[name] is not None]
+        there.sort(key=lambda row: _sort_key(row[name]), reverse=sort.startswith("-"))
+        rows = there + [row for row in rows if row[name] is None]
+    return rows
+
+
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """Numbers before texts; neither can be compared with the other."""
+    return (False, value) if isinstance(value, (int, float)) else (True, str(value))

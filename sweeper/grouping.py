@@ -1,0 +1,90 @@
+"""Rows of a table brought together: groups with their means and spread, and a pivot over two columns.
+
+Pure: rows are mappings from column to value, as `formats.records` makes them, and nothing is read or printed. pandas
+does the same on the frame of `sweeper.results`; here groups keep the order of the sweep, and 1, True and "1" are three.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """`n` numbers by their mean, sample standard deviation (n - 1; None for one number), least and greatest."""
+
+    n: int
+    mean: float
+    sd: float | None
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rows that have these values in the columns they were grouped by."""
+
+    values: tuple[Any, ...]
+    rows: tuple[Row, ...]
+
+    def spread(self, column: str) -> Spread | None:
+        return spread(row[column] for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """`cells[place in down][place in across]`: the numbers of one column there, None where there are none."""
+
+    across: tuple[Any, ...]
+    down: tuple[Any, ...]
+    cells: tuple[tuple[Spread | None, ...], ...]
+
+
+def spread(values: Iterable[Any]) -> Spread | None:
+    """Of the finite numbers among `values`; None where there is none. True and False are no numbers."""
+    numbers = [value for value in values if is_number(value)]
+    if not numbers:
+        return None
+    n, mean = len(numbers), math.fsum(numbers) / len(numbers)
+    sd = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (n - 1)) if n > 1 else None
+    return Spread(n, mean, sd, min(numbers), max(numbers))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[Group]:
+    """The rows by their values in `columns`, groups in the order in which they appear."""
+    found: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(_key(row[name]) for name in columns), []).append(row)
+    return [Group(tuple(members[0][name] for name in columns), tuple(members)) for members in found.values()]
+
+
+def pivoted(rows: Sequence[Row], x: str, y: str, column: str) -> Pivot:
+    """The numbers of `column` over the values of `x` across and of `y` down."""
+    across, down = grouped(rows, [x]), grouped(rows, [y])
+    cells = {
+        (_key(group.values[0]), _key(group.values[1])): group.spread(column) for group in grouped(rows, [y, x])
+    }  # fmt: skip
+    return Pivot(
+        tuple(group.values[0] for group in across),
+        tuple(group.values[0] for group in down),
+        tuple(
+            tuple(cells.get((_key(line.values[0]), _key(one.values[0]))) for one in across) for line in down
+        ),
+    )  # fmt: skip
+
+
+def _key(value: Any) -> Hashable:
+    """4 and 4.0 are one value; True is not 1, and a list is compared by what it holds."""
+    if isinstance(value, (list, dict)):
+        return ("json", json.dumps(value, sort_keys=True))
+    return (isinstance(value, bool), value)

@@ -1,0 +1,73 @@
+"""Where two runs differ: for each value of each axis, how many of its cases changed, came or went, and by how much.
+
+Pure: it reads what `runs` found. How it is shown is the command's business.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.regression.runs import Difference
+
+
+@dataclass(frozen=True, slots=True)
+class AxisValue:
+    """The cases of either run that have one value of an axis. `counts` are by state; `mae` is the mean absolute error,
+    0-255, over those of its changed cases that could be measured, None where there are none.
+    """
+
+    axis: str
+    value: Any
+    label: str | None
+    counts: Mapping[str, int]
+    mae: float | None
+
+    @property
+    def cases(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def share(self) -> float:
+        """How much of it is not the same, 0-1."""
+        return 1.0 - self.counts.get("same", 0) / self.cases
+
+
+def by_axis(found: Iterable[Difference]) -> tuple[AxisValue, ...]:
+    """Axes in their order, those with one value only left out; in each, the value of which most changed first."""
+    groups: dict[str, dict[str, list[Difference]]] = {}
+    for one in found:
+        for axis, value in one.case.cells.items():
+            if not axis.endswith(".label"):
+                groups.setdefault(axis, {}).setdefault(json.dumps(value, sort_keys=True), []).append(one)
+    return tuple(
+        value
+        for axis, values in groups.items()
+        if len(values) > 1
+        for value in sorted((_value(axis, members) for members in values.values()), key=_most_first)
+    )
+
+
+def _value(axis: str, members: Sequence[Difference]) -> AxisValue:
+    cells = members[-1].case.cells
+    errors = [one.metrics["mae"] for one in members if one.state == "changed" and "mae" in one.metrics]
+    return AxisValue(
+        axis,
+        cells[axis],
+        cells.get(f"{axis}.label"),
+        Counter(one.state for one in members),
+        math.fsum(errors) / len(errors) if errors else None,
+    )
+
+
+def _most_first(value: AxisValue) -> tuple[float, float]:
+    return (-value.share, -(value.mae or 0.0))
+
+
+def confined(values: Iterable[AxisValue], changed: int) -> tuple[AxisValue, ...]:
+    """The values that every one of the `changed` cases has, while other cases do not: where to look for the cause."""
+    return tuple(value for value in values if changed and value.counts.get("changed", 0) == changed)

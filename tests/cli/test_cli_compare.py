@@ -1,0 +1,99 @@
+"""`sweeper compare` axis by axis: where the changes lie, counted on two runs that are made up."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sweeper.store import Store
+from sweeper.store.records import Artifact, Job, Layout
+
+AXES = {"style": ["oil", "ink"], "steps": [4, 8], "seed": [7]}
+
+
+@pytest.fixture
+def run():
+    """Make a results folder; `grey` gives the level of each picture by (style, steps, seed), None leaves it out."""
+
+    def make(name, grey, axes=AXES):
+        out = Path("results") / name
+        (out / "artifacts").mkdir(parents=True)
+        columns = ("style", "style.label", "steps", "seed")
+        rows = [
+            {"style": f"in {style}", "style.label": style, "steps": steps, "seed": seed}
+            for style, steps, seed in itertools.product(*axes.values())
+            if grey(style, steps, seed) is not None
+        ]
+        with Store.open(out) as store:
+            with store.transaction():
+                begun = store.begin(Layout("shop", columns, ("seed",)), file="shop.yaml", targets=["t"], now=1.0)
+                trials = [(n, f"{n}" * 64, {"seed": row["seed"]}, row) for n, row in enumerate(rows)]
+                store.add_trials(begun, trials)
+            for n, row in enumerate(rows):
+                level = grey(row["style.label"], row["steps"], row["seed"])
+                path = out / "artifacts" / f"{n}.png"
+                Image.new("RGB", (8, 8), (level, level, level)).save(path)
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                artifact = Artifact("9", "images", 0, f"artifacts/{n}.png", sha256, 10, "a.png")
+                store.intend(Job(f"job{n}", begun, "t", f"{n}" * 64, "s" * 64, 1, f"p{n}", "intent", 1.0))
+                store.submitted(f"job{n}", f"p{n}", 1.0)
+                store.finish(f"job{n}", "succeeded", artifacts=[artifact])
+        return out
+
+    return make
+
+
+def test_each_value_of_each_axis_has_its_counts_the_most_changed_first(sweeper, run):
+    one = run("one", lambda *_: 100)
+    other = run("other", lambda style, steps, _: 100 + (10 if style == "oil" else 40) * (steps == 8))
+    outcome = sweeper("compare", one, other)
+    assert outcome.code == 1
+    _, axes, where = (part.splitlines() for part in outcome.out.split("\n\n"))
+    assert [line.split() for line in axes] == [
+        ["axis", "value", "cases", "changed", "new", "gone", "mae", "of", "255"],
+        ["style", "ink", "2", "1", "0", "0", "40"],
+        ["style", "oil", "2", "1", "0", "0", "10"],
+        ["steps", "8", "2", "2", "0", "0", "25"],
+        ["steps", "4", "2", "0", "0", "0"],
+    ]
+    assert where == ["every changed case has steps = 8", "2 changed, 0 gone, 0 new, 2 same"]
+
+
+def test_what_came_and_went_is_counted_too_and_json_has_it_all(sweeper, run):
+    one = run("one", lambda _, steps, __: None if steps == 8 else 100)
+    other = run("other", lambda style, *_: None if style == "oil" else 100)
+    found = sweeper("compare", one, other, "--json").json
+    assert found["counts"] == {"changed": 0, "gone": 1, "new": 1, "same": 1}
+    assert found["axes"] == [
+        {"axis": "style", "value": "in oil", "label": "oil", "cases": 1, "changed": 0, "gone": 1, "new": 0, "same": 0,
+         "mae": None},
+        {"axis": "style", "value": "in ink", "label": "ink", "cases": 2, "changed": 0, "gone": 0, "new": 1, "same": 1,
+         "mae": None},
+        {"axis": "steps", "value": 8, "cases": 1, "changed": 0, "gone": 0, "new": 1, "same": 0, "mae": None},
+        {"axis": "steps", "value": 4, "cases": 2, "changed": 0, "gone": 1, "new": 0, "same": 1, "mae": None},
+    ]  # fmt: skip
+
+
+def test_no_cause_is_named_where_the_changes_are_everywhere(sweeper, run):
+    outcome = sweeper("compare", run("one", lambda *_: 100), run("other", lambda *_: 101))
+    assert "every changed case has" not in outcome.out
+    assert outcome.out.endswith("4 changed, 0 gone, 0 new, 0 same\n")
+
+
+def test_equal_runs_are_one_line(sweeper, run):
+    outcome = sweeper("compare", run("one", lambda *_: 100), run("other", lambda *_: 100))
+    assert (outcome.code, outcome.out) == (0, "0 changed, 0 gone, 0 new, 4 same\n")
+
+
+def test_both_runs_are_looked_for_before_anything_is_said(sweeper, run):
+    one = run("one", lambda *_: 100)
+    outcome = sweeper("compare", "results/gone", f"{one}@9")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "error: results/gone: no such results folder, and no experiment file of that name\n"
+        "error: results/one: no run 9 here; there are: 1\n"
+    )

@@ -1,0 +1,134 @@
+"""Pictures in the terminal: a small terminal of our own answers what real ones are asked, and keeps what they get."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sweeper.cli.inline import known_for_pictures
+
+fcntl = pytest.importorskip("fcntl", reason="pseudo-terminals are POSIX")
+termios = pytest.importorskip("termios", reason="pseudo-terminals are POSIX")
+
+ASKED = re.compile(rb"\x1b\[c|\x1b_G[^\x1b]*\x1b\\")
+SIXEL, PLAIN = b"\x1b[?62;4c", b"\x1b[?62c"  # what a terminal says of itself: DA1, where 4 is sixel graphics
+
+
+def screen(arguments, *, device=PLAIN, kitty=False, **environment):
+    """What `sweeper` writes to a terminal of 100 x 40 that answers so."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 1000, 800))
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("KITTY", "TERM", "WEZTERM"))}
+    env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", *map(str, arguments)],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=env | environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    seen, answered, until = b"", 0, time.monotonic() + 60
+    try:
+        while time.monotonic() < until:
+            if not select.select([ours], [], [], 1)[0]:
+                continue
+            try:
+                got = os.read(ours, 65536)
+            except OSError:  # the child's side is closed
+                break
+            seen += got
+            for asked in ASKED.finditer(seen, answered):
+                answered = asked.end()
+                if asked[0] == b"\x1b[c":
+                    os.write(ours, device)
+                elif kitty and b"a=q" in asked[0]:
+                    os.write(ours, b"\x1b_Gi=1;OK\x1b\\")
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+    return seen.decode("utf-8", "replace")
+
+
+@pytest.fixture
+def pictured(recorded):
+    """The first of four trials has its picture."""
+    (recorded / "artifacts").mkdir()
+    Image.new("RGB", (32, 32), (255, 0, 0)).save(recorded / "artifacts" / "a.png")
+    return recorded
+
+
+def test_a_sixel_terminal_shows_the_pictures_unasked(pictured):
+    seen = screen(["results", pictured], device=SIXEL, ITERM_SESSION_ID="w0t0p0")
+    assert seen.index("brightness") < seen.index("\x1bP")  # the table first, then a sixel string
+    assert seen.count("\x1bP") == 1
+    assert "trial 0" in seen
+    assert "trial 1: failed" in seen
+
+
+def test_kitty_gets_its_own_protocol(pictured):
+    seen = screen(["results", pictured], kitty=True, KITTY_WINDOW_ID="1")
+    assert re.search(r"\x1b_G[^;]*f=100", seen)  # a PNG
+    assert "\U0010eeee" in seen  # the placeholders that stand for it
+    assert "\x1bP" not in seen
+
+
+def test_other_terminals_are_asked_nothing_and_show_no_pictures(pictured):
+    seen = screen(["results", pictured], device=SIXEL)
+    assert "\x1b[c" not in seen
+    assert "trial 0" not in seen
+
+
+def test_half_blocks_where_pictures_are_asked_for(pictured):
+    seen = screen(["results", pictured, "--images"])
+    assert re.search(r"38;2;25[45];0;0|48;2;25[45];0;0", seen)
+    assert "trial 0" in seen
+
+
+@pytest.mark.parametrize("options", [["--no-images"], ["--by", "style"], ["--json"]])
+def test_no_pictures_where_they_are_not_wanted(pictured, options):
+    seen = screen(["results", pictured, *options], device=SIXEL, KITTY_WINDOW_ID="1")
+    assert "\x1bP" not in seen
+    assert "\x1b[c" not in seen
+
+
+def test_a_pipe_gets_the_table_alone_and_an_error_where_pictures_are_asked_for(sweeper, pictured, monkeypatch):
+    monkeypatch.setenv("KITTY_WINDOW_ID", "1")
+    assert "\x1b" not in sweeper("results", pictured).out
+    outcome = sweeper("results", pictured, "--images")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: --images: stdout is no terminal; ")
+
+
+def test_pictures_and_groups_or_json_exclude_each_other(sweeper, pictured):
+    outcome = sweeper("results", pictured, "--images", "--by", "style", "--json")
+    assert outcome.code == 2
+    assert outcome.err.splitlines() == [
+        "error: --images: a group has no picture of its own",
+        "error: --images: cannot go with --json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "known"),
+    [
+        ({"TERM": "xterm-kitty"}, True),
+        ({"TERM_PROGRAM": "iTerm.app"}, True),
+        ({"TERM": "xterm-256color", "WT_SESSION": "x"}, True),
+        ({"TERM": "foot"}, True),
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM_PROGRAM": "Apple_Terminal"}, False),
+        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, False),
+        ({"TERM": "dumb", "KITTY_WINDOW_ID": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_terminals_are_known_by_their_environment(environment, known):
+    assert known_for_pictures(environment) == known

@@ -1,0 +1,53 @@
+"""There is room for a third dialect: one class, and a whole run speaks it. And the words for dialects agree."""
+
+from __future__ import annotations
+
+import json
+
+import sweeper
+from sweeper.comfy import dialects
+from sweeper.comfy.cloud import CloudDialect
+from sweeper.comfy.target import DIALECTS
+from sweeper.embedded import EmbeddedServer
+from sweeper.schemas import schema
+
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+KEY = "sk-third"
+
+
+class ThirdDialect(CloudDialect):
+    """Another name, another way to show the key, no WebSocket."""
+
+    name = "third"
+    streams = False
+
+    def credentials(self, key):
+        return {"X-API-Key": key, "X-Third": "yes"}
+
+
+def test_a_whole_run_in_a_dialect_that_sweeper_does_not_know(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(dialects, "_DIALECTS", {**dialects._DIALECTS, "third": ThirdDialect})
+    monkeypatch.setattr("sweeper.comfy.target.DIALECTS", (*DIALECTS, "third"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "t.json").write_text(json.dumps(GRAPH))
+    (tmp_path / "t.slots.yaml").write_text('slots: {image: {at: "1.image", kind: file}}')
+    (tmp_path / "e.yaml").write_text("template: t.json\nparams: {image: a.png}\n")
+    with EmbeddedServer(api_key=KEY) as server:
+        target = {"url": server.url, "dialect": "third", "api_key_env": "K"}
+        run = sweeper.run(tmp_path / "e.yaml", target, tmp_path / "out", environ={"K": KEY})
+    assert run.succeeded == 1
+    assert server.seen.connections == 0
+    asked = [request for request in server.seen.requests if request.path.startswith("/api/")]
+    assert asked
+    assert all("x-third" in request.headers for request in asked)
+    assert not any("x-third" in request.headers for request in server.seen.storage_requests)
+
+
+def test_the_words_for_dialects_are_the_same_everywhere():
+    written = schema("experiment")["$defs"]["settings"]["properties"]["dialect"]["enum"]
+    assert list(dialects._DIALECTS) == list(DIALECTS) == written

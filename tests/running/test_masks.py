@@ -1,0 +1,129 @@
+"""A mask over the picture of a file slot: uploaded onto it, part of the work's identity, checked before it is sent."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.errors import TemplateError
+
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+    "2": {"class_type": "MaskToImage", "inputs": {"mask": ["1", 1]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "mask"}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "picture"}},
+}
+SLOTS = {"photo": {"at": "1.image", "kind": "file"}, "mask": {"kind": "mask", "of": "photo"}}
+
+
+def drawn(size=(16, 16)):
+    """White on the left half: that is what a person masks."""
+    picture = Image.new("L", size, 0)
+    picture.paste(255, (0, 0, size[0] // 2, size[1]))
+    return picture
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    def make(params, slots=SLOTS, **more):
+        (tmp_path / "t.json").write_text(json.dumps(GRAPH))
+        (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": slots}))
+        (tmp_path / "e.yaml").write_text(
+            json.dumps({"template": "t.json", "params": params, "run": {"retries": 0}, **more})
+        )
+        return tmp_path / "e.yaml"
+
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / "photo.png")
+    drawn().save(tmp_path / "left.png")
+    return make
+
+
+def pixels(out, row=0):
+    """The mask and the picture that came back, as arrays."""
+    paths = json.loads(sweeper.results(out)["outputs"].iloc[row])
+    return [np.asarray(Image.open(out / path).convert("RGB")) for path in paths]
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_a_mask_drawn_in_white_masks_there_and_the_picture_keeps_its_colours(sweep, tmp_path, dialect):
+    with EmbeddedServer(dialect=dialect) as server:
+        run = sweeper.run(sweep({"photo": "photo.png", "mask": "left.png"}), server.url, tmp_path / "out")
+    assert run.succeeded == 1
+    mask, picture = pixels(tmp_path / "out")
+    assert (mask[:, :8] == 255).all()
+    assert (mask[:, 8:] == 0).all()
+    assert (picture == (200, 100, 50)).all()
+
+
+def test_a_mask_as_comfyuis_editor_paints_it_goes_by_its_alpha_channel(sweep, tmp_path):
+    painted = Image.new("RGBA", (16, 16), (255, 255, 255, 255))
+    painted.putalpha(drawn().point(lambda value: 255 - value))
+    painted.save(tmp_path / "editor.png")
+    with EmbeddedServer() as server:
+        sweeper.run(sweep({"photo": "photo.png", "mask": "editor.png"}), server.url, tmp_path / "out")
+    mask, _ = pixels(tmp_path / "out")
+    assert (mask[:, :8] == 255).all()
+    assert (mask[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_every_picture_and_every_mask_is_uploaded_once_and_each_pair_is_work_of_its_own(sweep, tmp_path, dialect):
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "other.png")
+    drawn().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "right.png")
+    grid = {"photo": ["photo.png", "other.png"], "mask": ["left.png", "right.png"]}
+    file = sweep({}, sweep={"grid": grid})
+    assert len({trial.digest for trial in sweeper.plan(sweeper.load(file))}) == 4
+    with EmbeddedServer(dialect=dialect) as server:
+        run = sweeper.run(file, server.url, tmp_path / "out")
+        uploads = [path.removeprefix("/api") for path in server.seen.paths("POST") if "upload" in path]
+    assert run.succeeded == 4
+    assert sorted(uploads) == ["/upload/image"] * 2 + ["/upload/mask"] * 4
+    masks = [pixels(tmp_path / "out", row)[0][0, 0, 0] for row in range(4)]
+    assert masks == [255, 0, 255, 0]
+
+
+def test_the_digest_goes_by_the_masks_bytes_and_not_by_its_name(sweep, tmp_path):
+    def digest(mask):
+        (trial,) = sweeper.plan(sweeper.load(sweep({"photo": "photo.png", "mask": mask})))
+        return trial.digest
+
+    (tmp_path / "copy.png").write_bytes((tmp_path / "left.png").read_bytes())
+    drawn((16, 16)).rotate(180).save(tmp_path / "turned.png")
+    assert digest("left.png") == digest("copy.png") != digest("turned.png")
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ("small.png", "mask small.png: has 8 x 8 pixels, but its picture 16 x 16; the two must be of one size"),
+        ("words.png", "mask words.png: cannot be read as a picture"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_a_row_and_nothing_is_submitted(sweep, tmp_path, mask, said):
+    drawn((8, 8)).save(tmp_path / "small.png")
+    (tmp_path / "words.png").write_text("no picture")
+    with EmbeddedServer() as server:
+        run = sweeper.run(sweep({"photo": "photo.png", "mask": mask}), server.url, tmp_path / "out")
+    assert (run.failed, server.seen.submits) == (1, 0)
+    assert said in sweeper.results(tmp_path / "out")["error"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("slots", "said"),
+    [
+        ({"mask": {"kind": "mask"}}, "slots.mask: a mask needs `of`"),
+        ({"mask": {"kind": "mask", "of": "phto"}}, "there is no slot 'phto' of `kind: file`; did you mean 'photo'?"),
+        ({"mask": {"kind": "mask", "of": "photo", "at": "1.image"}}, "slots.mask.at: a mask reaches where the picture"),
+        ({"text": {"at": "3.filename_prefix", "of": "photo"}}, "slots.text.of: only a slot of `kind: mask` has `of`"),
+        ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' has a mask already"),
+    ],
+)
+def test_a_mask_slot_that_cannot_be_is_told(sweep, slots, said):
+    with pytest.raises(TemplateError) as caught:
+        sweeper.load_template(sweep({}, {"photo": SLOTS["photo"], **slots}).with_name("t.json"))
+    assert said in str(caught.value)

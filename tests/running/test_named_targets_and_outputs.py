@@ -1,0 +1,111 @@
+"""Names for servers in the experiment, and which outputs a run fetches: previews on request, files of any kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes.base import NodeOutput
+from sweeper.errors import ExperimentError, UsageError
+
+from .conftest import NODES, _node
+
+PREVIEW = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": "{{ color }}"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    def make(graph=PREVIEW, **more):
+        (tmp_path / "t.json").write_text(json.dumps(graph))
+        (tmp_path / "e.yaml").write_text(json.dumps({"template": "t.json", **more}))
+        return tmp_path / "e.yaml"
+
+    return make
+
+
+def outputs(out):
+    return [json.loads(cell) for cell in sweeper.results(out)["outputs"]]
+
+
+ASKED = [
+    ({}, {}, 1),
+    ({"keep_temp": True}, {}, 2),
+    ({}, {"keep_temp": True}, 2),
+    ({"keep_temp": True}, {"keep_temp": False}, 1),
+]
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("asked", ASKED)
+def test_previews_are_fetched_when_they_are_asked_for(sweep, tmp_path, dialect, asked):
+    run, options, files = asked
+    with EmbeddedServer(dialect=dialect) as server:
+        sweeper.run(sweep(params={"color": 7}, run=run), server.url, tmp_path / "out", **options)
+    (paths,) = outputs(tmp_path / "out")
+    assert len(paths) == files
+    assert all((tmp_path / "out" / path).is_file() for path in paths)
+
+
+def test_a_name_of_the_experiments_own_goes_before_the_users(sweep, tmp_path):
+    file = sweep(params={"color": 7}, target="studio", targets={"studio": "http://127.0.0.1:9"})
+    with EmbeddedServer() as server:
+        sweep(params={"color": 7}, target="studio", targets={"studio": {"url": server.url, "concurrency": 1}})
+        run = sweeper.run(file, out=tmp_path / "out", named={"studio": "http://127.0.0.1:9"})
+    assert run.succeeded == 1
+    assert set(sweeper.results(tmp_path / "out")["target"]) == {"studio"}
+
+
+def test_a_name_that_nobody_gave_is_told_with_those_of_both(sweep, tmp_path):
+    file = sweep(params={"color": 7}, target="studoi", targets={"studio": "http://a:1"})
+    with pytest.raises(UsageError, match="unknown name 'studoi'; did you mean 'studio'"):
+        sweeper.run(file, out=tmp_path / "out", named={"lab": "http://b:1"})
+
+
+def test_what_is_wrong_with_the_experiments_names_has_its_line(sweep):
+    sweep()
+    path = Path(sweep())
+    path.write_text(
+        "template: t.json\nparams: {color: 7}\ntargets:\n  studio:\n    urk: http://a:1\n    concurrency: 0\n"
+    )
+    with pytest.raises(ExperimentError) as caught:
+        sweeper.load(path)
+    said = str(caught.value)
+    assert "e.yaml:5: targets.studio.urk: unknown key 'urk'; did you mean 'url'?" in said
+    assert "e.yaml:6: targets.studio.concurrency: found 0, but at least 1 is needed" in said
+    assert "targets.studio: the key 'url' is missing" in said
+
+
+KINDS = {
+    "images": ("a.PNG", "png"), "gifs": ("b.webp", "webp"), "video": ("c.mp4", "mp4"), "audio": ("d.flac", "flac"),
+    "text": ("e.txt", "txt"), "3d": ("f.glb", "glb"), "latents": ("g.latent", "latent"), "made_up": ("h.exe", "bin"),
+}  # fmt: skip
+
+
+def _many(context, filename_prefix):
+    folder = context.output_dir / filename_prefix
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = {"text": ["words, and no file"], "animated": [True]}
+    for kind, (name, _) in KINDS.items():
+        (folder / name).write_bytes(f"the bytes of {name}".encode())
+        shown[kind] = [{"filename": name, "subfolder": filename_prefix, "type": "output"}]
+    return NodeOutput((), shown)
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_whatever_a_node_lists_with_a_file_name_is_fetched_whole(sweep, tmp_path, dialect):
+    many = _node("Many", {"filename_prefix": ("STRING", {})}, (), _many)
+    graph = {"1": {"class_type": "Many", "inputs": {"filename_prefix": "p"}}}
+    with EmbeddedServer(dialect=dialect, nodes={**NODES, "Many": many}) as server:
+        server.faults.truncate_download_times = 3
+        sweeper.run(sweep(graph), server.url, tmp_path / "out")
+    (paths,) = outputs(tmp_path / "out")
+    found = {Path(path).suffix[1:]: (tmp_path / "out" / path).read_bytes() for path in paths}
+    assert found == {ending: f"the bytes of {name}".encode() for name, ending in KINDS.values()}
