@@ -6,10 +6,8 @@ Nothing here prints: whoever wants to see passes `progress`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -55,31 +53,9 @@ def run(
     running event loop too (notebooks), in a thread of its own.
     """
     rest.setdefault("handle_signals", True)
-    if not _in_loop():
-        return asyncio.run(run_async(experiment, target, out, **rest))
-    outcome: list[Any] = []
+    from sweeper.running.blocking import finished  # noqa: PLC0415
 
-    def work() -> None:
-        try:
-            outcome.append(asyncio.run(run_async(experiment, target, out, **rest)))
-        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
-            outcome.append(error)
-
-    thread = threading.Thread(target=work, name="sweeper-run")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    found: Run = outcome[0]
-    return found
-
-
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return finished(lambda: run_async(experiment, target, out, **rest))
 
 
 async def run_async(
@@ -94,6 +70,7 @@ async def run_async(
     named: Mapping[str, Spec] | None = None,
     environ: Mapping[str, str] | None = None,
     handle_signals: bool = False,
+    session: type[Session] | None = None,
     **changes: Any,
 ) -> Run:
     """Run an experiment, or the file of one: what is not done yet on its targets is done, every trial gets its row.
@@ -101,13 +78,13 @@ async def run_async(
     `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, which yields to the
     experiment's own names; `environ` is where keys are (default: the process's). `out`: the results folder, by default
     `results/<name>/` here. `plan`: if it is at hand already. `changes`: fields of RunOptions by name. `control.stop()`
-    stops the run from anywhere; `handle_signals` lets Ctrl-C do it, in the main thread.
+    stops the run from anywhere; `handle_signals` lets Ctrl-C do it, in the main thread. `session`: who does the work,
+    by default this process.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
     trouble is in the Run that is returned.
     """
-    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where they are used)
     from sweeper.running.options import Chosen, settle  # noqa: PLC0415
 
     if isinstance(experiment, (str, os.PathLike)):
@@ -122,15 +99,15 @@ async def run_async(
     names = frozenset((*plan.slot_names, *plan.axis_sizes))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
     specs = list(experiment.targets) if target is None else target
-    names_of_targets = {**(named or {}), **experiment.named_targets}
-    targets = resolve_targets(specs, named=names_of_targets, environ=os.environ if environ is None else environ)
-    folder = Path(out) if out is not None else Path("results") / experiment.name
-    session = _Session(
+    named = {**(named or {}), **experiment.named_targets}
+    session = session or Session
+    targets = session.resolve(specs, named=named, environ=os.environ if environ is None else environ)
+    opened = session(
         experiment=experiment,
         plan=plan,
         settings=settings,
         targets=targets,
-        out=folder,
+        out=Path("results") / experiment.name if out is None else Path(out),
         report=progress or (lambda _: None),
         chosen=chosen,
         control=control or RunControl(),
@@ -139,12 +116,12 @@ async def run_async(
         if handle_signals:
             from sweeper.running.control import interruptible  # noqa: PLC0415
 
-            stack.enter_context(interruptible(session.control))
-        return await session.run()
+            stack.enter_context(interruptible(opened.control))
+        return await opened.run()
 
 
-class _Session:
-    """One call of `run_async`, step by step."""
+class Session:
+    """One call of `run_async`, step by step; `sweeper.cluster` has one whose steps in between are a cluster's."""
 
     def __init__(
         self,
@@ -167,11 +144,20 @@ class _Session:
         self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
+    @classmethod
+    def resolve(
+        cls, specs: Spec | Sequence[Spec], *, named: Mapping[str, Spec], environ: Mapping[str, str]
+    ) -> tuple[Target, ...]:
+        """The targets of a run (CONTRACT.md 15). Raises UsageError."""
+        from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where used)
+
+        return resolve_targets(specs, named=named, environ=environ)
+
     async def run(self) -> Run:
+        """Every step, from the first look at the store to the table."""
         from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.restoring import Missing, restore  # noqa: PLC0415
+        from sweeper.running.restoring import Missing  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
-        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
 
         if self.experiment.metrics:
             from sweeper.metrics import load_metrics  # noqa: PLC0415
@@ -181,7 +167,7 @@ class _Session:
             with ExitStack() as stack:
                 # A new folder is made only once a target answers; an old one is held before it is read.
                 store: Store | None = None
-                clients: list[ComfyClient] = []
+                clients: Sequence[Any] = ()
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
@@ -202,15 +188,22 @@ class _Session:
                         missing = Missing(store, self.out, remake=self.settings.remake)
                         found = self._survey(store, missing)
                 if missing.jobs:
-                    await restore(missing, clients, ArtifactFolder(self.out), self.report)
-                return await self._recorded(store, found, clients if found.todo else [])
+                    await self._restore(missing, clients)
+                return await self._recorded(store, found, clients if found.todo else ())
 
     def _survey(self, store: Store | None, missing: Missing) -> Survey:
         from sweeper.running.recording import survey  # noqa: PLC0415
 
         return survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
 
-    async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
+    async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:
+        """Fetch files that are gone from the results folder once more, and tell of it."""
+        from sweeper.running.restoring import restore  # noqa: PLC0415
+        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
+
+        await restore(missing, clients, ArtifactFolder(self.out), self.report)
+
+    async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
         nobody answers.
         """
@@ -241,7 +234,7 @@ class _Session:
         self.caching = weakest(cachings)
         return clients
 
-    async def _check(self, client: ComfyClient) -> None:
+    async def _check(self, client: Any) -> None:
         """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there, and
         UsageError where partner nodes have no key.
         """
@@ -280,9 +273,9 @@ class _Session:
         found: int = self.settings.concurrency or client.target.concurrency or client.dialect.concurrency
         return found
 
-    async def _recorded(self, store: Store, found: Survey, clients: list[ComfyClient]) -> Run:
+    async def _recorded(self, store: Store, found: Survey, clients: Sequence[Any]) -> Run:
         from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
-        from sweeper.running.recording import forget_embedded, record  # noqa: PLC0415
+        from sweeper.running.recording import record  # noqa: PLC0415
         from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
         from sweeper.store.records import Layout  # noqa: PLC0415
 
@@ -304,9 +297,7 @@ class _Session:
         error: str | None = None
         try:
             if clients:
-                for target in self.targets:
-                    if target.embedded:
-                        forget_embedded(store, found, target.name)
+                self._forget(store, found)
                 error = await self._work(store, found, clients, run_id, folder)
         except BaseException:
             # What is done is in the table, and the run is known to have ended, if the disk still takes that.
@@ -320,13 +311,22 @@ class _Session:
         self.report(RunEnded(ended))
         return ended
 
+    def _forget(self, store: Store, found: Survey) -> None:
+        """Jobs on servers that ended with an earlier run."""
+        from sweeper.running.recording import forget_embedded  # noqa: PLC0415
+
+        for target in self.targets:
+            if target.embedded:
+                forget_embedded(store, found, target.name)
+
     async def _work(
-        self, store: Store, found: Survey, clients: list[ComfyClient], run_id: int, folder: ArtifactFolder
+        self, store: Store, found: Survey, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
         from sweeper.planning.order import Costs  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
+        from sweeper.running.gate import Gate  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
         answering = {client.target.name for client in clients}
@@ -347,7 +347,8 @@ class _Session:
             twins=found.twins,
         )
         try:
-            return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
+            gates = [Gate(self._concurrency(client), shared.random) for client in clients]
+            return await Crew(shared, list(zip(clients, gates, strict=True))).run()
         finally:
             for target, times in shared.node_times.items():
                 store.add_node_times(target, times)

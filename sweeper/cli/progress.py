@@ -150,6 +150,9 @@ def _news(event: events.Event) -> str | None:
         case events.RunStarted():
             before = f", {event.reused} done before" if event.reused else ""
             return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{before}, into {event.out}"
+        case events.ClusterReady():
+            where = f", dashboard {event.dashboard}" if event.dashboard else ""
+            return console.clean(f"cluster {event.address}: {event.workers} workers{where}")
         case events.TargetReady():
             return (
                 console.clean(f"{event.target}: {event.dialect} {event.version}").rstrip()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,18 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     default=True,
     help="Hold every workflow against the target's node classes first. [default: on]",
 )
+@click.option(
+    "--dask",
+    metavar="CLUSTER",
+    help="Run on a Dask cluster: local:N, tcp://HOST:PORT, a scheduler file, or auto ($DASK_SCHEDULER_ADDRESS).",
+)
+@click.option(
+    "--dask-resource",
+    "dask_resources",
+    multiple=True,
+    metavar="NAME=N",
+    help="What a worker must have, such as GPU=1; with --dask, may be repeated.",
+)
 @options.settings
 @click.option("--view", is_flag=True, help="Show the run in a browser; goes on after its end, until Ctrl-C.")
 @options.as_json
@@ -76,6 +90,8 @@ def command(
     view: bool,
     as_json: bool,
     quiet: bool,
+    dask: str | None,
+    dask_resources: tuple[str, ...],
     **wishes: Any,
 ) -> int:
     """Run a sweep: submit what is not done yet, save every picture, and write results.csv beside them.
@@ -85,7 +101,6 @@ def command(
     from sweeper.cli.progress import Watch  # noqa: PLC0415 - each command imports what it uses
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
     from sweeper.loading import load  # noqa: PLC0415
-    from sweeper.runner import run  # noqa: PLC0415
 
     if wishes["fail_fast"] and wishes["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
@@ -96,7 +111,9 @@ def command(
 
             until_told = stack.enter_context(viewed(out or Path("results") / loaded.name, loaded))
         with Watch(quiet=quiet) as watch:
-            ended = run(loaded, options.listed_targets(targets), out, named=named_targets(), progress=watch, **wishes)
+            ended = _runner(dask, dask_resources)(
+                loaded, target=options.listed_targets(targets), out=out, named=named_targets(), progress=watch, **wishes
+            )
         if ended.error:
             console.error(ended.error)
         if as_json:
@@ -106,6 +123,30 @@ def command(
         if view and ended.stopped_by != "interrupt":
             until_told()
     return _code(ended)
+
+
+def _runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
+    """Who runs it: this process, or a cluster's workers."""
+    if dask is None:
+        if resources:
+            raise UsageError("--dask-resource says what a worker of a cluster must have: give --dask too")
+        from sweeper.runner import run  # noqa: PLC0415
+
+        return run
+    from sweeper.cluster import run as run_on  # noqa: PLC0415 - dask is imported only here
+
+    return partial(run_on, cluster=dask, resources=dict(map(_resource, resources)))
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, equals, amount = text.partition("=")
+    try:
+        found = float(amount)
+    except ValueError:
+        found = 0.0
+    if not name.strip() or not equals or not 0 < found < float("inf"):
+        raise UsageError(f"--dask-resource {text}: write NAME=N, such as GPU=1")
+    return name.strip(), found
 
 
 def _code(run: Run) -> int:

@@ -25,7 +25,9 @@ DIALECTS: Final = ("cloud", "comfyui")
 CLOUD_URL: Final = "https://cloud.comfy.org"
 CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 
-_FIELDS: Final = ("url", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name")
+_FIELDS: Final = (
+    "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
+)  # fmt: skip
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Spec = str | Mapping[str, Any]
@@ -195,6 +197,9 @@ class _Resolver:
         settings, wrong = _settings(spec)
         if wrong:
             raise UsageError(Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in wrong)
+        if "worker" in settings:
+            said = "the server beside each worker of a Dask cluster: use it with --dask, or `url`"
+            raise UsageError(Problem("", 0, f"{where}.worker", said))
         url: str = settings["url"]
         if url == CLOUD_URL:
             settings = self.cloud(settings)
@@ -259,7 +264,7 @@ def _settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
     """The sound settings of a mapping, its URL normalised, and (setting, message) for each mistake."""
     problems: list[tuple[str, str]] = []
     found: dict[str, Any] = {}
-    if "url" not in spec:
+    if "url" not in spec and "worker" not in spec:
         problems.append(("url", "a mapping needs the `url` of the server"))
     if spec.get("api_key_env") and spec.get("api_key_command"):
         problems.append(("", "`api_key_env` and `api_key_command` both say whence the key comes; give one"))
@@ -287,6 +292,12 @@ def _url(value: Any) -> str:
     if not isinstance(value, str):
         raise UsageError("`url` must be the URL of a server (http://host:port or https://host)")
     return normalised(value)
+
+
+def _worker(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError("give the URL of the server as each worker sees it, in place of `url`")
+    return value.strip()
 
 
 def _dialect(value: Any) -> str:
@@ -322,6 +333,7 @@ def _name(value: Any) -> str:
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "url": _url,
+    "worker": _worker,
     "dialect": _dialect,
     "api_key_env": _variable,
     "api_key_command": _words,

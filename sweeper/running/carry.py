@@ -57,8 +57,8 @@ class Carrier:
         # takes one more should that be wrong.
         early = slot.leave if self.client.dialect.one_at_a_time else None
         listener = Listener(on_success=early)
-        if work.pinned is not None and not self._prepared(work):
-            await self._resume(work)
+        if work.pinned is not None and not self._prepared(work) and not await self._resume(work):
+            return None
         while True:
             if work.pinned is None or self._prepared(work):
                 if self.shared.control.stopping:
@@ -96,14 +96,15 @@ class Carrier:
 
     # --- from intent to prompt_id
 
-    async def _resume(self, work: Work) -> None:
-        """A job of unknown fate: find it, or know that the server has no trace of it."""
+    async def _resume(self, work: Work) -> bool:
+        """A job of unknown fate: find it, or know that the server has no trace of it. Whether to go on."""
         job = work.job
         assert job is not None
         if job.prompt_id is None:
             await self._settle(work)
         else:
             self._tell_submitted(work, found=True)
+        return work.pinned is not None or await self._again(work)
 
     async def _submit(self, work: Work, listener: Listener) -> Busy | None:
         """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""

@@ -10,15 +10,16 @@ from sweeper.running.progress import Cancelling, Draining
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
+    from sweeper.running.gate import Gate
     from sweeper.running.shared import Shared
 
 
 class Crew:
-    """One lane per client; `clients` come with the number of jobs that may be in flight on each."""
+    """One lane per client; `clients` come with the gate of the jobs that may be in flight on each."""
 
-    def __init__(self, shared: Shared, clients: list[tuple[ComfyClient, int]]) -> None:
+    def __init__(self, shared: Shared, clients: list[tuple[ComfyClient, Gate]]) -> None:
         self.shared = shared
-        self.lanes = [Lane(shared, client, concurrency, self._lane_died) for client, concurrency in clients]
+        self.lanes = [Lane(shared, client, gate, self._lane_died) for client, gate in clients]
         self._told = ""
 
     async def run(self) -> str | None:

@@ -14,7 +14,7 @@ from sweeper.comfy.wire import Busy
 from sweeper.errors import RefusedError, TargetError, TransientError, UnreachableError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
-from sweeper.running.gate import Gate, Slot
+from sweeper.running.gate import Slot
 from sweeper.running.progress import Noticed, TargetDown, TargetUp, Waiting
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sweeper.comfy.client import ComfyClient
     from sweeper.running.backlog import Work
+    from sweeper.running.gate import Gate
     from sweeper.running.shared import Shared
 
 _SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
@@ -30,15 +31,15 @@ _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of
 
 
 class Lane:
-    """`on_death(reason, message)` is called once, when this target gets no more work in this run."""
+    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets no
+    more work in this run.
+    """
 
-    def __init__(
-        self, shared: Shared, client: ComfyClient, concurrency: int, on_death: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, shared: Shared, client: ComfyClient, gate: Gate, on_death: Callable[[str, str], None]) -> None:
         self.shared = shared
         self.client = client
         self.name = client.target.name
-        self.gate = Gate(concurrency, shared.random)
+        self.gate = gate
         self.dead = False
         self._carrier: Carrier | None = None
         self._on_death = on_death
@@ -114,7 +115,7 @@ class Lane:
 
     @property
     def _hurried(self) -> bool:
-        return len(self.shared.names) == 1 and self.gate.pace is not None and self.gate.pace < _SHORT
+        return self.shared.alone and self.gate.pace is not None and self.gate.pace < _SHORT
 
     async def _carry(self, work: Work, carrier: Carrier, slot: Slot) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""

@@ -62,6 +62,21 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     return [_told(sentence, paths) for sentence, paths in problems.items()]
 
 
+def measurable(store: Store, metrics: dict[str, Any]) -> dict[str, str]:
+    """By name, the version of the metrics whose values may enter the cache while a run goes on: what is kept is of that
+    version, or nothing is kept yet. The others are measured anew by `measure_run`.
+    """
+    found: dict[str, str] = {}
+    for name, metric in metrics.items():
+        known = store.cached_metrics(_VERSION_OF + name).get("")
+        if known is None and not store.cached_metrics(name):
+            store.cache_metrics([("", _VERSION_OF + name, metric.version)])
+            known = metric.version
+        if known == metric.version:
+            found[name] = metric.version
+    return found
+
+
 def _told(sentence: str, paths: list[Path]) -> str:
     """What is true of a thousand files is said once."""
     more = f" (and of {len(paths) - 1} more files)" if len(paths) > 1 else ""

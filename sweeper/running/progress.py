@@ -25,6 +25,17 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterReady:
+    """A Dask cluster answers: its scheduler's address, the link to its dashboard (empty where it has none), and the
+    number of its workers that can be used now.
+    """
+
+    address: str
+    dashboard: str
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class TargetReady:
     """A target answers. `version` is empty where it does not tell; `concurrency` is jobs in flight at most."""
 
@@ -149,6 +160,7 @@ class RunEnded:
 
 Event = (
     RunStarted
+    | ClusterReady
     | TargetReady
     | TargetDown
     | TargetUp

@@ -60,6 +60,11 @@ class Shared:
                 runs, total = times.get(graph[node]["class_type"], (0, 0.0))
                 times[graph[node]["class_type"]] = (runs + 1, total + seconds)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else could have the work that a lane takes early."""
+        return len(self.names) == 1
+
     async def durable(self) -> None:
         """Return when all that the store was told so far is on the disk. Raises ResultsError.
 

@@ -109,6 +109,8 @@ class Incoming:
 
     def settle(self) -> Path:
         """Bring it to the disk whole, and let go of it: Windows moves no open file."""
+        if self._file.closed:
+            return self.path
         if isinstance(self._file, io.BytesIO):
             self._spill()
         self._file.flush()

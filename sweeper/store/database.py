@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -47,6 +47,10 @@ MIGRATIONS: Final = {
     2: """
 CREATE TABLE servers(
     run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
+""",
+    # Which of the servers under one target's name has a job: a cluster's workers stand beside servers of their own.
+    3: """
+CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
 """,
 }
 

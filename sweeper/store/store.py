@@ -187,6 +187,11 @@ class Store:
         """Whether a job of this store already bears that id of the server's."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
+    def place_of(self, job: str) -> str | None:
+        """Where that job was sent to, for a target that is many servers; None where nobody noted it."""
+        found = next(iter(self._query("SELECT place FROM places WHERE job = ?", (job,))), None)
+        return None if found is None else str(found[0])
+
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
         rows = self._query(
             "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
@@ -230,8 +235,11 @@ class Store:
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
-        Raises ResultsError when the disk is full or the folder cannot be written.
+        Inside another it is part of that. Raises ResultsError when the disk is full or the folder cannot be written.
         """
+        if self._connection.in_transaction:
+            yield
+            return
         with told(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -281,6 +289,12 @@ class Store:
                 tuple(getattr(job, name) for name in Job.__slots__),
             )
             self.claim(job.run, [job])
+
+    def note_place(self, place: str, jobs: Iterable[str]) -> None:
+        """Commit that these jobs are about to be sent to `place`, durable as their intents."""
+        with self.transaction(durable=False):
+            rows = [(job, place) for job in jobs]
+            self._connection.executemany("INSERT OR REPLACE INTO places VALUES (?, ?)", rows)
 
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""

@@ -1,0 +1,76 @@
+"""Which cluster `--dask` means, and a client of it: `local:N`, a scheduler's address, its file, or `auto`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.errors import UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
+_FORMS: Final = (
+    "give local:N, a scheduler's address such as tcp://host:8786, a scheduler file, "
+    f"or auto for the one that ${VARIABLE} names"
+)
+
+
+def resolve_address(text: str, environ: Mapping[str, str]) -> str:
+    """`local:N`, an address, or `file:PATH`, out of what the user wrote. Raises UsageError with the allowed forms."""
+    word = text.strip()
+    if word == "auto":
+        word = environ.get(VARIABLE, "").strip()
+        if not word:
+            raise UsageError(f"--dask auto: {VARIABLE} is not set in the environment; {_FORMS}")
+    kind, colon, number = word.partition(":")
+    if kind == "local":
+        if not colon or not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"--dask {word}: how many workers? local:4 starts four on this machine")
+        return f"local:{int(number)}"
+    if "://" in word:
+        return word
+    if Path(word).is_file():
+        return f"file:{word}"
+    raise UsageError(f"--dask {word}: neither an address nor a scheduler file that exists; {_FORMS}")
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Client]:
+    """A client of that cluster in the running loop; a local one lives as long as the block.
+
+    Raises UsageError where the extra is missing, UnreachableError when no scheduler answers.
+    """
+    try:
+        from distributed import Client, LocalCluster  # noqa: PLC0415 (only with --dask)
+    except ImportError:
+        raise UsageError("--dask needs the package `distributed`: pip install 'sweeper[dask]'") from None
+    async with contextlib.AsyncExitStack() as stack:
+        options: dict[str, Any] = {"asynchronous": True, "set_as_default": False, "timeout": 10}
+        try:
+            if address.startswith("local:"):
+                # One process beside each server, one group at a time in each.
+                cluster = LocalCluster(
+                    n_workers=int(address.removeprefix("local:")),
+                    threads_per_worker=1,
+                    processes=True,
+                    asynchronous=True,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=50,
+                )
+                client = await stack.enter_async_context(Client(await stack.enter_async_context(cluster), **options))
+            elif address.startswith("file:"):
+                client = await stack.enter_async_context(
+                    Client(scheduler_file=os.fspath(address.removeprefix("file:")), **options)
+                )
+            else:
+                client = await stack.enter_async_context(Client(address, **options))
+        except (OSError, ValueError, TimeoutError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise UnreachableError(f"--dask {address}: no Dask scheduler answers there: {said}") from None
+        yield client

@@ -1,0 +1,33 @@
+"""Waiting for a coroutine from code that is not asynchronous, inside a running event loop too, as in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What the coroutine that `make` gives returns or raises; in a thread of its own where a loop runs here already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(make())
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(asyncio.run(make()))
+        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="sweeper-run")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]

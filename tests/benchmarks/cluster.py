@@ -1,0 +1,178 @@
+"""What a Dask cluster costs beside one process that drives the same servers.
+
+python tests/benchmarks/cluster.py scaling                  1 s jobs on 1, 2, 4, 8 and 16 workers: efficiency
+python tests/benchmarks/cluster.py overhead                 jobs that do nothing: seconds and CPU per trial, and ratios
+python tests/benchmarks/cluster.py memory --trials 100000   a long plan of such jobs: memory of driver and scheduler
+
+The servers run in this process, one ComfyUI per worker; a job of 1 s sleeps, so a few cores are enough for all of them.
+The rival is `sweeper.run` in one process over the same servers, in the same run of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "cluster"))
+
+from cluster_probes import NODES, SLOTS, TEMPLATE, BesideServers
+
+import sweeper
+from sweeper.cluster import run as run_on
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.running.progress import RunEnded, RunStarted
+
+TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
+
+
+@contextmanager
+def serving(number: int, job_seconds: float) -> Iterator[list[str]]:
+    """So many servers, each of whose jobs takes that long: two nodes, half of it each."""
+    scenario = Scenario(node_seconds=(job_seconds / 2, job_seconds / 2))
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(EmbeddedServer("comfyui", nodes=NODES, faults=Faults(scenario=scenario))).url
+            for _ in range(number)
+        ]
+
+
+def experiment(folder: Path, trials: int) -> Path:
+    (folder / "template.json").write_text(json.dumps(TEMPLATE))
+    (folder / "template.slots.yaml").write_text(json.dumps({"slots": SLOTS}))
+    sweep = {"grid": {"size": [8], "seed": {"from": 1, "to": trials, "step": 1}}}
+    body = {"name": "probe", "template": "template.json", "target": TARGET, "sweep": sweep}
+    file = folder / "experiment.yaml"
+    file.write_text(json.dumps({**body, "run": {"max_trials": trials}}))
+    return file
+
+
+class Clock:
+    """Seconds from the start of a run's work to its end."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+
+    def __call__(self, event: Any) -> None:
+        if isinstance(event, RunStarted):
+            self.began = time.monotonic()
+        if isinstance(event, RunEnded):
+            self.ended = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+def on_cluster(urls: list[str], trials: int) -> float:
+    with tempfile.TemporaryDirectory() as name, BesideServers(urls, silence_logs=50) as cluster:
+        cluster.scale(len(urls))
+        cluster.wait_for_workers(len(urls))
+        clock = Clock()
+        run = run_on(experiment(Path(name), trials), cluster.scheduler_address, out=Path(name) / "out", progress=clock)
+        assert run.succeeded == trials, run
+        return clock.seconds
+
+
+def in_one_process(urls: list[str], trials: int) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        clock = Clock()
+        run = sweeper.run(experiment(Path(name), trials), urls, out=Path(name) / "out", progress=clock)
+        assert run.succeeded == trials, run
+        return clock.seconds
+
+
+def scaling(sizes: list[int], per_worker: int) -> None:
+    print(f"{per_worker} jobs of 1 s per worker; efficiency is {per_worker} s over the seconds that it took")
+    print(f"{'workers':>8} {'cluster s':>10} {'efficiency':>11} {'one process s':>14} {'efficiency':>11}")
+    for workers in sizes:
+        with serving(workers, 1.0) as urls:
+            cluster = on_cluster(urls, workers * per_worker)
+            alone = in_one_process(urls, workers * per_worker)
+        print(
+            f"{workers:>8} {cluster:>10.1f} {per_worker / cluster:>11.1%} {alone:>14.1f} {per_worker / alone:>11.1%}",
+            flush=True,
+        )
+
+
+def overhead(trials: int, workers: int) -> None:
+    with serving(workers, 0.0) as urls:
+        began = time.process_time()
+        cluster = on_cluster(urls, trials)
+        driver = time.process_time() - began
+        began = time.process_time()
+        alone = in_one_process(urls, trials)
+        single = time.process_time() - began
+    print(f"{trials} jobs that do nothing, {workers} workers; CPU of this process has the servers' in it, both times")
+    print(f"cluster      {1000 * cluster / trials:7.1f} ms per trial, {1000 * driver / trials:7.1f} ms CPU")
+    print(f"one process  {1000 * alone / trials:7.1f} ms per trial, {1000 * single / trials:7.1f} ms CPU")
+    print(f"ratio        {cluster / alone:7.2f}                {driver / single:7.2f}")
+
+
+def memory(trials: int, workers: int) -> None:
+    import psutil
+
+    with serving(workers, 0.0) as urls, tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        file = folder / "scheduler.json"
+        dask = [sys.executable, "-m", "dask"]
+        scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
+        processes = [stack.enter_context(_process([*scheduler, "--dashboard-address", "127.0.0.1:0"]))]
+        while not file.is_file():
+            time.sleep(0.1)
+        for url in urls:
+            worker = [*dask, "worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard"]
+            processes.append(stack.enter_context(_process(worker, SERVER_URL=url)))
+        command = [sys.executable, "-m", "sweeper", "run", str(experiment(folder, trials)), "--dask", str(file)]
+        driver = stack.enter_context(_process([*command, "-o", str(folder / "out"), "-q", "--json"]))
+        watched = {"driver": psutil.Process(driver.pid), "scheduler": psutil.Process(processes[0].pid)}
+        print(f"{trials} jobs that do nothing, {workers} workers; resident MB")
+        print(f"{'seconds':>8} {'done':>8} {'driver':>8} {'scheduler':>10}")
+        began, rows = time.monotonic(), folder / "out" / "artifacts"
+        while driver.poll() is None:
+            sizes = [process.memory_info().rss / 2**20 for process in watched.values()]
+            done = sum(1 for _ in rows.iterdir()) if rows.is_dir() else 0
+            print(f"{time.monotonic() - began:>8.0f} {done:>8} {sizes[0]:>8.0f} {sizes[1]:>10.0f}", flush=True)
+            threading.Event().wait(max(5.0, trials / 2000))
+        assert driver.returncode == 0
+
+
+@contextmanager
+def _process(command: list[str], **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    import os
+
+    process = subprocess.Popen(
+        command, env={**os.environ, **environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["scaling", "overhead", "memory"])
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[])
+    parser.add_argument("--jobs", type=int, default=20, help="per worker, for scaling")
+    asked = parser.parse_args()
+    if asked.what == "scaling":
+        scaling(asked.workers or [1, 2, 4, 8, 16], asked.jobs)
+    elif asked.what == "overhead":
+        overhead(asked.trials, (asked.workers or [2])[0])
+    else:
+        memory(asked.trials, (asked.workers or [2])[0])
+
+
+if __name__ == "__main__":  # worker processes import this file
+    main()

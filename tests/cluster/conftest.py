@@ -1,0 +1,89 @@
+"""A LocalCluster of worker processes, each beside a server of its own, and experiments over small nodes.
+
+The servers live in the test's process, so they outlive any worker that is killed, and their counts can be asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from cluster_probes import BesideServers
+
+TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[EmbeddedServer]]:
+    """One ComfyUI per worker: it takes our prompt ids, runs one job at a time and outlives its worker."""
+    from cluster_probes import NODES, WORKERS
+
+    started = [EmbeddedServer(dialect="comfyui", nodes=NODES).start() for _ in range(WORKERS)]
+    yield started
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(servers: list[EmbeddedServer]) -> Iterator[BesideServers]:
+    from cluster_probes import WORKERS, BesideServers
+
+    with BesideServers([server.url for server in servers], silence_logs=50) as cluster:
+        cluster.scale(WORKERS)
+        cluster.wait_for_workers(WORKERS)
+        yield cluster
+
+
+@pytest.fixture
+def executions(servers: list[EmbeddedServer]) -> Callable[[], list[int]]:
+    """How often each job ran since the test began, over all servers: a trial that ran twice is one more entry."""
+    before = [set(server.seen.executions) for server in servers]
+
+    def counts() -> list[int]:
+        return [
+            times
+            for server, known in zip(servers, before, strict=True)
+            for job, times in server.seen.executions.items()
+            if job not in known
+        ]
+
+    return counts
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Any]:
+    """Makes an experiment over the probe nodes: `experiment(seed=[1, 2], run={...})`; its seeds are this test's own."""
+    from cluster_probes import SLOTS, TEMPLATE
+
+    offset = int(hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8], 16)
+
+    def make(
+        *, run: dict[str, Any] | None = None, metrics: tuple[str, ...] = (), target: Any = TARGET, **axes: list[Any]
+    ) -> Any:
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        (folder / "template.json").write_text(json.dumps(TEMPLATE))
+        (folder / "template.slots.yaml").write_text(json.dumps({"slots": SLOTS}))
+        if "seed" in axes:
+            axes["seed"] = [offset + seed for seed in axes["seed"]]
+        body = {
+            "name": "probe",
+            "template": "template.json",
+            "target": target,
+            "sweep": {"grid": axes},
+            "run": {"retries": 3, **(run or {})},
+            **({"metrics": list(metrics)} if metrics else {}),
+        }
+        (folder / "experiment.yaml").write_text(json.dumps(body))
+        return sweeper.load(folder / "experiment.yaml")
+
+    return make
