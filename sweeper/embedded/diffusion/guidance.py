@@ -72,9 +72,7 @@ def _apart(sigma: float) -> float:
     return 1.5 * APART * math.sqrt(ratio) / (1 + ratio**2)
 
 
-def _holding(
-    features: Array, options: Mapping[str, Any], held: Mapping[str, Any]
-) -> tuple[Array, Mapping[str, Any]]:
+def _holding(features: Array, options: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Array, Mapping[str, Any]]:
     """A part's features and options with what a model patch holds every prompt to (`Model.held`)."""
     if "features" in held:
         features = features + held["features"]

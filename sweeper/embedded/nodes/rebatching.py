@@ -28,7 +28,7 @@ def images(_context: Context, images: list[Array], batch_size: list[int]) -> Nod
 
 def _items(latents: list[Latent]) -> list[tuple[Array, Array, int]]:
     """Sample [1, ...], mask [1, 1, H, W] and batch index of every item of every latent."""
-    found = []
+    found: list[tuple[Array, Array, int]] = []
     for latent in latents:
         samples: Array = latent["samples"]
         sides = (len(samples), 1, samples.shape[-2] * 8, samples.shape[-1] * 8)

@@ -109,7 +109,9 @@ def sa_solver(
 
 
 def lcm_upscale(_context: Context, scale_ratio: float, scale_steps: int, upscale_method: str) -> NodeOutput:
-    return _select("lcm_upscale", scale=scale_ratio, steps=None if scale_steps < 0 else scale_steps, method=upscale_method)
+    return _select(
+        "lcm_upscale", scale=scale_ratio, steps=None if scale_steps < 0 else scale_steps, method=upscale_method
+    )
 
 
 def perp_neg_guider(

@@ -276,5 +276,3 @@ def animate(
     if clip_vision_output is not None:
         sides = seen_by(sides[0], clip_vision_output, 0.5), sides[1]
     return NodeOutput((*sides, latent, 1, max(0, known * 4 - 3), video_frame_offset + length))
-
-

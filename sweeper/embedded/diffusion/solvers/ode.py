@@ -118,9 +118,7 @@ def ddpm(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def lcm_upscale(
-    run: Run, x: Array, sigmas: list[float], *, scale: float, steps: int | None, method: str
-) -> Array:
+def lcm_upscale(run: Run, x: Array, sigmas: list[float], *, scale: float, steps: int | None, method: str) -> Array:
     """LCM that grows the estimate to `scale` times its sides over the first `steps` (None: half) of its steps."""
     count = max(len(sigmas) // 2 + 1, 2) if steps is None else min(steps + 1, len(sigmas) + 1)
     scales = np.linspace(1.0, scale, count)[1:].tolist()

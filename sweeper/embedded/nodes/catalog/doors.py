@@ -141,7 +141,7 @@ DOORS: Mapping[str, str] = {
         """,
     ),
     **_family(
-        "films",
+        "media",
         """
         SaveAudio=save_flac SaveAudioMP3=save_mp3 SaveAudioOpus=save_opus PreviewAudio=preview_audio
         LoadAudio=load_audio RecordAudio=load_audio CreateVideo=create_video GetVideoComponents=components
@@ -203,8 +203,8 @@ CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
     "LoadImageMask": (check_image, fingerprint_image),
     "LoadImageOutput": (check_image, fingerprint_image),
     "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
-    "LoadAudio": (Deferred("films", "check_audio"), Deferred("films", "fingerprint_audio")),
-    "LoadVideo": (Deferred("films", "check_video"), Deferred("films", "fingerprint_video")),
+    "LoadAudio": (Deferred("media", "check_audio"), Deferred("media", "fingerprint_audio")),
+    "LoadVideo": (Deferred("media", "check_video"), Deferred("media", "fingerprint_video")),
 }
 COMBOS: Mapping[str, Mapping[str, Combo]] = {
     "LoadImageMask": {"image": input_images},
