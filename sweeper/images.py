@@ -14,10 +14,13 @@ differing  0 to 1   0        share of pixels of which any channel differs at all
 ciede2000  0 up     0        mean colour difference over pixels; 1 is about what an eye can tell
 phash      0 to 64  0        differing bits of the DCT perceptual hash
 windowed   0 to 1   0        largest share of differing pixels in any 16 x 16 window
+lpips      0 up     0        LPIPS by the ONNX file that `SWEEPER_LPIPS` names; only when asked for
+clip       -1 to 1  1        cosine of CLIP's embeddings by the file that `SWEEPER_CLIP` names; only when asked for
 ========== ======== ======== ====================================================================================
 
-Alpha is one more channel for all but `ciede2000` and `phash`, which take the worse of the picture over black and over
-white. Of an animation every frame is compared with its counterpart, and each measure is that of its worst frame.
+Alpha is one more channel for all but `ciede2000`, `phash`, `lpips` and `clip`, which take the worse of the picture over
+black and over white. Of an animation or a film every frame is compared with its counterpart, and each measure is that
+of its worst frame.
 
 What is accepted as close enough, and what a baseline is, does not live here. Equal files cost their reading; each
 measure is computed only when asked for.
@@ -28,6 +31,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -46,13 +50,15 @@ from sweeper.comparing.decoding import (
     read_bytes,
 )
 from sweeper.comparing.fingerprints import hash_pixels, same_file
-from sweeper.comparing.measures import EQUAL, MEASURES, measured, worse
+from sweeper.comparing.measures import EQUAL, MEASURES, PLAIN, measured, worse
+from sweeper.comparing.media import film_frames, film_rate, is_film
 from sweeper.errors import ImageError, UsageError
 from sweeper.nearest import hint
 
-COMPARISON_METRICS: Final = tuple(MEASURES)
+COMPARISON_METRICS: Final = PLAIN
+ALL_METRICS: Final = tuple(MEASURES)
 
-State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames"]
+State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,9 @@ class Likeness:
     """How two picture files relate.
 
     `state` is `same_bytes` (a PNG's text chunks aside), `same_pixels`, `measured`, or what cannot be compared: `size`,
-    `channels` or `frames` (their number). `metrics` holds the measures asked for and is empty where nothing can be
-    compared; `reason` then says why, with what both have. `frames` is how many were compared.
+    `channels`, `frames` (their number) or `rate` (a film's frames a second). `metrics` holds the measures asked for and
+    is empty where nothing can be compared; `reason` then says why, with what both have. `frames` is how many were
+    compared; 0 also for films of the same bytes, which are not opened.
     """
 
     state: State
@@ -110,8 +117,14 @@ def pixel_hash(path: str | os.PathLike[str]) -> str:
     Equal exactly when `compare_files` says `same_pixels` or better; compression, text and palette order do not matter.
     Raises ImageError when the file cannot be read as a picture.
     """
-    name = str(path)
-    return hash_pixels(frames_of(open_bytes(read_bytes(Path(path)), name), name))
+    return hash_pixels(decoded_frames(path))
+
+
+def decoded_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
+    """Every frame of a picture or a film in turn, (height, width, 1-4), 0-255. Raises ImageError as `pixel_hash`."""
+    place = Path(path)
+    data = None if is_film(place) else read_bytes(place)
+    return _opened(path, data, str(path)).frames
 
 
 def _checked(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -124,38 +137,61 @@ def _checked(metrics: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A picture whose frames are decoded one by one, when asked for."""
+    """A picture whose frames are decoded one by one, when asked for; a film's `count` shows only at its end."""
 
     name: str
-    count: int
+    count: int | None
     frames: Iterator[Pixels]
 
 
 def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> Likeness:
-    data = [read_bytes(Path(source)) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
+    paths = [Path(source) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
+    if paths[0] is not None and paths[1] is not None and is_film(paths[0]) and is_film(paths[1]):
+        return _compare_films(paths[0], paths[1], metrics)
+    data = [None if path is None or is_film(path) else read_bytes(path) for path in paths]
     one = _opened(a, data[0], "the first picture")
     if data[0] is not None and data[1] is not None and same_file(data[0], data[1]):
-        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, one.count)
+        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, one.count or 0)
     other = _opened(b, data[1], "the second picture")
-    if one.count != other.count:
-        return Likeness("frames", {}, 0, f"{one.name} has {one.count} frames, {other.name} has {other.count}")
+    if None not in (one.count, other.count) and one.count != other.count:
+        return _unlike_count(one, one.count or 0, other, other.count or 0)
     return _compare_frames(one, other, metrics)
+
+
+def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> Likeness:
+    if read_bytes(a) == read_bytes(b):
+        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, 0)
+    rates = film_rate(a), film_rate(b)
+    if None not in rates and rates[0] != rates[1]:
+        return Likeness("rate", {}, 0, f"{a} has {rates[0]:g} frames a second, {b} has {rates[1]:g}")
+    return _compare_frames(_opened(a, None, ""), _opened(b, None, ""), metrics)
+
+
+def _unlike_count(one: _Opened, count: int, other: _Opened, count_2: int) -> Likeness:
+    return Likeness("frames", {}, 0, f"{one.name} has {count} frames, {other.name} has {count_2}")
 
 
 def _opened(source: Picture, data: bytes | None, name: str) -> _Opened:
     if isinstance(source, str | os.PathLike):
-        assert data is not None
-        name = os.fspath(source)
+        name, path = os.fspath(source), Path(source)
+        if data is None:
+            return _Opened(name, None, film_frames(path))
         image = open_bytes(data, name)
-        return _Opened(name, frame_count(image, name), frames_of(image, name))
+        return _Opened(name, frame_count(image, name), frames_of(image, name, data))
     pixels = image_pixels(source, name) if isinstance(source, Image.Image) else array_pixels(source, name)
     return _Opened(name, 1, iter([pixels]))
 
 
 def _compare_frames(one: _Opened, other: _Opened, metrics: tuple[str, ...]) -> Likeness:
     worst: dict[str, float] = {name: EQUAL[name] for name in metrics}
-    same = True
-    for left, right in zip(one.frames, other.frames, strict=True):
+    same, count = True, 0
+    for left, right in zip_longest(one.frames, other.frames):
+        if left is None or right is None:
+            counts = [count + (first is not None) for first in (left, right)]
+            counts[0] += sum(1 for _ in one.frames)
+            counts[1] += sum(1 for _ in other.frames)
+            return _unlike_count(one, counts[0], other, counts[1])
+        count += 1
         (height, width, channels), (height_2, width_2, channels_2) = left.shape, right.shape
         if (height, width) != (height_2, width_2):
             sizes = f"{one.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
@@ -166,4 +202,4 @@ def _compare_frames(one: _Opened, other: _Opened, metrics: tuple[str, ...]) -> L
         if not np.array_equal(left, right):
             same = False
             worst = worse(worst, measured(left, right, metrics))
-    return Likeness("same_pixels" if same else "measured", worst, one.count)
+    return Likeness("same_pixels" if same else "measured", worst, count)

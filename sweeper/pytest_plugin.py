@@ -1,13 +1,16 @@
-"""The pytest plugin: each case of an experiment is a test item, held to its baseline; and two fixtures.
+"""The pytest plugin: each case of an experiment is a test item, held to its baseline; and three fixtures.
 
 pytest imports this file in every project where sweeper is installed, so it imports nothing of weight and does nothing
 until an experiment is named: `sweeper_experiments` in the ini, or `--sweeper FILE`. The experiment runs once, when its
-first item does. With pytest-xdist use `--dist loadfile`: each worker runs the experiments whose items it gets.
+first item does; of several workers of pytest-xdist the first one to need it runs it, and accepts, for all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.embedded import EmbeddedServer
+    from sweeper.regression.client import Client
     from sweeper.regression.comparison import Comparison, Comparisons
 
 _LISTED = pytest.StashKey[list[Path]]()
@@ -33,9 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
     named = [config.invocation_params.dir / name for name in config.getoption("sweeper")]
     listed = list(dict.fromkeys(path.resolve() for path in (*named, *config.getini("sweeper_experiments"))))
     config.stash[_LISTED] = listed
-    accepting = config.getoption("sweeper_accept") or config.getoption("sweeper_accept_new")
-    if listed and accepting and hasattr(config, "workerinput"):
-        raise pytest.UsageError("--sweeper-accept writes one baseline: run it in one process, without -n")
     # Somebody who asks for one test file does not ask for the ini's experiments.
     everything = config.args_source is not pytest.Config.ArgsSource.ARGS
     wanted = listed if everything else [path.resolve() for path in named]
@@ -81,12 +82,27 @@ class ExperimentFile(pytest.File):
         return self._found
 
     def _checked(self) -> Comparisons:
+        out = self.config.rootpath / "results" / f"{self.path.stem}-pytest"
+        session = getattr(self.config, "workerinput", {}).get("testrunuid")
+        if session is None:
+            return self._run(out)
+        from sweeper.regression.checking import check  # noqa: PLC0415 - only where an experiment is named
+
+        mark = out / ".session" / f"{hashlib.sha256(session.encode()).hexdigest()[:16]}"
+        with _waiting(mark.parent):
+            if mark.is_file():
+                return check(out, run=mark.read_text("ascii"), fresh=True)
+            for old in mark.parent.glob("[0-9a-f]*"):
+                old.unlink()
+            found = self._run(out)
+            mark.write_text(str(found.run), "ascii")
+            return found
+
+    def _run(self, out: Path) -> Comparisons:
         from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - as above
         from sweeper.regression.accepting import accept  # noqa: PLC0415
         from sweeper.regression.checking import check  # noqa: PLC0415
 
-        worker = getattr(self.config, "workerinput", {}).get("workerid", "")
-        out = self.config.rootpath / "results" / f"{self.path.stem}-pytest{worker and '-'}{worker}"
         target = self.config.getoption("sweeper_target") or None
         found = check(self.path, target=target, out=out, named=named_targets())
         if found.stopped_by == "interrupt":
@@ -94,8 +110,26 @@ class ExperimentFile(pytest.File):
         everything, new = self.config.getoption("sweeper_accept"), self.config.getoption("sweeper_accept_new")
         if everything or new:
             accept(out, new_only=not everything, yes=everything)
-            found = check(out)
+            found = check(out, run=found.run, fresh=True)
         return found
+
+
+@contextmanager
+def _waiting(folder: Path) -> Iterator[None]:
+    """Hold a folder, after whoever holds it now."""
+    from sweeper.errors import ResultsError  # noqa: PLC0415 - as above
+    from sweeper.running.hold import FILE_NAME, holding  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE_NAME).touch()  # so that a folder that cannot be written is an error and not a wait
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(holding(folder, now=time.time()))
+                break
+            except ResultsError:
+                time.sleep(0.1)
+        yield
 
 
 class CaseItem(pytest.Item):
@@ -154,6 +188,20 @@ def sweeper_server() -> Iterator[EmbeddedServer]:
 
     with EmbeddedServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """Runs workflows and gives their files: `sweeper_client.run("template.json", steps=4)`.
+
+    On the first `--sweeper-target`; without one, on `sweeper_server`.
+    """
+    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - only for who asks for it
+    from sweeper.regression.client import Client  # noqa: PLC0415
+
+    targets = request.config.getoption("sweeper_target")
+    target = targets[0] if targets else request.getfixturevalue("sweeper_server").url
+    return Client(target, tmp_path_factory.mktemp("sweeper"), named=named_targets())
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class Run:
     `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
 
     `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
-    `unreachable`; `error` says the same to people.
+    `unreachable`; `error` says the same to people, or what is left undone at a natural end.
     """
 
     run_id: int

@@ -23,6 +23,8 @@ from sweeper.result import Run
 from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
 from sweeper.running.progress import Event
+from sweeper.running.showing import Showing
+from sweeper.store.live import LiveFolder
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from sweeper.planning.order import Costs
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
+    from sweeper.running.restoring import Missing
     from sweeper.running.shards import Supply
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
@@ -156,15 +159,16 @@ class _Session:
         control: RunControl,
     ) -> None:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
-        self.out, self.report, self.chosen = out, report, chosen
+        self.out, self.chosen = out, chosen
+        self.report = Showing(LiveFolder(out), report)
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
+        self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     async def run(self) -> Run:
         from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.recording import survey  # noqa: PLC0415
         from sweeper.running.restoring import Missing, restore  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
         from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
@@ -182,7 +186,7 @@ class _Session:
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
                 missing = Missing(store, self.out, remake=self.settings.remake)
-                found = survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
+                found = self._survey(store, missing)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients:
@@ -192,10 +196,19 @@ class _Session:
                         clients = await self._connect(connections)
                 if store is None:
                     stack.enter_context(holding(self.out, now=time.time()))
+                    made_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
+                    if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
+                        missing = Missing(store, self.out, remake=self.settings.remake)
+                        found = self._survey(store, missing)
                 if missing.jobs:
                     await restore(missing, clients, ArtifactFolder(self.out), self.report)
                 return await self._recorded(store, found, clients if found.todo else [])
+
+    def _survey(self, store: Store | None, missing: Missing) -> Survey:
+        from sweeper.running.recording import survey  # noqa: PLC0415
+
+        return survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
 
     async def _connect(self, stack: AsyncExitStack) -> list[ComfyClient]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
@@ -220,6 +233,7 @@ class _Session:
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
             clients.append(client)
+            self.abouts[target.name] = await client.about()
             self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
             cachings.append(remember(client.target, server))
         if not clients:
@@ -280,11 +294,13 @@ class _Session:
         )
         file = str(self.experiment.file)
         run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        for name, about in self.abouts.items():
+            store.keep_server(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
         folder = ArtifactFolder(self.out)
-        folder.sweep()
+        folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
         try:
             if clients:

@@ -36,11 +36,12 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
         {"regression"},
         {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
     ),
+    "viewing": ({"viewing"}, {"base", "model", "store", "pictures", "table", "loading", "reporting", "runner"}),
     "doors": (
         {"cli", "__main__", "pytest_plugin"},
         {
             "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
-            "reporting", "regression",
+            "reporting", "regression", "viewing",
         },
     ),
 }  # fmt: skip

@@ -103,3 +103,15 @@ def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
     assert len(name) <= 160
     assert ".." not in name
     assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)
+
+
+def test_files_of_jobs_that_were_never_recorded_are_swept_and_no_others(tmp_path):
+    folder = ArtifactFolder(tmp_path)
+    kept = [keep(folder, PNG, file_name(stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)]
+    again = keep(folder, PNG, file_name(stem({"seed": 1}, "1" * 32), "9", 0, "png"))
+    (folder.path / "notes-11111111.txt").write_text("somebody's own, and no name of ours")
+    (folder.path / f".{'1' * 32}-0.part").write_bytes(b"half")
+    folder.sweep(["1" * 32])
+    there = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
+    assert again != kept[1]
+    assert there == {kept[0], "artifacts/notes-11111111.txt"}

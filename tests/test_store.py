@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
 from sweeper.store import Store, records
+from sweeper.store.database import SCHEMA, SCHEMA_VERSION
 from sweeper.store.records import Artifact, Job, Layout
 
 LAYOUT = Layout("probe", ("seed",), ("text", "seed"), ("brightness",))
@@ -185,6 +186,28 @@ def test_a_read_only_folder_can_be_read(tmp_path):
             assert len(list(store.results())) == 2
     finally:
         tmp_path.chmod(0o755)
+
+
+def older(folder):
+    """A store of version 1, which knew no servers."""
+    connection = sqlite3.connect(folder / "sweeper.sqlite")
+    connection.executescript(f"{SCHEMA}PRAGMA user_version = 1;")
+    connection.close()
+
+
+def test_a_store_of_an_older_version_is_brought_up_by_who_writes_and_read_as_it_is(tmp_path):
+    older(tmp_path)
+    with Store.open(tmp_path, readonly=True) as store:
+        assert store.servers() == {}
+    with Store.open(tmp_path) as store:
+        run = recorded(store)
+        store.keep_server(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
+        store.keep_server(run, "t", {"comfyui": "0.3.65"})
+    with Store.open(tmp_path, readonly=True) as store:
+        assert store.servers() == {(run, "t"): {"comfyui": "0.3.65"}}
+    connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
 
 
 def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "List the runs of a results folder."),
     "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown."),
     "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
+    "view": ("view", "Show that page in a browser while a run goes on."),
     "accept": ("accept", "Accept the pictures of a run as the baseline; shows first what it changes."),
     "check": ("check", "Run an experiment afresh and hold every picture against the accepted one."),
     "calibrate": ("calibrate", "Measure how much pictures differ from time to time, and propose checks."),

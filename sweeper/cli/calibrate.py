@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +65,26 @@ def _show(found: Calibration) -> None:
     for one in refused:
         console.warn(f"{one.case.name} cannot be gated: {one.reason}")
     if found.checks:
-        console.out("checks:")
-        for measure, bound in found.checks.items():
-            console.out(f'  {measure}: "{bound}"')
+        _show_checks(found.checks)
     elif found.items and not refused and all(one.steady for one in found.items):
         console.out("Every picture was the same every time: no checks are needed, identical pixels is the default.")
     else:
         console.out("No one measure serves all cases; give `overrides` for each.")
+
+
+def _show_checks(checks: dict[str, Any]) -> None:
+    """As they are to stand in the experiment."""
+    from sweeper.regression.checks import OVERRIDES  # noqa: PLC0415 - as above
+
+    console.out("checks:")
+    for measure, bound in checks.items():
+        if measure != OVERRIDES:
+            console.out(f'  {measure}: "{bound}"')
+    if OVERRIDES in checks:
+        console.out(f"  {OVERRIDES}:")
+    for entry in checks.get(OVERRIDES, ()):
+        # JSON is YAML, and knows how to quote whatever a prompt holds.
+        console.out("    - {" + ", ".join(f"{name}: {json.dumps(text)}" for name, text in entry.items()) + "}")
 
 
 def _as_json(found: Calibration) -> dict[str, Any]:

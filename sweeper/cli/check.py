@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,8 @@ def _show(found: Comparisons, *, quiet: bool) -> None:
     if bad or not quiet:
         counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "no cases"
         console.out(f"{found.experiment}: {counts}")
+        for told, count in found.servers.items():
+            console.out(f"{told} ({count} cases)" if len(found.servers) > 1 else told)
 
 
 def _as_json(found: Comparisons) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def _as_json(found: Comparisons) -> dict[str, Any]:
         "results": str(found.results),
         "counts": found.counts,
         "stopped_by": found.stopped_by,
+        "servers": found.servers,
         "cases": [
             {
                 "case": one.case.name,
@@ -140,7 +144,7 @@ def _as_json(found: Comparisons) -> dict[str, Any]:
                 "tier": one.tier,
                 "reason": one.reason,
                 # JSON has no infinity: a PSNR of equal pictures is told by the tier.
-                "metrics": {name: None if value == float("inf") else value for name, value in one.metrics.items()},
+                "metrics": {name: value if math.isfinite(value) else None for name, value in one.metrics.items()},
                 "accepted": str(one.accepted) if one.accepted else None,
                 "now": str(one.now) if one.now else None,
                 "verdict": one.verdict or None,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import examples
-from sweeper.errors import UsageError
+from sweeper.errors import InputError, ResultsError, UsageError
+
+if TYPE_CHECKING:
+    from sweeper.reporting.checked import Checked
 
 
 @click.command(
@@ -24,6 +27,14 @@ from sweeper.errors import UsageError
     "[default: RESULTS/report]"
 )  # fmt: skip
 @options.run_id
+@click.option(
+    "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Hold the pictures against this baseline. [default: baselines/NAME beside the experiment]",
+)  # fmt: skip
+@click.option(
+    "--check/--no-check", "compares", default=True,
+    help="Show what became of each picture since it was accepted. [default: where there is a baseline]",
+)  # fmt: skip
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
 @click.option("--x", metavar="AXIS", help="Across the sheet. [default: chosen from the axes]")
@@ -35,7 +46,15 @@ from sweeper.errors import UsageError
               help="A sheet that would be larger becomes several.")  # fmt: skip
 @options.as_json
 def command(
-    results: Path, *, out: Path | None, run_id: str | None, sheet: Path | None, as_json: bool, **wishes: Any
+    results: Path,
+    *,
+    out: Path | None,
+    run_id: str | None,
+    baseline: Path | None,
+    compares: bool,
+    sheet: Path | None,
+    as_json: bool,
+    **wishes: Any,
 ) -> None:
     """Make a web page of a run that opens from disk, or contact sheets.
 
@@ -47,6 +66,8 @@ def command(
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
+        if baseline is not None or not compares:
+            raise UsageError("sheets show no check; --baseline and --no-check are for the page")
         from sweeper.reporting.sheets import SheetWish, write_sheets  # noqa: PLC0415
 
         files = write_sheets(folder, sheet, SheetWish(**wishes), run=run_id)
@@ -60,10 +81,46 @@ def command(
         raise UsageError(f"{given[0]} belongs to --sheet FILE; the page chooses its axes in the browser")
     from sweeper.reporting.folder import write_report  # noqa: PLC0415
 
-    report = write_report(folder, out, run=run_id)
+    checked = _checked(folder, run_id, baseline) if compares or baseline is not None else None
+    report = write_report(folder, out, run=run_id, checked=checked)
     if report.missing:
         console.warn(f"{report.missing} artifacts are not there any more; the page says so in their cells")
     if as_json:
         console.out_json({"page": str(report.page), "trials": report.trials, "missing": report.missing})
     else:
         console.out(str(report.page))
+
+
+def _checked(folder: Path, run_id: str | None, baseline: Path | None) -> Checked | None:
+    """What a check of this run finds; None where nothing was ever accepted. Raises ResultsError where a baseline was
+    asked for and is not there.
+    """
+    from sweeper.regression.baseline import default_folder  # noqa: PLC0415
+    from sweeper.regression.checking import check  # noqa: PLC0415
+    from sweeper.regression.comparison import STATES  # noqa: PLC0415
+    from sweeper.reporting.checked import Checked, Finding  # noqa: PLC0415
+    from sweeper.reporting.contents import record_of  # noqa: PLC0415
+    from sweeper.store import Store  # noqa: PLC0415
+
+    if baseline is None:
+        with Store.open(folder, readonly=True) as store:
+            record = record_of(store, run_id)
+        if not default_folder(Path(record.file), record.experiment).is_dir():
+            return None
+    try:
+        found = check(folder, baseline, run=run_id)
+    except InputError as error:
+        if baseline is not None:
+            raise
+        console.warn(f"not held against its baseline: {str(error).splitlines()[0]}")
+        return None
+    if not found.has_baseline and baseline is not None:
+        raise ResultsError(f"{baseline}: no baseline here; sweeper accept {folder} --baseline {baseline} makes one")
+    if not found.has_baseline:
+        return None
+    findings = [
+        Finding(one.trial, one.state, one.reason, one.case.name, one.accepted, one.metrics)
+        for one in found
+        if one.trial is not None
+    ]
+    return Checked(found.baseline, STATES, findings, gone=len(found) - len(findings))

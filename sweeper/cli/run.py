@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     help="Hold every workflow against the target's node classes first. [default: on]",
 )
 @options.settings
+@click.option("--view", is_flag=True, help="Show the run in a browser; goes on after its end, until Ctrl-C.")
 @options.as_json
 @click.option("-q", "--quiet", is_flag=True, help="Show failures only.")
 def command(
@@ -71,6 +73,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     settings: tuple[str, ...],
+    view: bool,
     as_json: bool,
     quiet: bool,
     **wishes: Any,
@@ -87,14 +90,21 @@ def command(
     if wishes["fail_fast"] and wishes["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
     loaded = load(experiment, overrides=options.parse_settings(settings))
-    with Watch(quiet=quiet) as watch:
-        ended = run(loaded, options.listed_targets(targets), out, named=named_targets(), progress=watch, **wishes)
-    if ended.error:
-        console.error(ended.error)
-    if as_json:
-        console.out_json(_summary(ended))
-    elif not quiet:
-        _show(ended)
+    with ExitStack() as stack:
+        if view:
+            from sweeper.cli.view import viewed  # noqa: PLC0415
+
+            until_told = stack.enter_context(viewed(out or Path("results") / loaded.name, loaded))
+        with Watch(quiet=quiet) as watch:
+            ended = run(loaded, options.listed_targets(targets), out, named=named_targets(), progress=watch, **wishes)
+        if ended.error:
+            console.error(ended.error)
+        if as_json:
+            console.out_json(_summary(ended))
+        elif not quiet:
+            _show(ended)
+        if view and ended.stopped_by != "interrupt":
+            until_told()
     return _code(ended)
 
 
@@ -104,7 +114,7 @@ def _code(run: Run) -> int:
     if run.stopped_by in ("refused", "unreachable"):
         return UNREACHABLE
     # A job that somebody else cancelled on the server is not what was asked for either.
-    return FAILED if run.failed or run.cancelled or run.stopped_by else OK
+    return FAILED if run.failed or run.cancelled or run.stopped_by or run.error else OK
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -31,6 +31,9 @@ from sweeper.errors import UsageError
 @click.option("--strict-models", is_flag=True, help="Refuse model files that the server does not have.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Jobs at a time (cloud). [default: 1]")
 @click.option(
+    "--previews/--no-previews", default=None, help="Pictures of work in progress. [default: in the cloud dialect only]"
+)
+@click.option(
     "--scenario",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -44,6 +47,7 @@ def command(
     api_key: str | None,
     data: Path | None,
     workers: int | None,
+    previews: bool | None,
     scenario: Path | None,
     strict_models: bool,
 ) -> None:
@@ -56,8 +60,9 @@ def command(
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; only the cloud dialect has workers")
     rehearsed = Scenario() if scenario is None else Scenario.read(scenario)
-    if workers is not None and rehearsed.concurrency is not None:
-        raise UsageError(f"--workers and `concurrency` of {scenario} both say how many jobs run at once; give one")
+    if workers is not None and rehearsed.jobs_at_once is not None:
+        word = "concurrency" if rehearsed.tier is None else "tier"
+        raise UsageError(f"--workers and `{word}` of {scenario} both say how many jobs run at once; give one")
     asked = threading.Event()
     # Before the URL is printed: whoever reads it may stop us at once.
     before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -70,6 +75,7 @@ def command(
             data=data,
             strict_models=strict_models,
             workers=workers or 1,
+            previews=previews,
             faults=Faults(scenario=rehearsed),
         ) as server:
             console.out(server.url)

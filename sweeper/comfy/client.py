@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 
+from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
@@ -32,7 +33,7 @@ from sweeper.comfy.wire import (
     Submission,
     retry_after,
 )
-from sweeper.errors import RejectedError, TransientError, UnreachableError
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,9 +43,12 @@ T = TypeVar("T")
 
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
+LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
+# Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
+_LATE: Final = 1.0
+_ABOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
 
 
 class ComfyClient:
@@ -129,6 +133,14 @@ class ComfyClient:
         except TransientError as error:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
 
+    async def about(self) -> dict[str, Any]:
+        """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
+        try:
+            async with asyncio.timeout(_ABOUT):
+                return await self.perform(about(self.dialect.name), replace(self.patience, attempts=1))
+        except (TargetError, TransientError, TimeoutError):
+            return {}
+
     async def submit(self, submission: Submission) -> str | Busy:
         """Send a job once; see `Dialect.submit` for what may be raised."""
         return await self.perform(self.dialect.submit(submission))
@@ -136,21 +148,26 @@ class ComfyClient:
     async def look(self, prompt_id: str, *, thorough: bool = True) -> JobState:
         return await self.perform(self.dialect.look(prompt_id, thorough=thorough))
 
-    async def find(self, sought: Sought) -> str | None:
-        """Look for a submission of unknown outcome, as often as a lagging listing needs. Raises TransientError when
-        it stays unclear.
+    async def find(self, sought: Sought, *, late: bool = True) -> str | None:
+        """Look for a submission of unknown outcome, as often as a lagging listing needs; `late`: also for as long as a
+        request may take to get there after its connection is gone. Raises TransientError when it stays unclear.
         """
-        for number in range(self.dialect.lost_after):
-            if number:
-                await asyncio.sleep(self.polls[0] * 2**number)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_LATE if late else 0.0)
+        looks = 0
+        while looks < self.dialect.lost_after or loop.time() < until:
+            if looks:
+                await asyncio.sleep(self.polls[0] * 2 ** min(looks, 4))
             found = await self.perform(self.dialect.find(sought))
             if found is not None:
                 return found
+            looks += 1
         return None
 
-    async def cancel(self, prompt_ids: frozenset[str]) -> None:
+    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> None:
+        """Stop these jobs; see `Dialect.cancel`."""
         if prompt_ids:
-            await self.perform(self.dialect.cancel(prompt_ids))
+            await self.perform(self.dialect.cancel(prompt_ids, ours))
 
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())

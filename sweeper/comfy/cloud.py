@@ -49,6 +49,7 @@ _STATES: Final = {
 }  # fmt: skip
 
 _PAGE: Final = 100  # rows of a listing; the specification allows 1 to 1000
+_ALL: Final = 1000
 # How much older than our intent a job's creation may seem: whole seconds, and what is left of the clocks' difference
 # once the Date header has told it; without that header, a generous clock.
 _SLACK: Final = 60.0
@@ -64,6 +65,7 @@ class CloudDialect:
     polls: Final = (1.0, 5.0)
     # Jobs are durable, but a listing may lag behind the submission that it should show.
     lost_after: Final = 3
+    durable: Final = True
     one_at_a_time: Final = False
     streams: Final = True
     needs_key_in_events: Final = True
@@ -101,9 +103,9 @@ class CloudDialect:
 
     def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:  # noqa: ARG002 (one request tells all)
         reply = demand((yield Ask("GET", f"/api/job/{quote(prompt_id, safe='')}/status")), 404)
+        answer = reply.mapping()  # also of a 404: a gateway's page must not make a job that was paid for a lost one
         if reply.status == 404:
             return JobState("lost")
-        answer = reply.mapping()
         state = _STATES.get(str(answer.get("status")), "underway")
         if state not in ("succeeded", "failed"):
             return JobState(state)
@@ -118,7 +120,9 @@ class CloudDialect:
             query = {"limit": str(_PAGE), "offset": str(offset), "sort_by": "create_time", "sort_order": "desc"}
             reply = demand((yield Ask("GET", "/api/jobs", query=query)))
             rows = reply.mapping().get("jobs")
-            rows = [row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict)]
+            if not isinstance(rows, list):  # taken for an empty listing, it would have the job sent again
+                raise TransientError(f"the answer is no listing of jobs: {reply.excerpt()!r}")
+            rows = [row for row in rows if isinstance(row, dict)]
             oldest = _since(sought, reply)
             for row in rows:
                 created, prompt_id = seconds(row.get("create_time")), row.get("id")
@@ -141,12 +145,12 @@ class CloudDialect:
     def _is(self, prompt_id: str, sought: Sought) -> Flow[bool | None]:
         """Whether that job is the one sought; None while it runs without showing its workflow."""
         reply = demand((yield Ask("GET", f"/api/jobs/{quote(prompt_id, safe='')}")), 404)
+        found = reply.mapping()
         if reply.status == 404:
             return False
-        found = reply.mapping()
         graph = _graph(found.get("workflow"))
         if graph is None:
-            return None if found.get("status") in ("pending", "in_progress") else False
+            return None if found.get("status") in (None, "pending", "in_progress") else False
         ours = marks(graph)
         if ours:
             return sought.job[:8] in ours
@@ -155,17 +159,17 @@ class CloudDialect:
         except ValueError:  # a NaN: never sent by us
             return False
 
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
         demand((yield Ask("POST", "/api/queue", body={"delete": sorted(prompt_ids)})))
-        listing = demand((yield Ask("GET", "/api/jobs", query={"status": "in_progress", "limit": "1000"}))).mapping()
-        rows = listing.get("jobs")
-        running = {
-            row.get("id")
-            for row in (rows if isinstance(rows, list) else [])
-            if isinstance(row, dict) and row.get("status") in (None, "in_progress")
-        }
-        # Interrupt stops every running job of the account: only where all of them are ours to stop.
-        if running and running <= prompt_ids:
+        query = {"status": "pending,in_progress", "limit": str(_ALL)}
+        rows = demand((yield Ask("GET", "/api/jobs", query=query))).mapping().get("jobs")
+        if not isinstance(rows, list) or len(rows) >= _ALL or not all(isinstance(row, dict) for row in rows):
+            return
+        waiting = {row.get("id") for row in rows if row.get("status") == "pending"}
+        running = {row.get("id") for row in rows} - waiting
+        # Interrupt stops every running job of the account: only where all of them are ours to stop, and where nobody
+        # else's waits, which may have begun to run by the time that the request gets there.
+        if running and running <= prompt_ids and waiting <= prompt_ids | ours:
             demand((yield Ask("POST", "/api/interrupt", body={})))
 
     def upload(self, name: str, content: bytes) -> Flow[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection
+from sweeper.comfy.prefix import marks
 from sweeper.comfy.wire import (
     KEY_HEADER,
     Ask,
@@ -27,6 +28,8 @@ from sweeper.comfy.wire import (
 )
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
+_RECENT: Final = 64  # entries of the history among which a job of unknown outcome is looked for
+
 
 class ComfyUIDialect:
     """One job at a time, our own prompt ids, everything forgotten by a restart."""
@@ -37,6 +40,7 @@ class ComfyUIDialect:
     polls: Final = (0.05, 2.0)
     # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
     lost_after: Final = 2
+    durable: Final = False
     one_at_a_time: Final = True
     streams: Final = True
     needs_key_in_events: Final = False
@@ -81,24 +85,38 @@ class ComfyUIDialect:
         if thorough:
             # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
             queue = demand((yield Ask("GET", "/queue"))).mapping()
-            for name, state in (("queue_running", "running"), ("queue_pending", "queued")):
-                if prompt_id in _ids(queue.get(name)):
-                    return JobState(state)
+            running, pending = _ids(queue, "queue_running"), _ids(queue, "queue_pending")
+            if prompt_id in running:
+                return JobState("running")
+            if prompt_id in pending:
+                return JobState("queued", behind=next(iter(sorted(running)), None))
         reply = demand((yield Ask("GET", f"/history/{quote(prompt_id, safe='')}")))
-        entry = reply.mapping().get(prompt_id)
+        found = reply.mapping()
+        entry = found.get(prompt_id)
         if isinstance(entry, Mapping):
             return _state(entry)
+        if found:  # `{}` is its word for "not in the history"; anything else is somebody else's answer
+            raise TransientError(f"the answer is no history of that job: {reply.excerpt()!r}")
         return JobState("lost" if thorough else "underway")
 
     def find(self, sought: Sought) -> Flow[str | None]:
         # A client's prompt_id is honoured verbatim (section 2), so the job can only be there under ours.
         state = yield from self.look(sought.job, thorough=True)
-        return None if state.state == "lost" else sought.job
+        if state.state != "lost":
+            return sought.job
+        # Older servers (and some proxies) give ids of their own: then our mark in the graph tells. Only the latest of
+        # the history: all of it can stop a server for seconds (section 7).
+        queue = demand((yield Ask("GET", "/queue"))).mapping()
+        recent = demand((yield Ask("GET", "/history", query={"max_items": str(_RECENT)}))).mapping()
+        items: list[Any] = [*_items(queue, "queue_running"), *_items(queue, "queue_pending")]
+        items += [entry.get("prompt") for entry in recent.values() if isinstance(entry, Mapping)]
+        return next((str(item[1]) for item in items if _bears(item, sought.job)), None)
 
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:  # noqa: ARG002
         demand((yield Ask("POST", "/queue", body={"delete": sorted(prompt_ids)})))
-        for prompt_id in sorted(prompt_ids):
-            # With an id only that job is hit, and nothing where it is not running (3.4).
+        running = _ids(demand((yield Ask("GET", "/queue"))).mapping(), "queue_running")
+        for prompt_id in sorted(prompt_ids & running):
+            # With an id only that job is hit (3.4); older servers pass over the id, so it must be the one that runs.
             demand((yield Ask("POST", "/interrupt", body={"prompt_id": prompt_id})))
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
@@ -129,7 +147,8 @@ def submission_answer(reply: Reply, graph: Mapping[str, Any]) -> dict[str, Any] 
     Raises RejectedError for 400 and 413, and what `demand` raises: after any other 5xx it is open what was done.
     """
     if reply.status in (429, 503) and not about_subscription(reply):
-        return Busy(f"HTTP {reply.status}: {message_of(reply)}", retry_after(reply))
+        # A gateway also says 503 when the server behind it fell silent over a job that it has.
+        return Busy(f"HTTP {reply.status}: {message_of(reply)}", retry_after(reply), unsure=reply.status == 503)
     if reply.status == 413:
         raise RejectedError(f"the workflow is larger than the server takes: {message_of(reply)}")
     demand(reply, 400)
@@ -170,8 +189,24 @@ def view_ask(path: str, output: Output) -> Ask:
     return Ask("GET", path, query={"filename": output.filename, "subfolder": output.subfolder, "type": output.type})
 
 
-def _ids(items: Any) -> set[str]:
-    return {item[1] for item in (items if isinstance(items, list) else []) if isinstance(item, list) and len(item) > 1}
+def _ids(queue: Mapping[str, Any], name: str) -> set[str]:
+    """The prompt ids in one list of /queue. Raises TransientError where that is no list."""
+    return {str(item[1]) for item in _items(queue, name)}
+
+
+def _items(queue: Mapping[str, Any], name: str) -> list[list[Any]]:
+    items = queue.get(name)
+    if not isinstance(items, list):  # taken for an empty queue, it would make every job a lost one
+        raise TransientError(f"the answer is no queue: it has no list {name!r}")
+    return [item for item in items if isinstance(item, list) and len(item) > 1]
+
+
+def _bears(item: Any, job: str) -> bool:
+    """Whether a queue item's graph bears the mark of that job of ours."""
+    if not isinstance(item, list) or len(item) < 3 or not isinstance(item[2], Mapping):
+        return False
+    nodes = {name: node for name, node in item[2].items() if isinstance(node, Mapping)}
+    return job[:8] in marks(nodes)
 
 
 def _state(entry: Mapping[str, Any]) -> JobState:

@@ -40,6 +40,10 @@ class Dialect(Protocol):
         """Looks in a row that must find no trace of a job before it counts as lost."""
 
     @property
+    def durable(self) -> bool:
+        """Whether jobs outlive the server's process, so that one on record may still be had when it is back."""
+
+    @property
     def one_at_a_time(self) -> bool:
         """Whether a job that will not stop keeps every later one waiting."""
 
@@ -74,8 +78,10 @@ class Dialect(Protocol):
         Raises TransientError when it cannot be told yet.
         """
 
-    def cancel(self, prompt_ids: frozenset[str]) -> Flow[None]:
-        """Stop these jobs, waiting or running, and no others. No confirmation: look at the jobs."""
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
+        """Stop these jobs, waiting or running, and no others; `ours` are more that are not somebody else's. No
+        confirmation: look at the jobs.
+        """
 
     def upload(self, name: str, content: bytes) -> Flow[Any]:
         """Store an input file; what must stand in a workflow for it: here its name on the server."""

@@ -24,6 +24,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.previews import WITH_METADATA, read_preview
 from sweeper.comfy.target import loopback
 
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
@@ -43,11 +44,12 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 @dataclass(slots=True)
 class Listener:
     """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have
-    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` for the display;
-    `nodes`, when each node began, and "" for the end (monotonic seconds).
+    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` and
+    `on_preview(node, image)` for the display; `nodes`, when each node began, and "" for the end (monotonic seconds).
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
+    on_preview: Callable[[str, bytes], None] | None = None
     on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     began: float | None = None
@@ -77,7 +79,9 @@ class EventStream:
         self._listeners: dict[str, Listener] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._due: float | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._socket: ClientConnection | None = None
+        self._at_work: str | None = None  # the job that was last said to execute
         self._opened = asyncio.Event()
         self.client_id: str | None = None
         self.drops = 0
@@ -95,6 +99,7 @@ class EventStream:
     async def __aexit__(self, *_: object) -> None:
         if self._task is None:
             return
+        self._heed()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -118,8 +123,8 @@ class EventStream:
 
     def expect_status(self) -> None:
         """A job was just queued: where the dialect says `status` then, silence from now on means a dead stream."""
-        if self.connected and self._client.dialect.says_status and self._due is None:
-            self._due = asyncio.get_running_loop().time() + _SILENCE
+        if self._socket is not None and self._client.dialect.says_status and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_SILENCE, self._hang_up, self._socket)
 
     def wake_all(self) -> None:
         """Let everybody who waits for a job look at once."""
@@ -134,14 +139,16 @@ class EventStream:
             client_id = str(uuid4())
             try:
                 async with self._connect(client_id) as socket:
-                    self.client_id, self._due = client_id, None
+                    self.client_id, self._socket = client_id, socket
                     self._opened.set()
                     delay = 0.1
+                    await socket.send(WITH_METADATA)
                     await self._drain(socket)
             # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
             except (OSError, TimeoutError, websockets.WebSocketException, EOFError, ValueError, ImportError):
                 pass
-            self.client_id = None
+            self.client_id = self._socket = None
+            self._heed()
             self._opened.set()
             self.drops += 1
             self.wake_all()  # what was missed meanwhile, a look finds out
@@ -169,19 +176,24 @@ class EventStream:
         )
 
     async def _drain(self, socket: ClientConnection) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if self._due is not None and loop.time() > self._due:
-                return  # alive to TCP, silent to us
-            try:
-                async with asyncio.timeout(1.0):
-                    frame = await socket.recv()
-            except TimeoutError:
-                continue
-            self._due = None
+        async for frame in socket:
+            self._heed()
             if isinstance(frame, str):
                 with contextlib.suppress(ValueError, RecursionError):
                     self._heard(json.loads(frame))
+            else:
+                self._seen(frame)
+
+    def _heed(self) -> None:
+        """Nothing is due any more: something came, or the stream is gone."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _hang_up(self, socket: ClientConnection) -> None:
+        """The stream is alive to TCP, silent to us."""
+        self._due = None
+        socket.transport.abort()
 
     # --- what is said
 
@@ -193,6 +205,8 @@ class EventStream:
         if not isinstance(prompt_id, str):
             return
         listener = self._listeners.get(prompt_id)
+        if kind in ("executing", "progress"):
+            self._at_work = prompt_id
         if kind in _ENDS or (kind == "executing" and data.get("node") is None):
             self._ended[prompt_id] = None
             while len(self._ended) > _KEPT:
@@ -204,6 +218,13 @@ class EventStream:
                     listener.on_success()
         elif listener is not None:
             listener.hear(kind, data)
+
+    def _seen(self, frame: bytes) -> None:
+        """A preview; one that does not tell its job belongs to the job at work."""
+        preview = read_preview(frame)
+        listener = None if preview is None else self._listeners.get(preview.prompt_id or self._at_work or "")
+        if preview is not None and listener is not None and listener.on_preview is not None:
+            listener.on_preview(preview.node, preview.image)
 
 
 def _progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:

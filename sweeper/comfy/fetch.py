@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urljoin
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sweeper.comfy.wire import Output
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+# What a gateway says with 200 in place of a picture. ComfyUI never sends a page as one (COMFYUI_BEHAVIOUR.md 3.5).
+_PAGE: Final = re.compile(r"(text/html|application/json)\b", re.IGNORECASE)
+_TEXT: Final = re.compile(r"\.(html?|json|gltf|txt|md)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,17 @@ async def _receive(client: ComfyClient, response: httpx.Response, output: Output
     if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {sink.received}-"):
         sink.restart()
         raise TransientError("the server resumed at another place than we asked for")
+    kind = response.headers.get("content-type", "")
+    if _PAGE.match(kind) and not _TEXT.search(output.filename):
+        raise TransientError(f"{kind} where a file was expected")
     if status == 200:
         sink.restart()
+    await _pour(response, sink)
+    return Fetched(sink.hash.hexdigest(), sink.received, kind)
+
+
+async def _pour(response: httpx.Response, sink: _Sink) -> None:
+    """The body into the sink. Raises TransientError where it ends before its length, httpx.HTTPError for a drop."""
     sink.validator = _strong(response.headers.get("etag"))
     if response.headers.get("content-encoding", "identity") == "identity":
         length = response.headers.get("content-length")
@@ -144,7 +157,6 @@ async def _receive(client: ComfyClient, response: httpx.Response, output: Output
         sink.restart()
         async for chunk in response.aiter_bytes():
             sink.write(chunk)
-    return Fetched(sink.hash.hexdigest(), sink.received, response.headers.get("content-type", ""))
 
 
 def _strong(etag: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """What carries httpx's requests: aiohttp's connections, under httpx's API and with httpx's errors.
 
-httpx's own transport searches its pool anew at every request and parses HTTP in Python: a request costs it two to six
+httpx's own transport searches its pool anew at every request and parses HTTP in Python: a request costs it two to four
 times the processor time (measured, tests/benchmarks/runner.py), which beside a local GPU is time in which no job is
 queued. The transport that is published for this (httpx-aiohttp 0.2.0) is not used because it reports a connection that
 broke after the request as `ConnectTimeout`: we would take the job for not sent, and pay for it twice. Which error means

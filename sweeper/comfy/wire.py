@@ -98,6 +98,7 @@ class JobState:
     started: float | None = None
     ended: float | None = None
     stuck: bool = False  # it was told to stop and does not, so nothing else will run there
+    behind: str | None = None  # of a queued job: which one the server is at, where it tells
 
     @property
     def refusal(self) -> bool:
@@ -121,10 +122,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said."""
+    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said.
+
+    `unsure`: somebody between us may have said so after the server had the job, so `find` it first.
+    """
 
     reason: str
     retry_after: float | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.comparing import colour, distances, fingerprints, structure
+from sweeper.comparing import colour, distances, fingerprints, perceptual, structure
 from sweeper.comparing.decoding import Pixels
 
 
@@ -44,15 +44,20 @@ MEASURES: Final[Mapping[str, Callable[[Pair], float]]] = {
     "ciede2000": lambda pair: colour.mean_ciede2000(pair.a, pair.b, pair.mask),
     "phash": lambda pair: fingerprints.phash_distance(pair.a, pair.b),
     "windowed": lambda pair: distances.worst_window(pair.mask),
+    "lpips": lambda pair: perceptual.lpips_distance(pair.a, pair.b),
+    "clip": lambda pair: perceptual.clip_similarity(pair.a, pair.b),
 }
+
+# What needs nothing but the two pictures: the others are measured only when they are named.
+PLAIN: Final = tuple(name for name in MEASURES if name not in perceptual.MODELS)
 
 # What each gives for equal pictures; the property tests hold the measures to it, so that equal files need no decoding.
 EQUAL: Final[Mapping[str, float]] = {
     "psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0, "max_abs": 0.0, "differing": 0.0, "ciede2000": 0.0,
-    "phash": 0, "windowed": 0.0,
+    "phash": 0, "windowed": 0.0, "lpips": 0.0, "clip": 1.0,
 }  # fmt: skip
 
-_HIGHER_IS_CLOSER = ("psnr", "ssim", "ms_ssim")
+HIGHER_IS_CLOSER: Final = ("psnr", "ssim", "ms_ssim", "clip")
 
 
 def measured(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
@@ -63,4 +68,4 @@ def measured(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
 
 def worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """Measure by measure, the one that tells of the greater difference."""
-    return {name: (min if name in _HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}
+    return {name: (min if name in HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Announcer:
-    """The voice of one job. Without a client id only progress and interruption are heard, and by everybody (ComfyUI's
-    way), unless the hub tells all (Cloud).
+    """The voice of one job, heard by its client. Without a client id only progress and interruption are heard, and by
+    everybody (ComfyUI's way). Where the hub tells all, everybody hears everything (Cloud's).
     """
 
     def __init__(self, hub: Hub, job: Job) -> None:
         self.hub = hub
         self.job = job
-        self.client = job.client_id
+        self.client = None if hub.tells_all else job.client_id
         self._owned = self.client is not None or hub.tells_all
         self._progress: dict[str, dict[str, Any]] = {}
 
@@ -38,6 +38,8 @@ class Announcer:
 
     def start(self) -> None:
         """The job begins."""
+        if self.hub.tells_all:
+            self.hub.send("notification", {"value": "Executing workflow...", "prompt_id": self.job.id})
         self._message("execution_start", {"prompt_id": self.job.id})
 
     def cached(self, nodes: list[str]) -> None:
@@ -51,7 +53,10 @@ class Announcer:
     def failure(self, node_id: str, class_type: str, executed: list[str], details: Mapping[str, Any]) -> None:
         """A node failed; `details` hold the exception and the node's inputs."""
         where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
-        self._message("execution_error", {**where, **details})
+        shape: dict[str, Any] = (
+            {"current_outputs": {}} if self.hub.tells_all else {}
+        )  # an object on Cloud, a list of ids in ComfyUI
+        self._message("execution_error", {**where, **details, **shape})
 
     def interrupted(self, node_id: str, class_type: str, executed: list[str]) -> None:
         """The job stopped because it was asked to."""
@@ -81,13 +86,14 @@ class Announcer:
     def progress(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
         """A node is `value` of `maximum` steps on its way."""
         self._state(node_id, value, maximum, "running")
-        with_metadata = preview is not None and self.hub.wants_metadata(self.client)
-        if preview is not None and with_metadata:
-            self.hub.preview(preview, {**_identity(node_id), "prompt_id": self.job.id}, self.client)
         data = {"value": value, "max": maximum, "prompt_id": self.job.id, "node": node_id}
         self.hub.send("progress", data, self.client)
-        if preview is not None and not with_metadata:
-            self.hub.preview(preview, None, self.client)
+        if preview is not None:
+            self.hub.preview(preview, {**_identity(node_id), "prompt_id": self.job.id}, self.client)
+
+    def show(self, node_id: str, picture: Image.Image) -> None:
+        """A node gives a result to whoever listens."""
+        self.hub.picture(picture, {**_identity(node_id), "prompt_id": self.job.id}, self.client)
 
     def _state(self, node_id: str, value: float, maximum: float, state: str) -> None:
         self._progress[node_id] = {

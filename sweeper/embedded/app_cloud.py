@@ -6,30 +6,41 @@ host, and an interrupt hits every running job.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+import mimetypes
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
+from sweeper.embedded.app_cloud_v2 import V2Routes, in_envelope
+from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.exchange import (
     RefusedError,
     bad_request,
+    iso,
     json_answer,
     number_parameter,
     read_object,
+    refusal,
     string_list,
 )
+from sweeper.embedded.forms import choice, within, words
 from sweeper.embedded.gate import DropError
 from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, Job
 from sweeper.embedded.pictures import PictureRoutes, Sign
 from sweeper.embedded.routes_common import CommonRoutes
 from sweeper.embedded.service import Service, status_string
+from sweeper.embedded.userdata import UserDataRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from sweeper.embedded.assets import AssetShelf
 
 # Raw state -> the word of /api/jobs; what is not here is in progress.
 _WORDS = {
@@ -45,7 +56,9 @@ STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
 PAGE, MAX_PAGE = 100, 1000  # jobs a page, as the specification has it
 
 # Open to everybody in the published specification.
-_PUBLIC = ("/api/features", "/api/system_stats", "/api/experiment/models")
+_PUBLIC = (
+    "/api/features", "/api/system_stats", "/api/experiment/models", "/api/workflow_templates", "/api/global_subgraphs",
+)  # fmt: skip
 
 
 def is_public(path: str) -> bool:
@@ -53,10 +66,43 @@ def is_public(path: str) -> bool:
     return path.startswith(_PUBLIC)
 
 
-def cloud_app(service: Service, sign: Sign) -> Router:
-    """The ASGI app of this dialect; `sign` makes the URLs that /api/view redirects to."""
+def in_shape(path: str, response: Response) -> Response:
+    """A refusal as the specification words it: `code` and `message`, or plain text below /api/userdata."""
+    json_body = response.headers.get("content-type", "").startswith("application/json")
+    plain = path.startswith("/api/userdata")
+    if path.startswith("/api/v2/"):
+        return _in_envelope(response)
+    if response.status_code < 400 or json_body != plain:
+        return response
+    code = HTTPStatus(response.status_code).phrase
+    if plain:
+        shaped = Response(code, response.status_code, media_type="text/plain")
+    else:
+        text = bytes(response.body).decode("utf-8", "replace") or code
+        shaped = refusal(response.status_code, code.lower().replace(" ", "_"), text)
+    for name in ("retry-after", "connection"):
+        if name in response.headers:
+            shaped.headers[name] = response.headers[name]
+    return shaped
+
+
+def _in_envelope(response: Response) -> Response:
+    json_body = response.headers.get("content-type", "").startswith("application/json")
+    code = "payload_too_large" if response.status_code == 413 else "upstream_error"
+    words = json.loads(bytes(response.body)) if json_body else {"code": code, "message": code.replace("_", " ")}
+    status = 422 if response.status_code == 400 else response.status_code
+    shaped = json_answer(in_envelope(words, status), status)
+    if "retry-after" in response.headers:
+        shaped.headers["retry-after"] = response.headers["retry-after"]
+    return shaped
+
+
+def cloud_app(service: Service, sign: Sign, shelf: AssetShelf) -> Router:
+    """The ASGI app of this dialect; `sign` makes the URLs that /api/view redirects to, `shelf` keeps the assets."""
     routes = CloudRoutes(service)
-    pictures = PictureRoutes(service, sign)
+    pictures = PictureRoutes(service, sign, shelf)
+    assets = AssetRoutes(shelf, service.queue, sign)
+    userdata = UserDataRoutes(service.folders, cloud=True)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
         ("/prompt", routes.prompt_info, "GET"),
@@ -72,15 +118,49 @@ def cloud_app(service: Service, sign: Sign) -> Router:
         ("/view", pictures.view, "GET"),
         ("/upload/image", pictures.upload_image, "POST"),
         ("/upload/mask", pictures.upload_mask, "POST"),
+        ("/files/mask-layers", assets.mask_layers, "GET"),
         ("/object_info", routes.nodes, "GET"),
         ("/features", routes.features, "GET"),
         ("/system_stats", routes.system_stats, "GET"),
         ("/user", routes.user, "GET"),
-        ("/experiment/models", routes.model_kinds, "GET"),
-        ("/experiment/models/{folder}", routes.model_files, "GET"),
+        ("/userdata", userdata.listing, "GET"),
+        ("/userdata/{file:path}", userdata.read, "GET"),
+        ("/userdata/{file:path}", userdata.write, "POST"),
+        ("/userdata/{file:path}", userdata.delete, "DELETE"),
+        ("/experiment/models", routes.described_kinds, "GET"),
+        ("/experiment/models/{folder}", routes.described_files, "GET"),
+        ("/experiment/models/preview/{folder}/{place:int}/{file:path}", routes.no_preview, "GET"),
+        ("/workflow_templates", routes.none_known, "GET"),
+        ("/global_subgraphs", routes.none_known, "GET"),
+        ("/global_subgraphs/{id}", routes.no_subgraph, "GET"),
+        *_asset_table(assets),
+        *V2Routes(service, shelf, sign).table(),
     ]
     listed: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
-    return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False)
+    return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False, default=nowhere)
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """No such path. A stream that was to be opened there is refused by the same answer."""
+    await in_shape(scope["path"], refusal(404, "not_found", "Not found"))(scope, receive, send)
+
+
+def _asset_table(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:
+    return [
+        ("/assets", assets.listing, "GET"),
+        ("/assets", assets.upload, "POST"),
+        ("/assets/from-hash", assets.from_hash, "POST"),
+        ("/assets/remote-metadata", assets.remote_metadata, "GET"),
+        ("/assets/download", assets.download, "POST"),
+        ("/assets/tags/refine", assets.refine, "GET"),
+        ("/assets/hash/{hash}", assets.exists, "HEAD"),
+        ("/assets/{id}", assets.get, "GET"),
+        ("/assets/{id}", assets.update, "PUT"),
+        ("/assets/{id}", assets.delete, "DELETE"),
+        ("/assets/{id}/tags", assets.add_tags, "POST"),
+        ("/assets/{id}/tags", assets.remove_tags, "DELETE"),
+        ("/tags", assets.tags, "GET"),
+    ]
 
 
 class CloudRoutes(CommonRoutes):
@@ -89,7 +169,7 @@ class CloudRoutes(CommonRoutes):
     def _known(self, request: Request) -> Job:
         job = self.queue.find(request.path_params["job_id"])
         if job is None:
-            raise RefusedError(json_answer({"code": "not_found", "message": "Job not found"}, 404))
+            raise RefusedError(refusal(404, "not_found", "Job not found"))
         return job
 
     async def status(self, request: Request) -> Response:
@@ -102,9 +182,9 @@ class CloudRoutes(CommonRoutes):
             {
                 "id": job.id,
                 "status": self.faults.odd_state() or self.queue.state_of(job),
-                "created_at": _iso(job.created),
-                "updated_at": _iso(job.changed or job.created),
-                "last_state_update": _iso(job.changed or job.created),
+                "created_at": iso(job.created),
+                "updated_at": iso(job.changed or job.created),
+                "last_state_update": iso(job.changed or job.created),
                 "assigned_inference": None,
                 "error_message": None if error is None else error["exception_message"],
             }
@@ -112,22 +192,32 @@ class CloudRoutes(CommonRoutes):
 
     async def jobs(self, request: Request) -> Response:
         """GET /api/jobs: light rows, newest first unless asked otherwise."""
-        query = request.query_params
-        limit, offset = number_parameter(request, "limit", PAGE), number_parameter(request, "offset", 0)
-        if limit is None or offset is None or not 1 <= limit <= MAX_PAGE or offset < 0:
-            raise RefusedError(bad_request(f"'limit' must be 1 to {MAX_PAGE}, 'offset' 0 or more."))
-        wanted = {word.strip() for word in query.get("status", ",".join(STATUS_WORDS)).split(",")}
-        if not wanted <= set(STATUS_WORDS):
-            raise RefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
-        found = [job for job in self.queue.all() if word(job) in wanted]
-        if query.get("sort_by", "create_time") == "execution_time":
+        limit, offset = within(request, "limit", PAGE, 1, MAX_PAGE), within(request, "offset", 0, 0)
+        sort = choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
+        order = choice(request, "sort_order", ("asc", "desc"), "desc")
+        found = self._wanted(request)
+        if sort == "execution_time":
             found.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
-        if query.get("sort_order", "desc") == "desc":
+        if order == "desc":
             found.reverse()
         page = found[offset : offset + limit]
         more = offset + len(page) < len(found)
         pagination = {"offset": offset, "limit": limit, "total": len(found), "has_more": more}
         return json_answer({"jobs": [_row(job) for job in page], "pagination": pagination})
+
+    def _wanted(self, request: Request) -> list[Job]:
+        """The jobs that the query asks for, oldest first."""
+        query = request.query_params
+        wanted = set(words(request, "status")) if "status" in query else set(STATUS_WORDS)
+        if not wanted <= set(STATUS_WORDS):
+            raise RefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
+        found = [job for job in self.queue.all() if word(job) in wanted]
+        if "workflow_id" in query:
+            found = [job for job in found if workflow_id(job) == query["workflow_id"]]
+        if "output_type" in query:
+            media = choice(request, "output_type", ("image", "video", "audio"), "")
+            found = [job for job in found if any(_media(file) == media for file in _files(job))]
+        return found
 
     async def job(self, request: Request) -> Response:
         """GET /api/jobs/{id}: everything, the workflow too."""
@@ -147,9 +237,8 @@ class CloudRoutes(CommonRoutes):
 
     async def change_history(self, request: Request) -> Response:
         """POST /api/history: forget all or some ended jobs."""
-        data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
-        self.queue.forget(None if data.get("clear") else ids)
+        ids, everything = await _wanted_gone(request)
+        self.queue.forget(None if everything else ids)
         return Response(status_code=200)
 
     async def queue_listing(self, _: Request) -> Response:
@@ -163,10 +252,9 @@ class CloudRoutes(CommonRoutes):
 
     async def change_queue(self, request: Request) -> Response:
         """POST /api/queue: cancel some waiting jobs (`delete`), or all of them (`clear`)."""
-        data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
+        ids, everything = await _wanted_gone(request)
         answer: dict[str, Any] = {"deleted": self.service.cancel_waiting(ids)}
-        if data.get("clear"):
+        if everything:
             self.service.cancel_waiting(None)
             answer["cleared"] = True
         return json_answer(answer)
@@ -180,16 +268,22 @@ class CloudRoutes(CommonRoutes):
         """GET /api/user."""
         return json_answer({"status": "active"})
 
-    async def model_kinds(self, _: Request) -> Response:
-        """GET /api/experiment/models."""
-        return json_answer([{"name": name, "folders": [name]} for name in self.models()])
+    async def no_preview(self, _: Request) -> Response:
+        """GET /api/experiment/models/preview/...: procedural models have none."""
+        return refusal(404, "not_found", "No preview of this model")
 
-    async def model_files(self, request: Request) -> Response:
-        """GET /api/experiment/models/{folder}."""
-        files = self.models().get(request.path_params["folder"])
-        if files is None:
-            return json_answer({"code": "not_found", "message": "Folder not found"}, 404)
-        return json_answer([{"name": name, "pathIndex": 0} for name in files])
+    async def no_subgraph(self, _: Request) -> Response:
+        """GET /api/global_subgraphs/{id}."""
+        return refusal(404, "not_found", "Subgraph not found")
+
+
+async def _wanted_gone(request: Request) -> tuple[list[str], bool]:
+    """(`delete`, `clear`) of a body that may hold nothing else."""
+    data = await read_object(request)
+    strange = set(data) - {"delete", "clear"}
+    if strange or not isinstance(data.get("clear", False), bool):
+        raise RefusedError(bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false."))
+    return string_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
 
 
 def word(job: Job) -> str:
@@ -197,11 +291,30 @@ def word(job: Job) -> str:
     return _WORDS.get(job.state, "in_progress")
 
 
+def workflow_id(job: Job) -> str | None:
+    """The id of the canvas that the graph was exported from, where the client sent it along."""
+    info = job.extra_data.get("extra_pnginfo")
+    canvas = info.get("workflow") if isinstance(info, dict) else None
+    known = canvas.get("id") if isinstance(canvas, dict) else None
+    return known if isinstance(known, str) else None
+
+
+def _files(job: Job) -> list[dict[str, Any]]:
+    return [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
+
+
+def _media(file: dict[str, Any]) -> str:
+    return (mimetypes.guess_type(str(file.get("filename")))[0] or "").partition("/")[0]
+
+
 def _row(job: Job) -> dict[str, Any]:
     row: dict[str, Any] = {"id": job.id, "status": word(job), "create_time": job.created // 1000}
+    canvas = workflow_id(job)
+    if canvas is not None:
+        row["workflow_id"] = canvas
     if job.state not in ENDED:
         return row
-    files = [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
+    files = _files(job)
     row["outputs_count"] = len(files)
     if files:
         row["preview_output"] = files[0]
@@ -262,7 +375,3 @@ def _history_detail(job: Job) -> dict[str, Any]:
 
 def _item(job: Job, place: int) -> list[Any]:
     return [place, job.id, job.graph, list(job.outputs), {"create_time": job.created}]
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -24,11 +24,13 @@ from sweeper.embedded.gate import DropError
 from sweeper.embedded.pictures import PictureRoutes
 from sweeper.embedded.routes_common import CommonRoutes
 from sweeper.embedded.service import Service, status_string
+from sweeper.embedded.userdata import UserDataRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from sweeper.embedded.jobs import Job
 
@@ -37,6 +39,7 @@ def comfyui_app(service: Service) -> Router:
     """The ASGI app of this dialect."""
     routes = ComfyRoutes(service)
     pictures = PictureRoutes(service)
+    userdata = UserDataRoutes(service.folders, cloud=False)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
         ("/prompt", routes.prompt_info, "GET"),
@@ -56,14 +59,50 @@ def comfyui_app(service: Service) -> Router:
         ("/features", routes.features, "GET"),
         ("/models", routes.model_kinds, "GET"),
         ("/models/{folder}", routes.model_files, "GET"),
+        ("/experiment/models", routes.described_kinds, "GET"),
+        ("/experiment/models/{folder}", routes.described_files, "GET"),
+        ("/userdata", userdata.listing, "GET"),
+        ("/userdata/{file:path}/move/{dest:path}", userdata.move, "POST"),
+        ("/userdata/{file:path}", userdata.read, "GET"),
+        ("/userdata/{file:path}", userdata.write, "POST"),
+        ("/userdata/{file:path}", userdata.delete, "DELETE"),
+        ("/v2/userdata", userdata.tree, "GET"),
+        ("/users", userdata.users, "GET"),
+        ("/settings", userdata.settings, "GET"),
+        ("/settings", userdata.change_settings, "POST"),
+        ("/settings/{id}", userdata.settings, "GET"),
+        ("/settings/{id}", userdata.change_settings, "POST"),
+        ("/i18n", routes.none_known, "GET"),
+        ("/workflow_templates", routes.none_known, "GET"),
         ("/embeddings", routes.nothing, "GET"),
         ("/extensions", routes.nothing, "GET"),
     ]
     listed: list[BaseRoute] = []
     for prefix in ("", "/api"):
-        listed += [Route(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
+        listed += [AiohttpRoute(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
         listed.append(WebSocketRoute(prefix + "/ws", routes.events))
-    return Router(listed, redirect_slashes=False)
+    return Router(listed, redirect_slashes=False, default=nowhere)
+
+
+class AiohttpRoute(Route):
+    """A route that answers a wrong method as aiohttp, ComfyUI's server, does."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request to this path."""
+        right = self.methods is None or scope["method"] in self.methods
+        await (super().handle if right else nowhere)(scope, receive, send)
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """No such path, or not by this method: a GET ends at ComfyUI's static files, which have none of that name."""
+    method = scope.get("method")
+    if method == "OPTIONS":
+        answer = Response(status_code=200)  # its own middleware, wherever the path leads
+    elif method in {"GET", "HEAD"}:
+        answer = Response(status_code=404, media_type="application/octet-stream")
+    else:
+        answer = Response("405: Method Not Allowed", 405, media_type="text/plain")
+    await answer(scope, receive, send)
 
 
 class ComfyRoutes(CommonRoutes):

@@ -11,6 +11,8 @@ import asyncio
 import io
 import json
 import struct
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ PREVIEW_IMAGE = 1  # uint32 format (1 JPEG, 2 PNG), then the image
 PREVIEW_IMAGE_WITH_METADATA = 4  # uint32 length, JSON, then the image
 JPEG = 1
 PREVIEW_PIXELS = 512  # longest edge of a preview, as ComfyUI's MAX_PREVIEW_RESOLUTION
+
+PNG = 2
+
+# Cloud: what was said of jobs while nobody listened is told to who comes within this time (seconds).
+MISSED, MISSED_SECONDS = 1000, 30.0
+_WORTH_KEEPING = frozenset({"execution_start", "executed", "execution_success", "execution_error"})
 
 # A socket with this many messages unsent is not being read: previews stop, and much later everything does.
 PREVIEW_BACKLOG = 64
@@ -46,11 +54,16 @@ class Connection:
 
 
 class Hub:
-    """All event streams of one server. `tells_all`: events of jobs without client id go to everybody (Cloud)."""
+    """All event streams of one server. `tells_all`: every stream hears of every job, whoever submitted it (Cloud).
+
+    The documented clients of Cloud submit first and listen then. A job there takes seconds to begin; here it may have
+    ended by then, so with `tells_all` what nobody heard is told to the stream that comes next.
+    """
 
     def __init__(self, faults: Faults, *, tells_all: bool) -> None:
         self.faults = faults
         self.tells_all = tells_all
+        self._missed: deque[tuple[float, str]] = deque(maxlen=MISSED)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.current: dict[str, str] = {}  # client id -> the node of its that runs
         self._by_sid: dict[str, Connection] = {}
@@ -63,6 +76,11 @@ class Hub:
         connection.offer(_text("status", {"status": status, "sid": sid}))
         if sid in self.current:
             connection.offer(_text("executing", {"node": self.current[sid]}))  # without prompt_id: ComfyUI's way
+        oldest = time.monotonic() - MISSED_SECONDS
+        while self._missed:
+            said, message = self._missed.popleft()
+            if said >= oldest:
+                connection.offer(message)
         return connection
 
     def detach(self, connection: Connection) -> None:
@@ -75,49 +93,53 @@ class Hub:
         """Whether anybody would receive a message to `sid` (None: to everybody). Callable from any thread."""
         return bool(self._by_sid) if sid is None else sid in self._by_sid
 
-    def wants_metadata(self, sid: str | None) -> bool:
-        """Whether this client asked for previews with metadata. A broadcast never has them."""
-        connection = None if sid is None else self._by_sid.get(sid)
-        return connection is not None and connection.wants_metadata
-
     def send(self, event: str, data: Mapping[str, Any], sid: str | None = None) -> None:
         """Send a text message to one client, or to everybody; from any thread."""
         if self.heard_by(sid):
             self._post(_text(event, data), sid)
+        elif self.tells_all and event in _WORTH_KEEPING:
+            self._missed.append((time.monotonic(), _text(event, data)))
 
     def status(self, remaining: int) -> None:
         """Tell everybody how many jobs are queued or running."""
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
 
-    def preview(self, image: Image.Image, metadata: Mapping[str, Any] | None, sid: str | None) -> None:
-        """Send a picture of work in progress: with metadata as event 4, without as event 1."""
-        if not self.heard_by(sid):
-            return
-        picture = _jpeg(image)
-        if metadata is None:
-            self._post(struct.pack(">II", PREVIEW_IMAGE, JPEG) + picture, sid)
-            return
-        described = json.dumps({**metadata, "image_type": "image/jpeg"}).encode()
-        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(described))
-        self._post(head + described + picture, sid)
+    def preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
+        """Send a picture of work in progress: with metadata (event 4) to who asked for it, else without (event 1)."""
+        if self.heard_by(sid):
+            self._post_picture(_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
 
-    def _post(self, message: str | bytes, sid: str | None) -> None:
+    def picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
+        """Send a result as it is, as PNG."""
+        if self.heard_by(sid):
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG", compress_level=1)
+            self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
+
+    def _post_picture(self, picture: bytes, kind: int, metadata: Mapping[str, Any], sid: str | None) -> None:
+        described = json.dumps(metadata).encode()
+        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(described))
+        # In ComfyUI a picture for everybody never has metadata, whatever they asked for.
+        rich = head + described + picture if sid is not None or self.tells_all else None
+        self._post(struct.pack(">II", PREVIEW_IMAGE, kind) + picture, sid, rich)
+
+    def _post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
         if self.loop is None or self.faults.mute_events:
             return
-        self.loop.call_soon_threadsafe(self._deliver, message, sid)
+        self.loop.call_soon_threadsafe(self._deliver, message, sid, rich)
 
-    def _deliver(self, message: str | bytes, sid: str | None) -> None:
+    def _deliver(self, message: str | bytes, sid: str | None, rich: bytes | None) -> None:
         listeners = list(self._by_sid.values()) if sid is None else [self._by_sid.get(sid)]
         for connection in listeners:
             if connection is not None:
-                connection.offer(message)
+                connection.offer(message if rich is None or not connection.wants_metadata else rich)
 
 
 def feature_flags_reply(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
     """Read a client's message: (it wants preview metadata, what to answer). Junk is ignored, as ComfyUI does."""
     try:
         message = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False, None
     if not first or not isinstance(message, dict) or message.get("type") != "feature_flags":
         return False, None

@@ -9,7 +9,9 @@ import hashlib
 import json
 import math
 import mimetypes
+import re
 import zlib
+from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -40,7 +42,7 @@ class RefusedError(Exception):
 def json_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response. ASCII only, so that lone surrogates in a prompt cannot break it; integers of any size."""
     body = json.dumps(data, separators=(",", ":"))
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, headers, media_type="application/json; charset=utf-8")
 
 
 async def read_body(request: Request) -> bytes:
@@ -108,20 +110,35 @@ def _finite(text: str) -> float:
 
 async def read_object(request: Request) -> dict[str, Any]:
     """A JSON object out of the body. Raises RefusedError with 400 for anything else."""
-    body = await read_body(request)
-    try:
-        data = parse_json(body)
-    except ValueError as problem:
-        raise RefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
+    data = await read_json(request)
     if not isinstance(data, dict):
         raise RefusedError(bad_request("The body must be a JSON object."))
     return data
+
+
+async def read_json(request: Request) -> Any:
+    """The JSON value of the body. Raises RefusedError with 400 for anything else."""
+    body = await read_body(request)
+    try:
+        return parse_json(body)
+    except ValueError as problem:
+        raise RefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
 
 
 def bad_request(message: str, kind: str = "invalid_request") -> Response:
     """400 in a shape that serves both dialects: ComfyUI's `error`, Cloud's `code` and `message`."""
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
     return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
+
+
+def refusal(status: int, code: str, message: str) -> Response:
+    """A refusal in Cloud's shape."""
+    return json_answer({"code": code, "message": message}, status)
+
+
+def iso(milliseconds: int) -> str:
+    """A time as Cloud writes it: RFC 3339, UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def string_list(value: Any) -> list[str]:
@@ -165,7 +182,7 @@ def file_answer(request: Request, path: Path, *, status: int = 200) -> Response:
         return Response(data, status, headers, media_type=media)
     start, stop = span
     if start >= stop:
-        return Response(status_code=416, headers={"content-range": f"bytes */{len(data)}"})
+        return Response(status_code=416, headers={"content-range": f"bytes */{len(data)}"}, media_type=media)
     headers["content-range"] = f"bytes {start}-{stop - 1}/{len(data)}"
     return Response(data[start:stop], 206, headers, media_type=media)
 
@@ -174,15 +191,21 @@ def _percent(name: str) -> str:
     return quote(name, errors="replace")
 
 
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
 def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, stop) of a single `bytes=` range; None: send all; an empty span: unsatisfiable (RFC 9110, 14.1.2)."""
-    unit, _, spec = (header or "").partition("=")
-    first, dash, last = spec.strip().partition("-")
-    if unit.strip() != "bytes" or not dash or "," in spec:
+    """(start, stop) of a `bytes=` range; None: send all; an empty span: 416.
+
+    As aiohttp, ComfyUI's server, reads it: several ranges, other units and nonsense are 416 too, `-0` is everything.
+    """
+    if header is None:
         return None
-    if first == "" and last.isdecimal():
-        return (max(0, size - int(last)), size) if int(last) else (size, size)
-    if not first.isdecimal() or not (last == "" or last.isdecimal()):
-        return None
-    stop = min(size, int(last) + 1) if last else size
-    return (int(first), stop) if int(first) < size else (size, size)
+    match = _RANGE.fullmatch(header)
+    if match is None or match.group(0) == "bytes=-":
+        return size, size
+    first, last = (int(digits) if digits else None for digits in match.groups())
+    if first is None:
+        return (max(0, size - (last or size)), size)
+    stop = size if last is None else min(size, last + 1)
+    return (first, stop) if first < min(stop, size) else (size, size)

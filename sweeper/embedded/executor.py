@@ -38,6 +38,7 @@ class Workshop:
     faults: Faults
     seen: Seen
     save_metadata: bool = True
+    previews: bool = True  # whether samplers show their work in progress
 
 
 class RunContext:
@@ -51,6 +52,7 @@ class RunContext:
         self.prompt = graph
         info = job.extra_data.get("extra_pnginfo")
         self.extra_pnginfo: Mapping[str, Any] = info if isinstance(info, dict) else {}
+        self._previews = shop.previews
         self._cancel = job.cancel
         self._voice = voice
         self._node_id = node_id
@@ -63,7 +65,11 @@ class RunContext:
     def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
         """Report steps done; stops the node if the job is to stop."""
         self.check()
-        self._voice.progress(self._node_id, value, maximum, preview)
+        self._voice.progress(self._node_id, value, maximum, preview if self._previews else None)
+
+    def show(self, picture: Image.Image) -> None:
+        """Send a picture as it is to the event stream."""
+        self._voice.show(self._node_id, picture)
 
 
 class NodeFailedError(Exception):
@@ -180,11 +186,12 @@ class _Run:
             inputs = self._inputs(node, known)
             context = RunContext(self.shop, self.job, self.voice, self.graph, node_id)
             context.check()
-            self._misbehave(node_id, class_type)
+            self._misbehave(node_id, known)
             values, ui = _mapped(known, context, inputs)
         except Interrupted:
             raise
         except Exception as problem:
+            inputs = {**inputs, **self._hidden(node_id, known)}
             raise NodeFailedError(node_id, failure_details(problem, inputs)) from problem
         self.shop.seen.ran(node_id, class_type)
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
@@ -208,14 +215,23 @@ class _Run:
                 inputs[name] = [value]
         return inputs
 
-    def _misbehave(self, node_id: str, class_type: str) -> None:
+    def _hidden(self, node_id: str, known: NodeClass) -> dict[str, list[Any]]:
+        """What ComfyUI hands to an older class beside its inputs, and shows with them when it fails."""
+        values = {
+            "PROMPT": self.graph,
+            "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
+            "UNIQUE_ID": node_id,
+        }
+        return {} if known.v3 else {name: [values[kind]] for name, kind in known.hidden.items() if kind in values}
+
+    def _misbehave(self, node_id: str, known: NodeClass) -> None:
         """Stalls, delays and failures that `Faults` ask for."""
-        faults = self.shop.faults
+        faults, class_type = self.shop.faults, known.name
         released = faults.stalls(node_id, class_type)
         while released is not None and not released.wait(0.01):
             if self.job.cancel.is_set():
                 raise Interrupted
-        self._wait(faults.node_delay())
+        self._wait(faults.node_delay(loads=bool(known.models)))
         failure = self.doom or faults.failure(node_id, class_type)
         if failure is not None:
             raise failure

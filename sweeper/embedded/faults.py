@@ -91,9 +91,24 @@ class Faults:
         """Seconds before the next answer."""
         return self.latency + self.scenario.seconds("latency", self._time("latency"))
 
-    def node_delay(self) -> float:
-        """Seconds to add to the next executed node."""
-        return self.node_seconds + self.scenario.seconds("node_seconds", self._time("node_seconds"))
+    def node_delay(self, *, loads: bool) -> float:
+        """Seconds to add to the next executed node; `loads`: it reads a model file."""
+        kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
+        return self.node_seconds + sum(self.scenario.seconds(kind, self._time(kind)) for kind in kinds)
+
+    def credits_gone(self) -> bool:
+        """Whether the account can pay for no further job."""
+        allowed = self.scenario.credits
+        return self.no_credits or (allowed is not None and self._asked["paid"] >= allowed)
+
+    def _pay(self) -> bool:
+        """Pay for a job that begins; False when the credits are gone."""
+        with self._lock:
+            allowed = self.scenario.credits
+            if allowed is not None and self._asked["paid"] >= allowed:
+                return False
+            self._asked["paid"] += 1
+            return True
 
     def job_delay(self) -> float:
         """Seconds to add to the job which now begins."""
@@ -126,6 +141,8 @@ class Faults:
 
     def job_failure(self) -> Exception | None:
         """The exception that the job which now begins is to meet, by the scenario, or None. Ask once per job."""
+        if not self._pay():
+            return named_exception("InsufficientFundsError", "The account's credits are used up.")
         if not self.strikes("failure"):
             return None
         return named_exception(self.scenario.failure_type, "The scenario lets this job fail.")

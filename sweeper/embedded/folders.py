@@ -21,7 +21,7 @@ class ClimbingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerFolders:
-    """input, output and temp below one base folder; a `nodes.base.Folders`."""
+    """input, output, temp and user below one base folder; a `nodes.base.Folders`."""
 
     base: Path
 
@@ -40,11 +40,16 @@ class ServerFolders:
         """What PreviewImage writes; emptied at every start."""
         return self.base / "temp"
 
+    @property
+    def user_dir(self) -> Path:
+        """What clients keep for themselves (/userdata); /view does not reach it."""
+        return self.base / "user"
+
     def prepare(self) -> None:
         """Make the folders; wipe temp."""
         shutil.rmtree(self.temp_dir, ignore_errors=True)
-        for kind in KINDS:
-            self.of(kind).mkdir(parents=True, exist_ok=True)
+        for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, kind: str) -> Path:
         """The folder of a `type`. Raises KeyError for any other word."""
@@ -52,14 +57,19 @@ class ServerFolders:
 
     def inside(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a kind; it need not exist. Raises ClimbingError, KeyError."""
-        root = self.of(kind).resolve()
-        try:
-            path = (root / subfolder / name).resolve()
-        except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
-            raise ClimbingError(str(problem)) from problem
-        if not path.is_relative_to(root):
-            raise ClimbingError(f"{subfolder}/{name} is outside of {kind}")
-        return path
+        return contained(self.of(kind), subfolder, name)
+
+
+def contained(folder: Path, *parts: str) -> Path:
+    """The path of `parts` below a folder; it need not exist. Raises ClimbingError when it is not below it."""
+    root = folder.resolve()
+    try:
+        path = root.joinpath(*parts).resolve()
+    except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
+        raise ClimbingError(str(problem)) from problem
+    if not path.is_relative_to(root):
+        raise ClimbingError(f"{'/'.join(parts)} is outside of {folder.name}")
+    return path
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:

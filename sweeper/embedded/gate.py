@@ -35,6 +35,7 @@ class Gate:
         transports: open connections, for closing one without an answer.
         api_key: the key that HTTP requests must carry in X-API-Key and event streams in `token=`; None: no key.
         public: whether a path is open to everybody even so.
+        shape: (path, refusal) -> the refusal as this dialect words it.
 
     """
 
@@ -47,6 +48,7 @@ class Gate:
         transports: Transports,
         api_key: str | None = None,
         public: Callable[[str], bool] = lambda _path: False,
+        shape: Callable[[str, Response], Response] = lambda _path, response: response,
     ) -> None:
         self.app = app
         self.seen = seen
@@ -54,6 +56,7 @@ class Gate:
         self.transports = transports
         self.api_key = api_key
         self.public = public
+        self.shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -72,7 +75,7 @@ class Gate:
                 self._misbehave()
             await self.app(scope, receive, send)
         except RefusedError as refused:
-            await refused.response(scope, receive, send)
+            await self.shape(scope["path"], refused.response)(scope, receive, send)
         except DropError:
             await drop(scope, receive, self.transports)
 
@@ -80,6 +83,8 @@ class Gate:
         if self.api_key is None or self.public(scope["path"]):
             return True
         given = headers.get("x-api-key", "")
+        if scope["path"].startswith("/api/v2/"):  # the newer API's way
+            given = headers.get("authorization", "").removeprefix("Bearer ")
         if scope["type"] == "websocket":
             given = QueryParams(scope["query_string"]).get("token", "")
         return hmac.compare_digest(given.encode(), self.api_key.encode())

@@ -63,9 +63,9 @@ class InputCheck:
         """Go through the known inputs. Raises KeyError, IndexError or TypeError where ComfyUI does (broken links)."""
         class_type = node["class_type"]
         known = self.specs.nodes[class_type]
-        inputs = node["inputs"]
-        if not isinstance(inputs, dict):
-            raise TypeError(f"'inputs' must be an object, not {type(inputs).__name__}")
+        inputs: Any = node["inputs"]
+        if not hasattr(inputs, "__contains__"):  # a list or a text has no input either, and is told so below
+            raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
         required, optional = self.specs.of(class_type)
         vouched = _vouched(known.check, (*required, *optional))
         for name, spec in (*required.items(), *optional.items()):
@@ -73,7 +73,7 @@ class InputCheck:
                 if name in required:
                     yield name, spec, _error("required_input_missing", "Required input is missing", name), None
                 continue
-            value = inputs[name]
+            value = inputs[name]  # TypeError where `inputs` is no object after all
             if isinstance(value, list):
                 error = self._link_error(graph, name, spec, value)
                 yield name, spec, error, None if error else value[0]
@@ -102,7 +102,7 @@ class InputCheck:
     def custom(self, node: dict[str, Any]) -> list[dict[str, Any]]:
         """The class's own VALIDATE_INPUTS, if it has one: one error per input that it vouches for."""
         known = self.specs.nodes[node["class_type"]]
-        if known.check is None:
+        if known.check is None or not isinstance(node["inputs"], dict):
             return []
         wanted = _vouched(known.check, (*known.required, *known.optional))
         given = {name: value for name, value in node["inputs"].items() if name in wanted and not is_link(value)}
@@ -148,12 +148,17 @@ def _value_error(
         )
     if vouched:
         return None
-    facts = {"input_name": name, "input_config": spec, "received_value": value}
     number = isinstance(value, int | float)
+    shown = str(value) if number and not math.isfinite(value) else value  # JSON knows no infinity
+    facts = {"input_name": name, "input_config": spec, "received_value": shown}
     if number and "min" in options and value < options["min"]:
         return _error("value_smaller_than_min", f"Value {value} smaller than min of {options['min']}", name, **facts)
     if number and "max" in options and value > options["max"]:
         return _error("value_bigger_than_max", f"Value {value} bigger than max of {options['max']}", name, **facts)
+    if shown is not value:
+        why = "not a finite number"
+        message = f"Failed to convert an input value to a {kind} value"
+        return _error("invalid_input_type", message, f"{name}, {value}, {why}", **facts, exception_message=why)
     if isinstance(kind, list) and (climbs(value) if trusted else value not in kind):
         many = len(kind) > MAX_LISTED
         facts["input_config"] = None if many else spec
@@ -162,14 +167,7 @@ def _value_error(
     return None
 
 
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("not a finite number")
-    return number
-
-
-_COERCIONS: dict[str, Any] = {"INT": int, "FLOAT": _finite, "STRING": str, "BOOLEAN": bool}
+_COERCIONS: dict[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
 def _types_meet(received: Any, wanted: Any) -> bool:
@@ -182,5 +180,4 @@ def _types_meet(received: Any, wanted: Any) -> bool:
 
 
 def _error(kind: str, message: str, details: str, **extra_info: Any) -> dict[str, Any]:
-    extra_info.setdefault("input_name", details)
-    return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
+    return {"type": kind, "message": message, "details": details, "extra_info": {"input_name": details} | extra_info}

@@ -8,36 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.responses import Response
 
-from sweeper.embedded.exchange import MAX_BODY, RefusedError, bad_request, file_answer, json_answer
+from sweeper.embedded.exchange import RefusedError, bad_request, file_answer, json_answer, parse_json
 from sweeper.embedded.folders import KINDS, ClimbingError, is_file, split_annotation
+from sweeper.embedded.forms import Form, read_form
 from sweeper.embedded.gate import DropError
-from sweeper.embedded.uploads import Stored, UploadError, store_by_content, store_by_name, with_alpha_of
+from sweeper.embedded.uploads import (
+    Stored,
+    UploadError,
+    check_pixels,
+    store_by_content,
+    store_by_name,
+    with_alpha_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from PIL import Image
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from sweeper.embedded.assets import AssetShelf
     from sweeper.embedded.service import Service
 
 Sign = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 
 class PictureRoutes:
-    """Endpoint functions over one service; `sign` makes the URL that /view redirects to (Cloud)."""
+    """Endpoint functions over one service. Cloud only: `sign` makes the URL that /view redirects to, `shelf` keeps
+    uploads as assets.
+    """
 
-    def __init__(self, service: Service, sign: Sign | None = None) -> None:
+    def __init__(self, service: Service, sign: Sign | None = None, shelf: AssetShelf | None = None) -> None:
         self.service = service
         self.sign = sign
+        self.shelf = shelf
 
     # --- view --------------------------------------------------------------------------------------------------------
 
@@ -48,8 +59,9 @@ class PictureRoutes:
         query = request.query_params
         kind, subfolder, path = self._locate(request)
         preview, channel = query.get("preview"), query.get("channel", "rgba")
-        if preview is not None or channel in {"rgb", "a"}:
-            data, media = await asyncio.to_thread(_reencoded, path, preview, channel)
+        if preview is not None or channel in {"rgb", "a"} or (self.sign is not None and channel == "alpha"):
+            grey = self.sign is not None
+            data, media = await asyncio.to_thread(_reencoded, path, preview, channel, grey)
             self.service.seen.count(downloads=1)
             return Response(data, 200, {"content-disposition": "inline"}, media_type=media)
         if self.sign is not None:
@@ -81,22 +93,28 @@ class PictureRoutes:
 
     async def upload_image(self, request: Request) -> Response:
         """POST /upload/image."""
-        fields, filename, data = await _multipart(request)
-        return await self._store(fields, filename, data)
+        form = await read_form(request, "image")
+        return json_answer((await self._store(form, form.data)).answer())
 
     async def upload_mask(self, request: Request) -> Response:
         """POST /upload/mask: the original that `original_ref` names, with the alpha of the upload."""
-        fields, filename, data = await _multipart(request)
-        original = self._original(fields.get("original_ref"))
+        form = await read_form(request, "image")
+        original = self._original(form.get("original_ref"))
         try:
-            merged = await asyncio.to_thread(with_alpha_of, original, data)
+            merged = await asyncio.to_thread(with_alpha_of, original, form.data)
         except UploadError as problem:
             raise RefusedError(bad_request(str(problem))) from problem
-        return await self._store(fields, filename, merged)
+        stored = await self._store(form, merged)
+        if self.shelf is None:
+            return json_answer(stored.answer())
+        mask = (await self._store(form, form.data)).name
+        self.shelf.relate({"mask": mask, "paint": None, "painted": None, "painted_masked": stored.name})
+        facts = {"is_mask": True, "original_hash": original.name, "mask_type": "painted_masked"}
+        return json_answer({**stored.answer(), "metadata": {**facts, "related_files": {"mask": mask}}})
 
     def _original(self, text: str | None) -> Path:
         try:
-            ref: Any = json.loads(text or "")
+            ref: Any = parse_json((text or "").encode("utf-8", "surrogatepass"))
             name, annotated = split_annotation(ref["filename"])
             kind = annotated or ref.get("type", "output")
             path = self.service.folders.inside(kind, ref.get("subfolder", ""), name)
@@ -107,40 +125,23 @@ class PictureRoutes:
             raise RefusedError(bad_request(f"original_ref: there is no {kind} file {name!r}."))
         return path
 
-    async def _store(self, fields: dict[str, str], filename: str, data: bytes) -> Response:
-        folders, subfolder, kind = self.service.folders, fields.get("subfolder", ""), fields.get("type", "input")
+    async def _store(self, form: Form, data: bytes) -> Stored:
+        folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
         try:
-            if self.service.settings.cloud:
-                stored: Stored = await asyncio.to_thread(
-                    store_by_content, folders, data, subfolder=subfolder, kind=kind
-                )
+            if self.shelf is not None:
+                stored = await asyncio.to_thread(store_by_content, folders, data, subfolder=subfolder, kind=kind)
+                place = ("input", "", stored.name)
+                await asyncio.to_thread(self.shelf.uploaded, str(uuid.uuid4()), form.filename, place, ("input",))
             else:
-                overwrite = fields.get("overwrite") in {"true", "1"}
+                overwrite = form.get("overwrite") in {"true", "1"}
                 stored = store_by_name(
-                    folders, data, filename=filename, subfolder=subfolder, kind=kind, overwrite=overwrite
+                    folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
                 )
         except UploadError as problem:
             raise RefusedError(bad_request(str(problem))) from problem
         self.service.seen.uploads.append(stored.name)
         self.service.seen.count(written=int(stored.new))
-        return json_answer(stored.answer())
-
-
-async def _multipart(request: Request) -> tuple[dict[str, str], str, bytes]:
-    """(text fields, file name, content) of a form whose file is called `image`. Raises RefusedError."""
-    declared = request.headers.get("content-length", "")
-    if not declared.isdecimal() or int(declared) > MAX_BODY:
-        text = f"Maximum request body size {MAX_BODY} exceeded."
-        raise RefusedError(Response(text, 413, {"connection": "close"}, media_type="text/plain"))
-    try:
-        async with request.form(max_files=8, max_fields=32) as form:
-            image = form.get("image")
-            if not isinstance(image, UploadFile):
-                raise RefusedError(bad_request("The form needs a file field called 'image'."))
-            texts = {name: value for name, value in form.items() if isinstance(value, str)}
-            return texts, image.filename or "", await image.read()
-    except (MultiPartException, ValueError, KeyError) as problem:
-        raise RefusedError(bad_request(f"Not a multipart form: {problem}")) from problem
+        return stored
 
 
 def truncated(service: Service, response: Response) -> Response:
@@ -165,13 +166,17 @@ class HalfResponse(Response):
         raise DropError
 
 
-def _reencoded(path: Path, preview: str | None, channel: str) -> tuple[bytes, str]:
-    """(bytes, media type): `preview=webp;50` or `jpeg;10` re-encodes, `channel=rgb|a` takes channels as PNG."""
+def _reencoded(path: Path, preview: str | None, channel: str, grey: bool) -> tuple[bytes, str]:
+    """(bytes, media type): `preview=webp;50` or `jpeg;10` re-encodes, `channel=rgb|a` takes channels as PNG.
+
+    `grey`: the alpha channel comes as a grey picture (Cloud), not as the alpha of a black one (ComfyUI).
+    """
     from PIL import Image  # noqa: PLC0415 - loaded with the first picture
 
     buffer = io.BytesIO()
     try:
         with Image.open(path) as opened:
+            check_pixels(opened.size)
             if preview is not None:
                 kind, *_, quality = [*preview.split(";"), "90"][:2]
                 kind = kind if kind in {"webp", "jpeg"} and "a" not in channel.replace("rgba", "") else "webp"
@@ -181,13 +186,21 @@ def _reencoded(path: Path, preview: str | None, channel: str) -> tuple[bytes, st
             if channel == "rgb":
                 opened.convert("RGB").save(buffer, format="PNG")
             else:
-                alpha = Image.new("RGBA", opened.size)
-                solid = Image.new("L", opened.size, 255)
-                alpha.putalpha(opened.getchannel("A") if opened.mode == "RGBA" else solid)
-                alpha.save(buffer, format="PNG")
-    except (OSError, ValueError, SyntaxError) as problem:
-        raise RefusedError(bad_request(f"{path.name} is no picture: {problem}")) from problem
+                _alpha(opened, grey).save(buffer, format="PNG")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise RefusedError(bad_request(f"{path.name} cannot be shown so: {problem}")) from problem
     return buffer.getvalue(), "image/png"
+
+
+def _alpha(picture: Image.Image, grey: bool) -> Image.Image:
+    from PIL import Image  # noqa: PLC0415
+
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else Image.new("L", picture.size, 255)
+    if grey:
+        return alpha
+    black = Image.new("RGBA", picture.size)
+    black.putalpha(alpha)
+    return black
 
 
 def _empty(status: int) -> Response:

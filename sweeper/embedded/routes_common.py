@@ -6,21 +6,21 @@ The paths and everything in which the dialects differ live in `app_comfyui.py` a
 from __future__ import annotations
 
 import asyncio
-import platform
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from sweeper import __version__
 from sweeper.embedded.events import Connection, feature_flags_reply
-from sweeper.embedded.exchange import MAX_BODY, RefusedError, json_answer, read_object
+from sweeper.embedded.exchange import MAX_BODY, RefusedError, bad_request, json_answer, read_json
 from sweeper.embedded.gate import DropError
 from sweeper.embedded.objectinfo import model_folders, object_info
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from sweeper.embedded.nodes.base import NodeClass
     from sweeper.embedded.service import Service
@@ -43,18 +43,27 @@ class CommonRoutes:
     async def submit(self, request: Request) -> Response:
         """POST /prompt, with what can befall it."""
         self.seen.count(submits=1)
-        data = await read_object(request)
+        data = await read_json(request)
+        if isinstance(data, list | str):
+            data = {}  # ComfyUI looks for "prompt" in it, and finds none
+        if not isinstance(data, dict):
+            raise RefusedError(bad_request("The body must be a JSON object."))
+        status, body = self.submit_now(data)
+        return json_answer(body, status)
+
+    def submit_now(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What `Service.submit` says, after and before what can befall a submission."""
         self._turn_away()
         if self.faults.take("drop_before_accept"):
             raise DropError
         status, body = self.service.submit(data)
         if status == 200 and (self.faults.take("drop_after_accept") or self.faults.strikes("drop")):
             raise DropError
-        return json_answer(body, status)
+        return status, body
 
     def _turn_away(self) -> None:
         faults = self.faults
-        if faults.no_credits:
+        if faults.credits_gone():
             raise RefusedError(_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits."))
         if faults.inactive_subscription:
             message = "Payment required: the subscription is inactive."
@@ -101,13 +110,33 @@ class CommonRoutes:
             "python_version": sys.version,
             "pytorch_version": "none",
             "embedded_python": False,
-            "embedded_server": f"sweeper on Python {platform.python_version()}: procedural nodes, no diffusion model",
-            "argv": ["main.py", *_cache_flags(self.service.settings.cache)],
+            "embedded_server": f"sweeper {__version__}: procedural nodes, no diffusion model",
+            "argv": self._argv(),
         }
+
+    def _argv(self) -> list[str]:
+        settings = self.service.settings
+        shown = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
+        return ["main.py", *_cache_flags(settings.cache), *shown]
 
     def models(self) -> dict[str, list[str]]:
         """Model folder -> file names that the loaders list."""
         return model_folders(self.service.nodes, self.service.folders)
+
+    async def described_kinds(self, _: Request) -> Response:
+        """GET /experiment/models."""
+        return json_answer([{"name": name, "folders": [name]} for name in self.models()])
+
+    async def described_files(self, request: Request) -> Response:
+        """GET /experiment/models/{folder}."""
+        files = self.models().get(request.path_params["folder"])
+        if files is None:
+            raise RefusedError(Response(status_code=404))
+        return json_answer([{"name": name, "pathIndex": 0} for name in files])
+
+    async def none_known(self, _: Request) -> Response:
+        """GET of a mapping that is empty here: translations, workflow templates, blueprints."""
+        return json_answer({})
 
     async def events(self, websocket: WebSocket) -> None:
         """The event stream."""

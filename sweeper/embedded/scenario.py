@@ -9,7 +9,10 @@ seed: 7                  # of every decision below
 latency: [0.02, 0.2]     # seconds before an answer: a number, or a range to draw from
 node_seconds: 0.5        # seconds added to every executed node: a number, or a range
 job_seconds: [2, 3]      # seconds added to every job, however many of its nodes are executed
-concurrency: 3           # jobs at once (cloud; a ComfyUI always runs one)
+model_seconds: [2, 9]    # seconds more for every node that loads a model file
+tier: creator            # of the account (cloud): free and standard run 1 job at once, creator 3, pro 5
+concurrency: 3           # the same, as a number (cloud; a ComfyUI always runs one)
+credits: 50              # jobs that the account can pay for (cloud); then 402, and what waits fails
 queue_bound: 20          # waiting jobs; one more is answered with 429
 failure_rate: 0.05       # share of the jobs that fail
 failure_type: OOMError   # and the exception they fail with
@@ -29,6 +32,9 @@ from typing import Any
 
 from sweeper.errors import UsageError
 
+# Jobs at once by subscription. Cloud's documents say 1, 3 and 5.
+TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
+
 Span = tuple[float, float]  # seconds, from and to
 
 
@@ -40,6 +46,9 @@ class Scenario:
     latency: Span = (0.0, 0.0)
     node_seconds: Span = (0.0, 0.0)
     job_seconds: Span = (0.0, 0.0)
+    model_seconds: Span = (0.0, 0.0)
+    tier: str | None = None
+    credits: int | None = None
     concurrency: int | None = None
     queue_bound: int | None = None
     failure_rate: float = 0.0
@@ -74,7 +83,14 @@ class Scenario:
                 values[key] = _READERS[key](value)
             except ValueError as problem:
                 raise UsageError(f"{where}: {key}: {problem}, not {value!r}") from problem
+        if "tier" in values and "concurrency" in values:
+            raise UsageError(f"{where}: `tier` and `concurrency` both say how many jobs run at once; give one")
         return cls(**values)
+
+    @property
+    def jobs_at_once(self) -> int | None:
+        """What the tier or `concurrency` allow; None: nothing is said."""
+        return self.concurrency if self.tier is None else TIERS[self.tier]
 
     def strikes(self, kind: str, time: int) -> bool:
         """Whether the `time`-th event (0-based) of a kind ("failure", "error", "drop") is struck."""
@@ -82,7 +98,7 @@ class Scenario:
         return self._draw(kind, time) < rate
 
     def seconds(self, kind: str, time: int) -> float:
-        """How long the `time`-th event of a kind ("latency", "node_seconds", "job_seconds") takes."""
+        """How long the `time`-th event of a kind ("latency", "node_seconds", "job_seconds", "model_seconds") takes."""
         span: Span = getattr(self, kind)
         low, high = span
         return low if low == high else low + (high - low) * self._draw(kind, time)
@@ -117,6 +133,12 @@ def _whole(value: Any, least: int) -> int:
     return value
 
 
+def _tier(value: Any) -> str:
+    if value not in TIERS:
+        raise ValueError(f"must be one of {', '.join(TIERS)}")
+    return str(value)
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not value.isidentifier():
         raise ValueError("must be the name of an exception, such as OOMError")
@@ -128,6 +150,9 @@ _READERS: Mapping[str, Any] = {
     "latency": _span,
     "node_seconds": _span,
     "job_seconds": _span,
+    "model_seconds": _span,
+    "tier": _tier,
+    "credits": lambda value: _whole(value, 0),
     "concurrency": lambda value: _whole(value, 1),
     "queue_bound": lambda value: _whole(value, 0),
     "failure_rate": _share,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sweeper.embedded import hosting
-from sweeper.embedded.app_cloud import cloud_app, is_public
+from sweeper.embedded.app_cloud import cloud_app, in_shape, is_public
 from sweeper.embedded.app_comfyui import comfyui_app
+from sweeper.embedded.assets import AssetShelf
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
@@ -44,12 +45,15 @@ class EmbeddedServer:
         host, port: where to listen; port 0 takes a free one. The Cloud dialect listens on a second, free port too, as
             its storage host.
         api_key: asked for on every request (Cloud: X-API-Key, `token=` on /ws); None: none is asked for.
-        data: the folder that holds input/, output/, temp/ and the jobs; None: a temporary one, removed at stop.
+        data: the folder that holds input/, output/, temp/, user/ and (Cloud) the jobs and assets; None: a temporary
+            one, removed at stop.
         strict_models: refuse model files that the loaders do not list.
         workers: jobs that run at once; the comfyui dialect always has one.
         cache: node results kept between jobs: "classic", "lru N" or "none".
+        previews: whether samplers send pictures of their work in progress; None: in the Cloud dialect only, since a
+            ComfyUI does so only when it is started with `--preview-method`.
         faults: what goes wrong on purpose, knobs and scenario; also there later as `server.faults`. A scenario's
-            `concurrency` goes before `workers`.
+            `concurrency` or `tier` goes before `workers`.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
 
     Raises:
@@ -68,13 +72,16 @@ class EmbeddedServer:
         strict_models: bool = False,
         workers: int = 1,
         cache: str = "classic",
+        previews: bool | None = None,
         faults: Faults | None = None,
         nodes: Mapping[str, NodeClass] | None = None,
     ) -> None:
         _check_arguments(dialect, workers, cache)
         self.faults = faults or Faults()
-        workers = (self.faults.scenario.concurrency or workers) if dialect == "cloud" else 1
-        self.settings = Settings(dialect, api_key, strict_models, workers, cache)
+        _check_account(dialect, self.faults)
+        workers = (self.faults.scenario.jobs_at_once or workers) if dialect == "cloud" else 1
+        previews = dialect == "cloud" if previews is None else previews
+        self.settings = Settings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         self._nodes = nodes
@@ -170,11 +177,15 @@ class _Running:
             assert base is not None
             folders = ServerFolders(base)
             folders.prepare()
-            self._journal = SQLiteJournal(base / "jobs.sqlite") if settings.cloud and server.data else None
+            durable = settings.cloud and server.data is not None
+            self._journal = SQLiteJournal(base / "jobs.sqlite") if durable else None
         except BaseException:
             self._tidy()
             raise
+        self._shelf: AssetShelf | None = None
         try:
+            if settings.cloud:
+                self._shelf = AssetShelf(folders, base / "assets.sqlite" if durable else None)
             self.service = Service(settings, nodes, folders, server.faults, self._journal)
             self._open(server, address)
         except BaseException:
@@ -192,13 +203,14 @@ class _Running:
             transports: dict[Any, Any] = {}
             gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
             gate["api_key"] = server.settings.api_key
-            if server.settings.cloud:
+            if self._shelf is not None:
                 second = sockets.enter_context(_bound((address[0], 0)))
                 self.storage_url = hosting.base_url(second)
                 storage = Storage(service, self.storage_url)
                 # The storage host knows no key, keeps its own record, and has only the faults that are its own.
                 quiet = Gate(storage.app(), seen=Seen(), faults=Faults(), transports=transports)
-                sites = [(main, Gate(cloud_app(service, storage.sign), public=is_public, **gate)), (second, quiet)]
+                app = cloud_app(service, storage.sign, self._shelf)
+                sites = [(main, Gate(app, public=is_public, shape=in_shape, **gate)), (second, quiet)]
             else:
                 sites = [(main, Gate(comfyui_app(service), **gate))]
             self._hosting = hosting.Hosting(sites, transports, service.attach_loop)
@@ -212,8 +224,9 @@ class _Running:
         self._close()
 
     def _close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        for kept in (self._journal, self._shelf):
+            if kept is not None:
+                kept.close()
         self._tidy()
 
     def _tidy(self) -> None:
@@ -230,6 +243,12 @@ def _check_arguments(dialect: str, workers: int, cache: str) -> None:
         make_cache(cache)
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
+
+
+def _check_account(dialect: str, faults: Faults) -> None:
+    for name in ("tier", "credits"):
+        if dialect == "comfyui" and getattr(faults.scenario, name) is not None:
+            raise UsageError(f"scenario: {name}: a ComfyUI has no account; only the cloud dialect has")
 
 
 def _bound(address: tuple[str, int]) -> socket:

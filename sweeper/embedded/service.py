@@ -43,6 +43,7 @@ class Settings:
     strict_models: bool = False
     workers: int = 1
     cache: str = "classic"
+    previews: bool = True
 
     @property
     def cloud(self) -> bool:
@@ -89,7 +90,7 @@ class Service:
 
     def start(self) -> None:
         """Start the workers."""
-        shop = Workshop(self.nodes, self.folders, self.hub, self.faults, self.seen)
+        shop = Workshop(self.nodes, self.folders, self.hub, self.faults, self.seen, previews=self.settings.previews)
         for place, cache in enumerate(self._caches):
             thread = threading.Thread(
                 target=self._work, args=(Executor(shop, cache), place), name=f"embedded-worker-{place}", daemon=True

@@ -5,12 +5,13 @@ Files are written whole or not at all (temporary file, then a rename).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 from sweeper.embedded.folders import ClimbingError, ServerFolders, is_file
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Cloud's published limits for an uploaded picture.
 CLOUD_MAX_BYTES = 50 * 1024 * 1024
 CLOUD_MAX_EDGE = 16_384
-CLOUD_MAX_PIXELS = 67_108_864
+MAX_PIXELS = 67_108_864  # also what either dialect decodes for /view and masks
 
 
 class UploadError(Exception):
@@ -75,7 +76,7 @@ def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kin
 
     Raises UploadError for what is no picture and for what is beyond the published limits.
     """
-    name = f"{hashlib.sha256(data).hexdigest()}{picture_suffix(data)}"
+    name = f"{blake3(data).hexdigest()}{picture_suffix(data)}"
     path = folders.input_dir / name
     new = not path.exists()
     if new:
@@ -93,9 +94,9 @@ def picture_suffix(data: bytes) -> str:
         with Image.open(io.BytesIO(data)) as picture:
             kind, (width, height) = picture.format or "", picture.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise UploadError(f"The file is no picture that can be read: {problem}") from problem
-    if max(width, height) > CLOUD_MAX_EDGE or width * height > CLOUD_MAX_PIXELS:
-        limits = f"{CLOUD_MAX_EDGE} an edge and {CLOUD_MAX_PIXELS} in all"
+        raise UploadError("The file is no picture that can be read.") from problem
+    if max(width, height) > CLOUD_MAX_EDGE or width * height > MAX_PIXELS:
+        limits = f"{CLOUD_MAX_EDGE} an edge and {MAX_PIXELS} in all"
         raise UploadError(f"The picture has {width} x {height} pixels; at most {limits} are allowed.")
     return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
 
@@ -110,6 +111,8 @@ def with_alpha_of(original: Path, mask: bytes) -> bytes:
 
     try:
         with Image.open(original) as picture, Image.open(io.BytesIO(mask)) as painted:
+            check_pixels(picture.size)
+            check_pixels(painted.size)
             texts = PngInfo()
             for key, text in getattr(picture, "text", {}).items():
                 texts.add_text(key, text)
@@ -117,9 +120,15 @@ def with_alpha_of(original: Path, mask: bytes) -> bytes:
             merged.putalpha(painted.convert("RGBA").getchannel("A"))
             buffer = io.BytesIO()
             merged.save(buffer, format="PNG", compress_level=4, pnginfo=texts)
-    except (OSError, ValueError, SyntaxError) as problem:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
         raise UploadError(f"The mask does not fit: {problem}") from problem
     return buffer.getvalue()
+
+
+def check_pixels(size: tuple[int, int]) -> None:
+    """Raise ValueError for a picture that would take too much memory: a few bytes of PNG may say any size."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS}")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -58,6 +58,8 @@ def validate(
         strict_models: compare model file names with the lists of the loaders.
 
     """
+    if graph == []:  # as empty as `{}` to ComfyUI
+        graph = {}
     if not isinstance(graph, dict):
         message = f"The prompt must be an object of nodes, not {_json_kind(graph)}."
         return Verdict(error_record("invalid_prompt", message), (), {})

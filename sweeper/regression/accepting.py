@@ -16,18 +16,19 @@ from typing import Any, Final, Literal
 
 from sweeper import __version__
 from sweeper.errors import ImageError, InputError, ResultsError, UsageError
-from sweeper.images import pixel_hash
+from sweeper.images import pixel_hash, same_bytes
 from sweeper.nearest import hint
 from sweeper.regression.baseline import Accepted, Baseline, Entry, default_folder, read_baseline
 from sweeper.regression.cases import Case, Observed, Row, Shown, observe
 from sweeper.regression.matching import best_match, side_by_side
-from sweeper.result import Result
+from sweeper.regression.servers import models_of
 from sweeper.table import results_folder
 from sweeper.trial import InputFile
 
 Kind = Literal["new", "changed", "added", "same", "removed", "kept"]
 WRITES: Final = ("new", "changed", "added", "removed")
 OVERWRITES: Final = ("changed", "removed")
+_COMPRESSED: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "avif", "mp4", "webm", "flac", "mp3", "opus"))
 _LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -40,7 +41,7 @@ class Change:
     case: Case
     kind: Kind
     shown: Shown | None = None
-    result: Result | None = None
+    row: Row | None = None
     reason: str = ""
 
 
@@ -145,22 +146,35 @@ def _check_cases(wanted: set[str], rows: Iterable[Row]) -> None:
 def _change(known: Baseline, one: Shown, row: Row, *, new_only: bool, add: bool) -> Change:
     entry = known.entries.get(one.case.key)
     if entry is None:
-        return Change(one.case, "new", one, row.result)
+        return Change(one.case, "new", one, row)
     if new_only:
-        return Change(one.case, "same", one, row.result)
+        return Change(one.case, "same", one, row)
     usable = [path for accepted in entry.accepted if (path := accepted_file(known, accepted)) is not None]
     if not usable:
-        return Change(one.case, "changed", one, row.result, "its accepted files are gone or altered")
+        return Change(one.case, "changed", one, row, "its accepted files are gone or altered")
     _, found = best_match(usable, one.path, {})
     if found.passes:
-        return Change(one.case, "same", one, row.result)
-    return Change(one.case, "added" if add else "changed", one, row.result, found.reason)
+        return Change(one.case, "same", one, row)
+    return Change(one.case, "added" if add else "changed", one, row, found.reason)
 
 
 def accepted_file(known: Baseline, accepted: Accepted) -> Path | None:
     """The accepted file, if it is there and is the one that was accepted."""
     path = known.folder / accepted.file
     return None if why_unusable(path, accepted) else path
+
+
+def plainly_same(path: Path, accepted: Accepted, now: Path) -> bool:
+    """Whether an accepted file is certainly met: today's has its bytes (a PNG's text aside), and it has the size that
+    the manifest tells of. For compressed files that is proof enough that file and manifest belong together, and saves
+    the hash, which takes longer than the reading. False is no answer: look closer.
+    """
+    if path.suffix[1:].lower() not in _COMPRESSED:
+        return False
+    try:
+        return path.stat().st_size == accepted.size and same_bytes(path, now)
+    except (OSError, ImageError):
+        return False
 
 
 def why_unusable(path: Path, accepted: Accepted) -> str:
@@ -195,7 +209,7 @@ def _left(known: Baseline, observed: Observed, rows: Iterable[Row], *, whole: bo
 def _apply(acceptance: Acceptance) -> None:
     known = acceptance.baseline
     known.folder.mkdir(parents=True, exist_ok=True)
-    works = _works(acceptance.observed, {one.result.digest for one in acceptance.changes if one.result is not None})
+    works = _works(acceptance.observed, {one.row.result.digest for one in acceptance.changes if one.row is not None})
     leaving: list[str] = []
     for change in acceptance.changes:
         key = change.case.key
@@ -203,10 +217,10 @@ def _apply(acceptance: Acceptance) -> None:
         if change.kind == "removed" and before is not None:
             leaving += [accepted.file for accepted in before.accepted]
             del known.entries[key]
-        elif change.kind in ("new", "changed", "added") and change.shown is not None and change.result is not None:
+        elif change.kind in ("new", "changed", "added") and change.shown is not None and change.row is not None:
             kept = before.accepted if before is not None and change.kind == "added" else ()
             leaving += [accepted.file for accepted in before.accepted] if before is not None and not kept else []
-            accepted = _placed(known, change.shown, kept, change.result, works.get(change.result.digest))
+            accepted = _placed(known, change.shown, kept, change.row, works.get(change.row.result.digest))
             known.entries[key] = Entry(change.case, (*kept, accepted))
     known.save()
     staying = {accepted.file for entry in known.entries.values() for accepted in entry.accepted}
@@ -218,7 +232,7 @@ def _placed(
     known: Baseline,
     shown: Shown,
     kept: tuple[Accepted, ...],
-    result: Result,
+    row: Row,
     work: tuple[dict[str, Any], dict[str, dict[str, str]]] | None,
 ) -> Accepted:
     """Copy a picture into the baseline, and say all that is known of it."""
@@ -235,14 +249,14 @@ def _placed(
         pixels = None
     accepted = Accepted(
         file=name, sha256=shown.sha256, pixels=pixels, size=(known.folder / name).stat().st_size,
-        params=result.params, digest=result.digest, target=result.target or "",
-        server=f"sweeper {__version__}" if result.target == "embedded" else None, sweeper=__version__,
+        params=row.result.params, digest=row.result.digest, target=row.result.target or "",
+        server=known.keep_server(row.server), sweeper=__version__,
     )  # fmt: skip
     if work is None:
         return accepted
     graph, inputs = work
     base, changes = known.keep_graph(graph)
-    return replace(accepted, workflow=base, changes=changes, inputs=inputs)
+    return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=models_of(graph))
 
 
 def _works(observed: Observed, digests: set[str]) -> Mapping[str, tuple[dict[str, Any], dict[str, dict[str, str]]]]:

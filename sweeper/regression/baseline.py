@@ -17,10 +17,11 @@ from typing import Any, Final
 from sweeper.errors import ResultsError
 from sweeper.formats import replacing
 from sweeper.regression.cases import Case
+from sweeper.regression.servers import About, server_key
 from sweeper.workflow import canonical, encode
 
 MANIFEST: Final = "manifest.json"
-VERSION: Final = 1
+VERSION: Final = 2  # 1 knew no `servers` and no `models`
 _MARK: Final = "sweeper_baseline"
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -32,7 +33,8 @@ class Accepted:
     its decoded pixels (None for what is no picture), `size` in bytes.
 
     `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
-    `inputs` are the local files that it read: address -> {file, sha256}. `sweeper` is the version that accepted it.
+    `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server of the baseline,
+    `models` are the model files that the workflow names; `sweeper` is the version that accepted it.
     """
 
     file: str
@@ -47,6 +49,7 @@ class Accepted:
     workflow: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,13 @@ class Entry:
 
 @dataclass(slots=True)
 class Baseline:
-    """What is accepted for an experiment: entries by case key, and the workflows they share."""
+    """What is accepted for an experiment: entries by case key, the workflows and the servers that they share."""
 
     folder: Path
     experiment: str
     entries: dict[str, Entry] = field(default_factory=dict)
     workflows: dict[str, Graph] = field(default_factory=dict)
+    servers: dict[str, About] = field(default_factory=dict)
     exists: bool = False
 
     def graph(self, accepted: Accepted) -> dict[str, Any] | None:
@@ -78,6 +82,18 @@ class Baseline:
             graph[node]["inputs"][name] = value
         return graph
 
+    def server(self, accepted: Accepted) -> About:
+        """What the server that made an accepted picture told of itself; empty where it is not known."""
+        return self.servers.get(accepted.server or "", {})
+
+    def keep_server(self, about: About) -> str | None:
+        """Remember a server: its name here; None for one that told nothing."""
+        if not about:
+            return None
+        name = server_key(about)
+        self.servers[name] = about
+        return name
+
     def keep_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
         """Remember a workflow: the name of the one that stands for its like, and what this one changes in it."""
         shape = _shape(graph)
@@ -90,12 +106,15 @@ class Baseline:
 
     def save(self) -> None:
         """Write the manifest, whole or not at all. Raises OSError."""
-        used = {accepted.workflow for entry in self.entries.values() for accepted in entry.accepted}
-        self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in used}
+        kept = [accepted for entry in self.entries.values() for accepted in entry.accepted]
+        workflows, servers = {one.workflow for one in kept}, {one.server for one in kept}
+        self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in workflows}
+        self.servers = {name: about for name, about in sorted(self.servers.items()) if name in servers}
         entries = sorted(self.entries.values(), key=lambda entry: _natural(entry.case.name))
         value = {
             _MARK: VERSION,
             "experiment": self.experiment,
+            "servers": self.servers,
             "cases": [_written(entry) for entry in entries],
             "workflows": self.workflows,
         }
@@ -120,8 +139,10 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(value, dict) or _MARK not in value:
         raise ResultsError(f"{path}: is no manifest of a baseline; `sweeper accept` writes one")
-    if value[_MARK] != VERSION:
-        raise ResultsError(f"{path}: written by a newer sweeper (format {value[_MARK]}, this one reads {VERSION})")
+    if value[_MARK] not in range(1, VERSION + 1):
+        raise ResultsError(
+            f"{path}: written by a newer sweeper (format {value[_MARK]}, this one reads up to {VERSION})"
+        )
     if value.get("experiment") != experiment:
         raise ResultsError(
             f"{path}: belongs to the experiment '{value.get('experiment')}', not to '{experiment}'; "
@@ -130,9 +151,10 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     try:
         entries = [_entry(one, folder) for one in value["cases"]]
         workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
+        servers: dict[str, About] = {str(name): dict(about) for name, about in value.get("servers", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: is damaged ({type(error).__name__}: {error}); restore it from git") from error
-    return Baseline(folder, experiment, {entry.case.key: entry for entry in entries}, workflows, exists=True)
+    return Baseline(folder, experiment, {entry.case.key: entry for entry in entries}, workflows, servers, exists=True)
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:
@@ -142,7 +164,7 @@ def default_folder(experiment_file: Path, name: str) -> Path:
 
 def _entry(value: Mapping[str, Any], folder: Path) -> Entry:
     case = Case(dict(value["cells"]), str(value["node"]), int(value["position"]))
-    accepted = tuple(Accepted(**one) for one in value["accepted"])
+    accepted = tuple(Accepted(**{**one, "models": tuple(one.get("models", ()))}) for one in value["accepted"])
     for one in accepted:
         # A manifest may come from a pull request: its names stay inside the folder.
         if Path(one.file).name != one.file or one.file in ("", ".", ".."):
@@ -154,7 +176,7 @@ def _entry(value: Mapping[str, Any], folder: Path) -> Entry:
 
 def _written(entry: Entry) -> dict[str, Any]:
     accepted = [
-        {name: value for name in Accepted.__slots__ if (value := getattr(one, name)) not in (None, {}, "")}
+        {name: value for name in Accepted.__slots__ if (value := getattr(one, name)) not in (None, {}, "", ())}
         | {"pixels": one.pixels, "params": dict(one.params)}
         for one in entry.accepted
     ]

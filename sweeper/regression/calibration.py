@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.errors import UsageError
-from sweeper.images import compare_files
+from sweeper.errors import ImageError, UsageError
 from sweeper.planner import Plan
 from sweeper.planning.fitting import Fit
 from sweeper.planning.order import Costs
 from sweeper.regression.cases import Case, observe
 from sweeper.regression.checks import Bound, parse_bound
-from sweeper.regression.matching import side_by_side
+from sweeper.regression.matching import HIGHER_IS_CLOSER, Match, match, side_by_side
+from sweeper.regression.proposing import proposed
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
@@ -34,8 +34,13 @@ if TYPE_CHECKING:
     from sweeper.running.progress import Event
 
 REPEAT: Final = "sweeper_repeat"
-_MEASURES: Final = ("ssim", "psnr", "mae", "windowed")
-_HIGHER_IS_CLOSER: Final = ("ssim", "psnr", "ms_ssim")
+_PICTURES: Final = ("ssim", "psnr", "mae", "differing", "windowed")
+# What bounds are proposed of, whatever kind of file a case is, and what each says of equal files.
+_MEASURES: Final[Mapping[str, float]] = {
+    "ssim": 1.0, "psnr": math.inf, "mae": 0.0, "windowed": 0.0, "sound_snr": math.inf, "sound_mae": 0.0,
+    "text_ratio": 1.0,
+}  # fmt: skip
+_DECIBELS: Final = ("psnr", "sound_snr")
 _NEIGHBOURS: Final = 6  # other cases that a case is told from
 
 
@@ -80,18 +85,11 @@ class Calibration:
     stopped_by: str | None = None
 
     @property
-    def checks(self) -> dict[str, str]:
-        """Proposed `checks`: for each measure the loosest bound of any case. Empty where every picture was the same
-        every time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
+    def checks(self) -> dict[str, Any]:
+        """Proposed `checks`, with `overrides` where cases differ much. Empty where every picture was the same every
+        time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
         """
-        noisy = [one for one in self.items if not one.steady and one.gated]
-        found: dict[str, str] = {}
-        for measure in _MEASURES:
-            bounds = [noise.bound for one in noisy for noise in one.noise if noise.measure == measure]
-            if bounds and all(bounds):
-                pick = min if measure in _HIGHER_IS_CLOSER else max
-                found[measure] = str(pick((bound for bound in bounds if bound), key=lambda bound: bound.number))
-        return found
+        return proposed(self.items)
 
 
 class RepeatedPlan(Plan):
@@ -150,7 +148,7 @@ def calibrate(
 ) -> Calibration:
     """Run every trial `repeats` times and measure how much its pictures differ among themselves.
 
-    `margin`: how many times the worst noise a bound allows (of a PSNR: that ratio in dB). `out`: by default
+    `margin`: how many times the worst noise a bound allows (of decibels: that ratio in dB). `out`: by default
     `results/<name>-calibrate/` here. The rest are the arguments of `sweeper.run`. Raises UsageError for fewer than two
     repeats or a margin below 1; what `sweeper.run` raises.
     """
@@ -180,20 +178,31 @@ def calibrate(
 def _calibrated(case: Case, paths: list[Path], known: list[tuple[Case, list[Path]]], margin: float) -> Calibrated:
     if len(paths) < 2:
         return Calibrated(case, len(paths), False, (), "fewer than two of its repeats succeeded")
-    pairs = [compare_files(*pair, metrics=_MEASURES) for pair in itertools.combinations(paths, 2)]
-    if any(pair.reason for pair in pairs):
-        reason = next(pair.reason for pair in pairs if pair.reason)
-        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {reason}")
-    if all(pair.state in ("same_bytes", "same_pixels") for pair in pairs):
+    try:
+        pairs = [_held(*pair) for pair in itertools.combinations(paths, 2)]
+        others = [_held(paths[0], path) for path in _neighbours(case, known)]
+    except ImageError as error:
+        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {error}")
+    apart = next((pair for pair in pairs if not pair.comparable), None)
+    if apart is not None:
+        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {apart.reason}")
+    if all(pair.passes for pair in pairs):
         return Calibrated(case, len(paths), True, ())
-    others = [compare_files(paths[0], path, metrics=_MEASURES) for path in _neighbours(case, known)]
-    measured = [other.metrics for other in others if other.state == "measured"]  # another size is told from any noise
+    told = [name for name in _MEASURES if any(name in pair.metrics for pair in pairs)]
+    measured = [other.metrics for other in others if other.tier == "beyond"]  # another size is told from any noise
     noise = tuple(
-        _noise(name, [pair.metrics[name] for pair in pairs], [other[name] for other in measured], margin)
-        for name in _MEASURES
-    )
+        _noise(
+            name, [pair.metrics.get(name, _MEASURES[name]) for pair in pairs], [other[name] for other in measured],
+            margin,
+        )
+        for name in told
+    )  # fmt: skip
     reason = "" if any(one.bound for one in noise) else "its noise is as large as what tells it from its neighbours"
     return Calibrated(case, len(paths), False, noise, reason)
+
+
+def _held(one: Path, other: Path) -> Match:
+    return match(one, other, {}, told=_PICTURES)
 
 
 def _neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
@@ -209,11 +218,13 @@ def _neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
 
 
 def _noise(measure: str, values: list[float], effects: list[float], margin: float) -> Noise:
-    higher = measure in _HIGHER_IS_CLOSER
+    higher = measure in HIGHER_IS_CLOSER
     worst = min(values) if higher else max(values)
     finite = [value for value in values if math.isfinite(value)]
     mean = math.fsum(finite) / len(finite) if finite else math.inf
     effect = (max(effects) if higher else min(effects)) if effects else None
+    if not math.isfinite(worst):
+        return Noise(measure, mean, worst, effect, None, "its noise is beyond any bound")
     bound = _bound(measure, worst, margin)
     if effect is not None and bound.holds(effect):
         return Noise(measure, mean, worst, effect, None, f"{bound} would let a neighbour's picture pass ({effect:.4g})")
@@ -222,9 +233,9 @@ def _noise(measure: str, values: list[float], effects: list[float], margin: floa
 
 def _bound(measure: str, worst: float, margin: float) -> Bound:
     """The worst noise, `margin` times over, rounded outwards to three digits."""
-    if measure == "psnr":
+    if measure in _DECIBELS:
         return parse_bound(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
-    if measure in _HIGHER_IS_CLOSER:
+    if measure in HIGHER_IS_CLOSER:
         loss = _outwards(margin * (1 - worst))
         return parse_bound(f">= {1 - loss:.6f}")
     return parse_bound(f"<= {_outwards(margin * worst):.6g}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,13 +92,15 @@ class Shown:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One trial of a run: its cells, what became of it, its files. `run` is the run whose job stands for it, None
-    where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
+    where no job does: a row of a fresh run can still rest on an older one when the run was stopped. `server` is what
+    the server told of itself that did it.
     """
 
     cells: Mapping[str, Any]
     result: Result
     shown: tuple[Shown, ...]
     run: int | None
+    server: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> bool:
@@ -136,11 +138,13 @@ def observe(folder: Path, run: int | str | None = None) -> Observed:
             for job in store.jobs({one.digest for one in results})
             if job.prompt_id
         }
+        servers = store.servers()
         rows = []
         for cells, one in zip(case_cells(results), results, strict=True):
             job = jobs.get((one.target or "", one.prompt_id or ""))
             artifacts = store.artifacts(job.id) if job is not None and one.status == SUCCEEDED else ()
-            rows.append(Row(cells, one, _shown_files(cells, folder, artifacts), job.run if job else None))
+            server = servers.get((job.run, job.target), {}) if job is not None else {}
+            rows.append(Row(cells, one, _shown_files(cells, folder, artifacts), job.run if job else None, server))
     return Observed(record.experiment, Path(record.file), folder, record.id, tuple(_distinct(rows)), _names(layout))
 
 

@@ -27,6 +27,7 @@ def check(
     target: Spec | Sequence[Spec] | None = None,
     out: str | os.PathLike[str] | None = None,
     run: str | int | None = None,
+    fresh: bool = False,
     allow_new: bool = False,
     attribute: bool = False,
     named: Mapping[str, Spec] | None = None,
@@ -36,10 +37,10 @@ def check(
     """Hold pictures against what was accepted.
 
     `what`: an experiment or its file, which is run afresh into `out` (by default `results/<name>-check/` here); or a
-    results folder, whose latest run (or `run`) is compared as it is. `baseline`: its folder, by default
-    `baselines/<name>/` beside the experiment file. `allow_new`: cases without an accepted picture may be. `attribute`:
-    run the accepted workflows of changed cases on today's server too, to tell whose change it is. `target`, `named`,
-    `progress` and `changes` (fields of RunOptions) are those of `sweeper.run`.
+    results folder, whose latest run (or `run`) is compared as it is, with `fresh` only what that very run made.
+    `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. `allow_new`: cases without an
+    accepted picture may be. `attribute`: run the accepted workflows of changed cases on today's server too, to tell
+    whose change it is. `target`, `named`, `progress` and `changes` (fields of RunOptions) are those of `sweeper.run`.
 
     A results folder whose experiment file is gone is held to identical pixels. Raises ExperimentError for `checks` that
     are wrong, before anything is submitted; ResultsError for a baseline or results that cannot be read; what
@@ -61,7 +62,7 @@ def check(
         known = read_baseline(_folder(baseline, observed.file, observed.experiment), observed.experiment)
         loaded = load(observed.file) if observed.file.is_file() else None
         checks = checks_of(loaded) if loaded is not None else NO_CHECKS
-        found = compare(observed, known, checks, allow_new=allow_new)
+        found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new)
         if loaded is None:
             return found
         experiment, place = loaded, Path(what)

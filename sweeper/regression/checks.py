@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.comparing.others import SOUND_METRICS, TEXT_METRICS
+from sweeper.comparing.perceptual import MODELS, model_of
 from sweeper.errors import ExperimentError, Problem, UsageError
-from sweeper.images import COMPARISON_METRICS
+from sweeper.images import ALL_METRICS
 from sweeper.nearest import hint
 from sweeper.regression.cases import Condition
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sweeper.experiment import Experiment
 
 OVERRIDES: Final = "overrides"
+MEASURES: Final = (*ALL_METRICS, *SOUND_METRICS, *TEXT_METRICS)
 _BOUND: Final = re.compile(r"(>=|<=|>|<|==) *(-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
 _TESTS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq,
@@ -96,11 +99,13 @@ def _bounds(
     for name, text in entry.items():
         if name in (OVERRIDES, "where"):
             continue
-        if name not in COMPARISON_METRICS:
-            message = f"there is no measure '{name}'{hint(name, COMPARISON_METRICS, 'measures')}"
+        if name not in MEASURES:
+            message = f"there is no measure '{name}'{hint(name, MEASURES, 'measures')}"
             problems.append(_problem(experiment, (*path, name), message))
             continue
         try:
+            if name in MODELS:
+                model_of(name)  # before anything is run
             found[name] = parse_bound(str(text))
         except UsageError as error:
             problems += [_problem(experiment, (*path, name), problem.message) for problem in error.problems]

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.regression.accepting import why_unusable
+from sweeper.regression.accepting import plainly_same, why_unusable
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
 from sweeper.regression.checks import Checks
-from sweeper.regression.matching import best_match, side_by_side
+from sweeper.regression.matching import best_match, distance, equal_metrics, side_by_side
+from sweeper.regression.servers import drift
 from sweeper.result import FAILED as ROW_FAILED
 
 SAME: Final = "same"
@@ -30,11 +31,11 @@ STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what need
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of one case. `tier` is how it was found the same or not (`bytes`, `pixels`, `within`, `beyond`,
-    `unlike`), `reason` says why for people, `metrics` are the measures where there was something to measure.
+    """What became of one case. `tier` is how it was found the same or not (the words of `matching.Match`),
+    `reason` says why for people, `metrics` are the measures where there was something to measure.
 
-    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `verdict` is filled
-    in by attribution.
+    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `servers` tells on
+    which servers they were made, as far as these told. `verdict` is filled in by attribution.
     """
 
     case: Case
@@ -50,18 +51,20 @@ class Comparison:
     before: Accepted | None = None
     seconds: float | None = None
     verdict: str = ""
+    servers: str = ""
 
     @property
     def worst(self) -> float:
         """How far it is from what was accepted, to sort by: the mean difference of 0-255, more where nothing fits."""
-        return self.metrics.get("mae", 256.0 if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0)
+        return distance(self.metrics) if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
     """Every case of a run and of its baseline. Iterates over the cases, those that need a look first.
 
-    `allow_new`: cases without a baseline may be. `stopped_by`: why the run ended early, if it did.
+    `allow_new`: cases without a baseline may be. `run`: the id of the run that was compared. `stopped_by`: why it
+    ended early, if it did.
     """
 
     experiment: str
@@ -71,6 +74,7 @@ class Comparisons:
     allow_new: bool = False
     has_baseline: bool = True
     stopped_by: str | None = None
+    run: int | None = None
 
     def __iter__(self) -> Any:
         return iter(self.items)
@@ -87,6 +91,11 @@ class Comparisons:
     def bad(self, one: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
         return one.state != SAME and not (one.state == NEW and self.allow_new)
+
+    @property
+    def servers(self) -> dict[str, int]:
+        """On which servers the pictures were accepted and made now, in sentences, and for how many cases each holds."""
+        return dict(Counter(one.servers for one in self.items if one.servers).most_common())
 
     @property
     def ok(self) -> bool:
@@ -128,8 +137,9 @@ def compare(
     planned = {Case(row.cells, "", 0).key for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
-        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists
-    )
+        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists,
+        run=observed.run,
+    )  # fmt: skip
 
 
 def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
@@ -140,6 +150,14 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
 
 
 def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry: Entry) -> Comparison:
+    bounds = checks.for_trial(row.result.params, row.result.columns)
+    for accepted in entry.accepted:
+        path = baseline.folder / accepted.file
+        if plainly_same(path, accepted, shown.path):
+            return _of(
+                shown, row, SAME, before=accepted, accepted=path, tier="bytes", metrics=equal_metrics(bounds),
+                servers=drift(baseline.server(accepted), row.server),
+            )  # fmt: skip
     usable: list[tuple[Accepted, Path]] = []
     reasons: list[str] = []
     for accepted in entry.accepted:
@@ -149,17 +167,18 @@ def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry:
         usable += [] if reason else [(accepted, path)]
     if not usable:
         return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
-    bounds = checks.for_trial(row.result.params, row.result.columns)
+    told = tuple(drift(baseline.server(accepted), row.server) for accepted, _ in usable)
     try:
         place, found = best_match((path for _, path in usable), shown.path, bounds)
     except ImageError as error:
         before, path = usable[0]
-        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path)
+        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path, servers=told[0])
     before, path = usable[place]
     state = SAME if found.passes else CHANGED
     return _of(
-        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics
-    )
+        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics,
+        servers=told[place],
+    )  # fmt: skip
 
 
 def _of(shown: Shown, row: Row, state: str, **rest: Any) -> Comparison:

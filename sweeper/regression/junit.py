@@ -51,6 +51,7 @@ def details(one: Comparison) -> str:
     lines += [f"{name}: {value:.6g}" for name, value in one.metrics.items()]
     lines += [f"accepted: {one.accepted}"] if one.accepted else []
     lines += [f"now: {one.now}"] if one.now else []
+    lines += [f"servers: {one.servers}"] if one.servers else []
     lines += [f"whose change: {one.verdict}"] if one.verdict else []
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.regression.cases import Case, Observed, Shown
-from sweeper.regression.matching import Match, match, side_by_side
+from sweeper.regression.matching import Match, distance, match, side_by_side
 
 STATES = ("changed", "gone", "new", "same")
 
@@ -32,7 +32,7 @@ def compare_runs(one: Observed, other: Observed) -> tuple[Difference, ...]:
     found = [_difference(*pair) for pair in zip(both, side_by_side(_matched, both), strict=True)]
     found += [Difference(shown.case, "gone", before=shown.path) for key, shown in before.items() if key not in after]
     found += [Difference(shown.case, "new", after=shown.path) for key, shown in after.items() if key not in before]
-    return tuple(sorted(found, key=lambda item: (STATES.index(item.state), -item.metrics.get("mae", 256.0))))
+    return tuple(sorted(found, key=lambda item: (STATES.index(item.state), -distance(item.metrics))))
 
 
 def _matched(pair: tuple[Shown, Shown]) -> Match:

@@ -13,6 +13,7 @@ def markdown(found: Comparisons) -> str:
     """The verdict, the counts, and the cases that need a look."""
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "no cases"
     lines = [f"### {'✅' if found.ok else '❌'} sweeper check: {_cell(found.experiment)}", "", f"{counts}."]
+    lines += [f"\n{_cell(told)} ({count} cases)." for told, count in found.servers.items()]
     if not found.has_baseline:
         lines += ["", "There is no baseline: nothing was compared."]
     if found.stopped_by:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.formats import whole_text
+from sweeper.reporting.thumbnails import SMALLER
 from sweeper.result import STATUSES, Result
 from sweeper.store.records import Layout
 
@@ -36,6 +37,7 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     ]
     return {
         "format": FORMAT,
+        "sides": sorted(SMALLER),
         "experiment": layout.experiment,
         "trials": [row.trial for row in results],
         "columns": columns,
@@ -57,6 +59,20 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
         "queued_s": [row.queued_s for row in results],
         "ran_s": [row.ran_s for row in results],
         "digest": [row.digest for row in results],
+    }
+
+
+def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:
+    """What a run may change of one row, for a page that has the rest already."""
+    return {
+        "status": STATUSES.index(row.status),
+        "error_type": None if row.error_type is None else whole_text(row.error_type),
+        "error": None if row.error is None else whole_text(row.error),
+        "target": row.target,
+        "attempts": row.attempts,
+        "queued_s": row.queued_s,
+        "ran_s": row.ran_s,
+        "metrics": [row.metrics.get(name) for name in layout.metrics],
     }
 
 

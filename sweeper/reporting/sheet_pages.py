@@ -22,6 +22,7 @@ _TIGHT: Final = 2  # between the pictures of one trial
 _NARROWEST: Final = 96
 _NARROWEST_PAGE: Final = 480  # titles want some words in a line
 _SAMPLED: Final = 12  # cells of a section whose pictures are looked at for their size
+_REASON: Final = 8  # lines of an error before it is cut; the table has all of it
 _ARROWS: Final = "→↓"
 _LABELS: Final = 240  # the most that the labels down the side take
 _LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
@@ -154,7 +155,7 @@ class _Drawing:
         self.sheet = sheet
         words = [label for _, label in (*sheet.across, *sheet.down)] + [section.title for section in sheet.sections]
         words += [cell.word for section in sheet.sections for cell in section.cells.values()]
-        self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, _ARROWS, *words])
+        self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, f"{_ARROWS}…", *words])
         self.cell = cell
         self.labels = self._side()
         self.columns = self._columns(pixels)
@@ -263,40 +264,52 @@ class _Drawing:
     def _row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
         lines = self.letters.wrap(label, _LABEL, self.labels - 2 * _GAP) if self.labels else []
         words = len(lines) * self.letters.height(_LABEL)
-        height = max(self.cell[1], words)
+        high = max([self.cell[1], *(self._told(cell) for cell in cells if cell is not None)])
+        height = max(high, words)
 
         def draw(image: Any, top: int) -> None:
             self._write(image, lines, (_MARGIN, top + (height - words) // 2), _LABEL, _INK)
             for place, cell in enumerate(cells):
-                self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top))
+                self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top), high)
 
         return _Strip(height + _GAP, draw)
 
+    def _told(self, cell: Cell) -> int:
+        """The height that a reason asks for: all of it, up to some lines. A frame keeps the height of the others."""
+        if cell.paths or self.sheet.now:
+            return 0
+        lines = self.letters.wrap(cell.word, _SMALL, self.cell[0] - 2 * _GAP)
+        return min(len(lines), _REASON) * self.letters.height(_SMALL) + 2 * _GAP
+
     # --- pixels
 
-    def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int]) -> None:
-        from PIL import ImageDraw  # noqa: PLC0415 - as above
-
+    def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int], height: int) -> None:
         if cell is None:
             return  # not in the plan: the ground stays
-        word = cell.word
-        across, down = tiles(max(1, len(cell.paths)))
-        box_size = (self.cell[0] + _TIGHT) // across - _TIGHT, (self.cell[1] + _TIGHT) // down - _TIGHT
-        for place, path in enumerate(cell.paths):
-            small = _thumbnail(path, box_size)
-            if small is None:
-                word = word or f"{path.name} cannot be read as a picture"
-                continue
-            left, top = ((place % across) * (box_size[0] + _TIGHT), (place // across) * (box_size[1] + _TIGHT))
-            left += at[0] + (box_size[0] - small.width) // 2
-            image.paste(small, (left, at[1] + top + (box_size[1] - small.height) // 2), small)
-        if not word:
+        if not cell.paths:
+            self._reason(image, cell.word, at, (self.cell[0], height))
             return
-        box = (at[0], at[1], at[0] + self.cell[0] - 1, at[1] + self.cell[1] - 1)
+        across, down = tiles(len(cell.paths))
+        box = ((self.cell[0] + _TIGHT) // across - _TIGHT, (self.cell[1] + _TIGHT) // down - _TIGHT)
+        for number, path in enumerate(cell.paths):
+            left = at[0] + number % across * (box[0] + _TIGHT)
+            top = at[1] + number // across * (box[1] + _TIGHT)
+            small = _thumbnail(path, box)
+            if small is None:
+                self._reason(image, f"{path.name} cannot be read as a picture", (left, top), box)
+            else:
+                place = (left + (box[0] - small.width) // 2, top + (box[1] - small.height) // 2)
+                image.paste(small, place, small)
+
+    def _reason(self, image: Any, word: str, at: tuple[int, int], box: tuple[int, int]) -> None:
+        """Why there is no picture, as much of it as the box holds."""
+        from PIL import ImageDraw  # noqa: PLC0415 - as above
+
         failed = word.startswith("failed")
-        ImageDraw.Draw(image).rectangle(box, fill=_FAILED if failed else _EMPTY)
-        lines = self.letters.wrap(word, _SMALL, self.cell[0] - 2 * _GAP)
-        room = max(1, (self.cell[1] - 2 * _GAP) // self.letters.height(_SMALL))
+        corners = (at[0], at[1], at[0] + box[0] - 1, at[1] + box[1] - 1)
+        ImageDraw.Draw(image).rectangle(corners, fill=_FAILED if failed else _EMPTY)
+        lines = self.letters.wrap(word, _SMALL, box[0] - 2 * _GAP)
+        room = max(1, (box[1] - 2 * _GAP) // self.letters.height(_SMALL))
         shown = lines if len(lines) <= room else [*lines[: room - 1], "…"]
         self._write(image, shown, (at[0] + _GAP, at[1] + _GAP), _SMALL, _BAD if failed else _DIM)
 

@@ -196,5 +196,6 @@ def _cell(result: Result, results: Path) -> Cell:
     if pictures:
         return Cell(pictures, "")
     if result.status == "succeeded":
-        return Cell((), "no picture")
+        others = ", ".join(path.name for path in paths)
+        return Cell((), f"no picture, but {others}" if others else "no picture")
     return Cell((), ": ".join(part for part in (result.status, result.error) if part))

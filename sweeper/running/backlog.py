@@ -2,6 +2,8 @@
 
 Lazy: the plan is walked as work is taken; several targets take it in shards. Work that a target gives back is next for
 any target; work whose job may still stand on a server goes to that server only, because nobody else can look for it.
+Where such a server goes for good, its jobs are done elsewhere, unless they outlive it (Comfy Cloud's do, and are paid
+for): then they are left for the next run, which looks for them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ class Work:
     job: Job | None = None
     sent: int = 0
     out_of_memory: int = 0
-    undelivered: int = 0  # times that its files could not be fetched
     setbacks: int = 0  # times that the target stopped answering over it
     final: bool = False  # its row has got its last word
 
@@ -46,10 +47,11 @@ class Backlog:
     def __init__(self, opened: list[Work], fresh: Supply) -> None:
         self._waiting: deque[Work] = deque(opened)
         self._fresh = fresh
-        self._gone: set[str] = set()
+        self._gone: dict[str, bool] = {}  # target -> whether its jobs outlive our connection to it
         self._taken = 0
         self._closed = False
         self._changed = asyncio.Event()
+        self.left = 0  # works that are left for the next run, because their jobs stand
 
     def close(self) -> None:
         """Hand out nothing more."""
@@ -82,17 +84,31 @@ class Backlog:
         self._taken -= 1
         self._wake()
 
+    def leave(self) -> None:
+        """A work that was taken is left for the next run, with its job."""
+        self.left += 1
+        self.done()
+
     def give_back(self, work: Work) -> None:
         """A work that was taken is next again, for its own target or for any."""
+        if self._gone.get(work.pinned or "", False):
+            self.leave()
+            return
         self._taken -= 1
         self._free(work)
         self._waiting.appendleft(work)
         self._wake()
 
-    def release(self, target: str) -> None:
-        """That target will not come back: what waits for it is free for the others, as new work."""
-        self._gone.add(target)
+    def release(self, target: str, *, durable: bool) -> None:
+        """That target will not come back: what waits for it is free for the others, as new work, or where its jobs
+        are `durable`, left for the next run.
+        """
+        self._gone[target] = durable
         self._fresh.release(target)
+        if durable:
+            staying = [work for work in self._waiting if work.pinned == target]
+            self.left += len(staying)
+            self._waiting = deque(work for work in self._waiting if work not in staying)
         for work in self._waiting:
             self._free(work)
         self._wake()

@@ -17,7 +17,7 @@ from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
 from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
-from sweeper.running.progress import JobProgress, JobSubmitted, Retrying
+from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.running.watch import InFlight, watch
 from sweeper.store import records
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sweeper.running.shared import Shared
 
 _HEAD: Final = 32  # bytes that tell a file's kind
-_DELIVERIES: Final = 3  # times that a finished job's files are tried for before its trial counts as failed
 
 
 class Carrier:
@@ -134,10 +133,19 @@ class Carrier:
             self._close(work, records.UNSENT)
             raise
         if isinstance(answer, Busy):
-            self._close(work, records.UNSENT)
-            return answer
+            return await self._turned_away(work, job, answer)
         self._submitted(work, answer, sent)
         return None
+
+    async def _turned_away(self, work: Work, job: Job, answer: Busy) -> Busy | None:
+        """The server took nothing; None where it did, and somebody between us did not know."""
+        if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
+            self._submitted(work, there, job.intended, found=True)
+            return None
+        self._close(work, records.UNSENT)
+        if answer.unsure:  # it may have been there before a restart: its id is not used again
+            work.job = None
+        return answer
 
     async def _make_ready(self, work: Work) -> dict[str, Any] | None:
         """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
@@ -186,12 +194,14 @@ class Carrier:
         """Look for a job whose submission has an unknown outcome, before anything is sent again."""
         job = work.job
         assert job is not None
-        sought = Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
-        found = await self.client.find(sought)
+        found = await self.client.find(self._sought(job))
         if found is None:
             self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
         else:
             self._submitted(work, found, job.intended, found=True)
+
+    def _sought(self, job: Job) -> Sought:
+        return Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
 
     def _submitted(self, work: Work, prompt_id: str, sent: float, *, found: bool = False) -> None:
         job = work.job
@@ -218,7 +228,10 @@ class Carrier:
         def progress(node: str, value: float, maximum: float) -> None:
             self.shared.report(JobProgress(self.target, work.trial.index, prompt_id, node, value, maximum))
 
-        listener.on_progress = progress
+        def preview(node: str, image: bytes) -> None:
+            self.shared.report(JobPreview(self.target, work.trial.index, prompt_id, node, image))
+
+        listener.on_progress, listener.on_preview = progress, preview
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listening(prompt_id, listener):
@@ -237,10 +250,7 @@ class Carrier:
         assert job is not None
         try:
             artifacts = await self._collect(work, state)
-        except (LostError, TransientError) as error:
-            work.undelivered += 1
-            if isinstance(error, TransientError) and work.undelivered < _DELIVERIES:
-                raise
+        except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
             failure = (type(error).__name__, f"the job succeeded, but: {error}")
             self._close(work, records.FAILED, error=failure, times=self._times(state, listener))
             self.shared.row_done(work, result.FAILED, self.target, error=failure)
@@ -259,17 +269,23 @@ class Carrier:
         base = stem(work.trial.columns, job.id)
         numbers: Counter[str] = Counter()
         kept: list[Artifact] = []
-        for place, output in enumerate(state.outputs):
-            if output.type == "temp" and not self.shared.settings.keep_temp:
-                continue
-            with self.shared.folder.incoming(job.id, place) as file:
-                fetched = await fetch(self.client, output, file)
-                ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
-                name = file_name(base, output.node, numbers[output.node], ending)
-                path = await asyncio.to_thread(self.shared.folder.keep, file, name)
-            numbers[output.node] += 1
-            label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
-            kept.append(Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label))
+        try:
+            for place, output in enumerate(state.outputs):
+                if output.type == "temp" and not self.shared.settings.keep_temp:
+                    continue
+                with self.shared.folder.incoming(job.id, place) as file:
+                    fetched = await fetch(self.client, output, file)
+                    ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
+                    name = file_name(base, output.node, numbers[output.node], ending)
+                    path = await asyncio.to_thread(self.shared.folder.keep, file, name)
+                numbers[output.node] += 1
+                label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
+                kept.append(
+                    Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
+                )
+        except BaseException:
+            self.shared.folder.discard(artifact.path for artifact in kept)  # all of a job's files, or none
+            raise
         return tuple(kept)
 
     def _failed(self, work: Work, state: JobState, listener: Listener) -> bool:

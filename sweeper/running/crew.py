@@ -35,7 +35,8 @@ class Crew:
                         group.create_task(lane.run())
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
-        return self.shared.error
+        left = self.shared.backlog.left
+        return self.shared.error or (f"not done, and left for the next run: {left} of the trials" if left else None)
 
     def _control_changed(self) -> None:
         control = self.shared.control

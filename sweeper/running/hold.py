@@ -51,6 +51,20 @@ def holding(out: Path, *, now: float) -> Iterator[None]:
                 file.truncate()
 
 
+def is_held(out: Path) -> bool:
+    """Whether a run seems to have the folder, told without touching its hold: a killed run leaves its words behind."""
+    try:
+        found = json.loads((out / FILE_NAME).read_text("utf-8"))
+        if os.name == "nt" or found["host"] != socket.gethostname():
+            return True  # nobody here can tell
+        os.kill(int(found["pid"]), 0)
+    except PermissionError:
+        return True  # somebody else's process
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
 def _holder(path: Path) -> str:
     try:
         found = json.loads(path.read_text("utf-8"))

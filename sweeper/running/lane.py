@@ -15,7 +15,7 @@ from sweeper.errors import RefusedError, TargetError, TransientError, Unreachabl
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.gate import Gate, Slot
-from sweeper.running.progress import TargetDown, TargetUp, Waiting
+from sweeper.running.progress import Noticed, TargetDown, TargetUp, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,9 @@ class Lane:
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
-                backlog.done()
+                said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
+                self.shared.report(Noticed(said))
+                backlog.leave()
             else:
                 backlog.give_back(work)
             return error
@@ -185,8 +187,8 @@ class Lane:
         if self.dead:
             return
         self.dead = True
-        self.shared.report(TargetDown(self.name, message, final=True))
-        self.shared.backlog.release(self.name)
+        self.shared.report(TargetDown(self.name, message.removeprefix(f"{self.name}: "), final=True))
+        self.shared.backlog.release(self.name, durable=self.client.dialect.durable)
         self.gate.open()
         self._up.set()
         self._on_death(reason, message)

@@ -74,6 +74,17 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPreview:
+    """The server sent a picture of how far a job is: the bytes of a JPEG or PNG, as they came."""
+
+    target: str
+    trial: int
+    prompt_id: str
+    node: str
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TrialDone:
     """A row got its final words of this run. `seconds` is its execution time, None where the server did not tell."""
 
@@ -143,6 +154,7 @@ Event = (
     | TargetUp
     | JobSubmitted
     | JobProgress
+    | JobPreview
     | TrialDone
     | Retrying
     | Waiting

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sweeper.comfy.wire import JobState
 from sweeper.errors import TransientError
+from sweeper.running.progress import Noticed
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -61,6 +62,8 @@ class _Watch:
         self.queued = False
         self.misses = 0
         self.looked_closely = False
+        self.ahead: str | None = None  # the job that the server was at when we looked, and since when
+        self.ahead_since: float | None = None
 
     async def run(self) -> JobState | None:
         while True:
@@ -68,7 +71,7 @@ class _Watch:
             if self.shared.control.cancelling:
                 return await self._cancelled(self.ours.ids, _GRACE)
             if self.ours.given_up:
-                await self.client.cancel(frozenset([self.prompt_id]))
+                await self.client.cancel(frozenset([self.prompt_id]), frozenset(self.ours.ids))
                 raise TransientError("this target was given up")
             state = await self._look()
             if state is not None:
@@ -106,9 +109,31 @@ class _Watch:
             self.thorough_at = self.clock() + self.longest
         if state.state in ("queued", "running"):
             self.queued = state.state == "queued"
+            self._notice_wedged(state)
         if state.state == "running" and self.listener.began is None:
             self.listener.began = state.started or self.shared.now()
         return None
+
+    def _notice_wedged(self, state: JobState) -> None:
+        """Tell when the queue before this job has not moved for as long as a job may run: a worker that died leaves
+        its job there for ever while the server answers (COMFYUI_BEHAVIOUR.md 1.3). A job of ours that runs has its
+        own timeout; somebody else's is not ours to stop, so this only tells.
+        """
+        limit, now = self.shared.settings.timeout, self.clock()
+        if not self.queued or limit is None or state.behind in self.ours.ids:
+            self.ahead_since = None
+            return
+        if self.ahead_since is None or state.behind != self.ahead:
+            self.ahead, self.ahead_since = state.behind, now
+        elif now - self.ahead_since > limit:
+            self.ahead_since = now
+            at = f"the server is at job {state.behind}, which is not ours" if state.behind else "nothing seems to run"
+            self.shared.report(
+                Noticed(
+                    f"{self.job.target}: job {self.prompt_id} has waited for {limit:g} s while {at}; "
+                    "if that makes no progress, restart the server: the run goes on by itself"
+                )
+            )
 
     def _overdue(self) -> bool:
         if self.misses:  # not too slow but perhaps gone, as when the server was restarted days after the submission
@@ -136,7 +161,7 @@ class _Watch:
         misses = 0
         while self.clock() < give_up:
             if self.clock() >= again:
-                await self.client.cancel(frozenset(ids))
+                await self.client.cancel(frozenset(ids), frozenset(self.ours.ids))
                 again = self.clock() + _CANCEL_AGAIN
             state = await self.client.look(self.prompt_id, thorough=True)
             if state.state == "lost":  # a job that is taken out of a ComfyUI's queue leaves no trace

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
@@ -22,6 +22,7 @@ FOLDER: Final = "artifacts"
 _LONGEST: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
 _PARTIAL: Final = ".part"
 _IN_MEMORY: Final = 4 * 2**20  # bytes of a file on its way in
+_MARK: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job in a `file_name`
 
 # Kinds of files that ComfyUI's nodes write; a name that ends otherwise becomes `.bin`, which nothing opens by itself.
 _EXTENSIONS: Final = frozenset((
@@ -169,12 +170,23 @@ class ArtifactFolder:
                     return f"{FOLDER}/{place.name}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
 
-    def sweep(self) -> None:
-        """Remove what a killed run left half received. Only for the holder of the folder."""
-        if self.path.is_dir():
-            for path in self.path.glob(f".*{_PARTIAL}"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    def sweep(self, unfinished: Iterable[str] = ()) -> None:
+        """Remove what a killed run left: half received files, and whole ones of jobs that never came to be recorded
+        (`unfinished`: their ids). Only for the holder of the folder.
+        """
+        if not self.path.is_dir():
+            return
+        marks = {job[:8] for job in unfinished}
+        for path in self.path.iterdir():
+            found = _MARK.search(path.name)
+            if (path.name.startswith(".") and path.name.endswith(_PARTIAL)) or (found and found[1] in marks):
+                self.discard([f"{FOLDER}/{path.name}"])
+
+    def discard(self, paths: Iterable[str]) -> None:
+        """Remove files that `keep` took, but that are not recorded."""
+        for path in paths:
+            with contextlib.suppress(OSError):
+                (self.out / path).unlink()
 
 
 def _placed(source: Path, place: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -41,6 +41,14 @@ CREATE TABLE node_times(
 CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
 """
+
+# What leads from the version before each to it; a new store takes all of them after the schema of version 1.
+MIGRATIONS: Final = {
+    2: """
+CREATE TABLE servers(
+    run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
+""",
+}
 
 
 @contextmanager
@@ -79,7 +87,11 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
         if readonly or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise ResultsError(f"{path}: not a sweeper store")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        _bring(connection, SCHEMA, 1)
+        version = 1
+    if not readonly:  # a reader does without what an older store lacks
+        for following in range(version + 1, SCHEMA_VERSION + 1):
+            _bring(connection, MIGRATIONS[following], following)
     # A log is brought to the disk by `Log.sync`, when that matters and off the thread that talks to servers; SQLite
     # would wait for the disk at every commit. Where it keeps no log (on some network drives), that stays its affair.
     logged = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
@@ -110,3 +122,14 @@ class Log:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _bring(connection: sqlite3.Connection, statements: str, version: int) -> None:
+    """All of the statements and the version that they make, or nothing."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.rollback()
+        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # else somebody else was faster
+            raise

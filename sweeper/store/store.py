@@ -35,16 +35,9 @@ from sweeper.store.records import (
     Layout,
     RunRecord,
 )
+from sweeper.store.rows import ROWS, row_of
 
 FILE_NAME: Final = "sweeper.sqlite"
-
-_ROWS: Final = """
-SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
-       j.error_type, j.error,
-       (SELECT json_group_array(json_array(a.place, a.path, a.sha256)) FROM artifacts a WHERE a.job = j.id)
-FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
-WHERE t.run = ? ORDER BY t.idx
-"""
 
 _REUSED: Final = """
 SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
@@ -96,6 +89,10 @@ class Store:
 
     # --- reading
 
+    def version(self) -> int:
+        """A number that is another one after somebody else wrote to this store."""
+        return int(next(iter(self._query("PRAGMA data_version")))[0])
+
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
         rows = self._query(
@@ -131,8 +128,8 @@ class Store:
         run_id = self._run(run_id)
         metrics = self.layout(run_id).metrics
         cached = {name: self.cached_metrics(name) for name in metrics}
-        for row in self._query(_ROWS, (run_id,)):
-            yield _result(row, cached)
+        for row in self._query(ROWS, (run_id,)):
+            yield row_of(row, cached)
 
     def counts(self, run_id: int | str | None = None) -> dict[str, int]:
         """How many rows of a run bear each status word; all four are present."""
@@ -196,6 +193,13 @@ class Store:
             (job,),
         )
         return tuple(Artifact(*row) for row in rows)
+
+    def servers(self) -> dict[tuple[int, str], dict[str, Any]]:
+        """What each target said of itself at the start of a run, as far as it was asked: (run, target) -> facts."""
+        if not any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'servers'")):  # read only, and older than that
+            return {}
+        rows = self._query("SELECT run, target, about FROM servers")
+        return {(run, target): json.loads(about) for run, target, about in rows}
 
     def cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""
@@ -313,6 +317,11 @@ class Store:
                 ],
             )
 
+    def keep_server(self, run_id: int, target: str, about: Mapping[str, Any]) -> None:
+        """Keep what a target says of itself (`sweeper.comfy.about`) in this run."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", (run_id, target, _text(about)))
+
     def end(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """The run is over."""
         with self.transaction():
@@ -356,43 +365,3 @@ def _text(value: Mapping[str, Any]) -> str:
 def _whole(text: str | None) -> str | None:
     """A server's text without what UTF-8 cannot hold: it cut a message in the middle of a character."""
     return None if text is None else text.encode("utf-8", "replace").decode()
-
-
-def _result(row: tuple[Any, ...], cached: Mapping[str, Mapping[str, Any]]) -> Result:
-    index, columns, params, digest, state, target, prompt_id, attempt, *times, error_type, error, files = row
-    submitted, started, ended = times
-    outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(files))
-    sha256 = tuple(item[2] for item in outputs)
-    return Result(
-        trial=index,
-        columns=json.loads(columns),
-        params=json.loads(params),
-        digest=digest,
-        status=STATUS_OF_STATE.get(state, result.PENDING),
-        outputs=tuple(item[1] for item in outputs),
-        sha256=sha256,
-        target=target,
-        prompt_id=prompt_id,
-        attempts=attempt or 0,
-        queued_s=_seconds(submitted, started),
-        ran_s=_seconds(started, ended),
-        error_type=error_type,
-        error=error,
-        metrics={name: cell for name, known in cached.items() if (cell := _cell(sha256, digest, known)) is not None},
-    )
-
-
-def _seconds(since: float | None, until: float | None) -> float | None:
-    """Never below zero: the two clocks may be two machines'."""
-    return None if since is None or until is None else round(max(0.0, until - since), 6)
-
-
-def _cell(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
-    """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too."""
-    found = [known.get(one, known.get(f"{one}:{digest}")) for one in sha256]
-    if not found or None in found:
-        return None
-    numbers = [value for value in found if isinstance(value, int | float)]
-    if len(numbers) < len(found):
-        return " ".join(map(str, found))
-    return numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers)

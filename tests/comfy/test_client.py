@@ -231,6 +231,13 @@ def test_a_redirect_to_no_web_address_is_not_followed(location):
         download(script, "cloud")
 
 
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
+def test_a_gateways_page_is_not_taken_for_a_picture(kind):
+    page = httpx.Response(200, headers={"Content-Type": kind}, stream=httpx.ByteStream(b"<html>log in</html>"))
+    script = Script(page, httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
+    assert download(script) == PICTURE
+
+
 def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
     with pytest.raises(LostError, match=r"does not give out the file 'a.png' \(HTTP 404\)"):
         download(Script(httpx.Response(404)))

@@ -6,14 +6,14 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
 from sweeper.comfy.dialects import Probe
 from sweeper.comfy.prefix import fingerprint, marked, marks, slug, unmarked
-from sweeper.comfy.wire import Busy, Output, Reply, Sought, Submission
+from sweeper.comfy.wire import Busy, JobState, Output, Reply, Sought, Submission
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
 
 GRAPH = {
@@ -92,9 +92,11 @@ def test_a_200_with_node_errors_is_rejected_and_what_was_queued_of_it_is_cancell
     flow = ComfyUIDialect().submit(Submission(JOB, GRAPH))
     body = {"prompt_id": JOB, "number": 1, "node_errors": {"9": {"errors": [], "class_type": "SaveImage"}}}
     asks = [next(flow), flow.send(answer(body)), flow.send(answer(b""))]
-    assert [(ask.path, ask.body) for ask in asks[1:]] == [
-        ("/queue", {"delete": [JOB]}),
-        ("/interrupt", {"prompt_id": JOB}),
+    asks.append(flow.send(answer({"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []})))
+    assert [(ask.method, ask.path, ask.body) for ask in asks[1:]] == [
+        ("POST", "/queue", {"delete": [JOB]}),
+        ("GET", "/queue", None),
+        ("POST", "/interrupt", {"prompt_id": JOB}),
     ]
     with pytest.raises(RejectedError, match=r"node 9 \(SaveImage\)"):
         flow.send(answer(b""))
@@ -133,7 +135,9 @@ def test_every_answer_to_a_submission_has_its_error(dialect, reply, error):
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_request_turned_away_at_the_door_is_no_error(status):
     reply = Reply(status, {"retry-after": "7"}, b'{"error": {"message": "queue full"}}')
-    assert outcome(CloudDialect().submit(Submission(JOB, GRAPH)), reply) == Busy(f"HTTP {status}: queue full", 7.0)
+    assert outcome(CloudDialect().submit(Submission(JOB, GRAPH)), reply) == Busy(
+        f"HTTP {status}: queue full", 7.0, unsure=status == 503
+    )
 
 
 # --- looking
@@ -275,7 +279,41 @@ def test_comfyui_looks_for_our_own_id():
     queue = {"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []}
     assert outcome(ComfyUIDialect().find(SOUGHT), answer(queue)) == JOB
     empty = {"queue_running": [], "queue_pending": []}
-    assert outcome(ComfyUIDialect().find(SOUGHT), answer(empty), answer({})) is None
+    nothing = [answer(empty), answer({})]
+    assert outcome(ComfyUIDialect().find(SOUGHT), *nothing, *nothing) is None
+
+
+@pytest.mark.parametrize("place", ["queue_running", "queue_pending", "history"])
+def test_a_server_that_gives_ids_of_its_own_is_asked_for_our_mark(place):
+    item = [1, "theirs", marked(GRAPH, "x", JOB), {}, []]
+    other = [2, "other", marked(GRAPH, "x", "0" * 36), {}, []]
+    empty = {"queue_running": [], "queue_pending": []}
+    history = {"other": {"prompt": other}, "theirs": {"prompt": item}} if place == "history" else {}
+    queue = empty if place == "history" else {**empty, place: [other, item]}
+    asks, found = drive(ComfyUIDialect().find(SOUGHT), answer(empty), answer({}), answer(queue), answer(history))
+    assert found == "theirs"
+    assert [(ask.path, dict(ask.query)) for ask in asks][-1] == ("/history", {"max_items": "64"})
+
+
+@pytest.mark.parametrize("body", [{}, {"queue_running": []}, {"queue_running": {}, "queue_pending": []}])
+def test_an_answer_that_is_no_queue_makes_no_job_a_lost_one(body):
+    with pytest.raises(TransientError, match="no queue"):
+        drive(ComfyUIDialect().look(JOB, thorough=True), answer(body))
+
+
+def test_an_answer_that_is_no_history_or_listing_makes_no_job_a_lost_one():
+    with pytest.raises(TransientError, match="no history"):
+        drive(ComfyUIDialect().look(JOB, thorough=False), answer({"detail": "try again"}))
+    with pytest.raises(TransientError, match="no listing"):
+        drive(CloudDialect().find(SOUGHT), answer({}))
+    with pytest.raises(TransientError, match="not JSON"):
+        drive(CloudDialect().look(JOB, thorough=True), answer(b"<html>no such page</html>", 404))
+    assert outcome(CloudDialect().look(JOB, thorough=True), answer({"message": "no such job"}, 404)).state == "lost"
+
+
+def test_a_queued_job_knows_which_one_the_server_is_at():
+    queue = {"queue_running": [[1, "first", {}, {}, []]], "queue_pending": [[2, JOB, {}, {}, []]]}
+    assert outcome(ComfyUIDialect().look(JOB, thorough=True), answer(queue)) == JobState("queued", behind="first")
 
 
 # --- cancelling
@@ -288,6 +326,21 @@ def test_cloud_interrupts_only_when_every_running_job_is_ours():
     asks, _ = drive(CloudDialect().cancel(frozenset({"a", "b", "c"})), answer({}), running, answer({}))
     assert [ask.path for ask in asks] == ["/api/queue", "/api/jobs", "/api/interrupt"]
     assert asks[0].body == {"delete": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(("ours", "interrupts"), [({"a", "b"}, True), ({"a"}, False), (set(), False)])
+def test_cloud_interrupts_only_when_nobody_elses_job_is_about_to_run(ours, interrupts):
+    listed = answer({"jobs": [{"id": "a", "status": "in_progress"}, {"id": "b", "status": "pending"}]})
+    replies = [answer({}), listed, *([answer({})] if interrupts else [])]
+    asks, _ = drive(CloudDialect().cancel(frozenset({"a"}), frozenset(ours)), *replies)
+    assert (asks[-1].path == "/api/interrupt") == interrupts
+
+
+@pytest.mark.parametrize("running", ["theirs", None])
+def test_comfyui_interrupts_only_what_runs_and_is_ours(running):
+    queue = {"queue_running": [[1, running, {}, {}, []]] if running else [], "queue_pending": []}
+    asks, _ = drive(ComfyUIDialect().cancel(frozenset({JOB})), answer(b""), answer(queue))
+    assert [ask.path for ask in asks] == ["/queue", "/queue"]
 
 
 # --- probing
@@ -342,6 +395,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine: nested values are drawn
 @given(st.lists(st.tuples(st.sampled_from([200, 400, 404, 429, 500]), json_values), min_size=8, max_size=8), st.data())
 def test_whatever_a_server_answers_is_an_outcome_or_an_error_of_ours(replies, data):
     dialect = data.draw(st.sampled_from([CloudDialect(), ComfyUIDialect()]))

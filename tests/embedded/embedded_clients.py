@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+from cloud_contract import judge
 
 from sweeper.embedded import EmbeddedServer
 
@@ -40,11 +41,22 @@ class Comfy:
 
 
 class Cloud:
-    """A client of the cloud dialect that knows how to wait."""
+    """A client of the cloud dialect that knows how to wait, and holds every answer to the published contract.
+
+    `answered` are the operations and statuses that it has met. Set `trusting` where a broken answer is wanted.
+    """
 
     def __init__(self, server: EmbeddedServer, key: str | None = None) -> None:
         self.server = server
-        self.http = httpx.Client(base_url=server.url, headers={} if key is None else {"X-API-Key": key})
+        self.answered: set[tuple[str, int]] = set()
+        self.trusting = False
+        headers = {} if key is None else {"X-API-Key": key}
+        self.http = httpx.Client(base_url=server.url, headers=headers, event_hooks={"response": [self._judge]})
+
+    def _judge(self, response: httpx.Response) -> None:
+        met = None if self.trusting else judge(response)
+        if met is not None:
+            self.answered.add(met)
 
     def submit(self, graph: Any, **fields: Any) -> str:
         answer = self.http.post("/api/prompt", json={"prompt": graph, **fields})

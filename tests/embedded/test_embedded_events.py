@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import struct
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from embedded_clients import until
 from embedded_probes import chain, waiting
+from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -198,7 +200,8 @@ def collect(socket, prompt_id):
             return frames
 
 
-def test_previews_come_as_event_1_unless_metadata_was_asked_for(comfy):
+def test_previews_come_as_event_1_unless_metadata_was_asked_for(serve):
+    comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         receive(socket)
         (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me"))
@@ -206,7 +209,31 @@ def test_previews_come_as_event_1_unless_metadata_was_asked_for(comfy):
     assert frame[8:10] == b"\xff\xd8"  # JPEG
 
 
-def test_previews_with_metadata_come_as_event_4(comfy):
+def test_a_comfyui_shows_no_work_in_progress_unless_asked_to(serve):
+    comfy = serve("comfyui")
+    assert comfy.http.get("/system_stats").json()["system"]["argv"] == ["main.py"]
+    with stream(comfy) as socket:
+        receive(socket)
+        assert collect(socket, comfy.submit(PICTURE, client_id="me")) == []
+
+
+def test_pictures_can_be_sent_instead_of_saved(serve):
+    comfy = serve("comfyui", nodes=None)
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 600, "height": 8, "batch_size": 2, "color": 255}},
+        "9": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+    }
+    with stream(comfy) as socket:
+        receive(socket)
+        for _ in range(2):  # an equal job sends them again
+            frames = collect(socket, comfy.submit(graph, client_id="me"))
+            assert [frame[:8] for frame in frames] == [struct.pack(">II", 1, 2)] * 2
+            pictures = [Image.open(io.BytesIO(frame[8:])) for frame in frames]
+            assert [(picture.format, picture.size) for picture in pictures] == [("PNG", (600, 8))] * 2
+
+
+def test_previews_with_metadata_come_as_event_4(serve):
+    comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
         replies = [receive(socket), receive(socket)]
@@ -223,7 +250,8 @@ def test_previews_with_metadata_come_as_event_4(comfy):
     assert frame[8 + length :][:2] == b"\xff\xd8"
 
 
-def test_flags_count_only_in_the_first_message_and_junk_is_ignored(comfy):
+def test_flags_count_only_in_the_first_message_and_junk_is_ignored(serve):
+    comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         for junk in (
             "not json",
@@ -246,7 +274,8 @@ def test_a_second_socket_of_a_client_takes_over_and_survives_the_first(comfy):
             until_over(second, comfy.submit(chain(), client_id="me"))
 
 
-def test_a_client_that_stops_reading_holds_up_nobody(comfy):
+def test_a_client_that_stops_reading_holds_up_nobody(serve):
+    comfy = serve("comfyui", previews=True)
     with stream(comfy, "clientId=deaf"), stream(comfy) as mine:
         for place in range(40):  # 8 MB of previews: far more than the socket's buffers hold
             graph = {**PICTURE, "1": {"class_type": "ProbePicture", "inputs": {"unknown": place}}}
@@ -266,9 +295,37 @@ def test_cloud_asks_for_the_token_and_tells_a_job_without_client_id_to_everybody
         assert receive(socket)["data"]["sid"] == "me"
         prompt_id = client.submit(chain(steps=1))
         words = types(until_over(socket, prompt_id))
-    assert words[2:5] == ["execution_start", "execution_cached", "state(1,running,0/1)"]
+    assert words[2:6] == ["notification", "execution_start", "execution_cached", "state(1,running,0/1)"]
     assert words[-3:] == ["execution_success", "status(0)", "executing(None)"]
     assert not any("s3cret" in request.path for request in client.server.seen.requests)
+
+
+def test_cloud_tells_every_stream_of_every_job_and_shows_its_pictures_to_each_as_it_asked(serve):
+    client = serve("cloud")
+    with stream(client, "clientId=one") as rich, stream(client, "clientId=two") as plain:
+        rich.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+        assert [receive(rich)["type"], receive(rich)["type"]] == ["status", "feature_flags"]
+        receive(plain)
+        prompt_id = client.submit(PICTURE, client_id="somebody else")
+        assert [collect(socket, prompt_id)[0][:4] for socket in (rich, plain)] == [b"\0\0\0\4", b"\0\0\0\1"]
+
+
+def test_cloud_tells_the_next_stream_what_nobody_heard(serve):
+    client = serve("cloud")
+    prompt_id = client.run(chain())["id"]
+    with stream(client) as socket:
+        said = [receive(socket) for _ in range(4)]
+    assert [message["type"] for message in said[1:]] == ["execution_start", "executed", "execution_success"]
+    assert all(message["data"]["prompt_id"] == prompt_id for message in said[1:])
+    with stream(client, "clientId=later") as socket:
+        assert receive(socket)["type"] == "status"
+        assert receive_nothing(socket)
+
+
+def receive_nothing(socket):
+    with pytest.raises(TimeoutError):
+        socket.recv(timeout=0)
+    return True
 
 
 def test_the_token_reaches_no_log(serve, caplog):

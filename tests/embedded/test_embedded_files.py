@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 
 import httpx
 import pytest
+from blake3 import blake3
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -88,9 +88,9 @@ def test_view_has_etag_ranges_and_head(full):
         assert (part.status_code, part.content) == (206, expected), asked
         assert part.headers["content-range"].endswith(f"/{len(data)}")
     assert full.http.get("/view?filename=a.png", headers={"range": "bytes=99999-"}).status_code == 416
-    assert full.http.get("/view?filename=a.png", headers={"range": "bytes=-0"}).status_code == 416
-    for odd in ("pages=1-2", "bytes=a-b", "bytes=0-1,3-4", "nonsense"):
-        assert full.http.get("/view?filename=a.png", headers={"range": odd}).content == data, odd
+    assert full.http.get("/view?filename=a.png", headers={"range": "bytes=-0"}).content == data
+    for odd in ("pages=1-2", "bytes=a-b", "bytes=0-1,3-4", "bytes=-", "nonsense", "bytes=abc"):
+        assert full.http.get("/view?filename=a.png", headers={"range": odd}).status_code == 416, odd
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_mask_gives_its_alpha_to_the_original_and_keeps_its_texts(comfy):
 
 def test_cloud_stores_by_content_under_a_hash(cloud):
     data = png()
-    name = f"{hashlib.sha256(data).hexdigest()}.png"
+    name = f"{blake3(data).hexdigest()}.png"
     first = upload(cloud, data, "fox.jpeg", "/api/upload/image", subfolder="mine", type="input", overwrite="true")
     assert first.json() == {"name": name, "subfolder": "mine", "type": "input"}
     assert upload(cloud, data, "other name.png", "/api/upload/image").json()["name"] == name

@@ -142,3 +142,26 @@ def test_a_folder_with_something_else_under_the_jobs_name_is_refused(tmp_path):
     (tmp_path / "jobs.sqlite").write_text("this is no database, but it is long enough to look at" * 20)
     with pytest.raises(UsageError, match="cannot keep jobs here"):
         EmbeddedServer(data=tmp_path, nodes=probe_nodes()).start()
+
+
+def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
+    for kind, dialect in ((Cloud, "cloud"), (Comfy, "comfyui")):
+        server = EmbeddedServer(dialect, data=tmp_path / dialect, nodes=probe_nodes())
+        with server, client(kind, server) as one:
+            job = one.run(chain())
+            one.http.post("/api/userdata/mine.json", content=b"{}")
+            if dialect == "cloud":
+                form = {"tags": "kept", "user_metadata": '{"a": 1}'}
+                asset = one.http.post("/api/assets", data=form, files={"file": ("a.bin", b"abc")}).json()
+                made = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
+        with server, client(kind, server) as one:
+            assert one.http.get("/api/userdata/mine.json").content == b"{}"
+            if dialect == "comfyui":
+                assert one.http.get("/history").json() == {}
+                assert one.http.get("/view", params=next(iter(job["outputs"].values()))["images"][0]).status_code == 200
+                continue
+            assert one.http.get(f"/api/jobs/{job['id']}").json()["status"] == "completed"
+            kept = one.http.get(f"/api/assets/{asset['id']}").json()
+            assert (kept["tags"], kept["user_metadata"]) == (["kept"], {"a": 1})
+            again = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
+            assert [one["id"] for one in again] == [one["id"] for one in made]  # not taken in twice

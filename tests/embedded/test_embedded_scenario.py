@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from embedded_clients import until
 from embedded_probes import chain, waiting
 
-from sweeper.embedded import Faults, Scenario
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.errors import UsageError
 
 
@@ -25,6 +28,12 @@ def test_a_file_holds_a_scenario(tmp_path):
     )  # fmt: skip
     path.write_text("")
     assert Scenario.read(path) == Scenario()
+
+
+def test_the_scenario_in_the_readme_is_one():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
+    assert Scenario.of(yaml.safe_load(text)).jobs_at_once == 3
 
 
 def test_a_scenario_cannot_be_changed():
@@ -47,6 +56,9 @@ def test_a_scenario_cannot_be_changed():
         ("concurrency: 0", "concurrency: must be a whole number, 1 or more, not 0"),
         ("queue_bound: x", "queue_bound: must be a whole number, 0 or more, not 'x'"),
         ("failure_type: two words", "failure_type: must be the name of an exception"),
+        ("tier: gold", "tier: must be one of free, standard, creator, pro, not 'gold'"),
+        ("{tier: pro, concurrency: 2}", "`tier` and `concurrency` both say how many jobs run at once"),
+        ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
         ("- 1", "a scenario is a mapping such as 'latency: 0.1', not list"),
         ("a: [", "cannot be read as a scenario"),
     ],
@@ -103,6 +115,44 @@ def test_concurrency_is_the_scenarios(serve, gate):
     cloud = serve("cloud", workers=1, faults=Faults(scenario=Scenario(concurrency=2)))
     jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
     until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
+
+
+@pytest.mark.parametrize(("tier", "at_once"), [("standard", 1), ("creator", 3), ("pro", 5)])
+def test_a_tier_says_how_many_jobs_run_at_once(serve, gate, tier, at_once):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(tier=tier)))
+    jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(6)]
+    states = ["executing"] * at_once + ["queued_limited"] * (6 - at_once)
+    until(lambda: sorted(cloud.status(job) for job in jobs) == states)
+
+
+def test_credits_run_out(serve, gate):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(credits=2)))
+    first = cloud.submit(waiting())
+    assert gate.entered.wait(10)
+    second, third = (cloud.submit(chain(seed=seed)) for seed in range(2))  # taken: nobody knows yet what they cost
+    gate.opened.set()
+    assert [cloud.ended(job)["status"] for job in (first, second, third)] == ["completed", "completed", "failed"]
+    assert cloud.ended(third)["execution_error"]["exception_type"] == "InsufficientFundsError"
+    answer = cloud.http.post("/api/prompt", json={"prompt": chain()})
+    assert (answer.status_code, answer.json()["code"]) == (402, "InsufficientFundsError")
+
+
+def test_models_load_slowly(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(model_seconds=(3600, 3600))))
+    graph = {"1": {"class_type": "ProbeCombo", "inputs": {"mode": "normal"}}, "9": chain()["9"]}
+    graph["9"]["inputs"]["images"] = ["1", 0]
+    assert cloud.run(graph)["status"] == "completed"  # it loads none
+    job = cloud.submit(chain())
+    until(lambda: cloud.status(job) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(job)["status"] == "cancelled"
+    assert cloud.server.seen.nodes["ProbeLoader"] == 0
+
+
+@pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}])
+def test_a_comfyui_has_no_account(setting):
+    with pytest.raises(UsageError, match="only the cloud dialect has"):
+        EmbeddedServer("comfyui", faults=Faults(scenario=Scenario(**setting)))
 
 
 def test_every_answer_may_be_an_error_or_get_lost(serve):

@@ -189,12 +189,22 @@ def test_every_mistake_in_checks_is_told_at_once_before_anything_runs(shop):
     assert not Path("results").exists()
 
 
+def test_a_measure_without_its_model_is_told_before_anything_runs(shop, command, monkeypatch):
+    monkeypatch.delenv("SWEEPER_LPIPS", raising=False)
+    shop.write(checks={"lpips": "<= 0.1"})
+    told = command("check", shop.file)
+    assert told.code == 2
+    assert "shop.yaml" in told.err
+    assert "'lpips' needs a model: set SWEEPER_LPIPS to the path of an exported ONNX file" in told.err
+    assert not Path("results").exists()
+
+
 def test_another_size_is_a_change_and_no_crash(shop):
     accepted(shop)
     for path in Path("results/shop/artifacts").iterdir():
         Image.new("RGB", (32, 64)).save(path)
     found = sweeper.check("results/shop")
-    assert {one.tier for one in found} == {"unlike"}
+    assert {one.tier for one in found} == {"size"}
     assert all("32 x 64" in one.reason for one in found)
 
 

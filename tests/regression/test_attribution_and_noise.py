@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+import wave
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import sweeper
@@ -26,12 +28,15 @@ GRAPH = {
 
 
 @contextmanager
-def serving(*, shift: int = 0, sigma: float = 0.0) -> Iterator[str]:
-    """A server that paints a grey level plus tint plus shift, with normal noise that is another every time."""
+def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iterator[str]:
+    """A server that paints a grey level plus tint plus shift, with normal noise that is another every time; its
+    deviation is the same for all levels, or one for each.
+    """
     random = np.random.default_rng(7)
 
     def paint(context: Any, level: int, tint: int) -> NodeOutput:
-        noise = random.normal(0.0, sigma, (64, 64, 3)) if sigma else 0.0
+        deviation = sigma if isinstance(sigma, float) else sigma[level]
+        noise = random.normal(0.0, deviation, (64, 64, 3)) if deviation else 0.0
         return NodeOutput((np.clip(np.rint(np.full((64, 64, 3), level + tint + shift) + noise), 0, 255),))
 
     count = itertools.count()
@@ -43,6 +48,15 @@ def serving(*, shift: int = 0, sigma: float = 0.0) -> Iterator[str]:
         Image.fromarray(images.astype(np.uint8)).save(folder / name)
         return NodeOutput((), {"images": [{"filename": name, "subfolder": "", "type": "output"}]})
 
+    def hum(context: Any, images: Any, filename_prefix: str) -> NodeOutput:
+        """The same picture as a sound: its first row of pixels, from -1 to 1 for 0 to 255."""
+        name = f"{next(count)}.wav"
+        context.output_dir.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(context.output_dir / name), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+            file.writeframes(np.rint((images.ravel() / 127.5 - 1) * 32767).astype("<i2").tobytes())
+        return NodeOutput((), {"audio": [{"filename": name, "subfolder": "", "type": "output"}]})
+
     def node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
         return NodeClass(
             name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
@@ -53,6 +67,7 @@ def serving(*, shift: int = 0, sigma: float = 0.0) -> Iterator[str]:
     nodes = [
         node("Paint", {"level": number, "tint": number}, ("IMAGE",), paint),
         node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), keep),
+        node("Hum", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), hum),
     ]
     with EmbeddedServer(nodes={one.name: one for one in nodes}) as server:
         yield server.url
@@ -125,10 +140,27 @@ def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(gr
         for one in found.items:
             noise = {item.measure: item for item in one.noise}
             assert noise["mae"].mean == pytest.approx(expected, rel=0.1)
+            # PSNR tells of the same noise: its root mean square is sigma times the square root of two.
+            rms = 255 * 10 ** (-noise["psnr"].mean / 20)
+            assert rms == pytest.approx(math.sqrt(2 * (sigma**2 + 1 / 12)), rel=0.1)
             assert noise["mae"].effect == pytest.approx(60, rel=0.1)
             assert one.gated
             assert all(item.bound.holds(item.worst) for item in one.noise if item.bound)
         assert "mae" in found.checks
+
+
+def test_calibrate_measures_the_noise_of_sounds_too(shop):
+    graph = {**GRAPH, "2": {**GRAPH["2"], "class_type": "Hum"}}
+    (shop.folder / "shop.json").write_text(json.dumps(graph))
+    shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": [100, 160]}}}))
+    with serving(sigma=4.0) as url:
+        found = sweeper.calibrate(shop.file, 3, target=url)
+    expected = 2 * math.sqrt(4.0**2 + 1 / 12) / math.sqrt(math.pi) / 127.5
+    for one in found.items:
+        noise = {item.measure: item for item in one.noise}
+        assert set(noise) == {"sound_snr", "sound_mae"}
+        assert noise["sound_mae"].mean == pytest.approx(expected, rel=0.1)
+    assert set(found.checks) == {"sound_snr", "sound_mae"}
 
 
 def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
@@ -136,6 +168,32 @@ def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
         found = sweeper.calibrate(grey(levels=(100, 101)), 3, target=url)
     assert not any(one.gated for one in found.items)
     assert found.checks == {}
+
+
+@pytest.mark.parametrize(
+    ("sigma", "base", "overridden"),
+    [({20: 0.0, 100: 1.0, 180: 9.0}, False, [100, 180]), ({20: 1.0, 100: 1.2, 180: 9.0}, True, [180])],
+    ids=["one is steady", "all are noisy"],
+)
+def test_cases_that_differ_much_get_overrides_that_hold_and_still_tell(grey, sigma, base, overridden, command):
+    with serving(sigma=sigma) as url:
+        file = grey(levels=tuple(sigma))
+        checks = sweeper.calibrate(file, 4, target=url).checks
+        assert bool(set(checks) - {"overrides"}) == base
+        assert [entry["where"] for entry in checks["overrides"]] == [f"level == {level}" for level in overridden]
+        shown = command("calibrate", file, "--repeats", "3", "--target", url, "-q").out
+        written = yaml.safe_load(shown[shown.index("checks:") :])["checks"]
+        assert [entry["where"] for entry in written["overrides"]] == [entry["where"] for entry in checks["overrides"]]
+        sweeper.run(file, target=url, out="results/noisy")
+        sweeper.accept("results/noisy", yes=True)
+        experiment = json.loads(file.read_text())
+        file.write_text(json.dumps({**experiment, "checks": checks}))
+        for _ in range(3):
+            assert sweeper.check(file, target=url).ok
+    off = {level: deviation + (6.0 if level == 20 else 0.0) for level, deviation in sigma.items()}
+    with serving(sigma=off) as url:  # as noisy as another level may be, but this one may not
+        states = {one.case.cells["level"]: one.state for one in sweeper.check(file, target=url)}
+    assert states == {20: "changed", 100: "same", 180: "same"}
 
 
 def test_a_steady_server_needs_no_checks(grey, command):

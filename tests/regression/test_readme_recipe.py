@@ -10,9 +10,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import yaml
+from plugin_runs import run_pytest
 
 import sweeper
-from sweeper.regression.checks import checks_of
+from sweeper.regression.checks import MEASURES, checks_of
 from sweeper.schemas import shape_problems
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +46,19 @@ def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
     names = {case.get("name") for case in ET.parse("check.xml").getroot()[0] if len(case)}
     assert len(names) == 12
     assert all(name in changed.out for name in names)
+    with_pytest = run_pytest(tmp_path, "--sweeper", file)
+    assert with_pytest.returncode == 1
+    assert all(f"{file.name}::{name}" in with_pytest.stdout for name in names)
     template.write_text(before, encoding="utf-8")
     assert command(*lines[2]).code == 0
+    assert not [case for case in ET.parse("check.xml").getroot()[0] if len(case)]
+    assert run_pytest(tmp_path, "--sweeper", file).returncode == 0
+
+
+def test_the_measures_of_the_readme_are_all_there_are():
+    (table,) = re.findall(r"^\| measure \|.*\n\|[- |]*\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
+    names = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(MEASURES)
 
 
 def test_the_checks_of_the_readme_are_some(shop):

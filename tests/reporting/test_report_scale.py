@@ -1,9 +1,13 @@
-"""Ten thousand cells: what the page builds stays small, wherever it is scrolled to and whichever axes it shows.
+"""A thousand and ten thousand cells: what the page builds stays small, wherever it is scrolled to, and is right there.
 
-Durations are not asserted, since a busy machine has others; the number of elements is what they follow from.
+Durations are not asserted, since a busy machine has others: `tests/benchmarks/page.py` measures them. The number of
+elements is what they follow from.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from made_up_sweeps import Sweep
@@ -13,31 +17,88 @@ from sweeper.reporting.folder import write_report
 MOST = 3000  # elements of the whole document
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    sweep = Sweep({"seed": list(range(100)), "cfg": [1 + n / 4 for n in range(100)]}, distinct=40, size=(32, 32))
-    return write_report(sweep.write(tmp_path_factory.mktemp("large"))).page.parent
+@dataclass(frozen=True)
+class Large:
+    folder: Path
+    seeds: int
+    cfgs: int
+
+    @property
+    def last(self):
+        return self.seeds * self.cfgs - 1
+
+
+@pytest.fixture(scope="module", params=[(25, 40), (100, 100)], ids=["1000", "10000"])
+def large(request, tmp_path_factory):
+    seeds, cfgs = request.param
+    sweep = Sweep({"seed": list(range(seeds)), "cfg": [1 + n / 4 for n in range(cfgs)]}, distinct=40, size=(32, 32))
+    out = sweep.write(tmp_path_factory.mktemp("large"))
+    return Large(write_report(out).page.parent, seeds, cfgs)
 
 
 @pytest.mark.parametrize(
     "address", ["", "#size=48", "#x=cfg&y=&xx=", "#x=&y=", "#x=cfg&y=&yy=seed", "#view=table", "#view=plots"]
 )
 def test_the_document_stays_small(large, opened, address):
-    page = opened(large, address)
+    page = opened(large.folder, address)
     assert page.locator("*").count() <= MOST
 
 
 def test_scrolling_to_the_end_shows_the_last_cell_and_builds_no_more(large, opened):
-    page = opened(large)
+    page = opened(large.folder)
     page.locator(".scroller").evaluate("s => s.scrollTo(s.scrollWidth, s.scrollHeight)")
-    page.wait_for_selector('[data-trial="9999"] img')
+    page.wait_for_selector(f'[data-trial="{large.last}"] img')
     assert page.locator('[data-trial="0"]').count() == 0
     assert page.locator("*").count() <= MOST
 
 
+FLING = """async (size) => {
+  const s = document.querySelector('.scroller');
+  for (let n = 0; n < 40; n++) {
+    s.scrollBy(260, 210);
+    await new Promise((done) => requestAnimationFrame(done));
+  }
+  const rest = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  for (let n = 0; n < 200 && sweeper.page.busy(); n++) await rest();
+  await rest();
+}"""
+
+
+# Where a row and a column in view cross: how many such places there are, and those without the cell that belongs there.
+PLACES = """() => {
+  const box = document.querySelector('.scroller').getBoundingClientRect();
+  const value = (row, name) => sweeper.page.dataset.column(name).label(row);
+  const wrong = [];
+  let places = 0;
+  for (const head of document.querySelectorAll('.head')) {
+    for (const side of document.querySelectorAll('.side')) {
+      const [h, s] = [head.getBoundingClientRect(), side.getBoundingClientRect()];
+      const [x, y] = [h.left + h.width / 2, s.top + s.height / 2];
+      if (x < s.right || x > box.right - 20 || y < h.bottom || y > box.bottom - 20) continue;
+      places += 1;
+      const cell = document.elementFromPoint(x, y)?.closest('.cell');
+      const row = cell ? sweeper.page.dataset.row(Number(cell.dataset.trial)) : -1;
+      if (row < 0 || value(row, 'cfg') !== head.title || value(row, 'seed') !== side.title)
+        wrong.push([head.title, side.title]);
+    }
+  }
+  return [places, wrong];
+}"""
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_after_a_fling_every_place_in_view_has_its_own_cell(large, opened, size):
+    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page.evaluate(FLING)
+    places, wrong = page.evaluate(PLACES)
+    assert places > 20
+    assert wrong == []
+    assert page.locator("*").count() <= MOST
+
+
 def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
-    page = opened(large)
-    page.locator(".scroller").evaluate("s => s.scrollTo(3000, 4000)")
+    page = opened(large.folder)
+    page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
     page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
     frame = page.locator(".scroller").bounding_box()
     heads = page.get_by_role("columnheader")
@@ -47,12 +108,12 @@ def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
 
 
 def test_the_keyboard_reaches_the_far_end(large, opened):
-    page = opened(large)
+    page = opened(large.folder, "#x=cfg&y=seed")
     page.locator("[role=grid]").focus()
     page.keyboard.press("End")
     current = page.locator(".cell.current")
     assert page.locator("[role=grid]").get_attribute("aria-activedescendant") == current.get_attribute("id")
-    assert current.get_attribute("aria-colindex") == "101"
+    assert current.get_attribute("aria-colindex") == str(large.cfgs + 1)
     assert page.evaluate(
         """() => {
         const [c, s] = ['.cell.current', '.scroller'].map(q => document.querySelector(q).getBoundingClientRect());
@@ -61,5 +122,12 @@ def test_the_keyboard_reaches_the_far_end(large, opened):
 
 
 def test_a_filter_over_all_rows_leaves_exactly_those_that_hold(large, opened):
-    page = opened(large, "#where=" + "seed in [3, 99] and cfg >= 25".replace(" ", "%20"))
+    page = opened(large.folder, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
     assert page.evaluate("() => sweeper.page.arranged().shown") == 2 * 4
+
+
+@pytest.mark.parametrize(("size", "side"), [(64, "-80"), (160, "-160"), (320, "")])
+def test_cells_load_the_thumbnail_that_fits_them(large, opened, size, side):
+    page = opened(large.folder, f"#size={size}")
+    source = page.locator(".cell img").first.get_attribute("src")
+    assert source.rpartition(".")[0][len("thumbs/") + 64 :] == side

@@ -90,13 +90,26 @@ def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
     assert steps[0] < steps[1] < steps[2] == 200 + 6
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_shown(tmp_path):
-    out = Sweep({"steps": [4]}, outputs=2).write(tmp_path / "r")
+def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
+    out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
     first, _ = sorted((out / "artifacts").iterdir())
     first.write_bytes(b"no picture")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
     with Image.open(file) as sheet:
-        assert (240, 240, 238) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == (200, 30, 60)).all(axis=2).sum() == 40 * 40
+    assert (pixels == (240, 240, 238)).all(axis=2).any()
+
+
+def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
+    sizes = []
+    for words in (1, 40, 4000):
+        ends = {0: ("failed", ("E", "out of memory " * words))}
+        out = Sweep({"steps": [4, 8]}, ends=ends, content=solid((200, 30, 60))).write(tmp_path / str(words))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish())
+        with Image.open(file) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[0] < sizes[1] == sizes[2]
 
 
 def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):

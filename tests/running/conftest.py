@@ -7,12 +7,16 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+
+from .served import TEMPLATE as COLOURED
+from .served import WITH_UPLOAD, colour
 
 TEMPLATE = {
     "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}", "seed": "{{ seed }}"}},
@@ -95,6 +99,35 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
         file = folder / "experiment.yaml"
         file.write_text(json.dumps(body))
         return sweeper.load(file)
+
+    return make
+
+
+@pytest.fixture
+def coloured(tmp_path: Path) -> Callable[..., Any]:
+    """Makes an experiment of core nodes alone, which a real ComfyUI has too: `coloured(3)` has three trials."""
+
+    def make(trials: int, *, upload: bool = False, run: dict[str, Any] | None = None) -> Any:
+        from PIL import Image
+
+        folder = tmp_path / "coloured"
+        folder.mkdir(exist_ok=True)
+        (folder / "template.json").write_text(json.dumps(WITH_UPLOAD if upload else COLOURED))
+        body: dict[str, Any] = {
+            # A name of its own: a real server keeps the files of every earlier test.
+            "name": f"coloured-{uuid4().hex[:8]}",
+            "template": "template.json",
+            "sweep": {"grid": {"color": [colour(trial) for trial in range(trials)]}},
+            "run": {"retries": 10, **(run or {})},
+        }
+        if upload:
+            Image.new("RGB", (8, 8), (1, 2, 3)).save(folder / "photo.png")
+            (folder / "template.slots.yaml").write_text(
+                json.dumps({"slots": {"photo": {"at": "3.image", "kind": "file"}}})
+            )
+            body["params"] = {"photo": "photo.png"}
+        (folder / "experiment.yaml").write_text(json.dumps(body))
+        return sweeper.load(folder / "experiment.yaml")
 
     return make
 

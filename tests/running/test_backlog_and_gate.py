@@ -50,7 +50,7 @@ def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
         early, late = work(0, "one"), work(1, "one")
         backlog = Backlog([early, late], Line(iter([])))
         taken = await backlog.take("one")
-        backlog.release("one")
+        backlog.release("one", durable=False)
         found = [await backlog.take("two")]
         backlog.give_back(taken)
         found.append(await backlog.take("two"))
@@ -58,6 +58,21 @@ def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
         return [item.trial.index for item in found]
 
     assert asyncio.run(go()) == [1, 0]
+
+
+def test_jobs_that_outlive_their_target_are_left_for_the_next_run_and_hold_nobody():
+    async def go():
+        backlog = Backlog([work(0, "one"), work(1, "one")], Line(iter([work(2)])))
+        taken = await backlog.take("one")
+        other = await backlog.take("two")
+        waiting = asyncio.create_task(backlog.take("two"))
+        await asyncio.sleep(0)
+        backlog.release("one", durable=True)
+        backlog.give_back(taken)
+        backlog.done()
+        return other.trial.index, await waiting, backlog.left, taken.job is not None
+
+    assert asyncio.run(go()) == (2, None, 2, True)
 
 
 def test_a_closed_backlog_hands_out_nothing_and_holds_nobody():

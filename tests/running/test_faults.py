@@ -6,8 +6,11 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError
-from sweeper.running.progress import JobSubmitted, Retrying, Waiting
+from sweeper.running.progress import JobSubmitted, Noticed, Retrying, Waiting
 from sweeper.store import Store
+
+from .invariants import broken_promises
+from .served import Served
 
 
 @pytest.fixture
@@ -91,6 +94,20 @@ def test_a_truncated_download_is_completed(server, go, tmp_path):
         assert content.startswith(b"\x89PNG")
         assert content.endswith(b"IEND\xaeB`\x82")
     assert sorted(path.suffix for path in (tmp_path / "out" / "artifacts").iterdir()) == [".png"] * 4
+
+
+def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_again(coloured, tmp_path):
+    plan, events = coloured(1), []
+    with Served("comfyui", tmp_path / "data") as server:
+        server.proxy.decide = lambda asked: "502" if asked.path.endswith("/view") else None
+        run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append)
+        assert (run.pending, run.failed) == (1, 0)
+        (notice,) = (event.message for event in events if isinstance(event, Noticed))
+        assert "trial 0 is left for the next run, which looks first" in notice
+        server.proxy.decide = lambda _: None
+        assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 1
+        assert broken_promises(tmp_path / "out", 1, [server]) == []
+        assert len(server.proxy.accepted) == 1
 
 
 def test_a_picture_that_is_gone_is_a_failed_row(server, go):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,65 +15,26 @@ import sweeper
 from sweeper.errors import ResultsError
 from sweeper.running.control import RunControl
 from sweeper.running.hold import holding
-from sweeper.running.progress import JobSubmitted
+from sweeper.running.progress import JobSubmitted, TargetReady
 from sweeper.store import Store
 
-SCRIPT = Path(__file__).with_name("crashing.py")
+from .runners import Runners
 
 
-def start(experiment, target, out, *crash, **environ):
-    environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent), **environ}
-    command = [sys.executable, str(SCRIPT), str(experiment.file), json.dumps(target), str(out), *map(str, crash)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
-
-
-def until(process, word, times=1):
-    """Read the process's lines until `word` came so many times."""
-    for line in process.stdout:
-        times -= line.strip() == word
-        if not times:
-            return
-    raise AssertionError(f"ended without saying {word}")
-
-
-@pytest.mark.parametrize(
-    "crash",
-    [
-        ("intend", "before", 2),
-        ("intend", "after", 1),
-        ("submitted", "before", 1),
-        ("submitted", "before", 3),
-        ("submitted", "after", 2),
-        ("finish", "before", 1),
-        ("finish", "after", 3),
-    ],
-    ids=lambda crash: "-".join(map(str, crash)),
-)
-def test_after_a_kill_at_any_step_no_job_runs_twice_and_every_trial_has_its_row(
-    server, target, experiment, tmp_path, crash
-):
-    plan = experiment(seed=[1, 2, 3, 4, 5])
-    with start(plan, target, tmp_path / "out", *crash) as process:
-        process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL
-    run = sweeper.run(plan, target, tmp_path / "out")
-    assert (run.trials, run.succeeded) == (5, 5)
-    assert sorted(server.seen.executions.values()) == [1] * 5
-    with Store.open(tmp_path / "out", readonly=True) as store:
-        rows = list(store.results())
-    assert [row.trial for row in rows] == [0, 1, 2, 3, 4]
-    files = {path.name for path in (tmp_path / "out" / "artifacts").iterdir()}
-    assert {Path(row.outputs[0]).name for row in rows} <= files
-    assert not any(name.endswith(".part") for name in files)
+@pytest.fixture(scope="module")
+def runners():
+    with Runners() as found:
+        yield found
 
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
-def test_jobs_that_a_restarted_server_forgot_are_sent_again(server, target, experiment, tmp_path):
+def test_jobs_that_a_restarted_server_forgot_are_sent_again(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=[1, 2, 3])
     server.faults.stall_nodes = {"Paint"}
-    with start(plan, target, tmp_path / "out") as process:
-        until(process, "JobSubmitted", 2)
-        process.kill()
+    runner = runners.start(plan, target, tmp_path / "out")
+    runner.until("JobSubmitted", 2)
+    runner.send(signal.SIGKILL)
+    assert runner.wait().killed
     port = int(server.url.rpartition(":")[2])
     server.stop()
     server.faults.reset()
@@ -85,51 +46,50 @@ def test_jobs_that_a_restarted_server_forgot_are_sent_again(server, target, expe
         assert sorted(row.attempts for row in store.results()) in ([1, 2, 2], [2, 2, 2])
 
 
-def test_jobs_of_an_embedded_server_that_died_with_its_run_are_sent_again(tmp_path):
+def test_jobs_of_an_embedded_server_that_died_with_its_run_are_sent_again(runners, tmp_path):
     plan = sweeper.load(Path(sweeper.__file__).parent.parent / "experiments" / "quickstart.yaml")
-    with start(plan, "embedded", tmp_path / "out", "submitted", "after", 2) as process:
-        process.communicate(timeout=30)
+    runner = runners.start(plan, "embedded", tmp_path / "out")
+    runner.until("JobSubmitted", 2)
+    runner.send(signal.SIGKILL)
+    assert runner.wait().killed
     run = sweeper.run(plan, "embedded", tmp_path / "out")
     assert (run.trials, run.succeeded) == (12, 12)
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, target, experiment, tmp_path):
+def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=list(range(30)))
-    with start(plan, target, tmp_path / "out", FILE_LIMIT="160000") as process:
-        said, _ = process.communicate(timeout=30)
-    assert "ResultsError: " in said
-    assert "disk" in said
+    ended = runners.run(plan, target, tmp_path / "out", file_limit=160_000)
+    assert ended.said[-1].startswith("ResultsError: ")
+    assert "is the disk full" in ended.said[-1]
     run = sweeper.run(plan, target, tmp_path / "out")
     assert run.succeeded == 30
     assert sorted(server.seen.executions.values()) == [1] * 30
 
 
-def test_ctrl_c_once_waits_for_what_is_in_flight(server, target, experiment, tmp_path):
+def test_ctrl_c_once_waits_for_what_is_in_flight(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=list(range(8)))
-    with start(plan, target, tmp_path / "out") as process:
-        until(process, "JobSubmitted", 3)
-        process.send_signal(signal.SIGINT)
-        until(process, "Draining")
-        server.faults.release()
-        rest, _ = process.communicate(timeout=30)
-    assert "stopped_by interrupt" in rest
+    runner = runners.start(plan, target, tmp_path / "out")
+    runner.until("JobSubmitted", 3)
+    runner.send(signal.SIGINT)
+    runner.until("Draining")
+    server.faults.release()
+    assert runner.wait().said[-1] == "stopped_by interrupt"
     with Store.open(tmp_path / "out", readonly=True) as store:
         counts = store.counts()
     assert counts == {"succeeded": 3, "failed": 0, "cancelled": 0, "pending": 5}
     assert (tmp_path / "out" / "results.csv").read_text().count("pending") == 5
 
 
-def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, tmp_path):
+def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=list(range(8)))
-    with start(plan, target, tmp_path / "out") as process:
-        until(process, "JobSubmitted", 3)
-        process.send_signal(signal.SIGINT)
-        until(process, "Draining")
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
-    assert "stopped_by interrupt" in rest
+    runner = runners.start(plan, target, tmp_path / "out")
+    runner.until("JobSubmitted", 3)
+    runner.send(signal.SIGINT)
+    runner.until("Draining")
+    runner.send(signal.SIGINT)
+    assert runner.wait().said[-1] == "stopped_by interrupt"
     with Store.open(tmp_path / "out", readonly=True) as store:
         assert store.counts() == {"succeeded": 0, "failed": 0, "cancelled": 3, "pending": 5}
     server.faults.release()
@@ -157,6 +117,68 @@ def test_a_run_inside_a_running_loop_works_as_in_a_notebook(server, target, expe
         return sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
 
     assert asyncio.run(cell()).succeeded == 1
+
+
+def test_of_two_runs_at_once_the_second_is_told_who_holds_the_folder(server, target, experiment, runners, tmp_path):
+    server.faults.stall_nodes = {"Paint"}
+    plan = experiment(seed=[1, 2, 3])
+    first = runners.start(plan, target, tmp_path / "out")
+    first.until("JobSubmitted")
+    with Runners() as others:
+        second = others.run(plan, target, tmp_path / "out")
+    assert f"another run is using this results folder (process {first.pid} on " in second.said[-1]
+    server.faults.release()
+    assert first.wait().said[-1] == "stopped_by None"
+    assert sorted(server.seen.executions.values()) == [1] * 3
+
+
+def test_a_folder_that_another_run_made_meanwhile_is_read_before_anything_is_sent(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1, 2, 3])
+
+    def watch(event):
+        if isinstance(event, TargetReady):  # nothing was there when this run looked; now somebody runs it all
+            other = threading.Thread(target=lambda: sweeper.run(plan, target, tmp_path / "out"))
+            other.start()
+            other.join()
+
+    run = sweeper.run(plan, target, tmp_path / "out", progress=watch)
+    assert (run.succeeded, run.submitted, run.reused) == (3, 0, 3)
+    assert sorted(server.seen.executions.values()) == [1] * 3
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(server, target, experiment, runners, tmp_path):
+    plan = experiment(seed=[1])
+    (tmp_path / "readonly").mkdir(mode=0o555)
+    ended = runners.run(plan, target, tmp_path / "readonly" / "out", powerless=True)
+    assert "readonly/out: the results folder cannot be written: Permission denied" in ended.said[-1]
+    assert server.seen.submits == 0
+
+
+def test_a_results_folder_that_became_read_only_is_told_and_left_as_it_is(
+    server, target, experiment, runners, tmp_path
+):
+    sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    for path in (tmp_path / "out", *(tmp_path / "out").iterdir()):
+        path.chmod(0o555)
+    ended = runners.run(experiment(seed=[1, 2]), target, tmp_path / "out", powerless=True)
+    (tmp_path / "out").chmod(0o755)
+    assert ended.said[-1].startswith("ResultsError: ")
+    assert "Permission denied" in ended.said[-1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    assert server.seen.submits == 1
+
+
+def test_a_store_of_a_newer_sweeper_is_left_as_it_is(server, target, experiment, tmp_path):
+    plan = experiment(seed=[1])
+    sweeper.run(plan, target, tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out" / "sweeper.sqlite")) as database:
+        database.execute("PRAGMA user_version = 99")
+    before = (tmp_path / "out" / "sweeper.sqlite").read_bytes()
+    with pytest.raises(ResultsError, match="written by a newer sweeper"):
+        sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
+    assert (tmp_path / "out" / "sweeper.sqlite").read_bytes() == before
+    assert server.seen.submits == 1
 
 
 def test_a_second_run_is_told_who_holds_the_folder(target, experiment, tmp_path):

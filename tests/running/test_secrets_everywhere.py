@@ -34,11 +34,11 @@ TRICKS = {
     "nowhere": "succeeded",
     "/api/prompt": "failed",
     "/api/user": "unreachable",
-    "/api/view": "failed",
+    "/api/view": "pending",  # its job stands; the next run asks for the files again
     "failure": "failed",
     "name": "succeeded",
     "redirect": "failed",
-    "refused": "failed",
+    "refused": "pending",
 }
 
 

@@ -169,3 +169,27 @@ def test_a_missing_key_is_told_before_anything_is_sent(experiment, tmp_path):
     with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY, which is not set"):
         sweeper.run(experiment(seed=[1]), "cloud", tmp_path / "out", environ={})
     assert not (tmp_path / "out").exists()
+
+
+def test_jobs_that_a_cloud_has_taken_are_paid_once_though_it_goes_away_in_between(experiment, tmp_path):
+    plan = experiment(seed=list(range(6)))
+    with (
+        EmbeddedServer(dialect="comfyui", nodes=NODES) as one,
+        EmbeddedServer(dialect="cloud", nodes=NODES, data=tmp_path / "data") as two,
+    ):
+        two.faults.stall_nodes = {"Paint"}
+
+        def watch(event):
+            if isinstance(event, JobSubmitted) and event.target == "two":
+                threading.Thread(target=two.stop).start()
+
+        run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.3)
+        taken = two.seen.accepted
+        assert taken >= 1
+        assert (run.stopped_by, run.pending, run.succeeded) == (None, taken, 6 - taken)
+        assert run.error == f"not done, and left for the next run: {taken} of the trials"
+        two.faults.reset()
+        two.start()
+        targets = [listed(one, two)[0], {**listed(one, two)[1], "url": two.url}]
+        assert sweeper.run(plan, targets, tmp_path / "out").succeeded == 6
+        assert sum(one.seen.executions.values()) == 6 - taken

@@ -61,6 +61,10 @@ class Context(Folders, Protocol):
         """Report `value` of `maximum` steps done, with a picture of the state so far; calls `check()` itself."""
         ...
 
+    def show(self, picture: Image.Image) -> None:
+        """Send a picture as it is, as PNG, to the event stream (SaveImageWebsocket)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NodeOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,19 @@ def _preview_prefix() -> str:
 
 def preview_image(context: Context, images: Array) -> NodeOutput:
     return _saved(context, images, _preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
+
+
+def send_images(context: Context, images: Array) -> NodeOutput:
+    """SaveImageWebsocket: nothing on disk, every picture into the event stream."""
+    for number, picture in enumerate(written_pictures(images)):
+        context.progress(number, len(images))
+        context.show(picture)
+    return NodeOutput()
+
+
+def never_the_same(_context: Folders, **_inputs: Any) -> float:
+    """IS_CHANGED of what is sent and kept nowhere: it is sent each time."""
+    return time.time()
 
 
 def preview_mask(context: Context, mask: Array) -> NodeOutput:

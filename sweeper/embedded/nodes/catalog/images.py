@@ -265,6 +265,16 @@ _FILES: tuple[NodeClass, ...] = (
         output_node=True,
     ),
     node(
+        "SaveImageWebsocket",
+        ("files", "send_images"),
+        "api/image",
+        {"images": link("IMAGE")},
+        (),
+        output_node=True,
+        fingerprint=("files", "never_the_same"),
+        module="custom_nodes.websocket_image_save",
+    ),
+    node(
         "PreviewImage",
         ("files", "preview_image"),
         "image",

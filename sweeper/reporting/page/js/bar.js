@@ -14,6 +14,7 @@
     ["xx", "Outer columns"],
     ["yy", "Outer rows"],
   ];
+  const MOST_CHIPS = 12;
   const THEMES = ["auto", "light", "dark"];
 
   function create(host, page) {
@@ -52,26 +53,38 @@
       autocomplete: "off",
       oninput: () => later({ where: filter.value }),
     });
+    const only = menu([], "", (where) => update({ where }));
     const error = el("span", { class: "error", role: "alert" });
     const shown = el("span", { class: "dim" });
     const pins = el("div", { class: "tools pins" });
     const tabs = VIEWS.map(([name, text]) =>
       el("button", { type: "button", role: "tab", onclick: () => update({ view: name }) }, text),
     );
+    const places = AXES.map(([place, label]) => {
+      const node = field(label, axes[place]);
+      sweeper.drag.target(node, (name) => update(sweeper.state.place(page.state(), place, name)));
+      return node;
+    });
+    const chips = el(
+      "div",
+      { class: "chips", "aria-label": "Axes to drag" },
+      dataset.axes.length > 1 && ["Drag:", ...dataset.axes.slice(0, MOST_CHIPS).map(sweeper.drag.chip)],
+    );
+    const colouring = field("Colour by", colour);
     const gridOnly = el(
       "div",
       { class: "tools" },
-      AXES.map(([place, label]) => field(label, axes[place])),
-      field("Colour by", colour),
+      places,
       field("Size", size),
       captions,
       el("button", { type: "button", onclick: () => valuesDialog(page) }, "Values…"),
       pins,
+      chips,
     );
     const marked = el("button", { type: "button", onclick: exportMarks }, "Export marks");
     const accept = el(
       "button",
-      { type: "button", onclick: () => copy(marks.list(), "command") },
+      { type: "button", onclick: () => copy(marks.accept(), "command") },
       "Copy accept command",
     );
     const theme = el("button", { type: "button", onclick: nextTheme }, "Theme");
@@ -114,21 +127,48 @@
       );
     }
 
+    const counted = el("div", { class: "counts" });
+    const alive = el("span", { class: "alive", role: "status" });
+    function recount() {
+      counted.replaceChildren(...counts(), shown, alive);
+      alive.textContent = sweeper.live.words(dataset);
+    }
+
     const title = el("h1", { title: dataset.about.description || null }, dataset.about.experiment);
     host.append(
       el(
         "div",
         { class: "top" },
         title,
-        el("div", { class: "counts" }, counts(), shown),
+        counted,
         el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
       ),
       more,
-      el("div", { class: "tools" }, field("Filter", filter, "wide"), marked, accept, theme),
+      el("div", { class: "tools" }, field("Filter", filter, "wide"), field("Show", only), colouring, marked, accept, theme),
       error,
     );
 
+    /** Filters that everybody wants, and the one that is written; marks are columns as any other. */
+    function quickFilters(where) {
+      const usual = [
+        ["", "everything"],
+        ["mark == 'keep'", "kept"],
+        ["stars > 0 or mark == 'keep'", "favourites"],
+        ["mark != 'reject'", "not rejected"],
+        ["mark == '' and stars == 0", "not judged yet"],
+        ["status == 'failed'", "failed"],
+        ...(dataset.about.check ? [["check != 'same'", "changed, new or not compared"]] : []),
+      ];
+      const written = usual.some(([text]) => text === where) ? [] : [[where, "as written"]];
+      only.replaceChildren(...[...usual, ...written].map(([value, text]) => el("option", { value }, text)));
+      only.value = where;
+    }
+
+    recount();
+
     function show(state, arranged) {
+      quickFilters(state.where);
+      colouring.hidden = state.view === "plots";
       for (const [place] of AXES) axes[place].value = state[place];
       colour.value = state.colour;
       size.value = state.size;
@@ -168,7 +208,7 @@
     } catch {
       /* as the system has it */
     }
-    return { show, focusFilter: () => filter.focus() };
+    return { show, recount, focusFilter: () => filter.focus() };
   }
 
   /** A filter that this very sweep understands. */

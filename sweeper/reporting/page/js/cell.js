@@ -4,17 +4,35 @@
 (function (sweeper) {
   const { el } = sweeper.dom;
   const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
-  const WORDS = { failed: "failed", cancelled: "cancelled", pending: "not run yet", succeeded: "no file" };
+  const WORDS = {
+    failed: "failed",
+    cancelled: "cancelled",
+    pending: "not run yet",
+    running: "running",
+    succeeded: "no file",
+  };
 
   /** Address of a file of the report: its parts are names of files, whatever stands in them. */
   const address = (path) => path.split("/").map(encodeURIComponent).join("/");
 
-  /** What shows a file: a picture, a player, or a plain word for what a browser cannot show. */
-  function media(file, { full = false } = {}) {
+  /** The smallest thumbnail that fills a cell of so many pixels. */
+  function thumb(file, size, sides) {
+    const side = sides.find((one) => one >= size * devicePixelRatio);
+    return side === undefined ? file.thumb : file.thumb.replace(/\.webp$/, `-${side}.webp`);
+  }
+
+  /**
+   * What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address;
+   * `load(image, address)`: who decides when a picture is fetched.
+   */
+  function media(file, { full = false, src, load = (image, from) => (image.src = from) } = {}) {
     if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
-      const src = address(full ? file.path : (file.thumb ?? file.path));
-      return el("img", { src, alt: "", decoding: "async", draggable: full ? "true" : "false" });
+      src ??= address(full ? file.path : (file.thumb ?? file.path));
+      // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
+      const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+      load(image, src);
+      return image;
     }
     if (file.kind === "video") {
       return el("video", {
@@ -41,12 +59,13 @@
   /** Show a trial in a cell; a negative row is a combination that the plan does not have. */
   function bind(node, row, more, context) {
     const { dataset, marks, state } = context;
+    const before = node.dataset.row === String(row) ? node.querySelector("img.preview") : null;
     node.dataset.row = row;
     if (row < 0) {
       node.className = "cell none";
       node.removeAttribute("data-trial");
       node.setAttribute("aria-label", "not in the plan");
-      node.title = "Not in the plan: excluded, dropped by a rule, not sampled, or filtered away";
+      node.title = "Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out";
       node.replaceChildren();
       return;
     }
@@ -54,28 +73,65 @@
     const files = dataset.files(row);
     node.className = `cell ${status}`;
     node.dataset.trial = dataset.trial(row);
-    const reason = dataset.reason(row);
+    node.draggable = files.length > 0;
+    const reason = [dataset.reason(row), checkReason(dataset, row)].filter(Boolean).join("\n");
     node.title = reason ? `${dataset.title(row)}\n${reason}` : dataset.title(row);
-    const parts = [frame(files, status, reason, state.size)];
+    const parts = [frame(files, status, dataset.reason(row), row, context, before)];
     if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
+    const check = dataset.check(row);
+    if (check) parts.push(verdict(check, node, state.size));
     if (state.captions) parts.push(el("span", { class: "caption" }, caption(row, context)));
     node.replaceChildren(...parts);
     node.style.setProperty("--tint", context.tint(row));
     mark(node, row, marks, context);
   }
 
-  function frame(files, status, reason, size) {
-    const holder = el("span", { class: "frame" });
+  /** A combination whose trials this view leaves out, but the plan has. */
+  function leftOut(node) {
+    node.classList.add("filtered");
+    node.setAttribute("aria-label", "left out by the filter");
+    node.title = "Left out by the filter, or by what is chosen for the other axes";
+  }
+
+  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?" };
+
+  function checkReason(dataset, row) {
+    const check = dataset.check(row);
+    return check ? [`check: ${check.state}`, check.reason].filter(Boolean).join(", ") : "";
+  }
+
+  /** What the check found, as a sign that does not rest on its colour alone. */
+  function verdict(check, node, size) {
+    node.classList.add(`check-${check.state.replace(" ", "-")}`);
+    const sign = SIGNS[check.state] ?? "?";
+    return el("span", { class: "verdict" }, size >= 96 ? `${sign} ${check.state}` : sign);
+  }
+
+  /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
+  function frame(files, status, reason, row, { dataset, state, load }, before) {
+    const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
     if (files.length === 0) {
-      holder.append(el("span", { class: "word" }, WORDS[status]));
-      if (size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
+      const holder = el("span", { class: "frame" });
+      const sight = dataset.sight(row);
+      if (sight?.[3]) {
+        // The same element as before: it shows the last preview until the next one is there.
+        const image = before ?? el("img", { alt: "", class: "preview", draggable: "false" });
+        image.src = `preview/${dataset.trial(row)}?${sight[3]}`;
+        holder.append(image);
+      } else holder.append(el("span", { class: "word" }, WORDS[status]));
+      if (status === "running") holder.append(el("progress", { max: sight?.[2] || null, value: sight?.[2] ? sight[1] : null }));
+      else if (state.size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
       return holder;
     }
-    const shown = files.slice(0, size >= 96 ? 4 : 1);
-    if (shown.length > 1) holder.classList.add("several");
-    holder.append(...shown.map((file) => media(file)));
-    if (files[0].colour && shown.length === 1) holder.style.backgroundColor = files[0].colour;
-    return holder;
+    if (files.length === 1 && files[0].kind === "image" && files[0].thumb) {
+      const picture = media(files[0], { src: source(files[0]), load });
+      picture.className = "frame";
+      picture.style.backgroundColor = files[0].colour;
+      return picture;
+    }
+    const shown = files.slice(0, state.size >= 96 ? 4 : 1);
+    const each = shown.map((file) => media(file, { src: source(file), load }));
+    return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 
   function caption(row, { dataset, colour, free }) {
@@ -96,6 +152,7 @@
       dataset.title(row),
       dataset.status(row),
       dataset.reason(row),
+      checkReason(dataset, row),
       verdict,
       stars ? `${stars} stars` : "",
       comment ?? "",
@@ -103,5 +160,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { address, bind, create, mark, media, STARS };
+  sweeper.cell = { address, bind, create, leftOut, mark, media, STARS };
 })((globalThis.sweeper ??= {}));

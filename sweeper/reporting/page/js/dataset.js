@@ -76,6 +76,8 @@
     for (const column of columns.filter((column) => column.role === "label")) relabel(columns, column);
     const outcome = raw.outcome.map(read);
     const metrics = raw.metrics.map((metric) => plain(metric.name, "metric", metric.of));
+    const check = raw.check?.columns.map(read) ?? [];
+    const measures = (raw.check?.measures ?? []).map((one) => plain(one.name, "check", one.of));
     const status = coded("status", "outcome", raw.statuses, Int32Array.from(raw.status));
     const all = [
       plain("trial", "trial", raw.trials),
@@ -86,7 +88,10 @@
       plain("queued_s", "outcome", raw.queued_s),
       plain("ran_s", "outcome", raw.ran_s),
       ...metrics,
+      ...check,
+      ...measures,
     ];
+    const flying = new Map();
     const byName = new Map(all.map((column) => [column.name, column]));
     const rowOf = new Map(raw.trials.map((trial, row) => [trial, row]));
     return {
@@ -97,14 +102,70 @@
       metrics,
       slots: columns.filter((c) => c.role === "slot"),
       column: (name) => byName.get(name),
+      /** Add a column, unless there is one of that name. */
+      add(column) {
+        if (byName.has(column.name)) return;
+        byName.set(column.name, column);
+        all.push(column);
+      },
       trial: (row) => raw.trials[row],
       row: (trial) => rowOf.get(trial),
-      status: (row) => raw.statuses[raw.status[row]],
-      reason: (row) => reason(byName, raw, row),
+      /** The word of the table for a row; while a server has its job, `running`. */
+      status: (row) => (flying.has(row) ? "running" : raw.statuses[raw.status[row]]),
+      reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
+      sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map((place) => raw.files[place]),
       digest: (row) => raw.digest[row],
+      /** What a check found of a row: {state, reason, accepted: files}; undefined where nothing was ever accepted. */
+      check: (row) =>
+        raw.check && {
+          state: check[0].label(row),
+          reason: check[1].label(row),
+          accepted: raw.check.accepted[row].map((place) => raw.files[place]),
+        },
       title: (row) => title(axes, row) || `trial ${raw.trials[row]}`,
+      /** Take in what became of a row of a run that goes on. */
+      patch(told) {
+        raw.status[told.row] = status.of[told.row] = told.status;
+        raw.outputs[told.row] = told.files.map((file) => raw.files.push(file) - 1);
+        for (const column of outcome) put(column, told.row, told[column.name]);
+        for (const name of ["attempts", "queued_s", "ran_s"]) byName.get(name).numbers[told.row] = told[name];
+        metrics.forEach((metric, place) => (metric.numbers[told.row] = told.metrics[place]));
+      },
+      /** Take in which trials are in flight, {trial: null or [node, value, maximum, preview]}; gives the rows that moved. */
+      flight(told) {
+        const moved = [];
+        for (const [row, sight] of flying) if (told[raw.trials[row]] === undefined) moved.push(row), flying.delete(row);
+        for (const [trial, sight] of Object.entries(told)) {
+          const row = rowOf.get(Number(trial));
+          if (row === undefined || JSON.stringify(flying.get(row)) === JSON.stringify(sight)) continue;
+          flying.set(row, sight);
+          moved.push(row);
+        }
+        return moved;
+      },
     };
+  }
+
+  /** Set a cell of a coded column; a value that it never had gets a place of its own. */
+  function put(column, row, value) {
+    if (value === null) {
+      column.of[row] = -1;
+      return;
+    }
+    let place = column.values.indexOf(value);
+    if (place < 0) {
+      place = column.values.push(value) - 1;
+      column.labels.push(text(value));
+    }
+    column.of[row] = place;
+  }
+
+  function atWork(sight) {
+    if (sight === null) return "a server has it";
+    const [node, value, maximum] = sight;
+    if (maximum > 0) return `step ${value} of ${maximum}${node && ` in node ${node}`}`;
+    return node ? `at work in node ${node}` : "a server has it";
   }
 
   /** Show `style` by the words of `style.label`, where a value has any. */

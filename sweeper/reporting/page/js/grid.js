@@ -6,11 +6,20 @@
   const GAP = 4;
   const BAND = 30; // height of an outer row's title
   const OVERSCAN = 1; // lines kept on each side of the view
+  const BUDGET = 8; // milliseconds of making cells in one frame; what is missing then comes with the next
+  // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
+  // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
+  const [FEWEST, MOST] = [12, 40];
 
   /** A grid in `host`. `context` is the page's: dataset, marks, state, open(row), tint(row), remember(row). */
   function create(host, context) {
     const { dataset, state, marks } = context;
-    const { arranged, captions } = placed(host, context);
+    const waiting = []; // [image, address], asked for when their turn comes
+    const load = (image, from) => {
+      waiting.push([image, from]);
+      if (!live.drawing) later();
+    };
+    const { arranged, captions } = placed(host, { ...context, load });
     const size = measures(arranged, state, dataset);
     const tops = offsets(arranged.rows, size.cellHeight + GAP, arranged.axis.yy ? BAND : 0, arranged.axis.yy ? 10 : 0);
     const lefts = offsets(arranged.columns, size.cellWidth + GAP, 0, arranged.axis.xx ? 14 : 0);
@@ -31,7 +40,7 @@
     canvas.style.width = `${size.side + lefts.end}px`;
     canvas.style.height = `${size.head + tops.end}px`;
     heads.style.height = `${size.head}px`;
-    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0 };
+    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, drawing: false, loads: 24, last: 0 };
 
     function range({ starts, end }, from, to, length) {
       let low = 0;
@@ -46,36 +55,44 @@
       return end === 0 ? [0, 0] : [Math.max(0, low - OVERSCAN), Math.min(starts.length, last + OVERSCAN)];
     }
 
-    function draw() {
+    /** Bring the document up to the view. While it scrolls, `until` ends the making of cells for this frame. */
+    function draw(until = Infinity) {
       live.frame = 0;
+      live.drawing = true;
       const [top, left] = [scroller.scrollTop, scroller.scrollLeft];
       const [height, width] = [scroller.clientHeight, scroller.clientWidth];
       const rows = range(tops, top, top + height - size.head, size.cellHeight);
       const columns = range(lefts, left, left + width - size.side, size.cellWidth);
-      sync(
-        live.heads,
-        columns,
-        (c) => heads.appendChild(columnHead(c)),
-        (node) => node.remove(),
-      );
-      sync(
-        live.rows,
-        rows,
-        (r) => newRow(r),
-        (row) => row.node.remove(),
-      );
+      const remove = (node) => node.remove();
+      sync(live.heads, columns, (c) => heads.appendChild(columnHead(c)), remove);
+      sync(live.rows, rows, newRow, (row) => row.node.remove());
+      let whole = true;
       for (const [r, row] of live.rows) {
-        sync(
-          row.cells,
-          columns,
-          (c) => row.node.appendChild(newCell(r, c)),
-          (node) => node.remove(),
-        );
+        const more = performance.now() < until;
+        const make = more ? (c) => row.node.appendChild(newCell(r, c)) : undefined;
+        whole = sync(row.cells, columns, make, remove) && whole;
       }
       drawBands(rows);
+      live.drawing = false;
+      for (let asked = 0; waiting.length > 0 && asked < live.loads; ) {
+        const [image, from] = waiting.shift();
+        if (!image.isConnected) continue; // its cell has left the view
+        image.src = from;
+        asked += 1;
+      }
+      if (!whole || waiting.length > 0) later();
     }
 
-    /** Make what is in [from, to) and not there, drop what is there and outside. */
+    function later() {
+      live.frame ||= requestAnimationFrame((now) => {
+        const took = now - live.last; // since the last frame: as many pictures as this machine can take in one
+        live.loads = Math.min(MOST, Math.max(FEWEST, took < 20 ? live.loads + 2 : took < 40 ? live.loads : live.loads / 2));
+        live.last = now;
+        draw(performance.now() + BUDGET);
+      });
+    }
+
+    /** Drop what is there and outside of [from, to), make what is missing (unless there is no `make`); is it all there? */
     function sync(map, [from, to], make, drop) {
       for (const [place, thing] of map) {
         if (place < from || place >= to) {
@@ -83,7 +100,9 @@
           map.delete(place);
         }
       }
+      if (make === undefined) return map.size === Math.max(0, to - from);
       for (let place = from; place < to; place++) if (!map.has(place)) map.set(place, make(place));
+      return true;
     }
 
     function columnHead(c) {
@@ -103,6 +122,7 @@
       const text = label(arranged.axis.y, arranged.rows[r].inner);
       const header = el("div", { class: "side", role: "rowheader", title: text }, el("span", {}, text));
       header.style.width = `${size.side}px`;
+      sweeper.drag.target(header, take("y"));
       const node = el("div", { class: "row", role: "row", "aria-rowindex": r + 2 }, header);
       node.style.top = `${size.head + tops.starts[r]}px`;
       node.style.height = `${size.cellHeight}px`;
@@ -112,10 +132,9 @@
 
     function newCell(r, c) {
       const node = sweeper.cell.create();
-      const row = arranged.find(r, c);
-      const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
-      sweeper.cell.bind(node, row, more, captions);
+      fillCell(node, r, c);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
+      if (arranged.filtered(r, c)) sweeper.cell.leftOut(node);
       node.id = `cell-${r}-${c}`;
       node.setAttribute("aria-colindex", c + 2);
       node.style.left = `${size.side + lefts.starts[c]}px`;
@@ -123,6 +142,18 @@
       node.style.height = `${size.cellHeight}px`;
       if (live.at !== null && live.at[0] === r && live.at[1] === c) node.classList.add("current");
       return node;
+    }
+
+    function fillCell(node, r, c) {
+      const row = arranged.find(r, c);
+      const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
+      sweeper.cell.bind(node, row, more, captions);
+    }
+
+    function rebind(node) {
+      const current = node.classList.contains("current");
+      fillCell(node, ...arranged.where(Number(node.dataset.row)));
+      node.classList.toggle("current", current);
     }
 
     const label = (axis, place) => (axis === undefined ? "" : place < 0 ? "(none)" : axis.labels[place]);
@@ -165,7 +196,7 @@
     }
 
     function corner() {
-      const name = (axis, arrow) => axis && el("span", {}, `${axis.name} ${arrow}`);
+      const name = (axis, arrow) => axis && el("span", {}, sweeper.drag.chip(axis), ` ${arrow}`);
       const node = el("div", { class: "corner" }, name(arranged.axis.x, "→"), name(arranged.axis.y, "↓"));
       node.style.width = `${size.side}px`;
       heads.append(node);
@@ -195,7 +226,7 @@
     }
 
     const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    scroller.addEventListener("scroll", () => (live.frame ||= requestAnimationFrame(draw)), { passive: true });
+    scroller.addEventListener("scroll", later, { passive: true });
     scroller.addEventListener("focus", () => live.at === null && setCurrent(0, 0));
     scroller.addEventListener("keydown", (event) => {
       const steps = {
@@ -221,6 +252,12 @@
       setCurrent(...arranged.where(Number(cell.dataset.row)));
       context.open(Number(cell.dataset.row));
     });
+    // A file leaves with its cell: onto a folder, or onto a program that reads it. (A picture that is dragged by itself
+    // would be the thumbnail.)
+    scroller.addEventListener("dragstart", (event) => {
+      const row = Number(event.target.closest?.(".cell")?.dataset.row ?? -1);
+      if (row >= 0) sweeper.drag.carry(event, dataset.files(row)[0]);
+    });
     for (const [kind, play] of [
       ["pointerover", true],
       ["pointerout", false],
@@ -230,16 +267,26 @@
       });
     }
 
+    const take = (place) => (name) => context.update(sweeper.state.place(context.state, place, name));
+    sweeper.drag.target(heads, take("x"));
     corner();
     outerHeads();
     host.replaceChildren(scroller);
     draw();
     if (arranged.shown === 0)
       host.append(el("p", { class: "empty" }, "No trial is left: the filter, or what is hidden, leaves none."));
-    const resized = new ResizeObserver(() => (live.frame ||= requestAnimationFrame(draw)));
+    const resized = new ResizeObserver(later);
     resized.observe(scroller);
     return {
       arranged,
+      /** Show these rows anew, where they are in view. */
+      refresh(changed) {
+        for (const row of live.rows.values()) {
+          for (const node of row.cells.values()) {
+            if (changed.has(Number(node.dataset.row))) rebind(node);
+          }
+        }
+      },
       remark(row) {
         const at = arranged.where(row);
         const node = at && live.rows.get(at[0])?.cells.get(at[1]);
@@ -249,6 +296,8 @@
         const at = arranged.where(row);
         if (at) setCurrent(...at);
       },
+      /** Whether cells in view are still to be made. */
+      busy: () => live.frame !== 0,
       focus: () => scroller.focus(),
       scroll: () => [scroller.scrollTop, scroller.scrollLeft],
       scrollTo: ([top, left]) => scroller.scrollTo(left, top),

@@ -59,21 +59,26 @@
       .map(([name, place]) => [dataset.axes.find((one) => one.name === name), place])
       .filter(([one]) => one !== undefined && !Object.values(axis).includes(one));
     const cells = new Map();
+    const filtered = new Set(); // cells whose trials the filter, or a choice among the other axes, leaves out
     const next = new Int32Array(dataset.size).fill(-1);
     const [usedAcross, usedDown] = [new Uint8Array(across.length), new Uint8Array(down.length)];
     let shown = 0;
     for (let row = dataset.size - 1; row >= 0; row--) {
       const c = across.at(row);
       const r = down.at(row);
-      if (c < 0 || r < 0 || pins.some(([one, place]) => one.of[row] !== place) || !holds(row)) continue;
+      if (c < 0 || r < 0) continue;
       const key = r * across.length + c;
+      if (pins.some(([one, place]) => one.of[row] !== place) || !holds(row)) {
+        filtered.add(key);
+        continue;
+      }
       const before = cells.get(key);
       if (before !== undefined) next[row] = before;
       cells.set(key, row);
       usedAcross[c] = usedDown[r] = 1;
       shown += 1;
     }
-    return compact(axis, across, down, usedAcross, usedDown, cells, next, shown);
+    return compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown });
   }
 
   /** All (outer, inner) pairs of values along one direction; `at(row)` is the place of a trial among them. */
@@ -92,7 +97,7 @@
   }
 
   /** Lines without a single trial are left out: the halves of a zip would else fill the page with nothing. */
-  function compact(axis, across, down, usedAcross, usedDown, cells, next, shown) {
+  function compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown }) {
     const kept = (entries, used) =>
       entries.map((entry, place) => ({ ...entry, place })).filter((entry) => used[entry.place]);
     const columns = kept(across.entries, usedAcross);
@@ -113,6 +118,11 @@
         return found;
       },
       more: (row) => next[row] >= 0,
+      /** Whether a cell is empty only because its trials are left out of this view. */
+      filtered(r, c) {
+        const key = rows[r].place * across.length + columns[c].place;
+        return filtered.has(key) && !cells.has(key);
+      },
       /** [row, column] of a trial, or null where it is not shown. */
       where(row) {
         const [r, c] = [rowOf.get(down.at(row)), columnOf.get(across.at(row))];
@@ -131,6 +141,7 @@
       axis: {},
       rows: lines(Math.ceil(count / perLine)),
       columns: lines(Math.min(perLine, count)),
+      filtered: (r, c) => place(r, c) >= 0 && arranged.filtered(0, place(r, c)),
       find: (r, c) => (place(r, c) < 0 ? -1 : arranged.find(0, place(r, c))),
       trials: (r, c) => (place(r, c) < 0 ? [] : arranged.trials(0, place(r, c))),
       /** Whether a cell is there at all: the last line may be shorter. */

@@ -14,12 +14,14 @@
       view?.remark?.(row);
       zoom.remark(row);
       bar.show(state, view?.arranged);
+      if (/\b(mark|stars|comment)\b/.test(state.where)) due ||= setTimeout(rebuild, 400);
     });
     let state = null;
     let view = null;
     let address = "";
     let filter = sweeper.expression.compile("", dataset);
     let rows = null;
+    let due = 0;
 
     const page = {
       dataset,
@@ -30,6 +32,7 @@
       numbers: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map(dataset.column)],
       rows: () => (rows ??= Array.from({ length: dataset.size }, (_, row) => row).filter(filter.holds)),
       arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
+      busy: () => view?.busy?.() ?? false,
       open: (row) => update({ trial: String(dataset.trial(row)) }),
       markByKey(key, row) {
         const mark = marks.get(row);
@@ -40,6 +43,19 @@
         return true;
       },
     };
+    /** What a run that goes on changed: at once in the cells; what depends on many rows is built anew now and then. */
+    function refresh(changed, outcomes) {
+      for (const row of changed) zoom.remark(row);
+      view.refresh?.(changed);
+      bar.recount();
+      if (outcomes && (state.where !== "" || state.colour !== "" || state.view !== "grid")) due ||= setTimeout(rebuild, 1000);
+    }
+    function rebuild() {
+      due = 0;
+      filter = sweeper.expression.compile(state.where, dataset);
+      rows = null;
+      build(true);
+    }
     const bar = sweeper.bar.create(document.getElementById("bar"), page);
     const zoom = sweeper.zoom.create(document.getElementById("zoom"), page);
 
@@ -61,12 +77,8 @@
         filter = sweeper.expression.compile(state.where, dataset);
         rows = null;
       }
-      if (changed(state.view === "grid" ? GRID : OTHER)) {
-        const held = before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]) ? view?.scroll?.() : undefined;
-        view?.close?.();
-        view = sweeper[state.view === "grid" ? "grid" : state.view].create(host, { ...page, state, ...shades() });
-        if (held !== undefined) view.scrollTo(held);
-      }
+      if (changed(state.view === "grid" ? GRID : OTHER))
+        build(before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]));
       bar.show(state, view.arranged);
       const wasOpen = before !== null && before.trial !== "";
       zoom.show(state);
@@ -75,6 +87,13 @@
         if (row !== undefined) view.show?.(row);
         view.focus?.();
       }
+    }
+
+    function build(stay) {
+      const held = stay ? view?.scroll?.() : undefined;
+      view?.close?.();
+      view = sweeper[state.view].create(host, { ...page, state, ...shades() });
+      if (held !== undefined) view.scrollTo(held);
     }
 
     /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
@@ -113,6 +132,7 @@
     });
     address = location.hash;
     apply(sweeper.state.read(address, first, dataset));
+    sweeper.live.follow(dataset, refresh);
     sweeper.page = page; // for tests, and for whoever is curious
   }
 

@@ -28,6 +28,15 @@
       changed(row);
     }
 
+    // Marks are columns too: to filter by, to sort by, to see in the table. An axis of that name goes before.
+    for (const [name, value] of Object.entries({
+      mark: (row) => get(row).verdict ?? "",
+      stars: (row) => get(row).stars ?? 0,
+      comment: (row) => get(row).comment ?? "",
+    })) {
+      dataset.add({ name, role: "mark", of: null, numbers: [], numeric: name === "stars", value, label: (row) => String(value(row) || "") });
+    }
+
     const get = (row) => marks.get(dataset.digest(row)) ?? {};
     const rows = (test) => Array.from({ length: dataset.size }, (_, row) => row).filter((row) => test(get(row)));
     return {
@@ -36,7 +45,7 @@
       rows,
       count: () => marks.size,
       yaml: () => yaml(dataset, get, rows),
-      list: () => acceptCommand(dataset, rows),
+      accept: () => acceptCommand(dataset, rows),
     };
   }
 
@@ -88,9 +97,11 @@
     return dataset.columns.filter((column) => names.has(column.name) && column.of !== null);
   }
 
+  /** The command that accepts the kept trials, named by their values. */
   function acceptCommand(dataset, rows) {
-    const kept = rows((mark) => mark.verdict === "keep").map((row) => dataset.trial(row));
-    return `sweeper accept ${sweeper.workflow.quoted(dataset.about.results)} --where ${sweeper.workflow.quoted(`trial in [${kept.join(", ")}]`)}`;
+    const kept = rows((mark) => mark.verdict === "keep").map((row) => sweeper.workflow.condition(dataset, row));
+    const where = kept.every((one) => one !== "") ? ` --where ${sweeper.workflow.quoted(kept.join(" or "))}` : "";
+    return `sweeper accept ${sweeper.workflow.quoted(dataset.about.results)}${where}`;
   }
 
   sweeper.marks = { open, slotColumns };

@@ -12,6 +12,7 @@
     columns: "",
     trial: "",
     with: "",
+    file: "0",
     mode: "single",
   };
   const VIEWS = ["grid", "table", "plots"];
@@ -56,6 +57,7 @@
     }
     if (!VIEWS.includes(state.view)) state.view = first.view;
     if (!MODES.includes(state.mode)) state.mode = first.mode;
+    if (!/^\d{1,3}$/.test(state.file)) state.file = first.file;
     const size = Number(given.get("size"));
     if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
     if (given.has("captions")) state.captions = given.get("captions") === "true";

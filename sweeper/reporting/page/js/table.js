@@ -5,6 +5,7 @@
   const { el, say } = sweeper.dom;
   const HEIGHT = 30; // pixels of a row
   const OVERSCAN = 6;
+  const BINS = 24; // of the distribution in a column's head
 
   function create(host, context) {
     const { dataset, state, tint, colour } = context;
@@ -32,6 +33,7 @@
             column.name,
             on ? (down ? " ▼" : " ▲") : "",
           ),
+          column.numeric && column.role !== "trial" && distribution(column, rows),
         );
       }),
     );
@@ -100,7 +102,7 @@
       if (rows.length === 0) return;
       live.get(at)?.classList.remove("current");
       at = Math.min(Math.max(place, 0), rows.length - 1);
-      const [top, room] = [at * HEIGHT, scroller.clientHeight - 2 * HEIGHT];
+      const [top, room] = [at * HEIGHT, scroller.clientHeight - heads.offsetHeight - HEIGHT];
       if (top < scroller.scrollTop) scroller.scrollTop = top;
       if (top > scroller.scrollTop + room) scroller.scrollTop = top - room;
       draw();
@@ -140,6 +142,25 @@
     };
   }
 
+  /** How the numbers of a column are spread, from its least to its greatest: one small picture. */
+  function distribution(column, rows) {
+    const values = rows.map(column.value).filter(sweeper.dataset.isNumber).map(Number);
+    const range = sweeper.colours.extent(values);
+    if (range === null || range[0] === range[1]) return null;
+    const bins = new Array(BINS).fill(0);
+    for (const value of values) bins[Math.min(BINS - 1, Math.floor(sweeper.colours.share(value, range) * BINS))] += 1;
+    const most = Math.max(...bins);
+    const name = `Distribution of ${column.name}: ${range.map(sweeper.dataset.text).join(" to ")}`;
+    const canvas = el("canvas", { class: "spread", width: BINS * 3, height: 14, role: "img", "aria-label": name, title: name });
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--spread");
+    bins.forEach((count, place) => {
+      const height = Math.ceil((count / most) * 14);
+      pen.fillRect(place * 3, 14 - height, 2, height);
+    });
+    return canvas;
+  }
+
   /** What a first look wants: the trial, what varies, what became of it, and the metrics. */
   function chosen(dataset, state) {
     let names = null;
@@ -153,7 +174,7 @@
     const failed = dataset.about.status.some((status) => dataset.about.statuses[status] === "failed");
     const usual = ["trial", "status", "ran_s", ...(failed ? ["error"] : [])];
     return dataset.columns.filter(
-      (column) => column.role === "axis" || column.role === "metric" || usual.includes(column.name),
+      (column) => ["axis", "metric", "mark"].includes(column.role) || column.name === "check" || usual.includes(column.name),
     );
   }
 
@@ -200,7 +221,7 @@
         ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
         : column.labels.slice(0, 200);
     const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
-    return Math.round(Math.min(320, Math.max(64, longest * 8.4 + 24, column.name.length * 8 + 36)));
+    return Math.round(Math.min(320, Math.max(64, longest * 9.2 + 28, column.name.length * 8 + 36)));
   }
 
   sweeper.table = { create, sorted };

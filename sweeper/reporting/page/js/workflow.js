@@ -27,17 +27,23 @@
     return isNumber(value) ? String(value) : null;
   }
 
-  /** The command that runs this trial again: every slot that varies is named. */
-  function command(dataset, row) {
+  /** What is true of this trial: every slot that varies, by its value. Empty where nothing varies. */
+  function condition(dataset, row) {
     const parts = sweeper.marks
       .slotColumns(dataset)
       .filter((column) => column.of[row] >= 0 && column.values.length > 1)
       .map((column) => [column.name, literal(column.value(row))])
       .filter(([name, value]) => value !== null && /^[A-Za-z_]\w*$/.test(name))
       .map(([name, value]) => `${name} == ${value}`);
-    const where = parts.length ? ` --where ${quoted(parts.join(" and "))}` : "";
-    return `sweeper run ${quoted(dataset.about.file)} --out ${quoted(dataset.about.results)} --fresh${where}`;
+    return parts.join(" and ");
   }
 
-  sweeper.workflow = { text, missing, command, quoted };
+  /** The command that runs this trial again. */
+  function command(dataset, row) {
+    const where = condition(dataset, row);
+    const chosen = where ? ` --where ${quoted(where)}` : "";
+    return `sweeper run ${quoted(dataset.about.file)} --out ${quoted(dataset.about.results)} --fresh${chosen}`;
+  }
+
+  sweeper.workflow = { text, missing, command, condition, quoted };
 })((globalThis.sweeper ??= {}));

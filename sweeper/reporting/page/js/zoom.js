@@ -11,6 +11,7 @@
     slider: "Slider",
     difference: "Difference",
   };
+  const ACCEPTED = "accepted"; // in place of a trial's number
   const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
   /** Zoom in the page's dialog; `page` gives update(change), arranged(), marks, markByKey, dataset. */
@@ -19,7 +20,7 @@
     const drawn = { row: -1, other: -1, mode: "", output: 0 };
     let previous = -1;
     let state = null;
-    const rowOf = (text) => (text === "" ? -1 : (dataset.row(Number(text)) ?? -1));
+    const rowOf = (text) => (text === "" || text === ACCEPTED ? -1 : (dataset.row(Number(text)) ?? -1));
 
     function show(next) {
       state = next;
@@ -28,11 +29,9 @@
         if (dialog.open) dialog.close();
         return;
       }
-      if (row !== drawn.row) {
-        previous = drawn.row;
-        drawn.output = 0;
-      }
-      Object.assign(drawn, { row, other: rowOf(state.with), mode: state.mode });
+      if (row !== drawn.row) previous = drawn.row;
+      const output = Math.min(Number(state.file), Math.max(0, dataset.files(row).length - 1));
+      Object.assign(drawn, { row, other: rowOf(state.with), mode: state.mode, output });
       render();
       if (!dialog.open) dialog.showModal();
     }
@@ -42,8 +41,9 @@
       dialog.querySelector(".stage")?.dispatchEvent(new Event("sweeper-gone"));
       const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
       const files = dataset.files(row);
-      const names = { a: dataset.title(row), b: other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
-      const b = other < 0 ? undefined : dataset.files(other)[Math.min(drawn.output, dataset.files(other).length - 1)];
+      const seconds = against() ? dataset.check(row).accepted : other < 0 ? [] : dataset.files(other);
+      const b = seconds[Math.min(drawn.output, seconds.length - 1)];
+      const names = { a: dataset.title(row), b: against() ? "accepted" : other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
       const stage = sweeper.pictures.compare(mode, files[drawn.output], b, names);
       dialog.replaceChildren(
         head(row),
@@ -57,6 +57,9 @@
       if (kept) dialog.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
       else dialog.focus();
     }
+
+    /** Whether B is what was accepted for the very trial, and not another trial. */
+    const against = () => state.with === ACCEPTED && dataset.check(drawn.row)?.accepted.length > 0;
 
     function head(row) {
       const close = el(
@@ -86,6 +89,12 @@
         { class: "strip", role: "group", "aria-label": "How to compare" },
         Object.keys(NAMES).map(choose),
         hold,
+        dataset.check(drawn.row)?.accepted.length > 0 &&
+          el(
+            "button",
+            { type: "button", "data-keep": "accepted", "aria-pressed": String(against()), onclick: holdAccepted },
+            "Accepted as B",
+          ),
         other >= 0 && el("span", { class: "dim" }, `B: trial ${dataset.trial(other)}`),
       );
     }
@@ -95,10 +104,16 @@
       say(`trial ${dataset.trial(drawn.row)} is held as B; move to another one`);
     };
 
+    const holdAccepted = () =>
+      page.update(
+        against() ? { with: "" } : { with: ACCEPTED, mode: state.mode === "single" ? "side" : state.mode },
+        { replace: true },
+      );
+
     /** Comparing needs a second trial: the one held, else the one seen before, else a neighbour. */
     function setMode(mode) {
       const change = { mode };
-      if (mode !== "single" && drawn.other < 0) {
+      if (mode !== "single" && drawn.other < 0 && !against()) {
         const second =
           previous >= 0 ? previous : (neighbour(0, -1) ?? neighbour(0, 1) ?? neighbour(-1, 0) ?? neighbour(1, 0));
         if (second === undefined) return say("there is no second trial in view to compare with");
@@ -140,10 +155,7 @@
               type: "button",
               "aria-pressed": String(place === drawn.output),
               "data-keep": `output-${place}`,
-              onclick() {
-                drawn.output = place;
-                render();
-              },
+              onclick: () => page.update({ file: String(place) }, { replace: true }),
             },
             `${place + 1}`,
           ),
@@ -153,11 +165,14 @@
 
     function panel(row, other) {
       const reason = dataset.reason(row);
+      const check = dataset.check(row);
       const file = dataset.files(row)[drawn.output];
       return el(
         "aside",
         { class: "panel" },
         reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
+        check &&
+          el("p", { class: `reason ${check.state === "changed" ? "failed" : ""}` }, `check: ${check.state}`, check.reason && `, ${check.reason}`),
         opinion(row),
         params(row, other),
         facts(row, file),
@@ -205,7 +220,7 @@
 
     function params(row, other) {
       const columns = dataset.columns.filter(
-        (column) => ["axis", "slot", "metric"].includes(column.role) || column.name === "ran_s",
+        (column) => ["axis", "slot", "metric"].includes(column.role) || column.of === null && column.role === "check" || column.name === "ran_s",
       );
       const differs = (column) => other >= 0 && column.label(row) !== column.label(other);
       const line = (column) =>
@@ -262,6 +277,8 @@
           file.kind === "image" &&
           !/\.svg$/.test(file.path) &&
           el("a", { href: sweeper.cell.address(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
+        file?.workflow &&
+          el("p", { class: "dim" }, "Drag the picture into ComfyUI: it carries its workflow. A saved workflow can be dragged there too."),
         el(
           "p",
           { class: "dim keys" },
@@ -270,6 +287,12 @@
       );
     }
 
+    dialog.addEventListener("dragstart", (event) => {
+      const src = event.target.closest?.(".stage img")?.getAttribute("src");
+      const { row, other } = drawn;
+      const seen = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.check(row)?.accepted ?? [])];
+      sweeper.drag.carry(event, seen.find((file) => file.path && sweeper.cell.address(file.path) === src));
+    });
     dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
       page.update({ trial: "" });

@@ -1,0 +1,90 @@
+"""What a check found, as the page shows it: a state and a reason for each trial, and the accepted pictures.
+
+Comparing is the regression suite's affair; here its findings become columns of the page's data. A trial with several
+outputs bears the state that needs a look first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.formats import whole_text
+from sweeper.reporting.dataset import coded
+from sweeper.result import Result
+
+NEVER: Final = "not compared"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check says of one output: `state` and `reason` in the check's own words, `measures` by name, the picture
+    that was accepted, and the case's name, by which `sweeper accept --cases` knows it.
+    """
+
+    trial: int
+    state: str
+    reason: str
+    case: str
+    accepted: Path | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The findings of a check. `order`: its states, those that need a look first. `gone`: accepted cases that no trial
+    makes any more.
+    """
+
+    baseline: Path
+    order: Sequence[str]
+    findings: Sequence[Finding]
+    gone: int = 0
+
+    def by_trial(self) -> dict[int, list[Finding]]:
+        """The findings of each trial, the one that needs a look first before the others."""
+        found: dict[int, list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda one: self.order.index(one.state)):
+            found.setdefault(finding.trial, []).append(finding)
+        return found
+
+
+def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, int]) -> dict[str, Any]:
+    """What the page knows of a check; `places` are those of the accepted pictures among its files."""
+    found = checked.by_trial()
+    first = [next(iter(found.get(row.trial, ())), None) for row in rows]
+    states, of = coded(one.state if one is not None else NEVER for one in first)
+    reasons, why = coded(whole_text(one.reason) if one is not None else "no case of it was compared" for one in first)
+    names = sorted({name for one in first if one is not None for name in one.measures})
+    return {
+        "baseline": str(checked.baseline),
+        "gone": checked.gone,
+        "columns": [
+            {"name": "check", "role": "check", "values": states, "of": of},
+            {"name": "check_reason", "role": "check", "values": reasons, "of": why},
+        ],
+        "measures": [
+            {"name": f"check_{name}", "of": [None if one is None else _finite(one.measures.get(name)) for one in first]}
+            for name in names
+        ],
+        "accepted": [[places[path] for path in _accepted(found.get(row.trial, ())) if path in places] for row in rows],
+        "cases": [[whole_text(one.case) for one in found.get(row.trial, ())] for row in rows],
+    }
+
+
+def _accepted(findings: Iterable[Finding]) -> list[Path]:
+    return [one.accepted for one in findings if one.accepted is not None]
+
+
+def accepted_pictures(checked: Checked | None) -> list[Path]:
+    """The accepted pictures that there are, each once."""
+    if checked is None:
+        return []
+    return [path for path in dict.fromkeys(_accepted(checked.findings)) if path.is_file()]
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity; the psnr of equal pictures is left out."""
+    return value if value is not None and abs(value) != float("inf") else None

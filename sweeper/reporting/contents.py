@@ -1,0 +1,93 @@
+"""What the page shows of a run beside its rows: which files there are, of what kind, and where the run came from.
+
+The report's folder (`folder`) and the live view (`sweeper.viewing`) tell the same; how it is written or sent is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from sweeper.errors import InputError
+from sweeper.reporting.thumbnails import FOLDER as THUMBS
+from sweeper.reporting.workflows import workflows
+from sweeper.result import Result
+from sweeper.store import Store
+from sweeper.store.records import RunRecord
+
+FILES: Final = "files"
+MEDIA: Final = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
+    ".bmp": "image/bmp", ".avif": "image/avif", ".apng": "image/apng", ".svg": "image/svg+xml",
+    ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".m4v": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".opus": "audio/ogg",
+    ".m4a": "audio/mp4", ".aac": "audio/aac",
+}  # fmt: skip
+"""What browsers show, by suffix; the part before the slash is the kind of cell."""
+
+
+def record_of(store: Store, run: str | None) -> RunRecord:
+    """The record of a run, by default of the latest. Raises ResultsError for one that is not there."""
+    store.layout(run)
+    wanted_id = store.latest() if run is None else run
+    return next(record for record in store.runs() if str(record.id) == str(wanted_id))
+
+
+def artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
+    """Every output of the rows by its relative path: the file (None where it is gone), and its SHA-256."""
+    home = results.resolve()
+    found: dict[str, tuple[Path | None, str]] = {}
+    for row in rows:
+        for name, sha in zip(row.outputs, row.sha256, strict=True):
+            if name not in found:
+                path = (home / name).resolve()
+                inside = path.is_relative_to(home) and path.is_file()
+                found[name] = (path if inside else None, sha)
+    return found
+
+
+def file_entries(
+    rows: Sequence[Result], found: Mapping[str, tuple[Path | None, str]], thumbs: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """What the page knows of each file that was found, and for each row the places of its files among them."""
+    places = {name: place for place, name in enumerate(found)}
+    files = []
+    for name, (path, sha) in found.items():
+        suffix = PurePosixPath(name).suffix.lower()
+        kind = MEDIA.get(suffix, "other").partition("/")[0]
+        entry: dict[str, Any] = {"kind": kind if path is not None else "missing", "sha256": sha, "was": name}
+        if path is not None:
+            entry |= {"path": f"{FILES}/{path.name}", "bytes": path.stat().st_size}
+        thumb = thumbs.get(sha)
+        if thumb is not None:
+            entry |= {"thumb": f"{THUMBS}/{sha}.webp", "width": thumb.width, "height": thumb.height}
+            entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
+            entry["kind"] = "image" if kind in ("image", "other") else kind
+        files.append(entry)
+    return files, [[places[name] for name in row.outputs] for row in rows]
+
+
+def about(record: RunRecord, results: Path, rows: Sequence[Result]) -> dict[str, Any]:
+    """What the page says of the run, and the workflows where the experiment can still be read."""
+    from sweeper.loading import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
+    from sweeper.planner import plan  # noqa: PLC0415
+
+    told: dict[str, Any] = {
+        "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
+        "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
+        "template": None, "description": "",
+    }  # fmt: skip
+    try:
+        experiment = load(record.file)
+        told["description"] = experiment.description
+        value = experiment.source.value if experiment.source is not None else {}
+        told["template"] = value.get("template") if isinstance(value, dict) else None
+        told["workflow"] = workflows(plan(experiment), [row.digest for row in rows])
+    except (InputError, OSError) as error:
+        told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
+    else:
+        if told["workflow"] is None:
+            told["workflow_missing"] = "the experiment has changed since this run"
+    return told

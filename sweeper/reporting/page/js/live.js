@@ -1,0 +1,53 @@
+// A page that `sweeper view` serves: what the run does arrives as server-sent events and goes into the cells.
+"use strict";
+
+(function (sweeper) {
+  const { say } = sweeper.dom;
+
+  /** Follow the run; `changed(rows, everything)` is told the rows whose cells are to be shown anew. */
+  function follow(dataset, changed) {
+    const live = dataset.about.live;
+    if (live === undefined) return;
+    dataset.flight(live.flight);
+    const source = new EventSource(`events?since=${live.generation}.${live.number}`);
+    source.addEventListener("change", (event) => {
+      const told = JSON.parse(event.data);
+      const before = { ...dataset.about.live };
+      const moved = dataset.flight(told.flight);
+      for (const patch of told.rows) dataset.patch(patch);
+      Object.assign(live, { running: told.running, problem: told.problem, stopped_by: told.stopped_by });
+      if (before.running && !told.running) say("the run is over");
+      changed(new Set([...moved, ...told.rows.map((patch) => patch.row)]), told.rows.length > 0);
+    });
+    source.addEventListener("anew", () => {
+      source.close();
+      location.reload(); // another run, with another plan: the address still says what is looked at
+    });
+    source.addEventListener("over", () => {
+      source.close();
+      live.gone = true;
+      changed(new Set(), false);
+    });
+    source.addEventListener("error", () => {
+      live.away = source.readyState !== EventSource.OPEN; // it comes back by itself
+      changed(new Set(), false);
+    });
+    source.addEventListener("open", () => {
+      live.away = false;
+      changed(new Set(), false);
+    });
+  }
+
+  /** One line on the state of the run. */
+  function words(dataset) {
+    const live = dataset.about.live;
+    if (live === undefined) return "";
+    if (live.gone) return "sweeper view has ended";
+    if (live.away) return "sweeper view does not answer; waiting for it";
+    if (live.problem) return live.problem;
+    if (live.running) return "● running";
+    return live.stopped_by ? `stopped: ${live.stopped_by}` : "not running";
+  }
+
+  sweeper.live = { follow, words };
+})((globalThis.sweeper ??= {}));

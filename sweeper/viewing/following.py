@@ -1,0 +1,263 @@
+"""Follows a results folder while a run writes it: the page's data as it stands, and what changed since.
+
+The store is the truth and is only ever read; SQLite tells whether another process wrote to it. Sequence numbers order
+the changes, so that a page which was cut off asks for what it missed. Nothing of HTTP here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import InputError, ResultsError
+from sweeper.experiment import Experiment
+from sweeper.reporting.contents import about, artifacts, file_entries, record_of
+from sweeper.reporting.dataset import dataset, row_outcome
+from sweeper.reporting.thumbnails import Thumbnails, wanted
+from sweeper.result import PENDING, Result
+from sweeper.running.hold import is_held
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.live import LiveFolder, Sight
+from sweeper.store.records import Layout, RunRecord
+
+_STEP: Final = 0.25  # seconds between two looks at least
+_SHARE: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
+_HEARTBEAT: Final = 4.0  # seconds between two words to the run that somebody looks on
+
+
+@dataclass
+class _Seen:
+    """A run as it was last read. `changed[i]` is the number of the change that row i last took part in."""
+
+    layout: Layout
+    record: RunRecord | None
+    rows: list[Result]
+    changed: list[int]
+    found: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Follower:
+    """Reads a folder's latest run (or `run`) in a thread of its own and calls `notify` after every change.
+
+    `experiment`: the one whose plan is shown while no run is recorded yet; None where the folder must have one.
+    Raises ResultsError or InputError at once when there is nothing to show.
+    """
+
+    def __init__(
+        self, results: Path, notify: Callable[[], None], *, run: str | None = None, experiment: Experiment | None = None
+    ) -> None:
+        self.results = results
+        self.live = LiveFolder(results)
+        self._notify = notify
+        self._run = run
+        self._experiment = experiment
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thumbs = Thumbnails(_thumbs_folder(results))
+        self._number = 0
+        self._generation = 0  # grows when the page has to begin anew
+        self._sights: dict[int, Sight] = {}
+        self._flight: dict[int, Sight | None] = {}
+        self._files: dict[str, Path] = {}
+        self._problem: str | None = None
+        self._version: int | None = None
+        self._store: Store | None = None
+        self._seen = self._read_first()
+        self._thread = threading.Thread(target=self._follow, name="sweeper-view", daemon=True)
+
+    def start(self) -> None:
+        self.live.watch()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.live.close()
+
+    # --- for the server, from any thread
+
+    @property
+    def thumbs(self) -> Path:
+        """The folder that holds the folder of thumbnails."""
+        return self._thumbs.report
+
+    def file(self, name: str) -> Path | None:
+        """The artifact of that name of the run shown; nothing else is ever given out."""
+        return self._files.get(name)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole of the page's data, with what it has to ask for next."""
+        with self._lock:
+            seen = self._seen
+            data = dataset(seen.rows, seen.layout)
+            thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
+            data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs)
+            return data | seen.about | {"live": self._live_state()}
+
+    def since(self, number: int, generation: int) -> dict[str, Any] | None:
+        """What changed after change `number`; None when the page has to begin anew."""
+        with self._lock:
+            if generation != self._generation:
+                return None
+            seen = self._seen
+            rows = [self._patch(place) for place, changed in enumerate(seen.changed) if changed > number]
+            return {"rows": rows, **self._live_state()}
+
+    def _live_state(self) -> dict[str, Any]:
+        record = self._seen.record
+        flight = {
+            str(trial): None if sight is None else [sight.node, sight.value, sight.maximum, sight.preview]
+            for trial, sight in self._flight.items()
+        }
+        return {
+            "number": self._number,
+            "generation": self._generation,
+            "running": self._goes_on(),
+            "ended": None if record is None else record.ended,
+            "stopped_by": None if record is None else record.stopped_by,
+            "flight": flight,
+            "problem": self._problem,
+        }
+
+    def _patch(self, place: int) -> dict[str, Any]:
+        row = self._seen.rows[place]
+        found = {name: self._seen.found[name] for name in row.outputs}
+        entries, _ = file_entries([row], found, self._thumbs.known(row.sha256))
+        return {"row": place, "files": entries, **row_outcome(row, self._seen.layout)}
+
+    # --- the thread
+
+    def _follow(self) -> None:
+        told, took = float("-inf"), 0.0
+        while not self._stop.wait(max(_STEP, _SHARE * took)):
+            start = time.monotonic()
+            if start - told >= _HEARTBEAT:
+                told = start
+                self.live.watch()
+            try:
+                changed, problem = self._look(), None
+            except (ResultsError, InputError) as error:
+                changed, problem = False, str(error)
+            took = time.monotonic() - start
+            if changed or problem != self._problem:
+                with self._lock:
+                    self._problem = problem
+                    self._number += 1
+                self._notify()
+        if self._store is not None:
+            self._store.close()
+
+    def _look(self) -> bool:
+        """Whether anything that the page shows has changed; it is taken in then."""
+        changed = False
+        if self._store is None and (self.results / FILE_NAME).is_file():
+            self._store = Store.open(self.results, readonly=True)
+        if self._store is not None:
+            version = self._store.version()
+            if version != self._version:
+                changed = self._read(self._store)
+                self._version = version
+        sights = self.live.sights()
+        flight = self._in_flight(sights)
+        if flight != self._flight:
+            with self._lock:
+                self._flight = flight
+            changed = True
+        return changed
+
+    def _in_flight(self, sights: Mapping[int, Sight]) -> dict[int, Sight | None]:
+        """By trial: those that a server has, and what is seen of them."""
+        if not self._goes_on():
+            return {}
+        return {
+            row.trial: sights.get(row.trial)
+            for row in self._seen.rows
+            if row.status == PENDING and (row.prompt_id is not None or row.trial in sights)
+        }
+
+    def _goes_on(self) -> bool:
+        """A run that was killed has no end, and nobody who holds the folder."""
+        record = self._seen.record
+        return record is not None and record.ended is None and is_held(self.results)
+
+    def _read_first(self) -> _Seen:
+        if (self.results / FILE_NAME).is_file():
+            with Store.open(self.results, readonly=True) as store:
+                if store.runs() or self._experiment is None:
+                    return self._prepared(store)
+        if self._experiment is None:
+            raise ResultsError(f"{self.results}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
+        return _planned(self._experiment, self.results)
+
+    def _prepared(self, store: Store) -> _Seen:
+        """The run as it stands, its thumbnails made."""
+        record = record_of(store, self._run)
+        rows = list(store.results(record.id))
+        seen = _Seen(store.layout(record.id), record, rows, [0] * len(rows))
+        self._take_files(seen, range(len(rows)))
+        seen.about = about(record, self.results, rows)
+        return seen
+
+    def _read(self, store: Store) -> bool:
+        if not store.runs():
+            return False
+        record = record_of(store, self._run)
+        layout, rows = store.layout(record.id), list(store.results(record.id))
+        before = self._seen
+        if not _same_plan(before, layout, rows):
+            seen = self._prepared(store)
+            with self._lock:
+                self._seen = seen
+                self._generation += 1
+            return True
+        changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
+        seen = _Seen(layout, record, rows, before.changed, before.found, before.about)
+        if changed:
+            self._take_files(seen, changed)
+        with self._lock:
+            for place in changed:
+                seen.changed[place] = self._number + 1
+            self._seen = seen
+        return bool(changed) or record != before.record
+
+    def _take_files(self, seen: _Seen, places: Any) -> None:
+        """Know the files of these rows, and have their thumbnails, before anybody is told of them."""
+        found = artifacts([seen.rows[place] for place in places], self.results)
+        self._thumbs.make(wanted((sha, path) for path, sha in found.values() if path is not None))
+        with self._lock:
+            seen.found.update(found)
+            self._files.update({path.name: path for path, _ in found.values() if path is not None})
+
+
+def _same_plan(seen: _Seen, layout: Layout, rows: Sequence[Result]) -> bool:
+    """Whether these rows stand where the page's rows do: a run that goes on with a plan needs no new page."""
+    same = seen.layout == layout and len(seen.rows) == len(rows)
+    return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(seen.rows, rows, strict=True))
+
+
+def _planned(experiment: Experiment, results: Path) -> _Seen:
+    """The plan of an experiment that was never run here: every trial is still to come."""
+    from sweeper.planner import plan  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
+
+    planned = plan(experiment)
+    layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
+    rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
+    record = RunRecord(0, experiment.name, str(experiment.file), (), len(rows), 0.0, None, None)
+    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows))
+
+
+def _thumbs_folder(results: Path) -> Path:
+    """Where the report keeps them, so that they are made once; elsewhere when the results cannot be written."""
+    folder = results / "report"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="sweeper-view-"))

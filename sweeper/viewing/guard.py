@@ -1,0 +1,144 @@
+"""Who may see the live page: an ASGI layer that looks at each request before the application does.
+
+On loopback everybody on this machine may, but only under a name of loopback: another site that points its own name at
+127.0.0.1 (DNS rebinding) is refused. Anywhere else a token is asked for, as `Authorization: Bearer`, or as the cookie
+that `POST /session` gives for it. The token stands in no URL that a server or a proxy sees: the address that is printed
+has it behind `#`, which browsers keep to themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import secrets
+import socket
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ENTRANCE: Final = Path(__file__).parent / "page" / "enter.html"
+COOKIE: Final = "sweeper-view"
+# Of the page that asks for the token: they hold nothing of the run.
+_OPEN: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_MOST_BYTES: Final = 4096  # of a request's body: a token
+_YEAR: Final = 365 * 86400
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can only be reached from this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """Lets a request pass to `app`, or answers it itself. `token`: None on loopback."""
+
+    def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
+        self._app = app
+        self._token = token
+        # Cookies know no ports: two views on one machine must not overwrite each other's.
+        self._cookie = f"{COOKIE}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
+        self._names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _names_of(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # neither sockets nor lifespan
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in there]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        request = Request(scope, receive)
+        answer = await self._answer(request)
+        await (answer or self._app)(scope, receive, with_headers)
+
+    async def _answer(self, request: Request) -> Response | None:
+        """What is said instead of the page; None where it may be seen."""
+        if not self._host_is_ours(request.headers.get("host", "")):
+            return PlainTextResponse("this name is not this server's", 421)
+        if self._token is None:
+            return None if request.method in ("GET", "HEAD") else PlainTextResponse("only GET", 405)
+        if request.url.path == "/session" and request.method == "POST":
+            return await self._session(request)
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("only GET", 405)
+        if request.url.path in _OPEN or self._may(request):
+            return None
+        if request.url.path == "/":
+            return Response(ENTRANCE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
+        return PlainTextResponse("a token is needed", 401, {"www-authenticate": "Bearer"})
+
+    def _host_is_ours(self, given: str) -> bool:
+        name = given.rpartition(":")[0] if not given.endswith("]") and ":" in given else given
+        name = name.strip("[]").lower().rstrip(".")
+        if name in self._names:
+            return True
+        # A rebound name is a name: an address in its place cannot be somebody else's site.
+        return self._token is not None and _is_address(name)
+
+    def _may(self, request: Request) -> bool:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._is_token(given.strip()):
+            return True
+        try:
+            cookies = SimpleCookie(request.headers.get("cookie", ""))
+        except CookieError:
+            return False
+        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
+
+    def _is_token(self, given: str) -> bool:
+        assert self._token is not None
+        return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+
+    async def _session(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > _MOST_BYTES:
+                return PlainTextResponse("too long", 413)
+        try:
+            given = json.loads(body)["token"]
+        except (ValueError, KeyError, TypeError):
+            given = None
+        if not isinstance(given, str) or not self._is_token(given):
+            return JSONResponse({"entered": False}, 403)
+        answer = JSONResponse({"entered": True})
+        answer.set_cookie(self._cookie, given, max_age=_YEAR, httponly=True, samesite="strict")
+        return answer
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _names_of(host: str) -> frozenset[str]:
+    return frozenset(name.lower() for name in (host, socket.gethostname(), socket.getfqdn()) if name)

@@ -1,0 +1,132 @@
+"""How long a check of many cases takes beside the reading of their files: `python tests/benchmarks/check.py`.
+
+`--cases` (10,000) pictures of 1024 x 1024 RGB, of which `--changed` (100) differ, the others only in their text, as
+ComfyUI's do from run to run; a results folder and a baseline with hard links to a few files. In one run: reading all
+files, reading them and hashing the accepted ones (which would show that they are those
+of the manifest), comparing the changed ones alone, `sweeper.check`.
+Seconds on the wall with all cores, and of the processor; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from images import write_pair
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import sweeper
+from sweeper.regression.baseline import Accepted, Baseline, Entry
+from sweeper.regression.cases import Case
+from sweeper.regression.matching import match
+from sweeper.store import Store
+from sweeper.store.records import SUCCEEDED, Job, Layout
+
+KINDS = 8  # different pictures
+
+
+def write_kinds(folder: Path) -> list[tuple[Path, Path, Path]]:
+    """(accepted, the same with another text, changed) of each kind."""
+    found = []
+    for number in range(KINDS):
+        accepted, changed = write_pair(folder, number)
+        again = folder / f"{number}c.png"
+        info = PngInfo()
+        info.add_text("prompt", f'{{"9": {{"filename_prefix": "{number}"}}}}')
+        with Image.open(accepted) as image:
+            image.save(again, pnginfo=info)
+        found.append((accepted, again, changed))
+    return found
+
+
+def write_suite(folder: Path, cases: int, changed: int) -> tuple[Path, Path, list[tuple[Path, Path]]]:
+    """A results folder, a baseline, and their files in pairs."""
+    kinds = write_kinds(folder)
+    hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for kind in kinds for path in kind}
+    results, held = folder / "results", folder / "baseline"
+    (results / "artifacts").mkdir(parents=True)
+    held.mkdir()
+    baseline, pairs = Baseline(held, "many"), []
+    with Store.open(results) as store:
+        with store.transaction():
+            run = store.begin(Layout("many", ("n",), ("n",)), file="gone.yaml", targets=["t"], now=1.0)
+            store.add_trials(run, ((n, f"d{n}", {"n": n}, {"n": n}) for n in range(cases)))
+        jobs, artifacts = [], []
+        for n in range(cases):
+            accepted, again, other = kinds[n % KINDS]
+            now = other if n < changed else again
+            case = Case({"n": n}, "9", 0)
+            name = case.file_name("png")
+            os.link(now, results / "artifacts" / f"{n}.png")
+            os.link(accepted, held / name)
+            jobs.append(Job(f"j{n}", run, "t", f"d{n}", "s", 1, f"p{n}", SUCCEEDED, 1.0))
+            artifacts.append((f"j{n}", 0, "9", "images", 0, f"artifacts/{n}.png", hashes[now], 1, "x"))
+            kept = Accepted(name, hashes[accepted], None, accepted.stat().st_size, {"n": n}, f"d{n}", "t")
+            baseline.entries[case.key] = Entry(case, (kept,))
+            pairs.append((held / name, results / "artifacts" / f"{n}.png"))
+        with store.transaction():  # at once: `intend` and `finish` wait for the disk each time
+            marks = ",".join("?" * len(Job.__slots__))
+            rows = [[getattr(job, name) for name in Job.__slots__] for job in jobs]
+            store._connection.executemany(f"INSERT INTO jobs({','.join(Job.__slots__)}) VALUES ({marks})", rows)
+            store._connection.executemany("INSERT INTO artifacts VALUES (?,?,?,?,?,?,?,?,?)", artifacts)
+            store.claim(run, jobs)
+    baseline.save()
+    return results, held, pairs
+
+
+def read(pair: tuple[Path, Path]) -> None:
+    for path in pair:
+        path.read_bytes()
+
+
+def read_and_hash(pair: tuple[Path, Path]) -> None:
+    hashlib.sha256(pair[0].read_bytes()).digest()
+    pair[1].read_bytes()
+
+
+def spread(work: Callable[[tuple[Path, Path]], object], pairs: list[tuple[Path, Path]]) -> None:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(work, pairs))
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def report(name: str, taken: tuple[float, float], reading: tuple[float, float]) -> None:
+    told = [f"{seconds:7.2f} s {seconds / base:5.2f} x" for seconds, base in zip(taken, reading, strict=True)]
+    print(f"{name:<22} wall {told[0]}   processor {told[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--changed", type=int, default=100)
+    chosen = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        results, held, pairs = write_suite(Path(folder), chosen.cases, chosen.changed)
+        print(f"{chosen.cases} cases, {chosen.changed} of them changed")
+        reading = timed(lambda: spread(read, pairs))
+        report("reading", reading, reading)
+        report("reading and hashing", timed(lambda: spread(read_and_hash, pairs)), reading)
+        changed = pairs[: chosen.changed]
+        report("comparing the changed", timed(lambda: spread(lambda pair: match(*pair, {}), changed)), reading)
+        found = []
+        report("check", timed(lambda: found.append(sweeper.check(results, held))), reading)
+        counts = found[0].counts
+        print({state: count for state, count in counts.items() if count})
+        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The report's page at ten thousand cells in a real Chromium, beside a blank page and a page that only scrolls.
+
+    python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N]
+
+`--folder` keeps the made-up report between calls. Each figure is the best and the worst of the repeats; a frame of the
+page is to be read beside the frames of the page that only scrolls, since a busy machine has long ones there too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
+from made_up_sweeps import Sweep
+
+from sweeper.reporting.folder import write_report
+
+TRIVIAL = """<!doctype html><style>.scroller{position:fixed;inset:0;overflow:auto}
+.canvas{width:20000px;height:20000px;background:repeating-linear-gradient(45deg,#888 0 40px,#ccc 40px 80px)}</style>
+<div class=scroller><div class=canvas></div></div>"""
+
+# Scrolls by a number of pixels per frame and looks, before each step, at what stands under a net of points.
+SCROLL = """async ({dx, dy, frames}) => {
+  const s = document.querySelector('.scroller'), box = s.getBoundingClientRect();
+  const first = document.querySelector('.cell');
+  const pitch = first ? [first.offsetWidth + 4, first.offsetHeight + 4] : [1, 1]; // cells that are not even there
+  const deltas = [], blank = new Map();
+  let worst = 0, last = 0, turn = [1, 1];
+  const look = (now) => {
+    const seen = new Set();
+    for (let i = 1; i < 12; i++) for (let j = 1; j < 9; j++) {
+      const [x, y] = [box.left + (box.width * i) / 12, box.top + (box.height * j) / 9];
+      const at = document.elementFromPoint(x, y);
+      if (!at || at.closest('.heads, .side, .band-title')) continue;
+      const cell = at.closest('.cell');
+      const image = cell?.querySelector('img');
+      if (image?.complete && image.naturalWidth > 0) continue;
+      const key = `${Math.floor((x + s.scrollLeft) / pitch[0])},${Math.floor((y + s.scrollTop) / pitch[1])}`;
+      const name = cell?.dataset.trial ?? key;
+      seen.add(name);
+      if (!blank.has(name)) blank.set(name, now);
+      worst = Math.max(worst, now - blank.get(name));
+    }
+    for (const name of [...blank.keys()]) if (!seen.has(name)) blank.delete(name);
+  };
+  await new Promise((done) => {
+    const step = (now) => {
+      if (last) deltas.push(now - last);
+      last = now;
+      if (document.querySelector('.cell')) look(now);
+      if (deltas.length >= frames) return done();
+      const [x, y] = [s.scrollLeft, s.scrollTop];
+      s.scrollBy(dx * turn[0], dy * turn[1]);
+      if (dx && s.scrollLeft === x) turn[0] *= -1;
+      if (dy && s.scrollTop === y) turn[1] *= -1;
+      requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  });
+  deltas.sort((a, b) => a - b);
+  return {worst: deltas.at(-1), p95: deltas[Math.floor(deltas.length * 0.95)],
+          over: deltas.filter((d) => d > 50).length, blank: worst};
+}"""
+
+PAINTED = """() => new Promise((done) => {
+  const look = () => {
+    const box = document.querySelector('.scroller')?.getBoundingClientRect();
+    const cells = [...document.querySelectorAll('.cell[data-trial]')].filter((c) => {
+      const b = c.getBoundingClientRect();
+      return b.right > box.left && b.left < box.right && b.bottom > box.top && b.top < box.bottom; });
+    const there = (c) => { const i = c.querySelector('img'); return i && i.complete && i.naturalWidth > 0; };
+    if (!cells.length || !cells.every(there)) return requestAnimationFrame(look);
+    requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())));
+  };
+  look();
+})"""
+
+# From the change to the second frame after it: the first one is the one that shows it.
+CHANGE = """(change) => new Promise((done) => {
+  const start = performance.now();
+  sweeper.page.update(change);
+  const busy = performance.now() - start;
+  requestAnimationFrame(() => setTimeout(() => done({busy, shown: performance.now() - start})));
+})"""
+CHANGES = [
+    ("swap the axes", {"x": "cfg", "y": "seed"}),
+    ("captions off", {"captions": False}),
+    ("captions on", {"captions": True}),
+    ("colour by a metric", {"colour": "brightness"}),
+    ("filter", {"where": "seed > 20"}),
+    ("no filter", {"where": ""}),
+    ("table", {"view": "table"}),
+    ("grid", {"view": "grid"}),
+]
+FLINGS = [("down", 0, 40), ("down, fast", 0, 400), ("diagonal", 40, 30), ("diagonal, fast", 300, 240)]
+
+
+def memory(browser: Any) -> float:
+    """Megabytes that the browser's processes hold together; what they share counts once."""
+    session = browser.new_browser_cdp_session()
+    total = 0
+    for process in session.send("SystemInfo.getProcessInfo")["processInfo"]:
+        text = Path(f"/proc/{process['id']}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    session.detach()
+    return total / 1024
+
+
+class MainThread:
+    """Milliseconds that the page's main thread worked, whatever else the machine did meanwhile."""
+
+    def __init__(self, page: Any) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        self._before = 0.0
+
+    def worked(self) -> float:
+        """Since the last call."""
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        now = next(one["value"] for one in metrics if one["name"] == "TaskDuration") * 1000
+        since, self._before = now - self._before, now
+        return since
+
+
+def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[float]]) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.goto("about:blank")
+    blank = memory(browser)
+    page.set_content(TRIVIAL)
+    note = lambda name, value: found.setdefault(name, []).append(value)  # noqa: E731
+    for name, dx, dy in FLINGS:
+        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
+        note(f"only scrolls: worst frame, {name} (ms)", frames["worst"])
+    thread = MainThread(page)
+    page.goto(f"{page_file.as_uri()}{address}")
+    thread.worked()
+    note("painted after (ms)", page.evaluate(PAINTED))
+    note("memory above a blank page, at first (MB)", memory(browser) - blank)
+    note("elements", page.locator("*").count())
+    for name, dx, dy in FLINGS:
+        page.locator(".scroller").evaluate("s => s.scrollTo(0, 0)")
+        page.evaluate(PAINTED)
+        thread.worked()
+        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
+        note(f"main thread at work per frame, {name} (ms)", thread.worked() / 60)
+        note(f"worst frame, {name} (ms)", frames["worst"])
+        note(f"frames over 50 ms of 60, {name}", frames["over"])
+        note(f"longest blank cell, {name} (ms)", frames["blank"])
+    note("elements after scrolling", page.locator("*").count())
+    note("memory above a blank page, after scrolling (MB)", memory(browser) - blank)
+    for name, change in CHANGES:
+        thread.worked()
+        took = page.evaluate(CHANGE, change)
+        note(f"{name} (ms)", took["shown"])
+        note(f"{name}, main thread at work (ms)", thread.worked())
+    context.close()
+
+
+def thumbnails(artifacts: Path, count: int = 400) -> None:
+    """Pictures per second of ours (three sizes, every core), and of a plain loop that makes one size."""
+    from PIL import Image
+
+    from sweeper.reporting.thumbnails import Thumbnails
+
+    paths = sorted(artifacts.iterdir())[:count]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        Thumbnails(Path(folder)).make({f"{n:064x}": path for n, path in enumerate(paths)})
+        ours = len(paths) / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for path in paths:
+            with Image.open(path) as image:
+                image.thumbnail((320, 320))
+                image.save(Path(folder) / "plain.webp")
+        plain = len(paths) / (time.perf_counter() - start)
+    cores = os.cpu_count()
+    print(f"thumbnails: {ours:.0f} pictures/s in three sizes on {cores} cores; a plain loop, one size: {plain:.0f}/s")
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--cells", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
+    if not (folder / "sweeper.sqlite").exists():
+        side = round(given.cells**0.5)
+        axes = {"seed": list(range(side)), "cfg": [1 + n / 4 for n in range(side)]}
+        Sweep(axes, size=(256, 256)).write(folder)
+    if not (folder / "report/index.html").exists():
+        start = time.perf_counter()
+        write_report(folder)
+        print(f"first report: {time.perf_counter() - start:.1f} s on {os.cpu_count()} cores")
+    start = time.perf_counter()
+    page = write_report(folder).page
+    print(f"report again: {time.perf_counter() - start:.1f} s")
+    thumbnails(folder / "artifacts")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        for address in ("", "#size=64"):
+            found: dict[str, list[float]] = {}
+            for _ in range(given.repeats):
+                browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+                measure(browser, page, address, found)
+                browser.close()
+            print(f"\ncells {address or 'as at first'}")
+            for name, values in found.items():
+                print(f"  {name:<48} {min(values):8.1f} to {max(values):8.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What Comfy Cloud promises of its answers, and a judge that holds every answer to it.
+
+`cloud_contract.yaml` is a table of the facts of the published specification in a notation of ours: for each method and
+path the statuses and the type of each answer. `python tests/embedded/cloud_contract.py FILE.yaml` writes it anew from
+the published file. A type is a word (`uuid`, `time`, `text`, ...), a list with the type of its items, a mapping from
+name to type (`name!` must be there, `*` stands for any other name), `{one of: words}`, `{any of: types}` (their
+`oneOf` too: an object of a queue item fits two of its alternatives), `{both: types}`; `T?` may be null, and a word with
+a capital letter is one of the table's own types.
+
+With the published file at hand, schemathesis asks more: `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"`
+against `sweeper serve --api-key KEY`. What it then calls rejected are values of the right type that mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import yaml
+
+TABLE = Path(__file__).with_suffix(".yaml")
+WORDS: dict[str, Any] = {
+    "string": {"type": "string"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "object": {"type": "object"},
+    "uuid": {"type": "string", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
+    "time": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"},
+    "uri": {"type": "string", "pattern": "^https?://[^/]+/"},
+    "blake3": {"type": "string", "pattern": "^blake3:[a-f0-9]{64}$"},
+}
+MEDIA = {"text/plain": "text", "application/octet-stream": "bytes", "image/png": "png", "image/webp": "webp"}
+
+# Statuses that any answer may have, whatever the document says of its path.
+ANYWHERE = {400, 401, 403, 404, 405, 413, 429, 500, 503}
+
+
+def notation(schema: dict[str, Any]) -> Any:
+    """An OpenAPI 3.0 schema in our notation."""
+    if "$ref" in schema:
+        return schema["$ref"].rsplit("/", 1)[-1]
+    for key, ours in (("oneOf", "any of"), ("allOf", "both")):
+        if key in schema:
+            return {ours: [notation(part) for part in schema[key]]}
+    if "enum" in schema:
+        return {"one of": schema["enum"]}
+    kind = schema.get("type", "object")
+    if kind == "array":
+        return [notation(schema["items"])]
+    if kind == "object" and (schema.get("properties") or isinstance(schema.get("additionalProperties"), dict)):
+        required = schema.get("required", [])
+        fields = {
+            f"{name}{'!' * (name in required)}": notation(part) for name, part in schema.get("properties", {}).items()
+        }
+        extra = schema.get("additionalProperties")
+        return fields | ({"*": notation(extra)} if isinstance(extra, dict) else {})
+    word = {"uuid": "uuid", "date-time": "time", "uri": "uri"}.get(schema.get("format", ""), kind)
+    word = "blake3" if str(schema.get("pattern", "")).startswith("^blake3") else word
+    return word + "?" * bool(schema.get("nullable"))
+
+
+def published(document: dict[str, Any]) -> dict[str, Any]:
+    """The table out of the published document."""
+    answers: dict[str, Any] = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            statuses = {}
+            for status, answer in operation["responses"].items():
+                for media, body in (answer.get("content") or {"-": None}).items():
+                    json_body = media == "application/json"
+                    statuses[int(status)] = notation(body["schema"]) if json_body else MEDIA.get(media, "-")
+            answers[f"{method.upper()} {path}"] = statuses
+    return {"answers": answers, "types": {n: notation(s) for n, s in document["components"]["schemas"].items()}}
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The table. Where the service is known to differ from its document, the service wins."""
+    found: dict[str, Any] = yaml.safe_load(TABLE.read_text("utf-8"))
+    types = found["types"]
+    types["JobStatusResponse"]["status!"] = "string"  # raw states, more than are documented
+    # Real classes have combos among their outputs, and nulls for a name and among the tooltips.
+    types["NodeInfo"] |= {"output": [{"any of": ["string", ["string"]]}], "output_tooltips": ["string?"]}
+    types["NodeInfo"] |= {"display_name": "string?"}
+    types["WebSocketExecutionErrorMessage"]["data"]["exception_type"] = "string"  # a Python class as well
+    types["WebSocketExecutingMessage"]["data"] |= {"node": "string?"}  # null in the last one
+    return found
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """A type of the table as a JSON Schema."""
+    if isinstance(kind, list):
+        return {"type": "array", "items": schema_of(kind[0])}
+    if isinstance(kind, dict):
+        if "one of" in kind:
+            return {"enum": kind["one of"]}
+        for ours, theirs in (("any of", "anyOf"), ("both", "allOf")):
+            if ours in kind:
+                return {theirs: [schema_of(part) for part in kind[ours]]}
+        fields = {name.rstrip("!"): schema_of(part) for name, part in kind.items() if name != "*"}
+        more = schema_of(kind["*"]) if "*" in kind else True
+        required = [name[:-1] for name in kind if name.endswith("!")]
+        return {"type": "object", "properties": fields, "required": required, "additionalProperties": more}
+    if kind.endswith("?"):
+        return {"anyOf": [schema_of(kind[:-1]), {"type": "null"}]}
+    return WORDS[kind] if kind in WORDS else schema_of(table()["types"][kind])
+
+
+@cache
+def validator(name: str) -> Any:
+    """The validator of one of the table's types."""
+    return jsonschema.Draft202012Validator(schema_of(name))
+
+
+def operation(method: str, path: str) -> str | None:
+    """The documented `METHOD /path/{with}/names` that this request was for; the most literal one wins."""
+    found = []
+    for name in table()["answers"]:
+        verb, template = name.split(" ")
+        pattern = re.sub(r"\\\{(file|filename)\\\}", ".+", re.escape(template))
+        if verb == method and re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", pattern), path):
+            found.append(name)
+    return min(found, key=lambda name: name.count("{"), default=None)
+
+
+def judge(response: httpx.Response) -> tuple[str, int] | None:
+    """(operation, status) of an answer that keeps the contract; None where there is none. Raises AssertionError."""
+    name = operation(response.request.method, response.request.url.path)
+    if name is None:
+        return None
+    documented = table()["answers"][name]
+    status = response.status_code
+    if status not in documented:
+        assert status in ANYWHERE, f"{name}: {status} is not documented"
+        if status != 405:
+            _judge_body(name, response, "text" if "/userdata" in name else "ErrorResponse")
+        return name, status
+    _judge_body(name, response, documented[status])
+    return name, status
+
+
+def _judge_body(name: str, response: httpx.Response, kind: Any) -> None:
+    response.read()
+    media = response.headers.get("content-type", "").partition(";")[0]
+    if response.request.method == "HEAD" or kind == "-":
+        assert response.request.method == "HEAD" or not response.content, f"{name}: a body where none is documented"
+    elif kind in MEDIA.values():
+        assert MEDIA.get(media) == kind, f"{name}: {media}"
+    else:
+        assert media == "application/json", f"{name}: {media}"
+        problems = list(jsonschema.Draft202012Validator(schema_of(kind)).iter_errors(response.json()))
+        assert not problems, f"{name} {response.status_code}: {problems[0].message} at {list(problems[0].path)}"
+
+
+if __name__ == "__main__":
+    facts = published(yaml.safe_load(Path(sys.argv[1]).read_text("utf-8")))
+    HEAD = "# Facts of Comfy Cloud's published specification 1.0.0; written and explained by cloud_contract.py.\n"
+    TABLE.write_text(HEAD + yaml.safe_dump(facts, sort_keys=False, width=120, default_flow_style=None), "utf-8")

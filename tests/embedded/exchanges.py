@@ -1,0 +1,239 @@
+"""Requests for a ComfyUI, and what of an answer may be compared between two servers.
+
+Used by `test_embedded_beside_real.py`. Only core nodes, nothing that a real server takes and then dies of. What a
+ComfyUI 0.3.64 answered lies in `data/exchanges.json`; `python tests/embedded/exchanges.py URL` asks one anew.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+RECORDED = Path(__file__).parent / "data" / "exchanges.json"
+
+Request = tuple[str, str, dict[str, Any]]
+
+# Chance, place or prose: not compared.
+IGNORED = {"traceback", "timestamp", "tooltip", "description", "modified", "created", "output_tooltips"}
+
+
+def png(colour: tuple[int, ...] = (1, 2, 3, 128), size: tuple[int, int] = (8, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA", size, colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def graph(prefix: str = "sweeper/a", **inputs: Any) -> dict[str, Any]:
+    """EmptyImage -> ImageInvert -> SaveImage; `n1_width=5` sets an input of node 1, `n1_width=...` removes it."""
+    nodes: dict[str, Any] = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": prefix}},
+    }
+    for address, value in inputs.items():
+        node, _, name = address[1:].partition("_")
+        if value is ...:
+            del nodes[node]["inputs"][name]
+        else:
+            nodes[node]["inputs"][name] = value
+    return nodes
+
+
+def blend(prefix: str = "sweeper/b", **inputs: Any) -> dict[str, Any]:
+    """The same through an ImageBlend, which has a FLOAT and a newer COMBO."""
+    nodes = graph(prefix, n9_images=["3", 0])
+    widgets = {"blend_factor": 0.5, "blend_mode": "normal"} | inputs
+    nodes["3"] = {"class_type": "ImageBlend", "inputs": {"image1": ["1", 0], "image2": ["2", 0], **widgets}}
+    return nodes
+
+
+def prompt(nodes: Any, **fields: Any) -> Request:
+    return "POST", "/prompt", {"json": {"prompt": nodes, **fields}}
+
+
+def single(node: Any) -> Request:
+    return prompt({"9": node})
+
+
+def get(path: str, **headers: str) -> Request:
+    return "GET", path, {"headers": headers} if headers else {}
+
+
+def post(path: str, body: bytes | None = None, **more: Any) -> Request:
+    return "POST", path, more if body is None else {"content": body}
+
+
+def upload(path: str, name: str, data: bytes, **fields: str) -> Request:
+    return "POST", path, {"files": {"image": (name, data, "image/png")}, "data": fields}
+
+
+def mask(name: str, data: bytes, original: str) -> Request:
+    return upload("/upload/mask", name, data, original_ref=json.dumps({"filename": original, "type": "input"}))
+
+
+BODIES = [post("/prompt", body) for body in (b"[]", b'"abc"', b"5", b"{}", b"", b"nope", b"null")]
+PROMPTS = [prompt(value) for value in ([], {}, "x", None, 5, [{}], ["a"], {"1": []}, {"1": "x"}, {"1": {}})]
+NODES = [
+    single(node)
+    for node in (
+        {"inputs": {}},
+        {"class_type": None, "inputs": {}},
+        {"class_type": ["a"], "inputs": {}},
+        {"class_type": "Nope", "inputs": {}},
+        {"class_type": "EmptyImage", "inputs": {}},
+        *({"class_type": "SaveImage", "inputs": value} for value in ({}, [], None, "x", 5)),
+        {"class_type": "SaveImage"},
+    )
+]
+WIDTHS = [0, 99999, 7.9, "7", "7.5", None, "abc", True, ..., [1], [1, 2, 3], [], {}, {"a": 1}, {"__value__": 9}]
+WIDGETS = [
+    *(prompt(graph(f"sweeper/w{place}", n1_width=value)) for place, value in enumerate(WIDTHS)),
+    *(prompt(graph(n9_filename_prefix=value)) for value in (5, None, ...)),
+    *(
+        prompt(blend(f"sweeper/f{place}", blend_factor=value))
+        for place, value in enumerate((2, -1, "0.5", "abc", None, [], "inf", "-inf"))
+    ),
+    *(prompt(blend(blend_mode=value)) for value in ("nope", 5)),
+    prompt({"8": {"class_type": "PreviewImage", "inputs": {"images": ["9", 0]}}, "7": graph()["1"], "9": {
+        "class_type": "ImageScale",
+        "inputs": {"image": ["7", 0], "upscale_method": "nope", "width": 5, "height": -1, "crop": "none"}}}),
+    prompt({"9": {"class_type": "LoadImage", "inputs": {"image": "nope.png"}},
+            "8": {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "x"}}}),
+]  # fmt: skip
+LINKS = [
+    *(
+        prompt(graph(n2_image=value))
+        for value in (["77", 0], ["1", 5], ["1", "0"], [1, 0], ["1", 0.5], ["9", 0], ["2", 0])
+    ),
+    *(prompt(graph(n9_images=value)) for value in (..., ["1"], ["77", 0])),
+]
+FIELDS = [
+    *(prompt(graph(), number=value) for value in ("abc", None)),
+    *(prompt(graph(), partial_execution_targets=value) for value in ([], ["nope"])),
+    prompt(graph("sweeper/p"), partial_execution_targets=["9"], prompt_id="sweep 1/cell 7"),
+    *(prompt(value) for value in ({"nodes": [], "links": []}, {"id": "x", "nodes": []}, {"last_node_id": 9})),
+]
+METHODS: list[Request] = [
+    *(get(path) for path in ("/interrupt", "/free", "/upload/image", "/api/interrupt", "/nope", "/api/nope")),
+    get("/prompt/"),
+    *(("OPTIONS", path, {}) for path in ("/prompt", "/nope", "/view")),
+    *((method, path, {}) for method in ("PUT", "DELETE", "PATCH") for path in ("/prompt", "/queue")),
+    ("HEAD", "/prompt", {}), ("HEAD", "/view?filename=none.png", {}), post("/nope"),
+    get("/prompt", Origin="http://evil.example"), ("OPTIONS", "/prompt", {"headers": {"Origin": "http://evil.example"}}),
+]  # fmt: skip
+QUEUES = [
+    get("/prompt"), get("/queue"), get("/history/none"),
+    *(get(f"/history?max_items={number}") for number in ("abc", "0")),
+    *(post("/queue", body) for body in (b"{}", b"", b'{"delete":null}', b'{"delete":["zz"]}', b'{"clear":true}')),
+    *(post("/history", body) for body in (b"{}", b"", b'{"delete":["zz"]}')),
+    *(post("/interrupt", body) for body in (b"", b"nope", b"{}", b"[]", b"null", b'{"prompt_id":"x"}')),
+    *(post("/free", body) for body in (b"{}", b"")),
+]  # fmt: skip
+UPLOADS = [
+    upload("/upload/image", "v.png", png(), overwrite="true"),
+    upload("/upload/image", "t.bin", b"x", subfolder="s", overwrite="true"),
+    upload("/upload/image", "t.bin", b"x", subfolder="s"),
+    upload("/upload/image", "t.bin", b"y", subfolder="s"),
+    upload("/upload/image", "t.bin", b"y", subfolder="s", overwrite="True"),
+    upload("/upload/image", "t.bin", b"x", type="nope"),
+    upload("/upload/image", "t.bin", b"x", subfolder="../.."),
+    ("POST", "/upload/image", {"files": {"pic": ("a.png", b"x")}}),
+    post("/upload/image", json={}),
+    upload("/upload/mask", "m.png", png((0, 0, 0, 9)), overwrite="true", original_ref='{"filename":"v.png [input]"}'),
+    upload("/upload/mask", "m2.png", png((0, 0, 0, 9))),
+    mask("m3.png", png((0, 0, 0, 9), (5, 5)), "v.png"),
+]  # fmt: skip
+RANGES = ("abc", "0-3", "-4", "999999-", "5-2", "0-1,3-4", "-0", "-")
+VIEWS = [
+    *(get("/view?filename=v.png&type=input", Range=f"bytes={span}") for span in RANGES),
+    get("/view?filename=v.png&type=input", Range="chars=0-3"),
+    *(
+        get(f"/view?filename=v.png&type=input{query}")
+        for query in ("", "&subfolder=..", "&subfolder=nope", "&channel=zz")
+    ),
+    *(
+        get(f"/view{query}")
+        for query in (
+            "", "?filename=", "?filename=/etc/passwd", "?filename=a..b.png", "?filename=v.png&type=user",
+            "?filename=v.png", "?filename=v.png [input]", "?filename=v.png[input]", "?filename=d/v.png&type=input",
+        )
+    ),
+    ("HEAD", "/view?filename=v.png&type=input", {}),
+]  # fmt: skip
+USERDATA: list[Request] = [
+    post("/userdata/w%2Fa.json?full_info=false", b"{}"), post("/userdata/w%2Fa.json?overwrite=false", b"{}"),
+    *(get(f"/userdata{query}") for query in ("", "?dir=nope", "?dir=w", "?dir=w&split=true", "?dir=w&full_info=true")),
+    *(get(f"/userdata{query}") for query in ("?dir=../..", "/w%2Fa.json", "/none", "/%2e%2e%2f%2e%2e%2fetc")),
+    get("/v2/userdata?path=w"), get("/v2/userdata?path=none"),
+    post("/userdata/w%2Fa.json/move/w%2Fb.json"), ("DELETE", "/userdata/w%2Fb.json", {}),
+    ("DELETE", "/userdata/w%2Fb.json", {}), get("/users"), post("/settings/sweeper", b"7"), get("/settings/sweeper"),
+    get("/settings/none"), post("/settings", b'{"sweeper":8}'), get("/settings/sweeper"),
+]  # fmt: skip
+FACTS = [
+    get(f"/{path}")
+    for path in (
+        "features", "embeddings", "models/nope", "experiment/models/nope", "object_info/Nope", "i18n",
+        "object_info/EmptyImage", "object_info/SaveImage", "object_info/KSampler", "object_info/ImageBlend",
+    )
+]  # fmt: skip
+REQUESTS: list[Request] = [
+    *BODIES, *PROMPTS, *NODES, *WIDGETS, *LINKS, *FIELDS, *METHODS, *QUEUES, *UPLOADS, *VIEWS, *USERDATA, *FACTS,
+]  # fmt: skip
+
+
+def comparable(response: httpx.Response) -> Any:
+    """(status, media type, body) without what is chance, place or prose; a refusal's plain words are prose too."""
+    media = response.headers.get("content-type", "").partition(";")[0]
+    refused = response.status_code >= 400
+    if media == "application/json" and response.request.method != "HEAD":
+        return [response.status_code, media, plain(response.json())]
+    return [response.status_code, *([] if refused else [media, b64encode(response.content).decode()])]
+
+
+def plain(value: Any) -> Any:
+    """JSON with ids and numbers of jobs blotted out, and what has no order sorted."""
+    if isinstance(value, dict):
+        found = {key: plain(part) for key, part in value.items() if key not in IGNORED}
+        for key in ("prompt_id", "number"):
+            found |= {key: "*"} if key in found else {}
+        if found.get("type") == "prompt_outputs_failed_validation":
+            found["details"] = sorted(str(found["details"]).splitlines())
+        for key in ("current_outputs", "executed"):  # sets, there
+            found |= {key: sorted(found[key])} if key in found else {}
+        return found
+    if isinstance(value, list):
+        parts = [plain(part) for part in value]
+        named = parts and all(isinstance(part, dict) and "details" in part for part in parts)
+        if len(parts) == 2 and parts[1] == {} and not isinstance(parts[0], dict):
+            parts = parts[:1]  # an input's options, empty without the tooltip
+        return sorted(parts, key=lambda part: part["details"]) if named else parts
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)  # ours are texts, because JSON has no infinity
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", value) if isinstance(value, str) else value
+
+
+def spelt(request: Request) -> str:
+    """A request as one line, also its name in the recording."""
+    method, path, body = request
+    return f"{method} {path} { ({key: value for key, value in body.items() if key != 'files'}) }"
+
+
+def answers(url: str) -> list[Any]:
+    """[request, what may be compared of its answer], for all requests in order."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        return [
+            [spelt(request), comparable(client.request(request[0], request[1], **request[2]))] for request in REQUESTS
+        ]
+
+
+if __name__ == "__main__":
+    lines = ",\n".join(json.dumps(exchange) for exchange in answers(sys.argv[1]))
+    RECORDED.write_text(f"[\n{lines}\n]\n", "utf-8")

@@ -1,0 +1,162 @@
+"""The page of a run that goes on in another process, watched in a real browser without a reload."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import painting
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.viewing import LiveView
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address; what the page writes to the console or throws fails the test."""
+    contexts, trouble = [], []
+
+    def go(url, selector="#view > *"):
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+        page.goto(url)
+        page.wait_for_selector(selector)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture
+def start():
+    """`sweeper run` in a process of its own; what is left of it ends with the test."""
+    processes = []
+
+    def go(experiment, out, server, *more):
+        command = [sys.executable, "-m", "sweeper", "run", str(experiment.file), "--out", str(out)]
+        command += ["--target", server.url, *more]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield go
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def states(page):
+    found = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.dataset.trial, c.classList[1]])")
+    return {int(trial): state for trial, state in found}
+
+
+@pytest.fixture(params=["cloud", "comfyui"])
+def painter(request):
+    painter = painting.Painter()
+    workers = 2 if request.param == "cloud" else 1
+    with EmbeddedServer(dialect=request.param, nodes=painter.nodes, workers=workers, previews=True) as server:
+        painter.server = server
+        yield painter
+        painter.go_on.set()
+
+
+def test_cells_go_from_not_run_yet_over_a_preview_to_a_picture_or_a_reason(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", f"bad {EVIL}", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        page.evaluate("window.stillThere = true")
+        assert states(page) == dict.fromkeys(range(3), "pending")
+        run = start(experiment, out, painter.server)
+        page.wait_for_selector(".cell.running .preview")
+        page.wait_for_function("() => document.querySelector('.cell.running .preview').naturalWidth > 0")
+        assert "step 3 of 10" in page.locator(".cell.running").first.get_attribute("title")
+        assert "● running" in page.locator(".counts").inner_text()
+        painter.go_on.set()
+        page.wait_for_function("() => document.querySelectorAll('.cell.succeeded img').length === 2")
+        page.wait_for_selector('.cell.failed[data-trial="1"]')
+        run.communicate(timeout=60)
+        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('not running')")
+        assert f"out of paint for bad {EVIL}" in page.locator('[data-trial="1"]').inner_text()
+        pictures = "() => [...document.querySelectorAll('.cell.succeeded img')].every(i => i.naturalWidth > 0)"
+        page.wait_for_function(pictures)
+        assert page.evaluate("window.stillThere") is True
+    page.wait_for_function("() => document.querySelector('.counts').textContent.includes('has ended')")
+    assert not (out / "live").exists()
+
+
+def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    painter.go_on.set()
+    run = start(experiment, tmp_path / "results", painter.server)
+    assert run.wait(timeout=60) == 0
+    run.communicate()
+    assert not (tmp_path / "results/live").exists()
+
+
+def test_table_and_filter_follow_the_run_too(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        table = visit(f"{view.url}#view=table")
+        failed = visit(f"{view.url}#where=status%20%3D%3D%20'failed'")
+        painter.go_on.set()
+        run = start(experiment, out, painter.server)
+        run.communicate(timeout=60)
+        table.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 1")
+        failed.wait_for_function("() => document.querySelectorAll('.cell.failed').length === 1")
+        assert failed.locator("#view .cell[data-trial]").count() == 1
+
+
+def test_run_view_shows_itself_and_goes_on_until_it_is_told_to_end(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
+    url = next(line for line in run.stderr if line.startswith("view")).split()[1]
+    page = visit(url)
+    painter.go_on.set()
+    page.wait_for_selector(".cell.succeeded img")
+    assert next(line for line in run.stderr if "Ctrl-C ends it" in line)
+    assert httpx.get(f"{url}data.json").json()["statuses"][0] == "succeeded"
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0
+    assert '"succeeded": 1' in out
+
+
+def test_a_token_is_taken_from_behind_the_hash_and_kept_in_a_cookie_that_scripts_do_not_see(visit, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    with LiveView(tmp_path / "results", experiment=experiment, host="0.0.0.0", token="open sesame") as view:
+        port = view.url.rpartition(":")[2].partition("/")[0]
+        page = visit(f"http://127.0.0.1:{port}/#token=open%20sesame", ".cell")
+        assert page.url == f"http://127.0.0.1:{port}/"
+        assert page.evaluate("document.cookie") == ""
+        stranger = visit(f"http://127.0.0.1:{port}/#token=guess", "#said.shown")
+        assert "not the token" in stranger.locator("#said").inner_text()
+        stranger.get_by_label("The token").fill("open sesame")
+        stranger.get_by_role("button", name="Enter").click()
+        stranger.wait_for_selector(".cell")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        run = start(experiment, out, painter.server)
+        page.wait_for_selector(".cell.running .preview")
+        run.kill()
+        run.communicate()
+        page.wait_for_function("() => !document.querySelector('.cell.running')")
+        assert states(page) == dict.fromkeys(range(2), "pending")

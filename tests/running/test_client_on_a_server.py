@@ -1,0 +1,296 @@
+"""The client's own part over real sockets: against our server in both dialects, or against a real ComfyUI.
+
+SWEEPER_REAL_COMFYUI=URL takes a ComfyUI that runs there (see `served.py`). Only core nodes are used, and faults come
+from the proxy in between, so that every server is held to the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from uuid import uuid4
+
+import pytest
+from PIL import Image
+
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.events import EventStream, Listener
+from sweeper.comfy.fetch import fetch
+from sweeper.comfy.prefix import fingerprint, marked
+from sweeper.comfy.target import Target
+from sweeper.comfy.wire import Busy, Sought, Submission
+from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
+
+from .served import DIALECTS, Served
+
+
+@pytest.fixture(scope="module", params=DIALECTS)
+def server(request, tmp_path_factory):
+    with Served(request.param, tmp_path_factory.mktemp("data")) as found:
+        yield found
+
+
+@pytest.fixture
+def using(server):
+    """Run `act(client)` with a client of that server, whose dialect it has to find out."""
+
+    def run(act, *, faults=()):
+        proxies = [proxy for proxy in (server.proxy, server.storage) if proxy is not None]
+        waiting = list(faults)  # (what the path ends with, fault), each to strike once, in this order
+
+        def decide(asked):
+            if waiting and asked.path.endswith(waiting[0][0]):
+                return waiting.pop(0)[1]
+            return None
+
+        async def go():
+            async with ComfyClient(Target("t", server.proxy.url)) as client, asyncio.timeout(60):
+                await client.connect()
+                for proxy in proxies:
+                    proxy.decide = decide
+                return await act(client)
+
+        try:
+            found = asyncio.run(go())
+        finally:
+            for proxy in proxies:
+                proxy.decide = lambda _: None
+        assert not waiting, "a fault had no request to strike"
+        return found
+
+    return run
+
+
+def graph_of(colour=0x123456, size=16, **more):
+    """A picture of one colour: any server draws it alike."""
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": colour}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "client"}},
+        **more,
+    }
+
+
+async def ended(client, prompt_id):
+    state = await client.look(prompt_id)
+    while not state.over:
+        await asyncio.sleep(0.02)
+        state = await client.look(prompt_id)
+    return state
+
+
+def submission(graph, client_id=None):
+    job = str(uuid4())
+    return Submission(job, marked(graph, "client", job), client_id)
+
+
+def sought(sent, since):
+    return Sought(sent.job, fingerprint(sent.graph), since, time.time(), lambda _: False)
+
+
+def test_who_answers_is_found_out_and_has_its_nodes(server, using):
+    async def act(client):
+        return await client.connect(), await client.object_info()
+
+    found, classes = using(act)
+    assert found.dialect == server.dialect
+    assert (found.version != "") == (server.dialect == "comfyui")
+    assert {"EmptyImage", "SaveImage", "LoadImage"} <= set(classes)
+
+
+@pytest.mark.parametrize("fault", ["drop", "reset", "swallow", "half", "half_head", "502", "503_after", "429", "page"])
+def test_a_look_survives_every_fault(server, using, fault):
+    async def act(client):
+        prompt_id = await client.submit(submission(graph_of()))
+        return await ended(client, prompt_id)
+
+    path = "/status" if server.dialect == "cloud" else "/queue"
+    state = using(act, faults=[(path, fault)] * 3)
+    assert state.state == "succeeded"
+    assert [(output.node, output.kind, output.type) for output in state.outputs] == [("2", "images", "output")]
+    assert state.started is not None
+    assert state.ended is not None
+    assert abs(state.ended - time.time()) < 60
+
+
+@pytest.mark.parametrize("fault", ["swallow", "swallow_reset", "half", "half_head", "late", "502_after", "shape"])
+def test_a_submission_whose_answer_is_lost_is_found_and_runs_once(server, using, fault):
+    since = time.time()
+    graph = graph_of(0x777777)
+
+    async def act(client):
+        sent = submission(graph)
+        with pytest.raises(TransientError) as caught:
+            await client.submit(sent)
+        assert caught.value.sent
+        prompt_id = await client.find(sought(sent, since))
+        assert prompt_id is not None
+        return prompt_id, await ended(client, prompt_id)
+
+    before = len(server.proxy.accepted)
+    prompt_id, state = using(act, faults=[("/prompt", fault)])
+    assert state.state == "succeeded"
+    assert [job.prompt_id for job in server.proxy.accepted[before:]] == [prompt_id]
+
+
+def test_a_gateway_that_says_503_over_a_job_that_was_taken_is_not_believed(using):
+    async def act(client):
+        sent = submission(graph_of())
+        answer = await client.submit(sent)
+        assert isinstance(answer, Busy)
+        assert answer.unsure
+        return await client.find(sought(sent, time.time()), late=False)
+
+    assert using(act, faults=[("/prompt", "503_after")]) is not None
+    assert using(act, faults=[("/prompt", "503")]) is None
+
+
+@pytest.mark.parametrize("fault", ["reset", "500", "page"])
+def test_a_submission_that_never_arrived_is_not_found(using, fault):
+    async def act(client):
+        sent = submission(graph_of())
+        with pytest.raises(TransientError):
+            await client.submit(sent)
+        return await client.find(sought(sent, time.time()))
+
+    assert using(act, faults=[("/prompt", fault)]) is None
+
+
+def test_a_file_comes_whole_whatever_happens_to_its_transfer(server, using):
+    async def act(client):
+        state = await ended(client, await client.submit(submission(graph_of(0x0080FF, size=512))))
+        file = io.BytesIO()
+        return await fetch(client, state.outputs[0], file), file
+
+    # On Cloud the file comes from the storage host, and its address from /view.
+    place = "/view" if server.storage is None else ".png"
+    found, file = using(act, faults=[(place, "half"), ("/view", "503"), ("/view", "drop"), (place, "page")])
+    assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
+    assert found.content_type == "image/png"
+    with Image.open(file) as picture:
+        assert (picture.size, picture.getpixel((511, 511))) == ((512, 512), (0, 0x80, 0xFF))
+
+
+def test_what_is_not_there_is_lost(using):
+    async def act(client):
+        assert (await client.look(str(uuid4()))).state == "lost"
+        state = await ended(client, await client.submit(submission(graph_of())))
+        output = state.outputs[0]
+        for wrong in ({"filename": "no-such.png"}, {"subfolder": "../.."}, {"filename": "../../x.png"}):
+            gone = type(output)(**{name: wrong.get(name, getattr(output, name)) for name in output.__slots__})
+            with pytest.raises(LostError):
+                await fetch(client, gone, io.BytesIO())
+
+    using(act)
+
+
+def test_an_uploaded_file_is_found_under_the_name_that_the_server_gave(using, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    async def act(client):
+        name = await client.upload(path, sha256)
+        graph = graph_of()
+        graph["1"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+        state = await ended(client, await client.submit(submission(graph)))
+        file = io.BytesIO()
+        await fetch(client, state.outputs[0], file)
+        return file
+
+    with Image.open(using(act, faults=[("/upload/image", fault) for fault in ("swallow", "500", "half")])) as picture:
+        assert picture.getpixel((7, 7)) == (9, 8, 7)
+
+
+def test_a_workflow_that_cannot_run_is_told_by_node_and_input(using):
+    async def act(client):
+        for change, told in (
+            ({"1": {"class_type": "NoSuchNode", "inputs": {}}}, "NoSuchNode"),
+            ({"2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}}, "node 2 (SaveImage) images: "),
+            ({"1": {"class_type": "EmptyImage", "inputs": {"width": 0, "height": 8, "batch_size": 1, "color": 0}}},
+             "node 1 (EmptyImage) width: "),
+        ):  # fmt: skip
+            with pytest.raises(RejectedError) as caught:
+                await client.submit(submission({**graph_of(), **change}))
+            assert told in str(caught.value)
+
+    using(act)
+
+
+def test_a_workflow_of_which_only_a_part_is_valid_is_rejected_and_leaves_no_job(server, using):
+    graph = graph_of(0xABCDEF, **{"3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "broken"}}})
+
+    async def act(client):
+        sent = submission(graph)
+        with pytest.raises(RejectedError, match=r"node 3 \(SaveImage\) images: "):
+            await client.submit(sent)
+
+    using(act)
+
+
+def test_a_node_that_fails_is_told_with_its_type_and_message(using):
+    """A prefix that leaves the output folder passes the validation of every server."""
+
+    async def act(client):
+        graph = graph_of()
+        graph["2"]["inputs"]["filename_prefix"] = "../" * 9 + "evil/x"
+        return await ended(client, await client.submit(submission(graph)))
+
+    state = using(act)
+    assert state.state == "failed"
+    assert state.error.startswith("node 2 (SaveImage): ")
+    assert state.error_type
+
+
+def test_a_waiting_job_is_cancelled_and_the_running_one_is_not(server, using):
+    async def act(client):
+        # Large enough to run for a while on every server, behind which the other waits.
+        slow = await client.submit(submission(graph_of(size=2048)))
+        ours = await client.submit(submission(graph_of(size=24)))
+        await client.cancel(frozenset([ours]))
+        for _ in range(50):
+            state = await client.look(ours)
+            if state.over:
+                break
+            await asyncio.sleep(0.05)
+        return state, await ended(client, slow)
+
+    ours, slow = using(act)
+    assert ours.state in ("cancelled", "lost" if server.dialect == "comfyui" else "cancelled")
+    assert slow.state == "succeeded"
+
+
+def test_the_events_tell_the_end_of_a_job(using):
+    async def act(client):
+        async with EventStream(client) as stream:
+            sent = submission(graph_of(), stream.client_id)
+            prompt_id = await client.submit(sent)
+            with stream.listening(prompt_id, Listener()) as listener:
+                async with asyncio.timeout(20):
+                    await listener.woken.wait()
+            return await ended(client, prompt_id)
+
+    assert using(act).state == "succeeded"
+
+
+@pytest.mark.parametrize("fault", ["ws_refuse", "ws_cut", "ws_mute"])
+def test_a_stream_that_is_refused_cut_or_silent_costs_nothing_but_time(using, fault):
+    async def act(client):
+        async with EventStream(client) as stream:
+            return await ended(client, await client.submit(submission(graph_of(), stream.client_id)))
+
+    assert using(act, faults=[("/ws", fault)]).state == "succeeded"
+
+
+def test_nobody_behind_the_proxy_is_told_as_unreachable(server):
+    async def go():
+        async with ComfyClient(Target("t", server.proxy.url)) as client:
+            await client.connect()
+
+    server.proxy.down = True
+    try:
+        with pytest.raises(UnreachableError, match=r"^t: cannot be reached: "):
+            asyncio.run(go())
+    finally:
+        server.proxy.down = False

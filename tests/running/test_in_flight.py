@@ -1,0 +1,105 @@
+"""Keeping a server busy: what may go on while a job runs, and what must have happened before it is sent."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+
+import sweeper
+from sweeper.comfy.client import ComfyClient
+from sweeper.running.control import RunControl
+from sweeper.running.progress import JobSubmitted, TrialDone
+from sweeper.store import Store, records
+from sweeper.store.artifacts import ArtifactFolder
+
+MANY = list(range(40))  # jobs of a few milliseconds: after the first, others are prepared before there is room for them
+
+
+@pytest.fixture
+def one_slot(target):
+    return {**target, "concurrency": 1}
+
+
+def test_the_next_job_is_sent_while_the_files_of_the_last_are_still_on_their_way(
+    one_slot, experiment, tmp_path, monkeypatch
+):
+    second = threading.Event()
+    in_time = []
+    keep = ArtifactFolder.keep
+
+    def slowly(*arguments):
+        in_time.append(second.wait(20))
+        return keep(*arguments)
+
+    def watch(event):
+        submitted.update([type(event) is JobSubmitted])
+        if submitted[True] == 2:
+            second.set()
+
+    submitted = Counter()
+    monkeypatch.setattr(ArtifactFolder, "keep", slowly)
+    run = sweeper.run(experiment(seed=[1, 2]), one_slot, tmp_path / "out", progress=watch)
+    assert (run.succeeded, in_time) == (2, [True, True])
+
+
+def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experiment, tmp_path, monkeypatch):
+    committed, durable, early = set(), set(), []
+    intend, sync, submit = Store.intend, Store.sync, ComfyClient.submit
+
+    def intending(store, job, **how):
+        intend(store, job, **how)
+        committed.add(job.id)
+
+    def syncing(store):
+        covered = set(committed)
+        sync(store)
+        durable.update(covered)
+
+    async def submitting(client, submission):
+        early.extend({submission.job} - durable)
+        return await submit(client, submission)
+
+    monkeypatch.setattr(Store, "intend", intending)
+    monkeypatch.setattr(Store, "sync", syncing)
+    monkeypatch.setattr(ComfyClient, "submit", submitting)
+    run = sweeper.run(experiment(seed=MANY), target, tmp_path / "out")
+    assert (run.succeeded, early) == (len(MANY), [])
+    assert server.seen.submits == len(committed) == len(MANY)
+
+
+def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, target, experiment, tmp_path):
+    control, done = RunControl(), Counter()
+
+    def watch(event):
+        done.update([type(event)])
+        if type(event) is TrialDone and done[TrialDone] == 10:
+            control.stop()
+
+    plan = experiment(seed=MANY)
+    run = sweeper.run(plan, target, tmp_path / "out", progress=watch, control=control)
+    assert run.stopped_by == "interrupt"
+    assert run.pending == len(MANY) - server.seen.submits > 0
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert not {job.state for job in store.jobs()} & set(records.OPEN)
+    again = sweeper.run(plan, target, tmp_path / "out")
+    assert (again.succeeded, again.submitted) == (len(MANY), run.pending)
+    assert set(server.seen.executions.values()) == {1}
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert {row.attempts for row in store.results()} == {1}  # what was only prepared does not count
+
+
+def test_a_full_queue_takes_prepared_jobs_later_and_each_once(server, target, experiment, tmp_path):
+    done = Counter()
+
+    def watch(event):
+        done.update([type(event)])
+        if type(event) is TrialDone and done[TrialDone] == 10:
+            server.faults.queue_full_times = 5
+
+    run = sweeper.run(experiment(seed=MANY), target, tmp_path / "out", progress=watch)
+    assert run.succeeded == len(MANY)
+    assert server.seen.submits == len(MANY) + 5
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert Counter(job.state for job in store.jobs()) == {records.SUCCEEDED: len(MANY)}

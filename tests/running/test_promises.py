@@ -1,0 +1,205 @@
+"""What the runner promises about failures, budgets, time limits and other people's jobs, each by a run of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from random import Random
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sweeper
+from sweeper.comfy.patience import Patience
+from sweeper.running.control import RunControl
+from sweeper.running.progress import JobSubmitted, Noticed, Retrying, TargetDown, TargetUp, TrialDone
+from sweeper.store import Store
+
+from .conftest import TEMPLATE
+from .invariants import broken_promises
+from .served import CAN_RESTART, Served
+
+
+@given(
+    st.integers(0, 2**32),
+    st.builds(Patience, attempts=st.integers(1, 12), base=st.floats(0.01, 2), cap=st.floats(0.01, 60)),
+)
+def test_waits_are_drawn_from_zero_to_a_capped_exponential(seed, patience):
+    waits = list(patience.waits(Random(seed)))
+    assert len(waits) == patience.attempts - 1
+    assert all(0 <= wait <= min(patience.cap, patience.base * 2**n) for n, wait in enumerate(waits))
+
+
+def test_the_jitter_is_full():
+    firsts = [next(Patience(base=1.0, cap=8.0).waits(Random(seed))) for seed in range(400)]
+    assert min(firsts) < 0.05
+    assert max(firsts) > 0.95
+    assert 0.4 < sum(firsts) / len(firsts) < 0.6
+
+
+@pytest.fixture
+def rows(tmp_path):
+    def read():
+        with Store.open(tmp_path / "out", readonly=True) as store:
+            return list(store.results())
+
+    return read
+
+
+def test_an_invalid_workflow_is_sent_once_whatever_retries_are_allowed(server, target, experiment, rows, tmp_path):
+    plan = experiment(seed=[1, 2], run={"retries": 9})
+    bad = {**TEMPLATE, "2": {"class_type": "Keep", "inputs": {"filename_prefix": "sweep"}}}
+    (plan.file.parent / "template.json").write_text(json.dumps(bad))
+    run = sweeper.run(plan.file, target, tmp_path / "out", check=False)
+    assert (run.failed, server.seen.submits) == (2, 2)
+    assert {(row.error_type, row.attempts) for row in rows()} == {("RejectedError", 1)}
+    assert sweeper.run(plan.file, target, tmp_path / "out", check=False).submitted == 0
+
+
+@pytest.mark.parametrize(("allowed", "failures"), [(2, 3), (0.1, 2), (0, 1), ("fail_fast", 1)])
+def test_the_budget_of_failures_is_a_count_or_a_share(server, target, experiment, rows, *, tmp_path, allowed, failures):
+    server.faults.fail_nodes = {"Paint"}
+    options = {"fail_fast": True} if allowed == "fail_fast" else {"max_failures": allowed}
+    run = sweeper.run(experiment(seed=list(range(10))), {**target, "concurrency": 1}, tmp_path / "out", **options)
+    assert (run.stopped_by, run.failed, run.pending) == ("max_failures", failures, 10 - failures)
+    assert server.seen.submits == failures
+    server.faults.fail_nodes = set()
+    again = sweeper.run(experiment(seed=list(range(10))), target, tmp_path / "out")
+    assert (again.submitted, again.failed, again.succeeded) == (10 - failures, failures, 10 - failures)
+    repaired = sweeper.run(experiment(seed=list(range(10))), target, tmp_path / "out", retry_failed=True)
+    assert (repaired.submitted, repaired.succeeded) == (failures, 10)
+    assert [row.attempts for row in rows()] == [2] * failures + [1] * (10 - failures)
+
+
+def test_a_share_that_is_not_exceeded_stops_nothing(server, target, experiment, tmp_path):
+    server.faults.fail_nodes, server.faults.fail_node_times = {"Paint"}, 2
+    run = sweeper.run(experiment(seed=list(range(10))), target, tmp_path / "out", max_failures=0.2)
+    assert (run.stopped_by, run.failed, run.succeeded) == (None, 2, 8)
+
+
+def test_a_failed_connection_of_the_servers_own_is_tried_again_after_a_wait(server, target, experiment, rows, tmp_path):
+    events = []
+    server.faults.fail_nodes, server.faults.fail_node_times = {"Paint"}, 1
+    server.faults.fail_type = "ConnectionResetError"
+    run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=events.append)
+    assert (run.succeeded, rows()[0].attempts) == (1, 2)
+    (event,) = (event for event in events if isinstance(event, Retrying))
+    assert 0 <= event.wait <= 0.5
+
+
+def foreign_job(server, dialect):
+    """A job of somebody else's on the same server, which runs until it is let go. Its prompt_id."""
+    path = "/api/prompt" if dialect == "cloud" else "/prompt"
+    graph = {
+        "1": {"class_type": "Paint", "inputs": {"text": "not ours", "seed": 1}},
+        "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "theirs"}},
+    }
+    return httpx.post(server.url + path, json={"prompt": graph}, trust_env=False).json()["prompt_id"]
+
+
+def waited_for(condition):
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_job_that_ran_too_long_is_told_to_stop_and_the_next_one_runs(server, target, experiment, dialect, tmp_path):
+    server.faults.stall_nodes = {"Paint"}
+    first = []
+
+    def watch(event):
+        if isinstance(event, JobSubmitted):
+            first.append(event.prompt_id)
+        if isinstance(event, TrialDone):
+            server.faults.stall_nodes = set()
+
+    one = {**target, "concurrency": 1}
+    run = sweeper.run(experiment(seed=[1, 2]), one, tmp_path / "out", progress=watch, timeout=0.3)
+    assert (run.failed, run.succeeded) == (1, 1)
+    assert server.seen.interrupts
+    assert set(server.seen.interrupts) <= {first[0] if dialect == "comfyui" else None}
+
+
+def test_somebody_elses_running_job_is_never_stopped(server, target, experiment, dialect, tmp_path):
+    """Theirs runs, ours wait behind it; ours are cancelled, theirs goes on to its end."""
+    server.faults.stall_nodes = {"Paint"}
+    theirs = foreign_job(server, dialect)
+    waited_for(lambda: server.seen.executions[theirs])
+    control = RunControl()
+
+    def watch(event):
+        if isinstance(event, JobSubmitted):
+            control.stop()
+            control.stop()
+
+    run = sweeper.run(
+        experiment(seed=[1, 2, 3]), {**target, "concurrency": 1}, tmp_path / "out", control=control, progress=watch
+    )
+    assert (run.cancelled, run.pending) == (1, 2)
+    assert theirs not in server.seen.cancelled
+    assert not {theirs, None} & set(server.seen.interrupts)
+    server.faults.release()
+    waited_for((server.folders.output_dir / "theirs_00001_.png").is_file)
+
+
+@pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
+def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experiment, dialect, tmp_path):
+    """A worker that died over somebody's job: HTTP answers, nothing runs, and no time limit of ours ever starts."""
+    server.faults.stall_nodes = {"Paint"}
+    theirs = foreign_job(server, dialect)
+    waited_for(lambda: server.seen.executions[theirs])
+    told = threading.Event()
+    notices = []
+
+    def watch(event):
+        if isinstance(event, Noticed) and not told.is_set():
+            notices.append(event.message)
+            told.set()
+            server.faults.release()
+
+    run = sweeper.run(experiment(seed=[1]), {**target, "concurrency": 1}, tmp_path / "out", progress=watch, timeout=0.5)
+    assert run.succeeded == 1
+    assert f"has waited for 0.5 s while the server is at job {theirs}, which is not ours" in notices[0]
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
+    events = []
+    with Served(dialect, tmp_path / "data") as away:
+
+        def watch(event):
+            events.append(type(event))
+            if events.count(JobSubmitted) == 2:
+                away.proxy.down = TargetDown not in events
+
+        run = sweeper.run(coloured(6), away.target(concurrency=1), tmp_path / "out", progress=watch)
+        assert (run.succeeded, run.stopped_by) == (6, None)
+        assert broken_promises(tmp_path / "out", 6, [away]) == []
+    down, up = events.index(TargetDown), events.index(TargetUp)
+    assert down < up
+    assert JobSubmitted in events[up:]
+
+
+@pytest.mark.skipif(not CAN_RESTART, reason="SWEEPER_REAL_RESTART is not set")
+def test_an_id_that_a_restarted_server_may_have_had_is_not_used_again(coloured, tmp_path):
+    """A gateway says 503 over a job that was taken, and then the server starts anew: nobody can tell any more."""
+    with Served("comfyui", tmp_path / "data") as server:
+        submissions = []
+
+        def decide(asked):
+            submissions.extend([asked] if asked.submits else [])
+            return "503_after" if asked.submits and len(submissions) == 1 else None
+
+        def step(asked, when):
+            if asked.submits and when == "after" and len(submissions) == 1:
+                server.restart()
+
+        server.proxy.decide, server.proxy.on_step = decide, step
+        run = sweeper.run(coloured(1), server.target(), tmp_path / "out")
+        assert run.succeeded == 1
+        assert broken_promises(tmp_path / "out", 1, [server]) == []
+        assert len({job.prompt_id for job in server.proxy.accepted}) == 2
