@@ -32,6 +32,7 @@ _MODEL_FOLDERS = {
     "model_path": "diffusers",
     "audio_encoder_name": "audio_encoders",
     "name": "model_patches",
+    "photomaker_model_name": "photomaker",
 }
 
 

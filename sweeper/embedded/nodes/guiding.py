@@ -259,6 +259,20 @@ def style_model(_context: Context, model: Model, model_patch: ControlNet, clip_v
     return NodeOutput((replace(model, held=(*model.held, {"features": seen})),))
 
 
+def load_photomaker(_context: Context, photomaker_model_name: str) -> NodeOutput:
+    check_name(photomaker_model_name)
+    return NodeOutput((VisionModel(photomaker_model_name),))
+
+
+def encode_photomaker(_context: Context, photomaker: VisionModel, image: Array, clip: Clip, text: str) -> NodeOutput:
+    """The text, and at its word "photomaker" what was seen in the picture; without that word the text alone."""
+    words = text.split()
+    told: Conditioning = [[embed(clip, " ".join(word for word in words if word != "photomaker")), {}]]
+    if "photomaker" in words:
+        told = seen_by(told, hints.look(image, photomaker.name, crop=True), 0.5)
+    return NodeOutput((told,))
+
+
 def edit_instruction(
     _context: Context, positive: Conditioning, negative: Conditioning, pixels: Array, vae: Vae
 ) -> NodeOutput:

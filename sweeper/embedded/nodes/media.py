@@ -63,6 +63,9 @@ class Film:
     def film(self) -> Film:
         return self
 
+    def __repr__(self) -> str:
+        return f"<film of {len(self.images)} frames, {self.size[0]} x {self.size[1]}>"
+
 
 @dataclass(frozen=True, slots=True)
 class FilmFile:

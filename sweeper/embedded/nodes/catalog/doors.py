@@ -60,6 +60,7 @@ DOORS: Mapping[str, str] = {
         GLIGENTextBoxApply=gligen_box ReferenceLatent=reference_latent InstructPixToPixConditioning=edit_instruction
         SD_4XUpscale_Conditioning=upscale_conditioning ConditioningSetAreaPercentageVideo=set_area_share_of_video
         ModelPatchLoader=load_patch QwenImageDiffsynthControlnet=control_model USOStyleReference=style_model
+        PhotoMakerLoader=load_photomaker PhotoMakerEncode=encode_photomaker
         """,
     ),
     **_family(

@@ -26,6 +26,7 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "hypernetwork_name": ("procedural-hypernetwork.pt",),
     "audio_encoder_name": ("procedural-audio-encoder.safetensors",),
     "name": ("procedural-model-patch.safetensors",),
+    "photomaker_model_name": ("procedural-photomaker.safetensors",),
     "model_name": ("procedural-2x.pth", "procedural-4x.pth"),
     "vae_name": VAES,
     **{f"clip_name{number}": CLIPS for number in ("", 1, 2, 3, 4)},
