@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one node gave: a value per output, and what it showed. `meta` bears the id under which it really ran."""
+    """What one node gave: a list of values per output, mostly of one, and what it showed.
 
-    values: tuple[Any, ...]
+    `meta` bears the id under which it really ran.
+    """
+
+    values: tuple[list[Any], ...]
     ui: Mapping[str, list[Any]] | None
     meta: Mapping[str, Any]
 

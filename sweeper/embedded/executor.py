@@ -181,13 +181,13 @@ class _Run:
         node = self.graph[node_id]
         class_type = node["class_type"]
         known = self.shop.nodes[class_type]
-        inputs: dict[str, Any] = {}
+        inputs: dict[str, list[Any]] = {}
         try:
             inputs = self._inputs(node, known)
             context = RunContext(self.shop, self.job, self.voice, self.graph, node_id)
             context.check()
             self._misbehave(node_id, known)
-            output = known.run(context, **inputs)
+            values, ui = _mapped(known, context, inputs)
         except Interrupted:
             raise
         except Exception as problem:
@@ -195,33 +195,34 @@ class _Run:
             raise NodeFailedError(node_id, failure_details(problem, inputs)) from problem
         self.shop.seen.ran(node_id, class_type)
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
-        self.cache.put(node_id, Entry(output.values, output.ui, meta))
-        if output.ui:
-            self.voice.executed(node_id, output.ui)
+        self.cache.put(node_id, Entry(values, ui, meta))
+        if ui:
+            self.voice.executed(node_id, ui)
         self.voice.finished(node_id)
         self.executed.append(node_id)
 
-    def _inputs(self, node: Mapping[str, Any], known: NodeClass) -> dict[str, Any]:
-        """Known inputs, links resolved; unknown ones stay behind, as in ComfyUI."""
-        inputs: dict[str, Any] = {}
+    def _inputs(self, node: Mapping[str, Any], known: NodeClass) -> dict[str, list[Any]]:
+        """The list of each known input, links resolved; unknown ones stay behind, as in ComfyUI."""
+        inputs: dict[str, list[Any]] = {}
         for name, value in node["inputs"].items():
             if name not in known.required and name not in known.optional:
                 continue
             if is_link(value):
                 source = self.cache.get(value[0])
                 assert source is not None, "the schedule runs sources first"
-                value = source.values[value[1]]  # noqa: PLW2901 - the link becomes what it leads to
-            inputs[name] = value
+                inputs[name] = source.values[value[1]]
+            else:
+                inputs[name] = [value]
         return inputs
 
-    def _hidden(self, node_id: str, known: NodeClass) -> dict[str, Any]:
+    def _hidden(self, node_id: str, known: NodeClass) -> dict[str, list[Any]]:
         """What ComfyUI hands to an older class beside its inputs, and shows with them when it fails."""
         values = {
             "PROMPT": self.graph,
             "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
             "UNIQUE_ID": node_id,
         }
-        return {} if known.v3 else {name: values[kind] for name, kind in known.hidden.items() if kind in values}
+        return {} if known.v3 else {name: [values[kind]] for name, kind in known.hidden.items() if kind in values}
 
     def _misbehave(self, node_id: str, known: NodeClass) -> None:
         """Stalls, delays and failures that `Faults` ask for."""
@@ -248,6 +249,31 @@ class _Run:
                 self.job.meta[node_id] = entry.meta
 
 
+def _mapped(
+    known: NodeClass, context: RunContext, inputs: Mapping[str, list[Any]]
+) -> tuple[tuple[list[Any], ...], dict[str, list[Any]] | None]:
+    """Run a node over its lists of inputs: a list of values per output, and what the runs showed, joined.
+
+    As ComfyUI does it: once for each item of the longest list, shorter ones repeat their last; at once with the lists
+    themselves where the class wants them. An output that is itself a list is joined to one.
+    """
+    if known.input_is_list:
+        outputs = [known.run(context, **inputs)]
+    else:
+        outputs = []
+        for place in range(max((len(items) for items in inputs.values()), default=0) or 1):
+            context.check()
+            one = {name: items[min(place, len(items) - 1)] for name, items in inputs.items() if items}
+            outputs.append(known.run(context, **one))
+    values: list[list[Any]] = []
+    for place, each in enumerate(zip(*(output.values for output in outputs), strict=True)):
+        listed = place < len(known.output_is_list) and known.output_is_list[place]
+        values.append([item for items in each for item in items] if listed else list(each))
+    shown = [output.ui for output in outputs if output.ui]
+    ui = {name: [entry for one in shown for entry in one[name]] for name in shown[0]} if shown else None
+    return tuple(values), ui
+
+
 _CYCLE = {
     "exception_message": "Dependency cycle detected",
     "exception_type": "graph.DependencyCycleError",
@@ -256,7 +282,7 @@ _CYCLE = {
 }
 
 
-def failure_details(problem: BaseException, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def failure_details(problem: BaseException, inputs: Mapping[str, list[Any]]) -> dict[str, Any]:
     """An exception as `execution_error` tells it; the message ends with a line feed, as ComfyUI's does."""
     kind = type(problem)
     plain = kind.__module__ == "builtins"
@@ -264,7 +290,7 @@ def failure_details(problem: BaseException, inputs: Mapping[str, Any]) -> dict[s
         "exception_message": f"{problem}\n",
         "exception_type": kind.__qualname__ if plain else f"{kind.__module__}.{kind.__qualname__}",
         "traceback": traceback.format_tb(problem.__traceback__),
-        "current_inputs": {name: [_shown(value)] for name, value in inputs.items()},
+        "current_inputs": {name: [_shown(value) for value in values] for name, values in inputs.items()},
         "current_outputs": [],
     }
 

@@ -30,6 +30,9 @@ _MODEL_FOLDERS = {
     "hypernetwork_name": "hypernetworks",
     "model_name": "upscale_models",
     "model_path": "diffusers",
+    "audio_encoder_name": "audio_encoders",
+    "name": "model_patches",
+    "photomaker_model_name": "photomaker",
 }
 
 
@@ -51,7 +54,7 @@ def object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True
         "input": groups,
         "input_order": {group: list(specs) for group, specs in groups.items()},
         "output": list(node.outputs),
-        "output_is_list": [False] * len(node.outputs),
+        "output_is_list": list(node.output_is_list or (False,) * len(node.outputs)),
         "output_name": list(node.output_names),
         **(tips if node.v3 else {}),  # ComfyUI: here for its newer nodes, at the end for the older ones
         "name": node.name,
@@ -93,9 +96,10 @@ def model_folders(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str,
     found: dict[str, list[str]] = {}
     for node in nodes.values():
         required, optional = node.inputs(folders) if node.models else ({}, {})
-        for name, (kind, _) in {**required, **optional}.items():
-            if name in node.models and isinstance(kind, list):
+        for name, (kind, options) in {**required, **optional}.items():
+            if name in node.models:
                 folder = "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(name, name)
                 listed = found.setdefault(folder, [])
-                listed += [file for file in kind if file not in listed]
+                files = kind if isinstance(kind, list) else options["options"]
+                listed += [file for file in files if file not in listed]
     return found

@@ -53,7 +53,8 @@ def _clipped(top: int, left: int, height: int, width: int, size: tuple[int, int]
 def _box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, int]) -> Box:
     area = options.get("area")
     if area is not None and area[0] == "percentage":
-        shares = area[1:]
+        # A video's area has six shares: temporal, height, width, z, y, x.
+        shares = area[1:] if len(area) == 5 else (area[2], area[3], area[5], area[6])
         sides = [round(shares[i] * size[i % 2]) for i in range(4)]
         return _clipped(sides[2], sides[3], max(sides[0], 1), max(sides[1], 1), size)
     if area is not None:
@@ -84,6 +85,18 @@ def _weight(options: Mapping[str, Any], mask: Array | None, box: Box, size: tupl
     return (rows[:, None] * columns[None] * strength)[None]
 
 
+def _times(options: Mapping[str, Any], frames: int) -> Array | None:
+    """The weight of each latent frame of a video, where an area has a length in time; its ends are feathered too."""
+    area = options.get("area")
+    if frames == 1 or area is None or len(area) != 7:
+        return None
+    first = min(round(area[4] * frames), frames - 1)
+    count = min(max(round(area[1] * frames), 1), frames - first)
+    weights = np.zeros(frames, np.float32)
+    weights[first : first + count] = _ramp(count, start=first > 0, end=first + count < frames)
+    return weights
+
+
 def _mask(options: Mapping[str, Any], size: tuple[int, int]) -> Array | None:
     mask = options.get("mask")
     if mask is None:
@@ -98,11 +111,18 @@ class Part:
     """One entry at one latent size. `features` [F] are those of its text and of the model."""
 
     def __init__(
-        self, features: Array, options: Mapping[str, Any], *, size: tuple[int, int], sampling: Sampling
+        self,
+        features: Array,
+        options: Mapping[str, Any],
+        *,
+        size: tuple[int, int],
+        sampling: Sampling,
+        frames: int = 1,
     ) -> None:
         mask = _mask(options, size)
         self.box = _box(options, mask, size)
         self._weights = _weight(options, mask, self.box, size)
+        self._times = _times(options, frames)
         self.distilled = float(options.get("guidance", 0.0) or 0.0)
         self._span = _levels(sampling, options.get("start_percent", 0.0), options.get("end_percent", 1.0))
         hints: tuple[Hint, ...] = options.get("hints", ())
@@ -115,7 +135,8 @@ class Part:
 
     def weight(self, index: int) -> Array:
         """The weight of each pixel of the box, [h, w], for a batch item."""
-        return np.asarray(self._weights[index % len(self._weights)])
+        plane = np.asarray(self._weights[index % len(self._weights)])
+        return plane if self._times is None else np.asarray(plane * self._times[index % len(self._times)])
 
     def speaks(self, level: float) -> bool:
         return self._span[1] <= level <= self._span[0]

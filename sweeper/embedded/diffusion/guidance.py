@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.diffusion.noise import Noise, ScaledNoise
 from sweeper.embedded.diffusion.patches import adjusted, cfg_of_frame
 from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
-from sweeper.embedded.diffusion.solvers import SOLVERS, Run
+from sweeper.embedded.diffusion.scaling import resize
+from sweeper.embedded.diffusion.solvers import SOLVERS, UNLISTED, Run
 from sweeper.embedded.diffusion.text import pooled
 from sweeper.embedded.diffusion.vocabulary import INDEX
 
@@ -49,7 +51,9 @@ class Guider:
     """A model with what to draw, what to avoid (None: BasicGuider) and how strongly.
 
     `middle` is DualCFGGuider's second conditioning: `cfg` then pushes from it to `positive`, `cfg_middle` from
-    `negative` to it; `nested` multiplies the two, as its style of that name does.
+    `negative` to it; `nested` multiplies the two, as its style of that name does. With `empty` it is PerpNegGuider's:
+    guidance starts from that conditioning, and the negative acts, `neg_scale` times, only where it is not along the
+    positive (Armandpour et al. 2023, arXiv:2304.04968).
     """
 
     model: Model
@@ -59,11 +63,21 @@ class Guider:
     middle: Conditioning | None = None
     cfg_middle: float = 1.0
     nested: bool = False
+    empty: Conditioning | None = None
+    neg_scale: float = 1.0
 
 
 def _apart(sigma: float) -> float:
     ratio = sigma / APART_AT
     return 1.5 * APART * math.sqrt(ratio) / (1 + ratio**2)
+
+
+def _holding(features: Array, options: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Array, Mapping[str, Any]]:
+    """A part's features and options with what a model patch holds every prompt to (`Model.held`)."""
+    if "features" in held:
+        features = features + held["features"]
+    more = {name: (*options.get(name, ()), held[name]) for name in ("hints", "references") if name in held}
+    return features, {**options, **more}
 
 
 def _avoiding(features: Array, avoided: Array) -> Array:
@@ -76,6 +90,13 @@ def _avoiding(features: Array, avoided: Array) -> Array:
     return features
 
 
+def _perpendicular(side: Array, along: Array) -> Array:
+    """What of `side` is not along the other one."""
+    length = float(np.square(along).sum(dtype=np.float64))
+    share = float((side * along).sum(dtype=np.float64)) / length if length else 0.0
+    return side - along * np.float32(share)
+
+
 class _Denoiser:
     """D(x, sigma) of one guider at one latent size, for solvers.
 
@@ -86,6 +107,9 @@ class _Denoiser:
     def __init__(
         self, guider: Guider, size: tuple[int, int], source: Array | None, mask: Array | None, *, frames: int
     ) -> None:
+        patch = guider.model.perpendicular
+        if patch is not None and guider.empty is None and guider.negative is not None:
+            guider = replace(guider, empty=patch[0], neg_scale=patch[1])
         self._guider = guider
         self._flow = guider.model.sampling.flow
         self._source = source
@@ -96,16 +120,26 @@ class _Denoiser:
         avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
         self._positive = self._parts(guider.positive, avoided)
         self._middle = self._parts(guider.middle or [], avoided)
-        self._reference = self._centre(negative)
+        self._negative = self._parts(guider.negative or [], None) if guider.empty is not None else []
+        unguided = negative if guider.empty is None else [pooled(embedding) for embedding, _ in guider.empty]
+        self._reference = self._centre(unguided)
 
     def _parts(self, conditioning: Conditioning, avoided: Array | None) -> list[Part]:
-        style = np.array(self._guider.model.style, np.float32)
+        guider = self._guider
+        style = np.array(guider.model.style, np.float32)
         parts = []
         for embedding, options in conditioning:
-            features = pooled(embedding) + style
+            own = pooled(embedding)
+            features = own + style
             if avoided is not None:
-                features = _avoiding(features, avoided)
-            parts.append(Part(features, options, size=self._size, sampling=self._guider.model.sampling))
+                shared = guider.empty is not None
+                features = _avoiding(
+                    features, _perpendicular(avoided, own) * np.float32(guider.neg_scale) if shared else avoided
+                )
+            for held in guider.model.held:
+                features, options = _holding(features, options, held)  # noqa: PLW2901 - each adds to the last
+            part = Part(features, options, size=self._size, sampling=guider.model.sampling, frames=self._frames)
+            parts.append(part)
         return parts
 
     def _centre(self, negative: list[Array]) -> Array:
@@ -130,8 +164,16 @@ class _Denoiser:
         positive, away = self._side(self._positive, x, sigma, level, index)
         if guider.negative is None:
             return positive, positive
+        for operation in guider.model.operations:
+            # On what guidance adds: the unguided estimate plus the operation of the way from there.
+            changed = operation(away[None])[0]
+            positive, away = positive - away + changed, changed
         cfg = cfg_of_frame(guider.model.patches, guider.cfg, index // self._frames, count // self._frames)
-        if guider.middle is not None:
+        if guider.empty is not None:
+            _, negative = self._side(self._negative, x, sigma, level, index)
+            sideways = _perpendicular(negative, away) * np.float32(guider.neg_scale)
+            guided = positive + away * np.float32(cfg - 1) - sideways * np.float32(cfg)
+        elif guider.middle is not None:
             middle, away_middle = self._side(self._middle, x, sigma, level, index)
             between = (positive - middle) * (_GUIDED * np.float32(_apart(sigma)))
             push = cfg * guider.cfg_middle if guider.nested else cfg
@@ -177,6 +219,10 @@ class _Denoiser:
         return x * own + mean * (1 - own), new
 
 
+def _fitted(planes: Array, height: int, width: int) -> Array:
+    return planes if planes.shape[2:] == (height, width) else resize(planes, width, height, "bilinear")
+
+
 def sample(
     guider: Guider,
     sampler: str,
@@ -196,20 +242,25 @@ def sample(
     1 where the picture may change, keeps the rest as it was (inpainting). `frames` items in a row are one video;
     `options` go to the solver. Raises ValueError for an unknown sampler.
     """
-    if sampler not in SOLVERS:
+    solver = SOLVERS.get(sampler) or UNLISTED.get(sampler)
+    if solver is None:
         raise ValueError(f"invalid sampler {sampler!r}; there are {', '.join(SOLVERS)}")
     levels = [float(sigma) for sigma in sigmas]
     if len(levels) < 2:
         return latent
     sampling = guider.model.sampling
     picture = latent if bool(np.any(latent)) and bool(np.any(noise)) else None
-    denoiser = _Denoiser(guider, (latent.shape[2], latent.shape[3]), picture, mask, frames=frames)
+
+    @lru_cache(maxsize=1)
+    def denoiser(height: int, width: int) -> _Denoiser:
+        sides = (None if side is None else _fitted(side, height, width) for side in (picture, mask))
+        return _Denoiser(guider, (height, width), *sides, frames=frames)
 
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
-        if mask is None:
-            return denoiser(x, sigma)
+        if mask is None or x.shape != latent.shape:  # a sampler that grows the picture leaves the mask behind
+            return denoiser(*x.shape[2:])(x, sigma)
         known = latent * np.float32(sampling.alpha(sigma)) + noise * np.float32(sigma)
-        guided, reference = denoiser(x * mask + known * (1 - mask), sigma)
+        guided, reference = denoiser(*x.shape[2:])(x * mask + known * (1 - mask), sigma)
         return guided * mask + latent * (1 - mask), reference * mask + latent * (1 - mask)
 
     x: Array
@@ -219,7 +270,7 @@ def sample(
         # At full noise the model has seen x0 + sigma n scaled to variance 1 + sigma^2 (ComfyUI's max_denoise).
         full = levels[0] > sampling.sigma_max * (1 - 1e-5)
         x = noise * np.float32((1 + levels[0] ** 2) ** 0.5 if full else levels[0]) + latent
-    result = SOLVERS[sampler](Run(denoise, later, sampling, report), x, levels, **(options or {}))
+    result = solver(Run(denoise, later, sampling, report), x, levels, **(options or {}))
     if sampling.flow and levels[-1] < 1:
         result = result / np.float32(1 - levels[-1])
     return np.ascontiguousarray(result, np.float32)

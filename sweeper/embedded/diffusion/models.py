@@ -8,7 +8,9 @@ the picture. A model says so in its repr: it is procedural, whatever file its na
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +19,11 @@ from sweeper.embedded.diffusion.patches import Patch
 from sweeper.embedded.diffusion.schedules import Sampling
 from sweeper.embedded.diffusion.text import digest_normals, encode, pooled
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 _TOKENS = 77
 Features = tuple[float, ...]  # one number per name in FEATURES
@@ -41,6 +48,11 @@ class Model:
     sampling: Sampling
     style: Features
     patches: tuple[Patch, ...] = ()
+    # PerpNeg's (empty conditioning, neg_scale): the negative prompt acts only where it is not the positive's.
+    perpendicular: tuple[Any, float] | None = None
+    operations: tuple[Callable[[Array], Array], ...] = ()  # on what guidance adds (LatentApplyOperationCFG)
+    # Pictures and what was seen in them that every prompt is held to (model patches): options for a conditioning.
+    held: tuple[Mapping[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         return f"<procedural model {self.name!r}>"

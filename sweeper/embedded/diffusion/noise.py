@@ -45,13 +45,19 @@ class Noise:
         """[B, C, h, w]: item i is the same whatever the batch size."""
         return self._batch(_INITIAL, 0)
 
-    def step(self, sigma: float, sigma_next: float) -> Array:  # noqa: ARG002 - called like a Brownian path
-        """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it."""
+    def step(
+        self,
+        sigma: float,  # noqa: ARG002 - called like a Brownian path
+        sigma_next: float,  # noqa: ARG002
+        size: tuple[int, int] | None = None,
+    ) -> Array:
+        """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it; `size` is another h, w."""
         self._steps += 1
-        return self._batch(_STEP, self._steps)
+        return self._batch(_STEP, self._steps, size)
 
-    def _batch(self, use: int, counter: int) -> Array:
-        return np.stack([normal(self.seed, item, use, counter, self.shape) for item in self.items])
+    def _batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
+        shape = self.shape if size is None else (*self.shape[:-2], *size)
+        return np.stack([normal(self.seed, item, use, counter, shape) for item in self.items])
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> BrownianPath:
         """The Brownian path over 0 .. sigma_max that the SDE samplers read; another `stream` is another path."""
@@ -69,14 +75,15 @@ class FrameNoise(Noise):
         super().__init__(seed, [item for item in items for _ in range(frames)], shape)
         self._frames = frames
 
-    def _batch(self, use: int, counter: int) -> Array:
+    def _batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
+        shape = self.shape if size is None else (*self.shape[:-2], *size)
         drawn = []
         for place, item in enumerate(self.items):
             key, between = divmod(place % self._frames, _KEY)
-            first = normal(self.seed, item + (key << 32), use, counter, self.shape)
+            first = normal(self.seed, item + (key << 32), use, counter, shape)
             if between:
                 angle = between / _KEY * math.pi / 2
-                second = normal(self.seed, item + ((key + 1) << 32), use, counter, self.shape)
+                second = normal(self.seed, item + ((key + 1) << 32), use, counter, shape)
                 first = first * np.float32(math.cos(angle)) + second * np.float32(math.sin(angle))
             drawn.append(first)
         return np.stack(drawn)
@@ -89,8 +96,8 @@ class ScaledNoise:
         self._noise = noise
         self._by = np.float32(by)
 
-    def step(self, sigma: float, sigma_next: float) -> Array:
-        return self._noise.step(sigma, sigma_next) * self._by
+    def step(self, sigma: float, sigma_next: float, size: tuple[int, int] | None = None) -> Array:
+        return self._noise.step(sigma, sigma_next, size) * self._by
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> Callable[[float, float], Array]:
         path = self._noise.brownian(sigma_max, stream=stream)

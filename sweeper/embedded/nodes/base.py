@@ -86,7 +86,8 @@ class NodeClass:
     category: str
     required: Mapping[str, InputSpec]  # in ComfyUI's order, as are optional and hidden
     optional: Mapping[str, InputSpec]
-    hidden: Mapping[str, str]  # {"prompt": "PROMPT", ...}; not passed to run: the Context has them
+    # {"prompt": "PROMPT", ...}, or {"prompt": ["PROMPT"]} in the newer form; not passed to run: the Context has them
+    hidden: Mapping[str, Any]
     outputs: tuple[str, ...]
     output_names: tuple[str, ...]
     output_node: bool
@@ -106,6 +107,10 @@ class NodeClass:
     # deprecated, experimental, api_node, where object_info says something of them
     flags: Mapping[str, bool] = field(default_factory=dict)
     v3: bool = False  # ComfyUI's newer node form: its object_info also has deprecated, experimental, api_node
+    # INPUT_IS_LIST: it runs once, and every input is the whole list; other classes run once per item (see executor).
+    input_is_list: bool = False
+    # OUTPUT_IS_LIST, one per output: the value is a list whose items go on one by one. Empty: none is.
+    output_is_list: tuple[bool, ...] = ()
 
     @property
     def output_tooltips(self) -> tuple[None, ...] | None:
@@ -118,4 +123,10 @@ class NodeClass:
 
     def _filled(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
         live = self.combos
-        return {name: (live[name](folders), spec[1]) if name in live else spec for name, spec in specs.items()}
+        filled = dict(specs)
+        for name in live.keys() & specs.keys():
+            kind, options = specs[name]
+            listed = live[name](folders)
+            # The newer form keeps its list among the options.
+            filled[name] = (kind, {**options, "options": listed}) if kind == "COMBO" else (listed, options)
+        return filled

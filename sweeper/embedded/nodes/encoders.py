@@ -134,6 +134,27 @@ def qwen_edit_plus(
     return _edited(clip, prompt, vae, [image for image in (image1, image2, image3) if image is not None])
 
 
+def nothing(_context: Context) -> NodeOutput:
+    """LotusConditioning: that model's text is always empty."""
+    return NodeOutput(([[np.zeros((1, 77, len(FEATURES)), np.float32), {}]],))
+
+
+def ace_step(_context: Context, clip: Clip, tags: str, lyrics: str, lyrics_strength: float) -> NodeOutput:
+    """Tags say what it sounds like; lyrics add to them by their strength, at a quarter of the weight."""
+    rows = embed(clip, tags)
+    if lyrics.strip():
+        rows = np.concatenate([rows, embed(clip, lyrics) * np.float32(0.25 * lyrics_strength)], axis=1)
+    return NodeOutput(([[rows, {"lyrics_strength": lyrics_strength}]],))
+
+
+def stable_audio(
+    _context: Context, positive: Conditioning, negative: Conditioning, seconds_start: float, seconds_total: float
+) -> NodeOutput:
+    """ConditioningStableAudio: told, and without effect: a procedural sound is as long as its latent."""
+    times = {"seconds_start": seconds_start, "seconds_total": seconds_total}
+    return NodeOutput(tuple([[rows, {**old, **times}] for rows, old in side] for side in (positive, negative)))
+
+
 def without_guidance(_context: Context, conditioning: Conditioning) -> NodeOutput:
     """FluxDisableGuidance."""
     return NodeOutput(([[rows, {**old, "guidance": None}] for rows, old in conditioning],))

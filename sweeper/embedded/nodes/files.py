@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def _input_path(folders: Folders, name: str) -> Path | None:
+def input_path(folders: Folders, name: str) -> Path | None:
     """The file that LoadImage's value names (`a.png`, `sub/a.png`, `a.png [output]`); None if it lies elsewhere."""
     base = folders.input_dir
     for label in ("output", "input", "temp"):
@@ -39,12 +39,17 @@ def _input_path(folders: Folders, name: str) -> Path | None:
 
 def check(context: Folders, image: str) -> str | None:
     """VALIDATE_INPUTS: the file is there, below its folder. (Paths that climb do not exist, for a client.)"""
-    return None if isinstance(image, str) and _input_path(context, image) else f"Invalid image file: {image}"
+    return None if isinstance(image, str) and input_path(context, image) else f"Invalid image file: {image}"
 
 
 def fingerprint(context: Folders, image: str) -> str:
     """IS_CHANGED: the file's SHA-256, so that new content under an old name is not a cached result."""
-    path = _input_path(context, image)
+    return file_hash(context, image)
+
+
+def file_hash(context: Folders, name: str) -> str:
+    """SHA-256, in hex, of the file that an upload's name means; nothing where there is none."""
+    path = input_path(context, name)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
 
@@ -53,7 +58,7 @@ def load_image(context: Context, image: str) -> NodeOutput:
 
     Turned as its EXIF says; frames of another size than the first are left out; of an MPO only the first is taken.
     """
-    path = _input_path(context, image)
+    path = input_path(context, image)
     if path is None:
         raise FileNotFoundError(f"Invalid image file: {image}")
     with Image.open(path) as file:
@@ -164,7 +169,7 @@ def preview_any(_context: Context, source: Any = None) -> NodeOutput:
 
 def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
     """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
-    path = _input_path(context, image)
+    path = input_path(context, image)
     if path is None:
         raise FileNotFoundError(f"Invalid image file: {image}")
     with Image.open(path) as file:

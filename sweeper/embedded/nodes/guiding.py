@@ -5,6 +5,7 @@ The options that these nodes write are ComfyUI's own names where it has them; `d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from sweeper.embedded.diffusion import hints
 from sweeper.embedded.diffusion import vae as coder
 from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, Seen
-from sweeper.embedded.diffusion.models import Clip, Vae, embed
+from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.masks import planes
@@ -59,6 +60,22 @@ def set_area_share(
     return NodeOutput((with_options(conditioning, area=area, strength=strength, set_area_to_bounds=False),))
 
 
+def set_area_share_of_video(
+    _context: Context,
+    *,
+    conditioning: Conditioning,
+    width: float,
+    height: float,
+    temporal: float,
+    x: float,
+    y: float,
+    z: float,
+    strength: float,
+) -> NodeOutput:
+    area = ("percentage", temporal, height, width, z, y, x)
+    return NodeOutput((with_options(conditioning, area=area, strength=strength, set_area_to_bounds=False),))
+
+
 def set_strength(_context: Context, conditioning: Conditioning, strength: float) -> NodeOutput:
     return NodeOutput((with_options(conditioning, strength=strength),))
 
@@ -98,7 +115,7 @@ def set_control_type(_context: Context, control_net: ControlNet, type: str) -> N
     return NodeOutput((hints.typed_control(control_net, type),))
 
 
-def _hinted(conditioning: Conditioning, hint: Hint) -> Conditioning:
+def hinted(conditioning: Conditioning, hint: Hint) -> Conditioning:
     return _grown(conditioning, "hints", hint)
 
 
@@ -107,7 +124,7 @@ def apply_control(
 ) -> NodeOutput:
     if strength == 0:
         return NodeOutput((conditioning,))
-    return NodeOutput((_hinted(conditioning, Hint(control_net, image, strength)),))
+    return NodeOutput((hinted(conditioning, Hint(control_net, image, strength)),))
 
 
 def apply_control_advanced(
@@ -125,7 +142,7 @@ def apply_control_advanced(
     if strength == 0:
         return NodeOutput((positive, negative))
     hint = Hint(control_net, image, strength, start_percent, end_percent)
-    return NodeOutput((_hinted(positive, hint), _hinted(negative, hint)))
+    return NodeOutput((hinted(positive, hint), hinted(negative, hint)))
 
 
 def apply_control_inpaint(context: Context, *, mask: Array, image: Array, **rest: Any) -> NodeOutput:
@@ -213,6 +230,47 @@ def reference_latent(_context: Context, conditioning: Conditioning, latent: Late
     if latent is None or latent["samples"].ndim != 4 or latent["samples"].shape[1] != 4:
         return NodeOutput((conditioning,))
     return NodeOutput((with_reference(conditioning, Reference(latent["samples"], 0.6)),))
+
+
+def load_patch(_context: Context, name: str) -> NodeOutput:
+    """MODEL_PATCH: a control model or a reader of styles, whichever the node that it goes to makes of it."""
+    return NodeOutput((hints.load_control(name),))
+
+
+def control_model(
+    _context: Context,
+    *,
+    model: Model,
+    model_patch: ControlNet,
+    vae: Vae,  # noqa: ARG001 - hints are read as pictures, not as latents
+    image: Array,
+    strength: float,
+    mask: Array | None = None,  # noqa: ARG001 - an inpainting's; the latent's noise mask brings it about
+) -> NodeOutput:
+    """QwenImageDiffsynthControlnet: a hint for every prompt that the model is given."""
+    if strength == 0:
+        return NodeOutput((model,))
+    return NodeOutput((replace(model, held=(*model.held, {"hints": Hint(model_patch, image, strength)})),))
+
+
+def style_model(_context: Context, model: Model, model_patch: ControlNet, clip_vision_output: Seen) -> NodeOutput:  # noqa: ARG001
+    """USOStyleReference: what was seen in a picture beside every prompt, at half weight."""
+    seen = clip_vision_output.rows[0] * np.float32(0.5)
+    return NodeOutput((replace(model, held=(*model.held, {"features": seen})),))
+
+
+def load_photomaker(_context: Context, photomaker_model_name: str) -> NodeOutput:
+    check_name(photomaker_model_name)
+    return NodeOutput((VisionModel(photomaker_model_name),))
+
+
+def encode_photomaker(_context: Context, photomaker: VisionModel, image: Array, clip: Clip, text: str) -> NodeOutput:
+    """The text, and at its word "photomaker" what was seen in the picture; without that word the text alone."""
+    words = text.split()
+    told: Conditioning = [[embed(clip, " ".join(word for word in words if word != "photomaker")), {}]]
+    if "photomaker" in words:
+        told = seen_by(told, hints.look(image, photomaker.name, crop=True), 0.5)
+    return NodeOutput((told,))
 
 
 def edit_instruction(

@@ -98,9 +98,11 @@ class Place:
 class Places:
     """The numbered places of one save. Raises Exception for a prefix that climbs out of `base`."""
 
-    def __init__(self, base: Path, prefix: str, images: Array, suffix: str) -> None:
+    def __init__(self, base: Path, prefix: str, images: Array | None, suffix: str) -> None:
+        """`images` fill %width% and %height%; both are 0 where there are none, as in ComfyUI."""
         root = base.resolve()
-        filled = _filled(prefix, images[0].shape[1], images[0].shape[0])
+        width, height = (0, 0) if images is None else (images[0].shape[1], images[0].shape[0])
+        filled = _filled(prefix, width, height)
         self._subfolder, self._name = _split(filled, root)
         self._folder = root / self._subfolder
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,81 @@ def dpmpp_3m_sde(_context: Context, eta: float, s_noise: float, noise_device: st
 
 def lms(_context: Context, order: int) -> NodeOutput:
     return _select("lms", order=order)
+
+
+def dpm_adaptive(
+    _context: Context,
+    *,
+    order: int,
+    rtol: float,
+    atol: float,
+    h_init: float,
+    pcoeff: float,
+    icoeff: float,
+    dcoeff: float,
+    accept_safety: float,
+    eta: float,
+    s_noise: float,
+) -> NodeOutput:
+    gains = (pcoeff, icoeff, dcoeff)
+    options: dict[str, Any] = {"order": order, "tolerances": (rtol, atol), "first": h_init, "gains": gains}
+    return _select("dpm_adaptive", s_noise, **options, safety=accept_safety, eta=eta)
+
+
+def er_sde(_context: Context, solver_type: str, max_stage: int, eta: float, s_noise: float) -> NodeOutput:
+    """ER-SDE's own noise scaling, the reverse-time SDE's by `eta`, or none ("ODE")."""
+    kinds = {"ER-SDE": None, "Reverse-time SDE": eta, "ODE": 0.0}
+    if solver_type not in kinds:
+        raise ValueError(f"unknown solver_type {solver_type!r}; there are {', '.join(kinds)}")
+    strength = kinds[solver_type]
+    return _select("er_sde", 0.0 if strength == 0 else s_noise, order=max_stage, eta=strength)
+
+
+def sa_solver(
+    _context: Context,
+    *,
+    model: Model,
+    eta: float,
+    sde_start_percent: float,
+    sde_end_percent: float,
+    s_noise: float,
+    predictor_order: int,
+    corrector_order: int,
+    use_pece: bool,
+    simple_order_2: bool,
+) -> NodeOutput:
+    between = model.sampling.at_percent(sde_start_percent), model.sampling.at_percent(sde_end_percent)
+    options: dict[str, Any] = {"orders": (predictor_order, corrector_order), "between": between, "tau": eta}
+    return _select("sa_solver", s_noise, **options, pece=use_pece, simple=simple_order_2)
+
+
+def lcm_upscale(_context: Context, scale_ratio: float, scale_steps: int, upscale_method: str) -> NodeOutput:
+    return _select(
+        "lcm_upscale", scale=scale_ratio, steps=None if scale_steps < 0 else scale_steps, method=upscale_method
+    )
+
+
+def perp_neg_guider(
+    _context: Context,
+    *,
+    model: Model,
+    positive: Conditioning,
+    negative: Conditioning,
+    empty_conditioning: Conditioning,
+    cfg: float,
+    neg_scale: float,
+) -> NodeOutput:
+    return NodeOutput((Guider(model, positive, negative, cfg, empty=empty_conditioning, neg_scale=neg_scale),))
+
+
+def perp_neg(_context: Context, model: Model, empty_conditioning: Conditioning, neg_scale: float) -> NodeOutput:
+    """The same as a patch of the model, for every sampler with a negative prompt."""
+    return NodeOutput((replace(model, perpendicular=(empty_conditioning, neg_scale)),))
+
+
+def operate_on_guidance(_context: Context, model: Model, operation: Any) -> NodeOutput:
+    """LatentApplyOperationCFG: the operation acts on what guidance adds, at every step."""
+    return NodeOutput((replace(model, operations=(*model.operations, operation)),))
 
 
 def dual_cfg_guider(

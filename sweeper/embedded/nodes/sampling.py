@@ -44,7 +44,7 @@ class NamedSampler:
 def _samples(latent: Latent) -> Array:
     """The latent's array with this model's 4 channels at factor 8; an empty latent of another family is refilled."""
     samples: Array = latent["samples"]
-    if samples.ndim not in {4, 5}:
+    if samples.ndim not in {4, 5} and "pixels" not in latent:
         raise ValueError(f"this model takes latents [B, 4, h, w] or [B, 4, t, h, w]; not {list(samples.shape)}")
     if not np.any(samples):
         width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))

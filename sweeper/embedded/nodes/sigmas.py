@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.gits import LONGEST
+from sweeper.embedded.diffusion.gits import levels as searched
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.nodes.base import Context, NodeOutput
 
@@ -71,18 +73,48 @@ _ALIGNED = {
 }  # fmt: skip
 
 
-def align_your_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
-    """The published levels, interpolated in log sigma; `denoise` keeps so large a part of the end."""
+def _published(known: tuple[float, ...], steps: int, denoise: float) -> NodeOutput:
+    """Known levels, interpolated in their logarithm; `denoise` keeps so large a part of the end."""
     if denoise <= 0:
         return NodeOutput((_NONE,))
     kept = round(steps * denoise) if denoise < 1 else steps
-    known = np.array(_ALIGNED[model_type])
-    if steps + 1 != len(known):
+    levels = np.array(known)
+    if steps + 1 != len(levels):
         places = np.linspace(0, 1, steps + 1)
-        known = np.exp(np.interp(places, np.linspace(0, 1, len(known)), np.log(known)[::-1]))[::-1]
-    levels = known[-(kept + 1) :].copy()
+        levels = np.exp(np.interp(places, np.linspace(0, 1, len(levels)), np.log(levels)[::-1]))[::-1]
+    levels = levels[-(kept + 1) :].copy()
     levels[-1] = 0
     return NodeOutput((levels.astype(np.float32),))
+
+
+def align_your_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
+    return _published(_ALIGNED[model_type], steps, denoise)
+
+
+# Pei et al. 2025, "Optimal Stepsize for Diffusion Sampling" (arXiv:2503.21774): levels found for flow models.
+_OPTIMAL = {
+    "FLUX": (0.9968, 0.9886, 0.9819, 0.975, 0.966, 0.9471, 0.9158, 0.8287, 0.5512, 0.2808, 0.001),
+    "Wan": (
+        1.0, 0.997, 0.995, 0.993, 0.991, 0.989, 0.987, 0.985, 0.98, 0.975, 0.973, 0.968, 0.96, 0.946, 0.927, 0.902,
+        0.864, 0.776, 0.539, 0.208, 0.001,
+    ),
+    "Chroma": (
+        0.992, 0.99, 0.988, 0.985, 0.982, 0.978, 0.973, 0.968, 0.961, 0.953, 0.943, 0.931, 0.917, 0.9, 0.881, 0.858,
+        0.832, 0.802, 0.769, 0.731, 0.69, 0.646, 0.599, 0.55, 0.501, 0.451, 0.402, 0.355, 0.311, 0.27, 0.232, 0.199,
+        0.169, 0.143, 0.12, 0.101, 0.084, 0.07, 0.058, 0.048, 0.001,
+    ),
+}  # fmt: skip
+
+
+def optimal_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
+    if model_type not in _OPTIMAL:
+        raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(_OPTIMAL)}")
+    return _published(_OPTIMAL[model_type], steps, denoise)
+
+
+def gits(_context: Context, coeff: float, steps: int, denoise: float) -> NodeOutput:
+    """Levels by the search of `diffusion.gits`; above 20 steps those of 20, interpolated."""
+    return _published(searched(round(coeff, 2), min(steps, LONGEST)), steps, denoise)
 
 
 def ltxv(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Latent = dict[str, Any]
 
-_REACH = 6.0  # latent frames over which a start picture's hold falls to 1/e
+REACH = 6.0  # latent frames over which a start picture's hold falls to 1/e
 
 
 def _empty(shape: tuple[int, ...], width: int, height: int, step: int = 1) -> Latent:
@@ -44,6 +44,10 @@ def _video(size: tuple[int, int, int], batch: int, *, channels: int, step: int, 
 def hunyuan(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
     """EmptyHunyuanLatentVideo, Wan's too: 4 frames a latent frame."""
     return NodeOutput((_video((width, height, length), batch_size, channels=16, step=4),))
+
+
+def empty_wan(width: int, height: int, length: int, batch_size: int) -> Latent:
+    return _video((width, height, length), batch_size, channels=16, step=4)
 
 
 def ltxv(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
@@ -89,7 +93,16 @@ def cascade_prior(_context: Context, conditioning: Conditioning, stage_c: Latent
     return NodeOutput((with_reference(conditioning, Reference(samples, 0.9)),))
 
 
-def _encoded(image: Array, vae: Vae, width: int, height: int) -> Array:
+def cascade_larger(_context: Context, image: Array, vae: Vae) -> NodeOutput:
+    """StableCascade_SuperResolutionControlnet: the encoded picture as the control's, and empty latents of its size."""
+    samples, _ = coder.encode(image, vae)
+    height, width = image.shape[1:3]
+    stage_c = _empty((len(image), 16, height // 16, width // 16), width, height)
+    stage_b = _empty((len(image), 4, height // 2, width // 2), width, height)
+    return NodeOutput((np.ascontiguousarray(np.moveaxis(samples, 1, -1)), stage_c, stage_b))
+
+
+def encoded(image: Array, vae: Vae, width: int, height: int) -> Array:
     return coder.encode(resized(image, width, height, "bilinear", centre=True), vae)[0]
 
 
@@ -104,14 +117,14 @@ def _told(
     return positive, negative
 
 
-def _tied(  # noqa: PLR0917
+def tied(  # noqa: PLR0917
     vae: Vae, width: int, height: int, length: int, start: Array | None, end: Array | None
 ) -> list[Reference]:
     """What a first and a last picture hold a video of 4 frames a latent frame to."""
     last = (length - 1) // 4
     pictures = ((start, 0, 0), (end, last, -1))
     return [
-        Reference(_encoded(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, _REACH)
+        Reference(encoded(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, REACH)
         for image, at, which in pictures
         if image is not None
     ]
@@ -135,7 +148,7 @@ def wan(
     camera_conditions: Any = None,  # noqa: ARG001 - the procedural scenes are flat: there is no camera to move
 ) -> NodeOutput:
     """WanImageToVideo and its relatives with a first, a last picture, or both."""
-    references = _tied(vae, width, height, length, start_image, end_image)
+    references = tied(vae, width, height, length, start_image, end_image)
     sides = positive, negative
     for seen in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
         sides = _told(sides, seen, [])
@@ -181,7 +194,7 @@ def image_to_latent(
     mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
     for image, at in ((start_image, 0), (end_image, frames - 1)):
         if image is not None:
-            samples[:, :, at] = _encoded(image[:1], vae, width, height)[0]
+            samples[:, :, at] = encoded(image[:1], vae, width, height)[0]
             mask[:, :, at] = 0
     return NodeOutput(({"samples": samples, "noise_mask": mask, "frame_step": step},))
 
@@ -214,8 +227,8 @@ def hunyuan_i2v(
     latent = _video((width, height, length), batch_size, channels=16, step=4)
     if start_image is None:
         return NodeOutput((positive, latent))
-    reach = _REACH if guidance_type.startswith("v1") else _REACH / 2
-    reference = Reference(_encoded(start_image[:1], vae, width, height), 1.0, 0, reach)
+    reach = REACH if guidance_type.startswith("v1") else REACH / 2
+    reference = Reference(encoded(start_image[:1], vae, width, height), 1.0, 0, reach)
     return NodeOutput((with_reference(positive, reference), latent))
 
 
@@ -235,10 +248,10 @@ def ltxv_i2v(
     """The first latent frame is the picture, kept by `strength`."""
     frames = (length - 1) // 8 + 1
     samples = np.zeros((batch_size, 4, frames, height // 8, width // 8), np.float32)
-    samples[:, :, 0] = _encoded(image[:1], vae, width, height)[0]
+    samples[:, :, 0] = encoded(image[:1], vae, width, height)[0]
     mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
     mask[:, :, 0] = 1.0 - strength
-    reference = Reference(samples[:1, :, 0], strength, 0, _REACH)
+    reference = Reference(samples[:1, :, 0], strength, 0, REACH)
     sides = with_reference(positive, reference), with_reference(negative, reference)
     return NodeOutput((*sides, {"samples": samples, "noise_mask": mask, "frame_step": 8}))
 
@@ -259,7 +272,7 @@ def ltxv_guide(
     width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
     frames = samples.shape[2]
     place = frame_idx if frame_idx >= 0 else max((frames - 1) * 8 + 1 + frame_idx, 0)
-    reference = Reference(_encoded(image[:1], vae, width, height), strength, (place + 7) // 8, _REACH)
+    reference = Reference(encoded(image[:1], vae, width, height), strength, (place + 7) // 8, REACH)
     return NodeOutput((with_reference(positive, reference), with_reference(negative, reference), latent))
 
 
@@ -294,9 +307,70 @@ def svd(
     sides = _turned(_seen_only(init_image, clip_vision), motion_bucket_id=motion_bucket_id, fps=fps)
     hold = 1 / (1 + augmentation_level)
     reach = 1.5 * video_frames * 127 / max(motion_bucket_id, 1)
-    reference = Reference(_encoded(init_image[:1], vae, width, height), hold, 0, reach)
+    reference = Reference(encoded(init_image[:1], vae, width, height), hold, 0, reach)
     told = _told(sides, None, [reference])
     return NodeOutput((*told, _empty((video_frames, 4, height // 8, width // 8), width, height)))
+
+
+def sv3d(
+    _context: Context,
+    *,
+    clip_vision: Any,
+    init_image: Array,
+    vae: Vae,
+    width: int,
+    height: int,
+    video_frames: int,
+    elevation: float,
+) -> NodeOutput:
+    """A batch that goes once around the thing on the picture: held by it at both ends, least at its back."""
+    sides = _turned(_seen_only(init_image, clip_vision), elevation=elevation)
+    hold = 0.9 / (1 + abs(elevation) / 90)
+    seen = encoded(init_image[:1], vae, width, height)
+    ends = [Reference(seen, hold, at, max(video_frames / 4, 1)) for at in (0, max(video_frames, 2) - 1)]
+    told = _told(sides, None, ends)
+    return NodeOutput((*told, _empty((video_frames, 4, height // 8, width // 8), width, height)))
+
+
+def zero123_batched(
+    _context: Context,
+    *,
+    clip_vision: Any,
+    init_image: Array,
+    vae: Vae,
+    width: int,
+    height: int,
+    batch_size: int,
+    elevation: float,
+    azimuth: float,
+    elevation_batch_increment: float,
+    azimuth_batch_increment: float,
+) -> NodeOutput:
+    """Views from one angle after another, all from the same noise."""
+    sides = _turned(_seen_only(init_image, clip_vision))
+    steps = np.arange(batch_size, dtype=np.float32)
+    away = np.abs(elevation + steps * elevation_batch_increment) + np.abs(azimuth + steps * azimuth_batch_increment)
+    held = 1 / (1 + 2 * away / 180)
+    seen = np.repeat(encoded(init_image[:1], vae, width, height), batch_size, axis=0)
+    where = np.ones((batch_size, 1, 1), np.float32) * held[:, None, None].astype(np.float32)
+    told = _told(sides, None, [Reference(seen, 0.9, where=where)])
+    latent = _empty((batch_size, 4, height // 8, width // 8), width, height)
+    return NodeOutput((*told, {**latent, "batch_index": [0] * batch_size}))
+
+
+def hunyuan_refiner(
+    _context: Context, positive: Conditioning, negative: Conditioning, latent: Latent, noise_augmentation: float
+) -> NodeOutput:
+    """Both sides are held to the latent, less so the more noise is on it; sampling starts from an empty one."""
+    samples: Array = latent["samples"]
+    fresh = np.zeros((len(samples), 32, *samples.shape[-3:]), np.float32)
+    out: Latent = {"samples": fresh, "pixels": latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))}
+    out["frame_step"] = latent.get("frame_step", 4)
+    if samples.ndim != 5 or samples.shape[1] != 4:
+        return NodeOutput((positive, negative, out))
+    frames = np.moveaxis(samples, 2, 1).reshape(-1, 4, *samples.shape[-2:])
+    told = _told((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
+    return NodeOutput((*told, out))
 
 
 def zero123(
@@ -314,6 +388,6 @@ def zero123(
     """A view of the thing on the picture from elsewhere: the further it is turned, the less of the picture holds."""
     sides = _turned(_seen_only(init_image, clip_vision))
     away = (abs(elevation) + abs(azimuth)) / 180
-    reference = Reference(_encoded(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
+    reference = Reference(encoded(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
     told = _told(sides, None, [reference])
     return NodeOutput((*told, _empty((batch_size, 4, height // 8, width // 8), width, height)))

@@ -35,7 +35,7 @@ def described(node: NodeClass) -> dict[str, Any]:
         "input": inputs,
         "input_order": {name: list(group) for name, group in inputs.items()},
         "output": list(node.outputs),
-        "output_is_list": [False] * len(node.outputs),
+        "output_is_list": list(node.output_is_list) or [False] * len(node.outputs),
         "output_name": list(node.output_names),
         "name": node.name,
         "display_name": node.display_name,
@@ -61,7 +61,10 @@ def test_a_class_is_described_as_comfyui_describes_it(name: str) -> None:
     node = NODE_CLASSES[name]
     expected = without_prose(json.loads(json.dumps(RECORDED[name])))
     for model in node.models:  # the lists of model files are each server's own
-        expected["input"]["required"][model][0] = node.required[model][0]
+        if expected["input"]["required"][model][0] == "COMBO":
+            expected["input"]["required"][model][1]["options"] = node.required[model][1]["options"]
+        else:
+            expected["input"]["required"][model][0] = node.required[model][0]
     if not node.v3:  # an older class may say [type] or [type, {}]: it is one thing to a client
         for group in ("required", "optional"):
             specs = expected["input"].get(group, {})
@@ -101,7 +104,8 @@ def test_only_a_newer_class_lists_the_tooltips_that_its_outputs_do_not_have() ->
 def test_a_model_combo_offers_something() -> None:
     for node in NODE_CLASSES.values():
         for name in node.models:
-            assert node.required[name][0]
+            kind, options = node.required[name]
+            assert options["options"] if kind == "COMBO" else kind
 
 
 def test_listing_the_nodes_imports_neither_numpy_nor_pillow() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["SOLVERS", "Run", "Solver"]
+__all__ = ["SOLVERS", "UNLISTED", "Run", "Solver"]
 
 Solver = Callable[..., "Array"]  # (run, x, sigmas, **options)
 
@@ -66,3 +66,5 @@ SOLVERS: dict[str, Solver] = {
     "uni_pc": adams.uni_pc,
     "uni_pc_bh2": partial(adams.uni_pc, b2=True),
 }
+# Samplers that only a node of their own gives: no list offers these names.
+UNLISTED: dict[str, Solver] = {"lcm_upscale": ode.lcm_upscale}

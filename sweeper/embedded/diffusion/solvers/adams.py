@@ -81,39 +81,70 @@ def _adams_weights(nodes: list[float], start: float, end: float, tau: float) -> 
     return [float(weight) for weight in np.linalg.solve(matrix, np.array(moments))]
 
 
-def sa_solver(run: Run, x: Array, sigmas: list[float], *, pece: bool = False) -> Array:
-    """Stochastic Adams, noise (tau 1) between 20% and 80% of the model's time; `pece` evaluates corrected states."""
+def _simple_weights(nodes: list[float], start: float, end: float, tau: float, *, corrects: bool) -> list[float]:
+    """The paper's simplified coefficients of order 2 (Xue et al. 2023, appendix D), oldest node first."""
+    grown, linear = -math.expm1(-(1 + tau**2) * (end - start)), 0.5 * (1 + tau**2) * (end - start)
+    if corrects:
+        return [grown - linear, linear]
+    old = linear * (end - start) / (nodes[-2] - start)
+    return [old, grown - old]
+
+
+def sa_solver(
+    run: Run,
+    x: Array,
+    sigmas: list[float],
+    *,
+    pece: bool = False,
+    tau: float = 1.0,
+    between: tuple[float, float] | None = None,
+    orders: tuple[int, int] = (3, 4),
+    simple: bool = False,
+) -> Array:
+    """Stochastic Adams (Xue et al. 2023): noise of strength `tau` at the levels `between` (high, low).
+
+    Without `between` that is from 20% to 80% of the model's time. `orders` are the predictor's and the corrector's
+    (0: none), `pece` evaluates corrected states, `simple` takes the paper's short form at order 2.
+    """
     space = run.sampling
     closes = sigmas[-1] == 0
     sigmas = run.finite(sigmas)
     count = len(sigmas)
     lambdas = [space.log_snr(sigma) if sigma > 0 else math.inf for sigma in sigmas]
-    noisy = space.at_percent(0.2), space.at_percent(0.8)
-    predicted, noise, tau = x, np.zeros_like(x), 0.0
+    noisy = between or (space.at_percent(0.2), space.at_percent(0.8))
+    predicted, noise, strength = x, np.zeros_like(x), 0.0
     estimates: list[Array] = []
+
+    def weigh(nodes: list[float], start: float, end: float, tau: float, *, corrects: bool) -> list[float]:
+        if simple and len(nodes) == 2:
+            return _simple_weights(nodes, start, end, tau, corrects=corrects)
+        return _adams_weights(nodes, start, end, tau)
+
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         denoised = run.denoised(predicted, sigma)
         run.report(i, predicted, denoised)
-        estimates = [*estimates[-3:], denoised]
-        ahead = min(3, len(estimates), count - 2 - i if closes else 3)
-        back = 0 if i == 0 or (after == 0 and not pece) else min(4, len(estimates), count - 1 - i if closes else 4)
+        estimates = [*estimates, denoised][-max(orders) :]
+        left = count - 2 - i if closes else max(orders)
+        ahead = min(orders[0], len(estimates), left)
+        back = 0 if i == 0 or (after == 0 and not pece) else min(orders[1], len(estimates), left + 1)
         if back == 0:
             x = predicted
         else:
             h = lambdas[i] - lambdas[i - 1]
-            weights = _adams_weights(lambdas[i - back + 1 : i + 1], lambdas[i - 1], lambdas[i], tau)
-            x = x * (sigma / sigmas[i - 1] * math.exp(-(tau**2) * h)) + noise
+            nodes = lambdas[i - back + 1 : i + 1]
+            weights = weigh(nodes, lambdas[i - 1], lambdas[i], strength, corrects=True)
+            x = x * (sigma / sigmas[i - 1] * math.exp(-(strength**2) * h)) + noise
             x = x + _weighted(weights, estimates[-back:]) * space.alpha(sigma)
             if pece:
                 denoised = run.denoised(x, sigma)
                 estimates[-1] = denoised
         if after == 0:
             return denoised
-        tau = 1.0 if noisy[0] >= after >= noisy[1] else 0.0
+        strength = tau if noisy[0] >= after >= noisy[1] else 0.0
         h = lambdas[i + 1] - lambdas[i]
-        weights = _adams_weights(lambdas[i - ahead + 1 : i + 1], lambdas[i], lambdas[i + 1], tau)
-        spread = after * (-math.expm1(-2 * tau**2 * h)) ** 0.5
-        noise = run.noise.step(sigma, after) * spread if tau else np.zeros_like(x)
-        predicted = x * (after / sigma * math.exp(-(tau**2) * h)) + noise
+        weights = weigh(lambdas[i - ahead + 1 : i + 1], lambdas[i], lambdas[i + 1], strength, corrects=False)
+        spread = after * (-math.expm1(-2 * strength**2 * h)) ** 0.5
+        noise = run.noise.step(sigma, after) * spread if strength else np.zeros_like(x)
+        predicted = x * (after / sigma * math.exp(-(strength**2) * h)) + noise
         predicted = predicted + _weighted(weights, estimates[-ahead:]) * space.alpha(after)
     return predicted

@@ -1,25 +1,26 @@
 """DPM-Solver with single steps of order 1 to 3, in its "fast" and "adaptive" arrangements.
 
 Source: Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), with t = -ln sigma, and the PID step controller that
-k-diffusion puts around it (relative tolerance 0.05, absolute 0.0078, first step 0.05).
+k-diffusion puts around it (Soderlind 2003).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.run import Run
+from sweeper.embedded.diffusion.solvers.run import Run, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-_RTOL, _ATOL, _FIRST, _SAFETY, _MOST = 0.05, 0.0078, 0.05, 0.81, 2000
+_MOST = 2000  # steps: far above what a smooth denoiser needs; a bound, so that no job hangs
 
 
 class _Step:
@@ -82,23 +83,79 @@ def dpm_fast(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def dpm_adaptive(run: Run, x: Array, sigmas: list[float]) -> Array:
-    """Orders 2 and 3 side by side choose the step; `steps` only sets the range of noise levels."""
+@dataclass(slots=True)
+class _Pid:
+    """The step's size in t, from the inverse errors of this step and the two accepted ones before it."""
+
+    size: float
+    order: float
+    gains: tuple[float, float, float]  # proportional, integral, derivative
+    safety: float
+    inverses: tuple[float, float] | None = None
+
+    def accepts(self, error: float) -> bool:
+        """Whether a step with this error counts; sets the size of the next try, limited by 1 + atan(f - 1)."""
+        p, i, d = self.gains
+        inverse = 1 / (error + 1e-8)
+        before, earlier = self.inverses = self.inverses or (inverse, inverse)
+        weights = ((p + i + d) / self.order, -(p + 2 * d) / self.order, d / self.order)
+        factor = 1.0
+        for value, weight in zip((inverse, before, earlier), weights, strict=True):
+            factor *= value**weight
+        factor = 1 + math.atan(factor - 1)
+        accepted = factor >= self.safety
+        if accepted:
+            self.inverses = inverse, before
+        self.size *= factor
+        return accepted
+
+
+def dpm_adaptive(
+    run: Run,
+    x: Array,
+    sigmas: list[float],
+    *,
+    order: int = 3,
+    tolerances: tuple[float, float] = (0.05, 0.0078),
+    first: float = 0.05,
+    gains: tuple[float, float, float] = (0.0, 1.0, 0.0),
+    safety: float = 0.81,
+    eta: float = 0.0,
+) -> Array:
+    """Two orders side by side choose the step; `steps` only sets the range of noise levels.
+
+    `tolerances` are the relative and the absolute one, `first` is the first step in t, `gains` the controller's
+    (proportional, integral, derivative); `eta` adds noise on the way, as an ancestral step does. Raises ValueError
+    for a first step or tolerances of 0, with which it would not move.
+    """
+    if first <= 0 or max(tolerances) <= 0:
+        raise ValueError(f"h_init {first} must be above 0, and so must rtol {tolerances[0]} or atol {tolerances[1]}")
     at, end = _span(sigmas)
-    size, previous, reported = _FIRST, x, 0
-    for _ in range(_MOST):  # far above what a smooth denoiser needs; a bound, so that no job hangs
+    pid = _Pid(first, 1.5 if eta else order, gains, safety)
+    previous, reported = x, 0
+    for _ in range(_MOST):
         if at >= end - 1e-5:
             break
-        after = min(end, at + size)
-        step = _Step(run, x, at, after)
-        low, high = step.second(1 / 3), step.third()
-        scale = np.maximum(np.float32(_ATOL), np.float32(_RTOL) * np.maximum(np.abs(low), np.abs(previous)))
-        error = float(np.sqrt(np.mean(np.square((low - high) / scale), dtype=np.float64)))
-        # A PID controller with only its integral part, for order 3, limited by 1 + atan(f - 1).
-        factor = 1 + math.atan((1 / (error + 1e-8)) ** (1 / 3) - 1)
-        if factor >= _SAFETY:
+        after = min(end, at + pid.size)
+        level, up = _lowered(at, after, end, eta)
+        step = _Step(run, x, at, level)
+        low, high = (step.first(), step.second()) if order == 2 else (step.second(1 / 3), step.third())
+        bound = np.maximum(np.abs(low), np.abs(previous)) * np.float32(tolerances[0])
+        scale = np.maximum(np.float32(tolerances[1]), bound)
+        if pid.accepts(float(np.sqrt(np.mean(np.square((low - high) / scale), dtype=np.float64)))):
+            sigma, sigma_after = math.exp(-at), math.exp(-after)
             previous, x, at = low, high, after
+            if up:
+                x = x + run.noise.step(sigma, sigma_after) * np.float32(up)
             run.report(min(reported, len(sigmas) - 2), x, step.denoised)
             reported += 1
-        size *= factor
     return x
+
+
+def _lowered(at: float, after: float, end: float, eta: float) -> tuple[float, float]:
+    """(t to step to, deviation of the noise that lifts it to `after` again); never below the last level."""
+    if not eta:
+        return after, 0.0
+    down, _ = ancestral_step(math.exp(-at), math.exp(-after), eta)
+    level = min(end, -math.log(down)) if down > 0 else end
+    return level, max(math.exp(-2 * after) - math.exp(-2 * level), 0.0) ** 0.5

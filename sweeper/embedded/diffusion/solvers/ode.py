@@ -9,6 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.solvers.run import Run, ancestral_flow_step, ancestral_step
 
 if TYPE_CHECKING:
@@ -112,6 +115,21 @@ def ddpm(run: Run, x: Array, sigmas: list[float]) -> Array:
         if after > 0:
             x = x + run.noise.step(sigma, after) * ((1 - alpha) * (1 - kept_after) / (1 - kept)) ** 0.5
             x = x * (1 + after**2) ** 0.5
+    return x
+
+
+def lcm_upscale(run: Run, x: Array, sigmas: list[float], *, scale: float, steps: int | None, method: str) -> Array:
+    """LCM that grows the estimate to `scale` times its sides over the first `steps` (None: half) of its steps."""
+    count = max(len(sigmas) // 2 + 1, 2) if steps is None else min(steps + 1, len(sigmas) + 1)
+    scales = np.linspace(1.0, scale, count)[1:].tolist()
+    height, width = x.shape[-2:]
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
+        x = run.denoised(x, sigma)
+        run.report(i, x, x)
+        if i < len(scales):
+            x = resize(x, round(width * scales[i]), round(height * scales[i]), method)
+        if after > 0:
+            x = x * run.sampling.alpha(after) + run.noise.step(sigma, after, x.shape[-2:]) * after
     return x
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from sweeper.embedded.nodes.base import Combo, Folders
-from sweeper.embedded.nodes.catalog.images import input_images
+from sweeper.embedded.nodes.catalog.images import input_files, input_images
 from sweeper.embedded.nodes.catalog.spelling import Deferred
 
 
@@ -57,7 +58,9 @@ DOORS: Mapping[str, str] = {
         ControlNetInpaintingAliMamaApply=apply_control_inpaint CLIPVisionLoader=load_vision CLIPVisionEncode=look
         unCLIPConditioning=unclip StyleModelLoader=load_style StyleModelApply=apply_style GLIGENLoader=load_gligen
         GLIGENTextBoxApply=gligen_box ReferenceLatent=reference_latent InstructPixToPixConditioning=edit_instruction
-        SD_4XUpscale_Conditioning=upscale_conditioning
+        SD_4XUpscale_Conditioning=upscale_conditioning ConditioningSetAreaPercentageVideo=set_area_share_of_video
+        ModelPatchLoader=load_patch QwenImageDiffsynthControlnet=control_model USOStyleReference=style_model
+        PhotoMakerLoader=load_photomaker PhotoMakerEncode=encode_photomaker
         """,
     ),
     **_family(
@@ -68,7 +71,8 @@ DOORS: Mapping[str, str] = {
         CLIPTextEncodeHiDream=hidream CLIPTextEncodeControlnet=for_controlnet
         TextEncodeHunyuanVideo_ImageToVideo=hunyuan_i2v TextEncodeQwenImageEdit=qwen_edit
         TextEncodeQwenImageEditPlus=qwen_edit_plus FluxDisableGuidance=without_guidance LTXVConditioning=frame_rate
-        FluxKontextMultiReferenceLatentMethod=told_nothing
+        FluxKontextMultiReferenceLatentMethod=told_nothing LotusConditioning=nothing
+        TextEncodeAceStepAudio=ace_step ConditioningStableAudio=stable_audio
         """,
     ),
     **_family(
@@ -78,6 +82,8 @@ DOORS: Mapping[str, str] = {
         SamplerEulerAncestral=euler_ancestral SamplerEulerAncestralCFGPP=euler_ancestral_cfg_pp
         SamplerEulerCFGpp=euler_cfg_pp SamplerDPMPP_2S_Ancestral=dpmpp_2s_ancestral SamplerDPMPP_SDE=dpmpp_sde
         SamplerDPMPP_2M_SDE=dpmpp_2m_sde SamplerDPMPP_3M_SDE=dpmpp_3m_sde SamplerLMS=lms
+        SamplerDPMAdaptative=dpm_adaptive SamplerER_SDE=er_sde SamplerSASolver=sa_solver SamplerLCMUpscale=lcm_upscale
+        PerpNegGuider=perp_neg_guider PerpNeg=perp_neg LatentApplyOperationCFG=operate_on_guidance
         """,
     ),
     **_family(
@@ -87,6 +93,7 @@ DOORS: Mapping[str, str] = {
         VPScheduler=vp SDTurboScheduler=sd_turbo BetaSamplingScheduler=beta_sampling
         AlignYourStepsScheduler=align_your_steps LTXVScheduler=ltxv SplitSigmas=split SplitSigmasDenoise=split_denoise
         FlipSigmas=flip SetFirstSigma=set_first ExtendIntermediateSigmas=extend SamplingPercentToSigma=percent_to_sigma
+        OptimalStepsScheduler=optimal_steps GITSScheduler=gits
         """,
     ),
     **_family(
@@ -111,7 +118,35 @@ DOORS: Mapping[str, str] = {
         WanCameraEmbedding=camera Wan22ImageToVideoLatent=wan22_latent CosmosImageToVideoLatent=cosmos_latent
         CosmosPredict2ImageToVideoLatent=cosmos2_latent HunyuanImageToVideo=hunyuan_i2v LTXVImgToVideo=ltxv_i2v
         LTXVAddGuide=ltxv_guide LTXVCropGuides=pass_three SVD_img2vid_Conditioning=svd
-        StableZero123_Conditioning=zero123
+        StableZero123_Conditioning=zero123 StableZero123_Conditioning_Batched=zero123_batched
+        SV3D_Conditioning=sv3d HunyuanRefinerLatent=hunyuan_refiner
+        StableCascade_SuperResolutionControlnet=cascade_larger
+        """,
+    ),
+    **_family(
+        "wan",
+        """
+        WanTrackToVideo=track WanFunControlToVideo=control Wan22FunControlToVideo=control WanVaceToVideo=vace
+        WanPhantomSubjectToVideo=phantom WanSoundImageToVideo=sound WanSoundImageToVideoExtend=sound_extended
+        WanHuMoImageToVideo=humo WanAnimateToVideo=animate
+        """,
+    ),
+    **_family("rebatching", "RebatchImages=images RebatchLatents=latents"),
+    **_family("latent_files", "SaveLatent=save LoadLatent=load"),
+    **_family(
+        "sound",
+        """
+        EmptyLatentAudio=empty_latent EmptyAceStepLatentAudio=empty_ace_step VAEDecodeAudio=decode VAEEncodeAudio=encode
+        EmptyAudio=silence TrimAudioDuration=trim SplitAudioChannels=split AudioConcat=concat AudioMerge=merge
+        AudioAdjustVolume=adjust_volume AudioEncoderLoader=load_encoder AudioEncoderEncode=listen
+        """,
+    ),
+    **_family(
+        "media",
+        """
+        SaveAudio=save_flac SaveAudioMP3=save_mp3 SaveAudioOpus=save_opus PreviewAudio=preview_audio
+        LoadAudio=load_audio RecordAudio=load_audio CreateVideo=create_video GetVideoComponents=components
+        LoadVideo=load_video SaveVideo=save_video SaveWEBM=save_webm
         """,
     ),
     **_family(
@@ -164,6 +199,18 @@ def fingerprint_image(folders: Folders, image: str, **_others: Any) -> str:
     return cast("str", Deferred("files", "fingerprint")(folders, image))
 
 
-# Classes whose file is checked and fingerprinted as LoadImage's is.
-CHECKED = frozenset({"LoadImageMask", "LoadImageOutput"})
-COMBOS: Mapping[str, Mapping[str, Combo]] = {"LoadImageMask": {"image": input_images}}
+# VALIDATE_INPUTS and IS_CHANGED of the classes that load an uploaded file.
+CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
+    "LoadImageMask": (check_image, fingerprint_image),
+    "LoadImageOutput": (check_image, fingerprint_image),
+    "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
+    "LoadAudio": (Deferred("media", "check_audio"), Deferred("media", "fingerprint_audio")),
+    "LoadVideo": (Deferred("media", "check_video"), Deferred("media", "fingerprint_video")),
+}
+COMBOS: Mapping[str, Mapping[str, Combo]] = {
+    "LoadImageMask": {"image": input_images},
+    "LoadLatent": {"latent": partial(input_files, suffix=".latent")},
+    "LoadAudio": {"audio": partial(input_files, kinds=("audio", "video"))},
+    "LoadVideo": {"file": partial(input_files, kinds=("video",))},
+}
+LISTS = frozenset({"RebatchImages", "RebatchLatents"})  # INPUT_IS_LIST

@@ -16,12 +16,21 @@ _HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 _INT_MAX = 2**63 - 1
 
 
-def input_images(folders: Folders) -> list[str]:
-    """The files of the input folder that are pictures by their suffix, sorted; none if there is no such folder."""
+def input_files(folders: Folders, *, kinds: tuple[str, ...] = (), suffix: str = "") -> list[str]:
+    """The files of the input folder that are of one of these kinds, by their suffix, or end so; sorted.
+
+    There are none if there is no such folder.
+    """
     if not folders.input_dir.is_dir():
         return []
     names = [path.name for path in folders.input_dir.iterdir() if path.is_file()]
-    return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/"))
+    if suffix:
+        return sorted(name for name in names if name.endswith(suffix))
+    return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").split("/")[0] in kinds)
+
+
+def input_images(folders: Folders) -> list[str]:
+    return input_files(folders, kinds=("image",))
 
 
 def _side(default: int, low: int, step: int) -> InputSpec:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, VAES
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.doors import CHECKED, COMBOS, DOORS, check_image, fingerprint_image
+from sweeper.embedded.nodes.catalog.doors import CHECKED, COMBOS, DOORS, LISTS
 from sweeper.embedded.nodes.catalog.spelling import Deferred
 
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
@@ -24,6 +24,9 @@ _OFFERED: dict[str, tuple[str, ...]] = {
     "style_model_name": ("procedural-style.safetensors",),
     "gligen_name": ("procedural-gligen.safetensors",),
     "hypernetwork_name": ("procedural-hypernetwork.pt",),
+    "audio_encoder_name": ("procedural-audio-encoder.safetensors",),
+    "name": ("procedural-model-patch.safetensors",),
+    "photomaker_model_name": ("procedural-photomaker.safetensors",),
     "model_name": ("procedural-2x.pth", "procedural-4x.pth"),
     "vae_name": VAES,
     **{f"clip_name{number}": CLIPS for number in ("", 1, 2, 3, 4)},
@@ -34,7 +37,11 @@ _VISION = ("procedural-vision.safetensors",)
 def _specs(group: Mapping[str, list[Any]], offered: Mapping[str, tuple[str, ...]]) -> dict[str, InputSpec]:
     specs: dict[str, InputSpec] = {}
     for name, (kind, *more) in group.items():
-        specs[name] = list(offered[name]) if name in offered else kind, more[0] if more else {}
+        options = more[0] if more else {}
+        if name in offered and kind == "COMBO":  # the newer form keeps its list among the options
+            specs[name] = kind, {**options, "options": list(offered[name])}
+        else:
+            specs[name] = list(offered[name]) if name in offered else kind, options
     return specs
 
 
@@ -44,10 +51,10 @@ def _node(name: str, told: Mapping[str, Any]) -> NodeClass:
     offered = {
         input_name: _VISION if name == "CLIPVisionLoader" else _OFFERED[input_name]
         for input_name, spec in required.items()
-        if input_name in _OFFERED and spec[0] == []
+        if input_name in _OFFERED and (spec[0] == [] or (spec[0] == "COMBO" and spec[1]["options"] == []))
     }
     flags = {flag: told[flag] for flag in ("deprecated", "experimental", "api_node") if flag in told}
-    checked = name in CHECKED
+    check, fingerprint = CHECKED.get(name, (None, None))
     return NodeClass(
         name=name,
         display_name=told["display_name"],
@@ -59,12 +66,14 @@ def _node(name: str, told: Mapping[str, Any]) -> NodeClass:
         output_names=tuple(told["output_name"]),
         output_node=told["output_node"],
         run=Deferred(*DOORS[name].split(".")),
-        fingerprint=fingerprint_image if checked else None,
-        check=check_image if checked else None,
+        fingerprint=fingerprint,
+        check=check,
         combos=COMBOS.get(name, {}),
         models=frozenset(offered),
         python_module=told["python_module"],
         v3=len(flags) == 3,
+        input_is_list=name in LISTS,
+        output_is_list=tuple(told.get("output_is_list", ())),
         flags=flags,
     )
 
