@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +56,12 @@ def run(
     """
     rest.setdefault("handle_signals", True)
     if not _in_loop():
-        return asyncio.run(run_async(experiment, target, out, **rest))
+        return _complete(run_async(experiment, target, out, **rest))
     outcome: list[Any] = []
 
     def work() -> None:
         try:
-            outcome.append(asyncio.run(run_async(experiment, target, out, **rest)))
+            outcome.append(_complete(run_async(experiment, target, out, **rest)))
         except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
             outcome.append(error)
 
@@ -72,6 +72,16 @@ def run(
         raise outcome[0]
     found: Run = outcome[0]
     return found
+
+
+def _complete(work: Coroutine[Any, Any, Run]) -> Run:
+    """Run in an event loop of its own: uvloop's where it is installed (the extra `fast`)."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - an extra, and none for Windows
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(work)
 
 
 def _in_loop() -> bool:
