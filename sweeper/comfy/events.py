@@ -30,6 +30,8 @@ from sweeper.comfy.target import loopback
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
 # history may not be there at `execution_success` yet, but on Cloud that is the last word.
 _ENDS: Final = ("execution_success", "execution_error", "execution_interrupted")
+# Half of what a ComfyUI says, and all of it said by `executing` and `progress` too: not worth its parsing.
+_REPEATED: Final = '{"type": "progress_state"'
 _MAX_FRAME: Final = 64 * 2**20  # bytes; a preview of a large picture
 _SILENCE: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
 _KEPT: Final = 512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
@@ -182,6 +184,8 @@ class EventStream:
         async for frame in socket:
             self._heed()
             if isinstance(frame, str):
+                if frame.startswith(_REPEATED):
+                    continue
                 with contextlib.suppress(ValueError, RecursionError):
                     self._heard(json.loads(frame))
             else:

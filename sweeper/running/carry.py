@@ -172,7 +172,8 @@ class Carrier:
         before = work.job
         # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
         job_id = before.id if before and before.state == records.UNSENT and before.run == shared.run_id else None
-        attempt = shared.store.attempts(work.trial.digest, shared.names) + 1
+        attempt = 1 if work.untried else shared.store.attempts(work.trial.digest, shared.names) + 1
+        work.untried = False
         if shared.settings.fresh:
             attempt = work.sent + 1
         work.job = Job(
