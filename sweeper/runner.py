@@ -359,6 +359,7 @@ class _Session:
         try:
             return await Crew(shared, [(client, self._concurrency(client)) for client in clients]).run()
         finally:
+            shared.close()
             for target, times in shared.node_times.items():
                 store.add_node_times(target, times)
 

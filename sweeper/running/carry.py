@@ -54,8 +54,8 @@ class Carrier:
         it is stuck.
         """
         # A ComfyUI's word that a job succeeded frees the slot before a look confirms it: its queue has no bound, and
-        # takes one more should that be wrong.
-        early = slot.leave if self.client.dialect.one_at_a_time else None
+        # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.
+        early = slot.leave if self.client.dialect.one_at_a_time else slot.leave_if_hurried
         listener = Listener(on_success=early)
         if work.pinned is not None and not self._prepared(work):
             await self._resume(work)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sweeper.running.shared import Shared
 
 _SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
-_SHORT: Final = 0.5  # seconds that a job has its slot, below which the time between two jobs matters
 _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
 
 
@@ -114,7 +113,7 @@ class Lane:
 
     @property
     def _hurried(self) -> bool:
-        return len(self.shared.names) == 1 and self.gate.pace is not None and self.gate.pace < _SHORT
+        return len(self.shared.names) == 1 and self.gate.hurried
 
     async def _carry(self, work: Work, carrier: Carrier, slot: Slot) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""
