@@ -350,6 +350,7 @@ class Session:
             gates = [Gate(self._concurrency(client), shared.random) for client in clients]
             return await Crew(shared, list(zip(clients, gates, strict=True))).run()
         finally:
+            shared.close()
             for target, times in shared.node_times.items():
                 store.add_node_times(target, times)
 

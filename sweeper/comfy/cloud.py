@@ -101,7 +101,12 @@ class CloudDialect:
             raise TransientError(f"the answer to a submission has no prompt_id: {reply.excerpt()!r}")
         return prompt_id
 
-    def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:  # noqa: ARG002 (one request tells all)
+    def look(self, prompt_id: str, *, thorough: bool, said: bool = False) -> Flow[JobState]:  # noqa: ARG002
+        if said:  # then the details, which are to be asked anyway, say it too; if not, the status decides
+            detail = demand((yield Ask("GET", f"/api/jobs/{quote(prompt_id, safe='')}")), 404)
+            found = detail.mapping() if detail.status != 404 else {}
+            if _STATES.get(str(found.get("status"))) == "succeeded":
+                return _ended("succeeded", found, None)
         reply = demand((yield Ask("GET", f"/api/job/{quote(prompt_id, safe='')}/status")), 404)
         answer = reply.mapping()  # also of a 404: a gateway's page must not make a job that was paid for a lost one
         if reply.status == 404:

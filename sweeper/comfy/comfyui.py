@@ -81,7 +81,7 @@ class ComfyUIDialect:
             raise RejectedError(errors)
         return prompt_id
 
-    def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:
+    def look(self, prompt_id: str, *, thorough: bool, said: bool = False) -> Flow[JobState]:  # noqa: ARG002
         if thorough:
             # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
             queue = demand((yield Ask("GET", "/queue"))).mapping()

@@ -70,8 +70,10 @@ class Dialect(Protocol):
         TransientError with `sent` the outcome is unknown: `find` it.
         """
 
-    def look(self, prompt_id: str, *, thorough: bool) -> Flow[JobState]:
-        """What became of a job. Only a thorough look can say `lost`, and tell `queued` from `running`."""
+    def look(self, prompt_id: str, *, thorough: bool, said: bool = False) -> Flow[JobState]:
+        """What became of a job. Only a thorough look can say `lost`, and tell `queued` from `running`. `said`: an event
+        told of its success, so what confirms that may be asked first.
+        """
 
     def find(self, sought: Sought) -> Flow[str | None]:
         """The prompt_id of a submission whose outcome is unknown, None where the server has no trace of it.

@@ -30,6 +30,8 @@ from sweeper.comfy.target import loopback
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
 # history may not be there at `execution_success` yet, but on Cloud that is the last word.
 _ENDS: Final = ("execution_success", "execution_error", "execution_interrupted")
+# Half of what a ComfyUI says, and all of it said by `executing` and `progress` too: not worth its parsing.
+_REPEATED: Final = '{"type": "progress_state"'
 _MAX_FRAME: Final = 64 * 2**20  # bytes; a preview of a large picture
 _SILENCE: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
 _KEPT: Final = 512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
@@ -43,8 +45,8 @@ _UNHEARD.setLevel(logging.CRITICAL + 1)
 
 @dataclass(slots=True)
 class Listener:
-    """What one job's waiter hears: `woken` when a look is worth it; `on_success()` when the job is said to have
-    succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` and
+    """What one job's waiter hears: `woken` when a look is worth it; `succeeded`, and `on_success()`, when the job is
+    said to have succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` and
     `on_preview(node, image)` for the display; `nodes`, when each node began, and "" for the end (monotonic seconds).
     """
 
@@ -52,6 +54,7 @@ class Listener:
     on_preview: Callable[[str, bytes], None] | None = None
     on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    succeeded: bool = False
     began: float | None = None
     nodes: list[tuple[str, float]] = field(default_factory=list)
 
@@ -77,7 +80,7 @@ class EventStream:
     def __init__(self, client: ComfyClient) -> None:
         self._client = client
         self._listeners: dict[str, Listener] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, bool] = OrderedDict()  # whether that was success
         self._task: asyncio.Task[None] | None = None
         self._due: asyncio.TimerHandle | None = None
         self._socket: ClientConnection | None = None
@@ -114,6 +117,7 @@ class EventStream:
         """Route what is said of that job to `listener`, the end included if it was said already."""
         self._listeners[prompt_id] = listener
         if prompt_id in self._ended:
+            listener.succeeded = self._ended[prompt_id]
             listener.woken.set()
         try:
             yield listener
@@ -172,6 +176,7 @@ class EventStream:
             ping_interval=20,
             ping_timeout=20,
             max_size=_MAX_FRAME,
+            compression=None,  # small texts and pictures: it would cost both ends more time than it saves bytes
             logger=_UNHEARD,
         )
 
@@ -179,6 +184,8 @@ class EventStream:
         async for frame in socket:
             self._heed()
             if isinstance(frame, str):
+                if frame.startswith(_REPEATED):
+                    continue
                 with contextlib.suppress(ValueError, RecursionError):
                     self._heard(json.loads(frame))
             else:
@@ -208,13 +215,15 @@ class EventStream:
         if kind in ("executing", "progress"):
             self._at_work = prompt_id
         if kind in _ENDS or (kind == "executing" and data.get("node") is None):
-            self._ended[prompt_id] = None
+            success = kind == "execution_success"
+            self._ended[prompt_id] = success or self._ended.get(prompt_id, False)
             while len(self._ended) > _KEPT:
                 self._ended.popitem(last=False)
             if listener is not None:
                 listener.nodes.append(("", time.monotonic()))
                 listener.woken.set()
-                if kind == "execution_success" and listener.on_success is not None:
+                listener.succeeded = listener.succeeded or success
+                if success and listener.on_success is not None:
                     listener.on_success()
         elif listener is not None:
             listener.hear(kind, data)

@@ -26,6 +26,32 @@ _BEFORE: Final = (
 _ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # headers are httpx's affair
 
 
+class Cookies(httpx.Cookies):
+    """Looks for cookies, as a load balancer sets them, only in an answer that has one: it is a tenth of a request."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keep the cookies of an answer."""
+        if "set-cookie" in response.headers:
+            super().extract_cookies(response)
+
+
+class Http(httpx.AsyncClient):
+    """httpx's client, but for its jar."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._jar = Cookies()
+        super().__init__(**settings)
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """The cookies of this client."""
+        return self._jar
+
+    @cookies.setter
+    def cookies(self, cookies: Any) -> None:
+        self._jar = Cookies(cookies)
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """For requests that need no proxy: see `wanted`. To be used within one event loop."""
 
@@ -60,7 +86,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await self._open().request(
                 request.method,
                 URL(str(request.url), encoded=True),  # as httpx wrote it
-                headers=request.headers.multi_items(),
+                # Not `multi_items()`, which guesses an encoding anew at every request.
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
                 data=content or None,
                 allow_redirects=False,
                 timeout=timeout,

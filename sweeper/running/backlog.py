@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Work:
     """One digest to be brought to an end: the trial that shows it, and what was tried so far.
 
-    `job`: the last submission, None where there is none that matters. `sent`: submissions in this run.
+    `job`: the last submission, None where there is none that matters. `sent`: submissions in this run. `untried`: the
+    store has no submission of it, so it need not be asked.
     """
 
     trial: Trial
@@ -34,6 +35,7 @@ class Work:
     out_of_memory: int = 0
     setbacks: int = 0  # times that the target stopped answering over it
     final: bool = False  # its row has got its last word
+    untried: bool = False
 
     @property
     def pinned(self) -> str | None:

@@ -54,8 +54,8 @@ class Carrier:
         it is stuck.
         """
         # A ComfyUI's word that a job succeeded frees the slot before a look confirms it: its queue has no bound, and
-        # takes one more should that be wrong.
-        early = slot.leave if self.client.dialect.one_at_a_time else None
+        # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.
+        early = slot.leave if self.client.dialect.one_at_a_time else slot.leave_if_hurried
         listener = Listener(on_success=early)
         if work.pinned is not None and not self._prepared(work) and not await self._resume(work):
             return None
@@ -173,7 +173,8 @@ class Carrier:
         before = work.job
         # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
         job_id = before.id if before and before.state == records.UNSENT and before.run == shared.run_id else None
-        attempt = shared.store.attempts(work.trial.digest, shared.names) + 1
+        attempt = 1 if work.untried else shared.store.attempts(work.trial.digest, shared.names) + 1
+        work.untried = False
         if shared.settings.fresh:
             attempt = work.sent + 1
         work.job = Job(

@@ -10,6 +10,7 @@ import asyncio
 from random import Random
 from typing import Final
 
+_SHORT: Final = 0.5  # seconds that a job has its slot, below which the time between two jobs matters
 _RAISE_AFTER: Final = 8  # accepted jobs, per slot, before one more slot is tried
 _SHORTEST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 30.0  # seconds, where the server does not say
@@ -55,6 +56,11 @@ class Gate:
     def held(self, seconds: float) -> None:
         """A job had its slot for so long: the mean of the latest dozen or so is the pace."""
         self.pace = seconds if self.pace is None else 0.9 * self.pace + 0.1 * seconds
+
+    @property
+    def hurried(self) -> bool:
+        """Whether jobs are so short that what lies between two of them matters."""
+        return self.pace is not None and self.pace < _SHORT
 
     def accepted(self) -> None:
         """The server took a job."""
@@ -107,3 +113,8 @@ class Slot:
             self._gate.held(asyncio.get_running_loop().time() - self._since)
             self._since = None
             self._gate.leave()
+
+    def leave_if_hurried(self) -> None:
+        """Give the place free where jobs are short."""
+        if self._gate.hurried:
+            self.leave()

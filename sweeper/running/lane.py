@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from sweeper.running.shared import Shared
 
 _SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
-_SHORT: Final = 0.5  # seconds that a job has its slot, below which the time between two jobs matters
 _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
 
 
 class Lane:
-    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets no
-    more work in this run.
+    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets
+    no more work in this run.
     """
 
     def __init__(self, shared: Shared, client: ComfyClient, gate: Gate, on_death: Callable[[str, str], None]) -> None:
@@ -115,7 +114,7 @@ class Lane:
 
     @property
     def _hurried(self) -> bool:
-        return self.shared.alone and self.gate.pace is not None and self.gate.pace < _SHORT
+        return self.shared.alone and self.gate.hurried
 
     async def _carry(self, work: Work, carrier: Carrier, slot: Slot) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""

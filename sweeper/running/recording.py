@@ -104,7 +104,8 @@ def remaining(plan: Plan, found: Survey, settings: Settings, chosen: Callable[[T
             if trial.digest in handed_out or not chosen(trial):
                 continue
             handed_out.add(trial.digest)
-            yield Work(replace_index(trial, found), found.standing.get(trial.digest))
+            job = found.standing.get(trial.digest)
+            yield Work(replace_index(trial, found), job, untried=job is None)
 
     return islice(works(), settings.limit)
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 from sweeper import result
 from sweeper.running.control import MAX_FAILURES, RunControl
 from sweeper.running.progress import Event, TrialDone
+from sweeper.running.syncing import Syncing
 
 if TYPE_CHECKING:
     from sweeper.planner import Plan
@@ -46,10 +47,15 @@ class Shared:
     failures: int = 0
     error: str | None = None  # why the run stopped early, for people
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-
-    _syncing: asyncio.Task[None] | None = None
-    _to_sync: asyncio.Task[None] | None = None
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    _syncing: Syncing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._syncing = Syncing(self.store.sync)
+
+    def close(self) -> None:
+        """The run is over."""
+        self._syncing.close()
 
     def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
         """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
@@ -66,20 +72,8 @@ class Shared:
         return len(self.names) == 1
 
     async def durable(self) -> None:
-        """Return when all that the store was told so far is on the disk. Raises ResultsError.
-
-        The disk is waited for in a thread, and once for everybody who comes while it is busy: a sync takes
-        milliseconds, in which a server must not wait for its next job.
-        """
-        if self._to_sync is None:
-            self._to_sync = asyncio.create_task(self._sync(self._syncing))
-        await asyncio.shield(self._to_sync)
-
-    async def _sync(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        self._syncing, self._to_sync = self._to_sync, None
-        await asyncio.to_thread(self.store.sync)
+        """Return when all that the store was told so far is on the disk. Raises ResultsError."""
+        await self._syncing.durable()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not past the moment when the run is asked to stop."""

@@ -97,7 +97,8 @@ class _Watch:
     async def _look(self) -> JobState | None:
         """The state, if that is the end of the job."""
         thorough = self.looked_closely = self.clock() >= self.thorough_at
-        state = await self.client.look(self.prompt_id, thorough=thorough)
+        said, self.listener.succeeded = self.listener.succeeded, False
+        state = await self.client.look(self.prompt_id, thorough=thorough, said=said)
         if state.state == "lost":
             self.misses += 1
             self.interval = min(self.shortest * 2**self.misses, self.longest)

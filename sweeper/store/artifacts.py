@@ -88,6 +88,7 @@ class Incoming:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.placed = False  # moved from `path` to its place
         self._file: BinaryIO = io.BytesIO()
 
     def write(self, chunk: bytes) -> None:
@@ -108,7 +109,7 @@ class Incoming:
         return self._file.read(length)
 
     def settle(self) -> Path:
-        """Bring it to the disk whole, and let go of it: Windows moves no open file."""
+        """Bring it to the disk whole, and let go of it, to be moved from `path`: Windows moves no open file."""
         if self._file.closed:
             return self.path
         if isinstance(self._file, io.BytesIO):
@@ -122,7 +123,7 @@ class Incoming:
         """Remove what is still at `path`."""
         in_memory = isinstance(self._file, io.BytesIO)
         self._file.close()
-        if not in_memory:
+        if not in_memory and not self.placed:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
@@ -168,6 +169,7 @@ class ArtifactFolder:
             for number in range(1, 10_000):
                 place = self.path / (name if number == 1 else f"{base}-{number}{dot}{ending}")
                 if _placed(source, place):
+                    file.placed = True
                     _sync_folder(self.path)
                     return f"{FOLDER}/{place.name}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")

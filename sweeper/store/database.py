@@ -16,6 +16,10 @@ from sweeper.errors import ResultsError
 
 SCHEMA_VERSION: Final = 3
 
+# Pages (of 4 KiB) of log after which a commit also brings it into the database file, and waits for the disk to have
+# both. SQLite's own 1000 are a hundred jobs, so with short jobs the event loop would stand still every few moments.
+_LOG_PAGES: Final = 10_000
+
 SCHEMA: Final = """
 CREATE TABLE runs(
     id INTEGER PRIMARY KEY, experiment TEXT NOT NULL, file TEXT NOT NULL, targets TEXT NOT NULL, layout TEXT NOT NULL,
@@ -99,6 +103,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     # A log is brought to the disk by `Log.sync`, when that matters and off the thread that talks to servers; SQLite
     # would wait for the disk at every commit. Where it keeps no log (on some network drives), that stays its affair.
     logged = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if logged else 'FULL'}")
 
 

@@ -298,7 +298,7 @@ class Store:
 
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
-        with self.transaction(durable=False):
+        with told(self.path):  # one statement is a transaction of its own
             self._connection.execute(
                 "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
                 (SUBMITTED, _whole(prompt_id), now, job_id),

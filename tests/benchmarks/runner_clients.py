@@ -1,7 +1,7 @@
 """The clients of `runner.py`, one a process: `python runner_clients.py NAME URL DIALECT SLOTS JOBS OUT`.
 
 Each brings JOBS pictures of one small workflow into the folder OUT, with two jobs a slot in flight, and prints a JSON
-object: seconds from the call to the last file, and the CPU seconds of them. A client whose library is not installed
+object: seconds from the call to the last file, and samples of its CPU seconds. A client whose library is not installed
 prints `{"skipped": why}`. Measuring the server, and comparing, is `runner.py`'s.
 """
 
@@ -11,11 +11,12 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 PREFIX = "bench"
@@ -204,15 +205,42 @@ CLIENTS: dict[str, Callable[[str, str, int, int, Path], None]] = {
 }
 
 
+class Samples:
+    """This process's CPU seconds, noted with the time again and again: so start and jobs can be told apart."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._over.wait(0.02):
+            self.take()
+
+    def take(self) -> None:
+        self.taken.append((time.time(), time.process_time()))
+
+    def __enter__(self) -> Self:
+        self.take()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.take()
+
+
 def main() -> None:
     name, url, dialect, slots, jobs, out = sys.argv[1:]
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     try:
-        CLIENTS[name](url, dialect, int(slots), int(jobs), Path(out))
+        with Samples() as samples:
+            CLIENTS[name](url, dialect, int(slots), int(jobs), Path(out))
     except ImportError as missing:
         print(json.dumps({"skipped": f"{missing.name} is not installed"}))
         return
-    print(json.dumps({"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}))
+    print(json.dumps({"wall": time.perf_counter() - began, "samples": samples.taken}))
 
 
 if __name__ == "__main__":
