@@ -62,6 +62,15 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
 
 
+def count_frames(path: Path) -> int:
+    """How many frames a picture file has, from its headers. Raises ImageError when it cannot be read as a picture."""
+    try:
+        with Image.open(path) as image:
+            return frame_count(image, str(path))
+    except _BROKEN as error:
+        raise ImageError(f"{path}: cannot be read as a picture: {error}") from error
+
+
 def frame_count(image: Image.Image, name: str) -> int:
     """How many frames a picture has; 1 for a still. Raises ImageError when the file breaks off while counting."""
     try:
