@@ -193,11 +193,11 @@ def why_unusable(path: Path, accepted: Accepted) -> str:
 def _left(known: Baseline, observed: Observed, rows: Iterable[Row], *, whole: bool) -> list[Change]:
     """What becomes of cases for which the run shows nothing."""
     shown = {one.case.key for row in observed.rows for one in row.shown}
-    broken = {Case(row.cells, "", 0).key: row for row in rows if not row.succeeded}
-    planned = {Case(row.cells, "", 0).key for row in observed.rows}
+    broken = {row.point: row for row in rows if not row.succeeded}
+    planned = {row.point for row in observed.rows}
     found = []
     for key, entry in known.entries.items():
-        trial = Case(entry.case.cells, "", 0).key
+        trial = entry.case.point
         if trial in broken:
             found.append(Change(entry.case, "kept", reason=f"its trial is {broken[trial].result.status}"))
         elif whole and (trial not in planned or key not in shown):
