@@ -145,11 +145,7 @@ class CaseItem(pytest.Item):
         assert isinstance(self.parent, ExperimentFile)
         found = self.parent.comparisons()
         own = point_key(self._cells)
-        mine = [
-            one
-            for one in found
-            if (one.case.key == self._key if self._key is not None else one.case.point == own)
-        ]
+        mine = [one for one in found if (one.case.key == self._key if self._key is not None else one.case.point == own)]
         accepted = self.config.getoption("sweeper_accept")
         if not mine and not accepted:  # what was accepted away has no case any more
             raise CaseFailedError(["not compared: the run told nothing of this case"])

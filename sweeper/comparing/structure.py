@@ -17,6 +17,7 @@ How it is fast without single precision, whose cancellation in E[x^2] - E[x]^2 w
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -30,12 +31,29 @@ _BLOCK = 8  # outputs of one product, measured: longer blocks waste multiplicati
 _REACH = _BLOCK + 2 * _RADIUS  # inputs of them
 _WIDE = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
 _STRIP = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
+_KEPT = 4 * (_STRIP + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
 
 # The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 Plane = NDArray[np.float64]
+
+
+class _Store(threading.local):
+    """Three arrays for each thread, used for strip after strip of picture after picture: fresh ones of this size come
+    from the system, page by page, at twice the cost. Very wide pictures get their own, so that memory does not keep
+    what one of them took.
+    """
+
+    def __init__(self) -> None:
+        self._kept = [np.empty(_KEPT) for _ in range(3)]
+
+    def arrays(self, size: int) -> list[Plane]:
+        return self._kept if size <= _KEPT else [np.empty(size) for _ in range(3)]
+
+
+_STORE = _Store()
 
 
 def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
@@ -45,11 +63,8 @@ def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
     has a window: a single pixel compares by its luminance alone.
     """
     a, b = _padded(a), _padded(b)
-    planes = [(np.ascontiguousarray(a[:, :, at]), np.ascontiguousarray(b[:, :, at])) for at in range(a.shape[2])]
-    # Used for strip after strip: fresh arrays of this size come from the system, page by page, at twice the cost.
-    rows = min(_STRIP + 2 * _RADIUS, a.shape[0])
-    store = [np.empty(4 * rows * a.shape[1]) for _ in range(3)]
-    sums = np.array([_channel(*pair, store) for pair in planes])
+    store = _STORE.arrays(4 * min(_STRIP + 2 * _RADIUS, a.shape[0]) * a.shape[1])
+    sums = np.array([_channel(a[:, :, at], b[:, :, at], store) for at in range(a.shape[2])])
     windows = (a.shape[0] - 2 * _RADIUS) * (a.shape[1] - 2 * _RADIUS)
     return sums[:, 0] / windows, sums[:, 1] / windows
 
@@ -95,13 +110,14 @@ def _channel(a: NDArray[np.generic], b: NDArray[np.generic], store: list[Plane])
     for top in range(0, height, _STRIP):
         rows = min(_STRIP, height - top)
         reach = slice(top, top + rows + 2 * _RADIUS)
-        if np.array_equal(a[reach], b[reach]):
+        one, other = np.ascontiguousarray(a[reach]), np.ascontiguousarray(b[reach])
+        if np.array_equal(one, other):
             total += rows * width
             structure += rows * width
             continue
         fields = _shaped(store[0], 4, rows + 2 * _RADIUS, a.shape[1])
-        fields[0] = np.add(a[reach], b[reach], dtype=exact)
-        fields[2] = np.subtract(a[reach], b[reach], dtype=exact)
+        fields[0] = np.add(one, other, dtype=exact)
+        fields[2] = np.subtract(one, other, dtype=exact)
         np.square(fields[0], out=fields[1])
         np.square(fields[2], out=fields[3])
         down = _shaped(store[1], 4, rows, a.shape[1])

@@ -106,9 +106,9 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trial of a run: its cells and their `point_key`, what became of it, its files. `run` is the run whose job stands for it, None
-    where no job does: a row of a fresh run can still rest on an older one when the run was stopped. `server` is what
-    the server told of itself that did it.
+    """One trial of a run: its cells and their `point_key`, what became of it, its files. `run` is the run whose job
+    stands for it, None where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
+    `server` is what the server told of itself that did it.
     """
 
     cells: Mapping[str, Any]

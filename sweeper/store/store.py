@@ -198,8 +198,8 @@ class Store:
         """The files of every job that stands for a row of a run, by job; a job without any is not in it."""
         found: dict[str, tuple[Artifact, ...]] = {}
         for job, *row in self._query(
-            "SELECT a.job, node, kind, position, path, sha256, bytes, label FROM claims c JOIN artifacts a ON a.job = c.job"
-            " WHERE c.run = ? ORDER BY a.job, place",
+            "SELECT a.job, node, kind, position, path, sha256, bytes, label"
+            " FROM claims c JOIN artifacts a ON a.job = c.job WHERE c.run = ? ORDER BY a.job, place",
             (run_id,),
         ):
             found[job] = (*found.get(job, ()), Artifact(*row))
