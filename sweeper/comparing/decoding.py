@@ -40,8 +40,8 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 CHANNELS = {1: "greyscale", 2: "greyscale with alpha", 3: "RGB", 4: "RGBA"}
 _AS_IT_IS = ("L", "LA", "RGB", "RGBA")
 _BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
-# Pillow gives a picture's memory back to the system at once, and gets the next one's page by page: a seventh of the time
-# of an SSIM. So it keeps this many blocks, each at most 16 MiB (its documentation, "Block Allocator").
+# Pillow gives a picture's memory back to the system at once, and gets the next one's page by page: a seventh of
+# an SSIM's time. So it keeps this many blocks, each at most 16 MiB (its documentation, "Block Allocator").
 _BLOCKS = 4
 if "PILLOW_BLOCKS_MAX" not in os.environ:
     Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]  # what that documented variable sets

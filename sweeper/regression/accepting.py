@@ -129,6 +129,9 @@ def acceptance(
     if wanted is not None:
         _check_cases(wanted, rows)
     shown = [(one, row) for row in rows for one in row.shown if wanted is None or one.case.name in wanted]
+    absent = [told for one, _ in shown if (told := observed.absent(one))]
+    if absent:
+        raise ResultsError("\n".join(absent))
     changes = side_by_side(lambda pair: _change(known, *pair, new_only=new_only, add=add), shown)
     if wanted is None and not new_only and not add:
         changes += _left(known, observed, rows, whole=where is None)

@@ -134,6 +134,12 @@ class Observed:
     rows: tuple[Row, ...]
     names: frozenset[str]
 
+    def absent(self, shown: Shown) -> str:
+        """That a file of this run is gone, and what brings it back; empty where it is there."""
+        if shown.path.exists():
+            return ""
+        return f"{shown.path} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
+
     def chosen(self, where: str | None) -> tuple[Row, ...]:
         """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
         if where is None:

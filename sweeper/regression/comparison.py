@@ -133,7 +133,7 @@ def compare(
                 pairs.append((shown, row, found))
         if not row.shown and not known:
             items.append(_of_row(Case(row.cells, "", 0), row, NOT_COMPARED, "its trial gave no file"))
-    items += side_by_side(lambda pair: _compared(baseline, checks, *pair), pairs)
+    items += side_by_side(lambda pair: _compared(observed, baseline, checks, pair), pairs)
     planned = {row.point for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
@@ -149,7 +149,8 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return tuple(sorted(items, key=rank))
 
 
-def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry: Entry) -> Comparison:
+def _compared(observed: Observed, baseline: Baseline, checks: Checks, pair: tuple[Shown, Row, Entry]) -> Comparison:
+    shown, row, entry = pair
     bounds = checks.for_trial(row.result.params, row.result.columns)
     for accepted in entry.accepted:
         path = baseline.folder / accepted.file
@@ -172,7 +173,8 @@ def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry:
         place, found = best_match((path for _, path in usable), shown.path, bounds)
     except ImageError as error:
         before, path = usable[0]
-        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path, servers=told[0])
+        reason = observed.absent(shown) or str(error)
+        return _of(shown, row, NOT_COMPARED, reason=reason, before=before, accepted=path, servers=told[0])
     before, path = usable[place]
     state = SAME if found.passes else CHANGED
     return _of(
