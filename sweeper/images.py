@@ -43,13 +43,15 @@ from sweeper.comparing.decoding import (
     Picture,
     Pixels,
     array_pixels,
+    count_frames,
     frame_count,
     frames_of,
     image_pixels,
     open_bytes,
     read_bytes,
 )
-from sweeper.comparing.fingerprints import hash_pixels, same_file
+from sweeper.comparing.files import same_files
+from sweeper.comparing.fingerprints import hash_pixels
 from sweeper.comparing.measures import EQUAL, MEASURES, PLAIN, measured, worse
 from sweeper.comparing.media import film_frames, film_rate, is_film
 from sweeper.errors import ImageError, UsageError
@@ -108,7 +110,7 @@ def same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
 
     Files of any kind. Raises ImageError when one cannot be read.
     """
-    return same_file(read_bytes(Path(a)), read_bytes(Path(b)))
+    return same_files(Path(a), Path(b))
 
 
 def pixel_hash(path: str | os.PathLike[str]) -> str:
@@ -148,10 +150,10 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> Likeness:
     paths = [Path(source) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
     if paths[0] is not None and paths[1] is not None and is_film(paths[0]) and is_film(paths[1]):
         return _compare_films(paths[0], paths[1], metrics)
+    if paths[0] is not None and paths[1] is not None and same_files(paths[0], paths[1]):
+        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, count_frames(paths[0]))
     data = [None if path is None or is_film(path) else read_bytes(path) for path in paths]
     one = _opened(a, data[0], "the first picture")
-    if data[0] is not None and data[1] is not None and same_file(data[0], data[1]):
-        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, one.count or 0)
     other = _opened(b, data[1], "the second picture")
     if None not in (one.count, other.count) and one.count != other.count:
         return _unlike_count(one, one.count or 0, other, other.count or 0)
@@ -159,7 +161,7 @@ def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> Likeness:
 
 
 def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> Likeness:
-    if read_bytes(a) == read_bytes(b):
+    if same_files(a, b):
         return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, 0)
     rates = film_rate(a), film_rate(b)
     if None not in rates and rates[0] != rates[1]:

@@ -60,7 +60,7 @@ class ExperimentFile(pytest.File):
         from sweeper.loading import load  # noqa: PLC0415
         from sweeper.planner import plan  # noqa: PLC0415
         from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
-        from sweeper.regression.cases import Case, case_cells, named  # noqa: PLC0415
+        from sweeper.regression.cases import case_cells, named, point_key  # noqa: PLC0415
 
         try:
             experiment = load(self.path)
@@ -70,9 +70,9 @@ class ExperimentFile(pytest.File):
             raise self.CollectError(str(error)) from error
         for key, entry in known.entries.items():
             yield CaseItem.from_parent(self, name=entry.case.name, cells=entry.case.cells, key=key)
-        held = {Case(entry.case.cells, "", 0).key for entry in known.entries.values()}
+        held = {entry.case.point for entry in known.entries.values()}
         for one in cells:
-            if Case(one, "", 0).key not in held:
+            if point_key(one) not in held:
                 yield CaseItem.from_parent(self, name=f"{named(one)} [new]".lstrip(), cells=one, key=None)
 
     def comparisons(self) -> Comparisons:
@@ -140,16 +140,12 @@ class CaseItem(pytest.Item):
         self._cells, self._key = cells, key
 
     def runtest(self) -> None:
-        from sweeper.regression.cases import Case  # noqa: PLC0415 - only where an experiment is named
+        from sweeper.regression.cases import point_key  # noqa: PLC0415 - only where an experiment is named
 
         assert isinstance(self.parent, ExperimentFile)
         found = self.parent.comparisons()
-        own = Case(self._cells, "", 0).key
-        mine = [
-            one
-            for one in found
-            if (one.case.key == self._key if self._key is not None else Case(one.case.cells, "", 0).key == own)
-        ]
+        own = point_key(self._cells)
+        mine = [one for one in found if (one.case.key == self._key if self._key is not None else one.case.point == own)]
         accepted = self.config.getoption("sweeper_accept")
         if not mine and not accepted:  # what was accepted away has no case any more
             raise CaseFailedError(["not compared: the run told nothing of this case"])

@@ -130,8 +130,11 @@ def encode(value: object) -> bytes:
     Numbers as in RFC 8785, but integers of any size: whether somebody, or a server that stored the graph, wrote 7 or
     7.0 must not make it another work.
     """
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(_plain(value)).encode("utf-8", "surrogatepass")
+
+
+# Made once: `json.dumps` makes one for each call that has options.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -68,6 +68,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
     assert other.status == "pending"
     assert store.counts() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
     assert store.artifacts("j1") == files
+    assert store.artifacts_of(store.latest()) == {"j1": tuple(files)}
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 @options.as_json
 def command(before: str, after: str, *, as_json: bool) -> int:
     """Compare the pictures of two runs: which cases are new, gone, the same, changed, and which values of which axis
-    changed most. Exit code 1 unless all are the same.
+    changed most. A case with a file that is absent or cannot be read is not compared. Exit code 1 unless all are the
+    same.
 
     RUN is a results folder or an experiment file (its default folder), with @ID for another run than the latest.
     """
     from sweeper.regression.by_axis import by_axis  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.regression.comparison import NOT_COMPARED  # noqa: PLC0415
     from sweeper.regression.runs import STATES, compare_runs  # noqa: PLC0415
 
     found = compare_runs(*_both(before, after))
@@ -53,7 +55,8 @@ def command(before: str, after: str, *, as_json: bool) -> int:
         )
     else:
         _print(found, axes)
-        console.out(", ".join(f"{counts[state]} {state}" for state in STATES))
+        told = (state for state in STATES if counts[state] or state != NOT_COMPARED)  # which is seldom
+        console.out(", ".join(f"{counts[state]} {state}" for state in told))
     return OK if counts["same"] == len(found) and found else FAILED
 
 

@@ -53,6 +53,7 @@ def _checked(
     from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
     from sweeper.loading import load, load_template  # noqa: PLC0415 - each command imports what it uses
     from sweeper.planner import plan  # noqa: PLC0415
+    from sweeper.regression.checks import checks_of  # noqa: PLC0415
 
     try:
         if file.name.endswith(".slots.yaml"):
@@ -61,9 +62,17 @@ def _checked(
         if file.suffix.lower() == ".json":
             load_template(file)
             return "template", (), None
-        planned = plan(load(file))
-        checked(planned, targets, object_info)
-        return "experiment", (), len(planned)
+        experiment = load(file)
+        problems: list[Problem] = []
+        trials = None
+        for look in (lambda: checks_of(experiment), lambda: checked(plan(experiment), targets, object_info)):
+            try:
+                look()
+            except InputError as error:
+                problems += error.problems
+        if not problems:
+            trials = len(plan(experiment))
+        return "experiment", tuple(problems), trials
     except InputError as error:
         kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"
         return kind, error.problems, None

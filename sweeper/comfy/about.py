@@ -53,7 +53,8 @@ def _system(system: Mapping[str, Any]) -> dict[str, Any]:
         "comfyui": system.get("comfyui_version"),
         "python": str(system.get("python_version") or "").partition(" ")[0],
         "pytorch": system.get("pytorch_version"),
-        "server": system.get("embedded_server"),
+        # Its name and version; what follows the colon describes it to people, and is no fact that a picture depends on.
+        "server": str(system.get("embedded_server") or "").partition(":")[0],
     }
     found: dict[str, Any] = {name: _text(value) for name, value in told.items() if value and value != "none"}
     arguments = system.get("argv")

@@ -1,4 +1,4 @@
-"""Pictures as a few bytes: the hash of their pixels, the perceptual hash, and their file with its text left out."""
+"""Pictures as a few bytes: the hash of their pixels, and the perceptual hash."""
 
 from __future__ import annotations
 
@@ -13,40 +13,7 @@ from PIL import Image
 from sweeper.comparing.colour import views
 from sweeper.comparing.decoding import Pixels
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TEXT = (b"tEXt", b"zTXt", b"iTXt")  # ComfyUI writes the prompt and the workflow into the first of these
-
 _SIDE, _KEPT = 32, 8  # the reduced picture, and the low frequencies kept of it
-
-
-def without_text(data: bytes) -> list[memoryview]:
-    """The file's parts, a PNG's text chunks left out (PNG specification, 11.3.4); anything else is one part.
-
-    A PNG whose chunks do not add up is one part too: only equal bytes make it equal.
-    """
-    view = memoryview(data)
-    if not data.startswith(_PNG):
-        return [view]
-    parts, kept_from, at = [], 0, len(_PNG)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(view[at : at + 4], "big")  # length, type, data, checksum
-        if end > len(data):
-            return [view]
-        if bytes(view[at + 4 : at + 8]) in _TEXT:
-            parts.append(view[kept_from:at])
-            kept_from = end
-        at = end
-    return [part for part in (*parts, view[kept_from:]) if len(part)]
-
-
-def same_file(a: bytes, b: bytes) -> bool:
-    """Whether two files are equal byte for byte, text chunks of a PNG aside."""
-    if a == b:
-        return True
-    parts_a, parts_b = without_text(a), without_text(b)
-    if sum(map(len, parts_a)) != sum(map(len, parts_b)):  # nearly always settles it, without a copy
-        return False
-    return b"".join(parts_a) == b"".join(parts_b)
 
 
 def hash_pixels(frames: Iterable[Pixels]) -> str:

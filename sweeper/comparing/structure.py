@@ -17,24 +17,43 @@ How it is fast without single precision, whose cancellation in E[x^2] - E[x]^2 w
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sweeper.comparing.decoding import Pixels
 
 _RADIUS = 5  # int(3.5 sigma + 0.5)
 _TAPS = 2 * _RADIUS + 1
-# Outputs of one product, measured: along rows the longer block saves calls, 32 and more waste multiplications.
-_DOWN, _ACROSS = 8, 16
+_BLOCK = 8  # outputs of one product, measured: longer blocks waste multiplications
+_REACH = _BLOCK + 2 * _RADIUS  # inputs of them
 _WIDE = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
 _STRIP = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
+_KEPT = 4 * (_STRIP + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
 
 # The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 Plane = NDArray[np.float64]
+
+
+class _Store(threading.local):
+    """Three arrays for each thread, used for strip after strip of picture after picture: fresh ones of this size come
+    from the system, page by page, at twice the cost. Very wide pictures get their own, so that memory does not keep
+    what one of them took.
+    """
+
+    def __init__(self) -> None:
+        self._kept = [np.empty(_KEPT) for _ in range(3)]
+
+    def arrays(self, size: int) -> list[Plane]:
+        return self._kept if size <= _KEPT else [np.empty(size) for _ in range(3)]
+
+
+_STORE = _Store()
 
 
 def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
@@ -44,11 +63,8 @@ def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
     has a window: a single pixel compares by its luminance alone.
     """
     a, b = _padded(a), _padded(b)
-    planes = [(np.ascontiguousarray(a[:, :, at]), np.ascontiguousarray(b[:, :, at])) for at in range(a.shape[2])]
-    # Used for strip after strip: fresh arrays of this size come from the system, page by page, at twice the cost.
-    rows = min(_STRIP + 2 * _RADIUS, a.shape[0])
-    store = [np.empty(4 * rows * a.shape[1]) for _ in range(3)]
-    sums = np.array([_channel(*pair, store) for pair in planes])
+    store = _STORE.arrays(4 * min(_STRIP + 2 * _RADIUS, a.shape[0]) * a.shape[1])
+    sums = np.array([_channel(a[:, :, at], b[:, :, at], store) for at in range(a.shape[2])])
     windows = (a.shape[0] - 2 * _RADIUS) * (a.shape[1] - 2 * _RADIUS)
     return sums[:, 0] / windows, sums[:, 1] / windows
 
@@ -94,13 +110,14 @@ def _channel(a: NDArray[np.generic], b: NDArray[np.generic], store: list[Plane])
     for top in range(0, height, _STRIP):
         rows = min(_STRIP, height - top)
         reach = slice(top, top + rows + 2 * _RADIUS)
-        if np.array_equal(a[reach], b[reach]):
+        one, other = np.ascontiguousarray(a[reach]), np.ascontiguousarray(b[reach])
+        if np.array_equal(one, other):
             total += rows * width
             structure += rows * width
             continue
         fields = _shaped(store[0], 4, rows + 2 * _RADIUS, a.shape[1])
-        fields[0] = np.add(a[reach], b[reach], dtype=exact)
-        fields[2] = np.subtract(a[reach], b[reach], dtype=exact)
+        fields[0] = np.add(one, other, dtype=exact)
+        fields[2] = np.subtract(one, other, dtype=exact)
         np.square(fields[0], out=fields[1])
         np.square(fields[2], out=fields[3])
         down = _shaped(store[1], 4, rows, a.shape[1])
@@ -118,18 +135,39 @@ def _shaped(store: Plane, *shape: int) -> Plane:
 
 def _filter(fields: Plane, down: Plane, across: Plane) -> None:
     """Put fields (n, rows, columns) under the window: `down` gets 10 rows fewer, `across` 10 columns fewer too."""
-    count, height, columns = down.shape
-    for start in range(0, height, _DOWN):
-        stop = min(start + _DOWN, height)
-        band = _DOWN_BAND[: stop - start, : stop - start + 2 * _RADIUS]
-        for left in range(0, columns, _WIDE):
-            of = slice(left, left + _WIDE)
-            np.matmul(band, fields[:, start : stop + 2 * _RADIUS, of], out=down[:, start:stop, of])
-    tall, result = down.reshape(count * height, columns), across.reshape(count * height, -1)  # one product for all
-    for start in range(0, result.shape[1], _ACROSS):
-        stop = min(start + _ACROSS, result.shape[1])
-        band = _ACROSS_BAND[: stop - start + 2 * _RADIUS, : stop - start]
-        np.matmul(tall[:, start : stop + 2 * _RADIUS], band, out=result[:, start:stop])
+    columns = down.shape[2]
+    for left in range(0, columns, _WIDE):
+        of = slice(left, left + _WIDE)
+        _down(fields[:, :, of], down[:, :, of])
+    _across(down.reshape(-1, columns), across.reshape(-1, across.shape[2]))  # one product for all fields
+
+
+# Both give NumPy all whole blocks of 8 outputs in one call, which hands them to BLAS one by one; then what is left.
+
+
+def _down(fields: Plane, result: Plane) -> None:
+    count, height, columns = result.shape
+    whole = height // _BLOCK
+    end = whole * _BLOCK
+    if whole:
+        windows = sliding_window_view(fields, _REACH, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
+        blocks = result[:, :end].reshape(count, whole, _BLOCK, columns)  # a view: an axis is only split
+        np.matmul(_DOWN_BAND, windows, out=blocks)
+    if end < height:
+        np.matmul(_DOWN_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], out=result[:, end:])
+
+
+def _across(lines: Plane, result: Plane) -> None:
+    count, width = result.shape
+    whole = width // _BLOCK
+    end = whole * _BLOCK
+    if whole:
+        windows = sliding_window_view(lines, _REACH, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
+        blocks = result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)
+        np.matmul(windows, _ACROSS_BAND, out=blocks)
+    if end < width:
+        band = _ACROSS_BAND[: width - end + 2 * _RADIUS, : width - end]
+        np.matmul(lines[:, end:], band, out=result[:, end:])
 
 
 def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:
@@ -154,15 +192,15 @@ def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:
     return float(luminance.sum()), float(structure.sum())
 
 
-def _band(outputs: int) -> Plane:
+def _band() -> Plane:
     """(outputs, outputs + 10): row i holds the taps from column i on."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
     taps /= taps.sum()
-    band = np.zeros((outputs, outputs + 2 * _RADIUS))
-    for row in range(outputs):
+    band = np.zeros((_BLOCK, _REACH))
+    for row in range(_BLOCK):
         band[row, row : row + _TAPS] = taps
     return band
 
 
-_DOWN_BAND = _band(_DOWN)
-_ACROSS_BAND = np.ascontiguousarray(_band(_ACROSS).T)  # a transposed view would send BLAS the slow way round
+_DOWN_BAND = _band()
+_ACROSS_BAND = np.ascontiguousarray(_DOWN_BAND.T)  # a transposed view would send BLAS the slow way round

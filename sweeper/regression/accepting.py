@@ -129,6 +129,9 @@ def acceptance(
     if wanted is not None:
         _check_cases(wanted, rows)
     shown = [(one, row) for row in rows for one in row.shown if wanted is None or one.case.name in wanted]
+    absent = [told for one, _ in shown if (told := observed.absent(one))]
+    if absent:
+        raise ResultsError("\n".join(absent))
     changes = side_by_side(lambda pair: _change(known, *pair, new_only=new_only, add=add), shown)
     if wanted is None and not new_only and not add:
         changes += _left(known, observed, rows, whole=where is None)
@@ -193,11 +196,11 @@ def why_unusable(path: Path, accepted: Accepted) -> str:
 def _left(known: Baseline, observed: Observed, rows: Iterable[Row], *, whole: bool) -> list[Change]:
     """What becomes of cases for which the run shows nothing."""
     shown = {one.case.key for row in observed.rows for one in row.shown}
-    broken = {Case(row.cells, "", 0).key: row for row in rows if not row.succeeded}
-    planned = {Case(row.cells, "", 0).key for row in observed.rows}
+    broken = {row.point: row for row in rows if not row.succeeded}
+    planned = {row.point for row in observed.rows}
     found = []
     for key, entry in known.entries.items():
-        trial = Case(entry.case.cells, "", 0).key
+        trial = entry.case.point
         if trial in broken:
             found.append(Change(entry.case, "kept", reason=f"its trial is {broken[trial].result.status}"))
         elif whole and (trial not in planned or key not in shown):

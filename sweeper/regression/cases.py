@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from sweeper.workflow import encode
 _LONGEST: Final = 40  # characters of a value in a case's name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: its keys, asked for again and again, are kept beside the fields
 class Case:
     """One output of one point of the sweep. `cells` are the axis cells of the table; `position` counts the files of
     output node `node` from 0.
@@ -34,10 +35,15 @@ class Case:
     node: str
     position: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Canonical JSON: equal exactly for equal cases (7 and 7.0 are one value, "7" is another)."""
-        return encode([dict(self.cells), self.node, self.position]).decode("utf-8", "surrogatepass")
+        return f"[{self.point},{_text([self.node, self.position])[1:]}"
+
+    @cached_property
+    def point(self) -> str:
+        """`key` without the output: the point of the sweep."""
+        return point_key(self.cells)
 
     @property
     def name(self) -> str:
@@ -51,6 +57,15 @@ class Case:
         name = file_name(stem(self.cells, mark), self.node, self.position, extension)
         base, dot, suffix = name.rpartition(".")
         return name if number == 1 else f"{base}-{number}{dot}{suffix}"
+
+
+def point_key(cells: Mapping[str, Any]) -> str:
+    """Canonical JSON of a point of the sweep, of all of whose outputs it is the `point`."""
+    return _text(dict(cells))
+
+
+def _text(value: object) -> str:
+    return encode(value).decode("utf-8", "surrogatepass")
 
 
 def named(cells: Mapping[str, Any]) -> str:
@@ -91,12 +106,13 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trial of a run: its cells, what became of it, its files. `run` is the run whose job stands for it, None
-    where no job does: a row of a fresh run can still rest on an older one when the run was stopped. `server` is what
-    the server told of itself that did it.
+    """One trial of a run: its cells and their `point_key`, what became of it, its files. `run` is the run whose job
+    stands for it, None where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
+    `server` is what the server told of itself that did it.
     """
 
     cells: Mapping[str, Any]
+    point: str
     result: Result
     shown: tuple[Shown, ...]
     run: int | None
@@ -117,6 +133,12 @@ class Observed:
     run: int
     rows: tuple[Row, ...]
     names: frozenset[str]
+
+    def absent(self, shown: Shown) -> str:
+        """That a file of this run is gone, and what brings it back; empty where it is there."""
+        if shown.path.exists():
+            return ""
+        return f"{shown.path} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
 
     def chosen(self, where: str | None) -> tuple[Row, ...]:
         """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
@@ -139,12 +161,14 @@ def observe(folder: Path, run: int | str | None = None) -> Observed:
             if job.prompt_id
         }
         servers = store.servers()
-        rows = []
+        artifacts = store.artifacts_of(record.id)
+        rows, home = [], folder.resolve()
         for cells, one in zip(case_cells(results), results, strict=True):
             job = jobs.get((one.target or "", one.prompt_id or ""))
-            artifacts = store.artifacts(job.id) if job is not None and one.status == SUCCEEDED else ()
+            files = artifacts.get(job.id, ()) if job is not None and one.status == SUCCEEDED else ()
             server = servers.get((job.run, job.target), {}) if job is not None else {}
-            rows.append(Row(cells, one, _shown_files(cells, folder, artifacts), job.run if job else None, server))
+            shown = _shown_files(cells, home, files)
+            rows.append(Row(cells, point_key(cells), one, shown, job.run if job else None, server))
     return Observed(record.experiment, Path(record.file), folder, record.id, tuple(_distinct(rows)), _names(layout))
 
 
@@ -172,16 +196,14 @@ def _differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
     """Each case once: overlapping blocks plan the same trial twice."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     for row in rows:
-        key = encode(dict(row.cells))
-        if key not in seen:
-            seen.add(key)
+        if row.point not in seen:
+            seen.add(row.point)
             yield row
 
 
-def _shown_files(cells: Mapping[str, Any], folder: Path, artifacts: Iterable[Artifact]) -> tuple[Shown, ...]:
-    home = folder.resolve()
+def _shown_files(cells: Mapping[str, Any], home: Path, artifacts: Iterable[Artifact]) -> tuple[Shown, ...]:
     found: dict[str, Shown] = {}
     for artifact in artifacts:
         case = Case(cells, artifact.node, artifact.position)

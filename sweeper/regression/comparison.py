@@ -116,9 +116,9 @@ def compare(
     pairs: list[tuple[Shown, Row, Entry]] = []
     ways: dict[str, list[str]] = {}
     for key, entry in baseline.entries.items():
-        ways.setdefault(Case(entry.case.cells, "", 0).key, []).append(key)
+        ways.setdefault(entry.case.point, []).append(key)
     for row in observed.rows:
-        known = ways.get(Case(row.cells, "", 0).key, [])
+        known = ways.get(row.point, [])
         if not row.succeeded or (fresh and row.run != observed.run):
             cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0)]
             items += [_unfinished(case, row, fresh=fresh) for case in cases]
@@ -133,8 +133,8 @@ def compare(
                 pairs.append((shown, row, found))
         if not row.shown and not known:
             items.append(_of_row(Case(row.cells, "", 0), row, NOT_COMPARED, "its trial gave no file"))
-    items += side_by_side(lambda pair: _compared(baseline, checks, *pair), pairs)
-    planned = {Case(row.cells, "", 0).key for row in observed.rows}
+    items += side_by_side(lambda pair: _compared(observed, baseline, checks, pair), pairs)
+    planned = {row.point for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
         observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists,
@@ -149,7 +149,8 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return tuple(sorted(items, key=rank))
 
 
-def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry: Entry) -> Comparison:
+def _compared(observed: Observed, baseline: Baseline, checks: Checks, pair: tuple[Shown, Row, Entry]) -> Comparison:
+    shown, row, entry = pair
     bounds = checks.for_trial(row.result.params, row.result.columns)
     for accepted in entry.accepted:
         path = baseline.folder / accepted.file
@@ -172,7 +173,8 @@ def _compared(baseline: Baseline, checks: Checks, shown: Shown, row: Row, entry:
         place, found = best_match((path for _, path in usable), shown.path, bounds)
     except ImageError as error:
         before, path = usable[0]
-        return _of(shown, row, NOT_COMPARED, reason=str(error), before=before, accepted=path, servers=told[0])
+        reason = observed.absent(shown) or str(error)
+        return _of(shown, row, NOT_COMPARED, reason=reason, before=before, accepted=path, servers=told[0])
     before, path = usable[place]
     state = SAME if found.passes else CHANGED
     return _of(
@@ -206,7 +208,7 @@ def _unfinished(case: Case, row: Row, *, fresh: bool) -> Comparison:
 
 
 def _missing(baseline: Baseline, entry: Entry, planned: set[str]) -> Comparison:
-    there = Case(entry.case.cells, "", 0).key in planned
+    there = entry.case.point in planned
     reason = "its trial gave no such output" if there else "the experiment has no such trial any more"
     before = entry.accepted[0]
     return Comparison(

@@ -30,6 +30,7 @@ HIGHER_IS_CLOSER: Final = (*PICTURES_CLOSER, "sound_snr", "text_ratio")
 
 PICTURES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
 TEXTS: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
+_BATCH: Final = 16
 _FARTHEST: Final = 256.0  # of a distance that no two pictures reach
 
 
@@ -169,5 +170,10 @@ def side_by_side(work: Any, items: Iterable[Any]) -> list[Any]:
     """`work` of every item, in order, on all cores: decoding and NumPy let go of the interpreter. Memory holds one
     pair of pictures for each core, not the suite.
     """
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sweeper-compare") as pool:
-        return list(pool.map(work, items))
+    waiting, cores = list(items), os.cpu_count() or 1
+    # Several at a time: handing one over takes as long as comparing two small files. Few, that no core is left with
+    # the last of the costly ones.
+    size = max(1, min(_BATCH, len(waiting) // (8 * cores)))
+    batches = [waiting[at : at + size] for at in range(0, len(waiting), size)]
+    with ThreadPoolExecutor(cores, thread_name_prefix="sweeper-compare") as pool:
+        return [one for found in pool.map(lambda batch: [work(item) for item in batch], batches) for one in found]

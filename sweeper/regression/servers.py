@@ -26,7 +26,7 @@ def server_key(about: About) -> str:
 
 def described(about: About) -> str:
     """`ComfyUI 0.3.64, Python 3.12.1, PyTorch 2.4.0 on cuda:0 NVIDIA L4`; empty where nothing is known."""
-    told = [f"{word} {about[name]}".strip().partition(":")[0] for name, word in _WORDS.items() if about.get(name)]
+    told = [f"{word} {_short(about[name])}".strip() for name, word in _WORDS.items() if about.get(name)]
     devices = ", ".join(map(str, about.get("devices", ())))
     return ", ".join(told) + (f" on {devices}" if told and devices else devices)
 
@@ -34,9 +34,9 @@ def described(about: About) -> str:
 def changes(before: About, now: About) -> list[str]:
     """Fact by fact, what is another now: `PyTorch 2.4.0 -> 2.5.1`. Only what both tell can be another."""
     found = [
-        f"{word or name} {before[name]} -> {now[name]}"
+        f"{word or name} {_short(before[name])} -> {_short(now[name])}"
         for name, word in _WORDS.items()
-        if before.get(name) and now.get(name) and before[name] != now[name]
+        if before.get(name) and now.get(name) and _short(before[name]) != _short(now[name])
     ]
     for name, word in (("devices", "device"), ("argv", "options")):
         if name in before and name in now and before[name] != now[name]:
@@ -47,6 +47,11 @@ def changes(before: About, now: About) -> list[str]:
         pairs = [(pack, before["nodes"].get(pack, "none"), now["nodes"].get(pack, "none")) for pack in packs]
         found += [f"nodes {pack} {old} -> {new}" for pack, old, new in pairs if old != new]
     return found
+
+
+def _short(fact: Any) -> str:
+    """Without the description behind a colon, which manifests of old hold of the embedded server."""
+    return str(fact).partition(":")[0]
 
 
 def drift(before: About, now: About) -> str:

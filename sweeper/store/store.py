@@ -199,6 +199,17 @@ class Store:
         )
         return tuple(Artifact(*row) for row in rows)
 
+    def artifacts_of(self, run_id: int) -> dict[str, tuple[Artifact, ...]]:
+        """The files of every job that stands for a row of a run, by job; a job without any is not in it."""
+        found: dict[str, tuple[Artifact, ...]] = {}
+        for job, *row in self._query(
+            "SELECT a.job, node, kind, position, path, sha256, bytes, label"
+            " FROM claims c JOIN artifacts a ON a.job = c.job WHERE c.run = ? ORDER BY a.job, place",
+            (run_id,),
+        ):
+            found[job] = (*found.get(job, ()), Artifact(*row))
+        return found
+
     def servers(self) -> dict[tuple[int, str], dict[str, Any]]:
         """What each target said of itself at the start of a run, as far as it was asked: (run, target) -> facts."""
         if not any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'servers'")):  # read only, and older than that

@@ -67,14 +67,16 @@ def test_what_came_and_went_is_counted_too_and_json_has_it_all(sweeper, run):
     one = run("one", lambda _, steps, __: None if steps == 8 else 100)
     other = run("other", lambda style, *_: None if style == "oil" else 100)
     found = sweeper("compare", one, other, "--json").json
-    assert found["counts"] == {"changed": 0, "gone": 1, "new": 1, "same": 1}
+    assert found["counts"] == {"changed": 0, "not compared": 0, "gone": 1, "new": 1, "same": 1}
     assert found["axes"] == [
-        {"axis": "style", "value": "in oil", "label": "oil", "cases": 1, "changed": 0, "gone": 1, "new": 0, "same": 0,
+        {"axis": "style", "value": "in oil", "label": "oil", "cases": 1, "changed": 0, "not compared": 0, "gone": 1,
+         "new": 0, "same": 0, "mae": None},
+        {"axis": "style", "value": "in ink", "label": "ink", "cases": 2, "changed": 0, "not compared": 0, "gone": 0,
+         "new": 1, "same": 1, "mae": None},
+        {"axis": "steps", "value": 8, "cases": 1, "changed": 0, "not compared": 0, "gone": 0, "new": 1, "same": 0,
          "mae": None},
-        {"axis": "style", "value": "in ink", "label": "ink", "cases": 2, "changed": 0, "gone": 0, "new": 1, "same": 1,
+        {"axis": "steps", "value": 4, "cases": 2, "changed": 0, "not compared": 0, "gone": 1, "new": 0, "same": 1,
          "mae": None},
-        {"axis": "steps", "value": 8, "cases": 1, "changed": 0, "gone": 0, "new": 1, "same": 0, "mae": None},
-        {"axis": "steps", "value": 4, "cases": 2, "changed": 0, "gone": 1, "new": 0, "same": 1, "mae": None},
     ]  # fmt: skip
 
 
@@ -87,6 +89,22 @@ def test_no_cause_is_named_where_the_changes_are_everywhere(sweeper, run):
 def test_equal_runs_are_one_line(sweeper, run):
     outcome = sweeper("compare", run("one", lambda *_: 100), run("other", lambda *_: 100))
     assert (outcome.code, outcome.out) == (0, "0 changed, 0 gone, 0 new, 4 same\n")
+
+
+def test_a_picture_that_is_gone_or_broken_is_a_state_of_its_case_and_the_others_are_compared(sweeper, run):
+    one, other = run("one", lambda *_: 100), run("other", lambda _, steps, __: 100 + steps)
+    (one / "artifacts" / "0.png").unlink()
+    (other / "artifacts" / "1.png").write_bytes(b"no picture")
+    outcome = sweeper("compare", one, other, "--json")
+    assert outcome.code == 1
+    assert outcome.json["counts"] == {"changed": 2, "not compared": 2, "gone": 0, "new": 0, "same": 0}
+    reasons = {case["case"]: case["reason"] for case in outcome.json["cases"] if case["state"] == "not compared"}
+    gone, broken = (reasons[f"style=in oil steps={steps} seed=7 [9]"] for steps in (4, 8))
+    assert gone.endswith(
+        f"artifacts/0.png is gone; `sweeper run shop.yaml --out {one}` fetches it again from its server"
+    )
+    assert "1.png: cannot be read as a picture" in broken
+    assert sweeper("compare", one, other).out.endswith("2 changed, 2 not compared, 0 gone, 0 new, 0 same\n")
 
 
 def test_both_runs_are_looked_for_before_anything_is_said(sweeper, run):

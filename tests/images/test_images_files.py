@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 
+import hypothesis
 import image_cases
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -57,6 +60,31 @@ def test_files_of_any_kind_are_compared_by_bytes(tmp_path):
     (tmp_path / "c").write_bytes(b"")
     assert same_bytes(tmp_path / "a", tmp_path / "b")
     assert not same_bytes(tmp_path / "a", tmp_path / "c")
+
+
+CHUNKS = st.lists(
+    st.tuples(st.sampled_from([b"tEXt", b"iTXt", b"IDAT", b"gAMA"]), st.sampled_from([b"", b"a", b"b" * 300_000])),
+    max_size=5,
+)
+
+
+@hypothesis.given(CHUNKS, CHUNKS, st.sampled_from([0, 0, 1, 12]), st.sampled_from([b"", b"", b"x"]))
+def test_two_pngs_are_the_same_exactly_where_their_chunks_without_text_are(tmp_path_factory, a, b, cut, more):
+    def written(name, chunks):
+        parts = [
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+            for kind, data in [*chunks, (b"IEND", b"")]
+        ]
+        whole = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+        path = folder / name
+        path.write_bytes(whole[: len(whole) - cut] + more)
+        return path
+
+    folder = tmp_path_factory.mktemp("chunks")
+    left = [[one for one in chunks if one[0] not in (b"tEXt", b"iTXt")] for chunks in (a, b)]
+    # One that breaks off inside a chunk is the same only as its like, to the byte.
+    expected = a == b or (left[0] == left[1] and (cut != 1 or more == b"x"))
+    assert same_bytes(written("a.png", a), written("b.png", b)) == expected
 
 
 def test_a_png_whose_chunks_do_not_add_up_is_equal_only_to_itself(tmp_path):

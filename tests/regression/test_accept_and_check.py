@@ -180,6 +180,35 @@ def test_checks_let_small_differences_pass_and_overrides_win(shop):
     assert states(sweeper.check("results/shop")) == {"steps=3 seed=1 [9]": "same", "steps=5 seed=1 [9]": "changed"}
 
 
+def test_of_a_picture_that_was_deleted_it_is_told_what_fetches_it_again_and_it_does(shop, command):
+    accepted(shop)
+    gone, _ = sorted(Path("results/shop/artifacts").iterdir())
+    gone.unlink()
+    (lost,) = [one for one in sweeper.check("results/shop") if one.state == "not compared"]
+    again = "sweeper run shop.yaml --out results/shop"
+    assert lost.reason == f"{gone.resolve()} is gone; `{again}` fetches it again from its server"
+    before = (BASELINE / "manifest.json").read_bytes()
+    told = command("accept", "results/shop", "--yes")
+    assert (told.code, told.err) == (2, f"error: {lost.reason}\n")
+    assert (BASELINE / "manifest.json").read_bytes() == before
+    assert command(*again.split()[1:], "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    assert sweeper.check("results/shop").ok
+
+
+def test_validate_tells_of_every_wrong_check_with_its_line(shop, command):
+    shop.file.write_text(
+        "template: shop.json\nsweep:\n  grid:\n    steps: [3]\n    seed: [1]\nchecks:\n  simm: '>= 0.9'\n"
+        "  overrides:\n    - {where: stpes > 1, ssim: '>= 1'}\n"
+    )
+    told = command("validate", "shop.yaml")
+    assert (told.code, told.out) == (2, "")
+    unknown, where = told.err.splitlines()
+    assert unknown.startswith("error: shop.yaml:7: checks.simm: there is no measure 'simm'; did you mean 'ssim'?")
+    assert where.startswith("error: shop.yaml:9: checks.overrides[0].where: ")
+    assert "did you mean 'steps'?" in where
+
+
 def test_every_mistake_in_checks_is_told_at_once_before_anything_runs(shop):
     shop.write(checks={"simm": ">= 1", "overrides": [{"where": "stpes > 1", "ssim": ">= 1"}]})
     with pytest.raises(ExperimentError) as caught:

@@ -35,13 +35,20 @@ def test_each_fact_that_is_another_now_is_named():
     assert server_key(BEFORE) == server_key(dict(reversed(BEFORE.items()))) != server_key(NOW)
 
 
+def test_how_the_embedded_server_describes_itself_is_no_fact_of_a_picture():
+    before, now = ({"server": f"sweeper 0.1.0: {words}"} for words in ("procedural nodes", "real samplers"))
+    assert changes(before, now) == changes(before, {"server": "sweeper 0.1.0"}) == []
+    assert drift(before, now) == "accepted on sweeper 0.1.0, now on the same"
+    assert changes(before, {"server": "sweeper 0.2.0: procedural nodes"}) == ["server sweeper 0.1.0 -> sweeper 0.2.0"]
+
+
 def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_another(shop, command, monkeypatch):
     assert command("run", "shop.yaml", "-q").code == 0
     assert command("accept", "results/shop").code == 0
     path = shop.folder / "baselines" / "shop" / "manifest.json"
     manifest = json.loads(path.read_text("utf-8"))
     (name,) = manifest["servers"]
-    assert manifest["servers"][name]["server"].startswith(f"sweeper {sweeper.__version__}")
+    assert manifest["servers"][name]["server"] == f"sweeper {sweeper.__version__}"
     for case in manifest["cases"]:
         (accepted,) = case["accepted"]
         assert (accepted["server"], accepted["models"]) == (name, ["x.safetensors"])
