@@ -1,21 +1,45 @@
-"""pytest in a process of its own, as a project meets the plugin."""
+"""pytest as a project meets the plugin: in this process, which spares its imports, or in one of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True)
+class Told:
+    returncode: int
+    stdout: str
+
+
 def run_pytest(folder, *arguments):
-    installed = any(one.value == "sweeper.pytest_plugin" for one in entry_points(group="pytest11"))
-    plugin = [] if installed else ["-p", "sweeper.pytest_plugin"]
+    """In this process. Test modules are imported anew each time: they may have been rewritten."""
+    text = io.StringIO()
+    importlib.invalidate_caches()
+    own = ["--capture=sys", "--import-mode=importlib", f"--rootdir={folder}"]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        code = pytest.main([*_plugin(), *own, *map(str, arguments)])
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]
+    return Told(int(code), text.getvalue())
+
+
+def start_pytest(folder, *arguments):
+    """In a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", *_plugin(), *map(str, arguments)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -23,3 +47,8 @@ def run_pytest(folder, *arguments):
         timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def _plugin():
+    installed = any(one.value == "sweeper.pytest_plugin" for one in entry_points(group="pytest11"))
+    return [*([] if installed else ["-p", "sweeper.pytest_plugin"]), "-p", "no:cacheprovider"]

@@ -1,4 +1,4 @@
-"""The plugin as a project meets it: pytest in a process of its own."""
+"""The plugin as a project meets it; in a process of its own where that is what is tested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from plugin_runs import run_pytest
+from plugin_runs import run_pytest, start_pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
@@ -42,7 +42,7 @@ def test_a_project_without_experiments_pays_nothing(tmp_path):
         "import sys\n\ndef test_nothing():\n"
         "    assert not {'numpy', 'pandas', 'PIL', 'httpx', 'sweeper.regression', 'sqlite3'} & set(sys.modules)\n"
     )
-    told = run_pytest(tmp_path)
+    told = start_pytest(tmp_path)
     assert told.returncode == 0, told.stdout
 
 
