@@ -184,9 +184,7 @@ def composed(context: Any, tags: str, *, seed: int = 1, family: str = "EmptyLate
     negative = context.run("ConditioningZeroOut", conditioning=positive)
     latent = context.run(family, seconds=2.0, batch_size=1)
     inputs = {"seed": seed, "steps": 4, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-    sampled = context.run(
-        "KSampler", model=model, positive=positive, negative=negative, latent_image=latent, **inputs
-    )
+    sampled = context.run("KSampler", model=model, positive=positive, negative=negative, latent_image=latent, **inputs)
     return context.run("VAEDecodeAudio", samples=sampled, vae=vae)
 
 
@@ -204,7 +202,10 @@ def test_a_latent_is_played_for_as_long_as_it_stands_for(context: Any, family: s
 def test_prompt_and_seed_are_heard_and_the_same_is_the_same(context: Any) -> None:
     one = composed(context, "a slow piano")["waveform"]
     assert np.array_equal(one, composed(context, "a slow piano")["waveform"])
-    for other in (composed(context, "a bright forest")["waveform"], composed(context, "a slow piano", seed=2)["waveform"]):
+    for other in (
+        composed(context, "a bright forest")["waveform"],
+        composed(context, "a slow piano", seed=2)["waveform"],
+    ):
         assert float(np.abs(one - other).mean()) > 0.1 * float(np.abs(one).mean())
 
 
