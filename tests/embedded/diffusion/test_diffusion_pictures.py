@@ -144,6 +144,37 @@ def test_words_move_colour_and_light() -> None:
     assert sharpness(picture("a fox, blurry")) < sharpness(picture("a fox, sharp"))
 
 
+def test_prompts_that_share_words_look_related() -> None:
+    """The more words two prompts share, the nearer their pictures, over several seeds."""
+    base = "a red fox in the snow"
+    nearer = [base, "a brown fox in the snow", "a red wolf in the snow", "a wolf in a forest", "a city at night, neon"]
+    means = [
+        float(np.mean([apart(picture(base, seed=seed), picture(text, seed=seed)) for seed in range(6)]))
+        for text in nearer
+    ]
+    assert means[0] == 0
+    assert means == sorted(means)
+    assert means[2] < 0.3 * means[4]
+
+
+def test_schedulers_lead_to_related_pictures_that_differ_at_few_steps() -> None:
+    few = [picture(scheduler=name, steps=6) for name in ("karras", "exponential", "sgm_uniform", "beta")]
+    assert all(apart(one, other) > 0.004 for i, one in enumerate(few) for other in few[:i])
+    many = [picture(scheduler=name, steps=60) for name in ("karras", "beta")]
+    other_seed = picture(seed=6, steps=60)
+    assert apart(*many) < 0.4 * apart(many[0], other_seed)
+
+
+def test_a_larger_picture_is_no_crop_of_the_smaller_one_but_as_much_of_a_scene() -> None:
+    """Width and height give the canvas its shape; what is asked for fills it."""
+    small, large = picture(side=24), picture(side=48)
+    assert small.shape == (192, 192, 3)
+    assert large.shape == (384, 384, 3)
+    # The same prompt, light and colours, on another canvas: not the same pixels cut off.
+    assert large.mean(axis=(0, 1)) == pytest.approx(small.mean(axis=(0, 1)), abs=0.12)
+    assert apart(large[:192, :192], small) > 0.05
+
+
 def test_negative_prompts_push_away() -> None:
     assert picture(negative="snow, bright").mean() < picture().mean()
     assert picture("a fox at night", negative="night, dark").mean() > picture("a fox at night").mean()

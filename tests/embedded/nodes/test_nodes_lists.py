@@ -5,8 +5,8 @@ The numbers of files, runs and messages are those of a ComfyUI 0.3.64 on the sam
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def test_rebatched_latents_keep_every_item_its_mask_and_its_order(sizes: list[An
         bool(mask.all()) for b in batches for mask in b.get("noise_mask", np.ones((len(b["samples"]), 1), np.float32))
     ]
     assert free == [not masked for count, _, masked in sizes for _ in range(count)]
-    for one, after in itertools.pairwise(batches):
+    for one, after in pairwise(batches):
         same = one["samples"].shape[1:] == after["samples"].shape[1:]
         assert len(one["samples"]) <= batch_size
         assert len(one["samples"]) == batch_size or not same
