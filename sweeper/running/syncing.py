@@ -58,7 +58,8 @@ class Syncing:
             except Exception as found:  # noqa: BLE001 (it is those who wait that it must reach)
                 error = found
             loop.call_soon_threadsafe(_tell, waiting, error)
-            time.sleep(_BETWEEN)
+            if len(waiting) > 1:  # with one job at a time nobody else would come, and that one would wait
+                time.sleep(_BETWEEN)
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
