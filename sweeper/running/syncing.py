@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+_BETWEEN: Final = 0.003  # seconds in which more may come to wait for the same sync: each costs the loop a little
 
 
 class Syncing:
@@ -54,6 +58,8 @@ class Syncing:
             except Exception as found:  # noqa: BLE001 (it is those who wait that it must reach)
                 error = found
             loop.call_soon_threadsafe(_tell, waiting, error)
+            if len(waiting) > 1:  # with one job at a time nobody else would come, and that one would wait
+                time.sleep(_BETWEEN)
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

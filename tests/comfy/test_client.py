@@ -245,3 +245,21 @@ def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
     with pytest.raises(TransientError, match=r"a\.png: HTTP 500"):
         download(script)
     assert len(script.requests) == 4
+
+
+async def _cookies_seen() -> list[str | None]:
+    seen: list[str | None] = []
+
+    def serve(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("cookie"))
+        return httpx.Response(200, json={}, headers={"Set-Cookie": "node=7"} if len(seen) == 1 else {})
+
+    target = Target("sticky", "http://127.0.0.1:9", dialect="comfyui")
+    async with ComfyClient(target, httpx.MockTransport(serve)) as client:
+        for _ in range(3):
+            await client.object_info()
+    return seen
+
+
+def test_a_cookie_of_a_load_balancer_comes_back_with_every_later_request():
+    assert asyncio.run(_cookies_seen()) == [None, "node=7", "node=7"]

@@ -200,6 +200,18 @@ def test_cloud_words_old_and_new_and_unknown(word, state):
     assert outcome(CloudDialect().look("x", thorough=True), answer({"id": "x", "status": word})).state == state
 
 
+def test_cloud_details_are_asked_first_after_the_word_of_success_and_the_status_decides_where_they_lag():
+    asks, state = drive(
+        CloudDialect().look("x", thorough=True, said=True), answer({"status": "completed", "outputs": {}})
+    )
+    assert (state.state, [ask.path for ask in asks]) == ("succeeded", ["/api/jobs/x"])
+    for details in (answer({"status": "in_progress"}), answer({"error": "not found"}, 404)):
+        asks, state = drive(
+            CloudDialect().look("x", thorough=True, said=True), details, answer({"status": "executing"})
+        )
+        assert (state.state, asks[-1].path) == ("running", "/api/job/x/status")
+
+
 def test_cloud_details_that_lag_behind_the_status_are_waited_for():
     flow = CloudDialect().look("x", thorough=True)
     assert outcome(flow, answer({"status": "success"}), answer({"status": "in_progress"})).state == "underway"
