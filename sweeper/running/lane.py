@@ -31,8 +31,8 @@ _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of
 
 
 class Lane:
-    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets no
-    more work in this run.
+    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets
+    no more work in this run.
     """
 
     def __init__(self, shared: Shared, client: ComfyClient, gate: Gate, on_death: Callable[[str, str], None]) -> None:
