@@ -100,9 +100,8 @@ def in_one_process(urls: list[str], trials: int) -> float:
 
 def scaling(sizes: list[int], per_worker: int) -> None:
     print(f"{per_worker} jobs of 1 s per worker, first submission to last end; efficiency is {per_worker} s over that")
-    print(
-        f"{'workers':>8} {'start-up s':>11} {'cluster s':>10} {'efficiency':>11} {'one process s':>14} {'efficiency':>11}"
-    )
+    heads = f"{'workers':>8} {'start-up s':>11} {'cluster s':>10} {'efficiency':>11}"
+    print(f"{heads} {'one process s':>14} {'efficiency':>11}")
     for workers in sizes:
         with serving(workers, 1.0) as urls:
             clock = on_cluster(urls, workers * per_worker)
