@@ -54,10 +54,10 @@ async def connected(address: str) -> AsyncIterator[Client]:
         options: dict[str, Any] = {"asynchronous": True, "set_as_default": False, "timeout": 10}
         try:
             if address.startswith("local:"):
-                # One process beside each server, one group at a time in each.
+                # One process beside each server; the second thread has the next group ready.
                 cluster = LocalCluster(
                     n_workers=int(address.removeprefix("local:")),
-                    threads_per_worker=1,
+                    threads_per_worker=2,
                     processes=True,
                     asynchronous=True,
                     dashboard_address="127.0.0.1:0",

@@ -139,7 +139,7 @@ class Berth(WorkerPlugin):
 
     def _embedded_workers(self, order: Order) -> int:
         threads: int = self.worker.state.nthreads
-        return order.settings.concurrency or max(1, threads)
+        return order.settings.concurrency or max(1, threads // _GROUPS)
 
     async def client(self, target: Target, order: Order) -> ComfyClient:
         """The client of a server; kept, since a connection is worth keeping."""

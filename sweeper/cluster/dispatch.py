@@ -314,12 +314,15 @@ class Dispatch:
                 self._spawn(self._release(group))
 
     async def _withdraw(self) -> None:
-        """At the end, when workers are idle and nothing waits: half of what waits on the busiest worker comes back."""
+        """At the end, when workers are idle and nothing waits: the far half of what waits on the busiest comes back,
+        where that ends the run sooner.
+        """
         if not self.pool.idle or any(group.seat is None for group in self.groups.values()):
             return
         self._withdrawing = True
         for groups in self._busiest():
-            count = (sum(len(group.unended) for group in groups) - _concurrency(groups) + 1) // 2
+            sent = [work for group in groups for work in group.sent]
+            count = self.pool.far_half(sent, [work for group in groups for work in group.waiting])
             for group in reversed(groups):  # the one that is next has all of it waiting
                 if count > 0:
                     count -= await self._take_back(group, count)
@@ -331,7 +334,7 @@ class Dispatch:
         for group in self.groups.values():
             if group.seat is not None and group.place is None:
                 by_worker.setdefault(group.seat.address, []).append(group)
-        found = sorted(by_worker.values(), key=lambda groups: -sum(len(group.unended) for group in groups))
+        found = sorted(by_worker.values(), key=lambda groups: -sum(len(group.waiting) for group in groups))
         return found[: self._idle]
 
     @property
@@ -352,7 +355,7 @@ class Dispatch:
         control = self.shared.control
         if not control.stopping:
             return
-        in_flight = sum(group.in_flight for group in self.groups.values())
+        in_flight = sum(len(group.sent) for group in self.groups.values())
         told = "cancel" if control.cancelling else "drain"
         if told != self._told:
             self._told = told
@@ -376,10 +379,6 @@ class Dispatch:
     async def _brake_one(self, address: str, *, cancelling: bool) -> None:
         with contextlib.suppress(GoneError):
             await self.fleet.call(calls.brake, self.fleet.order.epoch, cancelling, address=address)
-
-
-def _concurrency(groups: list[Group]) -> int:
-    return groups[0].seat.concurrency if groups[0].seat is not None else 1
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweeper.store.records import SUBMITTED
+from sweeper.store.records import INTENT, SUBMITTED
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -38,6 +38,11 @@ class Group:
         return [work for job, work in self.jobs.items() if job not in self.ended]
 
     @property
-    def in_flight(self) -> int:
-        """Jobs that a server is known to have; others were intended, and wait on the worker."""
-        return sum(work.job is not None and work.job.state == SUBMITTED for work in self.unended)
+    def waiting(self) -> list[Work]:
+        """Those that no server is known to have."""
+        return [work for work in self.unended if work.job is not None and work.job.state == INTENT]
+
+    @property
+    def sent(self) -> list[Work]:
+        """Those that a server is known to have; others were intended, and wait on the worker."""
+        return [work for work in self.unended if work.job is not None and work.job.state == SUBMITTED]

@@ -1,7 +1,7 @@
 """The work that no worker has: fresh trials in run order, what came back, and what must be looked for at its place.
 
-Runs of consecutive trials share the expensive prefix, so a group is a piece of that order; it is smaller the less is
-left, and so the last groups are single trials.
+Runs of consecutive trials share the expensive prefix, so a group is a piece of that order, cut where the next trial
+costs most anyway; it is smaller the less is left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from sweeper.running.shards import Shard, piece
+
 if TYPE_CHECKING:
+    from sweeper.planning.reruns import Reruns
     from sweeper.running.backlog import Work
 
 MOST: Final = 64  # trials of one group: what a dead worker leaves to be looked for, and what a task carries
@@ -19,10 +22,12 @@ _SHARES: Final = 2  # groups per worker that the rest is cut into; what waits on
 
 
 class Pool:
-    """`todo`: how many works there are in all, those in `opened` included."""
+    """`todo`: how many works there are in all, those in `opened` included. `reruns`: what one costs after another."""
 
-    def __init__(self, fresh: Iterator[Work], todo: int) -> None:
+    def __init__(self, fresh: Iterator[Work], todo: int, reruns: Reruns) -> None:
         self._fresh: Iterator[Work] | None = fresh
+        self._reruns = reruns
+        self._ahead: deque[Work] = deque()  # taken from `fresh` to see where it is best cut
         self._returned: deque[Work] = deque()
         self.opened: dict[str, list[Work]] = {}
         self.later = 0  # works that wait for their next try
@@ -34,18 +39,34 @@ class Pool:
         """How many trials the next group should have."""
         return max(1, min(MOST, math.ceil(self.left / (_SHARES * max(1, workers)))))
 
-    def take(self, count: int) -> list[Work]:
-        """Up to `count` works to submit; none: there are none now."""
-        found: list[Work] = []
-        while not self.closed and len(found) < count:
-            if self._returned:
-                found.append(self._returned.popleft())
-            elif self._fresh is not None and (work := next(self._fresh, None)) is not None:
-                found.append(work)
-            else:
-                self._fresh = None
-                break
+    def take(self, size: int) -> list[Work]:
+        """A group of about `size` works to submit, what came back first; none: there are none now."""
+        if self.closed:
+            return []
+        source = self._returned or self._look_ahead(size + size // 2 + 1)
+        count = piece(source, size, self._reruns)
+        found = [source.popleft() for _ in range(count)]
+        self._look_ahead(1)
         return found
+
+    def far_half(self, sent: list[Work], works: list[Work]) -> int:
+        """How many of `works`, which wait in this order on one worker behind `sent`, another should rather have: the
+        last so many.
+        """
+        if len(works) == 1 and sent:
+            cost = self._reruns.between(sent[-1].trial, works[0].trial)
+            return int(self._reruns.whole < cost * (len(sent) + 1))
+        far = Shard(works, self._reruns).far_half(self._reruns)
+        return 0 if far is None else len(far)
+
+    def _look_ahead(self, count: int) -> deque[Work]:
+        while self._fresh is not None and len(self._ahead) < count:
+            work = next(self._fresh, None)
+            if work is None:
+                self._fresh = None
+            else:
+                self._ahead.append(work)
+        return self._ahead
 
     def give_back(self, work: Work) -> None:
         """A work that is to be submitted, by anybody."""
@@ -66,7 +87,7 @@ class Pool:
     @property
     def idle(self) -> bool:
         """Whether nothing is known to wait here; `take` has then shown that the plan is at its end."""
-        return self._fresh is None and not self._returned
+        return self._fresh is None and not self._ahead and not self._returned
 
     @property
     def empty(self) -> bool:

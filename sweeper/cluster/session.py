@@ -204,13 +204,16 @@ class ClusterSession(runner.Session):
         from sweeper.cluster.dispatch import Dispatch  # noqa: PLC0415
         from sweeper.cluster.pool import Pool  # noqa: PLC0415
         from sweeper.planning.order import Costs  # noqa: PLC0415
+        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
         from sweeper.running.measuring import measurable  # noqa: PLC0415
         from sweeper.running.recording import remaining  # noqa: PLC0415
 
         fleet: Fleet = clients[0]
         fleet.order = replace(fleet.order, metrics=measurable(store, self.metrics))
-        plan = self.plan.reordered(Costs(store.node_seconds(self.names), self.caching))
-        pool = Pool(remaining(plan, found, self.settings, self.chosen), found.todo)
+        costs = Costs(store.node_seconds(self.names), self.caching)
+        plan = self.plan.reordered(costs)
+        fresh = remaining(plan, found, self.settings, self.chosen)
+        pool = Pool(fresh, found.todo, Reruns(self.experiment.template, costs))
         shared = self._shared(store, found, plan, run_id, folder)
         mark = self.out / MARK
         mark.write_text(fleet.order.token, "ascii")

@@ -8,8 +8,8 @@ half of the costliest shard left, where that ends the run sooner.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
@@ -93,6 +93,16 @@ def best_break(costs: list[float], least: int, wanted: int, most: int) -> int:
     return max(places, key=lambda place: (round(costs[place], 6), -abs(place - wanted)))
 
 
+def piece(works: Iterable[Work], size: int, reruns: Reruns) -> int:
+    """How many of the first of `works` make a piece of about `size`: it ends where the next work costs most anyway."""
+    most = size + size // 2
+    trials = [work.trial for work in islice(works, most + 1)]
+    if len(trials) <= size:
+        return len(trials)
+    costs = [reruns.between(before, after) for before, after in pairwise(trials)]
+    return best_break([0.0, *costs], size // 2, size, most)
+
+
 class Shards:
     """Cuts `fresh`, about `count` works, into shards for so many targets."""
 
@@ -135,13 +145,9 @@ class Shards:
         return len(self._ahead)
 
     def _cut(self) -> Shard | None:
-        """The next shard, about as long as a target's share: it ends where the next work costs most anyway."""
-        most = self._size + self._size // 2
-        count = self._look_ahead(most + 1)
-        if count > self._size:
-            trials = [work.trial for work in self._ahead]
-            costs = [self._reruns.between(before, after) for before, after in pairwise(trials)]
-            count = best_break([0.0, *costs], self._size // 2, self._size, most)
+        """The next shard, about as long as a target's share."""
+        self._look_ahead(self._size + self._size // 2 + 1)
+        count = piece(self._ahead, self._size, self._reruns)
         return Shard([self._ahead.popleft() for _ in range(count)], self._reruns) if count else None
 
     def _steal(self) -> Shard | None:
