@@ -62,6 +62,9 @@ class Logbook:
         self.states[job.id] = records.INTENT
         self.submitting.add(job.id)
 
+    def sync(self) -> None:
+        """Nothing to do: what must be on a disk is on the driver's."""
+
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         self.states[job_id] = records.SUBMITTED
         self.submitting.discard(job_id)

@@ -184,12 +184,13 @@ def test_jobs_that_a_cloud_has_taken_are_paid_once_though_it_goes_away_in_betwee
                 threading.Thread(target=two.stop).start()
 
         run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.3)
-        taken = two.seen.accepted
-        assert taken >= 1
-        assert (run.stopped_by, run.pending, run.succeeded) == (None, taken, 6 - taken)
-        assert run.error == f"not done, and left for the next run: {taken} of the trials"
+        left = run.pending  # those it has taken, and any whose answer was lost when it went
+        assert left >= two.seen.accepted >= 1
+        assert (run.stopped_by, run.succeeded) == (None, 6 - left)
+        assert run.error == f"not done, and left for the next run: {left} of the trials"
         two.faults.reset()
         two.start()
         targets = [listed(one, two)[0], {**listed(one, two)[1], "url": two.url}]
         assert sweeper.run(plan, targets, tmp_path / "out").succeeded == 6
-        assert sum(one.seen.executions.values()) == 6 - taken
+        assert sum(one.seen.executions.values()) >= 6 - left
+        assert max([*one.seen.executions.values(), *two.seen.executions.values()]) == 1

@@ -98,18 +98,15 @@ _OPTIMAL = {
         1.0, 0.997, 0.995, 0.993, 0.991, 0.989, 0.987, 0.985, 0.98, 0.975, 0.973, 0.968, 0.96, 0.946, 0.927, 0.902,
         0.864, 0.776, 0.539, 0.208, 0.001,
     ),
-    "Chroma": (
-        0.992, 0.99, 0.988, 0.985, 0.982, 0.978, 0.973, 0.968, 0.961, 0.953, 0.943, 0.931, 0.917, 0.9, 0.881, 0.858,
-        0.832, 0.802, 0.769, 0.731, 0.69, 0.646, 0.599, 0.55, 0.501, 0.451, 0.402, 0.355, 0.311, 0.27, 0.232, 0.199,
-        0.169, 0.143, 0.12, 0.101, 0.084, 0.07, 0.058, 0.048, 0.001,
-    ),
 }  # fmt: skip
 
 
 def optimal_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
-    if model_type not in _OPTIMAL:
-        raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(_OPTIMAL)}")
-    return _published(_OPTIMAL[model_type], steps, denoise)
+    """The published levels. For Chroma, which was made from FLUX, none were published: it gets FLUX's."""
+    known = {**_OPTIMAL, "Chroma": _OPTIMAL["FLUX"]}
+    if model_type not in known:
+        raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(known)}")
+    return _published(known[model_type], steps, denoise)
 
 
 def gits(_context: Context, coeff: float, steps: int, denoise: float) -> NodeOutput:
