@@ -70,9 +70,11 @@ def test_the_failure_budget_counts_all_workers(cluster, experiment, executions, 
 def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
     control = RunControl()
+    told = threading.Event()
 
     def watch(event):
-        if isinstance(event, TrialDone):
+        if isinstance(event, TrialDone) and not told.is_set():  # a second time would cancel
+            told.set()
             control.stop()
 
     first = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", control=control, progress=watch)
