@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError
+from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError, UsageError
 from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import RunControl
@@ -248,7 +248,12 @@ class Session:
             classes = await classes_of(client, fresh=fresh)
             if classes is None:
                 return
-            equip(client, self.experiment.template, classes, demanded=check)
+            try:
+                equip(client, self.experiment.template, classes, demanded=check)
+            except UsageError:
+                if fresh:
+                    raise
+                continue
             problems = self.plan.fit(classes).problems if check else ()
             if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
                 return
