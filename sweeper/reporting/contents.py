@@ -49,9 +49,16 @@ def artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | N
 
 
 def file_entries(
-    rows: Sequence[Result], found: Mapping[str, tuple[Path | None, str]], thumbs: Mapping[str, Any]
+    rows: Sequence[Result],
+    found: Mapping[str, tuple[Path | None, str]],
+    thumbs: Mapping[str, Any],
+    sprites: Mapping[str, int] | None = None,
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """What the page knows of each file that was found, and for each row the places of its files among them."""
+    """What the page knows of each file that was found, and for each row the places of its files among them.
+
+    `sprites`: the place on the sprite sheets by SHA-256; a picture without one is shown when its thumbnail is there.
+    """
+    sprites = sprites or {}
     places = {name: place for place, name in enumerate(found)}
     files = []
     for name, (path, sha) in found.items():
@@ -65,6 +72,8 @@ def file_entries(
             entry |= {"thumb": f"{THUMBS}/{sha}.webp", "width": thumb.width, "height": thumb.height}
             entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
             entry["kind"] = "image" if kind in ("image", "other") else kind
+            if sha in sprites:
+                entry["sprite"] = sprites[sha]
         files.append(entry)
     return files, [[places[name] for name in row.outputs] for row in rows]
 

@@ -18,6 +18,7 @@ from sweeper.errors import ResultsError
 from sweeper.reporting.checked import Checked, accepted_pictures, check_data
 from sweeper.reporting.contents import FILES, MEDIA, about, artifacts, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset
+from sweeper.reporting.sprites import make_sprites, remove_other_sheets
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import Result
 from sweeper.store import Store
@@ -51,8 +52,11 @@ def write_report(
     try:
         out.mkdir(parents=True, exist_ok=True)
         found = artifacts(rows, results)
-        thumbs = Thumbnails(out).make(wanted((sha, path) for path, sha in found.values() if path is not None))
-        data["files"], data["outputs"] = file_entries(rows, found, thumbs)
+        thumbnails = Thumbnails(out)
+        thumbs = thumbnails.make(wanted((sha, path) for path, sha in found.values() if path is not None))
+        sprites = make_sprites(out, list(thumbs), thumbnails.sprites)
+        data["files"], data["outputs"] = file_entries(rows, found, thumbs, sprites.places)
+        data["sprites"] = sprites.as_data()
         _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
@@ -60,6 +64,7 @@ def write_report(
         text = as_json(data)
         _write(out / "data.json", text)
         _write(out / "data.js", as_script(text))
+        remove_other_sheets(out, sprites)
         for source in sorted(PAGE.rglob("*")):
             if source.suffix in (".html", ".js", ".css"):
                 place = out / source.relative_to(PAGE)

@@ -19,6 +19,7 @@ from sweeper.errors import ResultsError
 
 FOLDER: Final = "thumbs"
 SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
+SPRITE: Final = 24  # pixels of the square that `sprites` puts on a sheet: ten thousand are 23 MB when decoded
 SMALLER: Final = (160, 80)  # for cells of fewer pixels: hundreds of them in view load, decode and fit in memory
 _QUALITY: Final = 80
 _METHOD: Final = 1  # a third of the time of 3, for files a twentieth larger
@@ -47,6 +48,7 @@ class Thumbnails:
         self.report = report
         self._path = report / FOLDER
         self._known = self._read_index()
+        self.sprites: dict[str, Any] = {}  # by SHA-256, of those made since: small Pillow images
 
     def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
         """Make what is missing for these files (by SHA-256), and return all that have one.
@@ -73,7 +75,7 @@ class Thumbnails:
         return sha in self._known and (self._known[sha] is None or (self._path / f"{sha}-{SMALLER[-1]}.webp").is_file())
 
     def _make(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
-        from PIL import Image, ImageOps  # noqa: PLC0415 - see the module's docstring
+        from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415 - see the module's docstring
 
         sha, path = item
         try:
@@ -84,13 +86,17 @@ class Thumbnails:
                 workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
-                small = _eight_bit(ImageOps.exif_transpose(image) if image.getexif() else image)
+                exif = image.getexif()
+                if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side, and is shown upright
+                    width, height = height, width
+                small = _eight_bit(ImageOps.exif_transpose(image) if exif else image)
             small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
             self._save(small, sha, "")
             for side in SMALLER:
                 small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
                 self._save(small, sha, f"-{side}")
+            self.sprites[sha] = sprite(small)
+            colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
             # What Pillow raises for files that are broken, unknown or absurdly large.
             return sha, None
@@ -115,6 +121,13 @@ class Thumbnails:
         part = self._path / f".{_INDEX}.part"
         part.write_text(text, encoding="utf-8")
         part.replace(self._path / _INDEX)
+
+
+def sprite(small: Any) -> Any:
+    """A small picture pressed into the square of a sprite, whatever its shape: the page draws it out again."""
+    from PIL import Image  # noqa: PLC0415 - see the module's docstring
+
+    return small.resize((SPRITE, SPRITE), Image.Resampling.BOX)
 
 
 def _eight_bit(image: Any) -> Any:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sweeper.viewing.server import Bell
 
 _PAGES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_THUMB: Final = re.compile(r"[0-9a-f]{64}(-\d+)?\.webp")
+_THUMB: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
 _QUIET: Final = 15.0  # seconds without a change after which a word keeps the connection open
 _BETWEEN: Final = 0.2  # seconds between two messages: a page needs no more
 _FRESH: Final = {"cache-control": "no-store"}

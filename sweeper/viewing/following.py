@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from sweeper.errors import InputError, ResultsError
 from sweeper.experiment import Experiment
 from sweeper.reporting.contents import about, artifacts, file_entries, record_of
 from sweeper.reporting.dataset import dataset, row_outcome
+from sweeper.reporting.sprites import Sprites, make_sprites
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import PENDING, Result
 from sweeper.running.hold import is_held
@@ -40,6 +41,7 @@ class _Seen:
     changed: list[int]
     found: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    sprites: Sprites = field(default_factory=lambda: Sprites((), {}))  # of what was there when it was first read
 
 
 class Follower:
@@ -97,7 +99,8 @@ class Follower:
             seen = self._seen
             data = dataset(seen.rows, seen.layout)
             thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
-            data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs)
+            data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs, seen.sprites.places)
+            data["sprites"] = seen.sprites.as_data()
             return data | seen.about | {"live": self._live_state()}
 
     def since(self, number: int, generation: int) -> dict[str, Any] | None:
@@ -201,6 +204,9 @@ class Follower:
         rows = list(store.results(record.id))
         seen = _Seen(store.layout(record.id), record, rows, [0] * len(rows))
         self._take_files(seen, range(len(rows)))
+        thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
+        seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
+        self._thumbs.sprites.clear()
         seen.about = about(record, self.results, rows)
         return seen
 
@@ -217,7 +223,7 @@ class Follower:
                 self._generation += 1
             return True
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        seen = _Seen(layout, record, rows, before.changed, before.found, before.about)
+        seen = replace(before, layout=layout, record=record, rows=rows)
         if changed:
             self._take_files(seen, changed)
         with self._lock:

@@ -26,6 +26,22 @@ TRIVIAL = """<!doctype html><style>.scroller{position:fixed;inset:0;overflow:aut
 .canvas{width:20000px;height:20000px;background:repeating-linear-gradient(45deg,#888 0 40px,#ccc 40px 80px)}</style>
 <div class=scroller><div class=canvas></div></div>"""
 
+# A cell is there when its picture is, or the sheet with its sprite.
+THERE = """window.there = (cell) => {
+  const sheets = (window.sheets ??= new Map());
+  const image = cell?.querySelector('img');
+  if (image?.complete && image.naturalWidth > 0) return true;
+  const sprite = cell?.querySelector('.sprite');
+  if (!sprite) return false;
+  if (!sheets.has(sprite.className)) {
+    const sheet = new Image();
+    sheet.src = getComputedStyle(sprite).backgroundImage.slice(5, -2);
+    sheets.set(sprite.className, sheet);
+  }
+  const sheet = sheets.get(sprite.className);
+  return sheet.complete && sheet.naturalWidth > 0;
+};"""
+
 # Scrolls by a number of pixels per frame and looks, before each step, at what stands under a net of points.
 SCROLL = """async ({dx, dy, frames}) => {
   const s = document.querySelector('.scroller'), box = s.getBoundingClientRect();
@@ -40,8 +56,7 @@ SCROLL = """async ({dx, dy, frames}) => {
       const at = document.elementFromPoint(x, y);
       if (!at || at.closest('.heads, .side, .band-title')) continue;
       const cell = at.closest('.cell');
-      const image = cell?.querySelector('img');
-      if (image?.complete && image.naturalWidth > 0) continue;
+      if (there(cell)) continue;
       const key = `${Math.floor((x + s.scrollLeft) / pitch[0])},${Math.floor((y + s.scrollTop) / pitch[1])}`;
       const name = cell?.dataset.trial ?? key;
       seen.add(name);
@@ -69,14 +84,17 @@ SCROLL = """async ({dx, dy, frames}) => {
           over: deltas.filter((d) => d > 50).length, blank: worst};
 }"""
 
-PAINTED = """() => new Promise((done) => {
+# `sharp`: no sprite stands for a picture any more.
+PAINTED = """(sharp) => new Promise((done) => {
   const look = () => {
     const box = document.querySelector('.scroller')?.getBoundingClientRect();
+    const top = box?.top + document.querySelector('.heads')?.offsetHeight; // what the labels cover is not in view
+    const left = box?.left + document.querySelector('.side')?.offsetWidth;
     const cells = [...document.querySelectorAll('.cell[data-trial]')].filter((c) => {
       const b = c.getBoundingClientRect();
-      return b.right > box.left && b.left < box.right && b.bottom > box.top && b.top < box.bottom; });
-    const there = (c) => { const i = c.querySelector('img'); return i && i.complete && i.naturalWidth > 0; };
-    if (!cells.length || !cells.every(there)) return requestAnimationFrame(look);
+      return b.right > left + 1 && b.left < box.right - 1 && b.bottom > top + 1 && b.top < box.bottom - 1; });
+    const shown = (c) => there(c) && !(sharp && c.querySelector('.sprite'));
+    if (!cells.length || !cells.every(shown)) return requestAnimationFrame(look);
     requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now())));
   };
   look();
@@ -89,6 +107,7 @@ CHANGE = """(change) => new Promise((done) => {
   const busy = performance.now() - start;
   requestAnimationFrame(() => setTimeout(() => done({busy, shown: performance.now() - start})));
 })"""
+RESTED = f"() => {{ const start = performance.now(); return ({PAINTED})(true).then((end) => end - start); }}"
 CHANGES = [
     ("swap the axes", {"x": "cfg", "y": "seed"}),
     ("captions off", {"captions": False}),
@@ -134,6 +153,7 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     page = context.new_page()
     page.goto("about:blank")
     blank = memory(browser)
+    page.add_init_script(THERE)
     page.set_content(TRIVIAL)
     note = lambda name, value: found.setdefault(name, []).append(value)  # noqa: E731
     for name, dx, dy in FLINGS:
@@ -142,18 +162,20 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     thread = MainThread(page)
     page.goto(f"{page_file.as_uri()}{address}")
     thread.worked()
-    note("painted after (ms)", page.evaluate(PAINTED))
+    note("painted after (ms)", page.evaluate(PAINTED, False))
+    note("sharp after (ms)", page.evaluate(PAINTED, True))
     note("memory above a blank page, at first (MB)", memory(browser) - blank)
     note("elements", page.locator("*").count())
     for name, dx, dy in FLINGS:
         page.locator(".scroller").evaluate("s => s.scrollTo(0, 0)")
-        page.evaluate(PAINTED)
+        page.evaluate(PAINTED, True)
         thread.worked()
         frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
         note(f"main thread at work per frame, {name} (ms)", thread.worked() / 60)
         note(f"worst frame, {name} (ms)", frames["worst"])
         note(f"frames over 50 ms of 60, {name}", frames["over"])
         note(f"longest blank cell, {name} (ms)", frames["blank"])
+        note(f"sharp after coming to rest, {name} (ms)", page.evaluate(RESTED))
     note("elements after scrolling", page.locator("*").count())
     note("memory above a blank page, after scrolling (MB)", memory(browser) - blank)
     for name, change in CHANGES:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_sweeps import Sweep, picture
+from PIL import Image
 
 from sweeper.reporting.dataset import as_script, coded
 from sweeper.reporting.folder import write_report
@@ -50,7 +51,7 @@ def test_every_script_and_style_of_the_page_is_there_and_used(made):
 def test_a_second_report_makes_no_thumbnail_again(made, tmp_path):
     folder = made(Sweep({"steps": [1, 2, 3]}))
     thumbs = {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")}
-    assert len(thumbs) == 3 * 3  # three sizes
+    assert len(thumbs) == 3 * 3 + 1  # three sizes, and a sheet of sprites
     write_report(tmp_path / "results")
     assert {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")} == thumbs
 
@@ -108,3 +109,25 @@ def test_the_script_holds_exactly_the_json_and_no_line_of_it_can_end_a_string(te
     assert script.isascii()
     literal = script[script.index("JSON.parse(") + len("JSON.parse(") : script.rindex(");")]
     assert json.loads(json.loads(literal)) == {"text": text}
+
+
+def test_every_picture_has_its_sprite_and_a_larger_report_keeps_no_old_sheet(tmp_path):
+    sweep = Sweep({"seed": list(range(50))}, size=(64, 48))
+    out = sweep.write(tmp_path / "results")
+    write_report(out, tmp_path / "report")
+    data = json.loads((tmp_path / "report/data.json").read_text())
+    (sheet,) = data["sprites"]["sheets"]
+    assert data["sprites"]["count"] == 50
+    with Image.open(tmp_path / "report" / sheet) as image:
+        side = image.width // data["sprites"]["across"]
+        for file in data["files"]:
+            row, column = divmod(file["sprite"], data["sprites"]["across"])
+            box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
+            shown = image.convert("RGB").crop(box).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            mean = [int(file["colour"][n : n + 2], 16) for n in (1, 3, 5)]
+            assert all(abs(a - b) < 12 for a, b in zip(shown, mean, strict=True))
+    more = Sweep({"seed": list(range(60))}, size=(64, 48)).write(tmp_path / "more")
+    write_report(more, tmp_path / "report")
+    data = json.loads((tmp_path / "report/data.json").read_text())
+    left = [f"thumbs/{path.name}" for path in (tmp_path / "report/thumbs").glob("sprites-*")]
+    assert left == data["sprites"]["sheets"]

@@ -131,3 +131,24 @@ def test_cells_load_the_thumbnail_that_fits_them(large, opened, size, side):
     page = opened(large.folder, f"#size={size}")
     source = page.locator(".cell img").first.get_attribute("src")
     assert source.rpartition(".")[0][len("thumbs/") + 64 :] == side
+
+
+def test_a_fling_shows_sprites_and_asks_for_pictures_only_when_it_rests(large, opened):
+    page = opened(large.folder, "#size=64&x=cfg&y=seed")
+    page.wait_for_function("() => document.querySelectorAll('.cell img').length > 20")
+    asked = page.evaluate(
+        """async () => {
+        const s = document.querySelector('.scroller');
+        for (let n = 0; n < 30; n++) {
+          s.scrollBy(90, 60);
+          await new Promise((done) => requestAnimationFrame(done));
+        }
+        const last = [...document.querySelectorAll('.cell[data-trial]')].slice(-20);
+        return last.filter((cell) => !cell.querySelector('.sprite, img')).length; }"""
+    )
+    assert asked == 0
+    page.wait_for_function(
+        """() => {
+        const at = document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('.cell');
+        return at?.querySelector('img')?.complete && !at.querySelector('.sprite'); }"""
+    )

@@ -23,16 +23,24 @@
 
   /**
    * What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address;
-   * `load(image, address)`: who decides when a picture is fetched.
+   * `load(image, address)`: who decides when a picture is fetched; `box`: the pixels it is shown in, where a sprite may
+   * stand for it first; `frame`: the picture is the whole of its cell.
    */
-  function media(file, { full = false, src, load = (image, from) => (image.src = from) } = {}) {
+  function media(file, { full = false, src, load = (image, from) => (image.src = from), box, frame = false } = {}) {
     if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
     if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
       src ??= address(full ? file.path : (file.thumb ?? file.path));
       // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
-      const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
-      load(image, src);
-      return image;
+      const make = (load) => {
+        const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
+        if (frame) {
+          image.className = "frame";
+          image.style.backgroundColor = file.colour;
+        }
+        load(image, src);
+        return image;
+      };
+      return (box && sweeper.sprites.create(file, box, () => make((image) => (image.src = src)))) ?? make(load);
     }
     if (file.kind === "video") {
       return el("video", {
@@ -108,7 +116,7 @@
   }
 
   /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
-  function frame(files, status, reason, row, { dataset, state, load }, before) {
+  function frame(files, status, reason, row, { dataset, state, load, box }, before) {
     const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
     if (files.length === 0) {
       const holder = el("span", { class: "frame" });
@@ -124,13 +132,11 @@
       return holder;
     }
     if (files.length === 1 && files[0].kind === "image" && files[0].thumb) {
-      const picture = media(files[0], { src: source(files[0]), load });
-      picture.className = "frame";
-      picture.style.backgroundColor = files[0].colour;
-      return picture;
+      return media(files[0], { src: source(files[0]), load, box, frame: true });
     }
     const shown = files.slice(0, state.size >= 96 ? 4 : 1);
-    const each = shown.map((file) => media(file, { src: source(file), load }));
+    const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
+    const each = shown.map((file) => media(file, { src: source(file), load, box: part }));
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 

@@ -10,6 +10,7 @@
   // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
   // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
   const [FEWEST, MOST] = [12, 40];
+  const PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
 
   /** A grid in `host`. `context` is the page's: dataset, marks, state, open(row), tint(row), remember(row). */
   function create(host, context) {
@@ -21,6 +22,7 @@
     };
     const { arranged, captions } = placed(host, { ...context, load });
     const size = measures(arranged, state, dataset);
+    captions.box = [size.cellWidth, size.cellHeight - size.caption];
     const tops = offsets(arranged.rows, size.cellHeight + GAP, arranged.axis.yy ? BAND : 0, arranged.axis.yy ? 10 : 0);
     const lefts = offsets(arranged.columns, size.cellWidth + GAP, 0, arranged.axis.xx ? 14 : 0);
     const heads = el("div", { class: "heads", role: "row", "aria-rowindex": 1 });
@@ -40,9 +42,9 @@
     canvas.style.width = `${size.side + lefts.end}px`;
     canvas.style.height = `${size.head + tops.end}px`;
     heads.style.height = `${size.head}px`;
-    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, drawing: false, loads: 24, last: 0 };
+    const live = { rows: new Map(), heads: new Map(), bands: new Map(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0 };
 
-    function range({ starts, end }, from, to, length) {
+    function range({ starts, end }, from, to, length, more = OVERSCAN) {
       let low = 0;
       let high = starts.length;
       while (low < high) {
@@ -52,7 +54,7 @@
       }
       let last = low;
       while (last < starts.length && starts[last] <= to) last += 1;
-      return end === 0 ? [0, 0] : [Math.max(0, low - OVERSCAN), Math.min(starts.length, last + OVERSCAN)];
+      return end === 0 ? [0, 0] : [Math.max(0, low - more), Math.min(starts.length, last + more)];
     }
 
     /** Bring the document up to the view. While it scrolls, `until` ends the making of cells for this frame. */
@@ -61,8 +63,11 @@
       live.drawing = true;
       const [top, left] = [scroller.scrollTop, scroller.scrollLeft];
       const [height, width] = [scroller.clientHeight, scroller.clientWidth];
-      const rows = range(tops, top, top + height - size.head, size.cellHeight);
-      const columns = range(lefts, left, left + width - size.side, size.cellWidth);
+      const seen = (more) => [
+        range(tops, top, top + height - size.head, size.cellHeight, more),
+        range(lefts, left, left + width - size.side, size.cellWidth, more),
+      ];
+      const [rows, columns] = seen(OVERSCAN);
       const remove = (node) => node.remove();
       sync(live.heads, columns, (c) => heads.appendChild(columnHead(c)), remove);
       sync(live.rows, rows, newRow, (row) => row.node.remove());
@@ -80,7 +85,26 @@
         image.src = from;
         asked += 1;
       }
-      if (!whole || waiting.length > 0) later();
+      if (!whole || waiting.length > 0 || (live.rest === 0 && sharpen(...seen(0)))) later();
+    }
+
+    /** Ask for the pictures of cells in view that still show a sprite; are there more of them? */
+    function sharpen(rows, columns) {
+      const within = (place, [from, to]) => place >= from && place < to;
+      return sweeper.sprites.sharpen(canvas, live.loads, (sprite) => {
+        const cell = sprite.closest(".cell");
+        return within(cell.ariaColIndex - 2, columns) && within(cell.parentNode.ariaRowIndex - 2, rows);
+      });
+    }
+
+    /** It scrolls: what is passed by needs no more than its sprite. */
+    function scrolled() {
+      clearTimeout(live.rest);
+      live.rest = setTimeout(() => {
+        live.rest = 0;
+        later();
+      }, PAUSE);
+      later();
     }
 
     function later() {
@@ -226,7 +250,7 @@
     }
 
     const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    scroller.addEventListener("scroll", later, { passive: true });
+    scroller.addEventListener("scroll", scrolled, { passive: true });
     scroller.addEventListener("focus", () => live.at === null && setCurrent(0, 0));
     scroller.addEventListener("keydown", (event) => {
       const steps = {
@@ -304,6 +328,7 @@
       close() {
         resized.disconnect();
         cancelAnimationFrame(live.frame);
+        clearTimeout(live.rest);
       },
     };
   }
@@ -345,10 +370,11 @@
             ),
           );
     const lines = Math.min(3, Math.max(1, Math.ceil((longest(arranged.axis.x) * 6.8) / (state.size - 8))));
-    const outer = arranged.axis.xx ? 28 : 0;
+    const [outer, caption] = [arranged.axis.xx ? 28 : 0, state.captions ? 20 : 0];
     return {
       cellWidth: state.size,
-      cellHeight: Math.round(state.size * ratio) + (state.captions ? 20 : 0),
+      cellHeight: Math.round(state.size * ratio) + caption,
+      caption,
       side,
       outer,
       head:

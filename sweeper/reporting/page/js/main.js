@@ -8,6 +8,7 @@
   function start() {
     const dataset = sweeper.dataset.decode(sweeper.raw);
     document.title = `${dataset.about.experiment} · sweeper`;
+    sweeper.sprites.install(dataset.about.sprites);
     const first = sweeper.state.initial(dataset);
     const host = document.getElementById("view");
     const marks = sweeper.marks.open(dataset, (row) => {
@@ -133,6 +134,7 @@
     address = location.hash;
     apply(sweeper.state.read(address, first, dataset));
     sweeper.live.follow(dataset, refresh);
+    sweeper.sprites.load();
     sweeper.page = page; // for tests, and for whoever is curious
   }
 

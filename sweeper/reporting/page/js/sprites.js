@@ -1,0 +1,66 @@
+// Sprites: every picture very small, on a few sheets that are loaded once; what a cell shows until its picture is there.
+"use strict";
+
+(function (sweeper) {
+  const makers = new WeakMap(); // sprite element -> makes the sharp picture that replaces it
+  let sheets = null; // {across, full, lines: of each sheet}
+  const held = []; // the sheets' pictures: as long as they are held, no cell waits for one
+
+  /** Take in what the page's data says of the sheets; one class each, since a page with CSP has no style attributes. */
+  function install(about) {
+    if (about === undefined || about.sheets.length === 0) return;
+    const full = about.across ** 2;
+    const lines = about.sheets.map((_, n) => Math.ceil(Math.min(full, about.count - n * full) / about.across));
+    sheets = { ...about, full, lines };
+    const rules = about.sheets.map((path, n) => {
+      const url = new URL(sweeper.cell.address(path), document.baseURI).href;
+      return `.sheet-${n} { background-image: url(${JSON.stringify(url)}); background-size: ${about.across * 100}% ${lines[n] * 100}%; }`;
+    });
+    const style = new CSSStyleSheet();
+    style.replaceSync(rules.join("\n"));
+    document.adoptedStyleSheets.push(style);
+  }
+
+  /** Load and decode all sheets, one after the other: those in view are asked for by their cells anyway. */
+  async function load() {
+    for (const path of sheets?.sheets ?? []) {
+      const image = new Image();
+      image.src = sweeper.cell.address(path);
+      held.push(image);
+      await image.decode().catch(() => {}); // a sheet that is gone: its cells wait for their pictures
+    }
+  }
+
+  /**
+   * The sprite of a file, drawn out to the size that its picture has in a box of [width, height] pixels; undefined where
+   * it has none. `make()` gives the picture itself, when `sharpen` wants it.
+   */
+  function create(file, [width, height], make) {
+    if (sheets === null || file.sprite === undefined) return undefined;
+    const sheet = Math.floor(file.sprite / sheets.full);
+    const place = file.sprite % sheets.full;
+    const scale = Math.min(width / file.width, height / file.height);
+    const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
+    const x = share(place % sheets.across, sheets.across);
+    const y = share(Math.floor(place / sheets.across), sheets.lines[sheet]);
+    const node = document.createElement("span");
+    node.className = `sprite sheet-${sheet}`;
+    node.style.cssText = `width:${file.width * scale}px;height:${file.height * scale}px;background-position:${x}% ${y}%`;
+    makers.set(node, make);
+    return node;
+  }
+
+  /** Ask for the pictures of at most `count` sprites below `root` that `wanted` holds for; are there more? */
+  function sharpen(root, count, wanted) {
+    for (const node of root.querySelectorAll(".sprite")) {
+      if (!makers.has(node) || !wanted(node)) continue;
+      if (count-- <= 0) return true;
+      const image = makers.get(node)();
+      makers.delete(node);
+      image.addEventListener("load", () => node.replaceWith(image), { once: true });
+    }
+    return false;
+  }
+
+  sweeper.sprites = { create, install, load, sharpen };
+})((globalThis.sweeper ??= {}));

@@ -1,0 +1,87 @@
+"""Sprite sheets: every picture of a report once more, very small, hundreds of them in one file.
+
+A browser spends a third of a millisecond on every file it is asked for, so that ten thousand single files cannot
+follow a scroll. A few sheets are loaded when the page opens, and then any cell shows a blurred picture at once, until
+it has the sharp one (`thumbnails`). How the page shows them is `page/js/sprites.js`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.errors import ResultsError
+from sweeper.reporting.thumbnails import FOLDER, SMALLER, SPRITE, sprite
+
+ACROSS: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
+_PER_SHEET: Final = ACROSS * ACROSS
+_QUALITY: Final = 75
+
+
+@dataclass(frozen=True, slots=True)
+class Sprites:
+    """Where the sprite of each picture stands: `places[sha256]` counts through `sheets`, line by line."""
+
+    sheets: tuple[str, ...]
+    places: dict[str, int]
+
+    def as_data(self) -> dict[str, Any]:
+        """What the page knows of them: paths relative to the report, and how many there are."""
+        return {"across": ACROSS, "sheets": list(self.sheets), "count": len(self.places)}
+
+
+def make_sprites(report: Path, shas: Sequence[str], made: Mapping[str, Any]) -> Sprites:
+    """The sprite sheets of these pictures, in this order, all of which have a thumbnail in the report's folder; `made`:
+    sprites that are in memory already, by SHA-256.
+
+    Pictures that stand together in the run share a sheet. A sheet is named by what is on it, and made once. Raises
+    ResultsError when the folder cannot be read or written.
+    """
+    folder = report / FOLDER
+    parts = [shas[start : start + _PER_SHEET] for start in range(0, len(shas), _PER_SHEET)]
+    names = [f"sprites-{sha256(' '.join([str(SPRITE), *part]).encode()).hexdigest()[:20]}.webp" for part in parts]
+    try:
+        for part, name in zip(parts, names, strict=True):
+            if not (folder / name).is_file():
+                _make_sheet(folder, part, folder / name, made)
+    except OSError as error:
+        raise ResultsError(f"{folder}: {error.strerror or error}") from error
+    return Sprites(tuple(f"{FOLDER}/{name}" for name in names), {sha: place for place, sha in enumerate(shas)})
+
+
+def remove_other_sheets(report: Path, sprites: Sprites) -> None:
+    """Remove the sheets of an earlier report, that had other pictures."""
+    for old in (report / FOLDER).glob("sprites-*.webp"):
+        if f"{FOLDER}/{old.name}" not in sprites.sheets:
+            old.unlink(missing_ok=True)
+
+
+def _make_sheet(folder: Path, shas: Sequence[str], path: Path, made: Mapping[str, Any]) -> None:
+    from PIL import Image  # noqa: PLC0415 - heavy, and only for this
+
+    sprites = _sprites(folder, shas, made)
+    mode = "RGBA" if any(one.mode == "RGBA" for one in sprites) else "RGB"
+    sheet = Image.new(mode, (ACROSS * SPRITE, -(-len(shas) // ACROSS) * SPRITE))
+    for place, one in enumerate(sprites):
+        sheet.paste(one, (place % ACROSS * SPRITE, place // ACROSS * SPRITE))
+    part = path.with_name(f".{path.name}.part")
+    sheet.save(part, "WEBP", quality=_QUALITY, method=1)
+    part.replace(path)
+
+
+def _sprites(folder: Path, shas: Sequence[str], made: Mapping[str, Any]) -> list[Any]:
+    from PIL import Image  # noqa: PLC0415
+
+    def one(sha: str) -> Any:
+        if sha in made:
+            return made[sha]
+        with Image.open(folder / f"{sha}-{SMALLER[-1]}.webp") as image:
+            return sprite(image)
+
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        return list(pool.map(one, shas))
