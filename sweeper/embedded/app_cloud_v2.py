@@ -132,6 +132,7 @@ class V2Routes(CommonRoutes):
         return job
 
     def _job(self, job: Job) -> dict[str, Any]:
+        ended = job.ended  # read first: a job may end meanwhile, and one that is said to have ended has its outputs
         status = _WORDS.get(job.state, "running")
         waiting = [other.id for other in self.queue.snapshot()[1]] if status == "queued" else []
         path = f"/api/v2/jobs/{job.id}"
@@ -140,7 +141,7 @@ class V2Routes(CommonRoutes):
             "status": status,
             "created_at": iso(job.created),
             "started_at": None if job.started is None else iso(job.started),
-            "completed_at": None if job.ended is None else iso(job.ended),
+            "completed_at": None if ended is None else iso(ended),
             "expires_at": iso(job.created + KEPT_MS),
             "queue_position": waiting.index(job.id) if job.id in waiting else None,
             "progress": None,
@@ -150,6 +151,7 @@ class V2Routes(CommonRoutes):
         }
 
     def _outputs(self, job: Job) -> Iterator[dict[str, Any]]:
+        self.shelf.absorb([job], new_id)
         by_place = {asset.place: asset for asset in self.shelf.all()} if job.results else {}
         for node_id, ui in job.results.items():
             for file in (file for kind in ui.values() for file in kind if isinstance(file, dict)):
