@@ -87,7 +87,6 @@ class EventStream:
         self._at_work: str | None = None  # the job that was last said to execute
         self._opened = asyncio.Event()
         self.client_id: str | None = None
-        self.drops = 0
 
     async def __aenter__(self) -> Self:
         if not self._client.dialect.streams:
@@ -154,7 +153,6 @@ class EventStream:
             self.client_id = self._socket = None
             self._heed()
             self._opened.set()
-            self.drops += 1
             self.wake_all()  # what was missed meanwhile, a look finds out
             await asyncio.sleep(delay * (0.5 + self._client.random.random()))
             delay = min(2 * delay, 15.0)

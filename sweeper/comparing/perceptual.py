@@ -121,16 +121,12 @@ def _run(session: InferenceSession, model: Path, feed: Mapping[str, Any], output
     try:
         return np.asarray(session.run([output], dict(feed))[0])
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise ImageError(f"{model}: cannot be run on a picture of {_size(feed)}: {_first_line(error)}") from error
+        raise ImageError(f"{model}: cannot be run on a picture of {_size(feed)}: {first_line(error)}") from error
 
 
 def _size(feed: Mapping[str, Any]) -> str:
     height, width = next(iter(feed.values())).shape[2:]
     return f"{width} x {height} pixels"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def _loaded(model: Path, *, takes: int) -> InferenceSession:
@@ -148,17 +144,30 @@ def _loaded(model: Path, *, takes: int) -> InferenceSession:
     return session
 
 
+def loaded(model: Path) -> InferenceSession:
+    """An ONNX file, ready to run on one thread: the files are what is shared among cores.
+
+    Raises ImportError where onnxruntime is missing, and what it raises itself for a file that is no model.
+    """
+    import onnxruntime  # noqa: PLC0415 - an extra, and heavy
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised; nothing of ours prints
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, without the frames of C++ below it."""
+    return str(error).strip().split("\n", 1)[0]
+
+
 @lru_cache(maxsize=4)
 def _session(model: Path, _stamp: int) -> InferenceSession:
     """Loaded once for each version of the file; `run` may be called from several threads at once."""
     try:
-        import onnxruntime  # noqa: PLC0415 - an extra, and heavy
+        return loaded(model)
     except ImportError:
         raise UsageError("'lpips' and 'clip' need onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised; nothing of ours prints
-    try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in _run
-        raise UsageError(f"{model}: cannot be loaded as an ONNX model: {_first_line(error)}") from error
+        raise UsageError(f"{model}: cannot be loaded as an ONNX model: {first_line(error)}") from error

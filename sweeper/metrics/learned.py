@@ -91,18 +91,15 @@ class _Model:
 
     def __init__(self, path: Path) -> None:
         """Raises UsageError for a file that is no model, and where onnxruntime is missing."""
-        try:
-            import onnxruntime  # noqa: PLC0415 - see the docstring on top
-        except ImportError:
-            raise UsageError("needs onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised; nothing of ours prints
+        from sweeper.comparing.perceptual import first_line, loaded  # noqa: PLC0415 - NumPy comes with it
+
         self.path = path
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = loaded(path)
+        except ImportError:
+            raise UsageError("needs onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
         except Exception as error:  # onnxruntime's own classes have no public base
-            raise UsageError(f"needs a model, and {path} cannot be loaded as one: {_first_line(error)}") from error
+            raise UsageError(f"needs a model, and {path} cannot be loaded as one: {first_line(error)}") from error
         self.inputs = tuple(one.name for one in self._session.get_inputs())
         self._outputs = [one.name for one in self._session.get_outputs()]
 
@@ -110,15 +107,13 @@ class _Model:
         """The output `wanted`, or else the first. Raises ImageError where the model does not run on this."""
         import numpy as np  # noqa: PLC0415 - as above
 
+        from sweeper.comparing.perceptual import first_line  # noqa: PLC0415
+
         name = wanted if wanted in self._outputs else self._outputs[0]
         try:
             return np.asarray(self._session.run([name], fed)[0], dtype=np.float32).ravel()
         except Exception as error:  # as above
-            raise ImageError(f"{self.path} cannot be run: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+            raise ImageError(f"{self.path} cannot be run: {first_line(error)}") from error
 
 
 class _Rating:

@@ -93,7 +93,6 @@ class LiveView:
         token: str | None = None,
     ) -> None:
         self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
-        self._host = host
         self._bell = Bell()
         self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment)
         self._listener = _listen(host, port, results)
