@@ -52,6 +52,17 @@ def test_a_cell_stands_in_the_row_and_column_of_its_values(made, opened):
         assert cell["y"] == sides.nth(down).bounding_box()["y"]
 
 
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_seed_down_the_side_is_one_number_and_not_two(made, opened, width):
+    page = opened(made(Sweep({"seed": [4065829240, 1078519398], "steps": [4, 8]})))
+    page.set_viewport_size({"width": width, "height": 800})
+    page.reload()
+    spoken = page.locator("[role=rowheader] span").evaluate_all(
+        "all => all.map(one => [one.textContent, one.clientHeight < 1.9 * parseFloat(getComputedStyle(one).fontSize)])"
+    )
+    assert sorted(spoken) == [["1078519398", True], ["4065829240", True]]
+
+
 def test_an_axis_taken_from_another_place_trades_with_it(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     before = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]

@@ -361,10 +361,10 @@
         ? 8
         : Math.round(
             Math.min(
-              narrow ? 92 : 220,
+              narrow ? 114 : 220,
               Math.max(
                 narrow ? 64 : 84,
-                longest(arranged.axis.y) * 8.4 + 20,
+                longest(arranged.axis.y) * 9.3 + 20, // bold digits; a seed is one line
                 narrow ? 0 : (arranged.axis.y?.name.length ?? 0) * 7.5 + 30,
               ),
             ),
