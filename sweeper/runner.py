@@ -293,7 +293,7 @@ class Session:
         file = str(self.experiment.file)
         run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
         for name, about in self.abouts.items():
-            store.keep_server(run_id, name, about)
+            store.servers.keep_said(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
@@ -336,7 +336,7 @@ class Session:
 
         answering = {client.target.name for client in clients}
         opened = [work for work in found.opened if work.pinned in (None, *answering)]
-        costs = Costs(store.node_seconds(self.names), self.caching)
+        costs = Costs(store.servers.node_seconds(self.names), self.caching)
         plan = self.plan.reordered(costs)
         shared = Shared(
             plan=plan,
@@ -357,7 +357,7 @@ class Session:
         finally:
             shared.close()
             for target, times in shared.node_times.items():
-                store.add_node_times(target, times)
+                store.servers.add_node_times(target, times)
 
     def _supply(self, plan: Plan, found: Survey, costs: Costs, targets: int) -> Supply:
         """The fresh work, one by one for one target, in shards for several."""

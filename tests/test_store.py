@@ -199,13 +199,13 @@ def older(folder):
 def test_a_store_of_an_older_version_is_brought_up_by_who_writes_and_read_as_it_is(tmp_path):
     older(tmp_path)
     with Store.open(tmp_path, readonly=True) as store:
-        assert store.servers() == {}
+        assert store.servers.said() == {}
     with Store.open(tmp_path) as store:
         run = recorded(store)
-        store.keep_server(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
-        store.keep_server(run, "t", {"comfyui": "0.3.65"})
+        store.servers.keep_said(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
+        store.servers.keep_said(run, "t", {"comfyui": "0.3.65"})
     with Store.open(tmp_path, readonly=True) as store:
-        assert store.servers() == {(run, "t"): {"comfyui": "0.3.65"}}
+        assert store.servers.said() == {(run, "t"): {"comfyui": "0.3.65"}}
     connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     connection.close()

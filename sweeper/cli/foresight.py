@@ -162,4 +162,4 @@ def _on_record(out: Path, targets: Sequence[str]) -> tuple[dict[str, Job], dict[
     if not (out / FILE_NAME).is_file():
         return {}, {}
     with Store.open(out, readonly=True) as store:
-        return store.standing(targets), store.node_seconds(targets)
+        return store.standing(targets), store.servers.node_seconds(targets)

@@ -210,7 +210,7 @@ class ClusterSession(runner.Session):
 
         fleet: Fleet = clients[0]
         fleet.order = replace(fleet.order, metrics=measurable(store, self.metrics))
-        costs = Costs(store.node_seconds(self.names), self.caching)
+        costs = Costs(store.servers.node_seconds(self.names), self.caching)
         plan = self.plan.reordered(costs)
         fresh = remaining(plan, found, self.settings, self.chosen)
         pool = Pool(fresh, found.todo, Reruns(self.experiment.template, costs))
@@ -227,7 +227,7 @@ class ClusterSession(runner.Session):
             with contextlib.suppress(OSError):
                 mark.unlink()
             for target, times in shared.node_times.items():
-                store.add_node_times(target, times)
+                store.servers.add_node_times(target, times)
 
     def _shared(self, store: Store, found: Survey, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
         from sweeper.cluster.aboard import Folder  # noqa: PLC0415
@@ -260,7 +260,7 @@ class ClusterSession(runner.Session):
                 work.job = None
                 pool.give_back(work)
                 continue
-            place = store.place_of(job.id)
+            place = store.servers.place_of(job.id)
             if place is None:  # sent from one machine: to the URL, or to a server that ended with that run
                 place = f"embedded {socket.gethostname()}" if target.embedded else target.url
             pool.seek(place, work)

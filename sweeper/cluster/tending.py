@@ -72,7 +72,7 @@ class Tending:
         store = self.shared.store
         jobs = [self._job(work) for work in group.works]
         with store.transaction(durable=False):
-            store.note_place(group.seat.place, [job.id for job in jobs])
+            store.servers.note_place(group.seat.place, [job.id for job in jobs])
             for work, job in zip(group.works, jobs, strict=True):
                 store.intend(job)
                 work.job = job

@@ -160,7 +160,7 @@ def observe(folder: Path, run: int | str | None = None) -> Observed:
             for job in store.jobs({one.digest for one in results})
             if job.prompt_id
         }
-        servers = store.servers()
+        servers = store.servers.said()
         artifacts = store.artifacts_of(record.id)
         rows, home = [], folder.resolve()
         for cells, one in zip(case_cells(results), results, strict=True):

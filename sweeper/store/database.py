@@ -1,20 +1,20 @@
 """The SQLite file of a results folder: its schema and version, how it is opened, and how its errors are told.
 
-What the tables mean is `store`'s affair; no query on them is made here.
+What the tables mean is the affair of `store` and `servers`; no query on them is made here.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 # Pages (of 4 KiB) of log after which a commit also brings it into the database file, and waits for the disk to have
 # both. SQLite's own 1000 are a hundred jobs, so with short jobs the event loop would stand still every few moments.
@@ -55,6 +55,12 @@ CREATE TABLE servers(
     # Which of the servers under one target's name has a job: a cluster's workers stand beside servers of their own.
     3: """
 CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
+""",
+    # What stands on a target for the content of an input file; `bytes` where it is the very file.
+    4: """
+CREATE TABLE uploads(
+    target TEXT NOT NULL, content TEXT NOT NULL, value TEXT NOT NULL, bytes INTEGER,
+    PRIMARY KEY(target, content)) WITHOUT ROWID;
 """,
 }
 
@@ -131,6 +137,78 @@ class Log:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+class Database:
+    """An open database: statements, and transactions that are all or nothing. Not to be shared between threads, but
+    for `sync`. Everything raises ResultsError when the disk is full or the folder cannot be used.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool) -> None:
+        """Open the file at `path`, made (with its folder) and brought to this version's schema unless `readonly`.
+
+        Raises ResultsError also when it is no store of ours, and when a newer sweeper wrote it.
+        """
+        with told(path):
+            if not readonly:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = connect(path, readonly=readonly)
+        try:
+            with told(path):
+                prepare(self._connection, path, readonly=readonly)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._log = Log(path)
+        self.path = path
+
+    def close(self) -> None:
+        self._log.close()
+        self._connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        with told(self.path):
+            cursor = self._connection.execute(sql, parameters)
+            try:
+                yield from cursor
+            finally:
+                cursor.close()
+
+    def has(self, table: str) -> bool:
+        """Whether there is such a table: an older store that is only read may lack one."""
+        return any(self.query("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """One statement, which outside of a transaction is one of its own."""
+        with told(self.path):
+            return self._connection.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
+        with told(self.path):
+            return self._connection.executemany(sql, rows)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
+        Inside another it is part of that.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
+        with told(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+        if durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Bring all that was committed to the disk; may be called from another thread."""
+        self._log.sync()
 
 
 def _bring(connection: sqlite3.Connection, statements: str, version: int) -> None:

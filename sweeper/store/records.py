@@ -5,8 +5,10 @@ No database here: `store` reads and writes these. The row of the table is `sweep
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sweeper import result
 
@@ -89,3 +91,12 @@ class Artifact:
     sha256: str
     bytes: int
     label: str
+
+
+def compact(value: Mapping[str, Any]) -> str:
+    """A mapping as it stands in a column.
+
+    JSON text and not columns: SQLite's integers are signed 64-bit, and a seed of 2**64 - 1 must come back as it went.
+    ASCII, so that half a surrogate pair, which JSON can write and UTF-8 cannot, comes back too.
+    """
+    return json.dumps(dict(value), separators=(",", ":"))

@@ -11,9 +11,8 @@ that run: a job of its own, or one of an earlier run that is not done again. So 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,7 +20,7 @@ from sweeper import result
 from sweeper.errors import ResultsError
 from sweeper.nearest import hint
 from sweeper.result import Result
-from sweeper.store.database import Log, connect, prepare, told
+from sweeper.store.database import Database
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -34,8 +33,10 @@ from sweeper.store.records import (
     Job,
     Layout,
     RunRecord,
+    compact,
 )
 from sweeper.store.rows import ROWS, row_of
+from sweeper.store.servers import Servers
 
 FILE_NAME: Final = "sweeper.sqlite"
 
@@ -50,10 +51,11 @@ _JOB_COLUMNS: Final = ", ".join(Job.__slots__)
 class Store:
     """The database of one results folder. A context manager; not to be shared between threads."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._log = Log(path)
-        self.path = path
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._query = database.query
+        self.path = database.path
+        self.servers = Servers(database)
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
@@ -65,21 +67,10 @@ class Store:
         path = Path(out) / FILE_NAME
         if readonly and not path.is_file():
             raise ResultsError(f"{out}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
-        with told(path):
-            if not readonly:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            connection = connect(path, readonly=readonly)
-        try:
-            with told(path):
-                prepare(connection, path, readonly=readonly)
-        except BaseException:
-            connection.close()
-            raise
-        return cls(connection, path)
+        return cls(Database(path, readonly=readonly))
 
     def close(self) -> None:
-        self._log.close()
-        self._connection.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -187,11 +178,6 @@ class Store:
         """Whether a job of this store already bears that id of the server's."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
-    def place_of(self, job: str) -> str | None:
-        """Where that job was sent to, for a target that is many servers; None where nobody noted it."""
-        found = next(iter(self._query("SELECT place FROM places WHERE job = ?", (job,))), None)
-        return None if found is None else str(found[0])
-
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
         rows = self._query(
             "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
@@ -210,27 +196,10 @@ class Store:
             found[job] = (*found.get(job, ()), Artifact(*row))
         return found
 
-    def servers(self) -> dict[tuple[int, str], dict[str, Any]]:
-        """What each target said of itself at the start of a run, as far as it was asked: (run, target) -> facts."""
-        if not any(self._query("SELECT 1 FROM sqlite_master WHERE name = 'servers'")):  # read only, and older than that
-            return {}
-        rows = self._query("SELECT run, target, about FROM servers")
-        return {(run, target): json.loads(about) for run, target, about in rows}
-
     def cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""
         rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
         return {sha256: json.loads(value) for sha256, value in rows}
-
-    def node_seconds(self, targets: Iterable[str]) -> dict[str, float]:
-        """The mean seconds that a node of each class took on these targets, as far as they told."""
-        names = set(targets)
-        found: dict[str, tuple[int, float]] = {}
-        for target, name, runs, seconds in self._query("SELECT target, class_type, runs, seconds FROM node_times"):
-            if target in names:
-                before = found.get(name, (0, 0.0))
-                found[name] = (before[0] + runs, before[1] + seconds)
-        return {name: seconds / runs for name, (runs, seconds) in found.items()}
 
     def _run(self, run_id: int | str | None) -> int:
         if run_id is None:
@@ -243,35 +212,20 @@ class Store:
 
     # --- writing
 
-    @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
-        Inside another it is part of that. Raises ResultsError when the disk is full or the folder cannot be written.
-        """
-        if self._connection.in_transaction:
-            yield
-            return
-        with told(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.rollback()
-                raise
-            self._connection.commit()
-        if durable:
-            self.sync()
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """All or nothing; see `Database.transaction`. Raises ResultsError."""
+        return self._database.transaction(durable=durable)
 
     def sync(self) -> None:
         """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
-        self._log.sync()
+        self._database.sync()
 
     def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
         """Record a run, its trials yet to be added; to be called inside `transaction`. Returns its id."""
         text = json.dumps(
             {name: getattr(layout, name) for name in Layout.__slots__}, ensure_ascii=False, separators=(",", ":")
         )
-        cursor = self._connection.execute(
+        cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
             (layout.experiment, file, json.dumps(list(targets)), text, now),
         )
@@ -280,14 +234,14 @@ class Store:
 
     def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Add (index, digest, params, columns) rows to a run; to be called inside `transaction`."""
-        rows = ((run_id, index, digest, _text(params), _text(columns)) for index, digest, params, columns in trials)
-        added = self._connection.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", rows).rowcount
-        self._connection.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
+        rows = ((run_id, index, digest, compact(params), compact(columns)) for index, digest, params, columns in trials)
+        added = self._database.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", rows).rowcount
+        self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
 
     def claim(self, run_id: int, jobs: Iterable[Job]) -> None:
         """Let these jobs stand for their digests in a run; to be called inside `transaction`."""
         rows = ((run_id, job.digest, job.id) for job in jobs)
-        self._connection.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
+        self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
     def intend(self, job: Job, *, durable: bool = True) -> None:
         """Commit that a job is about to be submitted, which must wait for `sync` unless this is `durable`; the job
@@ -295,25 +249,18 @@ class Store:
         """
         marks = ",".join("?" * len(Job.__slots__))
         with self.transaction(durable=durable):
-            self._connection.execute(
+            self._database.execute(
                 f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
                 tuple(getattr(job, name) for name in Job.__slots__),
             )
             self.claim(job.run, [job])
 
-    def note_place(self, place: str, jobs: Iterable[str]) -> None:
-        """Commit that these jobs are about to be sent to `place`, durable as their intents."""
-        with self.transaction(durable=False):
-            rows = [(job, place) for job in jobs]
-            self._connection.executemany("INSERT OR REPLACE INTO places VALUES (?, ?)", rows)
-
     def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
-        with told(self.path):  # one statement is a transaction of its own
-            self._connection.execute(
-                "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
-                (SUBMITTED, _whole(prompt_id), now, job_id),
-            )
+        self._database.execute(  # one statement: a transaction of its own
+            "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
+            (SUBMITTED, _whole(prompt_id), now, job_id),
+        )
 
     def finish(
         self,
@@ -330,11 +277,11 @@ class Store:
         """
         error_type, message = error or (None, None)
         with self.transaction(durable=False):
-            self._connection.execute(
+            self._database.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
                 (state, started, ended, _whole(error_type), _whole(message), job_id),
             )
-            self._connection.executemany(
+            self._database.executemany(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (job_id, n, _whole(a.node), _whole(a.kind), a.position, a.path, a.sha256, a.bytes, _whole(a.label))
@@ -342,49 +289,19 @@ class Store:
                 ],
             )
 
-    def keep_server(self, run_id: int, target: str, about: Mapping[str, Any]) -> None:
-        """Keep what a target says of itself (`sweeper.comfy.about`) in this run."""
-        with self.transaction():
-            self._connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", (run_id, target, _text(about)))
-
     def end(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """The run is over."""
         with self.transaction():
-            self._connection.execute(
-                "UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id)
-            )
-
-    def add_node_times(self, target: str, times: Mapping[str, tuple[int, float]]) -> None:
-        """Add class -> (runs, seconds in all) to what is known of a target."""
-        with self.transaction():
-            self._connection.executemany(
-                "INSERT INTO node_times VALUES (?, ?, ?, ?) ON CONFLICT(target, class_type) DO UPDATE SET "
-                "runs = runs + excluded.runs, seconds = seconds + excluded.seconds",
-                [(target, name, runs, seconds) for name, (runs, seconds) in times.items()],
-            )
+            self._database.execute("UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id))
 
     def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, afresh: Iterable[str] = ()) -> None:
         """Keep (sha256, metric, value) for the next time; values are JSON. Metrics of `afresh` lose what was kept."""
         with self.transaction():
-            self._connection.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in afresh])
-            self._connection.executemany(
+            self._database.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in afresh])
+            self._database.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
             )
-
-    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        with told(self.path):
-            cursor = self._connection.execute(sql, parameters)
-            try:
-                yield from cursor
-            finally:
-                cursor.close()
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    # JSON text and not columns: SQLite's integers are signed 64-bit, and a seed of 2**64 - 1 must come back as it went.
-    # ASCII, so that half a surrogate pair, which JSON can write and UTF-8 cannot, comes back too.
-    return json.dumps(dict(value), separators=(",", ":"))
 
 
 def _whole(text: str | None) -> str | None:

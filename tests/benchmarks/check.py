@@ -75,8 +75,8 @@ def write_suite(folder: Path, cases: int, changed: int) -> tuple[Path, Path, lis
         with store.transaction():  # at once: `intend` and `finish` wait for the disk each time
             marks = ",".join("?" * len(Job.__slots__))
             rows = [[getattr(job, name) for name in Job.__slots__] for job in jobs]
-            store._connection.executemany(f"INSERT INTO jobs({','.join(Job.__slots__)}) VALUES ({marks})", rows)
-            store._connection.executemany("INSERT INTO artifacts VALUES (?,?,?,?,?,?,?,?,?)", artifacts)
+            store._database.executemany(f"INSERT INTO jobs({','.join(Job.__slots__)}) VALUES ({marks})", rows)
+            store._database.executemany("INSERT INTO artifacts VALUES (?,?,?,?,?,?,?,?,?)", artifacts)
             store.claim(run, jobs)
     baseline.save()
     return results, held, pairs

@@ -68,7 +68,7 @@ class Sweep:
 
     def _jobs(self, store: Store, run: int, trials: Sequence[Any], pictures: Sequence[tuple[str, str, int]]) -> None:
         # Straight into the tables: a commit for each of ten thousand jobs would take a minute.
-        connection = store._connection
+        connection = store._database
         connection.execute("BEGIN IMMEDIATE")
         for index, digest, _, _ in trials:
             state, error = self.ends.get(index, ("succeeded", None))

@@ -239,7 +239,7 @@ def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server
 def test_node_times_are_learnt_and_steer_the_next_order(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
-        seconds = store.node_seconds(["probe-server"])
+        seconds = store.servers.node_seconds(["probe-server"])
     assert set(seconds) == {"Paint", "Keep"}
     assert all(0 <= one < 10 for one in seconds.values())
     plan = sweeper.plan(experiment(seed=[1, 2], text=["a", "b"])).reordered(Costs(seconds))
