@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -351,6 +352,10 @@ class Session:
             names=self.names,
             twins=found.twins,
         )
+        for client in clients:
+            if not client.target.embedded:  # that one is empty at every start
+                name = client.target.name
+                client.uploads.recall(store.servers.uploads(name), partial(store.servers.note_upload, name))
         try:
             gates = [Gate(self._concurrency(client), shared.random) for client in clients]
             return await Crew(shared, list(zip(clients, gates, strict=True))).run()

@@ -1,13 +1,13 @@
-"""The HTTP client of one target: drives the flows of its dialect, tries again what is worth it, uploads, downloads.
+"""The HTTP client of one target: drives the flows of its dialect, tries again what is worth it, opens downloads.
 
-What a request means is the dialect's; what to do about a failed job is the runner's. The key leaves in one header, to
+What a request means is the dialect's; what to do about a failed job is the runner's; which input files have to be
+brought at all is `uploads`' affair. The key leaves in one header, to
 the target's own origin only: redirects are never followed with it, and it is taken out of whatever a server echoes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from dataclasses import replace
 from random import Random
@@ -20,6 +20,7 @@ from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
 from sweeper.comfy.transport import AiohttpTransport, Http, wanted
+from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
     KEY_HEADER,
     Ask,
@@ -33,7 +34,7 @@ from sweeper.comfy.wire import (
     Submission,
     retry_after,
 )
-from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
+from sweeper.errors import TargetError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ class ComfyClient:
         self._http = self._opened(target.url)
         self._headers = dict(self._http.headers)
         self._bare: httpx.AsyncClient | None = None
-        self._uploads: dict[str, asyncio.Task[Any]] = {}
+        self.uploads = Uploads(self.perform, lambda: self.dialect)
         self._secrets = target.secrets
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
@@ -101,9 +102,7 @@ class ComfyClient:
         await self.close()
 
     async def close(self) -> None:
-        for task in self._uploads.values():
-            task.cancel()
-        await asyncio.gather(*self._uploads.values(), return_exceptions=True)
+        await self.uploads.close()
         await self._http.aclose()
         if self._bare is not None:
             await self._bare.aclose()
@@ -180,35 +179,9 @@ class ComfyClient:
         found = (await self.perform(self.dialect.features())).get("max_upload_size")
         return found if isinstance(found, int) and found > 0 else None
 
-    async def upload(self, path: Path, sha256: str, mask: tuple[Path, str] | None = None) -> Any:
-        """Bring a local file to the server, once per content; what a workflow must have in its place.
-
-        `mask`, a picture with its hash, is laid over it there (see `masks`). Raises RejectedError when a file is gone
-        or another than planned, when the mask does not fit, or when the server will not have it.
-        """
-        key = sha256 if mask is None else f"{sha256} {mask[1]}"
-        task = self._uploads.get(key)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            work = self._upload(path, sha256) if mask is None else self._upload_masked(path, sha256, *mask)
-            task = self._uploads[key] = asyncio.create_task(work)
-        return await asyncio.shield(task)
-
-    async def _upload(self, path: Path, sha256: str) -> Any:
-        content = await asyncio.to_thread(_content, path, sha256)
-        # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
-        name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
-        return await self.perform(self.dialect.upload(name, content))
-
-    async def _upload_masked(self, path: Path, sha256: str, mask: Path, mask_sha256: str) -> str:
-        from sweeper.comfy.masks import painted  # noqa: PLC0415 (Pillow, only where there is a mask)
-
-        original = await self.upload(path, sha256)
-        picture = await asyncio.to_thread(_content, path, sha256)
-        content = await asyncio.to_thread(
-            painted, await asyncio.to_thread(_content, mask, mask_sha256), picture, mask.name
-        )
-        name = f"sweeper-{sha256[:16]}-{mask_sha256[:16]}.png"
-        return await self.perform(self.dialect.upload_mask(name, content, original))
+    async def upload(self, path: Path, sha256: str, mask: Mask | None = None) -> Any:
+        """Bring a local file to the server, once per content; see `Uploads.bring`."""
+        return await self.uploads.bring(path, sha256, mask)
 
     # --- driving a flow
 
@@ -320,17 +293,6 @@ class ComfyClient:
             raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
-
-
-def _content(path: Path, sha256: str) -> bytes:
-    """The bytes of an input file. Raises RejectedError when it is gone, or not the one that was planned."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RejectedError(f"input file {path}: {error.strerror or error}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
-    return content
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:

@@ -7,12 +7,13 @@ account.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection, seconds
-from sweeper.comfy.comfyui import mask_fields, submission_answer, uploaded_name, view_ask
+from sweeper.comfy.comfyui import input_file, mask_fields, submission_answer, uploaded_name, view_ask
 from sweeper.comfy.prefix import fingerprint, marks
 from sweeper.comfy.wire import (
     KEY_HEADER,
@@ -185,6 +186,10 @@ class CloudDialect:
     def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
         reply = yield Ask("POST", "/api/upload/mask", upload=Upload(name, content, mask_fields(original)))
         return uploaded_name(reply, name)
+
+    def holds(self, value: Any, size: int | None) -> Flow[bool]:  # noqa: ARG002 (files are stored by content)
+        reply = yield replace(self.view(input_file(value)), repeatable=False)
+        return reply.status == 302  # to the file, which stays where it is; 404 where there is none
 
     def view(self, output: Output) -> Ask:
         return view_ask("/api/view", output)

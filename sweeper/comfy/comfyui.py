@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -127,6 +128,10 @@ class ComfyUIDialect:
         reply = yield Ask("POST", "/upload/mask", upload=Upload(name, content, mask_fields(original)))
         return uploaded_name(reply, name)
 
+    def holds(self, value: Any, size: int | None) -> Flow[bool]:
+        reply = yield replace(view_ask("/view", input_file(value)), method="HEAD", repeatable=False)
+        return reply.status == 200 and (size is None or reply.headers.get("content-length") == str(size))
+
     def view(self, output: Output) -> Ask:
         return view_ask("/view", output)
 
@@ -183,6 +188,12 @@ def mask_fields(original: str) -> dict[str, str]:
     subfolder, _, filename = original.rpartition("/")
     reference = {"filename": filename, "subfolder": subfolder, "type": "input"}
     return {"type": "input", "overwrite": "true", "original_ref": json.dumps(reference)}
+
+
+def input_file(value: Any) -> Output:
+    """An uploaded file by what `uploaded_name` made of the server's answer."""
+    subfolder, _, filename = str(value).rpartition("/")
+    return Output("", "", 0, filename, subfolder, "input")
 
 
 def view_ask(path: str, output: Output) -> Ask:

@@ -93,6 +93,11 @@ class Dialect(Protocol):
         same size; the name under which a workflow must call the result.
         """
 
+    def holds(self, value: Any, size: int | None) -> Flow[bool]:
+        """Whether the server still has what `upload` or `upload_mask` gave this value for, and with that many bytes,
+        as far as it tells. One request, not to be repeated: without an answer the file is simply uploaded.
+        """
+
     def view(self, output: Output) -> Ask: ...
     def object_info(self) -> Flow[dict[str, Any]]: ...
     def features(self) -> Flow[dict[str, Any]]:

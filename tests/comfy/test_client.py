@@ -142,6 +142,35 @@ def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
     assert script.requests == []
 
 
+@pytest.mark.parametrize(
+    ("dialect", "answer", "brought"),
+    [
+        ("comfyui", httpx.Response(200, headers={"Content-Length": str(len(PICTURE))}), False),
+        ("comfyui", httpx.Response(200, headers={"Content-Length": "3"}), True),
+        ("comfyui", httpx.Response(404), True),
+        ("comfyui", httpx.Response(500), True),
+        ("cloud", httpx.Response(302, headers={"Location": "https://files.example/a"}), False),
+        ("cloud", httpx.Response(404), True),
+        ("cloud", httpx.ReadTimeout("late"), True),
+    ],
+)
+def test_what_an_earlier_run_brought_counts_where_the_server_still_shows_it(tmp_path, dialect, answer, brought):
+    file = tmp_path / "a.png"
+    file.write_bytes(PICTURE)
+    sha256 = hashlib.sha256(PICTURE).hexdigest()
+    script = Script(answer, httpx.Response(200, json={"name": "new.png"}))
+    notes = []
+
+    async def act(client):
+        client.uploads.recall({sha256: ("in/old.png", len(PICTURE))}, lambda *note: notes.append(note))
+        return await client.upload(file, sha256)
+
+    assert using(script, dialect, act) == ("new.png" if brought else "in/old.png")
+    assert dict(script.requests[0].url.params) == {"filename": "old.png", "subfolder": "in", "type": "input"}
+    assert len(script.requests) == 1 + brought
+    assert notes == ([(sha256, "new.png", len(PICTURE))] if brought else [])
+
+
 # --- downloads
 
 

@@ -81,7 +81,10 @@ def test_every_picture_and_every_mask_is_uploaded_once_and_each_pair_is_work_of_
     with EmbeddedServer(dialect=dialect) as server:
         run = sweeper.run(file, server.url, tmp_path / "out")
         uploads = [path.removeprefix("/api") for path in server.seen.paths("POST") if "upload" in path]
-    assert run.succeeded == 4
+        again = sweeper.run(file, server.url, tmp_path / "out", fresh=True)
+        later = [path.removeprefix("/api") for path in server.seen.paths("POST") if "upload" in path]
+    assert (run.succeeded, again.succeeded, again.submitted) == (4, 4, 4)
+    assert later == uploads
     assert sorted(uploads) == ["/upload/image"] * 2 + ["/upload/mask"] * 4
     masks = [pixels(tmp_path / "out", row)[0][0, 0, 0] for row in range(4)]
     assert masks == [255, 0, 255, 0]

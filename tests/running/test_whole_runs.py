@@ -216,6 +216,15 @@ def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp
         run = sweeper.run(ladder, {"url": server.url, "dialect": dialect}, tmp_path / "out", limit=3)
         assert (run.succeeded, run.failed) == (3, 0)
         assert len(server.seen.uploads) == 1
+        # A later run asks whether the file is there still, and brings it anew only where it is not.
+        run = sweeper.run(ladder, {"url": server.url, "dialect": dialect}, tmp_path / "out", limit=1)
+        assert (run.succeeded, run.submitted, len(server.seen.uploads)) == (4, 1, 1)
+        name = server.url
+    with EmbeddedServer(dialect=dialect) as empty:
+        run = sweeper.run(ladder, {"name": name, "url": empty.url, "dialect": dialect}, tmp_path / "out")
+        assert run.failed == 0
+        assert run.submitted > 0
+        assert len(empty.seen.uploads) == 1
 
 
 def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server, target, experiment, tmp_path):
