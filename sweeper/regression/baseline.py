@@ -30,8 +30,8 @@ Graph = Mapping[str, Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
-    its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels, in
-    hex (`sweeper.comparing.files.ending`).
+    its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels,
+    in hex (`sweeper.comparing.files.ending`).
 
     `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
     `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server of the baseline,
