@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,7 +17,24 @@ from sweeper.errors import ImageError
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _TEXT: Final = (b"tEXt", b"zTXt", b"iTXt")  # ComfyUI writes the prompt and the workflow into the first of these
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, which is the same in every PNG
+_SUMS: Final = 8  # bytes: the checksums that end the pixels
 _PIECE: Final = 256 * 1024  # bytes, measured: two of them stay in a core's cache, and calls are few
+_FIRST: Final = 4096  # bytes in which most PNGs' pixels have begun
+
+
+@dataclass(frozen=True, slots=True)
+class Sameness:
+    """How two files relate as bytes: `equal` but for a PNG's text, or `wholly`. `size` of the first in bytes, `ending`
+    its `ending`, both known only where the two are equal, `ending` not where a PNG's text stands behind its pixels.
+    """
+
+    equal: bool
+    wholly: bool = False
+    size: int = 0
+    ending: bytes = b""
+
+
+_OTHER: Final = Sameness(equal=False)
 
 
 class _Pieces(threading.local):
@@ -31,58 +49,105 @@ _PIECES: Final = _Pieces()
 
 def same_files(a: Path, b: Path) -> bool:
     """Whether two files are equal byte for byte, the text chunks of a PNG aside. Raises ImageError."""
+    return sameness(a, b).equal
+
+
+def sameness(a: Path, b: Path) -> Sameness:
+    """How two files relate as bytes, from one reading of them. Raises ImageError where one cannot be read."""
     try:
-        with a.open("rb", buffering=0) as one, b.open("rb", buffering=0) as other:
-            if _head(one) == _head(other) and _same_rest(one, other):
-                return True
-            if not (_is_png(one) and _is_png(other)):
-                return False
+        # `open` and not `Path.open`: for small files the calls are what takes the time, here and below.
+        with open(a, "rb", buffering=0) as one, open(b, "rb", buffering=0) as other:  # noqa: PTH123
+            first, second = _begun(one), _begun(other)
+            if first.head == second.head and _same_rest(one, first, other, second):
+                wholly = first.before == second.before
+                return Sameness(equal=True, wholly=wholly, size=first.size, ending=first.ending)
+            if not (first.png and second.png):
+                return _OTHER
     except OSError as error:
         raise ImageError(f"{error.filename or a}: cannot be read: {error.strerror or error}") from error
-    return _same_without_text(read_bytes(a), read_bytes(b))  # text may stand behind the pixels too
+    left, right = read_bytes(a), read_bytes(b)  # text may stand behind the pixels too
+    return Sameness(equal=True, wholly=left == right, size=len(left)) if _same_without_text(left, right) else _OTHER
 
 
-def _is_png(file: BinaryIO) -> bool:
-    file.seek(0)
-    return file.read(len(_PNG)) == _PNG
+def ending(data: bytes) -> bytes:
+    """What ends a PNG's pixels: the Adler-32 of them all, as they were compressed, and the CRC-32 of the last chunk.
 
-
-def _head(file: BinaryIO) -> bytes:
-    """What stands before a PNG's pixels, its text left out; the file is left at its first IDAT chunk.
-
-    Empty, and the file at its start, for any other file, and for a PNG that breaks off or has something behind its end.
+    Two pictures that have this and their file's size in common are one, but for a forgery. Empty where anything but
+    pixels stands before a PNG's end, and for any other file.
     """
+    if not (data.startswith(_PNG) and data.endswith(_END)):
+        return b""
+    at, kind, last = len(_PNG), b"", len(data) - len(_END)
+    while at < last:
+        kind, at = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+    return data[last - _SUMS : last] if kind == b"IDAT" and at == last else b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A file of which the beginning is read: `before` is all that stands before a PNG's first IDAT chunk, `head` that
+    without its text. Both are empty, and nothing is read, for any other file, and for a PNG that breaks off or has
+    something behind its end.
+    """
+
+    size: int
+    png: bool = False
+    before: bytes = b""
+    head: bytes = b""
+    ending: bytes = b""
+
+
+def _begun(file: BinaryIO) -> _Begun:
     size = os.fstat(file.fileno()).st_size
-    if _is_png(file) and size > len(_PNG) + len(_END):
-        file.seek(size - len(_END))
-        whole = file.read(len(_END)) == _END
-        found, at = _PNG, len(_PNG)
-        while whole and at + 12 <= size:
-            file.seek(at)
-            chunk = file.read(8)
-            if chunk[4:] == b"IDAT":
-                file.seek(at)
-                return found
-            end = at + 12 + int.from_bytes(chunk[:4], "big")  # length, type, data, checksum
-            if end > size:
-                break
-            if chunk[4:] not in _TEXT:
-                found += chunk + file.read(end - at - 8)
-            at = end
-    file.seek(0)
-    return b""
+    data = file.read(_FIRST)
+    if not data.startswith(_PNG):
+        return _Begun(size)
+    if size <= len(_PNG) + len(_END) + _SUMS:
+        return _Begun(size, png=True)
+    file.seek(size - len(_END) - _SUMS)
+    last = file.read(_SUMS + len(_END))
+    head, at = _PNG, len(_PNG)
+    while last.endswith(_END) and at + 12 <= size:
+        if at + 8 > len(data):
+            data = _more(file, data, at + 8)
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")  # type, data, checksum
+        if kind == b"IDAT":
+            return _Begun(size, png=True, before=data[:at], head=head, ending=last[:_SUMS])
+        if end > size:
+            break
+        if kind not in _TEXT:
+            data = _more(file, data, end)
+            head += data[at:end]
+        at = end
+    return _Begun(size, png=True)
 
 
-def _same_rest(one: BinaryIO, other: BinaryIO) -> bool:
-    rests = [os.fstat(file.fileno()).st_size - file.tell() for file in (one, other)]
-    if rests[0] != rests[1]:
+def _more(file: BinaryIO, data: bytes, end: int) -> bytes:
+    """The file's beginning, `data` of which is read already, at least up to `end` where it goes that far."""
+    if end > len(data):
+        file.seek(len(data))
+    while end > len(data):
+        more = file.read(max(end - len(data), len(data)))  # as much again: a file may have any number of chunks
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _same_rest(one: BinaryIO, first: _Begun, other: BinaryIO, second: _Begun) -> bool:
+    start, start_2 = len(first.before), len(second.before)
+    if first.size - start != second.size - start_2:
         return False
+    one.seek(start)
+    other.seek(start_2)
+    pieces = _PIECES
+    here, there = pieces.one, pieces.other
     while True:
-        count, count_2 = one.readinto(_PIECES.one), other.readinto(_PIECES.other)  # type: ignore[attr-defined]
+        count, count_2 = one.readinto(here), other.readinto(there)  # type: ignore[attr-defined]
         if count == count_2 == _PIECE:
-            if _PIECES.one != _PIECES.other:
+            if here != there:
                 return False
-        elif count != count_2 or _PIECES.one[:count] != _PIECES.other[:count]:
+        elif count != count_2 or here[:count] != there[:count]:
             return False
         elif count == 0:
             return True

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sweeper import __version__
+from sweeper.comparing.files import ending, sameness
 from sweeper.errors import ImageError, InputError, ResultsError, UsageError
-from sweeper.images import pixel_hash, same_bytes
+from sweeper.images import pixel_hash
 from sweeper.nearest import hint
 from sweeper.regression.baseline import Accepted, Baseline, Entry, default_folder, read_baseline
 from sweeper.regression.cases import Case, Observed, Row, Shown, observe
@@ -28,7 +29,6 @@ from sweeper.trial import InputFile
 Kind = Literal["new", "changed", "added", "same", "removed", "kept"]
 WRITES: Final = ("new", "changed", "added", "removed")
 OVERWRITES: Final = ("changed", "removed")
-_COMPRESSED: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "avif", "mp4", "webm", "flac", "mp3", "opus"))
 _LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -167,17 +167,21 @@ def accepted_file(known: Baseline, accepted: Accepted) -> Path | None:
     return None if why_unusable(path, accepted) else path
 
 
-def plainly_same(path: Path, accepted: Accepted, now: Path) -> bool:
-    """Whether an accepted file is certainly met: today's has its bytes (a PNG's text aside), and it has the size that
-    the manifest tells of. For compressed files that is proof enough that file and manifest belong together, and saves
-    the hash, which takes longer than the reading. False is no answer: look closer.
+def plainly_same(path: Path, accepted: Accepted, now: Shown) -> bool:
+    """Whether an accepted file is certainly met: today's has its bytes (a PNG's text aside), and it is the one that the
+    manifest tells of. False is no answer: look closer.
+
+    That takes no hash, which would take longer than the reading. Equal in every byte, the two have one hash, and
+    today's is known from its arrival; equal but for their text, the file has the size and the checksums of the pixels
+    that it was accepted with.
     """
-    if path.suffix[1:].lower() not in _COMPRESSED:
-        return False
     try:
-        return path.stat().st_size == accepted.size and same_bytes(path, now)
-    except (OSError, ImageError):
+        found = sameness(path, now.path)
+    except ImageError:
         return False
+    if found.wholly:
+        return now.sha256 == accepted.sha256
+    return found.equal and found.size == accepted.size and bool(found.ending) and found.ending.hex() == accepted.ending
 
 
 def why_unusable(path: Path, accepted: Accepted) -> str:
@@ -250,8 +254,9 @@ def _placed(
         pixels = pixel_hash(known.folder / name)
     except ImageError:  # a text, a sound, a video: its bytes are all that is known
         pixels = None
+    data = (known.folder / name).read_bytes()
     accepted = Accepted(
-        file=name, sha256=shown.sha256, pixels=pixels, size=(known.folder / name).stat().st_size,
+        file=name, sha256=shown.sha256, pixels=pixels, size=len(data), ending=ending(data).hex(),
         params=row.result.params, digest=row.result.digest, target=row.result.target or "",
         server=known.keep_server(row.server), sweeper=__version__,
     )  # fmt: skip

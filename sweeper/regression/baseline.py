@@ -21,7 +21,7 @@ from sweeper.regression.servers import About, server_key
 from sweeper.workflow import canonical, encode
 
 MANIFEST: Final = "manifest.json"
-VERSION: Final = 2  # 1 knew no `servers` and no `models`
+VERSION: Final = 3  # 1 knew no `servers` and no `models`, 2 no `ending`
 _MARK: Final = "sweeper_baseline"
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -30,7 +30,8 @@ Graph = Mapping[str, Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
-    its decoded pixels (None for what is no picture), `size` in bytes.
+    its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels,
+    in hex (`sweeper.comparing.files.ending`).
 
     `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
     `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server of the baseline,
@@ -46,6 +47,7 @@ class Accepted:
     target: str
     server: str | None = None
     sweeper: str = ""
+    ending: str = ""
     workflow: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

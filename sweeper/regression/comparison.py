@@ -154,7 +154,7 @@ def _compared(observed: Observed, baseline: Baseline, checks: Checks, pair: tupl
     bounds = checks.for_trial(row.result.params, row.result.columns)
     for accepted in entry.accepted:
         path = baseline.folder / accepted.file
-        if plainly_same(path, accepted, shown.path):
+        if plainly_same(path, accepted, shown):
             return _of(
                 shown, row, SAME, before=accepted, accepted=path, tier="bytes", metrics=equal_metrics(bounds),
                 servers=drift(baseline.server(accepted), row.server),

@@ -24,6 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import sweeper
+from sweeper.comparing.files import ending
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case
 from sweeper.regression.matching import match
@@ -51,6 +52,8 @@ def write_suite(folder: Path, cases: int, changed: int) -> tuple[Path, Path, lis
     """A results folder, a baseline, and their files in pairs."""
     kinds = write_kinds(folder)
     hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for kind in kinds for path in kind}
+    sizes = {path: path.stat().st_size for kind in kinds for path in kind}
+    endings = {path: ending(path.read_bytes()).hex() for kind in kinds for path in kind}
     results, held = folder / "results", folder / "baseline"
     (results / "artifacts").mkdir(parents=True)
     held.mkdir()
@@ -69,7 +72,9 @@ def write_suite(folder: Path, cases: int, changed: int) -> tuple[Path, Path, lis
             os.link(accepted, held / name)
             jobs.append(Job(f"j{n}", run, "t", f"d{n}", "s", 1, f"p{n}", SUCCEEDED, 1.0))
             artifacts.append((f"j{n}", 0, "9", "images", 0, f"artifacts/{n}.png", hashes[now], 1, "x"))
-            kept = Accepted(name, hashes[accepted], None, accepted.stat().st_size, {"n": n}, f"d{n}", "t")
+            kept = Accepted(
+                name, hashes[accepted], None, sizes[accepted], {"n": n}, f"d{n}", "t", ending=endings[accepted]
+            )
             baseline.entries[case.key] = Entry(case, (kept,))
             pairs.append((held / name, results / "artifacts" / f"{n}.png"))
         with store.transaction():  # at once: `intend` and `finish` wait for the disk each time
