@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 import httpx
 import pytest
 
-from sweeper.comfy.transport import AiohttpTransport, wanted
+from sweeper.comfy.transport import AiohttpTransport, Http, wanted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -156,3 +157,41 @@ def test_proxies_of_the_environment_are_left_to_httpx(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     assert not wanted(local=False)
     assert wanted(local=True)
+
+
+def exchanges(peer, count, **options):
+    """So many GETs by our client, over the transport; the answers' statuses."""
+
+    async def go():
+        server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
+            statuses = []
+            for _ in range(count):
+                request = httpx.Request("GET", f"{url}/here", cookies=http.cookies or None)
+                statuses.append((await http.send(request)).status_code)
+        server.close()
+        return statuses
+
+    return asyncio.run(go())
+
+
+def test_a_cookie_of_a_load_balancer_comes_back_with_the_next_request():
+    peer = Peer(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: node=7; Path=/\r\n\r\n"))
+    assert exchanges(peer, 2) == [200, 200]
+    assert "node=7" not in peer.requests[0][0]
+    assert "node=7" in peer.requests[1][0]
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_redirect_is_followed_only_where_that_was_asked_for(followed):
+    away = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
+    peer = Peer(away, away if followed else OK, OK)
+    assert exchanges(peer, 1, follow_redirects=followed) == ([200] if followed else [302])
+    assert [head.split()[1] for head, _ in peer.requests] == (["/here", "/here", "/there"] if followed else ["/here"])
+
+
+def test_who_listens_to_the_log_of_httpx_hears_of_every_exchange(caplog):
+    caplog.set_level(logging.INFO, logger="httpx")
+    assert exchanges(Peer(OK), 2) == [200, 200]
+    assert len([record for record in caplog.records if record.name == "httpx"]) == 2
