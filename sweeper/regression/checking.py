@@ -61,7 +61,7 @@ def check(
         checks = checks_of(experiment)
         known = read_baseline(_folder(baseline, experiment.file, experiment.name), experiment.name)
         place = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
-        ended = runner(experiment, target, place, named=named, progress=progress, fresh=True, **changes)
+        ended = runner(experiment, target=target, out=place, named=named, progress=progress, fresh=True, **changes)
         observed = observe(place, ended.run_id)
         found = compare(observed, known, checks, fresh=True, allow_new=allow_new, answer=answer)
         found = replace(found, stopped_by=ended.stopped_by)

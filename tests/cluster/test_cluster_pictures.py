@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-from cluster_probes import BesideServers
 from cluster_rows import raw_rows
 
 import sweeper
@@ -49,17 +48,14 @@ def test_workers_put_pictures_there_and_measure_them_before(servers, cluster, ex
     assert (again.submitted, again.reused) == (0, 24)
 
 
-def test_a_worker_that_cannot_reach_the_place_says_so(servers, experiment, tmp_path, monkeypatch):
-    """A worker without the package for that kind of URL; the driver has it."""
-    (tmp_path / "hidden" / "fsspec").mkdir(parents=True)
-    (tmp_path / "hidden" / "fsspec" / "__init__.py").write_text("raise ImportError('not here')")
-    plan = experiment(seed=[1], run={"out": (tmp_path / "bucket").as_uri()})
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setenv("PYTHONPATH", str(tmp_path / "hidden"))
-        cluster = BesideServers([servers[0].url], silence_logs=50)
-        cluster.scale(1)
-        cluster.wait_for_workers(1)
-    with cluster, pytest.raises(UnreachableError, match=r"pip install 'sweeper\[s3\]'"):
+def test_a_worker_that_cannot_reach_the_place_says_so(cluster, experiment, tmp_path):
+    """A kind of URL that this process has a package for, and its workers have not."""
+    from fsspec import register_implementation
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    register_implementation("onlyhere", MemoryFileSystem, clobber=True)
+    plan = experiment(seed=[1], run={"out": "onlyhere://bucket"})
+    with pytest.raises(UnreachableError, match="0: onlyhere://bucket: Protocol not known: onlyhere"):
         run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -110,7 +106,7 @@ def test_a_picture_that_is_gone_or_none_is_told(cluster, tmp_path):
     assert told[0] == f"{(bucket / 'gone.png').as_uri()} is gone"
     place = bring(tmp_path, broken.url, sha256)
     here = str(answered(Question(place, sha256, None, (accepted,), (None,), bounds)))
-    assert told[1] == here.replace(str(place), broken.url)
+    assert told[1].partition("<")[0] == here.replace(str(place), broken.url).partition("<")[0]
 
 
 def _damage(path: Path, *, pixels: bool) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -42,8 +43,8 @@ def bucket(request, tmp_path, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        fsspec.filesystem("s3", use_listings_cache=False).mkdir("pictures")
-        yield "s3://pictures/probe"
+        fsspec.filesystem("s3", use_listings_cache=False).mkdir(name := f"pictures-{uuid4().hex}")
+        yield f"s3://{name}/probe"
         server.stop()
         s3.clear_instance_cache()
 
