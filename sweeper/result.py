@@ -54,7 +54,8 @@ class Run:
     `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
 
     `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
-    `unreachable`; `error` says the same to people, or what is left undone at a natural end.
+    `unreachable`; `error` says the same to people, or what is left undone at a natural end. `pictures`: the folder
+    or the URL where they went.
     """
 
     run_id: int
@@ -68,3 +69,4 @@ class Run:
     reused: int
     stopped_by: str | None = None
     error: str | None = None
+    pictures: str = ""

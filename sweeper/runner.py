@@ -21,6 +21,7 @@ from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import RunControl
 from sweeper.running.options import RunOptions
+from sweeper.running.places import folder_at, places
 from sweeper.running.progress import Event
 from sweeper.running.showing import Showing
 from sweeper.store.live import LiveFolder
@@ -78,9 +79,9 @@ async def run_async(
 
     `target` overrides the experiment's (CONTRACT.md 15); `named` is the user's targets file, which yields to the
     experiment's own names; `environ` is where keys are (default: the process's). `out`: the results folder, by default
-    `results/<name>/` here. `plan`: if it is at hand already. `changes`: fields of RunOptions by name. `control.stop()`
-    stops the run from anywhere; `handle_signals` lets Ctrl-C do it, in the main thread. `session`: who does the work,
-    by default this process.
+    `results/<name>/` here; or a URL where the pictures go instead, as the experiment's `run.out`. `plan`: if it is at
+    hand already. `changes`: fields of RunOptions by name. `control.stop()` stops the run from anywhere;
+    `handle_signals` lets Ctrl-C do it, in the main thread. `session`: who does the work, by default this process.
 
     Raises UsageError or ExperimentError before anything is created or sent, UnreachableError or RefusedError where no
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
@@ -108,7 +109,7 @@ async def run_async(
         plan=plan,
         settings=settings,
         targets=targets,
-        out=Path("results") / experiment.name if out is None else Path(out),
+        places=places(out, experiment),
         report=progress or (lambda _: None),
         chosen=chosen,
         control=control or RunControl(),
@@ -131,14 +132,14 @@ class Session:
         plan: Plan,
         settings: Settings,
         targets: tuple[Target, ...],
-        out: Path,
+        places: tuple[Path, str | None],
         report: Callable[[Event], None],
         chosen: Callable[[Trial], bool],
         control: RunControl,
     ) -> None:
         self.experiment, self.plan, self.settings, self.targets = experiment, plan, settings, targets
-        self.out, self.chosen = out, chosen
-        self.report = Showing(LiveFolder(out), report)
+        (self.out, self.pictures), self.chosen = places, chosen
+        self.report = Showing(LiveFolder(self.out), report)
         self.names = tuple(target.name for target in targets)
         self.control = control
         self.metrics: dict[str, Any] = {}
@@ -200,9 +201,8 @@ class Session:
     async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:
         """Fetch files that are gone from the results folder once more, and tell of it."""
         from sweeper.running.restoring import restore  # noqa: PLC0415
-        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
 
-        await restore(missing, clients, ArtifactFolder(self.out), self.report)
+        await restore(missing, clients, self.report)
 
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
@@ -282,7 +282,6 @@ class Session:
     async def _recorded(self, store: Store, found: Survey, clients: Sequence[Any]) -> Run:
         from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
         from sweeper.running.recording import record  # noqa: PLC0415
-        from sweeper.store.artifacts import ArtifactFolder  # noqa: PLC0415
         from sweeper.store.records import Layout  # noqa: PLC0415
 
         layout = Layout(
@@ -298,7 +297,7 @@ class Session:
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
         self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
-        folder = ArtifactFolder(self.out)
+        folder = folder_at(self.out, self.pictures)
         folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
         try:
@@ -393,6 +392,7 @@ class Session:
             trials=sum(counts.values()),
             submitted=store.sent(run_id),
             reused=store.reused(run_id),
+            pictures=self.pictures or str(self.out / "artifacts"),
             stopped_by=self.control.reason,
             error=error,
             **counts,

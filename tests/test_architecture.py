@@ -38,7 +38,10 @@ GROUPS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "cluster": (
         {"cluster"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
+        {
+            "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
+            "regression",
+        },
     ),
     "viewing": ({"viewing"}, {"base", "model", "store", "pictures", "table", "loading", "reporting", "runner"}),
     "doors": (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import clusters, console, options
 from sweeper.cli.failure import FAILED, INTERRUPTED, OK, UNREACHABLE
 from sweeper.cli.options import examples
 
@@ -46,6 +46,8 @@ def _file(name: str, text: str) -> Callable[[Any], Any]:
 @_file("--summary", "Write Markdown; appended where it is GitHub's step summary.")
 @click.option("--allow-new", is_flag=True, help="Cases without an accepted picture may be.")
 @click.option("--attribute", is_flag=True, help="Run the accepted workflows of changed cases too: whose change is it?")
+@clusters.dask
+@clusters.resources
 @options.as_json
 @click.option("-q", "--quiet", is_flag=True, help="Show failures only.")
 def command(
@@ -59,6 +61,8 @@ def command(
     summary: Path | None,
     as_json: bool,
     quiet: bool,
+    dask: str | None,
+    dask_resources: tuple[str, ...],
     **wishes: Any,
 ) -> int:
     """Run an experiment afresh and hold every picture against the accepted one: bytes, pixels, then `checks`.
@@ -73,7 +77,7 @@ def command(
     with Watch(quiet=quiet) as watch:
         found = check(
             experiment, baseline, target=options.listed_targets(targets), out=out, named=named_targets(),
-            progress=watch, **wishes,
+            progress=watch, runner=clusters.runner(dask, dask_resources), answer=clusters.answering(dask), **wishes,
         )  # fmt: skip
     _write(found, junit, html, summary)
     if as_json:

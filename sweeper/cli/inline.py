@@ -32,8 +32,8 @@ _TERMS: Final = ("xterm-kitty", "xterm-ghostty", "foot", "foot-extra", "mlterm",
 
 _PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng")
 
-# What a row is shown by: caption, results folder, outputs, status.
-Row = tuple[str, Path, Sequence[str], str]
+# What a row is shown by: caption, results folder, outputs with their SHA-256, status.
+Row = tuple[str, Path, Sequence[tuple[str, str]], str]
 
 
 def known_for_pictures(environment: Mapping[str, str]) -> bool:
@@ -105,9 +105,11 @@ def _drawn(row: Row) -> RenderableType:
 
 def _files(row: Row) -> Iterator[Path]:
     """What can be a picture, inside the results folder: the names in a table are no reason to read elsewhere."""
+    from sweeper.store.remote import place_here  # noqa: PLC0415
+
     home = row[1].resolve()
-    for name in row[2]:
-        path = (home / name).resolve()
+    for name, sha256 in row[2]:
+        path = place_here(home, name, sha256).resolve()
         if path.suffix.lower() in _PICTURES and path.is_relative_to(home):
             yield path
 

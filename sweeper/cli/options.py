@@ -29,6 +29,19 @@ class HintingGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class Place(click.Path):
+    """A folder, or a URL as it is written."""
+
+    name = "place"
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, but a URL is no path."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, and nothing else, on stdout.")
 targets = click.option(
     "-t",

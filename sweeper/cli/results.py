@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,14 @@ def _show_rows(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) ->
     pictures = inline.wanted(asked.images, len(rows))
     console.table(shown, [[row[name] for name in shown] for row in rows])
     if pictures:
-        inline.show([(f"trial {row['trial']}", table.folder, row["outputs"], row["status"]) for row in rows])
+        from sweeper.store.remote import bring_all  # noqa: PLC0415
+
+        bring_all(table.folder, (pair for row in rows for pair in _files(row)))
+        inline.show([(f"trial {row['trial']}", table.folder, _files(row), row["status"]) for row in rows])
+
+
+def _files(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return list(zip(row["outputs"], row["sha256"], strict=True))
 
 
 def _usual(rows: Rows, table: _Table) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import clusters, console, options
 from sweeper.cli.failure import FAILED, INTERRUPTED, OK, UNREACHABLE
 from sweeper.cli.options import examples
 from sweeper.errors import UsageError
@@ -45,7 +43,14 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 )
 @options.experiment
 @options.targets
-@options.out
+@click.option(
+    "-o",
+    "--out",
+    type=options.Place(),
+    metavar="DIR|URL",
+    help="Results folder, or a URL where the pictures go instead, such as s3://bucket/folder. "
+    "[default: results/NAME here]",
+)
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target.")
 @click.option("--retries", type=click.IntRange(min=0), metavar="N", help="Submissions of a trial after the first.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a job may run.")
@@ -65,18 +70,8 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     default=True,
     help="Hold every workflow against the target's node classes first. [default: on]",
 )
-@click.option(
-    "--dask",
-    metavar="CLUSTER",
-    help="Run on a Dask cluster: local:N, tcp://HOST:PORT, a scheduler file, or auto ($DASK_SCHEDULER_ADDRESS).",
-)
-@click.option(
-    "--dask-resource",
-    "dask_resources",
-    multiple=True,
-    metavar="NAME=N",
-    help="What a worker must have, such as GPU=1; with --dask, may be repeated.",
-)
+@clusters.dask
+@clusters.resources
 @options.settings
 @click.option("--view", is_flag=True, help="Show the run in a browser; goes on after its end, until Ctrl-C.")
 @options.as_json
@@ -85,7 +80,7 @@ def command(
     experiment: Path,
     *,
     targets: tuple[str, ...],
-    out: Path | None,
+    out: Path | str | None,
     settings: tuple[str, ...],
     view: bool,
     as_json: bool,
@@ -109,9 +104,11 @@ def command(
         if view:
             from sweeper.cli.view import viewed  # noqa: PLC0415
 
-            until_told = stack.enter_context(viewed(out or Path("results") / loaded.name, loaded))
+            until_told = stack.enter_context(
+                viewed(out if isinstance(out, Path) else Path("results") / loaded.name, loaded)
+            )
         with Watch(quiet=quiet) as watch:
-            ended = _runner(dask, dask_resources)(
+            ended = clusters.runner(dask, dask_resources)(
                 loaded, target=options.listed_targets(targets), out=out, named=named_targets(), progress=watch, **wishes
             )
         if ended.error:
@@ -123,30 +120,6 @@ def command(
         if view and ended.stopped_by != "interrupt":
             until_told()
     return _code(ended)
-
-
-def _runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
-    """Who runs it: this process, or a cluster's workers."""
-    if dask is None:
-        if resources:
-            raise UsageError("--dask-resource says what a worker of a cluster must have: give --dask too")
-        from sweeper.runner import run  # noqa: PLC0415
-
-        return run
-    from sweeper.cluster import run as run_on  # noqa: PLC0415 - dask is imported only here
-
-    return partial(run_on, cluster=dask, resources=dict(map(_resource, resources)))
-
-
-def _resource(text: str) -> tuple[str, float]:
-    name, equals, amount = text.partition("=")
-    try:
-        found = float(amount)
-    except ValueError:
-        found = 0.0
-    if not name.strip() or not equals or not 0 < found < float("inf"):
-        raise UsageError(f"--dask-resource {text}: write NAME=N, such as GPU=1")
-    return name.strip(), found
 
 
 def _code(run: Run) -> int:
@@ -162,6 +135,7 @@ def _summary(run: Run) -> dict[str, Any]:
     return {
         "run": run.run_id,
         "out": str(run.out),
+        "pictures": run.pictures,
         "trials": run.trials,
         "submitted": run.submitted,
         "succeeded": run.succeeded,
@@ -182,7 +156,7 @@ def _show(run: Run) -> None:
         console.table(("failed", "error_type", "error"), _failures(run))
         console.out("`--retry-failed` submits these again.")
     console.out()
-    console.out(f"pictures  {run.out / 'artifacts'}")
+    console.out(f"pictures  {run.pictures}")
     console.out(f"table     {run.out / 'results.csv'}")
 
 

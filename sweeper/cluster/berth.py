@@ -32,12 +32,14 @@ from sweeper.comfy.target import Target, loopback
 from sweeper.errors import RefusedError, SweeperError, UsageError
 from sweeper.running.gate import Gate
 from sweeper.running.partners import FIELD
+from sweeper.store.remote import RemoteFolder, reach
 
 if TYPE_CHECKING:
     from distributed import Worker
 
     from sweeper.comfy.client import ComfyClient
     from sweeper.embedded import EmbeddedServer
+    from sweeper.store.artifacts import ArtifactFolder
 
 NAME: Final = "sweeper-berth"
 RESOURCE: Final = "sweeper"
@@ -71,7 +73,7 @@ class Berth(WorkerPlugin):
         self._clients: dict[Any, ComfyClient] = {}
         self._targets: dict[str, Target] = {}  # by epoch
         self._gates: dict[ComfyClient, Gate] = {}
-        self._seats: dict[str, Seat] = {}  # by epoch
+        self._seats: dict[str, tuple[Seat, Order]] = {}  # by epoch
         self._server: EmbeddedServer | None = None
         self._lock = asyncio.Lock()
 
@@ -91,7 +93,7 @@ class Berth(WorkerPlugin):
         """Be ready for a run: earlier epochs of its folder let go, the server beside us answers, groups may come."""
         unsent: list[str] = []
         for group, stint in list(self.stints.items()):
-            if (stint.parcel.order.key == order.key and stint.parcel.order.epoch != order.epoch) or stint.abandoned:
+            if (stint.order.key == order.key and stint.order.epoch != order.epoch) or stint.abandoned:
                 unsent += await stint.drop()
                 self.stints.pop(group, None)
         seat = Seat(self.worker.address, str(self.worker.name), socket.gethostname(), unsent=tuple(unsent))
@@ -100,7 +102,7 @@ class Berth(WorkerPlugin):
                 seat = await self._seated(seat, order)
             except SweeperError as error:
                 seat = replace(seat, problem=str(error), refused=isinstance(error, RefusedError))
-        self._seats[order.epoch] = seat
+        self._seats[order.epoch] = seat, order
         await self.worker.set_resources(**{RESOURCE: 0 if seat.problem else seat.groups})
         return seat
 
@@ -116,7 +118,9 @@ class Berth(WorkerPlugin):
         else:
             place = f"{seat.host} {target.url}" if loopback(target.url) else target.url
             concurrency = order.settings.concurrency or target.concurrency or client.dialect.concurrency
-        shared = await asyncio.to_thread(_sees, order)
+        if order.pictures is not None:
+            await asyncio.to_thread(reach, order.pictures)
+        shared = order.pictures is not None or await asyncio.to_thread(_sees, order)
         return replace(
             seat, place=place, url=target.url, dialect=server.dialect, version=server.version,
             arguments=server.arguments, concurrency=concurrency, shared=shared, about=await client.about(),
@@ -169,14 +173,13 @@ class Berth(WorkerPlugin):
 
     async def carry(self, parcel: Parcel) -> str:
         """A group's task, from its start to its end; the word is for the dashboard, the news go by `pull`."""
-        order = parcel.order
-        seat = self._seats.get(order.epoch)
-        if seat is None or seat.problem:
+        seat, order = self._seats.get(parcel.epoch, (None, None))
+        if seat is None or order is None or seat.problem:
             return "not enlisted"
         if parcel.group in self._seen:
             return "begun before"
         self._remember(parcel.group)
-        stint = self._stint(parcel, seat)
+        stint = self._stint(parcel.run_id, order, seat)
         self.stints[parcel.group] = stint
         self.worker.log_event(order.epoch, {"group": parcel.group, "address": self.worker.address})
         try:
@@ -217,21 +220,25 @@ class Berth(WorkerPlugin):
                 return True
         return False
 
-    def _stint(self, parcel: Parcel, seat: Seat) -> Stint:
+    def _stint(self, run_id: int, order: Order, seat: Seat) -> Stint:
         metrics: dict[str, Any] = {}
-        if parcel.order.metrics:
+        if order.metrics:
             from sweeper.metrics import load_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
 
             with contextlib.suppress(SweeperError):  # a metric of the user's that only the driver has: it measures
-                loaded = load_metrics(parcel.order.metrics)
-                metrics = {name: one for name, one in loaded.items() if one.version == parcel.order.metrics[name]}
+                loaded = load_metrics(order.metrics)
+                metrics = {name: one for name, one in loaded.items() if one.version == order.metrics[name]}
+        folder: ArtifactFolder = Folder(Path(order.folder) if seat.shared else self.spool)
+        if order.pictures is not None:
+            folder = RemoteFolder(self.spool, order.pictures, reading=bool(metrics))
         return Stint(
-            parcel,
-            folder=Folder(Path(parcel.order.folder) if seat.shared else self.spool),
+            order,
+            run_id,
+            folder=folder,
             shared=seat.shared,
             inputs=self.inputs,
             metrics=metrics,
-            name=f"{seat.name}: {parcel.order.target.name}",
+            name=f"{seat.name}: {order.target.name}",
         )
 
     def _remember(self, group: str) -> None:

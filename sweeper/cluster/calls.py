@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.berth import RESOURCE, berth_of
-from sweeper.cluster.messages import Batch, Grant, Order, Seat
+from sweeper.cluster.messages import Batch, Opening, Order, Seat
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -22,13 +22,13 @@ async def discharge(dask_worker: Worker) -> None:
     await dask_worker.set_resources(**{RESOURCE: 0})
 
 
-async def pull(group: str, after: int, grants: tuple[Grant, ...] | None, dask_worker: Worker) -> Batch | None:
-    """The next news of a group, which `grants` sets going; None where this worker does not have it (any more)."""
+async def pull(group: str, after: int, opening: Opening | None, dask_worker: Worker) -> Batch | None:
+    """The next news of a group, which `opening` sets going; None where this worker does not have it (any more)."""
     stint = berth_of(dask_worker).stints.get(group)
     if stint is None or stint.dropped:
         return None
-    if grants is not None:
-        stint.grant(grants)
+    if opening is not None:
+        stint.grant(opening)
     return await stint.pull(after)
 
 
@@ -47,7 +47,7 @@ async def drop(group: str, dask_worker: Worker) -> tuple[str, ...] | None:
 
 async def brake(epoch: str, cancelling: bool, dask_worker: Worker) -> None:
     for stint in berth_of(dask_worker).stints.values():
-        if stint.parcel.order.epoch == epoch:
+        if stint.order.epoch == epoch:
             stint.brake(cancelling=cancelling)
 
 
@@ -61,7 +61,7 @@ async def piece(group: str, path: str, offset: int, size: int, dask_worker: Work
     stint = berth_of(dask_worker).stints.get(group)
     if stint is None:
         return None
-    with (stint.folder.out / path).open("rb") as file:
+    with stint.folder.at(path).open("rb") as file:
         file.seek(offset)
         return file.read(size)
 

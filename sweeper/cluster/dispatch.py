@@ -14,7 +14,7 @@ from sweeper.cluster import calls
 from sweeper.cluster.berth import RESOURCE, carry_group
 from sweeper.cluster.fleet import Fleet, GoneError
 from sweeper.cluster.group import Group
-from sweeper.cluster.messages import Item, Parcel, pack
+from sweeper.cluster.messages import Parcel
 from sweeper.cluster.pool import MOST
 from sweeper.cluster.tending import Tending
 from sweeper.errors import SweeperError
@@ -119,20 +119,10 @@ class Dispatch:
     def _submit(
         self, works: list[Work], *, place: str | None = None, addresses: list[tuple[str, str]] | None = None
     ) -> None:
-        shared, fleet = self.shared, self.fleet
-        items = [
-            Item(
-                work.trial,
-                shared.plan.workflow(work.trial),
-                shared.plan.files(work.trial),
-                work.job if place is not None else None,
-                frozenset() if place is None else self._others(work),
-            )
-            for work in works
-        ]
-        group = Group(shared.new_id(), works, asyncio.get_running_loop().time(), place=place)
+        fleet = self.fleet
+        group = Group(self.shared.new_id(), works, asyncio.get_running_loop().time(), place=place)
         url = None if addresses is None else addresses[0][1]
-        parcel = Parcel(group.id, fleet.order, shared.run_id, pack(items), url)
+        parcel = Parcel(group.id, fleet.order.epoch, self.shared.run_id, url)
         if addresses is not None:
             group.addresses = tuple(address for address, _ in addresses)
         group.future = fleet.client.submit(
@@ -146,11 +136,6 @@ class Dispatch:
         )
         self.groups[group.id] = group
         self._spawn(self._watch(group))
-
-    def _others(self, work: Work) -> frozenset[str]:
-        jobs = self.shared.store.jobs([work.trial.digest])
-        own = work.job.id if work.job is not None else ""
-        return frozenset(job.prompt_id for job in jobs if job.prompt_id is not None and job.id != own)
 
     async def _watch(self, group: Group) -> None:
         """A task that ends without its group having been granted gives its works back."""

@@ -22,7 +22,8 @@ class Order:
     lets go of the groups that an earlier epoch of the same key left with it. `target.key` is None: keys are read from
     the worker's own environment. `folder` is the results folder, and `token` what its `.shared` file says, so that a
     worker that sees the same file writes artifacts there itself. `metrics`: name -> version of those to be measured on
-    workers. `partner`: the workflows have nodes of paid partners, whose key must go with them.
+    workers. `partner`: the workflows have nodes of paid partners, whose key must go with them. `pictures`: the URL
+    where workers put artifacts, None for the results folder.
     """
 
     key: str
@@ -34,13 +35,14 @@ class Order:
     folder: str
     token: str
     partner: bool = False
+    pictures: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
     """A worker as it describes itself. `place` names the server beside it for ever, `url` is its address as seen from
     there. `problem`: why it cannot be used; None where it can. `unsent`: jobs of an earlier epoch that certainly never
-    left that worker. `shared`: it sees the results folder itself. `groups`: how many it may have at a time.
+    left that worker. `shared`: it puts artifacts where they stay. `groups`: how many it may have at a time.
     `about`: what its server says of itself; `durable`: whether that server's jobs outlive it.
     """
 
@@ -77,15 +79,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A group of trials as a task's only argument. `items` is packed: graphs of one template differ in little.
+    """A group of trials as a task's only argument. The trials come with the grant: Dask's own logs keep the tasks of
+    the last thousand messages, so what is in them adds up, on driver and scheduler. The `Order` is known by its epoch.
 
     `url`: the server that alone can tell what became of these, where they are open; None: the worker's own.
     """
 
     group: str
-    order: Order
+    epoch: str
     run_id: int
-    items: bytes = field(repr=False)
     url: str | None = None
 
 
@@ -110,6 +112,16 @@ class Grant:
     job: str
     attempt: int
     intended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What sets a group going. `items` is packed: graphs of one template differ in little. `grants` are in the order of
+    the items that have no job yet.
+    """
+
+    items: bytes = field(repr=False)
+    grants: tuple[Grant, ...]
 
 
 # --- what a worker tells, in the order in which it happened

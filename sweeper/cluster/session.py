@@ -171,6 +171,7 @@ class ClusterSession(runner.Session):
             metrics={},
             folder=folder,
             token=uuid4().hex,
+            pictures=self.pictures,
         )
 
     async def _check(self, client: Any) -> None:
@@ -240,7 +241,7 @@ class ClusterSession(runner.Session):
             experiment=self.experiment.name,
             run_id=run_id,
             store=store,
-            folder=Folder(folder.out),
+            folder=Folder(folder.out) if self.pictures is None else folder,
             settings=self.settings,
             control=self.control,
             backlog=Backlog([], Line(iter(()))),  # a cluster's work waits in a Pool

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster.aboard import Aboard, Cargo, Errands, Logbook, Waiting, forwarded
-from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Over, Parcel, Told, name_here, unpack
+from sweeper.cluster.messages import Batch, Finished, Grant, Item, News, Opening, Order, Over, Told, name_here, unpack
 from sweeper.errors import RefusedError, SweeperError
 from sweeper.running.backlog import Work
 from sweeper.running.control import INTERRUPT, REFUSED, UNREACHABLE, RunControl
@@ -37,21 +37,30 @@ _SETTLE: Final = 20.0  # seconds for submissions on their way to be answered bef
 
 
 class Stint:
-    """`client`: of the server that this group goes to. `folder`: where artifacts go, the results folder itself where
-    the worker sees it. `inputs`: where the driver has put input files, by SHA-256. `metrics`: name -> function.
+    """`folder`: where artifacts go; where that is their place (`shared`), the driver need not bring them. `inputs`:
+    where the driver has put input files, by SHA-256. `metrics`: name -> function.
     """
 
     def __init__(
-        self, parcel: Parcel, *, folder: ArtifactFolder, shared: bool, inputs: Path, metrics: dict[str, Any], name: str
+        self,
+        order: Order,
+        run_id: int,
+        *,
+        folder: ArtifactFolder,
+        shared: bool,
+        inputs: Path,
+        metrics: dict[str, Any],
+        name: str,
     ) -> None:
-        self.parcel, self.folder, self.inputs, self.metrics = parcel, folder, inputs, metrics
+        self.order, self.folder, self.inputs, self.metrics = order, folder, inputs, metrics
+        self._run_id = run_id
         self._shared_folder = shared
         self.control = RunControl()
         self.granted = asyncio.Event()
         self.dropped = False
         self.pulled = asyncio.get_running_loop().time()
         self._name = name
-        self._items: list[Item] = unpack(parcel.items)
+        self._items: list[Item] = []
         self._works: list[tuple[str, Work]] = []
         self._waiting = Waiting()
         self._returned: set[str] = set()  # jobs that were given back to the driver unsent
@@ -66,11 +75,12 @@ class Stint:
 
     # --- the driver's side
 
-    def grant(self, grants: tuple[Grant, ...]) -> None:
-        """Begin. `grants` are in the order of the items that have no job yet."""
+    def grant(self, opening: Opening) -> None:
+        """Begin."""
         if self.granted.is_set():
             return
-        fresh = iter(grants)
+        self._items = unpack(opening.items)
+        fresh = iter(opening.grants)
         for item in self._items:
             self._logbook.know(item.taken)
             if item.job is not None:
@@ -89,7 +99,7 @@ class Stint:
     def _intended(self, item: Item, grant: Grant) -> Job:
         # UNSENT and of this run: the carrier then uses this id, and no other, for its submission.
         return Job(
-            grant.job, self.parcel.run_id, self.target_name, item.trial.digest, "", grant.attempt, None, UNSENT,
+            grant.job, self._run_id, self.target_name, item.trial.digest, "", grant.attempt, None, UNSENT,
             grant.intended,
         )  # fmt: skip
 
@@ -117,7 +127,7 @@ class Stint:
             if isinstance(item, Finished) and not self._shared_folder:
                 for artifact in item.artifacts:
                     if artifact.bytes <= _INLINE:
-                        contents[artifact.path] = (self.folder.out / artifact.path).read_bytes()
+                        contents[artifact.path] = self.folder.at(artifact.path).read_bytes()
                         room -= artifact.bytes
             if room <= 0:
                 break
@@ -138,7 +148,7 @@ class Stint:
     def _unlink(self, item: Finished) -> None:
         for artifact in item.artifacts:
             with contextlib.suppress(OSError):
-                (self.folder.out / artifact.path).unlink()
+                self.folder.at(artifact.path).unlink()
 
     def withdraw(self, count: int) -> int:
         """Give up to `count` trials that wait here back to the driver; how many there were."""
@@ -190,16 +200,16 @@ class Stint:
 
     @property
     def target_name(self) -> str:
-        return self.parcel.order.target.name
+        return self.order.target.name
 
     async def run(self, client: ComfyClient, gate: Gate) -> None:
         """Carry the group through its server's gate; returns when everything is in the news."""
-        order = self.parcel.order
+        order = self.order
         cargo = Cargo(self._items, self._local)
         shared = Aboard(
             plan=cast("Any", cargo),
             experiment=order.experiment,
-            run_id=self.parcel.run_id,
+            run_id=self._run_id,
             store=cast("Any", self._logbook),
             folder=self.folder,
             settings=replace(order.settings, retries=0, fresh=False, limit=None),
@@ -256,6 +266,8 @@ class Stint:
             measured = item
             if isinstance(item, Finished) and item.artifacts and self.metrics:
                 measured = await asyncio.to_thread(self._measured, item)
+            if isinstance(item, Finished):
+                self.folder.release(artifact.path for artifact in item.artifacts)
             self._append(measured)
 
     def _append(self, item: News) -> None:
@@ -268,7 +280,7 @@ class Stint:
 
         trial = next(work.trial for job, work in self._works if job == item.job)
         files = [
-            File(artifact.sha256, self.folder.out / artifact.path, trial.digest, trial.params)
+            File(artifact.sha256, self.folder.at(artifact.path), trial.digest, trial.params)
             for artifact in item.artifacts
         ]
         # The driver measures what is missing once more, and says why it cannot be done.

@@ -10,7 +10,7 @@ from sweeper import result
 from sweeper.cluster import calls
 from sweeper.cluster.arrival import bring, send_inputs, with_masks
 from sweeper.cluster.fleet import Fleet, GoneError
-from sweeper.cluster.messages import Batch, Finished, Grant, RowSaid, Taken, Told
+from sweeper.cluster.messages import Batch, Finished, Grant, Item, Opening, RowSaid, Taken, Told, pack
 from sweeper.comfy.prefix import fingerprint
 from sweeper.comfy.wire import JobState
 from sweeper.running.progress import Retrying
@@ -36,18 +36,18 @@ class Tending:
         """Let a granted group begin and follow it to its end; None when its worker is gone."""
         assert group.seat is not None
         address = group.seat.address
-        grants: tuple[Grant, ...] | None = None
+        opening: Opening | None = None
         try:
             files = [file for work in group.works for file in self.shared.plan.files(work.trial)]
             await send_inputs(self.fleet, group.seat, with_masks(files))
-            grants = await self._intend(group)
+            opening = Opening(pack(self._items(group)), await self._intend(group))
             number = 0
             while True:
-                batch: Batch | None = await self.fleet.call(calls.pull, group.id, number, grants, address=address)
+                batch: Batch | None = await self.fleet.call(calls.pull, group.id, number, opening, address=address)
                 if batch is None:
                     return None
                 await self._receive(group, batch)
-                number, grants = batch.number, None
+                number, opening = batch.number, None
                 if batch.over is not None:
                     self._over(batch.over)
                     await self.fleet.call(calls.close, group.id, address=address)
@@ -60,6 +60,24 @@ class Tending:
         for name, (runs, seconds) in over.node_times.items():
             before = times.get(name, (0, 0.0))
             times[name] = (before[0] + runs, before[1] + seconds)
+
+    def _items(self, group: Group) -> list[Item]:
+        plan, sought = self.shared.plan, group.place is not None
+        return [
+            Item(
+                work.trial,
+                plan.workflow(work.trial),
+                plan.files(work.trial),
+                work.job if sought else None,
+                self._others(work) if sought else frozenset(),
+            )
+            for work in group.works
+        ]
+
+    def _others(self, work: Work) -> frozenset[str]:
+        jobs = self.shared.store.jobs([work.trial.digest])
+        own = work.job.id if work.job is not None else ""
+        return frozenset(job.prompt_id for job in jobs if job.prompt_id is not None and job.id != own)
 
     # --- intents
 

@@ -129,6 +129,7 @@ def acceptance(
     if wanted is not None:
         _check_cases(wanted, rows)
     shown = [(one, row) for row in rows for one in row.shown if wanted is None or one.case.name in wanted]
+    observed.bring(one for one, _ in shown)
     absent = [told for one, _ in shown if (told := observed.absent(one))]
     if absent:
         raise ResultsError("\n".join(absent))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sweeper.comfy.target import Spec
     from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
+    from sweeper.result import Run
     from sweeper.running.progress import Event
 
 SERVER: Final = "the server drifted"
@@ -100,15 +101,15 @@ def attributed(
     *,
     target: Spec | Sequence[Spec] | None,
     out: Path,
+    runner: Callable[..., Run],
     named: Mapping[str, Spec] | None = None,
     progress: Callable[[Event], None] | None = None,
 ) -> Comparisons:
-    """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own.
+    """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own, by `runner`,
+    which is `sweeper.run` or does as that.
 
     Raises what `sweeper.run` raises; a workflow that cannot be run again makes the verdict `unknown`, with the reason.
     """
-    from sweeper.runner import run  # noqa: PLC0415 - the network, only where it is used
-
     changed = [one for one in found if one.state == CHANGED and one.before is not None]
     reasons = {one.case.key: _unknown(baseline, experiment, one.before) for one in changed}
     stored = [one.before for one in changed if one.before is not None and not reasons[one.case.key]]
@@ -116,8 +117,12 @@ def attributed(
     stopped = found.stopped_by
     if stored:
         plan = StoredPlan(experiment, baseline, stored)
-        ended = run(replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True)
-        rows = {row.result.digest: row for row in observe(out, ended.run_id).rows if row.run in (ended.run_id, None)}
+        ended = runner(
+            replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True
+        )
+        observed = observe(out, ended.run_id)
+        rows = {row.result.digest: row for row in observed.rows if row.run in (ended.run_id, None)}
+        observed.bring(shown for row in rows.values() for shown in row.shown)
         stopped = ended.stopped_by if ended.stopped_by == "interrupt" else stopped
     items = []
     for one in found:

@@ -165,7 +165,9 @@ def calibrate(
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, place, plan=plan, named=named, progress=progress, fresh=True, **changes)
     pictures: dict[str, tuple[Case, list[Path]]] = {}
-    for row in observe(place, ended.run_id).rows:
+    observed = observe(place, ended.run_id)
+    observed.bring(shown for row in observed.rows for shown in row.shown if row.run == ended.run_id)
+    for row in observed.rows:
         for shown in row.shown if row.run == ended.run_id else ():
             cells = {axis: value for axis, value in shown.case.cells.items() if axis != REPEAT}
             case = Case(cells, shown.case.node, shown.case.position)

@@ -20,6 +20,7 @@ from sweeper.result import SUCCEEDED, Result
 from sweeper.store import Store
 from sweeper.store.artifacts import file_name, stem
 from sweeper.store.records import Artifact, Layout
+from sweeper.store.remote import bring_all, is_url, place_here
 from sweeper.workflow import encode
 
 _LONGEST: Final = 40  # characters of a value in a case's name
@@ -97,11 +98,14 @@ def _number_like(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A file that a trial gave for a case; `path` is absolute, `sha256` its bytes as they arrived."""
+    """A file that a trial gave for a case; `path` is absolute, `sha256` its bytes as they arrived. `url`: where it lies
+    instead; it is at `path` once it was fetched (`Observed.bring`).
+    """
 
     case: Case
     path: Path
     sha256: str
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,15 @@ class Observed:
         """That a file of this run is gone, and what brings it back; empty where it is there."""
         if shown.path.exists():
             return ""
+        if shown.url is not None:
+            return (
+                f"{shown.url} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
+            )
         return f"{shown.path} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
+
+    def bring(self, shown: Iterable[Shown]) -> None:
+        """Have these files at their `path`, unless they are gone. Raises ResultsError for a storage that fails."""
+        bring_all(self.folder.resolve(), ((one.url, one.sha256) for one in shown if one.url is not None))
 
     def chosen(self, where: str | None) -> tuple[Row, ...]:
         """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
@@ -207,7 +219,9 @@ def _shown_files(cells: Mapping[str, Any], home: Path, artifacts: Iterable[Artif
     found: dict[str, Shown] = {}
     for artifact in artifacts:
         case = Case(cells, artifact.node, artifact.position)
-        found.setdefault(case.key, Shown(case, home / artifact.path, artifact.sha256))
+        url = artifact.path if is_url(artifact.path) else None
+        path = place_here(home, artifact.path, artifact.sha256)
+        found.setdefault(case.key, Shown(case, path, artifact.sha256, url))
     return tuple(found.values())
 
 

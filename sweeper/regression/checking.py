@@ -17,6 +17,8 @@ from sweeper.regression.comparison import CHANGED, Comparisons, compare
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Spec
+    from sweeper.regression.matching import Answering
+    from sweeper.result import Run
     from sweeper.running.progress import Event
 
 
@@ -32,6 +34,8 @@ def check(
     attribute: bool = False,
     named: Mapping[str, Spec] | None = None,
     progress: Callable[[Event], None] | None = None,
+    runner: Callable[..., Run] | None = None,
+    answer: Answering | None = None,
     **changes: Any,
 ) -> Comparisons:
     """Hold pictures against what was accepted.
@@ -41,28 +45,32 @@ def check(
     `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. `allow_new`: cases without an
     accepted picture may be. `attribute`: run the accepted workflows of changed cases on today's server too, to tell
     whose change it is. `target`, `named`, `progress` and `changes` (fields of RunOptions) are those of `sweeper.run`.
+    `runner`: what runs it in place of `sweeper.run`, and `answer`: what holds pictures that lie at a URL against
+    accepted ones, in place of this process; `sweeper.cluster` has both.
 
     A results folder whose experiment file is gone is held to identical pixels. Raises ExperimentError for `checks` that
     are wrong, before anything is submitted; ResultsError for a baseline or results that cannot be read; what
     `sweeper.run` raises.
     """
+    if runner is None:
+        from sweeper.runner import run as here  # noqa: PLC0415 - the network, only where it is used
+
+        runner = here
     if isinstance(what, Experiment) or not Path(what).is_dir():
         experiment = what if isinstance(what, Experiment) else load(what)
         checks = checks_of(experiment)
         known = read_baseline(_folder(baseline, experiment.file, experiment.name), experiment.name)
-        from sweeper.runner import run as run_now  # noqa: PLC0415 - the network, only where it is used
-
         place = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
-        ended = run_now(experiment, target, place, named=named, progress=progress, fresh=True, **changes)
+        ended = runner(experiment, target=target, out=place, named=named, progress=progress, fresh=True, **changes)
         observed = observe(place, ended.run_id)
-        found = compare(observed, known, checks, fresh=True, allow_new=allow_new)
+        found = compare(observed, known, checks, fresh=True, allow_new=allow_new, answer=answer)
         found = replace(found, stopped_by=ended.stopped_by)
     else:
         observed = observe(Path(what), run)
         known = read_baseline(_folder(baseline, observed.file, observed.experiment), observed.experiment)
         loaded = load(observed.file) if observed.file.is_file() else None
         checks = checks_of(loaded) if loaded is not None else NO_CHECKS
-        found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new)
+        found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new, answer=answer)
         if loaded is None:
             return found
         experiment, place = loaded, Path(what)
@@ -70,7 +78,9 @@ def check(
         from sweeper.regression.attribution import attributed  # noqa: PLC0415 - the network, only where it is used
 
         aside = place.with_name(f"{place.name}-attribution")
-        return attributed(found, known, checks, experiment, target=target, out=aside, named=named, progress=progress)
+        return attributed(
+            found, known, checks, experiment, target=target, out=aside, runner=runner, named=named, progress=progress
+        )
     return found
 
 

@@ -15,8 +15,8 @@ from sweeper.errors import ImageError
 from sweeper.regression.accepting import plainly_same, why_unusable
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
-from sweeper.regression.checks import Checks
-from sweeper.regression.matching import best_match, distance, equal_metrics, side_by_side
+from sweeper.regression.checks import Bound, Checks
+from sweeper.regression.matching import Answer, Answering, Question, answered, distance, equal_metrics, side_by_side
 from sweeper.regression.servers import drift
 from sweeper.result import FAILED as ROW_FAILED
 
@@ -26,6 +26,7 @@ NEW: Final = "new"  # a picture without a baseline
 MISSING: Final = "missing"  # a baseline without a trial, or without the output
 FAILED: Final = "failed"  # its trial failed
 NOT_COMPARED: Final = "not compared"  # never "no regression": the trial did not run, or a file cannot be read
+Pair = tuple[Shown, Row, Entry]
 STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what needs a look first
 
 
@@ -104,16 +105,23 @@ class Comparisons:
 
 
 def compare(
-    observed: Observed, baseline: Baseline, checks: Checks, *, fresh: bool = False, allow_new: bool = False
+    observed: Observed,
+    baseline: Baseline,
+    checks: Checks,
+    *,
+    fresh: bool = False,
+    allow_new: bool = False,
+    answer: Answering | None = None,
 ) -> Comparisons:
     """Hold a run against a baseline.
 
-    `fresh`: only what this very run made counts; a row that rests on an earlier run's job is not compared. Raises
-    UsageError when a `where` of the checks cannot be computed.
+    `answer`: who looks at pictures that lie at a URL; without, they are fetched. `fresh`: only what this very run made
+    counts; a row that rests on an earlier run's job is not compared. Raises UsageError when a `where` of the checks
+    cannot be computed.
     """
     seen: set[str] = set()
     items: list[Comparison] = []
-    pairs: list[tuple[Shown, Row, Entry]] = []
+    pairs: list[Pair] = []
     ways: dict[str, list[str]] = {}
     for key, entry in baseline.entries.items():
         ways.setdefault(entry.case.point, []).append(key)
@@ -133,7 +141,7 @@ def compare(
                 pairs.append((shown, row, found))
         if not row.shown and not known:
             items.append(_of_row(Case(row.cells, "", 0), row, NOT_COMPARED, "its trial gave no file"))
-    items += side_by_side(lambda pair: _compared(observed, baseline, checks, pair), pairs)
+    items += _compared(observed, baseline, checks, pairs, answer)
     planned = {row.point for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
@@ -149,37 +157,70 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return tuple(sorted(items, key=rank))
 
 
-def _compared(observed: Observed, baseline: Baseline, checks: Checks, pair: tuple[Shown, Row, Entry]) -> Comparison:
+def _compared(
+    observed: Observed, baseline: Baseline, checks: Checks, pairs: list[Pair], answer: Answering | None
+) -> list[Comparison]:
+    """What bytes and manifest do not settle is asked of whoever can look at the pictures."""
+    items = side_by_side(lambda pair: _settled(baseline, checks, pair), pairs)
+    open_ = [place for place, item in enumerate(items) if isinstance(item, Question)]
+    away = [place for place in open_ if answer is not None and items[place].url is not None]
+    here = [place for place in open_ if place not in set(away)]
+    observed.bring(pairs[place][0] for place in here)
+    answers = dict(zip(here, side_by_side(answered, [items[place] for place in here]), strict=True))
+    if answer is not None and away:
+        answers.update(zip(away, answer([items[place] for place in away]), strict=True))
+    for place, found in answers.items():
+        items[place] = _told(observed, baseline, pairs[place], items[place], found)
+    return items
+
+
+def _settled(baseline: Baseline, checks: Checks, pair: Pair) -> Comparison | Question:
+    """What needs no look at pictures: the very bytes, or accepted files that cannot be used."""
     shown, row, entry = pair
     bounds = checks.for_trial(row.result.params, row.result.columns)
-    for accepted in entry.accepted:
-        path = baseline.folder / accepted.file
-        if plainly_same(path, accepted, shown):
-            return _of(
-                shown, row, SAME, before=accepted, accepted=path, tier="bytes", metrics=equal_metrics(bounds),
-                servers=drift(baseline.server(accepted), row.server),
-            )  # fmt: skip
     usable: list[tuple[Accepted, Path]] = []
     reasons: list[str] = []
     for accepted in entry.accepted:
         path = baseline.folder / accepted.file
+        if shown.url is None and plainly_same(path, accepted, shown):
+            return _same(baseline, pair, accepted, bounds)
+    for accepted in entry.accepted:
+        path = baseline.folder / accepted.file
         reason = why_unusable(path, accepted)
+        if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
+            return _same(baseline, pair, accepted, bounds)
         reasons += [reason] if reason else []
         usable += [] if reason else [(accepted, path)]
     if not usable:
         return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
-    told = tuple(drift(baseline.server(accepted), row.server) for accepted, _ in usable)
-    try:
-        place, found = best_match((path for _, path in usable), shown.path, bounds)
-    except ImageError as error:
-        before, path = usable[0]
-        reason = observed.absent(shown) or str(error)
-        return _of(shown, row, NOT_COMPARED, reason=reason, before=before, accepted=path, servers=told[0])
-    before, path = usable[place]
+    paths = tuple(path for _, path in usable)
+    return Question(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
+
+
+def _same(baseline: Baseline, pair: Pair, accepted: Accepted, bounds: Mapping[str, Bound]) -> Comparison:
+    shown, row, _ = pair
+    return _of(
+        shown, row, SAME, before=accepted, accepted=baseline.folder / accepted.file, tier="bytes",
+        metrics=equal_metrics(bounds), servers=drift(baseline.server(accepted), row.server),
+    )  # fmt: skip
+
+
+def _told(observed: Observed, baseline: Baseline, pair: Pair, question: Question, answer: Answer) -> Comparison:
+    shown, row, entry = pair
+    place = 0 if isinstance(answer, ImageError) else answer[0]
+    path = question.accepted[place]
+    before = next(one for one in entry.accepted if one.file == path.name)
+    servers = drift(baseline.server(before), row.server)
+    if isinstance(answer, ImageError):
+        reason = observed.absent(shown) if question.url is None else ""
+        return _of(
+            shown, row, NOT_COMPARED, reason=reason or str(answer), before=before, accepted=path, servers=servers
+        )
+    found = answer[1]
     state = SAME if found.passes else CHANGED
     return _of(
         shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics,
-        servers=told[place],
+        servers=servers,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ that are about them: a text without a bound of its own must be equal. What is cl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from sweeper.comparing.measures import EQUAL
 from sweeper.comparing.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
 from sweeper.comparing.media import FILMS, SOUNDS, read_sound
 from sweeper.comparing.others import SOUND_METRICS, TEXT_METRICS, sound_measures, sound_mismatch, text_ratio
+from sweeper.errors import ImageError
 from sweeper.images import ALL_METRICS, compare_files, same_bytes
 from sweeper.regression.checks import Bound, broken
 
@@ -55,6 +56,25 @@ class Match:
     def comparable(self) -> bool:
         """Whether the two can be laid over each other, however much they differ."""
         return self.passes or self.tier == "beyond"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A file to be held against those accepted for its case. `url`: where it lies, if not at `now`; `sha256` is its
+    bytes'. `pixels` are the decoded pixels of each accepted one, None for what is no picture.
+    """
+
+    now: Path
+    sha256: str
+    url: str | None
+    accepted: tuple[Path, ...]
+    pixels: tuple[str | None, ...]
+    bounds: Mapping[str, Bound]
+
+
+# Which accepted file is met or the nearest, and how the file relates to it; or why that cannot be said.
+Answer = tuple[int, Match] | ImageError
+Answering = Callable[[Sequence[Question]], Sequence[Answer]]
 
 
 def match(accepted: Path, now: Path, bounds: Mapping[str, Bound], *, told: Iterable[str] = TOLD) -> Match:
@@ -151,6 +171,14 @@ def best_match(accepted: Iterable[Path], now: Path, bounds: Mapping[str, Bound])
             best = place, found
     assert best is not None, "a case has an accepted picture"
     return best
+
+
+def answered(question: Question) -> Answer:
+    """The answer by looking at the files, which are here."""
+    try:
+        return best_match(question.accepted, question.now, question.bounds)
+    except ImageError as error:
+        return error
 
 
 def distance(metrics: Mapping[str, float]) -> float:

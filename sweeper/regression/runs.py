@@ -31,6 +31,9 @@ def compare_runs(one: Observed, other: Observed) -> tuple[Difference, ...]:
     """Every case of either run, what changed first."""
     before = {shown.case.key: shown for row in one.rows for shown in row.shown}
     after = {shown.case.key: shown for row in other.rows for shown in row.shown}
+    differing = [key for key in before if key in after and before[key].sha256 != after[key].sha256]
+    one.bring(before[key] for key in differing)
+    other.bring(after[key] for key in differing)
     both = [(before[key], after[key]) for key in before if key in after]
     found = side_by_side(lambda pair: _difference(one, other, *pair), both)
     found += [Difference(shown.case, "gone", before=shown.path) for key, shown in before.items() if key not in after]
@@ -39,6 +42,8 @@ def compare_runs(one: Observed, other: Observed) -> tuple[Difference, ...]:
 
 
 def _difference(one: Observed, other: Observed, before: Shown, after: Shown) -> Difference:
+    if before.sha256 == after.sha256 and before.url and after.url:  # neither was fetched, nor needs to be
+        return Difference(before.case, "same", before=before.path, after=after.path)
     absent = [told for told in (one.absent(before), other.absent(after)) if told]
     try:
         found = match(before.path, after.path, {}) if not absent else None

@@ -15,6 +15,7 @@ from sweeper.reporting.workflows import workflows
 from sweeper.result import Result
 from sweeper.store import Store
 from sweeper.store.records import RunRecord
+from sweeper.store.remote import bring_all, place_here
 
 FILES: Final = "files"
 MEDIA: Final = {
@@ -36,13 +37,16 @@ def record_of(store: Store, run: str | None) -> RunRecord:
 
 
 def artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
-    """Every output of the rows by its relative path: the file (None where it is gone), and its SHA-256."""
+    """Every output of the rows by its path on record: the file (None where it is gone), and its SHA-256. What lies at
+    a URL is fetched. Raises ResultsError where its storage cannot be asked.
+    """
     home = results.resolve()
+    bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     found: dict[str, tuple[Path | None, str]] = {}
     for row in rows:
         for name, sha in zip(row.outputs, row.sha256, strict=True):
             if name not in found:
-                path = (home / name).resolve()
+                path = place_here(home, name, sha).resolve()
                 inside = path.is_relative_to(home) and path.is_file()
                 found[name] = (path if inside else None, sha)
     return found

@@ -17,6 +17,7 @@ from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_frames, dra
 from sweeper.result import Result
 from sweeper.store import Store
 from sweeper.store.records import Layout
+from sweeper.store.remote import bring_all, place_here
 
 _STILL: Final = (".png", ".webp")
 _MOVING: Final = (".webp", ".png", ".gif")
@@ -57,6 +58,7 @@ def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None 
     with Store.open(results, readonly=True) as store:
         rows = list(store.results(run))
         layout = store.layout(run)
+    bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     axes = _axes(rows, layout)
     x, y = _chosen(axes, wish)
     moving = axes[wish.animate] if wish.animate is not None else None
@@ -189,7 +191,8 @@ def _label(axis: _Axis, place: int) -> str:
 def _cell(result: Result, results: Path) -> Cell:
     """The pictures of a trial, or a word on why there is none."""
     home = results.resolve()
-    paths = [(home / name).resolve() for name in result.outputs]
+    files = zip(result.outputs, result.sha256, strict=True)
+    paths = [place_here(home, name, sha256).resolve() for name, sha256 in files]
     pictures = tuple(
         path for path in paths if path.suffix.lower() in _PICTURES and path.is_relative_to(home) and path.is_file()
     )

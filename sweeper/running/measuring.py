@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from sweeper.store.remote import bring, is_url, place_here
 
+if TYPE_CHECKING:
     from sweeper.metrics import File
     from sweeper.running.control import RunControl
     from sweeper.store import Store
@@ -30,8 +33,6 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     """
     if not metrics:
         return []
-    from sweeper.metrics import missing_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
-
     cached = {name: store.cached_metrics(name) for name in metrics}
     versions = {name: store.cached_metrics(_VERSION_OF + name).get("") for name in metrics}
     stale = [name for name, metric in metrics.items() if versions[name] != metric.version]
@@ -42,8 +43,8 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     runs = [run_id] if not stale else [run_id, *(run.id for run in store.runs() if run.id != run_id)]
     files = iter(
         [
-            file
-            for file in _files(store, runs, out)
+            (file, url)
+            for file, url in _files(store, runs, out)
             if any(file.key(metric) not in cached[name] for name, metric in metrics.items())
         ]
     )
@@ -54,12 +55,35 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
         if control.cancelling:
             break
         shares = [batch[start::threads] for start in range(threads)]
-        found = [asyncio.to_thread(list, missing_metrics(share, metrics, cached, problems)) for share in shares]
+        found = [asyncio.to_thread(_measured, share, metrics, cached, problems) for share in shares]
         rows = [row for share in await asyncio.gather(*found) for row in share]
         store.cache_metrics(rows)
         for key, name, value in rows:
             cached[name][key] = value
     return [_told(sentence, paths) for sentence, paths in problems.items()]
+
+
+def _measured(
+    share: list[tuple[File, str]],
+    metrics: dict[str, Any],
+    cached: dict[str, dict[str, Any]],
+    problems: dict[str, list[Path]],
+) -> list[tuple[str, str, Any]]:
+    """The rows of some files."""
+    from sweeper.metrics import missing_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
+
+    with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as aside:
+        return list(missing_metrics(_here(share, Path(aside)), metrics, cached, problems))
+
+
+def _here(share: Iterable[tuple[File, str]], aside: Path) -> Iterator[File]:
+    """Files to be read one after another: what lies elsewhere is here for as long; what is gone there is left out."""
+    for file, path in share:
+        if not is_url(path) or file.path.is_file():
+            yield file
+        elif (brought := bring(aside, path, file.sha256)) is not None:
+            yield replace(file, path=brought)
+            brought.unlink()
 
 
 def measurable(store: Store, metrics: dict[str, Any]) -> dict[str, str]:
@@ -83,10 +107,11 @@ def _told(sentence: str, paths: list[Path]) -> str:
     return f"{paths[0]}: {sentence}{more}"
 
 
-def _files(store: Store, runs: Iterable[int], out: Path) -> Iterator[File]:
+def _files(store: Store, runs: Iterable[int], out: Path) -> Iterator[tuple[File, str]]:
+    """Each file with its path on record."""
     from sweeper.metrics import File  # noqa: PLC0415 - as above
 
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):
-                yield File(sha256, out / path, row.digest, row.params)
+                yield File(sha256, place_here(out, path, sha256), row.digest, row.params), path

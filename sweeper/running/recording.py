@@ -96,21 +96,17 @@ def forget_embedded(store: Store, found: Survey, target: str) -> None:
 
 
 def remaining(plan: Plan, found: Survey, settings: Settings, chosen: Callable[[Trial], bool]) -> Iterator[Work]:
-    """The works that were never submitted or are to be submitted again, in run order, each digest once."""
-    handed_out = set(found.done) | {work.trial.digest for work in found.opened}
+    """The works that were never submitted or are to be submitted again, in run order, each digest once: at the first
+    trial that has it in written order, so that nothing need be remembered of what was handed out.
+    """
+    opened = {work.trial.digest for work in found.opened}
 
     def works() -> Iterator[Work]:
         for trial in plan:
-            if trial.digest in handed_out or not chosen(trial):
+            digest = trial.digest
+            if trial.index != found.first[digest] or digest in found.done or digest in opened or not chosen(trial):
                 continue
-            handed_out.add(trial.digest)
-            job = found.standing.get(trial.digest)
-            yield Work(replace_index(trial, found), job, untried=job is None)
+            job = found.standing.get(digest)
+            yield Work(trial, job, untried=job is None)
 
     return islice(works(), settings.limit)
-
-
-def replace_index(trial: Trial, found: Survey) -> Trial:
-    """The trial under the index of the first that shares its digest in written order: its twins are counted there."""
-    first = found.first[trial.digest]
-    return trial if trial.index == first else replace(trial, index=first)

@@ -19,7 +19,7 @@ from sweeper.comfy.wire import Output
 from sweeper.errors import JobError, TargetError, TransientError
 from sweeper.running.progress import Noticed
 from sweeper.store import records
-from sweeper.store.artifacts import FOLDER
+from sweeper.store.remote import folder_of, is_url, names_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,20 +36,27 @@ class Missing:
     def __init__(self, store: Store | None, out: Path, *, remake: bool) -> None:
         self._store = store
         self._remake = remake
-        self._there = _names(out / FOLDER)
+        self._there: dict[str, frozenset[str]] = {}  # names by folder or URL
+        self.out = out
         self.jobs: list[tuple[Job, tuple[Artifact, ...]]] = []
 
     def __call__(self, job: Job) -> bool:
         """Whether the job's work is to be done anew. One whose files can perhaps be had again is noted instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
-        gone = [one for one in self._store.artifacts(job.id) if PurePosixPath(one.path).name not in self._there]
+        gone = [one for one in self._store.artifacts(job.id) if not self._is_there(one.path)]
         if not gone:
             return False
         if self._remake or job.target == EMBEDDED:
             return True
         self.jobs.append((job, tuple(gone)))
         return False
+
+    def _is_there(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._there:
+            self._there[folder] = names_at(folder) if is_url(folder) else _names(self.out / folder)
+        return name in self._there[folder]
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -60,23 +67,24 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-async def restore(
-    missing: Missing, clients: Sequence[ComfyClient], folder: ArtifactFolder, report: Callable[[Noticed], None]
-) -> None:
-    """Fetch what is gone from the targets that answer, and tell what came of it. Raises ResultsError for our disk."""
+async def restore(missing: Missing, clients: Sequence[ComfyClient], report: Callable[[Noticed], None]) -> None:
+    """Fetch what is gone from the targets that answer to where it was, and tell what came of it. Raises ResultsError
+    for our disk, or what is in its place.
+    """
     by_name = {client.target.name: client for client in clients}
-    fetched: Counter[str] = Counter()
+    fetched: Counter[tuple[str, str]] = Counter()
     failed: dict[tuple[str, str], list[str]] = {}
     for job, gone in missing.jobs:
         client = by_name.get(job.target)
         for artifact in gone:
+            folder = folder_of(missing.out, artifact.path)
             reason = "it does not answer" if client is None else await _restored(client, job, artifact, folder)
             if reason is None:
-                fetched[job.target] += 1
+                fetched[job.target, artifact.path.rpartition("/")[0]] += 1
             else:
                 failed.setdefault((job.target, reason), []).append(artifact.path)
-    for target, count in fetched.items():
-        report(Noticed(f"{_files(count)} gone from {FOLDER}/ and fetched again from {target}, at no cost"))
+    for (target, place), count in fetched.items():
+        report(Noticed(f"{_files(count)} gone from {place}/ and fetched again from {target}, at no cost"))
     for (target, reason), paths in failed.items():
         report(
             Noticed(

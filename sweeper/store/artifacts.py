@@ -79,6 +79,19 @@ def extension(label: str, content_type: str, head: bytes) -> str:
     return next((name for magic, name in _MAGIC if magic.match(head)), "bin")
 
 
+def numbered(name: str) -> Iterator[str]:
+    """The names under which a file may be kept: its own, and those with a number where that is taken."""
+    base, dot, ending = name.rpartition(".")
+    yield name
+    yield from (f"{base}-{number}{dot}{ending}" for number in range(2, 10_000))
+
+
+def mark_of(name: str) -> str | None:
+    """The first 8 characters of the id of the job whose file that is; None for a name that is not ours."""
+    found = _MARK.search(name)
+    return found and found[1]
+
+
 class Incoming:
     """A file on its way in: in memory while it is small, then at `path`, beside its later place. Made by
     `ArtifactFolder.incoming`.
@@ -165,9 +178,8 @@ class ArtifactFolder:
         """
         with _told(self.path):
             source = file.settle()
-            base, dot, ending = name.rpartition(".")
-            for number in range(1, 10_000):
-                place = self.path / (name if number == 1 else f"{base}-{number}{dot}{ending}")
+            for candidate in numbered(name):
+                place = self.path / candidate
                 if _placed(source, place):
                     file.placed = True
                     _sync_folder(self.path)
@@ -182,9 +194,15 @@ class ArtifactFolder:
             return
         marks = {job[:8] for job in unfinished}
         for path in self.path.iterdir():
-            found = _MARK.search(path.name)
-            if (path.name.startswith(".") and path.name.endswith(_PARTIAL)) or (found and found[1] in marks):
-                self.discard([f"{FOLDER}/{path.name}"])
+            if (path.name.startswith(".") and path.name.endswith(_PARTIAL)) or mark_of(path.name) in marks:
+                path.unlink(missing_ok=True)
+
+    def at(self, path: str) -> Path:
+        """Where a file that `keep` took can be read in this process."""
+        return self.out / path
+
+    def release(self, paths: Iterable[str]) -> None:
+        """These need not be readable here any more, as far as this is not their place."""
 
     def discard(self, paths: Iterable[str]) -> None:
         """Remove files that `keep` took, but that are not recorded."""

@@ -85,6 +85,7 @@ def test_a_run_leaves_pictures_and_a_table_and_the_second_submits_nothing(sweepe
     assert first.json == {
         "run": 1, "out": str(Path("results/paint")), "trials": 3, "submitted": 3, "succeeded": 3, "failed": 0,
         "cancelled": 0, "pending": 0, "reused": 0, "stopped_by": None, "error": None,
+            "pictures": str(Path("results/paint/artifacts")),
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)
     assert "nothing to do: all 3 trials were done before; nothing is submitted" in second.err

@@ -111,7 +111,9 @@ def test_a_server_that_is_right_again_when_asked_twice_is_called_not_reproducibl
     experiment = sweeper.load(file)
     known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
     with serving() as url:
-        told = attributed(found, known, NO_CHECKS, experiment, target=url, out=found.results.with_name("again"))
+        told = attributed(
+            found, known, NO_CHECKS, experiment, target=url, out=found.results.with_name("again"), runner=sweeper.run
+        )
     assert {one.verdict for one in told} == {UNSTEADY}
 
 
