@@ -43,6 +43,7 @@
       get,
       set,
       rows,
+      any: (row) => marks.size > 0 && marks.has(dataset.digest(row)),
       count: () => marks.size,
       yaml: () => yaml(dataset, get, rows),
       accept: () => acceptCommand(dataset, rows),
