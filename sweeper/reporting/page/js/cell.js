@@ -75,7 +75,7 @@
 
   /**
    * Show a trial in a cell; a negative row is a combination that the plan does not have. `brief`: what is read and not
-   * seen may wait for `describe`; returns whether it does.
+   * seen may wait for `complete`, and the caption too where the context says `unread`; returns whether it does.
    */
   function bind(node, row, more, context, brief = false) {
     const { dataset, marks, state } = context;
@@ -140,7 +140,8 @@
       parts.image.src = address(thumb(file, state.size, dataset.about.sides));
       return parts.image;
     });
-    if (state.captions) fillCaption(below, caption(row, context), state.size, context.tint(row));
+    // A text costs a layout of its cell, and memory until the browser finds the time to collect what that leaves behind.
+    if (state.captions) fillCaption(below, context.unread ? "" : caption(row, context), state.size, context.tint(row));
     const wanted = state.captions ? [sprite, below] : [sprite];
     const there = node.childNodes;
     if (there.length !== wanted.length || wanted.some((one, place) => one !== there[place])) node.replaceChildren(...wanted);
@@ -149,9 +150,12 @@
 
   /** Text below a picture. Only one that may be too long is cut off: each cut is a clip that the browser has to keep. */
   function fillCaption(node, text, width, tint) {
-    node.className = text.length * 8 < width - 10 && /^[\da-ln-vx-z .,:+·-]*$/.test(text) ? "caption" : "caption cut";
-    node.textContent = text;
-    node.style.cssText = tint === "transparent" ? "" : `--tint:${tint}`;
+    const { firstChild } = node;
+    const classes = text.length * 8 < width - 10 && /^[\da-ln-vx-z .,:+·-]*$/.test(text) ? "caption" : "caption cut";
+    if (node.className !== classes) node.className = classes;
+    if ((firstChild?.data ?? "") !== text) firstChild && text ? (firstChild.data = text) : (node.textContent = text);
+    const shade = tint === "transparent" ? "" : tint;
+    if (node.style.getPropertyValue("--tint") !== shade) node.style.setProperty("--tint", shade);
   }
 
   /** A combination whose trials this view leaves out, but the plan has. */
@@ -215,6 +219,13 @@
     if (text) node.append(el("span", { class: "stars" }, text));
   }
 
+  /** What a brief `bind` left out. */
+  function complete(node, row, context) {
+    const parts = plains.get(node);
+    if (context.state.captions && parts) fillCaption(parts.caption, caption(row, context), context.state.size, context.tint(row));
+    describe(node, row, context);
+  }
+
   /** What is said of a cell to those who point at it, and to those who listen. */
   function describe(node, row, { dataset, marks }) {
     const [title, reason, check] = [dataset.title(row), dataset.reason(row), checkReason(dataset, row)];
@@ -233,5 +244,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { address, bind, create, describe, drop, leftOut, mark, media, STARS };
+  sweeper.cell = { address, bind, complete, create, describe, drop, leftOut, mark, media, STARS };
 })((globalThis.sweeper ??= {}));

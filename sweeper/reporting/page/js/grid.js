@@ -9,6 +9,7 @@
   // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
   // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
   const [FEWEST, MOST] = [12, 40];
+  const PASSING = 60; // cells filled in one frame from which on nobody can read a caption: it is written when it rests
   const PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
   const SOON = 20; // the same after a change: the frame that shows it is not to wait for pictures
 
@@ -25,7 +26,8 @@
     };
     const { arranged, captions } = placed(room.width, { ...context, load });
     const size = sweeper.measures.measure(arranged, state, dataset, innerWidth);
-    captions.box = [size.cellWidth, size.cellHeight - size.caption];
+    const passing = { ...captions, unread: true };
+    captions.box = passing.box = [size.cellWidth, size.cellHeight - size.caption];
     const take = (place) => (name) => context.update(sweeper.state.place(context.state, place, name));
     const labels = sweeper.labels.create(arranged, size, take);
     const canvas = el("div", { class: "canvas", role: "presentation" }, labels.nodes);
@@ -43,7 +45,7 @@
     );
     canvas.style.width = `${size.side + size.width}px`;
     canvas.style.height = `${size.head + size.height}px`;
-    const live = { rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, most: [0, 0] };
+    const live = { rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, filled: 0, unread: false, most: [0, 0] };
 
     /** The rows and columns that stand in a view, and `more` on each side. */
     function seen({ top, left, height, width }, more) {
@@ -59,6 +61,8 @@
       live.frame = 0;
       live.drawing = true;
       const brief = until < Infinity;
+      live.unread = brief && live.rest !== 0 && live.filled > PASSING;
+      live.filled = 0;
       const lines = [size.tops.length, size.lefts.length];
       const [rows, columns] = seen(view, OVERSCAN).map((one, way) => {
         live.most[way] = Math.max(live.most[way], one[1] - one[0]);
@@ -107,7 +111,7 @@
 
     /** Say what a passing cell left unsaid. */
     function describe() {
-      for (const node of live.brief) sweeper.cell.describe(node, Number(node.dataset.row), context);
+      for (const node of live.brief) sweeper.cell.complete(node, Number(node.dataset.row), captions);
       live.brief.clear();
     }
 
@@ -176,7 +180,8 @@
       const row = arranged.find(r, c);
       const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
       node.id = `cell-${r}-${c}`;
-      if (sweeper.cell.bind(node, row, more, captions, brief)) live.brief.add(node);
+      live.filled += 1;
+      if (sweeper.cell.bind(node, row, more, live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
