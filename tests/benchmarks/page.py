@@ -3,7 +3,10 @@
     python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N]
 
 `--folder` keeps the made-up report between calls. Each figure is the best and the worst of the repeats; a frame of the
-page is to be read beside the frames of the page that only scrolls, since a busy machine has long ones there too.
+page is to be read beside the frames of the page that only scrolls, since a busy machine has long ones there too: a
+table of as many coloured cells of the same size, without a script. Frames and blank cells are looked at in flings of
+their own, since asking a browser what stands at a hundred points costs it a third of a frame. Memory is what all
+processes of the browser hold, what they share counted once; a browser collects what a fling leaves when it is idle.
 """
 
 from __future__ import annotations
@@ -22,9 +25,13 @@ from made_up_sweeps import Sweep
 
 from sweeper.reporting.folder import write_report
 
-TRIVIAL = """<!doctype html><style>.scroller{position:fixed;inset:0;overflow:auto}
-.canvas{width:20000px;height:20000px;background:repeating-linear-gradient(45deg,#888 0 40px,#ccc 40px 80px)}</style>
-<div class=scroller><div class=canvas></div></div>"""
+# As many coloured cells of the same size, that stand still in their table.
+TRIVIAL = """([count, size, high]) => {
+  document.body.innerHTML = `<style>body{margin:0}.scroller{position:fixed;inset:0;overflow:auto;contain:strict}
+    table{border-spacing:4px;table-layout:fixed;width:${count * (size + 4)}px}td{padding:0;height:${high}px}</style>
+    <div class=scroller><table>` + Array.from({length: count}, (_, r) => '<tr>' + Array.from({length: count}, (_, c) =>
+    `<td style="background:hsl(${(r * 37 + c * 11) % 360} 60% 60%)">trial ${r * count + c}`).join('')).join('');
+}"""
 
 # A cell is there when its picture is, or the sheet with its sprite.
 THERE = """window.there = (cell) => {
@@ -42,8 +49,8 @@ THERE = """window.there = (cell) => {
   return sheet.complete && sheet.naturalWidth > 0;
 };"""
 
-# Scrolls by a number of pixels per frame and looks, before each step, at what stands under a net of points.
-SCROLL = """async ({dx, dy, frames}) => {
+# Scrolls by a number of pixels per frame; where it `looks`, it sees before each step what stands under a net of points.
+SCROLL = """async ({dx, dy, frames, looks}) => {
   const s = document.querySelector('.scroller'), box = s.getBoundingClientRect();
   const first = document.querySelector('.cell');
   const pitch = first ? [first.offsetWidth + 4, first.offsetHeight + 4] : [1, 1]; // cells that are not even there
@@ -69,7 +76,7 @@ SCROLL = """async ({dx, dy, frames}) => {
     const step = (now) => {
       if (last) deltas.push(now - last);
       last = now;
-      if (document.querySelector('.cell')) look(now);
+      if (looks) look(now);
       if (deltas.length >= frames) return done();
       const [x, y] = [s.scrollLeft, s.scrollTop];
       s.scrollBy(dx * turn[0], dy * turn[1]);
@@ -149,16 +156,14 @@ class MainThread:
 
 
 def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[float]]) -> None:
+    note = lambda name, value: found.setdefault(name, []).append(value)  # noqa: E731
+    floor(browser, int(address.partition("size=")[2] or 160), note)
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     page.goto("about:blank")
+    page.wait_for_timeout(1000)
     blank = memory(browser)
     page.add_init_script(THERE)
-    page.set_content(TRIVIAL)
-    note = lambda name, value: found.setdefault(name, []).append(value)  # noqa: E731
-    for name, dx, dy in FLINGS:
-        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
-        note(f"only scrolls: worst frame, {name} (ms)", frames["worst"])
     thread = MainThread(page)
     page.goto(f"{page_file.as_uri()}{address}")
     thread.worked()
@@ -167,23 +172,46 @@ def measure(browser: Any, page_file: Path, address: str, found: dict[str, list[f
     note("memory above a blank page, at first (MB)", memory(browser) - blank)
     note("elements", page.locator("*").count())
     for name, dx, dy in FLINGS:
-        page.locator(".scroller").evaluate("s => s.scrollTo(0, 0)")
-        page.evaluate(PAINTED, True)
+        home(page)
         thread.worked()
-        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60})
+        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60, "looks": False})
         note(f"main thread at work per frame, {name} (ms)", thread.worked() / 60)
         note(f"worst frame, {name} (ms)", frames["worst"])
         note(f"frames over 50 ms of 60, {name}", frames["over"])
-        note(f"longest blank cell, {name} (ms)", frames["blank"])
         note(f"sharp after coming to rest, {name} (ms)", page.evaluate(RESTED))
-    note("elements after scrolling", page.locator("*").count())
     note("memory above a blank page, after scrolling (MB)", memory(browser) - blank)
+    for name, dx, dy in FLINGS:
+        home(page)
+        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60, "looks": True})
+        note(f"longest blank cell, {name} (ms)", frames["blank"])
+    note("elements after scrolling", page.locator("*").count())
+    page.wait_for_timeout(20_000)
+    note("the same, 20 s later (MB)", memory(browser) - blank)
     for name, change in CHANGES:
         thread.worked()
         took = page.evaluate(CHANGE, change)
         note(f"{name} (ms)", took["shown"])
         note(f"{name}, main thread at work (ms)", thread.worked())
     context.close()
+
+
+def floor(browser: Any, size: int, note: Any) -> None:
+    """What the browser makes of a page that only scrolls; in a process of its own, that is gone afterwards."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.evaluate(TRIVIAL, [100, size, size + 20])
+    page.wait_for_timeout(1000)
+    for name, dx, dy in FLINGS:
+        frames = page.evaluate(SCROLL, {"dx": dx, "dy": dy, "frames": 60, "looks": False})
+        note(f"only scrolls: worst frame, {name} (ms)", frames["worst"])
+        note(f"only scrolls: frames over 50 ms of 60, {name}", frames["over"])
+    context.close()
+
+
+def home(page: Any) -> None:
+    """Back to the first cell, at rest."""
+    page.locator(".scroller").evaluate("s => s.scrollTo(0, 0)")
+    page.evaluate(PAINTED, True)
 
 
 def thumbnails(artifacts: Path, count: int = 400) -> None:
@@ -227,7 +255,8 @@ def main() -> None:
     start = time.perf_counter()
     page = write_report(folder).page
     print(f"report again: {time.perf_counter() - start:.1f} s")
-    thumbnails(folder / "artifacts")
+    if not given.folder:
+        thumbnails(folder / "artifacts")
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         for address in ("", "#size=64"):

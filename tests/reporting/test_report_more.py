@@ -171,6 +171,28 @@ def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_
     assert [states[place] for place in of] == ["same", "same", "new"]
 
 
+def test_the_kept_cases_leave_as_a_file_that_accept_reads(real, opened, capsys, tmp_path):
+    main(["accept", str(real / "out"), "--yes"])
+    capsys.readouterr()
+    assert main(["report", str(real / "out")]) == 0
+    page = opened(Path(capsys.readouterr().out.strip()).parent)
+    exported = page.get_by_role("button", name="Export kept cases")
+    page.evaluate("for (const row of [0, 1, 2]) sweeper.page.marks.set(row, {verdict: ''})")
+    assert not exported.is_visible()
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    with page.expect_download() as told:
+        exported.click()
+    file = tmp_path / "kept.txt"
+    told.value.save_as(file)
+    baseline = tmp_path / "baseline"
+    assert main(["accept", str(real / "out"), "--cases", str(file), "--baseline", str(baseline), "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(real / "out"), "--baseline", str(baseline)]) == 0
+    data = json.loads(Path(capsys.readouterr().out.strip()).with_name("data.json").read_text())
+    states, of = data["check"]["columns"][0]["values"], data["check"]["columns"][0]["of"]
+    assert [states[place] for place in of] == ["new", "same", "new"]
+
+
 def test_the_table_is_coloured_by_a_number(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table")
     shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"

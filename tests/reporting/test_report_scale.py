@@ -152,3 +152,31 @@ def test_a_fling_shows_sprites_and_asks_for_pictures_only_when_it_rests(large, o
         const at = document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('.cell');
         return at?.querySelector('img')?.complete && !at.querySelector('.sprite'); }"""
     )
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_a_cell_that_was_moved_shows_and_says_its_own_trial(large, opened, size):
+    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page.evaluate("() => (window.before = document.querySelector('.cell'))")
+    page.evaluate(FLING)
+
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+        const words = `trial ${cell.dataset.trial}`;
+        return cell.getAttribute('aria-label').startsWith(words + ', ')
+          && cell.querySelector('.caption').textContent === words;
+        })"""
+    )
+    assert page.evaluate("() => window.before.isConnected")  # it was moved, and no other made in its place
+    page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")
+    wrong = page.locator(".cell:has(> img)").evaluate_all(
+        """cells => cells.filter(cell => {
+        const { dataset } = sweeper.page;
+        const sha = dataset.files(dataset.row(Number(cell.dataset.trial)))[0].sha256;
+        const [image, words] = [cell.querySelector('img'), cell.querySelector('.caption')];
+        const [box, below] = [cell.getBoundingClientRect(), words.getBoundingClientRect()];
+        return !image.src.includes(sha) || Math.abs(below.bottom - box.bottom) > 1
+          || below.top < image.getBoundingClientRect().bottom - 1;
+        }).length"""
+    )
+    assert wrong == 0

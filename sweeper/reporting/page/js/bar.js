@@ -87,6 +87,7 @@
       { type: "button", onclick: () => copy(marks.accept(), "command") },
       "Copy accept command",
     );
+    const listed = el("button", { type: "button", onclick: exportCases }, "Export kept cases");
     const theme = el("button", { type: "button", onclick: nextTheme }, "Theme");
     const more = el(
       "details",
@@ -103,7 +104,12 @@
 
     function exportMarks() {
       if (marks.count() === 0) return say("nothing is marked yet: K keeps, R rejects, 1 to 5 rate the current cell");
-      return save(`${dataset.about.experiment.replace(/[^\w-]+/g, "-")}-kept.yaml`, "application/yaml", marks.yaml());
+      return save(`${fileName(dataset)}-kept.yaml`, "application/yaml", marks.yaml());
+    }
+
+    function exportCases() {
+      save(`${fileName(dataset)}-kept-cases.txt`, "text/plain", marks.cases());
+      say("for sweeper accept --cases FILE");
     }
 
     function nextTheme() {
@@ -144,7 +150,7 @@
         el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
       ),
       more,
-      el("div", { class: "tools" }, field("Filter", filter, "wide"), field("Show", only), colouring, marked, accept, theme),
+      el("div", { class: "tools" }, field("Filter", filter, "wide"), field("Show", only), colouring, marked, accept, listed, theme),
       error,
     );
 
@@ -180,6 +186,7 @@
       const count = arranged ? arranged.shown : page.rows().length;
       shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
       marked.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
+      listed.hidden = marks.cases() === "";
       accept.hidden = marks.rows((mark) => mark.verdict === "keep").length === 0;
       if (!pins.contains(document.activeElement)) showPins(state);
     }
@@ -210,6 +217,8 @@
     }
     return { show, recount, focusFilter: () => filter.focus() };
   }
+
+  const fileName = (dataset) => dataset.about.experiment.replace(/[^\w-]+/g, "-");
 
   /** A filter that this very sweep understands. */
   function example(dataset) {

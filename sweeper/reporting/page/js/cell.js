@@ -60,38 +60,102 @@
     );
   }
 
+  const spare = []; // cells of a grid that is gone: the next one takes them
+  const MOST_SPARE = 600;
+  const plains = new WeakMap(); // cell -> what it shows a plain trial with: {sprite, image, caption, tint}
+
   function create() {
-    return el("div", { class: "cell", role: "gridcell" });
+    return spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
   }
 
-  /** Show a trial in a cell; a negative row is a combination that the plan does not have. */
-  function bind(node, row, more, context) {
+  function drop(node) {
+    node.remove();
+    if (spare.length < MOST_SPARE) spare.push(node);
+  }
+
+  /**
+   * Show a trial in a cell; a negative row is a combination that the plan does not have. `brief`: what is read and not
+   * seen may wait for `complete`, and the caption too where the context says `unread`; returns whether it does.
+   */
+  function bind(node, row, more, context, brief = false) {
     const { dataset, marks, state } = context;
+    if (row >= 0 && !more && isPlain(row, context)) {
+      bindPlain(node, row, context);
+      if (!brief) describe(node, row, context);
+      return brief;
+    }
     const before = node.dataset.row === String(row) ? node.querySelector("img.preview") : null;
     node.dataset.row = row;
     if (row < 0) {
       node.className = "cell none";
       node.removeAttribute("data-trial");
+      node.draggable = false;
       node.setAttribute("aria-label", "not in the plan");
       node.title = "Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out";
       node.replaceChildren();
-      return;
+      return false;
     }
     const status = dataset.status(row);
     const files = dataset.files(row);
     node.className = `cell ${status}`;
     node.dataset.trial = dataset.trial(row);
     node.draggable = files.length > 0;
-    const reason = [dataset.reason(row), checkReason(dataset, row)].filter(Boolean).join("\n");
-    node.title = reason ? `${dataset.title(row)}\n${reason}` : dataset.title(row);
     const parts = [frame(files, status, dataset.reason(row), row, context, before)];
     if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
     const check = dataset.check(row);
     if (check) parts.push(verdict(check, node, state.size));
-    if (state.captions) parts.push(el("span", { class: "caption" }, caption(row, context)));
+    if (state.captions) {
+      const below = el("span");
+      fillCaption(below, caption(row, context), state.size, context.tint(row));
+      parts.push(below);
+    }
     node.replaceChildren(...parts);
-    node.style.setProperty("--tint", context.tint(row));
     mark(node, row, marks, context);
+    describe(node, row, context);
+    return false;
+  }
+
+  /** One picture that has a sprite, of a trial that succeeded: what a grid of thousands mostly consists of. */
+  function isPlain(row, { dataset }) {
+    const files = dataset.files(row);
+    if (files.length !== 1 || files[0].kind !== "image" || !files[0].thumb || !sweeper.sprites.has(files[0])) return false;
+    return dataset.status(row) === "succeeded" && !dataset.about.check;
+  }
+
+  /** The same elements whatever trial it is: while a grid scrolls, nothing is made and nothing is thrown away. */
+  function bindPlain(node, row, context) {
+    const { dataset, marks, state, box } = context;
+    const [file] = dataset.files(row);
+    let parts = plains.get(node);
+    if (parts === undefined) plains.set(node, (parts = { sprite: el("span"), image: null, caption: el("span") }));
+    const { sprite, caption: below } = parts;
+    node.className = "cell succeeded plain";
+    node.dataset.row = row;
+    node.dataset.trial = dataset.trial(row);
+    node.draggable = true;
+    const style = sweeper.sprites.centred(file, box);
+    sweeper.sprites.show(sprite, file, style, () => {
+      parts.image ??= el("img", { alt: "", decoding: "sync", draggable: "false" });
+      parts.image.style.cssText = style;
+      parts.image.src = address(thumb(file, state.size, dataset.about.sides));
+      return parts.image;
+    });
+    // A text costs a layout of its cell, and memory until the browser finds the time to collect what that leaves behind.
+    if (state.captions) fillCaption(below, context.unread ? "" : caption(row, context), state.size, context.tint(row));
+    const wanted = state.captions ? [sprite, below] : [sprite];
+    const there = node.childNodes;
+    if (there.length !== wanted.length || wanted.some((one, place) => one !== there[place])) node.replaceChildren(...wanted);
+    if (marks.any(row)) mark(node, row, marks);
+  }
+
+  /** Text below a picture. Only one that may be too long is cut off: each cut is a clip that the browser has to keep. */
+  function fillCaption(node, text, width, tint) {
+    const { firstChild } = node;
+    const classes = text.length * 8 < width - 10 && /^[\da-ln-vx-z .,:+·-]*$/.test(text) ? "caption" : "caption cut";
+    if (node.className !== classes) node.className = classes;
+    if ((firstChild?.data ?? "") !== text) firstChild && text ? (firstChild.data = text) : (node.textContent = text);
+    const shade = tint === "transparent" ? "" : tint;
+    if (node.style.getPropertyValue("--tint") !== shade) node.style.setProperty("--tint", shade);
   }
 
   /** A combination whose trials this view leaves out, but the plan has. */
@@ -145,20 +209,34 @@
     return free.length ? free.map((axis) => axis.label(row)).join(" · ") : `trial ${dataset.trial(row)}`;
   }
 
-  /** Verdict and stars on a bound cell; also what a screen reader says of it. */
-  function mark(node, row, marks, { dataset }) {
+  /** Verdict and stars on a bound cell. */
+  function mark(node, row, marks) {
     const { verdict, stars, comment } = marks.get(row);
     node.classList.toggle("keep", verdict === "keep");
     node.classList.toggle("reject", verdict === "reject");
     node.querySelector(".stars")?.remove();
     const text = (STARS[stars] ?? "") + (comment ? " ✎" : "");
     if (text) node.append(el("span", { class: "stars" }, text));
+  }
+
+  /** What a brief `bind` left out. */
+  function complete(node, row, context) {
+    const parts = plains.get(node);
+    if (context.state.captions && parts) fillCaption(parts.caption, caption(row, context), context.state.size, context.tint(row));
+    describe(node, row, context);
+  }
+
+  /** What is said of a cell to those who point at it, and to those who listen. */
+  function describe(node, row, { dataset, marks }) {
+    const [title, reason, check] = [dataset.title(row), dataset.reason(row), checkReason(dataset, row)];
+    const { verdict, stars, comment } = marks.get(row);
+    node.title = [title, reason, check].filter(Boolean).join("\n");
     const words = [
       `trial ${dataset.trial(row)}`,
-      dataset.title(row),
+      title,
       dataset.status(row),
-      dataset.reason(row),
-      checkReason(dataset, row),
+      reason,
+      check,
       verdict,
       stars ? `${stars} stars` : "",
       comment ?? "",
@@ -166,5 +244,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { address, bind, create, leftOut, mark, media, STARS };
+  sweeper.cell = { address, bind, complete, create, describe, drop, leftOut, mark, media, STARS };
 })((globalThis.sweeper ??= {}));

@@ -92,9 +92,10 @@
 
     function build(stay) {
       const held = stay ? view?.scroll?.() : undefined;
+      // Asked for before anything is changed: afterwards it would have the browser lay out the page for it.
+      const room = { height: host.clientHeight, width: host.clientWidth };
       view?.close?.();
-      view = sweeper[state.view].create(host, { ...page, state, ...shades() });
-      if (held !== undefined) view.scrollTo(held);
+      view = sweeper[state.view].create(host, { ...page, state, room, ...shades() }, held);
     }
 
     /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */

@@ -43,9 +43,11 @@
       get,
       set,
       rows,
+      any: (row) => marks.size > 0 && marks.has(dataset.digest(row)),
       count: () => marks.size,
       yaml: () => yaml(dataset, get, rows),
       accept: () => acceptCommand(dataset, rows),
+      cases: () => cases(dataset, rows),
     };
   }
 
@@ -102,6 +104,12 @@
     const kept = rows((mark) => mark.verdict === "keep").map((row) => sweeper.workflow.condition(dataset, row));
     const where = kept.every((one) => one !== "") ? ` --where ${sweeper.workflow.quoted(kept.join(" or "))}` : "";
     return `sweeper accept ${sweeper.workflow.quoted(dataset.about.results)}${where}`;
+  }
+
+  /** The names of the kept cases, one a line, as `sweeper accept --cases` reads them; "" where no check named them. */
+  function cases(dataset, rows) {
+    const names = rows((mark) => mark.verdict === "keep").flatMap((row) => dataset.about.check?.cases[row] ?? []);
+    return names.map((name) => `${name}\n`).join("");
   }
 
   sweeper.marks = { open, slotColumns };

@@ -3,6 +3,7 @@
 
 (function (sweeper) {
   const makers = new WeakMap(); // sprite element -> makes the sharp picture that replaces it
+  const asked = new WeakMap(); // sprite element -> that picture, once it was asked for
   let sheets = null; // {across, full, lines: of each sheet}
   const held = []; // the sheets' pictures: as long as they are held, no cell waits for one
 
@@ -31,23 +32,40 @@
     }
   }
 
-  /**
-   * The sprite of a file, drawn out to the size that its picture has in a box of [width, height] pixels; undefined where
-   * it has none. `make()` gives the picture itself, when `sharpen` wants it.
-   */
-  function create(file, [width, height], make) {
-    if (sheets === null || file.sprite === undefined) return undefined;
+  const has = (file) => sheets !== null && file.sprite !== undefined;
+
+  /** A sprite for a file in a box of [width, height] pixels; undefined where it has none. `make`: as in `show`. */
+  function create(file, box, make) {
+    if (!has(file)) return undefined;
+    const node = document.createElement("span");
+    show(node, file, sized(file, box), make);
+    return node;
+  }
+
+  /** Style of a file that is drawn out to the size that it has in a box of [width, height] pixels. */
+  function sized(file, [width, height]) {
+    const scale = Math.min(width / file.width, height / file.height);
+    return `width:${file.width * scale}px;height:${file.height * scale}px`;
+  }
+
+  /** The same for a file that is alone in its box: it stands in the middle without any help of a layout. */
+  function centred(file, [width, height]) {
+    const scale = Math.min(width / file.width, height / file.height);
+    const [across, down] = [(width - file.width * scale) / 2, (height - file.height * scale) / 2];
+    return `${sized(file, [width, height])};margin:${down}px ${across}px`;
+  }
+
+  /** Show a file's sprite in `node`, in this style. `make()` gives the picture itself, when `sharpen` wants it. */
+  function show(node, file, style, make) {
     const sheet = Math.floor(file.sprite / sheets.full);
     const place = file.sprite % sheets.full;
-    const scale = Math.min(width / file.width, height / file.height);
     const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
     const x = share(place % sheets.across, sheets.across);
     const y = share(Math.floor(place / sheets.across), sheets.lines[sheet]);
-    const node = document.createElement("span");
     node.className = `sprite sheet-${sheet}`;
-    node.style.cssText = `width:${file.width * scale}px;height:${file.height * scale}px;background-position:${x}% ${y}%`;
+    node.style.cssText = `${style};background-position:${x}% ${y}%`;
     makers.set(node, make);
-    return node;
+    asked.delete(node);
   }
 
   /** Ask for the pictures of at most `count` sprites below `root` that `wanted` holds for; are there more? */
@@ -57,10 +75,12 @@
       if (count-- <= 0) return true;
       const image = makers.get(node)();
       makers.delete(node);
-      image.addEventListener("load", () => node.replaceWith(image), { once: true });
+      asked.set(node, image);
+      // By then its cell may show another trial.
+      image.onload = () => asked.get(node) === image && node.replaceWith(image);
     }
     return false;
   }
 
-  sweeper.sprites = { create, install, load, sharpen };
+  sweeper.sprites = { centred, create, has, install, load, sharpen, show };
 })((globalThis.sweeper ??= {}));

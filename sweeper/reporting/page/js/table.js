@@ -7,7 +7,7 @@
   const OVERSCAN = 6;
   const BINS = 24; // of the distribution in a column's head
 
-  function create(host, context) {
+  function create(host, context, [top, left] = [0, 0]) {
     const { dataset, state, tint, colour } = context;
     const columns = chosen(dataset, state);
     const rows = sorted(dataset, context.rows(), state.sort);
@@ -127,6 +127,7 @@
     });
 
     host.replaceChildren(chooser(dataset, columns, context), scroller);
+    scroller.scrollTo(left, top);
     draw();
     const resized = new ResizeObserver(() => (frame ||= requestAnimationFrame(draw)));
     resized.observe(scroller);
@@ -134,7 +135,6 @@
       focus: () => scroller.focus(),
       show: (row) => setCurrent(rows.indexOf(row)),
       scroll: () => [scroller.scrollTop, scroller.scrollLeft],
-      scrollTo: ([top, left]) => scroller.scrollTo(left, top),
       close() {
         resized.disconnect();
         cancelAnimationFrame(frame);
