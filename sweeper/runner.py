@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import ExperimentError, SweeperError, TargetError, UnreachableError, UsageError
+from sweeper.errors import SweeperError, TargetError, UnreachableError
 from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import RunControl
@@ -236,33 +236,10 @@ class Session:
         return clients
 
     async def _check(self, client: Any) -> None:
-        """Hold the plan against the target's node classes. Raises ExperimentError for what would not run there, and
-        UsageError where partner nodes have no key.
-        """
-        from sweeper.catalogue import classes_of  # noqa: PLC0415
-        from sweeper.running.partners import equip  # noqa: PLC0415
+        """Hold the plan against what the target can do; see `admit`."""
+        from sweeper.running.admission import admit  # noqa: PLC0415
 
-        check = self.settings.check
-        if not check and client.target.partner_key is None:
-            return
-        for fresh in (False, True):  # what was kept of the server may be old: models come and go
-            classes = await classes_of(client, fresh=fresh)
-            if classes is None:
-                return
-            try:
-                equip(client, self.experiment.template, classes, demanded=check)
-            except UsageError:
-                if fresh:
-                    raise
-                continue
-            problems = self.plan.fit(classes).problems if check else ()
-            if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
-                return
-        name = client.target.name
-        raise ExperimentError(
-            replace(problem, message=f"{problem.message} (on {name}; --no-check sends it nevertheless)")
-            for problem in problems
-        )
+        await admit(client, self.plan, check=self.settings.check)
 
     def _embedded(self, stack: AsyncExitStack) -> str:
         from sweeper.embedded import EmbeddedServer  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """A driver that kills itself with SIGKILL at a chosen step of its store; run as a script.
 
 python mortal.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD, which is
-one of Store's.
+one of Store's or of its Servers'.
 python mortal.py EXPERIMENT CLUSTER OUT: runs, prints each event's class, and at the end stopped_by.
 """
 
@@ -13,10 +13,12 @@ import sys
 
 from sweeper.cluster import run
 from sweeper.store import Store
+from sweeper.store.servers import Servers
 
 
 def die_at(method: str, when: str, number: int) -> None:
-    original = getattr(Store, method)
+    owner = Store if hasattr(Store, method) else Servers
+    original = getattr(owner, method)
     calls = 0
 
     def dying(self, *args, **kwargs):
@@ -29,7 +31,7 @@ def die_at(method: str, when: str, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    setattr(Store, method, dying)
+    setattr(owner, method, dying)
 
 
 def main() -> None:
