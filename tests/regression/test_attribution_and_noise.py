@@ -128,7 +128,9 @@ def test_an_accepted_workflow_that_does_not_run_any_more_is_the_servers_drift(gr
     experiment = sweeper.load(grey())
     known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
     with EmbeddedServer() as server:  # it knows no Paint
-        told = attributed(found, known, NO_CHECKS, experiment, target=server.url, out=found.results.with_name("a"))
+        told = attributed(
+            found, known, NO_CHECKS, experiment, target=server.url, out=found.results.with_name("a"), runner=sweeper.run
+        )
     assert all(one.verdict.startswith(f"{SERVER}: it does not run") for one in told)
 
 
