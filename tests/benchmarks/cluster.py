@@ -4,8 +4,8 @@ python tests/benchmarks/cluster.py scaling                  1 s jobs on 1, 2, 4,
 python tests/benchmarks/cluster.py overhead                 jobs that do nothing: seconds and CPU per trial, and ratios
 python tests/benchmarks/cluster.py memory --trials 100000   a long plan of such jobs: memory of driver and scheduler
 
-The servers run in this process, one ComfyUI per worker; a job of 1 s sleeps, so a few cores are enough for all of them.
-The rival is `sweeper.run` in one process over the same servers, in the same run of this file.
+The servers run in a process of their own, one ComfyUI per worker; a job of 1 s sleeps, so a few cores are enough for
+all of them. The rival is `sweeper.run` in one process over the same servers, in the same run of this file.
 """
 
 from __future__ import annotations
@@ -36,13 +36,24 @@ TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 
 @contextmanager
 def serving(number: int, job_seconds: float) -> Iterator[list[str]]:
-    """So many servers, each of whose jobs takes that long: two nodes, half of it each."""
+    """So many servers, each of whose jobs takes that long: two nodes, half of it each. They are in another process:
+    neither the driver nor its rival is to hold them up.
+    """
+    command = [sys.executable, __file__, "serve", "--workers", str(number), "--seconds", str(job_seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield [process.stdout.readline().strip() for _ in range(number)]
+        process.communicate("")
+
+
+def serve(number: int, job_seconds: float) -> None:
+    """Print the URLs of the servers; until the end of stdin."""
     scenario = Scenario(node_seconds=(job_seconds / 2, job_seconds / 2))
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(EmbeddedServer("comfyui", nodes=NODES, faults=Faults(scenario=scenario))).url
-            for _ in range(number)
-        ]
+        for _ in range(number):
+            server = EmbeddedServer("comfyui", nodes=NODES, faults=Faults(scenario=scenario))
+            print(stack.enter_context(server).url, flush=True)
+        sys.stdin.read()
 
 
 def experiment(folder: Path, trials: int) -> Path:
@@ -62,6 +73,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.started = self.began = self.ended = 0.0
+        self.job = 0.0  # seconds that a job ran on its server, on average, as that tells
 
     def __call__(self, event: Any) -> None:
         if isinstance(event, RunStarted):
@@ -87,6 +99,7 @@ def on_cluster(urls: list[str], trials: int) -> Clock:
         clock = Clock()
         run = run_on(experiment(Path(name), trials), cluster.scheduler_address, out=Path(name) / "out", progress=clock)
         assert run.succeeded == trials, run
+        clock.job = float(sweeper.results(run.out)["ran_s"].mean())
         return clock
 
 
@@ -100,7 +113,8 @@ def in_one_process(urls: list[str], trials: int) -> float:
 
 def scaling(sizes: list[int], per_worker: int) -> None:
     print(f"{per_worker} jobs of 1 s per worker, first submission to last end; efficiency is {per_worker} s over that")
-    heads = f"{'workers':>8} {'start-up s':>11} {'cluster s':>10} {'efficiency':>11}"
+    print("job s: what a job took on its server, which shares these cores; the rest of the loss is the cluster's")
+    heads = f"{'workers':>8} {'start-up s':>11} {'job s':>7} {'cluster s':>10} {'efficiency':>11}"
     print(f"{heads} {'one process s':>14} {'efficiency':>11}")
     for workers in sizes:
         with serving(workers, 1.0) as urls:
@@ -108,7 +122,7 @@ def scaling(sizes: list[int], per_worker: int) -> None:
             cluster = clock.seconds
             alone = in_one_process(urls, workers * per_worker)
         print(
-            f"{workers:>8} {clock.start_up:>11.1f} {cluster:>10.1f} {per_worker / cluster:>11.1%} "
+            f"{workers:>8} {clock.start_up:>11.1f} {clock.job:>7.3f} {cluster:>10.1f} {per_worker / cluster:>11.1%} "
             f"{alone:>14.1f} {per_worker / alone:>11.1%}",
             flush=True,
         )
@@ -122,7 +136,7 @@ def overhead(trials: int, workers: int) -> None:
         began = time.process_time()
         alone = in_one_process(urls, trials)
         single = time.process_time() - began
-    print(f"{trials} jobs that do nothing, {workers} workers; CPU of this process has the servers' in it, both times")
+    print(f"{trials} jobs that do nothing, {workers} workers; CPU is this process's, both times")
     print(f"cluster      {1000 * cluster / trials:7.1f} ms per trial, {1000 * driver / trials:7.1f} ms CPU")
     print(f"one process  {1000 * alone / trials:7.1f} ms per trial, {1000 * single / trials:7.1f} ms CPU")
     print(f"ratio        {cluster / alone:7.2f}                {driver / single:7.2f}")
@@ -172,12 +186,15 @@ def _process(command: list[str], **environ: str) -> Iterator[subprocess.Popen[by
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["scaling", "overhead", "memory"])
+    parser.add_argument("what", choices=["scaling", "overhead", "memory", "serve"])
+    parser.add_argument("--seconds", type=float, default=1.0, help="that a job takes, for serve")
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--workers", type=int, nargs="+", default=[])
     parser.add_argument("--jobs", type=int, default=20, help="per worker, for scaling")
     asked = parser.parse_args()
-    if asked.what == "scaling":
+    if asked.what == "serve":
+        serve((asked.workers or [1])[0], asked.seconds)
+    elif asked.what == "scaling":
         scaling(asked.workers or [1, 2, 4, 8, 16], asked.jobs)
     elif asked.what == "overhead":
         overhead(asked.trials, (asked.workers or [2])[0])
