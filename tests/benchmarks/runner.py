@@ -12,6 +12,10 @@ Every client gets a fresh server, the same workflows, and two jobs a slot in fli
 - requests, the client's CPU ms (between the same two moments) and the server's CPU ms per job, and the seconds from the
   call to the last file on disk, the client's start included. A proxy's CPU is not in it.
 
+Files go to the disk of `--out` (a temporary folder), and are removed at the end of all: a file system that has just
+lost thousands of files is slow to make new ones (ext4 passes over inodes freed in the last seconds). On a disk, what
+it costs to make a file is measured too; `--out /dev/shm` leaves that out.
+
 Published clients run in an interpreter of yours: `python -m venv rivals`, `rivals/bin/pip install comfy-api-simplified
 comfy-sdk comfy-api-proxy`, then `--rivals rivals/bin/python`; one that is missing is skipped. Nothing is asserted: a
 number from a busy machine is no failure; there, `nice -n -15` before the command says more.
@@ -26,7 +30,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -69,16 +73,14 @@ def most_at_once(jobs: list[tuple[float, float]]) -> int:
     return most
 
 
-def measure(python: str, name: str, setup: Setup, jobs: int) -> dict[str, Any]:
-    """One client against a fresh server: what both say."""
+def measure(python: str, name: str, setup: Setup, jobs: int, folder: Path) -> dict[str, Any]:
+    """One client against a fresh server, its files in a new folder below `folder`: what both say."""
     server, dialect, slots, seconds = setup
     command = [sys.executable, str(HERE / SERVERS[server]), dialect, str(slots), str(seconds)]
     if server == "lean":
         command.append(str(jobs if name == FILLED else 1))
-    with (
-        TemporaryDirectory() as out,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-    ):
+    out = mkdtemp(dir=folder)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         client = [python, str(HERE / "runner_clients.py"), name, url, dialect, str(slots), str(jobs), out]
@@ -121,7 +123,7 @@ def line(name: str, found: dict[str, Any], slots: int, base: tuple[float, float]
     )
 
 
-def compare(setup: Setup, jobs: int, names: Sequence[str], rivals: str) -> None:
+def compare(setup: Setup, jobs: int, names: Sequence[str], rivals: str, folder: Path) -> None:
     """The table of one setup: every client once, one after another."""
     server, dialect, slots, seconds = setup
     print(f"\n{server} server, {dialect}, slots: {slots}, jobs of {1000 * seconds:g} ms, {jobs} of them")
@@ -131,7 +133,7 @@ def compare(setup: Setup, jobs: int, names: Sequence[str], rivals: str) -> None:
         if name in PUBLISHED and dialect == "cloud":
             print(f"{name:<22} speaks ComfyUI's paths only")
             continue
-        found = measure(sys.executable if name in OURS else rivals, name, setup, jobs)
+        found = measure(sys.executable if name in OURS else rivals, name, setup, jobs, folder)
         if "skipped" in found:
             print(f"{name:<22} {found['skipped']}")
             continue
@@ -145,12 +147,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=600, help="per client and setup; at most 2000")
     parser.add_argument("--rivals", default=sys.executable, metavar="PYTHON", help="where published clients are")
     parser.add_argument("--only", action="append", metavar="NAME", help="of the clients; may be repeated")
+    parser.add_argument("--out", metavar="DIR", help="below which the clients' files go")
     parser.add_argument("--setup", action="append", metavar="SERVER:DIALECT:SLOTS:MS", help="may be repeated")
     given = parser.parse_args()
-    for text in given.setup or SETUPS:
-        server, dialect, slots, ms = text.split(":")
-        names = given.only or (*OURS[:-1], *PUBLISHED, FILLED)
-        compare((server, dialect, int(slots), float(ms) / 1000), min(given.jobs, 2000), names, given.rivals)
+    names = given.only or (*OURS[:-1], *PUBLISHED, FILLED)
+    with TemporaryDirectory(dir=given.out) as folder:
+        for text in given.setup or SETUPS:
+            server, dialect, slots, ms = text.split(":")
+            setup = (server, dialect, int(slots), float(ms) / 1000)
+            compare(setup, min(given.jobs, 2000), names, given.rivals, Path(folder))
 
 
 if __name__ == "__main__":
