@@ -52,7 +52,7 @@ def same_files(a: Path, b: Path) -> bool:
     return sameness(a, b).equal
 
 
-def sameness(a: Path, b: Path) -> Sameness:
+def sameness(a: Path | str, b: Path | str) -> Sameness:
     """How two files relate as bytes, from one reading of them. Raises ImageError where one cannot be read."""
     try:
         # `open` and not `Path.open`: for small files the calls are what takes the time, here and below.
@@ -65,7 +65,7 @@ def sameness(a: Path, b: Path) -> Sameness:
                 return _OTHER
     except OSError as error:
         raise ImageError(f"{error.filename or a}: cannot be read: {error.strerror or error}") from error
-    left, right = read_bytes(a), read_bytes(b)  # text may stand behind the pixels too
+    left, right = read_bytes(Path(a)), read_bytes(Path(b))  # text may stand behind the pixels too
     return Sameness(equal=True, wholly=left == right, size=len(left)) if _same_without_text(left, right) else _OTHER
 
 
