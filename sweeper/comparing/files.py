@@ -142,15 +142,15 @@ def _same_rest(one: BinaryIO, first: _Begun, other: BinaryIO, second: _Begun) ->
     other.seek(start_2)
     pieces = _PIECES
     here, there = pieces.one, pieces.other
+    settled = False  # whether all that the two hold is of these files, and what the last reading left was equal
     while True:
         count, count_2 = one.readinto(here), other.readinto(there)  # type: ignore[attr-defined]
-        if count == count_2 == _PIECE:
-            if here != there:
-                return False
-        elif count != count_2 or here[:count] != there[:count]:
-            return False
-        elif count == 0:
+        if count == count_2 == 0:
             return True
+        settled = settled or count == _PIECE
+        # A slice is a copy, and its memory comes from the system and goes back there.
+        if count != count_2 or (here != there if settled else here[:count] != there[:count]):
+            return False
 
 
 def _same_without_text(a: bytes, b: bytes) -> bool:
