@@ -59,6 +59,7 @@ from sweeper.nearest import hint
 
 COMPARISON_METRICS: Final = PLAIN
 ALL_METRICS: Final = tuple(MEASURES)
+_ROWS: Final = 32
 
 State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
 
@@ -201,7 +202,12 @@ def _compare_frames(one: _Opened, other: _Opened, metrics: tuple[str, ...]) -> L
         if channels != channels_2:
             kinds = f"{one.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
             return Likeness("channels", {}, 0, kinds)
-        if not np.array_equal(left, right):
+        if not _equal(left, right):
             same = False
             worst = worse(worst, measured(left, right, metrics))
     return Likeness("same_pixels" if same else "measured", worst, count)
+
+
+def _equal(left: Pixels, right: Pixels) -> bool:
+    """A few rows at a time: most pictures that differ do so in the first, and nothing of a picture's size is made."""
+    return all(np.array_equal(left[at : at + _ROWS], right[at : at + _ROWS]) for at in range(0, left.shape[0], _ROWS))

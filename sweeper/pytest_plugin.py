@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,32 +54,42 @@ class ExperimentFile(pytest.File):
     """An experiment; its items are the cases of its baseline, and the trials for which nothing was accepted yet."""
 
     _found: Comparisons | None = None
+    _of: dict[str, list[Comparison]]  # by case key and by point, which are never equal: one is a list, one a mapping
 
     def collect(self) -> Iterable[pytest.Item]:
         from sweeper.errors import SweeperError  # noqa: PLC0415 - only where an experiment is named
         from sweeper.loading import load  # noqa: PLC0415
         from sweeper.planner import plan  # noqa: PLC0415
         from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
-        from sweeper.regression.cases import case_cells, named, point_key  # noqa: PLC0415
+        from sweeper.regression.cases import keyed_cells, named  # noqa: PLC0415
 
         try:
             experiment = load(self.path)
             known = read_baseline(default_folder(self.path, experiment.name), experiment.name)
-            cells = case_cells(list(plan(experiment).written()))
+            trials = keyed_cells(list(plan(experiment).written()))
         except SweeperError as error:
             raise self.CollectError(str(error)) from error
         for key, entry in known.entries.items():
-            yield CaseItem.from_parent(self, name=entry.case.name, cells=entry.case.cells, key=key)
+            yield CaseItem.from_parent(self, name=entry.case.name, point=entry.case.point, key=key)
         held = {entry.case.point for entry in known.entries.values()}
-        for one in cells:
-            if point_key(one) not in held:
-                yield CaseItem.from_parent(self, name=f"{named(one)} [new]".lstrip(), cells=one, key=None)
+        for cells, point in trials:
+            if point not in held:
+                yield CaseItem.from_parent(self, name=f"{named(cells)} [new]".lstrip(), point=point, key=None)
 
     def comparisons(self) -> Comparisons:
         """Run the experiment, once, and hold it against its baseline; accept first where that was asked for."""
         if self._found is None:
             self._found = self._checked()
+            self._of = {}
+            for one in self._found:
+                for name in (one.case.key, one.case.point):
+                    self._of.setdefault(name, []).append(one)
         return self._found
+
+    def of(self, name: str) -> list[Comparison]:
+        """What was found of a case, by its key, or of a point of the sweep."""
+        self.comparisons()
+        return self._of.get(name, [])
 
     def _checked(self) -> Comparisons:
         out = self.config.rootpath / "results" / f"{self.path.stem}-pytest"
@@ -135,17 +145,14 @@ def _waiting(folder: Path) -> Iterator[None]:
 class CaseItem(pytest.Item):
     """One case (`key`), or a trial for which nothing was accepted yet (`key` None)."""
 
-    def __init__(self, *, cells: Mapping[str, Any], key: str | None, **rest: Any) -> None:
+    def __init__(self, *, point: str, key: str | None, **rest: Any) -> None:
         super().__init__(**rest)
-        self._cells, self._key = cells, key
+        self._point, self._key = point, key
 
     def runtest(self) -> None:
-        from sweeper.regression.cases import point_key  # noqa: PLC0415 - only where an experiment is named
-
         assert isinstance(self.parent, ExperimentFile)
         found = self.parent.comparisons()
-        own = point_key(self._cells)
-        mine = [one for one in found if (one.case.key == self._key if self._key is not None else one.case.point == own)]
+        mine = self.parent.of(self._point if self._key is None else self._key)
         accepted = self.config.getoption("sweeper_accept")
         if not mine and not accepted:  # what was accepted away has no case any more
             raise CaseFailedError(["not compared: the run told nothing of this case"])

@@ -68,7 +68,13 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
     assert other.status == "pending"
     assert store.counts() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
     assert store.artifacts("j1") == files
-    assert store.artifacts_of(store.latest()) == {"j1": tuple(files)}
+    done, waiting, _ = store.outcomes()
+    assert (done.result, done.run) == (first, store.latest())
+    assert [(file.node, file.position, file.path, file.sha256) for file in done.files] == [
+        ("9", 0, "artifacts/b.png", "s1"),
+        ("9", 1, "artifacts/a.png", "s2"),
+    ]
+    assert (waiting.result, waiting.run, waiting.files) == (other, None, ())
 
 
 @pytest.mark.parametrize(

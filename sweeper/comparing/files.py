@@ -52,7 +52,7 @@ def same_files(a: Path, b: Path) -> bool:
     return sameness(a, b).equal
 
 
-def sameness(a: Path, b: Path) -> Sameness:
+def sameness(a: Path | str, b: Path | str) -> Sameness:
     """How two files relate as bytes, from one reading of them. Raises ImageError where one cannot be read."""
     try:
         # `open` and not `Path.open`: for small files the calls are what takes the time, here and below.
@@ -65,7 +65,7 @@ def sameness(a: Path, b: Path) -> Sameness:
                 return _OTHER
     except OSError as error:
         raise ImageError(f"{error.filename or a}: cannot be read: {error.strerror or error}") from error
-    left, right = read_bytes(a), read_bytes(b)  # text may stand behind the pixels too
+    left, right = read_bytes(Path(a)), read_bytes(Path(b))  # text may stand behind the pixels too
     return Sameness(equal=True, wholly=left == right, size=len(left)) if _same_without_text(left, right) else _OTHER
 
 
@@ -142,15 +142,15 @@ def _same_rest(one: BinaryIO, first: _Begun, other: BinaryIO, second: _Begun) ->
     other.seek(start_2)
     pieces = _PIECES
     here, there = pieces.one, pieces.other
+    settled = False  # whether all that the two hold is of these files, and what the last reading left was equal
     while True:
         count, count_2 = one.readinto(here), other.readinto(there)  # type: ignore[attr-defined]
-        if count == count_2 == _PIECE:
-            if here != there:
-                return False
-        elif count != count_2 or here[:count] != there[:count]:
-            return False
-        elif count == 0:
+        if count == count_2 == 0:
             return True
+        settled = settled or count == _PIECE
+        # A slice is a copy, and its memory comes from the system and goes back there.
+        if count != count_2 or (here != there if settled else here[:count] != there[:count]):
+            return False
 
 
 def _same_without_text(a: bytes, b: bytes) -> bool:

@@ -64,7 +64,9 @@ def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
     """
     a, b = _padded(a), _padded(b)
     store = _STORE.arrays(4 * min(_STRIP + 2 * _RADIUS, a.shape[0]) * a.shape[1])
-    sums = np.array([_channel(a[:, :, at], b[:, :, at], store) for at in range(a.shape[2])])
+    exact = np.int16 if a.dtype == b.dtype == np.uint8 else np.float64  # the narrower, the faster
+    strips = _strips(store, a.shape[0] - 2 * _RADIUS, a.shape[1], exact)
+    sums = np.array([_channel(a[:, :, at], b[:, :, at], strips) for at in range(a.shape[2])])
     windows = (a.shape[0] - 2 * _RADIUS) * (a.shape[1] - 2 * _RADIUS)
     return sums[:, 0] / windows, sums[:, 1] / windows
 
@@ -102,72 +104,103 @@ def _halved(pixels: Pixels) -> Plane:
     return half
 
 
-def _channel(a: NDArray[np.generic], b: NDArray[np.generic], store: list[Plane]) -> tuple[float, float]:
+def _channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip]) -> tuple[float, float]:
     """The sums of SSIM and of its contrast-structure term over all windows of one channel."""
-    height, width = a.shape[0] - 2 * _RADIUS, a.shape[1] - 2 * _RADIUS
-    exact = np.int16 if a.dtype == b.dtype == np.uint8 else np.float64  # the narrower, the faster
     total = structure = 0.0
-    for top in range(0, height, _STRIP):
-        rows = min(_STRIP, height - top)
-        reach = slice(top, top + rows + 2 * _RADIUS)
-        one, other = np.ascontiguousarray(a[reach]), np.ascontiguousarray(b[reach])
-        if np.array_equal(one, other):
-            total += rows * width
-            structure += rows * width
+    top = 0
+    for strip in strips:
+        reach = slice(top, top + strip.rows + 2 * _RADIUS)
+        top += strip.rows
+        one, other, mixed = strip.levels
+        one[:], other[:] = a[reach], b[reach]
+        if np.equal(one, other, out=strip.mask).all():
+            total += strip.windows
+            structure += strip.windows
             continue
-        fields = _shaped(store[0], 4, rows + 2 * _RADIUS, a.shape[1])
-        fields[0] = np.add(one, other, dtype=exact)
-        fields[2] = np.subtract(one, other, dtype=exact)
+        fields = strip.fields
+        fields[0] = np.add(one, other, out=mixed)
+        fields[2] = np.subtract(one, other, out=mixed)
         np.square(fields[0], out=fields[1])
         np.square(fields[2], out=fields[3])
-        down = _shaped(store[1], 4, rows, a.shape[1])
-        across = _shaped(store[2], 4, rows, width)
-        _filter(fields, down, across)
-        of_strip = _terms(across, _shaped(store[0], rows, width))
+        strip.filter()
+        of_strip = _terms(strip.filtered, strip.spare)
         total += of_strip[0]
         structure += of_strip[1]
     return total, structure
+
+
+_Product = tuple[Plane, Plane, Plane]  # two factors, and where their product goes
+
+
+class _Strip:
+    """The arrays that a strip goes through, and the products that filter it, laid out once for all strips of its
+    height. What Python does between two of NumPy's calls, other threads wait for, and arrays made and given up strip
+    after strip, the system takes back and hands out again under a lock that all threads share.
+
+    `levels` are the two pictures' and one more array of their kind, `mask` tells where they are equal. `fields` (n,
+    rows + 10, columns) come to stand in `filtered`, 10 rows and 10 columns fewer; `spare` is one more field of that
+    size, in the place of `fields`, which are done with then.
+    """
+
+    def __init__(self, store: list[Plane], rows: int, columns: int, exact: type[np.generic]) -> None:
+        width = columns - 2 * _RADIUS
+        self.rows, self.windows = rows, rows * width
+        self.levels = np.empty((3, rows + 2 * _RADIUS, columns), exact)
+        self.mask = np.empty((rows + 2 * _RADIUS, columns), np.bool_)
+        self.fields = _shaped(store[0], 4, rows + 2 * _RADIUS, columns)
+        self.spare = _shaped(store[0], rows, width)
+        self.filtered = _shaped(store[2], 4, rows, width)
+        down = _shaped(store[1], 4, rows, columns)
+        self._products: list[_Product] = []
+        for left in range(0, columns, _WIDE):
+            of = slice(left, left + _WIDE)
+            self._products += _down(self.fields[:, :, of], down[:, :, of])
+        self._products += _across(down.reshape(-1, columns), self.filtered.reshape(-1, width))  # one for all fields
+
+    def filter(self) -> None:
+        for one, other, product in self._products:
+            np.matmul(one, other, out=product)
+
+
+def _strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:
+    """From the top; all that are whole are one and the same, for they come one after the other."""
+    whole, rest = divmod(height, _STRIP)
+    found = [_Strip(store, _STRIP, columns, exact)] * whole if whole else []
+    return [*found, _Strip(store, rest, columns, exact)] if rest else found
 
 
 def _shaped(store: Plane, *shape: int) -> Plane:
     return store[: math.prod(shape)].reshape(shape)
 
 
-def _filter(fields: Plane, down: Plane, across: Plane) -> None:
-    """Put fields (n, rows, columns) under the window: `down` gets 10 rows fewer, `across` 10 columns fewer too."""
-    columns = down.shape[2]
-    for left in range(0, columns, _WIDE):
-        of = slice(left, left + _WIDE)
-        _down(fields[:, :, of], down[:, :, of])
-    _across(down.reshape(-1, columns), across.reshape(-1, across.shape[2]))  # one product for all fields
-
-
 # Both give NumPy all whole blocks of 8 outputs in one call, which hands them to BLAS one by one; then what is left.
 
 
-def _down(fields: Plane, result: Plane) -> None:
+def _down(fields: Plane, result: Plane) -> list[_Product]:
     count, height, columns = result.shape
     whole = height // _BLOCK
     end = whole * _BLOCK
+    found: list[_Product] = []
     if whole:
         windows = sliding_window_view(fields, _REACH, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
-        blocks = result[:, :end].reshape(count, whole, _BLOCK, columns)  # a view: an axis is only split
-        np.matmul(_DOWN_BAND, windows, out=blocks)
+        # A view, for an axis is only split.
+        found.append((_DOWN_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
     if end < height:
-        np.matmul(_DOWN_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], out=result[:, end:])
+        found.append((_DOWN_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
+    return found
 
 
-def _across(lines: Plane, result: Plane) -> None:
+def _across(lines: Plane, result: Plane) -> list[_Product]:
     count, width = result.shape
     whole = width // _BLOCK
     end = whole * _BLOCK
+    found: list[_Product] = []
     if whole:
         windows = sliding_window_view(lines, _REACH, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
-        blocks = result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)
-        np.matmul(windows, _ACROSS_BAND, out=blocks)
+        found.append((windows, _ACROSS_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
     if end < width:
-        band = _ACROSS_BAND[: width - end + 2 * _RADIUS, : width - end]
-        np.matmul(lines[:, end:], band, out=result[:, end:])
+        found.append((lines[:, end:], _ACROSS_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
+    return found
 
 
 def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:

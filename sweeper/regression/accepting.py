@@ -168,7 +168,7 @@ def accepted_file(known: Baseline, accepted: Accepted) -> Path | None:
     return None if why_unusable(path, accepted) else path
 
 
-def plainly_same(path: Path, accepted: Accepted, now: Shown) -> bool:
+def plainly_same(path: str, accepted: Accepted, now: Shown) -> bool:
     """Whether an accepted file is certainly met: today's has its bytes (a PNG's text aside), and it is the one that the
     manifest tells of. False is no answer: look closer.
 
@@ -177,7 +177,7 @@ def plainly_same(path: Path, accepted: Accepted, now: Shown) -> bool:
     that it was accepted with.
     """
     try:
-        found = sameness(path, now.path)
+        found = sameness(path, now.path_text)
     except ImageError:
         return False
     if found.wholly:

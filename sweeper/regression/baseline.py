@@ -26,6 +26,12 @@ _MARK: Final = "sweeper_baseline"
 
 Graph = Mapping[str, Mapping[str, Any]]
 
+_NOTHING: Final[Mapping[str, Any]] = {}  # one for all cases
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -49,8 +55,8 @@ class Accepted:
     sweeper: str = ""
     ending: str = ""
     workflow: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=_nothing)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=_nothing)
     models: tuple[str, ...] = ()
 
 
@@ -151,12 +157,12 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
             "name another folder with --baseline"
         )
     try:
-        entries = [_entry(one, folder) for one in value["cases"]]
+        entries = _entries(value["cases"], folder)
         workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
         servers: dict[str, About] = {str(name): dict(about) for name, about in value.get("servers", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: is damaged ({type(error).__name__}: {error}); restore it from git") from error
-    return Baseline(folder, experiment, {entry.case.key: entry for entry in entries}, workflows, servers, exists=True)
+    return Baseline(folder, experiment, entries, workflows, servers, exists=True)
 
 
 def default_folder(experiment_file: Path, name: str) -> Path:
@@ -164,16 +170,42 @@ def default_folder(experiment_file: Path, name: str) -> Path:
     return experiment_file.parent / "baselines" / name
 
 
-def _entry(value: Mapping[str, Any], folder: Path) -> Entry:
-    case = Case(dict(value["cells"]), str(value["node"]), int(value["position"]))
-    accepted = tuple(Accepted(**{**one, "models": tuple(one.get("models", ()))}) for one in value["accepted"])
+def _entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, Entry]:
+    """By key. Takes the cases out of the list: as JSON each is larger than what it becomes."""
+    found: dict[str, Entry] = {}
+    texts: dict[str, str] = {}
+    cases.reverse()
+    while cases:
+        entry = _entry(cases.pop(), folder, texts)
+        found[entry.case.key] = entry
+    return found
+
+
+def _entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> Entry:
+    """`texts`: those of the entries before, which have most of them in common."""
+    case = Case(_shared(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"]))
+    accepted = tuple(_accepted(one, texts) for one in value["accepted"])
     for one in accepted:
         # A manifest may come from a pull request: its names stay inside the folder.
-        if Path(one.file).name != one.file or one.file in ("", ".", ".."):
+        if one.file in ("", ".", "..") or any(mark in one.file for mark in "/\\:\0"):
             raise ValueError(f"{one.file!r} is no file of {folder}")
     if not accepted:
         raise ValueError(f"no picture of {case.name}")
     return Entry(case, accepted)
+
+
+def _accepted(value: dict[str, Any], texts: dict[str, str]) -> Accepted:
+    if value.get("models"):
+        value["models"] = tuple(texts.setdefault(name, name) for name in value["models"])
+    for name in ("target", "server", "sweeper", "ending", "workflow"):
+        if value.get(name):
+            value[name] = texts.setdefault(value[name], value[name])
+    value["params"] = _shared(value["params"], texts)
+    return Accepted(**value)
+
+
+def _shared(cells: Mapping[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+    return {name: texts.setdefault(value, value) if isinstance(value, str) else value for name, value in cells.items()}
 
 
 def _written(entry: Entry) -> dict[str, Any]:

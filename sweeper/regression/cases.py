@@ -7,10 +7,11 @@ was accepted for a case is `baseline`'s affair.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,32 +20,32 @@ from sweeper.expressions import ExpressionError, compile_expression, unknown_nam
 from sweeper.result import SUCCEEDED, Result
 from sweeper.store import Store
 from sweeper.store.artifacts import file_name, stem
-from sweeper.store.records import Artifact, Layout
+from sweeper.store.records import File, Layout, RunRecord
 from sweeper.store.remote import bring_all, is_url, place_here
 from sweeper.workflow import encode
 
 _LONGEST: Final = 40  # characters of a value in a case's name
 
 
-@dataclass(frozen=True)  # without slots: its keys, asked for again and again, are kept beside the fields
+@dataclass(frozen=True, slots=True)
 class Case:
     """One output of one point of the sweep. `cells` are the axis cells of the table; `position` counts the files of
-    output node `node` from 0.
+    output node `node` from 0. `point` is the `point_key` of the cells, and made of them where it is not given.
     """
 
     cells: Mapping[str, Any]
     node: str
     position: int
+    point: str = field(default="", compare=False, repr=False)
 
-    @cached_property
+    def __post_init__(self) -> None:
+        if not self.point:
+            object.__setattr__(self, "point", point_key(self.cells))
+
+    @property
     def key(self) -> str:
         """Canonical JSON: equal exactly for equal cases (7 and 7.0 are one value, "7" is another)."""
-        return f"[{self.point},{_text([self.node, self.position])[1:]}"
-
-    @cached_property
-    def point(self) -> str:
-        """`key` without the output: the point of the sweep."""
-        return point_key(self.cells)
+        return f"[{self.point},{_output(self.node, self.position)}"
 
     @property
     def name(self) -> str:
@@ -63,6 +64,11 @@ class Case:
 def point_key(cells: Mapping[str, Any]) -> str:
     """Canonical JSON of a point of the sweep, of all of whose outputs it is the `point`."""
     return _text(dict(cells))
+
+
+@lru_cache  # a workflow has few outputs
+def _output(node: str, position: int) -> str:
+    return _text([node, position])[1:]
 
 
 def _text(value: object) -> str:
@@ -98,14 +104,24 @@ def _number_like(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A file that a trial gave for a case; `path` is absolute, `sha256` its bytes as they arrived. `url`: where it lies
-    instead; it is at `path` once it was fetched (`Observed.bring`).
+    """A file that a trial gave for a case: `file` in the results folder `home`, which is absolute; `sha256` of its
+    bytes as they arrived. `url`: where it lies instead; it is at `path` once it was fetched (`Observed.bring`).
     """
 
     case: Case
-    path: Path
+    home: str
+    file: str
     sha256: str
     url: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Made when it is asked for: ten thousand of them are some megabytes."""
+        return Path(self.home, self.file)
+
+    @property
+    def path_text(self) -> str:
+        return os.path.join(self.home, self.file)  # noqa: PTH118 - at a tenth of the price of a Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,68 +176,75 @@ class Observed:
         return tuple(row for row in self.rows if test(row.result.params, row.result.columns))
 
 
+def recorded(folder: Path, run: int | str | None = None) -> RunRecord:
+    """What is on record of the latest run of a results folder, or of another. Raises ResultsError."""
+    with Store.open(folder, readonly=True) as store:
+        return _record(store, run)
+
+
+def _record(store: Store, run: int | str | None) -> RunRecord:
+    run_id = store.latest() if run is None else run
+    store.layout(run_id)  # says so where there is no such run
+    return next(record for record in store.runs() if str(record.id) == str(run_id))
+
+
 def observe(folder: Path, run: int | str | None = None) -> Observed:
     """The latest run of a results folder, or another. Raises ResultsError where there is nothing to read."""
     with Store.open(folder, readonly=True) as store:
-        run_id = store.latest() if run is None else run
-        layout = store.layout(run_id)
-        results = list(store.results(run_id))
-        record = next(record for record in store.runs() if str(record.id) == str(run_id))
-        jobs = {
-            (job.target, str(job.prompt_id)): job
-            for job in store.jobs({one.digest for one in results})
-            if job.prompt_id
-        }
+        record = _record(store, run)
+        layout = store.layout(record.id)
+        outcomes = list(store.outcomes(record.id))
         servers = store.servers.said()
-        artifacts = store.artifacts_of(record.id)
-        rows, home = [], folder.resolve()
-        for cells, one in zip(case_cells(results), results, strict=True):
-            job = jobs.get((one.target or "", one.prompt_id or ""))
-            files = artifacts.get(job.id, ()) if job is not None and one.status == SUCCEEDED else ()
-            server = servers.get((job.run, job.target), {}) if job is not None else {}
-            shown = _shown_files(cells, home, files)
-            rows.append(Row(cells, point_key(cells), one, shown, job.run if job else None, server))
-    return Observed(record.experiment, Path(record.file), folder, record.id, tuple(_distinct(rows)), _names(layout))
+    home, rows, seen = str(folder.resolve()), [], set()
+    for (cells, point), outcome in zip(keyed_cells([one.result for one in outcomes]), outcomes, strict=True):
+        if point in seen:  # overlapping blocks plan the same trial twice
+            continue
+        seen.add(point)
+        one = outcome.result
+        shown = _shown_files(cells, point, home, outcome.files) if one.status == SUCCEEDED else ()
+        server = servers.get((outcome.run, one.target), {}) if outcome.run is not None and one.target else {}
+        rows.append(Row(cells, point, one, shown, outcome.run, server))
+    return Observed(record.experiment, Path(record.file), folder, record.id, tuple(rows), _names(layout))
 
 
-def case_cells(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """The cells that key each row (Results or Trials: what has `columns` and `params`).
+def keyed_cells(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """The cells that key each row (Results or Trials: what has `columns` and `params`), and their `point_key`.
 
     Rows of one key are told apart by the params in which they differ: an `include` row may set a slot that is no axis.
     """
-    keys = [encode(dict(row.columns)) for row in rows]
+    keys = [point_key(row.columns) for row in rows]
     crowded = {key for key, count in Counter(keys).items() if count > 1}
-    groups: dict[bytes, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for key, row in zip(keys, rows, strict=True):
         if key in crowded:
             groups.setdefault(key, []).append(row.params)
-    differing = {key: _differing(group) for key, group in groups.items()}
+    differing = {key: names for key, group in groups.items() if (names := _differing(group))}
     return [
-        {**row.columns, **{name: row.params.get(name) for name in differing.get(key, ())}}
+        _told_apart(row, differing[key]) if key in differing else (row.columns, key)
         for key, row in zip(keys, rows, strict=True)
     ]
+
+
+def _told_apart(row: Any, names: Iterable[str]) -> tuple[Mapping[str, Any], str]:
+    cells = {**row.columns, **{name: row.params.get(name) for name in names}}
+    return cells, point_key(cells)
 
 
 def _differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in group[0] if len({encode(params.get(name)) for params in group}) > 1]
 
 
-def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
-    """Each case once: overlapping blocks plan the same trial twice."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.point not in seen:
-            seen.add(row.point)
-            yield row
-
-
-def _shown_files(cells: Mapping[str, Any], home: Path, artifacts: Iterable[Artifact]) -> tuple[Shown, ...]:
-    found: dict[str, Shown] = {}
-    for artifact in artifacts:
-        case = Case(cells, artifact.node, artifact.position)
-        url = artifact.path if is_url(artifact.path) else None
-        path = place_here(home, artifact.path, artifact.sha256)
-        found.setdefault(case.key, Shown(case, path, artifact.sha256, url))
+def _shown_files(cells: Mapping[str, Any], point: str, home: str, files: Iterable[File]) -> tuple[Shown, ...]:
+    found: dict[tuple[str, int], Shown] = {}
+    for file in files:
+        place = file.node, file.position
+        if place in found:
+            continue
+        case = Case(cells, *place, point)
+        if is_url(file.path):
+            found[place] = Shown(case, home, str(place_here(Path(), file.path, file.sha256)), file.sha256, file.path)
+        else:
+            found[place] = Shown(case, home, file.path, file.sha256)
     return tuple(found.values())
 
 

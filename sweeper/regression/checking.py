@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.experiment import Experiment
 from sweeper.loading import load
 from sweeper.regression.baseline import default_folder, read_baseline
-from sweeper.regression.cases import observe
+from sweeper.regression.cases import observe, recorded
 from sweeper.regression.checks import NO_CHECKS, checks_of
 from sweeper.regression.comparison import CHANGED, Comparisons, compare
 
@@ -66,9 +66,12 @@ def check(
         found = compare(observed, known, checks, fresh=True, allow_new=allow_new, answer=answer)
         found = replace(found, stopped_by=ended.stopped_by)
     else:
-        observed = observe(Path(what), run)
-        known = read_baseline(_folder(baseline, observed.file, observed.experiment), observed.experiment)
-        loaded = load(observed.file) if observed.file.is_file() else None
+        record = recorded(Path(what), run)
+        file = Path(record.file)
+        # Before the rows: what is read of the manifest takes most of its memory for a moment only.
+        known = read_baseline(_folder(baseline, file, record.experiment), record.experiment)
+        observed = observe(Path(what), record.id)
+        loaded = load(file) if file.is_file() else None
         checks = checks_of(loaded) if loaded is not None else NO_CHECKS
         found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new, answer=answer)
         if loaded is None:

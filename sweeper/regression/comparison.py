@@ -5,6 +5,7 @@ Running, and telling whose fault a change is, live elsewhere; so does every way 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +36,9 @@ class Comparison:
     """What became of one case. `tier` is how it was found the same or not (the words of `matching.Match`),
     `reason` says why for people, `metrics` are the measures where there was something to measure.
 
-    `accepted` and `now` are the two files; `before` is what the manifest says of the accepted one. `servers` tells on
-    which servers they were made, as far as these told. `verdict` is filled in by attribution.
+    `accepted` and `now` are the two files, kept as texts because ten thousand paths are some megabytes. `before` is
+    what the manifest says of the accepted one where they are not the same. `servers` tells on which servers they were
+    made, as far as these told. `verdict` is filled in by attribution.
     """
 
     case: Case
@@ -47,12 +49,20 @@ class Comparison:
     trial: int | None = None
     digest: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    accepted: Path | None = None
-    now: Path | None = None
+    accepted_file: str | None = None
+    now_file: str | None = None
     before: Accepted | None = None
     seconds: float | None = None
     verdict: str = ""
     servers: str = ""
+
+    @property
+    def accepted(self) -> Path | None:
+        return Path(self.accepted_file) if self.accepted_file is not None else None
+
+    @property
+    def now(self) -> Path | None:
+        return Path(self.now_file) if self.now_file is not None else None
 
     @property
     def worst(self) -> float:
@@ -128,20 +138,21 @@ def compare(
     for row in observed.rows:
         known = ways.get(row.point, [])
         if not row.succeeded or (fresh and row.run != observed.run):
-            cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0)]
+            cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0, row.point)]
             items += [_unfinished(case, row, fresh=fresh) for case in cases]
             seen.update(known)
             continue
         for shown in row.shown:
-            found = baseline.entries.get(shown.case.key)
-            seen.add(shown.case.key)
+            key = shown.case.key
+            found = baseline.entries.get(key)
+            seen.add(key)
             if found is None:
                 items.append(_of(shown, row, NEW, reason="no picture was accepted for it yet"))
             else:
                 pairs.append((shown, row, found))
         if not row.shown and not known:
-            items.append(_of_row(Case(row.cells, "", 0), row, NOT_COMPARED, "its trial gave no file"))
-    items += _compared(observed, baseline, checks, pairs, answer)
+            items.append(_of_row(Case(row.cells, "", 0, row.point), row, NOT_COMPARED, "its trial gave no file"))
+    items += _Held(observed, baseline, checks).compared(pairs, answer)
     planned = {row.point for row in observed.rows}
     items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
@@ -151,84 +162,99 @@ def compare(
 
 
 def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    def rank(one: Comparison) -> tuple[int, float, int, str]:
-        return STATES.index(one.state), -one.worst, one.trial if one.trial is not None else -1, one.case.name
+    def rank(one: Comparison) -> tuple[int, float, int, str, int, str]:
+        first = STATES.index(one.state), -one.worst
+        if one.trial is None:
+            return *first, -1, "", 0, one.case.name
+        return *first, one.trial, one.case.node, one.case.position, ""  # no name has to be made
 
     return tuple(sorted(items, key=rank))
 
 
-def _compared(
-    observed: Observed, baseline: Baseline, checks: Checks, pairs: list[Pair], answer: Answering | None
-) -> list[Comparison]:
-    """What bytes and manifest do not settle is asked of whoever can look at the pictures."""
-    items = side_by_side(lambda pair: _settled(baseline, checks, pair), pairs)
-    open_ = [place for place, item in enumerate(items) if isinstance(item, Question)]
-    away = [place for place in open_ if answer is not None and items[place].url is not None]
-    here = [place for place in open_ if place not in set(away)]
-    observed.bring(pairs[place][0] for place in here)
-    answers = dict(zip(here, side_by_side(answered, [items[place] for place in here]), strict=True))
-    if answer is not None and away:
-        answers.update(zip(away, answer([items[place] for place in away]), strict=True))
-    for place, found in answers.items():
-        items[place] = _told(observed, baseline, pairs[place], items[place], found)
-    return items
+class _Held:
+    """A run beside a baseline, and what is the same for most of their cases: found once, by whichever thread."""
 
+    def __init__(self, observed: Observed, baseline: Baseline, checks: Checks) -> None:
+        self._observed, self._baseline, self._checks = observed, baseline, checks
+        self._folder = str(baseline.folder)
+        self._drifts: dict[tuple[str | None, int], str] = {}
+        self._equal: dict[tuple[str, ...], dict[str, float]] = {}
 
-def _settled(baseline: Baseline, checks: Checks, pair: Pair) -> Comparison | Question:
-    """What needs no look at pictures: the very bytes, or accepted files that cannot be used."""
-    shown, row, entry = pair
-    bounds = checks.for_trial(row.result.params, row.result.columns)
-    usable: list[tuple[Accepted, Path]] = []
-    reasons: list[str] = []
-    for accepted in entry.accepted:
-        path = baseline.folder / accepted.file
-        if shown.url is None and plainly_same(path, accepted, shown):
-            return _same(baseline, pair, accepted, bounds)
-    for accepted in entry.accepted:
-        path = baseline.folder / accepted.file
-        reason = why_unusable(path, accepted)
-        if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
-            return _same(baseline, pair, accepted, bounds)
-        reasons += [reason] if reason else []
-        usable += [] if reason else [(accepted, path)]
-    if not usable:
-        return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
-    paths = tuple(path for _, path in usable)
-    return Question(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
+    def compared(self, pairs: list[Pair], answer: Answering | None) -> list[Comparison]:
+        """What bytes and manifest do not settle is asked of whoever can look at the pictures."""
+        items = side_by_side(self._settled, pairs)
+        open_ = [place for place, item in enumerate(items) if isinstance(item, Question)]
+        away = [place for place in open_ if answer is not None and items[place].url is not None]
+        here = sorted(set(open_) - set(away))
+        self._observed.bring(pairs[place][0] for place in here)
+        answers = dict(zip(here, side_by_side(answered, [items[place] for place in here]), strict=True))
+        if answer is not None and away:
+            answers.update(zip(away, answer([items[place] for place in away]), strict=True))
+        for place, found in answers.items():
+            items[place] = self._told(pairs[place], items[place], found)
+        return items
 
+    def _settled(self, pair: Pair) -> Comparison | Question:
+        """What needs no look at pictures: the very bytes, or accepted files that cannot be used."""
+        shown, row, entry = pair
+        bounds = self._checks.for_trial(row.result.params, row.result.columns)
+        for accepted in entry.accepted:
+            if shown.url is None and plainly_same(self._path(accepted), accepted, shown):
+                return self._same(shown, row, accepted, bounds)
+        usable: list[tuple[Accepted, Path]] = []
+        reasons: list[str] = []
+        for accepted in entry.accepted:
+            path = Path(self._path(accepted))
+            reason = why_unusable(path, accepted)
+            if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
+                return self._same(shown, row, accepted, bounds)
+            reasons += [reason] if reason else []
+            usable += [] if reason else [(accepted, path)]
+        if not usable:
+            return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
+        paths = tuple(path for _, path in usable)
+        return Question(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
 
-def _same(baseline: Baseline, pair: Pair, accepted: Accepted, bounds: Mapping[str, Bound]) -> Comparison:
-    shown, row, _ = pair
-    return _of(
-        shown, row, SAME, before=accepted, accepted=baseline.folder / accepted.file, tier="bytes",
-        metrics=equal_metrics(bounds), servers=drift(baseline.server(accepted), row.server),
-    )  # fmt: skip
+    def _same(self, shown: Shown, row: Row, accepted: Accepted, bounds: Mapping[str, Bound]) -> Comparison:
+        metrics, servers = self._equal_metrics(bounds), self._drift(accepted, row)
+        path = self._path(accepted)
+        return _of(shown, row, SAME, accepted_file=path, tier="bytes", metrics=metrics, servers=servers)
 
-
-def _told(observed: Observed, baseline: Baseline, pair: Pair, question: Question, answer: Answer) -> Comparison:
-    shown, row, entry = pair
-    place = 0 if isinstance(answer, ImageError) else answer[0]
-    path = question.accepted[place]
-    before = next(one for one in entry.accepted if one.file == path.name)
-    servers = drift(baseline.server(before), row.server)
-    if isinstance(answer, ImageError):
-        reason = observed.absent(shown) if question.url is None else ""
+    def _told(self, pair: Pair, question: Question, answer: Answer) -> Comparison:
+        shown, row, entry = pair
+        path = question.accepted[0 if isinstance(answer, ImageError) else answer[0]]
+        before = next(one for one in entry.accepted if one.file == path.name)
+        servers = self._drift(before, row)
+        if isinstance(answer, ImageError):
+            reason = (self._observed.absent(shown) if question.url is None else "") or str(answer)
+            return _of(shown, row, NOT_COMPARED, reason=reason, before=before, accepted_file=str(path), servers=servers)
+        found = answer[1]
         return _of(
-            shown, row, NOT_COMPARED, reason=reason or str(answer), before=before, accepted=path, servers=servers
-        )
-    found = answer[1]
-    state = SAME if found.passes else CHANGED
-    return _of(
-        shown, row, state, reason=found.reason, before=before, accepted=path, tier=found.tier, metrics=found.metrics,
-        servers=servers,
-    )  # fmt: skip
+            shown, row, SAME if found.passes else CHANGED, reason=found.reason, tier=found.tier, metrics=found.metrics,
+            before=None if found.passes else before, accepted_file=str(path), servers=servers,
+        )  # fmt: skip
+
+    def _path(self, accepted: Accepted) -> str:
+        return os.path.join(self._folder, accepted.file)  # noqa: PTH118 - a Path for each case takes longer
+
+    def _drift(self, accepted: Accepted, row: Row) -> str:
+        key = accepted.server, id(row.server)  # which the rows of one run and target have in common
+        if key not in self._drifts:
+            self._drifts[key] = drift(self._baseline.server(accepted), row.server)
+        return self._drifts[key]
+
+    def _equal_metrics(self, bounds: Mapping[str, Bound]) -> Mapping[str, float]:
+        key = tuple(bounds)
+        if key not in self._equal:
+            self._equal[key] = equal_metrics(bounds)
+        return self._equal[key]
 
 
 def _of(shown: Shown, row: Row, state: str, **rest: Any) -> Comparison:
     one = row.result
     return Comparison(
-        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, now=shown.path, seconds=one.ran_s,
-        **rest,
+        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, now_file=shown.path_text,
+        seconds=one.ran_s, **rest,
     )  # fmt: skip
 
 
@@ -252,6 +278,5 @@ def _missing(baseline: Baseline, entry: Entry, planned: set[str]) -> Comparison:
     there = entry.case.point in planned
     reason = "its trial gave no such output" if there else "the experiment has no such trial any more"
     before = entry.accepted[0]
-    return Comparison(
-        entry.case, MISSING, reason=reason, params=before.params, accepted=baseline.folder / before.file, before=before
-    )
+    file = str(baseline.folder / before.file)
+    return Comparison(entry.case, MISSING, reason=reason, params=before.params, accepted_file=file, before=before)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sweeper import result
+from sweeper.result import Result
 
 # What is known of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
 INTENT: Final = "intent"  # may or may not have reached the server
@@ -91,6 +92,25 @@ class Artifact:
     sha256: str
     bytes: int
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What tells an artifact of a row from the others, and where it is: see `Artifact`."""
+
+    node: str
+    position: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row of the table with its files, and the run whose job stands for it, None where no job does."""
+
+    result: Result
+    run: int | None
+    files: tuple[File, ...]
 
 
 def compact(value: Mapping[str, Any]) -> str:

@@ -32,10 +32,11 @@ from sweeper.store.records import (
     Artifact,
     Job,
     Layout,
+    Outcome,
     RunRecord,
     compact,
 )
-from sweeper.store.rows import ROWS, row_of
+from sweeper.store.rows import ROWS, ROWS_WITH_FILES, outcomes_of, results_of
 from sweeper.store.servers import Servers
 
 FILE_NAME: Final = "sweeper.sqlite"
@@ -117,10 +118,15 @@ class Store:
         Cached metrics of the run's layout are filled in where every output of the row has one: the mean of numbers.
         """
         run_id = self._run(run_id)
-        metrics = self.layout(run_id).metrics
-        cached = {name: self.cached_metrics(name) for name in metrics}
-        for row in self._query(ROWS, (run_id,)):
-            yield row_of(row, cached)
+        yield from results_of(self._query(ROWS, (run_id,)), self._metrics(run_id))
+
+    def outcomes(self, run_id: int | str | None = None) -> Iterator[Outcome]:
+        """The rows of `results`, each with its files and the run that made them."""
+        run_id = self._run(run_id)
+        yield from outcomes_of(self._query(ROWS_WITH_FILES, (run_id,)), self._metrics(run_id))
+
+    def _metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
+        return {name: self.cached_metrics(name) for name in self.layout(run_id).metrics}
 
     def counts(self, run_id: int | str | None = None) -> dict[str, int]:
         """How many rows of a run bear each status word; all four are present."""
@@ -184,17 +190,6 @@ class Store:
             (job,),
         )
         return tuple(Artifact(*row) for row in rows)
-
-    def artifacts_of(self, run_id: int) -> dict[str, tuple[Artifact, ...]]:
-        """The files of every job that stands for a row of a run, by job; a job without any is not in it."""
-        found: dict[str, tuple[Artifact, ...]] = {}
-        for job, *row in self._query(
-            "SELECT a.job, node, kind, position, path, sha256, bytes, label"
-            " FROM claims c JOIN artifacts a ON a.job = c.job WHERE c.run = ? ORDER BY a.job, place",
-            (run_id,),
-        ):
-            found[job] = (*found.get(job, ()), Artifact(*row))
-        return found
 
     def cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""

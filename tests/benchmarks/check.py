@@ -4,26 +4,30 @@
 ComfyUI's do from run to run; a results folder and a baseline with hard links to a few files. In one run: reading all
 files, reading them and hashing the accepted ones (which would show that they are those of the manifest), comparing the
 changed ones alone, which is mostly their decoding, `sweeper.check`; and that beside the reading and the comparing.
-Seconds on the wall with all cores, and of the processor; nothing is asserted.
+Seconds on the wall with all cores, and of the processor; nothing is asserted. The check runs in a process of its own,
+so that its memory is told without the benchmark's: the most that was resident before the check (its modules loaded)
+and at the end of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
-import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from images import write_pair
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import sweeper
 from sweeper.comparing.files import ending
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case
@@ -113,11 +117,37 @@ def report(name: str, taken: tuple[float, float], reading: tuple[float, float]) 
     print(f"{name:<22} wall {told[0]}   processor {told[1]}")
 
 
+def resident() -> float:
+    """The most memory that this process ever had, in MiB. Not `getrusage`, which tells a child of its parent's too."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def check_alone(results: Path, held: Path) -> None:
+    """In a process of its own: `sweeper.check`, and what it took, as JSON."""
+    from sweeper.regression.checking import check
+
+    before, found = resident(), []
+    taken = timed(lambda: found.append(check(results, held)))
+    counts = {state: count for state, count in found[0].counts.items() if count}
+    print(json.dumps({"taken": taken, "before": before, "most": resident(), "counts": counts}))
+
+
+def checked(results: Path, held: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--alone", str(results), str(held)]
+    told: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return told
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--changed", type=int, default=100)
+    parser.add_argument("--alone", nargs=2, type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    if chosen.alone:
+        check_alone(*chosen.alone)
+        return
     with TemporaryDirectory() as folder:
         results, held, pairs = write_suite(Path(folder), chosen.cases, chosen.changed)
         print(f"{chosen.cases} cases, {chosen.changed} of them changed")
@@ -127,14 +157,12 @@ def main() -> None:
         changed = pairs[: chosen.changed]
         comparing = timed(lambda: spread(lambda pair: match(*pair, {}), changed))
         report("comparing the changed", comparing, reading)
-        found = []
-        taken = timed(lambda: found.append(sweeper.check(results, held)))
-        report("check", taken, reading)
+        told = checked(results, held)
+        report("check", told["taken"], reading)
         least = tuple(map(sum, zip(reading, comparing, strict=True)))
-        report("  beside both of these", taken, (least[0], least[1]))
-        counts = found[0].counts
-        print({state: count for state, count in counts.items() if count})
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
+        report("  beside both of these", told["taken"], (least[0], least[1]))
+        print(told["counts"])
+        print(f"{told['before']:.0f} MiB before the check, {told['most']:.0f} MiB at most")
 
 
 if __name__ == "__main__":

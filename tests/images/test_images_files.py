@@ -225,3 +225,17 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
         compare_images(tmp_path / "none.png", RGB)
     with pytest.raises(ImageError, match="cannot be read"):
         same_bytes(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 300_000, 599_999])
+def test_one_byte_anywhere_in_a_long_file_makes_it_another(tmp_path, place):
+    """Longer than a piece of the comparison, with an end shorter than one; compared after files of other bytes."""
+    data = np.random.default_rng(1).integers(0, 256, 600_000, dtype=np.uint8)
+    one, copy, other = (tmp_path / f"{name}.bin" for name in ("one", "copy", "other"))
+    one.write_bytes(data.tobytes())
+    copy.write_bytes(data.tobytes())
+    data[place] ^= 1
+    other.write_bytes(data.tobytes())
+    assert not same_bytes(one, other)
+    assert same_bytes(one, copy)
+    assert not same_bytes(copy, other)
