@@ -52,10 +52,7 @@ def check(
     are wrong, before anything is submitted; ResultsError for a baseline or results that cannot be read; what
     `sweeper.run` raises.
     """
-    if runner is None:
-        from sweeper.runner import run as here  # noqa: PLC0415 - the network, only where it is used
-
-        runner = here
+    runner = runner or _run_here()
     if isinstance(what, Experiment) or not Path(what).is_dir():
         experiment = what if isinstance(what, Experiment) else load(what)
         checks = checks_of(experiment)
@@ -85,6 +82,12 @@ def check(
             found, known, checks, experiment, target=target, out=aside, runner=runner, named=named, progress=progress
         )
     return found
+
+
+def _run_here() -> Callable[..., Run]:
+    from sweeper.runner import run  # noqa: PLC0415 - the network, only where it is used
+
+    return run
 
 
 def _folder(baseline: str | os.PathLike[str] | None, file: Path, name: str) -> Path:

@@ -67,37 +67,18 @@ class Sweep:
         return out
 
     def _jobs(self, store: Store, run: int, trials: Sequence[Any], pictures: Sequence[tuple[str, str, int]]) -> None:
-        # Straight into the tables: a commit for each of ten thousand jobs would take a minute.
-        connection = store._database
-        connection.execute("BEGIN IMMEDIATE")
-        for index, digest, _, _ in trials:
-            state, error = self.ends.get(index, ("succeeded", None))
-            if state == "pending":
-                continue
-            job = Job(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
-                      *(error or (None, None)))  # fmt: skip
-            names = ", ".join(Job.__slots__)
-            marks = ",".join("?" * len(Job.__slots__))
-            connection.execute(f"INSERT INTO jobs({names}) VALUES ({marks})", [getattr(job, n) for n in Job.__slots__])
-            store.claim(run, [job])
-            for place in range(self.outputs if state == "succeeded" else 0):
-                path, sha, size = pictures[(index * self.outputs + place) % len(pictures)]
-                made = Artifact("9", "images", place, path, sha, size, "x.png")
-                connection.execute(
-                    "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        job.id,
-                        place,
-                        made.node,
-                        made.kind,
-                        made.position,
-                        made.path,
-                        made.sha256,
-                        made.bytes,
-                        made.label,
-                    ),
-                )
-        connection.commit()
+        with store.transaction():  # a commit for each of ten thousand jobs would take a minute
+            for index, digest, _, _ in trials:
+                state, error = self.ends.get(index, ("succeeded", None))
+                if state == "pending":
+                    continue
+                job = Job(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
+                          *(error or (None, None)))  # fmt: skip
+                store.intend(job)
+                count = self.outputs if state == "succeeded" else 0
+                files = [pictures[(index * self.outputs + place) % len(pictures)] for place in range(count)]
+                made = [Artifact("9", "images", place, *file, "x.png") for place, file in enumerate(files)]
+                store.finish(job.id, state, started=2.0, ended=2.5, error=error, artifacts=made)
 
     def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
         data = self.content if self.content is not None else picture(number, size=self.size)
