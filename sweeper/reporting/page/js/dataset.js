@@ -112,6 +112,19 @@
       row: (trial) => rowOf.get(trial),
       /** The word of the table for a row; while a server has its job, `running`. */
       status: (row) => (flying.has(row) ? "running" : raw.statuses[raw.status[row]]),
+      /** How many rows have which status: a Map, in the order in which they are met. */
+      counts() {
+        const places = new Map();
+        for (const place of status.of) places.set(place, (places.get(place) ?? 0) + 1);
+        const found = new Map([...places].map(([place, count]) => [raw.statuses[place], count]));
+        for (const row of flying.keys()) {
+          const word = raw.statuses[status.of[row]];
+          found.set(word, found.get(word) - 1);
+          found.set("running", (found.get("running") ?? 0) + 1);
+        }
+        for (const [word, count] of found) if (count === 0) found.delete(word);
+        return found;
+      },
       reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
       sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map((place) => raw.files[place]),
