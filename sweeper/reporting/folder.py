@@ -60,7 +60,7 @@ def write_report(
         _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
-        data |= about(record, results, rows)
+        data |= about(record, results, rows, layout)
         text = as_json(data)
         _write(out / "data.json", text)
         _write(out / "data.js", as_script(text))

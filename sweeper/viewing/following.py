@@ -207,7 +207,7 @@ class Follower:
         thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.about = about(record, self.results, rows)
+        seen.about = about(record, self.results, rows, seen.layout)
         return seen
 
     def _read(self, store: Store) -> bool:
@@ -255,7 +255,7 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     record = RunRecord(0, experiment.name, str(experiment.file), (), len(rows), 0.0, None, None)
-    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows))
+    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout))
 
 
 def _thumbs_folder(results: Path) -> Path:

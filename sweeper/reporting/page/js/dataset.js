@@ -92,6 +92,7 @@
       ...measures,
     ];
     const flying = new Map();
+    let absent = null;
     const byName = new Map(all.map((column) => [column.name, column]));
     const rowOf = new Map(raw.trials.map((trial, row) => [trial, row]));
     return {
@@ -123,6 +124,8 @@
           reason: check[1].label(row),
           accepted: raw.check.accepted[row].map((place) => raw.files[place]),
         },
+      /** Why the plan has no trial with these values, places by axis. */
+      absent: (wanted) => (absent ??= sweeper.absent.create(raw.left_out))(wanted),
       title: (row) => title(axes, row) || `trial ${raw.trials[row]}`,
       /** Take in what became of a row of a run that goes on. */
       patch(told) {

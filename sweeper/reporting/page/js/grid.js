@@ -185,6 +185,7 @@
       else live.brief.delete(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
+      else if (row < 0 && !arranged.exists) sweeper.cell.absent(node, arranged.values(r, c), dataset);
       if (live.at !== null && live.at[0] === r && live.at[1] === c) node.classList.add("current");
     }
 
