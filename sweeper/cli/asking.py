@@ -47,15 +47,14 @@ def condition(where: str | None, names: Sequence[str], mistakes: Mistakes) -> Ex
     """The compiled expression; None where there is none or it is wrong."""
     if where is None:
         return None
-    from sweeper.expressions import ExpressionError, compile_expression, unknown_names  # noqa: PLC0415 - Jinja2
+    from sweeper.expressions import ExpressionError, compile_expression  # noqa: PLC0415 - Jinja2
 
     try:
         expression = compile_expression(where)
     except ExpressionError as error:
         mistakes.add("--where", str(error))
         return None
-    for message in unknown_names(expression, names):
-        mistakes.add("--where", message)
+    mistakes.columns("--where", expression.names, names)
     return expression
 
 

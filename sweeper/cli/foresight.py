@@ -5,7 +5,7 @@ Reads the results folder where there is one; writes nothing and asks no server. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from sweeper.comfy.target import resolve_targets
 from sweeper.planning.caching import weakest
 from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
-from sweeper.planning.selection import dropped
+from sweeper.planning.selection import as_written, dropped
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
 
@@ -124,7 +124,7 @@ class Foresight:
 def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
     """One block's product, what its filters drop of it, and the rows that it adds."""
     lost = dropped(Grid(experiment, block.dimensions, {}), block)
-    written = _written(experiment, block)
+    written = as_written(experiment, block)
     rows = written.get("exclude", [{}] * len(lost.exclude))
     excluded = [
         {"reason": f"exclude[{place}]", "says": row, "count": count}
@@ -145,16 +145,6 @@ def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
         "included": len(block.include),
         "count": product - lost.total + len(block.include),
     }
-
-
-def _written(experiment: Experiment, block: Block) -> Mapping[str, Any]:
-    """The block as the file has it; empty where there is no file."""
-    value = experiment.source.value if experiment.source is not None else {}
-    for part in block.path:
-        if isinstance(value, Mapping) and part not in value:
-            return {}
-        value = value[part]
-    return value if isinstance(value, Mapping) else {}
 
 
 def _on_record(out: Path, targets: Sequence[str]) -> tuple[dict[str, Job], dict[str, float]]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.holding import found_by_check
 from sweeper.cli.options import examples
-from sweeper.errors import InputError, ResultsError, UsageError
-
-if TYPE_CHECKING:
-    from sweeper.reporting.checked import Checked
+from sweeper.errors import UsageError
 
 
 @click.command(
@@ -81,7 +79,7 @@ def command(
         raise UsageError(f"{given[0]} belongs to --sheet FILE; the page chooses its axes in the browser")
     from sweeper.reporting.folder import write_report  # noqa: PLC0415
 
-    checked = _checked(folder, run_id, baseline) if compares or baseline is not None else None
+    checked = found_by_check(folder, run_id, baseline) if compares or baseline is not None else None
     report = write_report(folder, out, run=run_id, checked=checked)
     if report.missing:
         console.warn(f"{report.missing} artifacts are not there any more; the page says so in their cells")
@@ -89,38 +87,3 @@ def command(
         console.out_json({"page": str(report.page), "trials": report.trials, "missing": report.missing})
     else:
         console.out(str(report.page))
-
-
-def _checked(folder: Path, run_id: str | None, baseline: Path | None) -> Checked | None:
-    """What a check of this run finds; None where nothing was ever accepted. Raises ResultsError where a baseline was
-    asked for and is not there.
-    """
-    from sweeper.regression.baseline import default_folder  # noqa: PLC0415
-    from sweeper.regression.checking import check  # noqa: PLC0415
-    from sweeper.regression.comparison import STATES  # noqa: PLC0415
-    from sweeper.reporting.checked import Checked, Finding  # noqa: PLC0415
-    from sweeper.reporting.contents import record_of  # noqa: PLC0415
-    from sweeper.store import Store  # noqa: PLC0415
-
-    if baseline is None:
-        with Store.open(folder, readonly=True) as store:
-            record = record_of(store, run_id)
-        if not default_folder(Path(record.file), record.experiment).is_dir():
-            return None
-    try:
-        found = check(folder, baseline, run=run_id)
-    except InputError as error:
-        if baseline is not None:
-            raise
-        console.warn(f"not held against its baseline: {str(error).splitlines()[0]}")
-        return None
-    if not found.has_baseline and baseline is not None:
-        raise ResultsError(f"{baseline}: no baseline here; sweeper accept {folder} --baseline {baseline} makes one")
-    if not found.has_baseline:
-        return None
-    findings = [
-        Finding(one.trial, one.state, one.reason, one.case.name, one.accepted, one.metrics)
-        for one in found
-        if one.trial is not None
-    ]
-    return Checked(found.baseline, STATES, findings, gone=len(found) - len(findings))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.holding import live_check
 from sweeper.cli.options import examples
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _view(folder: Path, experiment: Experiment | None, **wishes: Any) -> LiveVie
     """The server of a folder, with the user's own token if there is one."""
     from sweeper.viewing import LiveView  # noqa: PLC0415
 
-    return LiveView(folder, experiment=experiment, token=os.environ.get(TOKEN_VARIABLE) or None, **wishes)
+    check = live_check(folder, wishes.get("run"), experiment)
+    return LiveView(folder, experiment=experiment, check=check, token=os.environ.get(TOKEN_VARIABLE) or None, **wishes)
 
 
 @contextmanager

@@ -7,12 +7,12 @@ import heapq
 import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
 
-from sweeper.experiment import Block, Sample
+from sweeper.experiment import Block, Experiment, Sample
 from sweeper.expressions import ExpressionError
 from sweeper.planning.columns import Column, Computed
 from sweeper.planning.grid import Grid
@@ -63,6 +63,30 @@ def dropped(grid: Grid, block: Block) -> Dropped:
     rows = tuple([counts[row] for row in range(len(block.exclude))])
     left = prod(grid.sizes) - sum(rows) - counts[_WHERE]
     return Dropped(rows, counts[_WHERE], max(0, left - block.sample.n) if block.sample is not None else 0)
+
+
+def reasons(grid: Grid, block: Block) -> Iterator[str | None]:
+    """For every point of a block's product, in written order, what drops it: `exclude[0]`, `where`, `sample`, or None.
+
+    Raises ExperimentError when `where` fails.
+    """
+    selected = kept(grid, block)
+    there = None if selected is None else set(selected)
+    for position, reason in enumerate(_reasons(grid, block)):
+        if reason is None:
+            yield None if there is None or position in there else "sample"
+        else:
+            yield "where" if reason == _WHERE else f"exclude[{reason}]"
+
+
+def as_written(experiment: Experiment, block: Block) -> Mapping[str, Any]:
+    """The block as the file has it; empty where there is no file."""
+    value = experiment.source.value if experiment.source is not None else {}
+    for part in block.path:
+        if isinstance(value, Mapping) and part not in value:
+            return {}
+        value = value[part]
+    return value if isinstance(value, Mapping) else {}
 
 
 def _filtered(grid: Grid, block: Block) -> Iterator[int]:

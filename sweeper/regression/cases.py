@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -188,8 +188,8 @@ def _record(store: Store, run: int | str | None) -> RunRecord:
     return next(record for record in store.runs() if str(record.id) == str(run_id))
 
 
-def observe(folder: Path, run: int | str | None = None) -> Observed:
-    """The latest run of a results folder, or another. Raises ResultsError where there is nothing to read."""
+def observe(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> Observed:
+    """The latest run of a results folder, or another; only these trials, where they are given. Raises ResultsError where there is nothing to read."""
     with Store.open(folder, readonly=True) as store:
         record = _record(store, run)
         layout = store.layout(record.id)
@@ -197,7 +197,9 @@ def observe(folder: Path, run: int | str | None = None) -> Observed:
         servers = store.servers.said()
     home, rows, seen = str(folder.resolve()), [], set()
     for (cells, point), outcome in zip(keyed_cells([one.result for one in outcomes]), outcomes, strict=True):
-        if point in seen:  # overlapping blocks plan the same trial twice
+        if point in seen or not (
+            trials is None or outcome.result.trial in trials
+        ):  # overlapping blocks plan the same trial twice
             continue
         seen.add(point)
         one = outcome.result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ def check(
     out: str | os.PathLike[str] | None = None,
     run: str | int | None = None,
     fresh: bool = False,
+    trials: Collection[int] | None = None,
     allow_new: bool = False,
     attribute: bool = False,
     named: Mapping[str, Spec] | None = None,
@@ -41,16 +42,15 @@ def check(
     """Hold pictures against what was accepted.
 
     `what`: an experiment or its file, which is run afresh into `out` (by default `results/<name>-check/` here); or a
-    results folder, whose latest run (or `run`) is compared as it is, with `fresh` only what that very run made.
-    `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. `allow_new`: cases without an
-    accepted picture may be. `attribute`: run the accepted workflows of changed cases on today's server too, to tell
-    whose change it is. `target`, `named`, `progress` and `changes` (fields of RunOptions) are those of `sweeper.run`.
-    `runner`: what runs it in place of `sweeper.run`, and `answer`: what holds pictures that lie at a URL against
-    accepted ones, in place of this process; `sweeper.cluster` has both.
+    results folder, whose latest run (or `run`) is compared as it is, with `fresh` only what that very run made, with
+    `trials` only these. `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. `allow_new`:
+    cases without an accepted picture may be. `attribute`: run the accepted workflows of changed cases on today's server
+    too, to tell whose change it is. `target`, `named`, `progress` and `changes` (fields of RunOptions) are those of
+    `sweeper.run`. `runner`: what runs it in place of `sweeper.run`, and `answer`: what holds pictures that lie at a URL
+    against accepted ones, in place of this process; `sweeper.cluster` has both.
 
-    A results folder whose experiment file is gone is held to identical pixels. Raises ExperimentError for `checks` that
-    are wrong, before anything is submitted; ResultsError for a baseline or results that cannot be read; what
-    `sweeper.run` raises.
+    A folder whose experiment is gone is held to identical pixels. Raises ExperimentError for wrong `checks`, before
+    anything is submitted; ResultsError for a baseline or results that cannot be read; what `sweeper.run` raises.
     """
     runner = runner or _run_here()
     if isinstance(what, Experiment) or not Path(what).is_dir():
@@ -67,7 +67,7 @@ def check(
         file = Path(record.file)
         # Before the rows: what is read of the manifest takes most of its memory for a moment only.
         known = read_baseline(_folder(baseline, file, record.experiment), record.experiment)
-        observed = observe(Path(what), record.id)
+        observed = observe(Path(what), record.id, trials)
         loaded = load(file) if file.is_file() else None
         checks = checks_of(loaded) if loaded is not None else NO_CHECKS
         found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new, answer=answer)

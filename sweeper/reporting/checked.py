@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.formats import whole_text
+from sweeper.reporting.contents import MEDIA
 from sweeper.reporting.dataset import coded
 from sweeper.result import Result
 
 NEVER: Final = "not compared"
+UNASKED: Final = "no case of it was compared"
+ACCEPTED: Final = "accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, i
     found = checked.by_trial()
     first = [next(iter(found.get(row.trial, ())), None) for row in rows]
     states, of = coded(one.state if one is not None else NEVER for one in first)
-    reasons, why = coded(whole_text(one.reason) if one is not None else "no case of it was compared" for one in first)
+    reasons, why = coded(whole_text(one.reason) if one is not None else UNASKED for one in first)
     names = sorted({name for one in first if one is not None for name in one.measures})
     return {
         "baseline": str(checked.baseline),
@@ -72,6 +75,25 @@ def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, i
         "accepted": [[places[path] for path in _accepted(found.get(row.trial, ())) if path in places] for row in rows],
         "cases": [[whole_text(one.case) for one in found.get(row.trial, ())] for row in rows],
     }
+
+
+def row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> dict[str, Any]:
+    """What a check says of one row, for a page that has the rest already; `names`: those of the accepted pictures."""
+    first = findings[0] if findings else None
+    measures = {} if first is None else {f"check_{name}": _finite(value) for name, value in first.measures.items()}
+    return {
+        "state": NEVER if first is None else first.state,
+        "reason": UNASKED if first is None else whole_text(first.reason),
+        "measures": measures,
+        "accepted": [accepted_entry(path, names[path]) for path in _accepted(findings) if path in names],
+        "cases": [whole_text(one.case) for one in findings],
+    }
+
+
+def accepted_entry(path: Path, name: str) -> dict[str, Any]:
+    """An accepted picture among the page's files, under a name of its own in the folder `accepted`."""
+    kind = MEDIA.get(path.suffix.lower(), "other").partition("/")[0]
+    return {"kind": kind, "was": path.name, "path": f"{ACCEPTED}/{name}", "accepted": True}
 
 
 def _accepted(findings: Iterable[Finding]) -> list[Path]:

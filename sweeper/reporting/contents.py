@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
+from sweeper.reporting.left_out import left_out
 from sweeper.reporting.thumbnails import FOLDER as THUMBS
 from sweeper.reporting.workflows import workflows
 from sweeper.result import Result
 from sweeper.store import Store
-from sweeper.store.records import RunRecord
+from sweeper.store.records import Layout, RunRecord
 from sweeper.store.remote import bring_all, place_here
 
 FILES: Final = "files"
@@ -82,8 +83,8 @@ def file_entries(
     return files, [[places[name] for name in row.outputs] for row in rows]
 
 
-def about(record: RunRecord, results: Path, rows: Sequence[Result]) -> dict[str, Any]:
-    """What the page says of the run, and the workflows where the experiment can still be read."""
+def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layout) -> dict[str, Any]:
+    """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop."""
     from sweeper.loading import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
     from sweeper.planner import plan  # noqa: PLC0415
 
@@ -97,7 +98,9 @@ def about(record: RunRecord, results: Path, rows: Sequence[Result]) -> dict[str,
         told["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         told["template"] = value.get("template") if isinstance(value, dict) else None
-        told["workflow"] = workflows(plan(experiment), [row.digest for row in rows])
+        planned = plan(experiment)
+        told["workflow"] = workflows(planned, [row.digest for row in rows])
+        told["left_out"] = left_out(planned, rows, layout.axis_columns)
     except (InputError, OSError) as error:
         told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
     else:

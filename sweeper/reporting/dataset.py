@@ -76,6 +76,11 @@ def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:
     }
 
 
+def axis_columns(names: Sequence[str]) -> list[str]:
+    """Those of the table's columns of axes that are axes themselves, and no labels of one."""
+    return [name for name in names if _role(name, names) == "axis"]
+
+
 def _role(name: str, axes: Sequence[str]) -> str:
     """`style.label` is how `style` is shown, and no axis beside it."""
     return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.reporting.checked import Checked, accepted_pictures, check_data
-from sweeper.reporting.contents import FILES, MEDIA, about, artifacts, file_entries, record_of
+from sweeper.reporting.checked import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
+from sweeper.reporting.contents import FILES, about, artifacts, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset
 from sweeper.reporting.sprites import make_sprites, remove_other_sheets
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import Result
 from sweeper.store import Store
 
-ACCEPTED: Final = "accepted"
 PAGE: Final = Path(__file__).parent / "page"
 
 
@@ -60,7 +59,7 @@ def write_report(
         _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
-        data |= about(record, results, rows)
+        data |= about(record, results, rows, layout)
         text = as_json(data)
         _write(out / "data.json", text)
         _write(out / "data.js", as_script(text))
@@ -82,9 +81,7 @@ def _bring_accepted(checked: Checked, rows: Sequence[Result], files: list[dict[s
     names = {path: f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}" for path in pictures}
     _bring(names, out / ACCEPTED)
     places = {path: len(files) + place for place, path in enumerate(pictures)}
-    for path in pictures:
-        kind = MEDIA.get(path.suffix.lower(), "other").partition("/")[0]
-        files.append({"kind": kind, "was": path.name, "path": f"{ACCEPTED}/{names[path]}", "accepted": True})
+    files += [accepted_entry(path, names[path]) for path in pictures]
     return check_data(rows, checked, places)
 
 

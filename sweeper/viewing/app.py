@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from sweeper.reporting.checked import ACCEPTED
 from sweeper.reporting.contents import MEDIA
 from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.folder import PAGE
@@ -23,6 +24,8 @@ from sweeper.reporting.thumbnails import FOLDER as THUMBS
 from sweeper.viewing.guard import ENTRANCE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.requests import Request
 
     from sweeper.viewing.following import Follower
@@ -47,6 +50,7 @@ def live_app(follower: Follower, bell: Bell) -> Starlette:
             Route("/data.json", answers.data),
             Route("/events", answers.events),
             Route("/files/{name}", answers.artifact),
+            Route(f"/{ACCEPTED}/{{name}}", answers.accepted),
             Route(f"/{THUMBS}/{{name}}", answers.thumb),
             Route("/preview/{trial:int}", answers.preview),
             Route("/{name:path}", answers.page),
@@ -75,12 +79,10 @@ class _Answers:
         return Response(text, headers=_FRESH, media_type="application/json")
 
     async def artifact(self, request: Request) -> Response:
-        path = self._follower.file(request.path_params["name"])
-        if path is None or not path.is_file():
-            return _unknown()
-        media = MEDIA.get(path.suffix.lower())
-        shown = {} if media else {"content-disposition": "attachment"}
-        return FileResponse(path, media_type=media or "application/octet-stream", headers=_FOREVER | _FOREIGN | shown)
+        return _given(self._follower.file(request.path_params["name"]))
+
+    async def accepted(self, request: Request) -> Response:
+        return _given(await asyncio.to_thread(self._follower.accepted, request.path_params["name"]))
 
     async def thumb(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -135,6 +137,15 @@ def _own_files() -> dict[str, tuple[bytes, str]]:
         for path in root.rglob("*")
         if path.suffix in _PAGES
     }
+
+
+def _given(path: Path | None) -> Response:
+    """A file that came from a server, or nothing."""
+    if path is None or not path.is_file():
+        return _unknown()
+    media = MEDIA.get(path.suffix.lower())
+    shown = {} if media else {"content-disposition": "attachment"}
+    return FileResponse(path, media_type=media or "application/octet-stream", headers=_FOREVER | _FOREIGN | shown)
 
 
 def _unknown() -> Response:

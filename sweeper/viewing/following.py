@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sweeper.errors import InputError, ResultsError
 from sweeper.experiment import Experiment
+from sweeper.reporting.checked import Checked
 from sweeper.reporting.contents import about, artifacts, file_entries, record_of
 from sweeper.reporting.dataset import dataset, row_outcome
 from sweeper.reporting.sprites import Sprites, make_sprites
@@ -25,6 +26,7 @@ from sweeper.running.hold import is_held
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.live import LiveFolder, Sight
 from sweeper.store.records import Layout, RunRecord
+from sweeper.viewing.standing import Check, Comparer, Standing
 
 _STEP: Final = 0.25  # seconds between two looks at least
 _SHARE: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
@@ -48,11 +50,18 @@ class Follower:
     """Reads a folder's latest run (or `run`) in a thread of its own and calls `notify` after every change.
 
     `experiment`: the one whose plan is shown while no run is recorded yet; None where the folder must have one.
+    `check`: what holds trials against a baseline, where there is one.
     Raises ResultsError or InputError at once when there is nothing to show.
     """
 
     def __init__(
-        self, results: Path, notify: Callable[[], None], *, run: str | None = None, experiment: Experiment | None = None
+        self,
+        results: Path,
+        notify: Callable[[], None],
+        *,
+        run: str | None = None,
+        experiment: Experiment | None = None,
+        check: Check | None = None,
     ) -> None:
         self.results = results
         self.live = LiveFolder(results)
@@ -70,15 +79,24 @@ class Follower:
         self._problem: str | None = None
         self._version: int | None = None
         self._store: Store | None = None
+        self._standing = None if check is None else Standing(Checked(Path(), (), ()))
+        self._comparer = None if check is None else Comparer(check, self._take_check)
+        self._check_problem: str | None = None
         self._seen = self._read_first()
         self._thread = threading.Thread(target=self._follow, name="sweeper-view", daemon=True)
 
     def start(self) -> None:
         self.live.watch()
         self._thread.start()
+        if self._comparer is not None:
+            self._comparer.start()
+            if self._seen.record is not None:
+                self._comparer.ask(self._generation, None)
 
     def stop(self) -> None:
         self._stop.set()
+        if self._comparer is not None:
+            self._comparer.stop()
         self._thread.join()
         self.live.close()
 
@@ -93,6 +111,11 @@ class Follower:
         """The artifact of that name of the run shown; nothing else is ever given out."""
         return self._files.get(name)
 
+    def accepted(self, name: str) -> Path | None:
+        """The accepted picture of that name; as above."""
+        with self._lock:
+            return None if self._standing is None else self._standing.file(name)
+
     def snapshot(self) -> dict[str, Any]:
         """The whole of the page's data, with what it has to ask for next."""
         with self._lock:
@@ -101,6 +124,8 @@ class Follower:
             thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
             data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs, seen.sprites.places)
             data["sprites"] = seen.sprites.as_data()
+            if self._standing is not None:
+                data["check"] = self._standing.data(seen.rows, data["files"])
             return data | seen.about | {"live": self._live_state()}
 
     def since(self, number: int, generation: int) -> dict[str, Any] | None:
@@ -125,14 +150,28 @@ class Follower:
             "ended": None if record is None else record.ended,
             "stopped_by": None if record is None else record.stopped_by,
             "flight": flight,
-            "problem": self._problem,
+            "problem": self._problem or self._check_problem,
         }
 
     def _patch(self, place: int) -> dict[str, Any]:
         row = self._seen.rows[place]
         found = {name: self._seen.found[name] for name in row.outputs}
         entries, _ = file_entries([row], found, self._thumbs.known(row.sha256))
-        return {"row": place, "files": entries, **row_outcome(row, self._seen.layout)}
+        check = {} if self._standing is None else {"check": self._standing.row(row.trial)}
+        return {"row": place, "files": entries, **check, **row_outcome(row, self._seen.layout)}
+
+    def _take_check(self, page: int, checked: Checked | None, whole: bool, problem: str | None) -> None:
+        """From the comparer's thread: what it found, for the rows that it is about."""
+        with self._lock:
+            if page != self._generation or self._standing is None:
+                return
+            told = set() if checked is None else self._standing.take(checked, whole=whole)
+            self._check_problem = problem
+            self._number += 1
+            for place, row in enumerate(self._seen.rows):
+                if row.trial in told:
+                    self._seen.changed[place] = self._number
+        self._notify()
 
     # --- the thread
 
@@ -207,7 +246,7 @@ class Follower:
         thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.about = about(record, self.results, rows)
+        seen.about = about(record, self.results, rows, seen.layout)
         return seen
 
     def _read(self, store: Store) -> bool:
@@ -221,6 +260,10 @@ class Follower:
             with self._lock:
                 self._seen = seen
                 self._generation += 1
+                if self._standing is not None:
+                    self._standing.found.clear()
+            if self._comparer is not None:
+                self._comparer.ask(self._generation, None)
             return True
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
         seen = replace(before, layout=layout, record=record, rows=rows)
@@ -230,6 +273,10 @@ class Follower:
             for place in changed:
                 seen.changed[place] = self._number + 1
             self._seen = seen
+        if self._comparer is not None and before.record is None:
+            self._comparer.ask(self._generation, None)
+        elif self._comparer is not None and changed:
+            self._comparer.ask(self._generation, [rows[place].trial for place in changed])
         return bool(changed) or record != before.record
 
     def _take_files(self, seen: _Seen, places: Any) -> None:
@@ -255,7 +302,7 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     record = RunRecord(0, experiment.name, str(experiment.file), (), len(rows), 0.0, None, None)
-    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows))
+    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout))
 
 
 def _thumbs_folder(results: Path) -> Path:

@@ -25,6 +25,7 @@ from sweeper.experiment import Experiment
 from sweeper.viewing.app import live_app
 from sweeper.viewing.following import Follower
 from sweeper.viewing.guard import Guard, is_loopback
+from sweeper.viewing.standing import Check
 
 _FIRST_PORT: Final = 49152  # of the range that no service is registered in
 _PORTS: Final = 16384
@@ -74,6 +75,7 @@ class LiveView:
         results: the folder; `experiment` is the one whose plan is shown while nothing was run there yet.
         run: an earlier run instead of the latest.
         host, port: where to listen. Port 0: the folder's own, or any free one when that is taken.
+        check: what holds trials against a baseline, where there is one.
         token: what a visitor has to show where `host` is no loopback address; None makes one.
 
     Raises:
@@ -91,10 +93,11 @@ class LiveView:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
+        check: Check | None = None,
     ) -> None:
         self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
         self._bell = Bell()
-        self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment)
+        self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment, check=check)
         self._listener = _listen(host, port, results)
         app = Guard(live_app(self._follower, self._bell), host=host, token=self.token)
         self._server = _Server(

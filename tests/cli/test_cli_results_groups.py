@@ -114,7 +114,7 @@ def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
                 "--by: there is no column 'stlye'; did you mean 'style'?",
                 "--columns: 'kind' holds no numbers, and a mean needs some",
                 "--columns: there is no column 'shrpness'; did you mean 'sharpness'?",
-                "--where: 'stes' is neither a slot nor a variable; did you mean 'steps'?",
+                "--where: there is no column 'stes'; did you mean 'steps'?",
             ],
         ),
         (["--by", "style", "--sort", "zz"], ["--sort: there is no column 'zz'; columns: style, sharpness, trials, "

@@ -72,7 +72,7 @@ def test_columns_choose_and_order(sweeper, recorded):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--where", "stlye == 1"], "--where: 'stlye' is neither a slot nor a variable; did you mean 'style'?"),
+        (["--where", "stlye == 1"], "--where: there is no column 'stlye'; did you mean 'style'?"),
         (["--where", "style ==="], "--where: is not Jinja2: "),
         (["--where", "style / 2"], "--where: trial 0: TypeError: "),
         (["--sort", "stlye"], "--sort: there is no column 'stlye'; did you mean 'style'?"),

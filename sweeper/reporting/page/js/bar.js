@@ -125,10 +125,7 @@
     }
 
     function counts() {
-      const found = new Map();
-      for (let row = 0; row < dataset.size; row++)
-        found.set(dataset.status(row), (found.get(dataset.status(row)) ?? 0) + 1);
-      return [...found].map(([status, count]) =>
+      return [...dataset.counts()].map(([status, count]) =>
         el("span", { class: status }, `${count.toLocaleString("en")} ${status}`),
       );
     }

@@ -88,10 +88,9 @@
     node.dataset.row = row;
     if (row < 0) {
       node.className = "cell none";
+      for (const name of ["title", "aria-label"]) node.removeAttribute(name);
       node.removeAttribute("data-trial");
       node.draggable = false;
-      node.setAttribute("aria-label", "not in the plan");
-      node.title = "Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out";
       node.replaceChildren();
       return false;
     }
@@ -163,6 +162,12 @@
     node.classList.add("filtered");
     node.setAttribute("aria-label", "left out by the filter");
     node.title = "Left out by the filter, or by what is chosen for the other axes";
+  }
+
+  /** A combination that the plan does not have, and which rule dropped it. */
+  function absent(node, values, dataset) {
+    node.title = dataset.absent(new Map(values.map(([axis, place]) => [axis.name, place])));
+    node.setAttribute("aria-label", node.title);
   }
 
   const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?" };
@@ -244,5 +249,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { address, bind, complete, create, describe, drop, leftOut, mark, media, STARS };
+  sweeper.cell = { absent, address, bind, complete, create, describe, drop, leftOut, mark, media, STARS };
 })((globalThis.sweeper ??= {}));

@@ -92,6 +92,7 @@
       ...measures,
     ];
     const flying = new Map();
+    let absent = null;
     const byName = new Map(all.map((column) => [column.name, column]));
     const rowOf = new Map(raw.trials.map((trial, row) => [trial, row]));
     return {
@@ -112,6 +113,19 @@
       row: (trial) => rowOf.get(trial),
       /** The word of the table for a row; while a server has its job, `running`. */
       status: (row) => (flying.has(row) ? "running" : raw.statuses[raw.status[row]]),
+      /** How many rows have which status: a Map, in the order in which they are met. */
+      counts() {
+        const places = new Map();
+        for (const place of status.of) places.set(place, (places.get(place) ?? 0) + 1);
+        const found = new Map([...places].map(([place, count]) => [raw.statuses[place], count]));
+        for (const row of flying.keys()) {
+          const word = raw.statuses[status.of[row]];
+          found.set(word, found.get(word) - 1);
+          found.set("running", (found.get("running") ?? 0) + 1);
+        }
+        for (const [word, count] of found) if (count === 0) found.delete(word);
+        return found;
+      },
       reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
       sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map((place) => raw.files[place]),
@@ -123,6 +137,8 @@
           reason: check[1].label(row),
           accepted: raw.check.accepted[row].map((place) => raw.files[place]),
         },
+      /** Why the plan has no trial with these values, places by axis. */
+      absent: (wanted) => (absent ??= sweeper.absent.create(raw.left_out))(wanted),
       title: (row) => title(axes, row) || `trial ${raw.trials[row]}`,
       /** Take in what became of a row of a run that goes on. */
       patch(told) {
@@ -131,6 +147,7 @@
         for (const column of outcome) put(column, told.row, told[column.name]);
         for (const name of ["attempts", "queued_s", "ran_s"]) byName.get(name).numbers[told.row] = told[name];
         metrics.forEach((metric, place) => (metric.numbers[told.row] = told.metrics[place]));
+        if (told.check) held(this, told.row, told.check);
       },
       /** Take in which trials are in flight, {trial: null or [node, value, maximum, preview]}; gives the rows that moved. */
       flight(told) {
@@ -145,6 +162,17 @@
         return moved;
       },
     };
+  }
+
+  /** Take in what a check found of a row meanwhile. */
+  function held(dataset, row, { state, reason, measures, accepted, cases }) {
+    const { check, files } = dataset.about;
+    put(dataset.column("check"), row, state);
+    put(dataset.column("check_reason"), row, reason);
+    check.accepted[row] = accepted.map((file) => files.push(file) - 1);
+    check.cases[row] = cases;
+    for (const name of Object.keys(measures)) dataset.add(plain(name, "check", new Array(dataset.size).fill(null)));
+    for (const column of dataset.columns) if (column.role === "check" && column.numbers) column.numbers[row] = measures[column.name] ?? null;
   }
 
   /** Set a cell of a coded column; a value that it never had gets a place of its own. */

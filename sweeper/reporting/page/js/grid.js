@@ -45,7 +45,7 @@
     );
     canvas.style.width = `${size.side + size.width}px`;
     canvas.style.height = `${size.head + size.height}px`;
-    const live = { rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, filled: 0, unread: false, most: [0, 0] };
+    const live = { rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, filled: 0, unread: false, closed: false, most: [0, 0] };
 
     /** The rows and columns that stand in a view, and `more` on each side. */
     function seen({ top, left, height, width }, more) {
@@ -56,11 +56,13 @@
       ];
     }
 
-    /** Bring the document up to the view. While it scrolls, `until` ends the filling of cells for this frame. */
-    function draw(until = Infinity, view = onScreen()) {
+    /**
+     * Bring the document up to the view. While it scrolls, `until` ends the filling of cells for this frame. `brief`: what
+     * is said of a cell comes when it rests.
+     */
+    function draw(until = Infinity, view = onScreen(), brief = until < Infinity) {
       live.frame = 0;
       live.drawing = true;
-      const brief = until < Infinity;
       live.unread = brief && live.rest !== 0 && live.filled > PASSING;
       live.filled = 0;
       const lines = [size.tops.length, size.lefts.length];
@@ -69,7 +71,7 @@
         return sweeper.measures.stretched(one, live.most[way], lines[way]);
       });
       labels.draw(rows, columns);
-      const go = () => !brief || performance.now() < until;
+      const go = () => until === Infinity || performance.now() < until;
       let whole = sweeper.recycle(live.rows, rows, {
         make: newRow,
         put: (row, r) => putRow(row, r, columns, brief),
@@ -118,6 +120,7 @@
     /** It scrolls, or has just been built: what is passed by needs no more than its sprite. */
     function unrest(pause) {
       clearTimeout(live.rest);
+      if (live.closed) return;
       live.rest = setTimeout(() => {
         live.rest = 0;
         later();
@@ -185,6 +188,7 @@
       else live.brief.delete(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
+      else if (row < 0 && !arranged.exists) sweeper.cell.absent(node, arranged.values(r, c), dataset);
       if (live.at !== null && live.at[0] === r && live.at[1] === c) node.classList.add("current");
     }
 
@@ -219,10 +223,10 @@
     listen(scroller, { context, current, setCurrent, at: () => live.at, whereIs: arranged.where });
     scroller.addEventListener("scroll", () => (unrest(PAUSE), later()), { passive: true });
 
-    draw(Infinity, { top: at[0], left: at[1], ...room });
+    live.rest = requestAnimationFrame(() => unrest(SOON)); // counted from the frame that shows it, however long it was built
+    draw(Infinity, { top: at[0], left: at[1], ...room }, true);
     host.replaceChildren(scroller);
     if (at[0] > 0 || at[1] > 0) scroller.scrollTo(at[1], at[0]);
-    unrest(SOON);
     later();
     if (arranged.shown === 0)
       host.append(el("p", { class: "empty" }, "No trial is left: the filter, or what is hidden, leaves none."));
@@ -258,6 +262,7 @@
         resized.disconnect();
         cancelAnimationFrame(live.frame);
         clearTimeout(live.rest);
+        live.closed = true;
         for (const row of live.rows.values()) dropRow(row);
       },
     };

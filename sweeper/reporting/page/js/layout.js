@@ -78,7 +78,7 @@
       usedAcross[c] = usedDown[r] = 1;
       shown += 1;
     }
-    return compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown });
+    return compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown, pins });
   }
 
   /** All (outer, inner) pairs of values along one direction; `at(row)` is the place of a trial among them. */
@@ -97,7 +97,7 @@
   }
 
   /** Lines without a single trial are left out: the halves of a zip would else fill the page with nothing. */
-  function compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown }) {
+  function compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown, pins }) {
     const kept = (entries, used) =>
       entries.map((entry, place) => ({ ...entry, place })).filter((entry) => used[entry.place]);
     const columns = kept(across.entries, usedAcross);
@@ -123,6 +123,14 @@
         const key = rows[r].place * across.length + columns[c].place;
         return filtered.has(key) && !cells.has(key);
       },
+      /** The values that the trials of a cell would have: [axis, place of its value] of each axis that is fixed there. */
+      values: (r, c) => [
+        [axis.x, columns[c].inner],
+        [axis.xx, columns[c].outer],
+        [axis.y, rows[r].inner],
+        [axis.yy, rows[r].outer],
+        ...pins,
+      ].filter(([one]) => one !== undefined),
       /** [row, column] of a trial, or null where it is not shown. */
       where(row) {
         const [r, c] = [rowOf.get(down.at(row)), columnOf.get(across.at(row))];
