@@ -16,7 +16,7 @@ from sweeper.reporting.thumbnails import SMALLER
 from sweeper.result import STATUSES, Result
 from sweeper.store.records import Layout
 
-FORMAT: Final = 1  # of the data; the page refuses one that it does not know
+FORMAT: Final = 2  # of the data; the page refuses one that it does not know
 _EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 
@@ -133,9 +133,31 @@ def as_json(data: Mapping[str, Any]) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
-def as_script(text: str) -> str:
-    """The same text as a classic script: a page opened from a disk may load scripts, and nothing else.
+def as_script(data: Mapping[str, Any]) -> str:
+    """The data as a classic script: a page opened from a disk may load scripts, and nothing else.
 
-    `JSON.parse` of a string and not an object literal: faster to read, and `__proto__` stays an ordinary key.
+    `JSON.parse` of a string and not an object literal: faster to read, and `__proto__` stays an ordinary key. `files`
+    stands in columns: a browser holds the text of a script as long as the page is open, and files are most of it.
     """
+    text = as_json({**data, "files": in_columns(data["files"])})
     return f"globalThis.sweeper ??= {{}};\nsweeper.raw = JSON.parse({json.dumps(text)});\n"
+
+
+def in_columns(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Files as `{count, columns}`: by name a list of values, null where a file has none, `{each: value}` where all have
+    the same, or `{made: "thumbs/*.webp"}` where all are the file's SHA-256 in the same text.
+    """
+    names = dict.fromkeys(name for file in files for name in file)
+    return {"count": len(files), "columns": {name: _file_column(name, files) for name in names}}
+
+
+def _file_column(name: str, files: Sequence[Mapping[str, Any]]) -> Any:
+    values = [file.get(name) for file in files]
+    first, sha = values[0], files[0].get("sha256", "")
+    if all(type(value) is type(first) and value == first for value in values):
+        return {"each": first}
+    if name != "sha256" and sha and isinstance(first, str) and sha in first and "*" not in first:
+        made = first.replace(sha, "*")
+        if values == [made.replace("*", file.get("sha256", "")) for file in files]:
+            return {"made": made}
+    return values

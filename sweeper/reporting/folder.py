@@ -60,9 +60,8 @@ def write_report(
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
         data |= about(record, results, rows, layout)
-        text = as_json(data)
-        _write(out / "data.json", text)
-        _write(out / "data.js", as_script(text))
+        _write(out / "data.json", as_json(data))
+        _write(out / "data.js", as_script(data))
         remove_other_sheets(out, sprites)
         for source in sorted(PAGE.rglob("*")):
             if source.suffix in (".html", ".js", ".css"):

@@ -73,10 +73,10 @@ class _Answers:
         return Response(found[0], headers=_FRESH, media_type=f"{found[1]}; charset=utf-8")
 
     async def data(self, request: Request) -> Response:
-        text = as_json(await asyncio.to_thread(self._follower.snapshot))
+        data = await asyncio.to_thread(self._follower.snapshot)
         if request.url.path.endswith(".js"):
-            return Response(as_script(text), headers=_FRESH, media_type="text/javascript")
-        return Response(text, headers=_FRESH, media_type="application/json")
+            return Response(as_script(data), headers=_FRESH, media_type="text/javascript")
+        return Response(as_json(data), headers=_FRESH, media_type="application/json")
 
     async def artifact(self, request: Request) -> Response:
         return _given(self._follower.file(request.path_params["name"]))

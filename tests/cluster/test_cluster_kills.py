@@ -25,9 +25,12 @@ import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.running.progress import JobSubmitted, TrialDone
 
-# Dask's scheduler, which is in this process, gives up a connection to a worker that died while it was being made, and
-# leaves its socket to the collector (`ConnectionPool.remove` cancels it). Which test that would hit is chance.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+# Dask lets go of connections without closing them (its client's, to the scheduler) when a call on them ends with a worker
+# that died. The collector then complains, in whichever test it comes by.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SCRIPT = Path(__file__).with_name("mortal.py")
 KILLS = int(os.environ.get("SWEEPER_KILLS", "2"))
@@ -97,7 +100,7 @@ def test_after_a_killed_driver_the_same_command_finishes_and_no_trial_runs_twice
     cluster, experiment, executions, tmp_path, seed
 ):
     chance = random.Random(1000 + seed)
-    method, calls = chance.choice([("note_place", 8), ("intend", TRIALS), ("submitted", TRIALS), ("finish", TRIALS)])
+    method, calls = chance.choice([("note_place", 5), ("intend", TRIALS), ("submitted", TRIALS), ("finish", TRIALS)])
     crash = (method, chance.choice(["before", "after"]), chance.randint(1, calls))
     plan = experiment(seed=list(range(TRIALS)))
     with start(plan, cluster, tmp_path / "out", *crash) as driver:

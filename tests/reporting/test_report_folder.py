@@ -105,10 +105,47 @@ def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
 
 @given(st.text())
 def test_the_script_holds_exactly_the_json_and_no_line_of_it_can_end_a_string(text):
-    script = as_script(json.dumps({"text": text}))
+    script = as_script({"text": text, "files": []})
     assert script.isascii()
+    assert told_by(script)["text"] == text
+
+
+def told_by(script):
     literal = script[script.index("JSON.parse(") + len("JSON.parse(") : script.rindex(");")]
-    assert json.loads(json.loads(literal)) == {"text": text}
+    return json.loads(json.loads(literal))
+
+
+FILES = st.dictionaries(
+    st.sampled_from(["sha256", "path", "thumb", "width", "workflow"]),
+    st.one_of(st.booleans(), st.integers(0, 2), st.sampled_from(["ab", "cd", "x/ab.webp", "x/cd.webp", "*ab"])),
+)
+
+
+@given(st.lists(FILES.map(lambda file: {**file, "sha256": str(file.get("sha256", "ab"))}), max_size=4))
+def test_files_told_in_columns_are_those_told_one_by_one(files):
+    told = told_by(as_script({"files": files}))["files"]
+
+    def value(name, place):
+        column = told["columns"][name]
+        if isinstance(column, list):
+            return column[place]
+        return column["made"].replace("*", value("sha256", place)) if "made" in column else column["each"]
+
+    back = [{name: value(name, place) for name in told["columns"]} for place in range(told["count"])]
+    assert [{name: item for name, item in file.items() if item is not None} for file in back] == files
+    assert all(
+        type(item) is type(files[n][name])
+        for n, file in enumerate(back)
+        for name, item in file.items()
+        if item is not None
+    )
+
+
+def test_ten_thousand_pictures_tell_once_what_they_share():
+    files = [{"sha256": f"{n:064x}", "kind": "image", "thumb": f"thumbs/{n:064x}.webp"} for n in range(10_000)]
+    columns = told_by(as_script({"files": files}))["files"]["columns"]
+    assert columns["kind"] == {"each": "image"}
+    assert columns["thumb"] == {"made": "thumbs/*.webp"}
 
 
 def test_every_picture_has_its_sprite_and_a_larger_report_keeps_no_old_sheet(tmp_path):

@@ -128,7 +128,7 @@
     let parts = plains.get(node);
     if (parts === undefined) plains.set(node, (parts = { sprite: el("span"), image: null, caption: el("span") }));
     const { sprite, caption: below } = parts;
-    node.className = "cell succeeded plain";
+    if (node.className !== "cell succeeded plain") node.className = "cell succeeded plain";
     node.dataset.row = row;
     node.dataset.trial = dataset.trial(row);
     node.draggable = true;

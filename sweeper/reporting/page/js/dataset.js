@@ -2,7 +2,7 @@
 "use strict";
 
 (function (sweeper) {
-  const KNOWN_FORMAT = 1;
+  const KNOWN_FORMAT = 2;
 
   /** Undo what Python did for integers beyond 2^53: {"$int": "..."} is a BigInt, {"$map": ...} a mapping. */
   function exact(value) {
@@ -66,6 +66,31 @@
     return { name, role, of: null, numeric: true, numbers: of, value: (row) => of[row], label: (row) => text(of[row]) };
   }
 
+  /** The files of the page, told in columns: each is made when it is first asked for. */
+  function fileList({ count, columns }) {
+    const made = new Array(count);
+    const value = (column, place) => {
+      if (Array.isArray(column)) return column[place];
+      return column.made === undefined ? column.each : column.made.replaceAll("*", value(columns.sha256, place));
+    };
+    const make = (place) =>
+      Object.fromEntries(
+        Object.entries(columns)
+          .map(([name, column]) => [name, value(column, place)])
+          .filter(([, item]) => item !== null),
+      );
+    const get = (place) => (made[place] ??= make(place));
+    return {
+      get,
+      add: (file) => made.push(file) - 1,
+      /** The first that has a size in pixels. */
+      sized() {
+        for (let place = 0; place < made.length; place++) if (get(place).width > 0) return get(place);
+        return undefined;
+      },
+    };
+  }
+
   function decode(raw) {
     if (raw === undefined || raw.format !== KNOWN_FORMAT) {
       throw new Error("data.js beside this page is missing, or of another version of sweeper: make the report again");
@@ -91,6 +116,7 @@
       ...check,
       ...measures,
     ];
+    const files = fileList(raw.files);
     const flying = new Map();
     let absent = null;
     const byName = new Map(all.map((column) => [column.name, column]));
@@ -128,14 +154,15 @@
       },
       reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
       sight: (row) => flying.get(row),
-      files: (row) => raw.outputs[row].map((place) => raw.files[place]),
+      files: (row) => raw.outputs[row].map(files.get),
+      sized: files.sized,
       digest: (row) => raw.digest[row],
       /** What a check found of a row: {state, reason, accepted: files}; undefined where nothing was ever accepted. */
       check: (row) =>
         raw.check && {
           state: check[0].label(row),
           reason: check[1].label(row),
-          accepted: raw.check.accepted[row].map((place) => raw.files[place]),
+          accepted: raw.check.accepted[row].map(files.get),
         },
       /** Why the plan has no trial with these values, places by axis. */
       absent: (wanted) => (absent ??= sweeper.absent.create(raw.left_out))(wanted),
@@ -143,7 +170,7 @@
       /** Take in what became of a row of a run that goes on. */
       patch(told) {
         raw.status[told.row] = status.of[told.row] = told.status;
-        raw.outputs[told.row] = told.files.map((file) => raw.files.push(file) - 1);
+        raw.outputs[told.row] = told.files.map(files.add);
         for (const column of outcome) put(column, told.row, told[column.name]);
         for (const name of ["attempts", "queued_s", "ran_s"]) byName.get(name).numbers[told.row] = told[name];
         metrics.forEach((metric, place) => (metric.numbers[told.row] = told.metrics[place]));

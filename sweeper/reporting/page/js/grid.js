@@ -19,6 +19,7 @@
    */
   function create(host, context, at = [0, 0]) {
     const { dataset, state, room } = context;
+    const shaped = new WeakSet(); // cells that have this grid's size
     const waiting = []; // [image, address], asked for when their turn comes
     const load = (image, from) => {
       waiting.push([image, from]);
@@ -176,20 +177,29 @@
 
     function putCell(node, c) {
       node.ariaColIndex = c + 2;
-      node.style.cssText = `left:${size.side + size.lefts[c]}px;width:${size.cellWidth}px;height:${size.cellHeight}px`;
+      const left = `${size.side + size.lefts[c]}px`;
+      if (shaped.has(node)) return void (node.style.left = left);
+      shaped.add(node);
+      node.style.cssText = `left:${left};width:${size.cellWidth}px;height:${size.cellHeight}px`;
     }
 
     function fillCell(node, r, c, brief = false) {
       const row = arranged.find(r, c);
       const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
-      node.id = `cell-${r}-${c}`;
       live.filled += 1;
       if (sweeper.cell.bind(node, row, more, live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
       else if (row < 0 && !arranged.exists) sweeper.cell.absent(node, arranged.values(r, c), dataset);
-      if (live.at !== null && live.at[0] === r && live.at[1] === c) node.classList.add("current");
+      if (live.at !== null && live.at[0] === r && live.at[1] === c) point(node);
+      else if (node.id) node.removeAttribute("id");
+    }
+
+    /** The current cell is the only one with an id, which tells a screen reader where it is. */
+    function point(node) {
+      node.classList.add("current");
+      node.id = `cell-${live.at[0]}-${live.at[1]}`;
     }
 
     const cellAt = ([r, c]) => live.rows.get(r)?.cells.get(c);
@@ -198,7 +208,9 @@
 
     function setCurrent(r, c) {
       if (arranged.rows.length === 0) return;
-      cellAt(live.at ?? [-1, -1])?.classList.remove("current");
+      const last = cellAt(live.at ?? [-1, -1]);
+      last?.classList.remove("current");
+      last?.removeAttribute("id");
       live.at = [
         Math.min(Math.max(r, 0), arranged.rows.length - 1),
         Math.min(Math.max(c, 0), arranged.columns.length - 1),
@@ -215,7 +227,7 @@
       draw();
       describe();
       const node = cellAt(live.at);
-      node?.classList.add("current");
+      if (node) point(node);
       scroller.setAttribute("aria-activedescendant", node?.id ?? "");
     }
 

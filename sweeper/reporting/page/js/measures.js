@@ -15,7 +15,7 @@
 
   /** Cells are as wide as asked for and as high as most pictures are. */
   function cells(arranged, state, dataset) {
-    const seen = dataset.about.files.find((file) => file.width > 0);
+    const seen = dataset.sized();
     const ratio = seen ? Math.min(2, Math.max(0.5, seen.height / seen.width)) : 1;
     const caption = state.captions ? 20 : 0;
     return { cellWidth: state.size, cellHeight: Math.round(state.size * ratio) + caption, caption };

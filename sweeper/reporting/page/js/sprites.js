@@ -4,6 +4,7 @@
 (function (sweeper) {
   const makers = new WeakMap(); // sprite element -> makes the sharp picture that replaces it
   const asked = new WeakMap(); // sprite element -> that picture, once it was asked for
+  const styles = new WeakMap(); // sprite element -> the style that it was shown in
   let sheets = null; // {across, full, lines: of each sheet}
   const held = []; // the sheets' pictures: as long as they are held, no cell waits for one
 
@@ -62,8 +63,14 @@
     const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
     const x = share(place % sheets.across, sheets.across);
     const y = share(Math.floor(place / sheets.across), sheets.lines[sheet]);
-    node.className = `sprite sheet-${sheet}`;
-    node.style.cssText = `${style};background-position:${x}% ${y}%`;
+    const classes = `sprite sheet-${sheet}`;
+    if (node.className !== classes) node.className = classes;
+    // A style that is set as a whole is thrown away as a whole: in a fling that is more than all the sheets together.
+    if (styles.get(node) !== style) {
+      node.style.cssText = style;
+      styles.set(node, style);
+    }
+    node.style.backgroundPosition = `${x}% ${y}%`;
     makers.set(node, make);
     asked.delete(node);
   }
