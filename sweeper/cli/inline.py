@@ -1,6 +1,6 @@
 """Pictures in the terminal: whether it can show them, and a few of them below a table.
 
-Kitty's and the sixel protocol (iTerm2 has it too) are textual-image's work, and so are the half blocks of any other
+iTerm2's protocol is in `iterm`; kitty's and sixel are textual-image's work, and so are the half blocks of any other
 terminal. That package asks the terminal what it can as soon as it is imported, and may swallow a key that is typed
 meanwhile; so it is imported only where the environment names a terminal that will answer, or where pictures are asked
 for.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,7 +59,7 @@ def wanted(asked: bool | None, rows: int) -> bool:
         )
     if asked is not None:
         return asked
-    return terminal and 0 < rows <= _UNASKED and known_for_pictures(os.environ) and _protocol() is not None
+    return terminal and 0 < rows <= _UNASKED and known_for_pictures(os.environ) and _drawing() is not None
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -78,18 +78,31 @@ def show(rows: Sequence[Row]) -> None:
         screen.print(line)
 
 
-def _protocol() -> Any:
-    """The class that draws in the terminal's own protocol, or None where it has none."""
+def _drawing() -> Callable[[Any], RenderableType] | None:
+    """What makes a picture in the terminal's own protocol, or None where it has none."""
+    from sweeper.cli import iterm  # noqa: PLC0415 - Rich, only where there are pictures
+
+    if iterm.speaks(os.environ):
+        return lambda image: iterm.Picture(image, _WIDE)
     from textual_image import renderable  # noqa: PLC0415 - asks the terminal; see the module's docstring
 
-    return renderable.Image if renderable.Image in (renderable.SixelImage, renderable.TGPImage) else None
+    return _sized(renderable.Image) if renderable.Image in (renderable.SixelImage, renderable.TGPImage) else None
+
+
+def _sized(drawing: Any) -> Callable[[Any], RenderableType]:
+    return lambda image: drawing(image, width=_WIDE, height="auto")
+
+
+def _half_blocks() -> Callable[[Any], RenderableType]:
+    from textual_image.renderable import HalfcellImage  # noqa: PLC0415 - as above
+
+    return _sized(HalfcellImage)
 
 
 def _drawn(row: Row) -> RenderableType:
     from PIL import Image  # noqa: PLC0415 - only where there is a picture
-    from textual_image.renderable import HalfcellImage  # noqa: PLC0415
 
-    drawing = _protocol() or HalfcellImage
+    drawing = _drawing() or _half_blocks()
     for path in _files(row):
         try:
             with Image.open(path) as image:
@@ -98,8 +111,7 @@ def _drawn(row: Row) -> RenderableType:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue
         small.thumbnail((512, 512))
-        found: RenderableType = drawing(small, width=_WIDE, height="auto")
-        return found
+        return drawing(small)
     return ""
 
 

@@ -7,7 +7,7 @@ counts. What two of them have in common is measured elsewhere.
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ def is_film(path: Path) -> bool:
     return path.suffix[1:].lower() in FILMS
 
 
-def film_frames(path: Path) -> Iterator[Pixels]:
+def film_frames(path: Path) -> Generator[Pixels, None, None]:
     """Every frame of a film in turn, uint8 RGB, one in memory at a time.
 
     Raises ImageError where it cannot be read, or holds no frame: two such films would be alike without a look.

@@ -189,8 +189,9 @@ def _record(store: Store, run: int | str | None) -> RunRecord:
 
 
 def observe(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> Observed:
-    """The latest run of a results folder, or another; only these trials, where they are given. Raises ResultsError
-    where there is nothing to read.
+    """The latest run of a results folder, or another; only these trials, where they are given.
+
+    Raises ResultsError where there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
         record = _record(store, run)

@@ -1,7 +1,7 @@
 """Small pictures for the page: WebP, made once for each file's content and kept beside the page.
 
-A file that is no picture, or one that Pillow cannot read, has none; the page then shows the file itself where a browser
-can. Pillow is imported where a picture is opened.
+A film is shown by its first frame where PyAV (the extra `media`) is installed. Any other file, and one that cannot be
+read, has none; the page then shows the file itself where a browser can. Pillow is imported where a picture is opened.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.errors import ResultsError
+from sweeper.errors import ImageError, ResultsError
 
 FOLDER: Final = "thumbs"
 SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
@@ -75,21 +77,11 @@ class Thumbnails:
         return sha in self._known and (self._known[sha] is None or (self._path / f"{sha}-{SMALLER[-1]}.webp").is_file())
 
     def _make(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
-        from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415 - see the module's docstring
+        from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
         sha, path = item
         try:
-            with Image.open(path) as image:
-                width, height = image.size
-                if width * height > _MAX_PIXELS:
-                    return sha, None
-                workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
-                frames = int(getattr(image, "n_frames", 1))
-                image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
-                exif = image.getexif()
-                if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side, and is shown upright
-                    width, height = height, width
-                small = _eight_bit(ImageOps.exif_transpose(image) if exif else image)
+            small, (width, height), frames, workflow = _first_frame(path) if _is_film(path) else _opened(path)
             small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             self._save(small, sha, "")
             for side in SMALLER:
@@ -97,8 +89,10 @@ class Thumbnails:
                 self._save(small, sha, f"-{side}")
             self.sprites[sha] = sprite(small)
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-            # What Pillow raises for files that are broken, unknown or absurdly large.
+        except (
+            ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning
+        ):  # fmt: skip
+            # What our reader of films and Pillow raise for files that are broken, unknown or absurdly large.
             return sha, None
         assert isinstance(colour, tuple)
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
@@ -123,6 +117,41 @@ class Thumbnails:
         part.replace(self._path / _INDEX)
 
 
+def _opened(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+    """A picture in 8 bits (a JPEG about as large as is needed), its own size, its frames, whether it has a workflow.
+
+    Raises ValueError for one that is too large, and what Pillow raises.
+    """
+    from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415 - see the module's docstring
+
+    with Image.open(path) as image:
+        width, height = image.size
+        if width * height > _MAX_PIXELS:
+            raise ValueError(f"{path}: {width} x {height} pixels")
+        workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
+        frames = int(getattr(image, "n_frames", 1))
+        image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
+        exif = image.getexif()
+        if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side, and is shown upright
+            width, height = height, width
+        return _eight_bit(ImageOps.exif_transpose(image) if exif else image), (width, height), frames, workflow
+
+
+def _first_frame(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+    """The same of a film; its frames are not counted. Raises ImageError where it cannot be read."""
+    from PIL import Image  # noqa: PLC0415 - see the module's docstring
+
+    from sweeper.comparing.media import film_frames  # noqa: PLC0415 - NumPy
+
+    with closing(film_frames(path)) as frames:
+        image = Image.fromarray(next(frames))
+    return image, image.size, 1, False
+
+
+def _is_film(path: Path) -> bool:
+    return path.suffix.lower() in FILMS
+
+
 def sprite(small: Any) -> Any:
     """A small picture pressed into the square of a sprite, whatever its shape: the page draws it out again."""
     from PIL import Image  # noqa: PLC0415 - see the module's docstring
@@ -143,8 +172,10 @@ def _eight_bit(image: Any) -> Any:
 
 
 def wanted(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """One file for each content, of those whose kind may be a picture."""
-    return {sha: path for sha, path in outputs if path.suffix.lower() in PICTURES}
+    """One file for each content, of those whose kind may be a picture, or a film that can be opened here."""
+    kinds = PICTURES | FILMS if find_spec("av") is not None else PICTURES
+    return {sha: path for sha, path in outputs if path.suffix.lower() in kinds}
 
 
+FILMS: Final = frozenset({".mp4", ".webm", ".mov", ".m4v", ".mkv"})
 PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng"})

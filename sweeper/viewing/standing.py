@@ -106,10 +106,8 @@ class Comparer:
                 page, whole, trials = self._page, self._whole, self._trials
                 self._whole, self._trials = False, set()
             start = time.monotonic()
-            checked, problem = None, None
             try:
-                checked = self._check(None if whole else trials)
-            except (SweeperError, OSError) as error:
-                problem = f"not held against its baseline: {str(error).splitlines()[0]}"
-            self._told(page, checked, whole, problem)
+                self._told(page, self._check(None if whole else trials), whole, None)
+            except (SweeperError, OSError) as error:  # a picture may be replaced at this very moment, too
+                self._told(page, None, whole, f"not held against its baseline: {str(error).splitlines()[0]}")
             self._over.wait(_SHARE * (time.monotonic() - start))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import select
@@ -66,11 +68,38 @@ def pictured(recorded):
 
 
 def test_a_sixel_terminal_shows_the_pictures_unasked(pictured):
-    seen = screen(["results", pictured], device=SIXEL, ITERM_SESSION_ID="w0t0p0")
+    seen = screen(["results", pictured], device=SIXEL, WT_SESSION="x")
     assert seen.index("brightness") < seen.index("\x1bP")  # the table first, then a sixel string
     assert seen.count("\x1bP") == 1
     assert "trial 0" in seen
     assert "trial 1: failed" in seen
+
+
+@pytest.mark.parametrize("program", ["iTerm.app", "WezTerm"])
+def test_iterm2_gets_the_picture_itself_and_is_asked_nothing(pictured, program):
+    Image.new("RGB", (64, 32), (255, 0, 0)).save(pictured / "artifacts" / "a.png")
+    seen = screen(["results", pictured], device=SIXEL, TERM_PROGRAM=program)
+    told = re.findall(r"\x1b\]1337;File=([^:]*):([^\x07]*)\x07", seen)
+    assert len(told) == 1
+    data = base64.b64decode(told[0][1])
+    # 24 columns of 10 pixels are 240; half of that in lines of 20
+    assert told[0][0].split(";") == ["inline=1", f"size={len(data)}", "width=24", "height=6", "preserveAspectRatio=1"]
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size, image.getpixel((5, 5))) == ("PNG", (64, 32), (255, 0, 0))
+    assert "\x1bP" not in seen
+    assert "\x1b[c" not in seen
+    assert seen.index("1337") > seen.index("\x1b7") > seen.index("brightness")
+    assert seen.index("\x1b8") < seen.index("trial 0")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"KITTY_WINDOW_ID": "1"}, {"ALACRITTY_WINDOW_ID": "1"}, {"TERM": "foot"}, {"TERM": "tmux-256color"}],
+)
+def test_a_terminal_started_from_iterm2_does_not_get_its_protocol(pictured, environment):
+    seen = screen(["results", pictured, "--images"], device=SIXEL, TERM_PROGRAM="iTerm.app", **environment)
+    assert "1337" not in seen
+    assert "\x1bP" in seen
 
 
 def test_kitty_gets_its_own_protocol(pictured):

@@ -25,7 +25,7 @@ import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.running.progress import JobSubmitted, TrialDone
 
-# Dask lets go of connections without closing them (its client's, to the scheduler) when a call on them ends with a worker
+# Dask lets go of connections without closing them (its client to the scheduler) when a call ends with a worker
 # that died. The collector then complains, in whichever test it comes by.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),

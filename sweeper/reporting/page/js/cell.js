@@ -49,7 +49,9 @@
         muted: true,
         loop: true,
         playsinline: true,
-        preload: full ? "auto" : "metadata",
+        // With a thumbnail nothing of a film is fetched before it is played.
+        poster: !full && file.thumb ? (src ?? address(file.thumb)) : undefined,
+        preload: full ? "auto" : file.thumb ? "none" : "metadata",
       });
     }
     if (file.kind === "audio") return el("audio", { src: address(file.path), controls: true, preload: "none" });

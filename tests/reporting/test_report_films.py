@@ -1,0 +1,79 @@
+"""Films on the page: a poster made from the first frame where PyAV is installed, the bare player elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from made_up_sweeps import Sweep
+from PIL import Image
+
+from sweeper.reporting.folder import write_report
+
+av = pytest.importorskip("av")
+
+
+def film(kind, codec, colours, size=(96, 64)):
+    """A film of one frame for each colour."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=8, width=size[0], height=size[1], pix_fmt="yuv420p")
+        for colour in colours:
+            pixels = np.full((size[1], size[0], 3), colour, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+RED_THEN_BLUE = [(220, 20, 20), (20, 20, 220), (20, 20, 220)]
+
+
+def read(folder):
+    (file,) = json.loads((folder / "data.json").read_text())["files"]
+    return file
+
+
+@pytest.mark.parametrize(("suffix", "kind", "codec"), [("webm", "webm", "libvpx"), ("mp4", "mp4", "mpeg4")])
+def test_a_film_is_shown_by_its_first_frame_and_nothing_of_it_is_fetched(made, opened, suffix, kind, codec):
+    folder = made(Sweep({"steps": [1]}, suffix=suffix, content=film(kind, codec, RED_THEN_BLUE)))
+    file = read(folder)
+    assert (file["kind"], file["width"], file["height"]) == ("video", 96, 64)
+    with Image.open(folder / file["thumb"]) as poster:
+        red, _, blue = poster.convert("RGB").getpixel((48, 32))
+    assert red > 150
+    assert blue < 100
+    page = opened(folder)
+    shown = page.locator("[data-trial='0'] video")
+    assert shown.get_attribute("preload") == "none"
+    loaded = (
+        "new Promise(done => { const i = new Image(); i.onload = () => done(i.naturalWidth); i.src = film.poster; })"
+    )
+    assert shown.evaluate(f"film => {loaded}") > 0
+    page.locator("[data-trial='0']").click()
+    whole = page.locator("dialog[open] video")
+    whole.wait_for()
+    assert whole.get_attribute("poster") is None
+    assert whole.get_attribute("controls") is not None
+
+
+def test_a_film_that_plays_where_the_pointer_is_needs_no_more_than_its_poster_before(made, opened):
+    folder = made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)))
+    page = opened(folder)
+    page.locator("[data-trial='0'] video").hover()
+    page.wait_for_function("() => document.querySelector('#view video').currentTime > 0")
+
+
+def test_without_the_extra_a_film_is_a_player_and_gets_its_poster_once_it_is_there(tmp_path, opened, monkeypatch):
+    content = film("webm", "libvpx", RED_THEN_BLUE)
+    out = Sweep({"steps": [1]}, suffix="webm", content=content).write(tmp_path / "results")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "av", None)
+        folder = write_report(out).page.parent
+        assert "thumb" not in read(folder)
+        shown = opened(folder).locator("[data-trial='0'] video")
+        assert shown.get_attribute("preload") == "metadata"
+        assert shown.get_attribute("poster") is None
+    assert "thumb" in read(write_report(out).page.parent)
