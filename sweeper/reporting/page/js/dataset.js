@@ -174,7 +174,7 @@
         for (const column of outcome) put(column, told.row, told[column.name]);
         for (const name of ["attempts", "queued_s", "ran_s"]) byName.get(name).numbers[told.row] = told[name];
         metrics.forEach((metric, place) => (metric.numbers[told.row] = told.metrics[place]));
-        if (told.check) held(this, told.row, told.check);
+        if (told.check) held(this, told.row, { ...told.check, accepted: told.check.accepted.map(files.add) });
       },
       /** Take in which trials are in flight, {trial: null or [node, value, maximum, preview]}; gives the rows that moved. */
       flight(told) {
@@ -191,12 +191,12 @@
     };
   }
 
-  /** Take in what a check found of a row meanwhile. */
+  /** Take in what a check found of a row meanwhile; `accepted`: the places of files. */
   function held(dataset, row, { state, reason, measures, accepted, cases }) {
-    const { check, files } = dataset.about;
+    const { check } = dataset.about;
     put(dataset.column("check"), row, state);
     put(dataset.column("check_reason"), row, reason);
-    check.accepted[row] = accepted.map((file) => files.push(file) - 1);
+    check.accepted[row] = accepted;
     check.cases[row] = cases;
     for (const name of Object.keys(measures)) dataset.add(plain(name, "check", new Array(dataset.size).fill(null)));
     for (const column of dataset.columns) if (column.role === "check" && column.numbers) column.numbers[row] = measures[column.name] ?? null;
