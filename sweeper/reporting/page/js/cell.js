@@ -72,6 +72,7 @@
 
   function drop(node) {
     node.remove();
+    for (const said of ["aria-label", "title"]) node.removeAttribute(said); // of a trial that the next grid may not show
     if (spare.length < MOST_SPARE) spare.push(node);
   }
 
