@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="that a job takes, for serve")
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--workers", type=int, nargs="+", default=[])
-    parser.add_argument("--jobs", type=int, default=20, help="per worker, for scaling")
+    parser.add_argument("--jobs", type=int, default=60, help="per worker, for scaling; start and end weigh")
     asked = parser.parse_args()
     if asked.what == "serve":
         serve((asked.workers or [1])[0], asked.seconds)
