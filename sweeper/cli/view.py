@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,8 +85,9 @@ def viewed(folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]
 
     def until_told() -> None:
         console.say(f"still showing {view.url}; Ctrl-C ends it")
-        with suppress(KeyboardInterrupt):
-            wait(threading.Event())
+        asked = threading.Event()
+        with _told_to_stop(asked):  # also where whoever started us has SIGINT ignored, as a shell's `&` does
+            wait(asked)
 
     with _view(folder, experiment) as view:
         console.say(f"view      {view.url}")
