@@ -169,7 +169,7 @@ class Stint:
         self._inbox.put_nowait(Finished(job, UNSENT, None, None, None, ()))
 
     def brake(self, *, cancelling: bool) -> None:
-        self.control.halt(INTERRUPT)
+        self.control.drain(INTERRUPT)  # told once for each group on this worker
         if cancelling and not self.control.cancelling:
             self.control.halt(INTERRUPT)
 
@@ -180,7 +180,7 @@ class Stint:
         Those that it has not are found again with their jobs, by name and content.
         """
         self.dropped = True
-        self.control.halt(INTERRUPT)
+        self.control.drain(INTERRUPT)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _SETTLE
         while self._logbook.submitting and loop.time() < deadline:  # noqa: ASYNC110 (the lane knows no event for it)

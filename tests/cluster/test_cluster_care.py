@@ -87,6 +87,15 @@ def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(server
     assert {row.attempts for row in raw_rows(tmp_path / "out")} == {1}
 
 
+def test_a_worker_that_is_told_to_stop_for_each_of_its_groups_cancels_nothing():
+    control = RunControl()
+    for _ in range(2):
+        control.drain("interrupt")
+    assert (control.stopping, control.cancelling) == (True, False)
+    control.halt("interrupt")
+    assert control.cancelling
+
+
 def test_stopping_twice_cancels_our_jobs_on_every_server(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
     control = RunControl()
