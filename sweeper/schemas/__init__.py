@@ -2,7 +2,7 @@
 
 The files beside this module are for editors too (`# yaml-language-server: $schema=...`). Rules that a schema cannot
 say, such as "one name in one place", live with the thing they are about. `x-allowed` in them says in words what a
-pattern takes.
+pattern takes; `x-hidden` keeps what was found out of the message.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def reason(error: ValidationError) -> str:
     """One jsonschema error in our words: what was found, and what is allowed."""
     value: Any = error.instance
     allowed: Any = error.validator_value
-    found = shown(value)
+    found = _found(error)
     match error.validator:
         case "type":
             kinds = [allowed] if isinstance(allowed, str) else allowed
@@ -182,6 +182,11 @@ def reason(error: ValidationError) -> str:
             return "; or ".join(dict.fromkeys(reason(part) for part in error.context))
         case _:
             return error.message
+
+
+def _found(error: ValidationError) -> str:
+    hidden = isinstance(error.schema, dict) and error.schema.get("x-hidden")  # it may hold a key
+    return "a text that is not shown here" if hidden else shown(error.instance)
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -197,5 +197,15 @@ def test_urls_that_cannot_be_used_are_refused_before_anything_is_sent(server, ta
 
 
 def test_the_experiments_out_is_a_url(experiment):
-    with pytest.raises(ExperimentError, match="a URL such as s3://bucket/folder; a results folder is chosen by --out"):
+    with pytest.raises(ExperimentError, match=r"s3://bucket/folder, without password, .*; a results folder is chosen"):
         experiment(seed=[1], run={"out": "pictures"})
+
+
+@pytest.mark.parametrize("url", ["s3://key:hush@bucket/x", "s3://bucket/x?sig=hush", "s3://bucket/x#hush", "hush"])
+def test_a_place_with_a_secret_in_it_is_refused_with_the_file_and_never_shown(tmp_path, url):
+    (tmp_path / "t.json").write_text('{"1": {"class_type": "A", "inputs": {"seed": 1}}}')
+    file = tmp_path / "e.yaml"
+    file.write_text(f"template: t.json\nparams: {{}}\nrun: {{out: '{url}'}}\n")
+    with pytest.raises(ExperimentError, match=r"e\.yaml:3: run\.out: found a text that is not shown here") as told:
+        sweeper.load(file)
+    assert "hush" not in str(told.value)
