@@ -12,14 +12,16 @@ import json
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 
 from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
+from sweeper.comfy.http import Answer, Http, Stream, plain
 from sweeper.comfy.patience import Patience
 from sweeper.comfy.target import Target, loopback
-from sweeper.comfy.transport import AiohttpTransport, Http, wanted
+from sweeper.comfy.transport import AiohttpTransport, wanted
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
     KEY_HEADER,
@@ -32,6 +34,7 @@ from sweeper.comfy.wire import (
     Server,
     Sought,
     Submission,
+    Upload,
     retry_after,
 )
 from sweeper.errors import TargetError, TransientError, UnreachableError
@@ -44,7 +47,6 @@ T = TypeVar("T")
 
 # Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-_EXTENSIONS: Final = {"timeout": TIMEOUT.as_dict()}
 LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
 # Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
 _LOCAL_POLLS: Final = (0.05, 1.0)
@@ -74,13 +76,14 @@ class ComfyClient:
         self._transport = transport
         self._http = self._opened(target.url)
         self._headers = dict(self._http.headers)
-        self._bare: httpx.AsyncClient | None = None
+        self._root = str(httpx.URL(target.url))  # as it goes over the wire
+        self._bare: Http | None = None
         self.uploads = Uploads(self.perform, lambda: self.dialect)
         self._secrets = target.secrets
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
-    def _opened(self, url: str, **redirects: Any) -> httpx.AsyncClient:
+    def _opened(self, url: str, **redirects: Any) -> Http:
         # Without environment proxies on loopback: a proxy cannot know what listens here.
         local = loopback(url)
         transport = self._transport
@@ -219,38 +222,41 @@ class ComfyClient:
 
     async def _send(self, ask: Ask) -> Reply:
         """One request, one answer. Raises TransientError; its `sent` says whether the request can have arrived."""
-        request = self._request(ask)
         self.requests += 1
         try:
-            response = await self._http.send(request)
+            if ask.upload is not None:
+                response = await self._http.send(self._form(ask, ask.upload))
+                answer: Answer = (response.status_code, plain(response.headers.raw), response.content)
+            else:
+                answer = await self._http.ask(ask.method, self._url(ask), *self._head_and_body(ask))
+        except httpx.InvalidURL as error:  # a name that no resolver takes
+            raise UnreachableError(f"{self.target.name}: {error}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
-        return Reply(response.status_code, _plain(response.headers), self.clean(response.content))
+        status, headers, content = answer
+        return Reply(status, headers, self.clean(content))
 
-    def _request(self, ask: Ask, headers: dict[str, str] | None = None) -> httpx.Request:
-        sent = self._headers | (headers or {})
+    def _url(self, ask: Ask) -> str:
+        query = f"?{urlencode(ask.query)}" if ask.query else ""
+        return f"{self._root}{ask.path}{query}"
+
+    def _head(self) -> dict[str, str]:
         key = self.target.key
-        if key is not None:
-            sent |= self._dialect.credentials(key) if self._dialect is not None else {KEY_HEADER: key}
-        url = self.target.url + ask.path
-        if ask.upload is not None:
-            files = {"image": (ask.upload.filename, ask.upload.content, "application/octet-stream")}
-            return self._http.build_request(ask.method, url, data=dict(ask.upload.fields), files=files, headers=sent)
-        content = None
-        if ask.body is not None:
-            # NaN is refused here: a server takes it, and then writes JSON that nobody can read.
-            content = json.dumps(ask.body, allow_nan=False).encode()
-            sent["Content-Type"] = "application/json"
-        # The same as `build_request` makes, which parses the URL and merges headers twice: a fifth of a request's cost.
-        return httpx.Request(
-            ask.method,
-            url,
-            params=dict(ask.query) or None,
-            content=content,
-            headers=sent,
-            cookies=self._http.cookies or None,
-            extensions=_EXTENSIONS,
-        )
+        if key is None:
+            return self._headers
+        return self._headers | (self._dialect.credentials(key) if self._dialect is not None else {KEY_HEADER: key})
+
+    def _head_and_body(self, ask: Ask) -> tuple[dict[str, str], bytes | None]:
+        if ask.body is None:
+            return self._head(), None
+        # NaN is refused here: a server takes it, and then writes JSON that nobody can read.
+        content = json.dumps(ask.body, allow_nan=False).encode()
+        return self._head() | {"Content-Type": "application/json"}, content
+
+    def _form(self, ask: Ask, upload: Upload) -> httpx.Request:
+        files = {"image": (upload.filename, upload.content, "application/octet-stream")}
+        fields = dict(upload.fields)
+        return self._http.build_request(ask.method, self._url(ask), data=fields, files=files, headers=self._head())
 
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
@@ -267,37 +273,29 @@ class ComfyClient:
 
     # --- files
 
-    def view(self, output: Output, headers: dict[str, str]) -> httpx.Request:
-        """The request, key included, for a file; a redirect in its answer is for `fetch` to read, never to follow."""
-        return self._request(self.dialect.view(output), headers)
+    async def open(self, output: Output, headers: dict[str, str]) -> Stream:
+        """A file of the target, key included, its body unread; a redirect is for `fetch` to read, never to follow.
 
-    async def open(self, request: httpx.Request) -> httpx.Response:
-        """Send to the target's own origin and leave the body unread. Raises TransientError."""
+        Raises TransientError.
+        """
         self.requests += 1
-        try:
-            return await self._http.send(request, stream=True)
-        except httpx.InvalidURL:  # httpx reads a redirect's address although it is not to follow it
-            raise TransientError("the server redirects to an address that is none") from None
-        except httpx.HTTPError as error:
-            raise self._dropped(error) from None
+        ask = self.dialect.view(output)
+        return await self._opening(self._http, ask.method, self._url(ask), self._head() | headers)
 
-    async def open_elsewhere(self, url: str, headers: dict[str, str]) -> httpx.Response:
+    async def open_elsewhere(self, url: str, headers: dict[str, str]) -> Stream:
         """Fetch from a host that must never see the key. Raises TransientError."""
         if self._bare is None:
             self._bare = self._opened(url, follow_redirects=True, max_redirects=5)
+        return await self._opening(self._bare, "GET", url, self._headers | headers)
+
+    async def _opening(self, http: Http, method: str, url: str, headers: dict[str, str]) -> Stream:
         try:
-            request = httpx.Request("GET", url, headers=self._headers | headers, extensions=_EXTENSIONS)
-            return await self._bare.send(request, stream=True)
-        except httpx.InvalidURL as error:
+            return await http.open(method, url, headers)
+        except httpx.InvalidURL as error:  # httpx reads a redirect's address although it is not to follow it
             said = self.clean(str(error).encode("utf-8", "replace")).decode()
             raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """By lower-case name; of one that came twice the last."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
 def _garbled(ask: Ask, reply: Reply) -> bool:

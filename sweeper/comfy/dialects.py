@@ -57,7 +57,7 @@ class Dialect(Protocol):
     def says_status(self) -> bool:
         """Whether every submission is followed by a `status` event, so that silence means a dead stream."""
 
-    def credentials(self, key: str) -> Mapping[str, str]:
+    def credentials(self, key: str) -> dict[str, str]:
         """The headers that show our key, on every request to the target itself."""
 
     def greet(self) -> Flow[Server]:

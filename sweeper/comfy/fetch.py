@@ -19,6 +19,7 @@ from sweeper.errors import LostError, TransientError
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.http import Stream
     from sweeper.comfy.wire import Output
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
@@ -93,11 +94,11 @@ async def fetch(client: ComfyClient, output: Output, file: Receiver) -> Fetched:
 async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
     if not sink.headers():
         sink.restart()
-    response = await client.open(client.view(output, sink.headers()))
-    if response.status_code in _REDIRECTS:
-        await response.aclose()
+    response = await client.open(output, sink.headers())
+    if response.status in _REDIRECTS:
+        await response.close()
         try:
-            location = urljoin(str(response.request.url), response.headers.get("location", ""))
+            location = urljoin(response.url, response.headers.get("location", ""))
         except ValueError:
             location = ""
         if not location.startswith(("http://", "https://")):
@@ -107,29 +108,27 @@ async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
                 f"the server redirects to an address that holds our key; {output.filename!r} is not fetched"
             )
         response = await client.open_elsewhere(location, sink.headers())
-        if response.status_code == 403:
-            await response.aclose()
+        if response.status == 403:
+            await response.close()
             raise TransientError("the signed address is no longer valid")
     try:
         return await _receive(client, response, output, sink)
     except httpx.HTTPError as error:
         raise TransientError(f"the transfer broke off after {sink.received} bytes ({type(error).__name__})") from None
     finally:
-        await response.aclose()
+        await response.close()
 
 
-async def _receive(client: ComfyClient, response: httpx.Response, output: Output, sink: _Sink) -> Fetched:
-    status = response.status_code
+async def _receive(client: ComfyClient, response: Stream, output: Output, sink: _Sink) -> Fetched:
+    status = response.status
     if status == 416:  # what we hold is not the beginning of what the server has
         sink.restart()
         raise TransientError("the server cannot resume this file")
     if status not in (200, 206):
-        body = await response.aread()
+        body = await response.read()
         if status in (400, 403, 404, 410):  # 403: a path out of the server's folders (COMFYUI_BEHAVIOUR.md 3.5)
             raise LostError(f"the server does not give out the file {output.filename!r} (HTTP {status})")
-        demand(
-            Reply(status, {name.lower(): value for name, value in response.headers.items()}, client.clean(body)[:4000])
-        )
+        demand(Reply(status, response.headers, client.clean(body)[:4000]))
         raise TransientError(f"HTTP {status} where a file was expected")
     if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {sink.received}-"):
         sink.restart()
@@ -143,19 +142,19 @@ async def _receive(client: ComfyClient, response: httpx.Response, output: Output
     return Fetched(sink.hash.hexdigest(), sink.received, kind)
 
 
-async def _pour(response: httpx.Response, sink: _Sink) -> None:
+async def _pour(response: Stream, sink: _Sink) -> None:
     """The body into the sink. Raises TransientError where it ends before its length, httpx.HTTPError for a drop."""
     sink.validator = _strong(response.headers.get("etag"))
     if response.headers.get("content-encoding", "identity") == "identity":
         length = response.headers.get("content-length")
         expected = sink.received + int(length) if length is not None and length.isdigit() else None
-        async for chunk in response.aiter_raw():
+        async for chunk in response.chunks():
             sink.write(chunk)
         if expected is not None and sink.received != expected:
             raise TransientError(f"{sink.received} bytes came of {expected}")
     else:  # asked not to, but it compressed: then its length says nothing, and a part cannot be resumed
         sink.restart()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.decoded():
             sink.write(chunk)
 
 

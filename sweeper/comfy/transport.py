@@ -9,9 +9,7 @@ what is therefore written down here; retrying and everything above one exchange 
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.request import getproxies
 
@@ -24,56 +22,7 @@ _BEFORE: Final = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),  # no connection, or none free, in time
     (aiohttp.ClientConnectorError, httpx.ConnectError),  # names, TCP, TLS
 )
-_LOG: Final = logging.getLogger("httpx")
 _ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # headers are httpx's affair
-
-
-class Cookies(httpx.Cookies):
-    """Looks for cookies, as a load balancer sets them, only in an answer that has one: it is a tenth of a request."""
-
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep the cookies of an answer."""
-        if "set-cookie" in response.headers:
-            super().extract_cookies(response)
-
-
-class Http(httpx.AsyncClient):
-    """httpx's client, cut short where nothing on its way is used: with a `transport` of its own an exchange goes there
-    at once, past authentication, hooks and proxies, which are a third of what it costs. Whoever listens to httpx's log
-    gets it, at httpx's pace.
-    """
-
-    def __init__(self, transport: httpx.AsyncBaseTransport | None, **settings: Any) -> None:
-        self._jar = Cookies()
-        self._direct = transport
-        super().__init__(transport=transport, **settings)
-
-    async def send(self, request: httpx.Request, *, stream: bool = False, **rest: Any) -> httpx.Response:
-        """One exchange, the body read unless `stream`. Raises httpx.HTTPError."""
-        if self._direct is None or _LOG.isEnabledFor(logging.INFO):
-            return await super().send(request, stream=stream, **rest)
-        response = await self._direct.handle_async_request(request)
-        try:
-            if self.follow_redirects and response.has_redirect_location:  # following them is httpx's: it asks once more
-                await response.aclose()
-                return await super().send(request, stream=stream, **rest)
-            response.request = request
-            self._jar.extract_cookies(response)
-            if not stream:
-                await response.aread()
-        except BaseException:
-            await response.aclose()
-            raise
-        return response
-
-    @property
-    def cookies(self) -> httpx.Cookies:
-        """The cookies of this client."""
-        return self._jar
-
-    @cookies.setter
-    def cookies(self, cookies: Any) -> None:
-        self._jar = Cookies(cookies)
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -83,7 +32,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _session_of_ours(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 limit=self._limits.max_connections or 0,
@@ -102,23 +51,35 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One exchange, the body of the answer unread. Raises httpx.TransportError."""
         content = await request.aread()
+        # Not `multi_items()`, which guesses an encoding anew at every request.
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         limits: dict[str, float | None] = request.extensions.get("timeout", {})
+        response = await self.open(request.method, str(request.url), headers, content, limits)
+        return httpx.Response(
+            response.status, headers=list(response.raw_headers), stream=Body(response), request=request
+        )
+
+    async def open(
+        self, method: str, url: str, headers: Any, content: bytes | None, limits: Mapping[str, float | None]
+    ) -> aiohttp.ClientResponse:
+        """The answer, its body unread: see `Body`. `url` is sent as it is written; `limits` as httpx's `Timeout` has
+        them. Raises httpx.TransportError, and httpx.InvalidURL for what is no URL.
+        """
         timeout = aiohttp.ClientTimeout(
             total=None, connect=limits.get("pool"), sock_connect=limits.get("connect"), sock_read=limits.get("read")
         )
-        with _told(request):
-            response = await self._open().request(
-                request.method,
-                URL(str(request.url), encoded=True),  # as httpx wrote it
-                # Not `multi_items()`, which guesses an encoding anew at every request.
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=content or None,
-                allow_redirects=False,
-                timeout=timeout,
-            )
-        return httpx.Response(
-            response.status, headers=list(response.raw_headers), stream=_Body(response, request), request=request
-        )
+        try:
+            with _TOLD:
+                return await self._session_of_ours().request(
+                    method,
+                    URL(url, encoded=True),
+                    headers=headers,
+                    data=content or None,
+                    allow_redirects=False,
+                    timeout=timeout,
+                )
+        except ValueError as error:  # a port or a name that cannot be, which a server's redirect may have
+            raise httpx.InvalidURL(str(error)) from None
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -126,31 +87,40 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._session = None
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._response, self._request = response, request
+class Body(httpx.AsyncByteStream):
+    """What is still to come of an answer, as it goes over the wire."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _told(self._request):
+        with _TOLD:
             async for chunk in self._response.content.iter_any():
                 yield chunk
 
     async def aclose(self) -> None:
+        """Nothing more is read of it."""
         if self._response.content.at_eof():
             self._response.release()
         else:  # what is still to come belongs to nobody: the connection cannot be used again
             self._response.close()
 
 
-@contextlib.contextmanager
-def _told(request: httpx.Request) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.SocketTimeoutError as error:
-        raise httpx.ReadTimeout(str(error), request=request) from error
-    except (aiohttp.ClientError, OSError) as error:
-        kind: Any = next((ours for theirs, ours in _BEFORE if isinstance(error, theirs)), httpx.ReadError)
-        raise kind(str(error), request=request) from error
+class _Told:  # a class, which costs a third of a generator made into a context manager
+    """Says in httpx's words what aiohttp raises."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            raise httpx.ReadTimeout(str(error)) from error
+        if isinstance(error, aiohttp.ClientError | OSError):
+            kind: Any = next((ours for theirs, ours in _BEFORE if isinstance(error, theirs)), httpx.ReadError)
+            raise kind(str(error)) from error
+
+
+_TOLD: Final = _Told()
 
 
 def wanted(*, local: bool) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import os
 
 import httpx
 import pytest
 
-from sweeper.comfy.transport import AiohttpTransport, Http, wanted
+from sweeper.comfy.http import Http
+from sweeper.comfy.transport import AiohttpTransport, wanted
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -166,10 +168,7 @@ def exchanges(peer, count, **options):
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
-            statuses = []
-            for _ in range(count):
-                request = httpx.Request("GET", f"{url}/here", cookies=http.cookies or None)
-                statuses.append((await http.send(request)).status_code)
+            statuses = [(await http.ask("GET", f"{url}/here", {}))[0] for _ in range(count)]
         server.close()
         return statuses
 
@@ -195,3 +194,45 @@ def test_who_listens_to_the_log_of_httpx_hears_of_every_exchange(caplog):
     caplog.set_level(logging.INFO, logger="httpx")
     assert exchanges(Peer(OK), 2) == [200, 200]
     assert len([record for record in caplog.records if record.name == "httpx"]) == 2
+
+
+@pytest.mark.parametrize("whole_way", [False, True], ids=["cut short", "through httpx"])
+def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_same(whole_way, caplog):
+    packed = gzip.compress(b'{"a": 1}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: %d\r\n\r\n"
+    peer = Peer(head % len(packed) + packed)
+    if whole_way:
+        caplog.set_level(logging.INFO, logger="httpx")
+
+    async def go():
+        server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prompt?a=b%20c"
+        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
+            answer = await http.ask("POST", url, {"X-Own": "7"}, b"{}")
+            stream = await http.open("GET", url, {})
+            raw = b"".join([chunk async for chunk in stream.chunks()])
+            await stream.close()
+            second = await http.open("GET", url, {})
+            decoded = b"".join([chunk async for chunk in second.decoded()])
+            await second.close()
+        server.close()
+        return answer, raw, decoded, stream.url
+
+    (status, headers, body), raw, decoded, url = asyncio.run(go())
+    assert (status, headers["x-twice"], body) == (200, "2", b'{"a": 1}')
+    assert (raw, decoded) == (packed, b'{"a": 1}')
+    assert url.endswith("/prompt?a=b%20c")
+    assert peer.requests[0][0].startswith("POST /prompt?a=b%20c HTTP/1.1\r\n")
+    assert "x-own: 7" in peer.requests[0][0].lower()
+    assert peer.requests[0][1] == b"{}"
+    assert peer.connections == 1
+
+
+def test_an_address_that_is_none_is_told_as_httpx_tells_it():
+    async def work(_, url):
+        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
+            for wrong in (f"{url}999999/x", "http://[::1/x", f"http://{'a' * 64}.x/"):
+                with pytest.raises(httpx.InvalidURL):
+                    await http.open("GET", wrong, {})
+
+    talk(Peer(OK), work)
