@@ -222,7 +222,7 @@ class Session:
                 server = await client.connect()
             except UnreachableError as error:
                 reasons.append(str(error))
-                self.report(TargetDown(target.name, str(error), final=True))
+                self.report(TargetDown(target.name, str(error).removeprefix(f"{target.name}: "), final=True))
                 continue
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None

@@ -230,7 +230,7 @@ class ComfyClient:
             else:
                 answer = await self._http.ask(ask.method, self._url(ask), *self._head_and_body(ask))
         except httpx.InvalidURL as error:  # a name that no resolver takes
-            raise UnreachableError(f"{self.target.name}: {error}") from None
+            raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
         status, headers, content = answer

@@ -9,6 +9,9 @@ what is therefore written down here; retrying and everything above one exchange 
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.request import getproxies
@@ -117,7 +120,17 @@ class _Told:  # a class, which costs a third of a generator made into a context 
             raise httpx.ReadTimeout(str(error)) from error
         if isinstance(error, aiohttp.ClientError | OSError):
             kind: Any = next((ours for theirs, ours in _BEFORE if isinstance(error, theirs)), httpx.ReadError)
-            raise kind(str(error)) from error
+            raise kind(_words(error)) from error
+
+
+def _words(error: aiohttp.ClientError | OSError) -> str:
+    """What aiohttp says, but for a connection that was not made: "ssl:default" and a tuple say nothing to people."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    reason = error.os_error
+    own = isinstance(reason, socket.gaierror | ssl.SSLError)  # numbers of their own; the others are the system's
+    said = reason.strerror if own or not reason.errno else os.strerror(reason.errno)
+    return f"{error.host}:{error.port}: {said or reason}"
 
 
 _TOLD: Final = _Told()

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import os
+import socket
 
 import httpx
 import pytest
@@ -236,3 +237,23 @@ def test_an_address_that_is_none_is_told_as_httpx_tells_it():
                     await http.open("GET", wrong, {})
 
     talk(Peer(OK), work)
+
+
+def test_a_connection_that_is_not_made_is_told_by_where_and_why():
+    with socket.socket() as bound:  # nobody listens at a port that is only bound
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        refused, unknown = asyncio.run(refusals(port))
+    assert refused == f"127.0.0.1:{port}: Connection refused"
+    assert unknown.startswith("nowhere.invalid:80: ")
+    assert "ssl" not in unknown
+
+
+async def refusals(port):
+    """What is said of a port where nobody listens, and of a name that nobody has."""
+    async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
+        with pytest.raises(httpx.ConnectError) as refused:
+            await http.ask("GET", f"http://127.0.0.1:{port}/x", {})
+        with pytest.raises(httpx.ConnectError) as unknown:
+            await http.ask("GET", "http://nowhere.invalid/x", {})
+    return str(refused.value), str(unknown.value)
