@@ -69,7 +69,7 @@ def pictured(recorded):
 
 def test_a_sixel_terminal_shows_the_pictures_unasked(pictured):
     seen = screen(["results", pictured], device=SIXEL, WT_SESSION="x")
-    assert seen.index("brightness") < seen.index("\x1bP")  # the table first, then a sixel string
+    assert seen.index("bright") < seen.index("\x1bP")  # the table first, then a sixel string
     assert seen.count("\x1bP") == 1
     assert "trial 0" in seen
     assert "trial 1: failed" in seen
@@ -88,7 +88,7 @@ def test_iterm2_gets_the_picture_itself_and_is_asked_nothing(pictured, program):
         assert (image.format, image.size, image.getpixel((5, 5))) == ("PNG", (64, 32), (255, 0, 0))
     assert "\x1bP" not in seen
     assert "\x1b[c" not in seen
-    assert seen.index("1337") > seen.index("\x1b7") > seen.index("brightness")
+    assert seen.index("1337") > seen.index("\x1b7") > seen.index("bright")
     assert seen.index("\x1b8") < seen.index("trial 0")
 
 
