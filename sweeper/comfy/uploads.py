@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import RejectedError, TargetError, TransientError
+from sweeper.trial import content_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ class Uploads:
         `mask` is laid over it there (see `masks`). Raises RejectedError when a file is gone or another than planned,
         when the mask does not fit, or when the server will not have it.
         """
-        content = sha256 if mask is None else f"{sha256} {mask[1]}"
+        content = content_of(sha256, mask and mask[1])
         task = self._tasks.get(content)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._tasks[content] = asyncio.create_task(self._bring(content, path, sha256, mask))

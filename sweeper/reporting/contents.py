@@ -12,7 +12,7 @@ from typing import Any, Final
 from sweeper.errors import InputError
 from sweeper.reporting.left_out import left_out
 from sweeper.reporting.thumbnails import FOLDER as THUMBS
-from sweeper.reporting.workflows import workflows
+from sweeper.reporting.workflows import Brought, workflows
 from sweeper.result import Result
 from sweeper.store import Store
 from sweeper.store.records import Layout, RunRecord
@@ -83,8 +83,11 @@ def file_entries(
     return files, [[places[name] for name in row.outputs] for row in rows]
 
 
-def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layout) -> dict[str, Any]:
-    """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop."""
+def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layout, brought: Brought) -> dict[str, Any]:
+    """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop.
+
+    `brought`: see `workflows`.
+    """
     from sweeper.loading import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
     from sweeper.planner import plan  # noqa: PLC0415
 
@@ -99,7 +102,7 @@ def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layo
         value = experiment.source.value if experiment.source is not None else {}
         told["template"] = value.get("template") if isinstance(value, dict) else None
         planned = plan(experiment)
-        told["workflow"] = workflows(planned, [row.digest for row in rows])
+        told["workflow"] = workflows(planned, rows, brought)
         told["left_out"] = left_out(planned, rows, layout.axis_columns)
     except (InputError, OSError) as error:
         told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
@@ -107,3 +110,9 @@ def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layo
         if told["workflow"] is None:
             told["workflow_missing"] = "the experiment has changed since this run"
     return told
+
+
+def brought_files(store: Store, rows: Sequence[Result]) -> Brought:
+    """What the targets of these rows have of input files, as far as runs noted it. Raises ResultsError."""
+    targets = {row.target for row in rows if row.target is not None}
+    return {name: {content: value for content, (value, _) in store.servers.uploads(name).items()} for name in targets}

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.reporting.checked import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
-from sweeper.reporting.contents import FILES, about, artifacts, file_entries, record_of
+from sweeper.reporting.contents import FILES, about, artifacts, brought_files, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset
 from sweeper.reporting.sprites import make_sprites, remove_other_sheets
 from sweeper.reporting.thumbnails import Thumbnails, wanted
@@ -47,6 +47,7 @@ def write_report(
         layout = store.layout(run)
         rows = list(store.results(run))
         record = record_of(store, run)
+        brought = brought_files(store, rows)
     data = dataset(rows, layout)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def write_report(
         _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
-        data |= about(record, results, rows, layout)
+        data |= about(record, results, rows, layout, brought)
         _write(out / "data.json", as_json(data))
         _write(out / "data.js", as_script(data))
         remove_other_sheets(out, sprites)

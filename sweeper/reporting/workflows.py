@@ -11,17 +11,27 @@ from typing import Any, Final
 
 from sweeper.planner import Plan
 from sweeper.reporting.dataset import coded
+from sweeper.result import Result
+from sweeper.trial import Trial
 
 _ABSENT: Final = {"$absent": True}
 
 
-def workflows(plan: Plan, digests: Sequence[str]) -> dict[str, Any] | None:
-    """`{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`; None where no row's work is known."""
-    wanted = set(digests)
+Brought = Mapping[str, Mapping[str, Any]]  # by target: what a workflow must have for an input file, by its content
+
+
+def workflows(plan: Plan, rows: Sequence[Result], brought: Brought) -> dict[str, Any] | None:
+    """`{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`; None where no row's work is known.
+
+    Input files stand in them as the row's target has them, so that it takes the workflow as it is; where nothing is
+    known of that, under their names here.
+    """
+    digests = [row.digest for row in rows]
+    target_of = {row.digest: row.target or "" for row in rows}
     graphs: dict[str, Mapping[str, Any]] = {}
     for trial in plan.written():
-        if trial.digest in wanted and trial.digest not in graphs:
-            graphs[trial.digest] = plan.workflow(trial)
+        if trial.digest in target_of and trial.digest not in graphs:
+            graphs[trial.digest] = _as_run(plan, trial, brought.get(target_of[trial.digest], {}))
     if not graphs:
         return None
     base = next(iter(graphs.values()))
@@ -35,6 +45,13 @@ def workflows(plan: Plan, digests: Sequence[str]) -> dict[str, Any] | None:
         changes.append({"node": at[0], "input": at[1], "values": values, "of": of})
     (base_coded,), _ = coded([dict(base)])
     return {"base": base_coded, "changes": changes, "known": [int(digest in flat) for digest in digests]}
+
+
+def _as_run(plan: Plan, trial: Trial, names: Mapping[str, Any]) -> dict[str, Any]:
+    graph: dict[str, Any] = plan.workflow(trial)
+    for file in plan.files(trial):
+        graph[file.node]["inputs"][file.input] = names.get(file.content, file.value)
+    return graph
 
 
 def _inputs(graph: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], Any]]:

@@ -69,6 +69,8 @@ class Servers:
         """By content, what stands for an input file on that target, and its bytes; whether it is still there, only
         the target can tell.
         """
+        if not self._database.has("uploads"):
+            return {}
         rows = self._database.query("SELECT content, value, bytes FROM uploads WHERE target = ?", (target,))
         return {content: (json.loads(value), size) for content, value, size in rows}
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from sweeper.errors import InputError, ResultsError
 from sweeper.experiment import Experiment
 from sweeper.reporting.checked import Checked
-from sweeper.reporting.contents import about, artifacts, file_entries, record_of
+from sweeper.reporting.contents import about, artifacts, brought_files, file_entries, record_of
 from sweeper.reporting.dataset import dataset, row_outcome
 from sweeper.reporting.sprites import Sprites, make_sprites
 from sweeper.reporting.thumbnails import Thumbnails, wanted
@@ -246,7 +246,7 @@ class Follower:
         thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.about = about(record, self.results, rows, seen.layout)
+        seen.about = about(record, self.results, rows, seen.layout, brought_files(store, rows))
         return seen
 
     def _read(self, store: Store) -> bool:
@@ -302,7 +302,7 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     record = RunRecord(0, experiment.name, str(experiment.file), (), len(rows), 0.0, None, None)
-    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout))
+    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout, {}))
 
 
 def _thumbs_folder(results: Path) -> Path:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from urllib.parse import unquote
 
+import httpx
 import pytest
 import yaml
 from made_up_sweeps import Sweep
+from PIL import Image
 
 import sweeper
+from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.folder import write_report
 from sweeper.store import Store
-from sweeper.store.records import Layout
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}
@@ -39,7 +44,25 @@ def planned(tmp_path):
     with Store.open(out) as store, store.transaction():
         run = store.begin(Layout("e", plan.axis_columns, plan.slot_names), file=str(file), targets=["x"], now=1.0)
         store.add_trials(run, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
+        for trial in plan.written():
+            finished(store, run, trial, out)
     return plan, write_report(out).page.parent
+
+
+def finished(store, run, trial, out):
+    """A job that stands for a trial, with a picture."""
+    name = f"artifacts/{trial.index}.png"
+    (out / "artifacts").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8), (60 * trial.index, 0, 0)).save(out / name)
+    sha256 = hashlib.sha256((out / name).read_bytes()).hexdigest()
+    store.intend(Job(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False)
+    store.finish(f"job-{trial.index}", SUCCEEDED, artifacts=[Artifact("1", "images", 0, name, sha256, 80, "a.png")])
+
+
+@pytest.fixture
+def embedded_comfyui():
+    with EmbeddedServer(dialect="comfyui") as server:
+        yield server
 
 
 def test_enter_opens_arrows_move_and_escape_leads_back_to_the_cell(made, opened):
@@ -99,6 +122,50 @@ def test_the_concrete_workflow_comes_back_whole(planned, opened):
     for trial in plan.written():
         text = page.evaluate(f"sweeper.workflow.text(sweeper.page.dataset, {trial.index})")
         assert json.loads(text) == plan.workflow(trial)
+
+
+DROPPED = """node => {
+  const data = new DataTransfer();
+  node.dispatchEvent(new DragEvent('dragstart', {dataTransfer: data, bubbles: true}));
+  return data.getData('text/uri-list');
+}"""
+
+
+def carried(node):
+    """[workflow, file name] in the first thing that a program finds that fetches what it is given, as ComfyUI does."""
+    kind, _, rest = node.evaluate(DROPPED).partition(",")
+    assert kind == "data:application/json"
+    text, _, name = rest.partition("#/")
+    return [json.loads(unquote(text)), name]
+
+
+def test_a_cell_and_the_link_to_its_file_carry_their_workflow(planned, opened):
+    plan, folder = planned
+    expected = [plan.workflow(trial) for trial in plan.written()]
+    page = opened(folder, "#x=seed&y=text")
+    assert carried(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
+    page = opened(folder, "#trial=3")
+    assert carried(page.locator(".actions a")) == [expected[3], "trial-3.json"]
+
+
+def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyui, tmp_path, opened):
+    """So that it runs there as it is, dragged into ComfyUI or saved: here it has another name."""
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "hills.png")
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "hills.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    (tmp_path / "t.slots.yaml").write_text("slots: {image: {at: 1.image, kind: file}}")
+    (tmp_path / "e.yaml").write_text("name: e\ntemplate: t.json\nparams: {image: hills.png}\n")
+    out = tmp_path / "results"
+    assert sweeper.run(tmp_path / "e.yaml", embedded_comfyui.url, out).succeeded == 1
+    given = opened(write_report(out).page.parent, "#trial=0").evaluate(
+        "JSON.parse(sweeper.workflow.text(sweeper.page.dataset, 0))"
+    )
+    assert given["1"]["inputs"]["image"].startswith("sweeper-")
+    answer = httpx.post(f"{embedded_comfyui.url}/prompt", json={"prompt": given})
+    assert answer.json()["node_errors"] == {}
 
 
 def test_the_rerun_command_names_what_varies(planned, opened):

@@ -43,15 +43,20 @@
     });
   }
 
-  /** What leaves the page with a cell or a picture: the artifact itself, never its thumbnail. */
-  function carry(event, file) {
+  /**
+   * What leaves the page with a cell, a picture or a link: the artifact itself, never its thumbnail. `workflow`: JSON text
+   * that goes first, under `name`, for a program that fetches what it is given: ComfyUI may fetch neither a file of this
+   * disk nor another server's. (A picture of a dialog goes as a file of its own, which ComfyUI reads before all this.)
+   */
+  function carry(event, file, workflow = null, name = "") {
     if (!file?.path) return;
     const url = new URL(sweeper.cell.address(file.path), location.href).href;
-    const name = file.path.split("/").pop();
-    const kind = KINDS[/\w+$/.exec(name)?.[0].toLowerCase()] ?? "application/octet-stream";
-    event.dataTransfer.setData("text/uri-list", url);
+    const base = file.path.split("/").pop();
+    const kind = KINDS[/\w+$/.exec(base)?.[0].toLowerCase()] ?? "application/octet-stream";
+    const inline = workflow && `data:application/json,${encodeURIComponent(workflow)}#/${encodeURIComponent(name)}`;
+    event.dataTransfer.setData("text/uri-list", inline || url);
     event.dataTransfer.setData("text/plain", url);
-    event.dataTransfer.setData("DownloadURL", `${kind}:${name}:${url}`);
+    event.dataTransfer.setData("DownloadURL", `${kind}:${base}:${url}`);
     event.dataTransfer.effectAllowed = "copy";
   }
 

@@ -9,7 +9,9 @@
   // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
   // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
   const [FEWEST, MOST] = [12, 40];
-  const PASSING = 60; // cells filled in one frame from which on nobody can read a caption: it is written when it rests
+  // Pixels of scrolling in one frame from which on nobody can read a caption: it is written when it rests. Each costs a
+  // layout of its cell, and some memory until the browser collects it.
+  const PASSING = 16;
   const PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
   const SOON = 20; // the same after a change: the frame that shows it is not to wait for pictures
 
@@ -46,7 +48,7 @@
     );
     canvas.style.width = `${size.side + size.width}px`;
     canvas.style.height = `${size.head + size.height}px`;
-    const live = { rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, filled: 0, unread: false, closed: false, most: [0, 0] };
+    const live = { from: { top: at[0], left: at[1] }, rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, unread: false, closed: false, most: [0, 0] };
 
     /** The rows and columns that stand in a view, and `more` on each side. */
     function seen({ top, left, height, width }, more) {
@@ -64,8 +66,8 @@
     function draw(until = Infinity, view = onScreen(), brief = until < Infinity) {
       live.frame = 0;
       live.drawing = true;
-      live.unread = brief && live.rest !== 0 && live.filled > PASSING;
-      live.filled = 0;
+      live.unread = brief && live.rest !== 0 && Math.abs(view.top - live.from.top) + Math.abs(view.left - live.from.left) > PASSING;
+      live.from = view;
       const lines = [size.tops.length, size.lefts.length];
       const [rows, columns] = seen(view, OVERSCAN).map((one, way) => {
         live.most[way] = Math.max(live.most[way], one[1] - one[0]);
@@ -186,7 +188,6 @@
     function fillCell(node, r, c, brief = false) {
       const row = arranged.find(r, c);
       const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
-      live.filled += 1;
       if (sweeper.cell.bind(node, row, more, live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
@@ -310,10 +311,10 @@
       context.open(row);
     });
     // A file leaves with its cell: onto a folder, or onto a program that reads it. (A picture that is dragged by itself
-    // would be the thumbnail.)
+    // would be the thumbnail.) Its workflow leaves with it, for ComfyUI.
     scroller.addEventListener("dragstart", (event) => {
       const row = rowOf(event);
-      if (row >= 0) sweeper.drag.carry(event, context.dataset.files(row)[0]);
+      if (row >= 0) sweeper.drag.carry(event, context.dataset.files(row)[0], ...sweeper.workflow.named(context.dataset, row));
     });
     for (const [kind, play] of [
       ["pointerover", true],

@@ -15,6 +15,9 @@
     return json(graph, "", "  ") + "\n";
   }
 
+  /** [text, file name] of a row's workflow; the text is null where it is not known. */
+  const named = (dataset, row) => [text(dataset, row), `trial-${dataset.trial(row)}.json`];
+
   const missing = (dataset) => dataset.about.workflow_missing ?? "the experiment has changed since this run";
 
   /** A word for a POSIX shell. */
@@ -45,5 +48,5 @@
     return `sweeper run ${quoted(dataset.about.file)} --out ${quoted(dataset.about.results)} --fresh${chosen}`;
   }
 
-  sweeper.workflow = { text, missing, command, condition, quoted };
+  sweeper.workflow = { text, named, missing, command, condition, quoted };
 })((globalThis.sweeper ??= {}));

@@ -259,14 +259,14 @@
     }
 
     function actions(row, file) {
-      const workflow = sweeper.workflow.text(dataset, row);
+      const [workflow, name] = sweeper.workflow.named(dataset, row);
       const button = (text, act) => el("button", { type: "button", "data-keep": text, onclick: act }, text);
       const needs =
         workflow === null
           ? [el("p", { class: "dim" }, `No workflow: ${sweeper.workflow.missing(dataset)}.`)]
           : [
               button("Copy workflow", () => copy(workflow, "workflow")),
-              button("Save workflow", () => save(`trial-${dataset.trial(row)}.json`, "application/json", workflow)),
+              button("Save workflow", () => save(name, "application/json", workflow)),
             ];
       return el(
         "section",
@@ -288,8 +288,10 @@
     }
 
     dialog.addEventListener("dragstart", (event) => {
-      const src = event.target.closest?.(".stage img")?.getAttribute("src");
       const { row, other } = drawn;
+      if (event.target.closest?.(".actions a"))
+        return sweeper.drag.carry(event, dataset.files(row)[drawn.output], ...sweeper.workflow.named(dataset, row));
+      const src = event.target.closest?.(".stage img")?.getAttribute("src");
       const seen = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.check(row)?.accepted ?? [])];
       sweeper.drag.carry(event, seen.find((file) => file.path && sweeper.cell.address(file.path) === src));
     });
