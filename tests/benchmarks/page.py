@@ -1,8 +1,8 @@
 """The report's page at ten thousand cells in a real Chromium, beside a blank page and a page that only scrolls.
 
-    python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N]
+    python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N] [--pending SHARE]
 
-`--folder` keeps the made-up report between calls. Each figure is the best and the worst of the repeats; a frame of the
+`--folder` keeps the made-up report between calls; `--pending` leaves a share of its trials, the last ones, to be run. Each figure is the best and the worst of the repeats; a frame of the
 page is to be read beside the frames of the page that only scrolls, since a busy machine has long ones there too: a
 table of as many coloured cells of the same size, without a script. Frames and blank cells are looked at in flings of
 their own, since asking a browser what stands at a hundred points costs it a third of a frame. Memory is what all
@@ -33,9 +33,10 @@ TRIVIAL = """([count, size, high]) => {
     `<td style="background:hsl(${(r * 37 + c * 11) % 360} 60% 60%)">trial ${r * count + c}`).join('')).join('');
 }"""
 
-# A cell is there when its picture is, or the sheet with its sprite.
+# A cell is there when its picture is, or the sheet with its sprite; one that has no picture always is.
 THERE = """window.there = (cell) => {
   const sheets = (window.sheets ??= new Map());
+  if (cell?.matches('.pending, .failed, .cancelled, .none')) return true; // it says so itself
   const image = cell?.querySelector('img');
   if (image?.complete && image.naturalWidth > 0) return true;
   const sprite = cell?.querySelector('.sprite');
@@ -242,12 +243,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pending", type=float, default=0.0, metavar="SHARE")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     if not (folder / "sweeper.sqlite").exists():
         side = round(given.cells**0.5)
         axes = {"seed": list(range(side)), "cfg": [1 + n / 4 for n in range(side)]}
-        Sweep(axes, size=(256, 256)).write(folder)
+        left = range(round(side * side * (1 - given.pending)), side * side)
+        Sweep(axes, size=(256, 256), ends=dict.fromkeys(left, ("pending", None))).write(folder)
     if not (folder / "report/index.html").exists():
         start = time.perf_counter()
         write_report(folder)

@@ -102,7 +102,7 @@ class FaultyProxy:
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, sock=self._listener)
+        server = await asyncio.start_server(self._take, sock=self._listener)
         self._ready.set()
         await self._over.wait()
         server.close()
@@ -111,18 +111,21 @@ class FaultyProxy:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        try:
-            # A reader at its end, a peer that reset, and our own end: there is nobody to answer.
-            with contextlib.suppress(OSError, EOFError, asyncio.CancelledError, asyncio.LimitOverrunError):
-                while await self._one(reader, writer):
-                    pass
-        finally:
+
+        def over(task: asyncio.Task[None]) -> None:  # also of a task that our end cancels before it began
             self._tasks.discard(task)
             writer.close()
+
+        task.add_done_callback(over)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A reader at its end, a peer that reset, and our own end: there is nobody to answer.
+        with contextlib.suppress(OSError, EOFError, asyncio.CancelledError, asyncio.LimitOverrunError):
+            while await self._one(reader, writer):
+                pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request of a connection. Whether another may follow."""
