@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -242,3 +243,24 @@ def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
 def test_what_the_store_remembers_are_values(value):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, "x")
+
+
+def test_the_experiment_of_a_run_is_found_from_any_folder_and_after_a_move(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "experiments").mkdir(parents=True)
+    (project / "experiments/e.yaml").write_text("name: e")
+    monkeypatch.chdir(project)
+    with Store.open(Path("results/e")) as store, store.transaction():
+        store.begin(Layout("e", (), ()), file="experiments/e.yaml", targets=["t"], now=1.0)
+        store.begin(Layout("e", (), ()), file="gone.yaml", targets=["t"], now=2.0)
+
+    def files(results):
+        with Store.open(results, readonly=True) as store:
+            return [record.file for record in store.runs()]
+
+    assert files("results/e") == [str(Path("experiments/e.yaml")), "gone.yaml"]
+    monkeypatch.chdir(project / "results")
+    assert files("e") == [str(project / "experiments/e.yaml"), "gone.yaml"]
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    assert files("moved/results/e") == [str(Path("moved/experiments/e.yaml")), "gone.yaml"]

@@ -21,6 +21,7 @@ from sweeper.errors import ResultsError
 from sweeper.nearest import hint
 from sweeper.result import Result
 from sweeper.store.database import Database
+from sweeper.store.origin import seen_from, seen_from_here
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -90,7 +91,10 @@ class Store:
         rows = self._query(
             "SELECT id, experiment, file, targets, trials, started, ended, stopped_by FROM runs ORDER BY id"
         )
-        return tuple(RunRecord(row[0], row[1], row[2], tuple(json.loads(row[3])), *row[4:]) for row in rows)
+        return tuple(
+            RunRecord(run, name, seen_from_here(file, self.path.parent), tuple(json.loads(targets)), *rest)
+            for run, name, file, targets, *rest in rows
+        )
 
     def latest(self) -> int:
         """The id of the latest run. Raises ResultsError where there is none."""
@@ -216,13 +220,16 @@ class Store:
         self._database.sync()
 
     def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
-        """Record a run, its trials yet to be added; to be called inside `transaction`. Returns its id."""
+        """Record a run of the experiment `file`, its trials yet to be added; to be called inside `transaction`.
+
+        Returns its id.
+        """
         text = json.dumps(
             {name: getattr(layout, name) for name in Layout.__slots__}, ensure_ascii=False, separators=(",", ":")
         )
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
-            (layout.experiment, file, json.dumps(list(targets)), text, now),
+            (layout.experiment, seen_from(self.path.parent, file), json.dumps(list(targets)), text, now),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N] [--pending SHARE]
 
-`--folder` keeps the made-up report between calls; `--pending` leaves a share of its trials, the last ones, to be run. Each figure is the best and the worst of the repeats; a frame of the
-page is to be read beside the frames of the page that only scrolls, since a busy machine has long ones there too: a
-table of as many coloured cells of the same size, without a script. Frames and blank cells are looked at in flings of
-their own, since asking a browser what stands at a hundred points costs it a third of a frame. Memory is what all
-processes of the browser hold, what they share counted once; a browser collects what a fling leaves when it is idle.
+`--folder` keeps the made-up report between calls; `--pending` leaves a share of its trials, the last ones, to be run.
+Each figure is the best and the worst of the repeats; a frame of the page is to be read beside the frames of the page
+that only scrolls, since a busy machine has long ones there too: a table of as many coloured cells of the same size,
+without a script. Frames and blank cells are looked at in flings of their own, since asking a browser what stands at a
+hundred points costs it a third of a frame. Memory is what all processes of the browser hold, what they share counted
+once; a browser collects what a fling leaves when it is idle.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_what_is_done_failed_or_open_on_the_target_is_counted(sweeper, write):
     record_jobs(sweeper, 2.5)
 
     plan = sweeper("plan", "shop.yaml", "--json").json
-    elsewhere = sweeper("plan", "shop.yaml", "--json", "--target", "http://127.0.0.1:8188").json
+    elsewhere = sweeper("plan", "shop.yaml", "--json", "--target", "http://127.0.0.1:9").json
 
     assert [plan[name] for name in ("count", "new", "done", "failed", "open")] == [4, 2, 1, 1, 1]
     assert plan["estimate_s"] == 5.0  # two pieces of work, 2.5 s each
