@@ -71,14 +71,13 @@ class Http(httpx.AsyncClient):
         self._limits = self.timeout.as_dict()
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
-        """One exchange, redirects followed where this client follows them. `url` as it goes over the wire; `headers`
-        are all there are.
+        """One exchange, no redirect followed. `url` as it goes over the wire; `headers` are all there are.
 
         Raises httpx.HTTPError and httpx.InvalidURL.
         """
         stream = await self._straight(method, url, headers, content)
         if stream is None:
-            response = await self.send(self._request(method, url, headers, content))
+            response = await self.send(self._request(method, url, headers, content), follow_redirects=False)
             return response.status_code, plain(response.headers.raw), response.content
         try:
             return stream.status, stream.headers, await stream.read()
@@ -86,8 +85,11 @@ class Http(httpx.AsyncClient):
             await stream.close()
 
     async def open(self, method: str, url: str, headers: Mapping[str, str]) -> Stream:
-        """The same with the body unread."""
+        """The same with the body unread, and redirects followed where this client follows them."""
         stream = await self._straight(method, url, headers)
+        if stream is not None and self.follow_redirects and stream.status in _REDIRECTS:
+            await stream.close()  # following them is httpx's: it asks once more
+            stream = None
         if stream is None:
             response = await self.send(self._request(method, url, headers), stream=True)
             stream = Stream(response.status_code, plain(response.headers.raw), str(response.url), _Rest(response))
@@ -96,13 +98,10 @@ class Http(httpx.AsyncClient):
     async def _straight(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
     ) -> Stream | None:
-        """An exchange past httpx; None where it must go the whole way (anew, if it turns out to be a redirect)."""
+        """An exchange past httpx; None, and nothing sent, where it must go the whole way."""
         if self._wire is None or self._jar or _LOG.isEnabledFor(logging.INFO) or not _plainly(url):
             return None
         response = await self._wire.open(method, url, headers, content, self._limits)
-        if self.follow_redirects and response.status in _REDIRECTS:
-            await Body(response).aclose()
-            return None
         found = plain(response.raw_headers)
         if "set-cookie" in found:
             asked = httpx.Request(method, url)

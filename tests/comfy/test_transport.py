@@ -162,14 +162,21 @@ def test_proxies_of_the_environment_are_left_to_httpx(monkeypatch):
     assert wanted(local=True)
 
 
-def exchanges(peer, count, **options):
+def exchanges(peer, count, *, streamed=False, **options):
     """So many GETs by our client, over the transport; the answers' statuses."""
+
+    async def one(http, url):
+        if not streamed:
+            return (await http.ask("GET", url, {}))[0]
+        stream = await http.open("GET", url, {})
+        await stream.close()
+        return stream.status
 
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
-            statuses = [(await http.ask("GET", f"{url}/here", {}))[0] for _ in range(count)]
+            statuses = [await one(http, f"{url}/here") for _ in range(count)]
         server.close()
         return statuses
 
@@ -183,11 +190,13 @@ def test_a_cookie_of_a_load_balancer_comes_back_with_the_next_request():
     assert "node=7" in peer.requests[1][0]
 
 
-@pytest.mark.parametrize("followed", [False, True])
-def test_a_redirect_is_followed_only_where_that_was_asked_for(followed):
+@pytest.mark.parametrize(("streamed", "asked_for"), [(True, True), (True, False), (False, True)])
+def test_a_redirect_is_followed_only_where_that_was_asked_for_and_never_for_an_exchange(streamed, asked_for):
+    followed = streamed and asked_for
     away = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
     peer = Peer(away, away if followed else OK, OK)
-    assert exchanges(peer, 1, follow_redirects=followed) == ([200] if followed else [302])
+    statuses = exchanges(peer, 1, streamed=streamed, follow_redirects=asked_for)
+    assert statuses == ([200] if followed else [302])
     assert [head.split()[1] for head, _ in peer.requests] == (["/here", "/here", "/there"] if followed else ["/here"])
 
 
