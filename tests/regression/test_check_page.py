@@ -143,7 +143,10 @@ def test_cases_are_accepted_from_the_keyboard_and_the_list_outlives_the_page(pag
     assert listed == "case=size [9]\ncase=text [9]\n"
     assert page.locator("#count").inner_text() == "2"
     assert page.locator("section.taken").count() == 2
-    page.reload()
+    for _ in range(10):  # a browser may read for the new page before it has written for the old one
+        page.reload()
+        if page.locator("textarea").input_value() == listed:
+            break
     assert page.locator("textarea").input_value() == listed
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the list").click()

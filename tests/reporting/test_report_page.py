@@ -133,8 +133,11 @@ def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, open
     cell = page.locator('[data-trial="4"]')
     assert "keep" in cell.get_attribute("class")
     assert "4 stars" in cell.get_attribute("aria-label")
-    page.reload()
-    page.wait_for_selector(".cell.keep")
+    for _ in range(10):  # a browser may read for the new page before it has written for the old one
+        page.reload()
+        page.wait_for_selector(".cell[data-trial]")
+        if page.locator(".cell.keep").count():
+            break
     assert page.locator(".cell.keep").get_attribute("data-trial") == "4"
 
 

@@ -33,6 +33,12 @@ function show() {
   const names = sections.map((section) => section.dataset.case).filter((name) => taken.has(name));
   list.value = names.map((name) => name + "\n").join("");
   document.querySelector("#count").textContent = String(names.length);
+  return names;
+}
+
+// Only a change is kept: a page that is loaded anew at once may be told an older list, and is not to keep that.
+function changed() {
+  const names = show();
   try {
     localStorage.setItem(memory, JSON.stringify(names));
   } catch { /* a browser that keeps nothing: the list is on the page all the same */ }
@@ -47,7 +53,7 @@ function take(section, yes = !taken.has(section.dataset.case)) {
 function takeAll() {
   const yes = sections.some((one) => one.querySelector("input[type=checkbox]") && !taken.has(one.dataset.case));
   for (const section of sections) take(section, yes);
-  show();
+  changed();
 }
 
 function save() {
@@ -62,7 +68,7 @@ const keys = {
   j: () => choose(at + 1), ArrowDown: () => choose(at + 1),
   k: () => choose(at - 1), ArrowUp: () => choose(at - 1),
   s: () => look("side"), b: () => look("blink"), l: () => look("slider"), d: () => look("difference"),
-  a: () => { if (at >= 0) { take(sections[at]); show(); choose(at + 1); } },
+  a: () => { if (at >= 0) { take(sections[at]); changed(); choose(at + 1); } },
 };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("textarea, input[type=range], video, audio")) return;
@@ -77,7 +83,7 @@ document.querySelector("#all").addEventListener("click", takeAll);
 document.querySelector("#save").addEventListener("click", save);
 sections.forEach((section, place) => {
   section.addEventListener("click", (event) => { if (!event.target.closest("label, input, a, video, audio") && place !== at) choose(place); });
-  section.querySelector("input[type=checkbox]")?.addEventListener("change", (event) => { take(section, event.target.checked); show(); });
+  section.querySelector("input[type=checkbox]")?.addEventListener("change", (event) => { take(section, event.target.checked); changed(); });
   const slider = section.querySelector("input[type=range]");
   slider?.addEventListener("input", () => section.querySelector(".pile").style.setProperty("--at", `${slider.value}%`));
 });
