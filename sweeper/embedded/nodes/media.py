@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -240,6 +242,21 @@ def _shown(place: Any) -> NodeOutput:
     return NodeOutput(ui={"images": [place.record("output")], "animated": [True]})
 
 
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time thread where it may (as root), and with it all that is started from there
+    later: a browser that was did not keep its pages' storage.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # Linux only
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def save_webm(
     context: Context, *, images: Array, filename_prefix: str, codec: str, fps: float, crf: float
 ) -> NodeOutput:
@@ -249,7 +266,7 @@ def save_webm(
     name, pixels, options = known[codec]
     av = _av()
     place = Places(context.output_dir, filename_prefix, images, ".webm").next(0)
-    with place.draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
+    with _usual_priority(), place.draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
         container.metadata.update(_metadata(context))
         stream = container.add_stream(name, rate=_to_thousandth(fps))
         stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], pixels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,12 @@ def frames(count: int = 6, size: tuple[int, int] = (48, 32)) -> Any:
 
 @pytest.mark.parametrize(("codec", "name"), [("vp9", "vp9"), ("av1", "av1")])
 def test_webm(context: Any, codec: str, name: str) -> None:
+    policy = getattr(os, "sched_getscheduler", int)
+    before = policy(0)
     images = frames(size=(96, 64))  # AV1 takes nothing smaller than 64 pixels
     ui = shown(context, "SaveWEBM", images=images, filename_prefix="w", codec=codec, fps=8.0, crf=20.0)
     assert ui == {"images": [{"filename": "w_00001_.webm", "subfolder": "", "type": "output"}], "animated": [True]}
+    assert policy(0) == before  # an encoder that makes us a real-time thread
     with av.open(str(context.output_dir / "w_00001_.webm")) as container:
         stream = container.streams.video[0]
         assert name in stream.codec.name or name in stream.codec.long_name.lower()
