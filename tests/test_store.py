@@ -261,6 +261,12 @@ def test_the_experiment_of_a_run_is_found_from_any_folder_and_after_a_move(tmp_p
     assert files("results/e") == [str(Path("experiments/e.yaml")), "gone.yaml"]
     monkeypatch.chdir(project / "results")
     assert files("e") == [str(project / "experiments/e.yaml"), "gone.yaml"]
+    elsewhere = tmp_path / "other/a/b"  # from where the same way leads to another experiment
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "other/experiments").mkdir()
+    (tmp_path / "other/experiments/e.yaml").write_text("name: other")
+    monkeypatch.chdir(elsewhere)
+    assert files(project / "results/e") == [str(project / "experiments/e.yaml"), "gone.yaml"]
     monkeypatch.chdir(tmp_path)
     project.rename(tmp_path / "moved")
     assert files("moved/results/e") == [str(Path("moved/experiments/e.yaml")), "gone.yaml"]

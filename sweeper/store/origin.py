@@ -25,7 +25,7 @@ def seen_from_here(file: str, results: Path) -> str:
     stays as it is.
     """
     place = Path(os.path.normpath(results.absolute() / file))
-    if Path(file).is_file() or not place.is_file():
+    if not place.is_file():
         return file
     here = Path.cwd()
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
