@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,16 +111,21 @@ class Hosting:
             config.load()
             kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
             protocol = partial(kind, config=config, server_state=state, app_state={})
-            open_sites.append((await loop.create_server(protocol, sock=listener, backlog=BACKLOG), state))
+            open_sites.append((listener, await loop.create_server(protocol, sock=listener, backlog=BACKLOG), state))
         self._loop = loop
         self._ready.set()
         await self._asked_to_stop.wait()
-        for server, state in open_sites:
-            await _close(server, state)
+        for listener, server, state in open_sites:
+            await _close(listener, server, state)
 
 
-async def _close(server: asyncio.Server, state: ServerState) -> None:
+async def _close(listener: socket.socket, server: asyncio.Server, state: ServerState) -> None:
     """Take no more connections, let what is being answered finish within the grace, then close everything."""
+    # One that was accepted in this very round becomes a connection in the next two. A server that is closed by then
+    # drops it open (python/cpython#109564), so listening ends first; a proactor's loop has no readers to remove.
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().remove_reader(listener)
+    await _rounds_of_the_loop()
     server.close()
     for connection in list(state.connections):
         connection.shutdown()
@@ -131,7 +137,11 @@ async def _close(server: asyncio.Server, state: ServerState) -> None:
     for connection in list(state.connections):
         connection.transport.abort()
     await server.wait_closed()
-    # Transports tell their end in the next two rounds of the loop; before that it must not close.
+    # Transports tell their end in the next two rounds; before that the loop must not close.
+    await _rounds_of_the_loop()
+
+
+async def _rounds_of_the_loop() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 

@@ -86,6 +86,7 @@ class EmbeddedServer:
         self._address = (host, port)
         self._nodes = nodes
         self._running: _Running | None = None
+        self._turn = threading.RLock()  # who starts it while another thread stops it needs its data folder
         self._last_seen = Seen()
 
     def __repr__(self) -> str:
@@ -122,17 +123,22 @@ class EmbeddedServer:
 
     def start(self) -> Self:
         """Start; returns when requests are answered."""
-        if self._running is None:
-            nodes = self._nodes if self._nodes is not None else _own_nodes()
-            self._running = _Running(self, self._address, nodes)
-            self._last_seen = self._running.service.seen
+        with self._turn:
+            if self._running is None:
+                nodes = self._nodes if self._nodes is not None else _own_nodes()
+                self._running = _Running(self, self._address, nodes)
+                self._last_seen = self._running.service.seen
         return self
 
     def stop(self) -> None:
-        """Stop: running jobs are interrupted, threads end, sockets close. Does nothing when it is stopped."""
-        if self._running is not None:
-            running, self._running = self._running, None
-            running.stop()
+        """Stop: running jobs are interrupted, threads end, sockets close. Does nothing when it is stopped.
+
+        Also where another thread stops it just now, it returns when that is done.
+        """
+        with self._turn:
+            if self._running is not None:
+                running, self._running = self._running, None
+                running.stop()
 
     def __enter__(self) -> Self:
         return self.start()

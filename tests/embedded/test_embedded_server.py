@@ -13,6 +13,7 @@ import pytest
 from embedded_probes import chain, probe_nodes, waiting
 
 from sweeper.embedded import EmbeddedServer, Faults
+from sweeper.embedded.hosting import Hosting
 from sweeper.errors import UsageError
 
 
@@ -63,6 +64,30 @@ def test_a_server_can_be_started_again_and_tells_when_it_is_not_running():
             assert httpx.post(server.url + "/api/prompt", json={"prompt": chain()}).status_code == 200
             assert server.url in repr(server)
         assert server.seen.submits == 1
+
+
+def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_path, monkeypatch):
+    reached, go_on = threading.Event(), threading.Event()
+    real = Hosting.stop
+
+    def slow(hosting):
+        reached.set()
+        go_on.wait(10)
+        real(hosting)
+
+    with EmbeddedServer(nodes=probe_nodes(), data=tmp_path) as server:
+        monkeypatch.setattr(Hosting, "stop", slow)
+        first, second = (threading.Thread(target=server.stop) for _ in range(2))
+        first.start()
+        assert reached.wait(10)
+        second.start()
+        second.join(0.1)
+        assert second.is_alive()
+        go_on.set()
+        second.join(10)
+        server.start()  # a folder still held would be refused
+        first.join(10)
+        assert httpx.get(server.url + "/api/user").status_code == 200
 
 
 def test_it_serves_a_client_in_the_event_loop_of_the_caller():

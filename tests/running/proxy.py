@@ -105,6 +105,10 @@ class FaultyProxy:
         server = await asyncio.start_server(self._take, sock=self._listener)
         self._ready.set()
         await self._over.wait()
+        # A connection accepted in this very round would be dropped open by a closed server (python/cpython#109564).
+        self._loop.remove_reader(self._listener)
+        for _ in range(3):
+            await asyncio.sleep(0)
         server.close()
         while self._tasks:
             for task in self._tasks:
