@@ -218,3 +218,30 @@ def test_a_workflow_is_copied_even_where_the_clipboard_is_denied(made, opened):
     page.get_by_role("button", name="Copy rerun command").click()
     page.wait_for_selector("#said.shown")
     assert page.locator("#said").inner_text() == "command copied"
+
+
+def test_a_caption_that_is_too_long_is_shortened_to_its_cell_in_any_script(made, opened):
+    words = ["iiiiiiiiii", "WWWWWWWWWW", "a fox that runs far away through snow", "لوحة زيتية لثعلب في الثلج البعيد"]
+    page = opened(made(Sweep({"prompt": words, "seed": [1, 2]})))
+    shown = page.evaluate(
+        """words => words.map(word => {
+        const probe = document.createElement('span');
+        document.querySelector('.cell').append(probe);
+        probe.className = 'caption';
+        const fitted = sweeper.letters.fitted(word, 86);
+        probe.textContent = fitted ?? '';
+        const box = document.createRange();
+        box.selectNodeContents(probe);
+        const { width } = box.getBoundingClientRect();
+        probe.remove();
+        return [fitted ?? null, width];
+        })""",
+        words,
+    )
+    (narrow, _), (wide, filled), (prose, used), (other, _) = shown
+    assert narrow == "iiiiiiiiii"
+    assert re.fullmatch("W+…", wide)
+    assert 60 < filled <= 86.5
+    assert words[2].startswith(prose.removesuffix("…"))
+    assert 70 < used <= 86.5
+    assert other is None  # only a layout can tell: the style cuts it off

@@ -161,11 +161,12 @@ def test_a_cell_that_was_moved_shows_and_says_its_own_trial(large, opened, size)
     page.evaluate(FLING)
 
     page.wait_for_function(
-        """() => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+        """(size) => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
         const words = `trial ${cell.dataset.trial}`;
         return cell.getAttribute('aria-label').startsWith(words + ', ')
-          && cell.querySelector('.caption').textContent === words;
-        })"""
+          && cell.querySelector('.caption').textContent === (size < 96 ? cell.dataset.trial : words);
+        })""",
+        arg=size,
     )
     assert page.evaluate("() => window.before.isConnected")  # it was moved, and no other made in its place
     page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")

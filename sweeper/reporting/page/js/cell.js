@@ -150,10 +150,17 @@
     if (marks.any(row)) mark(node, row, marks);
   }
 
-  /** Text below a picture. Only one that may be too long is cut off: each cut is a clip that the browser has to keep. */
-  function fillCaption(node, text, width, tint) {
+  /** Ask for the pictures of a cell that still shows sprites; how many are they? */
+  function sharpen(node) {
+    return [...node.getElementsByClassName("sprite")].filter(sweeper.sprites.sharpen).length;
+  }
+
+  /** Text below a picture, shortened here: a style that cuts it off is a clip, which the browser goes through in each frame. */
+  function fillCaption(node, full, width, tint) {
     const { firstChild } = node;
-    const classes = text.length * 8 < width - 10 && /^[\da-ln-vx-z .,:+·-]*$/.test(text) ? "caption" : "caption cut";
+    const fitted = sweeper.letters.fitted(full, width - 10);
+    const text = fitted ?? full;
+    const classes = fitted === undefined ? "caption cut" : "caption";
     if (node.className !== classes) node.className = classes;
     if ((firstChild?.data ?? "") !== text) firstChild && text ? (firstChild.data = text) : (node.textContent = text);
     const shade = tint === "transparent" ? "" : tint;
@@ -212,9 +219,11 @@
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 
-  function caption(row, { dataset, colour, free }) {
+  function caption(row, { dataset, state, colour, free }) {
     if (colour) return colour.label(row) || "no value";
-    return free.length ? free.map((axis) => axis.label(row)).join(" · ") : `trial ${dataset.trial(row)}`;
+    if (free.length) return free.map((axis) => axis.label(row)).join(" · ");
+    const trial = dataset.trial(row);
+    return state.size < 96 ? String(trial) : `trial ${trial}`; // "trial 1…" would tell no cell from its neighbour
   }
 
   /** Verdict and stars on a bound cell. */
@@ -252,5 +261,5 @@
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { absent, address, bind, complete, create, describe, drop, leftOut, mark, media, STARS };
+  sweeper.cell = { absent, address, bind, complete, create, describe, drop, leftOut, mark, media, sharpen, STARS };
 })((globalThis.sweeper ??= {}));

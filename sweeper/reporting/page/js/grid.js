@@ -48,7 +48,7 @@
     );
     canvas.style.width = `${size.side + size.width}px`;
     canvas.style.height = `${size.head + size.height}px`;
-    const live = { from: { top: at[0], left: at[1] }, rows: new Map(), brief: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, unread: false, closed: false, most: [0, 0] };
+    const live = { from: { top: at[0], left: at[1] }, rows: new Map(), brief: new Set(), blurred: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, unread: false, closed: false, most: [0, 0] };
 
     /** The rows and columns that stand in a view, and `more` on each side. */
     function seen({ top, left, height, width }, more) {
@@ -81,7 +81,12 @@
         drop: dropRow,
         go,
       });
-      for (const [r, row] of live.rows) if (r >= 0) whole = sweeper.recycle(row.cells, columns, { ...cellsOf(row, brief), go }) && whole;
+      for (const [r, row] of live.rows) {
+        if (r < 0 || (row.whole && row.columns[0] === columns[0] && row.columns[1] === columns[1])) continue;
+        row.whole = sweeper.recycle(row.cells, columns, { ...cellsOf(row, brief), go });
+        row.columns = columns;
+        whole &&= row.whole;
+      }
       live.drawing = false;
       askFor();
       if (live.rest === 0) describe();
@@ -105,13 +110,19 @@
       }
     }
 
-    /** Ask for the pictures of cells in view that still show a sprite; are there more of them? */
-    function sharpen(rows, columns) {
-      const within = (place, [from, to]) => place >= from && place < to;
-      return sweeper.sprites.sharpen(canvas, live.loads, (sprite) => {
-        const cell = sprite.closest(".cell");
-        return within(cell.ariaColIndex - 2, columns) && within(cell.parentNode.ariaRowIndex - 2, rows);
-      });
+    /** Ask for the pictures of cells in view that still show sprites, as many as this frame takes; are there more? */
+    function sharpen([top, bottom], [left, right]) {
+      let asked = 0;
+      for (let r = top; r < bottom; r++) {
+        for (let c = left; c < right; c++) {
+          const node = cellAt([r, c]);
+          if (!live.blurred.has(node)) continue;
+          if (asked >= live.loads) return true;
+          asked += sweeper.cell.sharpen(node);
+          live.blurred.delete(node);
+        }
+      }
+      return false;
     }
 
     /** Say what a passing cell left unsaid. */
@@ -142,7 +153,7 @@
     // --- rows and cells: those that leave the view are those that come into it
 
     function newRow() {
-      return { node: canvas.appendChild(el("div", { class: "row", role: "row" })), cells: new Map(), place: -1 };
+      return { node: canvas.appendChild(el("div", { class: "row", role: "row" })), cells: new Map(), place: -1, columns: [0, 0], whole: false };
     }
 
     function dropRow(row) {
@@ -152,6 +163,7 @@
 
     function dropCell(node) {
       live.brief.delete(node);
+      live.blurred.delete(node);
       sweeper.cell.drop(node);
     }
 
@@ -161,7 +173,8 @@
       row.node.ariaRowIndex = r + 2;
       row.node.setAttribute("aria-owns", `side-${r}`); // the label stands elsewhere in the document
       row.node.style.cssText = `top:${size.head + size.tops[r]}px;height:${size.cellHeight}px`;
-      sweeper.recycle(row.cells, columns, { ...cellsOf(row), put: putCell });
+      row.whole = sweeper.recycle(row.cells, columns, { ...cellsOf(row), put: putCell });
+      row.columns = columns;
       for (const [c, node] of row.cells) fillCell(node, r, c, brief);
     }
 
@@ -190,6 +203,7 @@
       const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
       if (sweeper.cell.bind(node, row, more, live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
+      live.blurred.add(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
       if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
       else if (row < 0 && !arranged.exists) sweeper.cell.absent(node, arranged.values(r, c), dataset);

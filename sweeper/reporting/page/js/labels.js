@@ -24,18 +24,17 @@
     const rowBands = axis.yy ? sweeper.layout.bands(arranged.rows) : [];
 
     const column = {
-      make: () => heads.appendChild(el("div", { class: "head", role: "columnheader" }, el("span"))),
+      make: () => heads.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""))),
       put(node, c) {
-        const text = label(axis.x, arranged.columns[c].inner);
-        say(node, text);
+        say(node, label(axis.x, arranged.columns[c].inner), size.cellWidth);
         node.ariaColIndex = c + 2;
         node.style.cssText = `left:${size.side + size.lefts[c]}px;width:${size.cellWidth}px;height:${size.head - size.outer}px`;
       },
     };
     const row = {
-      make: () => sides.appendChild(el("div", { class: "side", role: "rowheader" }, el("span"))),
+      make: () => sides.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""))),
       put(node, r) {
-        say(node, label(axis.y, arranged.rows[r].inner));
+        say(node, label(axis.y, arranged.rows[r].inner), size.side);
         node.id = `side-${r}`;
         node.style.cssText = `top:${size.tops[r]}px;height:${size.cellHeight}px`;
       },
@@ -64,9 +63,13 @@
     };
   }
 
-  function say(node, text) {
+  /** Only a text that may not fit on one line is cut off: that takes a browser several layouts. */
+  function say(node, text, width) {
+    if (node.title === text) return;
     node.title = text;
-    node.firstChild.textContent = text;
+    const classes = text.length * 9 > width - 12 ? "long" : "";
+    if (node.firstChild.className !== classes) node.firstChild.className = classes;
+    node.firstChild.firstChild.data = text;
   }
 
   function corner(axis, width) {

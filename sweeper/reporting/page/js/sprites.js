@@ -75,18 +75,15 @@
     asked.delete(node);
   }
 
-  /** Ask for the pictures of at most `count` sprites below `root` that `wanted` holds for; are there more? */
-  function sharpen(root, count, wanted) {
-    for (const node of root.querySelectorAll(".sprite")) {
-      if (!makers.has(node) || !wanted(node)) continue;
-      if (count-- <= 0) return true;
-      const image = makers.get(node)();
-      makers.delete(node);
-      asked.set(node, image);
-      // By then its cell may show another trial.
-      image.onload = () => asked.get(node) === image && node.replaceWith(image);
-    }
-    return false;
+  /** Ask for the picture that a sprite stands for; false where it was asked for. */
+  function sharpen(node) {
+    if (!makers.has(node)) return false;
+    const image = makers.get(node)();
+    makers.delete(node);
+    asked.set(node, image);
+    // By then its cell may show another trial.
+    image.onload = () => asked.get(node) === image && node.replaceWith(image);
+    return true;
   }
 
   sweeper.sprites = { centred, create, has, install, load, sharpen, show };
