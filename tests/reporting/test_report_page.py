@@ -148,6 +148,55 @@ def test_a_menu_stays_within_reach_on_a_phone(made, opened):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+TALL = {"steps": list(range(60)), "cfg": [1, 2]}
+SCROLLED = "() => document.querySelector('.scroller').scrollTop"
+UNDER = """([x, y]) => document.elementFromPoint(x, y)?.closest('[data-trial]')?.dataset.trial"""
+PLACE = (250, 600)
+
+
+def scrolled(opened, folder, address, **options):
+    """A page moved down by its wheel, as a person moves it, and the trial that then stands at PLACE."""
+    page = opened(folder, address, **options)
+    page.mouse.move(*PLACE)
+    page.mouse.wheel(0, 700)
+    page.wait_for_function(f"() => ({SCROLLED})() === 700 && !sweeper.page.busy()")
+    return page, page.evaluate(UNDER, PLACE)
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        ("", {}),
+        ("#view=table", {}),
+        ("#size=112", {"viewport": {"width": 390, "height": 844}, "has_touch": True}),
+    ],
+    ids=["grid", "table", "phone"],
+)
+def test_the_first_click_after_scrolling_opens_what_is_clicked(made, opened, address, options):
+    page, trial = scrolled(opened, made(Sweep(TALL)), address, **options)
+    (page.touchscreen.tap if options else page.mouse.click)(*PLACE)
+    page.wait_for_selector("dialog[open]")
+    assert f"trial {trial}\n" in page.locator("dialog .zoom-head").inner_text() + "\n"
+    assert page.evaluate(SCROLLED) > 500
+
+
+@pytest.mark.parametrize("address", ["", "#view=table"], ids=["grid", "table"])
+def test_the_focus_of_the_keyboard_makes_current_what_is_in_view(made, opened, address):
+    page, _ = scrolled(opened, made(Sweep(TALL)), address)
+    page.keyboard.press("Tab")  # the wheel moves no focus: it is on its way through the controls
+    while page.evaluate("() => !document.activeElement.matches('.scroller')"):
+        page.keyboard.press("Tab")
+    assert page.evaluate(SCROLLED) == 700
+    wholly = """() => {
+        const of = (what) => document.querySelector(what).getBoundingClientRect();
+        const [at, view, head] = [of('.current'), of('.scroller'), of('.heads, .thead')];
+        return at.top >= head.bottom - 1 && at.bottom <= view.bottom; }"""
+    assert page.evaluate(wholly)
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(wholly)
+    assert page.evaluate(SCROLLED) > 500
+
+
 EVIL = [
     "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '"><svg onload=alert(3)>',
     "javascript:alert(4)",

@@ -221,7 +221,15 @@
 
     // --- the current cell, moved by the keyboard
 
-    function setCurrent(r, c) {
+    /** The first cell that is wholly in view, or in view at all. */
+    function firstSeen() {
+      const view = onScreen();
+      const [[r, rows], [c, columns]] = seen(view, 0);
+      return [r + (size.tops[r] < view.top && r + 1 < rows), c + (size.lefts[c] < view.left && c + 1 < columns)];
+    }
+
+    /** Make a cell the current one, and bring it into view unless the view is to stay. */
+    function setCurrent(r, c, stay = false) {
       if (arranged.rows.length === 0) return;
       const last = cellAt(live.at ?? [-1, -1]);
       last?.classList.remove("current");
@@ -230,7 +238,15 @@
         Math.min(Math.max(r, 0), arranged.rows.length - 1),
         Math.min(Math.max(c, 0), arranged.columns.length - 1),
       ];
-      [r, c] = live.at;
+      if (!stay) bringIntoView(...live.at);
+      draw();
+      describe();
+      const node = cellAt(live.at);
+      if (node) point(node);
+      scroller.setAttribute("aria-activedescendant", node?.id ?? "");
+    }
+
+    function bringIntoView(r, c) {
       const [top, left] = [size.tops[r], size.lefts[c]];
       const [viewTop, viewLeft] = [scroller.scrollTop, scroller.scrollLeft];
       const roomY = scroller.clientHeight - size.head - size.cellHeight;
@@ -239,15 +255,10 @@
         scroller.scrollTop = top < viewTop + size.band ? top - size.band : top - roomY + size.gap;
       if (left < viewLeft || left > viewLeft + roomX)
         scroller.scrollLeft = left < viewLeft ? left : left - roomX + size.gap;
-      draw();
-      describe();
-      const node = cellAt(live.at);
-      if (node) point(node);
-      scroller.setAttribute("aria-activedescendant", node?.id ?? "");
     }
 
     const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    listen(scroller, { context, current, setCurrent, at: () => live.at, whereIs: arranged.where });
+    listen(scroller, { context, current, setCurrent, firstSeen, at: () => live.at, whereIs: arranged.where });
     scroller.addEventListener("scroll", () => (unrest(PAUSE), later()), { passive: true });
 
     live.rest = requestAnimationFrame(() => unrest(SOON)); // counted from the frame that shows it, however long it was built
@@ -307,13 +318,15 @@
   };
 
   /** Keys, clicks, drags and players. */
-  function listen(scroller, { context, current, setCurrent, at, whereIs }) {
+  function listen(scroller, { context, current, setCurrent, firstSeen, at, whereIs }) {
     const rowOf = (event) => Number(event.target.closest?.(".cell")?.dataset.row ?? -1);
-    scroller.addEventListener("focus", () => at() === null && setCurrent(0, 0));
+    // A press on a cell gives the focus too, before its click: who points at a cell has the current one by that.
+    scroller.addEventListener("focus", () => at() === null && scroller.matches(":focus-visible") && setCurrent(...firstSeen(), true));
     scroller.addEventListener("keydown", (event) => {
       if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
       const step = STEPS[event.key];
-      if (step !== undefined) setCurrent((at()?.[0] ?? 0) + step[0], (at()?.[1] ?? 0) + step[1]);
+      const [r, c] = at() ?? firstSeen();
+      if (step !== undefined) setCurrent(r + step[0], c + step[1]);
       else if (event.key === "Enter" && current() >= 0) context.open(current());
       else if (!(current() >= 0 && context.markByKey(event.key, current()))) return;
       event.preventDefault();

@@ -98,6 +98,9 @@
       for (let place = from; place < to; place++) if (!live.has(place)) live.set(place, makeRow(place));
     }
 
+    /** The first row that is wholly in view. */
+    const firstSeen = () => Math.ceil(scroller.scrollTop / HEIGHT);
+
     function setCurrent(place) {
       if (rows.length === 0) return;
       live.get(at)?.classList.remove("current");
@@ -111,11 +114,12 @@
     }
 
     scroller.addEventListener("scroll", () => (frame ||= requestAnimationFrame(draw)), { passive: true });
-    scroller.addEventListener("focus", () => at < 0 && setCurrent(0));
+    // A press on a row gives the focus too, before its click: who points at a row wants that one.
+    scroller.addEventListener("focus", () => at < 0 && scroller.matches(":focus-visible") && setCurrent(firstSeen()));
     scroller.addEventListener("keydown", (event) => {
       const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
       if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (steps[event.key] !== undefined) setCurrent(at + steps[event.key]);
+      if (steps[event.key] !== undefined) setCurrent((at < 0 ? firstSeen() : at) + steps[event.key]);
       else if (event.key === "Enter" && at >= 0) context.open(rows[at]);
       else if (at < 0 || !context.markByKey(event.key, rows[at])) return;
       else say(`trial ${dataset.trial(rows[at])} marked`);
