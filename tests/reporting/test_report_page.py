@@ -88,6 +88,51 @@ def test_back_undoes_a_change_and_the_address_brings_the_view_back(made, opened)
     assert again.get_by_role("columnheader").first.inner_text().startswith("trial")
 
 
+def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(made, opened):
+    page = opened(made(Sweep(AXES)))
+    page.clock.install()  # what is typed without a pause is one step: the pauses are those of this test
+    controls = [page.get_by_label(label, exact=True) for label in ("X axis", "Filter", "Show", "Size")]
+
+    def state():
+        count = page.evaluate("sweeper.page.arranged().shown")
+        return [*(control.input_value() for control in controls), count]
+
+    steps = [state()]
+    choose(page, "X axis", "seed")
+    steps.append(state())
+    for word in ("fox", " in"):
+        for key in word:
+            page.get_by_label("Filter").press(key)
+            page.clock.run_for(200)
+        page.clock.run_for(2000)
+        steps.append(state())
+    choose(page, "Show", "status == 'failed'")
+    steps.append(state())
+    page.get_by_label("Size").press("ArrowRight")
+    steps.append(state())
+    assert [step[1:] for step in steps] == [
+        ["", "", "160", 12], ["", "", "160", 12], ["fox", "fox", "160", 6], ["fox in", "fox in", "160", 0],
+        ["status == 'failed'", "status == 'failed'", "160", 0], ["status == 'failed'", "status == 'failed'", "176", 0],
+    ]  # fmt: skip
+    page.get_by_label("Filter").focus()  # the box shows the state while it has the focus, too
+    for walk, places in ((page.go_back, range(4, -1, -1)), (page.go_forward, range(1, 6))):
+        for place in places:
+            before = page.url
+            walk()
+            page.wait_for_function("before => location.href !== before", arg=before)
+            assert state() == steps[place]
+
+
+def test_a_filter_counts_before_the_next_action_that_follows_at_once(made, opened):
+    page = opened(made(Sweep(AXES)))
+    page.clock.install()
+    page.get_by_label("Filter").press_sequentially("fox")
+    page.get_by_role("tab", name="Table").click()
+    page.go_back()
+    page.wait_for_selector(".cell")
+    assert page.evaluate("sweeper.page.arranged().shown") == 6
+
+
 def test_cells_without_a_picture_say_why(made, opened):
     page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [1.5, 2.5]}, ends=ENDS, skip=frozenset({7}))))
     for trial, word in ((1, "failed"), (2, "cancelled"), (3, "not run yet")):

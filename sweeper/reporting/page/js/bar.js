@@ -15,6 +15,7 @@
     ["yy", "Outer rows"],
   ];
   const MOST_CHIPS = 12;
+  const PAUSE = 1500; // milliseconds without a key after which what is typed is another step of Back
   const THEMES = ["auto", "light", "dark"];
 
   function create(host, page) {
@@ -40,6 +41,7 @@
       max: 512,
       step: 16,
       oninput: () => later({ size: Number(size.value) }),
+      onchange: settle,
     });
     const captions = el(
       "button",
@@ -52,6 +54,7 @@
       spellcheck: "false",
       autocomplete: "off",
       oninput: () => later({ where: filter.value }),
+      onchange: settle,
     });
     const only = menu([], "", (where) => update({ where }));
     const error = el("span", { class: "error", role: "alert" });
@@ -96,10 +99,25 @@
       gridOnly,
     );
 
-    let timer = 0;
+    // What is typed, or drawn, without a pause is one step of Back: its first change is a step, the others replace it. A
+    // change of something else in between, or Back itself, ends it: the page then has another state than it left.
+    const flow = { change: null, timer: 0, last: 0, name: "", state: null };
     function later(change) {
-      clearTimeout(timer);
-      timer = setTimeout(() => update(change, { replace: true }), 120);
+      const [name] = Object.keys(change);
+      const now = performance.now();
+      if (flow.name !== name || now - flow.last > PAUSE) flow.state = null;
+      clearTimeout(flow.timer);
+      Object.assign(flow, { change, name, last: now, timer: setTimeout(settle, 120) });
+    }
+
+    /** Bring a change that waits to the page: its own time has come, or its control is left for another. */
+    function settle() {
+      clearTimeout(flow.timer);
+      const { change } = flow;
+      if (change === null) return;
+      flow.change = null;
+      update(change, { replace: flow.state === page.state() });
+      flow.state = page.state();
     }
 
     function exportMarks() {
@@ -174,9 +192,9 @@
       colouring.hidden = state.view === "plots";
       for (const [place] of AXES) axes[place].value = state[place];
       colour.value = state.colour;
-      size.value = state.size;
+      if (flow.change?.size === undefined) size.value = state.size;
       captions.setAttribute("aria-pressed", String(state.captions));
-      if (document.activeElement !== filter) filter.value = state.where;
+      if (flow.change?.where === undefined && filter.value !== state.where) filter.value = state.where;
       error.textContent = page.filter().error ? `Filter: ${page.filter().error}` : "";
       tabs.forEach((tab, place) => tab.setAttribute("aria-selected", String(VIEWS[place][0] === state.view)));
       more.hidden = state.view !== "grid";

@@ -13,6 +13,7 @@
   // layout of its cell, and some memory until the browser collects it.
   const PASSING = 16;
   const PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
+  const BUILT = -1; // no timer yet: it is not at rest before its first frame
   const SOON = 20; // the same after a change: the frame that shows it is not to wait for pictures
 
   /**
@@ -261,7 +262,8 @@
     listen(scroller, { context, current, setCurrent, firstSeen, at: () => live.at, whereIs: arranged.where });
     scroller.addEventListener("scroll", () => (unrest(PAUSE), later()), { passive: true });
 
-    live.rest = requestAnimationFrame(() => unrest(SOON)); // counted from the frame that shows it, however long it was built
+    live.rest = BUILT;
+    requestAnimationFrame(() => live.rest === BUILT && unrest(SOON)); // counted from the frame that shows it, however long it was built
     draw(Infinity, { top: at[0], left: at[1], ...room }, true);
     host.replaceChildren(scroller);
     if (at[0] > 0 || at[1] > 0) scroller.scrollTo(at[1], at[0]);
