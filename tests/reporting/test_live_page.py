@@ -96,6 +96,16 @@ def test_cells_go_from_not_run_yet_over_a_preview_to_a_picture_or_a_reason(paint
     assert not (out / "live").exists()
 
 
+def test_a_cell_that_trials_share_follows_those_below_too(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut", "bad"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        page = visit(f"{view.url}#x=&y=")
+        assert page.locator(".badge").inner_text() == "+2"
+        painter.go_on.set()
+        start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
+        page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
+
+
 def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     painter.go_on.set()

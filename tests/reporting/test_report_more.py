@@ -47,6 +47,33 @@ def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened)
     assert page.locator("#view .cell").evaluate_all(looks) >= 3
 
 
+def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(made, opened):
+    ends = {1: ("failed", ("E", "no")), 2: ("failed", ("E", "no")), 5: ("pending", None), 6: ("failed", ("E", "no"))}
+    page = opened(made(Sweep({"steps": [1, 2, 3], "cfg": [5, 6, 7]}, ends=ends)), "#x=&y=steps")
+    cells = [page.locator(f'[data-trial="{n}"]') for n in (0, 3, 6)]
+    assert [cell.locator(".badge").inner_text() for cell in cells] == ["+2 · 2 failed", "+2 · 1 not run yet", "+2"]
+    told = ["1 succeeded, 2 failed", "2 succeeded, 1 not run yet", "1 failed, 2 succeeded"]
+    for cell, words in zip(cells, told, strict=True):
+        assert f"3 trials share this cell: {words}" in cell.get_attribute("title")
+        assert f"3 trials share this cell: {words}" in cell.get_attribute("aria-label")
+    grounds = [cell.locator(".badge").evaluate("one => getComputedStyle(one).backgroundColor") for cell in cells]
+    assert grounds[0] not in grounds[1:]  # what is to be looked at has a colour of its own, too
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    assert "2 failed" in cells[0].get_attribute("title")
+    page.get_by_label("Size").fill("64")
+    page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 !'")
+    page.get_by_label("Filter").fill("status != 'failed' and steps < 3")
+    page.wait_for_function("() => document.querySelectorAll('.badge').length === 1")
+
+
+def test_a_cell_that_several_trials_share_tells_what_the_check_found_of_them(checked, opened):
+    page = opened(checked, "#x=&y=sampler")
+    told = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.title, c.innerText])")
+    assert "3 trials share this cell: 1 same, 1 changed, 1 new" in told[0][0]
+    assert "+2 · 1 changed" in told[0][1]
+    assert "3 trials share this cell: 3 not compared" in told[1][0]
+
+
 def test_a_trial_is_seen_beside_the_picture_that_was_accepted(checked, opened):
     page = opened(checked, "#trial=1")
     page.get_by_role("button", name="Accepted as B").click()

@@ -77,12 +77,13 @@
   }
 
   /**
-   * Show a trial in a cell; a negative row is a combination that the plan does not have. `brief`: what is read and not
-   * seen may wait for `complete`, and the caption too where the context says `unread`; returns whether it does.
+   * Show a trial in a cell; a negative row is a combination that the plan does not have. `stack`: all trials of the cell
+   * where there are several. `brief`: what is read and not seen may wait for `complete`, and the caption too where the
+   * context says `unread`; returns whether it does.
    */
-  function bind(node, row, more, context, brief = false) {
+  function bind(node, row, stack, context, brief = false) {
     const { dataset, marks, state } = context;
-    if (row >= 0 && !more && isPlain(row, context)) {
+    if (row >= 0 && !stack && isPlain(row, context)) {
       bindPlain(node, row, context);
       if (!brief) describe(node, row, context);
       return brief;
@@ -103,17 +104,19 @@
     node.dataset.trial = dataset.trial(row);
     node.draggable = files.length > 0;
     const parts = [frame(files, status, dataset.reason(row), row, context, before)];
-    if (more || files.length > 4) parts.push(el("span", { class: "badge" }, more ? `+${more}` : `${files.length}`));
+    const summary = stack && sweeper.stack.summary(dataset, stack);
+    if (summary) parts.push(badge(summary, state.size));
+    else if (files.length > 4) parts.push(el("span", { class: "badge" }, `${files.length}`));
     const check = dataset.check(row);
     if (check) parts.push(verdict(check, node, state.size));
     if (state.captions) {
-      const below = el("span");
-      fillCaption(below, caption(row, context), state.size, context.tint(row));
-      parts.push(below);
+      const words = el("span");
+      fillCaption(words, caption(row, context), state.size, context.tint(row));
+      parts.push(words);
     }
     node.replaceChildren(...parts);
     mark(node, row, marks, context);
-    describe(node, row, context);
+    describe(node, row, context, summary);
     return false;
   }
 
@@ -180,7 +183,13 @@
     node.setAttribute("aria-label", node.title);
   }
 
-  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?" };
+  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", cancelled: "×", pending: "…", running: "…" };
+
+  /** How many trials lie below the one that is shown, and what is to be known of them. */
+  function badge({ more, kind, count }, size) {
+    const told = size >= 96 ? ` · ${count} ${sweeper.stack.word(kind)}` : ` ${SIGNS[kind]}`;
+    return el("span", { class: kind ? `badge holds-${kind.replace(" ", "-")}` : "badge" }, `+${more}${kind && told}`);
+  }
 
   function checkReason(dataset, row) {
     const check = dataset.check(row);
@@ -243,11 +252,11 @@
     describe(node, row, context);
   }
 
-  /** What is said of a cell to those who point at it, and to those who listen. */
-  function describe(node, row, { dataset, marks }) {
+  /** What is said of a cell to those who point at it, and to those who listen; `summary`: of the trials that share it. */
+  function describe(node, row, { dataset, marks }, summary = null) {
     const [title, reason, check] = [dataset.title(row), dataset.reason(row), checkReason(dataset, row)];
     const { verdict, stars, comment } = marks.get(row);
-    node.title = [title, reason, check].filter(Boolean).join("\n");
+    node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
     const words = [
       `trial ${dataset.trial(row)}`,
       title,
@@ -257,6 +266,7 @@
       verdict,
       stars ? `${stars} stars` : "",
       comment ?? "",
+      summary?.words,
     ];
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }

@@ -199,10 +199,15 @@
       node.style.cssText = `left:${left};width:${size.cellWidth}px;height:${size.cellHeight}px`;
     }
 
+    /** All trials of a cell where there are several, or null. */
+    function stackAt(r, c) {
+      const row = arranged.find(r, c);
+      return row >= 0 && arranged.more(row) ? arranged.trials(r, c) : null;
+    }
+
     function fillCell(node, r, c, brief = false) {
       const row = arranged.find(r, c);
-      const more = row >= 0 && arranged.more(row) ? arranged.trials(r, c).length - 1 : 0;
-      if (sweeper.cell.bind(node, row, more, live.unread ? passing : captions, brief)) live.brief.add(node);
+      if (sweeper.cell.bind(node, row, stackAt(r, c), live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
       live.blurred.add(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
@@ -272,11 +277,11 @@
       host.append(el("p", { class: "empty" }, "No trial is left: the filter, or what is hidden, leaves none."));
     const resized = new ResizeObserver(later);
     resized.observe(scroller);
-    /** Do something with the cell that shows a row, if it is in view. */
+    /** Do something with the cell that a row belongs to, on top or below, if it is in view. */
     const withCell = (row, act) => {
       const place = arranged.where(row);
       const node = place && cellAt(place);
-      if (node && Number(node.dataset.row) === row) act(node, place);
+      if (node) act(node, place);
     };
     return {
       arranged,
@@ -286,9 +291,11 @@
         later();
       },
       remark: (row) =>
-        withCell(row, (node) => {
+        withCell(row, (node, place) => {
+          if (Number(node.dataset.row) !== row) return; // what somebody thinks of a trial below is told of that one
+          const stack = stackAt(...place);
           sweeper.cell.mark(node, row, context.marks);
-          sweeper.cell.describe(node, row, context);
+          sweeper.cell.describe(node, row, context, stack && sweeper.stack.summary(dataset, stack));
         }),
       show(row) {
         const place = arranged.where(row);
