@@ -169,6 +169,38 @@ def test_values_can_be_hidden_and_moved(made, opened):
     assert page.get_by_role("columnheader").all_inner_texts() == ["16", "4"]
 
 
+def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, opened):
+    folder = made(Sweep({"flag": [True, None, False], "steps": [4, 8, 16, 32]}))
+    page = opened(folder, "#x=steps&y=flag")
+    assert "flag (3)" in page.get_by_label("Y axis", exact=True).locator("option").all_inner_texts()
+    sides = page.get_by_role("rowheader")
+    assert sides.all_inner_texts() == ["true", "false", "(none)"]
+    page.get_by_role("button", name="Values…").click()
+    choose(page, "Axis", "flag")
+    page.get_by_role("button", name="Move (none) up").click()
+    page.get_by_role("checkbox", name="true").uncheck()
+    page.get_by_role("button", name="Done").click()
+    assert sides.all_inner_texts() == ["(none)", "false"]
+    again = opened(folder, "#" + page.url.partition("#")[2])
+    assert again.get_by_role("rowheader").all_inner_texts() == ["(none)", "false"]
+    page.get_by_role("button", name="Values…").click()
+    choose(page, "Axis", "flag")
+    page.get_by_role("checkbox", name="(none)").uncheck()
+    page.get_by_role("button", name="Done").click()
+    assert sides.all_inner_texts() == ["false"]
+    choose(page, "Y axis", "")
+    page.get_by_label("flag", exact=True).select_option(label="(none)")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 4")
+    trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
+    assert sorted(trials) == [4, 5, 6, 7]
+
+
+def test_an_axis_of_one_value_and_none_is_shown_at_first_too(made, opened):
+    page = opened(made(Sweep({"flag": [True, None], "steps": [4, 8, 16]})))
+    shown = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]
+    assert sorted(shown) == ["flag", "steps"]
+
+
 def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     choose(page, "X axis", "steps")

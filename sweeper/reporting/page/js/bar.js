@@ -22,7 +22,7 @@
     const { dataset, marks, update } = page;
     const axisOptions = [
       ["", "(none)"],
-      ...dataset.axes.map((axis) => [axis.name, `${axis.name} (${axis.values.length})`]),
+      ...dataset.axes.map((axis) => [axis.name, `${axis.name} (${axis.places.length})`]),
     ];
     const axes = Object.fromEntries(
       AXES.map(([place]) => [
@@ -210,7 +210,7 @@
     function showPins(state) {
       pins.replaceChildren(
         ...sweeper.layout.free(dataset, state).map((axis) => {
-          const options = [["", "all"], ...axis.labels.map((label, place) => [String(place), label])];
+          const options = [["", "all"], ...axis.places.map((place) => [String(place), axis.word(place)])];
           return field(
             axis.name,
             menu(options, String(state.pins[axis.name] ?? ""), (value) => {
@@ -259,9 +259,7 @@
     function draw() {
       const state = page.state();
       const hidden = new Set(state.hidden[axis.name] ?? []);
-      const order = sweeper.layout
-        .shownValues(axis, { ...state, hidden: Object.create(null) })
-        .filter((place) => place >= 0);
+      const order = sweeper.layout.ordered(axis, state);
       const hide = (places) => {
         update({ hidden: sweeper.state.altered(page.state().hidden, axis.name, places) });
         draw();
@@ -283,7 +281,7 @@
             "button",
             {
               type: "button",
-              "aria-label": `Move ${axis.labels[place]} ${name}`,
+              "aria-label": `Move ${axis.word(place)} ${name}`,
               disabled: at + by < 0 || at + by >= order.length,
               onclick: () => move(at, by),
             },
@@ -292,7 +290,7 @@
         return el(
           "li",
           {},
-          el("label", {}, box, axis.labels[place] || "(empty)"),
+          el("label", {}, box, axis.word(place)),
           arrow("↑", -1, "up"),
           arrow("↓", 1, "down"),
         );

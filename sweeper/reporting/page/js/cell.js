@@ -230,7 +230,7 @@
 
   function caption(row, { dataset, state, colour, free }) {
     if (colour) return colour.label(row) || "no value";
-    if (free.length) return free.map((axis) => axis.label(row)).join(" · ");
+    if (free.length) return free.map((axis) => axis.word(axis.of[row])).join(" · ");
     const trial = dataset.trial(row);
     return state.size < 96 ? String(trial) : `trial ${trial}`; // "trial 1…" would tell no cell from its neighbour
   }

@@ -3,6 +3,7 @@
 
 (function (sweeper) {
   const KNOWN_FORMAT = 2;
+  const NOWHERE = -1; // in place of a value's place: a trial that has none
 
   /** Undo what Python did for integers beyond 2^53: {"$int": "..."} is a BigInt, {"$map": ...} a mapping. */
   function exact(value) {
@@ -61,6 +62,18 @@
     };
   }
 
+  const visible = (label) => (/\S/.test(label) ? label : label === "" ? "(empty)" : JSON.stringify(label));
+
+  /**
+   * What makes a column an axis: `places`, those of its values and, where a trial has none (a null, or another block of the
+   * sweep), NOWHERE; `word(place)`, how a place is called on the page.
+   */
+  function asAxis(column) {
+    column.places = [...column.values.keys(), ...(column.of.includes(NOWHERE) ? [NOWHERE] : [])];
+    column.word = (place) => (place === NOWHERE ? "(none)" : visible(column.labels[place]));
+    return column;
+  }
+
   /** A column of plain numbers: a metric, seconds. */
   function plain(name, role, of) {
     return { name, role, of: null, numeric: true, numbers: of, value: (row) => of[row], label: (row) => text(of[row]) };
@@ -97,7 +110,7 @@
     }
     const read = (column) => coded(column.name, column.role, column.values.map(exact), Int32Array.from(column.of));
     const columns = raw.columns.map(read);
-    const axes = columns.filter((column) => column.role === "axis");
+    const axes = columns.filter((column) => column.role === "axis").map(asAxis);
     for (const column of columns.filter((column) => column.role === "label")) relabel(columns, column);
     const outcome = raw.outcome.map(read);
     const metrics = raw.metrics.map((metric) => plain(metric.name, "metric", metric.of));
@@ -233,8 +246,8 @@
 
   function title(axes, row) {
     return axes
-      .filter((axis) => axis.of[row] >= 0 && axis.values.length > 1)
-      .map((axis) => `${axis.name}: ${axis.label(row)}`)
+      .filter((axis) => axis.of[row] >= 0 && axis.places.length > 1)
+      .map((axis) => `${axis.name}: ${axis.word(axis.of[row])}`)
       .join(" · ");
   }
 

@@ -4,7 +4,7 @@
 (function (sweeper) {
   const { el } = sweeper.dom;
 
-  const label = (axis, place) => (axis === undefined ? "" : place < 0 ? "(none)" : axis.labels[place]);
+  const label = (axis, place) => (axis === undefined ? "" : axis.word(place));
 
   /**
    * The labels of a grid. `take(place)` gives what happens to an axis that is dropped there. All row labels share one

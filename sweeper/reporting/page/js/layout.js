@@ -8,22 +8,22 @@
   /** The axes that a first look wants: the two with most values, long texts down the side; then up to two outer ones. */
   function firstView(dataset) {
     const chosen = [];
-    const several = dataset.axes.filter((axis) => axis.values.length > 1);
+    const several = dataset.axes.filter((axis) => axis.places.length > 1);
     // Reading order breaks ties, so that a page opened twice is the same page.
-    for (const axis of several.sort((a, b) => b.values.length - a.values.length)) {
+    for (const axis of several.sort((a, b) => b.places.length - a.places.length)) {
       if (chosen.length < 4 && !determined(dataset, axis, chosen)) chosen.push(axis);
     }
     const [first, second, third, fourth] = chosen;
     const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
     if (second && width(first) > width(second)) [view.x, view.y] = [second.name, first.name];
     // A few columns more still fit a screen; beyond that, what is outer goes down the side.
-    const across = (view.x === first?.name ? first : second)?.values.length ?? 1;
-    if (third && across * third.values.length <= WIDEST) [view.xx, view.yy] = [view.yy, view.xx];
+    const across = (view.x === first?.name ? first : second)?.places.length ?? 1;
+    if (third && across * third.places.length <= WIDEST) [view.xx, view.yy] = [view.yy, view.xx];
     if (!second && first && width(first) > 24) [view.x, view.y] = ["", first.name];
     return view;
   }
 
-  const width = (axis) => Math.max(...axis.labels.map((label) => label.length));
+  const width = (axis) => Math.max(...axis.places.map((place) => axis.word(place).length));
 
   /** Whether the values of `others` fix the value of `axis`: a partner in a zip, a part of a choice. */
   function determined(dataset, axis, others) {
@@ -38,15 +38,18 @@
     return true;
   }
 
-  /** The places of an axis' values in the order of showing, hidden ones left out; -1 stands for "has none". */
+  /** The places of an axis in the order of showing, hidden ones too; -1 stands for "has none". */
+  function ordered(axis, view) {
+    const there = new Set(axis.places);
+    const wished = (view.order[axis.name] ?? []).filter((place) => there.has(place));
+    return [...new Set([...wished, ...axis.places])];
+  }
+
+  /** Those that are not hidden. */
   function shownValues(axis, view) {
     if (axis === undefined) return [-1];
-    const every = axis.values.map((_, place) => place);
-    const wished = (view.order[axis.name] ?? []).filter((place) => place < every.length);
-    const order = [...new Set([...wished, ...every])];
-    if (axis.of.includes(-1)) order.push(-1);
     const hidden = new Set(view.hidden[axis.name] ?? []);
-    return order.filter((place) => !hidden.has(place));
+    return ordered(axis, view).filter((place) => !hidden.has(place));
   }
 
   function arrange(dataset, view, holds = () => true) {
@@ -176,9 +179,9 @@
   function free(dataset, view) {
     const placed = PLACES.map((place) => dataset.axes.find((one) => one.name === view[place])).filter(Boolean);
     return dataset.axes.filter(
-      (axis) => axis.values.length > 1 && !placed.includes(axis) && !determined(dataset, axis, placed),
+      (axis) => axis.places.length > 1 && !placed.includes(axis) && !determined(dataset, axis, placed),
     );
   }
 
-  sweeper.layout = { PLACES, arrange, bands, firstView, flow, free, shownValues };
+  sweeper.layout = { PLACES, arrange, bands, firstView, flow, free, ordered, shownValues };
 })((globalThis.sweeper ??= {}));

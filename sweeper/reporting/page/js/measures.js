@@ -23,7 +23,7 @@
 
   /** Labels are as large as their words need. */
   function labels({ axis }, state, narrow) {
-    const longest = (one) => (one ? one.labels.reduce((most, text) => Math.max(most, text.length), 0) : 0);
+    const longest = (one) => (one ? one.places.reduce((most, place) => Math.max(most, one.word(place).length), 0) : 0);
     const wished = Math.max(
       narrow ? 64 : 84,
       longest(axis.y) * 9.3 + 20, // bold digits; a seed is one line

@@ -62,8 +62,7 @@
     if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
     if (given.has("captions")) state.captions = given.get("captions") === "true";
     for (const [axis, ...places] of lists(given, "hide")) state.hidden[axis] = places.filter(Number.isInteger);
-    for (const [axis, ...places] of lists(given, "order"))
-      state.order[axis] = places.filter((p) => Number.isInteger(p) && p >= 0);
+    for (const [axis, ...places] of lists(given, "order")) state.order[axis] = places.filter(Number.isInteger);
     for (const [axis, place] of lists(given, "pin")) if (Number.isInteger(place)) state.pins[axis] = place;
     return state;
   }
