@@ -2,7 +2,7 @@
 "use strict";
 
 (function (sweeper) {
-  const { el, menu, field, save, copy, say } = sweeper.dom;
+  const { el, menu, field, keepingFocus, save, copy, say } = sweeper.dom;
   const VIEWS = [
     ["grid", "Grid"],
     ["table", "Table"],
@@ -203,7 +203,7 @@
       marked.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
       listed.hidden = marks.cases() === "";
       accept.hidden = marks.rows((mark) => mark.verdict === "keep").length === 0;
-      if (!pins.contains(document.activeElement)) showPins(state);
+      keepingFocus(pins, () => showPins(state));
     }
 
     /** Menus for axes in no place: all their trials share a cell until one value is chosen. */
@@ -273,6 +273,7 @@
       const item = (place, at) => {
         const box = el("input", {
           type: "checkbox",
+          "data-keep": `show ${place}`,
           onchange: () => hide(box.checked ? [...hidden].filter((one) => one !== place) : [...hidden, place]),
         });
         box.checked = !hidden.has(place);
@@ -282,8 +283,9 @@
             {
               type: "button",
               "aria-label": `Move ${axis.word(place)} ${name}`,
-              disabled: at + by < 0 || at + by >= order.length,
-              onclick: () => move(at, by),
+              "data-keep": `${name} ${place}`,
+              "aria-disabled": at + by in order ? null : "true", // one that is disabled would lose the focus
+              onclick: () => at + by in order && move(at, by),
             },
             text,
           );
@@ -304,7 +306,7 @@
         },
       );
       const shown = order.slice(0, 300); // more than anybody would tick by hand: the filter is for those
-      dialog.replaceChildren(
+      const parts = [
         el("h2", {}, "Values shown, in this order"),
         field("Axis", chooser),
         el("ul", {}, shown.map(item)),
@@ -312,13 +314,16 @@
         el(
           "div",
           { class: "strip" },
-          el("button", { type: "button", onclick: () => hide([]) }, "Show all"),
+          el("button", { type: "button", "data-keep": "all", onclick: () => hide([]) }, "Show all"),
           el("button", { type: "button", onclick: () => dialog.close() }, "Done"),
         ),
-      );
+      ];
+      keepingFocus(dialog, () => dialog.replaceChildren(...parts));
     }
 
     draw();
+    addEventListener("hashchange", draw); // Back works here too
+    dialog.addEventListener("close", () => removeEventListener("hashchange", draw), { once: true });
     dialog.showModal();
   }
 

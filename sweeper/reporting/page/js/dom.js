@@ -23,9 +23,17 @@
 
   let fields = 0;
 
+  /** Make anew what is in `host`: the focus then goes to what has the `data-keep` of the element that had it. */
+  function keepingFocus(host, redraw) {
+    const kept = host.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+    redraw();
+    if (kept !== undefined) host.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
+  }
+
   /** A control with its visible label beside it. */
   function field(label, control, more = "") {
     control.id = `field-${++fields}`;
+    control.dataset.keep ??= label;
     return el("div", { class: `field ${more}` }, el("label", { for: control.id }, label), control);
   }
 
@@ -68,5 +76,5 @@
     say(`${what} copied`);
   }
 
-  sweeper.dom = { el, svg, field, menu, say, save, copy };
+  sweeper.dom = { el, svg, field, keepingFocus, menu, say, save, copy };
 })((globalThis.sweeper ??= {}));

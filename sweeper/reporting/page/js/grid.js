@@ -42,6 +42,7 @@
         role: "grid",
         tabindex: 0,
         "aria-label": "Trials",
+        "data-keep": "trials",
         "aria-rowcount": arranged.rows.length + 1,
         "aria-colcount": arranged.columns.length + 1,
       },
@@ -297,10 +298,12 @@
           sweeper.cell.mark(node, row, context.marks);
           sweeper.cell.describe(node, row, context, stack && sweeper.stack.summary(dataset, stack));
         }),
-      show(row) {
+      /** Make a trial the current one; unless the view is to `stay`, it comes into it. */
+      show(row, stay = false) {
         const place = arranged.where(row);
-        if (place) setCurrent(...place);
+        if (place) setCurrent(...place, stay);
       },
+      current,
       /** Whether cells in view are still to be filled. */
       busy: () => live.frame !== 0,
       focus: () => scroller.focus(),

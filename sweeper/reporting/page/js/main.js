@@ -91,11 +91,14 @@
     }
 
     function build(stay) {
-      const held = stay ? view?.scroll?.() : undefined;
+      const [held, row] = stay ? [view?.scroll?.(), view?.current?.()] : [];
       // Asked for before anything is changed: afterwards it would have the browser lay out the page for it.
       const room = { height: host.clientHeight, width: host.clientWidth };
-      view?.close?.();
-      view = sweeper[state.view].create(host, { ...page, state, room, ...shades() }, held);
+      sweeper.dom.keepingFocus(host, () => {
+        view?.close?.();
+        view = sweeper[state.view].create(host, { ...page, state, room, ...shades() }, held);
+        if (row >= 0) view.show?.(row, true);
+      });
     }
 
     /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */

@@ -29,7 +29,7 @@
           { role: "columnheader", "aria-sort": on ? (down ? "descending" : "ascending") : "none" },
           el(
             "button",
-            { type: "button", onclick: sort, title: `Sort by ${column.name}` },
+            { type: "button", onclick: sort, title: `Sort by ${column.name}`, "data-keep": `sort ${column.name}` },
             column.name,
             on ? (down ? " ▼" : " ▲") : "",
           ),
@@ -45,6 +45,7 @@
         role: "grid",
         tabindex: 0,
         "aria-label": "Trials",
+        "data-keep": "trials",
         "aria-rowcount": rows.length + 1,
         "aria-colcount": columns.length,
       },
@@ -101,13 +102,14 @@
     /** The first row that is wholly in view. */
     const firstSeen = () => Math.ceil(scroller.scrollTop / HEIGHT);
 
-    function setCurrent(place) {
+    /** Make a row the current one, and bring it into view unless the view is to stay. */
+    function setCurrent(place, stay = false) {
       if (rows.length === 0) return;
       live.get(at)?.classList.remove("current");
       at = Math.min(Math.max(place, 0), rows.length - 1);
       const [top, room] = [at * HEIGHT, scroller.clientHeight - heads.offsetHeight - HEIGHT];
-      if (top < scroller.scrollTop) scroller.scrollTop = top;
-      if (top > scroller.scrollTop + room) scroller.scrollTop = top - room;
+      if (!stay && top < scroller.scrollTop) scroller.scrollTop = top;
+      if (!stay && top > scroller.scrollTop + room) scroller.scrollTop = top - room;
       draw();
       live.get(at)?.classList.add("current");
       scroller.setAttribute("aria-activedescendant", `row-${at}`);
@@ -115,7 +117,7 @@
 
     scroller.addEventListener("scroll", () => (frame ||= requestAnimationFrame(draw)), { passive: true });
     // A press on a row gives the focus too, before its click: who points at a row wants that one.
-    scroller.addEventListener("focus", () => at < 0 && scroller.matches(":focus-visible") && setCurrent(firstSeen()));
+    scroller.addEventListener("focus", () => at < 0 && scroller.matches(":focus-visible") && setCurrent(firstSeen(), true));
     scroller.addEventListener("keydown", (event) => {
       const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
       if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -130,14 +132,22 @@
       if (node !== null && String(getSelection()) === "") context.open(Number(node.dataset.row));
     });
 
-    host.replaceChildren(chooser(dataset, columns, context), scroller);
+    const [before, now] = [host.querySelector("details.columns"), chooser(dataset, columns, context)];
+    now.open = before?.open ?? false; // the table is made anew with each tick
+    const seen = before?.lastChild.scrollTop ?? 0;
+    host.replaceChildren(now, scroller);
+    now.lastChild.scrollTop = seen;
     scroller.scrollTo(left, top);
     draw();
     const resized = new ResizeObserver(() => (frame ||= requestAnimationFrame(draw)));
     resized.observe(scroller);
     return {
       focus: () => scroller.focus(),
-      show: (row) => setCurrent(rows.indexOf(row)),
+      show(row, stay) {
+        const place = rows.indexOf(row);
+        if (place >= 0) setCurrent(place, stay);
+      },
+      current: () => rows[at] ?? -1,
       scroll: () => [scroller.scrollTop, scroller.scrollLeft],
       close() {
         resized.disconnect();
@@ -184,7 +194,7 @@
 
   function chooser(dataset, columns, context) {
     const boxes = dataset.columns.map((column) => {
-      const box = el("input", { type: "checkbox", value: column.name, onchange: change });
+      const box = el("input", { type: "checkbox", value: column.name, "data-keep": `column ${column.name}`, onchange: change });
       box.checked = columns.includes(column);
       return el("label", {}, box, column.name);
     });
@@ -197,7 +207,6 @@
     function change() {
       const names = [...details.querySelectorAll("input:checked")].map((box) => box.value);
       context.update({ columns: JSON.stringify(names) });
-      document.querySelector("details.columns").open = true;
     }
     return details;
   }
