@@ -5,13 +5,14 @@
   const { el, say } = sweeper.dom;
   const HEIGHT = 30; // pixels of a row
   const OVERSCAN = 6;
+  const MOST_FIRST = 0.4; // of the width of the view
   const BINS = 24; // of the distribution in a column's head
 
   function create(host, context, [top, left] = [0, 0]) {
     const { dataset, state, tint, colour } = context;
     const columns = chosen(dataset, state);
     const rows = sorted(dataset, context.rows(), state.sort);
-    const widths = columns.map((column) => wide(column));
+    const widths = columns.map(wide);
     const template = widths.map((width) => `${width}px`).join(" ");
     const [sortName, down] = [state.sort.replace(/^-/, ""), state.sort.startsWith("-")];
     const live = new Map();
@@ -41,7 +42,8 @@
     const scroller = el(
       "div",
       {
-        class: "scroller table",
+        // The first column stays in view, unless it would be most of it.
+        class: widths[0] <= context.room.width * MOST_FIRST ? "scroller table first-stays" : "scroller table",
         role: "grid",
         tabindex: 0,
         "aria-label": "Trials",
@@ -137,6 +139,7 @@
     const seen = before?.lastChild.scrollTop ?? 0;
     host.replaceChildren(now, scroller);
     now.lastChild.scrollTop = seen;
+    if (rows.length === 0) now.after(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
     scroller.scrollTo(left, top);
     draw();
     const resized = new ResizeObserver(() => (frame ||= requestAnimationFrame(draw)));
@@ -228,13 +231,21 @@
     });
   }
 
+  let pen = null; // measures names as heads show them
+
+  /** Pixels of a column: its longest values, and its name with the arrow of a sorted one. */
   function wide(column) {
+    if (pen === null) {
+      pen = el("canvas").getContext("2d");
+      pen.font = `600 14px ${getComputedStyle(document.body).fontFamily}`;
+    }
+    const head = pen.measureText(`${column.name} ▼`).width + 24;
     const labels =
       column.of === null
         ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
         : column.labels.slice(0, 200);
     const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
-    return Math.round(Math.min(320, Math.max(64, longest * 9.2 + 28, column.name.length * 8 + 36)));
+    return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
   }
 
   sweeper.table = { create, sorted };

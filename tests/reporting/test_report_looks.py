@@ -1,0 +1,57 @@
+"""What stands where on the page, in a real browser: nothing cut off, squeezed, or out of sight."""
+
+from __future__ import annotations
+
+import pytest
+from made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+PHONE = {"viewport": {"width": 390, "height": 844}}
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_the_first_column_of_the_table_stays_in_view(made, opened, options):
+    slots = {f"slot_number_{n}": "a text that takes some room" for n in range(8)}
+    folder = made(Sweep(GRID, slots=slots))
+    every = '["trial","sampler","' + '","'.join(slots) + '"]'
+    page = opened(folder, f"#view=table&columns={every}", **options)
+    page.locator(".scroller").evaluate("s => s.scrollTo(900, 0)")
+    for first in (".tbody .trow > :first-child", ".thead > :first-child"):
+        at = page.locator(first).first
+        assert at.bounding_box()["x"] == page.locator(".scroller").bounding_box()["x"]
+        assert at.evaluate("one => { const b = one.getBoundingClientRect();"
+                           " return one.contains(document.elementFromPoint(b.x + 20, b.y + 12)); }")  # fmt: skip
+
+
+def test_a_first_column_that_is_most_of_a_phone_gives_way(made, opened):
+    page = opened(
+        made(Sweep({"prompt": ["a fox " * 9, "b"], "steps": [1, 2]})),
+        '#view=table&columns=["prompt","steps","status","error"]',
+        **PHONE,
+    )
+    page.locator(".scroller").evaluate("s => s.scrollTo(200, 0)")
+    assert page.locator(".tbody .trow > :first-child").first.bounding_box()["x"] < 0
+
+
+@pytest.mark.parametrize("sort", ["trial", "brightness", "-comment", "-a_rather_long_name_of_an_axis"])
+def test_names_of_columns_are_whole_with_the_arrow_of_the_sorted_one(made, opened, sort):
+    page = opened(made(Sweep({**GRID, "a_rather_long_name_of_an_axis": [1]})), f"#view=table&sort={sort}")
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+    assert page.locator(".thead button").evaluate_all(cut) == []
+    assert page.locator(".thead button", has_text="▼" if sort.startswith("-") else "▲").count() == 1
+
+
+@pytest.mark.parametrize("view", ["grid", "table"])
+def test_a_view_that_is_left_with_nothing_says_so_where_one_looks(made, opened, view):
+    page = opened(made(Sweep(GRID)), f"#view={view}&where=steps > 99")
+    words = page.locator("#view .empty")
+    assert words.inner_text().startswith("No trial is left")
+    assert words.bounding_box()["y"] - page.locator("#view").bounding_box()["y"] < 60
+
+
+def test_a_text_without_a_letter_has_a_label_that_is_seen(made, opened):
+    page = opened(made(Sweep({"prompt": ["a fox", "", " "], "seed": [1, 2, 3, 4]})), "#x=seed&y=prompt")
+    assert page.get_by_role("rowheader").all_inner_texts() == ["a fox", "(empty)", '" "']
+    captions = opened(made(Sweep({"prompt": ["a fox", ""], "seed": [1, 2, 3]}), "other"), "#x=seed&y=")
+    captions.get_by_label("prompt", exact=True).select_option(label="(empty)")
+    captions.wait_for_function("() => sweeper.page.arranged().shown === 3")
