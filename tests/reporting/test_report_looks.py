@@ -55,3 +55,39 @@ def test_a_text_without_a_letter_has_a_label_that_is_seen(made, opened):
     captions = opened(made(Sweep({"prompt": ["a fox", ""], "seed": [1, 2, 3]}), "other"), "#x=seed&y=")
     captions.get_by_label("prompt", exact=True).select_option(label="(empty)")
     captions.wait_for_function("() => sweeper.page.arranged().shown === 3")
+
+
+def test_controls_and_their_labels_stand_in_a_line(made, opened):
+    page = opened(made(Sweep(GRID)))
+    tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
+    assert page.locator("details.more .field > label").evaluate_all(tops) == 1
+    assert page.locator("details.more .field > :is(select, input)").evaluate_all(tops) == 1
+
+
+@pytest.mark.parametrize("view", ["grid", "table"])
+def test_the_ring_of_the_focus_is_whole(made, opened, view):
+    page = opened(made(Sweep(GRID)), f"#view={view}")
+    ring = "() => getComputedStyle(document.querySelector('#view'), '::after').borderTopWidth"
+    assert page.evaluate(ring) == "0px"
+    page.locator("[role=grid]").focus()
+    assert page.evaluate(ring) == "2px"  # above all that stays in view, which covered a ring of the scroller's own
+
+
+def test_a_single_trial_has_no_button_for_values(made, opened):
+    page = opened(made(Sweep({}, slots={"steps": 4})))
+    assert page.locator(".cell").count() == 1
+    assert page.get_by_role("button", name="Values…").count() == 0
+    assert opened(made(Sweep(GRID), "more")).get_by_role("button", name="Values…").count() == 1
+
+
+def test_the_button_of_the_theme_says_which_one_also_after_a_reload(made, opened):
+    page = opened(made(Sweep(GRID)))
+    button = page.get_by_role("button", name="Theme")
+    assert button.inner_text() == "Theme: auto"
+    button.click()
+    for _ in range(10):  # a browser may read for the new page before it has written for the old one
+        page.reload()
+        page.wait_for_selector(".cell[data-trial]")
+        if page.evaluate("document.documentElement.dataset.theme") == "light":
+            break
+    assert button.inner_text() == "Theme: light"

@@ -80,7 +80,7 @@
       places,
       field("Size", size),
       captions,
-      el("button", { type: "button", onclick: () => valuesDialog(page) }, "Values…"),
+      dataset.axes.length > 0 && el("button", { type: "button", onclick: () => valuesDialog(page) }, "Values…"),
       pins,
       chips,
     );
@@ -91,7 +91,7 @@
       "Copy accept command",
     );
     const listed = el("button", { type: "button", onclick: exportCases }, "Export kept cases");
-    const theme = el("button", { type: "button", onclick: nextTheme }, "Theme");
+    const theme = el("button", { type: "button", onclick: nextTheme });
     const more = el(
       "details",
       { class: "more", open: innerWidth >= 600 },
@@ -130,13 +130,15 @@
       say("for sweeper accept --cases FILE");
     }
 
+    function setTheme(name) {
+      document.documentElement.dataset.theme = name;
+      theme.textContent = `Theme: ${name}`;
+    }
+
     function nextTheme() {
-      const root = document.documentElement;
-      const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? "auto") + 1) % THEMES.length];
-      root.dataset.theme = next;
-      theme.textContent = `Theme: ${next}`;
+      setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]);
       try {
-        localStorage.setItem("sweeper:theme", next);
+        localStorage.setItem("sweeper:theme", document.documentElement.dataset.theme);
       } catch {
         /* it then lasts as long as the page */
       }
@@ -223,10 +225,10 @@
       );
     }
 
+    setTheme("auto");
     try {
-      document.documentElement.dataset.theme = THEMES.includes(localStorage.getItem("sweeper:theme"))
-        ? localStorage.getItem("sweeper:theme")
-        : "auto";
+      const kept = localStorage.getItem("sweeper:theme");
+      if (THEMES.includes(kept)) setTheme(kept);
     } catch {
       /* as the system has it */
     }
@@ -254,7 +256,6 @@
     const dialog = document.getElementById("values");
     const { dataset, update } = page;
     let axis = dataset.axes.find((one) => one.name === page.state().x) ?? dataset.axes[0];
-    if (axis === undefined) return;
 
     function draw() {
       const state = page.state();
