@@ -91,3 +91,26 @@ def test_the_button_of_the_theme_says_which_one_also_after_a_reload(made, opened
         if page.evaluate("document.documentElement.dataset.theme") == "light":
             break
     assert button.inner_text() == "Theme: light"
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_a_long_value_beside_a_short_one_squeezes_nothing_and_fills_no_screen(made, opened, options):
+    long = "a portrait of an old sailor, " * 40
+    page = opened(made(Sweep({"prompt": [long, "a fox"], "steps": [1, 2]})), "#trial=0&with=3&mode=side", **options)
+    row = page.locator(".params tr", has_text="prompt")
+    assert row.bounding_box()["height"] < 200
+    assert row.locator("td").first.evaluate("cell => cell.scrollHeight > cell.clientHeight")  # all of it can be read
+    edges = """rows => new Set(rows.map(row => [...row.querySelectorAll('td')].map(cell => {
+        const { left, right } = cell.getBoundingClientRect();
+        return `${Math.round(left)} ${Math.round(right)}`; }).join())).size"""
+    assert page.locator(".params tbody tr").evaluate_all(edges) == 1
+    widths = [row.locator("td").nth(n).bounding_box()["width"] for n in (0, 1)]
+    assert abs(widths[0] - widths[1]) < 1
+
+
+def test_captions_of_two_pictures_side_by_side_tell_on_a_phone_what_differs(made, opened):
+    axes = {"subject": ["a red fox in deep snow"], "style": ["oil painting", "photo"], "sampler": ["euler", "dpmpp_2m"],
+            "scheduler": ["normal", "karras"], "cfg": [1.5, 7.25]}  # fmt: skip
+    page = opened(made(Sweep(axes)), "#trial=0&with=15&mode=side", **PHONE)
+    whole = page.locator("figcaption").evaluate_all("all => all.map(one => one.scrollHeight <= one.clientHeight)")
+    assert whole == [True, True]
