@@ -60,6 +60,9 @@ def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(m
     assert grounds[0] not in grounds[1:]  # what is to be looked at has a colour of its own, too
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     assert "2 failed" in cells[0].get_attribute("title")
+    page.get_by_label("Size").fill("112")
+    page.wait_for_function("() => document.querySelectorAll('.badge')[1].textContent === '+2 …'")  # words have no room
+    assert cells[0].locator(".badge").inner_text() == "+2 · 2 failed"
     page.get_by_label("Size").fill("64")
     page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 !'")
     page.get_by_label("Filter").fill("status != 'failed' and steps < 3")

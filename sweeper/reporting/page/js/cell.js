@@ -187,8 +187,10 @@
 
   /** How many trials lie below the one that is shown, and what is to be known of them. */
   function badge({ more, kind, count }, size) {
-    const told = size >= 96 ? ` · ${count} ${sweeper.stack.word(kind)}` : ` ${SIGNS[kind]}`;
-    return el("span", { class: kind ? `badge holds-${kind.replace(" ", "-")}` : "badge" }, `+${more}${kind && told}`);
+    if (!kind) return el("span", { class: "badge" }, `+${more}`);
+    const words = `+${more} · ${count} ${sweeper.stack.word(kind)}`;
+    const fits = sweeper.letters.fitted(words, size - 20) === words;
+    return el("span", { class: `badge holds-${kind.replace(" ", "-")}` }, fits ? words : `+${more} ${SIGNS[kind]}`);
   }
 
   function checkReason(dataset, row) {

@@ -200,15 +200,12 @@
       node.style.cssText = `left:${left};width:${size.cellWidth}px;height:${size.cellHeight}px`;
     }
 
-    /** All trials of a cell where there are several, or null. */
-    function stackAt(r, c) {
-      const row = arranged.find(r, c);
-      return row >= 0 && arranged.more(row) ? arranged.trials(r, c) : null;
-    }
+    /** All trials of a cell that has `row` on top, where there are several, or null. */
+    const stackOf = (row, r, c) => (row >= 0 && arranged.more(row) ? arranged.trials(r, c) : null);
 
     function fillCell(node, r, c, brief = false) {
       const row = arranged.find(r, c);
-      if (sweeper.cell.bind(node, row, stackAt(r, c), live.unread ? passing : captions, brief)) live.brief.add(node);
+      if (sweeper.cell.bind(node, row, stackOf(row, r, c), live.unread ? passing : captions, brief)) live.brief.add(node);
       else live.brief.delete(node);
       live.blurred.add(node);
       if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
@@ -294,7 +291,7 @@
       remark: (row) =>
         withCell(row, (node, place) => {
           if (Number(node.dataset.row) !== row) return; // what somebody thinks of a trial below is told of that one
-          const stack = stackAt(...place);
+          const stack = stackOf(row, ...place);
           sweeper.cell.mark(node, row, context.marks);
           sweeper.cell.describe(node, row, context, stack && sweeper.stack.summary(dataset, stack));
         }),
