@@ -170,3 +170,55 @@ def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tm
         run.communicate()
         page.wait_for_function("() => !document.querySelector('.cell.running')")
         assert states(page) == dict.fromkeys(range(2), "pending")
+
+
+def test_a_comment_survives_whatever_the_run_tells_while_it_is_written(painter, visit, start, tmp_path):
+    """Each step of a job used to make the dialog anew: the letters between two of them went to the page as keys."""
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        start(experiment, out, painter.server)
+        page = visit(view.url, ".cell.running .preview")
+        page.locator(".cell.running").first.click()
+        page.keyboard.press("c")
+        page.keyboard.type("a comment ")
+        page.evaluate("window.box = document.activeElement; window.reason = document.querySelector('.found .reason')")
+        painter.go_on.set()
+        page.wait_for_selector("#zoom .stage img:not(.preview)", state="attached")
+        page.keyboard.type("that is kept")
+        assert page.evaluate("document.activeElement === window.box && window.box.isConnected")
+        assert not page.evaluate("window.reason.isConnected")  # what the run changed is shown
+        assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
+        page.reload()  # as another run has it: nobody need leave the field for what is in it
+        page.wait_for_selector("dialog[open]")
+        assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
+
+
+def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(f"{view.url}#trial=0", "dialog[open]")
+        page.evaluate("window.stillThere = true")
+        page.keyboard.press("c")
+        painter.go_on.set()
+        start(experiment, out, painter.server, "--set", "text=a hut").communicate(timeout=60)
+        page.wait_for_function("() => document.getElementById('said').textContent.includes('another run')")
+        page.keyboard.type("still here")
+        assert page.evaluate("window.stillThere")
+        page.locator("#zoom textarea").blur()
+        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
+        assert "a hut" in page.locator("#zoom .params").inner_text()
+
+
+def test_the_table_keeps_its_row_and_the_focus_while_the_run_goes_on(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        start(experiment, out, painter.server)
+        page = visit(f"{view.url}#view=table", ".trow.running")
+        page.locator(".scroller.table").focus()
+        page.keyboard.press("ArrowDown")
+        painter.go_on.set()
+        page.wait_for_selector(".tbody .trow.failed.current")
+        assert page.evaluate("document.activeElement.matches('.scroller.table')")

@@ -21,7 +21,8 @@
     });
     source.addEventListener("anew", () => {
       source.close();
-      location.reload(); // another run, with another plan: the address still says what is looked at
+      // Another run, with another plan: the address still says what is looked at.
+      afterTyping(() => location.reload());
     });
     source.addEventListener("over", () => {
       source.close();
@@ -36,6 +37,14 @@
       live.away = false;
       changed(new Set(), false);
     });
+  }
+
+  /** What takes the whole page away waits for whoever is writing in it. */
+  function afterTyping(act) {
+    const field = document.activeElement;
+    if (!field?.matches("textarea, input:not([type=range], [type=checkbox])")) return act();
+    say("another run has begun: the page shows it when you have left this field");
+    field.addEventListener("blur", () => afterTyping(act), { once: true });
   }
 
   /** One line on the state of the run. */

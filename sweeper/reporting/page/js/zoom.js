@@ -2,7 +2,7 @@
 "use strict";
 
 (function (sweeper) {
-  const { el, say, copy, save, menu, field } = sweeper.dom;
+  const { el, say, copy, save } = sweeper.dom;
   const KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
   const NAMES = {
     single: "One picture",
@@ -20,6 +20,21 @@
     const drawn = { row: -1, other: -1, mode: "", output: 0 };
     let previous = -1;
     let state = null;
+    const opinion = sweeper.opinion.create(marks);
+    const nothing = () => el("div", { hidden: true });
+    // What stands in the dialog, by what it is of: each is replaced when it has changed, and only then.
+    const parts = Object.fromEntries(["head", "modes", "stage", "outputs", "found", "params", "facts", "actions"].map((name) => [name, nothing()]));
+    let pictured = "";
+    dialog.tabIndex = -1; // it takes the focus of what is gone
+    dialog.replaceChildren(
+      parts.head,
+      el(
+        "div",
+        { class: "zoom-body" },
+        el("div", { class: "zoom-left" }, parts.modes, parts.stage, parts.outputs),
+        el("aside", { class: "panel" }, parts.found, opinion.node, parts.params, parts.facts, parts.actions),
+      ),
+    );
     const rowOf = (text) => (text === "" || text === ACCEPTED ? -1 : (dataset.row(Number(text)) ?? -1));
 
     function show(next) {
@@ -27,35 +42,46 @@
       const row = rowOf(state.trial);
       if (row < 0) {
         if (dialog.open) dialog.close();
-        return;
+        return picture("", nothing); // no film plays on behind the page
       }
       if (row !== drawn.row) previous = drawn.row;
       const output = Math.min(Number(state.file), Math.max(0, dataset.files(row).length - 1));
       Object.assign(drawn, { row, other: rowOf(state.with), mode: state.mode, output });
-      render();
+      render(true);
       if (!dialog.open) dialog.showModal();
     }
 
-    function render() {
+    /** A run that goes on tells of every step: what is played, typed or chosen from here meanwhile is left alone. */
+    function render(anew) {
       const { row, other, mode } = drawn;
-      dialog.querySelector(".stage")?.dispatchEvent(new Event("sweeper-gone"));
-      const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
       const files = dataset.files(row);
       const seconds = against() ? dataset.check(row).accepted : other < 0 ? [] : dataset.files(other);
       const b = seconds[Math.min(drawn.output, seconds.length - 1)];
       const names = { a: dataset.title(row), b: against() ? "accepted" : other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
-      const stage = sweeper.pictures.compare(mode, files[drawn.output], b, names);
-      dialog.replaceChildren(
-        head(row),
-        el(
-          "div",
-          { class: "zoom-body" },
-          el("div", { class: "zoom-left" }, modes(other, mode), stage, outputs(files)),
-          panel(row, other),
-        ),
-      );
-      if (kept) dialog.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
-      else dialog.focus();
+      const told = { head: head(row), modes: modes(other, mode), outputs: outputs(files), found: found(row) };
+      const below = { params: params(row, other), facts: facts(row, files[drawn.output]), actions: actions(row, files[drawn.output]) };
+      for (const [name, node] of Object.entries({ ...told, ...below })) put(name, node ?? nothing(), anew);
+      const shown = [mode, files[drawn.output], b, names];
+      picture(JSON.stringify(shown), () => sweeper.pictures.compare(...shown));
+      opinion.show(row);
+      if (!dialog.contains(document.activeElement)) dialog.focus();
+    }
+
+    function picture(key, make) {
+      if (key === pictured) return;
+      pictured = key;
+      parts.stage.dispatchEvent(new Event("sweeper-gone"));
+      put("stage", make(), true);
+    }
+
+    /** `anew`: of another trial, whose buttons do something else though they look alike. */
+    function put(name, node, anew) {
+      const before = parts[name];
+      if (!anew && before.isEqualNode(node)) return;
+      const kept = before.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+      before.replaceWith(node);
+      parts[name] = node;
+      if (kept) node.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
     }
 
     /** Whether B is what was accepted for the very trial, and not another trial. */
@@ -163,58 +189,16 @@
       );
     }
 
-    function panel(row, other) {
+    function found(row) {
       const reason = dataset.reason(row);
       const check = dataset.check(row);
-      const file = dataset.files(row)[drawn.output];
+      if (!reason && !check) return null;
       return el(
-        "aside",
-        { class: "panel" },
+        "div",
+        { class: "found" },
         reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
         check &&
           el("p", { class: `reason ${check.state === "changed" ? "failed" : ""}` }, `check: ${check.state}`, check.reason && `, ${check.reason}`),
-        opinion(row),
-        params(row, other),
-        facts(row, file),
-        actions(row, file),
-      );
-    }
-
-    function opinion(row) {
-      const mark = marks.get(row);
-      const press = (text, on, key, change) =>
-        el(
-          "button",
-          {
-            type: "button",
-            "aria-pressed": String(on),
-            "data-keep": key,
-            title: `key ${key}`,
-            onclick: () => marks.set(row, change),
-          },
-          text,
-        );
-      const stars = menu(
-        [["0", "not rated"], ...[1, 2, 3, 4, 5].map((n) => [String(n), sweeper.cell.STARS[n]])],
-        String(mark.stars ?? 0),
-        (value) => marks.set(row, { stars: Number(value) }),
-      );
-      stars.dataset.keep = "stars";
-      const comment = el("textarea", {
-        rows: 2,
-        "data-keep": "comment",
-        placeholder: "comment",
-        "aria-label": "Comment",
-        onchange: () => marks.set(row, { comment: comment.value }),
-      });
-      comment.value = mark.comment ?? "";
-      return el(
-        "section",
-        { class: "opinion" },
-        press("✓ Keep", mark.verdict === "keep", "k", { verdict: mark.verdict === "keep" ? "" : "keep" }),
-        press("✕ Reject", mark.verdict === "reject", "r", { verdict: mark.verdict === "reject" ? "" : "reject" }),
-        field("Rating", stars),
-        comment,
       );
     }
 
@@ -318,7 +302,7 @@
       else if (!page.markByKey(event.key, drawn.row)) return;
       event.preventDefault();
     });
-    return { show, remark: (row) => dialog.open && row === drawn.row && render() };
+    return { show, remark: (row) => dialog.open && row === drawn.row && render(false) };
   }
 
   sweeper.zoom = { create };
