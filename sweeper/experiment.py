@@ -91,7 +91,7 @@ class InputFact:
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """What to ask of a template. `targets` are as written, `named_targets` the file's own names for servers;
-    `files` maps a file slot's value to its file.
+    `files` maps a file slot's value to its file; `overrides` are names fixed from outside the file, as `--set` does.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Experiment:
     checks: Mapping[str, Any] = field(default_factory=dict)
     run: RunSettings = RunSettings()
     files: Mapping[str, InputFact] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -49,7 +49,7 @@ def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | N
     unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
     folder = _Folder(file.parent)
     declared = declare(source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read)
-    return with_derived_files(declared, folder)
+    return replace(with_derived_files(declared, folder), overrides=dict(overrides or {}))
 
 
 def load_template(file: str | os.PathLike[str]) -> Template:

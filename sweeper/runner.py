@@ -267,8 +267,7 @@ class Session:
             tuple(self.plan.slot_names),
             tuple(self.experiment.metrics),
         )
-        file = str(self.experiment.file)
-        run_id = record(self.plan, store, found, layout, names=self.names, file=file, now=time.time())
+        run_id = record(self.plan, store, found, layout, names=self.names, experiment=self.experiment, now=time.time())
         for name, about in self.abouts.items():
             store.servers.keep_said(run_id, name, about)
         reused = store.reused(run_id)

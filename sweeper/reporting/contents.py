@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
+from sweeper.reporting.asking import asked
 from sweeper.reporting.left_out import left_out
 from sweeper.reporting.thumbnails import FOLDER as THUMBS
 from sweeper.reporting.workflows import Brought, workflows
@@ -83,10 +84,19 @@ def file_entries(
     return files, [[places[name] for name in row.outputs] for row in rows]
 
 
-def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layout, brought: Brought) -> dict[str, Any]:
+def about(
+    record: RunRecord,
+    results: Path,
+    rows: Sequence[Result],
+    layout: Layout,
+    brought: Brought,
+    *,
+    began: float | None = None,
+) -> dict[str, Any]:
     """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop.
 
-    `brought`: see `workflows`.
+    `brought`: see `workflows`. `began`: when the first run of this results folder did, which tells it from others
+    wherever it is moved to, and however its sweep grows; None before there is one.
     """
     from sweeper.loading import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
     from sweeper.planner import plan  # noqa: PLC0415
@@ -94,10 +104,11 @@ def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layo
     told: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
-        "template": None, "description": "",
+        "template": None, "description": "", "began": began,
     }  # fmt: skip
+    experiment = None
     try:
-        experiment = load(record.file)
+        experiment = load(record.file, overrides=record.overrides)
         told["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
         told["template"] = value.get("template") if isinstance(value, dict) else None
@@ -109,7 +120,7 @@ def about(record: RunRecord, results: Path, rows: Sequence[Result], layout: Layo
     else:
         if told["workflow"] is None:
             told["workflow_missing"] = "the experiment has changed since this run"
-    return told
+    return told | {"asked": asked(record, layout, experiment)}
 
 
 def brought_files(store: Store, rows: Sequence[Result]) -> Brought:

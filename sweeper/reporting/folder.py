@@ -46,7 +46,7 @@ def write_report(
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
         rows = list(store.results(run))
-        record = record_of(store, run)
+        record, began = record_of(store, run), store.runs()[0].started
         brought = brought_files(store, rows)
     data = dataset(rows, layout)
     try:
@@ -60,7 +60,7 @@ def write_report(
         _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
-        data |= about(record, results, rows, layout, brought)
+        data |= about(record, results, rows, layout, brought, began=began)
         _write(out / "data.json", as_json(data))
         _write(out / "data.js", as_script(data))
         remove_other_sheets(out, sprites)

@@ -15,6 +15,7 @@ from sweeper.store import records
 from sweeper.store.records import OPEN, Job, Layout
 
 if TYPE_CHECKING:
+    from sweeper.experiment import Experiment
     from sweeper.planner import Plan
     from sweeper.running.options import Settings
     from sweeper.store import Store
@@ -77,11 +78,19 @@ def _ended(job: Job, settings: Settings) -> bool:
 
 
 def record(
-    plan: Plan, store: Store, found: Survey, layout: Layout, *, names: tuple[str, ...], file: str, now: float
+    plan: Plan,
+    store: Store,
+    found: Survey,
+    layout: Layout,
+    *,
+    names: tuple[str, ...],
+    experiment: Experiment,
+    now: float,
 ) -> int:
     """Write the run, its trials, and the jobs that stand for them so far. Returns the run's id."""
     with store.transaction():
-        run_id = store.begin(layout, file=file, targets=names, now=now)
+        file, overrides = str(experiment.file), experiment.overrides
+        run_id = store.begin(layout, file=file, targets=names, now=now, overrides=overrides)
         store.add_trials(run_id, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
         store.claim(run_id, (job for digest, job in found.standing.items() if digest in found.first))
     return run_id

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sweeper import result
@@ -46,7 +46,8 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run as `sweeper runs` lists it. Times are seconds since 1970, UTC; `ended` is None while it goes on, or
-    when it was killed. `stopped_by` is None for a run that came to its end.
+    when it was killed. `stopped_by` is None for a run that came to its end. `overrides`: names that it fixed to a value
+    of their own, as `--set` does; empty for a run of before they were kept.
     """
 
     id: int
@@ -57,6 +58,7 @@ class RunRecord:
     started: float
     ended: float | None
     stopped_by: str | None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,12 +88,15 @@ class Store:
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
-        rows = self._query(
-            "SELECT id, experiment, file, targets, trials, started, ended, stopped_by FROM runs ORDER BY id"
-        )
+        columns = "id, experiment, file, targets, trials, started, ended, stopped_by, layout"
         return tuple(
-            RunRecord(run, name, seen_from_here(file, self.path.parent), tuple(json.loads(targets)), *rest)
-            for run, name, file, targets, *rest in rows
+            RunRecord(
+                *(run, name, seen_from_here(file, self.path.parent), tuple(json.loads(targets))),
+                *(trials, started, ended, stopped_by, json.loads(layout).get("overrides", {})),
+            )
+            for run, name, file, targets, trials, started, ended, stopped_by, layout in self._query(
+                f"SELECT {columns} FROM runs ORDER BY id"  # noqa: S608
+            )
         )
 
     def latest(self) -> int:
@@ -219,14 +222,21 @@ class Store:
         """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
         self._database.sync()
 
-    def begin(self, layout: Layout, *, file: str, targets: Sequence[str], now: float) -> int:
+    def begin(
+        self,
+        layout: Layout,
+        *,
+        file: str,
+        targets: Sequence[str],
+        now: float,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> int:
         """Record a run of the experiment `file`, its trials yet to be added; to be called inside `transaction`.
 
         Returns its id.
         """
-        text = json.dumps(
-            {name: getattr(layout, name) for name in Layout.__slots__}, ensure_ascii=False, separators=(",", ":")
-        )
+        # The overrides stand beside the layout, which they have made: a store of any version has a place for them.
+        text = compact({**{name: getattr(layout, name) for name in Layout.__slots__}, "overrides": overrides or {}})
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
             (layout.experiment, seen_from(self.path.parent, file), json.dumps(list(targets)), text, now),

@@ -151,6 +151,7 @@ class Follower:
             "stopped_by": None if record is None else record.stopped_by,
             "flight": flight,
             "problem": self._problem or self._check_problem,
+            "about": {name: self._seen.about[name] for name in ("run", "asked")},
         }
 
     def _patch(self, place: int) -> dict[str, Any]:
@@ -246,8 +247,13 @@ class Follower:
         thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.about = about(record, self.results, rows, seen.layout, brought_files(store, rows))
+        seen.about = self._about(store, seen)
         return seen
+
+    def _about(self, store: Store, seen: _Seen) -> dict[str, Any]:
+        assert seen.record is not None
+        began = store.runs()[0].started
+        return about(seen.record, self.results, seen.rows, seen.layout, brought_files(store, seen.rows), began=began)
 
     def _read(self, store: Store) -> bool:
         if not store.runs():
@@ -267,6 +273,8 @@ class Follower:
             return True
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
         seen = replace(before, layout=layout, record=record, rows=rows)
+        if before.record is None or before.record.id != record.id:
+            seen.about = self._about(store, seen)
         if changed:
             self._take_files(seen, changed)
         with self._lock:
@@ -301,7 +309,8 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     planned = plan(experiment)
     layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
-    record = RunRecord(0, experiment.name, str(experiment.file), (), len(rows), 0.0, None, None)
+    file, overrides = str(experiment.file), experiment.overrides
+    record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
     return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout, {}))
 
 

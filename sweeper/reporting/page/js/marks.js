@@ -80,6 +80,7 @@
       `name: ${json(`${dataset.about.experiment}-kept`)}`,
       `template: ${json(dataset.about.template ?? "TEMPLATE.json")}`,
     );
+    for (const [name, value] of Object.entries(dataset.about.asked.kept)) lines.push(`${name}: ${json(value)}`);
     const fixed = slots.filter(constant).map((column) => `  ${json(column.name)}: ${json(column.value(kept[0]))}`);
     if (fixed.length) lines.push("params:", ...fixed);
     const varying = slots.filter((column) => !constant(column));

@@ -247,7 +247,7 @@
       const button = (text, act) => el("button", { type: "button", "data-keep": text, onclick: act }, text);
       const needs =
         workflow === null
-          ? [el("p", { class: "dim" }, `No workflow: ${sweeper.workflow.missing(dataset)}.`)]
+          ? [el("p", { class: "dim" }, `No workflow and no rerun command: ${sweeper.workflow.missing(dataset)}.`)]
           : [
               button("Copy workflow", () => copy(workflow, "workflow")),
               button("Save workflow", () => save(name, "application/json", workflow)),
@@ -256,7 +256,7 @@
         "section",
         { class: "actions" },
         needs,
-        button("Copy rerun command", () => copy(sweeper.workflow.command(dataset, row), "command")),
+        rerun(row, button),
         file?.path &&
           file.kind === "image" &&
           !/\.svg$/.test(file.path) &&
@@ -269,6 +269,13 @@
           "Arrows move · H holds B · S side · B blink · L slider · D difference · G one · K keep · R reject · 1-5 rate · C comment · Esc close",
         ),
       );
+    }
+
+    function rerun(row, button) {
+      const reason = sweeper.workflow.unasked(dataset, row);
+      // Only what is in the plan as it stands has a workflow, so it would be told twice.
+      if (reason) return sweeper.workflow.text(dataset, row) !== null && el("p", { class: "dim" }, `No rerun command: ${reason}.`);
+      return button("Copy rerun command", () => copy(sweeper.workflow.command(dataset, row), "command"));
     }
 
     dialog.addEventListener("dragstart", (event) => {

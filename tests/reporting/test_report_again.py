@@ -1,0 +1,114 @@
+"""What a page asks for again: one trial by a command, the kept ones by an experiment; as their run was asked for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+import yaml
+from made_up_sweeps import Sweep
+
+import sweeper
+from sweeper.cli import main
+from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.folder import write_report
+from sweeper.store import Store
+
+
+@pytest.fixture
+def embedded_comfyui():
+    with EmbeddedServer(dialect="comfyui") as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a template that the embedded nodes run, and `experiment(more)`, which writes one over it."""
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    slots = {
+        "width": {"at": "1.width"},
+        "height": {"at": "1.height"},
+        "color": {"at": "1.color"},
+    }
+    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": slots}))
+
+    def experiment(**more):
+        file = tmp_path / "e.yaml"
+        value = {"name": "e", "template": "t.json", "sweep": {"grid": {"width": [8, 16]}}, **more}
+        file.write_text(yaml.safe_dump(value))
+        return file
+
+    return experiment
+
+
+def commanded(page, row):
+    return page.evaluate(f"sweeper.workflow.command(sweeper.page.dataset, {row})")
+
+
+def test_the_rerun_command_asks_for_what_the_run_was_asked_for(project, embedded_comfyui, tmp_path, opened):
+    out = tmp_path / "results"
+    asked = ["--target", embedded_comfyui.url, "--set", "color=255", "--set", "height=16"]
+    assert main(["run", str(project()), "--out", str(out), *asked]) == 0
+    page = opened(write_report(out).page.parent, "#trial=1")
+    assert page.locator(".actions").get_by_role("button", name="Copy workflow").count() == 1
+    words = shlex.split(commanded(page, 1))
+    assert main(words[1:]) == 0
+    with Store.open(out, readonly=True) as store:
+        first, second = (list(store.results(run)) for run in (1, 2))
+        assert [row.digest for row in first] == [row.digest for row in second]
+        assert [job.run for job in store.jobs([first[1].digest])] == [1, 2]
+        assert {job.target for job in store.jobs()} == {embedded_comfyui.url}
+
+
+def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(project, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    file = project(params={"color": 9})  # what would be run now is not what was
+    page = opened(write_report(out, tmp_path / "changed").page.parent, "#trial=1")
+    assert "no rerun command: the experiment has changed since this run" in page.locator(".actions").inner_text()
+    assert page.get_by_role("button", name="Copy rerun").count() == 0
+    assert commanded(page, 1) is None
+    file.unlink()
+    page = opened(write_report(out, tmp_path / "gone").page.parent, "#trial=1")
+    assert "the experiment cannot be read any more" in page.locator(".actions").inner_text()
+
+
+def test_a_trial_that_no_expression_tells_from_another_has_no_rerun_command(made, opened):
+    """Two lists: Jinja2 has them, but the page knows no way to write them that is theirs alone."""
+    page = opened(made(Sweep({"note": [[1], [2]]})))
+    page.evaluate("sweeper.page.dataset.about.workflow = {base: {}, changes: [], known: [1, 1]}")
+    assert page.evaluate("sweeper.workflow.unasked(sweeper.page.dataset, 1)") == "no --where tells it from trial 0"
+
+
+def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has_it(project, tmp_path, opened):
+    out = tmp_path / "results"
+    server = {"dialect": "comfyui", "api_key_env": "BOX_KEY", "concurrency": 2}
+    with EmbeddedServer(dialect="comfyui") as there:
+        server["url"] = there.url
+        as_run = {"target": "box", "metrics": ["brightness"], "run": {"retries": 0, "timeout": 9}}
+        file = project(targets={"box": server}, **as_run)
+        assert sweeper.run(file, out=out, environ={"BOX_KEY": "k"}).succeeded == 2
+    project(targets={"box": server, "spare": "http://u:secret@127.0.0.1:9"}, **as_run)
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    text = page.evaluate("sweeper.page.marks.yaml()")
+    assert "secret" not in text + (out / "report/data.js").read_text()
+    (tmp_path / "kept.yaml").write_text(text)
+    kept = sweeper.load(tmp_path / "kept.yaml")
+    assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), {"box": server}, ("brightness",))
+    assert (kept.run.retries, kept.run.timeout, kept.params["width"]) == (0, 9, 16)
+    assert "--target" not in commanded(page, 1)  # as the experiment has it, with its key
+
+
+def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, embedded_comfyui, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), embedded_comfyui.url, out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
