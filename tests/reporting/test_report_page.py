@@ -338,10 +338,67 @@ def test_the_filter_language_means_what_it_says(made, opened):
         assert isinstance(page.evaluate(rows, wrong), str), wrong
 
 
-def test_a_workflow_is_copied_even_where_the_clipboard_is_denied(made, opened):
-    page = opened(made(Sweep({"steps": [1, 2]})), "#trial=1")
+def test_what_compares_nothing_is_searched_for_and_the_page_says_so(made, opened):
+    prompts = ["a fox (at dusk)", "a (vixen:1.3) that runs far away", "2 hens"]
+    axes = {"prompt": prompts, "cfg": [3, 7.12], "upscale": [True, False], "seed": [150369102, 2**64 - 1]}
+    page = opened(made(Sweep(axes, slots={"note": "3"})))
+    everything = range(24)
+    cases = {
+        "(vixen:1.3)": [n for n in everything if 8 <= n < 16],
+        "fox (": list(range(8)),
+        "FOX (AT": list(range(8)),
+        "'fox'": list(range(8)),
+        "7.12": [n for n in everything if n % 8 >= 4],
+        "18446744073709551615": [n for n in everything if n % 2],
+        "0": [],
+        "150369": [],
+        "hens or fox": [],
+        "upscale": [n for n in everything if n % 4 < 2],
+        "not upscale": [n for n in everything if n % 4 >= 2],
+        "prompt": [],
+        "33.0": [23],  # the metric of the last trial
+        "cfg > 3 and prompt": [n for n in everything if n % 8 >= 4],
+    }
+    found = """text => { const test = sweeper.expression.compile(text, sweeper.page.dataset);
+        return [...Array(24).keys()].filter(test.holds); }"""
+    assert {text: page.evaluate(found, text) for text in cases} == cases
+    said = page.locator("#bar .said")
+    for text, told in {
+        "fox (": "Filter: searched for fox ( among the values, found in 8 of 24 trials",
+        "cfg > 3": "Filter: an expression, true of 12 of 24 trials",
+        "cgf > 3": "Filter: searched for cgf > 3 among the values, found in 0 of 24 trials. "
+        "It is no expression: there is no column cgf",
+    }.items():
+        page.get_by_label("Filter").fill(text)
+        page.wait_for_function("told => document.querySelector('#bar .said').textContent === told", arg=told)
+    page.get_by_label("Filter").fill("")
+    page.wait_for_function("() => document.querySelector('#bar .said').textContent === ''")
+    assert said.is_hidden()
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"prompt": ["an old lighthouse keeper's lamp, \\ at dusk", "b"], "steps": [9, 4]},
+        {"steps": [1, 2], "steps.label": ["few", "many"]},
+        {"prompt": ["line one\nline two", "b"], "in": [1, 2]},
+        {"seed": [2**64 - 1, 5], "style": [{"a": 1}, "x"]},
+        {"in": [1, 2]},
+    ],
+)
+def test_the_example_in_the_filter_is_an_expression_that_finds_something(made, opened, axes):
+    page = opened(made(Sweep(axes, ends={0: ("failed", ("E", "no"))})))
+    example = page.get_by_label("Filter").get_attribute("placeholder").removesuffix(", or a word")
+    page.get_by_label("Filter").fill(example)
+    page.wait_for_function("() => document.querySelector('#bar .said').textContent.includes('an expression, true of')")
+    assert page.locator(".cell[data-trial]").count() > 0
+
+
+def test_a_command_is_copied_even_where_the_clipboard_is_denied(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]})))
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     page.evaluate("() => document.addEventListener('copy', () => (window.copied = String(getSelection())))")
-    page.get_by_role("button", name="Copy rerun command").click()
+    page.get_by_role("button", name="Copy accept command").click()
     page.wait_for_selector("#said.shown")
     assert page.locator("#said").inner_text() == "command copied"
 

@@ -50,14 +50,14 @@
     );
     const filter = el("input", {
       type: "search",
-      placeholder: example(dataset),
+      placeholder: `${sweeper.expression.example(dataset)}, or a word`,
       spellcheck: "false",
       autocomplete: "off",
       oninput: () => later({ where: filter.value }),
       onchange: settle,
     });
     const only = menu([], "", (where) => update({ where }));
-    const error = el("span", { class: "error", role: "alert" });
+    const said = el("span", { role: "status" });
     const shown = el("span", { class: "dim" });
     const pins = el("div", { class: "tools pins" });
     const tabs = VIEWS.map(([name, text]) =>
@@ -168,11 +168,12 @@
       ),
       more,
       el("div", { class: "tools" }, field("Filter", filter, "wide"), field("Show", only), colouring, marked, accept, listed, theme),
-      error,
+      said,
     );
 
     /** Filters that everybody wants, and the one that is written; marks are columns as any other. */
     function quickFilters(where) {
+      if (only.value === where && only.options.length > 0) return; // nobody's open menu is closed for nothing
       const usual = [
         ["", "everything"],
         ["mark == 'keep'", "kept"],
@@ -197,7 +198,8 @@
       if (flow.change?.size === undefined) size.value = state.size;
       captions.setAttribute("aria-pressed", String(state.captions));
       if (flow.change?.where === undefined && filter.value !== state.where) filter.value = state.where;
-      error.textContent = page.filter().error ? `Filter: ${page.filter().error}` : "";
+      said.textContent = told(state.where, page.filter(), page.rows().length, dataset.size);
+      said.className = page.rows().length ? "said" : "said error";
       tabs.forEach((tab, place) => tab.setAttribute("aria-selected", String(VIEWS[place][0] === state.view)));
       more.hidden = state.view !== "grid";
       const count = arranged ? arranged.shown : page.rows().length;
@@ -237,18 +239,13 @@
 
   const fileName = (dataset) => dataset.about.experiment.replace(/[^\w-]+/g, "-");
 
-  /** A filter that this very sweep understands. */
-  function example(dataset) {
-    const usual = (column) => column.values.length > 1 && /^[A-Za-z_]\w*$/.test(column.name);
-    const [number, word] = [
-      dataset.axes.find((axis) => usual(axis) && axis.numeric),
-      dataset.axes.find((axis) => usual(axis) && !axis.numeric),
-    ];
-    const parts = [
-      number && `${number.name} > ${number.labels[0]}`,
-      word && `${word.name} == '${word.labels[0].slice(0, 24)}'`,
-    ].filter(Boolean);
-    return `${parts.join(" and ") || "status == 'failed'"}, or a word`;
+  /** What became of the filter: whether it was taken for an expression or for words, and how many trials it leaves. */
+  function told(source, { search, error }, found, size) {
+    const count = `${found.toLocaleString("en")} of ${size.toLocaleString("en")} trials`;
+    if (source.trim() === "") return "";
+    if (!search) return `Filter: an expression, true of ${count}`;
+    const meant = /[=<>]/.test(source) ? `. It is no expression: ${error}` : "";
+    return `Filter: searched for ${source.trim()} among the values, found in ${count}${meant}`;
   }
 
   /** Show, hide and reorder the values of the axes. */

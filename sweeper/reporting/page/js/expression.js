@@ -1,7 +1,7 @@
 // The filter: a small expression language over the columns, parsed and evaluated here. Nothing is ever run as code.
 //
 // Numbers, 'texts', true, false, none; names, `a name with spaces` in backticks; + - * / %; == != < <= > >=; in, not in;
-// and, or, not; (...), [...]; a bare word search: text that is no expression finds the rows that hold it.
+// and, or, not; (...), [...]. What compares nothing is searched for: it finds the rows that hold it.
 "use strict";
 
 (function (sweeper) {
@@ -154,30 +154,78 @@
     }
   }
 
-  /** A test of rows: {holds(row), error, search}. Text that is no expression but plain words is searched for. */
-  function compile(source, dataset) {
-    const trimmed = source.trim();
-    if (trimmed === "") return { holds: () => true, error: "", search: false };
-    try {
-      const tree = parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
-      return {
-        holds: (row) => Boolean(evaluate(tree, (name) => dataset.column(name).value(row))),
-        error: "",
-        search: false,
-      };
-    } catch (error) {
-      if (!(error instanceof ExpressionError)) throw error;
-      if (/[=<>()[\]]/.test(trimmed)) return { holds: () => true, error: error.message, search: false };
-    }
-    const words = trimmed.toLowerCase();
-    const columns = dataset.columns.filter((column) => column.of !== null);
-    const hits = columns.map((column) => column.labels.map((label) => label.toLowerCase().includes(words)));
-    return {
-      holds: (row) => columns.some((column, place) => column.of[row] >= 0 && hits[place][column.of[row]]),
-      error: "",
-      search: true,
-    };
+  /** Whether a tree asks something of a row: a number alone, or a text, is what somebody looks for. */
+  function asks(tree, dataset) {
+    const [kind, ...parts] = tree;
+    if (LEVELS[2].includes(kind)) return true;
+    if (kind === "value") return false;
+    if (kind !== "name") return parts.some((part) => asks(part, dataset));
+    const { values } = dataset.column(parts[0]);
+    return values?.length > 0 && values.every((value) => typeof value === "boolean");
   }
 
-  sweeper.expression = { compile, parse, evaluate, ExpressionError };
+  /** A test of rows: {holds(row), search, error}. What asks nothing is searched for; `error`: why it is no expression. */
+  function compile(source, dataset) {
+    const trimmed = source.trim();
+    if (trimmed === "") return { holds: () => true, search: false, error: "" };
+    let [words, reason] = [trimmed, "compares nothing"];
+    try {
+      const tree = parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
+      if (asks(tree, dataset))
+        return {
+          holds: (row) => Boolean(evaluate(tree, (name) => dataset.column(name).value(row))),
+          search: false,
+          error: "",
+        };
+      if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // in quotes, as with blanks at its ends
+    } catch (error) {
+      if (!(error instanceof ExpressionError)) throw error;
+      reason = error.message;
+    }
+    return { holds: search(words, dataset), search: true, error: reason };
+  }
+
+  /** Rows one of whose values holds these words, as they stand; a number is looked for whole, or 1 would be in every seed. */
+  function search(words, dataset) {
+    const wanted = words.toLowerCase();
+    const figure = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words) ? number(words) : null;
+    const hit = (value, label) => {
+      const is = sweeper.dataset.isNumber(value);
+      if (is && figure !== null && same(value, figure)) return true;
+      return is && label === sweeper.dataset.text(value) ? label === words : label.toLowerCase().includes(wanted);
+    };
+    const told = dataset.columns.filter((column) => column.of !== null);
+    const hits = told.map((column) => column.values.map((value, place) => hit(value, column.labels[place])));
+    return (row) =>
+      told.some((column, place) => column.of[row] >= 0 && hits[place][column.of[row]]) ||
+      dataset.metrics.some((column) => hit(column.value(row), column.label(row)));
+  }
+
+  const FALLBACK = "status == 'failed'";
+  const MOST_QUOTED = 24;
+
+  /** An expression that this very sweep understands, and that finds something: the values are those of one trial. */
+  function example(dataset) {
+    const usual = ({ name, values }) => values.length > 1 && /^[A-Za-z_]\w*$/.test(name);
+    const number = dataset.axes.find((axis) => usual(axis) && axis.numeric);
+    const word = dataset.axes.find((axis) => usual(axis) && axis.values.every((value) => typeof value === "string"));
+    const least = number?.values.reduce((a, b) => (b < a ? b : a));
+    const filled = (row) => [number, word].every((axis) => axis === undefined || axis.of[row] >= 0);
+    const rows = Array.from({ length: dataset.size }, (_, row) => row).filter(filled);
+    const row = rows.find((one) => number === undefined || number.value(one) > least) ?? rows[0];
+    if (row === undefined) return FALLBACK;
+    const found = [number && `${number.name} >= ${number.value(row)}`, word && quotation(word.name, word.value(row))];
+    const text = found.filter(Boolean).join(" and ");
+    const { holds, search } = compile(text, dataset); // a column may be called `in`, or a text be what no quotes hold
+    return text !== "" && !search && holds(row) ? text : FALLBACK;
+  }
+
+  /** That a column has a text, or where it is long, its beginning. */
+  function quotation(name, text) {
+    const letters = [...text.split("\n")[0]];
+    const quoted = `'${letters.slice(0, MOST_QUOTED).join("").replace(/[\\']/g, "\\$&")}'`;
+    return letters.length <= MOST_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
+  }
+
+  sweeper.expression = { compile, example, parse, evaluate, ExpressionError };
 })((globalThis.sweeper ??= {}));

@@ -56,6 +56,7 @@
       filter = sweeper.expression.compile(state.where, dataset);
       rows = null;
       build(true);
+      bar.show(state, view.arranged);
     }
     const bar = sweeper.bar.create(document.getElementById("bar"), page);
     const zoom = sweeper.zoom.create(document.getElementById("zoom"), page);
