@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -228,3 +229,41 @@ def test_a_picture_of_a_kind_that_thumbnails_do_not_know_is_shown_itself(made, o
     page = opened(made(Sweep({"steps": [1]}, suffix="svg", content=svg)), "#trial=0")
     page.wait_for_function("() => document.querySelector('.stage img').naturalWidth > 0")
     assert page.get_by_text("Open the file").count() == 0  # as a page of its own its script would run
+
+
+PROMPTS = [f"p{number:02}" for number in range(1, 13)]
+
+
+def test_lines_and_the_heat_map_show_what_is_in_view_and_nothing_else(made, opened):
+    """The eight first values had a line each, in view or not, and nobody could see the ninth."""
+    folder = made(Sweep({"prompt": PROMPTS, "steps": [4, 8]}))
+    at = "#view=plots&x=steps&y=prompt&metric=brightness"
+    lines = "svg.plot path[fill=none]"
+    page = opened(folder, at)
+    key = page.locator(".key li")
+    assert key.all_inner_texts() == [*PROMPTS[:8], "the first 8 of 12 in view; hide values, or filter, to see others"]
+    page.get_by_label("Filter").fill("prompt >= 'p10'")
+    page.wait_for_function("() => document.querySelectorAll('.key li').length === 3")
+    assert key.all_inner_texts() == PROMPTS[9:]
+    assert all(
+        path.startswith("M") for path in page.locator(lines).evaluate_all("all => all.map(p => p.getAttribute('d'))")
+    )
+    assert page.locator(".heat tbody th").all_inner_texts() == PROMPTS[9:]
+    hidden = json.dumps(["prompt", *range(9)])
+    page = opened(folder, f"{at}&hide={quote(hidden)}")
+    assert page.locator(".key li").all_inner_texts() == PROMPTS[9:]
+    assert page.locator(lines).count() == 3
+
+
+def test_ticks_are_values_that_there_are_and_stand_apart(made, opened):
+    seeds = [150369102, 150369105, 738590412, 1619594292, 2**64 - 1, 2**64 - 3]
+    page = opened(made(Sweep({"seed": seeds, "sampler": ["euler", "heun"]})), "#view=plots&metric=brightness")
+    along = page.get_by_role("img", name="brightness along seed")
+    boxes = along.locator("text[text-anchor=middle]").evaluate_all(
+        "all => all.map(t => [t.textContent, t.getBoundingClientRect().left, t.getBoundingClientRect().right])"
+    )[:-1]
+    assert {text for text, _, _ in boxes} <= {str(seed) for seed in seeds}
+    assert len(boxes) >= 2
+    assert all(one[2] < other[1] for one, other in itertools.pairwise(boxes))
+    plot = along.bounding_box()
+    assert boxes[-1][2] <= plot["x"] + plot["width"]

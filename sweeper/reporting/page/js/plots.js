@@ -9,18 +9,23 @@
   const MOST_DOTS = 300;
   const [WIDE, HIGH, LEFT, FOOT] = [640, 320, 64, 40];
 
-  function create(host, context) {
+  function create(host, context, held) {
     const { dataset, state } = context;
     const numbers = context.numbers();
     const metric = numbers.find((column) => column.name === state.metric) ?? numbers[0];
     const axisNames = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, axis.name])];
     const axis = (name) => dataset.axes.find((one) => one.name === name);
-    const rows = context.rows().filter((row) => typeof metric.value(row) === "number");
+    const shown = visible(dataset, state);
+    const rows = context.rows().filter((row) => typeof metric.value(row) === "number" && shown(row));
     const along = [axis(state.x), axis(state.y), ...dataset.axes].find((one) => one?.numeric && one.values.length > 1);
     const per =
       state.lines === "" ? [axis(state.y), axis(state.x)].find((one) => one && one !== along) : axis(state.lines);
-    const place = (name) => (value) => context.update(sweeper.state.place(state, name, value));
-    const tools = el(
+    // The menus of before, where they say the same: a run that goes on closes none that is open.
+    const key = JSON.stringify([metric.name, per?.name, state.x, state.y]);
+    const now = held?.key === key ? held.now : {};
+    now.state = state;
+    const place = (name) => (value) => context.update(sweeper.state.place(now.state, name, value));
+    now.tools ??= el(
       "div",
       { class: "tools plots-bar" },
       field(
@@ -49,17 +54,33 @@
             along &&
               section(
                 `${metric.name} along ${along.name}`,
-                lines(rows, metric, along, per === along ? undefined : per),
+                lines(rows, metric, along, per === along ? undefined : per, state),
               ),
             section(`${metric.name} of ${rows.length.toLocaleString("en")} trials`, histogram(rows, metric)),
           ];
     const scroller = el("div", { class: "plots", tabindex: 0, "aria-label": "Plots" }, ...parts.filter(Boolean));
-    host.replaceChildren(tools, scroller);
-    return { focus: () => scroller.focus() };
+    if (held?.now === now) held.scroller.replaceWith(scroller);
+    else host.replaceChildren(now.tools, scroller);
+    scroller.scrollTop = held?.scroller.top ?? 0;
+    return { focus: () => scroller.focus(), scroll: () => ({ key, now, scroller, top: scroller.scrollTop }) };
+  }
+
+  /** Whether none of a row's values is hidden: what is not shown in the grid is in no plot. */
+  function visible(dataset, state) {
+    const hidden = dataset.axes
+      .map((axis) => [axis, new Set(state.hidden[axis.name] ?? [])])
+      .filter(([, places]) => places.size > 0);
+    return (row) => hidden.every(([axis, places]) => !places.has(axis.of[row]));
   }
 
   const section = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
   const short = (value) => sweeper.dataset.text(Number(value.toPrecision(4)));
+
+  /** The places of an axis' values that these rows have, in the order of showing; -1 stands for "has none". */
+  function present(rows, axis, state) {
+    const there = new Set(axis === undefined ? [-1] : rows.map((row) => axis.of[row]));
+    return sweeper.layout.shownValues(axis, state).filter((place) => there.has(place));
+  }
 
   /** Mean, least and most of a number for each key. */
   function grouped(rows, metric, key) {
@@ -78,8 +99,7 @@
   }
 
   function heatMap(rows, metric, x, y, state) {
-    const across = sweeper.layout.shownValues(x, state);
-    const down = sweeper.layout.shownValues(y, state);
+    const [across, down] = [present(rows, x, state), present(rows, y, state)];
     const place = (axis, row) => (axis === undefined ? -1 : axis.of[row]);
     const groups = grouped(rows, metric, (row) => `${place(y, row)},${place(x, row)}`);
     const range = extent([...groups.values()].map((group) => group.mean));
@@ -139,80 +159,84 @@
   }
 
   /** A line per value of another axis; where several trials share a point, their mean with a bar from least to most. */
-  function lines(rows, metric, along, per) {
+  function lines(every, metric, along, per, state) {
+    const rows = every.filter((row) => along.of[row] >= 0);
+    if (rows.length === 0) return el("p", { class: "empty" }, `No trial in view has a value of ${along.name}.`);
     const groups = grouped(rows, metric, (row) => `${per === undefined ? 0 : per.of[row]},${along.of[row]}`);
-    const values = along.values.map((value, place) => ({ x: Number(value), place })).sort((a, b) => a.x - b.x);
+    const values = present(rows, along, state)
+      .map((place) => ({ x: Number(along.values[place]), place, label: along.labels[place] }))
+      .sort((a, b) => a.x - b.x);
     const xs = [values[0].x, values[values.length - 1].x];
-    const every = [...groups.values()];
-    const ys = extent(every.flatMap((group) => [group.low, group.high]));
+    const ys = extent([...groups.values()].flatMap((group) => [group.low, group.high]));
     const toX = (value) => LEFT + share(value, xs) * (WIDE - LEFT - 16);
     const toY = (value) => HIGH - FOOT - share(value, ys) * (HIGH - FOOT - 16);
-    const series = per === undefined ? [0] : per.values.map((_, place) => place).slice(0, MOST_LINES);
+    const there = per === undefined ? [0] : present(rows, per, state);
+    const name = (line) => (per === undefined ? metric.name : line < 0 ? "(none)" : per.labels[line]);
     const dots = groups.size <= MOST_DOTS;
-    const drawn = series.map((line, number) => {
-      const colour = LINES[number % LINES.length];
+    const drawn = there.slice(0, MOST_LINES).map((line, number) => {
       const points = values
-        .map(({ x, place }) => ({ x, group: groups.get(`${line},${place}`) }))
+        .map((value) => ({ ...value, group: groups.get(`${line},${value.place}`) }))
         .filter((point) => point.group !== undefined);
-      const path = points
-        .map((point, i) => `${i ? "L" : "M"}${toX(point.x).toFixed(1)} ${toY(point.group.mean).toFixed(1)}`)
-        .join("");
-      const name = per === undefined ? metric.name : per.labels[line];
-      return svg(
-        "g",
-        { stroke: colour, fill: colour },
-        svg("title", {}, name),
-        svg("path", { d: path, fill: "none", "stroke-width": 2 }),
-        svg("path", {
-          d: points
-            .map(({ x, group }) => `M${toX(x).toFixed(1)} ${toY(group.low).toFixed(1)}V${toY(group.high).toFixed(1)}`)
-            .join(""),
-          "stroke-opacity": 0.4,
-        }),
-        dots
-          ? points.map(({ x, group }) =>
-              svg(
-                "circle",
-                { cx: toX(x), cy: toY(group.mean), r: 3 },
-                svg("title", {}, `${name}, ${along.name} ${x}: ${short(group.mean)}`),
-              ),
-            )
-          : null,
-      );
+      return drawnLine(points, LINES[number], name(line), along.name, dots, toX, toY);
     });
-    const step = Math.ceil(values.length / 10);
-    const ticks = values
-      .filter((_, i) => i % step === 0)
-      .map(({ x }) => word(toX(x), HIGH - FOOT + 16, short(x), "middle"));
-    const key =
-      series.length > 1
-        ? el(
-            "ul",
-            { class: "key" },
-            series.map((line, number) => {
-              const box = el("i", {});
-              box.style.background = LINES[number % LINES.length];
-              return el("li", {}, box, per.labels[line]);
-            }),
-            per.values.length > series.length
-              ? el(
-                  "li",
-                  {},
-                  `the first ${series.length} of ${per.values.length}; hide values, or filter, to see others`,
-                )
-              : null,
-          )
-        : null;
     return [
       plot(
         `${metric.name} along ${along.name}`,
         axes(ys, toY),
-        ticks,
+        ticks(values, toX),
         word((WIDE + LEFT) / 2, HIGH - 4, along.name, "middle"),
         drawn,
       ),
-      key,
+      per !== undefined && per.values.length > 1 ? key(there, name) : null,
     ];
+  }
+
+  function drawnLine(points, colour, name, along, dots, toX, toY) {
+    const path = points
+      .map((point, i) => `${i ? "L" : "M"}${toX(point.x).toFixed(1)} ${toY(point.group.mean).toFixed(1)}`)
+      .join("");
+    const bars = points
+      .map(({ x, group }) => `M${toX(x).toFixed(1)} ${toY(group.low).toFixed(1)}V${toY(group.high).toFixed(1)}`)
+      .join("");
+    const dot = ({ x, label, group }) =>
+      svg(
+        "circle",
+        { cx: toX(x), cy: toY(group.mean), r: 3 },
+        svg("title", {}, `${name}, ${along} ${label}: ${short(group.mean)}`),
+      );
+    return svg(
+      "g",
+      { stroke: colour, fill: colour },
+      svg("title", {}, name),
+      svg("path", { d: path, fill: "none", "stroke-width": 2 }),
+      svg("path", { d: bars, "stroke-opacity": 0.4 }),
+      dots ? points.map(dot) : null,
+    );
+  }
+
+  /** Values below the plot, as they are (a seed is no round number), as many as stand beside each other. */
+  function ticks(values, toX) {
+    const letter = globalThis.innerWidth < 600 ? 12.5 : 8; // as wide as the style sets a digit there
+    let free = -Infinity;
+    return values.map(({ x, label }) => {
+      const half = (label.length * letter) / 2;
+      const middle = Math.min(Math.max(toX(x), half), WIDE - half);
+      if (middle - half < free) return null;
+      free = middle + half + letter;
+      return word(middle, HIGH - FOOT + 16, label, "middle");
+    });
+  }
+
+  function key(there, name) {
+    const items = there.slice(0, MOST_LINES).map((line, number) => {
+      const box = el("i", {});
+      box.style.background = LINES[number];
+      return el("li", {}, box, name(line));
+    });
+    const more =
+      there.length > items.length &&
+      el("li", {}, `the first ${items.length} of ${there.length} in view; hide values, or filter, to see others`);
+    return el("ul", { class: "key" }, items, more);
   }
 
   function histogram(rows, metric) {
