@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made_up_sweeps import Sweep
 
 from sweeper.reporting.folder import write_report
@@ -47,3 +49,27 @@ def opened(browser) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert trouble == []
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a template that the embedded nodes run, and `experiment(more)`, which writes one over it."""
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    slots = {
+        "width": {"at": "1.width"},
+        "height": {"at": "1.height"},
+        "color": {"at": "1.color"},
+    }
+    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": slots}))
+
+    def experiment(**more):
+        file = tmp_path / "e.yaml"
+        value = {"name": "e", "template": "t.json", "sweep": {"grid": {"width": [8, 16]}}, **more}
+        file.write_text(yaml.safe_dump(value))
+        return file
+
+    return experiment

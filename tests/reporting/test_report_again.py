@@ -6,7 +6,6 @@ import json
 import shlex
 
 import pytest
-import yaml
 from made_up_sweeps import Sweep
 
 import sweeper
@@ -20,30 +19,6 @@ from sweeper.store import Store
 def embedded_comfyui():
     with EmbeddedServer(dialect="comfyui") as server:
         yield server
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A folder with a template that the embedded nodes run, and `experiment(more)`, which writes one over it."""
-    graph = {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
-    }
-    (tmp_path / "t.json").write_text(json.dumps(graph))
-    slots = {
-        "width": {"at": "1.width"},
-        "height": {"at": "1.height"},
-        "color": {"at": "1.color"},
-    }
-    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": slots}))
-
-    def experiment(**more):
-        file = tmp_path / "e.yaml"
-        value = {"name": "e", "template": "t.json", "sweep": {"grid": {"width": [8, 16]}}, **more}
-        file.write_text(yaml.safe_dump(value))
-        return file
-
-    return experiment
 
 
 def commanded(page, row):
@@ -112,3 +87,44 @@ def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, em
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
     assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
+
+
+def marked(page):
+    return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+
+
+def test_marks_stay_with_their_trials_when_the_sweep_grows_and_its_folder_moves(project, tmp_path, opened):
+    """They were kept under the first trial's digest: a value put in front of the others lost them all."""
+    out, again = tmp_path / "results", tmp_path / "moved"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    assert sweeper.run(project(sweep={"grid": {"width": [4, 8, 16]}}), "embedded", out).succeeded == 3
+    write_report(out)
+    page.reload()
+    page.wait_for_selector(".cell.keep")
+    assert [text.split(",")[0:2] for text in marked(page)] == [["trial 1", " width: 8"]]
+    out.rename(again)
+    page.goto(f"{(again / 'report/index.html').as_uri()}")
+    page.wait_for_selector(".cell.keep")
+    other = tmp_path / "other"
+    assert sweeper.run(project(), "embedded", other).succeeded == 2
+    page.goto(f"{write_report(other).page.as_uri()}")
+    page.wait_for_selector(".cell")
+    assert marked(page) == []
+    assert page.get_by_role("button", name="Export marks").inner_text() == "Export marks"
+
+
+def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    first, second = page.evaluate("[0, 1].map(sweeper.page.dataset.digest)")
+    kept = json.dumps({second: {"verdict": "keep"}, "f" * 64: {"verdict": "keep"}})
+    page.evaluate(
+        "([key, kept]) => { localStorage.clear(); localStorage.setItem(key, kept) }", [f"sweeper:e:{first}", kept]
+    )
+    page.reload()
+    page.wait_for_selector(".cell.keep")
+    assert [text.split(",")[0] for text in marked(page)] == ["trial 1"]
+    assert page.get_by_role("button", name="Export marks (1)").count() == 1

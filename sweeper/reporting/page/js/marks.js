@@ -6,11 +6,14 @@
 
   /** Marks by trial number; `changed(trial)` is called after each change. */
   function open(dataset, changed) {
-    const key = `sweeper:${dataset.about.experiment}:${dataset.digest(0) ?? ""}`;
-    const marks = new Map();
+    const prefix = `sweeper:${dataset.about.experiment}:`;
+    // What stays when the sweep grows or its folder moves, and is another one in another results folder.
+    const key = `${prefix}began ${dataset.about.began ?? ""}`;
+    const trials = new Set(Array.from({ length: dataset.size }, (_, row) => dataset.digest(row)));
+    const marks = new Map(); // of trials that the sweep had once, too: it may have them again
     try {
-      for (const [digest, mark] of Object.entries(JSON.parse(localStorage.getItem(key) ?? "{}")))
-        marks.set(digest, clean(mark));
+      const kept = localStorage.getItem(key);
+      for (const [digest, mark] of kept === null ? earlier(prefix, trials) : read(kept)) marks.set(digest, clean(mark));
     } catch {
       // A browser that keeps nothing for pages from a disk: marks then last as long as the page.
     }
@@ -46,11 +49,21 @@
       set,
       rows,
       any: (row) => marks.size > 0 && marks.has(dataset.digest(row)),
-      count: () => marks.size,
+      count: () => [...marks.keys()].filter((digest) => trials.has(digest)).length,
       yaml: () => yaml(dataset, get, rows),
       accept: () => acceptCommand(dataset, rows),
       cases: () => cases(dataset, rows),
     };
+  }
+
+  const read = (text) => Object.entries(JSON.parse(text ?? "{}"));
+
+  /** Marks of before this folder had a key: it was made of the first trial's digest, or its first run was yet to begin. */
+  function earlier(prefix, trials) {
+    return Object.keys(localStorage)
+      .filter((key) => key.startsWith(prefix) && /^([0-9a-f]{64}|began )?$/.test(key.slice(prefix.length)))
+      .flatMap((key) => read(localStorage.getItem(key)))
+      .filter(([digest]) => trials.has(digest));
   }
 
   function clean(mark) {
