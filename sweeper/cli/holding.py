@@ -69,7 +69,11 @@ def _findings(found: Comparisons) -> Checked:
     from sweeper.reporting.checked import Checked, Finding  # noqa: PLC0415
 
     findings = [
-        Finding(one.trial, one.state, one.reason, one.case.name, one.accepted, one.metrics)
+        Finding(
+            *(one.trial, one.state, one.reason, one.case.name, one.accepted, one.metrics),
+            node=one.case.node,
+            position=one.case.position,
+        )
         for one in found
         if one.trial is not None
     ]

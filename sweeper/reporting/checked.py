@@ -24,7 +24,8 @@ ACCEPTED: Final = "accepted"
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a check says of one output: `state` and `reason` in the check's own words, `measures` by name, the picture
-    that was accepted, and the case's name, by which `sweeper accept --cases` knows it.
+    that was accepted, and the case's name, by which `sweeper accept --cases` knows it. `node` and `position`: which
+    output it is of.
     """
 
     trial: int
@@ -33,6 +34,8 @@ class Finding:
     case: str
     accepted: Path | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+    node: str = ""
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, i
             {"name": f"check_{name}", "of": [None if one is None else _finite(one.measures.get(name)) for one in first]}
             for name in names
         ],
-        "accepted": [[places[path] for path in _accepted(found.get(row.trial, ())) if path in places] for row in rows],
+        "accepted": [
+            [{"file": places[path], "at": at} for path, at in _accepted(found.get(row.trial, ())) if path in places]
+            for row in rows
+        ],
         "cases": [[whole_text(one.case) for one in found.get(row.trial, ())] for row in rows],
     }
 
@@ -85,7 +91,9 @@ def row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> dict[st
         "state": NEVER if first is None else first.state,
         "reason": UNASKED if first is None else whole_text(first.reason),
         "measures": measures,
-        "accepted": [accepted_entry(path, names[path]) for path in _accepted(findings) if path in names],
+        "accepted": [
+            {"file": accepted_entry(path, names[path]), "at": at} for path, at in _accepted(findings) if path in names
+        ],
         "cases": [whole_text(one.case) for one in findings],
     }
 
@@ -96,15 +104,16 @@ def accepted_entry(path: Path, name: str) -> dict[str, Any]:
     return {"kind": kind, "was": path.name, "path": f"{ACCEPTED}/{name}", "accepted": True}
 
 
-def _accepted(findings: Iterable[Finding]) -> list[Path]:
-    return [one.accepted for one in findings if one.accepted is not None]
+def _accepted(findings: Iterable[Finding]) -> list[tuple[Path, list[Any]]]:
+    """The pictures accepted for these, each with the [node, position] of the output that it is of."""
+    return [(one.accepted, [one.node, one.position]) for one in findings if one.accepted is not None]
 
 
 def accepted_pictures(checked: Checked | None) -> list[Path]:
     """The accepted pictures that there are, each once."""
     if checked is None:
         return []
-    return [path for path in dict.fromkeys(_accepted(checked.findings)) if path.is_file()]
+    return [path for path in dict.fromkeys(path for path, _ in _accepted(checked.findings)) if path.is_file()]
 
 
 def _finite(value: float | None) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sweeper.formats import whole_text
 from sweeper.reporting.thumbnails import SMALLER
 from sweeper.result import STATUSES, Result
-from sweeper.store.records import Layout
+from sweeper.store.records import File, Layout
 
 FORMAT: Final = 2  # of the data; the page refuses one that it does not know
 _EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
@@ -60,6 +60,17 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
         "ran_s": [row.ran_s for row in results],
         "digest": [row.digest for row in results],
     }
+
+
+def places(rows: Iterable[Sequence[Sequence[Any]]]) -> dict[str, Any]:
+    """Where the files of each row come from, given for each row as by `places_of`: `values` and `of` as of a column."""
+    values, of = coded(rows)
+    return {"values": values, "of": of}
+
+
+def places_of(files: Iterable[File]) -> list[list[Any]]:
+    """The [node, position] of each of a row's files: the same output in every trial, however many came before it."""
+    return [[file.node, file.position] for file in files]
 
 
 def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:

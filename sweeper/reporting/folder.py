@@ -17,7 +17,7 @@ from typing import Any, Final
 from sweeper.errors import ResultsError
 from sweeper.reporting.checked import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
 from sweeper.reporting.contents import FILES, about, artifacts, brought_files, file_entries, record_of
-from sweeper.reporting.dataset import as_json, as_script, dataset
+from sweeper.reporting.dataset import as_json, as_script, dataset, places, places_of
 from sweeper.reporting.sprites import make_sprites, remove_other_sheets
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import Result
@@ -45,10 +45,11 @@ def write_report(
     out = results / "report" if out is None else out
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
-        rows = list(store.results(run))
+        outcomes = list(store.outcomes(run))
         record, began = record_of(store, run), store.runs()[0].started
+        rows = [outcome.result for outcome in outcomes]
         brought = brought_files(store, rows)
-    data = dataset(rows, layout)
+    data = dataset(rows, layout) | {"places": places(places_of(one.files) for one in outcomes)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         found = artifacts(rows, results)

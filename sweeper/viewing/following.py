@@ -18,7 +18,7 @@ from sweeper.errors import InputError, ResultsError
 from sweeper.experiment import Experiment
 from sweeper.reporting.checked import Checked
 from sweeper.reporting.contents import about, artifacts, brought_files, file_entries, record_of
-from sweeper.reporting.dataset import dataset, row_outcome
+from sweeper.reporting.dataset import dataset, places, places_of, row_outcome
 from sweeper.reporting.sprites import Sprites, make_sprites
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import PENDING, Result
@@ -35,11 +35,14 @@ _HEARTBEAT: Final = 4.0  # seconds between two words to the run that somebody lo
 
 @dataclass
 class _Seen:
-    """A run as it was last read. `changed[i]` is the number of the change that row i last took part in."""
+    """A run as it was last read. `places[i]` tells where the files of row i come from; `changed[i]` is the number of
+    the change that it last took part in.
+    """
 
     layout: Layout
     record: RunRecord | None
     rows: list[Result]
+    places: list[list[Any]]
     changed: list[int]
     found: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +123,7 @@ class Follower:
         """The whole of the page's data, with what it has to ask for next."""
         with self._lock:
             seen = self._seen
-            data = dataset(seen.rows, seen.layout)
+            data = dataset(seen.rows, seen.layout) | {"places": places(seen.places)}
             thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
             data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs, seen.sprites.places)
             data["sprites"] = seen.sprites.as_data()
@@ -159,7 +162,8 @@ class Follower:
         found = {name: self._seen.found[name] for name in row.outputs}
         entries, _ = file_entries([row], found, self._thumbs.known(row.sha256))
         check = {} if self._standing is None else {"check": self._standing.row(row.trial)}
-        return {"row": place, "files": entries, **check, **row_outcome(row, self._seen.layout)}
+        told = {"row": place, "files": entries, "places": self._seen.places[place]}
+        return {**told, **check, **row_outcome(row, self._seen.layout)}
 
     def _take_check(self, page: int, checked: Checked | None, whole: bool, problem: str | None) -> None:
         """From the comparer's thread: what it found, for the rows that it is about."""
@@ -241,8 +245,8 @@ class Follower:
     def _prepared(self, store: Store) -> _Seen:
         """The run as it stands, its thumbnails made."""
         record = record_of(store, self._run)
-        rows = list(store.results(record.id))
-        seen = _Seen(store.layout(record.id), record, rows, [0] * len(rows))
+        rows, made = _rows(store, record.id)
+        seen = _Seen(store.layout(record.id), record, rows, made, [0] * len(rows))
         self._take_files(seen, range(len(rows)))
         thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
@@ -259,7 +263,7 @@ class Follower:
         if not store.runs():
             return False
         record = record_of(store, self._run)
-        layout, rows = store.layout(record.id), list(store.results(record.id))
+        layout, (rows, made) = store.layout(record.id), _rows(store, record.id)
         before = self._seen
         if not _same_plan(before, layout, rows):
             seen = self._prepared(store)
@@ -272,7 +276,7 @@ class Follower:
                 self._comparer.ask(self._generation, None)
             return True
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        seen = replace(before, layout=layout, record=record, rows=rows)
+        seen = replace(before, layout=layout, record=record, rows=rows, places=made)
         if before.record is None or before.record.id != record.id:
             seen.about = self._about(store, seen)
         if changed:
@@ -296,6 +300,12 @@ class Follower:
             self._files.update({path.name: path for path, _ in found.values() if path is not None})
 
 
+def _rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
+    """The rows of a run, and where the files of each come from."""
+    outcomes = list(store.outcomes(run))
+    return [one.result for one in outcomes], [places_of(one.files) for one in outcomes]
+
+
 def _same_plan(seen: _Seen, layout: Layout, rows: Sequence[Result]) -> bool:
     """Whether these rows stand where the page's rows do: a run that goes on with a plan needs no new page."""
     same = seen.layout == layout and len(seen.rows) == len(rows)
@@ -311,7 +321,9 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
-    return _Seen(layout, None, rows, [0] * len(rows), about=about(record, results, rows, layout, {}))
+    return _Seen(
+        layout, None, rows, [[] for _ in rows], [0] * len(rows), about=about(record, results, rows, layout, {})
+    )
 
 
 def _thumbs_folder(results: Path) -> Path:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
 
 import numpy as np
 import pytest
-from made_up_sweeps import Sweep
+from made_up_sweeps import Sweep, picture
 from PIL import Image
 
 from sweeper.reporting.folder import write_report
+from sweeper.store import Store
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
 
 av = pytest.importorskip("av")
 
@@ -77,3 +80,39 @@ def test_without_the_extra_a_film_is_a_player_and_gets_its_poster_once_it_is_the
         assert shown.get_attribute("preload") == "metadata"
         assert shown.get_attribute("poster") is None
     assert "thumb" in read(write_report(out).page.parent)
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """Two trials: one of six pictures, a film and a sound, the other of three, a film and a sound."""
+    out = tmp_path / "results"
+    (out / "artifacts").mkdir(parents=True)
+    content = {"png": picture(3), "mp4": film("mp4", "mpeg4", RED_THEN_BLUE), "flac": b"fLaC"}
+    with Store.open(out) as store, store.transaction():
+        run = store.begin(Layout("batches", ("batch",), ("batch",)), file="gone.yaml", targets=["x"], now=1.0)
+        store.add_trials(run, [(n, f"{n}" * 64, {"batch": size}, {"batch": size}) for n, size in enumerate((6, 3))])
+        for trial, size in enumerate((6, 3)):
+            made = [("9", place, "png") for place in range(size)] + [("20", 0, "mp4"), ("21", 0, "flac")]
+            store.intend(Job(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0), durable=False)
+            files = []
+            for node, place, suffix in made:
+                path = out / "artifacts" / f"{trial}-{node}-{place}.{suffix}"
+                path.write_bytes(content[suffix] + bytes([trial, place]))
+                sha = hashlib.sha256(path.read_bytes()).hexdigest()
+                files.append(Artifact(node, "images", place, f"artifacts/{path.name}", sha, 9, path.name))
+            store.finish(f"j{trial}", SUCCEEDED, artifacts=files)
+    return write_report(out).page.parent
+
+
+def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kind(batches, opened):
+    """Eight files against five: counted through, a film stood beside a sound."""
+    page = opened(batches, "#trial=0&with=1&mode=side")
+    pairs = []
+    for button in page.get_by_role("group", name="Files of this trial").get_by_role("button").all():
+        button.click()
+        figures = page.locator("#zoom figure")
+        shown = "figure => figure.querySelector('[src]')?.getAttribute('src').split('/').pop() ?? figure.innerText"
+        pairs.append([figure.evaluate(shown) for figure in figures.all()])
+    assert pairs[:3] == [[f"0-9-{place}.png", f"1-9-{place}.png"] for place in range(3)]
+    assert [b.split("\n")[0] for _, b in pairs[3:6]] == ["no such file"] * 3
+    assert pairs[6:] == [["0-20-0.mp4", "1-20-0.mp4"], ["0-21-0.flac", "1-21-0.flac"]]

@@ -27,9 +27,10 @@ def checked(tmp_path):
     accepted = tmp_path / "accepted.png"
     accepted.write_bytes((out / "artifacts/picture-5.png").read_bytes())
     findings = [
-        Finding(0, "same", "", "steps=4 [9]", accepted),
+        Finding(0, "same", "", "steps=4 [9]", accepted, node="9"),
         Finding(
-            1, "changed", "ssim 0.1, allowed >= 0.95 <b>", "steps=8 [9]", accepted, {"ssim": 0.1, "psnr": float("inf")}
+            *(1, "changed", "ssim 0.1, allowed >= 0.95 <b>", "steps=8 [9]", accepted),
+            *({"ssim": 0.1, "psnr": float("inf")}, "9"),
         ),
         Finding(2, "new", "no picture was accepted for it yet", "steps=16 [9]"),
     ]

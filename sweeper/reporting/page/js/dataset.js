@@ -168,14 +168,17 @@
       reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
       sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map(files.get),
+      /** Where each file of a row comes from, in their order: [node, position]. */
+      places: (row) => raw.places.values[raw.places.of[row]] ?? [],
       sized: files.sized,
       digest: (row) => raw.digest[row],
-      /** What a check found of a row: {state, reason, accepted: files}; undefined where nothing was ever accepted. */
+      /** What a check found of a row: {state, reason, accepted: files, at: their places}; undefined without a check. */
       check: (row) =>
         raw.check && {
           state: check[0].label(row),
           reason: check[1].label(row),
-          accepted: raw.check.accepted[row].map(files.get),
+          accepted: raw.check.accepted[row].map((one) => files.get(one.file)),
+          at: raw.check.accepted[row].map((one) => one.at),
         },
       /** Why the plan has no trial with these values, places by axis. */
       absent: (wanted) => (absent ??= sweeper.absent.create(raw.left_out))(wanted),
@@ -184,10 +187,11 @@
       patch(told) {
         raw.status[told.row] = status.of[told.row] = told.status;
         raw.outputs[told.row] = told.files.map(files.add);
+        raw.places.of[told.row] = raw.places.values.push(told.places) - 1;
         for (const column of outcome) put(column, told.row, told[column.name]);
         for (const name of ["attempts", "queued_s", "ran_s"]) byName.get(name).numbers[told.row] = told[name];
         metrics.forEach((metric, place) => (metric.numbers[told.row] = told.metrics[place]));
-        if (told.check) held(this, told.row, { ...told.check, accepted: told.check.accepted.map(files.add) });
+        if (told.check) held(this, told.row, { ...told.check, accepted: told.check.accepted.map((one) => ({ ...one, file: files.add(one.file) })) });
       },
       /** Take in which trials are in flight, {trial: null or [node, value, maximum, preview]}; gives the rows that moved. */
       flight(told) {
@@ -204,7 +208,7 @@
     };
   }
 
-  /** Take in what a check found of a row meanwhile; `accepted`: the places of files. */
+  /** Take in what a check found of a row meanwhile; `accepted`: as in the data. */
   function held(dataset, row, { state, reason, measures, accepted, cases }) {
     const { check } = dataset.about;
     put(dataset.column("check"), row, state);

@@ -5,11 +5,14 @@
 (function (sweeper) {
   const { el } = sweeper.dom;
 
-  /** A view of one or two files. `mode` is one of state.MODES; with one file, or with one that is no picture, what can be shown is. */
+  /**
+   * A view of one or two files. `mode` is one of state.MODES; with one file, or with one that is no picture, what can be
+   * shown is. `names`: of A, of B ("" where there is no B: it may be there and have no such file), and why A has none.
+   */
   function compare(mode, a, b, names) {
-    if (mode === "single" || b === undefined)
+    if (mode === "single" || names.b === "")
       return el("div", { class: "stage single" }, a ? full(a) : el("p", { class: "word" }, names.none));
-    if (mode === "side" || a === undefined || a.kind !== "image" || b.kind !== "image") {
+    if (mode === "side" || a === undefined || b === undefined || a.kind !== "image" || b.kind !== "image") {
       return el("div", { class: "stage side-by-side" }, figure(a, "A", names.a), figure(b, "B", names.b));
     }
     if (mode === "slider") return slider(a, b, names);
@@ -21,7 +24,7 @@
     el(
       "figure",
       {},
-      file ? full(file) : el("p", { class: "word" }, "no file"),
+      file ? full(file) : el("p", { class: "word" }, "no such file"),
       el("figcaption", {}, el("b", {}, letter), ` ${name}`),
     );
 

@@ -55,8 +55,7 @@
     function render(anew) {
       const { row, other, mode } = drawn;
       const files = dataset.files(row);
-      const seconds = against() ? dataset.check(row).accepted : other < 0 ? [] : dataset.files(other);
-      const b = seconds[Math.min(drawn.output, seconds.length - 1)];
+      const b = against() ? accepted() : other < 0 ? undefined : counterpart();
       const names = { a: dataset.title(row), b: against() ? "accepted" : other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
       const told = { head: head(row), modes: modes(other, mode), outputs: outputs(files), found: found(row) };
       const below = { params: params(row, other), facts: facts(row, files[drawn.output]), actions: actions(row, files[drawn.output]) };
@@ -82,6 +81,22 @@
       before.replaceWith(node);
       parts[name] = node;
       if (kept) node.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
+    }
+
+    /** The other trial's file of the same node, the same place in it and the same kind: what stands beside it is another. */
+    function counterpart() {
+      const { row, other, output } = drawn;
+      const [files, places] = [dataset.files(other), dataset.places(other)];
+      const [file, place] = [dataset.files(row)[output], dataset.places(row)[output]];
+      if (file === undefined) return files[0];
+      const alike = ({ kind }) => kind === file.kind || kind === "missing" || file.kind === "missing";
+      return files.find((one, at) => alike(one) && String(places[at]) === String(place));
+    }
+
+    function accepted() {
+      const { accepted: files, at } = dataset.check(drawn.row);
+      const place = dataset.places(drawn.row)[drawn.output];
+      return place === undefined ? files[0] : files[at.findIndex((one) => String(one) === String(place))];
     }
 
     /** Whether B is what was accepted for the very trial, and not another trial. */
