@@ -116,3 +116,24 @@ def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kin
     assert pairs[:3] == [[f"0-9-{place}.png", f"1-9-{place}.png"] for place in range(3)]
     assert [b.split("\n")[0] for _, b in pairs[3:6]] == ["no such file"] * 3
     assert pairs[6:] == [["0-20-0.mp4", "1-20-0.mp4"], ["0-21-0.flac", "1-21-0.flac"]]
+
+
+def test_a_cell_shows_a_file_of_every_kind_and_says_which_are_no_stills(batches, opened):
+    page = opened(batches)
+    cell = page.locator('[data-trial="0"]')
+    assert [cell.locator(tag).count() for tag in ("img, .sprite", "video", "audio")] == [2, 1, 1]
+    assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
+    assert "6 pictures, 1 film, 1 sound" in cell.get_attribute("aria-label")
+    page = opened(batches, "#size=64")
+    small = page.locator('[data-trial="0"]')
+    assert small.locator("img, .sprite, video, audio").count() == 1
+    assert small.locator(".badge").inner_text() == "8 ▶ ♪"
+
+
+def test_what_moves_has_a_sign_that_stills_have_not(made, opened):
+    still = opened(made(Sweep({"steps": [1]}), "stills")).locator('[data-trial="0"]')
+    moving = opened(made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)), "films"))
+    assert moving.locator('[data-trial="0"] .sign').inner_text() == "▶"
+    assert "film" in moving.locator('[data-trial="0"]').get_attribute("aria-label")
+    assert still.locator(".sign").count() == 0
+    assert "film" not in still.get_attribute("aria-label")

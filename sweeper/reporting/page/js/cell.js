@@ -106,7 +106,7 @@
     const parts = [frame(files, status, dataset.reason(row), row, context, before)];
     const summary = stack && sweeper.stack.summary(dataset, stack);
     if (summary) parts.push(badge(summary, state.size));
-    else if (files.length > 4) parts.push(el("span", { class: "badge" }, `${files.length}`));
+    else if (files.length > most(state)) parts.push(el("span", { class: "badge" }, counted(files, state)));
     const check = dataset.check(row);
     if (check) parts.push(verdict(check, node, state.size));
     if (state.captions) {
@@ -123,7 +123,7 @@
   /** One picture that has a sprite, of a trial that succeeded: what a grid of thousands mostly consists of. */
   function isPlain(row, { dataset }) {
     const files = dataset.files(row);
-    if (files.length !== 1 || files[0].kind !== "image" || !files[0].thumb || !sweeper.sprites.has(files[0])) return false;
+    if (files.length !== 1 || files[0].kind !== "image" || sign(files[0]) || !files[0].thumb || !sweeper.sprites.has(files[0])) return false;
     return dataset.status(row) === "succeeded" && !dataset.about.check;
   }
 
@@ -205,6 +205,40 @@
     return el("span", { class: "verdict" }, size >= 96 ? `${sign} ${check.state}` : sign);
   }
 
+  /** How many files of a trial its cell shows. */
+  const most = (state) => (state.size >= 96 ? 4 : 1);
+
+  /** As many files as a cell shows, one of each kind among them: sounds come after six pictures, and would never. */
+  function chosen(files, count) {
+    const firsts = files.filter((file, place) => files.findIndex(({ kind }) => kind === file.kind) === place);
+    const wanted = [...new Set([...firsts, ...files])].slice(0, count);
+    return files.filter((file) => wanted.includes(file)).slice(0, count); // one file may be there twice
+  }
+
+  /** What a still has not: a film and a sound are told from one without a play button. */
+  const sign = ({ kind, frames }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
+
+  /** `small`: a cell that has no room for a player. */
+  function signed(file, shown, small) {
+    const mark = sign(file);
+    if (!mark) return shown;
+    const player = small && file.kind === "audio" ? null : shown;
+    return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, mark));
+  }
+
+  /** How many files there are, and the signs of those that a small cell does not show. */
+  const counted = (files, state) =>
+    [files.length, ...new Set(state.size < 96 ? files.map(sign).filter(Boolean) : [])].join(" ");
+
+  /** "6 pictures, 1 film", where there is anything but pictures; "" elsewhere. */
+  function kinds(files) {
+    const word = (file) => (file.kind === "audio" ? "sound" : sign(file) ? "film" : file.kind === "image" ? "picture" : "file");
+    const counts = new Map();
+    for (const file of files) counts.set(word(file), (counts.get(word(file)) ?? 0) + 1);
+    if (!files.some(sign)) return "";
+    return [...counts].map(([name, count]) => `${count} ${name}${count > 1 ? "s" : ""}`).join(", ");
+  }
+
   /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
   function frame(files, status, reason, row, { dataset, state, load, box }, before) {
     const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
@@ -221,12 +255,12 @@
       else if (state.size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
       return holder;
     }
-    if (files.length === 1 && files[0].kind === "image" && files[0].thumb) {
+    if (files.length === 1 && files[0].kind === "image" && files[0].thumb && !sign(files[0])) {
       return media(files[0], { src: source(files[0]), load, box, frame: true });
     }
-    const shown = files.slice(0, state.size >= 96 ? 4 : 1);
+    const shown = chosen(files, most(state));
     const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
-    const each = shown.map((file) => media(file, { src: source(file), load, box: part }));
+    const each = shown.map((file) => signed(file, media(file, { src: source(file), load, box: part }), state.size < 96));
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 
@@ -263,6 +297,7 @@
       `trial ${dataset.trial(row)}`,
       title,
       dataset.status(row),
+      kinds(dataset.files(row)),
       reason,
       check,
       verdict,
