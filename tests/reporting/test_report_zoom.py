@@ -267,3 +267,15 @@ def test_ticks_are_values_that_there_are_and_stand_apart(made, opened):
     assert all(one[2] < other[1] for one, other in itertools.pairwise(boxes))
     plot = along.bounding_box()
     assert boxes[-1][2] <= plot["x"] + plot["width"]
+
+
+def test_arrows_go_through_the_table_as_it_is_sorted_and_filtered(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&where=steps%20%3C%2016")
+    rows = page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => Number(row.dataset.trial))")
+    assert rows == [1, 4, 0, 3]
+    page.locator('.trow[data-trial="1"]').click()
+    for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:
+        page.keyboard.press(f"Arrow{key}")
+        assert f"trial {trial}" in opened_at(page), (key, trial)
+    page.keyboard.press("Escape")
+    assert page.locator(".trow.current").get_attribute("data-trial") == "4"

@@ -22,6 +22,7 @@
     let address = "";
     let filter = sweeper.expression.compile("", dataset);
     let rows = null;
+    let list = null;
     let due = 0;
 
     const page = {
@@ -32,6 +33,13 @@
       filter: () => filter,
       numbers: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map(dataset.column)],
       rows: () => (rows ??= Array.from({ length: dataset.size }, (_, row) => row).filter(filter.holds)),
+      /** The rows in the order of the table, where that is what is looked at. */
+      listed() {
+        if (state.view !== "table") return null;
+        if (list?.of !== page.rows() || list.sort !== state.sort)
+          list = { of: page.rows(), sort: state.sort, rows: sweeper.table.sorted(dataset, page.rows(), state.sort) };
+        return list.rows;
+      },
       arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
       busy: () => view?.busy?.() ?? false,
       open: (row) => update({ trial: String(dataset.trial(row)) }),

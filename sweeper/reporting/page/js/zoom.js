@@ -163,8 +163,10 @@
       page.update(change, { replace: true });
     }
 
-    /** The next trial in a direction; combinations that are not in the plan are stepped over. */
+    /** The next trial in a direction; combinations that are not in the plan are stepped over. A table has one direction. */
     function neighbour(down, across) {
+      const listed = page.listed();
+      if (listed !== null) return listed[listed.indexOf(drawn.row) + down + across];
       const arranged = page.arranged();
       const at = arranged.where(drawn.row);
       if (at === null) return undefined;
