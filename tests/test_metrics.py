@@ -210,7 +210,12 @@ def test_pictures_of_every_mode_are_read_as_8_bit_rgb(tmp_path):
 def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
     Image.new("RGB", (4, 4), (255, 255, 255)).save(tmp_path / "a.png")
     (tmp_path / "b.mp4").write_bytes(b"no picture")
-    paths = [("aa", tmp_path / "a.png"), ("aa", tmp_path / "a.png"), ("bb", tmp_path / "b.mp4"), ("cc", tmp_path)]
+    paths = [
+        ("aa", tmp_path / "a.png"),
+        ("aa", tmp_path / "a.png"),
+        ("bb", tmp_path / "b.mp4"),
+        ("cc", tmp_path / "b.mp4"),
+    ]
     files = [metrics.File(sha256, path) for sha256, path in paths]
     wanted = metrics.load_metrics(["brightness", "contrast"])
     problems = {}
@@ -219,6 +224,26 @@ def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
 
     assert found == [("aa", "brightness", pytest.approx(255.0)), ("bb", "brightness", None), ("cc", "contrast", None)]
     assert problems == {}
+
+
+def test_a_broken_picture_is_told_and_a_file_that_is_gone_left_out_so_that_neither_counts_as_no_picture(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
+    (tmp_path / "empty.PNG").touch()
+    names = ("broken.png", "empty.PNG", "gone.png")
+    problems = {}
+
+    found = metrics.missing_metrics(
+        [metrics.File(name, tmp_path / name) for name in names], metrics.load_metrics(["brightness"]), {}, problems
+    )
+
+    assert list(found) == []
+    assert problems == {
+        "no metric can be measured, as it cannot be read as a picture; is it whole?": [
+            tmp_path / "broken.png",
+            tmp_path / "empty.PNG",
+        ]
+    }
 
 
 def test_what_reads_params_is_measured_once_for_each_trial(tmp_path):

@@ -135,6 +135,28 @@ def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
     assert next(store.results()).metrics == {"brightness": 15.0}
 
 
+def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_measured(store):
+    recorded(store, ("d1",))
+    store.intend(job())
+    names = ("a.png", "b.png", "film.mp4")
+    files = [Artifact("9", "images", n, f"artifacts/{name}", f"s{n}", 1, "") for n, name in enumerate(names)]
+    store.finish("j1", records.SUCCEEDED, artifacts=files)
+    store.cache_metrics([("s0", "brightness", 10.0), ("s2", "brightness", None)])
+    assert next(store.results()).metrics == {}  # of b.png nobody knows it yet, or it failed
+    store.cache_metrics([("s1", "brightness", 20.0)])
+    assert next(store.results()).metrics == {"brightness": 15.0}
+    store.cache_metrics([("s0", "brightness", "dark"), ("s1", "brightness", "light")])
+    assert next(store.results()).metrics == {"brightness": "dark light"}
+
+
+def test_a_film_alone_has_no_metric(store):
+    recorded(store, ("d1",))
+    store.intend(job())
+    store.finish("j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")])
+    store.cache_metrics([("s0", "brightness", None)])
+    assert next(store.results()).metrics == {}
+
+
 @pytest.fixture(scope="module")
 def one_store(tmp_path_factory):
     with Store.open(tmp_path_factory.mktemp("store")) as store:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli import console
+from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _WIDE: Final = 24  # terminal columns of a picture
 _NAMED: Final = ("KITTY_WINDOW_ID", "WEZTERM_PANE", "KONSOLE_VERSION", "ITERM_SESSION_ID", "WT_SESSION")
 _PROGRAMS: Final = ("iTerm.app", "WezTerm", "ghostty", "mintty", "rio")
 _TERMS: Final = ("xterm-kitty", "xterm-ghostty", "foot", "foot-extra", "mlterm", "contour")
-
-_PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng")
 
 # What a row is shown by: caption, results folder, outputs with their SHA-256, status.
 Row = tuple[str, Path, Sequence[tuple[str, str]], str]
@@ -122,7 +121,7 @@ def _files(row: Row) -> Iterator[Path]:
     home = row[1].resolve()
     for name, sha256 in row[2]:
         path = place_here(home, name, sha256).resolve()
-        if path.suffix.lower() in _PICTURES and path.is_relative_to(home):
+        if path.suffix.lower() in PICTURES and path.is_relative_to(home):
             yield path
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import ImageError
 from sweeper.metrics.naming import Metric
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Value = float | str
+
+_BROKEN: Final = "no metric can be measured, as it cannot be read as a picture; is it whole?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def missing_metrics(
     """(key, metric, value) for what is not measured yet, each key once: rows for the store's cache.
 
     `cached` tells by metric which keys are known. The value is None for a file that is no picture (a video, a text).
-    A metric that fails is no row, and stands in `problems`: the sentence, and the files of which it is true.
+    A metric that fails is no row, and stands in `problems`: the sentence, and the files of which it is true; so does a
+    picture that is broken. A file that is not there is left out: it may come again.
     """
     seen: set[tuple[str, str]] = set()
     for file in files:
@@ -76,10 +80,15 @@ def missing_metrics(
         if not wanted:
             continue
         seen.update((key, name) for name, key in wanted.items())
+        if not file.path.is_file():
+            continue
         try:
             picture = read_picture(file.path)
         except ImageError:
-            yield from ((key, name, None) for name, key in wanted.items())
+            if file.path.suffix.lower() in PICTURES:
+                problems.setdefault(_BROKEN, []).append(file.path)
+            else:
+                yield from ((key, name, None) for name, key in wanted.items())
             continue
         for name, key in wanted.items():
             try:

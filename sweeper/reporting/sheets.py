@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.nearest import hint
 from sweeper.reporting.dataset import coded
@@ -23,7 +24,6 @@ _STILL: Final = (".png", ".webp")
 _MOVING: Final = (".webp", ".png", ".gif")
 _QUALITY: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
 _SHOWN_FOR: Final = 700  # milliseconds of a frame
-_PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _cell(result: Result, results: Path) -> Cell:
     files = zip(result.outputs, result.sha256, strict=True)
     paths = [place_here(home, name, sha256).resolve() for name, sha256 in files]
     pictures = tuple(
-        path for path in paths if path.suffix.lower() in _PICTURES and path.is_relative_to(home) and path.is_file()
+        path for path in paths if path.suffix.lower() in PICTURES and path.is_relative_to(home) and path.is_file()
     )
     if pictures:
         return Cell(pictures, "")

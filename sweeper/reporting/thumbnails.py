@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import ImageError, ResultsError
 
 FOLDER: Final = "thumbs"
@@ -178,4 +179,3 @@ def wanted(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 FILMS: Final = frozenset({".mp4", ".webm", ".mov", ".m4v", ".mkv"})
-PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".apng"})

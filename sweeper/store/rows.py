@@ -24,6 +24,7 @@ WHERE t.run = ? ORDER BY t.idx
 ROWS: Final = _ROWS.format(more="")
 ROWS_WITH_FILES: Final = _ROWS.format(more=", a.node, a.position")
 _NOTHING: Final[Mapping[str, Any]] = {}
+_UNMEASURED: Final = object()
 
 
 def results_of(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Result]:
@@ -94,11 +95,16 @@ def _metrics(sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[st
 
 
 def _cell(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
-    """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too."""
-    found = [known.get(one, known.get(f"{one}:{digest}")) for one in sha256]
-    if not found or None in found:
+    """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too.
+
+    Kept as None is an output that is no picture (the film beside it, the sound): it has no part in the mean. Of one
+    that is not kept nobody knows a number yet, or it could not be measured: the others' mean would be another one.
+    """
+    found = [known.get(one, known.get(f"{one}:{digest}", _UNMEASURED)) for one in sha256]
+    if _UNMEASURED in found:
         return None
-    numbers = [value for value in found if isinstance(value, int | float)]
-    if len(numbers) < len(found):
-        return " ".join(map(str, found))
-    return numbers[0] if len(numbers) == 1 else sum(numbers) / len(numbers)
+    values = [value for value in found if value is not None]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) < len(values):
+        return " ".join(map(str, values))
+    return sum(numbers) / len(numbers) if len(numbers) > 1 else next(iter(numbers), None)

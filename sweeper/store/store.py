@@ -122,7 +122,8 @@ class Store:
     def results(self, run_id: int | str | None = None) -> Iterator[Result]:
         """One row per trial of a run (the latest by default), in written order.
 
-        Cached metrics of the run's layout are filled in where every output of the row has one: the mean of numbers.
+        Cached metrics of the run's layout are filled in where every output of the row was measured: the mean of the
+        numbers of those that are pictures.
         """
         run_id = self._run(run_id)
         yield from results_of(self._query(ROWS, (run_id,)), self._metrics(run_id))
