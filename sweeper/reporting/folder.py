@@ -1,7 +1,8 @@
 """Writes the report's folder: the page's own files, the data beside it, thumbnails, and every artifact.
 
 The folder stands alone: it can be moved, mailed or put on a web server. Artifacts are hard-linked into it where the
-file system can, so that a report costs little disk, and copied elsewhere. Nothing outside the folder is touched.
+file system can, so that a report costs little disk, and copied elsewhere. What an earlier report left there is removed
+(`earlier`). Nothing outside the folder is touched, and in it nothing that is no report's.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from sweeper.errors import ResultsError
 from sweeper.reporting.checked import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
 from sweeper.reporting.contents import FILES, about, artifacts, brought_files, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset, places, places_of
-from sweeper.reporting.sprites import make_sprites, remove_other_sheets
+from sweeper.reporting.earlier import remove_earlier
+from sweeper.reporting.sprites import make_sprites
 from sweeper.reporting.thumbnails import Thumbnails, wanted
 from sweeper.result import Result
 from sweeper.store import Store
+from sweeper.store.remote import place_here
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -49,12 +52,14 @@ def write_report(
         record, began = record_of(store, run), store.runs()[0].started
         rows = [outcome.result for outcome in outcomes]
         brought = brought_files(store, rows)
+        known = [(place_here(results, path, sha).name, sha) for path, sha in store.files()]
     data = dataset(rows, layout) | {"places": places(places_of(one.files) for one in outcomes)}
     try:
         out.mkdir(parents=True, exist_ok=True)
         found = artifacts(rows, results)
         thumbnails = Thumbnails(out)
-        thumbs = thumbnails.make(wanted((sha, path) for path, sha in found.values() if path is not None))
+        pictures = wanted((sha, path) for path, sha in found.values() if path is not None)
+        thumbs = thumbnails.make(pictures)
         sprites = make_sprites(out, list(thumbs), thumbnails.sprites)
         data["files"], data["outputs"] = file_entries(rows, found, thumbs, sprites.places)
         data["sprites"] = sprites.as_data()
@@ -62,9 +67,9 @@ def write_report(
         if checked is not None:
             data["check"] = _bring_accepted(checked, rows, data["files"], out)
         data |= about(record, results, rows, layout, brought, began=began)
+        remove_earlier(out, data, known, thumbnails.keep(pictures))
         _write(out / "data.json", as_json(data))
         _write(out / "data.js", as_script(data))
-        remove_other_sheets(out, sprites)
         for source in sorted(PAGE.rglob("*")):
             if source.suffix in (".html", ".js", ".css"):
                 place = out / source.relative_to(PAGE)

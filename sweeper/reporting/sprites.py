@@ -8,6 +8,7 @@ it has the sharp one (`thumbnails`). How the page shows them is `page/js/sprites
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from sweeper.reporting.thumbnails import FOLDER, SMALLER, SPRITE, sprite
 ACROSS: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
 _PER_SHEET: Final = ACROSS * ACROSS
 _QUALITY: Final = 75
+_SHEET: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp|\.sprites-[0-9a-f]{20}\.webp\.part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,9 @@ def make_sprites(report: Path, shas: Sequence[str], made: Mapping[str, Any]) -> 
     return Sprites(tuple(f"{FOLDER}/{name}" for name in names), {sha: place for place, sha in enumerate(shas)})
 
 
-def remove_other_sheets(report: Path, sprites: Sprites) -> None:
-    """Remove the sheets of an earlier report, that had other pictures."""
-    for old in (report / FOLDER).glob("sprites-*.webp"):
-        if f"{FOLDER}/{old.name}" not in sprites.sheets:
-            old.unlink(missing_ok=True)
+def is_sheet(name: str) -> bool:
+    """Whether a file of the folder of thumbnails is a sheet, or what a kill in the middle of writing one leaves."""
+    return _SHEET.fullmatch(name) is not None
 
 
 def _make_sheet(folder: Path, shas: Sequence[str], path: Path, made: Mapping[str, Any]) -> None:

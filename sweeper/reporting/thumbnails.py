@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -74,6 +74,15 @@ class Thumbnails:
         """Those of these files that have one."""
         return {sha: thumb for sha in shas if (thumb := self._known.get(sha)) is not None}
 
+    def keep(self, shas: Collection[str]) -> list[str]:
+        """Forget all but these in the index. Returns those that it had, whose files are now to be removed."""
+        gone = [sha for sha in self._known if sha not in shas]
+        for sha in gone:
+            del self._known[sha]
+        if gone:
+            self._write_index()
+        return gone
+
     def _has(self, sha: str) -> bool:
         return sha in self._known and (self._known[sha] is None or (self._path / f"{sha}-{SMALLER[-1]}.webp").is_file())
 
@@ -116,6 +125,13 @@ class Thumbnails:
         part = self._path / f".{_INDEX}.part"
         part.write_text(text, encoding="utf-8")
         part.replace(self._path / _INDEX)
+
+
+def files_of(sha: str) -> Iterator[str]:
+    """The names of a picture's thumbnails in their folder, and of what a kill in the middle of writing them leaves."""
+    for ending in ("", *(f"-{side}" for side in SMALLER)):
+        yield f"{sha}{ending}.webp"
+        yield f".{sha}{ending}.part"
 
 
 def _opened(path: Path) -> tuple[Any, tuple[int, int], int, bool]:

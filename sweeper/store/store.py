@@ -199,6 +199,10 @@ class Store:
         )
         return tuple(Artifact(*row) for row in rows)
 
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Path and SHA-256 of every artifact on record, of whatever run."""
+        yield from self._query("SELECT DISTINCT path, sha256 FROM artifacts")
+
     def cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""
         rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))

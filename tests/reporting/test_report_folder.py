@@ -69,6 +69,76 @@ def test_artifacts_are_linked_where_that_can_be(made, tmp_path):
     assert (folder / "files/picture-0.png").samefile(source)
 
 
+@pytest.fixture
+def reported_again(tmp_path):
+    """Report three pictures, let `before` happen to the folder, and report a run of the same results with the first
+    of them only. Returns what is in the folder's folders of pictures, as a set of relative paths.
+    """
+
+    def again(before=lambda folder: None):
+        out, folder = tmp_path / "results", tmp_path / "given"
+        write_report(Sweep({"steps": [1, 2, 3]}).write(out), folder)
+        before(folder)
+        write_report(Sweep({"steps": [1]}).write(out), folder)
+        found = (path for name in ("files", "thumbs", "accepted") for path in folder.glob(f"{name}/*"))
+        return {path.relative_to(folder).as_posix() for path in found}
+
+    return again
+
+
+def shown_by(folder):
+    data = read(folder)
+    (file,) = data["files"]
+    thumb = file["thumb"].removesuffix(".webp")
+    return {file["path"], *data["sprites"]["sheets"], *(f"{thumb}{end}.webp" for end in ("", "-160", "-80"))}
+
+
+def test_a_second_report_holds_no_picture_that_was_taken_out_of_the_sweep(reported_again, tmp_path):
+    assert reported_again() == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+    assert len(json.loads((tmp_path / "given/thumbs/index.json").read_text())) == 1
+
+
+def test_a_second_report_finds_what_an_interrupted_one_left(reported_again, tmp_path):
+    def interrupted(folder):
+        (folder / "data.json").unlink()
+        (folder / "thumbs/index.json").unlink()
+
+    assert reported_again(interrupted) == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+
+
+def test_a_second_report_leaves_everything_alone_that_is_no_reports(reported_again, tmp_path):
+    own = ("files/mine.png", "thumbs/mine.webp", "thumbs/sprites-mine.webp", "accepted/mine.png")
+
+    def added(folder):
+        (folder / "accepted").mkdir()
+        for name in own:
+            (folder / name).write_bytes(b"mine")
+
+    assert reported_again(added) == {*own, *shown_by(tmp_path / "given"), "thumbs/index.json"}
+
+
+def test_a_second_report_removes_nothing_behind_a_link(reported_again, tmp_path):
+    def linked(folder):
+        shutil.rmtree(folder / "files")
+        try:
+            (folder / "files").symlink_to(tmp_path / "results/artifacts", target_is_directory=True)
+        except OSError:
+            pytest.skip("this system makes no links")
+
+    reported_again(linked)
+    assert {path.name for path in (tmp_path / "results/artifacts").iterdir()} == {f"picture-{n}.png" for n in range(3)}
+
+
+def test_a_data_file_of_somebody_else_does_no_harm(reported_again, tmp_path):
+    (tmp_path / "outside.png").touch()
+
+    def replaced(folder):
+        (folder / "data.json").write_text(json.dumps({"files": [{"path": "../outside.png"}, 3], "sprites": []}))
+
+    reported_again(replaced)
+    assert (tmp_path / "outside.png").is_file()
+
+
 def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
     (out / "artifacts/picture-1.png").unlink()
