@@ -6,7 +6,7 @@ filter, no endless loop, no number or text that explodes. Values are data: they 
 
 Here is the door, which does without Jinja2 until something is compiled (it costs 30 ms that `--help` must not pay).
 Behind it: `syntax` decides which Jinja2 is allowed and puts the guards in, `sandbox` runs it, `filters` holds the
-filters and tests, `budget` counts what an evaluation costs.
+filters and tests, `budget` counts what an evaluation costs, `wording` says what is wrong with a text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from sweeper.expressions.failure import ExpressionError
+from sweeper.expressions.wording import worded
 from sweeper.nearest import hint
 
 __all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja", "unknown_names"]
@@ -86,15 +87,15 @@ def _compiled(text: str, source: str, *, bare: bool) -> Expression:
     except ExpressionError:
         raise
     except Exception as error:  # of Jinja2's parser and compiler, and of Python's behind them
-        raise ExpressionError(_not_compiled(error)) from error
+        raise ExpressionError(_not_compiled(error, text, bare=bare)) from error
 
 
-def _not_compiled(error: Exception) -> str:
+def _not_compiled(error: Exception, text: str, *, bare: bool) -> str:
     """Why a text cannot be compiled."""
     if isinstance(error, (RecursionError, MemoryError)) or (isinstance(error, SyntaxError) and "too many" in error.msg):
         return "is nested too deeply"
     message = getattr(error, "message", None) or getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
-    return "is not Jinja2: " + _cut(str(message))
+    return "is not Jinja2: " + _cut(worded(str(message), text, bare=bare))
 
 
 def _not_computed(error: Exception) -> str:

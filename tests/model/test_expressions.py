@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from writing import planned
 
 from sweeper.errors import ExperimentError
+from sweeper.expressions import ExpressionError, compile_expression
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3, "f": 0.5}}}
 SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
@@ -123,6 +124,26 @@ def test_what_is_forbidden_or_too_much_is_told(tmp_path, text, said):
     (problem,) = caught.value.problems
     message = problem.message.partition(" (with ")[0]
     assert (problem.line, problem.key, message) == (1, "derive.v", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty, and a value is needed"),
+        ("n >", "a value is missing before its end"),
+        ("n is", "a name is missing before its end"),
+        ("(n > 4", "a ')' is missing before its end"),
+        ("n = 4", "'=' is out of place; to compare, write == or !="),
+        ("n 4", "a number is out of place"),
+        ("n && s", "'&' at character 3 is out of place; write `and`"),
+        ("s == 'a", "the text that begins with ' at character 6 has no closing '"),
+        ("{{ n }} > 4", "an expression is written here without '{{' and '}}'"),
+    ],
+)
+def test_an_expression_that_cannot_be_read_is_told_in_its_own_words(text, said):
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text)
+    assert str(caught.value) == f"is not Jinja2: {said}"
 
 
 @pytest.mark.parametrize("value", ["{{ 9 ** 9 }}", "{% macro %}", "{{ s.__class__ }}", "a }} b {{ c", "{% raw %}"])
