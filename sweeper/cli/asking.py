@@ -5,16 +5,19 @@ Rows are mappings as `formats.records` makes them. What is printed is the comman
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import Problem, UsageError
 from sweeper.nearest import hint
 
 if TYPE_CHECKING:
-    from sweeper.expressions import Expression
+    from sweeper.expressions.columns import ColumnExpression
 
 Rows = list[dict[str, Any]]
+
+_OF_NOTHING: Final = re.compile(r"\bNone(Type)?\b")  # in what Python and Jinja2 say of an operation on None
 
 
 class Mistakes:
@@ -43,22 +46,24 @@ def listed(texts: Iterable[str]) -> list[str]:
     return [name for text in texts for part in text.split(",") if (name := part.strip())]
 
 
-def condition(where: str | None, names: Sequence[str], mistakes: Mistakes) -> Expression | None:
+def condition(where: str | None, names: Sequence[str], mistakes: Mistakes) -> ColumnExpression | None:
     """The compiled expression; None where there is none or it is wrong."""
     if where is None:
         return None
-    from sweeper.expressions import ExpressionError, compile_expression  # noqa: PLC0415 - Jinja2
+    from sweeper.expressions import ExpressionError  # noqa: PLC0415 - Jinja2
+    from sweeper.expressions.columns import ColumnsError, compile_over  # noqa: PLC0415 - as above
 
     try:
-        expression = compile_expression(where)
+        return compile_over(where, names)
+    except ColumnsError as error:
+        for sentence in error.sentences:
+            mistakes.add("--where", sentence)
     except ExpressionError as error:
-        mistakes.add("--where", str(error))
-        return None
-    mistakes.columns("--where", expression.names, names)
-    return expression
+        mistakes.add("--where", f"'{where}' {error}")
+    return None
 
 
-def filtered(rows: Rows, expression: Expression | None) -> Rows:
+def filtered(rows: Rows, expression: ColumnExpression | None) -> Rows:
     """The rows for which the expression holds. A comparison with a value that is missing does not hold."""
     from sweeper.expressions import ExpressionError  # noqa: PLC0415 - as above
 
@@ -69,7 +74,7 @@ def filtered(rows: Rows, expression: Expression | None) -> Rows:
         try:
             holds = expression.evaluate(row)
         except ExpressionError as error:
-            if any(row[name] is None for name in expression.names):
+            if any(row[name] is None for name in expression.columns) and _OF_NOTHING.search(str(error)):
                 continue
             raise UsageError(f"--where: trial {row['trial']}: {error}") from None
         if holds:

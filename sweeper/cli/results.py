@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sweeper.cli import console, inline, options
 from sweeper.cli.asking import Mistakes, Rows, condition, filtered, listed, ordered
 from sweeper.cli.options import examples
+
+if TYPE_CHECKING:
+    from sweeper.expressions.columns import ColumnExpression
 
 # Shown after the axes where no columns are asked for; the rest is one `--columns` or `sweeper export` away.
 _OUTCOME = ("status", "attempts", "ran_s")
@@ -53,7 +56,10 @@ class _Question:
 @options.results
 @options.run_id
 @click.option(
-    "--where", metavar="EXPR", help="Rows for which this is true, such as \"steps > 4 and status == 'failed'\"."
+    "--where",
+    metavar="EXPR",
+    help="Rows for which this is true, such as \"steps > 4 and style.label == 'oil'\"; a "
+    "column that is no word goes between backticks.",
 )
 @click.option("--sort", "sorts", multiple=True, metavar="COLUMN", help="Sort by this column; -COLUMN: descending.")
 @click.option("--columns", multiple=True, metavar="A,B,...", help="Show these columns only.")
@@ -119,7 +125,15 @@ def _answered(table: _Table, asked: _Question, *, given_pivot: bool, as_json: bo
         if name in table.names and name not in _numeric(table):
             mistakes.add(option, f"'{name}' holds no numbers, and a mean needs some")
     mistakes.raise_any()
-    return filtered(table.rows, expression)
+    return _kept(table, expression, asked)
+
+
+def _kept(table: _Table, expression: ColumnExpression | None, asked: _Question) -> Rows:
+    """The rows of `--where`. That there is none is said: a condition that is always false may be a mistake."""
+    rows = filtered(table.rows, expression)
+    if table.rows and not rows:
+        console.say(f"--where: {asked.where} is true for none of the {len(table.rows)} trials")
+    return rows
 
 
 def _clashes(asked: _Question, *, given_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:

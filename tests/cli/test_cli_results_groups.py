@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.grouping import grouped, pivoted, spread
@@ -156,6 +156,7 @@ def test_a_spread_is_that_of_the_numbers_alone(found):
             assert made.sd == pytest.approx(statistics.stdev(wanted), rel=1e-6, abs=1e-4)
 
 
+@settings(deadline=None)  # the first example imports what the others use
 @given(st.lists(st.fixed_dictionaries({"x": values, "y": values, "m": numbers | st.none()})))
 def test_groups_and_pivots_lose_no_row(rows):
     assert sum(len(group.rows) for group in grouped(rows, ["x", "y"])) == len(rows)

@@ -1,0 +1,95 @@
+"""`sweeper results --where` over every column that a table can have, whatever its name; and nothing found without a
+word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeper.store import Store
+from sweeper.store.records import Layout
+
+# trial 0 and trial 1
+CELLS = {
+    "style": ["in oil", "in ink"], "style.label": ["oil", "ink"], "scene": ["a fox in snow", "a fox in rain"],
+    "scene.1": ["snow", "rain"], "lora-a": [1, 2], "in": [3, 4], "steps": [8, None],
+}  # fmt: skip
+METRICS = ("mine:word", "pkg.mine:glow")
+
+
+@pytest.fixture
+def folder():
+    """A results folder without a server."""
+    out = Path("results/shop")
+    with Store.open(out) as store, store.transaction():
+        run = store.begin(Layout("shop", tuple(CELLS), (), METRICS), file="shop.yaml", targets=["embedded"], now=1.0)
+        rows = [(n, str(n) * 64, {}, {name: cells[n] for name, cells in CELLS.items()}) for n in range(2)]
+        store.add_trials(run, rows)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("where", "trials"),
+    [
+        ("style.label == 'oil'", [0]),
+        ("scene.1 == 'snow' and style.label != 'ink'", [0]),
+        ("scene.1.upper() in ['SNOW', 'RAIN']", [0, 1]),
+        ("scene.endswith('rain')", [1]),
+        ("style.label | length == 3 and 'scene.1' != scene.1", [0, 1]),
+        ("scene[0:5] == 'a fox'", [0, 1]),
+        ("`lora-a` > 1.5", [1]),
+        ("`in` == 3", [0]),
+        ("in == 4", [1]),
+        ("`style.label` == 'ink'", [1]),
+        ("mine:word is none and pkg.mine:glow is none and error_type is none", [0, 1]),
+        ("{style: 1}['in oil'] is defined and [trial, 5][1] == 5", [0]),
+        ("steps > 4", [0]),
+    ],
+)
+def test_every_column_can_be_asked_for(sweeper, folder, where, trials):
+    outcome = sweeper("results", folder, "--json", "--where", where)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [row["trial"] for row in outcome.json] == trials
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("scene.2 == 'snow'", ["there is no column 'scene.2'; did you mean 'scene.1'?"]),
+        ("style.lable == 'oil'", ["there is no column 'style.lable'; did you mean 'style.label'?"]),
+        ("mine:wrd == 's1'", ["there is no column 'mine:wrd'; did you mean 'mine:word'?"]),
+        ("`lora-b` > 1", ["there is no column 'lora-b'; did you mean 'lora-a'?"]),
+        ("lora-a > 1", ["the column 'lora-a' is written between backticks here: `lora-a`"]),
+        ("steps > 4 and", ["'steps > 4 and' is not Jinja2: a value is missing before its end"]),
+        (
+            "stpes > 4 or scene.3 == 'x'",
+            [
+                "there is no column 'scene.3'; did you mean 'scene.1'?",
+                "there is no column 'stpes'; did you mean 'steps'?",
+            ],
+        ),
+        ("style.label > 4", ["trial 0: TypeError: '>' not supported between instances of 'str' and 'int'"]),
+    ],
+)
+def test_what_is_no_column_is_told_and_never_an_empty_table(sweeper, folder, where, said):
+    outcome = sweeper("results", folder, "--where", where)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines() == [f"error: --where: {sentence}" for sentence in said]
+
+
+def test_an_operation_that_fails_is_told_although_another_column_has_no_value(sweeper, folder):
+    outcome = sweeper("results", folder, "--where", "trial == 1 and steps is none and style / 2 > 1")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: --where: trial 1: TypeError: unsupported operand")
+
+
+def test_where_nothing_matches_that_is_said_beside_the_empty_answer(sweeper, folder):
+    outcome = sweeper("results", folder, "--json", "--where", "style == 'oil'")
+
+    assert (outcome.code, outcome.json) == (0, [])
+    assert outcome.err == "--where: style == 'oil' is true for none of the 2 trials\n"
