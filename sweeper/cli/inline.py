@@ -8,6 +8,7 @@ for.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -49,13 +50,18 @@ def known_for_pictures(environment: Mapping[str, str]) -> bool:
 def wanted(asked: bool | None, rows: int) -> bool:
     """Whether pictures are to be shown: as asked for, else where the terminal can and there are not too many rows.
 
-    Raises UsageError where they are asked for and stdout is no terminal: what reads it would get no table any more.
+    Raises UsageError where they are asked for and stdout is no terminal: what reads it would get no table any more; or
+    one without a size, which a pseudo-terminal is until somebody gives it one.
     """
     terminal = console.is_terminal(sys.stdout)
     if asked and not terminal:
         raise UsageError(
             "--images: stdout is no terminal; `sweeper report --sheet FILE` draws the pictures into a file"
         )
+    if terminal and asked is not False and 0 in os.get_terminal_size(sys.stdout.fileno()):
+        if asked:
+            raise UsageError("--images: this terminal has no columns or no lines; `stty cols 80 rows 24` gives it some")
+        return False
     if asked is not None:
         return asked
     return terminal and 0 < rows <= _UNASKED and known_for_pictures(os.environ) and _drawing() is not None
@@ -83,8 +89,7 @@ def _drawing() -> Callable[[Any], RenderableType] | None:
 
     if iterm.speaks(os.environ):
         return lambda image: iterm.Picture(image, _WIDE)
-    from textual_image import renderable  # noqa: PLC0415 - asks the terminal; see the module's docstring
-
+    renderable = _textual_image()
     return _sized(renderable.Image) if renderable.Image in (renderable.SixelImage, renderable.TGPImage) else None
 
 
@@ -93,9 +98,17 @@ def _sized(drawing: Any) -> Callable[[Any], RenderableType]:
 
 
 def _half_blocks() -> Callable[[Any], RenderableType]:
-    from textual_image.renderable import HalfcellImage  # noqa: PLC0415 - as above
+    return _sized(_textual_image().HalfcellImage)
 
-    return _sized(HalfcellImage)
+
+def _textual_image() -> Any:
+    """The package's pictures. That a terminal answers none of its questions is no news to whoever asked for pictures:
+    without a handler of its own its log goes to stderr, with a traceback.
+    """
+    logging.getLogger("textual_image").addHandler(logging.NullHandler())
+    from textual_image import renderable  # noqa: PLC0415 - asks the terminal; see the module's docstring
+
+    return renderable
 
 
 def _drawn(row: Row) -> RenderableType:

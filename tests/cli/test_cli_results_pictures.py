@@ -25,10 +25,10 @@ ASKED = re.compile(rb"\x1b\[c|\x1b_G[^\x1b]*\x1b\\")
 SIXEL, PLAIN = b"\x1b[?62;4c", b"\x1b[?62c"  # what a terminal says of itself: DA1, where 4 is sixel graphics
 
 
-def screen(arguments, *, device=PLAIN, kitty=False, **environment):
-    """What `sweeper` writes to a terminal of 100 x 40 that answers so."""
+def screen(arguments, *, device=PLAIN, kitty=False, size=(40, 100, 1000, 800), **environment):
+    """What `sweeper` writes to a terminal that answers so; its `size` in lines, columns and pixels."""
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 1000, 800))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("KITTY", "TERM", "WEZTERM"))}
     env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     child = subprocess.Popen(
@@ -73,6 +73,19 @@ def test_a_sixel_terminal_shows_the_pictures_unasked(pictured):
     assert seen.count("\x1bP") == 1
     assert "trial 0" in seen
     assert "trial 1: failed" in seen
+
+
+def test_a_terminal_that_tells_no_size_of_its_cells_gets_half_blocks_and_no_traceback(pictured):
+    seen = screen(["results", pictured, "--images"], device=b"", size=(40, 100, 0, 0))
+    assert "\N{UPPER HALF BLOCK}" in seen
+    assert "Traceback" not in seen
+    assert "Failed" not in seen
+
+
+def test_a_terminal_without_columns_is_told_what_to_do(pictured):
+    seen = screen(["results", pictured, "--images"], size=(0, 0, 0, 0))
+    assert "--images: this terminal has no columns or no lines; `stty cols 80 rows 24` gives it some" in seen
+    assert "trial 0" not in screen(["results", pictured], device=SIXEL, size=(0, 0, 0, 0), WT_SESSION="x")
 
 
 @pytest.mark.parametrize("program", ["iTerm.app", "WezTerm"])
