@@ -11,6 +11,7 @@ from sweeper.cli import console, options
 from sweeper.cli.holding import found_by_check
 from sweeper.cli.options import examples
 from sweeper.errors import UsageError
+from sweeper.reporting.sheet_limits import MOST, SMALLEST
 
 
 @click.command(
@@ -38,9 +39,9 @@ from sweeper.errors import UsageError
 @click.option("--x", metavar="AXIS", help="Across the sheet. [default: chosen from the axes]")
 @click.option("--y", metavar="AXIS", help="Down the sheet. [default: chosen from the axes]")
 @click.option("--animate", metavar="AXIS", help="One frame for each value of this axis (.webp, .png, .gif).")
-@click.option("--cell", type=click.IntRange(32, 4096), default=256, show_default=True, metavar="PIXELS",
+@click.option("--cell", type=click.IntRange(SMALLEST, 4096), default=256, show_default=True, metavar="PIXELS",
               help="Longer side of a cell; the pictures of one trial share it.")  # fmt: skip
-@click.option("--megapixels", type=click.FloatRange(1, 178), default=50.0, show_default=True, metavar="N",
+@click.option("--megapixels", type=click.FloatRange(1, MOST), default=50.0, show_default=True, metavar="N",
               help="A sheet that would be larger becomes several.")  # fmt: skip
 @options.as_json
 def command(

@@ -6,35 +6,24 @@ filled strip by strip, and every page begins with the title and repeats the labe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sweeper.errors import UsageError
 from sweeper.reporting.lettering import Lettering
+from sweeper.reporting.sheet_cells import LABEL, TIGHT, Cell, cell_size, small_picture, tiles
+from sweeper.reporting.sheet_limits import LONGEST, NO_PICTURE, Limits
 
 _MARGIN: Final = 24  # pixels, as all below
 _GAP: Final = 6
-_TITLE, _HEADING, _LABEL, _SMALL = 28, 18, 15, 13
-_TIGHT: Final = 2  # between the pictures of one trial
-_NARROWEST: Final = 96
-_NARROWEST_PAGE: Final = 480  # titles want some words in a line
+_TITLE, _HEADING, _SMALL = 28, 18, 13
 _SAMPLED: Final = 12  # cells of a section whose pictures are looked at for their size
+_NARROWEST_PAGE: Final = 480  # titles want some words in a line
 _REASON: Final = 8  # lines of an error before it is cut; the table has all of it
 _ARROWS: Final = "→↓"
 _LABELS: Final = 240  # the most that the labels down the side take
-_LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
 _GROUND, _INK, _DIM, _EMPTY, _FAILED, _BAD = "#ffffff", "#1d1e20", "#6a6e73", "#f0f0ee", "#fbe9e7", "#b3261e"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The pictures of a trial, which share the cell; or, where there is none, why."""
-
-    paths: tuple[Path, ...]
-    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +64,10 @@ class _Block:
 
 def draw_pages(sheet: Sheet, cell: int, megapixels: float) -> Iterator[Any]:
     """The pages as Pillow images, one after the other. Raises UsageError where not one row fits a page."""
-    yield from _pages(sheet, cell_size([sheet], cell), megapixels)
+    yield from _pages(_Drawing(sheet, _cell_size([sheet], cell), Limits(cell, megapixels)))
 
 
-def _pages(sheet: Sheet, cell: tuple[int, int], megapixels: float) -> Iterator[Any]:
-    drawing = _Drawing(sheet, cell, megapixels * 1e6)
+def _pages(drawing: _Drawing) -> Iterator[Any]:
     pages = drawing.pages()
     for number, strips in enumerate(pages, 1):
         yield drawing.page(strips, f"page {number} of {len(pages)}" if len(pages) > 1 else "")
@@ -88,58 +76,24 @@ def _pages(sheet: Sheet, cell: tuple[int, int], megapixels: float) -> Iterator[A
 def draw_frames(sheets: Sequence[Sheet], cell: int, megapixels: float) -> list[Any]:
     """One page for each sheet, all of one size. Raises UsageError when a sheet does not fit one page."""
     frames: list[Any] = []
-    size = cell_size(sheets, cell)  # of all frames: they must not jump
-    for sheet in sheets:
-        pages = list(_pages(sheet, size, megapixels / len(sheets)))
+    size = _cell_size(sheets, cell)  # of all frames, as the title below: they must not jump
+    limits = Limits(cell, megapixels, len(sheets))
+    drawings = [_Drawing(sheet, size, limits) for sheet in sheets]
+    titles = max(drawing.title.height for drawing in drawings)
+    for drawing in drawings:
+        drawing.title = replace(drawing.title, height=titles)
+        pages = list(_pages(drawing))
         if len(pages) > 1:
-            raise UsageError(
-                f"--animate: {len(sheets)} frames do not fit {megapixels:g} megapixels; make --cell smaller, or raise"
-                " --megapixels"
-            )
+            raise limits.too_many()
         frames += pages
     whole = (max(frame.width for frame in frames), max(frame.height for frame in frames))
     return [_padded(frame, whole) for frame in frames]
 
 
-def cell_size(sheets: Sequence[Sheet], longest: int) -> tuple[int, int]:
-    """Width and height of a cell in pixels: what its pictures need, and no side beyond `longest`.
-
-    Read off the first cells of each section: a sweep's pictures are of one size, or that size is an axis.
-    """
-    sizes = [
-        size
-        for sheet in sheets
-        for section in sheet.sections
-        for cell in list(section.cells.values())[:_SAMPLED]
-        if (size := _needed(cell, longest)) is not None
-    ]
-    if not sizes:
-        return longest, longest
-    # A label needs room, however small the pictures are: a long one some eight lines of it.
-    words = max(len(label) for sheet in sheets for _, label in sheet.across) * _LABEL // 2 // 8
-    return max(min(longest, max(_NARROWEST, words)), *(width for width, _ in sizes)), max(high for _, high in sizes)
-
-
-def _needed(cell: Cell, longest: int) -> tuple[int, int] | None:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - drawing only
-
-    if not cell.paths:
-        return None
-    try:
-        with Image.open(cell.paths[0]) as image:
-            width, height = image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None
-    across, down = tiles(len(cell.paths))
-    width, height = across * (width + _TIGHT) - _TIGHT, down * (height + _TIGHT) - _TIGHT
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def tiles(count: int) -> tuple[int, int]:
-    """Columns and rows of a square-like arrangement of `count` pictures."""
-    across = math.ceil(math.sqrt(count))
-    return across, math.ceil(count / across)
+def _cell_size(sheets: Sequence[Sheet], longest: int) -> tuple[int, int]:
+    """Read off the first cells of each section: a sweep's pictures are of one size, or that size is an axis."""
+    cells = (cell for sheet in sheets for section in sheet.sections for cell in list(section.cells.values())[:_SAMPLED])
+    return cell_size(cells, max(len(label) for sheet in sheets for _, label in sheet.across), longest)
 
 
 def _padded(image: Any, size: tuple[int, int]) -> Any:
@@ -151,19 +105,24 @@ def _padded(image: Any, size: tuple[int, int]) -> Any:
 
 
 class _Drawing:
-    def __init__(self, sheet: Sheet, cell: tuple[int, int], pixels: float) -> None:
+    def __init__(self, sheet: Sheet, cell: tuple[int, int], limits: Limits) -> None:
         self.sheet = sheet
+        self.limits = limits
         words = [label for _, label in (*sheet.across, *sheet.down)] + [section.title for section in sheet.sections]
         words += [cell.word for section in sheet.sections for cell in section.cells.values()]
         self.letters = Lettering([sheet.title, sheet.now, sheet.x, sheet.y, sheet.footer, f"{_ARROWS}…", *words])
         self.cell = cell
         self.labels = self._side()
-        self.columns = self._columns(pixels)
-        self.width = max(_NARROWEST_PAGE, 2 * _MARGIN + self.labels + self.columns * (cell[0] + _GAP))
-        self.room = min(_LONGEST, int(pixels // self.width))
+        self.columns = self._columns(limits.pixels)
+        self.width = self._wide(self.columns)
+        self.room = min(LONGEST, int(limits.pixels // self.width))
+        self.title = self._title()
+
+    def _wide(self, columns: int) -> int:
+        return max(_NARROWEST_PAGE, 2 * _MARGIN + self.labels + columns * (self.cell[0] + _GAP))
 
     def _side(self) -> int:
-        longest = max((self.letters.width(label, _LABEL) for _, label in self.sheet.down), default=0)
+        longest = max((self.letters.width(label, LABEL) for _, label in self.sheet.down), default=0)
         names = [self.letters.width(name, _SMALL) for name in self._names()]
         return min(_LABELS, max(longest, *names)) + 2 * _GAP if self.sheet.y else 0
 
@@ -174,13 +133,13 @@ class _Drawing:
     def _columns(self, pixels: float) -> int:
         """As many columns as leave room for at least two rows on a page, and at least one."""
         step = self.cell[0] + _GAP
-        widest = min(_LONGEST, int(pixels // (2 * self.cell[1] + 300)))
+        widest = min(LONGEST, int(pixels // (2 * self.cell[1] + 300)))
         return max(1, min(len(self.sheet.across), (widest - 2 * _MARGIN - self.labels) // step))
 
     # --- pages
 
     def pages(self) -> list[list[_Strip]]:
-        title, footer = self._title(), self._footer("")
+        title, footer = self.title, self._footer("")
         free = self.room - 2 * _MARGIN - title.height - footer.height
         pages: list[list[_Strip]] = []
         used = free + 1
@@ -191,9 +150,7 @@ class _Drawing:
                 need = row.height + (head if fresh else 0)
                 if used + need > free:
                     if head + row.height > free:
-                        raise UsageError(
-                            f"--cell {self.cell[0]}: not one row fits a page; make it smaller, or raise --megapixels"
-                        )
+                        raise self._too_little(title, block, row)
                     pages.append([title])
                     used, fresh = 0, True
                 if fresh:
@@ -203,6 +160,21 @@ class _Drawing:
                 pages[-1].append(row)
                 used += row.height
         return pages
+
+    def _too_little(self, title: _Strip, block: _Block, row: _Strip) -> UsageError:
+        """What takes most of the height of the first row of a block, for which a page has no room."""
+        *above, labels = block.head
+        words = row.height - _GAP - self.cell[1]  # more than the picture: the label beside it, or the reason for none
+        parts = [
+            (self.cell[1], ""),
+            (title.height, "the title with the value of --animate" if self.sheet.now else "the title"),
+            (sum(strip.height for strip in above), "the title of a section, the values of the other axes,"),
+            (labels.height, f"a label of '{self.sheet.x}'" if self.sheet.x else ""),
+            (row.height if words > 0 else 0, f"a label of '{self.sheet.y}'" if self.sheet.y else NO_PICTURE),
+        ]
+        high = title.height + labels.height + sum(strip.height for strip in above) + row.height
+        high += 2 * _MARGIN + self._footer("").height
+        return self.limits.too_little(max(parts), (self.room, high), self._wide(len(self.sheet.across)))
 
     def page(self, strips: Sequence[_Strip], number: str) -> Any:
         from PIL import Image  # noqa: PLC0415 - as above
@@ -241,17 +213,19 @@ class _Drawing:
         return _Strip(above + len(lines) * self.letters.height(size) + below, draw)
 
     def _head(self, across: Sequence[tuple[int, str]]) -> _Strip:
-        wrapped = [self.letters.wrap(label, _LABEL, self.cell[0]) if self.sheet.x else [] for _, label in across]
-        room = self.labels - 2 * _GAP
-        names = [line for name in self._names() for line in self.letters.wrap(name, _SMALL, room)] if room > 0 else []
-        height = max(max(map(len, wrapped)) * self.letters.height(_LABEL), len(names) * self.letters.height(_SMALL))
+        wrapped = [self.letters.wrap(label, LABEL, self.cell[0]) if self.sheet.x else [] for _, label in across]
+        # Beside the labels where there is a column for it, else above them.
+        room = self.labels - 2 * _GAP if self.labels else self.width - 2 * _MARGIN
+        names = [line for name in self._names() for line in self.letters.wrap(name, _SMALL, room)]
+        named, labelled = len(names) * self.letters.height(_SMALL), max(map(len, wrapped)) * self.letters.height(LABEL)
+        height = max(named, labelled) if self.labels else named + labelled
 
         def draw(image: Any, top: int) -> None:
             self._write(image, names, (_MARGIN, top), _SMALL, _DIM)
             for place, lines in enumerate(wrapped):
                 left = _MARGIN + self.labels + place * (self.cell[0] + _GAP)
-                at = top + height - len(lines) * self.letters.height(_LABEL)
-                self._write(image, lines, (left, at), _LABEL, _INK, centred=self.cell[0])
+                at = top + height - len(lines) * self.letters.height(LABEL)
+                self._write(image, lines, (left, at), LABEL, _INK, centred=self.cell[0])
 
         return _Strip(height + _GAP, draw)
 
@@ -262,13 +236,13 @@ class _Drawing:
                 yield self._row(label, cells)
 
     def _row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
-        lines = self.letters.wrap(label, _LABEL, self.labels - 2 * _GAP) if self.labels else []
-        words = len(lines) * self.letters.height(_LABEL)
+        lines = self.letters.wrap(label, LABEL, self.labels - 2 * _GAP) if self.labels else []
+        words = len(lines) * self.letters.height(LABEL)
         high = max([self.cell[1], *(self._told(cell) for cell in cells if cell is not None)])
         height = max(high, words)
 
         def draw(image: Any, top: int) -> None:
-            self._write(image, lines, (_MARGIN, top + (height - words) // 2), _LABEL, _INK)
+            self._write(image, lines, (_MARGIN, top + (height - words) // 2), LABEL, _INK)
             for place, cell in enumerate(cells):
                 self._cell(image, cell, (_MARGIN + self.labels + place * (self.cell[0] + _GAP), top), high)
 
@@ -290,11 +264,11 @@ class _Drawing:
             self._reason(image, cell.word, at, (self.cell[0], height))
             return
         across, down = tiles(len(cell.paths))
-        box = ((self.cell[0] + _TIGHT) // across - _TIGHT, (self.cell[1] + _TIGHT) // down - _TIGHT)
+        box = ((self.cell[0] + TIGHT) // across - TIGHT, (self.cell[1] + TIGHT) // down - TIGHT)
         for number, path in enumerate(cell.paths):
-            left = at[0] + number % across * (box[0] + _TIGHT)
-            top = at[1] + number // across * (box[1] + _TIGHT)
-            small = _thumbnail(path, box)
+            left = at[0] + number % across * (box[0] + TIGHT)
+            top = at[1] + number // across * (box[1] + TIGHT)
+            small = small_picture(path, box)
             if small is None:
                 self._reason(image, f"{path.name} cannot be read as a picture", (left, top), box)
             else:
@@ -319,17 +293,3 @@ class _Drawing:
         for number, line in enumerate(lines):
             left = at[0] + max(0, (centred - self.letters.width(line, size)) // 2) if centred else at[0]
             self.letters.draw(image, (left, at[1] + number * self.letters.height(size)), line, size, colour)
-
-
-def _thumbnail(path: Path, box: tuple[int, int]) -> Any:
-    """The picture no larger than `box`, with alpha; None where it cannot be read."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
-
-    try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", box)
-            small = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None
-    small.thumbnail((max(1, box[0]), max(1, box[1])), Image.Resampling.LANCZOS)
-    return small

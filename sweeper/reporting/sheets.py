@@ -1,20 +1,24 @@
 """Contact sheets: the pictures of a run on labelled pages, along two axes, with the others as sections or as time.
 
-What is on a sheet is decided here; `sheet_pages` draws it and breaks it into pages, `lettering` writes the words.
+What is on a sheet is decided here; `sheet_pages` draws it and breaks it into pages, `sheet_cells` makes the pictures
+small, `lettering` writes the words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import Problem, ResultsError, UsageError
-from sweeper.nearest import hint
+from sweeper.nearest import hint, listed
 from sweeper.reporting.dataset import coded
-from sweeper.reporting.sheet_pages import Cell, Section, Sheet, draw_frames, draw_pages
+from sweeper.reporting.sheet_cells import Cell
+from sweeper.reporting.sheet_pages import Section, Sheet, draw_frames, draw_pages
+from sweeper.reporting.thumbnails import is_film
 from sweeper.result import Result
 from sweeper.store import Store
 from sweeper.store.records import Layout
@@ -123,8 +127,10 @@ def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axi
         if name is not None and name not in axes
     ]
     taken = [name for _, name in asked if name is not None]
-    if len(set(taken)) < len(taken):
-        wrong.append(Problem("", 0, "", "--x, --y and --animate need an axis each"))
+    for name in sorted({name for name in taken if taken.count(name) > 1}):
+        options = [option for option, one in asked if one == name]
+        each = f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {listed(axes)}"
+        wrong.append(Problem("", 0, ", ".join(options), each))
     if wrong:
         raise UsageError(wrong)
     chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
@@ -189,16 +195,17 @@ def _label(axis: _Axis, place: int) -> str:
 
 
 def _cell(result: Result, results: Path) -> Cell:
-    """The pictures of a trial, or a word on why there is none."""
+    """The pictures of a trial, else its films, or a word on why there is neither."""
     home = results.resolve()
     files = zip(result.outputs, result.sha256, strict=True)
     paths = [place_here(home, name, sha256).resolve() for name, sha256 in files]
-    pictures = tuple(
-        path for path in paths if path.suffix.lower() in PICTURES and path.is_relative_to(home) and path.is_file()
-    )
-    if pictures:
-        return Cell(pictures, "")
+    there = [path for path in paths if path.is_relative_to(home) and path.is_file()]
+    pictures = tuple(path for path in there if path.suffix.lower() in PICTURES)
+    films = tuple(path for path in there if is_film(path))
+    if pictures or (films and find_spec("av") is not None):
+        return Cell(pictures or films, "")
     if result.status == "succeeded":
         others = ", ".join(path.name for path in paths)
-        return Cell((), f"no picture, but {others}" if others else "no picture")
+        missing = "; the extra media shows the first frame of a film" if films else ""
+        return Cell((), f"no picture, but {others}{missing}" if others else "no picture")
     return Cell((), ": ".join(part for part in (result.status, result.error) if part))

@@ -91,7 +91,7 @@ class Thumbnails:
 
         sha, path = item
         try:
-            small, (width, height), frames, workflow = _first_frame(path) if _is_film(path) else _opened(path)
+            small, (width, height), frames, workflow = _poster(path) if is_film(path) else _opened(path)
             small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             self._save(small, sha, "")
             for side in SMALLER:
@@ -154,18 +154,24 @@ def _opened(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
         return _eight_bit(ImageOps.exif_transpose(image) if exif else image), (width, height), frames, workflow
 
 
-def _first_frame(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+def _poster(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
     """The same of a film; its frames are not counted. Raises ImageError where it cannot be read."""
+    image = first_frame(path)
+    return image, image.size, 1, False
+
+
+def first_frame(path: Path) -> Any:
+    """What a film is shown by, a Pillow image. Raises ImageError where it cannot be read, or PyAV is missing."""
     from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
     from sweeper.comparing.media import film_frames  # noqa: PLC0415 - NumPy
 
     with closing(film_frames(path)) as frames:
-        image = Image.fromarray(next(frames))
-    return image, image.size, 1, False
+        return Image.fromarray(next(frames))
 
 
-def _is_film(path: Path) -> bool:
+def is_film(path: Path) -> bool:
+    """Whether a file is one by its suffix."""
     return path.suffix.lower() in FILMS
 
 

@@ -13,6 +13,7 @@ from made_up_sweeps import Sweep, picture
 from PIL import Image
 
 from sweeper.reporting.folder import write_report
+from sweeper.reporting.sheets import SheetWish, write_sheets
 from sweeper.store import Store
 from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
 
@@ -137,3 +138,22 @@ def test_what_moves_has_a_sign_that_stills_have_not(made, opened):
     assert "film" in moving.locator('[data-trial="0"]').get_attribute("aria-label")
     assert still.locator(".sign").count() == 0
     assert "film" not in still.get_attribute("aria-label")
+
+
+def test_a_contact_sheet_shows_a_film_by_the_same_frame(tmp_path):
+    out = Sweep({"steps": [1, 2]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 150) & (pixels[..., 1:] < 100).all(axis=2)
+    assert red.sum() == pytest.approx(2 * 96 * 64, rel=0.02)
+
+
+def test_a_contact_sheet_without_pyav_says_what_shows_the_film(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweeper.reporting.sheets.find_spec", lambda _: None)
+    said = []
+    monkeypatch.setattr("sweeper.reporting.sheets.draw_pages", lambda sheet, *_: said.append(sheet) or ())
+    out = Sweep({"steps": [1]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
+    write_sheets(out, tmp_path / "s.png", SheetWish())
+    (cell,) = said[0].sections[0].cells.values()
+    assert cell.word == "no picture, but picture-0.mp4; the extra media shows the first frame of a film"

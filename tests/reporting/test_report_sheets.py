@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +138,55 @@ def test_a_row_too_wide_for_a_page_goes_on_below(tmp_path):
     assert across >= 60  # the last part may be narrower than the page it shares
 
 
+LONG = "masterpiece, best quality, " * 60
+
+
+@pytest.mark.parametrize(
+    ("axes", "wish", "file", "cause"),
+    [
+        ({"prompt": [LONG, "b"]}, SheetWish(animate="prompt", megapixels=1), "s.webp", "the title with the value of"),
+        ({"prompt": [LONG, "b"]}, SheetWish(x="prompt", megapixels=1, cell=32), "s.png", "a label of 'prompt'"),
+        ({"prompt": [LONG * 9, "b"]}, SheetWish(y="prompt", megapixels=1), "s.png", "a label of 'prompt'"),
+    ],
+)
+def test_a_label_that_leaves_no_room_is_named_and_the_advice_helps(tmp_path, axes, wish, file, cause):
+    out = Sweep(axes).write(tmp_path / "r")
+    with pytest.raises(UsageError) as caught:
+        write_sheets(out, tmp_path / file, wish)
+    said = str(caught.value)
+    assert said.startswith("--megapixels 1: not one row fits the ")
+    assert f"as {cause}" in said
+    assert "--cell" not in said
+    enough = int(re.search(r"raise --megapixels to (\d+), or give the values short labels", said)[1])
+    assert write_sheets(out, tmp_path / file, replace(wish, megapixels=enough)) == [tmp_path / file]
+
+
+def test_a_single_axis_is_named_above_its_labels(tmp_path):
+    tops = []
+    for name in ("s", "steps"):
+        out = Sweep({name: [4, 8, 16]}, content=solid((200, 30, 60)), name="x").write(tmp_path / name)
+        (file,) = write_sheets(out, tmp_path / f"{name}.png", SheetWish(cell=40))
+        with Image.open(file) as sheet:
+            dark = (np.asarray(sheet.convert("L")) < 200)[:, :300]
+            tops.append([starts(dark[:top].any(axis=1)) for top in cells(sheet)[1]])
+            names = dark[tops[-1][0][1] : tops[-1][0][2]]
+        tops[-1].append(int(np.flatnonzero(names.any(axis=0)).max()))
+    (one, narrow), (other, wide) = tops
+    assert len(one) == len(other) == 3  # the title, the axis, its labels
+    assert wide > narrow  # it is the name that stands there
+
+
+def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
+    out = Sweep({"prompt": ["a fox " * 60, "b"]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(animate="prompt"))
+    places = []
+    with Image.open(file) as sheet:
+        for frame in range(sheet.n_frames):
+            sheet.seek(frame)
+            places.append(cells(sheet))
+    assert places[0] == places[1] != [[], []]
+
+
 @pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
 def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
     out = Sweep({**GRID, "cfg": [1.5, 7.0, 9.0]}).write(tmp_path / "r")
@@ -168,9 +219,18 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
     [
         (SheetWish(x="stps"), "s.png", "did you mean 'steps'"),
         (SheetWish(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
-        (SheetWish(x="steps", y="steps"), "s.png", "an axis each"),
+        (SheetWish(x="steps", y="steps"), "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
+        (
+            SheetWish(x="steps", y="cfg", animate="steps"),
+            "s.gif",
+            "(?s)--x, --animate: both name 'steps'.*--y: there is no axis 'cfg'",
+        ),
         (SheetWish(), "s.bmp", ".png, .webp"),
-        (SheetWish(cell=2000, megapixels=1), "s.png", "not one row fits"),
+        (
+            SheetWish(cell=2000, megapixels=1),
+            "s.png",
+            "--cell 2000: not one row of pictures fits the .* pixels of a page; make it smaller, or raise",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, file, message):

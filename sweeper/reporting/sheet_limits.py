@@ -1,0 +1,56 @@
+"""How large a contact sheet may be, and what is said where not one row of it fits a page. Pure numbers and text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from sweeper.errors import UsageError
+
+SMALLEST: Final = 32  # pixels of a cell's longer side
+NO_PICTURE: Final = "the reason why a trial has no picture"
+MOST: Final = 178  # megapixels of a page: Pillow takes more for a decompression bomb
+LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What was asked for: the longer side of a cell, and the megapixels of a page, or of all `frames` together."""
+
+    cell: int
+    megapixels: float
+    frames: int = 1
+
+    @property
+    def pixels(self) -> float:
+        """Of one page or frame."""
+        return self.megapixels * 1e6 / self.frames
+
+    def too_many(self) -> UsageError:
+        """That a frame would need a second page."""
+        advice = _either("make --cell smaller" if self.cell > SMALLEST else "", "raise --megapixels")
+        return UsageError(f"--animate: {self.frames} frames do not fit {self.megapixels:g} megapixels; {advice}")
+
+    def too_little(self, tallest: tuple[int, str], heights: tuple[int, int], width: int) -> UsageError:
+        """That not one row fits. `tallest`: the pixels of what takes most of it, and its name (empty: the pictures);
+        `heights`: what a page has and what it needs; `width`: that of a page with every column, beyond which more
+        pixels go into its height.
+        """
+        (taken, what), (there, needed) = tallest, heights
+        enough = math.ceil(needed * width * self.frames / 1e6)
+        more = f"raise --megapixels to {enough}" if enough <= MOST and needed <= LONGEST else ""
+        if not what:
+            advice = _either("make it smaller" if self.cell > SMALLEST else "", more)
+            return UsageError(
+                f"--cell {self.cell}: not one row of pictures fits the {there} pixels of a page; {advice}"
+            )
+        label = "" if what == NO_PICTURE else "give the values short labels ({label: ..., value: ...})"
+        return UsageError(
+            f"--megapixels {self.megapixels:g}: not one row fits the {there} pixels of a page, as {what} takes {taken};"
+            f" {_either(more, label)}"
+        )
+
+
+def _either(*ways: str) -> str:
+    return ", or ".join(way for way in ways if way) or "there is no larger page"
