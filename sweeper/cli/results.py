@@ -12,6 +12,7 @@ import click
 from sweeper.cli import console, inline, options
 from sweeper.cli.asking import Mistakes, Rows, condition, filtered, listed, ordered
 from sweeper.cli.options import examples
+from sweeper.nearest import listed as shortened
 
 if TYPE_CHECKING:
     from sweeper.expressions.columns import ColumnExpression
@@ -80,7 +81,9 @@ def command(
     """
     asked = _Question(columns=listed(columns), by=listed(by), pivot=listed([pivot or ""]), **rest)
     table = _read(results, run_id)
-    rows = _answered(table, asked, given_pivot=pivot is not None, as_json=as_json)
+    empty = [option for option, given, names in (("--columns", columns, asked.columns), ("--by", by, asked.by))
+             if given and not names]  # fmt: skip
+    rows = _answered(table, asked, empty, given_pivot=pivot is not None, as_json=as_json)
     if asked.pivot:
         _show_pivot(rows, table, asked.pivot, as_json=as_json)
     elif asked.by:
@@ -101,31 +104,43 @@ def _read(results: Path, run_id: str | None) -> _Table:
     return _Table(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder)
 
 
-def _answered(table: _Table, asked: _Question, *, given_pivot: bool, as_json: bool) -> Rows:
-    """The rows that are meant. Raises UsageError with everything that is wrong with the options."""
+def _answered(table: _Table, asked: _Question, empty: Sequence[str], *, given_pivot: bool, as_json: bool) -> Rows:
+    """The rows that are meant. Raises UsageError with everything that is wrong with the options; `empty` are those that
+    were given without a name.
+    """
     mistakes = Mistakes()
     expression = condition(asked.where, table.names, mistakes)
+    for option in empty:
+        mistakes.add(option, f"names no column; columns: {shortened(table.names)}")
     for option, names in (("--columns", asked.columns), ("--by", asked.by), ("--pivot", asked.pivot)):
         mistakes.columns(option, names, table.names)
+    _check_measures(table, asked, mistakes)
     known = [name for name in (*asked.by, *_measured(table, asked)) if name in table.names]
     sortable = [*known, *_COUNTS] if asked.by else table.names
     if not given_pivot:
         mistakes.columns("--sort", [name.removeprefix("-") for name in asked.sorts], sortable)
     if given_pivot and len(asked.pivot) != 3:
-        mistakes.add("--pivot", "write X,Y,METRIC, such as steps,seed,sharpness")
+        found = f"{len(asked.pivot)} name{'s' if len(asked.pivot) != 1 else ''}"
+        mistakes.add("--pivot", f"has {found}, and needs three: X,Y,METRIC, such as steps,seed,sharpness")
     for option, names in (("--by", asked.by), ("--pivot", asked.pivot)):
-        if len(set(names)) < len(names):
-            mistakes.add(option, "each column can be named once")
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            mistakes.add(option, f"'{name}' is named {names.count(name)} times; each column can be named once")
     for given, option, instead in _clashes(asked, given_pivot=given_pivot, as_json=as_json):
         if given:
             mistakes.add(option, instead)
-    for option, name in [("--pivot", name) for name in asked.pivot[2:3]] + [
-        ("--columns", name) for name in asked.columns if asked.by
-    ]:
-        if name in table.names and name not in _numeric(table):
-            mistakes.add(option, f"'{name}' holds no numbers, and a mean needs some")
     mistakes.raise_any()
     return _kept(table, expression, asked)
+
+
+def _check_measures(table: _Table, asked: _Question, mistakes: Mistakes) -> None:
+    """Columns of which a mean is asked for must hold numbers."""
+    numeric = _numeric(table)
+    measured = [("--pivot", name) for name in asked.pivot[2:3]]
+    measured += [("--columns", name) for name in asked.columns if asked.by]
+    for option, name in measured:
+        if name in table.names and name not in numeric:
+            allowed = f"; columns with numbers: {shortened(numeric)}" if numeric else ""
+            mistakes.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
 
 
 def _kept(table: _Table, expression: ColumnExpression | None, asked: _Question) -> Rows:
@@ -147,10 +162,12 @@ def _clashes(asked: _Question, *, given_pivot: bool, as_json: bool) -> Sequence[
     )
 
 
-def _numeric(table: _Table) -> set[str]:
+def _numeric(table: _Table) -> list[str]:
+    """The columns that hold numbers: the metrics first, as they are asked for most."""
     from sweeper.grouping import is_number  # noqa: PLC0415
 
-    return {name for name in table.names if any(is_number(row[name]) for row in table.rows)} - {"trial"}
+    names = dict.fromkeys((*table.metrics, *table.names))
+    return [name for name in names if name != "trial" and any(is_number(row[name]) for row in table.rows)]
 
 
 def _measured(table: _Table, asked: _Question) -> list[str]:

@@ -20,6 +20,13 @@ MEASURED = {
 }  # fmt: skip
 
 
+COLUMNS = (
+    "trial, style, style.label, steps, seed, digest, status, outputs, sha256, target, prompt_id, attempts, ... (6 more)"
+)
+
+NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; columns with numbers: sharpness, steps, seed, attempts"
+
+
 @pytest.fixture
 def shop():
     """A results folder without a server: three axes, one of them labelled, a numeric metric and one of texts."""
@@ -112,21 +119,32 @@ def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
             ["--by", "stlye", "--columns", "kind,shrpness", "--where", "stes > 1"],
             [
                 "--by: there is no column 'stlye'; did you mean 'style'?",
-                "--columns: 'kind' holds no numbers, and a mean needs some",
+                f"--columns: {NO_NUMBERS}",
                 "--columns: there is no column 'shrpness'; did you mean 'sharpness'?",
                 "--where: there is no column 'stes'; did you mean 'steps'?",
             ],
         ),
         (["--by", "style", "--sort", "zz"], ["--sort: there is no column 'zz'; columns: style, sharpness, trials, "
                                              "succeeded"]),
-        (["--by", "style,style"], ["--by: each column can be named once"]),
-        (["--pivot", "steps,seed"], ["--pivot: write X,Y,METRIC, such as steps,seed,sharpness"]),
-        (["--pivot", ""], ["--pivot: write X,Y,METRIC, such as steps,seed,sharpness"]),
+        (["--by", "style,style"], ["--by: 'style' is named 2 times; each column can be named once"]),
+        (
+            ["--pivot", "steps,seed"],
+            ["--pivot: has 2 names, and needs three: X,Y,METRIC, such as steps,seed,sharpness"],
+        ),
+        (["--pivot", ""], ["--pivot: has 0 names, and needs three: X,Y,METRIC, such as steps,seed,sharpness"]),
+        (
+            ["--by", "", "--columns", ",", "--sort", ""],
+            [
+                f"--by: names no column; columns: {COLUMNS}",
+                f"--columns: names no column; columns: {COLUMNS}",
+                f"--sort: there is no column ''; columns: {COLUMNS}",
+            ],
+        ),
         (
             ["--pivot", "steps,seed,kind", "--by", "style", "--sort", "x", "--limit", "1"],
             [
                 "--limit: a pivot is shown whole",
-                "--pivot: 'kind' holds no numbers, and a mean needs some",
+                f"--pivot: {NO_NUMBERS}",
                 "--pivot: cannot go with --by; one table is one answer",
                 "--sort: a pivot keeps the order of the sweep",
             ],
