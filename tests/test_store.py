@@ -250,15 +250,51 @@ def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
     connection.close()
     with pytest.raises(ResultsError, match="newer sweeper"):
         Store.open(tmp_path)
-    (tmp_path / "sweeper.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 20)
-    with pytest.raises(ResultsError, match="not a database"):
-        Store.open(tmp_path)
-    (tmp_path / "other").mkdir()
-    connection = sqlite3.connect(tmp_path / "other" / "sweeper.sqlite")
-    connection.execute("CREATE TABLE theirs(x)")
+
+
+def database(path, *statements):
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
     connection.close()
-    with pytest.raises(ResultsError, match="not a sweeper store"):
-        Store.open(tmp_path / "other")
+
+
+THEIRS = "CREATE TABLE theirs(x)"
+FOUND = {
+    "text": ("its 39 bytes are no SQLite database, and begin with b'this is garbage,'",
+             lambda path: path.write_bytes(b"this is garbage, not a database at all\n")),
+    "another program's": ("an SQLite database with other tables (theirs)", lambda path: database(path, THEIRS)),
+    "another program's with a version": ("an SQLite database with other tables (theirs)",
+                                         lambda path: database(path, THEIRS, "PRAGMA user_version = 99")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize(("found", "make"), FOUND.values(), ids=FOUND)
+def test_a_file_that_is_no_store_is_told_with_what_it_is_and_what_to_do(tmp_path, found, make, readonly):
+    path = tmp_path / "sweeper.sqlite"
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(ResultsError) as caught:
+        Store.open(tmp_path, readonly=readonly)
+    assert str(caught.value).startswith(f"{path}: not a sweeper store: {found}; bring a good copy back, or move this")
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_no_store_to_read(tmp_path):
+    (tmp_path / "sweeper.sqlite").touch()
+    with pytest.raises(ResultsError, match="not a sweeper store: an empty file; bring"):
+        Store.open(tmp_path, readonly=True)
+
+
+def test_a_store_that_was_cut_short_is_told_as_damaged(tmp_path):
+    with Store.open(tmp_path) as store:
+        recorded(store)
+    path = tmp_path / "sweeper.sqlite"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ResultsError, match=r"a damaged sweeper store, or none: .*; bring a good copy back, or move"):
+        Store.open(tmp_path, readonly=True)
 
 
 @pytest.mark.parametrize("value", [LAYOUT, job(), Artifact("9", "images", 0, "p", "s", 1, "l")])

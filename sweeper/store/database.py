@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from sweeper.errors import ResultsError
+from sweeper.nearest import listed
 
 SCHEMA_VERSION: Final = 4
 
@@ -64,6 +65,11 @@ CREATE TABLE uploads(
 """,
 }
 
+_NO_STORE: Final = "not a sweeper store"
+_ADVICE: Final = (
+    "bring a good copy back, or move this file away: then `sweeper run` makes a new one, that knows no earlier work"
+)
+
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
@@ -71,9 +77,21 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise ResultsError(f"{path}: {error}; is the disk full, or the folder read-only or not ours?") from error
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_NOTADB:
+            raise ResultsError(f"{path}: {_NO_STORE}: {_beginning(path)}; {_ADVICE}") from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            raise ResultsError(f"{path}: a damaged sweeper store, or none: {error}; {_ADVICE}") from error
+        raise ResultsError(f"{path}: {error}; is the disk full, or the folder read-only?") from error
     except OSError as error:
         raise ResultsError(f"{path.parent}: {error.strerror or error}") from error
+
+
+def _beginning(path: Path) -> str:
+    """What was found in place of a database, as far as a message has room for it."""
+    with path.open("rb") as file:
+        found = file.read(16)
+    return f"its {path.stat().st_size} bytes are no SQLite database, and begin with {found!r}"
 
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
@@ -93,13 +111,15 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
 
 def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if (tables or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
+        found = f"an SQLite database with other tables ({listed(tables)})" if tables else "an empty file"
+        raise ResultsError(f"{path}: {_NO_STORE}: {found}; {_ADVICE}")
     if version > SCHEMA_VERSION:
         raise ResultsError(
             f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}): upgrade"
         )
     if version == 0:
-        if readonly or connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise ResultsError(f"{path}: not a sweeper store")
         connection.execute("PRAGMA journal_mode = WAL")
         _bring(connection, SCHEMA, 1)
         version = 1
