@@ -28,10 +28,11 @@ from sweeper.store.live import LiveFolder
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.target import Spec, Target
+    from sweeper.comfy.target import Target
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
     from sweeper.planning.order import Costs
+    from sweeper.reading.targets import Spec
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
     from sweeper.running.restoring import Missing

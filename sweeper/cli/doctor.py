@@ -72,7 +72,7 @@ def _planned(file: Path) -> Plan:
 def _known() -> list[str]:
     """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
-    from sweeper.comfy.target import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
+    from sweeper.reading.targets import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
 
     try:
         named = named_targets()

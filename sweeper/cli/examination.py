@@ -28,7 +28,8 @@ async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
     `spec` is a target as users write it; with `plan` its nodes, models, values and files are held against the server.
     """
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.comfy.target import loopback, resolve_targets  # noqa: PLC0415
+    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
+    from sweeper.reading.urls import loopback  # noqa: PLC0415
 
     told: Told = {"target": _called(spec), "ok": False}
     target: Target | None = None
@@ -51,7 +52,7 @@ async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
 
 def _called(spec: Any) -> str:
     """A target before it is known to be one: never with what stands before an @ or behind a ? in it."""
-    from sweeper.comfy.target import without_userinfo  # noqa: PLC0415
+    from sweeper.reading.urls import without_userinfo  # noqa: PLC0415
 
     name = spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec
     return without_userinfo(str(name))
@@ -135,7 +136,7 @@ def _next(error: SweeperError, target: Target | None) -> str | None:
         if target.key_source is None:
             return "it asks for a key: give the target as {url: ..., api_key_env: NAME} and put the key into NAME"
         return f"the key from {target.key_source} is not one of that server's: make a new one there, or look for a typo"
-    from sweeper.comfy.target import loopback  # noqa: PLC0415
+    from sweeper.reading.urls import loopback  # noqa: PLC0415
 
     if loopback(target.url):
         return "start the server, or correct the port: a ComfyUI says in its first lines where it listens (8188)"

@@ -31,7 +31,7 @@ def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, str | d
     Raises UsageError with every mistake in it, when it is no mapping of targets, and when the file that
     $SWEEPER_TARGETS names is missing.
     """
-    from sweeper.comfy.target import named_problems  # noqa: PLC0415 - only where a target may be named
+    from sweeper.reading.targets import named_problems  # noqa: PLC0415 - only where a target may be named
 
     environ = os.environ if environ is None else environ
     path = targets_path(environ)

@@ -28,8 +28,9 @@ from sweeper.cluster.aboard import Folder
 from sweeper.cluster.messages import Order, Parcel, Seat
 from sweeper.cluster.stint import LEASE, Stint
 from sweeper.cluster.targets import here, resolve_here
-from sweeper.comfy.target import Target, loopback
+from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, SweeperError, UsageError
+from sweeper.reading.urls import loopback
 from sweeper.running.gate import Gate
 from sweeper.running.partners import FIELD
 from sweeper.store.remote import RemoteFolder, reach

@@ -16,9 +16,9 @@ from uuid import uuid4
 from sweeper import runner
 from sweeper.cluster.address import connected, resolve_address
 from sweeper.cluster.targets import resolve_for_workers
-from sweeper.comfy.target import CLOUD_URL
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.planning.caching import caching_of, weakest
+from sweeper.reading.targets import CLOUD_URL
 from sweeper.running.progress import ClusterReady, Noticed, TargetDown, TargetReady
 from sweeper.store import records
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from sweeper.cluster.fleet import Fleet
     from sweeper.cluster.messages import Seat
     from sweeper.cluster.pool import Pool
-    from sweeper.comfy.target import Spec, Target
+    from sweeper.comfy.target import Target
     from sweeper.experiment import Experiment
+    from sweeper.reading.targets import Spec
     from sweeper.result import Run
     from sweeper.running.recording import Survey
     from sweeper.running.restoring import Missing

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.target import Spec, Target, loopback, resolve_targets
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
+from sweeper.reading.targets import Spec
+from sweeper.reading.urls import loopback
 
 _STAND_IN: Final = "http://worker.invalid"
 

@@ -20,7 +20,7 @@ from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.http import Answer, Http, Stream, plain
 from sweeper.comfy.patience import Patience
-from sweeper.comfy.target import Target, loopback
+from sweeper.comfy.target import Target
 from sweeper.comfy.transport import AiohttpTransport, wanted
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
@@ -38,6 +38,7 @@ from sweeper.comfy.wire import (
     retry_after,
 )
 from sweeper.errors import TargetError, TransientError, UnreachableError
+from sweeper.reading.urls import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.previews import WITH_METADATA, read_preview
-from sweeper.comfy.target import loopback
+from sweeper.reading.urls import loopback
 
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
 # history may not be there at `execution_success` yet, but on Cloud that is the last word.

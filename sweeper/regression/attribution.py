@@ -31,9 +31,9 @@ from sweeper.regression.matching import match
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
-    from sweeper.comfy.target import Spec
     from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
+    from sweeper.reading.targets import Spec
     from sweeper.result import Run
     from sweeper.running.progress import Event
 

@@ -28,9 +28,9 @@ from sweeper.regression.proposing import proposed
 from sweeper.trial import InputFile, Trial
 
 if TYPE_CHECKING:
-    from sweeper.comfy.target import Spec
     from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
+    from sweeper.reading.targets import Spec
     from sweeper.running.progress import Event
 
 REPEAT: Final = "sweeper_repeat"

@@ -16,7 +16,7 @@ from sweeper.regression.checks import NO_CHECKS, checks_of
 from sweeper.regression.comparison import CHANGED, Comparisons, compare
 
 if TYPE_CHECKING:
-    from sweeper.comfy.target import Spec
+    from sweeper.reading.targets import Spec
     from sweeper.regression.matching import Answering
     from sweeper.result import Run
     from sweeper.running.progress import Event

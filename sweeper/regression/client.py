@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import ExecutionError
 
 if TYPE_CHECKING:
-    from sweeper.comfy.target import Spec
+    from sweeper.reading.targets import Spec
 
 
 class Client:

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from sweeper.comfy.fetch import fetch
-from sweeper.comfy.target import EMBEDDED
 from sweeper.comfy.wire import Output
 from sweeper.errors import JobError, TargetError, TransientError
+from sweeper.reading.targets import EMBEDDED
 from sweeper.running.progress import Noticed
 from sweeper.store import records
 from sweeper.store.remote import folder_of, is_url, names_at

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from sweeper.comfy.target import Target, normalised, resolve_targets
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
+from sweeper.reading.urls import normalised
 
 
 def one(spec, named=None, environ=None):
@@ -14,7 +15,7 @@ def one(spec, named=None, environ=None):
 
 
 def test_embedded_has_its_own_identity_and_no_url_yet():
-    assert one("embedded") == Target("embedded", "", dialect="cloud")
+    assert one("embedded") == Target("embedded", "", dialect="cloud", embedded=True)
 
 
 def test_cloud_takes_its_key_from_the_environment():
@@ -73,6 +74,10 @@ def test_a_list_is_several_targets_in_order():
         ({"url": "http://x", "concurrency": True}, "target.concurrency: True"),
         ({"dialect": "cloud"}, "target.url: a mapping needs the `url`"),
         ({"url": "http://x", "name": " "}, "target.name"),
+        ({"url": "http://x", "name": "embedded"}, "target.name: the name embedded is kept for sweeper's own server"),
+        ({"url": "http://x", "name": "Embedded "}, "target.name: the name Embedded  is kept for sweeper's own server"),
+        ({"url": "http://x", "name": "Cloud"}, "target.name: the name Cloud is kept for https://cloud.comfy.org"),
+        ({"url": 5, "name": "embedded"}, "target.name: the name embedded is kept"),
         ({"url": "http://x", "api_key_env": "NOPE"}, "environment variable NOPE, which is not set"),
         ({"url": "http://x", "api_key_env": 3}, "target.api_key_env"),
         ({"url": "http://x", "api_key_env": "a-b"}, "target.api_key_env: give the name of an environment variable"),
@@ -86,6 +91,13 @@ def test_a_list_is_several_targets_in_order():
         ([], "an empty list"),
         ([7], "neither a name, nor a URL, nor a mapping"),
         (["http://x", "http://x/"], "http://x is given twice"),
+        (
+            ["http://127.0.0.1:8188", "http://LocalHost:8188/"],
+            "http://localhost:8188 and http://127.0.0.1:8188 are one",
+        ),
+        (["http://[::1]:1/a", "http://localhost.:1/a"], "are one server (http://localhost.:1/a); take one of them out"),
+        (["gpu", {"url": "http://GPU:80", "name": "other"}], "other and gpu are one server (http://gpu)"),
+        (["cloud", {"url": "https://cloud.comfy.org", "name": "mine"}], "mine and cloud are one server"),
         ("http://x/#frag", "take out what follows"),
     ],
 )
@@ -93,6 +105,19 @@ def test_every_mistake_is_told_with_what_is_allowed(spec, message):
     with pytest.raises(UsageError) as caught:
         resolve_targets(spec, named={"gpu": "http://gpu"}, environ={})
     assert message in str(caught.value)
+
+
+def test_two_ports_two_paths_and_two_accounts_of_the_cloud_are_two_targets():
+    ports = ["http://127.0.0.1:1", "http://localhost:2", "http://localhost:2/b", "https://localhost:2"]
+    assert len(resolve_targets(ports, environ={})) == 4
+    accounts = ["cloud", {"url": "https://cloud.comfy.org", "api_key_env": "MINE", "name": "mine"}]
+    found = resolve_targets(accounts, environ={"COMFY_CLOUD_API_KEY": "a", "MINE": "b"})
+    assert [target.key for target in found] == ["a", "b"]
+
+
+def test_a_mapping_that_leads_to_the_cloud_may_have_its_name():
+    spec = {"url": "https://cloud.comfy.org", "name": "cloud", "api_key_env": "MINE"}
+    assert one(spec, environ={"MINE": "k"}) == one("cloud", {"cloud": {"api_key_env": "MINE"}}, {"MINE": "k"})
 
 
 def test_a_target_is_a_value():
@@ -104,7 +129,7 @@ def test_every_mistake_of_every_target_is_told_at_once():
     with pytest.raises(UsageError) as caught:
         resolve_targets(["gpo", {"url": "ftp://x", "dialect": "klaud", "concurrency": 0}], environ={})
     assert sorted(problem.key for problem in caught.value.problems) == [
-        "", "target.concurrency", "target.dialect", "target.url",
+        "target", "target.concurrency", "target.dialect", "target.url",
     ]  # fmt: skip
 
 
@@ -141,6 +166,8 @@ def test_what_a_mapping_says_of_cloud_goes_before_the_entry():
     ("named", "message"),
     [
         ({"cloud": "http://elsewhere"}, "target cloud.url: the name cloud is kept for https://cloud.comfy.org"),
+        ({"CLOUD": "http://elsewhere"}, "target CLOUD.url: the name CLOUD is kept for https://cloud.comfy.org"),
+        ({"Embedded": "http://x"}, "target Embedded: the name Embedded is kept for sweeper's own server"),
         ({"embedded": "http://x"}, "target embedded: the name embedded is kept for sweeper's own server"),
         ({"gpu": {"url": "http://x", "name": "other"}}, "target gpu.name: its name is gpu already"),
         ({"gpu": {"dialect": "cloud"}}, "target gpu.url: a mapping needs the `url`"),
