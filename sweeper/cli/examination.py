@@ -39,7 +39,7 @@ async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
         told["target"] = target.name
         told["url"] = target.url or None
         told["key"] = f"from {target.key_source}" if target.key_source else None
-        if target.secrets and target.url.startswith("http://") and not loopback(target.url):
+        if target.keys and target.url.startswith("http://") and not loopback(target.url):
             told["warning"] = "its key travels unencrypted: whoever is on the way can read it; prefer an https:// URL"
         needs = await _asked(target, told, plan)
     except SweeperError as error:

@@ -20,6 +20,7 @@ from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.http import Answer, Http, Stream, plain
 from sweeper.comfy.patience import Patience
+from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.target import Target
 from sweeper.comfy.transport import AiohttpTransport, wanted
 from sweeper.comfy.uploads import Mask, Uploads
@@ -80,7 +81,9 @@ class ComfyClient:
         self._root = str(httpx.URL(target.url))  # as it goes over the wire
         self._bare: Http | None = None
         self.uploads = Uploads(self.perform, lambda: self.dialect)
-        self._secrets = target.secrets
+        # One that echoes our keys, as /queue does with extra_data, must not get them into a message of ours.
+        redaction = Redaction(target.keys)
+        self.clean, self.clean_text = redaction.clean, redaction.clean_text
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
@@ -261,16 +264,8 @@ class ComfyClient:
 
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = self.clean((str(error) or type(error).__name__).encode("utf-8", "replace")).decode()
+        said = self.clean_text(str(error) or type(error).__name__)
         return TransientError(f"{type(error).__name__}: {said}", sent=sent)
-
-    def clean(self, content: bytes) -> bytes:
-        """What a server said, without our keys: one that echoes them, as /queue does with extra_data, must not get
-        them into a message of ours.
-        """
-        for secret in self._secrets:
-            content = content.replace(secret.encode(), b"***")
-        return content
 
     # --- files
 
@@ -293,7 +288,7 @@ class ComfyClient:
         try:
             return await http.open(method, url, headers)
         except httpx.InvalidURL as error:  # httpx reads a redirect's address although it is not to follow it
-            said = self.clean(str(error).encode("utf-8", "replace")).decode()
+            said = self.clean_text(str(error))
             raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None

@@ -103,7 +103,7 @@ async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:
             location = ""
         if not location.startswith(("http://", "https://")):
             raise TransientError("the server redirects to an address that is not http")
-        if client.clean(location.encode("utf-8", "replace")).decode() != location:
+        if client.clean_text(location) != location:
             raise LostError(
                 f"the server redirects to an address that holds our key; {output.filename!r} is not fetched"
             )
@@ -135,7 +135,7 @@ async def _receive(client: ComfyClient, response: Stream, output: Output, sink: 
         raise TransientError("the server resumed at another place than we asked for")
     kind = response.headers.get("content-type", "")
     if _PAGE.match(kind) and not _TEXT.search(output.filename):
-        raise TransientError(f"{kind} where a file was expected")
+        raise TransientError(f"{client.clean_text(kind)} where a file was expected")
     if status == 200:
         sink.restart()
     await _pour(response, sink)

@@ -7,11 +7,9 @@ shows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from sweeper.comfy import keys
 from sweeper.errors import Problem, UsageError
@@ -46,11 +44,9 @@ class Target:
         return self.api_key_env
 
     @property
-    def secrets(self) -> tuple[str, ...]:
-        """What must be taken out of anything that this server says: its keys, as they are, in a URL and in JSON."""
-        keys = [key for key in (self.key, self.partner_key) if key]
-        forms = {form for key in keys for form in (key, quote(key, safe=""), quote(key), json.dumps(key)[1:-1])}
-        return tuple(sorted(forms, key=len, reverse=True))
+    def keys(self) -> tuple[str, ...]:
+        """The keys that this server gets to see, and that nothing it says may bring to light."""
+        return tuple(key for key in (self.key, self.partner_key) if key)
 
 
 def resolve_targets(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
+import json
 import logging
+import threading
+from contextlib import contextmanager
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -87,23 +93,78 @@ def test_a_key_written_into_a_target_is_refused_without_repeating_it(spec):
     assert KEY not in str(caught.value)
 
 
-def test_a_server_that_echoes_the_key_cannot_get_it_into_an_exception(experiment, tmp_path):
-    import http.server
-    import threading
+@contextmanager
+def answering(get, post=None):
+    """The URL of a server whose `get(path, key)` and `post(path, key)` give status and body."""
 
-    class Echo(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(401)
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self, function):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = function(self.path, self.headers["X-API-Key"])
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(f"no entry with {self.headers['X-API-Key']}".encode())
+            self.wfile.write(body.encode())
+
+        def do_GET(self):
+            self.answer(get)
+
+        def do_POST(self):
+            self.answer(post)
 
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as echo:
-        threading.Thread(target=echo.serve_forever, daemon=True).start()
-        target = {"url": f"http://127.0.0.1:{echo.server_port}", "dialect": "cloud", "api_key_env": "MY_KEY"}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_echoes_the_key_cannot_get_it_into_an_exception(experiment, tmp_path):
+    with answering(lambda _, key: (401, f"no entry with {key}")) as url:
+        target = {"url": url, "dialect": "cloud", "api_key_env": "MY_KEY"}
         with pytest.raises(SweeperError) as caught:
             sweeper.run(experiment(seed=[1]), target, tmp_path / "out", environ=ENVIRON)
-        echo.shutdown()
     assert "no entry with ***" in str(caught.value)
+
+
+ODD = 'sk/live+0123456789"=SECRET\\end'
+
+
+def escaped(text, digits="x"):
+    return "".join(f"\\u{ord(letter):04{digits}}" for letter in text)
+
+
+SPELLINGS = {
+    "as JSON writes it": lambda key: json.dumps(key)[1:-1],
+    "with its slashes escaped": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
+    "in lower-case code points": escaped,
+    "in upper-case code points": lambda key: escaped(key, "X"),
+    "its first letter as a code point": lambda key: escaped(key[0]) + json.dumps(key[1:])[1:-1],
+    "as JSON in JSON": lambda key: json.dumps(json.dumps({"key": key}).replace("/", "\\/"))[1:-1],
+    "as a URL writes it": lambda key: quote(key, safe=""),
+    "as a URL in lower case": lambda key: quote(key, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
+    "as a form writes it": quote_plus,
+    "as a URL in a URL": lambda key: quote(quote(key, safe=""), safe=""),
+    "as Base64": lambda key: base64.b64encode(key.encode()).decode(),
+    "as the Base64 of URLs": lambda key: base64.urlsafe_b64encode(key.encode()).decode().rstrip("="),
+}
+STATS = json.dumps({"system": {"comfyui_version": "0.3.64", "argv": ["main.py"]}, "devices": []})
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("key", [KEY, ODD])
+def test_no_spelling_of_the_key_in_an_answer_gets_into_the_results(experiment, tmp_path, spell, key):
+    def refused(_, given):
+        return 400, '{"error": {"type": "x", "message": "bad key <%s>"}, "node_errors": {}}' % spell(given)  # noqa: UP031
+
+    said = []
+    with answering(lambda path, _: (200, STATS) if path == "/system_stats" else (404, "{}"), refused) as url:
+        target = {"url": url, "dialect": "comfyui", "api_key_env": "MY_KEY"}
+        out = tmp_path / "out"
+        sweeper.run(experiment(seed=[1]), target, out, environ={"MY_KEY": key}, progress=said.append)
+    (error,) = sweeper.results(out)["error"]
+    assert error.replace("=", "").endswith(("bad key <***>", 'bad key <{"key": "***"}>'))
+    texts = [repr(said), *(file.read_bytes().decode("latin-1") for file in out.rglob("*") if file.is_file())]
+    pieces = (key, spell(key), json.loads(f'"{spell(key)}"'), base64.b64encode(key.encode()).decode().rstrip("="))
+    assert not [piece for piece in pieces for text in texts if piece in text]
