@@ -19,10 +19,11 @@ import httpx
 from sweeper.comfy.about import about
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.http import Answer, Http, Stream, plain
+from sweeper.comfy.keys import at
 from sweeper.comfy.patience import Patience
+from sweeper.comfy.proxies import carrier
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.target import Target
-from sweeper.comfy.transport import AiohttpTransport, wanted
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
     KEY_HEADER,
@@ -38,7 +39,7 @@ from sweeper.comfy.wire import (
     Upload,
     retry_after,
 )
-from sweeper.errors import TargetError, TransientError, UnreachableError
+from sweeper.errors import TargetError, TransientError, UnreachableError, UsageError
 from sweeper.reading.urls import loopback
 
 if TYPE_CHECKING:
@@ -87,18 +88,16 @@ class ComfyClient:
         self.requests = 0
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
-    def _opened(self, url: str, **redirects: Any) -> Http:
-        # Without environment proxies on loopback: a proxy cannot know what listens here.
-        local = loopback(url)
-        transport = self._transport
-        if transport is None and wanted(local=local):
-            transport = AiohttpTransport(LIMITS)
+    def _opened(self, url: str | None, **redirects: Any) -> Http:
+        """A client of httpx for that server, or for any. Raises UsageError for a proxy that cannot be used."""
+        try:
+            transport = self._transport or carrier(LIMITS, url)
+        except UsageError as error:
+            raise at(f"target {self.target.name}", error) from None
         return Http(
             transport=transport,
             headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
             timeout=TIMEOUT,
-            limits=LIMITS,
-            trust_env=not local,
             **redirects,
         )
 
@@ -281,7 +280,7 @@ class ComfyClient:
     async def open_elsewhere(self, url: str, headers: dict[str, str]) -> Stream:
         """Fetch from a host that must never see the key. Raises TransientError."""
         if self._bare is None:
-            self._bare = self._opened(url, follow_redirects=True, max_redirects=5)
+            self._bare = self._opened(None, follow_redirects=True, max_redirects=5)
         return await self._opening(self._bare, "GET", url, self._headers | headers)
 
     async def _opening(self, http: Http, method: str, url: str, headers: dict[str, str]) -> Stream:

@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
-from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -29,7 +28,7 @@ _ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # h
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """For requests that need no proxy: see `wanted`. To be used within one event loop."""
+    """For requests that need no proxy: see `proxies`. To be used within one event loop."""
 
     def __init__(self, limits: httpx.Limits) -> None:
         self._limits = limits
@@ -134,10 +133,3 @@ def _words(error: aiohttp.ClientError | OSError) -> str:
 
 
 _TOLD: Final = _Told()
-
-
-def wanted(*, local: bool) -> bool:
-    """Whether requests go out by aiohttp: not where the environment may send them through a proxy, whose
-    rules, SOCKS among them, are httpx's own.
-    """
-    return local or not getproxies()

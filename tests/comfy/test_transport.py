@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import os
 import socket
 
 import httpx
 import pytest
 
 from sweeper.comfy.http import Http
-from sweeper.comfy.transport import AiohttpTransport, wanted
+from sweeper.comfy.transport import AiohttpTransport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -151,15 +150,6 @@ def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again():
 
     assert talk(peer, work) == {}
     assert peer.connections == 2
-
-
-def test_proxies_of_the_environment_are_left_to_httpx(monkeypatch):
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    assert wanted(local=False)
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    assert not wanted(local=False)
-    assert wanted(local=True)
 
 
 def exchanges(peer, count, *, streamed=False, **options):
