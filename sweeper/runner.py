@@ -219,6 +219,7 @@ class Session:
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
+            client.pauses.told = partial(self._asked_to_wait, target.name)
             try:
                 server = await client.connect()
             except UnreachableError as error:
@@ -235,6 +236,11 @@ class Session:
             raise UnreachableError("; ".join(reasons))
         self.caching = weakest(cachings)
         return clients
+
+    def _asked_to_wait(self, target: str, seconds: float, reason: str) -> None:
+        from sweeper.running.progress import Noticed  # noqa: PLC0415
+
+        self.report(Noticed(f"{target}: asks us to wait {seconds:.0f} s: {reason}"))
 
     async def _check(self, client: Any) -> None:
         """Hold the plan against what the target can do; see `admit`."""

@@ -21,6 +21,7 @@ from sweeper.comfy.dialects import Dialect, Probe, dialect_named
 from sweeper.comfy.http import Answer, Http, Stream, plain
 from sweeper.comfy.keys import at
 from sweeper.comfy.patience import Patience
+from sweeper.comfy.pauses import Pauses
 from sweeper.comfy.proxies import carrier
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.target import Target
@@ -37,6 +38,7 @@ from sweeper.comfy.wire import (
     Sought,
     Submission,
     Upload,
+    message_of,
     retry_after,
 )
 from sweeper.errors import TargetError, TransientError, UnreachableError, UsageError
@@ -55,6 +57,7 @@ LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, k
 _LOCAL_POLLS: Final = (0.05, 1.0)
 # Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
 _LATE: Final = 1.0
+_ASKED_AT_FIRST: Final = 30.0  # seconds that a server may ask us to wait where nothing is at stake yet
 _ABOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
 
 
@@ -75,6 +78,7 @@ class ComfyClient:
         self.target = target
         self.patience = patience or Patience()
         self.random = random or Random()  # noqa: S311 (jitter, not a secret)
+        self.pauses = Pauses(self.patience.cap)
         self._dialect = dialect_named(target.dialect) if target.dialect else None
         self._transport = transport
         self._http = self._opened(target.url)
@@ -130,7 +134,7 @@ class ComfyClient:
 
         A refused connection is tried once more only: whoever waits for a server that is not started waits in vain.
         """
-        patience = replace(self.patience, refusals=2)
+        patience = replace(self.patience, refusals=2, asked=min(self.patience.asked, _ASKED_AT_FIRST))
         try:
             if self._dialect is None:
                 name = await self.perform(Probe().run(), patience)
@@ -214,12 +218,13 @@ class ComfyClient:
                 wait = next(waits, None) if refusals < patience.refusals else None
                 if wait is None or loop.time() + wait > deadline:
                     raise
-                await asyncio.sleep(max(wait, error.retry_after or 0.0))
+                await asyncio.sleep(wait)
                 continue
             if ask.repeatable and (reply.status == 429 or reply.status >= 500 or _garbled(ask, reply)):
                 wait = next(waits, None)
                 if wait is not None and loop.time() + wait <= deadline:
-                    await asyncio.sleep(max(wait, min(_asked(reply), patience.cap)))
+                    said = f"HTTP {reply.status}: {message_of(reply)}"
+                    deadline += await self.pauses.pause(wait, retry_after(reply), said, longest=patience.asked)
                     continue
             return reply
 
@@ -297,7 +302,3 @@ def _garbled(ask: Ask, reply: Reply) -> bool:
     """Whether a 200 is no whole JSON text on its face: a proxy's page, or half an answer. Every GET is for JSON."""
     ends = reply.content.strip()[:1] + reply.content.strip()[-1:]
     return ask.method == "GET" and reply.status == 200 and ends not in (b"{}", b"[]")
-
-
-def _asked(reply: Reply) -> float:
-    return retry_after(reply) or 0.0

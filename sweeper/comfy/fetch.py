@@ -5,7 +5,6 @@ The bytes go to whoever receives them; names and places on our disk are `sweeper
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ async def fetch(client: ComfyClient, output: Output, file: Receiver) -> Fetched:
             wait = next(waits, None)
             if wait is None:
                 raise TransientError(f"{output.filename}: {error}") from None
-            await asyncio.sleep(max(wait, min(error.retry_after or 0.0, client.patience.cap)))
+            await client.pauses.pause(wait, error.retry_after, str(error), longest=client.patience.asked)
 
 
 async def _try(client: ComfyClient, output: Output, sink: _Sink) -> Fetched:

@@ -14,6 +14,7 @@ from random import Random
 class Patience:
     """At most `attempts` tries within `total` seconds; waits drawn from 0 to min(cap, base * 2**n) seconds.
 
+    `asked`: the longest wait that a server gets because it asks for it (Retry-After); it comes on top of `total`.
     `refusals`: tries of a server that takes no connection, where that is less: nobody is there yet, or any more.
     """
 
@@ -21,6 +22,7 @@ class Patience:
     total: float = 30.0
     base: float = 0.1
     cap: float = 8.0
+    asked: float = 600.0
     refusals: int = 6
 
     def waits(self, random: Random) -> Iterator[float]:

@@ -7,8 +7,11 @@ opens anything, so a dialect is tested by handing it answers. No difference betw
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 from sweeper.errors import RefusedError, SweeperError, TransientError, UnreachableError
@@ -17,6 +20,7 @@ T = TypeVar("T")
 
 _REFUSALS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
 KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"; before the dialect is known, too
+LONGEST_ASKED: Final = 600.0  # seconds: a server that asks for a day is asked again long before, and may say more
 _EXCERPT: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -177,12 +181,28 @@ def demand(reply: Reply, *allowed: int) -> Reply:
 
 
 def retry_after(reply: Reply) -> float | None:
-    """Seconds that the server asks us to wait (RFC 9110, 10.2.3: the delay form; a date is not worth a clock)."""
+    """Seconds that the server asks us to wait, at most `LONGEST_ASKED` (RFC 9110, 10.2.3: a delay, or a date).
+
+    A date is one of the server's clock, which the answer's own Date shows; ours where it has none.
+    """
+    said = reply.headers.get("retry-after", "")
     try:
-        seconds = float(reply.headers.get("retry-after", ""))
+        seconds = float(said)
     except ValueError:
+        until, now = _date(said), _date(reply.headers.get("date", ""))
+        if until is None:
+            return None
+        seconds = max(0.0, until - (time.time() if now is None else now))
+    return min(seconds, LONGEST_ASKED) if 0 <= seconds < float("inf") else None
+
+
+def _date(text: str) -> float | None:
+    """Seconds since 1970 of an HTTP-date, None for anything else."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return seconds if 0 <= seconds < float("inf") else None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def message_of(reply: Reply) -> str:

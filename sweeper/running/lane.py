@@ -66,6 +66,8 @@ class Lane:
         """The run is stopping: whoever waits, for a slot or for a job, is to look at that now."""
         self.gate.open()
         self._up.set()
+        if self.shared.control.cancelling:
+            self.client.pauses.hurry()
         if self._carrier is not None:
             self._carrier.events.wake_all()
 

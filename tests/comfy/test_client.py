@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import time
 from random import Random
 
 import httpx
@@ -70,6 +71,62 @@ def test_a_look_is_tried_again_and_has_an_end():
         with pytest.raises(TransientError):
             using(script, "comfyui", lambda client: client.look("x", thorough=False))
         assert len(script.requests) == 4
+
+
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+ASKED = [
+    ({"Retry-After": "20"}, 20.0),
+    ({"Retry-After": "Wed, 21 Oct 2026 07:28:45 GMT", "Date": DATE}, 45.0),
+    ({"Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT", "Date": DATE}, None),
+    ({"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}, 600.0),
+    ({"Retry-After": "86400"}, 600.0),
+    ({"Retry-After": "0"}, None),
+    ({"Retry-After": "soon", "Date": DATE}, None),
+    ({"Retry-After": "-5"}, None),
+    ({"Retry-After": "inf"}, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "seconds"), ASKED)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_gets_the_wait_that_it_asks_for_and_that_is_told(headers, seconds, status):
+    script = Script(httpx.Response(status, headers=headers, text="slow down"), httpx.Response(200, json={}))
+    told = []
+
+    async def act(client):
+        def hear(*wait):
+            told.append(wait)
+            client.pauses.hurry()  # nobody waits for 20 seconds here
+
+        client.pauses.told = hear
+        return await client.look("x", thorough=False)
+
+    assert using(script, "comfyui", act).state == "underway"
+    assert len(script.requests) == 2
+    assert told == ([] if seconds is None else [(seconds, f"HTTP {status}: slow down")])
+
+
+def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
+    script = Script(*[httpx.Response(429, headers={"Retry-After": "0.2"})] * 3, httpx.Response(200, json={}))
+    times = []
+
+    async def act(client):
+        client.patience = Patience(attempts=4, total=0.3, base=0.0, cap=0.0)
+        started = asyncio.get_running_loop().time()
+        await client.look("x", thorough=False)
+        times.append(asyncio.get_running_loop().time() - started)
+
+    using(script, "comfyui", act)
+    assert times[0] >= 0.6
+
+
+def test_a_download_waits_as_the_server_asks_too():
+    script = Script(
+        httpx.Response(503, headers={"Retry-After": "0.3"}), httpx.Response(200, stream=httpx.ByteStream(PICTURE))
+    )
+    started = time.monotonic()
+    assert download(script) == PICTURE
+    assert time.monotonic() - started >= 0.3
 
 
 @pytest.mark.parametrize("answer", [drop, httpx.Response(500), httpx.Response(200, text="{")])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import signal
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import sweeper
 from sweeper.errors import ResultsError
 from sweeper.running.control import RunControl
 from sweeper.running.hold import holding
-from sweeper.running.progress import JobSubmitted, TargetReady
+from sweeper.running.progress import JobSubmitted, Noticed, TargetReady
 from sweeper.store import Store
 
 from .runners import Runners
@@ -189,3 +192,53 @@ def test_a_second_run_is_told_who_holds_the_folder(target, experiment, tmp_path)
         pytest.raises(ResultsError, match=rf"process {os.getpid()} on .* since 2027-01-15"),
     ):
         sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
+
+
+class Reluctant(http.server.BaseHTTPRequestHandler):
+    """A ComfyUI that takes jobs and forgets them, and asks who looks first to come back in five minutes."""
+
+    def answer(self, status, found, **headers):
+        body = json.dumps(found).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(body)}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        if self.path == "/system_stats":
+            self.answer(200, {"system": {"comfyui_version": "0.3.64", "argv": []}, "devices": []})
+        elif self.path.startswith(("/queue", "/history")) and not vars(self.server).setdefault("looks", 0):
+            self.server.looks += 1
+            self.answer(429, {"error": "slow down"}, Retry_After=300)
+        elif self.path.startswith("/queue"):
+            self.answer(200, {"queue_running": [], "queue_pending": []})
+        else:
+            self.answer(200, {})
+
+    def do_POST(self):
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        self.answer(200, {"prompt_id": sent.get("prompt_id"), "number": 0, "node_errors": {}})
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_wait_that_a_server_asks_for_is_told_and_ends_when_the_run_is_cancelled(experiment, tmp_path):
+    control, told = RunControl(), []
+
+    def hear(event):
+        if isinstance(event, Noticed):
+            told.append(event.message)
+            control.stop()
+            control.stop()
+
+    started = time.monotonic()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Reluctant) as reluctant:
+        threading.Thread(target=reluctant.serve_forever, daemon=True).start()
+        target = {"url": f"http://127.0.0.1:{reluctant.server_port}", "dialect": "comfyui", "name": "lab"}
+        run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", control=control, progress=hear)
+        reluctant.shutdown()
+    assert told[0] == "lab: asks us to wait 300 s: HTTP 429: slow down"
+    assert (run.succeeded, run.stopped_by) == (0, "interrupt")
+    assert time.monotonic() - started < 120
