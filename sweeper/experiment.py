@@ -67,13 +67,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run goes about it. `timeout` is in seconds; `max_failures` an int (a count) or a float (a share of 1);
-    `out` a URL where the pictures go, None for the results folder.
+    """How a run goes about it. `timeout` and `patience` are in seconds; `max_failures` an int (a count) or a float (a
+    share of 1); `out` a URL where the pictures go, None for the results folder.
     """
 
     concurrency: int | None = None
     retries: int = 2
     timeout: float = 600.0
+    patience: float = 300.0
     max_trials: int = 10_000
     max_failures: int | float | None = None
     keep_temp: bool = False

@@ -29,6 +29,7 @@ from sweeper.store.live import LiveFolder
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.target import Target
+    from sweeper.comfy.wire import Server
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
     from sweeper.planning.order import Costs
@@ -145,6 +146,8 @@ class Session:
         self.control = control
         self.metrics: dict[str, Any] = {}
         self.abouts: dict[str, dict[str, Any]] = {}  # what each target says of itself
+        self.late: list[tuple[ComfyClient, str]] = []  # targets that did not answer at the start, and why
+        self.cachings: list[Caching] = []
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     @classmethod
@@ -179,7 +182,7 @@ class Session:
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
                     for client in clients:
-                        await self._check(client)
+                        await self.control.unless_stopped(self._check(client))
                 elif missing.jobs and not self.control.stopping:
                     with contextlib.suppress(TargetError):  # told below, with the files
                         clients = await self._connect(connections)
@@ -190,8 +193,8 @@ class Session:
                     if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
                         missing = Missing(store, self.out, remake=self.settings.remake)
                         found = self._survey(store, missing)
-                if missing.jobs:
-                    await self._restore(missing, clients)
+                if missing.jobs and not self.control.stopping:
+                    await self.control.unless_stopped(self._restore(missing, clients))
                 return await self._recorded(store, found, clients if found.todo else ())
 
     def _survey(self, store: Store | None, missing: Missing) -> Survey:
@@ -206,41 +209,46 @@ class Session:
         await restore(missing, clients, self.report)
 
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
-        """Clients of the targets that answer. Raises RefusedError for one that refuses us, and UnreachableError when
-        nobody answers.
+        """Clients of the targets that answer, none when the run is stopped before. The others are `late`. Raises
+        RefusedError for one that refuses us, and UnreachableError when nobody answers.
         """
-        from sweeper.catalogue import remember  # noqa: PLC0415
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
-        from sweeper.running.progress import TargetDown, TargetReady  # noqa: PLC0415
 
         clients: list[ComfyClient] = []
-        reasons: list[str] = []
-        cachings: list[Caching] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
             client.pauses.told = partial(self._asked_to_wait, target.name)
             try:
-                server = await client.connect()
+                server = await self.control.unless_stopped(client.connect())
             except UnreachableError as error:
-                reasons.append(str(error))
-                self.report(TargetDown(target.name, str(error).removeprefix(f"{target.name}: "), final=True))
+                self.late.append((client, str(error)))
                 continue
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
+            if server is None:
+                return ()
             clients.append(client)
-            self.abouts[target.name] = await client.about()
-            self.report(TargetReady(target.name, server.dialect, server.version, self._concurrency(client)))
-            cachings.append(remember(client.target, server))
+            await self._met(client, server)
         if not clients:
-            raise UnreachableError("; ".join(reasons))
-        self.caching = weakest(cachings)
+            raise UnreachableError("; ".join(reason for _, reason in self.late))
+        self.caching = weakest(self.cachings)
         return clients
 
     def _asked_to_wait(self, target: str, seconds: float, reason: str) -> None:
         from sweeper.running.progress import Noticed  # noqa: PLC0415
 
         self.report(Noticed(f"{target}: asks us to wait {seconds:.0f} s: {reason}"))
+
+    async def _met(self, client: ComfyClient, server: Server) -> None:
+        """Remember what a server says of itself, and tell that it can be used."""
+        from sweeper.catalogue import remember  # noqa: PLC0415
+        from sweeper.running.progress import TargetReady  # noqa: PLC0415
+
+        name = client.target.name
+        self.abouts[name] = await client.about()
+        self.report(TargetReady(name, server.dialect, server.version, self._concurrency(client)))
+        self.cachings.append(remember(client.target, server))
 
     async def _check(self, client: Any) -> None:
         """Hold the plan against what the target can do; see `admit`."""
@@ -315,10 +323,9 @@ class Session:
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
         from sweeper.running.gate import Gate  # noqa: PLC0415
+        from sweeper.running.lane import Late  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
-        answering = {client.target.name for client in clients}
-        opened = [work for work in found.opened if work.pinned in (None, *answering)]
         costs = Costs(store.servers.node_seconds(self.names), self.caching)
         plan = self.plan.reordered(costs)
         shared = Shared(
@@ -329,18 +336,28 @@ class Session:
             folder=folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog(opened, self._supply(plan, found, costs, len(clients))),
+            backlog=Backlog(found.opened, self._supply(plan, found, costs, len(clients))),
             report=self.report,
             names=self.names,
             twins=found.twins,
         )
-        for client in clients:
+
+        def gate(client: ComfyClient) -> Gate:
             if not client.target.embedded:  # that one is empty at every start
                 name = client.target.name
                 client.uploads.recall(store.servers.uploads(name), partial(store.servers.note_upload, name))
+            return Gate(self._concurrency(client), shared.random)
+
+        async def welcome(client: ComfyClient, server: Server) -> Gate:
+            await self._check(client)
+            await self._met(client, server)
+            store.servers.keep_said(run_id, client.target.name, self.abouts[client.target.name])
+            return gate(client)
+
+        lanes: list[tuple[ComfyClient, Gate | Late]] = [(client, gate(client)) for client in clients]
+        lanes += [(client, Late(reason, welcome)) for client, reason in self.late]
         try:
-            gates = [Gate(self._concurrency(client), shared.random) for client in clients]
-            return await Crew(shared, list(zip(clients, gates, strict=True))).run()
+            return await Crew(shared, lanes).run()
         finally:
             shared.close()
             for target, times in shared.node_times.items():
@@ -353,7 +370,7 @@ class Session:
         from sweeper.running.shards import Line, Shards  # noqa: PLC0415
 
         fresh = remaining(plan, found, self.settings, self.chosen)
-        if targets == 1:
+        if len(self.targets) == 1:
             return Line(fresh)
         count = found.todo - len(found.opened)
         return Shards(fresh, Reruns(self.experiment.template, costs), count=count, targets=targets)

@@ -121,9 +121,7 @@ class Watch:
         """What a person should read about an event; None for what the bar tells."""
         match event:
             case events.TargetDown():
-                return f"{event.target}: {event.reason}" + (
-                    "; no more work for it" if event.final else "; trying again"
-                )
+                return f"{event.target}: {event.reason}; {_prospect(event)}"
             case events.Draining():
                 return _draining(event)
             case events.Noticed():
@@ -159,12 +157,19 @@ def _news(event: events.Event) -> str | None:
                 + f", {event.concurrency} at a time"
             )
         case events.TargetUp():
-            return f"{event.target}: answers again"
+            return f"{event.target}: answers again, after {event.seconds:.0f} s"
         case events.Retrying():
             return console.clean(f"trial {event.trial}: again in {event.wait:.1f} s: {event.reason}")
         case events.Waiting():
             return console.clean(f"{event.target}: takes no more for {event.seconds:.1f} s: {event.reason}")
     return None
+
+
+def _prospect(event: events.TargetDown) -> str:
+    if event.final:
+        return "no more work for it"
+    limit = "" if event.patience is None else f", for up to {event.patience:g} s where no other target can go on"
+    return f"asked again until it answers{limit}"
 
 
 def _draining(event: events.Draining) -> str:

@@ -54,6 +54,12 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Jobs in flight per target.")
 @click.option("--retries", type=click.IntRange(min=0), metavar="N", help="Submissions of a trial after the first.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a job may run.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Seconds to wait for a target that does not answer, where no other can go on. [default: 300]",
+)
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Refuse a larger plan. [default: 10000]")
 @click.option("--max-failures", callback=_budget, metavar="N|P%", help="Stop when more trials than this have failed.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")

@@ -123,13 +123,13 @@ class Errands(Backlog):
         super().__init__([], fresh)
         self._hand_back = hand_back
 
-    def give_back(self, work: Work) -> None:
+    def give_back(self, work: Work, target: str) -> None:
         """As the base class; a work whose id is spent needs the driver's next intent."""
         if work.job is None:
             self._hand_back(work)
-            self.done()
+            self.done(target)
         else:
-            super().give_back(work)
+            super().give_back(work, target)
 
 
 class Cargo:

@@ -125,7 +125,6 @@ class Berth(WorkerPlugin):
         return replace(
             seat, place=place, url=target.url, dialect=server.dialect, version=server.version,
             arguments=server.arguments, concurrency=concurrency, shared=shared, about=await client.about(),
-            durable=client.dialect.durable,
             groups=min(_GROUPS, self.worker.state.nthreads),
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import calls
@@ -19,6 +20,7 @@ from sweeper.cluster.pool import MOST
 from sweeper.cluster.tending import Tending
 from sweeper.errors import SweeperError
 from sweeper.running.control import REFUSED, UNREACHABLE
+from sweeper.running.crew import left_behind
 from sweeper.running.progress import Cancelling, Draining, Noticed, TargetDown, TargetReady
 from sweeper.store.records import OPEN, UNSENT
 
@@ -50,7 +52,8 @@ class Dispatch:
         self._alone = False
         self._errors = 0
         self._withdrawing = False
-        self._left = 0  # works that are left for the next run, because their jobs stand
+        self._left: Counter[str] = Counter()  # by place: trials left for the next run, because their jobs may stand
+        self._given_up: set[str] = set()  # places that got no more work
         pool.wake = self._changed.set
 
     async def run(self) -> str | None:
@@ -71,8 +74,13 @@ class Dispatch:
             self._background = None
             for group in self.groups.values():
                 await self._release(group)
-        left = self._left if not self.shared.control.stopping else 0
-        return self.shared.error or (f"not done, and left for the next run: {left} of the trials" if left else None)
+        said = [self.shared.error] if self.shared.error else []
+        if self._left:
+            given_up = sorted(self._given_up & set(self._left))
+            said.append(left_behind(self._left, given_up, others=False))
+            if given_up:
+                self.shared.control.drain(UNREACHABLE)
+        return "; ".join(said) or None
 
     async def _feed(self) -> None:
         self._control_changed()
@@ -113,8 +121,21 @@ class Dispatch:
             elif found is None or (
                 " " in place and now - self._missing.setdefault(place, now) > self.shared.settings.patience
             ):
-                for work in self.pool.opened.pop(place):
-                    self.tending.lost(work, f"nobody can be asked any more where it was sent ({place})")
+                self._unreachable(place, gone=found is None)
+
+    def _unreachable(self, place: str, *, gone: bool) -> None:
+        """Nobody can ask the server at that place: it died with its worker (`gone`), or lives where no worker is."""
+        for work in self.pool.opened.pop(place):
+            if gone:
+                self.tending.lost(work, f"nobody can be asked any more where it was sent ({place})")
+            else:
+                self._leave(work, place)
+                self._given_up.add(place)
+
+    def _leave(self, work: Work, place: str) -> None:
+        """A work stays on record as open, for the next run to look for."""
+        self._left[place] += 1 + len(self.shared.twins.get(work.trial.digest, ()))
+        self.pool.done()
 
     def _submit(
         self, works: list[Work], *, place: str | None = None, addresses: list[tuple[str, str]] | None = None
@@ -199,20 +220,16 @@ class Dispatch:
         self._changed.set()
 
     async def _ended(self, group: Group, over: Over) -> None:
+        place = group.place or (group.seat.place if group.seat is not None else self.name)
         for job in over.left:
-            work = group.jobs[job]
-            durable = group.seat is not None and group.seat.durable
-            if over.reason is None or durable or self.shared.control.stopping:
-                self.pool.done()  # it stays on record as open, for the next run to look for
-                self._left += 1
-            else:
-                work.job = None  # its server is given up: new work for the others
-                self.pool.give_back(work)
+            self._leave(group.jobs[job], place)
+        if over.reason is not None:
+            self._given_up.add(place)
         for job in set(group.jobs) - group.ended - set(over.left):
             self._unclear(group, job)
         if over.reason is not None and group.seat is not None:
             await self.fleet.discharge(group.seat.address)
-            if not self.fleet.seats:
+            if over.reason == REFUSED or not self.fleet.seats:
                 self.shared.error = over.error
                 self.shared.control.halt(over.reason)
 

@@ -43,7 +43,7 @@ class Seat:
     """A worker as it describes itself. `place` names the server beside it for ever, `url` is its address as seen from
     there. `problem`: why it cannot be used; None where it can. `unsent`: jobs of an earlier epoch that certainly never
     left that worker. `shared`: it puts artifacts where they stay. `groups`: how many it may have at a time.
-    `about`: what its server says of itself; `durable`: whether that server's jobs outlive it.
+    `about`: what its server says of itself.
     """
 
     address: str
@@ -55,7 +55,6 @@ class Seat:
     version: str = ""
     arguments: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
-    durable: bool = False
     concurrency: int = 1
     groups: int = 1
     shared: bool = False

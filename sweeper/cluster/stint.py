@@ -225,16 +225,16 @@ class Stint:
         self._carrying = asyncio.create_task(crew.run())
         watch = asyncio.create_task(self._lease())
         try:
-            error = await self._carrying
+            await self._carrying
         except asyncio.CancelledError:
             if not self.dropped:
                 raise
-            error = None
         finally:
             watch.cancel()
             await self._told()
         left, reason = self._remains(), self.control.reason
-        self._over = Over(left, None if reason == INTERRUPT else reason, error, shared.times)
+        # What is left is the driver's to tell, which knows of every group's.
+        self._over = Over(left, None if reason == INTERRUPT else reason, shared.error, shared.times)
         self._changed.set()
 
     async def fail(self, error: Exception) -> None:

@@ -66,7 +66,6 @@ class CloudDialect:
     polls: Final = (1.0, 5.0)
     # Jobs are durable, but a listing may lag behind the submission that it should show.
     lost_after: Final = 3
-    durable: Final = True
     one_at_a_time: Final = False
     streams: Final = True
     needs_key_in_events: Final = True

@@ -41,7 +41,6 @@ class ComfyUIDialect:
     polls: Final = (0.05, 2.0)
     # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
     lost_after: Final = 2
-    durable: Final = False
     one_at_a_time: Final = True
     streams: Final = True
     needs_key_in_events: Final = False

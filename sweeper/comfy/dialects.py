@@ -40,10 +40,6 @@ class Dialect(Protocol):
         """Looks in a row that must find no trace of a job before it counts as lost."""
 
     @property
-    def durable(self) -> bool:
-        """Whether jobs outlive the server's process, so that one on record may still be had when it is back."""
-
-    @property
     def one_at_a_time(self) -> bool:
         """Whether a job that will not stop keeps every later one waiting."""
 

@@ -266,7 +266,8 @@ def _settings(raw: Mapping[str, Any]) -> RunSettings:
     limit = given.get("max_failures")
     if isinstance(limit, str):
         given["max_failures"] = float(limit.strip().removesuffix("%")) / 100
-    return RunSettings(**{**given, "timeout": float(given.get("timeout", RunSettings().timeout))})
+    given |= {name: float(given[name]) for name in ("timeout", "patience") if name in given}
+    return RunSettings(**given)
 
 
 def _whole(path: Key) -> Key:

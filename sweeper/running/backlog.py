@@ -2,14 +2,15 @@
 
 Lazy: the plan is walked as work is taken; several targets take it in shards. Work that a target gives back is next for
 any target; work whose job may still stand on a server goes to that server only, because nobody else can look for it.
-Where such a server goes for good, its jobs are done elsewhere, unless they outlive it (Comfy Cloud's do, and are paid
-for): then they are left for the next run, which looks for them.
+Where such a server is gone for good, what may stand there is left for the next run, which looks for it: a connection
+that broke says nothing of a server that lives on and does the job.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,80 +50,93 @@ class Backlog:
     def __init__(self, opened: list[Work], fresh: Supply) -> None:
         self._waiting: deque[Work] = deque(opened)
         self._fresh = fresh
-        self._gone: dict[str, bool] = {}  # target -> whether its jobs outlive our connection to it
-        self._taken = 0
+        self._taken: Counter[str] = Counter()  # by target: how much is in its hands now
+        self._suspended: set[str] = set()
+        self._gone: set[str] = set()
         self._closed = False
         self._changed = asyncio.Event()
-        self.left = 0  # works that are left for the next run, because their jobs stand
+        self.left: dict[str, list[Work]] = {}  # target -> works left for the next run, because their jobs may stand
 
     def close(self) -> None:
         """Hand out nothing more."""
         self._closed = True
         self._wake()
 
-    @property
-    def taken(self) -> int:
-        """How much is in somebody's hands now."""
-        return self._taken
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     async def take(self, target: str) -> Work | None:
         """The next work for that target; waits while others may still give some back. None: there will be no more."""
-        while not self._closed:
+        while not self._over and target not in self._gone:
             work = self._next(target)
             if work is not None:
-                self._taken += 1
+                self._taken[target] += 1
                 return work
-            if not self._taken and not self._waiting and self._fresh.empty:
-                break
             await self._changed.wait()
         return None
 
-    def done(self) -> None:
-        """A work that was taken has come to its end."""
-        self._taken -= 1
+    async def changed(self) -> None:
+        """Return when something was taken back, came to its end, or when who takes work has changed."""
+        await self._changed.wait()
+
+    async def finished(self) -> None:
+        """Return when nobody gets any more work."""
+        while not self._over:
+            await self._changed.wait()
+
+    def stuck(self, answering: Collection[str]) -> bool:
+        """Whether none of those targets has work or can have any of what is left."""
+        if any(self._taken[target] for target in answering):
+            return False
+        free = not self._fresh.empty or any(work.pinned is None or work.pinned in answering for work in self._waiting)
+        return not (answering and free)
+
+    def done(self, target: str) -> None:
+        """A work that the target took has come to its end."""
+        self._taken[target] -= 1
         self._wake()
 
-    def leave(self) -> None:
-        """A work that was taken is left for the next run, with its job."""
-        self.left += 1
-        self.done()
+    def leave(self, work: Work, target: str) -> None:
+        """A work that the target took is left for the next run, with its job."""
+        self.left.setdefault(target, []).append(work)
+        self.done(target)
 
-    def give_back(self, work: Work) -> None:
-        """A work that was taken is next again, for its own target or for any."""
-        if self._gone.get(work.pinned or "", False):
-            self.leave()
-            return
-        self._taken -= 1
-        self._free(work)
-        self._waiting.appendleft(work)
-        self._wake()
-
-    def release(self, target: str, *, durable: bool) -> None:
-        """That target will not come back: what waits for it is free for the others, as new work, or where its jobs
-        are `durable`, left for the next run.
-        """
-        self._gone[target] = durable
-        self._fresh.release(target)
-        if durable:
-            staying = [work for work in self._waiting if work.pinned == target]
-            self.left += len(staying)
-            self._waiting = deque(work for work in self._waiting if work not in staying)
-        for work in self._waiting:
-            self._free(work)
-        self._wake()
-
-    def _free(self, work: Work) -> None:
+    def give_back(self, work: Work, target: str) -> None:
+        """A work that the target took is next again, for its own target or for any."""
         if work.pinned in self._gone:
-            work.job = None
+            self.leave(work, target)
+            return
+        self._waiting.appendleft(work)
+        self.done(target)
+
+    def suspend(self, target: str) -> None:
+        """That target does not answer now: it gets nothing, and what it was to have of the fresh work is anybody's."""
+        self._suspended.add(target)
+        self._fresh.release(target)
+        self._wake()
+
+    def resume(self, target: str) -> None:
+        """That target answers again."""
+        self._suspended.discard(target)
+        self._wake()
+
+    def release(self, target: str) -> None:
+        """That target gets no more work: what was never sent is the others', what may stand there is left."""
+        self._gone.add(target)
+        self._fresh.release(target)
+        staying = [work for work in self._waiting if work.pinned == target]
+        if staying:
+            self.left.setdefault(target, []).extend(staying)
+            self._waiting = deque(work for work in self._waiting if work.pinned != target)
+        self._wake()
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or (not self._taken.total() and not self._waiting and self._fresh.empty)
 
     def _next(self, target: str) -> Work | None:
-        for work in self._waiting:
+        if target in self._suspended:
+            return None
+        for place, work in enumerate(self._waiting):
             if work.pinned in (None, target):
-                self._waiting.remove(work)
+                del self._waiting[place]
                 return work
         return self._fresh.take(target)
 

@@ -297,6 +297,8 @@ class Carrier:
         if state.state == "cancelled":
             error = ("CancelledError", state.error or "the job was cancelled")
             self._close(work, records.CANCELLED, error=error, times=times)
+            if self.in_flight.given_up:  # by us, and the server has let go of it: another target may do it
+                raise TransientError("this target was given up")
             self.shared.row_done(work, result.CANCELLED, self.target, error=error)
             return False
         if state.state == "lost":

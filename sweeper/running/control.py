@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final, TypeVar
+
+from sweeper.running.racing import before
+
+T = TypeVar("T")
 
 INTERRUPT: Final = "interrupt"
 MAX_FAILURES: Final = "max_failures"
@@ -50,16 +54,24 @@ class RunControl:
         if not self.stopping:
             self.halt(reason)
 
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives or raises; None, and it is cancelled, once the run is asked to stop."""
+        stopped = asyncio.Event()
+        with self.bound(stopped.set):
+            if self.stopping:
+                stopped.set()
+            return await before(stopped.wait(), work)
+
     @contextmanager
     def bound(self, notify: Callable[[], None]) -> Iterator[None]:
         """Call `notify` in the running loop at every change."""
-        self._loop = asyncio.get_running_loop()
+        outer, self._loop = self._loop, asyncio.get_running_loop()
         self._changed.append(notify)
         try:
             yield
         finally:
             self._changed.remove(notify)
-            self._loop = None
+            self._loop = outer
 
 
 @contextmanager
@@ -70,7 +82,7 @@ def interruptible(control: RunControl) -> Iterator[None]:
         return
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         try:
             loop.add_signal_handler(number, control.halt, INTERRUPT)
@@ -82,4 +94,4 @@ def interruptible(control: RunControl) -> Iterator[None]:
         for number in numbers:
             with suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
-            signal.signal(number, before[number] or signal.SIG_DFL)
+            signal.signal(number, handlers[number] or signal.SIG_DFL)

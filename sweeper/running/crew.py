@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sweeper.running.lane import Lane
+from sweeper.running.control import UNREACHABLE
+from sweeper.running.lane import Lane, Late
+from sweeper.running.presence import Presence
 from sweeper.running.progress import Cancelling, Draining
 
 if TYPE_CHECKING:
@@ -15,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class Crew:
-    """One lane per client; `clients` come with the gate of the jobs that may be in flight on each."""
+    """One lane per client; `clients` come with the gate of the jobs that may be in flight on each, or as `Late`."""
 
-    def __init__(self, shared: Shared, clients: list[tuple[ComfyClient, Gate]]) -> None:
+    def __init__(self, shared: Shared, clients: list[tuple[ComfyClient, Gate | Late]]) -> None:
         self.shared = shared
-        self.lanes = [Lane(shared, client, gate, self._lane_died) for client, gate in clients]
+        presence = Presence(shared, (client.target.name for client, gate in clients if not isinstance(gate, Late)))
+        self.lanes = [Lane(shared, client, gate, presence, self._lane_died) for client, gate in clients]
         self._told = ""
 
     async def run(self) -> str | None:
@@ -36,8 +40,23 @@ class Crew:
                         group.create_task(lane.run())
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
-        left = self.shared.backlog.left
-        return self.shared.error or (f"not done, and left for the next run: {left} of the trials" if left else None)
+        said = [part for part in (self.shared.error, self._left()) if part]
+        return "; ".join(said) or None
+
+    def _left(self) -> str | None:
+        """What is left for the next run because its jobs may stand somewhere; the end of a run that left some on a
+        target that was given up is that target's.
+        """
+        shared = self.shared
+        places = {}
+        for target, works in shared.backlog.left.items():
+            places[target] = sum(1 + len(shared.twins.get(work.trial.digest, ())) for work in works)
+        if not places:
+            return None
+        given_up = [lane.name for lane in self.lanes if lane.dead and lane.name in places]
+        if given_up:
+            shared.control.drain(UNREACHABLE)
+        return left_behind(places, given_up, others=len(self.lanes) > len(given_up))
 
     def _control_changed(self) -> None:
         control = self.shared.control
@@ -60,6 +79,18 @@ class Crew:
         if all(lane.dead for lane in self.lanes):
             self.shared.error = message
             self.shared.control.halt(reason)
+
+
+def left_behind(places: Mapping[str, int], given_up: Sequence[str], *, others: bool) -> str:
+    """What to say of trials, so many for each target, whose jobs may stand there, and what to do about it. `others`:
+    whether there are targets that could do them.
+    """
+    where = ", ".join(f"{count} on {target}" for target, count in places.items())
+    said = f"left for the next run, which looks for their jobs first: {sum(places.values())} of the trials ({where})"
+    if not given_up:
+        return said
+    instead = ", or leave it out with `--target` for the others, which then do them" if others else ""
+    return f"{said}; see that {' and '.join(given_up)} answers and run the same command{instead}"
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,62 +1,101 @@
 """One target's share of a run: it pulls work as fast as the target takes it, and sits out the target's bad moments.
 
-A target that stops answering is asked again for `patience` seconds; one that stays away, or refuses us, gives what it
-had back to the others.
+A target that does not answer gives what it was never sent to the others, and is asked again (see `presence`); what it
+may have taken waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.events import EventStream
 from sweeper.comfy.wire import Busy
-from sweeper.errors import RefusedError, TargetError, TransientError, UnreachableError
+from sweeper.errors import RefusedError, SweeperError, TargetError, TransientError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
-from sweeper.running.gate import Slot
-from sweeper.running.progress import Noticed, TargetDown, TargetUp, Waiting
+from sweeper.running.gate import Gate, Slot
+from sweeper.running.progress import Noticed, TargetDown, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.wire import Server
     from sweeper.running.backlog import Work
-    from sweeper.running.gate import Gate
+    from sweeper.running.presence import Presence
     from sweeper.running.shared import Shared
 
 _SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
 _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
 
 
-class Lane:
-    """`gate`: how many jobs the target may have now. `on_death(reason, message)` is called once, when this target gets
-    no more work in this run.
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A target that did not answer at the start of the run: why, and what is to be done with the server that answers
+    after all before it gets work: `welcome` gives its gate, and raises a SweeperError where it cannot be used.
     """
 
-    def __init__(self, shared: Shared, client: ComfyClient, gate: Gate, on_death: Callable[[str, str], None]) -> None:
+    reason: str
+    welcome: Callable[[ComfyClient, Server], Coroutine[Any, Any, Gate]]
+
+
+class Lane:
+    """`gate`: how many jobs the target may have now; `late` in its place for one that does not answer yet.
+    `on_death(reason, message)` is called once, when this target gets no more work in this run.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        client: ComfyClient,
+        gate: Gate | Late,
+        presence: Presence,
+        on_death: Callable[[str, str], None],
+    ) -> None:
         self.shared = shared
         self.client = client
         self.name = client.target.name
-        self.gate = gate
         self.dead = False
+        self._late = gate if isinstance(gate, Late) else None
+        self.gate = gate if isinstance(gate, Gate) else Gate(1, shared.random)
+        self._presence = presence
         self._carrier: Carrier | None = None
         self._on_death = on_death
         self._turn = asyncio.Lock()
         self._queue_end = asyncio.Event()  # set when whoever took a work last has a slot for it
         self._queue_end.set()
-        self._ahead = asyncio.Semaphore(self.gate.most)
-        self._up = asyncio.Event()
-        self._up.set()
 
     async def run(self) -> None:
         """Until there is no more work, the run stops, or the target is given up."""
+        if self._late is not None and not await self._arrived(self._late):
+            return
+        self._ahead = asyncio.Semaphore(self.gate.most)
         async with EventStream(self.client) as events:
             carrier = self._carrier = Carrier(self.shared, self.client, events)
             async with asyncio.TaskGroup() as group:
                 # As many again bring in files of jobs that are over, while the next ones run.
                 for _ in range(2 * max(self.gate.most, 2)):
                     group.create_task(self._worker(carrier))
+
+    async def _arrived(self, late: Late) -> bool:
+        """Wait for a target that was not there at the start. Whether it is to be used."""
+        reason = late.reason
+        while True:
+            try:
+                server = await self._presence.back(self.client, reason)
+                if server is None:
+                    return False
+                gate = await self._presence.wanted(late.welcome(self.client, server))
+            except TransientError as error:
+                reason = str(error)
+            except SweeperError as error:  # whatever is wrong with that one, the others have their work
+                self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, f"{self.name}: {error}")
+                return False
+            else:
+                self.gate = gate or self.gate
+                return gate is not None
 
     @property
     def in_flight(self) -> int:
@@ -65,7 +104,6 @@ class Lane:
     def wake(self) -> None:
         """The run is stopping: whoever waits, for a slot or for a job, is to look at that now."""
         self.gate.open()
-        self._up.set()
         if self.shared.control.cancelling:
             self.client.pauses.hurry()
         if self._carrier is not None:
@@ -73,15 +111,14 @@ class Lane:
 
     async def _worker(self, carrier: Carrier) -> None:
         while not self.dead:
-            await self._up.wait()
             slot = Slot(self.gate)
             try:
                 work = await self._next(carrier, slot)
                 if work is None:
                     return
-                if self.dead or not self._up.is_set():
+                if self.dead or self._presence.silent(self.name):
                     carrier.withdraw(work)
-                    self.shared.backlog.give_back(work)
+                    self.shared.backlog.give_back(work, self.name)
                     continue
                 trouble = await self._carry(work, carrier, slot)
             finally:
@@ -128,24 +165,24 @@ class Lane:
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
                 said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
                 self.shared.report(Noticed(said))
-                backlog.leave()
+                backlog.leave(work, self.name)
             else:
-                backlog.give_back(work)
+                backlog.give_back(work, self.name)
             return error
         except TargetError as error:
             if work.final:
-                backlog.done()
+                backlog.done(self.name)
             else:
-                backlog.give_back(work)
+                backlog.give_back(work, self.name)
             self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, f"{self.name}: {error}")
             return None
         if isinstance(answer, Busy):
             self._busy(answer, carrier)
-            backlog.give_back(work)
+            backlog.give_back(work, self.name)
             return None
         if work.sent:
             self.gate.accepted()
-        backlog.done()
+        backlog.done(self.name)
         return None
 
     def _busy(self, answer: Busy, carrier: Carrier) -> None:
@@ -156,41 +193,21 @@ class Lane:
             self._die(UNREACHABLE, f"{self.name}: took nothing for {_FULL_FOR / 60:g} minutes: {answer.reason}")
 
     async def _recover(self, trouble: TransientError) -> None:
-        """Ask a silent target again until it answers or patience is over; the first worker asks, the others wait."""
-        if self.dead or self.shared.control.stopping:
-            self._up.set()
+        """Wait until a silent target answers or is given up; the first worker asks, the others wait for work."""
+        if self.dead or self.shared.control.stopping or self._presence.silent(self.name):
             return
-        if not self._up.is_set():
-            return
-        self._up.clear()
-        self.shared.report(TargetDown(self.name, str(trouble), final=False))
-        loop = asyncio.get_running_loop()
-        deadline, wait = loop.time() + self.shared.settings.patience, 0.1
         try:
-            while not self.shared.control.stopping:
-                await self.shared.sleep(self.shared.random.uniform(wait / 2, wait))
-                try:
-                    await self.client.connect()
-                except UnreachableError as error:
-                    if loop.time() > deadline:
-                        self._die(UNREACHABLE, str(error))
-                        return
-                    wait = min(2 * wait, 5.0)
-                except RefusedError as error:
-                    self._die(REFUSED, f"{self.name}: {error}")
-                    return
-                else:
-                    self.shared.report(TargetUp(self.name))
-                    return
-        finally:
-            self._up.set()
+            await self._presence.back(self.client, str(trouble))
+        except TargetError as error:
+            self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, str(error))
 
     def _die(self, reason: str, message: str) -> None:
         if self.dead:
             return
         self.dead = True
-        self.shared.report(TargetDown(self.name, message.removeprefix(f"{self.name}: "), final=True))
-        self.shared.backlog.release(self.name, durable=self.client.dialect.durable)
+        said = message.removeprefix(f"{self.name}: ")
+        self.shared.report(TargetDown(self.name, said, final=True))
+        self._presence.gone(self.name)
+        self.shared.backlog.release(self.name)
         self.gate.open()
-        self._up.set()
-        self._on_death(reason, message)
+        self._on_death(reason, f"{self.name}: {said}")

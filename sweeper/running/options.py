@@ -21,7 +21,8 @@ class RunOptions:
     `max_failures`: a count (int) or a share of the plan (float, 0 to 1). `fail_fast`: stop after the first failure.
     `retry_failed`: submit again what failed before; `fresh`: also what succeeded. `where`: a Jinja2 expression over
     slots and axes, and `limit`, a count, choose which trials this run submits; the others keep their rows.
-    `patience`: seconds to wait for a target that stopped answering. `keep_temp`: fetch previews (`temp`) too.
+    `patience`: seconds that targets may say nothing while no other can go on, after which the run ends; as long as
+    others work, one that is silent is asked again without end. `keep_temp`: fetch previews (`temp`) too.
     `remake`: submit again what succeeded and whose files are gone from the results folder (otherwise they are fetched
     from the server once more, if it still has them). `check`: hold the plan against the target's node classes before
     anything is submitted.
@@ -37,7 +38,7 @@ class RunOptions:
     fresh: bool = False
     where: str | None = None
     limit: int | None = None
-    patience: float = 30.0
+    patience: float | None = None
     keep_temp: bool | None = None
     remake: bool = False
     check: bool = True
@@ -70,6 +71,8 @@ def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
             raise UsageError(f"{name}: {value} is less than {least}")
     if options.timeout is not None and not options.timeout > 0:
         raise UsageError(f"timeout: {options.timeout} is not a number of seconds above 0")
+    if options.patience is not None and not options.patience >= 0:
+        raise UsageError(f"patience: {options.patience} is not a number of seconds, at least 0")
     most = _first(options.max_trials, defaults.max_trials)
     if most is not None and trials > most:
         raise UsageError(
@@ -86,7 +89,7 @@ def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
         retry_failed=options.retry_failed,
         fresh=options.fresh,
         limit=options.limit,
-        patience=options.patience,
+        patience=_first(options.patience, defaults.patience),
         keep_temp=_first(options.keep_temp, defaults.keep_temp),
         remake=options.remake,
         check=options.check,

@@ -47,18 +47,22 @@ class TargetReady:
 
 @dataclass(frozen=True, slots=True)
 class TargetDown:
-    """A target stopped answering, or refuses us (`final`: it gets no more work in this run)."""
+    """A target does not answer, or refuses us (`final`: it gets no more work in this run). One that is not given up is
+    asked again while others have work, and for `patience` seconds where nobody else can go on.
+    """
 
     target: str
     reason: str
     final: bool
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetUp:
-    """A target that was down answers again."""
+    """A target that was down for so many `seconds` answers again."""
 
     target: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

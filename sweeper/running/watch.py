@@ -71,8 +71,10 @@ class _Watch:
             if self.shared.control.cancelling:
                 return await self._cancelled(self.ours.ids, _GRACE)
             if self.ours.given_up:
-                await self.client.cancel(frozenset([self.prompt_id]), frozenset(self.ours.ids))
-                raise TransientError("this target was given up")
+                ended = await self._cancelled({self.prompt_id}, _GRACE)
+                if ended is None:
+                    raise TransientError("this target was given up")
+                return ended
             state = await self._look()
             if state is not None:
                 return state

@@ -114,9 +114,12 @@ def test_a_flood_of_failures_is_cut(capsys):
             "nothing to do: 2 of 5 trials were done before; nothing is submitted",
         ),
         (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: comfyui 0.3.64, 2 at a time"),
-        (events.TargetDown("mine", "reset", final=False), "mine: reset; trying again"),
+        (
+            events.TargetDown("mine", "reset", final=False, patience=300.0),
+            "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
+        ),
         (events.Noticed("a.png: metric 'mine' failed"), "warning: a.png: metric 'mine' failed"),
-        (events.TargetUp("mine"), "mine: answers again"),
+        (events.TargetUp("mine", 36.4), "mine: answers again, after 36 s"),
         (events.Waiting("mine", 2.0, 1, "queue full"), "mine: takes no more for 2.0 s: queue full"),
         (
             events.Draining(1, "max_failures"),

@@ -37,42 +37,55 @@ def test_whoever_is_idle_waits_for_what_another_may_give_back():
         idle = asyncio.create_task(backlog.take("two"))
         await asyncio.sleep(0)
         assert not idle.done()
-        backlog.give_back(taken)
+        backlog.give_back(taken, "one")
         assert (await idle) is taken
-        backlog.done()
+        backlog.done("two")
         return await backlog.take("one")
 
     assert asyncio.run(go()) is None
 
 
-def test_work_of_a_target_that_is_gone_is_free_also_when_it_comes_back_later():
-    async def go():
-        early, late = work(0, "one"), work(1, "one")
-        backlog = Backlog([early, late], Line(iter([])))
-        taken = await backlog.take("one")
-        backlog.release("one", durable=False)
-        found = [await backlog.take("two")]
-        backlog.give_back(taken)
-        found.append(await backlog.take("two"))
-        assert all(item.job is None for item in found)
-        return [item.trial.index for item in found]
-
-    assert asyncio.run(go()) == [1, 0]
-
-
-def test_jobs_that_outlive_their_target_are_left_for_the_next_run_and_hold_nobody():
+def test_what_a_target_that_is_gone_may_have_is_left_for_the_next_run_and_holds_nobody():
     async def go():
         backlog = Backlog([work(0, "one"), work(1, "one")], Line(iter([work(2)])))
         taken = await backlog.take("one")
         other = await backlog.take("two")
         waiting = asyncio.create_task(backlog.take("two"))
         await asyncio.sleep(0)
-        backlog.release("one", durable=True)
-        backlog.give_back(taken)
-        backlog.done()
-        return other.trial.index, await waiting, backlog.left, taken.job is not None
+        backlog.release("one")
+        backlog.give_back(taken, "one")
+        backlog.done("two")
+        left = [item.trial.index for item in backlog.left["one"]]
+        return other.trial.index, await waiting, left, taken.job is not None
 
-    assert asyncio.run(go()) == (2, None, 2, True)
+    assert asyncio.run(go()) == (2, None, [1, 0], True)
+
+
+def test_what_a_target_that_is_gone_was_never_sent_is_the_others():
+    async def go():
+        backlog = Backlog([], Line(iter([work(0)])))
+        taken = await backlog.take("one")
+        backlog.release("one")
+        backlog.give_back(taken, "one")
+        return await backlog.take("two") is taken, await backlog.take("one"), backlog.left
+
+    assert asyncio.run(go()) == (True, None, {})
+
+
+def test_a_silent_target_gets_nothing_until_it_answers_and_holds_nothing_that_it_was_not_sent():
+    async def go():
+        backlog = Backlog([work(0, "one")], Line(iter([work(1)])))
+        backlog.suspend("one")
+        asking = asyncio.create_task(backlog.take("one"))
+        other = await backlog.take("two")
+        assert not backlog.stuck({"two"})
+        backlog.done("two")
+        assert backlog.stuck({"two"})  # what is left is the silent one's
+        assert not asking.done()
+        backlog.resume("one")
+        return other.trial.index, (await asking).trial.index
+
+    assert asyncio.run(go()) == (1, 0)
 
 
 def test_a_closed_backlog_hands_out_nothing_and_holds_nobody():

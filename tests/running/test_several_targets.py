@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 
 import pytest
 
@@ -14,6 +15,8 @@ from sweeper.running.progress import JobSubmitted, TargetDown, TargetReady, Targ
 from sweeper.store import Store
 
 from .conftest import NODES
+from .invariants import broken_promises
+from .served import Served
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_work_done_on_one_of_the_targets_is_done(pair, experiment, tmp_path):
     assert sweeper.run(plan, listed(one, two)[1:], tmp_path / "out").submitted == 3
 
 
-def test_a_target_that_dies_gives_its_trials_back(pair, experiment, tmp_path):
+def test_a_target_that_dies_gives_back_what_it_was_not_sent_and_the_rest_is_left(pair, experiment, tmp_path):
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
     stopped = threading.Event()
@@ -57,12 +60,124 @@ def test_a_target_that_dies_gives_its_trials_back(pair, experiment, tmp_path):
             stopped.set()
             threading.Thread(target=one.stop).start()
 
-    plan = experiment(seed=list(range(6)))
-    run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.5)
-    assert run.succeeded == 6
-    assert run.stopped_by is None
+    plan, targets = experiment(seed=list(range(6))), listed(one, two)
+    run = sweeper.run(plan, targets, tmp_path / "out", progress=watch, patience=0.5)
+    sent = one.seen.accepted
+    assert sent >= 1
+    assert (run.stopped_by, run.succeeded, run.pending) == ("unreachable", 6 - sent, sent)
+    assert f"{sent} of the trials ({sent} on one); see that one answers and run the same command, or" in run.error
+    elsewhere = sweeper.run(plan, targets[1:], tmp_path / "out")
+    assert (elsewhere.succeeded, elsewhere.submitted) == (6, sent)
     with Store.open(tmp_path / "out", readonly=True) as store:
         assert {row.target for row in store.results()} == {"two"}
+
+
+def test_jobs_of_a_server_behind_a_broken_line_are_never_done_twice(coloured, tmp_path):
+    """The line breaks, the server lives on and does what it has: neither another one nor the next run may do it too."""
+    plan = coloured(8)
+    with Served("comfyui", tmp_path / "one") as one, Served("comfyui", tmp_path / "two") as two:
+
+        def watch(event):
+            if isinstance(event, JobSubmitted) and event.target == "two":
+                two.proxy.down = True
+
+        targets = [{**one.target(), "name": "one"}, {**two.target(), "name": "two"}]
+        run = sweeper.run(plan, targets, tmp_path / "out", progress=watch, patience=0.3)
+        left = run.pending  # what it has taken, and what it may have: the answer did not come
+        assert left >= len(two.proxy.accepted) >= 1
+        assert (run.stopped_by, run.succeeded) == ("unreachable", 8 - left)
+        two.proxy.down = False
+        run = sweeper.run(plan, targets, tmp_path / "out")
+        assert (run.stopped_by, run.succeeded) == (None, 8)
+        assert broken_promises(tmp_path / "out", 8, [one, two]) == []
+        assert len(one.proxy.accepted) + len(two.proxy.accepted) == 8
+
+
+def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_others_work(pair, experiment, tmp_path):
+    one, two = pair
+    one._address = ("127.0.0.1", int(one.url.rpartition(":")[2]))
+    two.faults.stall_nodes = {"Paint"}  # it works until `one` is back, many times as long as patience
+    events, missed, gone = [], threading.Event(), []
+
+    def be_away():
+        one.stop()
+        missed.wait(30)
+        time.sleep(0.5)
+        one.start()
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, TrialDone) and event.target == "one" and not gone:
+            gone.append(threading.Thread(target=be_away))
+            gone[0].start()
+        if isinstance(event, TargetDown):
+            missed.set()
+        if isinstance(event, TargetUp):
+            two.faults.release()
+
+    one.faults.node_seconds = 0.02
+    run = sweeper.run(
+        experiment(seed=list(range(30))), listed(one, two), tmp_path / "out", progress=watch, patience=0.05
+    )
+    assert (run.succeeded, run.stopped_by) == (30, None)
+    (down,) = [event for event in events if isinstance(event, TargetDown)]
+    (up,) = [event for event in events if isinstance(event, TargetUp)]
+    assert (down.target, down.final, down.patience) == ("one", False, 0.05)
+    assert up.seconds >= 0.5
+    after = events[events.index(up) :]
+    assert any(isinstance(event, JobSubmitted) and event.target == "one" for event in after)
+
+
+def test_a_run_whose_work_is_done_does_not_wait_for_a_silent_target(pair, experiment, tmp_path):
+    one, two = pair
+    targets = [*listed(one, two), {"url": "http://127.0.0.1:9", "dialect": "comfyui", "name": "nobody"}]
+    began = time.monotonic()
+    run = sweeper.run(experiment(seed=[1, 2]), targets, tmp_path / "out", patience=3600)
+    assert (run.succeeded, run.stopped_by) == (2, None)
+    assert time.monotonic() - began < 60
+
+
+def test_a_target_that_comes_late_is_checked_and_then_used(pair, experiment, tmp_path):
+    one, two = pair
+    two._address = ("127.0.0.1", int(two.url.rpartition(":")[2]))
+    targets = listed(one, two)
+    two.stop()
+    one.faults.stall_nodes = {"Paint"}
+    events = []
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, TargetDown):
+            two.start()
+        if isinstance(event, TrialDone) and event.target == "two":
+            one.faults.release()
+
+    run = sweeper.run(experiment(seed=list(range(12))), targets, tmp_path / "out", progress=watch)
+    assert (run.succeeded, run.stopped_by) == (12, None)
+    kinds = [(type(event), event.target) for event in events if isinstance(event, TargetDown | TargetUp | TargetReady)]
+    assert kinds == [(TargetReady, "one"), (TargetDown, "two"), (TargetUp, "two"), (TargetReady, "two")]
+
+
+def test_a_target_that_comes_late_and_cannot_run_the_plan_leaves_the_others_alone(pair, experiment, tmp_path):
+    one, _ = pair
+    with EmbeddedServer(dialect="comfyui", nodes={"Keep": NODES["Keep"]}) as two:
+        two._address = ("127.0.0.1", int(two.url.rpartition(":")[2]))
+        targets = listed(one, two)
+        targets[1]["dialect"] = "comfyui"
+        two.stop()
+        one.faults.stall_nodes = {"Paint"}
+        downs = []
+
+        def watch(event):
+            if isinstance(event, TargetDown):
+                downs.append(event)
+                one.faults.release() if event.final else two.start()
+
+        run = sweeper.run(experiment(seed=list(range(4))), targets, tmp_path / "out", progress=watch)
+    assert (run.succeeded, run.stopped_by) == (4, None)
+    assert [event.final for event in downs] == [False, True]
+    assert "Paint" in downs[1].reason
+    assert two.seen.submits == 0
 
 
 def test_a_target_that_comes_back_is_used_again_and_forgotten_jobs_are_sent_again(experiment, tmp_path):
@@ -186,8 +301,8 @@ def test_jobs_that_a_cloud_has_taken_are_paid_once_though_it_goes_away_in_betwee
         run = sweeper.run(plan, listed(one, two), tmp_path / "out", progress=watch, patience=0.3)
         left = run.pending  # those it has taken, and any whose answer was lost when it went
         assert left >= two.seen.accepted >= 1
-        assert (run.stopped_by, run.succeeded) == (None, 6 - left)
-        assert run.error == f"not done, and left for the next run: {left} of the trials"
+        assert (run.stopped_by, run.succeeded) == ("unreachable", 6 - left)
+        assert f"{left} of the trials ({left} on two)" in run.error
         two.faults.reset()
         two.start()
         targets = [listed(one, two)[0], {**listed(one, two)[1], "url": two.url}]

@@ -1,0 +1,96 @@
+"""Which targets of a run answer now; one that does not is asked again for as long as that may be of use.
+
+Others go on without it, and it is used again whenever it is back. It is given up when it, and every other silent
+target, has said nothing for `patience` seconds and nobody who answers can bring on what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sweeper.errors import UnreachableError
+from sweeper.running.progress import TargetDown, TargetUp
+from sweeper.running.racing import before
+
+if TYPE_CHECKING:
+    from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.wire import Server
+    from sweeper.running.shared import Shared
+
+T = TypeVar("T")
+
+_FIRST: Final = 0.1  # seconds before the first question; every further wait is twice as long
+_LONGEST: Final = 10.0
+
+
+class Presence:
+    """`names`: the targets that answer at the start."""
+
+    def __init__(self, shared: Shared, names: Iterable[str]) -> None:
+        self._shared = shared
+        self._answering = set(names)
+        self._silent: dict[str, float] = {}  # since when, by the loop's clock
+
+    def silent(self, target: str) -> bool:
+        """Whether that target is being waited for."""
+        return target in self._silent
+
+    def gone(self, target: str) -> None:
+        """That target gets no more work in this run."""
+        self._answering.discard(target)
+
+    async def back(self, client: ComfyClient, reason: str) -> Server | None:
+        """Wait until a target that fell silent answers; None where there is nothing left for it to do.
+
+        Raises UnreachableError when it is given up, and RefusedError when it refuses us.
+        """
+        shared, name, began = self._shared, client.target.name, asyncio.get_running_loop().time()
+        self._silent[name] = began
+        self._answering.discard(name)
+        shared.backlog.suspend(name)
+        shared.report(TargetDown(name, reason, final=False, patience=shared.settings.patience))
+        try:
+            server = await self.wanted(self._asked(client, reason))
+        finally:
+            del self._silent[name]
+            shared.backlog.resume(name)
+        if server is not None:
+            self._answering.add(name)
+            shared.report(TargetUp(name, asyncio.get_running_loop().time() - began))
+        return server
+
+    async def wanted(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives; None, and it is let go, once nobody gets any more work in this run."""
+        return await before(self._shared.backlog.finished(), work)
+
+    async def _asked(self, client: ComfyClient, reason: str) -> Server:
+        said = [f"{client.target.name}: cannot be reached: {reason}"]
+        server = await before(self._outlasted(), self._ask(client, said))
+        if server is None:
+            raise UnreachableError(said[-1])
+        return server
+
+    async def _ask(self, client: ComfyClient, said: list[str]) -> Server:
+        wait = _FIRST
+        while True:
+            await asyncio.sleep(self._shared.random.uniform(wait / 2, wait))
+            try:
+                return await client.connect()
+            except UnreachableError as error:
+                said[:] = [str(error)]
+            wait = min(2 * wait, _LONGEST)
+
+    async def _outlasted(self) -> None:
+        """Return when patience is over."""
+        loop, backlog = asyncio.get_running_loop(), self._shared.backlog
+        while True:
+            left = max(self._silent.values()) + self._shared.settings.patience - loop.time()
+            stuck = backlog.stuck(self._answering)
+            if stuck and left <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left if stuck else None):
+                    await backlog.changed()
