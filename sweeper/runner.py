@@ -229,7 +229,7 @@ class Session:
             if server is None:
                 return ()
             clients.append(client)
-            await self._met(client, server)
+            await self.control.unless_stopped(self._met(client, server))
         if not clients:
             raise UnreachableError("; ".join(reason for _, reason in self.late))
         self.caching = weakest(self.cachings)

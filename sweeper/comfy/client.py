@@ -90,6 +90,7 @@ class ComfyClient:
         redaction = Redaction(target.keys)
         self.clean, self.clean_text = redaction.clean, redaction.clean_text
         self.requests = 0
+        self.heard = 0.0  # when the server last answered, by the loop's clock
         self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
 
     def _opened(self, url: str | None, **redirects: Any) -> Http:
@@ -241,6 +242,7 @@ class ComfyClient:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
+        self.heard = asyncio.get_running_loop().time()
         status, headers, content = answer
         return Reply(status, headers, self.clean(content))
 

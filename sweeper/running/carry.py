@@ -18,6 +18,7 @@ from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
 from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
 from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
+from sweeper.running.racing import before
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.running.watch import InFlight, watch
 from sweeper.store import records
@@ -150,7 +151,7 @@ class Carrier:
 
     async def _make_ready(self, work: Work) -> dict[str, Any] | None:
         """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
-        not have a file, which is then the end of the work.
+        not have a file, which is then the end of the work, or where the run is stopped before they are there.
         """
         shared = self.shared
         graph: dict[str, Any] = shared.plan.workflow(work.trial)
@@ -158,7 +159,10 @@ class Carrier:
         try:
             for file in shared.plan.files(work.trial):
                 mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                graph[file.node]["inputs"][file.input] = await self.client.upload(file.path, file.sha256, mask)
+                there = await before(shared.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
+                if there is None:  # the run is to end, and nothing of this work has left
+                    return None
+                graph[file.node]["inputs"][file.input] = there
         except RejectedError as error:
             refusal = error
         job = self._intend(work, fingerprint(graph))
@@ -170,9 +174,9 @@ class Carrier:
 
     def _intend(self, work: Work, sent: str) -> Job:
         shared = self.shared
-        before = work.job
+        last = work.job
         # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
-        job_id = before.id if before and before.state == records.UNSENT and before.run == shared.run_id else None
+        job_id = last.id if last and last.state == records.UNSENT and last.run == shared.run_id else None
         attempt = 1 if work.untried else shared.store.attempts(work.trial.digest, shared.names) + 1
         work.untried = False
         if shared.settings.fresh:
@@ -325,9 +329,9 @@ class Carrier:
 
     async def _again(self, work: Work) -> bool:
         """Whether the work, whose last job is over, is to be submitted once more now; waits where that is wise."""
-        job = work.job
-        assert job is not None
-        shared = self.shared
+        job, shared = work.job, self.shared
+        if job is None:  # stopped before anything was to be sent
+            return False
         if job.state not in (records.LOST, records.FAILED) or work.final:
             return False
         if work.sent and (work.sent > shared.settings.retries or shared.control.stopping):

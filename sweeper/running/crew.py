@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sweeper.running.control import UNREACHABLE
 from sweeper.running.lane import Lane, Late
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sweeper.running.gate import Gate
     from sweeper.running.shared import Shared
 
+_GRACE: Final = 5.0  # seconds of silence that a server is allowed once its jobs are to be cancelled
+
 
 class Crew:
     """One lane per client; `clients` come with the gate of the jobs that may be in flight on each, or as `Late`."""
@@ -25,6 +27,8 @@ class Crew:
         presence = Presence(shared, (client.target.name for client, gate in clients if not isinstance(gate, Late)))
         self.lanes = [Lane(shared, client, gate, presence, self._lane_died) for client, gate in clients]
         self._told = ""
+        self._tasks: dict[Lane, asyncio.Task[None]] = {}
+        self._cutting: list[asyncio.Task[None]] = []
 
     async def run(self) -> str | None:
         """Until nobody has work any more. Returns why it stopped early, for people.
@@ -36,10 +40,12 @@ class Crew:
                 self._control_changed()
             try:
                 async with asyncio.TaskGroup() as group:
-                    for lane in self.lanes:
-                        group.create_task(lane.run())
+                    self._tasks = {lane: group.create_task(lane.run()) for lane in self.lanes}
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
+            finally:
+                for task in self._cutting:
+                    task.cancel()
         said = [part for part in (self.shared.error, self._left()) if part]
         return "; ".join(said) or None
 
@@ -68,6 +74,7 @@ class Crew:
             self._told = told
             if control.cancelling:
                 self.shared.report(Cancelling(in_flight))
+                self._cutting = [asyncio.create_task(_cut(lane, task)) for lane, task in self._tasks.items()]
             else:
                 self.shared.report(Draining(in_flight, control.reason or ""))
         self.shared.stopped.set()
@@ -79,6 +86,15 @@ class Crew:
         if all(lane.dead for lane in self.lanes):
             self.shared.error = message
             self.shared.control.halt(reason)
+
+
+async def _cut(lane: Lane, task: asyncio.Task[None]) -> None:
+    """End a cancelled lane whose server says nothing: its jobs stay on record, for the next run to look for."""
+    loop = asyncio.get_running_loop()
+    told = loop.time()
+    while (left := max(told, lane.client.heard) + _GRACE - loop.time()) > 0:  # noqa: ASYNC110 (each answer moves the end)
+        await asyncio.sleep(left)
+    task.cancel()
 
 
 def left_behind(places: Mapping[str, int], given_up: Sequence[str], *, others: bool) -> str:

@@ -83,6 +83,12 @@ class Served:
     def target(self, **more: Any) -> dict[str, Any]:
         return {"url": self.proxy.url, "dialect": self.dialect, "name": f"{self.data.name}-server", **more}
 
+    @property
+    def pid(self) -> int:
+        """Of a server of ours in a process of its own."""
+        assert self._process is not None
+        return self._process.pid
+
     def _start(self) -> str:
         if REAL:
             return REAL.rstrip("/")

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -21,7 +22,9 @@ from sweeper.running.hold import holding
 from sweeper.running.progress import JobSubmitted, Noticed, TargetReady
 from sweeper.store import Store
 
+from .invariants import broken_promises
 from .runners import Runners
+from .served import Served
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,58 @@ def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, ru
     server.faults.release()
     run = sweeper.run(plan, target, tmp_path / "out")
     assert (run.submitted, run.succeeded) == (8, 8)
+
+
+@pytest.fixture
+def mute():
+    """A server to TCP, which never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def url_of(listening):
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_ctrl_c_before_anything_is_in_flight_ends_the_run_at_once(mute, experiment, runners, tmp_path):
+    runner = runners.start(experiment(seed=[1]), {"url": url_of(mute), "dialect": "comfyui"}, tmp_path / "out")
+    connection, _ = mute.accept()
+    began = time.monotonic()
+    runner.send(signal.SIGINT)
+    assert runner.wait().said[-1] == "stopped_by interrupt"
+    assert time.monotonic() - began < 30  # it is a minute until such a server counts as silent
+    connection.close()
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        assert store.counts() == {"succeeded": 0, "failed": 0, "cancelled": 0, "pending": 1}
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_ctrl_c_twice_leaves_a_server_that_hangs_and_its_job_on_record(dialect, coloured, runners, tmp_path):
+    plan = coloured(2)
+    with Served(dialect, tmp_path / "data", processes=True) as server:
+        runner = runners.start(plan, server.target(), tmp_path / "out")
+        runner.until("TargetReady")
+        held = threading.Event()
+
+        def hang(asked):
+            if not asked.submits and asked.path.rpartition("/")[2] not in ("ws", "user", "system_stats", "object_info"):
+                held.set()
+                os.kill(server.pid, signal.SIGSTOP)
+
+        server.proxy.on_step = lambda asked, when: hang(asked) if when == "before" and server.proxy.accepted else None
+        assert held.wait(30)
+        runner.send(signal.SIGINT)
+        runner.until("Draining")
+        began = time.monotonic()
+        runner.send(signal.SIGINT)
+        assert runner.wait().said[-1] == "stopped_by interrupt"
+        assert time.monotonic() - began < 30
+        with Store.open(tmp_path / "out", readonly=True) as store:
+            assert store.counts()["pending"] >= 1
+        server.proxy.on_step = lambda *_: None
+        os.kill(server.pid, signal.SIGCONT)
+        assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 2
+        assert broken_promises(tmp_path / "out", 2, [server]) == []
 
 
 def test_a_library_user_can_stop_a_run(server, target, experiment, tmp_path):
