@@ -29,11 +29,13 @@ _CANCEL_AGAIN: Final = 2.0  # seconds: a job may have moved from waiting to runn
 @dataclass(slots=True)
 class InFlight:
     """What we have on one target: the prompt ids of ours that may still run there, and whether the target was given
-    up, so that nobody is to wait for them any longer.
+    up, so that nobody is to wait for them any longer. `stirred`: when one of them was last seen to run or to have
+    ended, by the loop's clock.
     """
 
     ids: set[str] = field(default_factory=set)
     given_up: bool = False
+    stirred: float = float("-inf")
 
 
 async def watch(
@@ -106,6 +108,8 @@ class _Watch:
             self.interval = min(self.shortest * 2**self.misses, self.longest)
             return state if self.misses >= self.client.dialect.lost_after else None
         self.misses = 0
+        if state.over or state.state == "running":
+            self.ours.stirred = self.clock()
         if state.over:
             return state
         if thorough:
@@ -120,10 +124,12 @@ class _Watch:
     def _notice_wedged(self, state: JobState) -> None:
         """Tell when the queue before this job has not moved for as long as a job may run: a worker that died leaves
         its job there for ever while the server answers (COMFYUI_BEHAVIOUR.md 1.3). A job of ours that runs has its
-        own timeout; somebody else's is not ours to stop, so this only tells.
+        own timeout, and one that ran shows that the queue moves where the server does not say what is ahead; somebody
+        else's is not ours to stop, so this only tells.
         """
         limit, now = self.shared.settings.timeout, self.clock()
-        if not self.queued or limit is None or state.behind in self.ours.ids:
+        moves = limit is not None and now - self.ours.stirred <= limit + self.longest  # as often as we look closely
+        if not self.queued or limit is None or moves or state.behind in self.ours.ids:
             self.ahead_since = None
             return
         if self.ahead_since is None or state.behind != self.ahead:

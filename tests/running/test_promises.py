@@ -166,6 +166,21 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
     assert f"has waited for 0.5 s while the server is at job {theirs}, which is not ours" in notices[0]
 
 
+@pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
+def test_jobs_that_wait_behind_others_of_ours_are_no_queue_that_does_not_move(server, target, experiment, tmp_path):
+    """Cloud does not say what is ahead of a job: here each waits longer than a job may run, and all is well."""
+    server.faults.node_seconds = 0.2
+    notices = []
+
+    def watch(event):
+        if isinstance(event, Noticed):
+            notices.append(event.message)
+
+    eight = {**target, "concurrency": 8}
+    run = sweeper.run(experiment(seed=list(range(8))), eight, tmp_path / "out", progress=watch, timeout=0.8)
+    assert (run.succeeded, notices) == (8, [])
+
+
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
 def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
     events = []
