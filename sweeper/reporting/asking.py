@@ -50,7 +50,7 @@ def _setting(name: str, value: Any) -> tuple[str, str] | None:
     text = json.dumps(value, ensure_ascii=False)
     try:
         same = json.dumps(read_yaml(text, "--set").value) == json.dumps(value)
-    except SourceError:
+    except (SourceError, UnicodeEncodeError):  # half a surrogate pair is no word of a command, either
         return None
     return ("--set", f"{name}={text}") if same else None
 

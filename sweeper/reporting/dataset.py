@@ -16,7 +16,7 @@ from sweeper.reporting.thumbnails import SMALLER
 from sweeper.result import STATUSES, Result
 from sweeper.store.records import File, Layout
 
-FORMAT: Final = 2  # of the data; the page refuses one that it does not know
+FORMAT: Final = 3  # of the data; the page refuses one that it does not know
 _EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 

@@ -10,6 +10,7 @@ from made_up_sweeps import Sweep
 
 import sweeper
 from sweeper.cli import main
+from sweeper.cli.options import parse_settings
 from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.folder import write_report
 from sweeper.store import Store
@@ -128,3 +129,22 @@ def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path
     page.wait_for_selector(".cell.keep")
     assert [text.split(",")[0] for text in marked(page)] == ["trial 1"]
     assert page.get_by_role("button", name="Export marks (1)").count() == 1
+
+
+@pytest.mark.parametrize(
+    "given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, {"x": "{{ y }}"}], "\ud83d"]
+)
+def test_what_set_gave_is_said_as_it_was_or_not_at_all(project, given, tmp_path, opened):
+    """An override of any kind comes back from the store, and as the word that `--set` reads."""
+    file = project(derive={"height": "{{ 16 if note is none else 8 }}"})
+    out = tmp_path / "results"
+    assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    options = page.evaluate("sweeper.page.dataset.about.asked.options")
+    if given == "\ud83d":
+        assert options is None
+        assert "--set gave this run cannot be written" in page.evaluate(
+            "sweeper.workflow.unasked(sweeper.page.dataset, 0)"
+        )
+    else:
+        assert parse_settings((options[1],)) == {"note": given}

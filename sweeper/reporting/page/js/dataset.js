@@ -2,7 +2,7 @@
 "use strict";
 
 (function (sweeper) {
-  const KNOWN_FORMAT = 2;
+  const KNOWN_FORMAT = 3;
   const NOWHERE = -1; // in place of a value's place: a trial that has none
 
   /** Undo what Python did for integers beyond 2^53: {"$int": "..."} is a BigInt, {"$map": ...} a mapping. */
