@@ -116,6 +116,16 @@ def export(
             write(handle)
 
 
+def why_unwritable(path: Path, error: OSError) -> str:
+    """Why nothing can be written at `path`: what is in its way, else what the system says of it."""
+    for folder in reversed(path.parents):
+        if folder.exists() and not folder.is_dir():
+            return f"{folder} is a file, and a folder is needed there"
+    if not path.parent.exists():
+        return f"there is no folder {path.parent}"
+    return error.strerror or str(error)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """An open file that takes the place of `path` when the block ends well, and vanishes when it does not."""
@@ -123,7 +133,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         file = temporary.open("wb")
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from None  # the user knows `path` only
+        raise type(error)(error.errno, why_unwritable(path, error), str(path)) from None  # nobody knows `temporary`
     try:
         with file as handle:
             yield handle

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sweeper.errors import ResultsError
 from sweeper.formats import CHUNK, DIALECTS, delimited, encoded, json_text, replacing, whole_text
+from sweeper.nearest import listed, nearest
 from sweeper.result import OUTCOME_COLUMNS
 
 if TYPE_CHECKING:
@@ -177,9 +178,14 @@ def results_folder(where: str | os.PathLike[str]) -> Path:
     """The folder that `where` means: itself, or `results/<experiment name>/` here for an experiment file."""
     path = Path(where)
     if path.is_dir():
+        if not _is_store(path) and (inside := _stores(path)):
+            raise ResultsError(f"{path}: no results here, but in folders of it: {listed(inside)}")
         return path
     if not path.exists():
-        raise ResultsError(f"{path}: no such results folder, and no experiment file of that name")
+        there = [*path.parent.glob("*.y*ml"), *_stores(Path("results")), *_stores(path.parent)]
+        near = nearest(path.name, by_name := {one.name: one for one in there})
+        meant = f"; did you mean {by_name[near]}?" if near is not None else ""
+        raise ResultsError(f"{path}: no such results folder, and no experiment file of that name{meant}")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise ResultsError(f"{path}: neither a results folder nor an experiment file (.yaml)")
     from sweeper.loading import load  # noqa: PLC0415
@@ -188,3 +194,17 @@ def results_folder(where: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         raise ResultsError(f"{path}: there are no results in {folder} yet; sweeper run makes them")
     return folder
+
+
+def _stores(folder: Path) -> list[Path]:
+    """The results folders in a folder, by name; none where it cannot be read."""
+    try:
+        return sorted(one for one in folder.iterdir() if _is_store(one))
+    except OSError:
+        return []
+
+
+def _is_store(folder: Path) -> bool:
+    from sweeper.store import FILE_NAME  # noqa: PLC0415 - as above
+
+    return (folder / FILE_NAME).is_file()

@@ -29,6 +29,9 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
     """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
     from sweeper import formats, table  # noqa: PLC0415 - each command imports what it uses
 
+    if not output or Path(output).is_dir():
+        found = "is a folder" if output else "is empty"
+        raise UsageError(f"-o '{output}': {found}; name a file, such as {Path(output) / 'table.csv'}, or - for stdout")
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(formats.FORMATS)}")
     chosen = formats.format_for(output, kind)  # before anything is read

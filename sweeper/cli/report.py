@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from sweeper.cli import console, options
 from sweeper.cli.holding import found_by_check
@@ -75,9 +76,11 @@ def command(
         for file in files if not as_json else ():
             console.out(str(file))
         return
-    given = [f"--{name}" for name in ("x", "y", "animate") if wishes[name] is not None]
+    asked = click.get_current_context().get_parameter_source
+    given = [f"--{name}" for name in wishes if asked(name) is not ParameterSource.DEFAULT]
     if given:
-        raise UsageError(f"{given[0]} belongs to --sheet FILE; the page chooses its axes in the browser")
+        belong = "belong" if len(given) > 1 else "belongs"
+        raise UsageError(f"{', '.join(given)} {belong} to --sheet FILE; the page chooses axes and sizes in the browser")
     from sweeper.reporting.folder import write_report  # noqa: PLC0415
 
     checked = found_by_check(folder, run_id, baseline) if compares or baseline is not None else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
+from sweeper.formats import why_unwritable
 from sweeper.reporting.checked import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
 from sweeper.reporting.contents import FILES, about, artifacts, brought_files, file_entries, record_of
 from sweeper.reporting.dataset import as_json, as_script, dataset, places, places_of
@@ -76,7 +77,8 @@ def write_report(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _write(place, source.read_text("utf-8"))
     except OSError as error:
-        raise ResultsError(f"{out}: the report cannot be written: {error.strerror or error}") from error
+        reason = why_unwritable(out / "index.html", error)
+        raise ResultsError(f"{out}: the report cannot be written: {reason}") from error
     return Report(out / "index.html", len(rows), sum(path is None for path, _ in found.values()))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.formats import why_unwritable
 from sweeper.nearest import hint, listed
 from sweeper.reporting.dataset import coded
 from sweeper.reporting.sheet_cells import Cell
@@ -82,7 +83,7 @@ def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None 
             **_QUALITY.get(file.suffix.lower(), {}),
         )
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be written: {error.strerror or error}") from error
+        raise ResultsError(f"{file}: cannot be written: {why_unwritable(file, error)}") from error
     return [file]
 
 

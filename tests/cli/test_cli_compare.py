@@ -112,6 +112,6 @@ def test_both_runs_are_looked_for_before_anything_is_said(sweeper, run):
     outcome = sweeper("compare", "results/gone", f"{one}@9")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == (
-        "error: results/gone: no such results folder, and no experiment file of that name\n"
+        "error: results/gone: no such results folder, and no experiment file of that name; did you mean results/one?\n"
         "error: results/one: no run 9 here; there are: 1\n"
     )

@@ -112,6 +112,39 @@ def test_a_folder_without_results_is_exit_code_2(sweeper, write, command):
     assert not Path("x.csv").exists()
 
 
+@pytest.mark.parametrize("command", [["results"], ["report"], ["export", "-o", "x.csv"], ["compare", "results/shop"]])
+def test_a_misspelt_folder_of_results_is_told_with_the_one_that_is_there(sweeper, recorded, write, command):
+    write("name: shop\ntemplate: t.json\n")
+    no_such = "no such results folder, and no experiment file of that name; did you mean"
+
+    for given, said in {
+        Path("results/shpo"): f"{no_such} {recorded}?",
+        Path("shop"): f"{no_such} {recorded}?",
+        Path("shp.yml"): f"{no_such} shop.yaml?",
+        Path("results"): f"no results here, but in folders of it: {recorded}",
+    }.items():
+        outcome = sweeper(*command, given)
+        assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {given}: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("afile/x.csv", "afile/x.csv: afile is a file, and a folder is needed there"),
+        ("nowhere/x.csv", "nowhere/x.csv: there is no folder nowhere"),
+        ("results", "-o 'results': is a folder; name a file, such as results/table.csv, or - for stdout"),
+        ("", "-o '': is empty; name a file, such as table.csv, or - for stdout"),
+    ],
+)
+def test_where_an_export_cannot_be_written_that_is_told(sweeper, recorded, output, said):
+    Path("afile").touch()
+
+    outcome = sweeper("export", recorded, "-o", output)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.replace("\\", "/") == f"error: {said}\n"
+
+
 def test_runs_lists_what_the_folder_holds(sweeper, recorded):
     (run,) = sweeper("runs", recorded, "--json").json
 
@@ -168,7 +201,7 @@ def test_the_typed_door_gives_the_same_rows(recorded):
         (["-o", "-"], "error: -o -: stdout has no suffix; give --format, one of csv, tsv, jsonl, parquet, markdown"),
         (["-o", "x.csv", "--format", "cvs"], "error: unknown format 'cvs'; did you mean 'csv'?"),
         (["-o", "x.md", "--safe-csv"], "error: formulas can be defused in csv and tsv only, not in markdown"),
-        (["-o", "nowhere/x.csv"], "error: nowhere/x.csv: No such file or directory"),
+        (["-o", "nowhere/x.csv"], "error: nowhere/x.csv: there is no folder nowhere"),
     ],
 )
 def test_an_export_that_cannot_be_is_exit_code_2_and_leaves_nothing(sweeper, recorded, options, message):

@@ -48,7 +48,11 @@ def test_sheets_are_written_instead_of_the_page(tmp_path, capsys):
 
 def test_what_belongs_to_sheets_is_refused_without_one(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
-    assert run(capsys, "report", out, "--x", "steps")[0] == 2
+    for options in (["--x", "steps"], ["--cell", "256"], ["--megapixels", "50"], ["--animate", "steps"]):
+        code, said, err = run(capsys, "report", out, *options)
+        assert (code, said) == (2, "")
+        assert err == f"error: {options[0]} belongs to --sheet FILE; the page chooses axes and sizes in the browser\n"
+    assert not (out / "report").exists()
     assert run(capsys, "report", out, "--sheet", tmp_path / "s.png", "-o", tmp_path / "d")[0] == 2
     assert run(capsys, "report", tmp_path / "nothing")[0] == 2
 
@@ -60,3 +64,13 @@ def test_a_baseline_that_is_not_there_is_told_and_sheets_take_none(tmp_path, cap
     assert "none: no baseline here; sweeper accept" in err
     for option in (["--baseline", str(tmp_path)], ["--no-check"]):
         assert run(capsys, "report", out, "--sheet", tmp_path / "s.png", *option)[0] == 2
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path, capsys):
+    out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
+    file = tmp_path / "afile"
+    file.touch()
+    for options in (["-o", file / "page"], ["--sheet", file / "s.png"]):
+        code, said, err = run(capsys, "report", out, *options)
+        assert (code, said) == (2, "")
+        assert f"cannot be written: {file} is a file, and a folder is needed there" in err
