@@ -21,6 +21,7 @@ from sweeper.reading.binding import bind
 from sweeper.reading.declaration import declare, with_derived_files
 from sweeper.reading.overrides import overridden
 from sweeper.reading.source import Source, SourceError, read_json, read_yaml
+from sweeper.reading.targets import Named, written_problems
 from sweeper.schemas import shape_problems, shown
 from sweeper.template import Template
 
@@ -28,10 +29,14 @@ MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workfl
 _CHUNK: Final = 1 << 20
 
 
-def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load(
+    experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: Named | None = None
+) -> Experiment:
     """Read an experiment with its template, its lists and its input files' hashes.
 
-    `overrides` fixes names to one value each, as `--set` does. Raises ExperimentError with every problem of every file.
+    `overrides` fixes names to one value each, as `--set` does. `named` are the user's names for servers: with them a
+    target that is none of these, and no name of the experiment's, is a problem too. Raises ExperimentError with every
+    problem of every file.
     """
     file = Path(experiment)
     source = _read(file, _shown(file), read_yaml, ExperimentError)
@@ -48,8 +53,18 @@ def load(experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | N
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
     unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
     folder = _Folder(file.parent)
-    declared = declare(source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read)
+    declared = declare(
+        source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read, named=named
+    )
     return replace(with_derived_files(declared, folder), overrides=dict(overrides or {}))
+
+
+def check_targets(experiment: Experiment, named: Named) -> None:
+    """See that each of the experiment's own targets is one, `named` being the user's names. Raises ExperimentError."""
+    source = experiment.source
+    wrong = written_problems(source.value, named) if source is not None else []
+    if source is not None and wrong:
+        raise ExperimentError(source.problem(path, message) for path, message in wrong)
 
 
 def load_template(file: str | os.PathLike[str]) -> Template:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
     from sweeper.planning.order import Costs
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
     from sweeper.running.restoring import Missing
@@ -71,7 +71,7 @@ async def run_async(
     options: RunOptions | None = None,
     progress: Callable[[Event], None] | None = None,
     control: RunControl | None = None,
-    named: Mapping[str, Spec] | None = None,
+    named: Named | None = None,
     environ: Mapping[str, str] | None = None,
     handle_signals: bool = False,
     session: type[Session] | None = None,
@@ -102,15 +102,12 @@ async def run_async(
     settings = settle(replace(options or RunOptions(), **changes), experiment.run, len(plan))
     names = frozenset((*plan.slot_names, *plan.axis_sizes))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
-    specs = list(experiment.targets) if target is None else target
-    named = {**(named or {}), **experiment.named_targets}
     session = session or Session
-    targets = session.resolve(specs, named=named, environ=os.environ if environ is None else environ)
     opened = session(
         experiment=experiment,
         plan=plan,
         settings=settings,
-        targets=targets,
+        targets=_targets(session, experiment, target, named or {}, os.environ if environ is None else environ),
         places=places(out, experiment),
         report=progress or (lambda _: None),
         chosen=chosen,
@@ -122,6 +119,22 @@ async def run_async(
 
             stack.enter_context(interruptible(opened.control))
         return await opened.run()
+
+
+def _targets(
+    session: type[Session],
+    experiment: Experiment,
+    wished: Spec | Sequence[Spec] | None,
+    named: Named,
+    environ: Mapping[str, str],
+) -> tuple[Target, ...]:
+    """The targets that were wished for, else the experiment's own. Raises ExperimentError for these, UsageError."""
+    if wished is None:
+        from sweeper.loading import check_targets  # noqa: PLC0415
+
+        check_targets(experiment, named)
+        wished = list(experiment.targets)
+    return session.resolve(wished, named={**named, **experiment.named_targets}, environ=environ)
 
 
 class Session:
@@ -151,9 +164,7 @@ class Session:
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
 
     @classmethod
-    def resolve(
-        cls, specs: Spec | Sequence[Spec], *, named: Mapping[str, Spec], environ: Mapping[str, str]
-    ) -> tuple[Target, ...]:
+    def resolve(cls, specs: Spec | Sequence[Spec], *, named: Named, environ: Mapping[str, str]) -> tuple[Target, ...]:
         """The targets of a run (CONTRACT.md 15). Raises UsageError."""
         from sweeper.comfy.target import resolve_targets  # noqa: PLC0415 (httpx and websockets, only where used)
 

@@ -15,12 +15,13 @@ import click
 
 from sweeper import __version__
 from sweeper.cli import console, options
-from sweeper.cli.failure import OK
+from sweeper.cli.failure import OK, WRONG
 from sweeper.cli.options import examples
-from sweeper.errors import UsageError
+from sweeper.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from sweeper.planner import Plan
+    from sweeper.reading.targets import Named
 
 
 @click.command(
@@ -41,7 +42,9 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool)
     """
     from sweeper.cli.examination import examined  # noqa: PLC0415 - each command imports what it uses
 
-    plan = _planned(experiment) if experiment is not None else None
+    named, unread = _named()
+    listed = options.listed_targets(targets)
+    plan = _planned(experiment, named if listed is None and not unread else None) if experiment is not None else None
     found: dict[str, Any] = {
         "sweeper": __version__,
         "python": platform.python_version(),
@@ -50,11 +53,14 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool)
         "free_bytes": shutil.disk_usage(".").free,
         "targets": [],
     }
-    code = OK
-    for spec in targets or (plan.experiment.targets if plan is not None else _known()):
-        told, failed = asyncio.run(examined(spec, plan))
+    if unread:
+        found["targets_file"] = "\n".join(map(str, unread))
+    code = WRONG if unread else OK
+    for spec in listed or (plan.experiment.targets if plan is not None else _known(named)):
+        told, failed = asyncio.run(examined(spec, plan, named if not unread else _unread(spec, unread)))
         found["targets"].append(told)
         code = max(code, failed)
+    _note_broken(found, named, plan)
     if as_json:
         console.out_json(found)
     else:
@@ -62,22 +68,45 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool)
     return code
 
 
-def _planned(file: Path) -> Plan:
+def _planned(file: Path, named: Named | None) -> Plan:
     from sweeper.loading import load  # noqa: PLC0415
     from sweeper.planner import plan  # noqa: PLC0415
 
-    return plan(load(file))
+    return plan(load(file, named=named))
 
 
-def _known() -> list[str]:
-    """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
+def _named() -> tuple[Named, tuple[Problem, ...]]:
+    """The user's targets, and why their file cannot be read, which is no fault of a target that needs none."""
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
-    from sweeper.reading.targets import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
 
     try:
-        named = named_targets()
-    except UsageError:  # told of every target that is examined
-        named = {}
+        return named_targets(), ()
+    except UsageError as error:
+        return {}, error.problems
+
+
+def _unread(spec: Any, problems: tuple[Problem, ...]) -> Named:
+    """The user's names where their file cannot be read: what can only be one of them cannot be used for that reason."""
+    from sweeper.reading.targets import CLOUD, EMBEDDED, Broken  # noqa: PLC0415
+
+    named = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
+    return {spec.strip(): Broken(problems)} if named else {}
+
+
+def _note_broken(found: dict[str, Any], named: Named, plan: Plan | None) -> None:
+    """Tell of entries of the targets file that cannot be used and that were not examined."""
+    from sweeper.reading.targets import Broken  # noqa: PLC0415
+
+    examined = {told["target"] for told in found["targets"]} | set(plan.experiment.named_targets if plan else ())
+    broken = [one for name, one in named.items() if isinstance(one, Broken) and name not in examined]
+    if broken:
+        found["warnings"] = [str(problem) for one in broken for problem in one.problems]
+
+
+def _known(named: Named) -> list[str]:
+    """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
+    from sweeper.reading.targets import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
+
     cloud = [CLOUD] if os.environ.get(CLOUD_KEY) and CLOUD not in named else []
     return [EMBEDDED, *cloud, *named]
 
@@ -107,6 +136,10 @@ def _show(found: dict[str, Any]) -> None:
         console.out()
         console.table(("package", "version"), [(name, has or "missing") for name, has in found["packages"].items()])
     console.out()
+    for line in found.get("targets_file", "").splitlines():
+        console.error(line)
+    for warning in found.get("warnings", ()):
+        console.warn(warning)
     for told in found["targets"]:
         _show_target(told)
 
@@ -128,6 +161,7 @@ def _show_target(told: dict[str, Any]) -> None:
     for note in needs["notes"] if needs is not None else ():
         console.warn(note)
     for line in told.get("problem", "").splitlines():
-        console.error(line if line.startswith(told["target"]) else f"{told['target']}: {line}")
+        named = line.startswith((told["target"], f"target {told['target']}"))
+        console.error(line if named else f"{told['target']}: {line}")
     if told.get("next"):
         console.say(f"next: {console.clean(told['next'])}")

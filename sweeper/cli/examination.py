@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from sweeper.comfy.target import Target
     from sweeper.comfy.wire import Server
     from sweeper.planner import Plan
+    from sweeper.reading.targets import Named
 
 Told = dict[str, Any]
 
 
-async def examined(spec: Any, plan: Plan | None) -> tuple[Told, int]:
+async def examined(spec: Any, plan: Plan | None, named: Named) -> tuple[Told, int]:
     """What a target says of itself, JSON-ready, and the exit code that follows from it.
 
-    `spec` is a target as users write it; with `plan` its nodes, models, values and files are held against the server.
+    `spec` is a target as users write it, `named` are the user's own names; with `plan` its nodes, models, values and
+    files are held against the server.
     """
-    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - each command imports what it uses
     from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
     from sweeper.reading.urls import loopback  # noqa: PLC0415
 
     told: Told = {"target": _called(spec), "ok": False}
     target: Target | None = None
     try:
-        named = {**named_targets(), **(plan.experiment.named_targets if plan is not None else {})}
-        (target,) = resolve_targets([spec], named=named, environ=os.environ)
+        names = {**named, **(plan.experiment.named_targets if plan is not None else {})}
+        (target,) = resolve_targets([spec], named=names, environ=os.environ)
         told["target"] = target.name
         told["url"] = target.url or None
         told["key"] = f"from {target.key_source}" if target.key_source else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.class_source import classes_in
 from sweeper.cli.targets_file import named_targets
-from sweeper.comfy.target import resolve_targets
+from sweeper.comfy.target import check_targets, resolve_targets
 from sweeper.errors import ExperimentError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 def checked(plan: Plan, targets: Sequence[Any] | None, object_info: Path | None = None) -> list[str]:
     """What is odd but runs, for each target that could be asked; with the file `object_info`, for what it describes.
 
-    Raises ExperimentError for what would not run, UsageError for a file that cannot be used.
+    Raises ExperimentError for what would not run, UsageError for a file that cannot be used and a target that is none.
     """
     problems: list[Problem] = []
     notes: list[str] = []
     specs = plan.experiment.targets if targets is None else targets
     named = {**named_targets(), **plan.experiment.named_targets}
+    check_targets(specs, named)
     for name, classes in _described(specs, named, object_info):
         fit = plan.fit(classes)
         problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
@@ -57,7 +58,7 @@ def _described(
 
 
 def _resolved(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
-    """The target, None where this machine has no such name or no key: who only plans needs neither."""
+    """The target, None where this machine has no key for it: who only plans needs none."""
     try:
         (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
     except UsageError:

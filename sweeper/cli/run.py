@@ -100,12 +100,13 @@ def command(
     The same command again resumes: what is done is not done again. Ctrl-C once waits for what runs, twice cancels it.
     """
     from sweeper.cli.progress import Watch  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
+    from sweeper.cli.targets_file import named_targets, names_for  # noqa: PLC0415
     from sweeper.loading import load  # noqa: PLC0415
 
     if wishes["fail_fast"] and wishes["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
-    loaded = load(experiment, overrides=options.parse_settings(settings))
+    listed = options.listed_targets(targets)
+    loaded = load(experiment, overrides=options.parse_settings(settings), named=names_for(listed))
     with ExitStack() as stack:
         if view:
             from sweeper.cli.view import viewed  # noqa: PLC0415
@@ -115,7 +116,7 @@ def command(
             )
         with Watch(quiet=quiet) as watch:
             ended = clusters.runner(dask, dask_resources)(
-                loaded, target=options.listed_targets(targets), out=out, named=named_targets(), progress=watch, **wishes
+                loaded, target=listed, out=out, named=named_targets(), progress=watch, **wishes
             )
         if ended.error:
             console.error(ended.error)

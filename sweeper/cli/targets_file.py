@@ -1,17 +1,20 @@
 """The user's own names for servers: `targets.yaml` in the configuration folder, or the file $SWEEPER_TARGETS names.
 
-Only read here; what an entry may hold, and that keys never stand in it, is `sweeper.comfy.target`'s affair.
+Only read here; what an entry may hold, and that keys never stand in it, is `sweeper.reading.targets`' affair.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sweeper.errors import Problem, UsageError
 from sweeper.reading.source import SourceError, read_yaml
+
+if TYPE_CHECKING:
+    from sweeper.reading.targets import Broken, Spec
 
 VARIABLE = "SWEEPER_TARGETS"
 
@@ -25,13 +28,13 @@ def targets_path(environ: Mapping[str, str]) -> Path:
     return user_config_path("sweeper", appauthor=False, roaming=True) / "targets.yaml"
 
 
-def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, str | dict[str, Any]]:
-    """Name -> URL or mapping; empty where there is no file.
+def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Spec | Broken]:
+    """Name -> URL or mapping; empty where there is no file. An entry with a mistake is a `Broken`, which tells it where
+    that name is meant: it stops nothing else.
 
-    Raises UsageError with every mistake in it, when it is no mapping of targets, and when the file that
-    $SWEEPER_TARGETS names is missing.
+    Raises UsageError for a file that is no mapping of targets, and when the one that $SWEEPER_TARGETS names is missing.
     """
-    from sweeper.reading.targets import named_problems  # noqa: PLC0415 - only where a target may be named
+    from sweeper.reading.targets import Broken, named_problems  # noqa: PLC0415 - only where a target may be named
 
     environ = os.environ if environ is None else environ
     path = targets_path(environ)
@@ -48,11 +51,17 @@ def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, str | d
     value = {} if source.value is None else source.value
     if not isinstance(value, dict):
         raise UsageError(source.problem((), "is no targets file: a mapping of names to URLs or mappings is needed"))
-    sound = {name: entry for name, entry in value.items() if isinstance(entry, (str, dict))}
-    wrong = [
-        source.problem((name,), "a target is a URL or a mapping with `url`") for name in value if name not in sound
-    ]
-    wrong += [source.problem(place, message) for place, message in named_problems(sound)]
-    if wrong:
-        raise UsageError(wrong)
-    return value
+    found: dict[str, Spec | Broken] = {}
+    for name, entry in value.items():
+        sound = isinstance(entry, (str, dict))
+        wrong = named_problems({name: entry}) if sound else [((name,), "a target is a URL or a mapping with `url`")]
+        found[name] = Broken(tuple(sorted(source.problem(place, said) for place, said in wrong))) if wrong else entry
+    return found
+
+
+def names_for(listed: Sequence[str] | None) -> dict[str, Spec | Broken] | None:
+    """The user's names, for loading an experiment whose own target is meant; None where the command line has others.
+
+    Raises what `named_targets` does.
+    """
+    return named_targets() if listed is None else None

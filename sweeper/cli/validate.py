@@ -51,7 +51,8 @@ def _checked(
 ) -> tuple[str, tuple[Problem, ...], int | None]:
     """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
     from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.loading import load, load_template  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.targets_file import names_for  # noqa: PLC0415
+    from sweeper.loading import load, load_template  # noqa: PLC0415
     from sweeper.planner import plan  # noqa: PLC0415
     from sweeper.regression.checks import checks_of  # noqa: PLC0415
 
@@ -62,7 +63,7 @@ def _checked(
         if file.suffix.lower() == ".json":
             load_template(file)
             return "template", (), None
-        experiment = load(file)
+        experiment = load(file, named=names_for(targets))
         problems: list[Problem] = []
         trials = None
         for look in (lambda: checks_of(experiment), lambda: checked(plan(experiment), targets, object_info)):

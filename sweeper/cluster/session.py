@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sweeper.cluster.pool import Pool
     from sweeper.comfy.target import Target
     from sweeper.experiment import Experiment
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
     from sweeper.result import Run
     from sweeper.running.recording import Survey
     from sweeper.running.restoring import Missing
@@ -105,7 +105,7 @@ class ClusterSession(runner.Session):
         cls,
         specs: Spec | Sequence[Spec],
         *,
-        named: Mapping[str, Spec],
+        named: Named,
         environ: Mapping[str, str],  # noqa: ARG003 (keys are read on the workers)
     ) -> tuple[Target, ...]:
         """The one target; keys and `${NAME}` are the workers' to fill in. Raises UsageError."""

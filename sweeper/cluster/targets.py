@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.target import Target, resolve_targets
+from sweeper.comfy.target import Target, listed_targets, resolve_targets
 from sweeper.errors import UsageError
-from sweeper.reading.targets import Spec
+from sweeper.reading.targets import Named, Spec
 from sweeper.reading.urls import loopback
 
 _STAND_IN: Final = "http://worker.invalid"
 
 
-def resolve_for_workers(specs: Spec | Sequence[Spec], named: Mapping[str, Spec] | None) -> Target:
+def resolve_for_workers(specs: Spec | Sequence[Spec], named: Named | None) -> Target:
     """The one target that a run on a cluster may have, its `url` as written for the workers.
 
     Raises UsageError as `resolve_targets`, for several targets, and for a loopback URL, which is another server on
     every worker and so must be written as `{worker: URL}`.
     """
-    listed = [specs] if isinstance(specs, str | Mapping) else list(specs)
+    listed = listed_targets(specs)
     if len(listed) != 1:
         raise UsageError("target: a run on a Dask cluster has one target; its workers are many servers under one name")
     spec: Any = listed[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeper.comfy import keys
 from sweeper.errors import Problem, UsageError
-from sweeper.reading.targets import CLOUD_URL, Named, Spec, meant, twice
+from sweeper.reading.targets import CLOUD_URL, Meant, Named, Spec, meant, twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +64,46 @@ def resolve_targets(
     had, one server twice, none at all.
     """
     resolver = _Resolver(environ, command if with_keys else None)
-    understood = [meant(spec, named or {}) for spec in _listed(specs)]
+    understood = [meant(spec, named or {}) for spec in listed_targets(specs)]
     targets: list[Target] = []
-    problems: list[Problem] = []
+    problems = _mistakes(understood)
     for one in understood:
-        where = "target" if one.entry is None else f"target {one.entry}"
-        problems += one.problems
-        problems += [Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in one.wrong]
         if one.sound:
             try:
-                targets.append(resolver.target(one.settings, where))
+                targets.append(resolver.target(one.settings, _where(one)))
             except UsageError as error:
                 problems += error.problems
-    problems += [Problem("", 0, "target", said) for _, said in twice(understood)]
     if problems:
         raise UsageError(problems)
     return tuple(targets)
 
 
-def _listed(specs: Any) -> list[Any]:
+def check_targets(specs: Spec | Iterable[Spec], named: Named) -> None:
+    """Raises what `resolve_targets` does for what is written, for whoever needs no targets and has no keys."""
+    problems = _mistakes([meant(spec, named) for spec in listed_targets(specs)])
+    if problems:
+        raise UsageError(problems)
+
+
+def _mistakes(understood: Sequence[Meant]) -> list[Problem]:
+    problems: list[Problem] = []
+    for one in understood:
+        where = _where(one)
+        problems += one.problems
+        problems += [Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in one.wrong]
+    return problems + [Problem("", 0, "target", said) for _, said in twice(understood)]
+
+
+def _where(target: Meant) -> str:
+    return "target" if target.entry is None else f"target {target.entry}"
+
+
+def listed_targets(specs: Any) -> list[Any]:
+    """One target, or several, as a list. Raises UsageError for none, and for what can be no target."""
+    if not isinstance(specs, str | Mapping | Iterable) or isinstance(specs, bytes):
+        raise UsageError(
+            f"target: {specs!r} is no target; give `embedded`, `cloud`, a URL, a name, a mapping, or a list of these"
+        )
     listed = [specs] if isinstance(specs, str | Mapping) else list(specs)
     if not listed:
         raise UsageError("target: an empty list; give `embedded`, `cloud`, a URL, a name or a mapping")

@@ -21,6 +21,7 @@ from sweeper.planner import derived_values
 from sweeper.reading.blocks import BlockReader, Names
 from sweeper.reading.source import Path as Key
 from sweeper.reading.source import Source
+from sweeper.reading.targets import Named, written_problems
 from sweeper.schemas import shape_problems, shown, whole_numbers
 from sweeper.template import MISSING, Template
 from sweeper.values import Normaliser, ValueRefusedError
@@ -44,16 +45,21 @@ def declare(
     metric_problems: Iterable[tuple[int, str]] = (),
     problems: Iterable[Problem] = (),
     also_read: frozenset[str] = frozenset(),
+    named: Named | None = None,
 ) -> Experiment:
     """Make the Experiment.
 
     `template` is None where it could not be read: `problems` then says why, and what does not need it is checked
     nevertheless. `also_read` are names that count as used, as those of a `derive` that an override has replaced.
+    `named` are the user's names for servers, None where a target of no known name is left for later.
     Raises ExperimentError with every problem.
     """
     shape = shape_problems("experiment", source.value)
     found = list(problems)
     found += [source.problem(path, message) for path, message in shape]
+    refused = {path for path, _ in shape}
+    targets = written_problems(source.value, named)
+    found += [source.problem(path, message) for path, message in targets if path not in refused]
     found += [source.problem(("metrics", place), message) for place, message in metric_problems]
     if template is None:
         raise ExperimentError(found)

@@ -75,7 +75,9 @@ def meant(spec: Any, named: Named) -> Meant:
         found = _of_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
         return Meant(found.settings, wrong=tuple(("", said) for _, said in found.wrong), problems=found.problems)
     told = word.rpartition("@")[2]  # what stands before it may be a password
-    return Meant(wrong=(("", f"unknown name {told!r}{hint(told, (EMBEDDED, CLOUD, *named))} (a URL has ://)"),))
+    return Meant(
+        wrong=(("", f"unknown name {told!r}{hint(told, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),)
+    )
 
 
 def _of_name(word: str, named: Named) -> Meant:

@@ -14,7 +14,7 @@ is like both                 of one and the same workflow    not reproducible
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ from sweeper.trial import InputFile, Trial
 if TYPE_CHECKING:
     from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
     from sweeper.result import Run
     from sweeper.running.progress import Event
 
@@ -102,7 +102,7 @@ def attributed(
     target: Spec | Sequence[Spec] | None,
     out: Path,
     runner: Callable[..., Run],
-    named: Mapping[str, Spec] | None = None,
+    named: Named | None = None,
     progress: Callable[[Event], None] | None = None,
 ) -> Comparisons:
     """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own, by `runner`,

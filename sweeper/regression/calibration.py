@@ -30,7 +30,7 @@ from sweeper.trial import InputFile, Trial
 if TYPE_CHECKING:
     from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
     from sweeper.running.progress import Event
 
 REPEAT: Final = "sweeper_repeat"
@@ -142,7 +142,7 @@ def calibrate(
     margin: float = 2.0,
     target: Spec | Sequence[Spec] | None = None,
     out: str | os.PathLike[str] | None = None,
-    named: Mapping[str, Spec] | None = None,
+    named: Named | None = None,
     progress: Callable[[Event], None] | None = None,
     **changes: Any,
 ) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from sweeper.regression.checks import NO_CHECKS, checks_of
 from sweeper.regression.comparison import CHANGED, Comparisons, compare
 
 if TYPE_CHECKING:
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
     from sweeper.regression.matching import Answering
     from sweeper.result import Run
     from sweeper.running.progress import Event
@@ -33,7 +33,7 @@ def check(
     trials: Collection[int] | None = None,
     allow_new: bool = False,
     attribute: bool = False,
-    named: Mapping[str, Spec] | None = None,
+    named: Named | None = None,
     progress: Callable[[Event], None] | None = None,
     runner: Callable[..., Run] | None = None,
     answer: Answering | None = None,

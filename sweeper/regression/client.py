@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import ExecutionError
 
 if TYPE_CHECKING:
-    from sweeper.reading.targets import Spec
+    from sweeper.reading.targets import Named, Spec
 
 
 class Client:
     """Runs workflows on a target; what they give is put below `folder`. Raises what `sweeper.run` raises."""
 
-    def __init__(self, target: Spec, folder: Path, *, named: Mapping[str, Spec] | None = None) -> None:
+    def __init__(self, target: Spec, folder: Path, *, named: Named | None = None) -> None:
         self.target = target
         self._folder, self._named = folder, named
         self._count = itertools.count()

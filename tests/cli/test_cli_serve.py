@@ -154,9 +154,11 @@ def test_a_targets_file_that_is_wrong_is_told(sweeper, tmp_path, monkeypatch, te
 def test_a_targets_file_that_is_named_and_missing_is_told(sweeper, monkeypatch):
     monkeypatch.setenv("SWEEPER_TARGETS", "nowhere.yaml")
 
-    problem = sweeper("doctor", "--json").json["targets"][0]["problem"]
+    found = sweeper("doctor", "--json")
 
-    assert problem == "nowhere.yaml: there is no such file; $SWEEPER_TARGETS names it"
+    assert found.code == 2
+    assert found.json["targets_file"] == "nowhere.yaml: there is no such file; $SWEEPER_TARGETS names it"
+    assert [told["ok"] for told in found.json["targets"]] == [True]
 
 
 def test_doctor_lists_what_an_installation_asks_for(sweeper, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
-from sweeper.errors import ExperimentError, UsageError
+from sweeper.errors import ExperimentError
 
 from .conftest import NODES, _node
 
@@ -65,7 +65,7 @@ def test_a_name_of_the_experiments_own_goes_before_the_users(sweep, tmp_path):
 
 def test_a_name_that_nobody_gave_is_told_with_those_of_both(sweep, tmp_path):
     file = sweep(params={"color": 7}, target="studoi", targets={"studio": "http://a:1"})
-    with pytest.raises(UsageError, match="unknown name 'studoi'; did you mean 'studio'"):
+    with pytest.raises(ExperimentError, match="unknown name 'studoi'; did you mean 'studio'"):
         sweeper.run(file, out=tmp_path / "out", named={"lab": "http://b:1"})
 
 

@@ -1,0 +1,117 @@
+"""`target`, `targets` and the targets file: every mistake at once with its line, and none where nobody means it."""
+
+from __future__ import annotations
+
+import pytest
+
+PLAIN = "template: t.json\nparams: {prompt: a, seed: 1}\n"
+WRONG = """\
+template: t.json
+parms: {prompt: a}
+target: [nope, studoi, "http://me:pass-WORD@x", {url: "http://x", name: Embedded}, "http://localhost:9", lab]
+targets:
+  studio: {url: "ftp://x", name: other, api_key_env: SECRET-KEY-2}
+  Cloud: http://evil.example
+  embedded: http://x
+"""
+SAID = [
+    "shop.yaml:2: parms: unknown key 'parms'; did you mean 'params'?",
+    "shop.yaml:3: target[0]: unknown name 'nope'; allowed: embedded, cloud, lab, bad, studio, Cloud (a URL has ://)",
+    "shop.yaml:3: target[1]: unknown name 'studoi'; did you mean 'studio'? (a URL has ://)",
+    "shop.yaml:3: target[2]: 'http://x' was given with a key or password inside the URL; keys live in the environment: "
+    "use {url: ..., api_key_env: NAME}",
+    "shop.yaml:3: target[3].name: the name Embedded is kept for sweeper's own server; give yours another",
+    "shop.yaml:3: target[5]: lab and http://localhost:9 are one server (http://127.0.0.1:9); take one of them out: how "
+    "many jobs it may have at once is its `concurrency`",
+    "shop.yaml:5: targets.studio.api_key_env: give the name of an environment variable (letters, digits and _), not "
+    "the key itself",
+    "shop.yaml:5: targets.studio.name: its name is studio already; take out `name`",
+    "shop.yaml:5: targets.studio.url: 'ftp://x' is not a URL of a server (http://host:port or https://host)",
+    "shop.yaml:6: targets.Cloud.url: the name Cloud is kept for https://cloud.comfy.org; give yours another",
+    "shop.yaml:7: targets.embedded: the name embedded is kept for sweeper's own server; give yours another",
+]
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """The user's targets file: one sound entry, and one with two mistakes."""
+    file = tmp_path / "targets.yaml"
+    file.write_text("lab: http://127.0.0.1:9\nbad:\n  urk: http://b\n  concurrency: 0\n")
+    monkeypatch.setenv("SWEEPER_TARGETS", str(file))
+    return file
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_everything_about_targets_is_told_with_all_other_mistakes_of_the_file(sweeper, write, ours, command):
+    outcome = sweeper(command, write(WRONG))
+    assert outcome.code == 2
+    assert [line.removeprefix("error: ") for line in outcome.err.splitlines()] == SAID
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_a_wrong_entry_is_told_although_another_target_is_used(sweeper, write, command):
+    outcome = sweeper(command, write(PLAIN + "targets:\n  studio: ftp://x\n"), "--target", "embedded")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "error: shop.yaml:4: targets.studio.url: 'ftp://x' is not a URL of a server (http://host:port or https://host)\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_a_name_that_is_somebody_elses_stops_nobody_who_gives_another(sweeper, write, ours, command):
+    file = write(PLAIN + "target: colleague\n")
+    assert sweeper(command, file, "--target", "embedded").code == 0
+    outcome = sweeper(command, file)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: shop.yaml:3: target: unknown name 'colleague'; allowed: embedded, cloud, lab")
+    outcome = sweeper(command, file, "--target", "labb")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: target: unknown name 'labb'; did you mean 'lab'?")
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run", "doctor"])
+def test_a_broken_entry_of_the_users_file_is_told_where_it_is_meant_and_only_there(sweeper, write, ours, command):
+    outcome = sweeper(command, write(PLAIN + "target: bad\n"))
+    assert outcome.code == 2
+    assert f"{ours}:3: bad.urk: unknown key; did you mean 'url'?" in outcome.err
+    assert f"{ours}:4: bad.concurrency: 0 is not a whole number of at least 1" in outcome.err
+    assert sweeper(command, write(PLAIN)).code == 0
+    assert sweeper(command, "shop.yaml", "--target", "embedded").code == 0
+    assert sweeper(command, write(PLAIN + "target: bad\ntargets: {bad: 'http://127.0.0.1:9'}\n")).code != 2
+
+
+def test_doctor_names_a_broken_entry_and_leaves_the_embedded_server_out_of_it(sweeper, ours):
+    outcome = sweeper("doctor", "-t", "embedded", "--json")
+    assert outcome.code == 0
+    assert outcome.json["targets"][0]["ok"]
+    assert [warning.split(": ")[1] for warning in outcome.json["warnings"]] == ["bad.url", "bad.urk", "bad.concurrency"]
+    every = sweeper("doctor", "--json")
+    assert every.code == 3
+    told = [
+        (one["target"], one["ok"], "targets.yaml:3: bad.urk" in one.get("problem", "")) for one in every.json["targets"]
+    ]
+    assert told == [("embedded", True, False), ("lab", False, False), ("bad", False, True)]
+
+
+def test_doctor_tells_of_a_file_that_cannot_be_read_once_and_examines_what_needs_none(sweeper, ours):
+    ours.write_text("lab: [\n")
+    outcome = sweeper("doctor", "-t", "embedded", "-t", "http://127.0.0.1:9", "--json")
+    assert outcome.code == 3
+    assert [one["ok"] for one in outcome.json["targets"]] == [True, False]
+    assert "is not YAML" in outcome.json["targets_file"]
+    people = sweeper("doctor", "-t", "embedded")
+    assert people.code == 2
+    assert people.err.count("is not YAML") == 1
+
+
+def test_a_run_in_python_finds_the_same_mistakes_with_their_lines(write, ours):
+    import sweeper
+    from sweeper.errors import ExperimentError, UsageError
+
+    file = write(PLAIN + "target: studoi\ntargets: {studio: 'http://127.0.0.1:9'}\n")
+    assert sweeper.load(file).targets == ("studoi",)  # it may be a name that is given later
+    with pytest.raises(ExperimentError, match=r"shop\.yaml:3: target: unknown name 'studoi'; did you mean 'studio'"):
+        sweeper.run(sweeper.load(file))
+    for wrong in (5, 2.5, b"embedded", True):
+        with pytest.raises(UsageError, match=r"target: .* is no target; give `embedded`, `cloud`, a URL, a name"):
+            sweeper.run(file, target=wrong)
