@@ -233,7 +233,7 @@ class Session:
             try:
                 server = await self.control.unless_stopped(client.connect())
             except UnreachableError as error:
-                self.late.append((client, str(error)))
+                self.late.append((client, str(error).removeprefix(f"{target.name}: ")))
                 continue
             except TargetError as error:
                 raise type(error)(f"{target.name}: {error}") from None
@@ -242,7 +242,7 @@ class Session:
             clients.append(client)
             await self.control.unless_stopped(self._met(client, server))
         if not clients:
-            raise UnreachableError("; ".join(reason for _, reason in self.late))
+            raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in self.late))
         self.caching = weakest(self.cachings)
         return clients
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sweeper.running.control import UNREACHABLE
+from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.lane import Lane, Late
 from sweeper.running.presence import Presence
 from sweeper.running.progress import Cancelling, Draining
@@ -83,7 +83,10 @@ class Crew:
             lane.wake()
 
     def _lane_died(self, reason: str, message: str) -> None:
-        if all(lane.dead for lane in self.lanes):
+        """One that refuses us ends the run, whatever the others could do: an account without credits is its owner's to
+        decide about. What is in flight anywhere is brought home.
+        """
+        if reason == REFUSED or all(lane.dead for lane in self.lanes):
             self.shared.error = message
             self.shared.control.halt(reason)
 

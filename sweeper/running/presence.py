@@ -67,7 +67,7 @@ class Presence:
         return await before(self._shared.backlog.finished(), work)
 
     async def _asked(self, client: ComfyClient, reason: str) -> Server:
-        said = [f"{client.target.name}: cannot be reached: {reason}"]
+        said = [reason]
         server = await before(self._outlasted(), self._ask(client, said))
         if server is None:
             raise UnreachableError(said[-1])

@@ -11,7 +11,7 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import UnreachableError, UsageError
-from sweeper.running.progress import JobSubmitted, TargetDown, TargetReady, TargetUp, TrialDone
+from sweeper.running.progress import Draining, JobSubmitted, TargetDown, TargetReady, TargetUp, TrialDone
 from sweeper.store import Store
 
 from .conftest import NODES
@@ -247,7 +247,7 @@ def test_something_that_is_no_comfyui_is_told_apart(experiment, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
         threading.Thread(target=page.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{page.server_port}"
-        with pytest.raises(UnreachableError, match="neither as ComfyUI"):
+        with pytest.raises(UnreachableError, match=f"^{url}: somebody answers there, but neither as ComfyUI"):
             sweeper.run(experiment(seed=[1]), url, tmp_path / "out")
         page.shutdown()
     assert not (tmp_path / "out").exists()
@@ -278,6 +278,23 @@ def test_a_server_that_does_not_let_go_of_a_job_is_given_up_and_the_others_go_on
     (down,) = [event for event in events if isinstance(event, TargetDown)]
     assert (down.target, down.final) == ("one", True)
     assert "restart that server" in down.reason
+
+
+def test_an_account_without_credits_stops_the_run_on_every_target_and_what_runs_is_brought_home(
+    pair, experiment, tmp_path
+):
+    one, two = pair
+    one.faults.stall_nodes, two.faults.no_credits = {"Paint"}, True
+
+    def watch(event):
+        if isinstance(event, Draining):
+            one.faults.release()
+
+    run = sweeper.run(experiment(seed=list(range(12))), listed(one, two), tmp_path / "out", progress=watch)
+    assert run.stopped_by == "refused"
+    assert run.error.startswith("two: ")
+    assert (run.succeeded, run.pending) == (one.seen.accepted, 12 - one.seen.accepted)
+    assert one.seen.accepted <= 2
 
 
 def test_a_missing_key_is_told_before_anything_is_sent(experiment, tmp_path):
