@@ -279,3 +279,12 @@ def test_arrows_go_through_the_table_as_it_is_sorted_and_filtered(made, opened):
         assert f"trial {trial}" in opened_at(page), (key, trial)
     page.keyboard.press("Escape")
     assert page.locator(".trow.current").get_attribute("data-trial") == "4"
+
+
+def test_the_heat_map_names_an_empty_text_and_clamps_a_long_one_that_its_title_tells(made, opened):
+    story = "a fox " * 170
+    page = opened(made(Sweep({"prompt": ["", story], "steps": [1, 2]})), "#view=plots&x=steps&y=prompt")
+    heads = page.locator(".heat tbody th span")
+    assert heads.nth(0).inner_text() == "(empty)"
+    assert heads.nth(1).get_attribute("title") == story
+    assert page.locator(".heat tbody tr").nth(1).bounding_box()["height"] < 80

@@ -105,7 +105,10 @@
     const range = extent([...groups.values()].map((group) => group.mean));
     const scale = el("p", { class: "dim scale" }, short(range[0]), el("span", { class: "ramp" }), short(range[1]));
     if (across.length * down.length > MOST_CELLS) return [drawnMap(groups, range, across, down, metric), scale];
-    const label = (axis, value) => (axis === undefined ? "all" : value < 0 ? "(none)" : axis.labels[value]);
+    const label = (axis, value) => {
+      const text = axis === undefined ? "all" : axis.word(value);
+      return el("span", { title: text }, text);
+    };
     const cell = (r, c) => {
       const group = groups.get(`${r},${c}`);
       if (group === undefined) return el("td", { class: "nothing", "aria-label": "no value" });
@@ -164,14 +167,14 @@
     if (rows.length === 0) return el("p", { class: "empty" }, `No trial in view has a value of ${along.name}.`);
     const groups = grouped(rows, metric, (row) => `${per === undefined ? 0 : per.of[row]},${along.of[row]}`);
     const values = present(rows, along, state)
-      .map((place) => ({ x: Number(along.values[place]), place, label: along.labels[place] }))
+      .map((place) => ({ x: Number(along.values[place]), place, label: along.word(place) }))
       .sort((a, b) => a.x - b.x);
     const xs = [values[0].x, values[values.length - 1].x];
     const ys = extent([...groups.values()].flatMap((group) => [group.low, group.high]));
     const toX = (value) => LEFT + share(value, xs) * (WIDE - LEFT - 16);
     const toY = (value) => HIGH - FOOT - share(value, ys) * (HIGH - FOOT - 16);
     const there = per === undefined ? [0] : present(rows, per, state);
-    const name = (line) => (per === undefined ? metric.name : line < 0 ? "(none)" : per.labels[line]);
+    const name = (line) => (per === undefined ? metric.name : per.word(line));
     const dots = groups.size <= MOST_DOTS;
     const drawn = there.slice(0, MOST_LINES).map((line, number) => {
       const points = values
@@ -187,7 +190,7 @@
         word((WIDE + LEFT) / 2, HIGH - 4, along.name, "middle"),
         drawn,
       ),
-      per !== undefined && per.values.length > 1 ? key(there, name) : null,
+      per !== undefined && per.places.length > 1 ? key(there, name) : null,
     ];
   }
 
