@@ -1,20 +1,18 @@
 """How a run was asked for, told so that its trials can be asked for again: by a command, or by an experiment of a few.
 
-Never a key: an experiment's targets name the environment variable at most, and whatever looks like more is left out.
+Never a key: an experiment whose URLs hold one cannot be read, its targets name an environment variable at most, and
+what looks like more is left out.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sweeper.experiment import Experiment
 from sweeper.reading.source import SourceError, read_yaml
 from sweeper.store.records import Layout, RunRecord
-
-_TELLING: Final = re.compile(r"://[^/]*@|[?#]")  # a user, a password or a query in a URL
 
 
 def asked(record: RunRecord, layout: Layout, experiment: Experiment | None) -> dict[str, Any]:
@@ -33,15 +31,14 @@ def asked(record: RunRecord, layout: Layout, experiment: Experiment | None) -> d
     elif "target" in value:
         kept["target"] = _clean(value["target"])
     if "targets" in value:
-        named = {name: _clean(one) for name, one in value["targets"].items()}
-        kept["targets"] = {name: one for name, one in named.items() if one is not None} or None
+        kept["targets"] = {name: _clean(one) for name, one in value["targets"].items()}
     if layout.metrics:
         kept["metrics"] = list(layout.metrics)
     if value.get("run"):
-        kept["run"] = {name: one for name, one in value["run"].items() if _clean(one) is not None}
+        kept["run"] = value["run"]
     return {
         "options": None if None in settings else [*targets, *(word for one in settings if one for word in one)],
-        "kept": {name: one for name, one in kept.items() if one is not None},
+        "kept": kept,
     }
 
 
@@ -67,15 +64,10 @@ def _plain(name: str) -> str:
 
 
 def _clean(setting: Any) -> Any:
-    """A setting without what a page must not tell; None where nothing is left of it."""
-    if isinstance(setting, str):
-        return None if "://" in setting and _TELLING.search(setting) else setting
+    """A target, or several, without what a page must not tell."""
     if isinstance(setting, list):
-        kept = [_clean(one) for one in setting]
-        return None if None in kept else kept
+        return [_clean(one) for one in setting]
     if isinstance(setting, Mapping):
-        if _clean(setting.get("url", "")) is None:
-            return None
         return {name: one for name, one in setting.items() if not name.endswith("_env") or _is_variable(one)}
     return setting
 

@@ -69,14 +69,16 @@ def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has
         as_run = {"target": "box", "metrics": ["brightness"], "run": {"retries": 0, "timeout": 9}}
         file = project(targets={"box": server}, **as_run)
         assert sweeper.run(file, out=out, environ={"BOX_KEY": "k"}).succeeded == 2
-    project(targets={"box": server, "spare": "http://u:secret@127.0.0.1:9"}, **as_run)
+    spare = {"url": "http://127.0.0.1:9", "api_key_env": "sk_secret"}  # no name of a variable, as it seems
+    project(targets={"box": server, "spare": spare}, **as_run)
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
     text = page.evaluate("sweeper.page.marks.yaml()")
     assert "secret" not in text + (out / "report/data.js").read_text()
     (tmp_path / "kept.yaml").write_text(text)
     kept = sweeper.load(tmp_path / "kept.yaml")
-    assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), {"box": server}, ("brightness",))
+    named = {"box": server, "spare": {"url": "http://127.0.0.1:9"}}
+    assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), named, ("brightness",))
     assert (kept.run.retries, kept.run.timeout, kept.params["width"]) == (0, 9, 16)
     assert "--target" not in commanded(page, 1)  # as the experiment has it, with its key
 
