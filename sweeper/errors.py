@@ -82,7 +82,15 @@ class TargetError(SweeperError):
 
 
 class UnreachableError(TargetError):
-    """Nobody answers at the target's URL, or not as a ComfyUI or Comfy Cloud would."""
+    """Nobody answers at the target's URL, or not as a ComfyUI or Comfy Cloud would.
+
+    `trouble`: what it is that is wrong, in one word, for whoever tells what to do: `stranger` (somebody else answers),
+    `moved` (a redirect), or one of TransientError's.
+    """
+
+    def __init__(self, message: str, *, trouble: str = "stranger") -> None:
+        super().__init__(message)
+        self.trouble = trouble
 
 
 class RefusedError(TargetError):
@@ -114,10 +122,17 @@ class LostError(JobError):
 
 
 class TransientError(SweeperError):
-    """A request failed in a way that passes: dropped connection, 429, 5xx. `retry_after` is in seconds."""
+    """A request failed in a way that passes: dropped connection, 429, 5xx. `retry_after` is in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
+    `trouble`: `refused` (no connection), `certificate` (not trusted), `plain` (no TLS there), `silent` (no answer in
+    time), `cut` (the connection ended), `stranger` (an answer that cannot be read), `faulty` (the server says so).
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, sent: bool = True, trouble: str = "faulty"
+    ) -> None:
         super().__init__(message)
+        self.trouble = trouble
         self.retry_after = retry_after
         self.sent = sent  # False: the request certainly never reached the server
 

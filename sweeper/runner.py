@@ -90,6 +90,7 @@ async def run_async(
     trouble is in the Run that is returned.
     """
     from sweeper.running.options import Chosen, settle  # noqa: PLC0415
+    from sweeper.running.wished import targets_of  # noqa: PLC0415
 
     if isinstance(experiment, (str, os.PathLike)):
         from sweeper.loading import load  # noqa: PLC0415
@@ -107,7 +108,9 @@ async def run_async(
         experiment=experiment,
         plan=plan,
         settings=settings,
-        targets=_targets(session, experiment, target, named or {}, os.environ if environ is None else environ),
+        targets=targets_of(
+            session, experiment, target, named=named or {}, environ=os.environ if environ is None else environ
+        ),
         places=places(out, experiment),
         report=progress or (lambda _: None),
         chosen=chosen,
@@ -119,22 +122,6 @@ async def run_async(
 
             stack.enter_context(interruptible(opened.control))
         return await opened.run()
-
-
-def _targets(
-    session: type[Session],
-    experiment: Experiment,
-    wished: Spec | Sequence[Spec] | None,
-    named: Named,
-    environ: Mapping[str, str],
-) -> tuple[Target, ...]:
-    """The targets that were wished for, else the experiment's own. Raises ExperimentError for these, UsageError."""
-    if wished is None:
-        from sweeper.loading import check_targets  # noqa: PLC0415
-
-        check_targets(experiment, named)
-        wished = list(experiment.targets)
-    return session.resolve(wished, named={**named, **experiment.named_targets}, environ=environ)
 
 
 class Session:

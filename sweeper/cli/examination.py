@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.failure import OK, UNREACHABLE, code_of
-from sweeper.errors import InputError, RefusedError, SweeperError, TargetError, TransientError
+from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from sweeper.reading.targets import Named
 
 Told = dict[str, Any]
+
+# What to do about an UnreachableError or TransientError, by its `trouble`; of a redirect the message says it.
+_STEPS: Final = {
+    "stranger": "another server answers there: correct host, port or path (a ComfyUI says in its first lines where it "
+    "listens), or look what a proxy before it does",
+    "certificate": "use the name that the certificate is for, or let SSL_CERT_FILE name the certificate of whoever "
+    "signed it",
+    "plain": "it does not speak TLS at that port: write http:// in place of https://, or correct the port",
+    "silent": "nothing came back in time: look in the server's log whether it hangs, whether the port is another "
+    "program's, and whether a firewall is between",
+    "cut": "somebody takes the connection and ends it: write https:// where TLS is spoken, or correct the port",
+    "faulty": "the server is there and cannot answer now: look in its log, or try again later",
+}
 
 
 async def examined(spec: Any, plan: Plan | None, named: Named) -> tuple[Told, int]:
@@ -129,7 +142,7 @@ def cache_mode(server: Server) -> str | None:
 
 def _next(error: SweeperError, target: Target | None) -> str | None:
     """What to do about a failure, where its message does not say it already."""
-    if target is None or not isinstance(error, TargetError | TransientError):
+    if target is None:
         return None
     if isinstance(error, RefusedError):
         if "HTTP 402" in str(error) or "HTTP 429" in str(error):
@@ -137,6 +150,10 @@ def _next(error: SweeperError, target: Target | None) -> str | None:
         if target.key_source is None:
             return "it asks for a key: give the target as {url: ..., api_key_env: NAME} and put the key into NAME"
         return f"the key from {target.key_source} is not one of that server's: make a new one there, or look for a typo"
+    if not isinstance(error, UnreachableError | TransientError):
+        return None
+    if error.trouble != "refused":
+        return _STEPS.get(error.trouble)
     from sweeper.reading.urls import loopback  # noqa: PLC0415
 
     if loopback(target.url):

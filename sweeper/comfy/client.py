@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin
 
 import httpx
 
@@ -42,7 +42,7 @@ from sweeper.comfy.wire import (
     retry_after,
 )
 from sweeper.errors import TargetError, TransientError, UnreachableError, UsageError
-from sweeper.reading.urls import loopback
+from sweeper.reading.urls import loopback, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,7 +143,7 @@ class ComfyClient:
                 self.target = replace(self.target, dialect=name)
             return await self.perform(self.dialect.greet(), patience)
         except TransientError as error:
-            raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
+            raise UnreachableError(f"{self.target.name}: cannot be reached: {error}", trouble=error.trouble) from None
 
     async def about(self) -> dict[str, Any]:
         """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
@@ -239,12 +239,23 @@ class ComfyClient:
             else:
                 answer = await self._http.ask(ask.method, self._url(ask), *self._head_and_body(ask))
         except httpx.InvalidURL as error:  # a name that no resolver takes
-            raise UnreachableError(f"{self.target.name}: cannot be reached: {error}") from None
+            said = f"{self.target.name}: cannot be reached: {error}"
+            raise UnreachableError(said, trouble="refused") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
         self.heard = asyncio.get_running_loop().time()
         status, headers, content = answer
+        if "location" in headers:
+            headers["location"] = self._shown_location(ask.path, headers["location"])
         return Reply(status, headers, self.clean(content))
+
+    def _shown_location(self, path: str, location: str) -> str:
+        """Where a redirect leads, as the URL of a target where it keeps the path, without any credential in it."""
+        try:
+            whole = urljoin(self._root + path, location)
+        except ValueError:
+            return ""
+        return self.clean_text(without_userinfo(whole)).removesuffix(path)
 
     def _url(self, ask: Ask) -> str:
         query = f"?{urlencode(ask.query)}" if ask.query else ""
@@ -271,7 +282,7 @@ class ComfyClient:
     def _dropped(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         said = self.clean_text(str(error) or type(error).__name__)
-        return TransientError(f"{type(error).__name__}: {said}", sent=sent)
+        return TransientError(f"{type(error).__name__}: {said}", sent=sent, trouble=_trouble(error))
 
     # --- files
 
@@ -298,6 +309,18 @@ class ComfyClient:
             raise TransientError(f"the server redirects to an address that is none: {said}") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
+
+
+def _trouble(error: httpx.HTTPError) -> str:
+    """The word of TransientError for it. What TLS says is OpenSSL's, and in the text whoever carries the request."""
+    said = str(error)
+    if isinstance(error, httpx.TimeoutException):
+        return "silent"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "certificate"
+    if "[SSL" in said:
+        return "plain"
+    return "refused" if isinstance(error, httpx.ConnectError) else "cut"
 
 
 def _garbled(ask: Ask, reply: Reply) -> bool:

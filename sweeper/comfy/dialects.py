@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
-from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission
+from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission, demand, moved
 from sweeper.errors import UnreachableError
 
 
@@ -116,12 +116,15 @@ class Probe:
     def run(self) -> Flow[str]:
         """`comfyui` or `cloud`. Raises UnreachableError where the answers are neither's."""
         local, account = self.asks
-        reply = yield local
-        if reply.status == 200 and _is_local(reply.content):
+        first = yield local
+        if first.status == 200 and _is_local(first.content):
             return "comfyui"
         reply = yield account
         if reply.status == 401 or (reply.status == 200 and reply.content.lstrip().startswith(b"{")):
             return "cloud"
+        for one in (first, reply):
+            if moved(one):
+                demand(one)
         raise UnreachableError(
             "somebody answers there, but neither as ComfyUI (/system_stats) nor as Comfy Cloud (/api/user); "
             "say which with {url: ..., dialect: comfyui} if a proxy hides them"

@@ -47,7 +47,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer, read whole. Header names are lower-case."""
+    """One HTTP answer, read whole. Header names are lower-case; a `location` is as a message may show it."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,13 +58,13 @@ class Reply:
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError):
-            raise TransientError(f"the server's answer is not JSON: {self.excerpt()!r}") from None
+            raise TransientError(f"the server's answer is not JSON: {self.excerpt()!r}", trouble="stranger") from None
 
     def mapping(self) -> dict[str, Any]:
         """The body as a JSON object. Raises TransientError where it is none."""
         found = self.json()
         if not isinstance(found, dict):
-            raise TransientError(f"the server's answer is not a JSON object: {self.excerpt()!r}")
+            raise TransientError(f"the server's answer is not a JSON object: {self.excerpt()!r}", trouble="stranger")
         return found
 
     def excerpt(self) -> str:
@@ -177,7 +177,16 @@ def demand(reply: Reply, *allowed: int) -> Reply:
         raise RefusedError(f"the subscription is inactive (HTTP 429): {said}")
     if reply.status == 429 or reply.status >= 500:
         raise TransientError(f"HTTP {reply.status}: {said}", retry_after=retry_after(reply))
+    if moved(reply):
+        where = reply.headers["location"]
+        said = f"answers with a redirect (HTTP {reply.status}) to {where}: use that address, if the ComfyUI is there"
+        raise UnreachableError(said, trouble="moved")
     raise UnreachableError(f"an answer that no ComfyUI gives here (HTTP {reply.status}): {said}")
+
+
+def moved(reply: Reply) -> bool:
+    """Whether the answer only sends us elsewhere, where we do not go: our key is not for whoever is there."""
+    return 300 <= reply.status < 400 and bool(reply.headers.get("location"))
 
 
 def retry_after(reply: Reply) -> float | None:

@@ -1,0 +1,96 @@
+"""`sweeper doctor` beside servers that are none of ours: the next step fits what is there, and shows no credential."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+KEY = "sk-live-0123456789/SECRET"
+
+
+@contextmanager
+def web(location=None, context=None):
+    """The address of a web server that has one page, or a redirect for every path."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if location is None else 301)
+            if location is not None:
+                self.send_header("Location", location(self.path))
+            self.end_headers()
+            self.wfile.write(b"<html>It works!</html>")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def silent():
+    """The address of somebody who takes connections and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def next_step(outcome):
+    (line,) = [line for line in outcome.err.splitlines() if line.startswith("next: ")]
+    return line.removeprefix("next: ")
+
+
+def test_another_web_server_is_not_to_be_started(sweeper):
+    with web() as place:
+        outcome = sweeper("doctor", "-t", f"http://{place}")
+        assert outcome.code == 3
+        assert next_step(outcome).startswith("another server answers there: correct host, port or path")
+        assert next_step(sweeper("doctor", "-t", f"https://{place}")).startswith("it does not speak TLS at that port")
+
+
+def test_a_server_that_says_nothing_is_not_to_be_started_either(sweeper, monkeypatch):
+    monkeypatch.setattr("sweeper.comfy.client.TIMEOUT", httpx.Timeout(0.1))
+    with silent() as place:
+        outcome = sweeper("doctor", "-t", f"http://{place}")
+    assert outcome.code == 3
+    assert next_step(outcome).startswith("nothing came back in time: look in the server's log whether it hangs")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
+def test_a_certificate_that_nobody_signed_is_told_as_one(sweeper, tmp_path):
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"]
+    subprocess.run([*made, "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    with web(context=context) as place:
+        outcome = sweeper("doctor", "-t", f"https://{place}")
+        assert outcome.code == 3
+        assert next_step(outcome).startswith("use the name that the certificate is for, or let SSL_CERT_FILE name")
+        assert next_step(sweeper("doctor", "-t", f"http://{place}")).startswith(
+            "somebody takes the connection and ends"
+        )
+
+
+@pytest.mark.parametrize("dialect", [None, "comfyui", "cloud"])
+def test_a_redirect_is_told_as_the_address_to_use_without_any_credential(sweeper, write, monkeypatch, dialect):
+    monkeypatch.setenv("MY_KEY", KEY)
+    kept = "0123456789%2fSECRET"
+    with web(lambda path: f"https://me:pass-WORD@gpu.example/sk-live-{kept}{path}?token={KEY}") as place:
+        target = f"url: 'http://{place}/base', api_key_env: MY_KEY" + (f", dialect: {dialect}" if dialect else "")
+        outcome = sweeper("doctor", write(f"template: t.json\nparams: {{prompt: a, seed: 1}}\ntarget: {{{target}}}\n"))
+    assert outcome.code == 3
+    assert "answers with a redirect (HTTP 301) to https://gpu.example/***/base: use that address" in outcome.err
+    assert not [word for word in ("pass-WORD", "?token", "SECRET") if word in outcome.out + outcome.err]
