@@ -100,5 +100,14 @@ class Shared:
             self.report(TrialDone(index, status, target, outputs, error_type, message, seconds))
             self.failures += status == result.FAILED
         if self.failures > self.settings.allowed_failures and not self.control.stopping:
-            self.error = f"{self.failures} trials failed, more than max_failures allows"
+            self.error = _too_many(self.failures, self.settings.allowed_failures)
             self.control.halt(MAX_FAILURES)
+
+
+def _too_many(failures: int, allowed: float) -> str:
+    count = f"{failures} trial{'s' if failures > 1 else ''} failed"
+    return (
+        f"{count}, more than max_failures allows"
+        if allowed
+        else f"{count}, and none was to (--fail-fast, or max_failures: 0)"
+    )

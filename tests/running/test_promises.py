@@ -65,6 +65,8 @@ def test_the_budget_of_failures_is_a_count_or_a_share(server, target, experiment
     options = {"fail_fast": True} if allowed == "fail_fast" else {"max_failures": allowed}
     run = sweeper.run(experiment(seed=list(range(10))), {**target, "concurrency": 1}, tmp_path / "out", **options)
     assert (run.stopped_by, run.failed, run.pending) == ("max_failures", failures, 10 - failures)
+    none = "1 trial failed, and none was to (--fail-fast, or max_failures: 0)"
+    assert run.error == (none if failures == 1 else f"{failures} trials failed, more than max_failures allows")
     assert server.seen.submits == failures
     server.faults.fail_nodes = set()
     again = sweeper.run(experiment(seed=list(range(10))), target, tmp_path / "out")
