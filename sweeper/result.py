@@ -51,7 +51,8 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Run:
     """What came of a run. `trials` counts rows, and so do `succeeded failed cancelled pending`, which add up to it;
-    `reused` of them rest on work of earlier runs. `submitted` counts the different jobs of this run.
+    `reused` of them rest on work of earlier runs. `submitted` counts the submissions of this run that a server took
+    or may have taken, retries included.
 
     `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
     `unreachable`; `error` says the same to people, or what is left undone at a natural end. `pictures`: the folder

@@ -285,7 +285,7 @@ class Session:
             store.servers.keep_said(run_id, name, about)
         reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
-        self.report(RunStarted(run_id, self.out, total, found.todo, reused, self.names))
+        self.report(RunStarted(run_id, self.out, total, found.rows, reused, self.names))
         folder = folder_at(self.out, self.pictures)
         folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sweeper.errors import RejectedError
 
@@ -18,21 +18,29 @@ def painted(mask: bytes, picture: bytes, name: str) -> bytes:
 
     Raises RejectedError, with the file's name, when it cannot be read or is not of the picture's size.
     """
-    try:
-        with Image.open(io.BytesIO(picture)) as below, Image.open(io.BytesIO(mask)) as drawn:
-            if drawn.size != below.size:
-                raise RejectedError(
-                    f"mask {name}: has {drawn.width} x {drawn.height} pixels, but its picture {below.width} x "
-                    f"{below.height}; the two must be of one size"
-                )
-            if drawn.has_transparency_data:
-                alpha = drawn.convert("RGBA").getchannel("A")
-            else:
-                alpha = drawn.convert("L").point(lambda value: 255 - value)
-            made = Image.new("RGBA", drawn.size, (0, 0, 0, 0))
-            made.putalpha(alpha)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RejectedError(f"mask {name}: cannot be read as a picture: {error}") from None
+    drawn, below = _read(mask, f"mask {name}"), _read(picture, f"the picture that mask {name} is for")
+    if drawn.size != below.size:
+        raise RejectedError(
+            f"mask {name}: has {drawn.width} x {drawn.height} pixels, but its picture {below.width} x "
+            f"{below.height}; the two must be of one size"
+        )
+    if drawn.has_transparency_data:
+        alpha = drawn.convert("RGBA").getchannel("A")
+    else:
+        alpha = drawn.convert("L").point(lambda value: 255 - value)
+    made = Image.new("RGBA", drawn.size, (0, 0, 0, 0))
+    made.putalpha(alpha)
     buffer = io.BytesIO()
     made.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _read(content: bytes, what: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content)) as found:
+            found.load()
+            return found
+    except UnidentifiedImageError:  # which names the buffer, not the file
+        raise RejectedError(f"{what}: cannot be read as a picture: it is of no format known here") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RejectedError(f"{what}: cannot be read as a picture: {error}") from None

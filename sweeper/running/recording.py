@@ -27,7 +27,9 @@ _ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
 
 @dataclass(slots=True)
 class Survey:
-    """What stands for the digests of a plan. `done`: nothing to do for them in this run."""
+    """What stands for the digests of a plan. `done`: nothing to do for them in this run. `todo`: how many digests there
+    are to be done, which show in `rows` rows, or in more where a limit cuts off some.
+    """
 
     standing: dict[str, Job]
     done: set[str] = field(default_factory=set)
@@ -35,6 +37,7 @@ class Survey:
     twins: dict[str, list[int]] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     todo: int = 0
+    rows: int = 0
 
 
 def survey(
@@ -51,7 +54,7 @@ def survey(
     `anew(job)` says of a job that ended whether its work is to be done again, as when its files are gone.
     """
     found = Survey({} if store is None else store.standing(names))
-    fresh = 0
+    fresh: list[str] = []
     for trial in plan.written():
         digest = trial.digest
         if digest in found.first:
@@ -64,10 +67,12 @@ def survey(
         elif job is not None and _ended(job, settings) and not anew(job):
             found.done.add(digest)
         elif chosen(trial):
-            fresh += 1
-    if settings.limit is not None:
-        fresh = min(fresh, settings.limit)
-    found.todo = fresh + len(found.opened)
+            fresh.append(digest)
+    count = len(fresh) if settings.limit is None else min(len(fresh), settings.limit)
+    found.todo = count + len(found.opened)
+    # Which of them a limit leaves is known only in run order.
+    shown = [work.trial.digest for work in found.opened] + (fresh if count == len(fresh) else [])
+    found.rows = found.todo + sum(len(found.twins.get(digest, ())) for digest in shown)
     return found
 
 

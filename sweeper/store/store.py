@@ -149,8 +149,8 @@ class Store:
         return counts
 
     def sent(self, run_id: int) -> int:
-        """How many different pieces of work a run submitted; retries and what never left count nothing."""
-        sql = f"SELECT count(DISTINCT digest) FROM jobs WHERE run = ? AND state != '{UNSENT}'"  # noqa: S608
+        """How many submissions of a run a server took or may have, retries included: not what was refused or unsent."""
+        sql = f"SELECT count(*) FROM jobs WHERE run = ? AND state NOT IN ('{UNSENT}', '{REJECTED}')"  # noqa: S608
         return int(next(iter(self._query(sql, (run_id,))))[0])
 
     def reused(self, run_id: int) -> int:

@@ -124,6 +124,7 @@ def test_a_lost_job_is_sent_again_as_a_new_attempt(server, go):
     run, rows, events = go()
     assert run.succeeded == 4
     assert sorted(row.attempts for row in rows) == [1, 1, 1, 2]
+    assert run.submitted == 5
     assert sum(isinstance(event, Retrying) for event in events) == 1
 
 

@@ -104,7 +104,7 @@ def test_the_digest_goes_by_the_masks_bytes_and_not_by_its_name(sweep, tmp_path)
     ("mask", "said"),
     [
         ("small.png", "mask small.png: has 8 x 8 pixels, but its picture 16 x 16; the two must be of one size"),
-        ("words.png", "mask words.png: cannot be read as a picture"),
+        ("words.png", "mask words.png: cannot be read as a picture: it is of no format known here"),
     ],
 )
 def test_a_mask_that_does_not_fit_is_a_row_and_nothing_is_submitted(sweep, tmp_path, mask, said):
@@ -112,7 +112,7 @@ def test_a_mask_that_does_not_fit_is_a_row_and_nothing_is_submitted(sweep, tmp_p
     (tmp_path / "words.png").write_text("no picture")
     with EmbeddedServer() as server:
         run = sweeper.run(sweep({"photo": "photo.png", "mask": mask}), server.url, tmp_path / "out")
-    assert (run.failed, server.seen.submits) == (1, 0)
+    assert (run.failed, run.submitted, server.seen.submits) == (1, 0, 0)
     assert said in sweeper.results(tmp_path / "out")["error"].iloc[0]
 
 

@@ -60,6 +60,7 @@ def test_trials_with_one_digest_are_one_job_and_several_rows(server, target, exp
     assert (run.trials, run.submitted, run.succeeded) == (4, 2, 4)
     assert server.seen.accepted == 2
     assert sorted(event.trial for event in events if isinstance(event, TrialDone)) == [0, 1, 2, 3]
+    assert [event.todo for event in events if isinstance(event, RunStarted)] == [4]
 
 
 def test_a_failed_trial_is_a_row_and_is_sent_again_only_on_request(server, target, experiment, tmp_path):
