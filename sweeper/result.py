@@ -54,9 +54,9 @@ class Run:
     `reused` of them rest on work of earlier runs. `submitted` counts the submissions of this run that a server took
     or may have taken, retries included.
 
-    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription) or
-    `unreachable`; `error` says the same to people, or what is left undone at a natural end. `pictures`: the folder
-    or the URL where they went.
+    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription),
+    `unreachable` or `unwritable` (the results folder, as when the disk is full); `error` says the same to people, or
+    what is left undone at a natural end. `pictures`: the folder or the URL where they went.
     """
 
     run_id: int

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import SweeperError, TargetError, UnreachableError
+from sweeper.errors import ResultsError, SweeperError, TargetError, UnreachableError
 from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
-from sweeper.running.control import RunControl
+from sweeper.running.control import UNWRITABLE, RunControl
 from sweeper.running.options import RunOptions
 from sweeper.running.places import folder_at, places
 from sweeper.running.progress import Event
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from sweeper.comfy.wire import Server
     from sweeper.experiment import Experiment
     from sweeper.planner import Plan
-    from sweeper.planning.order import Costs
     from sweeper.reading.targets import Named, Spec
     from sweeper.running.options import Settings
     from sweeper.running.recording import Survey
     from sweeper.running.restoring import Missing
-    from sweeper.running.shards import Supply
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.trial import Trial
@@ -293,14 +291,16 @@ class Session:
             if clients:
                 self._forget(store, found)
                 error = await self._work(store, found, clients, run_id, folder)
-        except BaseException:
+            await self._end(store, run_id, self.control.reason)
+        except BaseException as trouble:
+            if full := isinstance(trouble, ResultsError):  # in mid-run, so this is how the run ended
+                self.control.drain(UNWRITABLE)
+                error = str(trouble)
             # What is done is in the table, and the run is known to have ended, if the disk still takes that.
             with contextlib.suppress(SweeperError, OSError):
-                store.end(run_id, now=time.time(), stopped_by="error")
-                await self._write_table(store, run_id)
-            raise
-        store.end(run_id, now=time.time(), stopped_by=self.control.reason)
-        await self._write_table(store, run_id)
+                await self._end(store, run_id, self.control.reason or "error")
+            if not full:
+                raise
         ended = self._summary(store, run_id, error)
         self.report(RunEnded(ended))
         return ended
@@ -318,14 +318,24 @@ class Session:
     ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
         from sweeper.planning.order import Costs  # noqa: PLC0415
+        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
         from sweeper.running.backlog import Backlog  # noqa: PLC0415
         from sweeper.running.crew import Crew  # noqa: PLC0415
         from sweeper.running.gate import Gate  # noqa: PLC0415
         from sweeper.running.lane import Late  # noqa: PLC0415
+        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.running.shards import supply  # noqa: PLC0415
         from sweeper.running.shared import Shared  # noqa: PLC0415
 
         costs = Costs(store.servers.node_seconds(self.names), self.caching)
         plan = self.plan.reordered(costs)
+        fresh = supply(
+            remaining(plan, found, self.settings, self.chosen),
+            Reruns(self.experiment.template, costs),
+            count=found.todo - len(found.opened),
+            answering=len(clients),
+            targets=len(self.targets),
+        )
         shared = Shared(
             plan=plan,
             experiment=self.experiment.name,
@@ -334,7 +344,7 @@ class Session:
             folder=folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog(found.opened, self._supply(plan, found, costs, len(clients))),
+            backlog=Backlog(found.opened, fresh),
             report=self.report,
             names=self.names,
             twins=found.twins,
@@ -361,17 +371,9 @@ class Session:
             for target, times in shared.node_times.items():
                 store.servers.add_node_times(target, times)
 
-    def _supply(self, plan: Plan, found: Survey, costs: Costs, targets: int) -> Supply:
-        """The fresh work, one by one for one target, in shards for several."""
-        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
-        from sweeper.running.recording import remaining  # noqa: PLC0415
-        from sweeper.running.shards import Line, Shards  # noqa: PLC0415
-
-        fresh = remaining(plan, found, self.settings, self.chosen)
-        if len(self.targets) == 1:
-            return Line(fresh)
-        count = found.todo - len(found.opened)
-        return Shards(fresh, Reruns(self.experiment.template, costs), count=count, targets=targets)
+    async def _end(self, store: Store, run_id: int, stopped_by: str | None) -> None:
+        store.end(run_id, now=time.time(), stopped_by=stopped_by)
+        await self._write_table(store, run_id)
 
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415

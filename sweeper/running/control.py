@@ -17,6 +17,7 @@ INTERRUPT: Final = "interrupt"
 MAX_FAILURES: Final = "max_failures"
 REFUSED: Final = "refused"
 UNREACHABLE: Final = "unreachable"
+UNWRITABLE: Final = "unwritable"  # the results folder takes no more
 
 
 class RunControl:

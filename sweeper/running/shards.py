@@ -153,3 +153,8 @@ class Shards:
     def _steal(self) -> Shard | None:
         richest = max(self._held.values(), key=lambda shard: shard.cost, default=None)
         return richest.far_half(self._reruns) if richest is not None else None
+
+
+def supply(fresh: Iterator[Work], reruns: Reruns, *, count: int, answering: int, targets: int) -> Supply:
+    """One by one for a single target; in shards for several of which so many answer now, and are to share `count`."""
+    return Line(fresh) if targets == 1 else Shards(fresh, reruns, count=count, targets=answering)

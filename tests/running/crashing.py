@@ -122,6 +122,7 @@ def carry_out(order: dict[str, Any], said: Any) -> None:
     except SweeperError as error:
         say(f"{type(error).__name__}: {error}")
     else:
+        say(f"error {run.error}")
         say(f"stopped_by {run.stopped_by}")
     if order.get("steps"):
         say("steps " + json.dumps(steps.names))

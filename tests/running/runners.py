@@ -28,6 +28,12 @@ class Ended:
         return self.code == -signal.SIGKILL
 
     @property
+    def error(self) -> str:
+        """Why the run ended early, for people; "None" where it did not."""
+        (found,) = (word for word in self.said if word.startswith("error "))
+        return found.removeprefix("error ")
+
+    @property
     def steps(self) -> list[str]:
         (found,) = (word for word in self.said if word.startswith("steps "))
         return list(json.loads(found.removeprefix("steps ")))

@@ -65,8 +65,8 @@ def test_jobs_of_an_embedded_server_that_died_with_its_run_are_sent_again(runner
 def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=list(range(30)))
     ended = runners.run(plan, target, tmp_path / "out", file_limit=160_000)
-    assert ended.said[-1].startswith("ResultsError: ")
-    assert "is the disk full" in ended.said[-1]
+    assert ended.said[-1] == "stopped_by unwritable"
+    assert "is the disk full" in ended.error
     run = sweeper.run(plan, target, tmp_path / "out")
     assert run.succeeded == 30
     assert sorted(server.seen.executions.values()) == [1] * 30
