@@ -173,7 +173,7 @@ class Session:
                 if (self.out / FILE_NAME).is_file():
                     stack.enter_context(holding(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
-                missing = Missing(store, self.out, remake=self.settings.remake)
+                missing = Missing(store, self.out, self.settings)
                 found = self._survey(store, missing)
                 if found.todo and not self.control.stopping:
                     clients = await self._connect(connections)
@@ -187,7 +187,7 @@ class Session:
                     made_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
                     if made_meanwhile:  # by another run, which may have done it all while we waited for the targets
-                        missing = Missing(store, self.out, remake=self.settings.remake)
+                        missing = Missing(store, self.out, self.settings)
                         found = self._survey(store, missing)
                 if missing.jobs and not self.control.stopping:
                     await self.control.unless_stopped(self._restore(missing, clients))
@@ -250,7 +250,7 @@ class Session:
         """Hold the plan against what the target can do; see `admit`."""
         from sweeper.running.admission import admit  # noqa: PLC0415
 
-        await admit(client, self.plan, check=self.settings.check)
+        await admit(client, self.plan, self.settings, self.report)
 
     def _embedded(self, stack: AsyncExitStack) -> str:
         from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
@@ -378,11 +378,14 @@ class Session:
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415
         from sweeper.running.progress import Noticed  # noqa: PLC0415
+        from sweeper.running.restoring import nothing_kept  # noqa: PLC0415
         from sweeper.table import write_csv  # noqa: PLC0415
 
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Noticed(problem))
         write_csv(store.results(run_id), store.layout(run_id), self.out / TABLE_NAME)
+        if empty := store.without_files(run_id):
+            self.report(Noticed(nothing_kept(empty, self.settings)))
 
     def _summary(self, store: Store, run_id: int, error: str | None) -> Run:
         counts = store.counts(run_id)

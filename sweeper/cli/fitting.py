@@ -38,6 +38,7 @@ def checked(plan: Plan, targets: Sequence[Any] | None, object_info: Path | None 
         fit = plan.fit(classes)
         problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
         notes += [str(note) for note in fit.notes]
+        notes += [str(note) for note in fit.unsaved if not plan.experiment.run.keep_temp]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes))

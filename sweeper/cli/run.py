@@ -65,7 +65,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
 @click.option("--retry-failed", is_flag=True, help="Submit again what failed before.")
 @click.option("--fresh", is_flag=True, help="Submit everything again, what succeeded too.")
-@click.option("--remake", is_flag=True, help="Submit again what succeeded and whose files are gone from artifacts/.")
+@click.option("--remake", is_flag=True, help="Submit again what succeeded and has no files (any more).")
 @click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials this time.")
 @click.option(

@@ -32,6 +32,10 @@ Finding = tuple[Path, str, bool]  # the same, and whether it is only a note
 
 _TYPO: Final = 0.8  # difflib's ratio from which an undeclared name is a misspelt one: 'stpes' for 'steps' has 0.8
 _WRAPPED: Final = "__value__"  # the key under which ComfyUI takes a list as a value and not as a link
+_PREVIEWS: Final = "Preview"  # how the classes begin that only show, in files that the server throws away or in words
+_WORDS: Final = "PreviewAny"  # the one that shows words, of which there is no file
+_UNSAVED: Final = "it only shows its result, and no node of the workflow saves one: add a node that saves"
+_OR_KEEP: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
 _LINK: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
 
@@ -146,6 +150,16 @@ class GraphCheck:
             findings = self.node_findings(node_id)
             found += [(path, message) for path, message, is_note in findings if is_note or not reached]
         return found
+
+    def unsaved(self) -> list[Found]:
+        """The output nodes of a graph none of which saves a file, each with what to do; none where one does."""
+        ends = [node_id for node_id, spec in self.specs.items() if spec.output_node]
+        if not all(self.nodes[node_id]["class_type"].startswith(_PREVIEWS) for node_id in ends):
+            return []
+        words = ["" if self.nodes[node_id]["class_type"] == _WORDS else _OR_KEEP for node_id in ends]
+        return [
+            ((node_id,), f"{self.named(node_id)}: {_UNSAVED}{more}") for node_id, more in zip(ends, words, strict=True)
+        ]
 
     def named(self, node_id: str) -> str:
         """`node 3 (KSampler)`, as every sentence begins."""

@@ -84,7 +84,8 @@ class SplitCheck:
 
     `static` is wrong whatever the params are, `pieces` are what depends on them. `ignored` are slots that write an
     input which the class does not have: the server takes that silently, and the sweep would show nothing.
-    `notes` are what is odd but runs, among them slots that reach no output.
+    `notes` are what is odd but runs, among them slots that reach no output; `unsaved` are the ends of a workflow that
+    saves nothing.
     """
 
     template: Template
@@ -93,6 +94,7 @@ class SplitCheck:
     pieces: tuple[Piece, ...]
     ignored: tuple[Found, ...]
     notes: tuple[Found, ...]
+    unsaved: tuple[Found, ...]
 
     def problems(self, params: Mapping[str, Any]) -> list[Found]:
         """What `graph_problems` says of `template.render(params)`, in another order, at the cost of the pieces.
@@ -137,6 +139,7 @@ def split_check(template: Template, info: NodeInfo) -> SplitCheck:
         pieces,
         ignored=tuple(_ignored(template, check)),
         notes=(*notes, *_unreached_slots(template, check)),
+        unsaved=tuple(check.unsaved()),
     )
 
 

@@ -25,10 +25,13 @@ _WHOLE: Final = 1_000  # trials checked whole where values are links themselves
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a plan fits a server: `problems` would be refused, fail or show nothing; `notes` are odd but run."""
+    """How a plan fits a server: `problems` would be refused, fail or show nothing; `notes` are odd but run, and so are
+    the `unsaved`, whose results are kept only where previews are.
+    """
 
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...]
+    unsaved: tuple[Problem, ...] = ()
 
 
 def fit(template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info: NodeInfo) -> Fit:
@@ -44,7 +47,8 @@ def fit(template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info
     if rewired:
         problems += _whole(check, itertools.islice(trials, _WHOLE))
     notes = [template.problem(path, message) for path, message in check.notes]
-    return Fit(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)))
+    unsaved = tuple(template.problem(path, message) for path, message in check.unsaved)
+    return Fit(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
 
 
 def _findings(grid: Grid, piece: Piece) -> Iterator[Problem | None]:

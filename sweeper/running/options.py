@@ -24,8 +24,8 @@ class RunOptions:
     `patience`: seconds that targets may say nothing while no other can go on, after which the run ends; as long as
     others work, one that is silent is asked again without end. `keep_temp`: fetch previews (`temp`) too.
     `remake`: submit again what succeeded and whose files are gone from the results folder (otherwise they are fetched
-    from the server once more, if it still has them). `check`: hold the plan against the target's node classes before
-    anything is submitted.
+    from the server once more, if it still has them), with `keep_temp` also what left none.
+    `check`: hold the plan against the target's node classes before anything is submitted.
     """
 
     concurrency: int | None = None

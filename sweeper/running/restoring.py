@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sweeper.comfy.client import ComfyClient
+    from sweeper.running.options import Settings
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.store.records import Artifact, Job
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 class Missing:
     """Finds the jobs that succeeded and whose files are not all there. `jobs` are those to be restored."""
 
-    def __init__(self, store: Store | None, out: Path, *, remake: bool) -> None:
+    def __init__(self, store: Store | None, out: Path, settings: Settings) -> None:
         self._store = store
-        self._remake = remake
+        self._remake = settings.remake
+        self._keep_temp = settings.keep_temp
         self._there: dict[str, frozenset[str]] = {}  # names by folder or URL
         self.out = out
         self.jobs: list[tuple[Job, tuple[Artifact, ...]]] = []
@@ -44,7 +46,10 @@ class Missing:
         """Whether the job's work is to be done anew. One whose files can perhaps be had again is noted instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
-        gone = [one for one in self._store.artifacts(job.id) if not self._is_there(one.path)]
+        kept = self._store.artifacts(job.id)
+        if not kept and self._keep_temp:  # previews were not asked for then; only a job made anew has them for sure
+            return self._remake or job.target == EMBEDDED
+        gone = [one for one in kept if not self._is_there(one.path)]
         if not gone:
             return False
         if self._remake or job.target == EMBEDDED:
@@ -57,6 +62,16 @@ class Missing:
         if folder not in self._there:
             self._there[folder] = names_at(folder) if is_url(folder) else _names(self.out / folder)
         return name in self._there[folder]
+
+
+def nothing_kept(trials: int, settings: Settings) -> str:
+    """What to say of so many trials that succeeded without a file, and what to do about it."""
+    said = f"{trials} trial{'s' if trials > 1 else ''} succeeded and left no file to keep"
+    if not settings.keep_temp:
+        return f"{said}: add a node that saves, such as SaveImage, or keep previews with `--keep-temp --remake`"
+    return (
+        said if settings.remake else f"{said}; `--remake` does them again, should they have been done without previews"
+    )
 
 
 def _names(folder: Path) -> frozenset[str]:

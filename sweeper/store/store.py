@@ -47,6 +47,11 @@ SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.di
 WHERE t.run = ? AND j.run != t.run AND j.state IN (?, ?, ?)
 """
 
+_WITHOUT_FILES: Final = """
+SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
+WHERE t.run = ? AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
+"""
+
 _JOB_COLUMNS: Final = ", ".join(Job.__slots__)
 
 
@@ -156,6 +161,10 @@ class Store:
     def reused(self, run_id: int) -> int:
         """How many rows of a run rest on a job that another run submitted, and that came to an end."""
         return int(next(iter(self._query(_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED))))[0])
+
+    def without_files(self, run_id: int) -> int:
+        """How many rows of a run succeeded and have no artifact."""
+        return int(next(iter(self._query(_WITHOUT_FILES, (run_id, SUCCEEDED))))[0])
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[Job]:
         """Every submission on record, or those of some digests, in the order in which they were intended."""

@@ -179,7 +179,7 @@ def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(sweepe
 
 
 DEFAULTS = {
-    "concurrency": None, "retries": None, "timeout": None, "max_trials": None, "max_failures": None,
+    "concurrency": None, "retries": None, "timeout": None, "patience": None, "max_trials": None, "max_failures": None,
     "fail_fast": False, "retry_failed": False, "fresh": False, "where": None, "limit": None, "check": True,
     "keep_temp": None, "remake": False,
 }  # fmt: skip
@@ -194,6 +194,7 @@ DEFAULTS = {
         (["--out", "o"], (None, Path("o"), {})),
         (["--concurrency", "3", "--retries", "0"], (None, None, {"concurrency": 3, "retries": 0})),
         (["--timeout", "2.5", "--max-trials", "9"], (None, None, {"timeout": 2.5, "max_trials": 9})),
+        (["--patience", "60"], (None, None, {"patience": 60.0})),
         (["--max-failures", "3"], (None, None, {"max_failures": 3})),
         (["--max-failures", "25%"], (None, None, {"max_failures": 0.25})),
         (["--fail-fast", "--fresh"], (None, None, {"fail_fast": True, "fresh": True})),
@@ -230,6 +231,7 @@ def test_every_option_reaches_the_library(sweeper, sweep, monkeypatch, arguments
         ({"failed": 1, "stopped_by": "interrupt"}, 130),
         ({"stopped_by": "refused", "error": "out of credits"}, 3),
         ({"stopped_by": "unreachable"}, 3),
+        ({"succeeded": 5, "stopped_by": "unwritable"}, 1),
     ],
 )
 def test_the_exit_code_says_how_the_run_ended(sweeper, sweep, monkeypatch, changes, code):

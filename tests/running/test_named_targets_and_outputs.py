@@ -11,6 +11,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
+from sweeper.running.progress import JobSubmitted, Noticed
 
 from .conftest import NODES, _node
 
@@ -52,6 +53,33 @@ def test_previews_are_fetched_when_they_are_asked_for(sweep, tmp_path, dialect, 
     (paths,) = outputs(tmp_path / "out")
     assert len(paths) == files
     assert all((tmp_path / "out" / path).is_file() for path in paths)
+
+
+def test_a_workflow_that_saves_nothing_is_told_before_and_after_and_remade_with_previews(sweep, tmp_path):
+    file = sweep({node: PREVIEW[node] for node in ("1", "3")}, params={"color": 7})
+    events = []
+
+    def run(**options):
+        events.clear()
+        found = sweeper.run(file, server.url, tmp_path / "out", progress=events.append, **options)
+        return found, [event.message for event in events if isinstance(event, Noticed)]
+
+    with EmbeddedServer() as server:
+        first, (before, after) = run()
+        assert (first.succeeded, outputs(tmp_path / "out")) == (1, [[]])
+        assert "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one" in before
+        assert [type(event) for event in events].index(Noticed) < [type(event) for event in events].index(JobSubmitted)
+        assert after.startswith("1 trial succeeded and left no file to keep: add a node that saves")
+        again, (told,) = run(keep_temp=True)
+        assert (again.submitted, told) == (
+            0,
+            "1 trial succeeded and left no file to keep; `--remake` does them again, should they have been done "
+            "without previews",
+        )
+        remade, notices = run(keep_temp=True, remake=True)
+    assert (remade.submitted, remade.succeeded, notices) == (1, 1, [])
+    ((path,),) = outputs(tmp_path / "out")
+    assert (tmp_path / "out" / path).is_file()
 
 
 def test_a_name_of_the_experiments_own_goes_before_the_users(sweep, tmp_path):
