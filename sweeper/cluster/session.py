@@ -20,6 +20,7 @@ from sweeper.errors import RefusedError, UnreachableError
 from sweeper.planning.caching import caching_of, weakest
 from sweeper.reading.targets import CLOUD_URL
 from sweeper.running.progress import ClusterReady, Noticed, TargetDown, TargetReady
+from sweeper.running.session import Session
 from sweeper.store import records
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def run_async(
     return await runner.run_async(experiment, session=_bound(cluster, resources), **rest)
 
 
-def _bound(cluster: str, resources: Mapping[str, float] | None) -> type[runner.Session]:
+def _bound(cluster: str, resources: Mapping[str, float] | None) -> type[Session]:
     class Bound(ClusterSession):
         address = resolve_address(cluster, os.environ)
         needs: Mapping[str, float] = dict(resources or {})
@@ -94,8 +95,8 @@ class _Asked:
         return await self.fleet.call(calls.object_info, self.fleet.order, address=self.address)
 
 
-class ClusterSession(runner.Session):
-    """See `sweeper.runner.Session`. `address`: the cluster's; `needs`: Dask's resources that a worker must have."""
+class ClusterSession(Session):
+    """The steps of a Session that a cluster does. `address`: the cluster's; `needs`: Dask's resources of a worker."""
 
     address: str = ""
     needs: Mapping[str, float] = {}
