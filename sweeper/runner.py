@@ -80,7 +80,7 @@ async def run_async(
 
         plan = planned(experiment)
     settings = settle(replace(options or RunOptions(), **changes), experiment.run, len(plan))
-    names = frozenset((*plan.slot_names, *plan.axis_sizes))
+    names = frozenset((*plan.slot_names, *plan.axis_sizes, *plan.axis_columns))
     chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
     session = session or Session
     opened = session(

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import UsageError
-from sweeper.expressions import ExpressionError, compile_expression, unknown_names
+from sweeper.expressions import ExpressionError
+from sweeper.expressions.columns import compile_over
 from sweeper.result import SUCCEEDED, Result
 from sweeper.store import Store
 from sweeper.store.artifacts import file_name, stem
@@ -258,21 +259,20 @@ def _names(layout: Layout) -> frozenset[str]:
 
 
 class Condition:
-    """`where` over a trial's slots and axes: compiled and its names checked at once, then asked of each trial."""
+    """`where` over slots and the table's columns of axes: compiled and checked at once, then asked of each trial."""
 
     def __init__(self, text: str, names: Iterable[str], what: str) -> None:
         """Raises UsageError where the expression does not parse or reads a name that no trial has."""
         self.what = what
         try:
-            self._expression = compile_expression(text)
+            self._expression = compile_over(text, frozenset(names))
         except ExpressionError as error:
             raise UsageError(f"{what}: {error}") from None
-        unknown = unknown_names(self._expression, names)
-        if unknown:
-            raise UsageError(f"{what}: {'; '.join(unknown)}")
 
     def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
         try:
-            return bool(self._expression.evaluate({**cells, **params}))
+            # A baseline may be older than a column.
+            absent = dict.fromkeys(self._expression.columns)
+            return bool(self._expression.evaluate({**absent, **cells, **params}))
         except ExpressionError as error:
             raise UsageError(f"{self.what}: for {named(cells)}: {error}") from None

@@ -17,6 +17,7 @@ from sweeper.comparing.perceptual import MODELS, model_of
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images import ALL_METRICS
 from sweeper.nearest import hint
+from sweeper.planning.grid import axis_columns
 from sweeper.regression.cases import Condition
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ NO_CHECKS: Final = Checks({})
 def checks_of(experiment: Experiment) -> Checks:
     """The experiment's `checks`. Raises ExperimentError with every mistake: an unknown measure, a bad bound or name."""
     problems: list[Problem] = []
-    names = (*experiment.template.slots, *experiment.axis_names)
+    names = (*experiment.template.slots, *axis_columns(experiment))
     bounds = _bounds(experiment, experiment.checks, (), problems)
     overrides = []
     for place, entry in enumerate(experiment.checks.get(OVERRIDES, ())):

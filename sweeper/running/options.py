@@ -113,28 +113,28 @@ def _allowed(most: int | float | None, trials: int) -> float:  # noqa: PYI041 (t
 
 
 class Chosen:
-    """`--where`: whether this run may submit a trial. The expression is checked before anything else happens."""
+    """`--where`: whether this run may submit a trial, by its slots and the table's columns of its axes. The expression
+    is checked before anything else happens.
+    """
 
     def __init__(self, text: str | None, names: frozenset[str]) -> None:
         """`names`: what the expression may use. Raises UsageError where it does not parse or uses another name."""
-        from sweeper.expressions import ExpressionError, compile_expression, unknown_names  # noqa: PLC0415 (Jinja2)
+        from sweeper.expressions import ExpressionError  # noqa: PLC0415 (Jinja2)
+        from sweeper.expressions.columns import compile_over  # noqa: PLC0415
 
         self._expression = None
         self._error: type[Exception] = ExpressionError
         if text is None:
             return
         try:
-            self._expression = compile_expression(text)
+            self._expression = compile_over(text, names)
         except ExpressionError as error:
             raise UsageError(f"--where: {error}") from None
-        unknown = unknown_names(self._expression, names)
-        if unknown:
-            raise UsageError(f"--where: {'; '.join(unknown)}")
 
     def __call__(self, trial: Trial) -> bool:
         if self._expression is None:
             return True
-        values: Mapping[str, Any] = {**trial.axes, **trial.params}
+        values: Mapping[str, Any] = {**trial.axes, **trial.columns, **trial.params}
         try:
             return bool(self._expression.evaluate(values))
         except self._error as error:

@@ -101,6 +101,14 @@ def test_limit_and_where_choose_what_is_submitted(server, target, experiment, tm
     assert not (tmp_path / "other").exists()
 
 
+def test_where_knows_the_columns_of_the_table_and_no_second_letter_of_a_text(server, target, experiment, tmp_path):
+    plan = experiment(text={"choices": "a {red|blue} {fox|owl}"})
+    run = sweeper.run(plan, target, tmp_path / "out", where="text.1 == 'red' and text.2 != 'owl'")
+    assert (run.trials, run.submitted) == (4, 1)
+    with pytest.raises(UsageError, match=r"no column 'text.3'; did you mean 'text.[12]'"):
+        sweeper.run(plan, target, tmp_path / "other", where="text.3 == 'fox'")
+
+
 def test_a_rejected_workflow_is_a_row_that_names_node_and_input(server, target, experiment, tmp_path):
     run = sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out", check=False)
     assert (run.succeeded, run.failed) == (1, 1)
