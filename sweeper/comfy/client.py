@@ -25,6 +25,7 @@ from sweeper.comfy.pauses import Pauses
 from sweeper.comfy.proxies import carrier
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.target import Target
+from sweeper.comfy.transport import refused
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
     KEY_HEADER,
@@ -122,6 +123,11 @@ class ComfyClient:
     def dialect(self) -> Dialect:
         assert self._dialect is not None, "connect() first: the dialect is not known yet"
         return self._dialect
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether the server is known to forget its jobs when its process ends."""
+        return self._dialect is not None and not self._dialect.durable
 
     @property
     def polls(self) -> tuple[float, float]:
@@ -240,7 +246,7 @@ class ComfyClient:
                 answer = await self._http.ask(ask.method, self._url(ask), *self._head_and_body(ask))
         except httpx.InvalidURL as error:  # a name that no resolver takes
             said = f"{self.target.name}: cannot be reached: {error}"
-            raise UnreachableError(said, trouble="refused") from None
+            raise UnreachableError(said, trouble="unconnected") from None
         except httpx.HTTPError as error:
             raise self._dropped(error) from None
         self.heard = asyncio.get_running_loop().time()
@@ -320,7 +326,9 @@ def _trouble(error: httpx.HTTPError) -> str:
         return "certificate"
     if "[SSL" in said:
         return "plain"
-    return "refused" if isinstance(error, httpx.ConnectError) else "cut"
+    if isinstance(error, httpx.ConnectError):
+        return "refused" if refused(error) else "unconnected"
+    return "cut"
 
 
 def _garbled(ask: Ask, reply: Reply) -> bool:

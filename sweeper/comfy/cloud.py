@@ -67,6 +67,7 @@ class CloudDialect:
     # Jobs are durable, but a listing may lag behind the submission that it should show.
     lost_after: Final = 3
     one_at_a_time: Final = False
+    durable: Final = True
     streams: Final = True
     needs_key_in_events: Final = True
     says_status: Final = False

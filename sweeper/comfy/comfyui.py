@@ -42,6 +42,7 @@ class ComfyUIDialect:
     # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
     lost_after: Final = 2
     one_at_a_time: Final = True
+    durable: Final = False  # queue and history are the process's memory (section 5)
     streams: Final = True
     needs_key_in_events: Final = False
     says_status: Final = True

@@ -44,6 +44,10 @@ class Dialect(Protocol):
         """Whether a job that will not stop keeps every later one waiting."""
 
     @property
+    def durable(self) -> bool:
+        """Whether its jobs outlive the server's process, so that one which is gone may still bring them to an end."""
+
+    @property
     def needs_key_in_events(self) -> bool: ...
     @property
     def streams(self) -> bool:

@@ -108,6 +108,12 @@ class Body(httpx.AsyncByteStream):
             self._response.close()
 
 
+def refused(error: httpx.HTTPError) -> bool:
+    """Whether the machine itself answered that nothing listens at that port; what a proxy says of it is no proof."""
+    reason = getattr(error.__cause__, "os_error", None)
+    return isinstance(reason, ConnectionRefusedError)
+
+
 class _Told:  # a class, which costs a third of a generator made into a context manager
     """Says in httpx's words what aiohttp raises."""
 

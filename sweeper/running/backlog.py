@@ -2,8 +2,8 @@
 
 Lazy: the plan is walked as work is taken; several targets take it in shards. Work that a target gives back is next for
 any target; work whose job may still stand on a server goes to that server only, because nobody else can look for it.
-Where such a server is gone for good, what may stand there is left for the next run, which looks for it: a connection
-that broke says nothing of a server that lives on and does the job.
+Where such a server is given up, what may stand there is left for the next run, which looks for it: a connection that
+broke says nothing of a server that lives on and does the job.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ class Backlog:
         self._waiting.appendleft(work)
         self.done(target)
 
+    def pinned(self, target: str) -> list[Work]:
+        """The waiting works that only that target can bring to an end."""
+        return [work for work in self._waiting if work.pinned == target]
+
     def suspend(self, target: str) -> None:
         """That target does not answer now: it gets nothing, and what it was to have of the fresh work is anybody's."""
         self._suspended.add(target)
@@ -121,8 +125,7 @@ class Backlog:
         """That target gets no more work: what was never sent is the others', what may stand there is left."""
         self._gone.add(target)
         self._fresh.release(target)
-        staying = [work for work in self._waiting if work.pinned == target]
-        if staying:
+        if staying := self.pinned(target):
             self.left.setdefault(target, []).extend(staying)
             self._waiting = deque(work for work in self._waiting if work.pinned != target)
         self._wake()

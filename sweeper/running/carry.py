@@ -90,7 +90,7 @@ class Carrier:
         if self._prepared(work):
             assert work.job is not None
             del self._ready[work.job.id]
-            self._close(work, records.UNSENT)
+            self.shared.job_over(work, records.UNSENT)
 
     def _prepared(self, work: Work) -> bool:
         return work.job is not None and work.job.id in self._ready
@@ -126,13 +126,13 @@ class Carrier:
             self._reject(work, error)
             return None
         except RefusedError:
-            self._close(work, records.UNSENT)
+            self.shared.job_over(work, records.UNSENT)
             raise
         except TransientError as error:
             if error.sent:
                 await self._settle(work)
                 return None
-            self._close(work, records.UNSENT)
+            self.shared.job_over(work, records.UNSENT)
             raise
         if isinstance(answer, Busy):
             return await self._turned_away(work, job, answer)
@@ -144,7 +144,7 @@ class Carrier:
         if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
             self._submitted(work, there, job.intended, found=True)
             return None
-        self._close(work, records.UNSENT)
+        self.shared.job_over(work, records.UNSENT)
         if answer.unsure:  # it may have been there before a restart: its id is not used again
             work.job = None
         return answer
@@ -202,7 +202,7 @@ class Carrier:
         assert job is not None
         found = await self.client.find(self._sought(job))
         if found is None:
-            self._close(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
+            self.shared.job_over(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
         else:
             self._submitted(work, found, job.intended, found=True)
 
@@ -258,7 +258,7 @@ class Carrier:
             artifacts = await self._collect(work, state)
         except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
             failure = (type(error).__name__, f"the job succeeded, but: {error}")
-            self._close(work, records.FAILED, error=failure, times=self._times(state, listener))
+            self.shared.job_over(work, records.FAILED, error=failure, times=self._times(state, listener))
             self.shared.row_done(work, result.FAILED, self.target, error=failure)
             return False
         started, ended = self._times(state, listener)
@@ -300,22 +300,24 @@ class Carrier:
         assert job is not None
         if state.state == "cancelled":
             error = ("CancelledError", state.error or "the job was cancelled")
-            self._close(work, records.CANCELLED, error=error, times=times)
+            self.shared.job_over(work, records.CANCELLED, error=error, times=times)
             if self.in_flight.given_up:  # by us, and the server has let go of it: another target may do it
                 raise TransientError("this target was given up")
             self.shared.row_done(work, result.CANCELLED, self.target, error=error)
             return False
         if state.state == "lost":
-            self._close(work, records.LOST, error=("LostError", "the server no longer knows the job"), times=times)
+            self.shared.job_over(
+                work, records.LOST, error=("LostError", "the server no longer knows the job"), times=times
+            )
             return True
         error = (state.error_type or "ExecutionError", state.error or "failed without a reason")
         if state.refusal:
             # Recorded as lost, so that the plain command submits it again once the account is in order.
-            self._close(work, records.LOST, error=error, times=times)
+            self.shared.job_over(work, records.LOST, error=error, times=times)
             work.final = True
             self.shared.row_done(work, result.FAILED, self.target, error=error)
             raise RefusedError(f"{error[0]}: {error[1]}")
-        self._close(work, records.FAILED, error=error, times=times)
+        self.shared.job_over(work, records.FAILED, error=error, times=times)
         memory = out_of_memory(state)
         work.out_of_memory += memory
         if (memory and work.out_of_memory <= 1) or (passing(state) and not memory):
@@ -346,26 +348,9 @@ class Carrier:
 
     def _reject(self, work: Work, error: RejectedError) -> None:
         found = (error.error_type or type(error).__name__, str(error))
-        self._close(work, records.REJECTED, error=found)
+        self.shared.job_over(work, records.REJECTED, error=found)
         work.final = True
         self.shared.row_done(work, result.FAILED, self.target, error=found)
-
-    def _close(
-        self,
-        work: Work,
-        state: str,
-        *,
-        error: tuple[str, str] | None = None,
-        times: tuple[float | None, float | None] = (None, None),
-    ) -> None:
-        """The work's last job is over; so says the store first, then memory."""
-        job = work.job
-        assert job is not None
-        self.shared.store.finish(job.id, state, started=times[0], ended=times[1], error=error)
-        error_type, message = error or (None, None)
-        work.job = replace(job, state=state, error_type=error_type, error=message)
-        if state == records.UNSENT:
-            work.sent -= 1
 
     def _times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
         """Start and end of the execution: the server's word, else ours; never one of each clock."""

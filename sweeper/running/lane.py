@@ -1,7 +1,7 @@
 """One target's share of a run: it pulls work as fast as the target takes it, and sits out the target's bad moments.
 
 A target that does not answer gives what it was never sent to the others, and is asked again (see `presence`); what it
-may have taken waits for it.
+may have taken waits for it, unless it took that with it: the queue of a ComfyUI ends with its process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.events import EventStream
 from sweeper.comfy.wire import Busy
-from sweeper.errors import RefusedError, SweeperError, TargetError, TransientError
+from sweeper.errors import LostError, RefusedError, SweeperError, TargetError, TransientError, UnreachableError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.gate import Gate, Slot
 from sweeper.running.progress import Noticed, TargetDown, Waiting
+from sweeper.store import records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -58,6 +59,7 @@ class Lane:
         self.client = client
         self.name = client.target.name
         self.dead = False
+        self._gone = False  # dead, and so are its jobs
         self._late = gate if isinstance(gate, Late) else None
         self.gate = gate if isinstance(gate, Gate) else Gate(1, shared.random)
         self._presence = presence
@@ -91,7 +93,7 @@ class Lane:
             except TransientError as error:
                 reason = str(error)
             except SweeperError as error:  # whatever is wrong with that one, the others have their work
-                self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, f"{self.name}: {error}")
+                self._give_up(error)
                 return False
             else:
                 self.gate = gate or self.gate
@@ -167,14 +169,14 @@ class Lane:
                 self.shared.report(Noticed(said))
                 backlog.leave(work, self.name)
             else:
-                backlog.give_back(work, self.name)
+                self._hand_back(work)
             return error
         except TargetError as error:
             if work.final:
                 backlog.done(self.name)
             else:
                 backlog.give_back(work, self.name)
-            self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, f"{self.name}: {error}")
+            self._give_up(error)
             return None
         if isinstance(answer, Busy):
             self._busy(answer, carrier)
@@ -199,7 +201,29 @@ class Lane:
         try:
             await self._presence.back(self.client, str(trouble))
         except TargetError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: SweeperError) -> None:
+        """No more work in this run for a target. Where its process is gone, so are its jobs, and others do them."""
+        if self.dead:
+            return
+        if isinstance(error, UnreachableError) and error.trouble == "refused":
+            self._gone = True
+            for work in (lost := self.shared.backlog.pinned(self.name)):
+                self._lose(work)
+            count = f", and {len(lost)} of our jobs with it, which others do" if lost else ""
+            self._die(UNREACHABLE, f"{error}; its process is gone{count}")
+        else:
             self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, str(error))
+
+    def _hand_back(self, work: Work) -> None:
+        if self._gone and work.pinned == self.name:
+            self._lose(work)
+        self.shared.backlog.give_back(work, self.name)
+
+    def _lose(self, work: Work) -> None:
+        said = "nothing listens at that port any more, and the queue of a ComfyUI ends with its process"
+        self.shared.job_over(work, records.LOST, error=(LostError.__name__, said))
 
     def _die(self, reason: str, message: str) -> None:
         if self.dead:

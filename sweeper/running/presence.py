@@ -1,7 +1,8 @@
 """Which targets of a run answer now; one that does not is asked again for as long as that may be of use.
 
-Others go on without it, and it is used again whenever it is back. It is given up when it, and every other silent
-target, has said nothing for `patience` seconds and nobody who answers can bring on what is left.
+Others go on without it, and it is used again whenever it is back. It is given up once nobody who answers can bring on
+what is left, and it, and every other silent target, has said nothing for `patience` seconds; sooner where its process
+is gone, and with it the jobs that were waited for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _FIRST: Final = 0.1  # seconds before the first question; every further wait is twice as long
 _LONGEST: Final = 10.0
+_GONE_FOR: Final = 30.0  # seconds with nobody at a port until its process counts as gone: a tunnel may come back
 
 
 class Presence:
@@ -33,6 +35,7 @@ class Presence:
         self._shared = shared
         self._answering = set(names)
         self._silent: dict[str, float] = {}  # since when, by the loop's clock
+        self._refusing: dict[str, float] = {}  # of these, since when nothing listens at their ports
 
     def silent(self, target: str) -> bool:
         """Whether that target is being waited for."""
@@ -45,7 +48,8 @@ class Presence:
     async def back(self, client: ComfyClient, reason: str) -> Server | None:
         """Wait until a target that fell silent answers; None where there is nothing left for it to do.
 
-        Raises UnreachableError when it is given up, and RefusedError when it refuses us.
+        Raises UnreachableError when it is given up (its `trouble` is `refused` where its process is gone), and
+        RefusedError when it refuses us.
         """
         shared, name, began = self._shared, client.target.name, asyncio.get_running_loop().time()
         self._silent[name] = began
@@ -56,6 +60,7 @@ class Presence:
             server = await self.wanted(self._asked(client, reason))
         finally:
             del self._silent[name]
+            self._refusing.pop(name, None)
             shared.backlog.resume(name)
         if server is not None:
             self._answering.add(name)
@@ -68,9 +73,9 @@ class Presence:
 
     async def _asked(self, client: ComfyClient, reason: str) -> Server:
         said = [reason]
-        server = await before(self._outlasted(), self._ask(client, said))
+        server = await before(self._outlasted(client), self._ask(client, said))
         if server is None:
-            raise UnreachableError(said[-1])
+            raise UnreachableError(said[-1], trouble="silent" if self._gone_since(client) is None else "refused")
         return server
 
     async def _ask(self, client: ComfyClient, said: list[str]) -> Server:
@@ -81,16 +86,29 @@ class Presence:
                 return await client.connect()
             except UnreachableError as error:
                 said[:] = [str(error)]
+                if error.trouble == "refused":
+                    self._refusing.setdefault(client.target.name, asyncio.get_running_loop().time())
+                else:
+                    self._refusing.pop(client.target.name, None)
             wait = min(2 * wait, _LONGEST)
 
-    async def _outlasted(self) -> None:
+    async def _outlasted(self, client: ComfyClient) -> None:
         """Return when patience is over."""
         loop, backlog = asyncio.get_running_loop(), self._shared.backlog
         while True:
-            left = max(self._silent.values()) + self._shared.settings.patience - loop.time()
+            left = self._until(client) - loop.time()
             stuck = backlog.stuck(self._answering)
             if stuck and left <= 0:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(left if stuck else None):
+                async with asyncio.timeout(min(left, _LONGEST) if stuck else None):
                     await backlog.changed()
+
+    def _until(self, client: ComfyClient) -> float:
+        """When patience with a silent target is over, by the loop's clock."""
+        patience, gone = self._shared.settings.patience, self._gone_since(client)
+        return max(self._silent.values()) + patience if gone is None else gone + min(_GONE_FOR, patience)
+
+    def _gone_since(self, client: ComfyClient) -> float | None:
+        """Since when a target's process seems to be gone, its jobs with it, where there are others to do them."""
+        return self._refusing.get(client.target.name) if client.forgetful and self._answering else None

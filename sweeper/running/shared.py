@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -14,6 +14,7 @@ from sweeper import result
 from sweeper.running.control import MAX_FAILURES, RunControl
 from sweeper.running.progress import Event, TrialDone
 from sweeper.running.syncing import Syncing
+from sweeper.store import records
 
 if TYPE_CHECKING:
     from sweeper.planner import Plan
@@ -82,6 +83,23 @@ class Shared:
                 await self.stopped.wait()
         except TimeoutError:
             return
+
+    def job_over(
+        self,
+        work: Work,
+        state: str,
+        *,
+        error: tuple[str, str] | None = None,
+        times: tuple[float | None, float | None] = (None, None),
+    ) -> None:
+        """The work's last job is over; so says the store first, then memory."""
+        job = work.job
+        assert job is not None
+        self.store.finish(job.id, state, started=times[0], ended=times[1], error=error)
+        error_type, message = error or (None, None)
+        work.job = replace(job, state=state, error_type=error_type, error=message)
+        if state == records.UNSENT:
+            work.sent -= 1
 
     def row_done(
         self,

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from sweeper.comfy.http import Http
-from sweeper.comfy.transport import AiohttpTransport
+from sweeper.comfy.transport import AiohttpTransport, refused
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -242,17 +242,19 @@ def test_a_connection_that_is_not_made_is_told_by_where_and_why():
     with socket.socket() as bound:  # nobody listens at a port that is only bound
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        refused, unknown = asyncio.run(refusals(port))
-    assert refused == f"127.0.0.1:{port}: Connection refused"
-    assert unknown.startswith("nowhere.invalid:80: ")
-    assert "ssl" not in unknown
+        closed, unknown = asyncio.run(refusals(port))
+    assert str(closed) == f"127.0.0.1:{port}: Connection refused"
+    assert str(unknown).startswith("nowhere.invalid:80: ")
+    assert "ssl" not in str(unknown)
+    assert refused(closed)
+    assert not refused(unknown)
 
 
 async def refusals(port):
     """What is said of a port where nobody listens, and of a name that nobody has."""
     async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
-        with pytest.raises(httpx.ConnectError) as refused:
+        with pytest.raises(httpx.ConnectError) as closed:
             await http.ask("GET", f"http://127.0.0.1:{port}/x", {})
         with pytest.raises(httpx.ConnectError) as unknown:
             await http.ask("GET", "http://nowhere.invalid/x", {})
-    return str(refused.value), str(unknown.value)
+    return closed.value, unknown.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
 
@@ -50,26 +51,47 @@ def test_work_done_on_one_of_the_targets_is_done(pair, experiment, tmp_path):
     assert sweeper.run(plan, listed(one, two)[1:], tmp_path / "out").submitted == 3
 
 
-def test_a_target_that_dies_gives_back_what_it_was_not_sent_and_the_rest_is_left(pair, experiment, tmp_path):
+def test_a_comfyui_whose_process_is_gone_gives_its_trials_to_the_others(pair, experiment, tmp_path):
+    """Its queue ended with it, so nothing is done twice; and nobody waits for it longer than it takes to be sure."""
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
-    stopped = threading.Event()
+    events, stopped = [], threading.Event()
 
     def watch(event):
+        events.append(event)
         if isinstance(event, TrialDone) and not stopped.is_set():
             stopped.set()
             threading.Thread(target=one.stop).start()
 
-    plan, targets = experiment(seed=list(range(6))), listed(one, two)
-    run = sweeper.run(plan, targets, tmp_path / "out", progress=watch, patience=0.5)
+    run = sweeper.run(experiment(seed=list(range(6))), listed(one, two), tmp_path / "out", progress=watch, patience=0.5)
     sent = one.seen.accepted
     assert sent >= 1
-    assert (run.stopped_by, run.succeeded, run.pending) == ("unreachable", 6 - sent, sent)
-    assert f"{sent} of the trials ({sent} on one); see that one answers and run the same command, or" in run.error
-    elsewhere = sweeper.run(plan, targets[1:], tmp_path / "out")
-    assert (elsewhere.succeeded, elsewhere.submitted) == (6, sent)
+    assert (run.stopped_by, run.error, run.succeeded) == (None, None, 6)
     with Store.open(tmp_path / "out", readonly=True) as store:
-        assert {row.target for row in store.results()} == {"two"}
+        rows = list(store.results())
+    assert {row.target for row in rows} == {"two"}
+    assert sum(row.attempts == 2 for row in rows) == sent
+    (down,) = [event for event in events if isinstance(event, TargetDown) and event.final]
+    assert down.reason.startswith("cannot be reached: ")
+    assert re.search(
+        r"Connection refused; its process is gone, and [12] of our jobs with it, which others do$", down.reason
+    )
+
+
+def test_jobs_of_a_comfyui_that_is_gone_since_the_last_run_go_to_a_target_that_answers(pair, experiment, tmp_path):
+    one, two = pair
+    one.faults.stall_nodes = {"Paint"}
+    plan, targets = experiment(seed=[1, 2]), listed(one, two)
+
+    def watch(event):
+        if isinstance(event, JobSubmitted):
+            threading.Thread(target=one.stop).start()
+
+    run = sweeper.run(plan, targets[:1], tmp_path / "out", progress=watch, patience=0.3)
+    assert (run.stopped_by, run.pending) == ("unreachable", 2)
+    run = sweeper.run(plan, targets, tmp_path / "out", patience=0.3)
+    assert (run.stopped_by, run.succeeded) == (None, 2)
+    assert list(two.seen.executions.values()) == [1, 1]
 
 
 def test_jobs_of_a_server_behind_a_broken_line_are_never_done_twice(coloured, tmp_path):
