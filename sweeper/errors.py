@@ -124,7 +124,7 @@ class LostError(JobError):
 class TransientError(SweeperError):
     """A request failed in a way that passes: dropped connection, 429, 5xx. `retry_after` is in seconds.
 
-    `trouble`: `refused` (nothing listens at that port), `unconnected` (no connection for another reason, such as an
+    `trouble`: `nobody` (nothing listens at that port), `unconnected` (no connection for another reason, such as an
     unknown name), `certificate` (not trusted), `plain` (no TLS there), `silent` (no answer in time), `cut` (the
     connection ended), `stranger` (an answer that cannot be read), `faulty` (the server says so).
     """

@@ -152,7 +152,7 @@ def _next(error: SweeperError, target: Target | None) -> str | None:
         return f"the key from {target.key_source} is not one of that server's: make a new one there, or look for a typo"
     if not isinstance(error, UnreachableError | TransientError):
         return None
-    if error.trouble not in ("refused", "unconnected"):
+    if error.trouble not in ("nobody", "unconnected"):
         return _STEPS.get(error.trouble)
     from sweeper.reading.urls import loopback  # noqa: PLC0415
 

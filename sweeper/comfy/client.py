@@ -25,7 +25,7 @@ from sweeper.comfy.pauses import Pauses
 from sweeper.comfy.proxies import carrier
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.target import Target
-from sweeper.comfy.transport import refused
+from sweeper.comfy.transport import nobody
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.comfy.wire import (
     KEY_HEADER,
@@ -327,7 +327,7 @@ def _trouble(error: httpx.HTTPError) -> str:
     if "[SSL" in said:
         return "plain"
     if isinstance(error, httpx.ConnectError):
-        return "refused" if refused(error) else "unconnected"
+        return "nobody" if nobody(error) else "unconnected"
     return "cut"
 
 

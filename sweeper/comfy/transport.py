@@ -108,7 +108,7 @@ class Body(httpx.AsyncByteStream):
             self._response.close()
 
 
-def refused(error: httpx.HTTPError) -> bool:
+def nobody(error: httpx.HTTPError) -> bool:
     """Whether the machine itself answered that nothing listens at that port; what a proxy says of it is no proof."""
     reason = getattr(error.__cause__, "os_error", None)
     return isinstance(reason, ConnectionRefusedError)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.events import EventStream
     from sweeper.running.backlog import Work
-    from sweeper.running.gate import Slot
+    from sweeper.running.gate import Place
     from sweeper.running.shared import Shared
 
 _HEAD: Final = 32  # bytes that tell a file's kind
@@ -46,17 +46,17 @@ class Carrier:
         self.in_flight = InFlight()
         self._ready: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
 
-    async def carry(self, work: Work, slot: Slot) -> Busy | None:
-        """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its slot is given free
+    async def carry(self, work: Work, place: Place) -> Busy | None:
+        """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its place is given free
         as soon as its job is over, before its files are here: the next job need not wait for them.
 
         Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
         answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
         it is stuck.
         """
-        # A ComfyUI's word that a job succeeded frees the slot before a look confirms it: its queue has no bound, and
+        # A ComfyUI's word that a job succeeded frees the place before a look confirms it: its queue has no bound, and
         # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.
-        early = slot.leave if self.client.dialect.one_at_a_time else slot.leave_if_hurried
+        early = place.leave if self.client.dialect.one_at_a_time else place.leave_if_hurried
         listener = Listener(on_success=early)
         if work.pinned is not None and not self._prepared(work) and not await self._resume(work):
             return None
@@ -65,18 +65,18 @@ class Carrier:
                 if self.shared.control.stopping:
                     self.withdraw(work)
                     return None
-                await slot.enter()
+                await place.enter()
                 answer = await self._submit(work, listener)
                 if isinstance(answer, Busy):
                     return answer
-            if work.pinned is not None and not await self._follow(work, listener, slot):
+            if work.pinned is not None and not await self._follow(work, listener, place):
                 return None
             if work.pinned is None and not await self._again(work):
                 return None
             listener = Listener(on_success=early)
 
     async def prepare(self, work: Work) -> None:
-        """Do before there is a slot what `carry` would do in it: render the workflow, commit the intent, wait for the
+        """Do before there is a place what `carry` would do in it: render the workflow, commit the intent, wait for the
         disk. Not where files must be uploaded, nor where a job must be looked for.
         """
         if work.pinned is None and not self.shared.control.stopping and not self.shared.plan.files(work.trial):
@@ -224,7 +224,7 @@ class Carrier:
 
     # --- from prompt_id to the row
 
-    async def _follow(self, work: Work, listener: Listener, slot: Slot) -> bool:
+    async def _follow(self, work: Work, listener: Listener, place: Place) -> bool:
         """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
         job = work.job
         assert job is not None
@@ -247,7 +247,7 @@ class Carrier:
         if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
-            slot.leave()
+            place.leave()
             return await self._deliver(work, state, listener)
         return self._failed(work, state, listener)
 

@@ -10,8 +10,8 @@ import asyncio
 from random import Random
 from typing import Final
 
-_SHORT: Final = 0.5  # seconds that a job has its slot, below which the time between two jobs matters
-_RAISE_AFTER: Final = 8  # accepted jobs, per slot, before one more slot is tried
+_SHORT: Final = 0.5  # seconds that a job has its place, below which the time between two jobs matters
+_RAISE_AFTER: Final = 8  # accepted jobs, per place, before one more place is tried
 _SHORTEST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 30.0  # seconds, where the server does not say
 
@@ -25,19 +25,19 @@ class Gate:
         self.inside = 0
         self._random = random
         self._closed_until = 0.0
-        self._refusals = 0
+        self._turned_away = 0
         self._accepted = 0
         self._changed = asyncio.Event()
-        self.refused_since: float | None = None
+        self.full_since: float | None = None
         self.pace: float | None = None  # seconds
 
     async def enter(self) -> None:
-        """Wait for a free slot and an open gate, and take the slot."""
+        """Wait for a free place and an open gate, and take the place."""
         await self.vacancy()
         self.inside += 1
 
     async def vacancy(self) -> None:
-        """Wait for a free slot and an open gate; the slot is there for whoever enters first."""
+        """Wait for a free place and an open gate; the place is there for whoever enters first."""
         loop = asyncio.get_running_loop()
         while True:
             wait = self._closed_until - loop.time()
@@ -54,7 +54,7 @@ class Gate:
         self._wake()
 
     def held(self, seconds: float) -> None:
-        """A job had its slot for so long: the mean of the latest dozen or so is the pace."""
+        """A job had its place for so long: the mean of the latest dozen or so is the pace."""
         self.pace = seconds if self.pace is None else 0.9 * self.pace + 0.1 * seconds
 
     @property
@@ -64,21 +64,21 @@ class Gate:
 
     def accepted(self) -> None:
         """The server took a job."""
-        self._refusals, self.refused_since = 0, None
+        self._turned_away, self.full_since = 0, None
         self._accepted += 1
         if self.limit < self.most and self._accepted >= _RAISE_AFTER * self.limit:
             self.limit += 1
             self._accepted = 0
             self._wake()
 
-    def refused(self, retry_after: float | None) -> float:
+    def turned_away(self, retry_after: float | None) -> float:
         """The server took nothing: queue full, or overloaded. Returns the seconds until we ask again."""
         now = asyncio.get_running_loop().time()
         self.limit = max(1, min(self.limit, self.inside - 1))
         self._accepted = 0
-        self._refusals += 1
-        self.refused_since = now if self.refused_since is None else self.refused_since
-        grown = min(_LONGEST_WAIT, 0.25 * 2**self._refusals)
+        self._turned_away += 1
+        self.full_since = now if self.full_since is None else self.full_since
+        grown = min(_LONGEST_WAIT, 0.25 * 2**self._turned_away)
         # A server that says 0 is asked again soon, not in a circle.
         wait = max(retry_after, _SHORTEST_WAIT) if retry_after is not None else self._random.uniform(grown / 2, grown)
         self._closed_until = max(self._closed_until, now + wait)
@@ -94,7 +94,7 @@ class Gate:
         changed.set()
 
 
-class Slot:
+class Place:
     """One worker's place in a gate: entered before its job is sent, left when that is over or the worker gives up."""
 
     def __init__(self, gate: Gate) -> None:

@@ -15,7 +15,7 @@ from sweeper.comfy.wire import Busy
 from sweeper.errors import LostError, RefusedError, SweeperError, TargetError, TransientError, UnreachableError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
-from sweeper.running.gate import Gate, Slot
+from sweeper.running.gate import Gate, Place
 from sweeper.running.progress import Noticed, TargetDown, Waiting
 from sweeper.store import records
 
@@ -66,7 +66,7 @@ class Lane:
         self._carrier: Carrier | None = None
         self._on_death = on_death
         self._turn = asyncio.Lock()
-        self._queue_end = asyncio.Event()  # set when whoever took a work last has a slot for it
+        self._queue_end = asyncio.Event()  # set when whoever took a work last has a place for it
         self._queue_end.set()
 
     async def run(self) -> None:
@@ -104,7 +104,7 @@ class Lane:
         return len(self._carrier.in_flight.ids) if self._carrier is not None else 0
 
     def wake(self) -> None:
-        """The run is stopping: whoever waits, for a slot or for a job, is to look at that now."""
+        """The run is stopping: whoever waits, for a place or for a job, is to look at that now."""
         self.gate.open()
         if self.shared.control.cancelling:
             self.client.pauses.hurry()
@@ -113,26 +113,26 @@ class Lane:
 
     async def _worker(self, carrier: Carrier) -> None:
         while not self.dead:
-            slot = Slot(self.gate)
+            place = Place(self.gate)
             try:
-                work = await self._next(carrier, slot)
+                work = await self._next(carrier, place)
                 if work is None:
                     return
                 if self.dead or self._presence.silent(self.name):
                     carrier.withdraw(work)
                     self.shared.backlog.give_back(work, self.name)
                     continue
-                trouble = await self._carry(work, carrier, slot)
+                trouble = await self._carry(work, carrier, place)
             finally:
-                slot.leave()
+                place.leave()
             if trouble is not None:
                 await self._recover(trouble)
 
-    async def _next(self, carrier: Carrier, slot: Slot) -> Work | None:
-        """The next work, with a slot for it.
+    async def _next(self, carrier: Carrier, place: Place) -> Work | None:
+        """The next work, with a place for it.
 
         Where jobs are short, what must be on the disk before one is sent would show as time in which the server has
-        nothing to do. There, works are prepared before a slot is free; elsewhere none is taken before, so that another
+        nothing to do. There, works are prepared before a place is free; elsewhere none is taken before, so that another
         target may have it, and a kill leaves no intents that were never sent.
         """
         hurried = self._hurried
@@ -148,7 +148,7 @@ class Lane:
                 if hurried:
                     await carrier.prepare(work)
                 await before.wait()  # works are sent in the order of the plan, which is that of the server's cache
-                await slot.enter()
+                await place.enter()
             finally:
                 behind.set()
             return work
@@ -157,11 +157,11 @@ class Lane:
     def _hurried(self) -> bool:
         return self.shared.alone and self.gate.hurried
 
-    async def _carry(self, work: Work, carrier: Carrier, slot: Slot) -> TransientError | None:
+    async def _carry(self, work: Work, carrier: Carrier, place: Place) -> TransientError | None:
         """Carry one work; the trouble that the target is in, if any."""
         backlog = self.shared.backlog
         try:
-            answer = await carrier.carry(work, slot)
+            answer = await carrier.carry(work, place)
         except TransientError as error:
             work.setbacks += 1
             if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
@@ -188,9 +188,9 @@ class Lane:
         return None
 
     def _busy(self, answer: Busy, carrier: Carrier) -> None:
-        seconds = self.gate.refused(answer.retry_after)
+        seconds = self.gate.turned_away(answer.retry_after)
         self.shared.report(Waiting(self.name, seconds, self.gate.limit, answer.reason))
-        since = self.gate.refused_since
+        since = self.gate.full_since
         if since is not None and not carrier.in_flight.ids and asyncio.get_running_loop().time() - since > _FULL_FOR:
             self._die(UNREACHABLE, f"{self.name}: took nothing for {_FULL_FOR / 60:g} minutes: {answer.reason}")
 
@@ -207,7 +207,7 @@ class Lane:
         """No more work in this run for a target. Where its process is gone, so are its jobs, and others do them."""
         if self.dead:
             return
-        if isinstance(error, UnreachableError) and error.trouble == "refused":
+        if isinstance(error, UnreachableError) and error.trouble == "nobody":
             self._gone = True
             for work in (lost := self.shared.backlog.pinned(self.name)):
                 self._lose(work)

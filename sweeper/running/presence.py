@@ -35,7 +35,7 @@ class Presence:
         self._shared = shared
         self._answering = set(names)
         self._silent: dict[str, float] = {}  # since when, by the loop's clock
-        self._refusing: dict[str, float] = {}  # of these, since when nothing listens at their ports
+        self._unattended: dict[str, float] = {}  # of these, since when nothing listens at their ports
 
     def silent(self, target: str) -> bool:
         """Whether that target is being waited for."""
@@ -48,7 +48,7 @@ class Presence:
     async def back(self, client: ComfyClient, reason: str) -> Server | None:
         """Wait until a target that fell silent answers; None where there is nothing left for it to do.
 
-        Raises UnreachableError when it is given up (its `trouble` is `refused` where its process is gone), and
+        Raises UnreachableError when it is given up (its `trouble` is `nobody` where its process is gone), and
         RefusedError when it refuses us.
         """
         shared, name, began = self._shared, client.target.name, asyncio.get_running_loop().time()
@@ -60,7 +60,7 @@ class Presence:
             server = await self.wanted(self._asked(client, reason))
         finally:
             del self._silent[name]
-            self._refusing.pop(name, None)
+            self._unattended.pop(name, None)
             shared.backlog.resume(name)
         if server is not None:
             self._answering.add(name)
@@ -75,7 +75,7 @@ class Presence:
         said = [reason]
         server = await before(self._outlasted(client), self._ask(client, said))
         if server is None:
-            raise UnreachableError(said[-1], trouble="silent" if self._gone_since(client) is None else "refused")
+            raise UnreachableError(said[-1], trouble="silent" if self._gone_since(client) is None else "nobody")
         return server
 
     async def _ask(self, client: ComfyClient, said: list[str]) -> Server:
@@ -86,10 +86,10 @@ class Presence:
                 return await client.connect()
             except UnreachableError as error:
                 said[:] = [str(error)]
-                if error.trouble == "refused":
-                    self._refusing.setdefault(client.target.name, asyncio.get_running_loop().time())
+                if error.trouble == "nobody":
+                    self._unattended.setdefault(client.target.name, asyncio.get_running_loop().time())
                 else:
-                    self._refusing.pop(client.target.name, None)
+                    self._unattended.pop(client.target.name, None)
             wait = min(2 * wait, _LONGEST)
 
     async def _outlasted(self, client: ComfyClient) -> None:
@@ -111,4 +111,4 @@ class Presence:
 
     def _gone_since(self, client: ComfyClient) -> float | None:
         """Since when a target's process seems to be gone, its jobs with it, where there are others to do them."""
-        return self._refusing.get(client.target.name) if client.forgetful and self._answering else None
+        return self._unattended.get(client.target.name) if client.forgetful and self._answering else None

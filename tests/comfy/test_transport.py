@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from sweeper.comfy.http import Http
-from sweeper.comfy.transport import AiohttpTransport, refused
+from sweeper.comfy.transport import AiohttpTransport, nobody
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -246,8 +246,8 @@ def test_a_connection_that_is_not_made_is_told_by_where_and_why():
     assert str(closed) == f"127.0.0.1:{port}: Connection refused"
     assert str(unknown).startswith("nowhere.invalid:80: ")
     assert "ssl" not in str(unknown)
-    assert refused(closed)
-    assert not refused(unknown)
+    assert nobody(closed)
+    assert not nobody(unknown)
 
 
 async def refusals(port):

@@ -104,14 +104,14 @@ def test_a_full_queue_lowers_the_limit_and_accepted_jobs_raise_it_again():
         gate = Gate(4, Random(1))
         for _ in range(4):
             await gate.enter()
-        assert gate.refused(0.0) == 0.05
+        assert gate.turned_away(0.0) == 0.05
         assert gate.limit == 3
-        gate.refused(None)
-        gate.refused(None)
+        gate.turned_away(None)
+        gate.turned_away(None)
         assert gate.limit == 3
         gate.leave()
         gate.leave()
-        gate.refused(None)
+        gate.turned_away(None)
         assert gate.limit == 1
         raised = []
         for accepted in range(1, 60):
@@ -127,7 +127,7 @@ def test_the_gate_stays_closed_for_as_long_as_the_server_asked():
         loop = asyncio.get_running_loop()
         gate = Gate(1, Random(1))
         await gate.enter()
-        asked = gate.refused(0.2)
+        asked = gate.turned_away(0.2)
         gate.leave()
         start = loop.time()
         await gate.enter()
