@@ -79,9 +79,9 @@ async def run_async(
         from sweeper.planner import plan as planned  # noqa: PLC0415
 
         plan = planned(experiment)
-    settings = settle(replace(options or RunOptions(), **changes), experiment.run, len(plan))
-    names = frozenset((*plan.slot_names, *plan.axis_sizes, *plan.axis_columns))
-    chosen = Chosen((options or RunOptions()).where if "where" not in changes else changes["where"], names)
+    options = replace(options or RunOptions(), **changes)
+    settings = settle(options, experiment.run, len(plan))
+    chosen = Chosen(options.where, tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names))))
     session = session or Session
     opened = session(
         experiment=experiment,

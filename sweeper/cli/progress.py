@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
+_DIALECTS: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI"}
 _FAILURES_SHOWN: Final = 20  # each failed trial is a row of the table; a screen full of them hides the rest
 
 
 class Tally:
-    """Counts of a run as the events tell them."""
+    """Counts of a run as the events tell them. Under way is also what a server is done with, and whose files come."""
 
     def __init__(self) -> None:
         self.todo = 0
@@ -33,8 +34,10 @@ class Tally:
 
     def count(self, event: events.Event) -> None:
         match event:
-            case events.RunStarted():
+            case events.RunStarted():  # also of a second run, such as that of `check --attribute`
                 self.todo = event.todo
+                self.statuses.clear()
+                self.in_flight.clear()
             case events.JobSubmitted():
                 self.in_flight.add(event.trial)
             case events.Retrying():
@@ -60,7 +63,7 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, {len(self.in_flight)} running, "
+            f"{self.statuses[SUCCEEDED]} done, {self.statuses[FAILED]} failed, {len(self.in_flight)} under way, "
             f"{self.queued} queued"
         )
 
@@ -143,8 +146,7 @@ class Watch:
 def _news(event: events.Event) -> str | None:
     match event:
         case events.RunStarted(todo=0):
-            done = f"all {event.trials}" if event.reused == event.trials else f"{event.reused} of {event.trials}"
-            return f"nothing to do: {done} trials were done before; nothing is submitted"
+            return f"nothing to do: {_nothing_to_do(event)}; nothing is submitted"
         case events.RunStarted():
             before = f", {event.reused} done before" if event.reused else ""
             return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{before}, into {event.out}"
@@ -152,10 +154,8 @@ def _news(event: events.Event) -> str | None:
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return console.clean(f"cluster {event.address}: {event.workers} workers{where}")
         case events.TargetReady():
-            return (
-                console.clean(f"{event.target}: {event.dialect} {event.version}").rstrip()
-                + f", {event.concurrency} at a time"
-            )
+            server = f"{_DIALECTS[event.dialect]} {event.version}".rstrip()
+            return console.clean(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
             return f"{event.target}: answers again, after {event.seconds:.0f} s"
         case events.Retrying():
@@ -163,6 +163,16 @@ def _news(event: events.Event) -> str | None:
         case events.Waiting():
             return console.clean(f"{event.target}: takes no more for {event.seconds:.1f} s: {event.reason}")
     return None
+
+
+def _nothing_to_do(event: events.RunStarted) -> str:
+    if event.reused == event.trials:
+        return f"all {event.trials} trials were done before"
+    if event.reused:
+        return (
+            f"{event.reused} of {event.trials} trials were done before, the others are left out by --where or --limit"
+        )
+    return f"--where or --limit leaves out all {event.trials} trials"
 
 
 def _prospect(event: events.TargetDown) -> str:

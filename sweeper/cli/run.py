@@ -58,7 +58,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     "--patience",
     type=click.FloatRange(min=0),
     metavar="S",
-    help="Seconds to wait for a target that does not answer, where no other can go on. [default: 300]",
+    help="Seconds to wait for a target that answers no more, where no other can go on. [default: 300]",
 )
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Refuse a larger plan. [default: 10000]")
 @click.option("--max-failures", callback=_budget, metavar="N|P%", help="Stop when more trials than this have failed.")

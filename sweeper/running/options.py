@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ class RunOptions:
     `max_failures`: a count (int) or a share of the plan (float, 0 to 1). `fail_fast`: stop after the first failure.
     `retry_failed`: submit again what failed before; `fresh`: also what succeeded. `where`: a Jinja2 expression over
     slots and axes, and `limit`, a count, choose which trials this run submits; the others keep their rows.
-    `patience`: seconds that targets may say nothing while no other can go on, after which the run ends; as long as
-    others work, one that is silent is asked again without end. `keep_temp`: fetch previews (`temp`) too.
+    `patience`: seconds that targets of a run that has begun may say nothing while no other can go on, after which it
+    ends; as long as others work, one that is silent is asked again without end. `keep_temp`: fetch previews (`temp`).
     `remake`: submit again what succeeded and whose files are gone from the results folder (otherwise they are fetched
     from the server once more, if it still has them), with `keep_temp` also what left none.
     `check`: hold the plan against the target's node classes before anything is submitted.
@@ -117,7 +117,7 @@ class Chosen:
     is checked before anything else happens.
     """
 
-    def __init__(self, text: str | None, names: frozenset[str]) -> None:
+    def __init__(self, text: str | None, names: Sequence[str]) -> None:
         """`names`: what the expression may use. Raises UsageError where it does not parse or uses another name."""
         from sweeper.expressions import ExpressionError  # noqa: PLC0415 (Jinja2)
         from sweeper.expressions.columns import compile_over  # noqa: PLC0415

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run is recorded. `todo` of the `trials` rows may change in this run; where it is 0, everything was done
-    before and no server is contacted. `reused` rows stand on work of earlier runs.
+    """The run is recorded. Of the `trials` rows `todo` may change in this run, and `reused` stand on work of earlier
+    runs that is not done again; the others are left out by `where` or `limit`.
     """
 
     run_id: int

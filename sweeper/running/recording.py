@@ -27,8 +27,8 @@ _ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
 
 @dataclass(slots=True)
 class Survey:
-    """What stands for the digests of a plan. `done`: nothing to do for them in this run. `todo`: how many digests there
-    are to be done, which show in `rows` rows, or in more where a limit cuts off some.
+    """What stands for the digests of a plan. `done`: nothing to do for them in this run, which show in `reused` rows.
+    `todo`: how many digests there are to be done, which show in `rows` rows, or in more where a limit cuts off some.
     """
 
     standing: dict[str, Job]
@@ -38,6 +38,10 @@ class Survey:
     first: dict[str, int] = field(default_factory=dict)
     todo: int = 0
     rows: int = 0
+
+    @property
+    def reused(self) -> int:
+        return sum(1 + len(self.twins.get(digest, ())) for digest in self.done)
 
 
 def survey(

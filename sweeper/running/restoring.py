@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 class Missing:
-    """Finds the jobs that succeeded and whose files are not all there. `jobs` are those to be restored."""
+    """Finds the jobs that succeeded and whose files are not all there. `jobs` are those to be restored, `again` the
+    number of those that the embedded server does anew because of that.
+    """
 
     def __init__(self, store: Store | None, out: Path, settings: Settings) -> None:
         self._store = store
@@ -41,6 +43,7 @@ class Missing:
         self._there: dict[str, frozenset[str]] = {}  # names by folder or URL
         self.out = out
         self.jobs: list[tuple[Job, tuple[Artifact, ...]]] = []
+        self.again = 0
 
     def __call__(self, job: Job) -> bool:
         """Whether the job's work is to be done anew. One whose files can perhaps be had again is noted instead."""
@@ -52,7 +55,10 @@ class Missing:
         gone = [one for one in kept if not self._is_there(one.path)]
         if not gone:
             return False
-        if self._remake or job.target == EMBEDDED:
+        if self._remake:
+            return True
+        if job.target == EMBEDDED:
+            self.again += 1
             return True
         self.jobs.append((job, tuple(gone)))
         return False
@@ -62,6 +68,11 @@ class Missing:
         if folder not in self._there:
             self._there[folder] = names_at(folder) if is_url(folder) else _names(self.out / folder)
         return name in self._there[folder]
+
+
+def made_again(trials: int) -> str:
+    """What to say of so many trials of the embedded server whose files are gone."""
+    return f"files of {trials} trial{'s' if trials > 1 else ''} are gone; the embedded server makes them again"
 
 
 def nothing_kept(trials: int, settings: Settings) -> str:

@@ -21,7 +21,7 @@ from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import UNWRITABLE, RunControl
 from sweeper.running.places import folder_at
-from sweeper.running.progress import Event
+from sweeper.running.progress import Event, Noticed, RunEnded, RunStarted, TargetReady
 from sweeper.running.showing import Showing
 from sweeper.store.live import LiveFolder
 
@@ -67,6 +67,7 @@ class Session:
         self.late: list[tuple[ComfyClient, str]] = []  # targets that did not answer at the start, and why
         self.cachings: list[Caching] = []
         self.caching = CLASSIC  # what the targets keep of node results from one job to the next
+        self.workers = 0  # of the embedded server, where there is one
 
     @classmethod
     def resolve(cls, specs: Spec | Sequence[Spec], *, named: Named, environ: Mapping[str, str]) -> tuple[Target, ...]:
@@ -115,8 +116,12 @@ class Session:
 
     def _survey(self, store: Store | None, missing: Missing) -> Survey:
         from sweeper.running.recording import survey  # noqa: PLC0415
+        from sweeper.running.restoring import made_again  # noqa: PLC0415
 
-        return survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
+        found = survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
+        if missing.again:
+            self.report(Noticed(made_again(missing.again)))
+        return found
 
     async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:
         """Fetch files that are gone from the results folder once more, and tell of it."""
@@ -152,14 +157,11 @@ class Session:
         return clients
 
     def _asked_to_wait(self, target: str, seconds: float, reason: str) -> None:
-        from sweeper.running.progress import Noticed  # noqa: PLC0415
-
         self.report(Noticed(f"{target}: asks us to wait {seconds:.0f} s: {reason}"))
 
     async def _met(self, client: ComfyClient, server: Server) -> None:
         """Remember what a server says of itself, and tell that it can be used."""
         from sweeper.catalogue import remember  # noqa: PLC0415
-        from sweeper.running.progress import TargetReady  # noqa: PLC0415
 
         name = client.target.name
         self.abouts[name] = await client.about()
@@ -188,7 +190,6 @@ class Session:
         return found
 
     async def _recorded(self, store: Store, found: Survey, clients: Sequence[Any]) -> Run:
-        from sweeper.running.progress import RunEnded, RunStarted  # noqa: PLC0415
         from sweeper.running.recording import record  # noqa: PLC0415
         from sweeper.store.records import Layout  # noqa: PLC0415
 
@@ -201,9 +202,8 @@ class Session:
         run_id = record(self.plan, store, found, layout, names=self.names, experiment=self.experiment, now=time.time())
         for name, about in self.abouts.items():
             store.servers.keep_said(run_id, name, about)
-        reused = store.reused(run_id)
         total = len(found.first) + sum(map(len, found.twins.values()))
-        self.report(RunStarted(run_id, self.out, total, found.rows, reused, self.names))
+        self.report(RunStarted(run_id, self.out, total, found.rows, found.reused, self.names))
         folder = folder_at(self.out, self.pictures)
         folder.sweep(work.job.id for work in found.opened if work.job is not None)
         error: str | None = None
@@ -297,7 +297,6 @@ class Session:
 
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measuring import measure_run  # noqa: PLC0415
-        from sweeper.running.progress import Noticed  # noqa: PLC0415
         from sweeper.running.restoring import nothing_kept  # noqa: PLC0415
         from sweeper.table import write_csv  # noqa: PLC0415
 

@@ -42,10 +42,10 @@ def test_the_tally_counts_done_failed_running_and_queued():
         tally.count(event)
         seen.append(str(tally))
 
-    assert seen[3] == "0 done, 0 failed, 2 running, 2 queued"
-    assert seen[6] == "1 done, 1 failed, 0 running, 2 queued"
-    assert seen[7] == "1 done, 1 failed, 1 running, 1 queued"
-    assert seen[8] == "1 done, 1 failed, 0 running, 2 queued"
+    assert seen[3] == "0 done, 0 failed, 2 under way, 2 queued"
+    assert seen[6] == "1 done, 1 failed, 0 under way, 2 queued"
+    assert seen[7] == "1 done, 1 failed, 1 under way, 1 queued"
+    assert seen[8] == "1 done, 1 failed, 0 under way, 2 queued"
 
 
 def test_rows_that_share_a_job_never_make_more_done_than_there_are():
@@ -68,11 +68,11 @@ def test_without_a_terminal_there_are_lines_now_and_then(capsys):
 
     assert capsys.readouterr().err.splitlines() == [
         "run 3: 4 of 5 trials to do, 1 done before, into results/x",
-        "embedded: cloud, 2 at a time",
-        "1/4: 1 done, 0 failed, 1 running, 2 queued",
+        "embedded: Comfy Cloud's API, 2 at a time",
+        "1/4: 1 done, 0 failed, 1 under way, 2 queued",
         "failed: trial 2: ExecutionError: node 3: no",
         "trial 3: again in 1.5 s: connection reset",
-        "4/4: 3 done, 1 failed, 0 running, 0 queued",
+        "4/4: 3 done, 1 failed, 0 under way, 0 queued",
     ]
 
 
@@ -111,9 +111,14 @@ def test_a_flood_of_failures_is_cut(capsys):
         ),
         (
             events.RunStarted(2, Path("o"), 5, 0, 2, ()),
-            "nothing to do: 2 of 5 trials were done before; nothing is submitted",
+            "nothing to do: 2 of 5 trials were done before, the others are left out by --where or --limit; "
+            "nothing is submitted",
         ),
-        (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: comfyui 0.3.64, 2 at a time"),
+        (
+            events.RunStarted(2, Path("o"), 5, 0, 0, ()),
+            "nothing to do: --where or --limit leaves out all 5 trials; nothing is submitted",
+        ),
+        (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: ComfyUI 0.3.64, 2 at a time"),
         (
             events.TargetDown("mine", "reset", final=False, patience=300.0),
             "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
@@ -145,7 +150,7 @@ def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
 
     text = terminal.getvalue()
     assert "2/4" in text
-    assert "1 done, 1 failed, 0 running, 2 queued" in text
+    assert "1 done, 1 failed, 0 under way, 2 queued" in text
     assert "trial 2: ExecutionError: node 3: no" in text
 
 

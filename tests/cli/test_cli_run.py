@@ -103,7 +103,7 @@ def test_the_summary_is_on_stdout_and_progress_on_stderr(sweeper, server, sweep)
     assert lines[0].split() == ["trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending"]
     assert lines[1].split() == ["3", "3", "0", "3", "0", "0", "0"]
     assert lines[-1].split() == ["table", str(Path("elsewhere/results.csv"))]
-    assert "3/3: 3 done, 0 failed, 0 running, 0 queued" in outcome.err
+    assert "3/3: 3 done, 0 failed, 0 under way, 0 queued" in outcome.err
 
 
 def test_quiet_says_nothing_when_all_is_well(sweeper, server, sweep):

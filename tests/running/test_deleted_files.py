@@ -8,7 +8,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.running.progress import Noticed
+from sweeper.running.progress import Noticed, RunStarted
 
 from .conftest import NODES
 
@@ -86,6 +86,10 @@ def test_the_embedded_server_costs_nothing_so_its_trial_is_done_anew(tmp_path, o
     sweeper.run(tmp_path / "e.yaml", "embedded", out)
     pictures(out)[0].unlink()
 
-    run = sweeper.run(tmp_path / "e.yaml", "embedded", out)
+    events = []
+    run = sweeper.run(tmp_path / "e.yaml", "embedded", out, progress=events.append)
 
     assert (run.submitted, run.succeeded, len(pictures(out))) == (1, 2, 2)
+    assert noticed(events) == ["files of 1 trial are gone; the embedded server makes them again"]
+    (started,) = [event for event in events if isinstance(event, RunStarted)]
+    assert (started.todo, started.reused) == (1, 1)
