@@ -94,7 +94,13 @@ class UnreachableError(TargetError):
 
 
 class RefusedError(TargetError):
-    """The server knows us and says no: key rejected, credits used up, subscription inactive."""
+    """The server knows us and says no: key rejected, credits used up, subscription inactive. `account`: it is one of
+    the last two, which its owner has to decide about; the others may be a gateway's word, and are one target's affair.
+    """
+
+    def __init__(self, message: str, *, account: bool = False) -> None:
+        super().__init__(message)
+        self.account = account
 
 
 class JobError(SweeperError):

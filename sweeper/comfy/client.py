@@ -183,10 +183,9 @@ class ComfyClient:
             looks += 1
         return None
 
-    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> None:
-        """Stop these jobs; see `Dialect.cancel`."""
-        if prompt_ids:
-            await self.perform(self.dialect.cancel(prompt_ids, ours))
+    async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> bool:
+        """Stop these jobs, and tell whether all of them were told to; see `Dialect.cancel`."""
+        return not prompt_ids or await self.perform(self.dialect.cancel(prompt_ids, ours))
 
     async def object_info(self) -> dict[str, Any]:
         return await self.perform(self.dialect.object_info())

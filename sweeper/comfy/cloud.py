@@ -165,18 +165,22 @@ class CloudDialect:
         except ValueError:  # a NaN: never sent by us
             return False
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
         demand((yield Ask("POST", "/api/queue", body={"delete": sorted(prompt_ids)})))
         query = {"status": "pending,in_progress", "limit": str(_ALL)}
         rows = demand((yield Ask("GET", "/api/jobs", query=query))).mapping().get("jobs")
         if not isinstance(rows, list) or len(rows) >= _ALL or not all(isinstance(row, dict) for row in rows):
-            return
+            return False
         waiting = {row.get("id") for row in rows if row.get("status") == "pending"}
         running = {row.get("id") for row in rows} - waiting
         # Interrupt stops every running job of the account: only where all of them are ours to stop, and where nobody
         # else's waits, which may have begun to run by the time that the request gets there.
-        if running and running <= prompt_ids and waiting <= prompt_ids | ours:
-            demand((yield Ask("POST", "/api/interrupt", body={})))
+        if not running & prompt_ids:
+            return True
+        if not running <= prompt_ids or not waiting <= prompt_ids | ours:
+            return False
+        demand((yield Ask("POST", "/api/interrupt", body={})))
+        return True
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
         fields = {"type": "input", "overwrite": "true"}

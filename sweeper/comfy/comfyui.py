@@ -113,12 +113,13 @@ class ComfyUIDialect:
         items += [entry.get("prompt") for entry in recent.values() if isinstance(entry, Mapping)]
         return next((str(item[1]) for item in items if _bears(item, sought.job)), None)
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:  # noqa: ARG002
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:  # noqa: ARG002
         demand((yield Ask("POST", "/queue", body={"delete": sorted(prompt_ids)})))
         running = _ids(demand((yield Ask("GET", "/queue"))).mapping(), "queue_running")
         for prompt_id in sorted(prompt_ids & running):
             # With an id only that job is hit (3.4); older servers pass over the id, so it must be the one that runs.
             demand((yield Ask("POST", "/interrupt", body={"prompt_id": prompt_id})))
+        return True
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
         reply = yield Ask("POST", "/upload/image", upload=Upload(name, content, {"type": "input"}))

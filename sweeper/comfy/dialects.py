@@ -80,9 +80,9 @@ class Dialect(Protocol):
         Raises TransientError when it cannot be told yet.
         """
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[None]:
-        """Stop these jobs, waiting or running, and no others; `ours` are more that are not somebody else's. No
-        confirmation: look at the jobs.
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
+        """Stop these jobs, waiting or running, and no others; `ours` are more that are not somebody else's. Whether all
+        of them were told to stop; no confirmation that they did: look at the jobs.
         """
 
     def upload(self, name: str, content: bytes) -> Flow[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import RejectedError, TargetError, TransientError
@@ -33,12 +33,26 @@ class Uploads:
         self._perform = perform
         self._dialect = dialect
         self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._brought: dict[str, tuple[Any, int | None]] = {}
         self._known: Mapping[str, tuple[Any, int | None]] = {}
         self._note = _NOBODY
 
     def recall(self, known: Mapping[str, tuple[Any, int | None]], note: Note) -> None:
         """Let `known`, which `note` was told of in earlier runs, count where the server has it still."""
         self._known, self._note = known, note
+
+    def doubt(self) -> None:
+        """The server was away: what it was brought counts only where it has it still, as after an earlier run."""
+        self._known = {**self._known, **self._brought}
+        self._tasks = {content: task for content, task in self._tasks.items() if not task.done()}
+
+    async def gone(self, contents: Iterable[str]) -> bool:
+        """Whether the server has lost any of these, which are then brought again when they are asked for."""
+        found = [one for one in contents if one in self._brought and not await self._holds(*self._brought[one])]
+        for content in found:
+            self._tasks.pop(content, None)
+            self._known = {known: value for known, value in self._known.items() if known != content}
+        return bool(found)
 
     async def close(self) -> None:
         for task in self._tasks.values():
@@ -59,11 +73,13 @@ class Uploads:
 
     async def _bring(self, content: str, path: Path, sha256: str, mask: Mask | None) -> Any:
         if content in self._known and await self._holds(*self._known[content]):
+            self._brought[content] = self._known[content]
             return self._known[content][0]
         if mask is None:
             value, size = await self._upload(path, sha256)
         else:
             value, size = await self._upload_masked(path, sha256, mask), None
+        self._brought[content] = value, size
         self._note(content, value, size)
         return value
 

@@ -172,9 +172,9 @@ def demand(reply: Reply, *allowed: int) -> Reply:
     if reply.status in (401, 403):
         raise RefusedError(f"the server refuses the key or this client (HTTP {reply.status}): {said}")
     if reply.status == 402:
-        raise RefusedError(f"the account is out of credits (HTTP 402): {said}")
+        raise RefusedError(f"the account is out of credits (HTTP 402): {said}", account=True)
     if reply.status == 429 and about_subscription(reply):
-        raise RefusedError(f"the subscription is inactive (HTTP 429): {said}")
+        raise RefusedError(f"the subscription is inactive (HTTP 429): {said}", account=True)
     if reply.status == 429 or reply.status >= 500:
         raise TransientError(f"HTTP {reply.status}: {said}", retry_after=retry_after(reply))
     if moved(reply):

@@ -34,7 +34,8 @@ class Work:
     job: Job | None = None
     sent: int = 0
     out_of_memory: int = 0
-    setbacks: int = 0  # times that the target stopped answering over it
+    setbacks: int = 0  # times in a row that the target was in trouble over it
+    troubled: float | None = None  # since when, by the loop's clock
     final: bool = False  # its row has got its last word
     untried: bool = False
 
@@ -42,6 +43,10 @@ class Work:
     def pinned(self) -> str | None:
         """The target that alone can tell what became of it."""
         return self.job.target if self.job is not None and self.job.state in OPEN else None
+
+    def well(self) -> None:
+        """Its job was seen to be on its way: what was wrong before is over."""
+        self.setbacks, self.troubled = 0, None
 
 
 class Backlog:
@@ -55,7 +60,7 @@ class Backlog:
         self._gone: set[str] = set()
         self._closed = False
         self._changed = asyncio.Event()
-        self.left: dict[str, list[Work]] = {}  # target -> works left for the next run, because their jobs may stand
+        self._left: dict[str, list[Work]] = {}  # target -> works left for the next run, because their jobs may stand
 
     def close(self) -> None:
         """Hand out nothing more."""
@@ -95,8 +100,16 @@ class Backlog:
 
     def leave(self, work: Work, target: str) -> None:
         """A work that the target took is left for the next run, with its job."""
-        self.left.setdefault(target, []).append(work)
+        self._left.setdefault(target, []).append(work)
         self.done(target)
+
+    def left(self) -> dict[str, list[Work]]:
+        """By target, the works that nobody gets in this run any more and whose jobs may stand there."""
+        found = {target: list(works) for target, works in self._left.items()}
+        for work in self._waiting:
+            if work.pinned is not None:
+                found.setdefault(work.pinned, []).append(work)
+        return found
 
     def give_back(self, work: Work, target: str) -> None:
         """A work that the target took is next again, for its own target or for any."""
@@ -109,6 +122,11 @@ class Backlog:
     def pinned(self, target: str) -> list[Work]:
         """The waiting works that only that target can bring to an end."""
         return [work for work in self._waiting if work.pinned == target]
+
+    def took_our_ids(self, target: str) -> bool:
+        """Whether that target is known for a ComfyUI by the waiting works it has: that alone takes a client's ids."""
+        ids = [(work.job.id, work.job.prompt_id) for work in self.pinned(target) if work.job is not None]
+        return any(ours == theirs for ours, theirs in ids)
 
     def suspend(self, target: str) -> None:
         """That target does not answer now: it gets nothing, and what it was to have of the fresh work is anybody's."""
@@ -126,7 +144,7 @@ class Backlog:
         self._gone.add(target)
         self._fresh.release(target)
         if staying := self.pinned(target):
-            self.left.setdefault(target, []).extend(staying)
+            self._left.setdefault(target, []).extend(staying)
             self._waiting = deque(work for work in self._waiting if work.pinned != target)
         self._wake()
 

@@ -16,7 +16,7 @@ from sweeper.comfy.events import Listener
 from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
-from sweeper.errors import LostError, RefusedError, RejectedError, TransientError, UnreachableError
+from sweeper.errors import LostError, RefusedError, RejectedError, TargetError, TransientError, UnreachableError
 from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.running.racing import before
 from sweeper.running.verdict import out_of_memory, passing
@@ -24,6 +24,7 @@ from sweeper.running.watch import InFlight, watch
 from sweeper.store import records
 from sweeper.store.artifacts import extension, file_name, stem
 from sweeper.store.records import Artifact, Job
+from sweeper.trial import content_of
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -66,9 +67,15 @@ class Carrier:
                     self.withdraw(work)
                     return None
                 await place.enter()
-                answer = await self._submit(work, listener)
+                self.in_flight.sending += 1
+                try:
+                    answer = await self._submit(work, listener)
+                finally:
+                    self.in_flight.sending -= 1
                 if isinstance(answer, Busy):
                     return answer
+                if work.pinned is not None:
+                    place.accepted()
             if work.pinned is not None and not await self._follow(work, listener, place):
                 return None
             if work.pinned is None and not await self._again(work):
@@ -123,9 +130,13 @@ class Carrier:
             with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
                 answer = await self.client.submit(submission)
         except RejectedError as error:
+            if not work.setbacks and await self._files_are_gone(work):
+                self.shared.job_over(work, records.UNSENT)
+                work.job = None  # what could be done without them may have been begun: its id is not used again
+                raise TransientError("input files are gone there, and are brought again", sent=False) from None
             self._reject(work, error)
             return None
-        except RefusedError:
+        except TargetError:  # whatever that was, it took nothing
             self.shared.job_over(work, records.UNSENT)
             raise
         except TransientError as error:
@@ -171,6 +182,15 @@ class Carrier:
             return None
         await shared.durable()
         return marked(graph, shared.experiment, job.id)
+
+    async def _files_are_gone(self, work: Work) -> bool:
+        """Whether a server that will not have a workflow lacks a file that it was brought, as after a restart."""
+        contents = [
+            content
+            for file in self.shared.plan.files(work.trial)
+            for content in {file.sha256, content_of(file.sha256, file.mask.sha256 if file.mask else None)}
+        ]
+        return await self.client.uploads.gone(contents)
 
     def _intend(self, work: Work, sent: str) -> Job:
         shared = self.shared
@@ -241,10 +261,12 @@ class Carrier:
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listening(prompt_id, listener):
-                state = await watch(self.shared, self.client, job, listener, ours=self.in_flight, events=self.events)
+                state = await watch(
+                    self.shared, self.client, job, listener, ours=self.in_flight, events=self.events, seen=work.well
+                )
         finally:
             self.in_flight.ids.discard(prompt_id)
-        if state is None:  # cancelled, but the server would not confirm: it stays open, to be looked for next time
+        if state is None:  # stopped, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
             place.leave()
@@ -263,6 +285,7 @@ class Carrier:
             return False
         started, ended = self._times(state, listener)
         self.shared.store.finish(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
+        work.final = True
         seconds = ended - started if started is not None and ended is not None else None
         self.shared.took(self.target, listener.seconds())
         self.shared.row_done(work, result.SUCCEEDED, self.target, artifacts=artifacts, seconds=seconds)
@@ -316,7 +339,7 @@ class Carrier:
             self.shared.job_over(work, records.LOST, error=error, times=times)
             work.final = True
             self.shared.row_done(work, result.FAILED, self.target, error=error)
-            raise RefusedError(f"{error[0]}: {error[1]}")
+            raise RefusedError(f"{error[0]}: {error[1]}", account=True)
         self.shared.job_over(work, records.FAILED, error=error, times=times)
         memory = out_of_memory(state)
         work.out_of_memory += memory

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sweeper.running.control import REFUSED, UNREACHABLE
+from sweeper.running.control import UNREACHABLE
 from sweeper.running.lane import Lane, Late
 from sweeper.running.presence import Presence
 from sweeper.running.progress import Cancelling, Draining
@@ -55,7 +55,7 @@ class Crew:
         """
         shared = self.shared
         places = {}
-        for target, works in shared.backlog.left.items():
+        for target, works in shared.backlog.left().items():
             places[target] = sum(1 + len(shared.twins.get(work.trial.digest, ())) for work in works)
         if not places:
             return None
@@ -82,11 +82,11 @@ class Crew:
         for lane in self.lanes:
             lane.wake()
 
-    def _lane_died(self, reason: str, message: str) -> None:
-        """One that refuses us ends the run, whatever the others could do: an account without credits is its owner's to
-        decide about. What is in flight anywhere is brought home.
+    def _lane_died(self, reason: str, message: str, account: bool) -> None:
+        """An account that cannot pay ends the run, whatever the others could do: that is its owner's to decide about.
+        What is in flight anywhere is brought home.
         """
-        if reason == REFUSED or all(lane.dead for lane in self.lanes):
+        if account or all(lane.dead for lane in self.lanes):
             self.shared.error = message
             self.shared.control.halt(reason)
 

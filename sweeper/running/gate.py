@@ -107,6 +107,10 @@ class Place:
             await self._gate.enter()
             self._since = asyncio.get_running_loop().time()
 
+    def accepted(self) -> None:
+        """The server took the job."""
+        self._gate.accepted()
+
     def leave(self) -> None:
         """Give the place free, if it is held, and tell the gate how long it was."""
         if self._since is not None:

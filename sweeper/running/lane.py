@@ -16,7 +16,7 @@ from sweeper.errors import LostError, RefusedError, SweeperError, TargetError, T
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.gate import Gate, Place
-from sweeper.running.progress import Noticed, TargetDown, Waiting
+from sweeper.running.progress import Noticed, Retrying, TargetDown, Waiting
 from sweeper.store import records
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from sweeper.running.presence import Presence
     from sweeper.running.shared import Shared
 
-_SETBACKS: Final = 5  # times that one work may bring a target down before it is left for the next run
+_SETBACKS: Final = 5  # times that a target is in trouble over one work before that is left for the next run
+_DOUBTS: Final = 3  # answers in a row that no ComfyUI gives, or refusals, which something before it may have given
+_LONGEST_WAIT: Final = 30.0  # seconds before a work over which a target was in trouble is tried again
 _FULL_FOR: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
 
 
@@ -44,7 +46,8 @@ class Late:
 
 class Lane:
     """`gate`: how many jobs the target may have now; `late` in its place for one that does not answer yet.
-    `on_death(reason, message)` is called once, when this target gets no more work in this run.
+    `on_death(reason, message, account)` is called once, when this target gets no more work in this run; `account`:
+    because its account cannot pay.
     """
 
     def __init__(
@@ -53,13 +56,15 @@ class Lane:
         client: ComfyClient,
         gate: Gate | Late,
         presence: Presence,
-        on_death: Callable[[str, str], None],
+        on_death: Callable[[str, str, bool], None],
     ) -> None:
         self.shared = shared
         self.client = client
         self.name = client.target.name
         self.dead = False
         self._gone = False  # dead, and so are its jobs
+        self._doubts = 0
+        self._ahead = asyncio.Semaphore(1)
         self._late = gate if isinstance(gate, Late) else None
         self.gate = gate if isinstance(gate, Gate) else Gate(1, shared.random)
         self._presence = presence
@@ -101,7 +106,8 @@ class Lane:
 
     @property
     def in_flight(self) -> int:
-        return len(self._carrier.in_flight.ids) if self._carrier is not None else 0
+        ours = self._carrier and self._carrier.in_flight
+        return len(ours.ids) + ours.sending if ours else 0
 
     def wake(self) -> None:
         """The run is stopping: whoever waits, for a place or for a job, is to look at that now."""
@@ -120,13 +126,13 @@ class Lane:
                     return
                 if self.dead or self._presence.silent(self.name):
                     carrier.withdraw(work)
-                    self.shared.backlog.give_back(work, self.name)
+                    self._hand_back(work)
                     continue
                 trouble = await self._carry(work, carrier, place)
             finally:
                 place.leave()
             if trouble is not None:
-                await self._recover(trouble)
+                await self._recover(trouble, work)
 
     async def _next(self, carrier: Carrier, place: Place) -> Work | None:
         """The next work, with a place for it.
@@ -157,35 +163,43 @@ class Lane:
     def _hurried(self) -> bool:
         return self.shared.alone and self.gate.hurried
 
-    async def _carry(self, work: Work, carrier: Carrier, place: Place) -> TransientError | None:
-        """Carry one work; the trouble that the target is in, if any."""
+    async def _carry(self, work: Work, carrier: Carrier, place: Place) -> SweeperError | None:
+        """Carry one work; the trouble that there is, if any, with the work still in hand."""
         backlog = self.shared.backlog
         try:
             answer = await carrier.carry(work, place)
+        except asyncio.CancelledError:  # the run is over, for a server that says nothing
+            self._put_down(work)
+            raise
         except TransientError as error:
-            work.setbacks += 1
-            if work.setbacks >= _SETBACKS:  # the target lives, but not over this one; its job stays on record
-                said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {error}"
-                self.shared.report(Noticed(said))
-                backlog.leave(work, self.name)
-            else:
-                self._hand_back(work)
             return error
         except TargetError as error:
-            if work.final:
-                backlog.done(self.name)
-            else:
-                backlog.give_back(work, self.name)
+            if not work.final and self._doubtful(error):
+                return error
+            self._put_down(work) if work.final else self._hand_back(work)
             self._give_up(error)
             return None
         if isinstance(answer, Busy):
             self._busy(answer, carrier)
             backlog.give_back(work, self.name)
             return None
-        if work.sent:
-            self.gate.accepted()
-        backlog.done(self.name)
+        self._doubts = 0
+        self._put_down(work)
         return None
+
+    def _put_down(self, work: Work) -> None:
+        """Nobody does more for a work in this run; one whose job may still stand there is for the next."""
+        if work.pinned is None or work.final:
+            self.shared.backlog.done(self.name)
+        else:
+            self.shared.backlog.leave(work, self.name)
+
+    def _doubtful(self, error: TargetError) -> bool:
+        """Whether to ask again after an answer that ends a target: a gateway gives such while it restarts."""
+        if isinstance(error, RefusedError) and error.account:
+            return False
+        self._doubts += 1
+        return self._doubts <= _DOUBTS
 
     def _busy(self, answer: Busy, carrier: Carrier) -> None:
         seconds = self.gate.turned_away(answer.retry_after)
@@ -194,14 +208,48 @@ class Lane:
         if since is not None and not carrier.in_flight.ids and asyncio.get_running_loop().time() - since > _FULL_FOR:
             self._die(UNREACHABLE, f"{self.name}: took nothing for {_FULL_FOR / 60:g} minutes: {answer.reason}")
 
-    async def _recover(self, trouble: TransientError) -> None:
-        """Wait until a silent target answers or is given up; the first worker asks, the others wait for work."""
-        if self.dead or self.shared.control.stopping or self._presence.silent(self.name):
+    async def _recover(self, trouble: SweeperError, work: Work) -> None:
+        """Find out whether the target is in trouble, or only this work with it, and wait as long as that takes."""
+        if self._stood_down():
+            self._hand_back(work)
             return
         try:
-            await self._presence.back(self.client, str(trouble))
+            answers = await self._presence.there(self.client)
+        except TargetError as error:
+            self._hand_back(work)
+            self._give_up(error)
+            return
+        if answers:
+            await self._wait_over(work, trouble)
+            return
+        self._hand_back(work)
+        if self._stood_down():
+            return
+        try:
+            if await self._presence.back(self.client, str(trouble)) is not None:
+                self.client.uploads.doubt()
         except TargetError as error:
             self._give_up(error)
+
+    def _stood_down(self) -> bool:
+        """Whether it is known already what becomes of this target's works."""
+        return self.dead or self.shared.control.stopping or self._presence.silent(self.name)
+
+    async def _wait_over(self, work: Work, trouble: SweeperError) -> None:
+        """A target that answers, but not over this work: a moment, each time a longer one; at last it is left."""
+        shared, now = self.shared, asyncio.get_running_loop().time()
+        work.setbacks += 1
+        work.troubled = now if work.troubled is None else work.troubled
+        job = work.job
+        if work.setbacks >= _SETBACKS and now - work.troubled >= shared.settings.patience:
+            said = f"{self.name}: trial {work.trial.index} is left for the next run, which looks first: {trouble}"
+            shared.report(Noticed(said))
+            self._put_down(work)
+            return
+        wait = shared.random.uniform(0.5, 1.0) * min(_LONGEST_WAIT, 0.25 * 2**work.setbacks)
+        shared.report(Retrying(self.name, work.trial.index, job.attempt if job else 1, wait, str(trouble)))
+        await shared.sleep(wait)
+        self._hand_back(work)
 
     def _give_up(self, error: SweeperError) -> None:
         """No more work in this run for a target. Where its process is gone, so are its jobs, and others do them."""
@@ -212,9 +260,11 @@ class Lane:
             for work in (lost := self.shared.backlog.pinned(self.name)):
                 self._lose(work)
             count = f", and {len(lost)} of our jobs with it, which others do" if lost else ""
-            self._die(UNREACHABLE, f"{error}; its process is gone{count}")
+            self._die(UNREACHABLE, f"{error}; taken for ended{count}")
+        elif isinstance(error, RefusedError):
+            self._die(REFUSED, str(error), account=error.account)
         else:
-            self._die(REFUSED if isinstance(error, RefusedError) else UNREACHABLE, str(error))
+            self._die(UNREACHABLE, str(error))
 
     def _hand_back(self, work: Work) -> None:
         if self._gone and work.pinned == self.name:
@@ -222,10 +272,10 @@ class Lane:
         self.shared.backlog.give_back(work, self.name)
 
     def _lose(self, work: Work) -> None:
-        said = "nothing listens at that port any more, and the queue of a ComfyUI ends with its process"
+        said = "nothing listens at that port any more: a ComfyUI's queue ends with its process"
         self.shared.job_over(work, records.LOST, error=(LostError.__name__, said))
 
-    def _die(self, reason: str, message: str) -> None:
+    def _die(self, reason: str, message: str, *, account: bool = False) -> None:
         if self.dead:
             return
         self.dead = True
@@ -234,4 +284,4 @@ class Lane:
         self._presence.gone(self.name)
         self.shared.backlog.release(self.name)
         self.gate.open()
-        self._on_death(reason, f"{self.name}: {said}")
+        self._on_death(reason, f"{self.name}: {said}", account)

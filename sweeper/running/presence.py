@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _FIRST: Final = 0.1  # seconds before the first question; every further wait is twice as long
 _LONGEST: Final = 10.0
+_SOON: Final = 5.0  # seconds
 _GONE_FOR: Final = 30.0  # seconds with nobody at a port until its process counts as gone: a tunnel may come back
 
 
@@ -44,6 +45,15 @@ class Presence:
     def gone(self, target: str) -> None:
         """That target gets no more work in this run."""
         self._answering.discard(target)
+
+    async def there(self, client: ComfyClient) -> bool:
+        """Whether a target answers a question now. Raises RefusedError."""
+        try:
+            async with asyncio.timeout(_SOON):
+                await client.connect()
+        except (UnreachableError, TimeoutError):
+            return False
+        return True
 
     async def back(self, client: ComfyClient, reason: str) -> Server | None:
         """Wait until a target that fell silent answers; None where there is nothing left for it to do.
@@ -110,5 +120,10 @@ class Presence:
         return max(self._silent.values()) + patience if gone is None else gone + min(_GONE_FOR, patience)
 
     def _gone_since(self, client: ComfyClient) -> float | None:
-        """Since when a target's process seems to be gone, its jobs with it, where there are others to do them."""
-        return self._unattended.get(client.target.name) if client.forgetful and self._answering else None
+        """Since when a target's process seems to be gone, its jobs with it, where there are others to do them.
+
+        That may be wrong where a tunnel ended, so not where a job is paid for.
+        """
+        name = client.target.name
+        forgetful = client.forgetful or self._shared.backlog.took_our_ids(name)
+        return self._unattended.get(name) if forgetful and not client.extra_data and self._answering else None

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.errors import ResultsError, SweeperError, TargetError, UnreachableError
+from sweeper.errors import ResultsError, SweeperError, TargetError
 from sweeper.planning.caching import CLASSIC, Caching, weakest
 from sweeper.result import Run
 from sweeper.running.control import UNWRITABLE, RunControl
@@ -134,27 +134,22 @@ class Session:
         RefusedError for one that refuses us, and UnreachableError when nobody answers.
         """
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
+        from sweeper.running.meeting import meet  # noqa: PLC0415
 
         clients: list[ComfyClient] = []
         for target in self.targets:
             url = self._embedded(stack) if target.embedded else target.url
             client = await stack.enter_async_context(ComfyClient(replace(target, url=url)))
             client.pauses.told = partial(self._asked_to_wait, target.name)
-            try:
-                server = await self.control.unless_stopped(client.connect())
-            except UnreachableError as error:
-                self.late.append((client, str(error).removeprefix(f"{target.name}: ")))
-                continue
-            except TargetError as error:
-                raise type(error)(f"{target.name}: {error}") from None
-            if server is None:
-                return ()
             clients.append(client)
+        met = await self.control.unless_stopped(meet(clients))
+        if met is None:
+            return ()
+        self.late = met.late
+        for client, server in met.servers:
             await self.control.unless_stopped(self._met(client, server))
-        if not clients:
-            raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in self.late))
         self.caching = weakest(self.cachings)
-        return clients
+        return [client for client, _ in met.servers]
 
     def _asked_to_wait(self, target: str, seconds: float, reason: str) -> None:
         self.report(Noticed(f"{target}: asks us to wait {seconds:.0f} s: {reason}"))

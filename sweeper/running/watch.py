@@ -8,6 +8,8 @@ otherwise (CONTRACT.md 21).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,24 +31,39 @@ _CANCEL_AGAIN: Final = 2.0  # seconds: a job may have moved from waiting to runn
 @dataclass(slots=True)
 class InFlight:
     """What we have on one target: the prompt ids of ours that may still run there, and whether the target was given
-    up, so that nobody is to wait for them any longer. `stirred`: when one of them was last seen to run or to have
-    ended, by the loop's clock.
+    up, so that nobody is to wait for them any longer. `overdue`: those that ran too long. `sending`: how many more are
+    on their way. `stirred`: when one of them was last seen to run or to have ended, by the loop's clock.
     """
 
     ids: set[str] = field(default_factory=set)
+    overdue: set[str] = field(default_factory=set)
+    sending: int = 0
     given_up: bool = False
     stirred: float = float("-inf")
 
 
 async def watch(
-    shared: Shared, client: ComfyClient, job: Job, listener: Listener, *, ours: InFlight, events: EventStream
+    shared: Shared,
+    client: ComfyClient,
+    job: Job,
+    listener: Listener,
+    *,
+    ours: InFlight,
+    events: EventStream,
+    seen: Callable[[], None],
 ) -> JobState | None:
-    """How a submitted job ended; None when it was to be cancelled and the server does not confirm it.
+    """How a submitted job ended; None when it was to be stopped and the server does not confirm it.
 
-    `ours`: what we have in flight on that target, which is what a cancellation of the run stops.
-    Raises TransientError and RefusedError of the target, the first also when the target was given up.
+    `ours`: what we have in flight on that target, which is what a cancellation of the run stops. `seen` is called when
+    a look shows the job on its way. Raises TransientError and TargetError of the target, the first also when the
+    target was given up.
     """
-    return await _Watch(shared, client, job, listener, ours=ours, events=events).run()
+    watching = _Watch(shared, client, job, listener, ours=ours, events=events)
+    watching.seen = seen
+    try:
+        return await watching.run()
+    finally:
+        ours.overdue.discard(watching.prompt_id)
 
 
 class _Watch:
@@ -64,16 +81,18 @@ class _Watch:
         self.queued = False
         self.misses = 0
         self.looked_closely = False
+        self.seen: Callable[[], None] = lambda: None
         self.ahead: str | None = None  # the job that the server was at when we looked, and since when
         self.ahead_since: float | None = None
+        self.unstoppable = False  # and told so
 
     async def run(self) -> JobState | None:
         while True:
             await self._pause()
             if self.shared.control.cancelling:
-                return await self._cancelled(self.ours.ids, _GRACE)
+                return await self._stopped(self.ours.ids, _GRACE)
             if self.ours.given_up:
-                ended = await self._cancelled({self.prompt_id}, _GRACE)
+                ended = await self._stopped({self.prompt_id}, _GRACE)
                 if ended is None:
                     raise TransientError("this target was given up")
                 return ended
@@ -112,6 +131,7 @@ class _Watch:
             self.ours.stirred = self.clock()
         if state.over:
             return state
+        self.seen()
         if thorough:
             self.thorough_at = self.clock() + self.longest
         if state.state in ("queued", "running"):
@@ -153,25 +173,42 @@ class _Watch:
             since = self.job.submitted
         return limit is not None and since is not None and self.shared.now() - since > limit
 
-    async def _timed_out(self) -> JobState:
-        # One worker that will not let go of a job keeps every later job waiting: that is waited for longer, since a
-        # node cannot be interrupted while it is busy, and is then the end of the target.
+    async def _timed_out(self) -> JobState | None:
+        """Stop a job that ran too long; its end, or None where that is not to be had now.
+
+        One worker that will not let go of a job keeps every later job waiting: that is waited for longer, since a node
+        cannot be interrupted while it is busy, and is then the end of the target. Elsewhere the job stays open: it may
+        come to its end, and is paid for.
+        """
         blocking = self.client.dialect.one_at_a_time
-        ended = await self._cancelled({self.prompt_id}, self.shared.settings.patience if blocking else _GRACE)
+        self.ours.overdue.add(self.prompt_id)
+        ended = await self._stopped(self.ours.overdue, self.shared.settings.patience if blocking else _GRACE)
         if ended is not None and ended.state == "succeeded":
             return ended  # it was done before it could be stopped
+        if ended is None and (not blocking or self.shared.control.cancelling):
+            return None
         told = "and was cancelled" if ended is not None else "and was told to stop, which the server does not confirm"
         message = f"ran longer than {self.shared.settings.timeout:g} s {told}"
         return JobState("failed", error_type="TimedOutError", error=message, stuck=blocking and ended is None)
 
-    async def _cancelled(self, ids: set[str], grace: float) -> JobState | None:
-        """Cancel these jobs and wait so many seconds for the word about this one."""
-        give_up, again = self.clock() + grace, 0.0
-        misses = 0
+    async def _stopped(self, ids: set[str], grace: float) -> JobState | None:
+        """Cancel these jobs, and wait for the word about this one: so many seconds once they were told to stop, less
+        when the run is to end. Where a service stops all or none, that may be only after others of ours.
+        """
+        give_up, again, misses = float("inf"), 0.0, 0
+        hurried = False
         while self.clock() < give_up:
+            if not hurried and (self.shared.control.cancelling or self.ours.given_up):
+                hurried, again = True, 0.0
+                give_up = min(give_up, self.clock() + _GRACE)
             if self.clock() >= again:
-                await self.client.cancel(frozenset(ids), frozenset(self.ours.ids))
-                again = self.clock() + _CANCEL_AGAIN
+                ids = self.ours.ids if self.shared.control.cancelling else ids
+                told = await self.client.cancel(frozenset(ids), frozenset(self.ours.ids))
+                if told and give_up == float("inf"):
+                    give_up = self.clock() + grace
+                elif not told:
+                    self._tell_unstoppable()
+                again = self.clock() + (_CANCEL_AGAIN if told else self.longest)
             state = await self.client.look(self.prompt_id, thorough=True)
             if state.state == "lost":  # a job that is taken out of a ComfyUI's queue leaves no trace
                 misses += 1
@@ -179,5 +216,23 @@ class _Watch:
                     return JobState("cancelled")
             elif state.over:
                 return state
-            await asyncio.sleep(self.shortest * 2)
+            await self._breathe()
         return None
+
+    async def _breathe(self) -> None:
+        """A moment between two looks at a job that is to stop, which ends when there is something to see."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.shortest * 2):
+                await self.listener.woken.wait()
+        self.listener.woken.clear()
+
+    def _tell_unstoppable(self) -> None:
+        if not self.unstoppable and not self.shared.control.cancelling:
+            self.unstoppable = True
+            limit = self.shared.settings.timeout
+            self.shared.report(
+                Noticed(
+                    f"{self.job.target}: job {self.prompt_id} ran longer than {limit:g} s, and cannot be stopped while "
+                    "others of that account are there; it is stopped, or its files are fetched, when that is over"
+                )
+            )

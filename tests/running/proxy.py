@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 BEFORE = ("drop", "reset", "500", "502", "503", "429", "page", "delay")
 AFTER = ("swallow", "swallow_reset", "half", "half_head", "slow", "502_after", "503_after", "504_after", "shape")
 STREAM = ("ws_refuse", "ws_cut", "ws_mute")
+GATEWAY = ("403", "404")  # what stands before a server may say while that restarts
 LATE = "late"  # the client is told nothing and the server gets the request a moment later
 
 SHAPES = (b"{}", b"[]", b"null", b"7", b'"ok"', b'{"detail": "try again"}', b'{"error": null, "jobs": {}}')
@@ -145,7 +146,7 @@ class FaultyProxy:
         self.on_step(asked, "before")
         if upgrade:
             return await self._stream(head, reader, writer, fault)
-        if fault in BEFORE and fault != "delay":
+        if fault in BEFORE + GATEWAY and fault != "delay":
             return await _spoil(writer, fault)
         if fault == "delay":
             await asyncio.sleep(0.15)

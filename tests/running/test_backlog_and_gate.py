@@ -55,7 +55,7 @@ def test_what_a_target_that_is_gone_may_have_is_left_for_the_next_run_and_holds_
         backlog.release("one")
         backlog.give_back(taken, "one")
         backlog.done("two")
-        left = [item.trial.index for item in backlog.left["one"]]
+        left = [item.trial.index for item in backlog.left()["one"]]
         return other.trial.index, await waiting, left, taken.job is not None
 
     assert asyncio.run(go()) == (2, None, [1, 0], True)
@@ -67,7 +67,7 @@ def test_what_a_target_that_is_gone_was_never_sent_is_the_others():
         taken = await backlog.take("one")
         backlog.release("one")
         backlog.give_back(taken, "one")
-        return await backlog.take("two") is taken, await backlog.take("one"), backlog.left
+        return await backlog.take("two") is taken, await backlog.take("one"), backlog.left()
 
     assert asyncio.run(go()) == (True, None, {})
 

@@ -74,7 +74,7 @@ def test_a_comfyui_whose_process_is_gone_gives_its_trials_to_the_others(pair, ex
     (down,) = [event for event in events if isinstance(event, TargetDown) and event.final]
     assert down.reason.startswith("cannot be reached: ")
     assert re.search(
-        r"Connection refused; its process is gone, and [12] of our jobs with it, which others do$", down.reason
+        r"Connection refused; taken for ended, and [12] of our jobs with it, which others do$", down.reason
     )
 
 
