@@ -67,17 +67,24 @@ def command(
 ) -> int:
     """Run an experiment afresh and hold every picture against the accepted one: bytes, pixels, then `checks`.
 
-    EXPERIMENT may be a results folder instead: then nothing is run. Exit code 1 when a case changed, failed, is new,
-    is missing or was never compared.
+    EXPERIMENT may be a results folder instead: then nothing is run, and what only a run could heed is refused. Exit
+    code 1 when a case changed, failed, is new, is missing or was never compared.
     """
     from sweeper.cli.progress import Watch  # noqa: PLC0415 - each command imports what it uses
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
-    from sweeper.regression.checking import check  # noqa: PLC0415
+    from sweeper.regression.checking import check, refuse_for_folder  # noqa: PLC0415
 
+    answer, runs = clusters.answering(dask), wishes["attribute"] or not experiment.is_dir()
+    if experiment.is_dir():
+        of_a_run: dict[str, Any] = {"--out": out}
+        if not runs:  # a cluster that stays can still look at pictures that lie at a URL
+            of_a_run |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
+        refuse_for_folder(experiment, [name for name, value in of_a_run.items() if value])
+    runner = clusters.runner(dask, dask_resources) if runs else None
     with Watch(quiet=quiet) as watch:
         found = check(
             experiment, baseline, target=options.listed_targets(targets), out=out, named=named_targets(),
-            progress=watch, runner=clusters.runner(dask, dask_resources), answer=clusters.answering(dask), **wishes,
+            progress=watch, runner=runner, answer=answer, **wishes,
         )  # fmt: skip
     _write(found, junit, html, summary)
     if as_json:

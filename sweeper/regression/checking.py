@@ -1,18 +1,24 @@
-"""`check`: an experiment is run afresh, or a results folder taken as it is, and held against the baseline."""
+"""`check`: an experiment is run afresh, or a results folder taken as it is, and held against the baseline.
+
+The two take different arguments. What the one at hand has no use for is refused: a check that passes without the target
+that somebody named would be believed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.errors import UsageError
 from sweeper.experiment import Experiment
 from sweeper.loading import load
-from sweeper.regression.baseline import default_folder, read_baseline
-from sweeper.regression.cases import observe, recorded
-from sweeper.regression.checks import NO_CHECKS, checks_of
+from sweeper.nearest import nearest
+from sweeper.regression.baseline import Baseline, default_folder, read_baseline
+from sweeper.regression.cases import Observed, observe, recorded
+from sweeper.regression.checks import NO_CHECKS, Checks, checks_of
 from sweeper.regression.comparison import CHANGED, Comparisons, compare
 
 if TYPE_CHECKING:
@@ -20,6 +26,19 @@ if TYPE_CHECKING:
     from sweeper.regression.matching import Answering
     from sweeper.result import Run
     from sweeper.running.progress import Event
+
+_FOR_FOLDER: Final = ("allow_new", "answer", "attribute", "baseline", "fresh", "run", "trials")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What is held against what. `experiment` is None where it is gone."""
+
+    experiment: Experiment | None
+    observed: Observed
+    known: Baseline
+    checks: Checks
+    stopped_by: str | None = None
 
 
 def check(
@@ -49,39 +68,101 @@ def check(
     `sweeper.run`. `runner`: what runs it in place of `sweeper.run`, and `answer`: what holds pictures that lie at a URL
     against accepted ones, in place of this process; `sweeper.cluster` has both.
 
-    A folder whose experiment is gone is held to identical pixels. Raises ExperimentError for wrong `checks`, before
-    anything is submitted; ResultsError for a baseline or results that cannot be read; what `sweeper.run` raises.
+    A folder whose experiment is gone is held to identical pixels. Raises ExperimentError for wrong `checks` and
+    UsageError for an argument that `what` has no use for, before anything is submitted; ResultsError for a baseline or
+    results that cannot be read; what `sweeper.run` raises.
     """
-    runner = runner or _run_here()
+    where: dict[str, Any] = {"target": target, "named": named, "progress": progress}
     if isinstance(what, Experiment) or not Path(what).is_dir():
+        _refuse_for_experiment(what, {"run": run, "trials": trials})
         experiment = what if isinstance(what, Experiment) else load(what)
-        checks = checks_of(experiment)
-        known = read_baseline(_folder(baseline, experiment.file, experiment.name), experiment.name)
-        place = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
-        ended = runner(experiment, target=target, out=place, named=named, progress=progress, fresh=True, **changes)
-        observed = observe(place, ended.run_id)
-        found = compare(observed, known, checks, fresh=True, allow_new=allow_new, answer=answer)
-        found = replace(found, stopped_by=ended.stopped_by)
+        fresh = True
+        sides = _run_afresh(experiment, baseline, out, runner or _run_here(), {**where, **changes})
     else:
-        record = recorded(Path(what), run)
-        file = Path(record.file)
-        # Before the rows: what is read of the manifest takes most of its memory for a moment only.
-        known = read_baseline(_folder(baseline, file, record.experiment), record.experiment)
-        observed = observe(Path(what), record.id, trials)
-        loaded = load(file) if file.is_file() else None
-        checks = checks_of(loaded) if loaded is not None else NO_CHECKS
-        found = compare(observed, known, checks, fresh=fresh, allow_new=allow_new, answer=answer)
-        if loaded is None:
-            return found
-        experiment, place = loaded, Path(what)
-    if attribute and found.stopped_by is None and any(one.state == CHANGED for one in found):
-        from sweeper.regression.attribution import attributed  # noqa: PLC0415 - the network, only where it is used
-
-        aside = place.with_name(f"{place.name}-attribution")
-        return attributed(
-            found, known, checks, experiment, target=target, out=aside, runner=runner, named=named, progress=progress
+        given = {"out": out} if attribute else {"out": out, "target": target, "runner": runner}
+        refuse_for_folder(
+            Path(what), [*(name for name, value in given.items() if value is not None), *map(_guessed, changes)]
         )
-    return found
+        sides = _as_it_is(Path(what), baseline, run, trials, attribute=attribute)
+    found = compare(sides.observed, sides.known, sides.checks, fresh=fresh, allow_new=allow_new, answer=answer)
+    found = replace(found, stopped_by=sides.stopped_by)
+    changed = found.stopped_by is None and any(one.state == CHANGED for one in found)
+    if not attribute or not changed or sides.experiment is None:
+        return found
+    from sweeper.regression.attribution import attributed  # noqa: PLC0415 - the network, only where it is used
+
+    place = sides.observed.folder
+    aside = place.with_name(f"{place.name}-attribution")
+    return attributed(
+        found, sides.known, sides.checks, sides.experiment, out=aside, runner=runner or _run_here(), **where
+    )
+
+
+def _run_afresh(
+    experiment: Experiment,
+    baseline: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    runner: Callable[..., Run],
+    wishes: Mapping[str, Any],
+) -> _Sides:
+    """Run an experiment, every trial of it, and take what came of it."""
+    checks = checks_of(experiment)
+    known = read_baseline(_folder(baseline, experiment.file, experiment.name), experiment.name)
+    place = Path(out) if out is not None else Path("results") / f"{experiment.name}-check"
+    ended = runner(experiment, out=place, fresh=True, **wishes)
+    return _Sides(experiment, observe(place, ended.run_id), known, checks, ended.stopped_by)
+
+
+def _as_it_is(
+    folder: Path,
+    baseline: str | os.PathLike[str] | None,
+    run: str | int | None,
+    trials: Collection[int] | None,
+    *,
+    attribute: bool,
+) -> _Sides:
+    """Take a run from a results folder; nothing is run. Raises UsageError where `attribute` needs what is gone."""
+    record = recorded(folder, run)
+    file = Path(record.file)
+    if attribute and not file.is_file():
+        raise UsageError(
+            f"{folder}: attribute cannot apply: the experiment of these results ({file}) is gone; "
+            "put it back, or check without"
+        )
+    # Before the rows: what is read of the manifest takes most of its memory for a moment only.
+    known = read_baseline(_folder(baseline, file, record.experiment), record.experiment)
+    observed = observe(folder, record.id, trials)
+    experiment = load(file) if file.is_file() else None
+    return _Sides(experiment, observed, known, checks_of(experiment) if experiment is not None else NO_CHECKS)
+
+
+def refuse_for_folder(folder: Path, given: Sequence[str]) -> None:
+    """Raises UsageError where something was given, told by these names, that only a run could heed."""
+    if given:
+        file = recorded(folder).file
+        raise UsageError(
+            f"{folder}: {_listed(given)} cannot apply: a results folder is compared as it is, and nothing is run; "
+            f"check the experiment instead ({file}) to run it afresh, or leave out what cannot apply"
+        )
+
+
+def _refuse_for_experiment(what: object, given: Mapping[str, object]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        told = what.file if isinstance(what, Experiment) else what
+        raise UsageError(
+            f"{told}: {_listed(names)} cannot apply: an experiment is run afresh, all of it; check its results folder "
+            "instead to choose among what is there, or leave out what cannot apply"
+        )
+
+
+def _guessed(name: str) -> str:
+    near = nearest(name, _FOR_FOLDER)
+    return f"{name} (did you mean '{near}'?)" if near else name
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _run_here() -> Callable[..., Run]:

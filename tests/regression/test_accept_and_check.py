@@ -305,3 +305,44 @@ def test_what_was_not_run_this_time_is_not_compared(shop):
     found = sweeper.check(shop.file, limit=1)
     assert sorted(states(found).values()) == ["not compared", "same"]
     assert not found.ok
+
+
+def test_a_results_folder_refuses_what_only_a_run_could_heed(shop, command):
+    accepted(shop)
+    refused = command(
+        "check", "results/shop", "--target", "cloud", "--out", "foo", "--dask", "local:2", "--dask-resource", "GPU=1"
+    )
+    assert refused.code == 2
+    assert refused.err == (
+        "error: results/shop: --out, --target, --dask and --dask-resource cannot apply: a results folder is compared "
+        "as it is, and nothing is run; check the experiment instead (shop.yaml) to run it afresh, or leave out what "
+        "cannot apply\n"
+    )
+    with pytest.raises(
+        UsageError, match=r"results/shop: target, nonsense and tryals \(did you mean 'trials'\?\) cannot"
+    ):
+        sweeper.check("results/shop", target="cloud", nonsense=4, tryals=[1])
+    with pytest.raises(UsageError, match="results/shop: out and runner cannot apply"):
+        sweeper.check("results/shop", out="foo", runner=sweeper.run)
+    with pytest.raises(UsageError, match="results/shop: out cannot apply"):
+        sweeper.check("results/shop", out="foo", attribute=True)
+    assert command("check", "results/shop", "--target", "embedded", "--attribute").code == 0
+
+
+def test_an_experiment_is_checked_whole_and_only_its_results_folder_can_be_chosen_from(shop):
+    accepted(shop)
+    with pytest.raises(UsageError, match=r"shop\.yaml: run and trials cannot apply: an experiment is run afresh"):
+        sweeper.check(shop.file, run=1, trials=[0])
+    with pytest.raises(UsageError, match="trials cannot apply"):
+        sweeper.check(sweeper.load(shop.file), trials=[0])
+    assert not Path("results/shop-check").exists()
+
+
+def test_whose_change_it_is_cannot_be_told_without_the_experiment(shop):
+    accepted(shop)
+    shop.file.rename("moved.yaml")
+    assert [one.state for one in sweeper.check("results/shop", BASELINE)] == ["same", "same"]
+    with pytest.raises(
+        UsageError, match=r"attribute cannot apply: the experiment of these results \(.*shop\.yaml\) is"
+    ):
+        sweeper.check("results/shop", BASELINE, attribute=True)
