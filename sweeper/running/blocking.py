@@ -12,9 +12,7 @@ T = TypeVar("T")
 
 def finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What the coroutine that `make` gives returns or raises; in a thread of its own where a loop runs here already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_a_loop():
         return _complete(make())
     outcome: list[T] = []
     errors: list[BaseException] = []
@@ -33,11 +31,24 @@ def finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return outcome[0]
 
 
+def _in_a_loop() -> bool:
+    """Asked here, since work that began in the `except` block would have every error of its own told below this one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run in an event loop of its own: uvloop's where it is installed (the extra `fast`)."""
+    with asyncio.Runner(loop_factory=_own_loop()) as runner:
+        return runner.run(work)
+
+
+def _own_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The one of uvloop where that is installed (the extra `fast`); None: asyncio's."""
     try:
         from uvloop import new_event_loop  # noqa: PLC0415 - an extra, and none for Windows
     except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(work)
+        return None
+    return new_event_loop

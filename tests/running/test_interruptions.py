@@ -10,13 +10,14 @@ import socket
 import sqlite3
 import threading
 import time
+import traceback
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import sweeper
-from sweeper.errors import ResultsError
+from sweeper.errors import ResultsError, UsageError
 from sweeper.running.control import RunControl
 from sweeper.running.hold import holding
 from sweeper.running.progress import JobSubmitted, Noticed, TargetReady
@@ -175,6 +176,22 @@ def test_a_run_inside_a_running_loop_works_as_in_a_notebook(server, target, expe
         return sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
 
     assert asyncio.run(cell()).succeeded == 1
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_an_error_of_a_run_is_told_alone(experiment, tmp_path, notebook):
+    import asyncio
+
+    def wrong():
+        sweeper.run(experiment(seed=[1]), "cloud", tmp_path / "out", environ={})
+
+    async def cell():
+        wrong()
+
+    with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY") as caught:
+        asyncio.run(cell()) if notebook else wrong()
+    told = "".join(traceback.format_exception(caught.value))
+    assert told.count("Traceback (most recent call last)") == 1, told
 
 
 def test_of_two_runs_at_once_the_second_is_told_who_holds_the_folder(server, target, experiment, runners, tmp_path):
