@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.errors import ExecutionError
+from sweeper.errors import ExecutionError, SweeperError
 
 if TYPE_CHECKING:
     from sweeper.reading.targets import Named, Spec
@@ -48,7 +48,12 @@ class Client:
         (place / "experiment.yaml").write_text(json.dumps(experiment), encoding="utf-8")  # JSON is YAML
         limits = {} if timeout is None else {"timeout": timeout}
         out = place / "results"
-        ended = run(place / "experiment.yaml", self.target, out, named=self._named, handle_signals=False, **limits)
+        __tracebackhide__ = True  # pytest shows the line of the test that called, and the message
+        try:
+            ended = run(place / "experiment.yaml", self.target, out, named=self._named, handle_signals=False, **limits)
+        except SweeperError as error:
+            # The way through sweeper, pages of it, would hide that line; the message tells what is wrong and where.
+            raise error.with_traceback(None) from None
         with Store.open(out, readonly=True) as store:
             (row,) = store.results(ended.run_id)
         if row.status != SUCCEEDED:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from plugin_runs import run_pytest, start_pytest
+from plugin_runs import ROOT, run_pytest, start_pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
@@ -125,3 +125,24 @@ def test_a_client_runs_workflows_on_the_embedded_server_or_on_the_target(shop):
         told = run_pytest(shop.folder, "test_mine.py", "--sweeper-target", server.url)
         assert "3 passed" in told.stdout, told.stdout
         assert server.seen.submits >= 3
+
+
+WRONG = """
+def test_a_slot_that_is_none(sweeper_client):
+    sweeper_client.run("shop.json", stepz=4, seed=1)
+
+def test_a_job_that_fails(sweeper_client):
+    sweeper_client.run({"1": {"class_type": "LoadImage", "inputs": {"image": "gone.png"}},
+                        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}})
+"""
+
+
+def test_what_a_client_is_given_wrong_is_told_below_the_line_that_gave_it_and_no_page_of_ours(shop):
+    (shop.folder / "test_mine.py").write_text(WRONG)
+    told = run_pytest(shop.folder, "test_mine.py").stdout
+    assert "2 failed" in told
+    assert 'sweeper_client.run("shop.json", stepz=4, seed=1)' in told
+    assert "did you mean 'steps'?" in told
+    assert "gone.png" in told
+    assert str(ROOT / "sweeper") not in told, told
+    assert "\nsweeper/" not in told, told
