@@ -92,7 +92,7 @@ def command(
     else:
         _show(found, quiet=quiet)
     if not found.has_baseline:
-        console.error(f"{found.baseline}: there is no baseline; `sweeper accept {found.results}` makes one")
+        console.error(f"{found.baseline}: there is no baseline; `{found.accepting}` makes one")
     if found.stopped_by == "interrupt":
         return INTERRUPTED
     if found.stopped_by in ("refused", "unreachable"):

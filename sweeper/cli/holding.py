@@ -35,7 +35,7 @@ def found_by_check(folder: Path, run_id: str | None, baseline: Path | None) -> C
         console.warn(f"not held against its baseline: {str(error).splitlines()[0]}")
         return None
     if not found.has_baseline and baseline is not None:
-        raise ResultsError(f"{baseline}: no baseline here; sweeper accept {folder} --baseline {baseline} makes one")
+        raise ResultsError(f"{baseline}: no baseline here; `{found.accepting}` makes one")
     return _findings(found) if found.has_baseline else None
 
 

@@ -85,7 +85,7 @@ def check(
         )
         sides = _as_it_is(Path(what), baseline, run, trials, attribute=attribute)
     found = compare(sides.observed, sides.known, sides.checks, fresh=fresh, allow_new=allow_new, answer=answer)
-    found = replace(found, stopped_by=sides.stopped_by)
+    found = replace(found, stopped_by=sides.stopped_by, elsewhere=baseline is not None)
     changed = found.stopped_by is None and any(one.state == CHANGED for one in found)
     if not attribute or not changed or sides.experiment is None:
         return found

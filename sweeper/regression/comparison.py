@@ -6,6 +6,7 @@ Running, and telling whose fault a change is, live elsewhere; so does every way 
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Comparisons:
     """Every case of a run and of its baseline. Iterates over the cases, those that need a look first.
 
     `allow_new`: cases without a baseline may be. `run`: the id of the run that was compared. `stopped_by`: why it
-    ended early, if it did.
+    ended early, if it did. `elsewhere`: `baseline` is not the one that `sweeper accept` writes by itself.
     """
 
     experiment: str
@@ -86,6 +87,7 @@ class Comparisons:
     has_baseline: bool = True
     stopped_by: str | None = None
     run: int | None = None
+    elsewhere: bool = False
 
     def __iter__(self) -> Any:
         return iter(self.items)
@@ -102,6 +104,12 @@ class Comparisons:
     def bad(self, one: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
         return one.state != SAME and not (one.state == NEW and self.allow_new)
+
+    @property
+    def accepting(self) -> str:
+        """What accepts these results as this baseline, as a shell takes it."""
+        where = ("--baseline", str(self.baseline)) if self.elsewhere else ()
+        return shlex.join(("sweeper", "accept", str(self.results), *where))
 
     @property
     def servers(self) -> dict[str, int]:

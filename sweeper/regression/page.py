@@ -67,7 +67,7 @@ def _page(found: Comparisons, sections: str) -> str:
         for name, words, _ in _LOOKS
     )
     keys = " ".join(f"<kbd>{key}</kbd> {words.lower()}" for _, words, key in _LOOKS)
-    accept = html.escape(f"sweeper accept {found.results} --cases accepted.txt")
+    accept = html.escape(f"{found.accepting} --cases accepted.txt")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 import zlib
@@ -132,6 +134,23 @@ def test_without_a_baseline_nothing_is_ever_fine(shop, command):
     outcome = command("check", "results/shop", "--allow-new")
     assert outcome.code == 1
     assert "there is no baseline" in outcome.err
+
+
+def test_done_as_told_a_check_without_a_baseline_has_one_the_next_time(shop, command):
+    check = ("check", shop.file, "--baseline", "my base", "--html", "page")
+    told = command(*check)
+    assert told.code == 1
+    assert (
+        "my base: there is no baseline; `sweeper accept results/shop-check --baseline 'my base'` makes one" in told.err
+    )
+    page = html.unescape(Path("page/index.html").read_text("utf-8"))
+    assert "<code>sweeper accept results/shop-check --baseline 'my base' --cases accepted.txt</code>" in page
+    _, *words = shlex.split(told.err.split("`")[1])
+    assert command(*words).code == 0
+    assert command(*check).code == 0
+    assert not Path("baselines").exists()
+    told = command("report", "results/shop-check", "--baseline", "no base")
+    assert "`sweeper accept results/shop-check --baseline 'no base'` makes one" in told.err
 
 
 def test_accepting_a_whole_run_removes_what_the_experiment_has_no_more(shop):

@@ -61,7 +61,7 @@ def test_a_baseline_that_is_not_there_is_told_and_sheets_take_none(tmp_path, cap
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     code, _, err = run(capsys, "report", out, "--baseline", tmp_path / "none")
     assert code == 2
-    assert "none: no baseline here; sweeper accept" in err
+    assert "none: no baseline here; `sweeper accept" in err
     for option in (["--baseline", str(tmp_path)], ["--no-check"]):
         assert run(capsys, "report", out, "--sheet", tmp_path / "s.png", *option)[0] == 2
 
