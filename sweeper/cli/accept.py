@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.asking import true_for_none
 from sweeper.cli.options import examples
 from sweeper.errors import UsageError
 
@@ -49,6 +50,9 @@ def command(
 
     names = None if cases is None else [line.strip() for line in cases if line.strip()]
     found = acceptance(results, baseline, cases=names, run=run_id, **choice)
+    where, trials = choice["where"], len(found.observed.rows)
+    if where is not None and trials and not found.observed.chosen(where):
+        console.say(true_for_none(where, trials))
     changes = [change for change in found.changes if change.kind in WRITES]
     if not as_json:
         _show(found, changes)

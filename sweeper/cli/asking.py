@@ -82,6 +82,11 @@ def filtered(rows: Rows, expression: ColumnExpression | None) -> Rows:
     return kept
 
 
+def true_for_none(where: str | None, trials: int) -> str:
+    """What is said of a condition that chose nothing: it may be a mistake."""
+    return f"--where: {where} is true for none of the {trials} trials"
+
+
 def ordered(rows: Rows, sorts: Iterable[str]) -> Rows:
     """Sorted by each column of `sorts`, the first most; `-name` is descending, and what has no value comes last."""
     for sort in reversed(list(sorts)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, inline, options
-from sweeper.cli.asking import Mistakes, Rows, condition, filtered, listed, ordered
+from sweeper.cli.asking import Mistakes, Rows, condition, filtered, listed, ordered, true_for_none
 from sweeper.cli.options import examples
 from sweeper.nearest import listed as shortened
 
@@ -147,7 +147,7 @@ def _kept(table: _Table, expression: ColumnExpression | None, asked: _Question) 
     """The rows of `--where`. That there is none is said: a condition that is always false may be a mistake."""
     rows = filtered(table.rows, expression)
     if table.rows and not rows:
-        console.say(f"--where: {asked.where} is true for none of the {len(table.rows)} trials")
+        console.say(true_for_none(asked.where, len(table.rows)))
     return rows
 
 

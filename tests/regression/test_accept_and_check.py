@@ -101,6 +101,14 @@ def test_new_only_and_where_and_cases_choose(shop):
         sweeper.accept("results/shop", cases=["steps=4 seed=1 [9]"])
 
 
+def test_a_where_that_is_true_for_no_trial_is_told_as_one(shop, command):
+    sweeper.run(shop.file)
+    told = command("accept", "results/shop", "--where", "steps > 100")
+    assert told.code == 0
+    assert told.err == "--where: steps > 100 is true for none of the 2 trials\n"
+    assert command("accept", "results/shop", "--where", "steps > 4").err == ""
+
+
 def test_a_case_with_two_accepted_pictures_passes_with_either(shop):
     accepted(shop)
     shop.rewire(cfg=2.0)
