@@ -121,16 +121,17 @@ def why_unwritable(path: Path, error: OSError) -> str:
     for folder in reversed(path.parents):
         if folder.exists() and not folder.is_dir():
             return f"{folder} is a file, and a folder is needed there"
-    if not path.parent.exists():
-        return f"there is no folder {path.parent}"
     return error.strerror or str(error)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """An open file that takes the place of `path` when the block ends well, and vanishes when it does not."""
+    """An open file that takes the place of `path` when the block ends well, and vanishes when it does not. The folder
+    is made where there is none.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = temporary.open("wb")
     except OSError as error:
         raise type(error)(error.errno, why_unwritable(path, error), str(path)) from None  # nobody knows `temporary`

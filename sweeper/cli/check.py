@@ -102,10 +102,11 @@ def command(
 
 def _write(found: Comparisons, junit: Path | None, html: Path | None, summary: Path | None) -> None:
     if junit is not None:
+        from sweeper.formats import replacing  # noqa: PLC0415
         from sweeper.regression.junit import junit_xml  # noqa: PLC0415
 
-        junit.parent.mkdir(parents=True, exist_ok=True)
-        junit.write_bytes(junit_xml(found))
+        with replacing(junit) as file:
+            file.write(junit_xml(found))
     if html is not None:
         from sweeper.regression.page import write_page  # noqa: PLC0415
 
@@ -115,8 +116,8 @@ def _write(found: Comparisons, junit: Path | None, html: Path | None, summary: P
 
         summary.parent.mkdir(parents=True, exist_ok=True)
         shared = os.environ.get("GITHUB_STEP_SUMMARY")  # every step of a job adds to that file
-        with summary.open("a" if shared and Path(shared) == summary else "w", encoding="utf-8") as file:
-            file.write(markdown(found))
+        with summary.open("a" if shared and Path(shared) == summary else "w", encoding="utf-8") as text:
+            text.write(markdown(found))
 
 
 def _show(found: Comparisons, *, quiet: bool) -> None:
@@ -137,6 +138,8 @@ def _show(found: Comparisons, *, quiet: bool) -> None:
 
 
 def _as_json(found: Comparisons) -> dict[str, Any]:
+    from sweeper.regression.junit import seen_from_here  # noqa: PLC0415
+
     return {
         "experiment": found.experiment,
         "ok": found.ok,
@@ -156,8 +159,8 @@ def _as_json(found: Comparisons) -> dict[str, Any]:
                 "reason": one.reason,
                 # JSON has no infinity: a PSNR of equal pictures is told by the tier.
                 "metrics": {name: value if math.isfinite(value) else None for name, value in one.metrics.items()},
-                "accepted": str(one.accepted) if one.accepted else None,
-                "now": str(one.now) if one.now else None,
+                "accepted": seen_from_here(one.accepted) if one.accepted else None,
+                "now": seen_from_here(one.now) if one.now else None,
                 "verdict": one.verdict or None,
             }
             for one in found

@@ -94,7 +94,6 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     ]
     if present and not force:
         raise UsageError(f"{' and '.join(map(str, present))}: there already; --force replaces what is there")
-    output.parent.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
         with replacing(path) as handle:
             handle.write(content)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Final
 
 from sweeper.regression.comparison import FAILED, NOT_COMPARED, SAME, Comparison, Comparisons
@@ -49,11 +51,17 @@ def details(one: Comparison) -> str:
     """All that is known of a case, one fact a line."""
     lines = [f"{one.state}: {one.reason}"]
     lines += [f"{name}: {value:.6g}" for name, value in one.metrics.items()]
-    lines += [f"accepted: {one.accepted}"] if one.accepted else []
-    lines += [f"now: {one.now}"] if one.now else []
+    lines += [f"accepted: {seen_from_here(one.accepted)}"] if one.accepted else []
+    lines += [f"now: {seen_from_here(one.now)}"] if one.now else []
     lines += [f"servers: {one.servers}"] if one.servers else []
     lines += [f"whose change: {one.verdict}"] if one.verdict else []
     return "\n".join(lines)
+
+
+def seen_from_here(file: Path) -> str:
+    """The way to a file from where the user is, whole where it does not lie below."""
+    here, place = Path.cwd(), Path(os.path.normpath(file.absolute()))
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
 def _is_error(one: Comparison) -> bool:

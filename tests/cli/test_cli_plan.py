@@ -78,10 +78,10 @@ def test_csv_streams_the_same_trials(sweeper, write):
 
 
 def test_streaming_and_json_go_together_when_only_one_has_stdout(sweeper, write):
-    outcome = sweeper("plan", write(SWEEP), "--json", "--csv", "plan.csv")
+    outcome = sweeper("plan", write(SWEEP), "--json", "--csv", "new/plan.csv")
 
     assert outcome.json["count"] == 4
-    assert len(Path("plan.csv").read_text().splitlines()) == 5
+    assert len(Path("new/plan.csv").read_text().splitlines()) == 5
 
     refused = sweeper("plan", "shop.yaml", "--json", "--csv", "-")
     assert (refused.code, refused.out) == (2, "")

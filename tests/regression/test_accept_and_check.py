@@ -48,6 +48,19 @@ def test_a_changed_workflow_fails_the_check_and_names_the_cases_and_a_revert_pas
     assert command("check", shop.file, "-q").code == 0
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_both_pictures_are_told_by_the_way_from_where_the_user_is(shop, command, whole):
+    accepted(shop)
+    shop.rewire(cfg=2.0)
+    baseline, out = (place.absolute() if whole else place for place in (BASELINE, Path("now")))
+    told = command("check", shop.file, "--baseline", baseline, "--out", out, "--junit", "nodir/x.xml", "--json")
+    lines = ET.parse("nodir/x.xml").getroot()[0][0][0].text.splitlines()
+    pictures = [line.partition(": ")[2] for line in lines if line.startswith(("accepted:", "now:"))]
+    assert [Path(path).parent for path in pictures] == [BASELINE, Path("now/artifacts")]
+    case = json.loads(told.out)["cases"][0]
+    assert [case["accepted"], case["now"]] == pictures
+
+
 def test_a_baseline_is_read_again_as_it_was_written_and_written_the_same_twice(shop):
     accepted(shop)
     before = (BASELINE / "manifest.json").read_bytes()
