@@ -25,13 +25,16 @@ from sweeper.errors import UsageError
 @click.option("--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, whatever the suffix.")
 @click.option("--safe-csv", is_flag=True, help="Defuse texts that a spreadsheet would run as formulas (csv, tsv).")
 @options.run_id
-def command(results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool) -> None:
+@options.as_json
+def command(results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, as_json: bool) -> None:
     """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
     from sweeper import formats, table  # noqa: PLC0415 - each command imports what it uses
 
     if not output or Path(output).is_dir():
         found = "is a folder" if output else "is empty"
         raise UsageError(f"-o '{output}': {found}; name a file, such as {Path(output) / 'table.csv'}, or - for stdout")
+    if output == "-" and as_json:
+        raise UsageError("only one of --json and -o - can have stdout")
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(formats.FORMATS)}")
     chosen = formats.format_for(output, kind)  # before anything is read
@@ -41,4 +44,7 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
         sys.stdout.buffer.flush()
         return
     formats.export(frame, output, chosen, safe=safe_csv)
-    console.say(f"wrote {len(frame)} rows to {output}")
+    if as_json:
+        console.out_json({"written": [output], "format": chosen, "rows": len(frame)})
+    else:
+        console.say(f"wrote {len(frame)} rows to {output}")

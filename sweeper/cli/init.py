@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sweeper.cli import console
+from sweeper.cli import console, options
 from sweeper.cli.options import examples
 from sweeper.errors import UsageError
 
@@ -16,7 +16,8 @@ STARTER = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 
 @click.command(epilog=examples("sweeper init my-sweep", "sweeper run my-sweep/experiment.yaml"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-def command(folder: Path) -> None:
+@options.as_json
+def command(folder: Path, *, as_json: bool) -> None:
     """Make a folder with a template and an experiment to edit. Nothing that is there is overwritten."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
@@ -28,5 +29,10 @@ def command(folder: Path) -> None:
         content = resources.files(__package__).joinpath("starter", name).read_bytes()
         with (folder / name).open("xb") as file:  # x: not even if somebody made it this instant
             file.write(content)
-        console.say(f"wrote {folder / name}")
+        if not as_json:
+            console.say(f"wrote {folder / name}")
+    if as_json:
+        written = [str(folder / name) for name in STARTER]
+        console.out_json({"written": written, "experiment": str(folder / "experiment.yaml")})
+        return
     console.say(f"now: sweeper run {folder / 'experiment.yaml'}")

@@ -72,7 +72,8 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.json")
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
 @class_options
-def new(file: Path, *, output: Path, force: bool, target: str | None, object_info: Path | None) -> None:
+@options.as_json
+def new(file: Path, *, output: Path, force: bool, target: str | None, object_info: Path | None, as_json: bool) -> None:
     """Make a template: the untouched workflow (or the converted one), and a slots file beside it to edit."""
     from sweeper.formats import replacing  # noqa: PLC0415 - each command imports what it uses
     from sweeper.slots import slots_file  # noqa: PLC0415
@@ -97,7 +98,11 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
     for path, content in contents.items():
         with replacing(path) as handle:
             handle.write(content)
-        console.say(f"wrote {path}")
+        if not as_json:
+            console.say(f"wrote {path}")
+    if as_json:
+        console.out_json({"written": [str(path) for path in contents], "slots": len(suggestions)})
+        return
     console.say(f"{len(suggestions)} slots; edit {output.with_suffix('.slots.yaml')} and keep what you want to sweep")
 
 

@@ -210,6 +210,14 @@ def test_an_export_that_cannot_be_is_exit_code_2_and_leaves_nothing(sweeper, rec
     assert not list(Path().glob("x.*"))
 
 
+def test_what_an_export_wrote_is_one_object_for_machines(sweeper, recorded):
+    outcome = sweeper("export", recorded, "-o", "x.csv", "--json")
+
+    assert (outcome.json, outcome.err) == ({"written": ["x.csv"], "format": "csv", "rows": 4}, "")
+    refused = sweeper("export", recorded, "-o", "-", "--format", "csv", "--json")
+    assert (refused.code, refused.err) == (2, "error: only one of --json and -o - can have stdout\n")
+
+
 def test_the_folder_of_an_export_is_made(sweeper, recorded):
     assert sweeper("export", recorded, "-o", "new/folder/x.csv").code == 0
     assert [path.name for path in Path("new/folder").iterdir()] == ["x.csv"]

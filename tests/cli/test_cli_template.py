@@ -222,6 +222,19 @@ def test_init_makes_a_folder_that_plans_at_once(sweeper):
     assert outcome.err.splitlines()[-1] == f"now: sweeper run {Path('my-sweep/experiment.yaml')}"
 
 
+def test_what_was_written_is_one_object_for_machines(sweeper):
+    made = sweeper("init", "my-sweep", "--json")
+    written = [Path("my-sweep", name) for name in ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")]
+    assert (made.code, made.err) == (0, "")
+    assert made.json == {"written": list(map(str, written)), "experiment": str(written[0])}
+
+    new = sweeper("template", "new", save_json(), "-o", "nodir/x.json", "--json")
+    assert (new.code, new.err) == (0, "")
+    written = [str(Path("nodir", name)) for name in ("x.json", "x.slots.yaml")]
+    assert new.json == {"written": written, "slots": 7}
+    assert all(Path(file).is_file() for file in written)
+
+
 def test_init_overwrites_nothing(sweeper):
     Path("d").mkdir()
     Path("d/experiment.yaml").write_text("mine")
