@@ -14,7 +14,6 @@ SweeperError
 ├── JobError               the server took one job and it came to nothing; ends in that trial's row
 │   ├── RejectedError      the server's validation said no
 │   ├── ExecutionError     a node failed
-│   ├── TimedOutError      it ran longer than `timeout`
 │   └── LostError          the server no longer knows it
 ├── TransientError         this request may well succeed in a moment: the runner tries again
 └── ImageError             pictures that cannot be read or compared
@@ -26,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 
 class SweeperError(Exception):
@@ -106,9 +106,9 @@ class RefusedError(TargetError):
 class JobError(SweeperError):
     """One job came to nothing. `error_type` goes into the table beside the message."""
 
-    def __init__(self, message: str, *, error_type: str | None = None) -> None:
-        super().__init__(message)
-        self.error_type = error_type or type(self).__name__
+    @property
+    def error_type(self) -> str:
+        return type(self).__name__
 
 
 class RejectedError(JobError):
@@ -119,12 +119,15 @@ class ExecutionError(JobError):
     """A node failed while it ran."""
 
 
-class TimedOutError(JobError):
-    """The job ran longer than the experiment's `timeout`."""
-
-
 class LostError(JobError):
     """The server took the job and no longer knows it, as after a restart."""
+
+
+# The words of the table's `error_type` for what the server has no word of its own for.
+EXECUTION_ERROR: Final = ExecutionError.__name__
+LOST_ERROR: Final = LostError.__name__
+TIMED_OUT_ERROR: Final = "TimedOutError"  # this and the next are ends of a job that nobody has to be told by raising
+CANCELLED_ERROR: Final = "CancelledError"
 
 
 class TransientError(SweeperError):

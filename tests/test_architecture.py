@@ -58,6 +58,9 @@ IMPURE = {
 }  # fmt: skip
 
 
+ERRORS = ROOT / "errors.py"
+
+
 def group_of(module: str) -> str:
     return next(name for name, (modules, _) in GROUPS.items() if module in modules)
 
@@ -136,3 +139,29 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 60, f"{short(path)}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_every_error_is_raised_somewhere() -> None:
+    classes = {node.name: node for node in ast.walk(tree(ERRORS)) if isinstance(node, ast.ClassDef)}
+    bases = {base.id for node in classes.values() for base in node.bases if isinstance(base, ast.Name)}
+    called = {
+        node.func.id
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert set(classes) - bases - {"Problem"} <= called
+
+
+def test_the_words_of_error_type_are_written_in_one_place() -> None:
+    from sweeper import errors
+
+    words = {value for name, value in vars(errors).items() if name.endswith("_ERROR")}
+    assert "TimedOutError" in words
+    assert [
+        f"{short(path)}:{node.lineno}: {node.value}"
+        for path in FILES
+        if path != ERRORS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in words
+    ] == []

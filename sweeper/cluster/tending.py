@@ -13,6 +13,7 @@ from sweeper.cluster.fleet import Fleet, GoneError
 from sweeper.cluster.messages import Batch, Finished, Grant, Item, Opening, RowSaid, Taken, Told, pack
 from sweeper.comfy.prefix import fingerprint
 from sweeper.comfy.wire import JobState
+from sweeper.errors import LOST_ERROR
 from sweeper.running.progress import Retrying
 from sweeper.running.verdict import out_of_memory, passing
 from sweeper.store import records
@@ -182,7 +183,7 @@ class Tending:
     def lost(self, work: Work, message: str) -> None:
         """A job that nobody can be asked about any more: so says its row, unless another submission is allowed."""
         assert work.job is not None
-        error = ("LostError", message)
+        error = (LOST_ERROR, message)
         self.shared.store.finish(work.job.id, records.LOST, error=error)
         work.job = replace(work.job, state=records.LOST, error_type=error[0], error=error[1])
         if not self.again(work):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweeper.comfy.wire import JobState, Output
+from sweeper.errors import EXECUTION_ERROR
 
 
 def read_outputs(found: Any) -> tuple[Output, ...]:
@@ -96,7 +97,7 @@ def _error_text(error: Any) -> str:
 def failed(error: Any, **rest: Any) -> JobState:
     """The state of a job whose node failed, from an `execution_error` of either dialect."""
     found = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
-    kind = str(found.get("exception_type") or "ExecutionError")
+    kind = str(found.get("exception_type") or EXECUTION_ERROR)
     message = str(found.get("exception_message") or "failed without a reason").strip()
     node, node_type = found.get("node_id"), found.get("node_type")
     where = f"node {node} ({node_type}): " if node not in (None, "") else ""

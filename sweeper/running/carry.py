@@ -16,7 +16,17 @@ from sweeper.comfy.events import Listener
 from sweeper.comfy.fetch import fetch
 from sweeper.comfy.prefix import fingerprint, marked
 from sweeper.comfy.wire import Busy, JobState, Sought, Submission
-from sweeper.errors import LostError, RefusedError, RejectedError, TargetError, TransientError, UnreachableError
+from sweeper.errors import (
+    CANCELLED_ERROR,
+    EXECUTION_ERROR,
+    LOST_ERROR,
+    LostError,
+    RefusedError,
+    RejectedError,
+    TargetError,
+    TransientError,
+    UnreachableError,
+)
 from sweeper.running.progress import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.running.racing import before
 from sweeper.running.verdict import out_of_memory, passing
@@ -222,7 +232,7 @@ class Carrier:
         assert job is not None
         found = await self.client.find(self._sought(job))
         if found is None:
-            self.shared.job_over(work, records.LOST, error=("LostError", "the server has no trace of this submission"))
+            self.shared.job_over(work, records.LOST, error=(LOST_ERROR, "the server has no trace of this submission"))
         else:
             self._submitted(work, found, job.intended, found=True)
 
@@ -279,7 +289,7 @@ class Carrier:
         try:
             artifacts = await self._collect(work, state)
         except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
-            failure = (type(error).__name__, f"the job succeeded, but: {error}")
+            failure = (error.error_type, f"the job succeeded, but: {error}")
             self.shared.job_over(work, records.FAILED, error=failure, times=self._times(state, listener))
             self.shared.row_done(work, result.FAILED, self.target, error=failure)
             return False
@@ -322,7 +332,7 @@ class Carrier:
         job, times = work.job, self._times(state, listener)
         assert job is not None
         if state.state == "cancelled":
-            error = ("CancelledError", state.error or "the job was cancelled")
+            error = (CANCELLED_ERROR, state.error or "the job was cancelled")
             self.shared.job_over(work, records.CANCELLED, error=error, times=times)
             if self.in_flight.given_up:  # by us, and the server has let go of it: another target may do it
                 raise TransientError("this target was given up")
@@ -330,10 +340,10 @@ class Carrier:
             return False
         if state.state == "lost":
             self.shared.job_over(
-                work, records.LOST, error=("LostError", "the server no longer knows the job"), times=times
+                work, records.LOST, error=(LOST_ERROR, "the server no longer knows the job"), times=times
             )
             return True
-        error = (state.error_type or "ExecutionError", state.error or "failed without a reason")
+        error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
         if state.refusal:
             # Recorded as lost, so that the plain command submits it again once the account is in order.
             self.shared.job_over(work, records.LOST, error=error, times=times)
@@ -370,7 +380,7 @@ class Carrier:
         return True
 
     def _reject(self, work: Work, error: RejectedError) -> None:
-        found = (error.error_type or type(error).__name__, str(error))
+        found = (error.error_type, str(error))
         self.shared.job_over(work, records.REJECTED, error=found)
         work.final = True
         self.shared.row_done(work, result.FAILED, self.target, error=found)

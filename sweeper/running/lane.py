@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.events import EventStream
 from sweeper.comfy.wire import Busy
-from sweeper.errors import LostError, RefusedError, SweeperError, TargetError, TransientError, UnreachableError
+from sweeper.errors import LOST_ERROR, RefusedError, SweeperError, TargetError, TransientError, UnreachableError
 from sweeper.running.carry import Carrier
 from sweeper.running.control import REFUSED, UNREACHABLE
 from sweeper.running.gate import Gate, Place
@@ -273,7 +273,7 @@ class Lane:
 
     def _lose(self, work: Work) -> None:
         said = "nothing listens at that port any more: a ComfyUI's queue ends with its process"
-        self.shared.job_over(work, records.LOST, error=(LostError.__name__, said))
+        self.shared.job_over(work, records.LOST, error=(LOST_ERROR, said))
 
     def _die(self, reason: str, message: str, *, account: bool = False) -> None:
         if self.dead:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sweeper.errors import LOST_ERROR
 from sweeper.running.backlog import Work
 from sweeper.store import records
 from sweeper.store.records import OPEN, Job, Layout
@@ -109,7 +110,7 @@ def forget_embedded(store: Store, found: Survey, target: str) -> None:
     """Jobs on the embedded server of an earlier process: it is gone, and they with it. Asking would be in vain."""
     for work in found.opened:
         if work.job is not None and work.pinned == target:
-            store.finish(work.job.id, records.LOST, error=("LostError", "the embedded server ended with its run"))
+            store.finish(work.job.id, records.LOST, error=(LOST_ERROR, "the embedded server ended with its run"))
             work.job = replace(work.job, state=records.LOST)
 
 

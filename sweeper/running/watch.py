@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sweeper.comfy.wire import JobState
-from sweeper.errors import TransientError
+from sweeper.errors import TIMED_OUT_ERROR, TransientError
 from sweeper.running.progress import Noticed
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class _Watch:
             return None
         told = "and was cancelled" if ended is not None else "and was told to stop, which the server does not confirm"
         message = f"ran longer than {self.shared.settings.timeout:g} s {told}"
-        return JobState("failed", error_type="TimedOutError", error=message, stuck=blocking and ended is None)
+        return JobState("failed", error_type=TIMED_OUT_ERROR, error=message, stuck=blocking and ended is None)
 
     async def _stopped(self, ids: set[str], grace: float) -> JobState | None:
         """Cancel these jobs, and wait for the word about this one: so many seconds once they were told to stop, less
