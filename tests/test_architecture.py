@@ -141,6 +141,11 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
             assert length <= 60, f"{short(path)}:{node.lineno} {node.name} has {length} lines"
 
 
+def test_of_all_that_serves_one_module_waits_for_signals() -> None:
+    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "viewing/"))]
+    assert [short(path) for path in serving if "signal" in imported(path)] == ["cli/stopping.py"]
+
+
 def test_every_error_is_raised_somewhere() -> None:
     classes = {node.name: node for node in ast.walk(tree(ERRORS)) if isinstance(node, ast.ClassDef)}
     bases = {base.id for node in classes.values() for base in node.bases if isinstance(base, ast.Name)}

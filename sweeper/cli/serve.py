@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +9,7 @@ import click
 
 from sweeper.cli import console
 from sweeper.cli.options import examples
+from sweeper.cli.stopping import told_to_stop
 from sweeper.errors import UsageError
 
 
@@ -63,11 +62,9 @@ def command(
     if workers is not None and rehearsed.jobs_at_once is not None:
         word = "concurrency" if rehearsed.tier is None else "tier"
         raise UsageError(f"--workers and `{word}` of {scenario} both say how many jobs run at once; give one")
-    asked = threading.Event()
-    # Before the URL is printed: whoever reads it may stop us at once.
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with EmbeddedServer(
+    with (
+        told_to_stop() as wait,
+        EmbeddedServer(
             dialect=dialect,
             host=host,
             port=port,
@@ -77,11 +74,8 @@ def command(
             workers=workers or 1,
             previews=previews,
             faults=Faults(scenario=rehearsed),
-        ) as server:
-            console.out(server.url)
-            console.say(f"serving the {dialect} dialect; Ctrl-C ends it")
-            while not asked.wait(1.0):  # a wait without end would keep Windows from seeing Ctrl-C
-                pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        ) as server,
+    ):
+        console.out(server.url)
+        console.say(f"serving the {dialect} dialect; Ctrl-C ends it")
+        wait()

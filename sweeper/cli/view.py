@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.holding import live_check
 from sweeper.cli.options import examples
+from sweeper.cli.stopping import told_to_stop
 
 if TYPE_CHECKING:
     from sweeper.experiment import Experiment
@@ -47,8 +46,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
     one. Ctrl-C ends it.
     """
     folder, experiment = _meant(results)
-    asked = threading.Event()
-    with _told_to_stop(asked), _view(folder, experiment, run=run_id, host=host, port=port) as view:
+    with told_to_stop() as wait, _view(folder, experiment, run=run_id, host=host, port=port) as view:
         # One line either way: whoever reads it waits for no more.
         console.out(json.dumps({"url": view.url}) if as_json else view.url)
         console.say("Ctrl-C ends it" + ("" if view.token is None else "; whoever has the address may look"))
@@ -56,7 +54,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
             import webbrowser  # noqa: PLC0415
 
             webbrowser.open(view.url)
-        wait(asked)
+        wait()
 
 
 def _meant(results: Path) -> tuple[Path, Experiment | None]:
@@ -85,25 +83,9 @@ def viewed(folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]
 
     def until_told() -> None:
         console.say(f"still showing {view.url}; Ctrl-C ends it")
-        asked = threading.Event()
-        with _told_to_stop(asked):  # also where whoever started us has SIGINT ignored, as a shell's `&` does
-            wait(asked)
+        with told_to_stop() as wait:  # also where whoever started us has SIGINT ignored, as a shell's `&` does
+            wait()
 
     with _view(folder, experiment) as view:
         console.say(f"view      {view.url}")
         yield until_told
-
-
-def wait(asked: threading.Event) -> None:
-    while not asked.wait(1.0):  # a wait without end would keep Windows from seeing Ctrl-C
-        pass
-
-
-@contextmanager
-def _told_to_stop(asked: threading.Event) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,7 +5,6 @@ It puts the pieces together and owns their lifetimes; what they do is theirs.
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from sweeper.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from socket import socket
-    from types import FrameType, TracebackType
+    from types import TracebackType
 
     from sweeper.embedded.nodes.base import NodeClass
 
@@ -147,29 +146,6 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def wait(self) -> None:
-        """Block until SIGINT or SIGTERM, then return; the server still runs. Only from the main thread."""
-        asked = threading.Event()
-
-        def note(_number: int, _frame: FrameType | None) -> None:
-            asked.set()
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            while not asked.wait(1.0):  # a wait without end would keep Windows from seeing Ctrl-C
-                pass
-        finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
-
-    def serve_forever(self) -> None:
-        """Start if need be, serve until SIGINT or SIGTERM, stop."""
-        self.start()
-        try:
-            self.wait()
-        finally:
-            self.stop()
 
 
 class _Running:

@@ -20,10 +20,11 @@ SERVE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from embedded_probes import probe_nodes
+from sweeper.cli.stopping import told_to_stop
 from sweeper.embedded import EmbeddedServer
-server = EmbeddedServer(sys.argv[2], data=sys.argv[3], nodes=probe_nodes()).start()
-print(server.url, flush=True)
-server.serve_forever()
+with told_to_stop() as wait, EmbeddedServer(sys.argv[2], data=sys.argv[3], nodes=probe_nodes()) as server:
+    print(server.url, flush=True)
+    wait()
 print("bye", flush=True)
 """
 
