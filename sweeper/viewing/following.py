@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -73,7 +73,8 @@ class Follower:
         self._experiment = experiment
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thumbs = Thumbnails(_thumbs_folder(results))
+        self._aside: tempfile.TemporaryDirectory[str] | None = None
+        self._thumbs = Thumbnails(self._thumbs_folder())
         self._number = 0
         self._generation = 0  # grows when the page has to begin anew
         self._sights: dict[int, Sight] = {}
@@ -85,7 +86,11 @@ class Follower:
         self._standing = None if check is None else Standing(Checked(Path(), (), ()))
         self._comparer = None if check is None else Comparer(check, self._take_check)
         self._check_problem: str | None = None
-        self._seen = self._read_first()
+        try:
+            self._seen = self._read_first()
+        except BaseException:
+            self._tidy()
+            raise
         self._thread = threading.Thread(target=self._follow, name="sweeper-view", daemon=True)
 
     def start(self) -> None:
@@ -102,6 +107,23 @@ class Follower:
             self._comparer.stop()
         self._thread.join()
         self.live.close()
+        self._tidy()
+
+    def _thumbs_folder(self) -> Path:
+        """Where the report keeps them, so that they are made once; elsewhere when the results cannot be written."""
+        folder = self.results / "report"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            # A visitor may still have one of them open, on Windows.
+            self._aside = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
+            return Path(self._aside.name)
+
+    def _tidy(self) -> None:
+        if self._aside is not None:
+            self._aside.cleanup()
 
     # --- for the server, from any thread
 
@@ -291,7 +313,7 @@ class Follower:
             self._comparer.ask(self._generation, [rows[place].trial for place in changed])
         return bool(changed) or record != before.record
 
-    def _take_files(self, seen: _Seen, places: Any) -> None:
+    def _take_files(self, seen: _Seen, places: Iterable[int]) -> None:
         """Know the files of these rows, and have their thumbnails, before anybody is told of them."""
         found = artifacts([seen.rows[place] for place in places], self.results)
         self._thumbs.make(wanted((sha, path) for path, sha in found.values() if path is not None))
@@ -324,14 +346,3 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     return _Seen(
         layout, None, rows, [[] for _ in rows], [0] * len(rows), about=about(record, results, rows, layout, {})
     )
-
-
-def _thumbs_folder(results: Path) -> Path:
-    """Where the report keeps them, so that they are made once; elsewhere when the results cannot be written."""
-    folder = results / "report"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="sweeper-view-"))

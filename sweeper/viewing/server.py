@@ -97,8 +97,12 @@ class LiveView:
     ) -> None:
         self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
         self._bell = Bell()
-        self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment, check=check)
         self._listener = _listen(host, port, results)
+        try:
+            self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment, check=check)
+        except BaseException:
+            self._listener.close()
+            raise
         app = Guard(live_app(self._follower, self._bell), host=host, token=self.token)
         self._server = _Server(
             uvicorn.Config(

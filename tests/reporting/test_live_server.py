@@ -50,6 +50,22 @@ def test_the_page_its_data_its_files_and_its_thumbnails_are_served(view):
     assert httpx.get(f"{view.url}data.js").text.startswith("globalThis.sweeper")
 
 
+def test_of_results_that_cannot_be_written_nothing_stays_behind(tmp_path, monkeypatch):
+    folder = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    (folder / "report").write_text("no folder")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(aside))
+    with LiveView(folder) as view:
+        assert len(list(aside.glob("sweeper-view-*"))) == 1
+        file = httpx.get(f"{view.url}data.json").json()["files"][0]
+        assert httpx.get(view.url + file["thumb"]).headers["content-type"] == "image/webp"
+    assert list(aside.iterdir()) == []
+    with pytest.raises(ResultsError, match="no run 7"):
+        LiveView(folder, run="7")
+    assert list(aside.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
