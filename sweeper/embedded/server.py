@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 class EmbeddedServer:
     """A server on loopback, in threads of its own; use it in a `with`, or call `start` and `stop`.
 
-    A stopped server can be started again: with a `data` folder the Cloud dialect then knows its jobs, the comfyui
-    dialect has forgotten them (files stay in both). Jobs that waited run again, the one that ran at a crash is `lost`.
+    A stopped server can be started again, at the same URL: with a `data` folder the Cloud dialect then knows its jobs,
+    the comfyui dialect has forgotten them (files stay in both). Jobs that waited run again, the one that ran at a crash
+    is `lost`.
 
     Args:
         dialect: "cloud" or "comfyui".
-        host, port: where to listen; port 0 takes a free one. The Cloud dialect listens on a second, free port too, as
-            its storage host.
+        host, port: where to listen; port 0 takes a free one, the same at every start. The Cloud dialect listens on a
+            second, free port too, as its storage host.
         api_key: asked for on every request (Cloud: X-API-Key, `token=` on /ws); None: none is asked for.
         data: the folder that holds input/, output/, temp/, user/ and (Cloud) the jobs and assets; None: a temporary
             one, removed at stop.
@@ -127,6 +128,7 @@ class EmbeddedServer:
                 nodes = self._nodes if self._nodes is not None else _own_nodes()
                 self._running = _Running(self, self._address, nodes)
                 self._last_seen = self._running.service.seen
+                self._address = self._address[0], self._running.port  # who knows its URL finds it again there
         return self
 
     def stop(self) -> None:
@@ -181,6 +183,7 @@ class _Running:
         with ExitStack() as sockets:
             main = sockets.enter_context(_bound(address))
             self.url = hosting.base_url(main)
+            self.port: int = main.getsockname()[1]
             self.storage_url: str | None = None
             transports: dict[Any, Any] = {}
             gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}

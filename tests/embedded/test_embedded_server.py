@@ -58,12 +58,15 @@ def test_a_server_can_be_started_again_and_tells_when_it_is_not_running():
             use()
     assert server.seen.submits == 0
     assert "stopped" in repr(server)
+    urls = set()
     for _ in range(2):
         with server:
             assert server.start() is server
+            urls.add(server.url)
             assert httpx.post(server.url + "/api/prompt", json={"prompt": chain()}).status_code == 200
             assert server.url in repr(server)
         assert server.seen.submits == 1
+    assert len(urls) == 1, "who knew the URL finds it again"
 
 
 def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_path, monkeypatch):

@@ -117,14 +117,12 @@ def test_jobs_of_a_server_behind_a_broken_line_are_never_done_twice(coloured, tm
 
 def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_others_work(pair, experiment, tmp_path):
     one, two = pair
-    one._address = ("127.0.0.1", int(one.url.rpartition(":")[2]))
     two.faults.stall_nodes = {"Paint"}  # it works until `one` is back, many times as long as patience
     events, missed, gone = [], threading.Event(), []
 
     def be_away():
         one.stop()
         missed.wait(30)
-        time.sleep(0.5)
         one.start()
 
     def watch(event):
@@ -139,13 +137,13 @@ def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_othe
 
     one.faults.node_seconds = 0.02
     run = sweeper.run(
-        experiment(seed=list(range(30))), listed(one, two), tmp_path / "out", progress=watch, patience=0.05
+        experiment(seed=list(range(30))), listed(one, two), tmp_path / "out", progress=watch, patience=0.01
     )
     assert (run.succeeded, run.stopped_by) == (30, None)
     (down,) = [event for event in events if isinstance(event, TargetDown)]
     (up,) = [event for event in events if isinstance(event, TargetUp)]
-    assert (down.target, down.final, down.patience) == ("one", False, 0.05)
-    assert up.seconds >= 0.5
+    assert (down.target, down.final, down.patience) == ("one", False, 0.01)
+    assert up.seconds > 0.01  # before it is asked for the first time more than patience has passed
     after = events[events.index(up) :]
     assert any(isinstance(event, JobSubmitted) and event.target == "one" for event in after)
 
@@ -161,7 +159,6 @@ def test_a_run_whose_work_is_done_does_not_wait_for_a_silent_target(pair, experi
 
 def test_a_target_that_comes_late_is_checked_and_then_used(pair, experiment, tmp_path):
     one, two = pair
-    two._address = ("127.0.0.1", int(two.url.rpartition(":")[2]))
     targets = listed(one, two)
     two.stop()
     one.faults.stall_nodes = {"Paint"}
@@ -183,7 +180,6 @@ def test_a_target_that_comes_late_is_checked_and_then_used(pair, experiment, tmp
 def test_a_target_that_comes_late_and_cannot_run_the_plan_leaves_the_others_alone(pair, experiment, tmp_path):
     one, _ = pair
     with EmbeddedServer(dialect="comfyui", nodes={"Keep": NODES["Keep"]}) as two:
-        two._address = ("127.0.0.1", int(two.url.rpartition(":")[2]))
         targets = listed(one, two)
         targets[1]["dialect"] = "comfyui"
         two.stop()
@@ -206,7 +202,6 @@ def test_a_target_that_comes_back_is_used_again_and_forgotten_jobs_are_sent_agai
     events = []
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.stall_nodes = {"Paint"}
-        server._address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
 
         def restart():
             server.stop()

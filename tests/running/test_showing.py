@@ -79,7 +79,7 @@ def test_pictures_that_follow_too_fast_are_left_out(showing, folder, clock):
     for number in range(50):
         showing(preview(1, b"%d" % number))
         clock.now += 0.01
-    assert 0 < showing._sights[1].preview <= 3
+    assert 0 < folder.sights()[1].preview <= 3
 
 
 def test_a_viewer_that_was_killed_is_forgotten(showing, folder, clock, tmp_path):
