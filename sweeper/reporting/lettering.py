@@ -84,8 +84,11 @@ class Lettering:
         return round(size * 1.3)
 
     def width(self, text: str, size: int) -> int:
-        """Pixels that a line takes."""
-        return int(sum(face.width(run, size) for face, run in self._runs(text))) + 1
+        """Pixels that a text takes where nothing but its own line breaks breaks it: those of its widest line."""
+        return max(self._length(line, size) for line in _lines(text))
+
+    def _length(self, line: str, size: int) -> int:
+        return int(sum(face.width(run, size) for face, run in self._runs(line))) + 1
 
     def draw(self, image: Any, at: tuple[int, int], line: str, size: int, colour: str) -> None:
         """Write a line on a Pillow image, its top left corner at `at`."""
@@ -127,11 +130,11 @@ class Lettering:
     def wrap(self, text: str, size: int, width: int) -> list[str]:
         """The lines of `text` within `width` pixels: broken between words, inside one only where it has no room."""
         lines: list[str] = []
-        for paragraph in text.splitlines() or [""]:
+        for paragraph in _lines(text):
             line = ""
-            for word in plain(paragraph).split():
+            for word in paragraph.split():
                 joined = f"{line} {word}".strip()
-                if self.width(joined, size) <= width:
+                if self._length(joined, size) <= width:
                     line = joined
                     continue
                 if line:
@@ -144,7 +147,7 @@ class Lettering:
     def _pieces(self, word: str, size: int, width: int) -> Iterator[str]:
         piece: list[str] = []
         for cluster in _clusters(word):
-            if piece and self.width("".join([*piece, cluster]), size) > width:
+            if piece and self._length("".join([*piece, cluster]), size) > width:
                 carried = [piece.pop()] if unicodedata.category(cluster[0]) in _CLOSING and len(piece) > 1 else []
                 yield "".join(piece)
                 piece = carried
@@ -155,6 +158,11 @@ class Lettering:
 def plain(text: str) -> str:
     """Printable characters only: a control character has no shape to draw, and could turn the text around."""
     return "".join(character if character.isprintable() or character == _JOINER else " " for character in text)
+
+
+def _lines(text: str) -> list[str]:
+    """A text as it is drawn where there is room: its own lines, cleaned. Raqm refuses a line that holds a break."""
+    return [" ".join(plain(line).split()) for line in text.splitlines()] or [""]
 
 
 def _joins(before: str, character: str) -> bool:

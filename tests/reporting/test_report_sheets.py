@@ -214,6 +214,20 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
     assert sizes[1] > sizes[0] + 200
 
 
+@pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u2028", "\t"])
+def test_a_prompt_of_two_lines_stands_down_the_side_with_room_for_the_longer_one(tmp_path, break_):
+    out = Sweep({"prompt": [f"a fox,{break_}in snow", "a cat"], "steps": [1, 2]}).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="prompt", cell=64))
+    assert file.is_file()
+
+
+def test_a_text_is_measured_as_it_is_drawn():
+    letters = Lettering(["a fox, in snow"])
+    assert letters.width("a fox,\nin snow", 20) == max(letters.width("a fox,", 20), letters.width("in snow", 20))
+    assert letters.width(" a  fox\t", 20) == letters.width("a fox", 20)
+    assert letters.width("", 20) == letters.width("\n", 20)
+
+
 @pytest.mark.parametrize(
     ("wish", "file", "message"),
     [
