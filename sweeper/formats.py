@@ -66,6 +66,11 @@ def whole_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def number_text(value: float) -> str:
+    """A float for people: every digit it takes to tell it from its neighbours and no more; 7.0 as 7."""
+    return repr(value).removesuffix(".0")
+
+
 def json_text(value: Any) -> str:
     """A list or mapping as the text that stands in a cell."""
     return _JSON.encode(value)

@@ -59,7 +59,8 @@ def _show(found: Calibration) -> None:
         for noise in one.noise:
             bound = str(noise.bound) if noise.bound else f"none: {noise.reason}"
             rows.append((one.case.name, one.repeats, noise.measure, noise.mean, noise.worst, noise.effect, bound))
-    console.table(("case", "repeats", "measure", "mean", "worst", "effect", "bound"), rows)
+    headers = ("case", "repeats", "measure", "mean", "worst", "effect", "bound")
+    console.table(headers, rows, measured=("mean", "worst", "effect"))
     console.out()
     refused = [one for one in found.items if not one.gated]
     for one in refused:

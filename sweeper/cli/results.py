@@ -185,7 +185,8 @@ def _show_rows(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) ->
         console.out_json([{name: row[name] for name in shown} for row in rows])
         return
     pictures = inline.wanted(asked.images, len(rows))
-    console.table(shown, [[row[name] for name in shown] for row in rows])
+    measured = ("queued_s", "ran_s", *table.metrics)
+    console.table(shown, [[row[name] for name in shown] for row in rows], measured=measured)
     if pictures:
         from sweeper.store.remote import bring_all  # noqa: PLC0415
 

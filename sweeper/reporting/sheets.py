@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import Problem, ResultsError, UsageError
-from sweeper.formats import why_unwritable
+from sweeper.formats import number_text, why_unwritable
 from sweeper.nearest import hint, listed
 from sweeper.reporting.dataset import coded
 from sweeper.reporting.sheet_cells import Cell
@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
         return str(value["$int"])
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return number_text(value) if isinstance(value, float) else str(value)
 
 
 def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axis | None]:

@@ -26,13 +26,27 @@ class Terminal(io.TextIOWrapper):
 
 
 def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
-    console.table(("n", "name", "share"), [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)])
+    rows = [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)]
+    console.table(("n", "name", "share"), rows, measured=("share",))
 
     assert capsys.readouterr().out.splitlines() == [
         "  n  name     share",
         "  5  a     0.123457",
         "100  bb",
         "     \u6f22           2",
+    ]
+
+
+def test_two_values_that_differ_never_look_alike(capsys):
+    console.table(("cfg", "sharpness"), [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
+                  measured=("sharpness",))  # fmt: skip
+
+    assert capsys.readouterr().out.splitlines() == [
+        "       cfg  sharpness",
+        " 0.1234567   0.123457",
+        " 0.1234568   0.123457",
+        "1234567.25          7",
+        "         7          1",
     ]
 
 
