@@ -10,9 +10,11 @@ import json
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 Row = Mapping[str, Any]
+Leading = Mapping[str, Sequence[Any]]  # by column its values in their order, where that is not the order of the rows
+_AS_THEY_COME: Final[Leading] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,30 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[Group]:
-    """The rows by their values in `columns`, groups in the order in which they appear."""
-    found: dict[Hashable, list[Row]] = {}
+def grouped(rows: Iterable[Row], columns: Sequence[str], leading: Leading = _AS_THEY_COME) -> list[Group]:
+    """The rows by their values in `columns`, groups in the order in which they appear; where `leading` gives another
+    order of a column's values, by those of each column, the columns in the order of the rows' own.
+    """
+    found: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(_key(row[name]) for name in columns), []).append(row)
-    return [Group(tuple(members[0][name] for name in columns), tuple(members)) for members in found.values()]
+    groups = [Group(tuple(members[0][name] for name in columns), tuple(members)) for members in found.values()]
+    if not any(leading.get(name) for name in columns):
+        return groups
+    own = {name: place for place, name in enumerate(groups[0].rows[0])} if groups else {}
+    places = sorted(range(len(columns)), key=lambda place: own[columns[place]]) if groups else []
+    ranks = [_ranks([*leading.get(name, ()), *(g.values[n] for g in groups)]) for n, name in enumerate(columns)]
+    return sorted(groups, key=lambda group: [ranks[place][_key(group.values[place])] for place in places])
 
 
-def pivoted(rows: Sequence[Row], x: str, y: str, column: str) -> Pivot:
+def _ranks(values: Iterable[Any]) -> dict[Hashable, int]:
+    """The place of each value among them, by its first."""
+    return {key: place for place, key in enumerate(dict.fromkeys(map(_key, values)))}
+
+
+def pivoted(rows: Sequence[Row], x: str, y: str, column: str, leading: Leading = _AS_THEY_COME) -> Pivot:
     """The numbers of `column` over the values of `x` across and of `y` down."""
-    across, down = grouped(rows, [x]), grouped(rows, [y])
+    across, down = grouped(rows, [x], leading), grouped(rows, [y], leading)
     cells = {
         (_key(group.values[0]), _key(group.values[1])): group.spread(column) for group in grouped(rows, [y, x])
     }  # fmt: skip

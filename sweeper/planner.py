@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
+from sweeper.planning.declared import declared
 from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
 from sweeper.planning.selection import kept
@@ -55,6 +56,8 @@ class OrderReport:
 
 class Plan:
     """The ordered trials of an experiment. `len(plan)` is exact; iterating yields them in run order."""
+
+    _parts: Sequence[_Part] = ()  # of a plan that is no product: calibration and attribution make such
 
     def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED) -> None:
         self.experiment = experiment
@@ -124,6 +127,11 @@ class Plan:
     def slot_names(self) -> tuple[str, ...]:
         """The template's slots, in its order."""
         return tuple(self.experiment.template.slots)
+
+    @cached_property
+    def value_order(self) -> Mapping[str, tuple[int, ...]]:
+        """Where the rows have an axis' values in another order than they were written: see `declared`."""
+        return declared(self._parts)
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:

@@ -16,6 +16,7 @@ from sweeper.nearest import listed as shortened
 
 if TYPE_CHECKING:
     from sweeper.expressions.columns import ColumnExpression
+    from sweeper.grouping import Leading
 
 # Shown after the axes where no columns are asked for; the rest is one `--columns` or `sweeper export` away.
 _OUTCOME = ("status", "attempts", "ran_s")
@@ -31,6 +32,7 @@ class _Table:
     axes: tuple[str, ...]
     metrics: tuple[str, ...]
     folder: Path
+    leading: Leading  # of the axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _read(results: Path, run_id: str | None) -> _Table:
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run_id)
         rows = records(frame(store.results(run_id), layout))
-    return _Table(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder)
+    leading = {name: layout.leading(name, [row[name] for row in rows]) for name in layout.axis_columns}
+    return _Table(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, leading)
 
 
 def _answered(table: _Table, asked: _Question, empty: Sequence[str], *, given_pivot: bool, as_json: bool) -> Rows:
@@ -207,7 +210,8 @@ def _show_groups(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) 
     from sweeper.cli import summaries  # noqa: PLC0415
 
     columns = _measured(table, asked)
-    groups = summaries.ordered_groups(summaries.by_table(rows, asked.by, columns), asked.sorts)[: asked.limit]
+    groups = summaries.by_table(rows, asked.by, columns, table.leading)
+    groups = summaries.ordered_groups(groups, asked.sorts)[: asked.limit]
     if as_json:
         console.out_json(summaries.groups_json(groups))
     else:
@@ -216,9 +220,10 @@ def _show_groups(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) 
 
 def _show_pivot(rows: Rows, table: _Table, pivot: list[str], *, as_json: bool) -> None:
     from sweeper.cli import summaries  # noqa: PLC0415
+    from sweeper.grouping import pivoted  # noqa: PLC0415
 
     x, y, column = pivot
-    found = summaries.pivot_table(rows, x, y, column)
+    found = pivoted(rows, x, y, column, table.leading)
     if as_json:
         console.out_json(summaries.pivot_json(found, x, y, column))
     else:

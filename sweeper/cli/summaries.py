@@ -12,12 +12,12 @@ from typing import Any
 
 from sweeper.cli import console
 from sweeper.cli.asking import Rows, ordered
-from sweeper.grouping import Pivot, Spread, grouped, pivoted
+from sweeper.grouping import Leading, Pivot, Spread, grouped
 
 Labels = Mapping[str, Mapping[Any, Any]]
 
 
-def by_table(rows: Rows, by: Sequence[str], columns: Sequence[str]) -> Rows:
+def by_table(rows: Rows, by: Sequence[str], columns: Sequence[str], leading: Leading) -> Rows:
     """One row per group: the values grouped by, how many trials (and how many of them succeeded), and a Spread of each
     column, None where no trial of the group has a number there.
     """
@@ -28,7 +28,7 @@ def by_table(rows: Rows, by: Sequence[str], columns: Sequence[str]) -> Rows:
             "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
             **{name: group.spread(name) for name in columns},
         }
-        for group in grouped(rows, by)
+        for group in grouped(rows, by, leading)
     ]
 
 
@@ -49,10 +49,6 @@ def print_groups(groups: Rows, by: Sequence[str], columns: Sequence[str], labels
 
 def groups_json(groups: Rows) -> list[dict[str, Any]]:
     return [{name: _json(value) for name, value in group.items()} for group in groups]
-
-
-def pivot_table(rows: Rows, x: str, y: str, column: str) -> Pivot:
-    return pivoted(rows, x, y, column)
 
 
 def print_pivot(pivot: Pivot, x: str, y: str, column: str, labels: Labels) -> None:

@@ -114,7 +114,7 @@ def about(
         told["template"] = value.get("template") if isinstance(value, dict) else None
         planned = plan(experiment)
         told["workflow"] = workflows(planned, rows, brought)
-        told["left_out"] = left_out(planned, rows, layout.axis_columns)
+        told["left_out"] = left_out(planned, rows, layout)
     except (InputError, OSError) as error:
         told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
     else:

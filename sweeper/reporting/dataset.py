@@ -24,12 +24,13 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     """The page's data for these rows, without `files`, `workflow` and what is known of the run.
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`; `of[i]` is the place of trial i's
-    value in `values`, or -1 where it has none. Metrics and seconds are plain lists of numbers or null; a metric that
+    value in `values`, or -1 where it has none (`none`: the place of the value before which that stands, where it is not
+    after all of them). Metrics and seconds are plain lists of numbers or null; a metric that
     gives texts is a column of `outcome` instead, as it has no scale.
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
-    columns = [_column(name, _role(name, axes), [row.columns.get(name) for row in results]) for name in axes]
+    columns = [_axis_column(name, _role(name, axes), results, layout) for name in axes]
     columns += [
         _column(name, "slot", [row.params.get(name) for row in results])
         for name in layout.slot_names
@@ -100,6 +101,23 @@ def _role(name: str, axes: Sequence[str]) -> str:
 def _column(name: str, role: str, cells: Sequence[Any]) -> dict[str, Any]:
     values, of = coded(cells)
     return {"name": name, "role": role, "values": values, "of": of}
+
+
+def _axis_column(name: str, role: str, rows: Sequence[Result], layout: Layout) -> dict[str, Any]:
+    values, of, none = coded_axis(name, rows, layout)
+    column = {"name": name, "role": role, "values": values, "of": of}
+    return column if none is None or none == len(values) else {**column, "none": none}
+
+
+def coded_axis(name: str, rows: Sequence[Result], layout: Layout) -> tuple[list[Any], list[int], int | None]:
+    """As `coded`, for a column of an axis: its values as they were written, and before which of them None stands (after
+    all: their number), where a row has none. `rows` are all of the run.
+    """
+    cells = [row.columns.get(name) for row in rows]
+    leading = layout.leading(name, cells)
+    values, of = coded(leading + cells)
+    none = max(of[: of.index(-1)], default=-1) + 1 if -1 in of else None
+    return values, of[len(leading) :], none
 
 
 def coded(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:

@@ -17,16 +17,17 @@ from sweeper.formats import whole_text
 from sweeper.planner import Plan
 from sweeper.planning.grid import Grid
 from sweeper.planning.selection import as_written, reasons
-from sweeper.reporting.dataset import axis_columns, coded
+from sweeper.reporting.dataset import axis_columns, coded_axis
 from sweeper.result import Result
+from sweeper.store.records import Layout
 
 _MOST: Final = 200_000  # points of all products together: beyond, a browser would take too long to look one up
 _NONE: Final = -1  # in place of a value's place: there is no value
 _ELSEWHERE: Final = -2  # the same: no trial has it, so the page knows none
 
 
-def left_out(plan: Plan, rows: Sequence[Result], columns: Sequence[str]) -> dict[str, Any] | None:
-    """`{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`; None where it cannot be told. `columns`: the axes'.
+def left_out(plan: Plan, rows: Sequence[Result], layout: Layout) -> dict[str, Any] | None:
+    """`{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`; None where it cannot be told.
 
     `of` gives, for each combination of the dimensions in `over`, the place of the axis' value among those of the page;
     `by` is run-length coded in written order: [how many points, the number of their rule or -1 for a trial].
@@ -38,16 +39,15 @@ def left_out(plan: Plan, rows: Sequence[Result], columns: Sequence[str]) -> dict
     if any(trial.columns != row.columns for trial, row in zip(plan.written(), ordered, strict=True)):
         return None
     rules: dict[str, int] = {}
-    values = {name: _places(rows, name) for name in axis_columns(columns)}
+    values = {name: _places(rows, name, layout) for name in axis_columns(layout.axis_columns)}
     blocks = [_block(experiment, block, values, rules) for block in experiment.blocks]
     return {"rules": list(rules), "blocks": blocks}
 
 
-def _places(rows: Sequence[Result], name: str) -> dict[str, int]:
+def _places(rows: Sequence[Result], name: str, layout: Layout) -> dict[str, int]:
     """The places that `dataset` gives the values of an axis."""
-    cells = [row.columns.get(name) for row in rows]
-    _, of = coded(cells)
-    return {_key(cell): place for cell, place in zip(cells, of, strict=True)}
+    _, of, _ = coded_axis(name, rows, layout)
+    return {_key(row.columns.get(name)): place for row, place in zip(rows, of, strict=True)}
 
 
 def _block(

@@ -6,7 +6,7 @@ small, `lettering` writes the words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import Problem, ResultsError, UsageError
 from sweeper.formats import number_text, why_unwritable
 from sweeper.nearest import hint, listed
-from sweeper.reporting.dataset import coded
+from sweeper.reporting.dataset import axis_columns, coded_axis
 from sweeper.reporting.sheet_cells import Cell
 from sweeper.reporting.sheet_pages import Section, Sheet, draw_frames, draw_pages
 from sweeper.reporting.thumbnails import is_film
@@ -44,11 +44,17 @@ class SheetWish:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """An axis as its values in order of appearance, their texts, and each row's place among them (-1: none)."""
+    """An axis as the texts of its values, and each row's place among them (-1: none). `order` has all places that rows
+    have, as they were written.
+    """
 
     name: str
     labels: tuple[str, ...]
     of: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+_Found = tuple[tuple[int, ...], dict[tuple[int, int], Cell]]  # a section: its outer axes' places, and its cells
 
 
 def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None = None) -> list[Path]:
@@ -67,8 +73,8 @@ def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None 
     axes = _axes(rows, layout)
     x, y = _chosen(axes, wish)
     moving = axes[wish.animate] if wish.animate is not None else None
-    steps: list[int | None] = [None] if moving is None else list(range(len(moving.labels)))
-    sheets = [_sheet(rows, axes, (x, y, moving), step, home=(results, layout.experiment)) for step in steps]
+    steps: list[int | None] = [None] if moving is None else list(moving.order)
+    sheets = [_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if moving is None:
@@ -99,15 +105,16 @@ def _saved(pages: Any, file: Path) -> list[Path]:
 def _axes(rows: Sequence[Result], layout: Layout) -> dict[str, _Axis]:
     """Every axis of the run, shown by its labels where it has some."""
     axes = {}
-    for name in layout.axis_columns:
-        if name.endswith(".label") and name.removesuffix(".label") in layout.axis_columns:
-            continue
-        values, of = coded(row.columns.get(name) for row in rows)
+    for name in axis_columns(layout.axis_columns):
+        values, of, none = coded_axis(name, rows, layout)
         labels = [_text(value) for value in values]
         for row, place in zip(rows, of, strict=True):
             if place >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
                 labels[place] = _text(label)
-        axes[name] = _Axis(name, tuple(labels), tuple(of))
+        order = [*range(len(labels))]
+        if none is not None:
+            order.insert(none, -1)
+        axes[name] = _Axis(name, tuple(labels), tuple(of), tuple(order))
     return axes
 
 
@@ -161,9 +168,10 @@ def _sheet(
     chosen: tuple[_Axis | None, _Axis | None, _Axis | None],
     step: int | None,
     *,
-    home: tuple[Path, str],
+    layout: Layout,
+    results: Path,
 ) -> Sheet:
-    """The sheet of one moment (`step` of the moving axis). `home` is the results folder and the experiment's name."""
+    """The sheet of one moment (`step` of the moving axis)."""
     x, y, moving = chosen
     placed = [axis for axis in chosen if axis is not None]
     outer = [axis for axis in axes.values() if axis not in placed and len(axis.labels) > 1 and not _fixed(axis, placed)]
@@ -172,23 +180,30 @@ def _sheet(
         cells = sections.setdefault(tuple(axis.of[row] for axis in outer), {})
         if moving is None or moving.of[row] == step:
             at = (y.of[row] if y else -1, x.of[row] if x else -1)
-            cells.setdefault(at, _cell(result, home[0]))
+            cells.setdefault(at, _cell(result, results))
     shown = [
         Section(" · ".join(f"{axis.name} {_label(axis, place)}" for axis, place in zip(outer, key, strict=True)), cells)
-        for key, cells in sections.items()
+        for key, cells in _in_order(sections.items(), outer, layout)
     ]
-    now = f"{moving.name} {moving.labels[step]}" if moving is not None and step is not None else ""
+    now = f"{moving.name} {_label(moving, step)}" if moving is not None and step is not None else ""
     return Sheet(
-        home[1], now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
-        f"{home[1]} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
+        layout.experiment, now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
+        f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
+
+
+def _in_order(found: Iterable[_Found], outer: Sequence[_Axis], layout: Layout) -> list[_Found]:
+    """The sections as they come, unless that is not how their axes were written."""
+    if not any(layout.value_order.get(axis.name) for axis in outer):
+        return list(found)
+    ranks = [{place: rank for rank, place in enumerate(axis.order)} for axis in outer]
+    return sorted(found, key=lambda one: [ranked[place] for ranked, place in zip(ranks, one[0], strict=True)])
 
 
 def _lines(axis: _Axis | None) -> tuple[tuple[int, str], ...]:
     if axis is None:
         return ((-1, ""),)
-    places = list(enumerate(axis.labels))
-    return tuple(places + ([(-1, "(none)")] if -1 in axis.of else []))
+    return tuple((place, _label(axis, place)) for place in axis.order)
 
 
 def _label(axis: _Axis, place: int) -> str:

@@ -193,6 +193,7 @@ class Session:
             tuple(self.plan.axis_columns),
             tuple(self.plan.slot_names),
             tuple(self.experiment.metrics),
+            self.plan.value_order,
         )
         run_id = record(self.plan, store, found, layout, names=self.names, experiment=self.experiment, now=time.time())
         for name, about in self.abouts.items():

@@ -6,7 +6,7 @@ No database here: `store` reads and writes these. The row of the table is `sweep
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,12 +35,23 @@ STATUS_OF_STATE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11)."""
+    """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11).
+
+    `value_order`: for a column of an axis whose values the rows have in another order than the experiment, the first
+    trial of each value in the experiment's order. By trial and not by value: a prompt is long.
+    """
 
     experiment: str
     axis_columns: tuple[str, ...]
     slot_names: tuple[str, ...]
     metrics: tuple[str, ...] = ()
+    value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def leading(self, column: str, cells: Sequence[Any]) -> list[Any]:
+        """One of `cells` for each value of an axis' column, in the order in which the values were written; empty where
+        that is the order of the rows (or is not known). `cells` are those of the column in all rows of the run.
+        """
+        return [cells[trial] for trial in self.value_order.get(column, ())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ class Store:
                 tuple(found["axis_columns"]),
                 tuple(found["slot_names"]),
                 tuple(found["metrics"]),
+                {name: tuple(trials) for name, trials in found.get("value_order", {}).items()},
             )
         raise AssertionError  # _run found it
 

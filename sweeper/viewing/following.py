@@ -339,7 +339,8 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
     from sweeper.planner import plan  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
 
     planned = plan(experiment)
-    layout = Layout(experiment.name, tuple(planned.axis_columns), tuple(planned.slot_names), tuple(experiment.metrics))
+    columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
+    layout = Layout(experiment.name, columns, slots, tuple(experiment.metrics), planned.value_order)
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)

@@ -54,6 +54,18 @@ def test_an_amended_experiment_runs_only_the_difference(server, target, experime
     assert (run.trials, run.submitted, run.succeeded, run.reused) == (3, 1, 3, 2)
 
 
+def test_a_run_keeps_the_written_order_of_values_that_its_filters_put_off(server, target, experiment, tmp_path):
+    file = experiment(text=["a", "b"], seed=[1, 2, 3]).file
+    body = json.loads(file.read_text())
+    body["sweep"]["exclude"] = [{"text": "a", "seed": 1}]
+    file.write_text(json.dumps(body))
+    sweeper.run(file, target, tmp_path / "out")
+    with Store.open(tmp_path / "out", readonly=True) as store:
+        layout, rows = store.layout(), list(store.results())
+    assert layout.value_order == {"seed": (2, 0, 1)}
+    assert layout.leading("seed", [row.columns["seed"] for row in rows]) == [1, 2, 3]
+
+
 def test_trials_with_one_digest_are_one_job_and_several_rows(server, target, experiment, tmp_path):
     events = []
     run = sweeper.run(experiment(seed=[5, 5, 6, 5]), target, tmp_path / "out", progress=events.append)
