@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
-from sweeper.planning.declared import declared
+from sweeper.planning.declared import declared, together
 from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
 from sweeper.planning.selection import kept
@@ -132,6 +132,11 @@ class Plan:
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
         """Where the rows have an axis' values in another order than they were written: see `declared`."""
         return declared(self._parts)
+
+    @cached_property
+    def together(self) -> tuple[tuple[str, str], ...] | None:
+        """The pairs of axes that are swept as one: see `declared`. None for a plan that is no product."""
+        return together(self._parts) if self._parts else None
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:

@@ -1,7 +1,8 @@
-"""The order in which the values of the axes were written, told by the trials that have them first.
+"""What an experiment says of its axes and the rows of its table do not: the order of their values, which axes are one.
 
-The table has a row for each trial, and where `exclude`, `where` or `sample` drop some, values may appear in its rows in
-another order than the experiment's. Where the order is kept, and who shows it, is not decided here.
+The table has a row for each trial. Where `exclude`, `where` or `sample` drop some, values may appear in its rows in
+another order than the written one, and two axes may look like partners in a zip. Where this is kept, and who shows it,
+is not decided here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from math import prod
 from typing import Any, Final, Protocol
 
@@ -29,6 +31,8 @@ class Part(Protocol):
     def kept(self) -> array[int] | None: ...
     @property
     def count(self) -> int: ...
+    @property
+    def is_product(self) -> bool: ...
 
 
 def declared(parts: Sequence[Part]) -> dict[str, tuple[int, ...]]:
@@ -49,6 +53,18 @@ def declared(parts: Sequence[Part]) -> dict[str, tuple[int, ...]]:
         if order := _order(cells):
             found[name] = order
     return found
+
+
+def together(parts: Sequence[Part]) -> tuple[tuple[str, str], ...]:
+    """The pairs of columns that hang on the same dimension wherever both are swept: the axes of a zip, a bundle and a
+    slot that it sets (swept by itself in another block), choices and their groups, values and their labels.
+    """
+    found: dict[tuple[str, str], bool] = {}
+    for part in parts:
+        swept = {name: column.dimensions for name, column in part.grid.columns.items() if column.dimensions}
+        for pair in combinations(swept, 2) if part.is_product else ():
+            found[pair] = found.get(pair, True) and swept[pair[0]] == swept[pair[1]]
+    return tuple(pair for pair, one in found.items() if one)
 
 
 def _firsts(part: Part, start: int) -> list[dict[int, int]]:

@@ -6,6 +6,7 @@ small, `lettering` writes the words.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -71,7 +72,7 @@ def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None 
         layout = store.layout(run)
     bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     axes = _axes(rows, layout)
-    x, y = _chosen(axes, wish)
+    x, y = _chosen(axes, wish, layout)
     moving = axes[wish.animate] if wish.animate is not None else None
     steps: list[int | None] = [None] if moving is None else list(moving.order)
     sheets = [_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
@@ -126,7 +127,7 @@ def _text(value: Any) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
 
 
-def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axis | None]:
+def _chosen(axes: dict[str, _Axis], wish: SheetWish, layout: Layout) -> tuple[_Axis | None, _Axis | None]:
     """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
     asked = [("--x", wish.x), ("--y", wish.y), ("--animate", wish.animate)]
     wrong = [
@@ -142,9 +143,9 @@ def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axi
     if wrong:
         raise UsageError(wrong)
     chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
-    ranked = sorted(axes.values(), key=lambda axis: -len(axis.labels))
+    ranked = sorted(axes.values(), key=lambda axis: -len(axis.order))
     for axis in ranked:
-        if len(chosen) < 2 and axis.name not in taken and len(axis.labels) > 1 and not _fixed(axis, chosen):
+        if len(chosen) < 2 and axis.name not in taken and not _told(axis, chosen, layout):
             chosen.append(axis)
     if wish.x is not None or wish.y is not None:
         rest = [axis for axis in chosen if axis.name not in (wish.x, wish.y)]
@@ -154,8 +155,25 @@ def _chosen(axes: dict[str, _Axis], wish: SheetWish) -> tuple[_Axis | None, _Axi
     return (chosen[0] if chosen else None), (chosen[1] if len(chosen) > 1 else None)
 
 
+def _told(axis: _Axis, placed: Sequence[_Axis], layout: Layout) -> bool:
+    """Whether a sheet on which `placed` have their places need not say what the value of `axis` is: it has one value,
+    or a partner among them says it. That it happens to follow from the others, as in a sample, no reader can know.
+    """
+    partners = _partners(axis, placed, layout)
+    return len(axis.order) < 2 or (bool(partners) and _fixed(axis, partners))
+
+
+def _partners(axis: _Axis, others: Sequence[_Axis], layout: Layout) -> list[_Axis]:
+    """Those of `others` that are swept as one with `axis`. In a run of before that was kept: the groups of its choices,
+    and any that says by itself what the value is.
+    """
+    if layout.together is not None:
+        return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
+    return [one for one in others if one.name.startswith(f"{axis.name}.") or _fixed(axis, [one])]
+
+
 def _fixed(axis: _Axis, others: Sequence[_Axis]) -> bool:
-    """Whether the values of `others` say what the value of `axis` is, as the partner in a zip does."""
+    """Whether in these rows the values of `others` say what the value of `axis` is."""
     seen: dict[tuple[int, ...], int] = {}
     return all(
         seen.setdefault(tuple(other.of[row] for other in others), place) == place for row, place in enumerate(axis.of)
@@ -174,7 +192,7 @@ def _sheet(
     """The sheet of one moment (`step` of the moving axis)."""
     x, y, moving = chosen
     placed = [axis for axis in chosen if axis is not None]
-    outer = [axis for axis in axes.values() if axis not in placed and len(axis.labels) > 1 and not _fixed(axis, placed)]
+    outer = [axis for axis in axes.values() if axis not in placed and not _told(axis, placed, layout)]
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.of[row] for axis in outer), {})
@@ -182,10 +200,10 @@ def _sheet(
             at = (y.of[row] if y else -1, x.of[row] if x else -1)
             cells.setdefault(at, _cell(result, results))
     shown = [
-        Section(" · ".join(f"{axis.name} {_label(axis, place)}" for axis, place in zip(outer, key, strict=True)), cells)
+        Section(" · ".join(_titled(axis, place) for axis, place in zip(outer, key, strict=True)), cells)
         for key, cells in _in_order(sections.items(), outer, layout)
     ]
-    now = f"{moving.name} {_label(moving, step)}" if moving is not None and step is not None else ""
+    now = _titled(moving, step) if moving is not None and step is not None else ""
     return Sheet(
         layout.experiment, now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
         f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
@@ -207,7 +225,24 @@ def _lines(axis: _Axis | None) -> tuple[tuple[int, str], ...]:
 
 
 def _label(axis: _Axis, place: int) -> str:
-    return "(none)" if place < 0 else axis.labels[place]
+    """What stands across or down for a value; a word in its place says whose it is."""
+    word = _word(axis, place)
+    return f"{axis.name}: {word}" if word else axis.labels[place]
+
+
+def _titled(axis: _Axis, place: int) -> str:
+    word = _word(axis, place)
+    return f"{axis.name}: {word}" if word else f"{axis.name} {axis.labels[place]}"
+
+
+def _word(axis: _Axis, place: int) -> str:
+    """For a value of which nothing would be seen; else nothing."""
+    if place < 0:
+        return "(none)"
+    label = axis.labels[place]
+    if label.strip():
+        return ""
+    return json.dumps(label) if label else "(empty)"
 
 
 def _cell(result: Result, results: Path) -> Cell:

@@ -194,6 +194,7 @@ class Session:
             tuple(self.plan.slot_names),
             tuple(self.experiment.metrics),
             self.plan.value_order,
+            self.plan.together,
         )
         run_id = record(self.plan, store, found, layout, names=self.names, experiment=self.experiment, now=time.time())
         for name, about in self.abouts.items():

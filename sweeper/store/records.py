@@ -38,7 +38,8 @@ class Layout:
     """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11).
 
     `value_order`: for a column of an axis whose values the rows have in another order than the experiment, the first
-    trial of each value in the experiment's order. By trial and not by value: a prompt is long.
+    trial of each value in the experiment's order. By trial and not by value: a prompt is long. `together`: the pairs of
+    axes that are swept as one, as in a zip; None where that is not known, as in a run of before it was kept.
     """
 
     experiment: str
@@ -46,6 +47,7 @@ class Layout:
     slot_names: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    together: tuple[tuple[str, str], ...] | None = None
 
     def leading(self, column: str, cells: Sequence[Any]) -> list[Any]:
         """One of `cells` for each value of an axis' column, in the order in which the values were written; empty where

@@ -122,6 +122,7 @@ class Store:
                 tuple(found["slot_names"]),
                 tuple(found["metrics"]),
                 {name: tuple(trials) for name, trials in found.get("value_order", {}).items()},
+                None if found.get("together") is None else tuple((one, other) for one, other in found["together"]),
             )
         raise AssertionError  # _run found it
 

@@ -340,7 +340,8 @@ def _planned(experiment: Experiment, results: Path) -> _Seen:
 
     planned = plan(experiment)
     columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
-    layout = Layout(experiment.name, columns, slots, tuple(experiment.metrics), planned.value_order)
+    known = (planned.value_order, planned.together)
+    layout = Layout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)

@@ -78,3 +78,17 @@ def test_whatever_is_left_out_the_written_order_comes_back(tmp_path, numbers, go
         leading = [trials[at].columns[name] for at in plan.value_order.get(name, ())]
         there = list(dict.fromkeys([*leading, *(point[place] for point in left)]))
         assert there == [value for value in written if value in {point[place] for point in left}]
+
+
+def test_what_is_swept_as_one_is_told_by_pairs_and_what_some_block_sweeps_apart_is_not(tmp_path):
+    def pairs(sweep, **more):
+        return planned(tmp_path, {"sweep": sweep, **more}, GRAPH, SLOTS).together
+
+    zipped = {"zip": [{"n": [7, 8], "s": ["a", "b"]}]}
+    assert pairs({"grid": {"n": [1, 2], "s": [3, 4]}}) == ()
+    assert pairs({**zipped, "grid": {"x": [1, 2]}}) == (("n", "s"),)
+    assert pairs([zipped, {"grid": {"n": [1, 2]}}]) == (("n", "s"),)
+    assert pairs([zipped, {"grid": {"n": [1, 2], "s": [3, 4]}}]) == ()
+    assert pairs({"grid": {"p": {"choices": "{a|b} {c|d}"}}}) == (("p", "p.1"), ("p", "p.2"), ("p.1", "p.2"))
+    bundle = {"grid": {"size": [{"label": "small", "set": {"x": 1}}, {"label": "large", "set": {"x": 2}}]}}
+    assert pairs([bundle, {"grid": {"x": [3, 4]}}]) == (("size", "x"),)
