@@ -24,6 +24,8 @@ _REASON: Final = 8  # lines of an error before it is cut; the table has all of i
 _ARROWS: Final = "→↓"
 _LABELS: Final = 240  # the most that the labels down the side take
 _GROUND, _INK, _DIM, _EMPTY, _FAILED, _BAD = "#ffffff", "#1d1e20", "#6a6e73", "#f0f0ee", "#fbe9e7", "#b3261e"
+_ABSENT: Final = "#c4c6c8"
+_DASH: Final = 8  # the shortest
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,8 @@ class _Drawing:
 
     def _cell(self, image: Any, cell: Cell | None, at: tuple[int, int], height: int) -> None:
         if cell is None:
-            return  # not in the plan: the ground stays
+            self._no_trial(image, at, height)
+            return
         if not cell.paths:
             self._reason(image, cell.word, at, (self.cell[0], height))
             return
@@ -274,6 +277,14 @@ class _Drawing:
             else:
                 place = (left + (box[0] - small.width) // 2, top + (box[1] - small.height) // 2)
                 image.paste(small, place, small)
+
+    def _no_trial(self, image: Any, at: tuple[int, int], height: int) -> None:
+        """A dash, as in a table: left out of the sweep, and no picture that failed to be drawn."""
+        from PIL import ImageDraw  # noqa: PLC0415 - as above
+
+        long = max(_DASH, self.cell[0] // 10)
+        left, top = at[0] + (self.cell[0] - long) // 2, at[1] + height // 2
+        ImageDraw.Draw(image).rectangle((left, top, left + long - 1, top + 1), fill=_ABSENT)
 
     def _reason(self, image: Any, word: str, at: tuple[int, int], box: tuple[int, int]) -> None:
         """Why there is no picture, as much of it as the box holds."""

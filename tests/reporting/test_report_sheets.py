@@ -204,6 +204,21 @@ def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
         assert sheet.width > 700
 
 
+def test_a_cell_without_a_trial_has_a_dash_of_its_own_in_its_middle(tmp_path):
+    ends = {0: ("failed", ("E", "no")), 1: ("pending", None)}
+    sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), content=solid((200, 30, 60)))
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=96))
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    lefts, tops = cells(Image.fromarray(pixels))
+    dash = np.argwhere((pixels == (196, 198, 200)).all(axis=2))
+    (top, left), (bottom, right) = dash.min(axis=0), dash.max(axis=0)
+    assert len(dash) == (bottom - top + 1) * (right - left + 1)  # there is one
+    middle = lefts[-1] + 20  # the column's only picture is 40 wide and stands above it
+    assert abs((left + right) / 2 - middle) <= 1
+    assert tops[-1] < top < sheet.height
+
+
 def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
     sizes = []
     for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
