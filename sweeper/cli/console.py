@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
+_JOINER = "\N{ZERO WIDTH JOINER}"
+_AS_EMOJI = "\N{VARIATION SELECTOR-16}"
+_PICTURES = ("So", "Sm")  # the categories of emoji; some arrows are mathematical
 
 
 def out(text: str = "") -> None:
@@ -61,7 +65,20 @@ def warn(text: str) -> None:
 
 def clean(text: str) -> str:
     """One line without control characters: what files and servers say must not steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or _joins(text, place) else " " for place, char in enumerate(text))
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether a joiner stands there between two emoji, and makes one of them. Elsewhere it is only unseen."""
+    before, char, after = text[max(place - 1, 0)], text[place], text[place + 1 : place + 2]
+    return (
+        char == _JOINER
+        and (before == _AS_EMOJI or unicodedata.category(before) in (*_PICTURES, "Sk"))  # Sk: a colour of skin
+        and bool(after)
+        and unicodedata.category(after) in _PICTURES
+    )
 
 
 def paint(text: str, colour: str) -> str:

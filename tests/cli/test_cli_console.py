@@ -96,3 +96,27 @@ def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Gone())
 
     console.say("x")
+
+
+@pytest.mark.parametrize(
+    "emoji",
+    [
+        "\N{WOMAN}\u200d\N{WOMAN}\u200d\N{GIRL}\u200d\N{BOY}",
+        "\N{WOMAN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}\u200d\N{ARTIST PALETTE}",
+        "\N{WAVING WHITE FLAG}\ufe0f\u200d\N{RAINBOW}",
+        "\N{SLIGHTLY SMILING FACE}\u200d\N{LEFT RIGHT ARROW}\ufe0f",
+    ],
+)
+def test_emoji_that_are_joined_stay_one(emoji):
+    assert console.clean(f"a {emoji} b\n") == f"a {emoji} b "
+    assert console.cell_text(emoji) == emoji
+
+
+@pytest.mark.parametrize(
+    "char", ["\u202e", "\u2066", "\u200e", "\u200b", "\u200d", "\x1b", "\x9b", "\r", "\n", "\u2028", "\ufeff"]
+)
+def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
+    assert console.clean(f"a{char}b") == "a b"
+    assert console.clean(char) == " "
+    assert console.clean(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
+    assert console.clean(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
