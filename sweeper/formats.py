@@ -71,6 +71,11 @@ def number_text(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
+def rounded_text(value: float) -> str:
+    """A float that was measured, to six digits, or as many as its whole part has: what follows is chance."""
+    return number_text(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
+
+
 def json_text(value: Any) -> str:
     """A list or mapping as the text that stands in a cell."""
     return _JSON.encode(value)

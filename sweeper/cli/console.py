@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from sweeper.formats import number_text
+from sweeper.formats import number_text, rounded_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,8 +161,8 @@ def cell_text(value: object) -> str:
 
 
 def measure_text(value: object) -> str:
-    """A cell of a metric or of seconds: six digits of a number, of which the last ones are chance."""
-    return f"{value:.6g}" if isinstance(value, float) else cell_text(value)
+    """A cell of a metric or of seconds."""
+    return rounded_text(value) if isinstance(value, float) else cell_text(value)
 
 
 def _is_number(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.cli import console
 from sweeper.cli.asking import Rows, ordered
+from sweeper.formats import rounded_text
 from sweeper.grouping import Leading, Pivot, Spread, grouped
 
 Labels = Mapping[str, Mapping[Any, Any]]
@@ -79,10 +80,10 @@ def shown(found: Spread | None) -> str:
     if found is None:
         return ""
     if not found.sd:
-        return f"{found.mean:.6g}"
+        return rounded_text(found.mean)
     places = 1 - math.floor(math.log10(found.sd))
     if places > 6:
-        return f"{found.mean:.6g} \N{PLUS-MINUS SIGN} {found.sd:.2g}"
+        return f"{rounded_text(found.mean)} \N{PLUS-MINUS SIGN} {found.sd:.2g}"
     places = max(places, 0)
     return f"{found.mean:.{places}f} \N{PLUS-MINUS SIGN} {found.sd:.{places}f}"
 

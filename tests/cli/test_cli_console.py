@@ -120,3 +120,14 @@ def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
     assert console.clean(char) == " "
     assert console.clean(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
     assert console.clean(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567.25, "1234567"), (999999.7, "1000000"), (-1234567.75, "-1234568"), (123456.78, "123457"),
+        (1e-9 / 3, "3.33333e-10"), (1e300, "1e+300"), (float("inf"), "inf"), (12, "12"), ("a", "a"), (None, ""),
+    ],
+)  # fmt: skip
+def test_what_was_measured_is_rounded_behind_its_whole_part_only(value, text):
+    assert console.measure_text(value) == text

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeper.cli import summaries
 from sweeper.grouping import grouped, pivoted, spread
 from sweeper.store import Store
 from sweeper.store.records import Artifact, Job, Layout
@@ -73,6 +74,11 @@ def test_by_two_axes_sorted_by_a_mean(sweeper, shop):
         ["oil", "4", "2", "2", "12.0 ± 2.8"],
         ["ink", "4", "2", "2", "5"],
     ]
+
+
+def test_a_mean_beyond_a_million_keeps_its_whole_part():
+    assert summaries.shown(spread([1234567.25])) == "1234567"
+    assert summaries.shown(spread([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
 
 
 def test_by_as_json_has_the_whole_spread(sweeper, shop):
