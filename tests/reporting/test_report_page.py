@@ -174,7 +174,7 @@ def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, open
     page = opened(folder, "#x=steps&y=flag")
     assert "flag (3)" in page.get_by_label("Y axis", exact=True).locator("option").all_inner_texts()
     sides = page.get_by_role("rowheader")
-    assert sides.all_inner_texts() == ["true", "false", "(none)"]
+    assert sides.all_inner_texts() == ["true", "(none)", "false"]
     page.get_by_role("button", name="Values…").click()
     choose(page, "Axis", "flag")
     page.get_by_role("button", name="Move (none) up").click()

@@ -91,6 +91,13 @@ def test_the_page_is_told_the_written_order_too_and_where_none_stands_in_it(tmp_
     assert asked["of"] == [-1, 0, 1, 2, 3]
 
 
+def test_the_page_shows_that_order_in_a_browser(opened, tmp_path):
+    page = opened(write_report(excluding(tmp_path / "e", GRID, EXCLUDE)).page.parent)
+    page.get_by_label("X axis", exact=True).select_option("steps")
+    assert page.get_by_role("columnheader").all_inner_texts() == ["(none)", "2", "3", "4", "5"]
+    assert page.get_by_role("rowheader").all_inner_texts() == ["euler", "heun"]
+
+
 def test_a_page_of_what_was_never_run_has_that_order_as_well(tmp_path):
     excluding(tmp_path / "e", GRID, EXCLUDE)
     with LiveView(tmp_path / "none", experiment=sweeper.load(tmp_path / "e/e.yaml")) as view:

@@ -66,10 +66,11 @@
 
   /**
    * What makes a column an axis: `places`, those of its values and, where a trial has none (a null, or another block of the
-   * sweep), NOWHERE; `word(place)`, how a place is called on the page.
+   * sweep), NOWHERE, before the value `none` or after all; `word(place)`, how a place is called on the page.
    */
   function asAxis(column) {
-    column.places = [...column.values.keys(), ...(column.of.includes(NOWHERE) ? [NOWHERE] : [])];
+    column.places = [...column.values.keys()];
+    if (column.of.includes(NOWHERE)) column.places.splice(column.none ?? column.places.length, 0, NOWHERE);
     column.word = (place) => (place === NOWHERE ? "(none)" : visible(column.labels[place]));
     return column;
   }
@@ -110,6 +111,7 @@
     }
     const read = (column) => coded(column.name, column.role, column.values.map(exact), Int32Array.from(column.of));
     const columns = raw.columns.map(read);
+    for (const [place, column] of columns.entries()) column.none = raw.columns[place].none;
     const axes = columns.filter((column) => column.role === "axis").map(asAxis);
     for (const column of columns.filter((column) => column.role === "label")) relabel(columns, column);
     const outcome = raw.outcome.map(read);
