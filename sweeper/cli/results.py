@@ -139,7 +139,7 @@ def _check_measures(table: _Table, asked: _Question, mistakes: Mistakes) -> None
     """Columns of which a mean is asked for must hold numbers."""
     numeric = _numeric(table)
     measured = [("--pivot", name) for name in asked.pivot[2:3]]
-    measured += [("--columns", name) for name in asked.columns if asked.by]
+    measured += [("--columns", name) for name in asked.columns if asked.by and name not in asked.by]
     for option, name in measured:
         if name in table.names and name not in numeric:
             allowed = f"; columns with numbers: {shortened(numeric)}" if numeric else ""
@@ -174,9 +174,11 @@ def _numeric(table: _Table) -> list[str]:
 
 
 def _measured(table: _Table, asked: _Question) -> list[str]:
-    """The columns whose means are shown: those asked for, or every metric and the seconds."""
+    """The columns whose means are shown: those asked for, or every metric and the seconds. What the groups are made by
+    is there already.
+    """
     if asked.columns:
-        return asked.columns
+        return [name for name in asked.columns if name not in asked.by]
     numeric = _numeric(table)
     return [name for name in ("ran_s", *table.metrics) if name in numeric and name not in asked.by]
 

@@ -81,6 +81,15 @@ def test_a_mean_beyond_a_million_keeps_its_whole_part():
     assert summaries.shown(spread([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
 
 
+def test_what_the_groups_are_made_by_stands_once_though_it_is_asked_for_again(sweeper, shop):
+    assert cells(sweeper("results", shop, "--by", "steps", "--columns", "steps,sharpness"))[:2] == [
+        ["steps", "trials", "succeeded", "sharpness"],
+        ["4", "4", "4", "8.5 ± 4.4"],
+    ]
+    found = sweeper("results", shop, "--by", "style", "--columns", "style,sharpness", "--json").json
+    assert [row["style"] for row in found] == ["in oil", "in ink"]
+
+
 def test_by_as_json_has_the_whole_spread(sweeper, shop):
     found = sweeper("results", shop, "--by", "steps", "--where", "style == 'in oil'", "--json").json
     assert found[0] == {
