@@ -37,11 +37,17 @@
     return JSON.stringify(value);
   }
 
+  /** A value as it is: two that differ have two texts. */
   function text(value) {
     if (value === null || value === undefined) return "";
     if (typeof value === "string") return value;
-    if (typeof value === "number") return String(Number.isInteger(value) ? value : Number(value.toPrecision(6)));
-    return json(value);
+    return typeof value === "number" ? String(value) : json(value);
+  }
+
+  /** A number that was measured, to six digits, or as many as its whole part has. */
+  function rounded(value) {
+    if (typeof value !== "number" || Number.isInteger(value)) return text(value);
+    return String(Math.abs(value) < 1e6 ? Number(value.toPrecision(6)) : Math.round(value));
   }
 
   const isNumber = (value) => typeof value === "number" || typeof value === "bigint";
@@ -77,7 +83,7 @@
 
   /** A column of plain numbers: a metric, seconds. */
   function plain(name, role, of) {
-    return { name, role, of: null, numeric: true, numbers: of, value: (row) => of[row], label: (row) => text(of[row]) };
+    return { name, role, of: null, numeric: true, numbers: of, value: (row) => of[row], label: (row) => rounded(of[row]) };
   }
 
   /** The files of the page, told in columns: each is made when it is first asked for. */
@@ -269,5 +275,5 @@
     return raw.outputs[row].length ? "" : "succeeded, and made no file";
   }
 
-  sweeper.dataset = { decode, exact, json, text, isNumber };
+  sweeper.dataset = { decode, exact, json, text, rounded, isNumber };
 })((globalThis.sweeper ??= {}));

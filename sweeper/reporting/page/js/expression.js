@@ -192,7 +192,8 @@
     const hit = (value, label) => {
       const is = sweeper.dataset.isNumber(value);
       if (is && figure !== null && same(value, figure)) return true;
-      return is && label === sweeper.dataset.text(value) ? label === words : label.toLowerCase().includes(wanted);
+      const bare = is && [sweeper.dataset.text(value), sweeper.dataset.rounded(value)].includes(label);
+      return bare ? label === words : label.toLowerCase().includes(wanted);
     };
     const told = dataset.columns.filter((column) => column.of !== null);
     const hits = told.map((column) => column.values.map((value, place) => hit(value, column.labels[place])));

@@ -74,7 +74,7 @@
   }
 
   const section = (title, ...content) => el("section", {}, el("h2", {}, title), ...content);
-  const short = (value) => sweeper.dataset.text(Number(value.toPrecision(4)));
+  const short = (value) => sweeper.dataset.rounded(Number(value.toPrecision(4)));
 
   /** The places of an axis' values that these rows have, in the order of showing; -1 stands for "has none". */
   function present(rows, axis, state) {

@@ -167,7 +167,7 @@
     const bins = new Array(BINS).fill(0);
     for (const value of values) bins[Math.min(BINS - 1, Math.floor(sweeper.colours.share(value, range) * BINS))] += 1;
     const most = Math.max(...bins);
-    const name = `Distribution of ${column.name}: ${range.map(sweeper.dataset.text).join(" to ")}`;
+    const name = `Distribution of ${column.name}: ${range.map(sweeper.dataset.rounded).join(" to ")}`;
     const canvas = el("canvas", { class: "spread", width: BINS * 3, height: 14, role: "img", "aria-label": name, title: name });
     const pen = canvas.getContext("2d");
     pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--spread");

@@ -58,7 +58,7 @@
       const b = against() ? accepted() : other < 0 ? undefined : counterpart();
       const names = { a: dataset.title(row), b: against() ? "accepted" : other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
       const told = { head: head(row), modes: modes(other, mode), outputs: outputs(files), found: found(row) };
-      const below = { params: params(row, other), facts: facts(row, files[drawn.output]), actions: actions(row, files[drawn.output]) };
+      const below = { params: sweeper.params.table(dataset, row, other), facts: facts(row, files[drawn.output]), actions: actions(row, files[drawn.output]) };
       for (const [name, node] of Object.entries({ ...told, ...below })) put(name, node ?? nothing(), anew);
       const shown = [mode, files[drawn.output], b, names];
       picture(JSON.stringify(shown), () => sweeper.pictures.compare(...shown));
@@ -216,36 +216,6 @@
         reason && el("p", { class: `reason ${dataset.status(row)}` }, reason),
         check &&
           el("p", { class: `reason ${check.state === "changed" ? "failed" : ""}` }, `check: ${check.state}`, check.reason && `, ${check.reason}`),
-      );
-    }
-
-    function params(row, other) {
-      const columns = dataset.columns.filter(
-        (column) => ["axis", "slot", "metric"].includes(column.role) || column.of === null && column.role === "check" || column.name === "ran_s",
-      );
-      const differs = (column) => other >= 0 && column.label(row) !== column.label(other);
-      const line = (column) =>
-        el(
-          "tr",
-          { class: differs(column) ? "differs" : "" },
-          el("th", { scope: "row" }, column.name),
-          el("td", {}, column.label(row)),
-          other >= 0 && el("td", {}, column.label(other)),
-        );
-      const title =
-        other < 0
-          ? null
-          : el(
-              "thead",
-              {},
-              el("tr", {}, el("th", {}, ""), el("th", { scope: "col" }, "A"), el("th", { scope: "col" }, "B")),
-            );
-      const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column))];
-      return el(
-        "table",
-        { class: "params" },
-        title,
-        el("tbody", {}, sorted.filter((column) => column.label(row) !== "" || differs(column)).map(line)),
       );
     }
 

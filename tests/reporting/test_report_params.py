@@ -1,0 +1,61 @@
+"""What a trial was made with, told in a real browser: every value as it is, and by what two trials differ."""
+
+from __future__ import annotations
+
+import pytest
+from made_up_sweeps import Sweep
+
+TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
+
+
+def params(page):
+    """The lines of the table close up, by name: what stands in each of its cells."""
+    lines = """rows => rows.map(row => [row.children[0].innerText,
+        [...row.querySelectorAll('td')].map(cell => cell.innerText)])"""
+    return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
+
+
+def highlighted(page):
+    return page.locator("dialog[open] .params .differs th").all_inner_texts()
+
+
+def test_two_numbers_that_differ_are_read_as_two_and_marked_as_different(made, opened):
+    page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=2&with=4")
+    assert page.locator(".head").all_inner_texts() == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
+    assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
+    assert "cfg" in highlighted(page)
+
+
+@pytest.mark.parametrize(
+    ("number", "exact", "rounded"),
+    [
+        (1234567.25, "1234567.25", "1234567"),
+        (16777217.5, "16777217.5", "16777218"),
+        (0.123456789, "0.123456789", "0.123457"),
+        (-2.5e-9, "-2.5e-9", "-2.5e-9"),
+        (3, "3", "3"),
+    ],
+)
+def test_only_what_was_measured_is_rounded_and_never_before_the_point(made, opened, number, exact, rounded):
+    page = opened(made(Sweep({"steps": [1]})))
+    both = "value => [sweeper.dataset.text(value), sweeper.dataset.rounded(value)]"
+    assert page.evaluate(both, number) == [exact, rounded]
+
+
+def test_measures_that_are_rounded_to_one_text_are_told_in_full_where_they_differ(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]})))
+    page.evaluate("""() => { const { numbers } = sweeper.page.dataset.column('brightness');
+        [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=0&with=1'; }""")
+    page.wait_for_selector("dialog[open]")
+    assert params(page)["brightness"] == ["41.00000001", "41.00000002"]
+    assert "brightness" in highlighted(page)
+    page.evaluate("() => { location.hash = '#trial=0'; }")
+    page.wait_for_function("() => !document.querySelector('.params thead')")
+    assert params(page)["brightness"] == ["41"]
+
+
+def test_a_measure_is_looked_for_whole_however_it_is_rounded(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8]})))
+    page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
+    found = """text => [0, 1].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"""
+    assert [page.evaluate(found, text) for text in ("41", "1")] == [[0], []]
