@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from made_up_sweeps import Sweep
 
@@ -59,3 +61,53 @@ def test_a_measure_is_looked_for_whole_however_it_is_rounded(made, opened):
     page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
     found = """text => [0, 1].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"""
     assert [page.evaluate(found, text) for text in ("41", "1")] == [[0], []]
+
+
+FOX = "a red fox in deep snow, " * 20
+
+
+@pytest.fixture
+def labelled(made):
+    """Two axes whose values have labels, one of them a text as long as prompts are."""
+    axes = {
+        "scheduler": ["normal", "karras"],
+        "scheduler.label": ["norm", "kar"],
+        "prompt": [FOX, "norm"],
+        "prompt.label": ["fox", None],
+    }
+    points = list(itertools.product(*axes.values()))
+    right = {("normal", "norm"), ("karras", "kar")}, {(FOX, "fox"), ("norm", None)}
+    skip = frozenset(n for n, (a, b, c, d) in enumerate(points) if (a, b) not in right[0] or (c, d) not in right[1])
+    return made(Sweep(axes, skip=skip))
+
+
+def test_a_label_is_told_with_what_it_stands_for(labelled, opened):
+    page = opened(labelled, "#trial=0&with=1")
+    assert params(page) == {
+        "prompt": [f"fox: {FOX}".strip(), "norm"],
+        "scheduler": ["norm: normal", "norm: normal"],
+        "brightness": ["10", "11"],
+        "ran_s": ["0.5", "0.5"],
+    }
+
+
+def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
+    page = opened(labelled)
+    cases = {
+        "scheduler == 'norm'": [0, 1],
+        "scheduler == 'normal'": [0, 1],
+        "'kar' == scheduler": [2, 3],
+        "scheduler != 'norm'": [2, 3],
+        "scheduler in ['norm', 'x']": [0, 1],
+        "scheduler not in ['kar']": [0, 1],
+        "not (scheduler == 'norm' or prompt == 'fox')": [3],
+        "scheduler.label == 'norm'": [0, 1],
+        "prompt == 'norm'": [1, 3],
+        "'snow' in prompt": [0, 2],
+        "'fox' not in prompt": [1, 3],
+        "prompt.label == none": [1, 3],
+        "deep snow": [0, 2],
+        "karras": [2, 3],
+    }
+    rows = "text => [0, 1, 2, 3].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"
+    assert {text: page.evaluate(rows, text) for text in cases} == cases

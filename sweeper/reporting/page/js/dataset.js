@@ -248,9 +248,10 @@
     return node ? `at work in node ${node}` : "a server has it";
   }
 
-  /** Show `style` by the words of `style.label`, where a value has any. */
+  /** Show `style` by the words of `style.label`, where a value has any; `texts`: what they stand for. */
   function relabel(columns, label) {
     const column = columns.find((one) => one.name === label.name.slice(0, -".label".length));
+    column.texts = [...column.labels];
     label.of.forEach((place, row) => {
       if (place >= 0 && column.of[row] >= 0) column.labels[column.of[row]] = label.labels[place];
     });

@@ -1,7 +1,7 @@
 // The filter: a small expression language over the columns, parsed and evaluated here. Nothing is ever run as code.
 //
 // Numbers, 'texts', true, false, none; names, `a name with spaces` in backticks; + - * / %; == != < <= > >=; in, not in;
-// and, or, not; (...), [...]. What compares nothing is searched for: it finds the rows that hold it.
+// and, or, not; (...), [...]. A label stands for its value. What compares nothing is searched for: it finds the rows that hold it.
 "use strict";
 
 (function (sweeper) {
@@ -154,6 +154,18 @@
     }
   }
 
+  const MATCHES = { "==": "or", in: "or", "!=": "and", "not in": "and" };
+
+  /** A tree in which a value that has a label may be called by it as well, as `exclude` of an experiment takes either. */
+  function labelled(tree, dataset) {
+    const [kind, ...parts] = tree;
+    if (kind === "value" || kind === "name") return tree;
+    const names = parts.filter((part) => part[0] === "name");
+    const label = MATCHES[kind] && names.length === 1 ? `${names[0][1]}.label` : "";
+    if (dataset.column(label)?.role !== "label") return [kind, ...parts.map((part) => labelled(part, dataset))];
+    return [MATCHES[kind], tree, [kind, ...parts.map((part) => (part === names[0] ? ["name", label] : part))]];
+  }
+
   /** Whether a tree asks something of a row: a number alone, or a text, is what somebody looks for. */
   function asks(tree, dataset) {
     const [kind, ...parts] = tree;
@@ -171,12 +183,11 @@
     let [words, reason] = [trimmed, "compares nothing"];
     try {
       const tree = parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
-      if (asks(tree, dataset))
-        return {
-          holds: (row) => Boolean(evaluate(tree, (name) => dataset.column(name).value(row))),
-          search: false,
-          error: "",
-        };
+      if (asks(tree, dataset)) {
+        const meant = labelled(tree, dataset);
+        const holds = (row) => Boolean(evaluate(meant, (name) => dataset.column(name).value(row)));
+        return { holds, search: false, error: "" };
+      }
       if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // in quotes, as with blanks at its ends
     } catch (error) {
       if (!(error instanceof ExpressionError)) throw error;
@@ -189,14 +200,14 @@
   function search(words, dataset) {
     const wanted = words.toLowerCase();
     const figure = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words) ? number(words) : null;
-    const hit = (value, label) => {
+    const hit = (value, label, meant = label) => {
       const is = sweeper.dataset.isNumber(value);
       if (is && figure !== null && same(value, figure)) return true;
       const bare = is && [sweeper.dataset.text(value), sweeper.dataset.rounded(value)].includes(label);
-      return bare ? label === words : label.toLowerCase().includes(wanted);
+      return bare ? label === words : [label, meant].some((text) => text.toLowerCase().includes(wanted));
     };
     const told = dataset.columns.filter((column) => column.of !== null);
-    const hits = told.map((column) => column.values.map((value, place) => hit(value, column.labels[place])));
+    const hits = told.map((column) => column.values.map((value, place) => hit(value, column.labels[place], column.texts?.[place])));
     return (row) =>
       told.some((column, place) => column.of[row] >= 0 && hits[place][column.of[row]]) ||
       dataset.metrics.some((column) => hit(column.value(row), column.label(row)));

@@ -13,9 +13,15 @@
     return column.of === null ? (column.value(row) ?? null) !== (column.value(other) ?? null) : column.of[row] !== column.of[other];
   }
 
+  /** The word for a row's value and, where that is a label, what it stands for. */
+  function whole(column, row) {
+    const [word, meant] = [column.label(row), column.texts?.[column.of[row]]];
+    return meant === undefined || meant === word ? word : `${word}: ${meant}`;
+  }
+
   /** The texts of a column for the trials `rows`: what was rounded is told in full where two would be read as one. */
   function read(column, rows) {
-    const texts = rows.map((row) => column.label(row));
+    const texts = rows.map((row) => whole(column, row));
     const alike = rows.length === 2 && texts[0] === texts[1] && differs(column, ...rows);
     return alike ? rows.map((row) => sweeper.dataset.text(column.value(row))) : texts;
   }
