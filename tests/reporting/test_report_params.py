@@ -111,3 +111,25 @@ def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
     }
     rows = "text => [0, 1, 2, 3].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"
     assert {text: page.evaluate(rows, text) for text in cases} == cases
+
+
+def test_nothing_and_an_empty_text_are_told_from_each_other_and_from_a_blank(made, opened):
+    folder = made(Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""}))
+    page = opened(folder, "#trial=0&with=2")
+    assert params(page)["style"] == ["(none)", "(empty)"]
+    assert params(page)["negative"] == ["(empty)", "(empty)"]
+    assert highlighted(page)[0] == "style"
+    page = opened(folder, "#trial=0&with=1")
+    assert params(page)["seed"] == ["1", '"1"']
+    page = opened(folder, '#view=table&columns=["style","negative"]')
+    cells = page.locator(".tbody .trow").evaluate_all(
+        "rows => rows.map(row => [...row.children].map(c => c.innerText))"
+    )
+    assert cells[::2] == [["(none)", "(empty)"], ["(empty)", "(empty)"], ['" "', "(empty)"]]
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(cut) == 0
+
+
+def test_what_was_not_measured_has_no_line(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=0&with=1")
+    assert list(params(page)) == ["steps"]

@@ -68,6 +68,7 @@
     };
   }
 
+  /** A label that can be seen: a text may be empty, or blank. */
   const visible = (label) => (/\S/.test(label) ? label : label === "" ? "(empty)" : JSON.stringify(label));
 
   /**
@@ -276,5 +277,5 @@
     return raw.outputs[row].length ? "" : "succeeded, and made no file";
   }
 
-  sweeper.dataset = { decode, exact, json, text, rounded, isNumber };
+  sweeper.dataset = { decode, exact, json, text, rounded, visible, isNumber };
 })((globalThis.sweeper ??= {}));

@@ -3,6 +3,8 @@
 
 (function (sweeper) {
   const { el } = sweeper.dom;
+  const { json, visible } = sweeper.dataset;
+  const NONE = "(none)"; // in place of a value
 
   const isParam = ({ role }) => role === "axis" || role === "slot";
   const isMeasure = ({ role, of }) => role === "metric" || (role === "check" && of === null);
@@ -13,17 +15,27 @@
     return column.of === null ? (column.value(row) ?? null) !== (column.value(other) ?? null) : column.of[row] !== column.of[other];
   }
 
-  /** The word for a row's value and, where that is a label, what it stands for. */
-  function whole(column, row) {
-    const [word, meant] = [column.label(row), column.texts?.[column.of[row]]];
-    return meant === undefined || meant === word ? word : `${word}: ${meant}`;
+  /** The words of a column's cells, as a function of the row: what is not there is told from what is empty. */
+  function teller(column) {
+    if (!isParam(column)) return (row) => column.label(row);
+    const words = column.labels.map(visible);
+    return (row) => words[column.of[row]] ?? NONE;
   }
 
-  /** The texts of a column for the trials `rows`: what was rounded is told in full where two would be read as one. */
+  /** The word for a row's value and, where that is a label, what it stands for. */
+  function whole(column, row) {
+    if (column.of === null) return column.label(row) || NONE;
+    const place = column.of[row];
+    if (place < 0) return NONE;
+    const [word, meant] = [column.labels[place], column.texts?.[place]];
+    return meant === undefined || meant === word ? visible(word) : `${word}: ${visible(meant)}`;
+  }
+
+  /** The texts of a column for the trials `rows`: as in JSON where two that differ would be read as one, rounded or in quotes. */
   function read(column, rows) {
     const texts = rows.map((row) => whole(column, row));
     const alike = rows.length === 2 && texts[0] === texts[1] && differs(column, ...rows);
-    return alike ? rows.map((row) => sweeper.dataset.text(column.value(row))) : texts;
+    return alike ? rows.map((row) => json(column.value(row) ?? null)) : texts;
   }
 
   /** The table of a trial, and of `other` beside it where that is none below 0: what differs stands on top. */
@@ -32,7 +44,7 @@
     const apart = (column) => differs(column, row, other);
     const line = (column) => {
       const texts = read(column, rows);
-      if (texts.every((text) => text === "")) return null;
+      if (!isParam(column) && texts.every((text) => text === NONE)) return null;
       return el(
         "tr",
         { class: apart(column) ? "differs" : "" },
@@ -47,5 +59,5 @@
     return el("table", { class: "params" }, title, el("tbody", {}, sorted.map(line)));
   }
 
-  sweeper.params = { table };
+  sweeper.params = { table, teller };
 })((globalThis.sweeper ??= {}));

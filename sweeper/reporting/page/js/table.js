@@ -12,6 +12,7 @@
     const { dataset, state, tint, colour } = context;
     const columns = chosen(dataset, state);
     const rows = sorted(dataset, context.rows(), state.sort);
+    const tellers = columns.map(sweeper.params.teller);
     const widths = columns.map(wide);
     const template = widths.map((width) => `${width}px`).join(" ");
     const [sortName, down] = [state.sort.replace(/^-/, ""), state.sort.startsWith("-")];
@@ -60,8 +61,8 @@
 
     function makeRow(place) {
       const row = rows[place];
-      const cells = columns.map((column) => {
-        const text = column.label(row);
+      const cells = columns.map((column, at) => {
+        const text = tellers[at](row);
         const node = el(
           "span",
           { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null },
@@ -243,7 +244,7 @@
     const labels =
       column.of === null
         ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
-        : column.labels.slice(0, 200);
+        : [...column.labels.slice(0, 200).map(sweeper.dataset.visible), column.of.includes(-1) ? "(none)" : ""];
     const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
     return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
   }
