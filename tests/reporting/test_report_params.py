@@ -133,3 +133,14 @@ def test_nothing_and_an_empty_text_are_told_from_each_other_and_from_a_blank(mad
 def test_what_was_not_measured_has_no_line(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=0&with=1")
     assert list(params(page)) == ["steps"]
+
+
+def test_how_long_it_took_is_no_param_by_which_two_trials_differ(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, slots={"cfg": 7})))
+    page.evaluate(
+        """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=0&with=1'; }"""
+    )
+    page.wait_for_selector("dialog[open]")
+    assert list(params(page)) == ["steps", "brightness", "cfg", "ran_s"]
+    assert params(page)["ran_s"] == ["3.25", "0.5"]
+    assert highlighted(page) == ["steps", "brightness"]

@@ -47,13 +47,14 @@
       if (!isParam(column) && texts.every((text) => text === NONE)) return null;
       return el(
         "tr",
-        { class: apart(column) ? "differs" : "" },
+        { class: column.name !== "ran_s" && apart(column) ? "differs" : "" },
         el("th", { scope: "row" }, column.name),
         texts.map((text) => el("td", {}, text)),
       );
     };
-    const columns = dataset.columns.filter((column) => isParam(column) || isMeasure(column) || column.name === "ran_s");
-    const sorted = [...columns.filter(apart), ...columns.filter((column) => !apart(column))];
+    const columns = dataset.columns.filter((column) => isParam(column) || isMeasure(column));
+    // How long it took differs every time, and tells nothing of what was asked for.
+    const sorted = [...columns.filter(apart), ...columns.filter((column) => !apart(column)), dataset.column("ran_s")];
     const heads = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
     const title = other >= 0 && el("thead", {}, el("tr", {}, el("th", {}, ""), heads));
     return el("table", { class: "params" }, title, el("tbody", {}, sorted.map(line)));
