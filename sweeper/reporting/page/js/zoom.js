@@ -25,13 +25,14 @@
     // What stands in the dialog, by what it is of: each is replaced when it has changed, and only then.
     const parts = Object.fromEntries(["head", "modes", "stage", "outputs", "found", "params", "facts", "actions"].map((name) => [name, nothing()]));
     let pictured = "";
+    const left = el("div", { class: "zoom-left" }, parts.modes, parts.stage, parts.outputs);
     dialog.tabIndex = -1; // it takes the focus of what is gone
     dialog.replaceChildren(
       parts.head,
       el(
         "div",
         { class: "zoom-body" },
-        el("div", { class: "zoom-left" }, parts.modes, parts.stage, parts.outputs),
+        left,
         el("aside", { class: "panel" }, parts.found, opinion.node, parts.params, parts.facts, parts.actions),
       ),
     );
@@ -105,7 +106,7 @@
     function head(row) {
       const close = el(
         "button",
-        { type: "button", "aria-label": "Close", "data-keep": "close", onclick: () => page.update({ trial: "" }) },
+        { type: "button", "aria-label": "Close", "data-keep": "close", autofocus: true, onclick: () => page.update({ trial: "" }) },
         "✕",
       );
       return el(
@@ -113,6 +114,7 @@
         { class: "zoom-head" },
         el("h2", {}, dataset.title(row)),
         el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
+        sweeper.steps.buttons(neighbour, go, page.listed() !== null),
         close,
       );
     }
@@ -184,6 +186,11 @@
         if (found >= 0) return found;
       }
       return undefined;
+    }
+
+    function go(down, across) {
+      const next = neighbour(down, across);
+      if (next !== undefined) page.update({ trial: String(dataset.trial(next)) }, { replace: true });
     }
 
     function outputs(files) {
@@ -265,6 +272,7 @@
       return button("Copy rerun command", () => copy(sweeper.workflow.command(dataset, row), "command"));
     }
 
+    sweeper.steps.swipes(left, go);
     dialog.addEventListener("dragstart", (event) => {
       const { row, other } = drawn;
       if (event.target.closest?.(".actions a"))
@@ -287,10 +295,8 @@
       )
         return;
       const key = event.key.toLowerCase();
-      if (ARROWS[event.key]) {
-        const next = neighbour(...ARROWS[event.key]);
-        if (next !== undefined) page.update({ trial: String(dataset.trial(next)) }, { replace: true });
-      } else if (KEYS[key]) setMode(KEYS[key]);
+      if (ARROWS[event.key]) go(...ARROWS[event.key]);
+      else if (KEYS[key]) setMode(KEYS[key]);
       else if (key === "h") holdThis();
       else if (key === "c") dialog.querySelector("textarea").focus();
       else if (!page.markByKey(event.key, drawn.row)) return;
