@@ -83,17 +83,14 @@ def test_without_the_extra_a_film_is_a_player_and_gets_its_poster_once_it_is_the
     assert "thumb" in read(write_report(out).page.parent)
 
 
-@pytest.fixture
-def batches(tmp_path):
-    """Two trials: one of six pictures, a film and a sound, the other of three, a film and a sound."""
-    out = tmp_path / "results"
+def stored(out, trials, content):
+    """A report of trials that made these files: (node, place, suffix) of each."""
     (out / "artifacts").mkdir(parents=True)
-    content = {"png": picture(3), "mp4": film("mp4", "mpeg4", RED_THEN_BLUE), "flac": b"fLaC"}
+    numbers = range(len(trials))
     with Store.open(out) as store, store.transaction():
         run = store.begin(Layout("batches", ("batch",), ("batch",)), file="gone.yaml", targets=["x"], now=1.0)
-        store.add_trials(run, [(n, f"{n}" * 64, {"batch": size}, {"batch": size}) for n, size in enumerate((6, 3))])
-        for trial, size in enumerate((6, 3)):
-            made = [("9", place, "png") for place in range(size)] + [("20", 0, "mp4"), ("21", 0, "flac")]
+        store.add_trials(run, [(n, f"{n}" * 64, {"batch": n}, {"batch": n}) for n in numbers])
+        for trial, made in enumerate(trials):
             store.intend(Job(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0), durable=False)
             files = []
             for node, place, suffix in made:
@@ -103,6 +100,25 @@ def batches(tmp_path):
                 files.append(Artifact(node, "images", place, f"artifacts/{path.name}", sha, 9, path.name))
             store.finish(f"j{trial}", SUCCEEDED, artifacts=files)
     return write_report(out).page.parent
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """Two trials: one of six pictures, a film and a sound, the other of three, a film and a sound."""
+    content = {"png": picture(3), "mp4": film("mp4", "mpeg4", RED_THEN_BLUE), "flac": b"fLaC"}
+    trials = [[("9", n, "png") for n in range(size)] + [("20", 0, "mp4"), ("21", 0, "flac")] for size in (6, 3)]
+    return stored(tmp_path / "results", trials, content)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A trial of three stills, a picture that moves, and two sounds."""
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    moving = io.BytesIO()
+    frames[0].save(moving, "WEBP", save_all=True, append_images=frames[1:], duration=200, lossless=True)
+    content = {"png": picture(3), "webp": moving.getvalue(), "flac": b"fLaC"}
+    files = [("9", n, "png") for n in range(3)] + [("20", 0, "webp"), ("21", 0, "flac"), ("21", 1, "flac")]
+    return stored(tmp_path / "results", [files], content)
 
 
 def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kind(batches, opened):
@@ -129,6 +145,14 @@ def test_a_cell_shows_a_file_of_every_kind_and_says_which_are_no_stills(batches,
     small = page.locator('[data-trial="0"]')
     assert small.locator("img, .sprite, video, audio").count() == 1
     assert small.locator(".badge").inner_text() == "8 ▶ ♪"
+
+
+def test_a_picture_that_moves_is_a_film_that_no_stills_hide(mixed, opened):
+    cell = opened(mixed).locator('[data-trial="0"]')
+    assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
+    assert cell.locator(".badge").inner_text() == "6 ♪"  # of the two sounds one is not shown
+    small = opened(mixed, "#size=80").locator('[data-trial="0"]')
+    assert small.locator(".badge").inner_text() == "6 ▶ ♪"
 
 
 def test_what_moves_has_a_sign_that_stills_have_not(made, opened):

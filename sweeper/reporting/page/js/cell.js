@@ -208,9 +208,10 @@
   /** How many files of a trial its cell shows. */
   const most = (state) => (state.size >= 96 ? 4 : 1);
 
-  /** As many files as a cell shows, one of each kind among them: sounds come after six pictures, and would never. */
+  /** As many files as a cell shows, one of each kind among them: a film or a sound after six stills would never be seen. */
   function chosen(files, count) {
-    const firsts = files.filter((file, place) => files.findIndex(({ kind }) => kind === file.kind) === place);
+    const kind = (file) => sign(file) || file.kind; // an animated picture is a film to the eye
+    const firsts = files.filter((file, place) => files.findIndex((other) => kind(other) === kind(file)) === place);
     const wanted = [...new Set([...firsts, ...files])].slice(0, count);
     return files.filter((file) => wanted.includes(file)).slice(0, count); // one file may be there twice
   }
@@ -226,9 +227,11 @@
     return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, mark));
   }
 
-  /** How many files there are, and the signs of those that a small cell does not show. */
-  const counted = (files, state) =>
-    [files.length, ...new Set(state.size < 96 ? files.map(sign).filter(Boolean) : [])].join(" ");
+  /** How many files there are, and the signs of those that the cell does not show. */
+  function counted(files, state) {
+    const shown = chosen(files, most(state));
+    return [files.length, ...new Set(files.filter((file) => !shown.includes(file)).map(sign).filter(Boolean))].join(" ");
+  }
 
   /** "6 pictures, 1 film", where there is anything but pictures; "" elsewhere. */
   function kinds(files) {
