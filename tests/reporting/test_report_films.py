@@ -138,7 +138,7 @@ def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kin
 def test_a_cell_shows_a_file_of_every_kind_and_says_which_are_no_stills(batches, opened):
     page = opened(batches)
     cell = page.locator('[data-trial="0"]')
-    assert [cell.locator(tag).count() for tag in ("img, .sprite", "video", "audio")] == [2, 1, 1]
+    assert [cell.locator(tag).count() for tag in ("img, .sprite", "video")] == [2, 1]
     assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
     assert "6 pictures, 1 film, 1 sound" in cell.get_attribute("aria-label")
     page = opened(batches, "#size=64")
@@ -153,6 +153,29 @@ def test_a_picture_that_moves_is_a_film_that_no_stills_hide(mixed, opened):
     assert cell.locator(".badge").inner_text() == "6 ♪"  # of the two sounds one is not shown
     small = opened(mixed, "#size=80").locator('[data-trial="0"]')
     assert small.locator(".badge").inner_text() == "6 ▶ ♪"
+
+
+def test_a_sound_has_a_player_only_where_its_button_has_room(mixed, opened):
+    page = opened(mixed)
+    sound = page.locator(".moving", has_text="♪")
+    assert sound.locator("audio").count() == 0
+    sound.click()
+    page.wait_for_selector("dialog[open]")
+    assert opened(mixed, "#size=240").locator('[data-trial="0"] audio').is_visible()
+
+
+def test_players_side_by_side_stand_apart_and_fit(batches, opened):
+    page = opened(batches, "#trial=0&with=1&mode=side&file=7", viewport={"width": 1000, "height": 700})
+    one, other = [player.bounding_box() for player in page.locator("#zoom audio").all()]
+    stage = page.locator(".stage").bounding_box()
+    assert one["x"] + one["width"] + 8 <= other["x"]
+    assert other["x"] + other["width"] <= stage["x"] + stage["width"]
+
+
+@pytest.mark.parametrize(("file", "name"), [(6, "0-20-0.mp4"), (7, "0-21-0.flac")])
+def test_a_film_and_a_sound_can_be_opened_as_files(batches, opened, file, name):
+    page = opened(batches, f"#trial=0&file={file}")
+    assert page.get_by_role("link", name="Open the file").get_attribute("href") == f"files/{name}"
 
 
 def test_what_moves_has_a_sign_that_stills_have_not(made, opened):

@@ -12,6 +12,8 @@
     succeeded: "no file",
   };
 
+  const PLAYER = 110; // pixels from which on a browser draws the button of a player
+
   /** Address of a file of the report: its parts are names of files, whatever stands in them. */
   const address = (path) => path.split("/").map(encodeURIComponent).join("/");
 
@@ -219,11 +221,11 @@
   /** What a still has not: a film and a sound are told from one without a play button. */
   const sign = ({ kind, frames }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
 
-  /** `small`: a cell that has no room for a player. */
-  function signed(file, shown, small) {
+  /** `width`: pixels that there are; a player of sounds without its button is none, and the sign says where there is one. */
+  function signed(file, shown, width) {
     const mark = sign(file);
     if (!mark) return shown;
-    const player = small && file.kind === "audio" ? null : shown;
+    const player = width < PLAYER && file.kind === "audio" ? null : shown;
     return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, mark));
   }
 
@@ -263,7 +265,7 @@
     }
     const shown = chosen(files, most(state));
     const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
-    const each = shown.map((file) => signed(file, media(file, { src: source(file), load, box: part }), state.size < 96));
+    const each = shown.map((file) => signed(file, media(file, { src: source(file), load, box: part }), part[0]));
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 

@@ -252,7 +252,7 @@
         needs,
         rerun(row, button),
         file?.path &&
-          file.kind === "image" &&
+          ["image", "video", "audio"].includes(file.kind) &&
           !/\.svg$/.test(file.path) &&
           el("a", { href: sweeper.cell.address(file.path), target: "_blank", rel: "noopener" }, "Open the file"),
         file?.workflow &&
