@@ -49,7 +49,7 @@
         : [
             section(
               `${metric.name} over ${state.x || "all"} and ${state.y || "all"} (means)`,
-              heatMap(rows, metric, axis(state.x), axis(state.y), state),
+              heatMap(rows, metric, axis(state.x), axis(state.y), state, beside(context.room.width)),
             ),
             along &&
               section(
@@ -63,6 +63,12 @@
     else host.replaceChildren(now.tools, scroller);
     scroller.scrollTop = held?.scroller.top ?? 0;
     return { focus: () => scroller.focus(), scroll: () => ({ key, now, scroller, top: scroller.scrollTop }) };
+  }
+
+  /** How wide a section is in a view of so many pixels: the style sets as many beside each other as have room. */
+  function beside(width) {
+    const count = Math.max(1, Math.floor((width - 4) / 588));
+    return (width - 48 - 28 * (count - 1)) / count;
   }
 
   /** Whether none of a row's values is hidden: what is not shown in the grid is in no plot. */
@@ -98,13 +104,13 @@
     return groups;
   }
 
-  function heatMap(rows, metric, x, y, state) {
+  function heatMap(rows, metric, x, y, state, room) {
     const [across, down] = [present(rows, x, state), present(rows, y, state)];
     const place = (axis, row) => (axis === undefined ? -1 : axis.of[row]);
     const groups = grouped(rows, metric, (row) => `${place(y, row)},${place(x, row)}`);
     const range = extent([...groups.values()].map((group) => group.mean));
     const scale = el("p", { class: "dim scale" }, short(range[0]), el("span", { class: "ramp" }), short(range[1]));
-    if (across.length * down.length > MOST_CELLS) return [drawnMap(groups, range, across, down, metric), scale];
+    if (across.length * down.length > MOST_CELLS) return [...drawnMap(groups, range, [across, down], [x, y], metric, room), scale];
     const label = (axis, value) => {
       const text = axis === undefined ? "all" : axis.word(value);
       return el("span", { title: text }, text);
@@ -141,24 +147,12 @@
     ];
   }
 
-  function drawnMap(groups, range, across, down, metric) {
-    const side = Math.max(2, Math.min(12, Math.floor(900 / Math.max(across.length, down.length))));
-    const canvas = el("canvas", {
-      width: across.length * side,
-      height: down.length * side,
-      role: "img",
-      "aria-label": `Heat map of ${metric.name}, ${across.length} by ${down.length}`,
-    });
-    const pen = canvas.getContext("2d");
-    down.forEach((r, row) =>
-      across.forEach((c, column) => {
-        const group = groups.get(`${r},${c}`);
-        if (group === undefined) return;
-        pen.fillStyle = at(share(group.mean, range));
-        pen.fillRect(column * side, row * side, side, side);
-      }),
-    );
-    return el("div", { class: "wide" }, canvas);
+  /** The map as `heat` draws it. */
+  function drawnMap(groups, range, [across, down], [x, y], metric, room) {
+    const line = (axis, places) => ({ name: axis?.name ?? "", words: places.map((place) => axis?.word(place) ?? "all") });
+    const group = (r, c) => groups.get(`${down[r]},${across[c]}`);
+    const map = { rows: line(y, down), columns: line(x, across), group, range, metric: metric.name, short };
+    return sweeper.heat.create(map, room);
   }
 
   /** A line per value of another axis; where several trials share a point, their mean with a bar from least to most. */
