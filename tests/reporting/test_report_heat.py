@@ -65,3 +65,20 @@ def test_what_several_trials_share_is_told_with_its_spread(made, opened):
     page.locator(".plane canvas").focus()
     page.keyboard.press("ArrowDown")
     assert told(page) == "steps: 1 · cfg: 0 · brightness: 10.5 (2 trials, 10 to 11)"
+
+
+LONG = "a lighthouse on a rock in a storm, waves as high as its gallery, " * 3
+
+
+@pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
+def test_the_labels_of_rows_break_between_words_and_in_no_number(made, opened, options):
+    values = ["0.1234567", "279842640", "lighthouse", LONG]
+    page = opened(made(Sweep({"steps": range(30), "prompt": values})), "#view=plots&x=steps&y=prompt", **options)
+    heads = page.locator(".heat tbody th span")
+    lines = """all => all.map(one => { const range = document.createRange(); range.selectNodeContents(one);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size; })"""
+    assert heads.evaluate_all(lines)[:3] == [1, 1, 1]
+    letters = """one => { const text = one.firstChild, words = [...text.data.matchAll(/\\S+/g)], range = new Range();
+        return words.filter(word => { range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+            return range.getClientRects().length > 1; }).map(String); }"""
+    assert heads.nth(3).evaluate(letters) == []
