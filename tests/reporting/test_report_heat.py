@@ -82,3 +82,17 @@ def test_the_labels_of_rows_break_between_words_and_in_no_number(made, opened, o
         return words.filter(word => { range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
             return range.getClientRects().length > 1; }).map(String); }"""
     assert heads.nth(3).evaluate(letters) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "seeds", "distinct"), [(1, 1, 1), (3, 1, 3), (71, 3, 5), (7, 71, 2), (1, 7, 7)], ids=str
+)
+def test_trials_are_counted_in_whole_numbers(made, opened, steps, seeds, distinct):
+    sweep = Sweep({"steps": range(steps), "seed": range(seeds)}, distinct=distinct)
+    page = opened(made(sweep), "#view=plots&x=steps&metric=brightness")
+    plot = page.get_by_role("img", name="Distribution of brightness")
+    counts = [int(text) for text in plot.locator("text[text-anchor=end]").all_text_contents()[:-1]]
+    most = max(int(text) for text in plot.locator("rect title").all_text_contents())
+    assert counts[0] == 0
+    assert 2 <= len(counts) <= 6
+    assert most - counts[1] < counts[-1] <= most

@@ -261,7 +261,7 @@
     );
     return plot(
       `Distribution of ${metric.name}`,
-      axes([0, most], toY),
+      rules(whole(most), toY),
       bars,
       word(LEFT, HIGH - FOOT + 16, short(range[0]), "start"),
       word(WIDE - 16, HIGH - FOOT + 16, short(range[1]), "end"),
@@ -272,9 +272,19 @@
   const plot = (name, ...content) =>
     svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "plot", role: "img", "aria-label": name }, ...content);
 
+  /** Counts from none to `most`, a handful of them, in round steps: there is no half a trial. */
+  function whole(most) {
+    const tens = 10 ** Math.max(0, Math.floor(Math.log10(most / 4)));
+    const step = [1, 2, 5, 10].map((part) => part * tens).find((one) => one * 5 >= most);
+    return Array.from({ length: Math.floor(most / step) + 1 }, (_, place) => place * step);
+  }
+
   function axes([low, high], toY) {
-    const ticks = low === high ? [low] : [0, 0.25, 0.5, 0.75, 1].map((part) => low + part * (high - low));
-    return ticks.map((value) => [
+    return rules(low === high ? [low] : [0, 0.25, 0.5, 0.75, 1].map((part) => low + part * (high - low)), toY);
+  }
+
+  function rules(values, toY) {
+    return values.map((value) => [
       svg("line", { x1: LEFT, x2: WIDE - 16, y1: toY(value), y2: toY(value), class: "rule" }),
       word(LEFT - 6, toY(value) + 4, short(value), "end"),
     ]);
