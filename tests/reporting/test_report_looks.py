@@ -114,3 +114,42 @@ def test_captions_of_two_pictures_side_by_side_tell_on_a_phone_what_differs(made
     page = opened(made(Sweep(axes)), "#trial=0&with=15&mode=side", **PHONE)
     whole = page.locator("figcaption").evaluate_all("all => all.map(one => one.scrollHeight <= one.clientHeight)")
     assert whole == [True, True]
+
+
+MANY = {
+    "prompt": [f"{'a portrait of an old sailor, ' * 20}{end}" for end in ("at dawn", "at dusk")],
+    "checkpoint": ["a-model-of-some-name-that-is-long.safetensors", "other"],
+    "sampler": ["euler", "heun"],
+    "steps": [4, 8],
+    "cfg": [1.5, 7.25],
+}
+SEEN = """words => { const box = %s.getBoundingClientRect(), range = new Range();
+    const walk = document.createTreeWalker(%s, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) { const at = walk.currentNode.data.indexOf(words);
+        if (at < 0) continue;
+        range.setStart(walk.currentNode, at); range.setEnd(walk.currentNode, at + words.length);
+        const { bottom } = range.getBoundingClientRect(); return bottom <= box.bottom + 1; }
+    return false; }"""
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_a_long_prompt_takes_no_other_value_off_the_title(made, opened, options):
+    page = opened(made(Sweep(MANY)), "#trial=0", **options)
+    head = "document.querySelector('.zoom-head h2')"
+    seen = [page.evaluate(SEEN % (head, head), words) for words in ("prompt: ", "steps: 4", "cfg: 1.5")]
+    assert seen == [True, True, True]
+    assert MANY["prompt"][0] in page.locator(".zoom-head h2").get_attribute("title")
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_by_what_two_trials_differ_comes_first_in_their_captions(made, opened, options):
+    page = opened(made(Sweep({**MANY, "style": ["oil", None]})), "#trial=0&with=9&mode=side", **options)
+    captions = page.locator("figcaption").all_inner_texts()
+    assert captions[0].startswith("A sampler: euler · style: oil · ")
+    assert captions[1].startswith("B sampler: heun · style: (none) · ")
+    for place in (0, 1):
+        one = f"document.querySelectorAll('figcaption')[{place}]"
+        assert page.evaluate(SEEN % (one, one), "style: ")
+        # What has no room ends in dots, and nothing is scrolled that does not look it.
+        assert page.evaluate(f"getComputedStyle({one}).overflowY") == "hidden"
+        assert page.evaluate(f"getComputedStyle({one}).webkitLineClamp") != "none"

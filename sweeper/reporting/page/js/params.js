@@ -15,6 +15,17 @@
     return column.of === null ? (column.value(row) ?? null) !== (column.value(other) ?? null) : column.of[row] !== column.of[other];
   }
 
+  /** A trial by its values; by which it differs from `other` comes first, as there may be room for no more. */
+  function title(dataset, row, other = -1) {
+    const axes = dataset.axes.filter((axis) => axis.places.length > 1);
+    const apart = (axis) => differs(axis, row, other);
+    const named = [...axes.filter(apart), ...axes.filter((axis) => !apart(axis) && axis.of[row] >= 0)];
+    return named.map((axis) => `${axis.name}: ${brief(axis.word(axis.of[row]))}`).join(" · ") || `trial ${dataset.trial(row)}`;
+  }
+
+  /** Of a long text both ends: one prompt would else leave no room for what comes after it. */
+  const brief = (word) => (word.length > 48 ? `${word.slice(0, 30).trimEnd()} … ${word.slice(-12).trimStart()}` : word);
+
   /** The words of a column's cells, as a function of the row: what is not there is told from what is empty. */
   function teller(column) {
     if (!isParam(column)) return (row) => column.label(row);
@@ -60,5 +71,5 @@
     return el("table", { class: "params" }, title, el("tbody", {}, sorted.map(line)));
   }
 
-  sweeper.params = { table, teller };
+  sweeper.params = { table, teller, title };
 })((globalThis.sweeper ??= {}));

@@ -57,8 +57,9 @@
       const { row, other, mode } = drawn;
       const files = dataset.files(row);
       const b = against() ? accepted() : other < 0 ? undefined : counterpart();
-      const names = { a: dataset.title(row), b: against() ? "accepted" : other < 0 ? "" : dataset.title(other), none: dataset.reason(row) };
-      const told = { head: head(row), modes: modes(other, mode), outputs: outputs(files), found: found(row) };
+      const [a, theirs] = [sweeper.params.title(dataset, row, other), other < 0 ? "" : sweeper.params.title(dataset, other, row)];
+      const names = { a, b: against() ? "accepted" : theirs, none: dataset.reason(row) };
+      const told = { head: head(row, a), modes: modes(other, mode), outputs: outputs(files), found: found(row) };
       const below = { params: sweeper.params.table(dataset, row, other), facts: facts(row, files[drawn.output]), actions: actions(row, files[drawn.output]) };
       for (const [name, node] of Object.entries({ ...told, ...below })) put(name, node ?? nothing(), anew);
       const shown = [mode, files[drawn.output], b, names];
@@ -103,7 +104,7 @@
     /** Whether B is what was accepted for the very trial, and not another trial. */
     const against = () => state.with === ACCEPTED && dataset.check(drawn.row)?.accepted.length > 0;
 
-    function head(row) {
+    function head(row, words) {
       const close = el(
         "button",
         { type: "button", "aria-label": "Close", "data-keep": "close", autofocus: true, onclick: () => page.update({ trial: "" }) },
@@ -112,7 +113,7 @@
       return el(
         "header",
         { class: "zoom-head" },
-        el("h2", {}, dataset.title(row)),
+        el("h2", { title: dataset.title(row) }, words),
         el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
         sweeper.steps.buttons(neighbour, go, page.listed() !== null),
         close,
