@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from made_up_sweeps import Sweep
 
@@ -153,3 +155,19 @@ def test_by_what_two_trials_differ_comes_first_in_their_captions(made, opened, o
         # What has no room ends in dots, and nothing is scrolled that does not look it.
         assert page.evaluate(f"getComputedStyle({one}).overflowY") == "hidden"
         assert page.evaluate(f"getComputedStyle({one}).webkitLineClamp") != "none"
+
+
+def test_a_long_number_in_a_caption_loses_its_middle_and_not_the_end_that_differs(made, opened):
+    seeds = [2**64 - 1, 2**64 - 2, 150369102]
+    page = opened(made(Sweep({"seed": [*seeds, *range(12)]})), "#x=seed", viewport={"width": 380, "height": 800})
+    captions = [page.locator(f'[data-trial="{place}"] .caption').inner_text() for place in range(4)]
+    assert re.fullmatch(r"1844\d*…\d*51615", captions[0])
+    assert captions[1] == captions[0][:-1] + "4"
+    assert captions[2:] == ["150369102", "0"]
+    fits = "all => all.every(one => one.scrollWidth <= one.clientWidth)"
+    assert page.locator(".caption").evaluate_all(fits)
+    fitted = "([text, room]) => sweeper.letters.fitted(text, room)"
+    both = page.evaluate(fitted, [f"{seeds[0]} · {seeds[1]}", 150])
+    assert re.fullmatch(r"184\d*…\d*615 · 184\d*…\d*614", both)
+    assert page.evaluate(fitted, [f"{seeds[0]}", 30]).endswith("…")  # no room for two ends
+    assert page.evaluate(fitted, [f"a fox in the snow, {seeds[0]}", 80]).startswith("a fox")

@@ -28,9 +28,28 @@
     for (const letter of text) {
       used += width(letter);
       if (used + dots <= room) fits += 1;
-      if (used > room) return `${text.slice(0, fits).trimEnd()}…`;
+      if (used > room) return middled(text, room) ?? `${text.slice(0, fits).trimEnd()}…`;
     }
     return text;
+  }
+
+  const NUMBER = /\d{8,}/g;
+  const FEWEST = 6; // digits that are left of a number
+  const MOST = 80; // letters of a text that is searched for numbers
+
+  /** A text that fits as its long numbers lose digits in the middle: the ends of two seeds tell them apart; else undefined. */
+  function middled(text, room) {
+    const numbers = text.length > MOST ? null : text.match(NUMBER);
+    if (numbers === null) return undefined;
+    let full = 0;
+    for (const letter of text) full += width(letter);
+    const over = Math.ceil((full + numbers.length * width("…") - room) / width("0")); // digits that are too many
+    const each = Math.ceil(over / numbers.length);
+    if (numbers.some((number) => number.length - each < FEWEST)) return undefined;
+    return text.replace(NUMBER, (number) => {
+      const last = Math.ceil((number.length - each) / 2);
+      return `${number.slice(0, number.length - each - last)}…${number.slice(-last)}`;
+    });
   }
 
   sweeper.letters = { fitted };
