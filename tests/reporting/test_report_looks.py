@@ -171,3 +171,16 @@ def test_a_long_number_in_a_caption_loses_its_middle_and_not_the_end_that_differ
     assert re.fullmatch(r"184\d*…\d*615 · 184\d*…\d*614", both)
     assert page.evaluate(fitted, [f"{seeds[0]}", 30]).endswith("…")  # no room for two ends
     assert page.evaluate(fitted, [f"a fox in the snow, {seeds[0]}", 80]).startswith("a fox")
+
+
+def test_each_value_in_the_caption_of_a_shared_cell_is_told_with_its_axis(made, opened):
+    axes = {"steps": [1, 2, 3], "shape": [None, "", "wide"], "cfg": [1.5, 7]}
+    page = opened(made(Sweep(axes, skip=frozenset([6, 7, 12, 13, 14, 15]))), "#x=steps&y=&xx=&yy=&size=200")
+    page.wait_for_function("() => document.querySelectorAll('.cell[aria-label]').length === 3")
+    cells = page.locator(".cell").evaluate_all("all => all.map(c => [c.innerText, c.title, c.ariaLabel])")
+    captions = [text.split("\n")[-1] for text, _, _ in cells]
+    assert captions == ["shape: (none) · 1.5", "shape: (empty) · 1.5", "wide · 1.5"]
+    wanted = [["cfg: 1.5", f"shape: {shape}"] for shape in ("(none)", "(empty)", "wide")]
+    for (_, title, label), words in zip(cells, wanted, strict=True):
+        assert [word in title for word in words] == [True, True]
+        assert [word in label for word in words] == [True, True]

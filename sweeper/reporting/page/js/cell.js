@@ -269,9 +269,17 @@
     return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
   }
 
+  const named = (axis, row) => `${axis.name}: ${axis.word(axis.of[row])}`;
+
+  /** A value as a caption has it: what is in brackets, as "(none)", says of which axis. */
+  function valued(axis, row) {
+    const word = axis.word(axis.of[row]);
+    return word[0] === "(" ? named(axis, row) : word;
+  }
+
   function caption(row, { dataset, state, colour, free }) {
     if (colour) return colour.label(row) || "no value";
-    if (free.length) return free.map((axis) => axis.word(axis.of[row])).join(" · ");
+    if (free.length) return free.map((axis) => valued(axis, row)).join(" · ");
     const trial = dataset.trial(row);
     return state.size < 96 ? String(trial) : `trial ${trial}`; // "trial 1…" would tell no cell from its neighbour
   }
@@ -294,8 +302,10 @@
   }
 
   /** What is said of a cell to those who point at it, and to those who listen; `summary`: of the trials that share it. */
-  function describe(node, row, { dataset, marks }, summary = null) {
-    const [title, reason, check] = [dataset.title(row), dataset.reason(row), checkReason(dataset, row)];
+  function describe(node, row, { dataset, marks, free }, summary = null) {
+    const without = free.filter((axis) => axis.of[row] < 0).map((axis) => named(axis, row)); // its caption has them too
+    const title = [dataset.title(row), ...without].join(" · ");
+    const [reason, check] = [dataset.reason(row), checkReason(dataset, row)];
     const { verdict, stars, comment } = marks.get(row);
     node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
     const words = [
