@@ -1,4 +1,4 @@
-// From one trial close up to the next: by buttons, and by a finger; keys are the dialog's own.
+// From one trial close up to the next: which that is, buttons that lead there, and a finger; keys are the dialog's own.
 "use strict";
 
 (function (sweeper) {
@@ -11,6 +11,29 @@
   ];
   const FAR = 48; // pixels that a finger goes before it means the next trial
   const HELD = "input, audio, video, .stack:has(.slider-line)"; // what a finger moves by itself
+
+  /** The trial beside `row` in a direction; what is not in the plan is stepped over. A table has one direction. */
+  function neighbour(page, row, down, across) {
+    const listed = page.listed();
+    if (listed !== null) return listed[listed.indexOf(row) + down + across];
+    const arranged = page.arranged();
+    const at = arranged.where(row);
+    if (at === null) return undefined;
+    const inCell = arranged.trials(...at);
+    if (inCell.length > 1 && across !== 0) {
+      const beside = inCell[inCell.indexOf(row) + across];
+      if (beside !== undefined) return beside;
+    }
+    for (
+      let [r, c] = [at[0] + down, at[1] + across];
+      r >= 0 && c >= 0 && r < arranged.rows.length && c < arranged.columns.length;
+      r += down, c += across
+    ) {
+      const found = arranged.find(r, c);
+      if (found >= 0) return found;
+    }
+    return undefined;
+  }
 
   /** Buttons to the neighbours; `next(down, across)` tells the row there, or undefined; `along`: a list has no columns. */
   function buttons(next, go, along) {
@@ -41,5 +64,5 @@
     });
   }
 
-  sweeper.steps = { buttons, swipes };
+  sweeper.steps = { buttons, neighbour, swipes };
 })((globalThis.sweeper ??= {}));
