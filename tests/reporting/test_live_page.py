@@ -106,6 +106,19 @@ def test_a_cell_that_trials_share_follows_those_below_too(painter, visit, start,
         page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
 
 
+def test_what_ended_before_the_page_was_opened_is_shown_there_and_after_every_change(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        painter.go_on.set()
+        start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
+        page = visit(view.url, ".cell.succeeded")
+        shown = "() => { const all = [...document.querySelectorAll('.cell.succeeded img')];"
+        shown += " return all.length === 2 && all.every(i => i.complete && i.naturalWidth > 0); }"
+        page.wait_for_function(shown)
+        page.get_by_label("Y axis", exact=True).select_option("text")
+        page.wait_for_function(shown)
+
+
 def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     painter.go_on.set()

@@ -148,6 +148,16 @@ def test_several_files_of_a_trial_share_its_cell(made, opened):
     assert page.locator('[data-trial="0"] img').count() == 3
 
 
+def test_pictures_that_have_no_thumbnail_are_shown_at_once_and_after_every_change(made, opened):
+    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="9" height="9"/></svg>'
+    page = opened(made(Sweep(AXES, suffix="svg", content=drawing)))
+    shown = "() => { const all = [...document.querySelectorAll('.cell img')];"
+    shown += " return all.length === 12 && all.every(i => i.complete && i.naturalWidth > 0); }"
+    page.wait_for_function(shown)
+    choose(page, "X axis", "seed")
+    page.wait_for_function(shown)
+
+
 def test_a_filter_leaves_what_it_names_and_tells_a_mistake(made, opened):
     page = opened(made(Sweep(AXES)))
     page.get_by_label("Filter").fill("steps > 2 and seed == 18446744073709551615")

@@ -104,6 +104,7 @@
 
     /** Ask for pictures that no sprite stands for, as many as this frame takes. */
     function askFor() {
+      if (!scroller.isConnected) return; // a grid that is being built is not in the document yet, and neither is any picture
       for (let asked = 0; waiting.length > 0 && asked < live.loads; ) {
         const [image, from] = waiting.shift();
         if (!image.isConnected) continue; // its cell has left the view
