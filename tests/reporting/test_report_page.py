@@ -228,6 +228,32 @@ def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, open
     assert page.locator(".cell.keep").get_attribute("data-trial") == "4"
 
 
+def test_two_tabs_of_one_report_keep_and_show_the_marks_of_both(made, opened):
+    here = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
+    there = here.context.new_page()
+    there.goto(here.url)
+    there.wait_for_selector(".cell[data-trial]")
+    kept = "trial => document.querySelector(`.cell.keep[data-trial='${trial}']`) !== null"
+    here.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    there.wait_for_function(kept, arg=0)
+    there.evaluate("sweeper.page.marks.set(1, {verdict: 'keep', comment: 'there'})")
+    here.wait_for_function(kept, arg=1)
+    there.evaluate("sweeper.page.marks.set(0, {verdict: ''})")
+    here.wait_for_function("() => !document.querySelector('.cell.keep[data-trial=\"0\"]')")
+    here.evaluate("sweeper.page.marks.set(2, {verdict: 'keep'})")
+    there.wait_for_function(kept, arg=2)
+    assert [tab.evaluate("sweeper.page.marks.count()") for tab in (here, there)] == [2, 2]
+    # Both write at once: this one has not been told of the other's mark when it writes its own.
+    here.evaluate("""() => {
+        const [key] = Object.keys(localStorage).filter((one) => one.includes(":began "));
+        const all = {...JSON.parse(localStorage.getItem(key)), [sweeper.page.dataset.digest(4)]: {stars: 3}};
+        localStorage.setItem(key, JSON.stringify(all));
+        sweeper.page.marks.set(5, {verdict: 'reject'}); }""")
+    marks = here.evaluate("[1, 2, 4, 5].map(row => Object.values(sweeper.page.marks.get(row)).filter(Boolean))")
+    assert marks == [["keep", "there"], ["keep"], [3], ["reject"]]
+    assert "3 stars" in here.locator('[data-trial="4"]').get_attribute("aria-label")
+
+
 def test_a_menu_stays_within_reach_on_a_phone(made, opened):
     page = opened(made(Sweep(AXES)), viewport={"width": 390, "height": 800})
     page.get_by_text("Axes, size, marks").click()

@@ -11,9 +11,11 @@
     sweeper.sprites.install(dataset.about.sprites);
     const first = sweeper.state.initial(dataset);
     const host = document.getElementById("view");
-    const marks = sweeper.marks.open(dataset, (row) => {
-      view?.remark?.(row);
-      zoom.remark(row);
+    const marks = sweeper.marks.open(dataset, (changed) => {
+      for (const row of changed) {
+        view?.remark?.(row);
+        zoom.remark(row);
+      }
       bar.show(state, view?.arranged);
       if (/\b(mark|stars|comment)\b/.test(state.where)) due ||= setTimeout(rebuild, 400);
     });

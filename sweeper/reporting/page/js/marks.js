@@ -4,12 +4,16 @@
 (function (sweeper) {
   const { json } = sweeper.dataset;
 
-  /** Marks by trial number; `changed(trial)` is called after each change. */
+  /** Marks by row; `changed(rows)` is called after each change, one that another tab of this report made too. */
   function open(dataset, changed) {
     const prefix = `sweeper:${dataset.about.experiment}:`;
     // What stays when the sweep grows or its folder moves, and is another one in another results folder.
     const key = `${prefix}began ${dataset.about.began ?? ""}`;
-    const trials = new Set(Array.from({ length: dataset.size }, (_, row) => dataset.digest(row)));
+    const trials = new Map(); // digest -> the rows that have it
+    for (let row = 0; row < dataset.size; row++) {
+      const digest = dataset.digest(row);
+      trials.has(digest) ? trials.get(digest).push(row) : trials.set(digest, [row]);
+    }
     const marks = new Map(); // of trials that the sweep had once, too: it may have them again
     try {
       const kept = localStorage.getItem(key);
@@ -18,8 +22,27 @@
       // A browser that keeps nothing for pages from a disk: marks then last as long as the page.
     }
 
+    /** What another tab of this report has kept since: the digests of which it thinks something else than this one. */
+    function takeIn() {
+      let there = null;
+      try {
+        const kept = localStorage.getItem(key);
+        if (kept === null) return []; // nobody has written yet, or somebody threw all of it away: what is seen here stays
+        there = new Map(read(kept).map(([digest, mark]) => [digest, clean(mark)]));
+      } catch {
+        return []; // as above
+      }
+      const other = (digest) => JSON.stringify(there.get(digest)) !== JSON.stringify(marks.get(digest));
+      const moved = [...new Set([...there.keys(), ...marks.keys()])].filter(other);
+      for (const digest of moved) there.has(digest) ? marks.set(digest, there.get(digest)) : marks.delete(digest);
+      return moved;
+    }
+
+    const told = (digests) => changed(digests.flatMap((digest) => trials.get(digest) ?? []));
+
     function set(row, change) {
       const digest = dataset.digest(row);
+      const moved = takeIn(); // only this trial's mark is written anew: the others may be another tab's
       const mark = clean({ ...marks.get(digest), ...change });
       if (mark.verdict || mark.stars || mark.comment) marks.set(digest, mark);
       else marks.delete(digest);
@@ -28,8 +51,13 @@
       } catch {
         sweeper.dom.say("this browser does not keep marks; export them before you close the page");
       }
-      changed(row);
+      told([...new Set([...moved, digest])]);
     }
+
+    addEventListener("storage", (event) => {
+      const moved = event.key === key ? takeIn() : [];
+      if (moved.length > 0) told(moved);
+    });
 
     // Marks are columns too: to filter by, to sort by, to see in the table. An axis of that name goes before.
     for (const [name, value] of Object.entries({
