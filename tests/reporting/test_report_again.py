@@ -92,6 +92,23 @@ def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, em
     assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
 
 
+# What YAML takes for the end of a line, what it refuses, and what it reads as something else at the start of a text.
+ODD = "".join(map(chr, [*range(0x7F, 0xA1), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF, 0x1F98A]))
+
+
+def test_kept_trials_and_comments_of_any_letters_come_back_from_the_yaml(project, tmp_path, opened):
+    texts = [f"\ufeffone{odd}two {odd}# three{odd}" for odd in ("\x85", "\u2028", ODD)]
+    file = project(sweep={"grid": {"prefix": [*texts, "plain"]}}, name="odd")
+    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": {"prefix": {"at": "2.filename_prefix"}}}))
+    out = tmp_path / "results"
+    sweeper.run(file, out=out)
+    page = opened(write_report(out).page.parent)
+    page.evaluate("text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD)
+    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
+    assert [trial.params["prefix"] for trial in kept.written()] == texts
+
+
 def marked(page):
     return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
 

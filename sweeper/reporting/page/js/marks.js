@@ -78,7 +78,7 @@
       rows,
       any: (row) => marks.size > 0 && marks.has(dataset.digest(row)),
       count: () => [...marks.keys()].filter((digest) => trials.has(digest)).length,
-      yaml: () => yaml(dataset, get, rows),
+      yaml: () => escaped(yaml(dataset, get, rows)),
       accept: () => acceptCommand(dataset, rows),
       cases: () => cases(dataset, rows),
     };
@@ -101,6 +101,10 @@
       comment: typeof mark?.comment === "string" ? mark.comment : "",
     };
   }
+
+  /** What no YAML may hold as it is, or takes for the end of a line: all of it stands within quotes, where an escape is as good. */
+  const UNSAFE = /[\u007f-\u009f\u2028\u2029\ufeff\ufffe\uffff]/g;
+  const escaped = (text) => text.replace(UNSAFE, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
   /** An experiment that makes the kept trials again: every slot is named, so it needs nothing of the first sweep. */
   function yaml(dataset, get, rows) {
