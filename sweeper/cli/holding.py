@@ -77,4 +77,5 @@ def _findings(found: Comparisons) -> Checked:
         for one in found
         if one.trial is not None
     ]
-    return Checked(found.baseline, STATES, findings, gone=len(found) - len(findings))
+    gone = [one.case.name for one in found if one.trial is None]
+    return Checked(found.baseline, STATES, findings, gone)

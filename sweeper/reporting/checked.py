@@ -40,14 +40,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The findings of a check. `order`: its states, those that need a look first. `gone`: accepted cases that no trial
-    makes any more.
+    """The findings of a check. `order`: its states, those that need a look first. `gone`: the names of accepted cases
+    that no trial makes any more.
     """
 
     baseline: Path
     order: Sequence[str]
     findings: Sequence[Finding]
-    gone: int = 0
+    gone: Sequence[str] = ()
 
     def by_trial(self) -> dict[int, list[Finding]]:
         """The findings of each trial, the one that needs a look first before the others."""
@@ -66,7 +66,7 @@ def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, i
     names = sorted({name for one in first if one is not None for name in one.measures})
     return {
         "baseline": str(checked.baseline),
-        "gone": checked.gone,
+        "gone": gone_names(checked),
         "columns": [
             {"name": "check", "role": "check", "values": states, "of": of},
             {"name": "check_reason", "role": "check", "values": reasons, "of": why},
@@ -81,6 +81,11 @@ def check_data(rows: Sequence[Result], checked: Checked, places: Mapping[Path, i
         ],
         "cases": [[whole_text(one.case) for one in found.get(row.trial, ())] for row in rows],
     }
+
+
+def gone_names(checked: Checked) -> list[str]:
+    """What the page is told of cases that have no row: it names them."""
+    return [whole_text(name) for name in checked.gone]
 
 
 def row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Follower:
         self._standing = None if check is None else Standing(Checked(Path(), (), ()))
         self._comparer = None if check is None else Comparer(check, self._take_check)
         self._check_problem: str | None = None
+        self._whole = 0  # number of the change that last told which accepted cases no trial makes
         try:
             self._seen = self._read_first()
         except BaseException:
@@ -160,7 +161,8 @@ class Follower:
                 return None
             seen = self._seen
             rows = [self._patch(place) for place, changed in enumerate(seen.changed) if changed > number]
-            return {"rows": rows, **self._live_state()}
+            check = {"gone": self._standing.gone()} if self._standing is not None and self._whole > number else {}
+            return {"rows": rows, **check, **self._live_state()}
 
     def _live_state(self) -> dict[str, Any]:
         record = self._seen.record
@@ -195,6 +197,8 @@ class Follower:
             told = set() if checked is None else self._standing.take(checked, whole=whole)
             self._check_problem = problem
             self._number += 1
+            if whole and checked is not None:
+                self._whole = self._number
             for place, row in enumerate(self._seen.rows):
                 if row.trial in told:
                     self._seen.changed[place] = self._number

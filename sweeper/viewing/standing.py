@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import SweeperError
-from sweeper.reporting.checked import Checked, Finding, accepted_entry, accepted_pictures, check_data, row_check
+from sweeper.reporting.checked import (
+    Checked,
+    Finding,
+    accepted_entry,
+    accepted_pictures,
+    check_data,
+    gone_names,
+    row_check,
+)
 from sweeper.result import Result
 
 _SHARE: Final = 4  # rests so many times as long as the last comparison took
@@ -54,6 +62,9 @@ class Standing:
         places = {path: len(files) + place for place, path in enumerate(self.names)}
         files += [accepted_entry(path, name) for path, name in self.names.items()]
         return check_data(rows, whole, places)
+
+    def gone(self) -> list[str]:
+        return gone_names(self.checked)
 
     def row(self, trial: int) -> dict[str, Any]:
         return row_check(self.found.get(trial, ()), self.names)

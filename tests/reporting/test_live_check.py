@@ -104,6 +104,19 @@ def test_cells_say_whether_they_are_what_was_accepted_while_the_run_goes_on(acce
     settled(visit(url))  # a page that is opened later has it in its data
 
 
+def test_the_header_counts_what_is_found_while_the_run_goes_on_and_names_what_is_missing(accepted, view, visit):
+    write([8, 24], "{{ 8 if width == 8 else 16711680 }}")
+    page = visit(view())
+    counts = page.locator(".counts")
+    assert "check: 2 not compared" in " ".join(counts.inner_text().split())
+    assert main(["run", "e.yaml"]) == 0
+    page.wait_for_selector(".missing:not([hidden])")
+    page.wait_for_function("() => sweeper.page.dataset.checkCounts().size === 2")
+    assert "check: 1 same 1 new" in " ".join(counts.inner_text().split())
+    page.get_by_text("1 missing").click()
+    assert page.locator(".missing li").all_inner_texts() == ["width=16 [2]"]
+
+
 def test_accepted_pictures_are_given_out_by_name_and_nothing_else_of_the_baseline(accepted, view, visit):
     assert main(["run", "e.yaml"]) == 0
     url = view()

@@ -103,7 +103,9 @@ def test_kept_trials_and_comments_of_any_letters_come_back_from_the_yaml(project
     out = tmp_path / "results"
     sweeper.run(file, out=out)
     page = opened(write_report(out).page.parent)
-    page.evaluate("text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD)
+    page.evaluate(
+        "text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD
+    )
     (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
     kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
     assert [trial.params["prefix"] for trial in kept.written()] == texts

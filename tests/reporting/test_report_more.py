@@ -35,7 +35,9 @@ def checked(tmp_path):
         Finding(2, "new", "no picture was accepted for it yet", "steps=16 [9]"),
     ]
     order = ("changed", "failed", "not compared", "missing", "new", "same")
-    return write_report(out, checked=Checked(tmp_path, order, findings, gone=2)).page.parent
+    return write_report(
+        out, checked=Checked(tmp_path, order, findings, gone=["steps=2 [9]", "steps=<b>1</b> [9]"])
+    ).page.parent
 
 
 def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened):
@@ -98,6 +100,27 @@ def test_a_check_can_be_filtered_and_sorted_by(checked, opened):
     page.wait_for_function("() => sweeper.page.arranged().shown === 5")
     table = opened(checked, "#view=table&sort=check_ssim")
     assert table.locator(".tbody .trow").first.get_attribute("data-trial") == "1"
+
+
+def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_missing(checked, opened):
+    page = opened(checked, "#x=steps&y=sampler")
+    found = page.get_by_role("group", name="What the check found")
+    assert found.inner_text().split("\n") == ["check:", "1 same", "1 changed", "1 new", "3 not compared"]
+    page.get_by_role("button", name="3 not compared").click()
+    page.wait_for_function("() => sweeper.page.arranged().shown === 3")
+    assert page.get_by_label("Filter").input_value() == "check == 'not compared'"
+    assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared", "Captions"]
+    page.get_by_role("button", name="3 not compared").press("Enter")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 6")
+    page.get_by_text("2 missing").click()
+    assert page.locator(".missing li").all_inner_texts() == ["steps=2 [9]", "steps=<b>1</b> [9]"]
+
+
+def test_the_count_of_a_state_is_a_filter(made, opened):
+    page = opened(made(Sweep(GRID, ends={1: ("failed", ("E", "no"))})))
+    page.get_by_role("button", name="1 failed").click()
+    page.wait_for_function("() => sweeper.page.arranged().shown === 1")
+    assert not page.locator(".missing").is_visible()
 
 
 def test_without_a_baseline_nothing_is_said_of_a_check(made, opened):

@@ -58,7 +58,6 @@
     });
     const only = menu([], "", (where) => update({ where }));
     const said = el("span", { role: "status" });
-    const shown = el("span", { class: "dim" });
     const pins = el("div", { class: "tools pins" });
     const tabs = VIEWS.map(([name, text]) =>
       el("button", { type: "button", role: "tab", onclick: () => update({ view: name }) }, text),
@@ -144,26 +143,14 @@
       }
     }
 
-    function counts() {
-      return [...dataset.counts()].map(([status, count]) =>
-        el("span", { class: status }, `${count.toLocaleString("en")} ${status}`),
-      );
-    }
-
-    const counted = el("div", { class: "counts" });
-    const alive = el("span", { class: "alive", role: "status" });
-    function recount() {
-      counted.replaceChildren(...counts(), shown, alive);
-      alive.textContent = sweeper.live.words(dataset);
-    }
-
+    const counts = sweeper.counts.create(page);
     const title = el("h1", { title: dataset.about.description || null }, dataset.about.experiment);
     host.append(
       el(
         "div",
         { class: "top" },
         title,
-        counted,
+        counts.node,
         el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
       ),
       more,
@@ -188,7 +175,7 @@
       only.value = where;
     }
 
-    recount();
+    counts.recount();
 
     function show(state, arranged) {
       quickFilters(state.where);
@@ -202,8 +189,7 @@
       said.className = page.rows().length ? "said" : "said error";
       tabs.forEach((tab, place) => tab.setAttribute("aria-selected", String(VIEWS[place][0] === state.view)));
       more.hidden = state.view !== "grid";
-      const count = arranged ? arranged.shown : page.rows().length;
-      shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
+      counts.show(state, arranged ? arranged.shown : page.rows().length);
       marked.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
       listed.hidden = marks.cases() === "";
       accept.hidden = marks.rows((mark) => mark.verdict === "keep").length === 0;
@@ -234,7 +220,7 @@
     } catch {
       /* as the system has it */
     }
-    return { show, recount, focusFilter: () => filter.focus() };
+    return { show, recount: counts.recount, focusFilter: () => filter.focus() };
   }
 
   const fileName = (dataset) => dataset.about.experiment.replace(/[^\w-]+/g, "-");

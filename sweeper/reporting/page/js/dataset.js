@@ -174,6 +174,12 @@
         for (const [word, count] of found) if (count === 0) found.delete(word);
         return found;
       },
+      /** How many rows a check found what of: a Map. */
+      checkCounts() {
+        const found = new Map();
+        for (let row = 0; row < this.size; row++) found.set(check[0].label(row), (found.get(check[0].label(row)) ?? 0) + 1);
+        return found;
+      },
       reason: (row) => (flying.has(row) ? atWork(flying.get(row)) : reason(byName, raw, row)),
       sight: (row) => flying.get(row),
       files: (row) => raw.outputs[row].map(files.get),

@@ -15,6 +15,7 @@
       const before = { ...dataset.about.live };
       const moved = dataset.flight(told.flight);
       for (const patch of told.rows) dataset.patch(patch);
+      if (told.gone) dataset.about.check.gone = told.gone;
       Object.assign(dataset.about, told.about); // a run of the plan that is shown may begin meanwhile, asked for otherwise
       Object.assign(live, { running: told.running, problem: told.problem, stopped_by: told.stopped_by });
       if (before.running && !told.running) say("the run is over");
