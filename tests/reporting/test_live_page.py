@@ -224,6 +224,21 @@ def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, t
         assert "a hut" in page.locator("#zoom .params").inner_text()
 
 
+def test_what_is_looked_at_stays_when_the_experiment_has_grown(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a hut", "a barn"])
+    out = tmp_path / "results"
+    painter.go_on.set()
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        page.evaluate("window.stillThere = true")
+        page.locator('[data-trial="0"]').click()
+        grown = painting.experiment(tmp_path / "project", ["a fox", "a hut", "a barn"])
+        start(grown, out, painter.server).communicate(timeout=60)
+        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
+        assert page.locator("#zoom .zoom-head .dim").inner_text() == "trial 1"
+        assert "a hut" in page.locator("#zoom .params").inner_text()
+
+
 def test_the_table_keeps_its_row_and_the_focus_while_the_run_goes_on(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
     out = tmp_path / "results"

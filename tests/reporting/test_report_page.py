@@ -88,6 +88,56 @@ def test_back_undoes_a_change_and_the_address_brings_the_view_back(made, opened)
     assert again.get_by_role("columnheader").first.inner_text().startswith("trial")
 
 
+TEXTS = ["a fox, far: away", "a fox", "7", 7, 7.5, True, "true", None, "", 2**64 - 1, {"a": [1, ","]}, 'say "x"',
+         "é" * 90, "null", -3, "line one\nline two", "é" * 91]  # fmt: skip
+
+
+def test_an_address_means_the_same_when_the_sweep_has_grown(made, opened):
+    page = opened(made(Sweep({"text": TEXTS[1:], "steps": [4, 8, 16]})), "#x=steps&y=text")
+    hidden = [0, 2, 4, 5, 7, 9, 10, 11]
+    page.evaluate(
+        """places => {
+            const { dataset, update, state } = sweeper.page;
+            const axis = dataset.axes[0];
+            const order = [7, 3, ...axis.places.filter(place => place !== 7 && place !== 3)];
+            update({hidden: sweeper.state.altered({}, "text", places.map(place => axis.places[place])),
+                    order: sweeper.state.altered({}, "text", order),
+                    pins: sweeper.state.altered({}, "steps", 1), y: "text", x: ""}); }""",
+        hidden,
+    )
+    page.wait_for_function("() => sweeper.page.arranged().shown === 8")
+    page.locator("#view .cell").nth(2).click()
+    page.keyboard.press("s")
+    address = "#" + page.url.partition("#")[2]
+    assert address.endswith("&pin=steps:8")
+    told = """() => { const { state, dataset } = sweeper.page;
+        return [state().trial, state().with].map(trial => dataset.title(dataset.row(Number(trial)))); }"""
+    sides = "sweeper.page.arranged().rows.map(row => sweeper.page.dataset.axes[0].word(row.inner))"
+    larger = opened(made(Sweep({"text": TEXTS, "steps": [2, 4, 8, 16], "new": [1, 2]}), "larger"), address)
+    assert larger.evaluate("Object.values(sweeper.page.state().pins)") == [2]
+    assert [side for side in larger.evaluate(sides) if side != TEXTS[0]] == page.evaluate(sides)
+    assert larger.evaluate(told) == [f"{title} · new: 1" for title in page.evaluate(told)]
+    page.keyboard.press("Escape")
+    every = page.evaluate(
+        "() => [...Array(48).keys()].map(trial => sweeper.address.writeTrial(sweeper.page.dataset, `${trial}`))"
+    )
+    read = "words => words.map(word => Number(sweeper.address.readTrial(sweeper.page.dataset, word)))"
+    assert page.evaluate(read, every) == list(range(48))
+
+
+def test_an_address_is_short_and_tells_trials_of_the_same_values_apart(made, opened):
+    page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 4, 8], "seed": [5]})))
+    page.locator('[data-trial="5"]').click()
+    assert page.url.partition("#")[2] == "trial=sampler:heun,steps:8,seed:5"
+    page.evaluate("sweeper.page.open(1)")
+    assert page.url.partition("#")[2] == "trial=sampler:euler,steps:4,seed:5,2"
+    page.reload()
+    page.wait_for_selector("dialog[open]")
+    assert "trial 1" in page.locator("dialog .zoom-head").inner_text()
+    page.goto(page.url.partition("#")[0] + "#trial=sampler:heun,seed:6")
+    page.wait_for_selector("dialog:not([open])", state="attached")
+
+
 def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(made, opened):
     page = opened(made(Sweep(AXES)))
     page.clock.install()  # what is typed without a pause is one step: the pauses are those of this test

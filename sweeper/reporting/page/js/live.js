@@ -23,7 +23,7 @@
     });
     source.addEventListener("anew", () => {
       source.close();
-      // Another run, with another plan: the address still says what is looked at.
+      // Another run, with another plan: the address tells by values what is looked at, wherever that stands now.
       afterTyping(() => location.reload());
     });
     source.addEventListener("over", () => {

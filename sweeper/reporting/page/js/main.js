@@ -74,7 +74,7 @@
     /** Change the view; every change is a step that Back undoes, unless it replaces the last one. */
     function update(change, { replace = false } = {}) {
       const next = { ...state, ...change };
-      const text = `#${sweeper.state.write(next, first)}`;
+      const text = `#${sweeper.state.write(next, first, dataset)}`;
       if (replace) location.replace(text);
       else location.hash = text;
       address = location.hash;

@@ -15,6 +15,7 @@
     file: "0",
     mode: "single",
   };
+  const TRIALS = ["trial", "with"]; // numbers here, which another run of the sweep may give to other trials
   const VIEWS = ["grid", "table", "plots"];
   const MODES = ["single", "side", "blink", "slider", "difference"];
 
@@ -33,17 +34,30 @@
     return { ...PLAIN, ...sweeper.layout.firstView(dataset), size: narrow ? 112 : 160, captions: true, ...byAxis() };
   }
 
-  function write(state, first) {
+  function write(state, first, dataset) {
     const out = new URLSearchParams();
     const put = (name, value, usual) => value !== usual && out.set(name, String(value));
-    for (const name of [...sweeper.layout.PLACES, ...Object.keys(PLAIN), "size"]) put(name, state[name], first[name]);
+    const { PLACES } = sweeper.layout;
+    // All of them or none: what the first view of a larger sweep has in the other places is not what was looked at.
+    const chosen = PLACES.some((name) => state[name] !== first[name]) || [state.pins, state.hidden, state.order].some((one) => Object.keys(one).length);
+    if (chosen) for (const name of PLACES) out.set(name, state[name]);
+    for (const name of [...Object.keys(PLAIN), "size"]) put(name, TRIALS.includes(name) ? sweeper.address.writeTrial(dataset, state[name]) : state[name], first[name]);
     put("captions", state.captions, first.captions);
-    for (const [axis, place] of Object.entries(state.pins)) out.append("pin", JSON.stringify([axis, place]));
-    for (const [axis, places] of Object.entries(state.hidden))
-      if (places.length) out.append("hide", JSON.stringify([axis, ...places]));
-    for (const [axis, places] of Object.entries(state.order))
-      if (places.length) out.append("order", JSON.stringify([axis, ...places]));
-    return out.toString();
+    for (const axis of dataset.axes) {
+      const told = { pin: [state.pins[axis.name]], hide: state.hidden[axis.name] ?? [], order: state.order[axis.name] ? moved(axis, state) : [] };
+      for (const [name, places] of Object.entries(told))
+        if (places.length > 0 && places[0] !== undefined) out.append(name, sweeper.address.writePlaces(axis, places));
+    }
+    return out.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape, and are easier to read
+  }
+
+  /** The places of an axis as they are ordered, as far as they are not in the order that the rest has anyway. */
+  function moved(axis, state) {
+    const order = sweeper.layout.ordered(axis, state);
+    const usual = (place) => (place < 0 ? Infinity : place);
+    let count = order.length - 1;
+    while (count > 0 && usual(order[count - 1]) < usual(order[count])) count -= 1;
+    return order.slice(0, count); // the rest follows in its usual order
   }
 
   /** Read an address somebody else may have written: what makes no sense is left as it usually is. */
@@ -61,22 +75,12 @@
     const size = Number(given.get("size"));
     if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
     if (given.has("captions")) state.captions = given.get("captions") === "true";
-    for (const [axis, ...places] of lists(given, "hide")) state.hidden[axis] = places.filter(Number.isInteger);
-    for (const [axis, ...places] of lists(given, "order")) state.order[axis] = places.filter(Number.isInteger);
-    for (const [axis, place] of lists(given, "pin")) if (Number.isInteger(place)) state.pins[axis] = place;
+    for (const name of TRIALS) state[name] = sweeper.address.readTrial(dataset, state[name]);
+    const each = (name) => given.getAll(name).map((one) => sweeper.address.readPlaces(dataset, one)).filter((one) => one !== null);
+    for (const [axis, places] of each("hide")) state.hidden[axis.name] = places;
+    for (const [axis, places] of each("order")) state.order[axis.name] = places;
+    for (const [axis, [place]] of each("pin")) if (place !== undefined) state.pins[axis.name] = place;
     return state;
-  }
-
-  function* lists(given, name) {
-    for (const text of given.getAll(name)) {
-      let list = null;
-      try {
-        list = JSON.parse(text);
-      } catch {
-        continue;
-      }
-      if (Array.isArray(list) && typeof list[0] === "string") yield list;
-    }
   }
 
   /** Give `place` to an axis; the axis that had it takes the other's old place, so that nothing is lost from view. */
