@@ -170,6 +170,27 @@ def test_what_the_filter_leaves_out_is_told_from_what_the_plan_does_not_have(mad
     assert [label.partition(":")[0] for label in labels] == ["Not in the plan", "left out by the filter"]
 
 
+@pytest.mark.parametrize("way", ["keyboard", "tap"])
+def test_why_a_cell_is_empty_is_told_without_a_pointer_too(made, opened, way):
+    folder = made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0})))
+    page = opened(folder, "#x=cfg&y=steps&where=trial%20!%3D%202", has_touch=True)
+    reasons = page.locator(".cell.none").evaluate_all("cells => cells.map(cell => cell.title)")
+    assert [reason.partition(":")[0].partition(",")[0] for reason in reasons] == [
+        "Not in the plan",
+        "Left out by the filter",
+    ]
+    page.get_by_role("grid").focus()
+    for place, reason in enumerate(reasons):
+        if way == "tap":
+            page.locator(".cell.none").nth(place).tap()
+        else:
+            for key in (["ArrowRight"], ["ArrowLeft", "ArrowDown"])[place]:
+                page.keyboard.press(key)
+            page.keyboard.press("Enter")
+        page.wait_for_function("told => document.querySelector('#said.shown')?.textContent === told", arg=reason)
+    assert page.locator("dialog[open]").count() == 0
+
+
 def test_favourites_are_found_again(made, opened):
     folder = made(Sweep(GRID))
     page = opened(folder)

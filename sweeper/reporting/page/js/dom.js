@@ -52,7 +52,7 @@
     said.textContent = text;
     said.classList.add("shown");
     clearTimeout(quiet);
-    quiet = setTimeout(() => said.classList.remove("shown"), 3000);
+    quiet = setTimeout(() => said.classList.remove("shown"), Math.max(3000, text.length * 60)); // as long as it takes to read
   }
 
   /** Offer a text as a file; works from file:// too. */

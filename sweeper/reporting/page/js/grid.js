@@ -3,7 +3,7 @@
 "use strict";
 
 (function (sweeper) {
-  const { el } = sweeper.dom;
+  const { el, say } = sweeper.dom;
   const OVERSCAN = 1; // lines kept on each side of the view
   const BUDGET = 8; // milliseconds of filling cells in one frame; what is missing then comes with the next
   // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
@@ -263,7 +263,15 @@
     }
 
     const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    listen(scroller, { context, current, setCurrent, firstSeen, at: () => live.at, whereIs: arranged.where });
+    /** The current cell has no trial: say why, to who has no pointer to rest on it. */
+    function explain() {
+      if (arranged.rows.length === 0) return;
+      setCurrent(...(live.at ?? firstSeen())); // it may have been scrolled out of view
+      const why = current() < 0 && cellAt(live.at)?.title;
+      if (why) say(why);
+    }
+
+    listen(scroller, { context, current, setCurrent, firstSeen, explain, at: () => live.at, whereIs: arranged.where });
     scroller.addEventListener("scroll", () => (unrest(PAUSE), later()), { passive: true });
 
     live.rest = BUILT;
@@ -328,7 +336,7 @@
   };
 
   /** Keys, clicks, drags and players. */
-  function listen(scroller, { context, current, setCurrent, firstSeen, at, whereIs }) {
+  function listen(scroller, { context, current, setCurrent, firstSeen, explain, at, whereIs }) {
     const rowOf = (event) => Number(event.target.closest?.(".cell")?.dataset.row ?? -1);
     // A press on a cell gives the focus too, before its click: who points at a cell has the current one by that.
     scroller.addEventListener("focus", () => at() === null && scroller.matches(":focus-visible") && setCurrent(...firstSeen(), true));
@@ -337,12 +345,14 @@
       const step = STEPS[event.key];
       const [r, c] = at() ?? firstSeen();
       if (step !== undefined) setCurrent(r + step[0], c + step[1]);
-      else if (event.key === "Enter" && current() >= 0) context.open(current());
+      else if (event.key === "Enter") current() >= 0 ? context.open(current()) : explain();
       else if (!(current() >= 0 && context.markByKey(event.key, current()))) return;
       event.preventDefault();
     });
     scroller.addEventListener("click", (event) => {
       const row = rowOf(event);
+      const empty = event.target.closest(".cell.none");
+      if (empty !== null && empty.title !== "") return say(empty.title);
       if (row < 0 || event.target.closest("audio")) return;
       setCurrent(...whereIs(row));
       context.open(row);
