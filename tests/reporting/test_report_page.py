@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 from made_up_sweeps import Sweep
+
+from sweeper.reporting.folder import write_report
 
 AXES = {"subject": ["a red fox", "a lighthouse above the sea"], "steps": [2, 6, 20], "seed": [2**64 - 1, 5]}
 ENDS = {
@@ -276,6 +279,46 @@ def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, open
         if page.locator(".cell.keep").count():
             break
     assert page.locator(".cell.keep").get_attribute("data-trial") == "4"
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    """cfg and denoise advance together, width and height too, where two widths have one height."""
+    axes = {"steps": [4, 8], "cfg": [5, 6, 7], "denoise": [0.5, 0.75, 1.0], "width": [32, 64, 96], "height": [48, 96]}
+    points = list(itertools.product(*axes.values()))
+    pairs = {(5, 0.5), (6, 0.75), (7, 1.0)}, {(32, 48), (64, 96), (96, 96)}
+    skip = frozenset(n for n, p in enumerate(points) if p[1:3] not in pairs[0] or p[3:] not in pairs[1])
+    return write_report(Sweep(axes, skip=skip).write(tmp_path / "zipped")).page.parent
+
+
+def test_partners_of_a_zip_are_one_choice_and_no_choice_leaves_nothing(zipped, opened):
+    page = opened(zipped, "#x=steps&y=&xx=&yy=")
+    pins = page.locator(".pins")
+    assert pins.locator("label").all_inner_texts() == ["cfg", "width", "height"]
+    pins.get_by_label("width").select_option(label="64")
+    assert pins.get_by_label("height").locator("option").all_inner_texts() == ["all", "96"]
+    pins.get_by_label("height").select_option(label="96")
+    pins.get_by_label("cfg").select_option(label="7")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 2")
+    assert pins.get_by_label("width").locator("option").all_inner_texts() == ["all", "64", "96"]
+    chosen = opened(zipped, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # as somebody wrote it: it can be taken back
+    assert chosen.locator(".pins label").all_inner_texts() == ["denoise", "width", "height"]
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("where=steps%20%3E%209", "the filter leaves none"),
+        ("pin=cfg:7&pin=denoise:0.5", "choosing cfg 7 and denoise 0.5 leaves none"),
+        ("hide=steps:4,8", "hiding values of steps leaves none"),
+        ("pin=cfg:7&where=cfg%20%3C%207", "the filter and choosing cfg 7 leave none together"),
+        ("pin=cfg:7&hide=steps:4", None),
+    ],
+)
+def test_a_view_without_a_trial_names_what_leaves_none(zipped, opened, address, told):
+    page = opened(zipped, f"#x=steps&y=&xx=&yy=&{address}")
+    empty = page.locator("#view .empty")
+    assert empty.all_inner_texts() == ([] if told is None else [f"No trial is left: {told}."])
 
 
 def test_two_tabs_of_one_report_keep_and_show_the_marks_of_both(made, opened):

@@ -199,8 +199,8 @@
     /** Menus for axes in no place: all their trials share a cell until one value is chosen. */
     function showPins(state) {
       pins.replaceChildren(
-        ...sweeper.layout.free(dataset, state).map((axis) => {
-          const options = [["", "all"], ...axis.places.map((place) => [String(place), axis.word(place)])];
+        ...sweeper.layout.choices(dataset, state).map(([axis, values]) => {
+          const options = [["", "all"], ...values.map((place) => [String(place), axis.word(place)])];
           return field(
             axis.name,
             menu(options, String(state.pins[axis.name] ?? ""), (value) => {

@@ -281,7 +281,7 @@
     if (at[0] > 0 || at[1] > 0) scroller.scrollTo(at[1], at[0]);
     later();
     if (arranged.shown === 0)
-      host.prepend(el("p", { class: "empty" }, "No trial is left: the filter, or what is hidden, leaves none."));
+      host.prepend(el("p", { class: "empty" }, `No trial is left: ${sweeper.layout.nothing(dataset, state, context.holds)}.`));
     const resized = new ResizeObserver(later);
     resized.observe(scroller);
     /** Do something with the cell that a row belongs to, on top or below, if it is in view. */

@@ -52,15 +52,20 @@
     return ordered(axis, view).filter((place) => !hidden.has(place));
   }
 
+  /** [axis, place] of the values that are chosen for axes in no place. */
+  function pinned(dataset, view) {
+    return Object.entries(view.pins)
+      .map(([name, place]) => [dataset.axes.find((one) => one.name === name), place])
+      .filter(([axis]) => axis !== undefined && !PLACES.some((place) => view[place] === axis.name));
+  }
+
   function arrange(dataset, view, holds = () => true) {
     const axis = Object.fromEntries(
       PLACES.map((place) => [place, dataset.axes.find((one) => one.name === view[place])]),
     );
     const across = line(axis.x, axis.xx, view);
     const down = line(axis.y, axis.yy, view);
-    const pins = Object.entries(view.pins)
-      .map(([name, place]) => [dataset.axes.find((one) => one.name === name), place])
-      .filter(([one]) => one !== undefined && !Object.values(axis).includes(one));
+    const pins = pinned(dataset, view);
     const cells = new Map();
     const filtered = new Set(); // cells whose trials the filter, or a choice among the other axes, leaves out
     const next = new Int32Array(dataset.size).fill(-1);
@@ -183,5 +188,58 @@
     );
   }
 
-  sweeper.layout = { PLACES, arrange, bands, firstView, flow, free, ordered, shownValues };
+  const twins = new WeakMap(); // axis -> axis -> whether each fixes the other
+
+  /** Whether each value of an axis goes with one of the other, both ways: partners of a zip. */
+  function paired(dataset, axis, other) {
+    if (!twins.has(axis)) twins.set(axis, new Map());
+    const known = twins.get(axis);
+    if (!known.has(other)) known.set(other, determined(dataset, axis, [other]) && determined(dataset, other, [axis]));
+    return known.get(other);
+  }
+
+  /**
+   * What may be chosen among the axes in no place: [axis, places]. Of axes that are paired one is enough, and of each those
+   * values that go with what is chosen for the others.
+   */
+  function choices(dataset, view) {
+    const pins = pinned(dataset, view);
+    const isPinned = (axis) => pins.some(([one]) => one === axis);
+    const found = [];
+    const all = free(dataset, view);
+    for (const axis of [...all.filter(isPinned), ...all.filter((one) => !isPinned(one))])
+      if (isPinned(axis) || !found.some((one) => paired(dataset, axis, one))) found.push(axis);
+    return all.filter((axis) => found.includes(axis)).map((axis) => [axis, possible(dataset, axis, pins)]);
+  }
+
+  function possible(dataset, axis, pins) {
+    const others = pins.filter(([one]) => one !== axis);
+    if (others.length === 0) return axis.places;
+    const met = new Set(pins.filter(([one]) => one === axis).map(([, place]) => place)); // what is chosen is told in any case
+    for (let row = 0; row < dataset.size; row++) if (others.every(([one, place]) => one.of[row] === place)) met.add(axis.of[row]);
+    return axis.places.filter((place) => met.has(place));
+  }
+
+  /** Why a view shows no trial: the fewest of its filter, its choices and its hidden values that leave none, in words. */
+  function nothing(dataset, view, holds) {
+    const pins = pinned(dataset, view);
+    const hiding = PLACES.map((place) => dataset.axes.find((one) => one.name === view[place]))
+      .filter((axis) => axis !== undefined && view.hidden[axis.name]?.length > 0)
+      .map((axis) => [axis, new Set(view.hidden[axis.name])]);
+    const named = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+    const reasons = [
+      ["the filter", holds],
+      [`choosing ${named(pins.map(([axis, place]) => `${axis.name} ${axis.word(place)}`))}`, (row) => pins.every(([axis, place]) => axis.of[row] === place)],
+      [`hiding values of ${named(hiding.map(([axis]) => axis.name))}`, (row) => !hiding.some(([axis, hidden]) => hidden.has(axis.of[row]))],
+    ];
+    const rows = Array.from({ length: dataset.size }, (_, row) => row);
+    for (const some of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
+      if (rows.some((row) => some.every((one) => reasons[one][1](row)))) continue;
+      const words = named(some.map((one) => reasons[one][0]));
+      return some.length === 1 ? `${words} leaves none` : `${words} leave none together`;
+    }
+    return "there is none";
+  }
+
+  sweeper.layout = { PLACES, arrange, bands, choices, firstView, flow, free, nothing, ordered, shownValues };
 })((globalThis.sweeper ??= {}));
