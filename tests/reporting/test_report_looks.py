@@ -75,6 +75,17 @@ def test_the_ring_of_the_focus_is_whole(made, opened, view):
     assert page.evaluate(ring) == "2px"  # above all that stays in view, which covered a ring of the scroller's own
 
 
+@pytest.mark.parametrize("size", [(700, 400), (844, 390), (667, 375)])
+def test_a_low_window_has_room_for_whole_cells_and_its_menus_are_within_reach(made, opened, size):
+    width, height = size
+    page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [1, 2]})), viewport={"width": width, "height": height})
+    whole = "(cells, low) => cells.filter(cell => cell.getBoundingClientRect().bottom <= low).length"
+    assert page.locator("#view .cell[data-trial]").evaluate_all(whole, height) >= 4
+    page.get_by_text("Axes, size, marks").click()
+    page.get_by_label("X axis", exact=True).select_option("cfg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_a_single_trial_has_no_button_for_values(made, opened):
     page = opened(made(Sweep({}, slots={"steps": 4})))
     assert page.locator(".cell").count() == 1

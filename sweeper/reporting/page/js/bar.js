@@ -93,7 +93,7 @@
     const theme = el("button", { type: "button", onclick: nextTheme });
     const more = el(
       "details",
-      { class: "more", open: innerWidth >= 600 },
+      { class: "more", open: !sweeper.measures.small() },
       el("summary", {}, "Axes, size, marks"),
       gridOnly,
     );

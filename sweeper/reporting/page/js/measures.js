@@ -5,6 +5,9 @@
   const GAP = 4;
   const BAND = 30; // height of an outer row's title
 
+  /** Whether the window is a phone's, upright or on its side: as css/page.css has it. */
+  const small = () => innerWidth <= 600 || innerHeight <= 520;
+
   /** Everything that has a place in a grid that shows these rows and columns, for a window of `width` pixels. */
   function measure(arranged, state, dataset, width) {
     const size = { gap: GAP, band: BAND, ...cells(arranged, state, dataset), ...labels(arranged, state, width < 600) };
@@ -71,5 +74,5 @@
     return [Math.max(0, Math.min(from, after - most)), after];
   }
 
-  sweeper.measures = { measure, range, stretched };
+  sweeper.measures = { measure, range, small, stretched };
 })((globalThis.sweeper ??= {}));

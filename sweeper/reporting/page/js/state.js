@@ -30,8 +30,7 @@
   }
 
   function initial(dataset) {
-    const narrow = globalThis.innerWidth < 600;
-    return { ...PLAIN, ...sweeper.layout.firstView(dataset), size: narrow ? 112 : 160, captions: true, ...byAxis() };
+    return { ...PLAIN, ...sweeper.layout.firstView(dataset), size: sweeper.measures.small() ? 112 : 160, captions: true, ...byAxis() };
   }
 
   function write(state, first, dataset) {
