@@ -86,6 +86,21 @@ def test_a_low_window_has_room_for_whole_cells_and_its_menus_are_within_reach(ma
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("size", [96, 112, 144, 208])
+def test_the_reason_of_a_failed_cell_ends_with_a_whole_line(made, opened, size):
+    told = ("ExecutionError", "node 3: out of memory on a card that has too little of it. " * 6)
+    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("failed", told)})), f"#size={size}")
+    found = page.locator(".why").evaluate(
+        """why => {
+            const [box, cell] = [why.getBoundingClientRect(), why.closest('.frame').getBoundingClientRect()];
+            return [box.height / parseFloat(getComputedStyle(why).lineHeight), box.bottom <= cell.bottom + 0.5]; }"""
+    )
+    lines, inside = found
+    assert lines >= 1
+    assert abs(lines - round(lines)) < 0.01
+    assert inside
+
+
 def test_a_single_trial_has_no_button_for_values(made, opened):
     page = opened(made(Sweep({}, slots={"steps": 4})))
     assert page.locator(".cell").count() == 1

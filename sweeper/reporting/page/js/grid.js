@@ -50,6 +50,7 @@
     );
     canvas.style.width = `${size.side + size.width}px`;
     canvas.style.height = `${size.head + size.height}px`;
+    canvas.style.setProperty("--why-lines", size.reason); // one number for all cells, and nothing to do for each
     const live = { from: { top: at[0], left: at[1] }, rows: new Map(), brief: new Set(), blurred: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, unread: false, closed: false, most: [0, 0] };
 
     /** The rows and columns that stand in a view, and `more` on each side. */

@@ -21,7 +21,10 @@
     const seen = dataset.sized();
     const ratio = seen ? Math.min(2, Math.max(0.5, seen.height / seen.width)) : 1;
     const caption = state.captions ? 20 : 0;
-    return { cellWidth: state.size, cellHeight: Math.round(state.size * ratio) + caption, caption };
+    const height = Math.round(state.size * ratio);
+    // Whole lines of a reason, of 15 pixels each as css/grid.css has them, below the word that is said first.
+    const reason = Math.max(1, Math.floor((height * 0.6) / 15));
+    return { cellWidth: state.size, cellHeight: height + caption, caption, reason };
   }
 
   /** Labels are as large as their words need. */
