@@ -92,9 +92,12 @@ class _Answers:
         return FileResponse(path, media_type="image/webp", headers=_FOREVER)
 
     async def preview(self, request: Request) -> Response:
-        image = await asyncio.to_thread(self._follower.live.preview, request.path_params["trial"])
+        trial = request.path_params["trial"]
+        image = await asyncio.to_thread(self._follower.live.preview, trial)
         if image is None:
-            return _unknown()
+            # A trial may end before a page asks that was told of its preview: nothing went wrong, and a console is to
+            # say of nothing that it did.
+            return Response(status_code=204, headers=_FRESH) if self._follower.has(trial) else _unknown()
         media = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
         return Response(image, headers=_FRESH | _FOREIGN, media_type=media)
 

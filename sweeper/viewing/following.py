@@ -137,6 +137,10 @@ class Follower:
         """The artifact of that name of the run shown; nothing else is ever given out."""
         return self._files.get(name)
 
+    def has(self, trial: int) -> bool:
+        """Whether the page shows such a trial."""
+        return any(row.trial == trial for row in self._seen.rows)
+
     def accepted(self, name: str) -> Path | None:
         """The accepted picture of that name; as above."""
         with self._lock:

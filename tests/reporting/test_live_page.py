@@ -128,6 +128,21 @@ def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, t
     assert not (tmp_path / "results/live").exists()
 
 
+def test_a_preview_whose_trial_has_just_ended_is_no_error_in_the_console(visit, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        page = visit(view.url)
+        ask = """number => new Promise(answered => {
+            const image = Object.assign(new Image(), {src: `preview/${number}?1`});
+            image.onload = image.onerror = answered; }).then(event => event.type)"""
+        with page.expect_response("**/preview/1?1") as answer:
+            assert page.evaluate(ask, 1) == "error"
+        assert answer.value.status == 204
+        with page.expect_console_message() as told:  # one that the page does not show is nothing to ask for
+            page.evaluate(ask, 2)
+        assert told.value.location["url"].endswith("preview/2?1")
+
+
 def test_table_and_filter_follow_the_run_too(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
     out = tmp_path / "results"
