@@ -80,3 +80,21 @@ def test_the_current_trial_stays_so_when_a_mark_makes_the_view_anew(page, view):
     page.wait_for_function("() => !window.old.isConnected")
     assert focused(page) == "Trials"
     assert page.locator(".current").get_attribute("data-trial") == before
+
+
+def test_arrows_go_through_the_views_and_tab_meets_one_of_them(page):
+    at = "() => [document.activeElement.textContent, document.querySelector('[aria-selected=true]').textContent]"
+    page.get_by_role("tab", name="Grid").focus()
+    walked = {"ArrowRight": "Table", "End": "Plots", "ArrowLeft": "Table", "Home": "Grid"}
+    for key, view in walked.items():
+        page.keyboard.press(key)
+        assert page.evaluate(at) == [view, view]
+    for key, view in {"ArrowLeft": "Plots", "ArrowRight": "Grid"}.items():  # from one end to the other
+        page.keyboard.press(key)
+        assert page.evaluate(at) == [view, view]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == ["Grid", "Grid"]
+    page.go_back()  # each was a step
+    page.wait_for_selector(".plots")

@@ -59,9 +59,7 @@
     const only = menu([], "", (where) => update({ where }));
     const said = el("span", { role: "status" });
     const pins = el("div", { class: "tools pins" });
-    const tabs = VIEWS.map(([name, text]) =>
-      el("button", { type: "button", role: "tab", onclick: () => update({ view: name }) }, text),
-    );
+    const tabs = viewTabs((name) => update({ view: name }));
     const places = AXES.map(([place, label]) => {
       const node = field(label, axes[place]);
       sweeper.drag.target(node, (name) => update(sweeper.state.place(page.state(), place, name)));
@@ -151,7 +149,7 @@
         { class: "top" },
         title,
         counts.node,
-        el("div", { class: "tabs", role: "tablist", "aria-label": "View" }, tabs),
+        tabs.node,
       ),
       more,
       el("div", { class: "tools" }, field("Filter", filter, "wide"), field("Show", only), colouring, marked, accept, listed, theme),
@@ -187,7 +185,7 @@
       if (flow.change?.where === undefined && filter.value !== state.where) filter.value = state.where;
       said.textContent = told(state.where, page.filter(), page.rows().length, dataset.size);
       said.className = page.rows().length ? "said" : "said error";
-      tabs.forEach((tab, place) => tab.setAttribute("aria-selected", String(VIEWS[place][0] === state.view)));
+      tabs.show(state.view);
       more.hidden = state.view !== "grid";
       counts.show(state, arranged ? arranged.shown : page.rows().length);
       marked.textContent = marks.count() ? `Export marks (${marks.count()})` : "Export marks";
@@ -221,6 +219,33 @@
       /* as the system has it */
     }
     return { show, recount: counts.recount, focusFilter: () => filter.focus() };
+  }
+
+  /** The views as tabs: one of them is met by Tab, the arrows go from it to the others and choose them. */
+  function viewTabs(choose) {
+    const tabs = VIEWS.map(([name, text]) =>
+      el("button", { type: "button", role: "tab", "aria-controls": "view", onclick: () => choose(name) }, text),
+    );
+    function walk(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const at = tabs.indexOf(event.target);
+      const last = tabs.length - 1;
+      const steps = { ArrowLeft: at === 0 ? last : at - 1, ArrowRight: at === last ? 0 : at + 1, Home: 0, End: last };
+      const next = steps[event.key];
+      if (at < 0 || next === undefined) return;
+      event.preventDefault();
+      tabs[next].focus();
+      choose(VIEWS[next][0]);
+    }
+    const node = el("div", { class: "tabs", role: "tablist", "aria-label": "View", onkeydown: walk }, tabs);
+    function show(view) {
+      tabs.forEach((tab, place) => {
+        const chosen = VIEWS[place][0] === view;
+        tab.setAttribute("aria-selected", String(chosen));
+        tab.tabIndex = chosen ? 0 : -1;
+      });
+    }
+    return { node, show };
   }
 
   const fileName = (dataset) => dataset.about.experiment.replace(/[^\w-]+/g, "-");
