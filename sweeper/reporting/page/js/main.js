@@ -45,14 +45,7 @@
       arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
       busy: () => view?.busy?.() ?? false,
       open: (row) => update({ trial: String(dataset.trial(row)) }),
-      markByKey(key, row) {
-        const mark = marks.get(row);
-        if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
-        else if (key === "k") marks.set(row, { verdict: mark.verdict === "keep" ? "" : "keep" });
-        else if (key === "r") marks.set(row, { verdict: mark.verdict === "reject" ? "" : "reject" });
-        else return false;
-        return true;
-      },
+      markByKey: (key, row) => markByKey(marks, key, row),
     };
     /** What a run that goes on changed: at once in the cells; what depends on many rows is built anew now and then. */
     function refresh(changed, outcomes) {
@@ -107,28 +100,9 @@
       const room = { height: host.clientHeight, width: host.clientWidth };
       sweeper.dom.keepingFocus(host, () => {
         view?.close?.();
-        view = sweeper[state.view].create(host, { ...page, state, room, ...shades() }, held);
+        view = sweeper[state.view].create(host, { ...page, state, room, ...shades(page) }, held);
         if (row >= 0) view.show?.(row, true);
       });
-    }
-
-    /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
-    function shades() {
-      const colour = dataset.column(state.colour);
-      const usable = colour?.numeric ? colour : undefined;
-      const extent = usable && sweeper.colours.extent(page.rows().map(usable.value));
-      const tint = (row) => {
-        const value = usable?.value(row);
-        return extent && typeof value === "number"
-          ? sweeper.colours.at(sweeper.colours.share(value, extent))
-          : "transparent";
-      };
-      return {
-        colour: usable,
-        tint,
-        holds: filter.holds,
-        free: sweeper.layout.free(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
-      };
     }
 
     addEventListener("hashchange", () => {
@@ -137,20 +111,49 @@
       apply(sweeper.state.read(address, first, dataset));
     });
     addEventListener("keydown", (event) => {
-      if (
-        event.key === "/" &&
-        !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) &&
-        !document.querySelector("dialog[open]")
-      ) {
-        bar.focusFilter();
-        event.preventDefault();
-      }
+      if (!asksForFilter(event)) return;
+      bar.focusFilter();
+      event.preventDefault();
     });
     address = location.hash;
     apply(sweeper.state.read(address, first, dataset));
     sweeper.live.follow(dataset, refresh);
     sweeper.sprites.load();
     sweeper.page = page; // for tests, and for whoever is curious
+  }
+
+  /** What a key means for the mark of a row; false where it means nothing. */
+  function markByKey(marks, key, row) {
+    const toggled = (verdict) => ({ verdict: marks.get(row).verdict === verdict ? "" : verdict });
+    if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
+    else if (key === "k") marks.set(row, toggled("keep"));
+    else if (key === "r") marks.set(row, toggled("reject"));
+    else return false;
+    return true;
+  }
+
+  const asksForFilter = ({ key, target }) =>
+    key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !document.querySelector("dialog[open]");
+
+  /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
+  function shades(page) {
+    const { dataset } = page;
+    const state = page.state();
+    const colour = dataset.column(state.colour);
+    const usable = colour?.numeric ? colour : undefined;
+    const extent = usable && sweeper.colours.extent(page.rows().map(usable.value));
+    const tint = (row) => {
+      const value = usable?.value(row);
+      return extent && typeof value === "number"
+        ? sweeper.colours.at(sweeper.colours.share(value, extent))
+        : "transparent";
+    };
+    return {
+      colour: usable,
+      tint,
+      holds: page.filter().holds,
+      free: sweeper.layout.free(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
+    };
   }
 
   try {
