@@ -26,6 +26,11 @@ def test_a_file_enters_whole_under_the_name_that_speaks_of_its_trial(tmp_path):
     assert (tmp_path / "artifacts" / name).read_bytes() == b"picture"
 
 
+def test_a_cell_that_another_block_fills_has_no_word_in_a_file_name():
+    assert stem({"weather": "rain", "style": None, "ink": "blue"}, JOB) == "rain-blue-01234567"
+    assert stem({"style": None}, JOB) == "trial-01234567"
+
+
 def test_no_file_is_ever_replaced(tmp_path):
     folder = ArtifactFolder(tmp_path)
     assert [keep(folder, text, "a.png") for text in (b"1", b"2", b"3")] == [

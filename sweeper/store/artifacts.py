@@ -55,8 +55,11 @@ _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 def stem(columns: Mapping[str, Any], job: str) -> str:
-    """`<slug of the axis cells>-<first 8 of the job id>`: ASCII, and no name that Windows keeps for itself."""
-    words = [_slug(_cell(value)) for value in columns.values()]
+    """`<slug of the axis cells>-<first 8 of the job id>`: ASCII, and no name that Windows keeps for itself.
+
+    A cell that is empty, as of an axis that only another block has, has no word in it.
+    """
+    words = [_slug(_cell(value)) for value in columns.values() if value is not None]
     speaking = "-".join(word for word in words if word)[:_LONGEST].strip("-.")
     if not speaking or _RESERVED.fullmatch(speaking.partition(".")[0]):
         speaking = f"trial-{speaking}".strip("-")
