@@ -6,7 +6,7 @@ values that their slots take, groups of equal length. `blocks` does one block of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -22,7 +22,7 @@ from sweeper.reading.blocks import BlockReader, Names
 from sweeper.reading.source import Path as Key
 from sweeper.reading.source import Source
 from sweeper.reading.targets import Named, written_problems
-from sweeper.schemas import shape_problems, shown, whole_numbers
+from sweeper.schemas import schema, shape_problems, shown, whole_numbers
 from sweeper.template import MISSING, Template
 from sweeper.values import Normaliser, ValueRefusedError
 
@@ -65,7 +65,7 @@ def declare(
         raise ExperimentError(found)
     whole = whole_numbers("experiment", source.value)  # JSON Schema takes 2.0 for an integer; a share is a float here
     sound = source.with_value(_without(whole, [_whole(path) for path, _ in shape]) if shape else whole)
-    forgiven = {str(part) for path, _ in shape for part in path}
+    forgiven = {name for path, _ in shape for name in _named(source.value, path)}
     declaration = _Declaration(sound, template, folder, file, forgiven)
     declaration.also_read = also_read
     experiment = declaration.experiment()
@@ -219,13 +219,12 @@ class _Declaration:
         """Check that the block gives every name that its expressions read, and every slot that has no default."""
         slots = self.template.slots
         given = {name for name in reader.given if name not in reader.partial}
-        known = {*slots, *params, *derive, *given, *reader.axis_names, *self.forgiven} - (
-            reader.partial - {*slots, *params}
-        )
+        names = {*slots, *params, *derive, *given, *reader.axis_names} - (reader.partial - {*slots, *params})
+        known = names | self.forgiven
         expressions: dict[Key, Expression] = {("derive", name): found for name, found in derive.items()}
         if reader.block.where is not None:
             expressions[(*reader.block.path, "where")] = reader.block.where
-        hinted = known | set(self.raw.get("params", {}))
+        hinted = names | set(self.raw.get("params", {}))
         for path, expression in expressions.items():
             for name in expression.names:
                 if name in anywhere and name not in known:
@@ -274,6 +273,22 @@ def _settings(raw: Mapping[str, Any]) -> RunSettings:
         given["max_failures"] = float(limit.strip().removesuffix("%")) / 100
     given |= {name: float(given[name]) for name in ("timeout", "patience") if name in given}
     return RunSettings(**given)
+
+
+def _named(value: Mapping[str, Any], path: Key) -> Iterator[str]:
+    """The names that a refused part of the experiment may have meant to give: those on the way to it and inside it."""
+    if path[:1] in (("params",), ("derive",), ("sweep",)):
+        yield from (part for part in path[1:] if isinstance(part, str))
+    elif path[:1] and path[0] in schema("experiment")["properties"]:
+        return
+    part: Any = value
+    for step in path:
+        part = part[step]
+    waiting = [part]
+    while waiting:
+        one = waiting.pop()
+        yield from one if isinstance(one, dict) else ()
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
 def _whole(path: Key) -> Key:
