@@ -22,6 +22,7 @@ from sweeper.planning.order import Costs, best_order, counted, dependencies, exe
 from sweeper.planning.selection import kept
 from sweeper.template import Address
 from sweeper.trial import InputFile, Trial
+from sweeper.workflow import encode
 
 if TYPE_CHECKING:
     from sweeper.nodes import NodeInfo
@@ -140,13 +141,14 @@ class Plan:
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
-        """How many options each axis has, the most of any block."""
-        sizes: dict[str, int] = {}
-        for block in self.experiment.blocks:
-            for dimension in block.dimensions:
-                for axis in dimension:
-                    sizes[axis.name] = max(sizes.get(axis.name, 0), len(axis.options))
-        return sizes
+        """How many different values or labels each axis has, over all blocks."""
+        return {name: len(self.axis_cells(name)) for name in self.experiment.axis_names}
+
+    def axis_cells(self, name: str) -> list[Any]:
+        """The values or labels of an axis as a table shows them, over all blocks, each once."""
+        axes = [axis for block in self.experiment.blocks for group in block.dimensions for axis in group]
+        cells = (option.cell for axis in axes if axis.name == name for option in axis.options)
+        return list({encode(cell): cell for cell in cells}.values())
 
     @cached_property
     def order(self) -> OrderReport:

@@ -32,7 +32,8 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], put: Callable[[str], None]
     width = max(map(len, summary["axes"]), default=0)
     room = max((len(str(size)) for size in summary["axes"].values()), default=0)
     for name, size in summary["axes"].items():
-        put(console.clean(f"  {name:<{width}}  {size:>{room}}  {choices(_values(plan, name))}"))
+        values = choices([_short(console.cell_text(cell)) for cell in plan.axis_cells(name)])
+        put(console.clean(f"  {name:<{width}}  {size:>{room}}  {values}"))
     if summary["axes"]:
         put("")
     rows = [*_filter_rows(summary), *_work_rows(summary), *_order_rows(summary), *_estimate_rows(summary)]
@@ -46,13 +47,6 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], put: Callable[[str], None]
         put(f"workflows  {made['written'] + made['same']}  in {made['dir']}{same}")
     if "diff" in summary:
         _show_difference(summary["diff"], put)
-
-
-def _values(plan: Plan, name: str) -> list[str]:
-    """The values or labels of an axis, over all blocks, each once."""
-    axes = [axis for block in plan.experiment.blocks for group in block.dimensions for axis in group]
-    cells = [option.cell for axis in axes if axis.name == name for option in axis.options]
-    return list(dict.fromkeys(_short(console.cell_text(cell)) for cell in cells))
 
 
 def _filter_rows(summary: Mapping[str, Any]) -> Iterator[_Row]:
@@ -93,8 +87,9 @@ def _order_rows(summary: Mapping[str, Any]) -> Iterator[_Row]:
     by = ", by measured node times" if order["measured"] else ""
     if order["caching"] != "classic":
         by += f", for a server with the cache {order['caching']!r}"
-    for axes in order["axes"]:
-        yield "order", " > ".join(axes) or "a single trial", f"({order['mode']}, outermost first{by})"
+    for number, axes in enumerate(order["axes"], 1):
+        label = "order" if len(order["axes"]) == 1 else f"order {number}"
+        yield label, " > ".join(axes) or "a single trial", f"({order['mode']}, outermost first{by})"
     if order["saved"] > 0:
         saved = f"runs {order['executions']} nodes where the written order runs {order['written']}"
         yield "", f"{saved}: {order['saved']} saved", ""

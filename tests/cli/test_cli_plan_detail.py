@@ -27,6 +27,22 @@ sweep:
 SMALL = "name: shop\ntemplate: t.json\nparams: {cfg: 2}\nsweep: {grid: {prompt: [a fox, an owl], steps: [1, 2]}}\n"
 
 
+BLOCKS = """\
+name: shop
+template: t.json
+sweep:
+  - grid: {cfg: [1, 2.5, 7], steps: [1, 2]}
+  - grid: {cfg: [3, 4.5], prompt: [a fox, an owl]}
+"""
+
+
+def test_the_axes_and_the_order_of_several_blocks_say_what_they_are_of(sweeper, write):
+    shown = [line.split() for line in sweeper("plan", write(BLOCKS)).out.splitlines()]
+    assert ["cfg", "5", "1", "|", "2.5", "|", "7", "|", "3", "|", "4.5"] in shown
+    assert [line[:2] for line in shown if line[:1] == ["order"]] == [["order", "1"], ["order", "2"]]
+    assert sweeper("plan", "shop.yaml", "--json").json["axes"] == {"cfg": 5, "steps": 2, "prompt": 2}
+
+
 def test_what_is_left_out_is_counted_by_reason(sweeper, write):
     shown = sweeper("plan", write(FILTERED), "--json").json
 

@@ -129,7 +129,12 @@ def test_slots_keep_the_templates_order_and_axes_the_experiments(tmp_path):
     assert plan.axis_columns == ("x", "n", "p")
     assert [dict(trial.axes) for trial in plan.written()] == [{"x": 1.0, "n": 1, "p": "a"},
                                                               {"x": 0.5, "n": 2, "p": "b"}]  # fmt: skip
-    assert plan.axis_sizes == {"x": 1, "n": 1, "p": 1}
+    assert plan.axis_sizes == {"x": 1, "n": 2, "p": 1}
+
+
+def test_an_axis_of_several_blocks_has_as_many_values_as_are_different(tmp_path):
+    plan = plan_of(tmp_path, sweep=[{"grid": {"x": [1, 2]}}, {"grid": {"x": [2.0, 4, 5]}}])
+    assert (plan.axis_sizes, plan.axis_cells("x")) == ({"x": 4}, [1.0, 2.0, 4.0, 5.0])
 
 
 def test_labels_stand_in_axes_and_values_in_params_and_in_expressions(tmp_path):
