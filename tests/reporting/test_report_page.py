@@ -258,6 +258,18 @@ def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, open
     assert sorted(trials) == [4, 5, 6, 7]
 
 
+def test_no_value_moved_to_the_end_is_there_after_a_reload_too(made, opened):
+    page = opened(made(Sweep({"flag": [True, None, False], "steps": [4, 8]})), "#x=steps&y=flag")
+    sides = page.get_by_role("rowheader")
+    page.get_by_role("button", name="Values…").click()
+    choose(page, "Axis", "flag")
+    page.get_by_role("button", name="Move (none) down").click()
+    page.get_by_role("button", name="Done").click()
+    assert sides.all_inner_texts() == ["true", "false", "(none)"]
+    page.reload()
+    assert sides.all_inner_texts() == ["true", "false", "(none)"]
+
+
 def test_an_axis_of_one_value_and_none_is_shown_at_first_too(made, opened):
     page = opened(made(Sweep({"flag": [True, None], "steps": [4, 8, 16]})))
     shown = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]

@@ -53,7 +53,8 @@
   /** The places of an axis as they are ordered, as far as they are not in the order that the rest has anyway. */
   function moved(axis, state) {
     const order = sweeper.layout.ordered(axis, state);
-    const usual = (place) => (place < 0 ? Infinity : place);
+    const ranks = new Map(axis.places.map((place, rank) => [place, rank]));
+    const usual = (place) => ranks.get(place);
     let count = order.length - 1;
     while (count > 0 && usual(order[count - 1]) < usual(order[count])) count -= 1;
     return order.slice(0, count); // the rest follows in its usual order
