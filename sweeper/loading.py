@@ -1,6 +1,7 @@
 """Reads an experiment and all that it names: the only part of the model that opens files.
 
-`load` gives the Experiment with its template checked; what is wrong in any of the files is reported together.
+`load` gives the Experiment with its template checked; what is wrong in any of the files is reported together. `draft`
+gives what could be read in spite of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sweeper.experiment import Experiment, InputFact
 from sweeper.metrics import unknown_metrics
 from sweeper.nearest import hint
 from sweeper.reading.binding import bind
-from sweeper.reading.declaration import declare, with_derived_files
+from sweeper.reading.declaration import Draft, declare, with_derived_files
 from sweeper.reading.overrides import overridden
 from sweeper.reading.source import Source, SourceError, read_json, read_yaml
 from sweeper.reading.targets import Named, written_problems
@@ -38,6 +39,19 @@ def load(
     target that is none of these, and no name of the experiment's, is a problem too. Raises ExperimentError with every
     problem of every file.
     """
+    found = draft(experiment, overrides=overrides, named=named)
+    if found.problems:
+        raise ExperimentError(found.problems)
+    return found.experiment
+
+
+def draft(
+    experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: Named | None = None
+) -> Draft:
+    """As `load`, and what could be read in spite of its problems, for who looks for more of them.
+
+    Raises ExperimentError where the file itself is no mapping in YAML.
+    """
     file = Path(experiment)
     source = _read(file, _shown(file), read_yaml, ExperimentError)
     value = source.value
@@ -53,10 +67,16 @@ def load(
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
     unknown = [(names.index(metric), message) for metric, message in unknown_metrics(names)]
     folder = _Folder(file.parent)
-    declared = declare(
+    found = declare(
         source, template, folder, file=file, metric_problems=unknown, problems=problems, also_read=read, named=named
     )
-    return replace(with_derived_files(declared, folder), overrides=dict(overrides or {}))
+    made, problems = replace(found.experiment, overrides=dict(overrides or {})), list(found.problems)
+    if found.has_plan:
+        try:
+            made = with_derived_files(made, folder)
+        except ExperimentError as error:
+            problems += error.problems
+    return replace(found, experiment=made, problems=tuple(problems))
 
 
 def check_targets(experiment: Experiment, named: Named) -> None:

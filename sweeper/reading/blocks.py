@@ -24,11 +24,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names an experiment may use: the template's slots, what `derive` makes, what its texts read."""
+    """The names an experiment may use: the template's slots, what `derive` makes, what its texts read.
+
+    `unsure`: the template could not be read, so that any name may be one of its slots.
+    """
 
     slots: Mapping[str, Slot]
     derive: frozenset[str]
     used: frozenset[str]
+    unsure: bool = False
 
 
 class Declaring(Protocol):
@@ -121,7 +125,7 @@ class BlockReader:
         spot: Key = (*path, place) if isinstance(form, list) else path
         sets = {}
         for slot, value in option.sets.items():
-            if slot not in self.names.slots and slot not in self.names.used | self.used:
+            if not self._may_be_given(slot):
                 message = f"'{slot}' is neither a slot of the template nor used{hint(slot, self.names.slots, 'slots')}"
                 self.owner.wrong((*spot, "set", slot), message)
             sets[slot] = self.owner.value(slot, value, (*spot, "set", slot))
@@ -141,9 +145,13 @@ class BlockReader:
         elif name in self.names.derive:
             line = self.owner.source.line(("derive", name))
             self.owner.wrong(path, f"'{name}' is also in `derive` (line {line}); give it in one place only")
-        elif name not in self.names.slots and name not in self.names.used | self.used and not bundles:
+        elif not self._may_be_given(name) and not bundles:
             message = f"the axis '{name}' is neither a slot of the template nor used in `derive` or `where`"
             self.owner.wrong(path, message + hint(name, self.names.slots, "slots"))
+
+    def _may_be_given(self, name: str) -> bool:
+        names = self.names
+        return names.unsure or name in names.slots or name in names.used or name in self.used
 
     def _give(self, name: str, found: list[Option], path: Key) -> None:
         """Note which names the axis gives; a name that another axis or bundle gives too is a problem."""
@@ -170,7 +178,7 @@ class BlockReader:
                 continue
             number, axis = axes[name]
             matching = frozenset(spot for spot, option in enumerate(axis.options) if matches(option, value))
-            if not matching:
+            if not matching and not self.names.unsure:  # without its slot a value of a file is a text
                 cells = [option.cell for option in axis.options]
                 self.owner.wrong(
                     (*path, name), f"no value of '{name}' is {shown(value)}{hint(value, cells, 'its values')}"
@@ -191,7 +199,7 @@ class BlockReader:
                     labels = [option.label for option in axes[name].options]
                     self.owner.wrong(spot, f"'{name}' has no bundle {shown(value)}{hint(value, labels, 'its labels')}")
                 chosen[name] = known or Option(self.owner.value(name, value, spot))
-            elif name in self.names.slots or name in self.names.used | self.used:
+            elif self._may_be_given(name):
                 values[name] = self.owner.value(name, value, spot)
             else:
                 allowed = [*axes, *self.names.slots]

@@ -6,11 +6,12 @@ values that their slots take, groups of equal length. `blocks` does one block of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sweeper.axes import AxisError, Files
 from sweeper.errors import ExperimentError, Problem
@@ -26,6 +27,13 @@ from sweeper.schemas import schema, shape_problems, shown, whole_numbers
 from sweeper.template import MISSING, Template
 from sweeper.values import Normaliser, ValueRefusedError
 
+_OF_TRIALS: Final = (
+    "",
+    "template",
+    "params",
+    "derive",
+    "sweep",
+)  # the keys that a plan is made of; "" is the whole file
 _ANY = Normaliser(None)  # of a variable: any finite JSON value
 
 
@@ -34,6 +42,19 @@ class Folder(Files, Protocol):
 
     def fact(self, name: str) -> InputFact:
         """The file that a value names. Raises AxisError when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What could be read of an experiment, and every problem. Where there are some, it lacks what they are about.
+
+    `has_plan`: all that its trials are made of is sound, whatever else is wrong.
+    """
+
+    experiment: Experiment
+    problems: tuple[Problem, ...]
+    has_template: bool
+    has_plan: bool
 
 
 def declare(
@@ -46,13 +67,12 @@ def declare(
     problems: Iterable[Problem] = (),
     also_read: frozenset[str] = frozenset(),
     named: Named | None = None,
-) -> Experiment:
-    """Make the Experiment.
+) -> Draft:
+    """Make the Experiment, and find every problem.
 
     `template` is None where it could not be read: `problems` then says why, and what does not need it is checked
     nevertheless. `also_read` are names that count as used, as those of a `derive` that an override has replaced.
     `named` are the user's names for servers, None where a target of no known name is left for later.
-    Raises ExperimentError with every problem.
     """
     shape = shape_problems("experiment", source.value)
     found = list(problems)
@@ -61,29 +81,32 @@ def declare(
     targets = written_problems(source.value, named)
     found += [source.problem(path, message) for path, message in targets if path not in refused]
     found += [source.problem(("metrics", place), message) for place, message in metric_problems]
-    if template is None:
-        raise ExperimentError(found)
     whole = whole_numbers("experiment", source.value)  # JSON Schema takes 2.0 for an integer; a share is a float here
     sound = source.with_value(_without(whole, [_whole(path) for path, _ in shape]) if shape else whole)
     forgiven = {name for path, _ in shape for name in _named(source.value, path)}
     declaration = _Declaration(sound, template, folder, file, forgiven)
     declaration.also_read = also_read
     experiment = declaration.experiment()
-    if found or declaration.problems:
-        raise ExperimentError([*found, *declaration.problems])
-    return experiment
+    found += declaration.problems
+    aside = all(problem.file == source.name and _part(problem) not in _OF_TRIALS for problem in found)
+    has_template = template is not None
+    return Draft(experiment, tuple(found), has_template, has_plan=has_template and aside and not forgiven)
 
 
 class _Declaration:
     """One experiment on its way, and the problems met on the way.
 
-    `forgiven` are names in parts that the schema has refused: they may be missing without a second message.
+    `forgiven` are names in parts that the schema has refused: they may be missing without a second message. Without
+    a template any name may be a slot's.
     """
 
-    def __init__(self, source: Source, template: Template, folder: Folder, file: Path, forgiven: set[str]) -> None:
+    def __init__(
+        self, source: Source, template: Template | None, folder: Folder, file: Path, forgiven: set[str]
+    ) -> None:
         self.forgiven = forgiven
         self.source = source
-        self.template = template
+        self.unsure = template is None
+        self.template = template or Template("", {}, {}, ())
         self.folder = folder
         self.file = file
         self.raw: Mapping[str, Any] = source.value
@@ -175,7 +198,7 @@ class _Declaration:
 
     def names(self, derive: Mapping[str, Expression]) -> Names:
         used = {name for expression in derive.values() for name in expression.names} | self.forgiven | self.also_read
-        return Names(slots=self.template.slots, derive=frozenset(derive), used=frozenset(used))
+        return Names(slots=self.template.slots, derive=frozenset(derive), used=frozenset(used), unsure=self.unsure)
 
     def blocks(self, name: str, derive: Mapping[str, Expression]) -> list[BlockReader]:
         raw = self.raw.get("sweep")
@@ -198,7 +221,7 @@ class _Declaration:
                 self.wrong(
                     path, f"'{name}' is also in `derive` (line {self.source.line(('derive', name))}); give it once"
                 )
-            elif name not in names.slots and name not in used:
+            elif name not in names.slots and name not in used and not self.unsure:
                 self.wrong(
                     path, f"'{name}' is neither a slot of the template nor used{hint(name, names.slots, 'slots')}"
                 )
@@ -208,7 +231,7 @@ class _Declaration:
             if name in names.slots or name in used:
                 found[name] = value
         for name in derive:
-            if name not in names.slots and name not in used:
+            if name not in names.slots and name not in used and not self.unsure:
                 message = f"'{name}' is neither a slot of the template nor used"
                 self.wrong(("derive", name), message + hint(name, names.slots, "slots"))
         return found
@@ -225,7 +248,7 @@ class _Declaration:
         if reader.block.where is not None:
             expressions[(*reader.block.path, "where")] = reader.block.where
         hinted = names | set(self.raw.get("params", {}))
-        for path, expression in expressions.items():
+        for path, expression in expressions.items() if not self.unsure else ():
             for name in expression.names:
                 if name in anywhere and name not in known:
                     some = "not by every value" if name in reader.partial else "not by this block"
@@ -273,6 +296,11 @@ def _settings(raw: Mapping[str, Any]) -> RunSettings:
         given["max_failures"] = float(limit.strip().removesuffix("%")) / 100
     given |= {name: float(given[name]) for name in ("timeout", "patience") if name in given}
     return RunSettings(**given)
+
+
+def _part(problem: Problem) -> str:
+    """The key of the file's top level that a problem is below."""
+    return re.split(r"[.\[]", problem.key)[0]
 
 
 def _named(value: Mapping[str, Any], path: Key) -> Iterator[str]:
