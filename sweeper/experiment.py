@@ -25,6 +25,11 @@ class Axis:
     options: tuple[Option, ...]
     path: Key
 
+    def spot(self, source: Source | None, place: int) -> Key:
+        """Where the file has an option: its own line in a list, the axis' otherwise."""
+        item = (*self.path, place)
+        return item if source is not None and item in source.lines else self.path
+
 
 Dimension = tuple[Axis, ...]  # axes that advance together: one grid axis, or a zip group
 

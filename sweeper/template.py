@@ -119,6 +119,14 @@ class Template:
         """A problem at a place of the workflow."""
         return self.source.problem(path, message) if self.source is not None else Problem(self.file, 0, "", message)
 
+    def default_place(self, slot: str) -> Problem:
+        """Where a slot has its default from, as a Problem without its message."""
+        declared = self.slots[slot]
+        if self.sidecar is not None and (*declared.path, "default") in self.sidecar.lines:
+            return self.sidecar.problem((*declared.path, "default"), "")
+        first = declared.addresses[0]
+        return self.problem((first.node, "inputs", first.input), "")
+
     def nodes_of(self, slot: str) -> frozenset[str]:
         """The ids of the nodes whose inputs the slot decides."""
         return frozenset(address.node for address in self.slots[slot].addresses)

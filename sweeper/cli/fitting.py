@@ -8,37 +8,84 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cli.class_source import classes_in
-from sweeper.cli.targets_file import named_targets
+from sweeper.cli.targets_file import named_targets, names_for
 from sweeper.comfy.target import check_targets, resolve_targets
-from sweeper.errors import ExperimentError, Problem, UsageError
+from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target
+    from sweeper.experiment import Experiment
     from sweeper.nodes import NodeInfo
     from sweeper.planner import Plan
 
 
-def checked(plan: Plan, targets: Sequence[Any] | None, object_info: Path | None = None) -> list[str]:
+def sound_plan(
+    file: Path,
+    targets: Sequence[Any] | None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    object_info: Path | None = None,
+    also: Callable[[Experiment], object] | None = None,
+) -> tuple[Plan, list[str]]:
+    """The plan of an experiment's file, and what is odd but runs, as `checked` tells it; `also` looks at the experiment
+    once more, for ExperimentErrors of its own.
+
+    Raises ExperimentError with all that is wrong: where one stage finds something, each later one sees what is left.
+    """
+    from sweeper.loading import draft  # noqa: PLC0415 - as below
+    from sweeper.planner import plan  # noqa: PLC0415
+
+    found = draft(file, overrides=overrides, named=names_for(targets))
+    made: Plan | None = None
+    notes: list[str] = []
+    problems = list(found.problems)
+    if also is not None:
+        try:
+            also(found.experiment)
+        except ExperimentError as error:  # a condition may be about what could not be read
+            problems += [one for one in error.problems if found.has_plan or not one.key.endswith(".where")]
+    if found.has_plan:
+        try:
+            made = plan(found.experiment)
+        except ExperimentError as error:
+            problems += error.problems
+    if found.has_template and not any(one.key.startswith("target") for one in found.problems):
+        told = {(one.file, one.line, one.key) for one in problems}
+        try:
+            notes = checked(made or found.experiment, targets, object_info)
+        except InputError as error:
+            problems += [one for one in error.problems if (one.file, one.line, one.key) not in told]
+    if problems or made is None:
+        raise ExperimentError(problems)
+    return made, notes
+
+
+def checked(planned: Plan | Experiment, targets: Sequence[Any] | None, object_info: Path | None = None) -> list[str]:
     """What is odd but runs, for each target that could be asked; with the file `object_info`, for what it describes.
+    An experiment has no plan for its mistakes: of it the written values are checked.
 
     Raises ExperimentError for what would not run, UsageError for a file that cannot be used and a target that is none.
     """
+    from sweeper.planner import Plan  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.planning.fitting import Fit, fit_written  # noqa: PLC0415
+
     problems: list[Problem] = []
     notes: list[str] = []
-    specs = plan.experiment.targets if targets is None else targets
-    named = {**named_targets(), **plan.experiment.named_targets}
+    experiment = planned.experiment if isinstance(planned, Plan) else planned
+    specs = experiment.targets if targets is None else targets
+    named = {**named_targets(), **experiment.named_targets}
     check_targets(specs, named)
     for name, classes in _described(specs, named, object_info):
-        fit = plan.fit(classes)
+        fit = planned.fit(classes) if isinstance(planned, Plan) else Fit(fit_written(experiment, classes), ())
         problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
         notes += [str(note) for note in fit.notes]
-        notes += [str(note) for note in fit.unsaved if not plan.experiment.run.keep_temp]
+        notes += [str(note) for note in fit.unsaved if not experiment.run.keep_temp]
     if problems:
         raise ExperimentError(problems)
     return list(dict.fromkeys(notes))

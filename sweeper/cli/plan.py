@@ -64,20 +64,17 @@ def command(
 ) -> None:
     """Show what a run would do: axes, number of trials, order, what is new and what is done. Submits nothing."""
     from sweeper.cli.difference import Difference, compared_run  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.fitting import checked  # noqa: PLC0415
+    from sweeper.cli.fitting import sound_plan  # noqa: PLC0415
     from sweeper.cli.foresight import Foresight  # noqa: PLC0415
     from sweeper.cli.plan_text import show_plan  # noqa: PLC0415
-    from sweeper.cli.targets_file import names_for  # noqa: PLC0415
     from sweeper.cli.workflow_folder import WorkflowFolder  # noqa: PLC0415
-    from sweeper.loading import load  # noqa: PLC0415
-    from sweeper.planner import plan  # noqa: PLC0415
 
     if [jsonl, csv].count("-") + as_json > 1:
         raise UsageError("only one of --json, --jsonl - and --csv - can have stdout")
     listed = options.listed_targets(targets)
-    loaded = load(experiment, overrides=options.parse_settings(settings), named=names_for(listed))
-    planned = plan(loaded)
-    foresight = Foresight(planned, listed, out, notes=checked(planned, listed, object_info))
+    overrides = options.parse_settings(settings)
+    planned, notes = sound_plan(experiment, listed, overrides=overrides, object_info=object_info)
+    foresight = Foresight(planned, listed, out, notes=notes)
     difference = Difference(*compared_run(diff, foresight.out)) if diff is not None else None
     folder = WorkflowFolder(planned, workflows) if workflows is not None else None
     with ExitStack() as files:

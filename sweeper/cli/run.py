@@ -12,7 +12,7 @@ import click
 from sweeper.cli import clusters, console, options
 from sweeper.cli.failure import FAILED, INTERRUPTED, OK, UNREACHABLE
 from sweeper.cli.options import examples
-from sweeper.errors import UsageError
+from sweeper.errors import ExperimentError, UsageError
 
 if TYPE_CHECKING:
     from sweeper.result import Run
@@ -99,14 +99,20 @@ def command(
 
     The same command again resumes: what is done is not done again. Ctrl-C once waits for what runs, twice cancels it.
     """
-    from sweeper.cli.progress import Watch  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.fitting import sound_plan  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.progress import Watch  # noqa: PLC0415
     from sweeper.cli.targets_file import named_targets, names_for  # noqa: PLC0415
     from sweeper.loading import load  # noqa: PLC0415
 
     if wishes["fail_fast"] and wishes["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
     listed = options.listed_targets(targets)
-    loaded = load(experiment, overrides=options.parse_settings(settings), named=names_for(listed))
+    overrides = options.parse_settings(settings)
+    try:
+        loaded = load(experiment, overrides=overrides, named=names_for(listed))
+    except ExperimentError:
+        sound_plan(experiment, listed, overrides=overrides)  # which tells these mistakes and what else is wrong
+        raise
     with ExitStack() as stack:
         if view:
             from sweeper.cli.view import viewed  # noqa: PLC0415

@@ -50,10 +50,8 @@ def _checked(
     file: Path, targets: list[str] | None, object_info: Path | None
 ) -> tuple[str, tuple[Problem, ...], int | None]:
     """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
-    from sweeper.cli.fitting import checked  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.targets_file import names_for  # noqa: PLC0415
-    from sweeper.loading import load, load_template  # noqa: PLC0415
-    from sweeper.planner import plan  # noqa: PLC0415
+    from sweeper.cli.fitting import sound_plan  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.loading import load_template  # noqa: PLC0415
     from sweeper.regression.checks import checks_of  # noqa: PLC0415
 
     try:
@@ -63,17 +61,8 @@ def _checked(
         if file.suffix.lower() == ".json":
             load_template(file)
             return "template", (), None
-        experiment = load(file, named=names_for(targets))
-        problems: list[Problem] = []
-        trials = None
-        for look in (lambda: checks_of(experiment), lambda: checked(plan(experiment), targets, object_info)):
-            try:
-                look()
-            except InputError as error:
-                problems += error.problems
-        if not problems:
-            trials = len(plan(experiment))
-        return "experiment", tuple(problems), trials
+        planned, _ = sound_plan(file, targets, object_info=object_info, also=checks_of)
+        return "experiment", (), len(planned)
     except InputError as error:
         kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"
         return kind, error.problems, None

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sweeper.errors import Problem
+from sweeper.experiment import Block, Experiment
 from sweeper.expressions import ExpressionError
 from sweeper.nodes import NodeInfo, Piece, SplitCheck, split_check
 from sweeper.planning.columns import merged
 from sweeper.planning.grid import Grid
-from sweeper.template import Template
+from sweeper.reading.source import Path as Key
+from sweeper.reading.source import Source
+from sweeper.template import MISSING, Template
 from sweeper.trial import Trial
 
 _COMBINATIONS: Final = 100_000  # of the values of one input; more than that only a text of several axes has
@@ -49,6 +53,47 @@ def fit(template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info
     notes = [template.problem(path, message) for path, message in check.notes]
     unsaved = tuple(template.problem(path, message) for path, message in check.unsaved)
     return Fit(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(notes)), unsaved)
+
+
+def fit_written(experiment: Experiment, info: NodeInfo) -> tuple[Problem, ...]:
+    """What a server would refuse of an experiment of which no plan can be made: what no slot decides, and each value
+    where it is written, for the inputs that one slot decides.
+    """
+    template = experiment.template
+    check = split_check(template, info)
+    problems = [template.problem(path, message) for path, message in (*check.static, *check.ignored)]
+    for piece in check.pieces:
+        for where, value in _written(experiment, piece.slots[0]) if len(piece.slots) == 1 else ():
+            with suppress(ExpressionError):  # as above
+                verdict = piece.verdict({piece.slots[0]: value})
+                problems += [replace(where, message=message) for _, message in verdict.problems]
+    return tuple(dict.fromkeys(problems))
+
+
+def _written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, Any]]:
+    """Every value that a slot is given as it stands, and where, as a Problem without its message."""
+    source = experiment.source
+    found: list[tuple[Key, Any]] = [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
+    found += [one for block in experiment.blocks for one in _swept(block, slot, source)]
+    if source is not None:
+        yield from ((source.problem(path, ""), value) for path, value in found)
+    default = experiment.template.slots[slot].default
+    if not found and slot not in experiment.derive and default is not MISSING:
+        yield experiment.template.default_place(slot), default
+
+
+def _swept(block: Block, slot: str, source: Source | None) -> Iterator[tuple[Key, Any]]:
+    """The values that a block gives a slot, and where it does."""
+    for axis in (axis for dimension in block.dimensions for axis in dimension):
+        for place, option in enumerate(axis.options):
+            if slot in option.sets:
+                yield (*axis.spot(source, place), "set", slot), option.sets[slot]
+            elif slot == axis.name and option.value is not MISSING:
+                yield axis.spot(source, place), option.value
+    for place, row in enumerate(block.include):
+        value = row.options[slot].value if slot in row.options else row.values.get(slot, MISSING)
+        if value is not MISSING:
+            yield (*block.path, "include", place, slot), value
 
 
 def _findings(grid: Grid, piece: Piece) -> Iterator[Problem | None]:

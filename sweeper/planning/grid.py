@@ -113,12 +113,12 @@ class Grid:
     def origin(self, slot: str, at: Coordinates) -> Problem:
         """Where the value that a slot has at these coordinates was written, as a Problem without its message."""
         experiment = self.experiment
-        source, sidecar = experiment.source, experiment.template.sidecar
+        source = experiment.source
         if source is not None:
             for place, dimension in enumerate(self.dimensions):
                 for axis in dimension:
                     option = axis.options[at[place]]
-                    item = (*axis.path, at[place]) if (*axis.path, at[place]) in source.lines else axis.path
+                    item = axis.spot(source, at[place])
                     if slot in option.sets:
                         return source.problem((*item, "set", slot), "")
                     if slot == axis.name:
@@ -126,11 +126,7 @@ class Grid:
             for part in ("params", "derive"):
                 if (part, slot) in source.lines:
                     return source.problem((part, slot), "")
-        declared = experiment.template.slots[slot]
-        if sidecar is not None and (*declared.path, "default") in sidecar.lines:
-            return sidecar.problem((*declared.path, "default"), "")
-        first = declared.addresses[0]
-        return experiment.template.problem((first.node, "inputs", first.input), "")
+        return experiment.template.default_place(slot)
 
     # Leaves and digest
 
