@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from sweeper.axes import AxisError
-from sweeper.errors import ExperimentError, Problem, TemplateError
+from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
 from sweeper.experiment import Experiment, InputFact
 from sweeper.metrics import unknown_metrics
 from sweeper.nearest import hint
+from sweeper.planner import Plan, value_pairs
 from sweeper.reading.binding import bind
 from sweeper.reading.declaration import Draft, declare, with_derived_files
 from sweeper.reading.overrides import overridden
@@ -74,6 +76,7 @@ def draft(
     if found.has_plan:
         try:
             made = with_derived_files(made, folder)
+            problems += _mask_problems(made)
         except ExperimentError as error:
             problems += error.problems
     return replace(found, experiment=made, problems=tuple(problems))
@@ -177,6 +180,45 @@ def _shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def _mask_problems(experiment: Experiment) -> Iterator[Problem]:
+    """What is wrong between masks and the pictures below them: each pair that a trial has, once, by the headers."""
+    for slot in experiment.template.slots.values():
+        if slot.of:
+            odd = dict(_odd_pairs(experiment, slot.of, slot.name))
+            filtered = any(block.exclude or block.where or block.sample for block in experiment.blocks)
+            trials = Plan(experiment).written() if odd and filtered else ()
+            there = {(trial.params[slot.of], trial.params[slot.name]) for trial in trials}
+            yield from dict.fromkeys(problem for pair, problem in odd.items() if not filtered or pair in there)
+
+
+def _odd_pairs(experiment: Experiment, picture: str, mask: str) -> Iterator[tuple[tuple[Any, Any], Problem]]:
+    """Each pair of a picture and a mask that cannot go together, and why."""
+    from sweeper.comparing.decoding import size_of  # noqa: PLC0415 - Pillow, only where there are masks
+
+    @cache
+    def size(name: str) -> tuple[int, int] | str:
+        try:
+            return size_of(experiment.files[name].path)
+        except ImageError as error:
+            return str(error)
+
+    seen: set[tuple[Any, Any]] = set()
+    for below, above, where in value_pairs(experiment, picture, mask):
+        pair = below, above
+        if pair in seen or not {*pair} <= experiment.files.keys():
+            continue
+        seen.add(pair)
+        one, other = size(below), size(above)
+        if isinstance(one, str):
+            yield pair, replace(where(picture), message=f"the picture {shown(below)} of a mask {one}")
+        elif isinstance(other, str):
+            yield pair, replace(where(mask), message=f"the mask {shown(above)} {other}")
+        elif one != other:
+            sizes = f"{other[0]} x {other[1]} pixels, but its picture {shown(below)} {one[0]} x {one[1]}"
+            message = f"the mask {shown(above)} has {sizes}; the two must be of one size"
+            yield pair, replace(where(mask), message=message)
 
 
 class _Folder:

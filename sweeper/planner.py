@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.experiment import Axis, Block, Experiment, Extra
+from sweeper.planning.columns import merged
 from sweeper.planning.declared import declared, together
 from sweeper.planning.grid import Grid, axis_columns
 from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
@@ -226,12 +227,25 @@ def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs 
 
 def derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
     """Every value that `derive` gives a name anywhere in the sweep. Raises ExperimentError where it fails."""
+    for grid in _grids(experiment):
+        yield from grid.values(name)
+
+
+def value_pairs(experiment: Experiment, one: str, other: str) -> Iterator[tuple[Any, Any, Callable[[str], Problem]]]:
+    """The values that two slots have together anywhere in the product of a block, and what tells, until the next pair,
+    where the value of a slot was written, as a Problem without its message.
+    """
+    for grid in _grids(experiment):
+        first, second = grid.slots[one], grid.slots[other]
+        for at in grid.points(merged((first, second))):
+            yield first.at(at), second.at(at), partial(grid.origin, at=at)
+
+
+def _grids(experiment: Experiment) -> Iterator[Grid]:
+    """The product of each block, and its `include` rows, before anything is dropped."""
     for block in experiment.blocks:
-        for grid in (
-            Grid(experiment, block.dimensions, {}),
-            *(_alone(experiment, block, row) for row in block.include),
-        ):
-            yield from grid.values(name)
+        yield Grid(experiment, block.dimensions, {})
+        yield from (_alone(experiment, block, row) for row in block.include)
 
 
 def _nested(experiment: Experiment, part: _Part, costs: Costs) -> _Part:

@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sweeper.errors import ImageError
 
@@ -65,6 +65,17 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
         return Image.open(io.BytesIO(data))
     except _BROKEN as error:
         raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture file, from its header. Raises ImageError, whose text does not name the file."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except UnidentifiedImageError:  # its text has the whole path
+        raise ImageError("cannot be read as a picture: it is of no format known here") from None
+    except _BROKEN as error:
+        raise ImageError(f"cannot be read as a picture: {error}") from error
 
 
 def count_frames(path: Path) -> int:

@@ -104,11 +104,15 @@ class Grid:
     def values(self, name: str) -> Iterator[Any]:
         """Every value of a name in this grid."""
         column = self.names[name]
+        return (column.at(at) for at in self.points(column.dimensions))
+
+    def points(self, dimensions: Sequence[int]) -> Iterator[list[int]]:
+        """Coordinates that differ in these dimensions only: one list, which moves."""
         at = [0] * len(self.sizes)
-        for point in itertools.product(*(range(self.sizes[place]) for place in column.dimensions)):
-            for place, value in zip(column.dimensions, point, strict=True):
+        for point in itertools.product(*(range(self.sizes[place]) for place in dimensions)):
+            for place, value in zip(dimensions, point, strict=True):
                 at[place] = value
-            yield column.at(at)
+            yield at
 
     def origin(self, slot: str, at: Coordinates) -> Problem:
         """Where the value that a slot has at these coordinates was written, as a Problem without its message."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import sweeper
+from sweeper.comparing import decoding
 from sweeper.embedded import EmbeddedServer
-from sweeper.errors import TemplateError
+from sweeper.errors import ExperimentError, TemplateError
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -100,20 +102,51 @@ def test_the_digest_goes_by_the_masks_bytes_and_not_by_its_name(sweep, tmp_path)
     assert digest("left.png") == digest("copy.png") != digest("turned.png")
 
 
-@pytest.mark.parametrize(
-    ("mask", "said"),
-    [
-        ("small.png", "mask small.png: has 8 x 8 pixels, but its picture 16 x 16; the two must be of one size"),
-        ("words.png", "mask words.png: cannot be read as a picture: it is of no format known here"),
-    ],
-)
-def test_a_mask_that_does_not_fit_is_a_row_and_nothing_is_submitted(sweep, tmp_path, mask, said):
+def test_a_mask_of_another_size_is_told_before_anything_is_sent(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn((8, 8)).save("small.png")
+    Path("words.png").write_text("no picture")
+    grid = {"photo": ["photo.png", "words.png"], "mask": ["left.png", "small.png", "words.png"]}
+    with pytest.raises(ExperimentError) as caught:
+        sweeper.load(sweep({}, sweep={"grid": grid}).name)
+    assert [(problem.key, problem.message) for problem in caught.value.problems] == [
+        (
+            "sweep.grid.mask[1]",
+            "the mask 'small.png' has 8 x 8 pixels, but its picture 'photo.png' 16 x 16; the two must be of one size",
+        ),
+        ("sweep.grid.mask[2]", "the mask 'words.png' cannot be read as a picture: it is of no format known here"),
+        (
+            "sweep.grid.photo[1]",
+            "the picture 'words.png' of a mask cannot be read as a picture: it is of no format known here",
+        ),
+    ]
+
+
+def test_a_mask_that_no_trial_has_over_that_picture_may_be_of_another_size(sweep, tmp_path):
     drawn((8, 8)).save(tmp_path / "small.png")
-    (tmp_path / "words.png").write_text("no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "little.png")
+    grid = {"photo": ["photo.png", "little.png"], "mask": ["left.png", "small.png"]}
+    exclude = [{"photo": "photo.png", "mask": "small.png"}, {"photo": "little.png", "mask": "left.png"}]
+    assert len(sweeper.plan(sweeper.load(sweep({}, sweep={"grid": grid, "exclude": exclude})))) == 2
+    with pytest.raises(ExperimentError, match=r"'left.png' has 16 x 16 pixels, but its picture 'little.png' 8 x 8"):
+        sweeper.load(sweep({}, sweep={"grid": grid, "exclude": exclude[:1]}))
+
+
+def test_each_file_is_looked_at_once_however_many_trials_there_are(sweep, monkeypatch):
+    looked = []
+    monkeypatch.setattr(decoding, "size_of", lambda path: looked.append(path.name) or (16, 16))
+    sweeper.load(sweep({"photo": "photo.png", "mask": "left.png"}, sweep={"grid": {"n": {"seeds": 50}}, "where": "n"}))
+    assert looked == ["photo.png", "left.png"]
+
+
+def test_a_mask_that_breaks_off_is_a_row_and_nothing_is_submitted(sweep, tmp_path):
+    Image.effect_noise((16, 16), 80).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])  # which its header does not tell
     with EmbeddedServer() as server:
-        run = sweeper.run(sweep({"photo": "photo.png", "mask": mask}), server.url, tmp_path / "out")
+        run = sweeper.run(sweep({"photo": "photo.png", "mask": "half.png"}), server.url, tmp_path / "out")
     assert (run.failed, run.submitted, server.seen.submits) == (1, 0, 0)
-    assert said in sweeper.results(tmp_path / "out")["error"].iloc[0]
+    assert "mask half.png: cannot be read as a picture: " in sweeper.results(tmp_path / "out")["error"].iloc[0]
 
 
 @pytest.mark.parametrize(
