@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
-_OF_NOTHING: Final = re.compile(r"\bNone(Type)?\b")  # in what Python and Jinja2 say of an operation on None
+# In what is said of an operation on a missing value.
+_OF_NOTHING: Final = re.compile(r"\b(None(Type)?|nothing)\b(?! that).* \(with ", re.DOTALL)
 
 
 class Mistakes:

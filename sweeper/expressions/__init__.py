@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from sweeper.expressions.failure import ExpressionError
-from sweeper.expressions.wording import worded
+from sweeper.expressions.wording import computed, worded
 from sweeper.nearest import hint
 
 __all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja", "unknown_names"]
@@ -106,7 +106,8 @@ def _not_computed(error: Exception) -> str:
         return "is nested too deeply"
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
-    return _cut(str(error.message) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}")
+    said = str(error.message) if isinstance(error, TemplateError) else str(error)
+    return _cut(computed(said) or type(error).__name__)
 
 
 def _cut(message: str, limit: int = 300) -> str:

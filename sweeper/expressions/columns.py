@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sweeper.expressions import Expression, ExpressionError, compile_expression
 from sweeper.nearest import hint
+from sweeper.schemas import shown
 
 # Left alone: texts, numbers, what follows a `|` (a filter), and attributes of what is no name, as in `x[0].upper()`.
 _TOKEN: Final = re.compile(
@@ -44,11 +45,13 @@ class ColumnExpression:
     _stands_for: Mapping[str, str]
 
     def evaluate(self, row: Mapping[str, Any]) -> Any:
-        """The value for the cells of this row. Raises ExpressionError where it cannot be computed."""
+        """The value for the cells of this row. Raises ExpressionError, with the cells, where it cannot be computed."""
         try:
             return self._expression.evaluate({name: row[column] for name, column in self._stands_for.items()})
         except ExpressionError as error:
-            raise ExpressionError(_told(str(error), self._stands_for)) from error
+            cells = ", ".join(f"{column} = {shown(row[column], 40)}" for column in self.columns)
+            message = _told(str(error), self._stands_for)
+            raise ExpressionError(f"{message} (with {cells})" if cells else message) from error
 
 
 def compile_over(text: str, columns: Collection[str]) -> ColumnExpression:

@@ -1,5 +1,5 @@
-"""What Jinja2's parser says of a text that it cannot read, in words that are the user's: "end of print statement" is
-its own for `}}`, and of the braces that we put around a bare expression nobody wrote any. Pure text.
+"""What Jinja2's parser says of a text that it cannot read, and Python of values that it cannot compute with, in words
+that are the user's: "end of print statement" is its own for `}}`, `'str'` Python's for a text. Pure text.
 """
 
 from __future__ import annotations
@@ -47,3 +47,40 @@ def worded(message: str, text: str, *, bare: bool) -> str:
         return f"{wanted} is missing before {end}"
     what = _KINDS.get(found, f"'{found}'")
     return f"{what} is out of place{_INSTEAD.get(found, '')}"
+
+
+_WORDS: Final = {
+    "int": "a number", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "nothing",
+    "None": "nothing", "list": "a list", "tuple": "a list", "dict": "a mapping",
+}  # fmt: skip
+_COMPUTED: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"'(?P<sign>.+)' not supported between instances of '(?P<one>\w+)' and '(?P<other>\w+)'",
+         "`{sign}` compares {one} with {other}; only two numbers, or two texts, have an order"),
+        (r"unsupported operand type\(s\) for (?P<sign>\S+)(?: or pow\(\))?: '(?P<one>\w+)' and '(?P<other>\w+)'",
+         "`{sign}` cannot go between {one} and {other}"),
+        (r'can only concatenate (?P<one>\w+) \(not "(?P<other>\w+)"\) to \w+',
+         "`+` cannot go between {one} and {other}; ~ joins texts"),
+        (r"can't multiply sequence by non-int of type '(?P<one>\w+)'",
+         "`*` repeats a text or a list a whole number of times, not by {one}"),
+        (r"bad operand type for unary (?P<sign>.): '(?P<one>\w+)'", "`{sign}` cannot go before {one}"),
+        (r"'(?P<one>\w+)' object is not callable", "{one} cannot be called as a function"),
+        (r"(?:argument of type )?'(?P<one>\w+)' (?:object )?is not (?:iterable|a container or iterable)",
+         "{one} has no items to go through"),
+        (r"'(?P<one>\w+) object' has no attribute '(?P<sign>.*)'", "{one} has nothing that is called '{sign}'"),
+        (r"'?(?P<one>\w+)'?(?: object)? has no (?P<sign>(?:element|attribute) .*)", "{one} has no {sign}"),
+        (r".*(?:division|modulo) by zero|.*to a negative power", "divides by zero"),
+    )
+)  # fmt: skip
+
+
+def computed(message: str) -> str:
+    """What Python or Jinja2 says of values that do not go together."""
+    for pattern, words in _COMPUTED:
+        if (found := pattern.fullmatch(message)) is not None:
+            parts = {
+                name: _WORDS.get(part, part) if name != "sign" else part for name, part in found.groupdict().items()
+            }
+            return words.format(**parts)
+    return message

@@ -75,7 +75,7 @@ def test_columns_choose_and_order(sweeper, recorded):
         (["--where", "stlye == 1"], "--where: there is no column 'stlye'; did you mean 'style'?"),
         (["--where", "style ==="], "--where: 'style ===' is not Jinja2: '=' is out of place; to compare, write =="),
         (["--where", "seed >"], "--where: 'seed >' is not Jinja2: a value is missing before its end"),
-        (["--where", "style / 2"], "--where: trial 0: TypeError: "),
+        (["--where", "style / 2"], "--where: trial 0: `/` cannot go between a text and a number (with style = 'oil')"),
         (["--sort", "stlye"], "--sort: there is no column 'stlye'; did you mean 'style'?"),
         (["--columns", "trial,stats"], "--columns: there is no column 'stats'; did you mean 'status'?"),
         (["--run", "7"], "results/shop: no run 7 here"),
