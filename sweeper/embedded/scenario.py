@@ -23,14 +23,14 @@ drop_rate: 0.01          # share of the submissions whose answer is lost althoug
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sweeper.errors import UsageError
+from sweeper.errors import Problem, UsageError
+from sweeper.nearest import hint
 
 # Jobs at once by subscription. Cloud's documents say 1, 3 and 5.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
@@ -58,33 +58,51 @@ class Scenario:
 
     @classmethod
     def read(cls, path: str | Path) -> Scenario:
-        """A scenario out of a YAML (or JSON) file. Raises UsageError: unreadable, an unknown key, a wrong value."""
+        """A scenario out of a YAML (or JSON) file. Raises UsageError: unreadable, or with every wrong key and value."""
         import yaml  # noqa: PLC0415 - only needed where there is a file
 
+        name = str(path)
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-            raise UsageError(f"{path}: cannot be read as a scenario: {problem}") from problem
-        if data is not None and not isinstance(data, dict):
-            raise UsageError(f"{path}: a scenario is a mapping such as 'latency: 0.1', not {type(data).__name__}")
-        return cls.of(data or {}, str(path))
+            text = Path(path).read_text(encoding="utf-8")
+            node = yaml.compose(text, yaml.SafeLoader)
+            data = yaml.safe_load(text)
+        except FileNotFoundError:
+            raise UsageError(Problem(name, 0, "", f"there is no such file{_near(Path(path))}")) from None
+        except OSError as error:
+            raise UsageError(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
+        except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+            mark = getattr(error, "problem_mark", None)
+            said = getattr(error, "problem", None) or error
+            line = mark.line + 1 if mark is not None else 0
+            raise UsageError(Problem(name, line, "", f"is not YAML: {said}")) from error
+        if not isinstance(data, dict | None):
+            message = f"is no scenario: a mapping such as 'latency: 0.1' is needed, not {type(data).__name__}"
+            raise UsageError(Problem(name, 0, "", message))
+        keys = node.value if data and node is not None else ()
+        return cls.of(data or {}, name, {str(key.value): key.start_mark.line + 1 for key, _ in keys})
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], where: str = "scenario") -> Scenario:
-        """A scenario out of a mapping. Raises UsageError; `where` begins its message."""
+    def of(cls, data: Mapping[str, Any], where: str = "scenario", lines: Mapping[str, int] | None = None) -> Scenario:
+        """A scenario out of a mapping. Raises UsageError with everything that is wrong; `where` is the file that is
+        named, and `lines` has the line of each key in it.
+        """
         known = [field.name for field in fields(cls)]
         values: dict[str, Any] = {}
+        wrong: list[tuple[str, str]] = []
         for key, value in data.items():
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-                raise UsageError(f"{where}: {key}: no such setting; {hint}")
+                wrong.append((str(key), f"unknown key '{key}'{hint(str(key), known)}"))
+                continue
             try:
                 values[key] = _READERS[key](value)
             except ValueError as problem:
-                raise UsageError(f"{where}: {key}: {problem}, not {value!r}") from problem
-        if "tier" in values and "concurrency" in values:
-            raise UsageError(f"{where}: `tier` and `concurrency` both say how many jobs run at once; give one")
+                wrong.append((key, f"{problem}, not {value!r}"))
+        if "tier" in data and "concurrency" in data:
+            wrong.append(("tier", "`tier` and `concurrency` both say how many jobs run at once; give one"))
+        if wrong:
+            raise UsageError(Problem(where, (lines or {}).get(key, 0), key, message) for key, message in wrong)
         return cls(**values)
 
     @property
@@ -105,6 +123,15 @@ class Scenario:
 
     def _draw(self, kind: str, time: int) -> float:
         return random.Random(f"{self.seed} {kind} {time}").random()  # noqa: S311 - to be repeated, not to be secret
+
+
+def _near(path: Path) -> str:
+    """The tail of "there is no such file": the nearest name, or what lies there."""
+    try:
+        there = sorted(one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml", ".json"))
+    except OSError:
+        return f"; there is no folder '{path.parent}' either"
+    return hint(path.name, there, "files there")
 
 
 def _number(value: Any) -> float:
@@ -134,7 +161,7 @@ def _whole(value: Any, least: int) -> int:
 
 
 def _tier(value: Any) -> str:
-    if value not in TIERS:
+    if not isinstance(value, str) or value not in TIERS:
         raise ValueError(f"must be one of {', '.join(TIERS)}")
     return str(value)
 

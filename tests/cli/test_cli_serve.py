@@ -55,8 +55,11 @@ def test_a_scenario_is_rehearsed(sweeper):
 @pytest.mark.parametrize(
     ("options", "text", "message"),
     [
-        (["--scenario", "s.yaml"], "latncy: 1\n", "error: s.yaml: latncy: no such setting; did you mean 'latency'?\n"),
-        (["--scenario", "nowhere.yaml"], "", "error: nowhere.yaml: cannot be read as a scenario: "),
+        (
+            ["--scenario", "s.yaml"], "latncy: 1\n",
+            "error: s.yaml:1: latncy: unknown key 'latncy'; did you mean 'latency'?\n",
+        ),
+        (["--scenario", "nowhere.yaml"], "", "error: nowhere.yaml: there is no such file; files there: s.yaml\n"),
         (
             ["--scenario", "s.yaml", "--workers", "2"], "concurrency: 3\n",
             "error: --workers and `concurrency` of s.yaml both say how many jobs run at once; give one\n",

@@ -44,8 +44,8 @@ def test_a_scenario_cannot_be_changed():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("failurerate: 0.1", "failurerate: no such setting; did you mean 'failure_rate'?"),
-        ("zzz: 1", "zzz: no such setting; known are seed, latency, node_seconds"),
+        ("failurerate: 0.1", ":1: failurerate: unknown key 'failurerate'; did you mean 'failure_rate'?"),
+        ("zzz: 1", ":1: zzz: unknown key 'zzz'; allowed: seed, latency, node_seconds"),
         ("failure_rate: 5%", "failure_rate: must be a share from 0 to 1, not '5%'"),
         ("error_rate: 1.5", "error_rate: must be a share from 0 to 1, not 1.5"),
         ("drop_rate: true", "drop_rate: must be a share from 0 to 1, not True"),
@@ -56,11 +56,12 @@ def test_a_scenario_cannot_be_changed():
         ("concurrency: 0", "concurrency: must be a whole number, 1 or more, not 0"),
         ("queue_bound: x", "queue_bound: must be a whole number, 0 or more, not 'x'"),
         ("failure_type: two words", "failure_type: must be the name of an exception"),
+        ("tier: [gold]", r"tier: must be one of free, standard, creator, pro, not \['gold'\]"),
         ("tier: gold", "tier: must be one of free, standard, creator, pro, not 'gold'"),
         ("{tier: pro, concurrency: 2}", "`tier` and `concurrency` both say how many jobs run at once"),
         ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
-        ("- 1", "a scenario is a mapping such as 'latency: 0.1', not list"),
-        ("a: [", "cannot be read as a scenario"),
+        ("- 1", "is no scenario: a mapping such as 'latency: 0.1' is needed, not list"),
+        ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
@@ -71,9 +72,34 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message)
     assert str(raised.value).startswith(str(path))
 
 
-def test_a_missing_file_is_said(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read as a scenario"):
-        Scenario.read(tmp_path / "none.yaml")
+def test_every_mistake_of_a_file_is_said_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("seed: 7\nlatncy: 0.1\nfailure_rate: 5%\n\ntier: pro\nconcurrency: 0\n")
+    with pytest.raises(UsageError) as raised:
+        Scenario.read(path)
+    assert [str(problem).removeprefix(str(path)) for problem in raised.value.problems] == [
+        ":2: latncy: unknown key 'latncy'; did you mean 'latency'?",
+        ":3: failure_rate: must be a share from 0 to 1, not '5%'",
+        ":5: tier: `tier` and `concurrency` both say how many jobs run at once; give one",
+        ":6: concurrency: must be a whole number, 1 or more, not 0",
+    ]
+
+
+def test_a_missing_file_is_said_with_the_nearest_name(tmp_path):
+    (tmp_path / "slow.yaml").write_text("seed: 1\n")
+    with pytest.raises(UsageError, match=r"slo\.yaml: there is no such file; did you mean 'slow\.yaml'\?"):
+        Scenario.read(tmp_path / "slo.yaml")
+    with pytest.raises(UsageError, match=r"none\.yaml: there is no such file; there is no folder '.*gone' either"):
+        Scenario.read(tmp_path / "gone" / "none.yaml")
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"\xff", "is not UTF-8 text (byte 0)"), (None, "cannot be read: ")])
+def test_what_is_no_text_is_said(tmp_path, data, said):
+    path = tmp_path / "odd.yaml"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(UsageError) as raised:
+        Scenario.read(path)
+    assert str(raised.value).startswith(f"{path}: {said}")
 
 
 def test_decisions_follow_from_the_seed_and_the_rate():
