@@ -18,7 +18,7 @@ from sweeper.axes import AxisError
 from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
 from sweeper.experiment import Experiment, InputFact
 from sweeper.metrics import unknown_metrics
-from sweeper.nearest import hint
+from sweeper.nearest import hint, listed
 from sweeper.planner import Plan, value_pairs
 from sweeper.reading.binding import bind
 from sweeper.reading.declaration import Draft, declare, with_derived_files
@@ -27,6 +27,7 @@ from sweeper.reading.source import Source, SourceError, read_json, read_yaml
 from sweeper.reading.targets import Named, written_problems
 from sweeper.schemas import shape_problems, shown
 from sweeper.template import Template
+from sweeper.workflow import is_workflow
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workflows have 2 MB
 _CHUNK: Final = 1 << 20
@@ -59,6 +60,9 @@ def draft(
     value = source.value
     if not isinstance(value, dict):
         raise ExperimentError(source.problem((), "is no experiment: a mapping with the key `template` is needed"))
+    if is_workflow(value):
+        message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
+        raise ExperimentError(Problem(source.name, 0, "", message))
     read: frozenset[str] = frozenset()
     if overrides and not shape_problems("experiment", value):
         value, read = overridden(value, overrides)
@@ -142,10 +146,25 @@ def _read(path: Path, name: str, parse: Any, error_class: type[ExperimentError |
     except UnicodeDecodeError as error:
         raise error_class(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
     except (OSError, ValueError) as error:
-        raise error_class(Problem(name, 0, "", f"cannot be read: {_cause(error)}")) from error
+        folder = isinstance(error, OSError) and path.is_dir()
+        cause = (
+            _is_folder(path, name, ".yaml" if error_class is ExperimentError else ".json")
+            if folder
+            else f"cannot be read: {_cause(error)}"
+        )
+        raise error_class(Problem(name, 0, "", cause)) from error
     except SourceError as error:
         raise error_class(error.problem) from error
     return source
+
+
+def _is_folder(path: Path, name: str, suffix: str) -> str:
+    """That a folder was named, and the files in it that may have been meant."""
+    there = sorted(one.name for one in path.glob(f"*{suffix}") if not one.name.endswith(".slots.yaml"))
+    inside = [str(Path(name) / one) for one in there]
+    return (
+        f"is a folder; name a file in it: {listed(inside)}" if inside else f"is a folder, without a {suffix} file in it"
+    )
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -49,6 +49,13 @@ def is_ui_format(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
 
 
+def is_workflow(value: object) -> bool:
+    """Whether this is a graph of either format, or a request to a server with one in it, whatever is wrong with it."""
+    inner = value.get("prompt", value) if isinstance(value, dict) else None
+    nodes = inner.values() if isinstance(inner, dict) else ()
+    return is_ui_format(value) or any(isinstance(node, dict) and "class_type" in node for node in nodes)
+
+
 def graph_problems(value: object) -> list[tuple[Path, str]]:
     """Everything that is wrong with the shape of a graph: (path, message) pairs, empty when all is well."""
     if is_ui_format(value):

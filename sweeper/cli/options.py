@@ -69,6 +69,12 @@ results = click.argument("results", type=click.Path(path_type=Path), metavar="RE
 experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
 
 
+def workflow_of(file: Path) -> Path:
+    """A template's workflow, also where its slots file is given in its stead."""
+    stem = file.name.removesuffix(".slots.yaml")
+    return file if stem == file.name else file.with_name(f"{stem}.json")
+
+
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """`("steps=8", "prompt=a fox")` as `{"steps": 8, "prompt": "a fox"}`; values are YAML as in an experiment.
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sweeper.template import Template
     from sweeper.workflow import Graph
 
-_file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+_file = click.argument(
+    "file", type=click.Path(path_type=Path), metavar="FILE", callback=lambda _, __, file: options.workflow_of(file)
+)
 _COLUMNS: Final = ("name", "address", "class_type", "title", "type", "value")
 _MOST_CHOICES: Final = 100  # that a slots file lists; longer lists are the server's to know
 

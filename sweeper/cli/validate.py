@@ -54,15 +54,12 @@ def _checked(
     from sweeper.loading import load_template  # noqa: PLC0415
     from sweeper.regression.checks import checks_of  # noqa: PLC0415
 
+    is_template = options.workflow_of(file).suffix.lower() == ".json"
     try:
-        if file.name.endswith(".slots.yaml"):
-            load_template(file.with_name(file.name.removesuffix(".slots.yaml") + ".json"))
-            return "template", (), None
-        if file.suffix.lower() == ".json":
-            load_template(file)
+        if is_template:
+            load_template(options.workflow_of(file))
             return "template", (), None
         planned, _ = sound_plan(file, targets, object_info=object_info, also=checks_of)
         return "experiment", (), len(planned)
     except InputError as error:
-        kind = "template" if file.suffix.lower() == ".json" or file.name.endswith(".slots.yaml") else "experiment"
-        return kind, error.problems, None
+        return "template" if is_template else "experiment", error.problems, None
