@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_a
     plan, events = coloured(1), []
     with Served("comfyui", tmp_path / "data") as server:
         server.proxy.decide = lambda asked: "502" if asked.path.endswith("/view") else None
-        run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append)
+        run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert (run.pending, run.failed) == (1, 0)
         (notice,) = (event.message for event in events if isinstance(event, Noticed))
         assert "trial 0 is left for the next run, which looks first" in notice
