@@ -148,8 +148,10 @@ class Plan:
     def axis_cells(self, name: str) -> list[Any]:
         """The values or labels of an axis as a table shows them, over all blocks, each once."""
         axes = [axis for block in self.experiment.blocks for group in block.dimensions for axis in group]
-        cells = (option.cell for axis in axes if axis.name == name for option in axis.options)
-        return list({encode(cell): cell for cell in cells}.values())
+        cells = [option.cell for axis in axes if axis.name == name for option in axis.options]
+        # Numbers and texts are themselves the key: an axis may have a million seeds. True equals 1, so it is encoded.
+        plain = (int, float, str)
+        return list({cell if type(cell) in plain else encode(cell): cell for cell in cells}.values())
 
     @cached_property
     def order(self) -> OrderReport:
