@@ -73,16 +73,16 @@ def fit_written(experiment: Experiment, info: NodeInfo) -> tuple[Problem, ...]:
 def _written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, Any]]:
     """Every value that a slot is given as it stands, and where, as a Problem without its message."""
     source = experiment.source
+    assert source is not None  # an experiment with mistakes was read from a file
     found: list[tuple[Key, Any]] = [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
     found += [one for block in experiment.blocks for one in _swept(block, slot, source)]
-    if source is not None:
-        yield from ((source.problem(path, ""), value) for path, value in found)
+    yield from ((source.problem(path, ""), value) for path, value in found)
     default = experiment.template.slots[slot].default
     if not found and slot not in experiment.derive and default is not MISSING:
         yield experiment.template.default_place(slot), default
 
 
-def _swept(block: Block, slot: str, source: Source | None) -> Iterator[tuple[Key, Any]]:
+def _swept(block: Block, slot: str, source: Source) -> Iterator[tuple[Key, Any]]:
     """The values that a block gives a slot, and where it does."""
     for axis in (axis for dimension in block.dimensions for axis in dimension):
         for place, option in enumerate(axis.options):
