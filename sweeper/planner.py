@@ -151,7 +151,7 @@ class Plan:
         cells = [option.cell for axis in axes if axis.name == name for option in axis.options]
         # Numbers and texts are themselves the key: an axis may have a million seeds. True equals 1, so it is encoded.
         plain = (int, float, str)
-        return list({cell if type(cell) in plain else encode(cell): cell for cell in cells}.values())
+        return list({cell if type(cell) in plain else (encode(cell),): cell for cell in cells}.values())
 
     @cached_property
     def order(self) -> OrderReport:

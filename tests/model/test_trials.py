@@ -135,7 +135,7 @@ def test_slots_keep_the_templates_order_and_axes_the_experiments(tmp_path):
 def test_an_axis_of_several_blocks_has_as_many_values_as_are_different(tmp_path):
     plan = plan_of(tmp_path, sweep=[{"grid": {"x": [1, 2]}}, {"grid": {"x": [2.0, 4, 5]}}])
     assert (plan.axis_sizes, plan.axis_cells("x")) == ({"x": 4}, [1.0, 2.0, 4.0, 5.0])
-    plan = plan_of(tmp_path, sweep=[{"grid": {"any": [True, 1, "1", [1], None]}}, {"grid": {"any": [1.0, None]}}])
+    plan = plan_of(tmp_path, sweep=[{"grid": {"any": [True, 1, "1", "true", None]}}, {"grid": {"any": [1.0, None]}}])
     assert plan.axis_sizes == {"any": 5}
 
 
