@@ -62,8 +62,8 @@ class Carrier:
         as soon as its job is over, before its files are here: the next job need not wait for them.
 
         Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
-        answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError when
-        it is stuck.
+        answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError for
+        an answer that no ComfyUI gives and, with the work `final`, when it is stuck.
         """
         # A ComfyUI's word that a job succeeded frees the place before a look confirms it: its queue has no bound, and
         # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.

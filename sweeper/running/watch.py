@@ -58,8 +58,7 @@ async def watch(
     a look shows the job on its way. Raises TransientError and TargetError of the target, the first also when the
     target was given up.
     """
-    watching = _Watch(shared, client, job, listener, ours=ours, events=events)
-    watching.seen = seen
+    watching = _Watch(shared, client, job, listener, ours=ours, events=events, seen=seen)
     try:
         return await watching.run()
     finally:
@@ -68,10 +67,19 @@ async def watch(
 
 class _Watch:
     def __init__(
-        self, shared: Shared, client: ComfyClient, job: Job, listener: Listener, *, ours: InFlight, events: EventStream
+        self,
+        shared: Shared,
+        client: ComfyClient,
+        job: Job,
+        listener: Listener,
+        *,
+        ours: InFlight,
+        events: EventStream,
+        seen: Callable[[], None],
     ) -> None:
         assert job.prompt_id is not None
         self.shared, self.client, self.job, self.listener, self.ours = shared, client, job, listener, ours
+        self.seen = seen
         self.prompt_id = job.prompt_id
         self.shortest, self.longest = client.polls
         # With a stream open the first looks are only there for the case that it says nothing.
@@ -81,7 +89,6 @@ class _Watch:
         self.queued = False
         self.misses = 0
         self.looked_closely = False
-        self.seen: Callable[[], None] = lambda: None
         self.ahead: str | None = None  # the job that the server was at when we looked, and since when
         self.ahead_since: float | None = None
         self.unstoppable = False  # and told so
@@ -227,7 +234,8 @@ class _Watch:
         self.listener.woken.clear()
 
     def _tell_unstoppable(self) -> None:
-        if not self.unstoppable and not self.shared.control.cancelling:
+        """Only of a job that ran too long: who cancels a run, or gives a target up, waits for nothing."""
+        if not self.unstoppable and self.prompt_id in self.ours.overdue and not self.shared.control.cancelling:
             self.unstoppable = True
             limit = self.shared.settings.timeout
             self.shared.report(
