@@ -97,8 +97,8 @@ class Watch:
             self._say(line)
         if self._quiet:
             return
-        if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr):
-            self._bar = _bar(event.todo)
+        if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
+            self._bar = _bar(event.todo)  # one for all runs: a second would stand below the first for ever
         if self._bar is not None:
             progress, task = self._bar
             progress.update(task, total=self._tally.total, completed=self._tally.done, counts=str(self._tally))
@@ -154,7 +154,7 @@ def _news(event: events.Event) -> str | None:
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return console.clean(f"cluster {event.address}: {event.workers} workers{where}")
         case events.TargetReady():
-            server = f"{_DIALECTS[event.dialect]} {event.version}".rstrip()
+            server = f"{_DIALECTS.get(event.dialect, event.dialect)} {event.version}".rstrip()
             return console.clean(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
             return f"{event.target}: answers again, after {event.seconds:.0f} s"

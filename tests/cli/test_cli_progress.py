@@ -119,6 +119,7 @@ def test_a_flood_of_failures_is_cut(capsys):
             "nothing to do: --where or --limit leaves out all 5 trials; nothing is submitted",
         ),
         (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: ComfyUI 0.3.64, 2 at a time"),
+        (events.TargetReady("mine", "newer", "", 2), "mine: newer, 2 at a time"),
         (
             events.TargetDown("mine", "reset", final=False, patience=300.0),
             "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
@@ -152,6 +153,22 @@ def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
     assert "2/4" in text
     assert "1 done, 1 failed, 0 under way, 2 queued" in text
     assert "trial 2: ExecutionError: node 3: no" in text
+
+
+def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with Watch() as watch:
+        for event in story():
+            watch(event)
+        watch(events.RunStarted(4, Path("results/y"), trials=3, todo=3, reused=0, targets=("embedded",)))
+        so_far = len(terminal.getvalue())
+
+    last = terminal.getvalue()[so_far:]
+    assert "0/3" in last
+    assert "0 done, 0 failed, 0 under way, 3 queued" in last
+    assert "2/4" not in last
 
 
 def test_no_color_is_obeyed(monkeypatch):
