@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
 
 
 def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkeypatch):
-    terminal = Terminal()
+    terminal, threads = Terminal(), set(threading.enumerate())
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
     with Watch() as watch:
@@ -169,6 +170,9 @@ def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkey
     assert "0/3" in last
     assert "0 done, 0 failed, 0 under way, 3 queued" in last
     assert "2/4" not in last
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+        assert not thread.is_alive()  # no bar is left that draws on
 
 
 def test_no_color_is_obeyed(monkeypatch):
