@@ -10,49 +10,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from sweeper.errors import SweeperError as SweeperError
-    from sweeper.experiment import Experiment as Experiment
-    from sweeper.images import compare_images as compare_images
-    from sweeper.loading import load as load
-    from sweeper.loading import load_template as load_template
-    from sweeper.planner import Plan as Plan
-    from sweeper.planner import plan as plan
-    from sweeper.regression.accepting import accept as accept
-    from sweeper.regression.calibration import calibrate as calibrate
-    from sweeper.regression.checking import check as check
-    from sweeper.result import Result as Result
-    from sweeper.result import Run as Run
-    from sweeper.runner import run as run
-    from sweeper.runner import run_async as run_async
-    from sweeper.table import results as results
-    from sweeper.template import Template as Template
-    from sweeper.trial import Trial as Trial
+    from sweeper.images.compare import compare_images as compare_images
+    from sweeper.loading.load import load as load
+    from sweeper.loading.load import load_template as load_template
+    from sweeper.model.experiment import Experiment as Experiment
+    from sweeper.model.result import Result as Result
+    from sweeper.model.result import Run as Run
+    from sweeper.model.template import Template as Template
+    from sweeper.model.trial import Trial as Trial
+    from sweeper.planning.plan import Plan as Plan
+    from sweeper.planning.plan import plan as plan
+    from sweeper.regression.accept import accept as accept
+    from sweeper.regression.calibrate import calibrate as calibrate
+    from sweeper.regression.check import check as check
+    from sweeper.running.run import run as run
+    from sweeper.running.run import run_async as run_async
+    from sweeper.tables.dataframe import results as results
 
 _HOMES = {
-    "Experiment": "sweeper.experiment",
-    "Plan": "sweeper.planner",
-    "Result": "sweeper.result",
-    "Run": "sweeper.result",
+    "Experiment": "sweeper.model.experiment",
+    "Plan": "sweeper.planning.plan",
+    "Result": "sweeper.model.result",
+    "Run": "sweeper.model.result",
     "SweeperError": "sweeper.errors",
-    "Template": "sweeper.template",
-    "Trial": "sweeper.trial",
-    "accept": "sweeper.regression.accepting",
-    "calibrate": "sweeper.regression.calibration",
-    "check": "sweeper.regression.checking",
-    "compare_images": "sweeper.images",
-    "load": "sweeper.loading",
-    "load_template": "sweeper.loading",
-    "plan": "sweeper.planner",
-    "results": "sweeper.table",
-    "run": "sweeper.runner",
-    "run_async": "sweeper.runner",
+    "Template": "sweeper.model.template",
+    "Trial": "sweeper.model.trial",
+    "accept": "sweeper.regression.accept",
+    "calibrate": "sweeper.regression.calibrate",
+    "check": "sweeper.regression.check",
+    "compare_images": "sweeper.images.compare",
+    "load": "sweeper.loading.load",
+    "load_template": "sweeper.loading.load",
+    "plan": "sweeper.planning.plan",
+    "results": "sweeper.tables.dataframe",
+    "run": "sweeper.running.run",
+    "run_async": "sweeper.running.run",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one list serves both
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms, and rarely wanted
+
+        return version("sweeper")
     if name not in _HOMES:
         raise AttributeError(f"module 'sweeper' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

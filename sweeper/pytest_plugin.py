@@ -18,8 +18,8 @@ import pytest
 
 if TYPE_CHECKING:
     from sweeper.embedded import EmbeddedServer
-    from sweeper.regression.client import Client
     from sweeper.regression.comparison import Comparison, Comparisons
+    from sweeper.regression.pytest_client import Client
 
 _LISTED = pytest.StashKey[list[Path]]()
 
@@ -58,8 +58,8 @@ class ExperimentFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         from sweeper.errors import SweeperError  # noqa: PLC0415 - only where an experiment is named
-        from sweeper.loading import load  # noqa: PLC0415
-        from sweeper.planner import plan  # noqa: PLC0415
+        from sweeper.loading.load import load  # noqa: PLC0415
+        from sweeper.planning.plan import plan  # noqa: PLC0415
         from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
         from sweeper.regression.cases import keyed_cells, named  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ class ExperimentFile(pytest.File):
         session = getattr(self.config, "workerinput", {}).get("testrunuid")
         if session is None:
             return self._run(out)
-        from sweeper.regression.checking import check  # noqa: PLC0415 - only where an experiment is named
+        from sweeper.regression.check import check  # noqa: PLC0415 - only where an experiment is named
 
         mark = out / ".session" / f"{hashlib.sha256(session.encode()).hexdigest()[:16]}"
         with _waiting(mark.parent):
@@ -110,8 +110,8 @@ class ExperimentFile(pytest.File):
 
     def _run(self, out: Path) -> Comparisons:
         from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - as above
-        from sweeper.regression.accepting import accept  # noqa: PLC0415
-        from sweeper.regression.checking import check  # noqa: PLC0415
+        from sweeper.regression.accept import accept  # noqa: PLC0415
+        from sweeper.regression.check import check  # noqa: PLC0415
 
         target = self.config.getoption("sweeper_target") or None
         found = check(self.path, target=target, out=out, named=named_targets())
@@ -128,7 +128,7 @@ class ExperimentFile(pytest.File):
 def _waiting(folder: Path) -> Iterator[None]:
     """Hold a folder, after whoever holds it now."""
     from sweeper.errors import ResultsError  # noqa: PLC0415 - as above
-    from sweeper.running.hold import FILE_NAME, holding  # noqa: PLC0415
+    from sweeper.running.folder_lock import FILE_NAME, holding  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE_NAME).touch()  # so that a folder that cannot be written is an error and not a wait
@@ -200,7 +200,7 @@ def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     On the first `--sweeper-target`; without one, on `sweeper_server`.
     """
     from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - only for who asks for it
-    from sweeper.regression.client import Client  # noqa: PLC0415
+    from sweeper.regression.pytest_client import Client  # noqa: PLC0415
 
     targets = request.config.getoption("sweeper_target")
     target = targets[0] if targets else request.getfixturevalue("sweeper_server").url
@@ -230,8 +230,8 @@ class ImageRegression:
         import shutil  # noqa: PLC0415 - as above
 
         from sweeper.regression.cases import Case  # noqa: PLC0415
-        from sweeper.regression.checks import parse_bound  # noqa: PLC0415
-        from sweeper.regression.matching import match  # noqa: PLC0415
+        from sweeper.regression.match_files import match  # noqa: PLC0415
+        from sweeper.regression.thresholds import parse_bound  # noqa: PLC0415
 
         now = self._tmp / "image_regression.png"
         _save(image, now)

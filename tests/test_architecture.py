@@ -6,52 +6,11 @@ import ast
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parent.parent / "sweeper"
 FILES = sorted(ROOT.rglob("*.py"))
 
-# group -> (its modules, the groups that it may import besides itself)
-GROUPS: dict[str, tuple[set[str], set[str]]] = {
-    "base": ({"errors", "result", "nearest"}, set()),
-    "model": (
-        {
-            "schemas", "reading", "planning", "nodes", "workflow", "template", "values", "expressions", "axes",
-            "experiment", "planner", "slots", "trial",
-        },
-        {"base"},
-    ),
-    "comfy": ({"comfy"}, {"base", "model"}),
-    "store": ({"store"}, {"base", "model"}),
-    "pictures": ({"metrics", "images", "comparing"}, {"base", "store"}),
-    "loading": ({"loading"}, {"base", "model", "pictures"}),
-    "table": ({"table", "formats", "grouping"}, {"base", "model", "store", "loading"}),
-    "embedded": ({"embedded"}, {"base"}),
-    "reporting": ({"reporting"}, {"base", "model", "store", "pictures", "table", "loading"}),
-    "catalogue": ({"catalogue"}, {"base", "model", "comfy", "embedded"}),
-    "runner": (
-        {"runner", "running"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue"},
-    ),
-    "regression": (
-        {"regression"},
-        {"base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner"},
-    ),
-    "cluster": (
-        {"cluster"},
-        {
-            "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
-            "regression",
-        },
-    ),
-    "viewing": ({"viewing"}, {"base", "model", "store", "pictures", "table", "loading", "reporting", "runner"}),
-    "doors": (
-        {"cli", "__main__", "pytest_plugin"},
-        {
-            "base", "model", "comfy", "store", "pictures", "loading", "table", "embedded", "catalogue", "runner",
-            "reporting", "regression", "viewing", "cluster",
-        },
-    ),
-}  # fmt: skip
 IMPURE = {
     "aiohttp", "asyncio", "glob", "httpx", "os", "pandas", "random", "shutil", "socket", "sqlite3", "subprocess",
     "tempfile", "threading", "time", "uuid",
@@ -59,10 +18,6 @@ IMPURE = {
 
 
 ERRORS = ROOT / "errors.py"
-
-
-def group_of(module: str) -> str:
-    return next(name for name, (modules, _) in GROUPS.items() if module in modules)
 
 
 def tree(path: Path) -> ast.Module:
@@ -85,26 +40,15 @@ def short(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-INSIDE = [path for path in FILES if path != ROOT / "__init__.py"]
+def test_imports_go_one_way_and_in_no_circle() -> None:
+    assert lint_imports(config_filename=str(ROOT.parent / "pyproject.toml"), no_cache=True) == 0
 
 
-@pytest.mark.parametrize("path", INSIDE, ids=short)
-def test_imports_go_one_way(path: Path) -> None:
-    own = group_of(path.relative_to(ROOT).parts[0].removesuffix(".py"))
-    allowed = {own} | GROUPS[own][1]
-    for name in imported(path):
-        top, _, rest = name.partition(".")
-        if top == "sweeper" and rest and not rest.startswith("__"):
-            used = group_of(rest.split(".")[0])
-            assert used in allowed, f"{short(path)} ({own}) imports {name} ({used})"
-
-
-def test_no_module_belongs_to_two_groups() -> None:
-    modules = [module for names, _ in GROUPS.values() for module in names]
-    assert len(modules) == len(set(modules))
-
-
-PURE = [path for path in INSIDE if group_of(path.relative_to(ROOT).parts[0].removesuffix(".py")) in ("base", "model")]
+PURE = [
+    path
+    for path in FILES
+    if short(path).split("/")[0] in ("model", "planning", "schemas", "errors.py", "did_you_mean.py")
+]
 
 
 @pytest.mark.parametrize("path", PURE, ids=short)
@@ -133,7 +77,7 @@ def test_only_the_command_line_prints_and_exits(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=short)
 def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= 500
     assert ast.get_docstring(tree(path)), "every module says what lives there"
     for node in ast.walk(tree(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -142,8 +86,8 @@ def test_files_and_functions_are_small_and_say_what_they_are(path: Path) -> None
 
 
 def test_of_all_that_serves_one_module_waits_for_signals() -> None:
-    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "viewing/"))]
-    assert [short(path) for path in serving if "signal" in imported(path)] == ["cli/stopping.py"]
+    serving = [path for path in FILES if short(path).startswith(("cli/", "embedded/", "reporting/live/"))]
+    assert [short(path) for path in serving if "signal" in imported(path)] == ["cli/wait_for_signal.py"]
 
 
 def test_every_error_is_raised_somewhere() -> None:

@@ -37,5 +37,6 @@ def test_importing_sweeper_imports_nothing_heavy():
 
 def test_loading_and_planning_need_no_pandas_and_no_network():
     heavy = ["pandas", "numpy", "PIL", "httpx", "sqlite3", "asyncio"]
-    code = f"import sys; import sweeper.loading, sweeper.planner; print([n for n in {heavy!r} if n in sys.modules])"
+    modules = "sweeper.loading.load, sweeper.planning.plan"
+    code = f"import sys; import {modules}; print([n for n in {heavy!r} if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 import sweeper
-from sweeper.cli import COMMANDS
+from sweeper.cli.command_table import COMMANDS
 from sweeper.schemas import shape_problems
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
 
 

@@ -10,68 +10,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sweeper import __version__
-
-# name -> (module of sweeper.cli that holds its click command as `command`, one line of help)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Run a sweep: submit what is not done yet, save every picture, write results.csv."),
-    "plan": ("plan", "Show what a run would do: axes, trials, order, new and done. Submits nothing."),
-    "validate": ("validate", "Check experiments and templates; tell every mistake of every file."),
-    "results": ("results", "Show the table of a run."),
-    "runs": ("runs", "List the runs of a results folder."),
-    "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown."),
-    "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
-    "view": ("view", "Show that page in a browser while a run goes on."),
-    "accept": ("accept", "Accept the pictures of a run as the baseline; shows first what it changes."),
-    "check": ("check", "Run an experiment afresh and hold every picture against the accepted one."),
-    "calibrate": ("calibrate", "Measure how much pictures differ from time to time, and propose checks."),
-    "compare": ("compare", "Compare the pictures of two runs: new, gone, same, changed."),
-    "template": ("template", "See what could be swept in a workflow, and make a template of it."),
-    "init": ("init", "Make a folder with a template and an experiment to edit."),
-    "serve": ("serve", "Serve the Comfy Cloud or ComfyUI API on this machine, without a GPU."),
-    "doctor": ("doctor", "Check this installation and the targets."),
-}
-
-_HELP = """\
-Usage: sweeper COMMAND [OPTIONS]
-
-  Sweep any ComfyUI or Comfy Cloud workflow over prompts, seeds and settings; keep every picture, and know when one
-  changes.
-
-Commands:
-{commands}
-
-Options:
-  --version   Show the version.
-  -h, --help  Show this; `sweeper COMMAND --help` shows a command's options and an example.
-
-Start with:
-  sweeper init my-sweep
-  sweeper run my-sweep/experiment.yaml
-
-Exit codes: 0 all is well; 1 a trial failed or a case changed; 2 the command line, an experiment or a template is
-wrong; 3 a target cannot be reached or refuses; 130 interrupted.
-"""
+import sweeper
+from sweeper.cli.command_table import help_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; `sys.argv` by default) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] not in ("-h", "--help", "--version"):
-        from sweeper.cli.group import invoke  # noqa: PLC0415 - click is not needed for the lines below
+        from sweeper.cli.main_group import invoke  # noqa: PLC0415 - click is not needed for the lines below
 
         return invoke(arguments)
-    text = f"sweeper {__version__}\n" if arguments and arguments[0] == "--version" else help_text()
+    text = f"sweeper {sweeper.__version__}\n" if arguments and arguments[0] == "--version" else help_text()
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        from sweeper.cli.failure import pipe_closed  # noqa: PLC0415
+        from sweeper.cli.exit_codes import pipe_closed  # noqa: PLC0415
 
         return pipe_closed()
     return 0
-
-
-def help_text() -> str:
-    width = max(map(len, COMMANDS))
-    return _HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()))

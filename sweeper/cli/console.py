@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from sweeper.formats import number_text, rounded_text
+from sweeper.tables.export import number_text, rounded_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from sweeper.did_you_mean import hint
 from sweeper.errors import UsageError
-from sweeper.nearest import hint
 
 
 def examples(*lines: str) -> str:
@@ -80,7 +80,8 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 
     Raises UsageError for what is no NAME=VALUE, what does not parse, and a name given twice.
     """
-    from sweeper.reading.source import SourceError, read_yaml  # noqa: PLC0415 - YAML is read only when there is some
+    from sweeper.loading.parse import read_yaml  # noqa: PLC0415 - YAML is read only when there is some
+    from sweeper.model.source import SourceError  # noqa: PLC0415 - YAML is read only when there is some
 
     found: dict[str, Any] = {}
     for setting in settings:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli import console
-from sweeper.cli.schema_words import choices
+from sweeper.cli.schema_text import choices
 
 if TYPE_CHECKING:
-    from sweeper.planner import Plan
+    from sweeper.planning.plan import Plan
 
 _MEANING: Final = {
     "failed": "earlier; --retry-failed submits them again",

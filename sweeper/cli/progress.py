@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from sweeper.cli import console
-from sweeper.result import FAILED, SUCCEEDED
-from sweeper.running import progress as events
+from sweeper.model.result import FAILED, SUCCEEDED
+from sweeper.running import run_events as events
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

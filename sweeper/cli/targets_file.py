@@ -1,6 +1,6 @@
 """The user's own names for servers: `targets.yaml` in the configuration folder, or the file $SWEEPER_TARGETS names.
 
-Only read here; what an entry may hold, and that keys never stand in it, is `sweeper.reading.targets`' affair.
+Only read here; what an entry may hold, and that keys never stand in it, is `sweeper.model.target_spec`' affair.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.errors import Problem, UsageError
-from sweeper.reading.source import SourceError, read_yaml
+from sweeper.loading.parse import read_yaml
+from sweeper.model.source import SourceError
 
 if TYPE_CHECKING:
-    from sweeper.reading.targets import Broken, Spec
+    from sweeper.model.target_spec import Broken, Spec
 
 VARIABLE = "SWEEPER_TARGETS"
 
@@ -34,7 +35,7 @@ def named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Spec | 
 
     Raises UsageError for a file that is no mapping of targets, and when the one that $SWEEPER_TARGETS names is missing.
     """
-    from sweeper.reading.targets import Broken, named_problems  # noqa: PLC0415 - only where a target may be named
+    from sweeper.model.target_spec import Broken, named_problems  # noqa: PLC0415 - only where a target may be named
 
     environ = os.environ if environ is None else environ
     path = targets_path(environ)

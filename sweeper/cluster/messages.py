@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target
-    from sweeper.running.options import Settings
-    from sweeper.running.progress import Event
+    from sweeper.model.trial import InputFile, Trial
+    from sweeper.running.run_events import Event
+    from sweeper.running.settings import Settings
     from sweeper.store.records import Artifact, Job
-    from sweeper.trial import InputFile, Trial
 
 
 @dataclass(frozen=True, slots=True)

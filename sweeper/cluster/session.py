@@ -13,28 +13,28 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sweeper import runner
 from sweeper.cluster.address import connected, resolve_address
-from sweeper.cluster.targets import resolve_for_workers
+from sweeper.cluster.worker_target import resolve_for_workers
 from sweeper.errors import RefusedError, UnreachableError
-from sweeper.planning.caching import caching_of, weakest
-from sweeper.reading.targets import CLOUD_URL
-from sweeper.running.progress import ClusterReady, Noticed, TargetDown, TargetReady
+from sweeper.model.target_spec import CLOUD_URL
+from sweeper.planning.server_cache import caching_of, weakest
+from sweeper.running import run as local_run
+from sweeper.running.run_events import ClusterReady, Noticed, TargetDown, TargetReady
 from sweeper.running.session import Session
 from sweeper.store import records
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from sweeper.cluster.fleet import Fleet
     from sweeper.cluster.messages import Seat
-    from sweeper.cluster.pool import Pool
+    from sweeper.cluster.work_pool import Pool
+    from sweeper.cluster.workers import Fleet
     from sweeper.comfy.target import Target
-    from sweeper.experiment import Experiment
-    from sweeper.reading.targets import Named, Spec
-    from sweeper.result import Run
-    from sweeper.running.recording import Survey
-    from sweeper.running.restoring import Missing
+    from sweeper.model.experiment import Experiment
+    from sweeper.model.result import Run
+    from sweeper.model.target_spec import Named, Spec
+    from sweeper.running.restore_files import Missing
+    from sweeper.running.resume import Survey
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
 
@@ -55,7 +55,7 @@ def run(
 
     Raises UsageError also for a cluster whose workers have another version, UnreachableError when no scheduler answers.
     """
-    return runner.run(experiment, session=_bound(cluster, resources), **rest)
+    return local_run.run(experiment, session=_bound(cluster, resources), **rest)
 
 
 async def run_async(
@@ -66,7 +66,7 @@ async def run_async(
     **rest: Any,
 ) -> Run:
     """As `run`, to be awaited."""
-    return await runner.run_async(experiment, session=_bound(cluster, resources), **rest)
+    return await local_run.run_async(experiment, session=_bound(cluster, resources), **rest)
 
 
 def _bound(cluster: str, resources: Mapping[str, float] | None) -> type[Session]:
@@ -90,9 +90,9 @@ class _Asked:
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
     async def object_info(self) -> Any:
-        from sweeper.cluster import calls  # noqa: PLC0415 (distributed)
+        from sweeper.cluster import worker_rpc  # noqa: PLC0415 (distributed)
 
-        return await self.fleet.call(calls.object_info, self.fleet.order, address=self.address)
+        return await self.fleet.call(worker_rpc.object_info, self.fleet.order, address=self.address)
 
 
 class ClusterSession(Session):
@@ -117,7 +117,7 @@ class ClusterSession(Session):
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """The fleet, with at least one worker whose server answers, or none when the run is stopped before."""
         client = await stack.enter_async_context(connected(self.address))
-        from sweeper.cluster.fleet import Fleet  # noqa: PLC0415 (distributed, which `connected` has found)
+        from sweeper.cluster.workers import Fleet  # noqa: PLC0415 (distributed, which `connected` has found)
 
         await self._first_worker(client)
         if self.control.stopping:
@@ -143,7 +143,7 @@ class ClusterSession(Session):
 
     async def _first_worker(self, client: Client) -> None:
         """Wait for the first worker; a task that wants one makes a cluster that adapts itself start it."""
-        from sweeper.cluster.fleet import identify  # noqa: PLC0415 (distributed)
+        from sweeper.cluster.workers import identify  # noqa: PLC0415 (distributed)
 
         if (await identify(client))["workers"]:
             return
@@ -203,13 +203,13 @@ class ClusterSession(Session):
     async def _work(
         self, store: Store, found: Survey, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
-        from sweeper.cluster.berth import MARK  # noqa: PLC0415 (distributed)
-        from sweeper.cluster.dispatch import Dispatch  # noqa: PLC0415
-        from sweeper.cluster.pool import Pool  # noqa: PLC0415
+        from sweeper.cluster.dispatcher import Dispatch  # noqa: PLC0415
+        from sweeper.cluster.work_pool import Pool  # noqa: PLC0415
+        from sweeper.cluster.worker_plugin import MARK  # noqa: PLC0415 (distributed)
         from sweeper.planning.order import Costs  # noqa: PLC0415
-        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
-        from sweeper.running.measuring import measurable  # noqa: PLC0415
-        from sweeper.running.recording import remaining  # noqa: PLC0415
+        from sweeper.planning.transition_cost import Reruns  # noqa: PLC0415
+        from sweeper.running.measure_run import measurable  # noqa: PLC0415
+        from sweeper.running.resume import remaining  # noqa: PLC0415
 
         fleet: Fleet = clients[0]
         fleet.order = replace(fleet.order, metrics=measurable(store, self.metrics))
@@ -233,10 +233,10 @@ class ClusterSession(Session):
                 store.servers.add_node_times(target, times)
 
     def _shared(self, store: Store, found: Survey, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
-        from sweeper.cluster.aboard import Folder  # noqa: PLC0415
-        from sweeper.running.backlog import Backlog  # noqa: PLC0415
-        from sweeper.running.shards import Line  # noqa: PLC0415
-        from sweeper.running.shared import Shared  # noqa: PLC0415
+        from sweeper.cluster.worker_context import Folder  # noqa: PLC0415
+        from sweeper.running.run_context import Shared  # noqa: PLC0415
+        from sweeper.running.sharding import Line  # noqa: PLC0415
+        from sweeper.running.work_queue import Backlog  # noqa: PLC0415
 
         return Shared(
             plan=plan,

@@ -16,18 +16,10 @@ from urllib.parse import urlencode, urljoin
 
 import httpx
 
-from sweeper.comfy.about import about
+from sweeper.comfy.credentials import at
 from sweeper.comfy.dialects import Dialect, Probe, dialect_named
-from sweeper.comfy.http import Answer, Http, Stream, plain
-from sweeper.comfy.keys import at
-from sweeper.comfy.patience import Patience
-from sweeper.comfy.pauses import Pauses
-from sweeper.comfy.proxies import carrier
-from sweeper.comfy.redaction import Redaction
-from sweeper.comfy.target import Target
-from sweeper.comfy.transport import nobody
-from sweeper.comfy.uploads import Mask, Uploads
-from sweeper.comfy.wire import (
+from sweeper.comfy.http_client import Answer, Http, Stream, plain
+from sweeper.comfy.protocol import (
     KEY_HEADER,
     Ask,
     Busy,
@@ -42,8 +34,15 @@ from sweeper.comfy.wire import (
     message_of,
     retry_after,
 )
+from sweeper.comfy.proxy import carrier
+from sweeper.comfy.redaction import Redaction
+from sweeper.comfy.retry import Patience, Pauses
+from sweeper.comfy.server_info import about
+from sweeper.comfy.target import Target
+from sweeper.comfy.transport import nobody
+from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.errors import TargetError, TransientError, UnreachableError, UsageError
-from sweeper.reading.urls import loopback, without_userinfo
+from sweeper.model.urls import loopback, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

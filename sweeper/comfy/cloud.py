@@ -12,10 +12,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection, seconds
 from sweeper.comfy.comfyui import input_file, mask_fields, submission_answer, uploaded_name, view_ask
-from sweeper.comfy.prefix import fingerprint, marks
-from sweeper.comfy.wire import (
+from sweeper.comfy.job_marker import fingerprint, marks
+from sweeper.comfy.protocol import (
     KEY_HEADER,
     Ask,
     Busy,
@@ -29,6 +28,7 @@ from sweeper.comfy.wire import (
     Upload,
     demand,
 )
+from sweeper.comfy.responses import failed, read_messages, read_outputs, rejection, seconds
 from sweeper.errors import RejectedError, TransientError
 
 # COMFY_API.md, "status": the words of the raw status, old and new. Every other word is in flight.

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from sweeper.comfy.answers import failed, read_messages, read_outputs, rejection
-from sweeper.comfy.prefix import marks
-from sweeper.comfy.wire import (
+from sweeper.comfy.job_marker import marks
+from sweeper.comfy.protocol import (
     KEY_HEADER,
     Ask,
     Busy,
@@ -27,6 +26,7 @@ from sweeper.comfy.wire import (
     message_of,
     retry_after,
 )
+from sweeper.comfy.responses import failed, read_messages, read_outputs, rejection
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
 _RECENT: Final = 64  # entries of the history among which a job of unknown outcome is looked for

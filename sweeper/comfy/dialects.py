@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
-from sweeper.comfy.wire import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission, demand, moved
+from sweeper.comfy.protocol import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission, demand, moved
 from sweeper.errors import UnreachableError
 
 

@@ -1,6 +1,6 @@
 """Targets: where work can go, resolved from what users write, with their keys. The environment is an argument.
 
-What may be written is `sweeper.reading.targets`' affair; that a URL without a `dialect` is probed is the client's.
+What may be written is `sweeper.model.target_spec`' affair; that a URL without a `dialect` is probed is the client's.
 Keys never stand in a file: they come from the environment or from a command (`keys`), and stand in fields that no repr
 shows.
 """
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeper.comfy import keys
+from sweeper.comfy import credentials
 from sweeper.errors import Problem, UsageError
-from sweeper.reading.targets import CLOUD_URL, Meant, Named, Spec, meant, twice
+from sweeper.model.target_spec import CLOUD_URL, Meant, Named, Spec, meant, twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def resolve_targets(
     named: Named | None = None,
     environ: Mapping[str, str],
     with_keys: bool = True,
-    command: Callable[[Sequence[str]], str] = keys.key_of_command,
+    command: Callable[[Sequence[str]], str] = credentials.key_of_command,
 ) -> tuple[Target, ...]:
     """The targets that `specs` mean, in order; `named` are the user's and the experiment's, `environ` holds the keys.
 
@@ -146,23 +146,23 @@ class _Resolver:
             return None
         try:
             if words:
-                return keys.usable(self.command(words), "`api_key_command`")
-            key = keys.key_of_variable(str(variable), self.environ)
+                return credentials.usable(self.command(words), "`api_key_command`")
+            key = credentials.key_of_variable(str(variable), self.environ)
             if key is None:
                 raise UsageError(  # noqa: TRY301 - told of its place below, as the others
                     f"its key is expected in the environment variable {_shown(str(variable))}, which is not set"
                 )
-            return keys.usable(key, f"the environment variable {_shown(str(variable))}")
+            return credentials.usable(key, f"the environment variable {_shown(str(variable))}")
         except UsageError as error:
-            raise keys.at(where, error) from None
+            raise credentials.at(where, error) from None
 
     def partner(self, variable: str | None, name: str) -> str | None:
         """A partner key that is not there is told only where a workflow needs it."""
-        key = keys.key_of_variable(variable, self.environ) if variable and self.command is not None else None
+        key = credentials.key_of_variable(variable, self.environ) if variable and self.command is not None else None
         try:
-            return keys.usable(key, f"the environment variable {_shown(str(variable))}") if key else None
+            return credentials.usable(key, f"the environment variable {_shown(str(variable))}") if key else None
         except UsageError as error:
-            raise keys.at(f"target {name}", error) from None
+            raise credentials.at(f"target {name}", error) from None
 
 
 def _shown(variable: str) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import RejectedError, TargetError, TransientError
-from sweeper.trial import content_of
+from sweeper.model.trial import content_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sweeper.comfy.dialects import Dialect
-    from sweeper.comfy.wire import Flow
+    from sweeper.comfy.protocol import Flow
 
 Mask = tuple["Path", str]  # a picture that masks another, and its hash
 Note = Callable[[str, Any, int | None], None]  # content, what stands for it, its bytes there where they are its own

@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
 from sweeper.embedded.app_cloud_v2 import V2Routes, in_envelope
 from sweeper.embedded.asset_routes import AssetRoutes
-from sweeper.embedded.exchange import (
+from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.http_helpers import (
     RefusedError,
     bad_request,
     iso,
@@ -26,11 +27,10 @@ from sweeper.embedded.exchange import (
     refusal,
     string_list,
 )
-from sweeper.embedded.forms import choice, within, words
-from sweeper.embedded.gate import DropError
 from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, Job
-from sweeper.embedded.pictures import PictureRoutes, Sign
-from sweeper.embedded.routes_common import CommonRoutes
+from sweeper.embedded.media_routes import PictureRoutes, Sign
+from sweeper.embedded.request_guard import DropError
+from sweeper.embedded.request_parsing import choice, within, words
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
 

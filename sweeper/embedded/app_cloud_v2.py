@@ -16,10 +16,10 @@ from starlette.responses import Response
 from sweeper.embedded.asset_fields import read_fields, tags_field, tags_of_form, text_field
 from sweeper.embedded.asset_routes import HASH, new_id
 from sweeper.embedded.assets import Asset, AssetShelf
-from sweeper.embedded.exchange import RefusedError, iso, json_answer, read_object, refusal
-from sweeper.embedded.forms import read_form
+from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.http_helpers import RefusedError, iso, json_answer, read_object, refusal
 from sweeper.embedded.jobs import CANCEL_REQUESTED, CANCELLED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, Job, now_ms
-from sweeper.embedded.routes_common import CommonRoutes
+from sweeper.embedded.request_parsing import read_form
 from sweeper.embedded.storage import URL_SECONDS
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from sweeper.embedded.pictures import Sign
+    from sweeper.embedded.media_routes import Sign
     from sweeper.embedded.service import Service
 
 _WORDS = {

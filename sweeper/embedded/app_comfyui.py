@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
-from sweeper.embedded.exchange import (
+from sweeper.embedded.common_routes import CommonRoutes
+from sweeper.embedded.http_helpers import (
     RefusedError,
     bad_request,
     json_answer,
@@ -20,9 +21,8 @@ from sweeper.embedded.exchange import (
     read_object,
     string_list,
 )
-from sweeper.embedded.gate import DropError
-from sweeper.embedded.pictures import PictureRoutes
-from sweeper.embedded.routes_common import CommonRoutes
+from sweeper.embedded.media_routes import PictureRoutes
+from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
 

@@ -6,14 +6,14 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.exchange import RefusedError, bad_request, read_object
+from sweeper.embedded.http_helpers import RefusedError, bad_request, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
 
-    from sweeper.embedded.forms import Form
+    from sweeper.embedded.request_parsing import Form
 
 
 async def read_fields(request: Request, known: Sequence[str], required: Sequence[str]) -> dict[str, Any]:

@@ -24,15 +24,15 @@ from sweeper.embedded.asset_fields import (
     text_field,
 )
 from sweeper.embedded.assets import Asset, AssetShelf
-from sweeper.embedded.exchange import RefusedError, bad_request, iso, json_answer, parse_json, refusal
-from sweeper.embedded.forms import choice, flag, read_form, within, words
+from sweeper.embedded.http_helpers import RefusedError, bad_request, iso, json_answer, parse_json, refusal
 from sweeper.embedded.jobs import now_ms
+from sweeper.embedded.request_parsing import choice, flag, read_form, within, words
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sweeper.embedded.jobs import JobQueue
-    from sweeper.embedded.pictures import Sign
+    from sweeper.embedded.media_routes import Sign
 
 SORTS = ("name", "created_at", "updated_at", "size", "last_access_time")
 HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, Entry, Keys, node_keys
+from sweeper.embedded.execution_order import Schedule
 from sweeper.embedded.jobs import CANCELLED, ERROR, EXECUTING, SUCCESS, Job
 from sweeper.embedded.node_inputs import is_link
 from sweeper.embedded.nodes.base import Folders, Interrupted, NodeClass
-from sweeper.embedded.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sweeper.embedded.announce import Announcer
     from sweeper.embedded.events import Hub
     from sweeper.embedded.faults import Faults
-    from sweeper.embedded.seen import Seen
+    from sweeper.embedded.job_messages import Announcer
+    from sweeper.embedded.request_log import Seen
 
 
 @dataclass(frozen=True, slots=True)

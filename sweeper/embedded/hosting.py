@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from sweeper.embedded.gate import Transports
+    from sweeper.embedded.request_guard import Transports
 
 BACKLOG = 256
 # A request that is still being answered when the server stops gets this many seconds.

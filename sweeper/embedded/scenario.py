@@ -29,8 +29,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sweeper.did_you_mean import hint
 from sweeper.errors import Problem, UsageError
-from sweeper.nearest import hint
 
 # Jobs at once by subscription. Cloud's documents say 1, 3 and 5.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}

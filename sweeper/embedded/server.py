@@ -18,9 +18,9 @@ from sweeper.embedded.assets import AssetShelf
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
-from sweeper.embedded.gate import Gate
 from sweeper.embedded.journal import SQLiteJournal
-from sweeper.embedded.seen import Seen
+from sweeper.embedded.request_guard import Gate
+from sweeper.embedded.request_log import Seen
 from sweeper.embedded.service import Service, Settings
 from sweeper.embedded.storage import Storage
 from sweeper.errors import UsageError

@@ -10,12 +10,12 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.announce import Announcer
 from sweeper.embedded.cache import Cache, make_cache
 from sweeper.embedded.events import Hub
 from sweeper.embedded.executor import Executor, Workshop
+from sweeper.embedded.job_messages import Announcer
 from sweeper.embedded.jobs import Graph, Job, JobQueue, Journal, JournalError
-from sweeper.embedded.seen import Seen
+from sweeper.embedded.request_log import Seen
 from sweeper.embedded.submission import Submission, SubmissionError, read_submission
 from sweeper.embedded.validation import error_record, validate
 

@@ -16,10 +16,10 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from sweeper.embedded.exchange import file_answer
 from sweeper.embedded.folders import ClimbingError, is_file
-from sweeper.embedded.pictures import truncated
-from sweeper.embedded.seen import SeenRequest
+from sweeper.embedded.http_helpers import file_answer
+from sweeper.embedded.media_routes import truncated
+from sweeper.embedded.request_log import SeenRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

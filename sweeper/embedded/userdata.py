@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from sweeper.embedded.exchange import RefusedError, json_answer, read_body, read_json, read_object
 from sweeper.embedded.folders import ClimbingError, ServerFolders, contained
+from sweeper.embedded.http_helpers import RefusedError, json_answer, read_body, read_json, read_object
 from sweeper.embedded.uploads import write_whole
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
 """What makes a plan fast and exact: columns of values, one block's grid, what is selected from it, how it nests.
 
-`sweeper.planner` puts the pieces together; nothing here is meant for other callers.
+`sweeper.planning.plan` puts the pieces together; nothing here is meant for other callers.
 """

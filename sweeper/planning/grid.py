@@ -13,15 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.experiment import Dimension, Experiment
-from sweeper.expressions import Expression, ExpressionError
+from sweeper.model.experiment import Dimension, Experiment
+from sweeper.model.expressions import Expression, ExpressionError
+from sweeper.model.slot_values import ValueRefusedError
+from sweeper.model.source import Path as Key
+from sweeper.model.template import MISSING, Leaf
+from sweeper.model.trial import Trial
+from sweeper.model.workflow import canonical, encode, file_mark
 from sweeper.planning.columns import Column, Computed, Constant, Coordinates, Listed
-from sweeper.reading.source import Path as Key
 from sweeper.schemas import shown
-from sweeper.template import MISSING, Leaf
-from sweeper.trial import Trial
-from sweeper.values import ValueRefusedError
-from sweeper.workflow import canonical, encode, file_mark
 
 _EXAMPLES: Final = 5  # of values for which one expression fails
 

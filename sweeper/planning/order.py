@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
-from sweeper.experiment import Experiment
-from sweeper.planning.caching import CLASSIC, Caching, Needs, lru_executions
+from sweeper.model.experiment import Experiment
+from sweeper.model.workflow import Graph, downstream
 from sweeper.planning.grid import Grid
-from sweeper.workflow import Graph, downstream
+from sweeper.planning.server_cache import CLASSIC, Caching, Needs, lru_executions
 
 # Rough seconds on a GPU by what a class's name says, until measured times are there. The order needs ranks, not truth.
 _WEIGHTS: Final = (

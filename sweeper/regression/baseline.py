@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.formats import replacing
+from sweeper.model.workflow import canonical, encode
 from sweeper.regression.cases import Case
-from sweeper.regression.servers import About, server_key
-from sweeper.workflow import canonical, encode
+from sweeper.regression.server_changes import About, server_key
+from sweeper.tables.export import replacing
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 3  # 1 knew no `servers` and no `models`, 2 no `ending`
@@ -37,7 +37,7 @@ def _nothing() -> Mapping[str, Any]:
 class Accepted:
     """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
     its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels,
-    in hex (`sweeper.comparing.files.ending`).
+    in hex (`sweeper.images.byte_equality.ending`).
 
     `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
     `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server of the baseline,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.regression.runs import Difference
+from sweeper.regression.compare_runs import Difference
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import UsageError
-from sweeper.expressions import ExpressionError
-from sweeper.expressions.columns import compile_over
-from sweeper.result import SUCCEEDED, Result
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.expressions.column_expression import compile_over
+from sweeper.model.result import SUCCEEDED, Result
+from sweeper.model.workflow import encode
 from sweeper.store import Store
 from sweeper.store.artifacts import file_name, stem
 from sweeper.store.records import File, Layout, RunRecord
-from sweeper.store.remote import bring_all, is_url, place_here
-from sweeper.workflow import encode
+from sweeper.store.remote_artifacts import bring_all, is_url, place_here
 
 _LONGEST: Final = 40  # characters of a value in a case's name
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.regression.accepting import plainly_same, why_unusable
+from sweeper.model.result import FAILED as ROW_FAILED
+from sweeper.regression.accept import plainly_same, why_unusable
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case, Observed, Row, Shown
-from sweeper.regression.checks import Bound, Checks
-from sweeper.regression.matching import Answer, Answering, Question, answered, distance, equal_metrics, side_by_side
-from sweeper.regression.servers import drift
-from sweeper.result import FAILED as ROW_FAILED
+from sweeper.regression.match_files import Answer, Answering, Question, answered, distance, equal_metrics, side_by_side
+from sweeper.regression.server_changes import drift
+from sweeper.regression.thresholds import Bound, Checks
 
 SAME: Final = "same"
 CHANGED: Final = "changed"

@@ -1,6 +1,6 @@
 """What the page shows of a run beside its rows: which files there are, of what kind, and where the run came from.
 
-The report's folder (`folder`) and the live view (`sweeper.viewing`) tell the same; how it is written or sent is theirs.
+Shared by the report's folder (`write_report`) and the live view (`sweeper.reporting.live`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
-from sweeper.reporting.asking import asked
-from sweeper.reporting.left_out import left_out
+from sweeper.model.result import Result
+from sweeper.reporting.excluded_reasons import left_out
+from sweeper.reporting.run_again import asked
 from sweeper.reporting.thumbnails import FOLDER as THUMBS
 from sweeper.reporting.workflows import Brought, workflows
-from sweeper.result import Result
 from sweeper.store import Store
 from sweeper.store.records import Layout, RunRecord
-from sweeper.store.remote import bring_all, place_here
+from sweeper.store.remote_artifacts import bring_all, place_here
 
 FILES: Final = "files"
 MEDIA: Final = {
@@ -98,8 +98,8 @@ def about(
     `brought`: see `workflows`. `began`: when the first run of this results folder did, which tells it from others
     wherever it is moved to, and however its sweep grows; None before there is one.
     """
-    from sweeper.loading import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
-    from sweeper.planner import plan  # noqa: PLC0415
+    from sweeper.loading.load import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
+    from sweeper.planning.plan import plan  # noqa: PLC0415
 
     told: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.formats import whole_text
+from sweeper.model.result import STATUSES, Result
 from sweeper.reporting.thumbnails import SMALLER
-from sweeper.result import STATUSES, Result
 from sweeper.store.records import File, Layout
+from sweeper.tables.export import whole_text
 
 FORMAT: Final = 3  # of the data; the page refuses one that it does not know
 _EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here

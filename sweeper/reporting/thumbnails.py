@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.comparing.kinds import PICTURES
 from sweeper.errors import ImageError, ResultsError
+from sweeper.images.file_types import PICTURES
 
 FOLDER: Final = "thumbs"
 SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
@@ -164,7 +164,7 @@ def first_frame(path: Path) -> Any:
     """What a film is shown by, a Pillow image. Raises ImageError where it cannot be read, or PyAV is missing."""
     from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
-    from sweeper.comparing.media import film_frames  # noqa: PLC0415 - NumPy
+    from sweeper.images.media import film_frames  # noqa: PLC0415 - NumPy
 
     with closing(film_frames(path)) as frames:
         return Image.fromarray(next(frames))

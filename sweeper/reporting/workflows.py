@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sweeper.planner import Plan
+from sweeper.model.result import Result
+from sweeper.model.trial import Trial
+from sweeper.planning.plan import Plan
 from sweeper.reporting.dataset import coded
-from sweeper.result import Result
-from sweeper.trial import Trial
 
 _ABSENT: Final = {"$absent": True}
 

@@ -1,7 +1,7 @@
 """One run, step by step: targets, results folder, lanes, table and summary. Here network and disk are put together.
 
 How a job is carried, watched and retried is told by the modules beside this one; what the table looks like by
-`sweeper.table`. Nothing here prints: whoever wants to see passes `report`.
+`sweeper.tables.dataframe`. Nothing here prints: whoever wants to see passes `report`.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ResultsError, SweeperError, TargetError
-from sweeper.planning.caching import CLASSIC, Caching, weakest
-from sweeper.result import Run
-from sweeper.running.control import UNWRITABLE, RunControl
-from sweeper.running.places import folder_at
-from sweeper.running.progress import Event, Noticed, RunEnded, RunStarted, TargetReady
-from sweeper.running.showing import Showing
-from sweeper.store.live import LiveFolder
+from sweeper.model.result import Run
+from sweeper.planning.server_cache import CLASSIC, Caching, weakest
+from sweeper.running.live_feed import Showing
+from sweeper.running.output_location import folder_at
+from sweeper.running.run_events import Event, Noticed, RunEnded, RunStarted, TargetReady
+from sweeper.running.stop_control import UNWRITABLE, RunControl
+from sweeper.store.live_folder import LiveFolder
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
+    from sweeper.comfy.protocol import Server
     from sweeper.comfy.target import Target
-    from sweeper.comfy.wire import Server
-    from sweeper.experiment import Experiment
-    from sweeper.planner import Plan
-    from sweeper.reading.targets import Named, Spec
-    from sweeper.running.options import Settings
-    from sweeper.running.recording import Survey
-    from sweeper.running.restoring import Missing
+    from sweeper.model.experiment import Experiment
+    from sweeper.model.target_spec import Named, Spec
+    from sweeper.model.trial import Trial
+    from sweeper.planning.plan import Plan
+    from sweeper.running.restore_files import Missing
+    from sweeper.running.resume import Survey
+    from sweeper.running.settings import Settings
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.trial import Trial
 
 TABLE_NAME: Final = "results.csv"
 
@@ -78,12 +78,12 @@ class Session:
 
     async def run(self) -> Run:
         """Every step, from the first look at the store to the table."""
-        from sweeper.running.hold import holding  # noqa: PLC0415
-        from sweeper.running.restoring import Missing  # noqa: PLC0415
+        from sweeper.running.folder_lock import holding  # noqa: PLC0415
+        from sweeper.running.restore_files import Missing  # noqa: PLC0415
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
 
         if self.experiment.metrics:
-            from sweeper.metrics import load_metrics  # noqa: PLC0415
+            from sweeper.images.metrics import load_metrics  # noqa: PLC0415
 
             self.metrics = load_metrics(self.experiment.metrics)
         async with AsyncExitStack() as connections:
@@ -115,8 +115,8 @@ class Session:
                 return await self._recorded(store, found, clients if found.todo else ())
 
     def _survey(self, store: Store | None, missing: Missing) -> Survey:
-        from sweeper.running.recording import survey  # noqa: PLC0415
-        from sweeper.running.restoring import made_again  # noqa: PLC0415
+        from sweeper.running.restore_files import made_again  # noqa: PLC0415
+        from sweeper.running.resume import survey  # noqa: PLC0415
 
         found = survey(self.plan, store, self.names, self.settings, self.chosen, anew=missing)
         if missing.again:
@@ -125,7 +125,7 @@ class Session:
 
     async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:
         """Fetch files that are gone from the results folder once more, and tell of it."""
-        from sweeper.running.restoring import restore  # noqa: PLC0415
+        from sweeper.running.restore_files import restore  # noqa: PLC0415
 
         await restore(missing, clients, self.report)
 
@@ -134,7 +134,7 @@ class Session:
         RefusedError for one that refuses us, and UnreachableError when nobody answers.
         """
         from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
-        from sweeper.running.meeting import meet  # noqa: PLC0415
+        from sweeper.running.health import meet  # noqa: PLC0415
 
         clients: list[ComfyClient] = []
         for target in self.targets:
@@ -156,7 +156,7 @@ class Session:
 
     async def _met(self, client: ComfyClient, server: Server) -> None:
         """Remember what a server says of itself, and tell that it can be used."""
-        from sweeper.catalogue import remember  # noqa: PLC0415
+        from sweeper.running.node_class_cache import remember  # noqa: PLC0415
 
         name = client.target.name
         self.abouts[name] = await client.about()
@@ -165,7 +165,7 @@ class Session:
 
     async def _check(self, client: Any) -> None:
         """Hold the plan against what the target can do; see `admit`."""
-        from sweeper.running.admission import admit  # noqa: PLC0415
+        from sweeper.running.preflight import admit  # noqa: PLC0415
 
         await admit(client, self.plan, self.settings, self.report)
 
@@ -185,7 +185,7 @@ class Session:
         return found
 
     async def _recorded(self, store: Store, found: Survey, clients: Sequence[Any]) -> Run:
-        from sweeper.running.recording import record  # noqa: PLC0415
+        from sweeper.running.resume import record  # noqa: PLC0415
         from sweeper.store.records import Layout  # noqa: PLC0415
 
         layout = Layout(
@@ -224,7 +224,7 @@ class Session:
 
     def _forget(self, store: Store, found: Survey) -> None:
         """Jobs on servers that ended with an earlier run."""
-        from sweeper.running.recording import forget_embedded  # noqa: PLC0415
+        from sweeper.running.resume import forget_embedded  # noqa: PLC0415
 
         for target in self.targets:
             if target.embedded:
@@ -235,14 +235,14 @@ class Session:
     ) -> str | None:
         """Let every target pull its work until none is left. Returns why it stopped early, for people."""
         from sweeper.planning.order import Costs  # noqa: PLC0415
-        from sweeper.planning.reruns import Reruns  # noqa: PLC0415
-        from sweeper.running.backlog import Backlog  # noqa: PLC0415
-        from sweeper.running.crew import Crew  # noqa: PLC0415
-        from sweeper.running.gate import Gate  # noqa: PLC0415
-        from sweeper.running.lane import Late  # noqa: PLC0415
-        from sweeper.running.recording import remaining  # noqa: PLC0415
-        from sweeper.running.shards import supply  # noqa: PLC0415
-        from sweeper.running.shared import Shared  # noqa: PLC0415
+        from sweeper.planning.transition_cost import Reruns  # noqa: PLC0415
+        from sweeper.running.concurrency_limit import Gate  # noqa: PLC0415
+        from sweeper.running.resume import remaining  # noqa: PLC0415
+        from sweeper.running.run_context import Shared  # noqa: PLC0415
+        from sweeper.running.scheduler import Crew  # noqa: PLC0415
+        from sweeper.running.sharding import supply  # noqa: PLC0415
+        from sweeper.running.target_worker import Late  # noqa: PLC0415
+        from sweeper.running.work_queue import Backlog  # noqa: PLC0415
 
         costs = Costs(store.servers.node_seconds(self.names), self.caching)
         plan = self.plan.reordered(costs)
@@ -293,9 +293,9 @@ class Session:
         await self._write_table(store, run_id)
 
     async def _write_table(self, store: Store, run_id: int) -> None:
-        from sweeper.running.measuring import measure_run  # noqa: PLC0415
-        from sweeper.running.restoring import nothing_kept  # noqa: PLC0415
-        from sweeper.table import write_csv  # noqa: PLC0415
+        from sweeper.running.measure_run import measure_run  # noqa: PLC0415
+        from sweeper.running.restore_files import nothing_kept  # noqa: PLC0415
+        from sweeper.tables.dataframe import write_csv  # noqa: PLC0415
 
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Noticed(problem))

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from sweeper.nearest import hint, listed
+from sweeper.did_you_mean import hint, listed
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from sweeper.did_you_mean import listed
 from sweeper.errors import ResultsError
-from sweeper.nearest import listed
 
 SCHEMA_VERSION: Final = 4
 

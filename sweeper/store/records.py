@@ -1,6 +1,6 @@
 """What the store remembers, as values: runs, jobs and their states, artifacts, the layout of a table.
 
-No database here: `store` reads and writes these. The row of the table is `sweeper.result.Result`.
+No database here: `store` reads and writes these. The row of the table is `sweeper.model.result.Result`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper import result
-from sweeper.result import Result
+from sweeper.model import result
+from sweeper.model.result import Result
 
 # What is known of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
 INTENT: Final = "intent"  # may or may not have reached the server

@@ -1,8 +1,8 @@
 """The truth about a results folder: `<out>/sweeper.sqlite`, its runs, trials, jobs, artifacts and cached metrics.
 
 Readers need no lock and never hold up a run (SQLite in WAL mode). One process at a time may write runs and jobs: the
-runner holds the folder (`sweeper.running.hold`) while it does. What goes into a row of the table is decided here; how
-a row is shown, and what a metric is, is not (`table`, `metrics`). No file but the database is touched.
+runner locks the folder (`sweeper.running.folder_lock`) while it does. This module decides what goes into a row of the
+table; `sweeper.tables` shows it. It touches no file but the database.
 
 The rows of a run are its `trials`, each joined by digest through `claims` to the one job that stands for that work in
 that run: a job of its own, or one of an earlier run that is not done again. So two trials with one digest share a job.
@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sweeper import result
+from sweeper.did_you_mean import hint
 from sweeper.errors import ResultsError
-from sweeper.nearest import hint
-from sweeper.result import Result
+from sweeper.model import result
+from sweeper.model.result import Result
 from sweeper.store.database import Database
-from sweeper.store.origin import seen_from, seen_from_here
+from sweeper.store.experiment_path import seen_from, seen_from_here
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -37,8 +37,8 @@ from sweeper.store.records import (
     RunRecord,
     compact,
 )
-from sweeper.store.rows import ROWS, ROWS_WITH_FILES, outcomes_of, results_of
-from sweeper.store.servers import Servers
+from sweeper.store.row_queries import ROWS, ROWS_WITH_FILES, outcomes_of, results_of
+from sweeper.store.server_facts import Servers
 
 FILE_NAME: Final = "sweeper.sqlite"
 

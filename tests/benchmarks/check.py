@@ -24,16 +24,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from images import write_pair
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sweeper.comparing.files import ending
+from sweeper.images.byte_equality import ending
 from sweeper.regression.baseline import Accepted, Baseline, Entry
 from sweeper.regression.cases import Case
-from sweeper.regression.matching import match
+from sweeper.regression.match_files import match
 from sweeper.store import Store
 from sweeper.store.records import SUCCEEDED, Job, Layout
+from tests.benchmarks.images import write_pair
 
 KINDS = 8  # different pictures
 
@@ -125,7 +125,7 @@ def resident() -> float:
 
 def check_alone(results: Path, held: Path) -> None:
     """In a process of its own: `sweeper.check`, and what it took, as JSON."""
-    from sweeper.regression.checking import check
+    from sweeper.regression.check import check
 
     before, found = resident(), []
     taken = timed(lambda: found.append(check(results, held)))

@@ -22,14 +22,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "cluster"))
-
-from cluster_probes import NODES, SLOTS, TEMPLATE, BesideServers
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
-from sweeper.running.progress import JobSubmitted, RunStarted, TrialDone
+from sweeper.running.run_events import JobSubmitted, RunStarted, TrialDone
+from tests.cluster.probes import NODES, SLOTS, TEMPLATE, BesideServers
 
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from sweeper import formats, table
-from sweeper.result import Result
+from sweeper.model.result import Result
 from sweeper.store.records import Layout
+from sweeper.tables import dataframe, export
 
 LAYOUT = Layout("shop", ("subject", "sampler", "steps", "seed"), ("prompt", "cfg", "width"), ("brightness", "entropy"))
 SUBJECTS = [f"a {colour} fox, in the {place}" for colour in ("red", "blue", "old") for place in ("snow", "rain")]
@@ -58,14 +58,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     kept = list(rows(asked.rows))
-    frame = table.frame(kept, LAYOUT)
+    frame = dataframe.frame(kept, LAYOUT)
     with TemporaryDirectory() as folder:
         place = Path(folder)
         ways: dict[str, Callable[[], object]] = {
             "pandas to_csv": lambda: frame.to_csv(place / "pandas.csv", index=False),
-            "sweeper export": lambda: formats.export(frame, place / "sweeper.csv"),
-            "sweeper export --safe-csv": lambda: formats.export(frame, place / "safe.csv", safe=True),
-            "sweeper results.csv": lambda: table.write_csv(kept, LAYOUT, place / "results.csv"),
+            "sweeper export": lambda: export.export(frame, place / "sweeper.csv"),
+            "sweeper export --safe-csv": lambda: export.export(frame, place / "safe.csv", safe=True),
+            "sweeper results.csv": lambda: dataframe.write_csv(kept, LAYOUT, place / "results.csv"),
         }
         taken = dict.fromkeys(ways, float("inf"))
         for _ in range(asked.rounds):

@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sweeper.comparing import decoding
-from sweeper.images import COMPARISON_METRICS, compare_files, compare_images, pixel_hash
+from sweeper.images import decoding
+from sweeper.images.compare import COMPARISON_METRICS, compare_files, compare_images, pixel_hash
 
 SIDE = 1024
 Pair = tuple[Path, Path]

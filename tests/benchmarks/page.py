@@ -21,10 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "reporting"))
-from made_up_sweeps import Sweep
-
-from sweeper.reporting.folder import write_report
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from sweeper.reporting.write_report import write_report
+from tests.reporting.made_up_sweeps import Sweep
 
 # As many coloured cells of the same size, that stand still in their table.
 TRIVIAL = """([count, size, high]) => {

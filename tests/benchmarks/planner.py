@@ -22,7 +22,7 @@ import jinja2
 import jsonschema
 
 import sweeper
-from sweeper.catalogue import embedded_classes
+from sweeper.running.node_class_cache import embedded_classes
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
 AXES: dict[str, Any] = {

@@ -14,6 +14,7 @@ import pytest
 from sweeper.cli import main
 from sweeper.store import Store
 from sweeper.store.records import Artifact, Job, Layout
+from tests import ROOT
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def process():
 
     def run(*arguments, **options):
         command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
-        root = str(Path(__file__).parents[2])
+        root = str(ROOT)
         env = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8", **options.pop("env", {})}
         done = subprocess.run(command, capture_output=True, env=env, timeout=60, check=False, **options)
         return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())

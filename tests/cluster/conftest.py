@@ -17,7 +17,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from cluster_probes import BesideServers
+    from tests.cluster.probes import BesideServers
 
 TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 
@@ -25,7 +25,7 @@ TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[EmbeddedServer]]:
     """One ComfyUI per worker: it takes our prompt ids, runs one job at a time and outlives its worker."""
-    from cluster_probes import NODES, WORKERS
+    from tests.cluster.probes import NODES, WORKERS
 
     started = [EmbeddedServer(dialect="comfyui", nodes=NODES).start() for _ in range(WORKERS)]
     yield started
@@ -35,7 +35,7 @@ def servers() -> Iterator[list[EmbeddedServer]]:
 
 @pytest.fixture(scope="module")
 def cluster(servers: list[EmbeddedServer]) -> Iterator[BesideServers]:
-    from cluster_probes import WORKERS, BesideServers
+    from tests.cluster.probes import WORKERS, BesideServers
 
     with BesideServers([server.url for server in servers], silence_logs=50) as cluster:
         cluster.scale(WORKERS)
@@ -62,7 +62,7 @@ def executions(servers: list[EmbeddedServer]) -> Callable[[], list[int]]:
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[..., Any]:
     """Makes an experiment over the probe nodes: `experiment(seed=[1, 2], run={...})`; its seeds are this test's own."""
-    from cluster_probes import SLOTS, TEMPLATE
+    from tests.cluster.probes import SLOTS, TEMPLATE
 
     offset = int(hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8], 16)
 

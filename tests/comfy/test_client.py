@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.fetch import fetch
-from sweeper.comfy.patience import Patience
+from sweeper.comfy.download import fetch
+from sweeper.comfy.protocol import Output, Submission
+from sweeper.comfy.retry import Patience
 from sweeper.comfy.target import Target
-from sweeper.comfy.wire import Output, Submission
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
 
 URL = "http://127.0.0.1:1/base"

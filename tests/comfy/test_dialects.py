@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
 from sweeper.comfy.dialects import Probe
-from sweeper.comfy.prefix import fingerprint, marked, marks, slug, unmarked
-from sweeper.comfy.wire import Busy, JobState, Output, Reply, Sought, Submission
+from sweeper.comfy.job_marker import fingerprint, marked, marks, slug, unmarked
+from sweeper.comfy.protocol import Busy, JobState, Output, Reply, Sought, Submission
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
 
 GRAPH = {

@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
-from sweeper.reading.urls import normalised
+from sweeper.model.urls import normalised
 
 
 def one(spec, named=None, environ=None):

@@ -8,7 +8,7 @@ import sweeper
 from sweeper.comfy import dialects
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.embedded import EmbeddedServer
-from sweeper.reading.targets import DIALECTS
+from sweeper.model.target_spec import DIALECTS
 from sweeper.schemas import schema
 
 GRAPH = {
@@ -32,7 +32,7 @@ def test_a_whole_run_in_a_dialect_that_sweeper_does_not_know(tmp_path, monkeypat
     from PIL import Image
 
     monkeypatch.setattr(dialects, "_DIALECTS", {**dialects._DIALECTS, "third": ThirdDialect})
-    monkeypatch.setattr("sweeper.reading.targets.DIALECTS", (*DIALECTS, "third"))
+    monkeypatch.setattr("sweeper.model.target_spec.DIALECTS", (*DIALECTS, "third"))
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "t.json").write_text(json.dumps(GRAPH))
     (tmp_path / "t.slots.yaml").write_text('slots: {image: {at: "1.image", kind: file}}')

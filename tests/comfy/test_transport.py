@@ -10,7 +10,7 @@ import socket
 import httpx
 import pytest
 
-from sweeper.comfy.http import Http
+from sweeper.comfy.http_client import Http
 from sweeper.comfy.transport import AiohttpTransport, nobody
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from embedded_clients import Cloud, Comfy
-from embedded_probes import Gate, probe_nodes
 
 from sweeper.embedded import EmbeddedServer
+from tests.embedded.clients import Cloud, Comfy
+from tests.embedded.probes import Gate, probe_nodes
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from writing import planned, write
 
 import sweeper
 from sweeper.errors import ExperimentError
+from sweeper.model.slot_values import Normaliser, ValueRefusedError, finite
 from sweeper.schemas import validator_for, whole_numbers
-from sweeper.values import Normaliser, ValueRefusedError, finite
+from tests.experiment_files import planned, write
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "w": 512}}}
 SLOTS = {"x": {"at": "1.x", "schema": {"type": "number"}}, "n": {"at": "1.n", "schema": {"type": "integer"}},

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 import sweeper
 from sweeper.regression.cases import Case
 from sweeper.regression.comparison import Comparison, Comparisons
-from sweeper.regression.page import write_page
+from sweeper.regression.html_page import write_page
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from plugin_runs import ROOT, run_pytest, start_pytest
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.store import Store
+from tests.regression.plugin_runs import ROOT, run_pytest, start_pytest
 
 
 def test_each_case_is_an_item_that_fails_when_its_picture_changed(shop):

@@ -10,13 +10,13 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import yaml
-from plugin_runs import run_pytest
 
 import sweeper
-from sweeper.regression.checks import MEASURES, checks_of
+from sweeper.regression.thresholds import MEASURES, checks_of
 from sweeper.schemas import shape_problems
+from tests import ROOT
+from tests.regression.plugin_runs import run_pytest
 
-ROOT = Path(__file__).parents[2]
 SECTION = re.search(r"^## Hold it\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)[1]
 
 

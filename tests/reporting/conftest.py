@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from made_up_sweeps import Sweep
 
-from sweeper.reporting.folder import write_report
+from sweeper.reporting.write_report import write_report
+from tests.reporting.made_up_sweeps import Sweep
 
 
 @pytest.fixture

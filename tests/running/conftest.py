@@ -14,9 +14,8 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
-
-from .served import TEMPLATE as COLOURED
-from .served import WITH_UPLOAD, colour
+from tests.running.servers import TEMPLATE as COLOURED
+from tests.running.servers import WITH_UPLOAD, colour
 
 TEMPLATE = {
     "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}", "seed": "{{ seed }}"}},

@@ -12,8 +12,7 @@ from PIL import Image
 
 from sweeper.store import Store
 from sweeper.store.records import OPEN, UNSENT
-
-from .served import Served, colour
+from tests.running.servers import Served, colour
 
 
 def broken_promises(out: Path, trials: int, servers: Iterable[Served], *, outputs: int = 1) -> list[str]:

@@ -16,14 +16,13 @@ import pytest
 from PIL import Image
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.events import EventStream, Listener
-from sweeper.comfy.fetch import fetch
-from sweeper.comfy.prefix import fingerprint, marked
+from sweeper.comfy.download import fetch
+from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.job_marker import fingerprint, marked
+from sweeper.comfy.protocol import Busy, Sought, Submission
 from sweeper.comfy.target import Target
-from sweeper.comfy.wire import Busy, Sought, Submission
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
-
-from .served import DIALECTS, Served
+from tests.running.servers import DIALECTS, Served
 
 
 @pytest.fixture(scope="module", params=DIALECTS)

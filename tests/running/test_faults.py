@@ -6,11 +6,10 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError
-from sweeper.running.progress import JobSubmitted, Noticed, Retrying, Waiting
+from sweeper.running.run_events import JobSubmitted, Noticed, Retrying, Waiting
 from sweeper.store import Store
-
-from .invariants import broken_promises
-from .served import Served
+from tests.running.invariants import broken_promises
+from tests.running.servers import Served
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 import sweeper
 from sweeper.comfy.client import ComfyClient
-from sweeper.running.control import RunControl
-from sweeper.running.progress import JobSubmitted, TrialDone
+from sweeper.running.run_events import JobSubmitted, TrialDone
+from sweeper.running.stop_control import RunControl
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 

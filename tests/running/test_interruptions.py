@@ -18,14 +18,13 @@ import pytest
 
 import sweeper
 from sweeper.errors import ResultsError, UsageError
-from sweeper.running.control import RunControl
-from sweeper.running.hold import holding
-from sweeper.running.progress import JobSubmitted, Noticed, TargetReady
+from sweeper.running.folder_lock import holding
+from sweeper.running.run_events import JobSubmitted, Noticed, TargetReady
+from sweeper.running.stop_control import RunControl
 from sweeper.store import Store
-
-from .invariants import broken_promises
-from .runners import Runners
-from .served import Served
+from tests.running.invariants import broken_promises
+from tests.running.run_processes import Runners
+from tests.running.servers import Served
 
 
 @pytest.fixture(scope="module")

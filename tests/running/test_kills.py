@@ -10,10 +10,10 @@ import signal
 
 import pytest
 
-from .invariants import broken_promises
-from .proxy import Asked
-from .runners import Runners
-from .served import DIALECTS, Served
+from tests.running.fault_proxy import Asked
+from tests.running.invariants import broken_promises
+from tests.running.run_processes import Runners
+from tests.running.servers import DIALECTS, Served
 
 MANY = int(os.environ.get("SWEEPER_SCHEDULES", "0").rpartition(":")[2]) >= 100
 SOME = 6

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import sweeper
-from sweeper.comparing import decoding
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, TemplateError
+from sweeper.images import decoding
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},

@@ -11,9 +11,8 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
-from sweeper.running.progress import JobSubmitted, Noticed
-
-from .conftest import NODES, _node
+from sweeper.running.run_events import JobSubmitted, Noticed
+from tests.running.conftest import NODES, _node
 
 PREVIEW = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": "{{ color }}"}},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
+from tests import ROOT
 
-TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
+TEMPLATE = ROOT / "templates" / "txt2img.json"
 AXES = {
     "checkpoint": [f"procedural-{name}.safetensors" for name in ("paint", "photo", "ink")],
     "prompt": ["a fox", "an owl", "a ship"],

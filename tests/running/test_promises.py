@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sweeper
-from sweeper.comfy.patience import Patience
-from sweeper.running.control import RunControl
-from sweeper.running.progress import JobSubmitted, Noticed, Retrying, TargetDown, TargetUp, TrialDone
+from sweeper.comfy.retry import Patience
+from sweeper.running.run_events import JobSubmitted, Noticed, Retrying, TargetDown, TargetUp, TrialDone
+from sweeper.running.stop_control import RunControl
 from sweeper.store import Store
-
-from .conftest import TEMPLATE
-from .invariants import broken_promises
-from .served import CAN_RESTART, Served
+from tests.running.conftest import TEMPLATE
+from tests.running.invariants import broken_promises
+from tests.running.servers import CAN_RESTART, Served
 
 
 @given(

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from .invariants import broken_promises
-from .proxy import AFTER, BEFORE, LATE, STREAM, Asked
-from .runners import Runners
-from .served import CAN_RESTART, DIALECTS, REAL, Served
+from tests.running.fault_proxy import AFTER, BEFORE, LATE, STREAM, Asked
+from tests.running.invariants import broken_promises
+from tests.running.run_processes import Runners
+from tests.running.servers import CAN_RESTART, DIALECTS, REAL, Served
 
 FEW = 6
 KNOBS = ("queue_full_times", "truncate_download_times", "expire_download_times", "drop_events_times", "lose_times")

@@ -16,8 +16,7 @@ import sweeper
 from sweeper.comfy.target import resolve_targets
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import RefusedError, SweeperError, UsageError
-
-from .conftest import NODES
+from tests.running.conftest import NODES
 
 KEY = "comfyui-0123456789abcdef-SECRET"
 ENVIRON = {"MY_KEY": KEY}

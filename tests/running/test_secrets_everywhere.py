@@ -14,11 +14,10 @@ import pytest
 
 import sweeper
 from sweeper.cli import main
-from sweeper.comfy.patience import Patience
-from sweeper.comfy.wire import KEY_HEADER
+from sweeper.comfy.protocol import KEY_HEADER
+from sweeper.comfy.retry import Patience
 from sweeper.errors import SweeperError, UsageError
-
-from .tattler import tattling
+from tests.running.echo_server import tattling
 
 KEY = 'sk-live/0123+SECRET"\\one'
 PARTNER = "comfyui-partner/SECRET+two"

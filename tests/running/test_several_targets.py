@@ -12,12 +12,11 @@ import pytest
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import UnreachableError, UsageError
-from sweeper.running.progress import Draining, JobSubmitted, TargetDown, TargetReady, TargetUp, TrialDone
+from sweeper.running.run_events import Draining, JobSubmitted, TargetDown, TargetReady, TargetUp, TrialDone
 from sweeper.store import Store
-
-from .conftest import NODES
-from .invariants import broken_promises
-from .served import Served
+from tests.running.conftest import NODES
+from tests.running.invariants import broken_promises
+from tests.running.servers import Served
 
 
 @pytest.fixture

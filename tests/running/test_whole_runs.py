@@ -13,7 +13,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError, UsageError
 from sweeper.planning.order import Costs
-from sweeper.running.progress import JobProgress, JobSubmitted, RunStarted, TrialDone
+from sweeper.running.run_events import JobProgress, JobSubmitted, RunStarted, TrialDone
 from sweeper.store import Store
 
 EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"

@@ -16,7 +16,7 @@ from sweeper.embedded.diffusion.hints import Reference, Seen, look
 from sweeper.embedded.diffusion.models import Clip, Vae, embed
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.guiding import seen_by, with_reference
+from sweeper.embedded.nodes.conditioning_extras import seen_by, with_reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

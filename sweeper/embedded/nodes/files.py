@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.placing import Places, written_pictures
+from sweeper.embedded.nodes.output_naming import Places, written_pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

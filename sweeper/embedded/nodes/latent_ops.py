@@ -13,8 +13,8 @@ from sweeper.embedded.diffusion.hints import Reference
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.conditioning_extras import with_reference
 from sweeper.embedded.nodes.editing import turns
-from sweeper.embedded.nodes.guiding import with_reference
 from sweeper.embedded.nodes.latents import picture_samples
 from sweeper.embedded.nodes.masks import fitted, planes, repeated
 

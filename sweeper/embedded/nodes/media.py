@@ -22,7 +22,7 @@ import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
 from sweeper.embedded.nodes.files import file_hash, input_path
-from sweeper.embedded.nodes.placing import Places
+from sweeper.embedded.nodes.output_naming import Places
 from sweeper.embedded.nodes.sound import resampled
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from sweeper.embedded.diffusion.scaling import check_room
 from sweeper.embedded.diffusion.text import digest_normals
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.guiding import VisionModel
+from sweeper.embedded.nodes.conditioning_extras import VisionModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

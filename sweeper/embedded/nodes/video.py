@@ -16,7 +16,7 @@ from sweeper.embedded.diffusion.hints import Reference, Seen, look
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.vocabulary import FEATURES
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.guiding import seen_by, with_reference
+from sweeper.embedded.nodes.conditioning_extras import seen_by, with_reference
 from sweeper.embedded.nodes.pictures import resized
 
 if TYPE_CHECKING:

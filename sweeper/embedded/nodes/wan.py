@@ -17,7 +17,7 @@ from sweeper.embedded.diffusion.hints import Hint, Reference, Seen
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.nodes import video
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.guiding import hinted, seen_by, with_reference
+from sweeper.embedded.nodes.conditioning_extras import hinted, seen_by, with_reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 
 from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.spelling import SIZE_MAX, combo, integer, link, node, number, text
+from sweeper.embedded.nodes.catalog.spec_builders import SIZE_MAX, combo, integer, link, node, number, text
 
 _LATENT_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")
 _IMAGE_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, LORAS, VAES
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.spelling import combo, integer, link, node, number, text
+from sweeper.embedded.nodes.catalog.spec_builders import combo, integer, link, node, number, text
 
 _PROMPT = {"multiline": True, "dynamicPrompts": True}
 _KINDS = (

@@ -13,8 +13,8 @@ from typing import Any
 
 from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, VAES
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.doors import CHECKED, COMBOS, DOORS, LISTS
-from sweeper.embedded.nodes.catalog.spelling import Deferred
+from sweeper.embedded.nodes.catalog.implementations import CHECKED, COMBOS, DOORS, LISTS
+from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
 _OFFERED: dict[str, tuple[str, ...]] = {

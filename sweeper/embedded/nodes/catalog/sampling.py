@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.spelling import SIZE_MAX, combo, integer, link, node, number, seed
+from sweeper.embedded.nodes.catalog.spec_builders import SIZE_MAX, combo, integer, link, node, number, seed
 
 _CUSTOM = "comfy_extras.nodes_custom_sampler"
 _ADVANCED = "comfy_extras.nodes_model_advanced"

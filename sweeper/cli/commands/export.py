@@ -1,0 +1,50 @@
+"""`sweeper export`: the table as a file, or on stdout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.options import examples
+from sweeper.errors import UsageError
+
+
+@click.command(
+    epilog=examples(
+        "sweeper export results/quickstart -o table.parquet",
+        "sweeper export experiments/quickstart.yaml -o - --format csv",
+    )
+)
+@options.results
+@click.option(
+    "-o", "--output", required=True, metavar="FILE", help="Where to; the suffix chooses the format. -: stdout."
+)
+@click.option("--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, whatever the suffix.")
+@click.option("--safe-csv", is_flag=True, help="Defuse texts that a spreadsheet would run as formulas (csv, tsv).")
+@options.run_id
+@options.as_json
+def command(results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, as_json: bool) -> None:
+    """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
+    from sweeper.tables import dataframe, export  # noqa: PLC0415 - each command imports what it uses
+
+    if not output or Path(output).is_dir():
+        found = "is a folder" if output else "is empty"
+        raise UsageError(f"-o '{output}': {found}; name a file, such as {Path(output) / 'table.csv'}, or - for stdout")
+    if output == "-" and as_json:
+        raise UsageError("only one of --json and -o - can have stdout")
+    if output == "-" and kind is None:
+        raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
+    chosen = export.format_for(output, kind)  # before anything is read
+    frame = dataframe.results(results, run_id)
+    if output == "-":
+        export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
+        sys.stdout.buffer.flush()
+        return
+    export.export(frame, output, chosen, safe=safe_csv)
+    if as_json:
+        console.out_json({"written": [output], "format": chosen, "rows": len(frame)})
+    else:
+        console.say(f"wrote {len(frame)} rows to {output}")

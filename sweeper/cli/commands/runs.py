@@ -1,0 +1,65 @@
+"""`sweeper runs`: which runs a results folder holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sweeper.cli import console, options
+from sweeper.cli.options import examples
+
+
+@click.command(epilog=examples("sweeper runs results/quickstart", "sweeper results results/quickstart --run 1"))
+@options.results
+@options.as_json
+def command(results: Path, *, as_json: bool) -> None:
+    """List the runs of a results folder, oldest first."""
+    from sweeper.store import Store  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.tables.dataframe import results_folder  # noqa: PLC0415
+
+    with Store.open(results_folder(results), readonly=True) as store:
+        found = [
+            {
+                "run": record.id,
+                "experiment": record.experiment,
+                "file": record.file,
+                "targets": list(record.targets),
+                "started": _time(record.started),
+                "ended": _time(record.ended),
+                "stopped_by": record.stopped_by,
+                "trials": record.trials,
+                **store.counts(record.id),
+            }
+            for record in store.runs()
+        ]
+    if as_json:
+        console.out_json(found)
+        return
+    headers = (
+        "run",
+        "started",
+        "ended",
+        "targets",
+        "trials",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "pending",
+        "stopped_by",
+    )
+    console.table(headers, [[_cell(name, one[name]) for name in headers] for one in found])
+
+
+def _time(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC, whole seconds."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _cell(name: str, value: object) -> object:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if name == "ended" and value is None:
+        return "(not ended)"
+    return value

@@ -1,0 +1,155 @@
+"""What is known of a plan before it runs: new and done, what is excluded, an estimate of time, and warnings.
+
+Reads the results folder where there is one; writes nothing and asks no server. How it is shown is `plan`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.cli.targets_file import named_targets
+from sweeper.comfy.target import resolve_targets
+from sweeper.planning.grid import Grid
+from sweeper.planning.order import Costs
+from sweeper.planning.server_cache import weakest
+from sweeper.planning.trial_filters import as_written, dropped
+from sweeper.running.node_class_cache import kept_caching
+from sweeper.store import FILE_NAME, Store
+from sweeper.store.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
+
+if TYPE_CHECKING:
+    from sweeper.model.experiment import Block, Experiment
+    from sweeper.model.trial import Trial
+    from sweeper.planning.plan import Plan
+
+
+class Foresight:
+    """Counts the trials of a plan against a results folder while somebody walks over them."""
+
+    def __init__(
+        self, plan: Plan, targets: Sequence[Any] | None, out: Path | None, *, notes: Sequence[str] = ()
+    ) -> None:
+        """`targets` and `out` None: the experiment's own, and its default folder. `notes` are warnings from elsewhere.
+
+        Raises UsageError, ResultsError.
+        """
+        self.notes = notes
+        experiment = plan.experiment
+        self.out = out or Path("results") / experiment.name
+        specs = list(experiment.targets) if targets is None else list(targets)
+        named = {**named_targets(), **experiment.named_targets}
+        targeted = resolve_targets(specs, named=named, environ={}, with_keys=False)
+        self.targets = [target.name for target in targeted]
+        self._jobs, seconds = _on_record(self.out, self.targets)
+        self.plan = plan.reordered(Costs(seconds, weakest(map(kept_caching, targeted))))  # as the run does with them
+        self._digests: set[int] = set()
+        self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
+        self._new_digests = 0
+
+    def see(self, trial: Trial) -> None:
+        """Count one trial as it passes."""
+        digest = trial.digest
+        short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory of the text
+        again = short in self._digests
+        self._digests.add(short)
+        self._counts["duplicates"] += again
+        job = self._jobs.get(digest)
+        state = None if job is None else job.state
+        if state == SUCCEEDED:
+            self._counts["done"] += 1
+        elif state in (FAILED, REJECTED):
+            self._counts["failed"] += 1
+        else:
+            self._counts["open"] += state in OPEN
+            self._counts["new"] += 1
+            self._new_digests += not again
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready: what `plan --json` prints, once all trials have passed."""
+        order = self.plan.order
+        experiment = self.plan.experiment
+        estimate = self._estimate()
+        return {
+            "name": experiment.name,
+            "file": str(experiment.file),
+            "template": experiment.template.file,
+            "out": str(self.out),
+            "targets": self.targets,
+            "count": len(self.plan),
+            "axes": dict(self.plan.axis_sizes),
+            "blocks": [_block(experiment, block) for block in experiment.blocks],
+            "order": {
+                "mode": experiment.order,
+                "axes": [list(axes) for axes in order.axes],
+                "executions": order.executions,
+                "written": order.written,
+                "saved": order.saved,
+                "measured": order.measured,
+                "caching": order.caching,
+            },
+            **self._counts,
+            "jobs": self._new_digests,
+            "estimate_s": None if estimate is None else estimate["mean_s"],
+            "estimate": estimate,
+            "warnings": self._warnings(),
+        }
+
+    def _estimate(self) -> dict[str, Any] | None:
+        """Seconds that the new work takes one job after another, if each takes what the jobs on record took: the mean
+        of them, the shortest and the longest. None without such jobs.
+        """
+        times = [
+            max(0.0, job.ended - job.started)  # two clocks may be two machines'
+            for job in self._jobs.values()
+            if job.state == SUCCEEDED and job.started is not None and job.ended is not None
+        ]
+        if not times:
+            return None
+        each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
+        totals = {f"{name}_s": round(seconds * self._new_digests, 3) for name, seconds in each.items()}
+        return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(one, 3) for name, one in each.items()}}
+
+    def _warnings(self) -> list[str]:
+        experiment = self.plan.experiment
+        found = list(self.notes)
+        most = experiment.run.max_trials
+        if len(self.plan) > most:
+            found.append(f"`run` refuses more than {most} trials; --max-trials {len(self.plan)} lifts that")
+        return found
+
+
+def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
+    """One block's product, what its filters drop of it, and the rows that it adds."""
+    lost = dropped(Grid(experiment, block.dimensions, {}), block)
+    written = as_written(experiment, block)
+    rows = written.get("exclude", [{}] * len(lost.exclude))
+    excluded = [
+        {"reason": f"exclude[{place}]", "says": row, "count": count}
+        for place, (row, count) in enumerate(zip(rows, lost.exclude, strict=True))
+    ]
+    if block.where is not None:
+        excluded.append({"reason": "where", "says": written.get("where"), "count": lost.where})
+    if block.sample is not None:
+        excluded.append(
+            {"reason": "sample", "says": {"n": block.sample.n, "seed": block.sample.seed}, "count": lost.sample}
+        )
+    product = prod(block.sizes)
+    return {
+        "axes": [[axis.name for axis in dimension] for dimension in block.dimensions],
+        "sizes": list(block.sizes),
+        "product": product,
+        "excluded": excluded,
+        "included": len(block.include),
+        "count": product - lost.total + len(block.include),
+    }
+
+
+def _on_record(out: Path, targets: Sequence[str]) -> tuple[dict[str, Job], dict[str, float]]:
+    """The jobs that stand for digests on these targets, and the measured seconds of node classes there."""
+    if not (out / FILE_NAME).is_file():
+        return {}, {}
+    with Store.open(out, readonly=True) as store:
+        return store.standing(targets), store.servers.node_seconds(targets)

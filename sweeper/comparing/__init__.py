@@ -1,4 +1,0 @@
-"""How two pictures differ, in numbers: decoding to one scale, and the measures themselves.
-
-The door is `sweeper.images`; what a regression check makes of the numbers does not live here.
-"""

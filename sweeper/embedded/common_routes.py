@@ -1,0 +1,193 @@
+"""What both dialects answer alike: submitting with its faults, nodes, models, system facts, the event stream.
+
+The paths and everything in which the dialects differ live in `app_comfyui.py` and `app_cloud.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from sweeper.embedded.events import Connection, feature_flags_reply
+from sweeper.embedded.http_helpers import MAX_BODY, RefusedError, bad_request, json_answer, read_json
+from sweeper.embedded.objectinfo import model_folders, object_info
+from sweeper.embedded.request_guard import DropError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sweeper.embedded.nodes.base import NodeClass
+    from sweeper.embedded.service import Service
+
+FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
+
+# What a client may take for the version of the behaviour that is imitated; `system.embedded_server` tells the truth.
+COMFYUI_VERSION = "0.3.64"
+
+
+class CommonRoutes:
+    """Endpoint functions over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.queue = service.queue
+        self.faults = service.faults
+        self.seen = service.seen
+
+    async def submit(self, request: Request) -> Response:
+        """POST /prompt, with what can befall it."""
+        self.seen.count(submits=1)
+        data = await read_json(request)
+        if isinstance(data, list | str):
+            data = {}  # ComfyUI looks for "prompt" in it, and finds none
+        if not isinstance(data, dict):
+            raise RefusedError(bad_request("The body must be a JSON object."))
+        status, body = self.submit_now(data)
+        return json_answer(body, status)
+
+    def submit_now(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What `Service.submit` says, after and before what can befall a submission."""
+        self._turn_away()
+        if self.faults.take("drop_before_accept"):
+            raise DropError
+        status, body = self.service.submit(data)
+        if status == 200 and (self.faults.take("drop_after_accept") or self.faults.strikes("drop")):
+            raise DropError
+        return status, body
+
+    def _turn_away(self) -> None:
+        faults = self.faults
+        if faults.credits_gone():
+            raise RefusedError(_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits."))
+        if faults.inactive_subscription:
+            message = "Payment required: the subscription is inactive."
+            raise RefusedError(_prompt_error(429, "InactiveSubscriptionError", message))
+        if faults.queue_full(self.queue.waiting):
+            refusal = _prompt_error(429, "queue_full", "Too many jobs are queued; try again later.")
+            refusal.headers["retry-after"] = f"{faults.retry_after:.0f}"
+            raise RefusedError(refusal)
+
+    async def prompt_info(self, _: Request) -> Response:
+        """GET /prompt."""
+        return json_answer({"exec_info": {"queue_remaining": self.queue.remaining}})
+
+    async def nodes(self, _: Request) -> Response:
+        """GET /object_info."""
+        return json_answer({name: self._node(node) for name, node in self.service.nodes.items()})
+
+    async def node(self, request: Request) -> Response:
+        """GET /object_info/{node_class}; `{}` for an unknown one."""
+        name = request.path_params["node_class"]
+        known = self.service.nodes.get(name)
+        return json_answer({} if known is None else {name: self._node(known)})
+
+    def _node(self, node: NodeClass) -> dict[str, Any]:
+        return object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
+
+    async def features(self, _: Request) -> Response:
+        """GET /features."""
+        return json_answer(FEATURES)
+
+    async def system_stats(self, _: Request) -> Response:
+        """GET /system_stats; `argv` shows the cache mode, as a real server's does."""
+        device = {"name": "cpu", "type": "cpu", "index": None}
+        memory = {"vram_total": 0, "vram_free": 0, "torch_vram_total": 0, "torch_vram_free": 0}
+        return json_answer({"system": self._system(), "devices": [device | memory]})
+
+    def _system(self) -> dict[str, Any]:
+        return {
+            "os": "nt" if sys.platform == "win32" else "posix",
+            "ram_total": 0,
+            "ram_free": 0,
+            "comfyui_version": COMFYUI_VERSION,
+            "required_frontend_version": "none",
+            "python_version": sys.version,
+            "pytorch_version": "none",
+            "embedded_python": False,
+            "embedded_server": f"sweeper {version('sweeper')}: procedural nodes, no diffusion model",
+            "argv": self._argv(),
+        }
+
+    def _argv(self) -> list[str]:
+        settings = self.service.settings
+        shown = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
+        return ["main.py", *_cache_flags(settings.cache), *shown]
+
+    def models(self) -> dict[str, list[str]]:
+        """Model folder -> file names that the loaders list."""
+        return model_folders(self.service.nodes, self.service.folders)
+
+    async def described_kinds(self, _: Request) -> Response:
+        """GET /experiment/models."""
+        return json_answer([{"name": name, "folders": [name]} for name in self.models()])
+
+    async def described_files(self, request: Request) -> Response:
+        """GET /experiment/models/{folder}."""
+        files = self.models().get(request.path_params["folder"])
+        if files is None:
+            raise RefusedError(Response(status_code=404))
+        return json_answer([{"name": name, "pathIndex": 0} for name in files])
+
+    async def none_known(self, _: Request) -> Response:
+        """GET of a mapping that is empty here: translations, workflow templates, blueprints."""
+        return json_answer({})
+
+    async def events(self, websocket: WebSocket) -> None:
+        """The event stream."""
+        if self.faults.refuse_events:
+            await websocket.close()
+            return
+        await websocket.accept()
+        self.seen.count(connections=1)
+        sid = websocket.query_params.get("clientId") or uuid.uuid4().hex
+        connection = self.service.hub.attach(sid, self.queue.remaining)
+        writer = asyncio.create_task(_write(websocket, connection))
+        try:
+            if not self.faults.take("drop_events_times"):
+                await _listen(websocket, connection)
+        finally:
+            self.service.hub.detach(connection)
+            writer.cancel()
+            await asyncio.wait([writer])
+
+
+def _cache_flags(policy: str) -> list[str]:
+    words = policy.split()
+    return [] if words == ["classic"] else [f"--cache-{words[0]}", *words[1:]]
+
+
+async def _write(websocket: WebSocket, connection: Connection) -> None:
+    """Send what is queued for this socket, in order, until it closes."""
+    while True:
+        message = await connection.queue.get()
+        try:
+            if isinstance(message, str):
+                await websocket.send_text(message)
+            else:
+                await websocket.send_bytes(message)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            return  # closed under our hands; the listener notices too
+
+
+async def _listen(websocket: WebSocket, connection: Connection) -> None:
+    first = True
+    while (message := await websocket.receive())["type"] == "websocket.receive":
+        text = message.get("text")
+        if text is None:
+            continue
+        wants, reply = feature_flags_reply(text, first, FEATURES)
+        first = False
+        connection.wants_metadata = connection.wants_metadata or wants
+        if reply is not None:
+            connection.offer(reply)
+
+
+def _prompt_error(status: int, kind: str, message: str) -> Response:
+    error = {"type": kind, "message": message, "details": "", "extra_info": {}}
+    return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, status)

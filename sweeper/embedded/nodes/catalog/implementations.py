@@ -1,0 +1,216 @@
+"""Which function of `sweeper.embedded.nodes` runs which recorded class: "module.function" by class name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+from sweeper.embedded.nodes.base import Combo, Folders
+from sweeper.embedded.nodes.catalog.images import input_files, input_images
+from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+
+
+def _family(module: str, classes: str) -> dict[str, str]:
+    """`Class=function` pairs in a text, all of one module."""
+    pairs = (entry.split("=") for entry in classes.split())
+    return {name.replace("~", " "): f"{module}.{function}" for name, function in pairs}
+
+
+# Patches of a network's inside, which procedural models do not have: the model is handed on.
+_INSIDE = (
+    "APG CFGZeroStar ChromaRadianceOptions ContextWindowsManual DifferentialDiffusion EasyCache Epsilon~Scaling FreSca "
+    "FreeU FreeU_V2 HyperTile LazyCache Mahiro ModelComputeDtype PatchModelAddDownscale PerturbedAttentionGuidance "
+    "RenormCFG SelfAttentionGuidance SkipLayerGuidanceDiT SkipLayerGuidanceDiTSimple SkipLayerGuidanceSD3 TCFG "
+    "TomePatchModel TorchCompileModel UNetCrossAttentionMultiply UNetSelfAttentionMultiply "
+    "UNetTemporalAttentionMultiply WanContextWindowsManual"
+)
+_BLOCKS = (
+    "Auraflow Blocks Cosmos14B Cosmos7B CosmosPredict2_14B CosmosPredict2_2B Flux1 LTXV MochiPreview QwenImage SD1 SD2 "
+    "SD35_Large SD3_2B SDXL WAN2_1"
+)
+
+DOORS: Mapping[str, str] = {
+    **_family(
+        "modelling",
+        """
+        CheckpointLoader=checkpoint_with_config DiffusersLoader=diffusers unCLIPCheckpointLoader=unclip_checkpoint
+        ImageOnlyCheckpointLoader=image_checkpoint TripleCLIPLoader=clips QuadrupleCLIPLoader=clips
+        HypernetworkLoader=hypernetwork ModelSamplingAuraFlow=sampling_aura_flow
+        ModelSamplingStableCascade=sampling_cascade ModelSamplingDiscrete=sampling_discrete
+        ModelSamplingContinuousEDM=sampling_continuous ModelSamplingContinuousV=sampling_continuous
+        ModelSamplingLTXV=sampling_ltxv VideoLinearCFGGuidance=linear_cfg VideoTriangleCFGGuidance=triangle_cfg
+        RescaleCFG=rescale_cfg CFGNorm=norm_cfg ModelMergeSimple=merge ModelMergeAdd=merge_add
+        ModelMergeSubtract=merge_subtract CLIPMergeSimple=merge_clip CLIPMergeAdd=merge_clip_add
+        CLIPMergeSubtract=merge_clip_subtract T5TokenizerOptions=unpatched_clip CLIPAttentionMultiply=unpatched_clip
+        """,
+    ),
+    **{name.replace("~", " "): "modelling.unpatched" for name in _INSIDE.split()},
+    **{f"ModelMerge{family}": "modelling.merge_blocks" for family in _BLOCKS.split()},
+    **_family(
+        "guiding",
+        """
+        ConditioningSetArea=set_area ConditioningSetAreaPercentage=set_area_share
+        ConditioningSetAreaStrength=set_strength ConditioningSetMask=set_mask ConditioningSetTimestepRange=set_range
+        PairConditioningCombine=pair_combine ControlNetLoader=load_control DiffControlNetLoader=load_control_for
+        SetUnionControlNetType=set_control_type ControlNetApply=apply_control
+        ControlNetApplyAdvanced=apply_control_advanced ControlNetApplySD3=apply_control_advanced
+        ControlNetInpaintingAliMamaApply=apply_control_inpaint CLIPVisionLoader=load_vision CLIPVisionEncode=look
+        unCLIPConditioning=unclip StyleModelLoader=load_style StyleModelApply=apply_style GLIGENLoader=load_gligen
+        GLIGENTextBoxApply=gligen_box ReferenceLatent=reference_latent InstructPixToPixConditioning=edit_instruction
+        SD_4XUpscale_Conditioning=upscale_conditioning ConditioningSetAreaPercentageVideo=set_area_share_of_video
+        ModelPatchLoader=load_patch QwenImageDiffsynthControlnet=control_model USOStyleReference=style_model
+        PhotoMakerLoader=load_photomaker PhotoMakerEncode=encode_photomaker
+        """,
+    ),
+    **_family(
+        "encoders",
+        """
+        CLIPTextEncodeSDXL=sdxl CLIPTextEncodeSDXLRefiner=sdxl_refiner CLIPTextEncodeSD3=sd3
+        CLIPTextEncodeHunyuanDiT=hunyuan_dit CLIPTextEncodePixArtAlpha=pixart CLIPTextEncodeLumina2=lumina2
+        CLIPTextEncodeHiDream=hidream CLIPTextEncodeControlnet=for_controlnet
+        TextEncodeHunyuanVideo_ImageToVideo=hunyuan_i2v TextEncodeQwenImageEdit=qwen_edit
+        TextEncodeQwenImageEditPlus=qwen_edit_plus FluxDisableGuidance=without_guidance LTXVConditioning=frame_rate
+        FluxKontextMultiReferenceLatentMethod=told_nothing LotusConditioning=nothing
+        TextEncodeAceStepAudio=ace_step ConditioningStableAudio=stable_audio
+        """,
+    ),
+    **_family(
+        "samplers",
+        """
+        SamplerCustom=sampler_custom DualCFGGuider=dual_cfg_guider AddNoise=add_noise
+        SamplerEulerAncestral=euler_ancestral SamplerEulerAncestralCFGPP=euler_ancestral_cfg_pp
+        SamplerEulerCFGpp=euler_cfg_pp SamplerDPMPP_2S_Ancestral=dpmpp_2s_ancestral SamplerDPMPP_SDE=dpmpp_sde
+        SamplerDPMPP_2M_SDE=dpmpp_2m_sde SamplerDPMPP_3M_SDE=dpmpp_3m_sde SamplerLMS=lms
+        SamplerDPMAdaptative=dpm_adaptive SamplerER_SDE=er_sde SamplerSASolver=sa_solver SamplerLCMUpscale=lcm_upscale
+        PerpNegGuider=perp_neg_guider PerpNeg=perp_neg LatentApplyOperationCFG=operate_on_guidance
+        """,
+    ),
+    **_family(
+        "sigmas",
+        """
+        ExponentialScheduler=exponential PolyexponentialScheduler=polyexponential LaplaceScheduler=laplace
+        VPScheduler=vp SDTurboScheduler=sd_turbo BetaSamplingScheduler=beta_sampling
+        AlignYourStepsScheduler=align_your_steps LTXVScheduler=ltxv SplitSigmas=split SplitSigmasDenoise=split_denoise
+        FlipSigmas=flip SetFirstSigma=set_first ExtendIntermediateSigmas=extend SamplingPercentToSigma=percent_to_sigma
+        OptimalStepsScheduler=optimal_steps GITSScheduler=gits
+        """,
+    ),
+    **_family(
+        "latent_ops",
+        """
+        LatentAdd=add LatentSubtract=subtract LatentMultiply=multiply LatentInterpolate=interpolate LatentBlend=blend
+        LatentConcat=concat LatentCut=cut LatentBatch=batch LatentFromBatch=from_batch
+        LatentBatchSeedBehavior=seed_behavior LatentRotate=rotate LatentFlip=flip LatentCrop=crop
+        SetLatentNoiseMask=set_mask TrimVideoLatent=trim_video VAEEncodeForInpaint=encode_for_inpaint
+        InpaintModelConditioning=inpaint_conditioning VAEEncodeTiled=encode_tiled LatentApplyOperation=apply_operation
+        LatentOperationTonemapReinhard=tonemap LatentOperationSharpen=sharpen
+        """,
+    ),
+    **_family(
+        "video",
+        """
+        EmptyHunyuanLatentVideo=hunyuan EmptyLTXVLatentVideo=ltxv EmptyMochiLatentVideo=mochi
+        EmptyCosmosLatentVideo=cosmos EmptyHunyuanImageLatent=hunyuan_image
+        EmptyChromaRadianceLatentImage=chroma_radiance StableCascade_EmptyLatentImage=cascade
+        StableCascade_StageC_VAEEncode=cascade_encode StableCascade_StageB_Conditioning=cascade_prior
+        WanImageToVideo=wan WanCameraImageToVideo=wan WanFirstLastFrameToVideo=wan WanFunInpaintToVideo=wan
+        WanCameraEmbedding=camera Wan22ImageToVideoLatent=wan22_latent CosmosImageToVideoLatent=cosmos_latent
+        CosmosPredict2ImageToVideoLatent=cosmos2_latent HunyuanImageToVideo=hunyuan_i2v LTXVImgToVideo=ltxv_i2v
+        LTXVAddGuide=ltxv_guide LTXVCropGuides=pass_three SVD_img2vid_Conditioning=svd
+        StableZero123_Conditioning=zero123 StableZero123_Conditioning_Batched=zero123_batched
+        SV3D_Conditioning=sv3d HunyuanRefinerLatent=hunyuan_refiner
+        StableCascade_SuperResolutionControlnet=cascade_larger
+        """,
+    ),
+    **_family(
+        "wan",
+        """
+        WanTrackToVideo=track WanFunControlToVideo=control Wan22FunControlToVideo=control WanVaceToVideo=vace
+        WanPhantomSubjectToVideo=phantom WanSoundImageToVideo=sound WanSoundImageToVideoExtend=sound_extended
+        WanHuMoImageToVideo=humo WanAnimateToVideo=animate
+        """,
+    ),
+    **_family("rebatching", "RebatchImages=images RebatchLatents=latents"),
+    **_family("latent_files", "SaveLatent=save LoadLatent=load"),
+    **_family(
+        "sound",
+        """
+        EmptyLatentAudio=empty_latent EmptyAceStepLatentAudio=empty_ace_step VAEDecodeAudio=decode VAEEncodeAudio=encode
+        EmptyAudio=silence TrimAudioDuration=trim SplitAudioChannels=split AudioConcat=concat AudioMerge=merge
+        AudioAdjustVolume=adjust_volume AudioEncoderLoader=load_encoder AudioEncoderEncode=listen
+        """,
+    ),
+    **_family(
+        "media",
+        """
+        SaveAudio=save_flac SaveAudioMP3=save_mp3 SaveAudioOpus=save_opus PreviewAudio=preview_audio
+        LoadAudio=load_audio RecordAudio=load_audio CreateVideo=create_video GetVideoComponents=components
+        LoadVideo=load_video SaveVideo=save_video SaveWEBM=save_webm
+        """,
+    ),
+    **_family(
+        "masks",
+        """
+        SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageColorToMask=from_colour
+        CropMask=crop MaskComposite=combine FeatherMask=feather GrowMask=grow ThresholdMask=threshold
+        """,
+    ),
+    **_family(
+        "compositing",
+        """
+        ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked LatentComposite=latents
+        ImagePadForOutpaint=pad_for_outpaint JoinImageWithAlpha=join_alpha SplitImageWithAlpha=split_alpha
+        PorterDuffImageComposite=porter_duff ResizeAndPadImage=resize_and_pad ImageStitch=stitch
+        """,
+    ),
+    **_family(
+        "editing",
+        """
+        ImageScaleToTotalPixels=scale_to_pixels ImageScaleToMaxDimension=scale_to_largest
+        FluxKontextImageScale=scale_for_kontext GetImageSize=size RepeatImageBatch=repeat ImageFromBatch=from_batch
+        ImageRotate=rotate ImageFlip=flip ImageAddNoise=add_noise ImageRGBToYUV=to_yuv ImageYUVToRGB=from_yuv
+        ImageQuantize=quantize Canny=canny Morphology=morphology LTXVPreprocess=compress
+        """,
+    ),
+    **_family("upscaling", "UpscaleModelLoader=load ImageUpscaleWithModel=upscale"),
+    **_family("animation", "SaveAnimatedWEBP=save_webp SaveAnimatedPNG=save_png"),
+    **_family(
+        "files", "LoadImageMask=load_mask LoadImageOutput=load_image MaskPreview=preview_mask PreviewAny=preview_any"
+    ),
+    **_family(
+        "strings",
+        """
+        StringConcatenate=concatenate StringSubstring=substring StringLength=length CaseConverter=convert_case
+        StringTrim=trim StringReplace=replace StringContains=contains StringCompare=compare RegexMatch=match
+        RegexExtract=extract RegexReplace=substitute
+        """,
+    ),
+}
+
+
+def check_image(folders: Folders, image: str) -> str | None:
+    """VALIDATE_INPUTS of what loads a picture: it vouches for `image` alone, whatever other inputs there are."""
+    return cast("str | None", Deferred("files", "check")(folders, image))
+
+
+def fingerprint_image(folders: Folders, image: str, **_others: Any) -> str:
+    """IS_CHANGED of what loads a picture: the file's content."""
+    return cast("str", Deferred("files", "fingerprint")(folders, image))
+
+
+# VALIDATE_INPUTS and IS_CHANGED of the classes that load an uploaded file.
+CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
+    "LoadImageMask": (check_image, fingerprint_image),
+    "LoadImageOutput": (check_image, fingerprint_image),
+    "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
+    "LoadAudio": (Deferred("media", "check_audio"), Deferred("media", "fingerprint_audio")),
+    "LoadVideo": (Deferred("media", "check_video"), Deferred("media", "fingerprint_video")),
+}
+COMBOS: Mapping[str, Mapping[str, Combo]] = {
+    "LoadImageMask": {"image": input_images},
+    "LoadLatent": {"latent": partial(input_files, suffix=".latent")},
+    "LoadAudio": {"audio": partial(input_files, kinds=("audio", "video"))},
+    "LoadVideo": {"file": partial(input_files, kinds=("video",))},
+}
+LISTS = frozenset({"RebatchImages", "RebatchLatents"})  # INPUT_IS_LIST

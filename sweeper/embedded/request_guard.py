@@ -1,0 +1,141 @@
+"""What every request passes before its route: the record of it, the key, and the faults that strike anywhere.
+
+A plain ASGI wrapper, so that it can also close a socket without an answer, as a broken network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable, MutableMapping
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+
+from sweeper.embedded.http_helpers import RefusedError, json_answer
+from sweeper.embedded.request_log import Seen, SeenRequest
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from sweeper.embedded.faults import Faults
+
+Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
+
+
+class Gate:
+    """ASGI middleware around one app.
+
+    Args:
+        app: the routes.
+        seen, faults: of the server.
+        transports: open connections, for closing one without an answer.
+        api_key: the key that HTTP requests must carry in X-API-Key and event streams in `token=`; None: no key.
+        public: whether a path is open to everybody even so.
+        shape: (path, refusal) -> the refusal as this dialect words it.
+
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        seen: Seen,
+        faults: Faults,
+        transports: Transports,
+        api_key: str | None = None,
+        public: Callable[[str], bool] = lambda _path: False,
+        shape: Callable[[str, Response], Response] = lambda _path, response: response,
+    ) -> None:
+        self.app = app
+        self.seen = seen
+        self.faults = faults
+        self.transports = transports
+        self.api_key = api_key
+        self.public = public
+        self.shape = shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = Headers(scope=scope)
+        method = scope["method"] if scope["type"] == "http" else "WS"
+        self.seen.requests.append(SeenRequest(method, scope["path"], frozenset(headers.keys())))
+        delay = self.faults.answer_delay()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        try:
+            if _foreign(headers):
+                raise RefusedError(Response(status_code=403))  # noqa: TRY301
+            if not self._known(scope, headers):
+                raise RefusedError(_unauthorized())  # noqa: TRY301 - answered below like any refusal
+            if method != "WS":
+                self._misbehave()
+            await self.app(scope, receive, send)
+        except RefusedError as refused:
+            await self.shape(scope["path"], refused.response)(scope, receive, send)
+        except DropError:
+            await drop(scope, receive, self.transports)
+
+    def _known(self, scope: Scope, headers: Headers) -> bool:
+        if self.api_key is None or self.public(scope["path"]):
+            return True
+        given = headers.get("x-api-key", "")
+        if scope["path"].startswith("/api/v2/"):  # the newer API's way
+            given = headers.get("authorization", "").removeprefix("Bearer ")
+        if scope["type"] == "websocket":
+            given = QueryParams(scope["query_string"]).get("token", "")
+        return hmac.compare_digest(given.encode(), self.api_key.encode())
+
+    def _misbehave(self) -> None:
+        if self.faults.take("error_500_times"):
+            raise RefusedError(Response("500 Internal Server Error", 500, media_type="text/plain"))
+        if self.faults.take("error_503_times") or self.faults.strikes("error"):
+            raise RefusedError(Response("503 Service Unavailable", 503, self.retry_after(), media_type="text/plain"))
+        if self.faults.take("garbage_times"):
+            raise RefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
+
+    def retry_after(self) -> dict[str, str]:
+        """The Retry-After header, whole seconds."""
+        return {"retry-after": f"{self.faults.retry_after:.0f}"}
+
+
+def _foreign(headers: Headers) -> bool:
+    """Whether a browser sends this on behalf of a page from elsewhere, while we are on loopback.
+
+    ComfyUI's origin check (`server.py`, create_origin_only_middleware): without it any web page could submit jobs here.
+    """
+    origin, host = headers.get("origin"), headers.get("host")
+    if not origin or not host:
+        return False
+    theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
+    if not ours.hostname or not _loopback(ours.hostname):
+        return False
+    return theirs.netloc.lower() != (ours.netloc if ":" in theirs.netloc else ours.hostname).lower()
+
+
+def _loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class DropError(Exception):
+    """Raised by a route to close the socket without an answer."""
+
+
+async def drop(scope: Scope, receive: Receive, transports: Transports) -> None:
+    """Close the client's socket now; what was written so far is flushed."""
+    transport = transports.get((tuple(scope["server"]), tuple(scope["client"])))
+    if transport is not None:
+        transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _unauthorized() -> Response:
+    message = "Missing or invalid API key: send it in the X-API-Key header."
+    return json_answer({"code": "unauthorized", "message": message}, 401)

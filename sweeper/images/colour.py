@@ -1,0 +1,160 @@
+"""Colour difference as people see it: sRGB to CIELAB, and CIEDE2000 between two colours.
+
+What a transparent picture looks like depends on what is behind it; `views` shows it over black and over white.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.images.decoding import Pixels
+
+Values = NDArray[np.float64]
+
+# sRGB (IEC 61966-2-1) to XYZ, for the primaries of ITU-R BT.709 and D65 white; the digits that scikit-image uses.
+_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer
+_CUBE = 0.008856  # below this CIELAB's cube root gives way to a line (CIE 15:2004, to four digits)
+_CHUNK = 8192  # pixels at a time: three dozen temporaries of it stay in the cache
+
+
+def views(pixels: Pixels) -> list[Pixels]:
+    """The picture without its alpha: itself where it has none, else as it looks over black and over white.
+
+    Arrays of shape (..., 1-4); what comes back has 1 or 3 channels, 0-255.
+    """
+    if pixels.shape[-1] in (1, 3):
+        return [pixels]
+    cover = pixels[..., -1:] / 255.0
+    over_black = pixels[..., :-1] * cover
+    return [over_black, over_black + 255.0 * (1.0 - cover)]
+
+
+def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
+    """The mean of CIEDE2000 over all pixels, those outside `mask` being equal; with alpha, the worse of two views."""
+    if not mask.any():
+        return 0.0
+    pairs = zip(views(_at(a, mask)), views(_at(b, mask)), strict=True)
+    return max(_total(one, other) for one, other in pairs) / mask.size
+
+
+def _at(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """pixels[mask], five times as fast."""
+    flat = pixels.reshape(-1, pixels.shape[2])
+    picked: Pixels = np.take(flat, np.flatnonzero(mask), axis=0)  # type: ignore[assignment]  # the stub's dtype
+    return picked
+
+
+def _total(a: Pixels, b: Pixels) -> float:
+    chunks = range(0, a.shape[0], _CHUNK)
+    parts = (ciede2000(lab(a[at : at + _CHUNK]), lab(b[at : at + _CHUNK])).sum() for at in chunks)
+    return math.fsum(float(part) for part in parts)
+
+
+def lab(pixels: Pixels) -> Values:
+    """CIELAB (3, n) of pixels (n, 1 or 3) in sRGB, 0-255; L 0-100."""
+    linear = _LINEAR[pixels] if pixels.dtype == np.uint8 else _linear(pixels / 255.0)
+    if linear.shape[-1] == 1:
+        linear = np.repeat(linear, 3, axis=-1)
+    scaled = (_TO_XYZ / _WHITE[:, None]) @ linear.T
+    x, y, z = np.where(scaled > _CUBE, np.cbrt(scaled), 7.787 * scaled + 16.0 / 116.0)
+    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)])
+
+
+def _linear(encoded: Values) -> Values:
+    """The transfer function of IEC 61966-2-1, 0-1 to 0-1."""
+    return np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
+
+
+_LINEAR = _linear(np.arange(256) / 255.0)
+
+
+def ciede2000(one: Values, other: Values) -> Values:
+    """CIEDE2000 between CIELAB colours (3, n), with all weights 1: an array (n,), 0 for equal colours.
+
+    G. Sharma, W. Wu and E. N. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test
+    data, and mathematical observations", Color Research and Application 30 (2005), 21-30; numbers are its equations.
+    """
+    chroma, hue = _chroma_and_hue(one, other)
+    lightness = (one[0] + other[0]) / 2.0
+    product = chroma[0] * chroma[1]
+    turn = _hue_difference(hue, product)
+    mean_hue = _mean_hue(hue, product)
+    mean_chroma = (chroma[0] + chroma[1]) / 2.0
+    tint = _tint(mean_hue)
+    rotation = math.radians(60) * np.exp(-(((np.degrees(mean_hue) - 275.0) / 25.0) ** 2))  # twice (16)
+    offset = (lightness - 50.0) ** 2
+    by_lightness = (other[0] - one[0]) / (1.0 + 0.015 * offset / np.sqrt(20.0 + offset))  # (8), (18)
+    by_chroma = (chroma[1] - chroma[0]) / (1.0 + 0.045 * mean_chroma)  # (9), (19)
+    by_hue = 2.0 * np.sqrt(product) * np.sin(turn / 2.0) / (1.0 + 0.015 * mean_chroma * tint)  # (11), (20)
+    coupling = -2.0 * np.sin(rotation) * _saturation(mean_chroma) * by_chroma * by_hue  # (17), (21)
+    square = by_lightness**2 + by_chroma**2 + by_hue**2 + coupling  # (22)
+    difference: Values = np.sqrt(np.maximum(square, 0.0))
+    return difference
+
+
+def _tint(hue: Values) -> Values:
+    """T of (15): 1 - 0.17 cos(h - 30) + 0.24 cos 2h + 0.32 cos(3h + 6) - 0.20 cos(4h - 63), angles in degrees.
+
+    The multiples come from one cosine and one sine, which are the dearest calls here.
+    """
+    cos_1, sin_1 = np.cos(hue), np.sin(hue)
+    cos_2, sin_2 = 2.0 * cos_1 * cos_1 - 1.0, 2.0 * sin_1 * cos_1
+    cos_3, sin_3 = cos_1 * (2.0 * cos_2 - 1.0), sin_1 * (2.0 * cos_2 + 1.0)
+    cos_4, sin_4 = 2.0 * cos_2 * cos_2 - 1.0, 2.0 * sin_2 * cos_2
+    return (
+        1.0
+        - 0.17 * (_COS[30] * cos_1 + _SIN[30] * sin_1)
+        + 0.24 * cos_2
+        + 0.32 * (_COS[6] * cos_3 - _SIN[6] * sin_3)
+        - 0.20 * (_COS[63] * cos_4 + _SIN[63] * sin_4)
+    )
+
+
+_COS = {angle: math.cos(math.radians(angle)) for angle in (6, 30, 63)}
+_SIN = {angle: math.sin(math.radians(angle)) for angle in (6, 30, 63)}
+
+
+def _length(x: Values, y: Values) -> Values:
+    """Colours are far from overflow, so five times as fast as `hypot`."""
+    return np.sqrt(x * x + y * y)
+
+
+def _saturation(chroma: Values) -> Values:
+    """sqrt(C^7 / (C^7 + 25^7)), of equations (4) and (17); the power by hand, ten times as fast as `**`."""
+    seventh = chroma * chroma
+    seventh = seventh * seventh * seventh * chroma
+    return np.sqrt(seventh / (seventh + 25.0**7))
+
+
+def _chroma_and_hue(one: Values, other: Values) -> tuple[list[Values], list[Values]]:
+    """C' and h' of both, h' in radians, 0 to 2 pi: (2) to (7)."""
+    mean_chroma = (_length(one[1], one[2]) + _length(other[1], other[2])) / 2.0
+    stretch = 1.5 - 0.5 * _saturation(mean_chroma)
+    chroma: list[Values] = []
+    hue: list[Values] = []
+    for colour in (one, other):
+        red_green: Any = stretch * colour[1]
+        chroma.append(_length(red_green, colour[2]))
+        angle = np.arctan2(colour[2], red_green)
+        hue.append(np.where(angle < 0.0, angle + 2.0 * math.pi, angle))
+    return chroma, hue
+
+
+def _hue_difference(hue: list[Values], product: Values) -> Values:
+    """(10): the short way round, 0 where a colour is grey."""
+    turn = hue[1] - hue[0]
+    turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
+    return np.where(product == 0.0, 0.0, turn)
+
+
+def _mean_hue(hue: list[Values], product: Values) -> Values:
+    """(14): half way along the short way round, the hue of the other where one colour is grey."""
+    total = hue[0] + hue[1]
+    around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
+    mean = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0
+    return np.where(product == 0.0, total, mean)

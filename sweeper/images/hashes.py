@@ -1,0 +1,60 @@
+"""Pictures as a few bytes: the hash of their pixels, and the perceptual hash."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sweeper.images.colour import views
+from sweeper.images.decoding import Pixels
+
+_SIDE, _KEPT = 32, 8  # the reduced picture, and the low frequencies kept of it
+
+
+def hash_pixels(frames: Iterable[Pixels]) -> str:
+    """SHA-256, as 64 hex digits, of each frame's shape, scale and pixels."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        # Little-endian and row by row on every machine; the shape tells 2 x 8 from 4 x 4.
+        plain = np.ascontiguousarray(frame, dtype=np.uint8 if frame.dtype == np.uint8 else "<f8")
+        digest.update(f"{plain.dtype.str} {plain.shape}\n".encode())
+        digest.update(plain.data)
+    return digest.hexdigest()
+
+
+def phash(pixels: Pixels) -> list[NDArray[np.bool_]]:
+    """The 64 bits of the DCT perceptual hash, for each of the picture's `views`.
+
+    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), in the form that the ImageHash
+    package made common: luma reduced to 32 x 32 (Lanczos), DCT-II, the 8 x 8 lowest frequencies with the constant one,
+    each bit telling whether its coefficient lies above their median. Coefficients are rounded to six decimals first:
+    those of a constant picture are zero but for rounding, and would hash to noise.
+    """
+    return [_phash_of(view) for view in views(pixels)]
+
+
+def phash_distance(a: Pixels, b: Pixels) -> int:
+    """How many of the 64 bits differ, 0-64; with alpha, in the worse of two views."""
+    return max(int((one != other).sum()) for one, other in zip(phash(a), phash(b), strict=True))
+
+
+def _phash_of(view: Pixels) -> NDArray[np.bool_]:
+    levels = view if view.dtype == np.uint8 else np.rint(view).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
+    small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    low = np.round(_COSINES @ np.asarray(small, dtype=np.float64) @ _COSINES.T, 6)
+    bits: NDArray[np.bool_] = low > np.median(low)
+    return bits
+
+
+def _cosines() -> NDArray[np.float64]:
+    frequency, place = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
+    return 2.0 * np.cos(math.pi * frequency * (2 * place + 1) / (2 * _SIDE))
+
+
+_COSINES = _cosines()

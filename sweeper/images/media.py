@@ -1,0 +1,118 @@
+"""Films as frames and sounds as waveforms, by PyAV (FFmpeg), the extra `media`; PCM in WAV needs nothing but Python.
+
+Frames come as 8-bit RGB, whatever the film's own colours are; of a film with several streams the first of a kind
+counts. What two of them have in common is measured elsewhere.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.errors import ImageError
+from sweeper.images.decoding import Pixels
+
+FILMS: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
+SOUNDS: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
+
+_PCM: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A waveform: `samples` (frames, channels) from -1 to 1, `rate` in frames a second."""
+
+    rate: int
+    samples: NDArray[np.float64]
+
+
+def is_film(path: Path) -> bool:
+    return path.suffix[1:].lower() in FILMS
+
+
+def film_frames(path: Path) -> Generator[Pixels, None, None]:
+    """Every frame of a film in turn, uint8 RGB, one in memory at a time.
+
+    Raises ImageError where it cannot be read, or holds no frame: two such films would be alike without a look.
+    """
+    av = _av(path)
+    seen = False
+    try:
+        with av.open(str(path)) as container:
+            for stream in container.streams.video[:1]:
+                stream.thread_count = 1  # several comparisons share the cores already
+                for frame in container.decode(stream):
+                    seen = True
+                    yield frame.to_ndarray(format="rgb24")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ImageError(f"{path}: a frame cannot be decoded: {error}") from error
+    if not seen:
+        raise ImageError(f"{path}: holds no frame")
+
+
+def film_rate(path: Path) -> float | None:
+    """Frames a second on average; None where the film does not tell. Raises ImageError where it cannot be read."""
+    av = _av(path)
+    try:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+            return None if rate is None else float(rate)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as a film: {error}") from error
+
+
+def read_sound(path: Path) -> Sound | None:
+    """The waveform of a file, None for a film without any. Raises ImageError where it cannot be read."""
+    if path.suffix.lower() == ".wav":
+        found = _pcm(path)
+        if found is not None:
+            return found
+    av = _av(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            stream.thread_count = 1
+            resampler = av.AudioResampler(format="dblp", layout=stream.layout, rate=stream.rate)
+            frames = (*container.decode(stream), None)  # None: what the resampler still holds
+            planes = [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]
+            channels = len(stream.layout.channels)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read as sound: {error}") from error
+    return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
+
+
+def _pcm(path: Path) -> Sound | None:
+    """A WAV of whole bytes; None for one in another form, which FFmpeg may know."""
+    try:
+        with path.open("rb") as file, wave.open(file) as sound:
+            width, channels = sound.getsampwidth(), sound.getnchannels()
+            if width not in _PCM:
+                return None
+            data = sound.readframes(sound.getnframes())
+            rate = sound.getframerate()
+    except (wave.Error, EOFError):
+        return None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    whole = len(data) - len(data) % (width * channels)
+    levels = np.frombuffer(data[:whole], dtype=_PCM[width]).astype(np.float64).reshape(-1, channels)
+    middle, reach = (128.0, 128.0) if width == 1 else (0.0, 2.0 ** (8 * width - 1))
+    return Sound(rate, (levels - middle) / reach)
+
+
+def _av(path: Path) -> Any:
+    try:
+        import av  # noqa: PLC0415 - an extra, and heavy
+    except ImportError:
+        raise ImageError(
+            f"{path}: films and sounds are compared with PyAV: python -m pip install 'sweeper[media]'"
+        ) from None
+    return av

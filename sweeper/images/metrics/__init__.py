@@ -1,0 +1,17 @@
+"""Metrics of one picture as columns of the table: brightness, sharpness, ..., those of models, and the user's own.
+
+`formulas` holds what is computed from pixels alone, `learned` what a local model says, `naming` how a name becomes
+a function, and `measuring` how files are measured once. How two pictures compare is `images`' business; where numbers
+are kept is the store's.
+"""
+
+from __future__ import annotations
+
+from sweeper.images.metrics.measure import File as File
+from sweeper.images.metrics.measure import measure as measure
+from sweeper.images.metrics.measure import missing_metrics as missing_metrics
+from sweeper.images.metrics.measure import read_picture as read_picture
+from sweeper.images.metrics.registry import METRIC_NAMES as METRIC_NAMES
+from sweeper.images.metrics.registry import Metric as Metric
+from sweeper.images.metrics.registry import load_metrics as load_metrics
+from sweeper.images.metrics.registry import unknown_metrics as unknown_metrics

@@ -1,0 +1,78 @@
+"""How two waveforms and two texts differ, in numbers: pure, and for what is no picture.
+
+============ ========= ======= =========================================================================
+name         range     equal   meaning
+============ ========= ======= =========================================================================
+sound_snr    dB        inf     the accepted waveform's power over that of the difference
+sound_mae    0 to 2    0       mean absolute difference of samples from -1 to 1
+sound_max    0 to 2    0       the largest
+text_ratio   0 to 1    1       share of the two texts that is common to both, in order
+============ ========= ======= =========================================================================
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from sweeper.images.media import Sound
+
+SOUND_METRICS: Final = ("sound_snr", "sound_mae", "sound_max")
+TEXT_METRICS: Final = ("text_ratio",)
+
+# Up to how many pieces two texts are compared by letter, by word, else by line: difflib's time grows with the square.
+_LETTERS, _WORDS = 2_000, 5_000
+
+
+def sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "rate", "length"], str] | None:
+    """In what two waveforms differ that they cannot be laid over each other, and how much; None where they can."""
+    (frames, channels), (frames_2, channels_2) = accepted.samples.shape, now.samples.shape
+    if channels != channels_2:
+        return "channels", f"the accepted sound has {channels}, today's {channels_2}"
+    if accepted.rate != now.rate:
+        return "rate", f"the accepted sound has {accepted.rate} samples a second, today's {now.rate}"
+    if frames != frames_2:
+        return "length", f"the accepted sound has {frames} samples, today's {frames_2}"
+    return None
+
+
+def sound_measures(accepted: Sound, now: Sound) -> dict[str, float]:
+    """The measures of two waveforms of one shape."""
+    if not accepted.samples.size:
+        return {"sound_snr": math.inf, "sound_mae": 0.0, "sound_max": 0.0}
+    off = np.abs(accepted.samples - now.samples)
+    snr = _decibels(float(np.square(accepted.samples).mean()), float(np.square(off).mean()))
+    return {"sound_snr": snr, "sound_mae": float(off.mean()), "sound_max": float(off.max())}
+
+
+def _decibels(power: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10.0 * math.log10(power / noise) if power > 0 else -math.inf
+
+
+def text_ratio(a: str, b: str) -> float:
+    """Twice the letters in common over all letters of both, 0 to 1; symmetric. By letter for short texts, by word or
+    line for longer ones, which never finds more.
+    """
+    if a == b:
+        return 1.0
+    first, second = sorted((a, b))  # difflib's answer may depend on which comes first
+    pieces = _pieces(first, second)
+    blocks = difflib.SequenceMatcher(None, *pieces, autojunk=False).get_matching_blocks()
+    common = sum(len(piece) for block in blocks for piece in pieces[0][block.a : block.a + block.size])
+    return 2.0 * common / (len(a) + len(b))
+
+
+def _pieces(a: str, b: str) -> tuple[Sequence[str], Sequence[str]]:
+    if max(len(a), len(b)) <= _LETTERS:
+        return a, b
+    words = [re.findall(r"\w+|\s+|[^\w\s]", text) for text in (a, b)]
+    if max(map(len, words)) <= _WORDS:
+        return words[0], words[1]
+    return a.splitlines(keepends=True), b.splitlines(keepends=True)

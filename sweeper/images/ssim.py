@@ -1,0 +1,239 @@
+"""Structural similarity: SSIM (Wang, Bovik, Sheikh and Simoncelli 2004) and MS-SSIM (Wang, Simoncelli and Bovik 2003).
+
+The window is a Gaussian of sigma 1.5 cut at 3.5 sigma (11 taps), the data range 255, variances those of a population,
+and only windows that lie inside the picture count: scikit-image's `structural_similarity(gaussian_weights=True,
+sigma=1.5, use_sample_covariance=False, data_range=255)`, to rounding in double precision.
+
+How it is fast without single precision, whose cancellation in E[x^2] - E[x]^2 would cost the sixth decimal:
+
+- with s = a + b and d = a - b four filtered fields (s, s^2, d, d^2) tell what the usual five do, and where d is zero
+  the answer is one without a filter;
+- a filter along an axis is a product with a narrow band matrix, done by BLAS in blocks (8 outputs from 18 inputs): more
+  multiplications than needed, in the one routine that reaches the machine's speed;
+- the picture goes through in strips that stay in the cache. Their products are too small for BLAS to split among
+  threads, so that several comparisons at once share the cores without quarrelling.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from sweeper.images.decoding import Pixels
+
+_RADIUS = 5  # int(3.5 sigma + 0.5)
+_TAPS = 2 * _RADIUS + 1
+_BLOCK = 8  # outputs of one product, measured: longer blocks waste multiplications
+_REACH = _BLOCK + 2 * _RADIUS  # inputs of them
+_WIDE = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
+_STRIP = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
+_KEPT = 4 * (_STRIP + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
+
+# The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+Plane = NDArray[np.float64]
+
+
+class _Store(threading.local):
+    """Three arrays for each thread, used for strip after strip of picture after picture: fresh ones of this size come
+    from the system, page by page, at twice the cost. Very wide pictures get their own, so that memory does not keep
+    what one of them took.
+    """
+
+    def __init__(self) -> None:
+        self._kept = [np.empty(_KEPT) for _ in range(3)]
+
+    def arrays(self, size: int) -> list[Plane]:
+        return self._kept if size <= _KEPT else [np.empty(size) for _ in range(3)]
+
+
+_STORE = _Store()
+
+
+def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
+    """(SSIM, contrast-structure term), each the mean over the windows, one value per channel, -1 to 1.
+
+    A side shorter than the 11 taps is mirrored outward by 5 pixels (edge pixel repeated), so that each of its pixels
+    has a window: a single pixel compares by its luminance alone.
+    """
+    a, b = _padded(a), _padded(b)
+    store = _STORE.arrays(4 * min(_STRIP + 2 * _RADIUS, a.shape[0]) * a.shape[1])
+    exact = np.int16 if a.dtype == b.dtype == np.uint8 else np.float64  # the narrower, the faster
+    strips = _strips(store, a.shape[0] - 2 * _RADIUS, a.shape[1], exact)
+    sums = np.array([_channel(a[:, :, at], b[:, :, at], strips) for at in range(a.shape[2])])
+    windows = (a.shape[0] - 2 * _RADIUS) * (a.shape[1] - 2 * _RADIUS)
+    return sums[:, 0] / windows, sums[:, 1] / windows
+
+
+def multiscale(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
+    """MS-SSIM, 0 to 1, the mean over channels; `finest` is `similarity(a, b)`.
+
+    Each coarser scale averages 2 x 2 pixels (an odd side repeats its last), as long as no side falls below the 11
+    taps: 176 pixels always have all five scales. A smaller picture is compared on those it has, their exponents scaled
+    to sum to 1. A negative mean, which has no real power, counts as 0.
+    """
+    found = [finest]
+    while len(found) < len(SCALES) and min(a.shape[0], a.shape[1]) >= 2 * _TAPS:
+        a, b = _halved(a), _halved(b)
+        found.append(similarity(a, b))
+    weights = np.array(SCALES[: len(found)])
+    terms = np.array([structure for _, structure in found[:-1]] + [found[-1][0]])
+    powers = np.maximum(terms, 0.0) ** (weights / weights.sum())[:, None]
+    return float(powers.prod(axis=0).mean())
+
+
+def _padded(pixels: Pixels) -> Pixels:
+    short = [(_RADIUS, _RADIUS) if side < _TAPS else (0, 0) for side in pixels.shape[:2]]
+    if short == [(0, 0), (0, 0)]:
+        return pixels
+    padded: Pixels = np.pad(pixels, [*short, (0, 0)], mode="symmetric")  # type: ignore[assignment]  # the stub's dtype
+    return padded
+
+
+def _halved(pixels: Pixels) -> Plane:
+    odd = [(0, side % 2) for side in pixels.shape[:2]]
+    even = np.pad(pixels, [*odd, (0, 0)], mode="edge")
+    rows = np.add(even[0::2], even[1::2], dtype=np.float64)
+    half: Plane = (rows[:, 0::2] + rows[:, 1::2]) / 4.0
+    return half
+
+
+def _channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip]) -> tuple[float, float]:
+    """The sums of SSIM and of its contrast-structure term over all windows of one channel."""
+    total = structure = 0.0
+    top = 0
+    for strip in strips:
+        reach = slice(top, top + strip.rows + 2 * _RADIUS)
+        top += strip.rows
+        one, other, mixed = strip.levels
+        one[:], other[:] = a[reach], b[reach]
+        if np.equal(one, other, out=strip.mask).all():
+            total += strip.windows
+            structure += strip.windows
+            continue
+        fields = strip.fields
+        fields[0] = np.add(one, other, out=mixed)
+        fields[2] = np.subtract(one, other, out=mixed)
+        np.square(fields[0], out=fields[1])
+        np.square(fields[2], out=fields[3])
+        strip.filter()
+        of_strip = _terms(strip.filtered, strip.spare)
+        total += of_strip[0]
+        structure += of_strip[1]
+    return total, structure
+
+
+_Product = tuple[Plane, Plane, Plane]  # two factors, and where their product goes
+
+
+class _Strip:
+    """The arrays that a strip goes through, and the products that filter it, laid out once for all strips of its
+    height. What Python does between two of NumPy's calls, other threads wait for, and arrays made and given up strip
+    after strip, the system takes back and hands out again under a lock that all threads share.
+
+    `levels` are the two pictures' and one more array of their kind, `mask` tells where they are equal. `fields` (n,
+    rows + 10, columns) come to stand in `filtered`, 10 rows and 10 columns fewer; `spare` is one more field of that
+    size, in the place of `fields`, which are done with then.
+    """
+
+    def __init__(self, store: list[Plane], rows: int, columns: int, exact: type[np.generic]) -> None:
+        width = columns - 2 * _RADIUS
+        self.rows, self.windows = rows, rows * width
+        self.levels = np.empty((3, rows + 2 * _RADIUS, columns), exact)
+        self.mask = np.empty((rows + 2 * _RADIUS, columns), np.bool_)
+        self.fields = _shaped(store[0], 4, rows + 2 * _RADIUS, columns)
+        self.spare = _shaped(store[0], rows, width)
+        self.filtered = _shaped(store[2], 4, rows, width)
+        down = _shaped(store[1], 4, rows, columns)
+        self._products: list[_Product] = []
+        for left in range(0, columns, _WIDE):
+            of = slice(left, left + _WIDE)
+            self._products += _down(self.fields[:, :, of], down[:, :, of])
+        self._products += _across(down.reshape(-1, columns), self.filtered.reshape(-1, width))  # one for all fields
+
+    def filter(self) -> None:
+        for one, other, product in self._products:
+            np.matmul(one, other, out=product)
+
+
+def _strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:
+    """From the top; all that are whole are one and the same, for they come one after the other."""
+    whole, rest = divmod(height, _STRIP)
+    found = [_Strip(store, _STRIP, columns, exact)] * whole if whole else []
+    return [*found, _Strip(store, rest, columns, exact)] if rest else found
+
+
+def _shaped(store: Plane, *shape: int) -> Plane:
+    return store[: math.prod(shape)].reshape(shape)
+
+
+# Both give NumPy all whole blocks of 8 outputs in one call, which hands them to BLAS one by one; then what is left.
+
+
+def _down(fields: Plane, result: Plane) -> list[_Product]:
+    count, height, columns = result.shape
+    whole = height // _BLOCK
+    end = whole * _BLOCK
+    found: list[_Product] = []
+    if whole:
+        windows = sliding_window_view(fields, _REACH, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
+        # A view, for an axis is only split.
+        found.append((_DOWN_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
+    if end < height:
+        found.append((_DOWN_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
+    return found
+
+
+def _across(lines: Plane, result: Plane) -> list[_Product]:
+    count, width = result.shape
+    whole = width // _BLOCK
+    end = whole * _BLOCK
+    found: list[_Product] = []
+    if whole:
+        windows = sliding_window_view(lines, _REACH, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
+        found.append((windows, _ACROSS_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
+    if end < width:
+        found.append((lines[:, end:], _ACROSS_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
+    return found
+
+
+def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:
+    """Sums of SSIM and its contrast-structure term from the filtered fields, all of which are overwritten.
+
+    4 E[a]E[b] = s^2 - d^2, 2 (E[a]^2 + E[b]^2) = s^2 + d^2, and the same for (co)variances: all terms come out doubled.
+    """
+    s, s2, d, d2 = fields
+    np.square(s, out=s)
+    np.square(d, out=d)
+    s2 -= s
+    d2 -= d
+    s2 += 2.0 * _C2
+    s += 2.0 * _C1
+    np.subtract(s2, d2, out=structure)
+    s2 += d2
+    structure /= s2
+    luminance = np.subtract(s, d, out=d2)
+    s += d
+    luminance /= s
+    luminance *= structure  # not `vdot`: BLAS would wake its threads for one, and they spin
+    return float(luminance.sum()), float(structure.sum())
+
+
+def _band() -> Plane:
+    """(outputs, outputs + 10): row i holds the taps from column i on."""
+    taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
+    taps /= taps.sum()
+    band = np.zeros((_BLOCK, _REACH))
+    for row in range(_BLOCK):
+        band[row, row : row + _TAPS] = taps
+    return band
+
+
+_DOWN_BAND = _band()
+_ACROSS_BAND = np.ascontiguousarray(_DOWN_BAND.T)  # a transposed view would send BLAS the slow way round

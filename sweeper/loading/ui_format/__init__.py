@@ -1,0 +1,1 @@
+"""Workflows in the format that ComfyUI's *Save* writes (the UI format), converted to the API format."""

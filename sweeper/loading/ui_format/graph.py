@@ -1,0 +1,192 @@
+"""A UI-format workflow as values: nodes, links and subgraphs as ComfyUI's editor saves them.
+
+Two shapes are read: schema 0.4, whose links are arrays `[id, origin, output, target, input, type]`, and schema 1.0,
+whose links are objects; the definitions of subgraphs always use objects (litegraph, `types/serialisation.ts`). What
+any of it means for the server is `canvas`'s business, and where a link comes from `canvas_links`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sweeper.model.source import Path
+
+MUTED: Final = 2  # litegraph's LGraphEventMode.NEVER
+BYPASSED: Final = 4  # LGraphEventMode.BYPASS
+_INPUT_NODE: Final = "-10"  # litegraph's SUBGRAPH_INPUT_ID, where a definition does not say
+
+
+class MalformedError(Exception):
+    """The canvas is not built as ComfyUI builds it; `path` says where."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a link comes from: a node's id and the number of its output."""
+
+    origin: str
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One input of a node on the canvas. `widget` names the widget that the socket stands for, if it does."""
+
+    name: str
+    type: str
+    link: str | None = None
+    widget: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node on the canvas. `values` are its widgets' values, a list or a mapping; `path` its place in the file."""
+
+    id: str
+    type: str
+    path: Path
+    title: str | None = None
+    mode: int = 0
+    order: int = 0
+    inputs: tuple[Socket, ...] = ()
+    outputs: tuple[str, ...] = ()
+    values: Any = None
+    properties: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        title = f", '{self.title}'" if self.title and self.title != self.type else ""
+        return f"node {self.id} ({self.type}{title})"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a subgraph; `links` are those inside the subgraph that end there."""
+
+    name: str
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One graph: the root, or what is inside a subgraph, whose inputs come from the node `input_node`."""
+
+    nodes: Mapping[str, Node]
+    links: Mapping[str, Link]
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    input_node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A whole file: its root layer, and its subgraphs by the node type that stands for them."""
+
+    root: Layer
+    subgraphs: Mapping[str, Layer]
+
+
+def read_canvas(value: Mapping[str, Any]) -> Canvas:
+    """Read a UI-format file. Raises MalformedError."""
+    definitions = _mapping(value.get("definitions"), ("definitions",), optional=True)
+    path: Path = ("definitions", "subgraphs")
+    subgraphs = {
+        str(one.get("id")): _layer(one, (*path, number), is_root=False)
+        for number, one in enumerate(_mappings(definitions.get("subgraphs"), path))
+    }
+    return Canvas(_layer(value, (), is_root=True), subgraphs)
+
+
+def _layer(value: Mapping[str, Any], path: Path, *, is_root: bool) -> Layer:
+    nodes: dict[str, Node] = {}
+    for number, one in enumerate(_mappings(value.get("nodes"), (*path, "nodes"))):
+        node = _node(one, (*path, "nodes", number))
+        if node.id in nodes:
+            raise MalformedError(node.path, f"two nodes have the id {node.id}")
+        nodes[node.id] = node
+    links = dict(_links(value.get("links"), (*path, "links")))
+    if is_root:
+        return Layer(nodes, links)
+    input_node = _mapping(value.get("inputNode"), (*path, "inputNode"), optional=True).get("id", _INPUT_NODE)
+    inputs = tuple(_port(one) for one in _mappings(value.get("inputs"), (*path, "inputs")))
+    outputs = tuple(_port(one) for one in _mappings(value.get("outputs"), (*path, "outputs")))
+    return Layer(nodes, links, inputs, outputs, str(input_node))
+
+
+def _node(value: Mapping[str, Any], path: Path) -> Node:
+    node_id, kind = value.get("id"), value.get("type")
+    if not isinstance(node_id, (int, str)) or not isinstance(kind, str):
+        raise MalformedError(path, "is no node: it needs an `id` and a `type`")
+    title, mode, order = value.get("title"), value.get("mode", 0), value.get("order", 0)
+    return Node(
+        id=str(node_id),
+        type=kind,
+        path=path,
+        title=title if isinstance(title, str) else None,
+        mode=mode if isinstance(mode, int) else 0,
+        order=order if isinstance(order, int) else 0,
+        inputs=tuple(_socket(one) for one in _mappings(value.get("inputs"), (*path, "inputs"))),
+        outputs=tuple(str(one.get("type")) for one in _mappings(value.get("outputs"), (*path, "outputs"))),
+        values=value.get("widgets_values"),
+        properties=_mapping(value.get("properties"), (*path, "properties"), optional=True),
+    )
+
+
+def _socket(value: Mapping[str, Any]) -> Socket:
+    link, widget = value.get("link"), value.get("widget")
+    name = widget.get("name") if isinstance(widget, dict) else None
+    return Socket(
+        name=str(value.get("name", "")),
+        type=_type(value.get("type")),
+        link=None if link is None else str(link),
+        widget=name if isinstance(name, str) else None,
+    )
+
+
+def _type(value: Any) -> str:
+    """The types of litegraph are texts; old files hold a combo's options there, and 0 or -1 for "any" and "event"."""
+    return value if isinstance(value, str) else "COMBO" if isinstance(value, list) else "*"
+
+
+def _port(value: Mapping[str, Any]) -> Port:
+    links = value.get("linkIds")
+    return Port(str(value.get("name", "")), tuple(map(str, links)) if isinstance(links, list) else ())
+
+
+def _links(value: Any, path: Path) -> Iterator[tuple[str, Link]]:
+    for number, one in enumerate(value if isinstance(value, list) else []):
+        if one is None:
+            continue  # old editors left holes where links had been taken away
+        if isinstance(one, dict):
+            parts = [one.get("id"), one.get("origin_id"), one.get("origin_slot")]
+        elif isinstance(one, list) and len(one) >= 5:
+            parts = one[:3]
+        else:
+            raise MalformedError((*path, number), "is no link")
+        link_id, origin, output = parts
+        if isinstance(output, str) and output.isdecimal():
+            output = int(output)  # the editor runs parseInt over it
+        if not isinstance(link_id, (int, str)) or not isinstance(origin, (int, str)) or not isinstance(output, int):
+            raise MalformedError((*path, number), "is no link")
+        yield str(link_id), Link(str(origin), output)
+
+
+def _mapping(value: Any, path: Path, *, optional: bool = False) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return value
+    if optional and not value:
+        return {}
+    raise MalformedError(path, "a mapping belongs here")
+
+
+def _mappings(value: Any, path: Path) -> list[Mapping[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MalformedError(path, "a list belongs here")
+    return [_mapping(one, (*path, number)) for number, one in enumerate(value)]

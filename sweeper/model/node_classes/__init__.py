@@ -1,0 +1,25 @@
+"""What a server's node classes accept, and whether a workflow or a template fits them, before anything is sent.
+
+`spec` reads an `object_info` answer into values, `check` holds one concrete graph to it, `split` does the same for a
+template and its million trials at the cost of its values. Fetching `object_info` and keeping it on disk is not done
+here: `NodeInfo.from_object_info(mapping)` is the door.
+"""
+
+from __future__ import annotations
+
+from sweeper.model.node_classes.graph_check import graph_notes, graph_problems
+from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec
+from sweeper.model.node_classes.template_check import Piece, SplitCheck, slot_schema, split_check, with_node_schemas
+
+__all__ = [
+    "InputSpec",
+    "NodeInfo",
+    "NodeSpec",
+    "Piece",
+    "SplitCheck",
+    "graph_notes",
+    "graph_problems",
+    "slot_schema",
+    "split_check",
+    "with_node_schemas",
+]

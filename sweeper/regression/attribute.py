@@ -1,0 +1,180 @@
+"""Whose change it is: the accepted workflow runs once more on today's server, and its picture is held against both.
+
+=========================== ============================== ==================================
+the accepted workflow's      held against what was accepted  verdict
+picture of today             and against today's picture
+=========================== ============================== ==================================
+is like the accepted one     and unlike today's              your workflow changed
+is unlike the accepted one   and like today's                the server drifted
+is unlike both                                               both
+is like both                 of one and the same workflow    not reproducible
+=========================== ============================== ==================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sweeper.errors import ImageError
+from sweeper.model.trial import InputFile, Trial
+from sweeper.planning.compatibility import Fit
+from sweeper.planning.order import Costs
+from sweeper.planning.plan import Plan
+from sweeper.regression.baseline import Accepted, Baseline
+from sweeper.regression.cases import Row, observe
+from sweeper.regression.comparison import CHANGED, Comparison, Comparisons
+from sweeper.regression.match_files import match
+from sweeper.regression.thresholds import Checks
+
+if TYPE_CHECKING:
+    from sweeper.model.experiment import Experiment
+    from sweeper.model.node_classes import NodeInfo
+    from sweeper.model.result import Run
+    from sweeper.model.target_spec import Named, Spec
+    from sweeper.running.run_events import Event
+
+SERVER: Final = "the server drifted"
+WORKFLOW: Final = "your workflow changed"
+BOTH: Final = "both: the server drifted and your workflow changed"
+UNSTEADY: Final = "not reproducible: the same workflow on the same server gives other pictures"
+UNKNOWN: Final = "unknown"
+
+
+class StoredPlan(Plan):
+    """Workflows that a baseline kept, as a plan: one trial for each digest."""
+
+    def __init__(self, experiment: Experiment, baseline: Baseline, stored: Sequence[Accepted]) -> None:
+        self.experiment = experiment
+        self._baseline = baseline
+        self._stored = {one.digest: one for one in stored}
+        self.axis_columns = ("case",)
+        self.axis_sizes = {"case": len(self._stored)}
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return ()
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __iter__(self) -> Iterator[Trial]:
+        return self.written()
+
+    def written(self) -> Iterator[Trial]:
+        for index, digest in enumerate(self._stored):
+            cells = {"case": digest[:12]}
+            yield Trial(index, {}, cells, digest, cells)
+
+    def workflow(self, trial: Trial) -> dict[str, Any]:
+        graph = self._baseline.graph(self._stored[trial.digest])
+        assert graph is not None, "only accepted pictures whose workflow is known are planned"
+        return graph
+
+    def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        found = []
+        for address, about in self._stored[trial.digest].inputs.items():
+            node, _, name = address.partition(".")
+            path = (self.experiment.file.parent / about["file"]).resolve()
+            mask = None
+            if "mask" in about:
+                where = (self.experiment.file.parent / about["mask"]).resolve()
+                mask = InputFile(node, name, about["mask"], where, about["mask_sha256"])
+            found.append(InputFile(node, name, about["file"], path, about["sha256"], mask))
+        return tuple(found)
+
+    def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - there are no axes to nest
+        return self
+
+    def fit(self, nodes: NodeInfo) -> Fit:  # noqa: ARG002 - what today's server will not run is an answer, not a mistake
+        return Fit((), ())
+
+
+def attributed(
+    found: Comparisons,
+    baseline: Baseline,
+    checks: Checks,
+    experiment: Experiment,
+    *,
+    target: Spec | Sequence[Spec] | None,
+    out: Path,
+    runner: Callable[..., Run],
+    named: Named | None = None,
+    progress: Callable[[Event], None] | None = None,
+) -> Comparisons:
+    """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own, by `runner`,
+    which is `sweeper.run` or does as that.
+
+    Raises what `sweeper.run` raises; a workflow that cannot be run again makes the verdict `unknown`, with the reason.
+    """
+    changed = [one for one in found if one.state == CHANGED and one.before is not None]
+    reasons = {one.case.key: _unknown(baseline, experiment, one.before) for one in changed}
+    stored = [one.before for one in changed if one.before is not None and not reasons[one.case.key]]
+    rows: dict[str, Row] = {}
+    stopped = found.stopped_by
+    if stored:
+        plan = StoredPlan(experiment, baseline, stored)
+        ended = runner(
+            replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True
+        )
+        observed = observe(out, ended.run_id)
+        rows = {row.result.digest: row for row in observed.rows if row.run in (ended.run_id, None)}
+        observed.bring(shown for row in rows.values() for shown in row.shown)
+        stopped = ended.stopped_by if ended.stopped_by == "interrupt" else stopped
+    items = []
+    for one in found:
+        verdict = ""
+        if one.state == CHANGED and one.before is not None:
+            reason = reasons[one.case.key]
+            verdict = f"{UNKNOWN}: {reason}" if reason else _verdict(one, rows.get(one.before.digest), checks)
+        items.append(replace(one, verdict=verdict))
+    return replace(found, items=tuple(items), stopped_by=stopped)
+
+
+def _unknown(baseline: Baseline, experiment: Experiment, before: Accepted | None) -> str:
+    """Why an accepted workflow cannot be run again; empty when it can."""
+    if before is None or baseline.graph(before) is None:
+        return "the baseline does not hold the workflow that made the accepted picture"
+    files = [(about[kind], about[f"{prefix}sha256"]) for about in before.inputs.values()
+             for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in about]  # fmt: skip
+    for file, sha256 in files:
+        try:
+            same = hashlib.sha256((experiment.file.parent / file).read_bytes()).hexdigest() == sha256
+        except OSError:
+            return f"the input file {file} is gone"
+        if not same:
+            return f"the input file {file} is another one now"
+    return ""
+
+
+def _verdict(one: Comparison, row: Row | None, checks: Checks) -> str:
+    assert one.before is not None
+    assert one.accepted is not None
+    assert one.now is not None
+    if row is None or not row.succeeded:
+        result = row.result if row is not None else None
+        if result is not None and result.status == "failed":
+            return f"{SERVER}: it does not run the accepted workflow any more ({result.error_type}: {result.error})"
+        return f"{UNKNOWN}: the accepted workflow was not run"
+    again = next(
+        (
+            shown.path
+            for shown in row.shown
+            if (shown.case.node, shown.case.position) == (one.case.node, one.case.position)
+        ),
+        None,
+    )
+    if again is None:
+        return f"{SERVER}: the accepted workflow gives no such output any more"
+    bounds = checks.for_trial(one.params, one.case.cells)
+    try:
+        drifted = not match(one.accepted, again, bounds).passes
+        rewritten = one.before.digest != one.digest and not match(again, one.now, bounds).passes
+    except ImageError as error:
+        return f"{UNKNOWN}: {error}"
+    if drifted:
+        return BOTH if rewritten else SERVER
+    return WORKFLOW if rewritten or one.before.digest != one.digest else UNSTEADY

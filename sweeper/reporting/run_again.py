@@ -1,0 +1,78 @@
+"""How a run was asked for, told so that its trials can be asked for again: by a command, or by an experiment of a few.
+
+Never a key: an experiment whose URLs hold one cannot be read, its targets name an environment variable at most, and
+what looks like more is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeper.loading.parse import read_yaml
+from sweeper.model.experiment import Experiment
+from sweeper.model.source import SourceError
+from sweeper.store.records import Layout, RunRecord
+
+
+def asked(record: RunRecord, layout: Layout, experiment: Experiment | None) -> dict[str, Any]:
+    """What a page needs to ask for trials of this run again; `experiment` is None where it cannot be read any more.
+
+    `options`: those of `sweeper run` beside what chooses the trials, as words; None where no command can say them.
+    `kept`: the keys of an experiment of some of its trials, beside those that say which.
+    """
+    value = experiment.source.value if experiment is not None and experiment.source is not None else {}
+    own = not record.targets or _names(value.get("target", "embedded")) == tuple(map(_plain, record.targets))
+    settings = [_setting(name, one) for name, one in record.overrides.items()]
+    targets = [] if own else [word for name in record.targets for word in ("--target", name)]
+    kept: dict[str, Any] = {}
+    if not own:
+        kept["target"] = record.targets[0] if len(record.targets) == 1 else list(record.targets)
+    elif "target" in value:
+        kept["target"] = _clean(value["target"])
+    if "targets" in value:
+        kept["targets"] = {name: _clean(one) for name, one in value["targets"].items()}
+    if layout.metrics:
+        kept["metrics"] = list(layout.metrics)
+    if value.get("run"):
+        kept["run"] = value["run"]
+    return {
+        "options": None if None in settings else [*targets, *(word for one in settings if one for word in one)],
+        "kept": kept,
+    }
+
+
+def _setting(name: str, value: Any) -> tuple[str, str] | None:
+    """`--set name=value`; None where the value, read again, would be another one."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        same = json.dumps(read_yaml(text, "--set").value) == json.dumps(value)
+    except (SourceError, UnicodeEncodeError):  # half a surrogate pair is no word of a command, either
+        return None
+    return ("--set", f"{name}={text}") if same else None
+
+
+def _names(target: Any) -> tuple[str, ...]:
+    """The names under which the store knows the targets of an experiment, as far as one tells them without asking."""
+    specs: Sequence[Any] = target if isinstance(target, list) else [target]
+    named = (one.get("name") or one.get("url") or "" if isinstance(one, Mapping) else str(one) for one in specs)
+    return tuple(map(_plain, named))
+
+
+def _plain(name: str) -> str:
+    return name.strip().rstrip("/").casefold() if "://" in name else name.strip()
+
+
+def _clean(setting: Any) -> Any:
+    """A target, or several, without what a page must not tell."""
+    if isinstance(setting, list):
+        return [_clean(one) for one in setting]
+    if isinstance(setting, Mapping):
+        return {name: one for name, one in setting.items() if not name.endswith("_env") or _is_variable(one)}
+    return setting
+
+
+def _is_variable(name: Any) -> bool:
+    """Whether that is the name of a variable, and not the key itself put there by mistake."""
+    return isinstance(name, str) and name.isupper() and len(name) <= 64

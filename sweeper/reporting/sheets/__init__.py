@@ -1,0 +1,1 @@
+"""Contact sheets: the pictures of a sweep on pages, with labels."""

@@ -1,0 +1,262 @@
+"""Contact sheets: the pictures of a run on labelled pages, along two axes, with the others as sections or as time.
+
+What is on a sheet is decided here; `sheet_pages` draws it and breaks it into pages, `sheet_cells` makes the pictures
+small, `lettering` writes the words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from sweeper.did_you_mean import hint, listed
+from sweeper.errors import Problem, ResultsError, UsageError
+from sweeper.images.file_types import PICTURES
+from sweeper.model.result import Result
+from sweeper.reporting.dataset import axis_columns, coded_axis
+from sweeper.reporting.sheets.cells import Cell
+from sweeper.reporting.sheets.pages import Section, Sheet, draw_frames, draw_pages
+from sweeper.reporting.thumbnails import is_film
+from sweeper.store import Store
+from sweeper.store.records import Layout
+from sweeper.store.remote_artifacts import bring_all, place_here
+from sweeper.tables.export import number_text, why_unwritable
+
+_STILL: Final = (".png", ".webp")
+_MOVING: Final = (".webp", ".png", ".gif")
+_QUALITY: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
+_SHOWN_FOR: Final = 700  # milliseconds of a frame
+
+
+@dataclass(frozen=True, slots=True)
+class SheetWish:
+    """How a sheet is wanted. `cell` is the longer side of a cell in pixels, `megapixels` the most of one page."""
+
+    x: str | None = None
+    y: str | None = None
+    animate: str | None = None
+    cell: int = 256
+    megapixels: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis as the texts of its values, and each row's place among them (-1: none). `order` has all places that rows
+    have, as they were written.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    of: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+_Found = tuple[tuple[int, ...], dict[tuple[int, int], Cell]]  # a section: its outer axes' places, and its cells
+
+
+def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None = None) -> list[Path]:
+    """Draw the sheets of a run to `file`; a second page is called `name-2.png` and so on. Returns what was written.
+
+    Raises UsageError for an unknown axis or suffix, or where not one cell fits a page; ResultsError when the results
+    cannot be read or the files cannot be written.
+    """
+    allowed = _MOVING if wish.animate is not None else _STILL
+    if file.suffix.lower() not in allowed:
+        raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(allowed)}")
+    with Store.open(results, readonly=True) as store:
+        rows = list(store.results(run))
+        layout = store.layout(run)
+    bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
+    axes = _axes(rows, layout)
+    x, y = _chosen(axes, wish, layout)
+    moving = axes[wish.animate] if wish.animate is not None else None
+    steps: list[int | None] = [None] if moving is None else list(moving.order)
+    sheets = [_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if moving is None:
+            return _saved(draw_pages(sheets[0], wish.cell, wish.megapixels), file)
+        frames = draw_frames(sheets, wish.cell, wish.megapixels)
+        frames[0].save(
+            file,
+            save_all=True,
+            append_images=frames[1:],
+            duration=_SHOWN_FOR,
+            loop=0,
+            **_QUALITY.get(file.suffix.lower(), {}),
+        )
+    except OSError as error:
+        raise ResultsError(f"{file}: cannot be written: {why_unwritable(file, error)}") from error
+    return [file]
+
+
+def _saved(pages: Any, file: Path) -> list[Path]:
+    written = []
+    for number, page in enumerate(pages, 1):
+        place = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+        page.save(place, **_QUALITY.get(place.suffix.lower(), {}))
+        written.append(place)
+    return written
+
+
+def _axes(rows: Sequence[Result], layout: Layout) -> dict[str, _Axis]:
+    """Every axis of the run, shown by its labels where it has some."""
+    axes = {}
+    for name in axis_columns(layout.axis_columns):
+        values, of, none = coded_axis(name, rows, layout)
+        labels = [_text(value) for value in values]
+        for row, place in zip(rows, of, strict=True):
+            if place >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
+                labels[place] = _text(label)
+        order = [*range(len(labels))]
+        if none is not None:
+            order.insert(none, -1)
+        axes[name] = _Axis(name, tuple(labels), tuple(of), tuple(order))
+    return axes
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and "$int" in value:
+        return str(value["$int"])
+    if isinstance(value, bool):
+        return str(value).lower()
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def _chosen(axes: dict[str, _Axis], wish: SheetWish, layout: Layout) -> tuple[_Axis | None, _Axis | None]:
+    """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
+    asked = [("--x", wish.x), ("--y", wish.y), ("--animate", wish.animate)]
+    wrong = [
+        Problem("", 0, option, f"there is no axis '{name}'{hint(name, axes, 'axes')}")
+        for option, name in asked
+        if name is not None and name not in axes
+    ]
+    taken = [name for _, name in asked if name is not None]
+    for name in sorted({name for name in taken if taken.count(name) > 1}):
+        options = [option for option, one in asked if one == name]
+        each = f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {listed(axes)}"
+        wrong.append(Problem("", 0, ", ".join(options), each))
+    if wrong:
+        raise UsageError(wrong)
+    chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
+    ranked = sorted(axes.values(), key=lambda axis: -len(axis.order))
+    for axis in ranked:
+        if len(chosen) < 2 and axis.name not in taken and not _told(axis, chosen, layout):
+            chosen.append(axis)
+    if wish.x is not None or wish.y is not None:
+        rest = [axis for axis in chosen if axis.name not in (wish.x, wish.y)]
+        x = axes[wish.x] if wish.x is not None else next(iter(rest), None)
+        return x, axes[wish.y] if wish.y is not None else next(iter(rest), None)
+    chosen.sort(key=lambda axis: max(map(len, axis.labels)))
+    return (chosen[0] if chosen else None), (chosen[1] if len(chosen) > 1 else None)
+
+
+def _told(axis: _Axis, placed: Sequence[_Axis], layout: Layout) -> bool:
+    """Whether a sheet on which `placed` have their places need not say what the value of `axis` is: it has one value,
+    or a partner among them says it. That it happens to follow from the others, as in a sample, no reader can know.
+    """
+    partners = _partners(axis, placed, layout)
+    return len(axis.order) < 2 or (bool(partners) and _fixed(axis, partners))
+
+
+def _partners(axis: _Axis, others: Sequence[_Axis], layout: Layout) -> list[_Axis]:
+    """Those of `others` that are swept as one with `axis`. In a run of before that was kept: the groups of its choices,
+    and any that says by itself what the value is.
+    """
+    if layout.together is not None:
+        return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
+    return [one for one in others if one.name.startswith(f"{axis.name}.") or _fixed(axis, [one])]
+
+
+def _fixed(axis: _Axis, others: Sequence[_Axis]) -> bool:
+    """Whether in these rows the values of `others` say what the value of `axis` is."""
+    seen: dict[tuple[int, ...], int] = {}
+    return all(
+        seen.setdefault(tuple(other.of[row] for other in others), place) == place for row, place in enumerate(axis.of)
+    )
+
+
+def _sheet(
+    rows: Sequence[Result],
+    axes: dict[str, _Axis],
+    chosen: tuple[_Axis | None, _Axis | None, _Axis | None],
+    step: int | None,
+    *,
+    layout: Layout,
+    results: Path,
+) -> Sheet:
+    """The sheet of one moment (`step` of the moving axis)."""
+    x, y, moving = chosen
+    placed = [axis for axis in chosen if axis is not None]
+    outer = [axis for axis in axes.values() if axis not in placed and not _told(axis, placed, layout)]
+    sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
+    for row, result in enumerate(rows):
+        cells = sections.setdefault(tuple(axis.of[row] for axis in outer), {})
+        if moving is None or moving.of[row] == step:
+            at = (y.of[row] if y else -1, x.of[row] if x else -1)
+            cells.setdefault(at, _cell(result, results))
+    shown = [
+        Section(" · ".join(_titled(axis, place) for axis, place in zip(outer, key, strict=True)), cells)
+        for key, cells in _in_order(sections.items(), outer, layout)
+    ]
+    now = _titled(moving, step) if moving is not None and step is not None else ""
+    return Sheet(
+        layout.experiment, now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
+        f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
+    )  # fmt: skip
+
+
+def _in_order(found: Iterable[_Found], outer: Sequence[_Axis], layout: Layout) -> list[_Found]:
+    """The sections as they come, unless that is not how their axes were written."""
+    if not any(layout.value_order.get(axis.name) for axis in outer):
+        return list(found)
+    ranks = [{place: rank for rank, place in enumerate(axis.order)} for axis in outer]
+    return sorted(found, key=lambda one: [ranked[place] for ranked, place in zip(ranks, one[0], strict=True)])
+
+
+def _lines(axis: _Axis | None) -> tuple[tuple[int, str], ...]:
+    if axis is None:
+        return ((-1, ""),)
+    return tuple((place, _label(axis, place)) for place in axis.order)
+
+
+def _label(axis: _Axis, place: int) -> str:
+    """What stands across or down for a value; a word in its place says whose it is."""
+    word = _word(axis, place)
+    return f"{axis.name}: {word}" if word else axis.labels[place]
+
+
+def _titled(axis: _Axis, place: int) -> str:
+    word = _word(axis, place)
+    return f"{axis.name}: {word}" if word else f"{axis.name} {axis.labels[place]}"
+
+
+def _word(axis: _Axis, place: int) -> str:
+    """For a value of which nothing would be seen; else nothing."""
+    if place < 0:
+        return "(none)"
+    label = axis.labels[place]
+    if label.strip():
+        return ""
+    return json.dumps(label) if label else "(empty)"
+
+
+def _cell(result: Result, results: Path) -> Cell:
+    """The pictures of a trial, else its films, or a word on why there is neither."""
+    home = results.resolve()
+    files = zip(result.outputs, result.sha256, strict=True)
+    paths = [place_here(home, name, sha256).resolve() for name, sha256 in files]
+    there = [path for path in paths if path.is_relative_to(home) and path.is_file()]
+    pictures = tuple(path for path in there if path.suffix.lower() in PICTURES)
+    films = tuple(path for path in there if is_film(path))
+    if pictures or (films and find_spec("av") is not None):
+        return Cell(pictures or films, "")
+    if result.status == "succeeded":
+        others = ", ".join(path.name for path in paths)
+        missing = "; the extra media shows the first frame of a film" if films else ""
+        return Cell((), f"no picture, but {others}{missing}" if others else "no picture")
+    return Cell((), ": ".join(part for part in (result.status, result.error) if part))

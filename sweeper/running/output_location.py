@@ -1,0 +1,29 @@
+"""Where a run's results go: the folder with the store and the table, and the pictures there or at a URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.remote_artifacts import RemoteFolder, is_url, reach
+
+if TYPE_CHECKING:
+    from sweeper.model.experiment import Experiment
+
+
+def places(out: str | os.PathLike[str] | None, experiment: Experiment) -> tuple[Path, str | None]:
+    """The results folder, and the URL where pictures go instead, if they do; `out` may be either. Raises UsageError
+    for a URL that cannot be used.
+    """
+    elsewhere = isinstance(out, str) and is_url(out)
+    url = str(out) if elsewhere else experiment.run.out
+    if url is not None:
+        reach(url)
+    return Path("results") / experiment.name if out is None or elsewhere else Path(out), url
+
+
+def folder_at(out: Path, pictures: str | None) -> ArtifactFolder:
+    """Where the pictures of a run go."""
+    return ArtifactFolder(out) if pictures is None else RemoteFolder(out, pictures)

@@ -1,0 +1,132 @@
+"""What the lanes of one run share: the plan, the store, the settings, the brake, and the count of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sweeper.model import result
+from sweeper.running.group_commit import Syncing
+from sweeper.running.run_events import Event, TrialDone
+from sweeper.running.stop_control import MAX_FAILURES, RunControl
+from sweeper.store import records
+
+if TYPE_CHECKING:
+    from sweeper.planning.plan import Plan
+    from sweeper.running.settings import Settings
+    from sweeper.running.work import Work
+    from sweeper.running.work_queue import Backlog
+    from sweeper.store import Store
+    from sweeper.store.artifacts import ArtifactFolder
+    from sweeper.store.records import Artifact
+
+
+@dataclass(slots=True)
+class Shared:
+    """One run's common ground. `plan` gives workflows and files; `names` are the targets of this run; `twins` tells
+    the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
+    """
+
+    plan: Plan
+    experiment: str
+    run_id: int
+    store: Store
+    folder: ArtifactFolder
+    settings: Settings
+    control: RunControl
+    backlog: Backlog
+    report: Callable[[Event], None]
+    names: tuple[str, ...]
+    twins: Mapping[str, list[int]]
+    random: Random = field(default_factory=Random)
+    now: Callable[[], float] = time.time
+    new_id: Callable[[], str] = lambda: str(uuid4())
+    failures: int = 0
+    error: str | None = None  # why the run stopped early, for people
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    _syncing: Syncing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._syncing = Syncing(self.store.sync)
+
+    def close(self) -> None:
+        """The run is over."""
+        self._syncing.close()
+
+    def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
+        """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
+        graph = self.plan.experiment.template.graph
+        times = self.node_times.setdefault(target, {})
+        for node, seconds in nodes:
+            if node in graph:
+                runs, total = times.get(graph[node]["class_type"], (0, 0.0))
+                times[graph[node]["class_type"]] = (runs + 1, total + seconds)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else could have the work that a lane takes early."""
+        return len(self.names) == 1
+
+    async def durable(self) -> None:
+        """Return when all that the store was told so far is on the disk. Raises ResultsError."""
+        await self._syncing.durable()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but not past the moment when the run is asked to stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopped.wait()
+        except TimeoutError:
+            return
+
+    def job_over(
+        self,
+        work: Work,
+        state: str,
+        *,
+        error: tuple[str, str] | None = None,
+        times: tuple[float | None, float | None] = (None, None),
+    ) -> None:
+        """The work's last job is over; so says the store first, then memory."""
+        job = work.job
+        assert job is not None
+        self.store.finish(job.id, state, started=times[0], ended=times[1], error=error)
+        error_type, message = error or (None, None)
+        work.job = replace(job, state=state, error_type=error_type, error=message)
+        if state == records.UNSENT:
+            work.sent -= 1
+
+    def row_done(
+        self,
+        work: Work,
+        status: str,
+        target: str,
+        *,
+        artifacts: tuple[Artifact, ...] = (),
+        error: tuple[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Tell the watcher about every trial that this work stands for, and stop the run when too many failed."""
+        error_type, message = error or (None, None)
+        for index in (work.trial.index, *self.twins.get(work.trial.digest, ())):
+            outputs = tuple(artifact.path for artifact in artifacts)
+            self.report(TrialDone(index, status, target, outputs, error_type, message, seconds))
+            self.failures += status == result.FAILED
+        if self.failures > self.settings.allowed_failures and not self.control.stopping:
+            self.error = _too_many(self.failures, self.settings.allowed_failures)
+            self.control.halt(MAX_FAILURES)
+
+
+def _too_many(failures: int, allowed: float) -> str:
+    count = f"{failures} trial{'s' if failures > 1 else ''} failed"
+    return (
+        f"{count}, more than max_failures allows"
+        if allowed
+        else f"{count}, and none was to (--fail-fast, or max_failures: 0)"
+    )

@@ -1,0 +1,1 @@
+"""Tables of results: the DataFrame, the files it is exported to, and summaries by group."""

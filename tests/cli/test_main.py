@@ -1,0 +1,169 @@
+"""Before any command: help, version, exit codes, and that no traceback reaches a user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from sweeper import __version__, errors
+from sweeper.cli import exit_codes
+from sweeper.cli.command_table import COMMANDS
+from sweeper.cli.main_group import group
+from sweeper.did_you_mean import listed
+from tests import ROOT
+
+
+def python(code):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_lists_every_command_with_its_line(sweeper, arguments):
+    outcome = sweeper(*arguments)
+
+    assert outcome.code == 0
+    assert outcome.err == ""
+    for name, (_, line) in COMMANDS.items():
+        assert any(row.split() == [name, *line.split()] for row in outcome.out.splitlines())
+
+
+def test_the_version_is_one_line_on_stdout(sweeper):
+    outcome = sweeper("--version")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"sweeper {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", ["[]", "['--help']", "['--version']"])
+def test_help_and_version_import_neither_click_nor_anything_heavy(arguments):
+    heavy = "{'click', 'rich', 'yaml', 'jinja2', 'jsonschema', 'numpy', 'pandas', 'PIL', 'httpx', 'asyncio', 'sqlite3'}"
+    code = f"import sys; from sweeper.cli import main; main({arguments}); print(sorted({heavy} & set(sys.modules)))"
+
+    done = python(code)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(sweeper, name):
+    outcome = sweeper(name, "--help")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    names = [name] if name != "template" else ["template slots", "template new", "template show"]
+    for one in names:
+        assert f"sweeper {one}" in sweeper(*one.split(), "--help").out.split("Example:")[1]
+
+
+def test_template_without_a_verb_is_its_help(sweeper):
+    assert sweeper("template") == sweeper("template", "--help")
+
+
+def test_what_files_and_servers_say_cannot_steer_the_terminal(capsys):
+    exit_codes.report(errors.UnreachableError("answered \x1b[2J\x07\x9b31m"))
+
+    assert capsys.readouterr().err == "error: answered  [2J  31m\n"
+
+
+def test_the_click_group_has_the_same_commands():
+    assert group().list_commands(click.Context(group())) == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "error: no such command 'rnu'; did you mean 'run'?"),
+        (["xyzzy"], f"error: no such command 'xyzzy'; allowed: {listed(COMMANDS)}"),
+        (["runs"], "error: Missing argument 'RESULTS'."),
+        (["run", "x.yaml", "--concurency", "2"], "error: No such option '--concurency'. Did you mean '--concurrency'?"),
+        (["run", "x.yaml", "--retries", "-1"], "error: Invalid value for '--retries': -1 is not in the range x>=0."),
+        (
+            ["run", "x.yaml", "--max-failures", "ten"],
+            "error: Invalid value for '--max-failures': 'ten' is neither a count such as 3 nor a share such as 10%",
+        ),
+        (
+            ["run", "x.yaml", "--max-failures", "110%"],
+            "error: Invalid value for '--max-failures': '110%' is not at least 0, or not a share of 0% to 100%",
+        ),
+        (
+            ["run", "x.yaml", "--fail-fast", "--max-failures", "1"],
+            "error: --fail-fast and --max-failures both say when to stop; give one",
+        ),
+        (
+            ["serve", "--dialect", "clod"],
+            "error: Invalid value for '--dialect': 'clod' is not one of 'cloud', 'comfyui'.",
+        ),
+        (["template", "nwe"], "error: no such command 'nwe'; did you mean 'new'?"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(sweeper, arguments, message):
+    outcome = sweeper(*arguments)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[0].startswith(message)
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ExperimentError("x"), 2),
+        (errors.TemplateError("x"), 2),
+        (errors.UsageError("x"), 2),
+        (errors.ResultsError("x"), 2),
+        (errors.ImageError("x"), 2),
+        (errors.UnreachableError("x"), 3),
+        (errors.RefusedError("x"), 3),
+        (errors.TransientError("x"), 3),
+        (errors.RejectedError("x"), 1),
+        (errors.LostError("x"), 1),
+        (errors.SweeperError("x"), 1),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (PermissionError(13, "Permission denied", "x.csv"), 2),
+        (ZeroDivisionError("x"), 70),
+    ],
+)
+def test_every_exception_has_its_exit_code_and_no_traceback(capsys, error, code):
+    assert exit_codes.report(error) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_every_problem_stands_on_its_own_line(capsys):
+    problems = [errors.Problem("b.yaml", 2, "run", "no"), errors.Problem("a.yaml", 1, "", "no")]
+
+    exit_codes.report(errors.ExperimentError(problems))
+
+    assert capsys.readouterr().err == "error: a.yaml:1: no\nerror: b.yaml:2: run: no\n"
+
+
+def test_a_mistake_of_ours_says_how_to_see_the_traceback(capsys, monkeypatch):
+    exit_codes.report(ZeroDivisionError("division by zero"))
+    short = capsys.readouterr().err
+    monkeypatch.setenv("SWEEPER_DEBUG", "1")
+    exit_codes.report(ZeroDivisionError("division by zero"))
+
+    assert short == (
+        "error: ZeroDivisionError: division by zero (a mistake in sweeper; SWEEPER_DEBUG=1 shows the traceback)\n"
+    )
+    assert capsys.readouterr().err == f"ZeroDivisionError: division by zero\n{short}"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    code = (
+        "import subprocess as s, sys\n"
+        "p = s.Popen([sys.executable, '-m', 'sweeper', '--help'], stdout=s.PIPE, stderr=s.PIPE)\n"
+        "p.stdout.close(); print(p.wait(), p.stderr.read().decode())"
+    )
+
+    done = python(code)
+
+    assert done.stdout.split() in (["141"], ["0"])  # 0: all was written before the reader went

@@ -1,0 +1,193 @@
+"""`sweeper plan` in detail: what is left out and why, workflows as files, and the plan held against a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweeper.loading.load import load
+from sweeper.planning.plan import plan
+
+FILTERED = """\
+name: shop
+template: t.json
+params: {cfg: 7}
+sweep:
+  grid:
+    prompt: [a fox, an owl]
+    steps: [1, 2, 3]
+    seed: [1, 2]
+  exclude: [{prompt: a fox, steps: 3}, {steps: 3, seed: 1}, {steps: 2, prompt: an owl, seed: 2}]
+  where: steps * cfg < 21
+  include: [{prompt: a fox, steps: 9}]
+  sample: {n: 5, seed: 1}
+"""
+SMALL = "name: shop\ntemplate: t.json\nparams: {cfg: 2}\nsweep: {grid: {prompt: [a fox, an owl], steps: [1, 2]}}\n"
+
+
+BLOCKS = """\
+name: shop
+template: t.json
+sweep:
+  - grid: {cfg: [1, 2.5, 7], steps: [1, 2]}
+  - grid: {cfg: [3, 4.5], prompt: [a fox, an owl]}
+"""
+
+
+def test_the_axes_and_the_order_of_several_blocks_say_what_they_are_of(sweeper, write):
+    shown = [line.split() for line in sweeper("plan", write(BLOCKS)).out.splitlines()]
+    assert ["cfg", "5", "1", "|", "2.5", "|", "7", "|", "3", "|", "4.5"] in shown
+    assert [line[:2] for line in shown if line[:1] == ["order"]] == [["order", "1"], ["order", "2"]]
+    assert sweeper("plan", "shop.yaml", "--json").json["axes"] == {"cfg": 5, "steps": 2, "prompt": 2}
+
+
+def test_what_is_left_out_is_counted_by_reason(sweeper, write):
+    shown = sweeper("plan", write(FILTERED), "--json").json
+
+    (block,) = shown["blocks"]
+    assert block["excluded"] == [
+        {"reason": "exclude[0]", "says": {"prompt": "a fox", "steps": 3}, "count": 2},
+        {"reason": "exclude[1]", "says": {"steps": 3, "seed": 1}, "count": 1},
+        {"reason": "exclude[2]", "says": {"steps": 2, "prompt": "an owl", "seed": 2}, "count": 1},
+        {"reason": "where", "says": "steps * cfg < 21", "count": 1},
+        {"reason": "sample", "says": {"n": 5, "seed": 1}, "count": 2},
+    ]
+    assert (block["product"], block["included"], block["count"], shown["count"]) == (12, 1, 6, 6)
+
+
+def test_people_read_the_same_reasons(sweeper, write):
+    lines = sweeper("plan", write(FILTERED)).out.splitlines()
+
+    start = next(place for place, line in enumerate(lines) if line.startswith("product"))
+    assert lines[start : start + 8] == [
+        "product    12  = 2 x 3 x 2",
+        "excluded    2  by exclude[0] {prompt: a fox, steps: 3}",
+        "            1  by exclude[1] {steps: 3, seed: 1}",
+        "            1  by exclude[2] {steps: 2, prompt: an owl, seed: 2}",
+        "            1  by where steps * cfg < 21",
+        "            2  by sample {n: 5, seed: 1}",
+        "included    1",
+        "trials      6",
+    ]
+
+
+def test_each_distinct_workflow_becomes_a_file(sweeper, write):
+    write("name: shop\ntemplate: t.json\nsweep: [{grid: {steps: [4, 8]}}, {grid: {steps: [8]}}]\n")
+
+    made = sweeper("plan", "shop.yaml", "--workflows", "out", "--json").json["workflows"]
+
+    planned = plan(load("shop.yaml"))
+    first, second, _ = planned.written()
+    assert made == {"dir": "out", "written": 2, "same": 0}
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        f"0-{first.digest[:8]}.json",
+        f"1-{second.digest[:8]}.json",
+    ]
+    assert json.loads(Path(f"out/1-{second.digest[:8]}.json").read_text()) == planned.workflow(second)
+
+
+def test_the_same_workflows_are_left_and_those_of_another_plan_told(sweeper, write):
+    sweeper("plan", write(SMALL), "--workflows", "out")
+    assert "workflows  4  in out  (4 there already)" in sweeper("plan", "shop.yaml", "--workflows", "out").out
+
+    outcome = sweeper("plan", write(SMALL.replace("cfg: 2", "cfg: 3")), "--workflows", "out")
+
+    assert len(list(Path("out").iterdir())) == 8
+    assert outcome.err == "warning: out holds 4 workflows that are not of this plan\n"
+
+
+@pytest.mark.parametrize("content", ["mine", "{}", "[1]", '{"1": {"class_type": "A", "inputs": {}}}'])
+def test_a_file_that_is_not_ours_is_never_overwritten(sweeper, write, content):
+    write(SMALL)
+    path = Path("out") / f"0-{next(plan(load('shop.yaml')).written()).digest[:8]}.json"
+    path.parent.mkdir()
+    path.write_text(content)
+
+    outcome = sweeper("plan", "shop.yaml", "--workflows", "out")
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: {path}: there already, and it is not this trial's workflow; give another folder\n"
+    assert path.read_text() == content
+
+
+def test_a_file_of_the_same_work_in_another_layout_is_replaced(sweeper, write):
+    sweeper("plan", write(SMALL), "--workflows", "out")
+    path = min(Path("out").iterdir())
+    before = path.read_bytes()
+    path.write_text(json.dumps(json.loads(before)))
+
+    assert sweeper("plan", "shop.yaml", "--workflows", "out").code == 0
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def ran(sweeper, write):
+    """The small sweep has been run."""
+    write(SMALL)
+    assert sweeper("run", "shop.yaml").code == 0
+
+
+@pytest.mark.parametrize("given", ["1", str(Path("results/shop")), "shop.yaml"])
+def test_an_unchanged_plan_is_the_same_as_its_run(sweeper, ran, given):
+    diff = sweeper("plan", "shop.yaml", "--diff", given, "--json").json["diff"]
+
+    assert [diff[kind] for kind in ("same", "new", "changed", "gone")] == [4, 0, 0, 0]
+    assert (diff["run"], diff["results"]) == (1, str(Path("results/shop")))
+
+
+def test_new_changed_and_gone_trials_are_told_apart(sweeper, ran, write):
+    write(SMALL.replace("an owl", "a bear").replace("params: {cfg: 2}", "derive: {cfg: '{{ steps * 2 }}'}"))
+
+    diff = sweeper("plan", "shop.yaml", "--diff", "1", "--json").json["diff"]
+
+    assert [diff[kind] for kind in ("same", "new", "changed", "gone")] == [1, 2, 1, 2]
+    assert diff["trials"] == {
+        "new": [{"trial": 2, "axes": {"prompt": "a bear", "steps": 1}},
+                {"trial": 3, "axes": {"prompt": "a bear", "steps": 2}}],
+        "changed": [
+            {"trial": 1, "was": 1, "axes": {"prompt": "a fox", "steps": 2}, "params": {"cfg": [2.0, 4.0]}},
+        ],
+        "gone": [{"trial": 2, "axes": {"prompt": "an owl", "steps": 1}},
+                 {"trial": 3, "axes": {"prompt": "an owl", "steps": 2}}],
+    }  # fmt: skip
+    lines = sweeper("plan", "shop.yaml", "--diff", "1").out.splitlines()
+    assert lines[-6:] == [
+        "           trial  prompt  steps  what differs",
+        "  changed  1      a fox   2      cfg 2 -> 4",
+        "  new      2      a bear  1",
+        "  new      3      a bear  2",
+        "  gone     2      an owl  1",
+        "  gone     3      an owl  2",
+    ]
+
+
+def test_a_changed_workflow_is_told_from_changed_params(sweeper, ran, write):
+    graph = json.loads(Path("t.json").read_text())
+    graph["9"]["inputs"]["filename_prefix"] = "q"
+    Path("t.json").write_text(json.dumps(graph))
+
+    outcome = sweeper("plan", "shop.yaml", "--diff", "1")
+
+    assert "  changed  0      a fox   1      the workflow or an input file" in outcome.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("7", "error: --diff 7: there are no results in results/shop yet; a folder of results can be given too\n"),
+        ("nowhere", "error: nowhere: no such results folder, and no experiment file of that name\n"),
+    ],
+)
+def test_a_run_that_is_not_there_is_an_error(sweeper, write, given, message):
+    outcome = sweeper("plan", write(SMALL), "--diff", given)
+
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
+    assert not Path("results").exists()
+
+
+def test_an_unknown_run_of_a_folder_lists_what_there_is(sweeper, ran):
+    outcome = sweeper("plan", "shop.yaml", "--diff", "7")
+
+    assert (outcome.code, outcome.err) == (2, f"error: {Path('results/shop')}: no run 7 here; there are: 1\n")

@@ -1,0 +1,185 @@
+"""What a run shows: the events become a few lines on stderr, and a bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sweeper.cli.progress import Tally, Watch
+from sweeper.model.result import Run
+from sweeper.running import run_events as events
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+STARTED = events.RunStarted(3, Path("results/x"), trials=5, todo=4, reused=1, targets=("embedded",))
+
+
+def story():
+    yield STARTED
+    yield events.TargetReady("embedded", "cloud", "", 2)
+    yield events.JobSubmitted("embedded", 1, "a", 1)
+    yield events.JobSubmitted("embedded", 2, "b", 1)
+    yield events.JobProgress("embedded", 1, "a", "3", 1.0, 4.0)
+    yield events.TrialDone(1, "succeeded", "embedded", ("a.png",))
+    yield events.TrialDone(2, "failed", "embedded", error_type="ExecutionError", error="node 3:\nno")
+    yield events.JobSubmitted("embedded", 3, "c", 1)
+    yield events.Retrying("embedded", 3, 2, 1.5, "connection reset")
+
+
+def test_the_tally_counts_done_failed_running_and_queued():
+    tally = Tally()
+    seen = []
+    for event in story():
+        tally.count(event)
+        seen.append(str(tally))
+
+    assert seen[3] == "0 done, 0 failed, 2 under way, 2 queued"
+    assert seen[6] == "1 done, 1 failed, 0 under way, 2 queued"
+    assert seen[7] == "1 done, 1 failed, 1 under way, 1 queued"
+    assert seen[8] == "1 done, 1 failed, 0 under way, 2 queued"
+
+
+def test_rows_that_share_a_job_never_make_more_done_than_there_are():
+    tally = Tally()
+    for event in (events.RunStarted(1, Path("o"), 2, 1, 0, ()), events.JobSubmitted("t", 0, "a", 1)):
+        tally.count(event)
+    for trial in (0, 1):
+        tally.count(events.TrialDone(trial, "succeeded", "t"))
+
+    assert (tally.done, tally.total, tally.queued) == (2, 2, 0)
+
+
+def test_without_a_terminal_there_are_lines_now_and_then(capsys):
+    times = iter([0.0, 1.0, 2.0, 20.0, 20.1])
+    with Watch(clock=lambda: next(times)) as watch:
+        for event in story():
+            watch(event)
+        for trial in (3, 4):
+            watch(events.TrialDone(trial, "succeeded", "embedded"))
+
+    assert capsys.readouterr().err.splitlines() == [
+        "run 3: 4 of 5 trials to do, 1 done before, into results/x",
+        "embedded: Comfy Cloud's API, 2 at a time",
+        "1/4: 1 done, 0 failed, 1 under way, 2 queued",
+        "failed: trial 2: ExecutionError: node 3: no",
+        "trial 3: again in 1.5 s: connection reset",
+        "4/4: 3 done, 1 failed, 0 under way, 0 queued",
+    ]
+
+
+def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
+    with Watch(quiet=True) as watch:
+        for event in story():
+            watch(event)
+        watch(events.TargetDown("embedded", "no answer", final=True))
+        watch(events.Draining(2, "interrupt"))
+        watch(events.Cancelling(1))
+
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: trial 2: ExecutionError: node 3: no",
+        "embedded: no answer; no more work for it",
+        "interrupted: nothing more is submitted, waiting for 2 jobs in flight; press Ctrl-C again to cancel",
+        "cancelling 1 job of ours",
+    ]
+
+
+def test_a_flood_of_failures_is_cut(capsys):
+    with Watch(quiet=True) as watch:
+        for trial in range(30):
+            watch(events.TrialDone(trial, "failed", "t", error_type="E", error="no"))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "further failures: see the table"
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            events.RunStarted(2, Path("o"), 5, 0, 5, ()),
+            "nothing to do: all 5 trials were done before; nothing is submitted",
+        ),
+        (
+            events.RunStarted(2, Path("o"), 5, 0, 2, ()),
+            "nothing to do: 2 of 5 trials were done before, the others are left out by --where or --limit; "
+            "nothing is submitted",
+        ),
+        (
+            events.RunStarted(2, Path("o"), 5, 0, 0, ()),
+            "nothing to do: --where or --limit leaves out all 5 trials; nothing is submitted",
+        ),
+        (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: ComfyUI 0.3.64, 2 at a time"),
+        (events.TargetReady("mine", "newer", "", 2), "mine: newer, 2 at a time"),
+        (
+            events.TargetDown("mine", "reset", final=False, patience=300.0),
+            "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
+        ),
+        (events.Noticed("a.png: metric 'mine' failed"), "warning: a.png: metric 'mine' failed"),
+        (events.TargetUp("mine", 36.4), "mine: answers again, after 36 s"),
+        (events.Waiting("mine", 2.0, 1, "queue full"), "mine: takes no more for 2.0 s: queue full"),
+        (
+            events.Draining(1, "max_failures"),
+            "too many failures: nothing more is submitted, waiting for 1 job in flight",
+        ),
+        (events.RunEnded(Run(1, Path("o"), 0, 0, 0, 0, 0, 0, 0)), None),
+    ],
+)
+def test_each_event_that_a_person_must_know_is_one_line(capsys, event, line):
+    with Watch() as watch:
+        watch(event)
+
+    assert capsys.readouterr().err == ("" if line is None else f"{line}\n")
+
+
+def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with Watch() as watch:
+        for event in story():
+            watch(event)
+
+    text = terminal.getvalue()
+    assert "2/4" in text
+    assert "1 done, 1 failed, 0 under way, 2 queued" in text
+    assert "trial 2: ExecutionError: node 3: no" in text
+
+
+def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkeypatch):
+    terminal, threads = Terminal(), set(threading.enumerate())
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with Watch() as watch:
+        for event in story():
+            watch(event)
+        watch(events.RunStarted(4, Path("results/y"), trials=3, todo=3, reused=0, targets=("embedded",)))
+        so_far = len(terminal.getvalue())
+
+    last = terminal.getvalue()[so_far:]
+    assert "0/3" in last
+    assert "0 done, 0 failed, 0 under way, 3 queued" in last
+    assert "2/4" not in last
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+        assert not thread.is_alive()  # no bar is left that draws on
+
+
+def test_no_color_is_obeyed(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    with Watch(quiet=True) as watch:
+        watch(events.TrialDone(2, "failed", "t", error_type="E", error="no"))
+
+    assert terminal.getvalue() == "failed: trial 2: E: no\n"

@@ -1,0 +1,184 @@
+"""`sweeper serve` in a process of its own, and `sweeper doctor` looking at it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+KEY = "a-key-that-nobody-may-see"
+
+
+@contextmanager
+def served(*options):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sweeper", "serve", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_line_is_the_base_url_and_a_signal_ends_it_cleanly(number):
+    with served("--dialect", "comfyui") as (process, url):
+        with urllib.request.urlopen(f"{url}/system_stats") as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+
+    assert url.startswith("http://127.0.0.1:")
+    assert (process.returncode, out) == (0, "")
+    assert err == "serving the comfyui dialect; Ctrl-C ends it\n"
+
+
+def test_a_scenario_is_rehearsed(sweeper):
+    Path("busy.yaml").write_text("error_rate: 1\n")
+    with served("--dialect", "comfyui", "--scenario", "busy.yaml") as (_, url):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{url}/system_stats")
+        caught.value.close()
+
+    assert caught.value.code == 503
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "message"),
+    [
+        (
+            ["--scenario", "s.yaml"], "latncy: 1\n",
+            "error: s.yaml:1: latncy: unknown key 'latncy'; did you mean 'latency'?\n",
+        ),
+        (["--scenario", "nowhere.yaml"], "", "error: nowhere.yaml: there is no such file; files there: s.yaml\n"),
+        (
+            ["--scenario", "s.yaml", "--workers", "2"], "concurrency: 3\n",
+            "error: --workers and `concurrency` of s.yaml both say how many jobs run at once; give one\n",
+        ),
+        (
+            ["--dialect", "comfyui", "--workers", "2"], "",
+            "error: --workers: a ComfyUI runs one job at a time; only the cloud dialect has workers\n",
+        ),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_be_as_asked_for_is_exit_code_2(sweeper, options, text, message):
+    Path("s.yaml").write_text(text)
+
+    outcome = sweeper("serve", *options)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(message)
+
+
+def test_a_port_that_is_taken_is_exit_code_2(sweeper):
+    with served() as (_, url):
+        outcome = sweeper("serve", "--port", url.rpartition(":")[2])
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: cannot listen on 127.0.0.1:")
+
+
+def test_doctor_says_what_answers_and_never_shows_the_key(sweeper, monkeypatch, tmp_path):
+    (tmp_path / "config/sweeper").mkdir(parents=True)
+    with served("--api-key", KEY) as (_, url):
+        targets = tmp_path / "config/sweeper/targets.yaml"
+        targets.write_text(f"mine: {{url: '{url}', api_key_env: MY_KEY}}\n")
+        monkeypatch.setenv("MY_KEY", KEY)
+        good = sweeper("doctor", "--target", "mine", "--json")
+        people = sweeper("doctor", "--target", "mine")
+        monkeypatch.setenv("MY_KEY", "wrong")
+        bad = sweeper("doctor", "--target", "mine", "--json")
+
+    assert good.code == 0
+    (told,) = good.json["targets"]
+    assert told == {
+        "target": "mine", "ok": True, "url": url, "key": "from MY_KEY", "dialect": "cloud", "version": None,
+        "cache": None, "upload_limit": 104857600,
+    }  # fmt: skip
+    assert f"mine: url {url}, dialect cloud, uploads up to 100 MiB, key accepted (from MY_KEY)" in people.out
+    assert bad.code == 3
+    assert bad.json["targets"][0]["ok"] is False
+    assert "key" in bad.json["targets"][0]["problem"]
+    assert all(KEY not in text for outcome in (good, people, bad) for text in (outcome.out, outcome.err))
+
+
+def test_doctor_tells_version_and_cache_mode_of_a_local_server(sweeper):
+    with served("--dialect", "comfyui") as (_, url):
+        (told,) = sweeper("doctor", "--target", url, "--json").json["targets"]
+
+    assert (told["ok"], told["dialect"], told["key"], told["cache"]) == (True, "comfyui", None, "classic")
+    assert told["version"]
+
+
+def test_doctor_without_a_target_examines_the_embedded_server_and_this_installation(sweeper):
+    outcome = sweeper("doctor", "--json")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["targets"][0]["target"] == "embedded"
+    assert outcome.json["targets"][0]["ok"] is True
+    assert outcome.json["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_doctor_has_the_worst_exit_code_of_its_targets(sweeper):
+    outcome = sweeper("doctor", "-t", "embedded", "-t", "http://127.0.0.1:9", "-t", "nobody", "--json")
+
+    assert outcome.code == 3
+    assert [target["ok"] for target in outcome.json["targets"]] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "is no targets file: a mapping of names to URLs or mappings is needed"),
+        ("mine: 3", "targets.yaml:1: mine: a target is a URL or a mapping with `url`"),
+        ("mine: [", "is not YAML"),
+        ("mine: {url: 'http://x', key: abc}", "a key may not stand in a file"),
+    ],
+)
+def test_a_targets_file_that_is_wrong_is_told(sweeper, tmp_path, monkeypatch, text, message):
+    (tmp_path / "targets.yaml").write_text(text)
+    monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
+
+    outcome = sweeper("doctor", "--target", "mine", "--json")
+
+    assert outcome.code == 2
+    assert message in outcome.json["targets"][0]["problem"]
+
+
+def test_a_targets_file_that_is_named_and_missing_is_told(sweeper, monkeypatch):
+    monkeypatch.setenv("SWEEPER_TARGETS", "nowhere.yaml")
+
+    found = sweeper("doctor", "--json")
+
+    assert found.code == 2
+    assert found.json["targets_file"] == "nowhere.yaml: there is no such file; $SWEEPER_TARGETS names it"
+    assert [told["ok"] for told in found.json["targets"]] == [True]
+
+
+def test_doctor_lists_what_an_installation_asks_for(sweeper, tmp_path, monkeypatch):
+    info = tmp_path / "site" / "sweeper-9.9.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text(
+        "Metadata-Version: 2.1\nName: sweeper\nVersion: 9.9\n"
+        "Requires-Dist: click>=8.1.7\nRequires-Dist: never-made>=1\n"
+        "Requires-Dist: pyarrow>=15; extra == 'parquet'\nRequires-Dist: pytest>=8.2; extra == 'test'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+    packages = sweeper("doctor", "--json").json["packages"]
+    people = sweeper("doctor").out
+
+    assert list(packages) == ["click", "never-made", "pyarrow"]
+    assert packages["click"] == version("click")
+    assert packages["never-made"] is None
+    assert any(line.split() == ["never-made", "missing"] for line in people.splitlines())

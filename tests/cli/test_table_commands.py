@@ -1,0 +1,236 @@
+"""results, runs, export: what a results folder says, on a terminal, as JSON, as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sweeper.tables import dataframe
+
+SEED = 2**64 - 1
+
+
+def test_results_shows_axes_outcome_metrics_and_errors(sweeper, recorded):
+    outcome = sweeper("results", recorded)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert lines[0] == ["trial", "style", "seed", "status", "attempts", "ran_s", "brightness", "error_type", "error"]
+    assert lines[1] == ["0", "oil", str(SEED), "succeeded", "1", "0.5", "127.5"]
+    assert lines[2] == [
+        "1",
+        "ink",
+        str(SEED - 1),
+        "failed",
+        "1",
+        "0.5",
+        "ExecutionError",
+        *["node", "3", "(KSampler):", "out", "of", "ideas"],
+    ]
+    assert lines[4] == ["3", "oil", str(SEED - 3), "pending", "0"]
+
+
+def test_results_as_json_has_every_column_typed(sweeper, recorded):
+    rows = sweeper("results", recorded, "--json").json
+
+    assert [row["status"] for row in rows] == ["succeeded", "failed", "cancelled", "pending"]
+    assert rows[0]["seed"] == SEED
+    assert rows[0]["outputs"] == ["artifacts/a.png"]
+    assert rows[0]["brightness"] == 127.5
+    assert rows[3]["error"] is None
+    assert list(rows[0])[:4] == ["trial", "style", "seed", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "trials"),
+    [
+        (["--where", "style == 'oil'"], [0, 3]),
+        (["--where", "brightness > 100"], [0]),  # a missing value compares with nothing
+        (["--sort", "style"], [1, 0, 3, 2]),
+        (["--sort", "-trial"], [3, 2, 1, 0]),
+        (["--sort", "-style", "--sort", "-trial"], [2, 3, 0, 1]),
+        (["--sort", "brightness"], [0, 1, 2, 3]),
+        (["--limit", "2"], [0, 1]),
+        (["--where", "style == 'oil'", "--sort", "-trial", "--limit", "1"], [3]),
+    ],
+)
+def test_results_can_be_filtered_sorted_and_cut(sweeper, recorded, options, trials):
+    assert [row["trial"] for row in sweeper("results", recorded, "--json", *options).json] == trials
+
+
+def test_columns_choose_and_order(sweeper, recorded):
+    assert sweeper("results", recorded, "--columns", "status, trial", "--limit", "1", "--json").json == [
+        {"status": "succeeded", "trial": 0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--where", "stlye == 1"], "--where: there is no column 'stlye'; did you mean 'style'?"),
+        (["--where", "style ==="], "--where: 'style ===' is not Jinja2: '=' is out of place; to compare, write =="),
+        (["--where", "seed >"], "--where: 'seed >' is not Jinja2: a value is missing before its end"),
+        (["--where", "style / 2"], "--where: trial 0: `/` cannot go between a text and a number (with style = 'oil')"),
+        (["--sort", "stlye"], "--sort: there is no column 'stlye'; did you mean 'style'?"),
+        (["--columns", "trial,stats"], "--columns: there is no column 'stats'; did you mean 'status'?"),
+        (["--run", "7"], "results/shop: no run 7 here"),
+    ],
+)
+def test_a_wrong_question_is_exit_code_2_with_the_nearest_name(sweeper, recorded, options, message):
+    outcome = sweeper("results", recorded, *options)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {message}")
+
+
+def test_the_experiment_file_means_its_default_folder(sweeper, recorded, write):
+    experiment = write("name: shop\ntemplate: t.json\n")
+
+    assert sweeper("results", experiment, "--json").json == sweeper("results", recorded, "--json").json
+
+
+@pytest.mark.parametrize("command", [["results"], ["runs"], ["export", "-o", "x.csv"]])
+def test_a_folder_without_results_is_exit_code_2(sweeper, write, command):
+    experiment = write("name: other\ntemplate: t.json\n")
+    Path("empty").mkdir()
+    said = {
+        "nowhere": "error: nowhere: no such results folder, and no experiment file of that name\n",
+        "empty": "error: empty: no results here",
+        "t.json": "error: t.json: neither a results folder nor an experiment file (.yaml)\n",
+        experiment: "error: shop.yaml: there are no results in results/other yet",
+    }
+
+    for results, message in said.items():
+        outcome = sweeper(*command, results)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.startswith(message)
+    assert not Path("x.csv").exists()
+
+
+@pytest.mark.parametrize("command", [["results"], ["report"], ["export", "-o", "x.csv"], ["compare", "results/shop"]])
+def test_a_misspelt_folder_of_results_is_told_with_the_one_that_is_there(sweeper, recorded, write, command):
+    write("name: shop\ntemplate: t.json\n")
+    no_such = "no such results folder, and no experiment file of that name; did you mean"
+
+    for given, said in {
+        Path("results/shpo"): f"{no_such} {recorded}?",
+        Path("shop"): f"{no_such} {recorded}?",
+        Path("shp.yml"): f"{no_such} shop.yaml?",
+        Path("results"): f"no results here, but in folders of it: {recorded}",
+    }.items():
+        outcome = sweeper(*command, given)
+        assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {given}: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("afile/x.csv", "afile/x.csv: afile is a file, and a folder is needed there"),
+        ("results", "-o 'results': is a folder; name a file, such as results/table.csv, or - for stdout"),
+        ("", "-o '': is empty; name a file, such as table.csv, or - for stdout"),
+    ],
+)
+def test_where_an_export_cannot_be_written_that_is_told(sweeper, recorded, output, said):
+    Path("afile").touch()
+
+    outcome = sweeper("export", recorded, "-o", output)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.replace("\\", "/") == f"error: {said}\n"
+
+
+def test_runs_lists_what_the_folder_holds(sweeper, recorded):
+    (run,) = sweeper("runs", recorded, "--json").json
+
+    assert run == {
+        "run": 1, "experiment": "shop", "file": "shop.yaml", "targets": ["embedded"],
+        "started": "1970-01-12T13:46:40+00:00", "ended": "1970-01-12T13:47:40+00:00", "stopped_by": None,
+        "trials": 4, "succeeded": 1, "failed": 1, "cancelled": 1, "pending": 1,
+    }  # fmt: skip
+    assert sweeper("runs", recorded).out.splitlines()[1].split()[:2] == ["1", "1970-01-12T13:46:40+00:00"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "md"])
+def test_export_writes_what_the_suffix_says(sweeper, recorded, suffix):
+    outcome = sweeper("export", recorded, "-o", f"x.{suffix}")
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", f"wrote 4 rows to x.{suffix}\n")
+    path = Path(f"x.{suffix}")
+    readers = {
+        "csv": lambda: _seeds(path, ","),
+        "tsv": lambda: _seeds(path, "\t"),
+        "jsonl": lambda: [json.loads(line)["seed"] for line in path.read_text().splitlines()],
+        "parquet": lambda: list(pd.read_parquet(path)["seed"]),
+        "md": lambda: [int(line.split("|")[3]) for line in path.read_text().splitlines()[2:]],
+    }
+    assert readers[suffix]() == [SEED, SEED - 1, SEED - 2, SEED - 3]
+
+
+def _seeds(path, delimiter):
+    text = io.StringIO(path.read_bytes().decode(), newline="")
+    return [int(row["seed"]) for row in csv.DictReader(text, delimiter=delimiter)]
+
+
+def test_export_to_stdout_is_the_bytes_of_the_file(sweeper, process, recorded):
+    sweeper("export", recorded, "-o", "x.csv")
+
+    outcome = process("export", recorded, "-o", "-", "--format", "csv")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.encode() == Path("x.csv").read_bytes()
+
+
+def test_the_typed_door_gives_the_same_rows(recorded):
+    frame = dataframe.results(recorded)
+
+    assert frame["seed"].dtype == "uint64"
+    assert frame["status"].tolist() == ["succeeded", "failed", "cancelled", "pending"]
+    assert dataframe.results(recorded, run="1").equals(frame)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "x.xlsx"], "error: x.xlsx: the suffix '.xlsx' names no format; use one of .csv, .tsv,"),
+        (["-o", "-"], "error: -o -: stdout has no suffix; give --format, one of csv, tsv, jsonl, parquet, markdown"),
+        (["-o", "x.csv", "--format", "cvs"], "error: unknown format 'cvs'; did you mean 'csv'?"),
+        (["-o", "x.md", "--safe-csv"], "error: formulas can be defused in csv and tsv only, not in markdown"),
+    ],
+)
+def test_an_export_that_cannot_be_is_exit_code_2_and_leaves_nothing(sweeper, recorded, options, message):
+    outcome = sweeper("export", recorded, *options)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(message)
+    assert not list(Path().glob("x.*"))
+
+
+def test_what_an_export_wrote_is_one_object_for_machines(sweeper, recorded):
+    outcome = sweeper("export", recorded, "-o", "x.csv", "--json")
+
+    assert (outcome.json, outcome.err) == ({"written": ["x.csv"], "format": "csv", "rows": 4}, "")
+    refused = sweeper("export", recorded, "-o", "-", "--format", "csv", "--json")
+    assert (refused.code, refused.err) == (2, "error: only one of --json and -o - can have stdout\n")
+
+
+def test_the_folder_of_an_export_is_made(sweeper, recorded):
+    assert sweeper("export", recorded, "-o", "new/folder/x.csv").code == 0
+    assert [path.name for path in Path("new/folder").iterdir()] == ["x.csv"]
+
+
+def test_a_formula_is_defused_on_request(sweeper, recorded):
+    from sweeper.store import Store
+
+    with Store.open(recorded) as store, store.transaction():
+        store.add_trials(1, [(4, "4" * 64, {"prompt": "=1+1", "seed": 1}, {"style": "@x", "seed": 1})])
+
+    plain = sweeper("export", recorded, "-o", "-", "--format", "csv").out.splitlines()[-1]
+    safe = sweeper("export", recorded, "-o", "-", "--format", "csv", "--safe-csv").out.splitlines()[-1]
+
+    assert plain.startswith("4,@x,1,=1+1,")
+    assert safe.startswith("4,'@x,1,'=1+1,")

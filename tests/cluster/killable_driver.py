@@ -1,0 +1,47 @@
+"""A driver that kills itself with SIGKILL at a chosen step of its store; run as a script.
+
+python mortal.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD, which is
+one of Store's or of its Servers'.
+python mortal.py EXPERIMENT CLUSTER OUT: runs, prints each event's class, and at the end stopped_by.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from sweeper.cluster import run
+from sweeper.store import Store
+from sweeper.store.server_facts import Servers
+
+
+def die_at(method: str, when: str, number: int) -> None:
+    owner = Store if hasattr(Store, method) else Servers
+    original = getattr(owner, method)
+    calls = 0
+
+    def dying(self, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == number and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = original(self, *args, **kwargs)
+        if calls == number and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(owner, method, dying)
+
+
+def main() -> None:
+    file, cluster, out, *crash = sys.argv[1:]
+    sys.stdout.reconfigure(line_buffering=True)
+    if crash:
+        die_at(crash[0], crash[1], int(crash[2]))
+    ended = run(file, cluster, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
+    sys.stdout.write(f"stopped_by {ended.stopped_by}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What must be equal in two runs of one plan: everything but ids, times, and the part of a name that an id gives."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from sweeper.model.result import Result
+from sweeper.store import Store
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """Each row of the latest run, its files checked against their hashes."""
+    found = []
+    with Store.open(out, readonly=True) as store:
+        for row in store.results():
+            for path, digest in zip(row.outputs, row.sha256, strict=True):
+                assert hashlib.sha256((out / path).read_bytes()).hexdigest() == digest
+            found.append(
+                {
+                    "trial": row.trial, "columns": row.columns, "params": row.params, "digest": row.digest,
+                    "status": row.status, "sha256": row.sha256, "target": row.target, "attempts": row.attempts,
+                    "error_type": row.error_type, "error": row.error, "metrics": row.metrics,
+                    "outputs": [re.sub(r"-[0-9a-f]{8}(\.[^/]*)$", r"\1", path) for path in row.outputs],
+                }
+            )  # fmt: skip
+    return found
+
+
+def raw_rows(out: Path) -> list[Result]:
+    """Each row of the latest run as the store has it."""
+    with Store.open(out, readonly=True) as store:
+        return list(store.results())

@@ -1,0 +1,81 @@
+"""What `--dask` and a worker's target may be, and what is said about anything else; no cluster is started."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeper.cluster.address import resolve_address
+from sweeper.cluster.worker_target import resolve_for_workers, resolve_here
+from sweeper.errors import UsageError
+
+
+def test_addresses(tmp_path):
+    file = tmp_path / "scheduler.json"
+    file.write_text("{}")
+    environ = {"DASK_SCHEDULER_ADDRESS": "tcp://lab:8786"}
+    assert resolve_address("local:4", {}) == "local:4"
+    assert resolve_address("tcp://scheduler:8786", {}) == "tcp://scheduler:8786"
+    assert resolve_address(str(file), {}) == f"file:{file}"
+    assert resolve_address("auto", environ) == "tcp://lab:8786"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("auto", "DASK_SCHEDULER_ADDRESS is not set"),
+        ("local", "how many workers? local:4 starts four"),
+        ("local:0", "how many workers?"),
+        ("local:some", "how many workers?"),
+        ("scheduler:8786", "neither an address nor a scheduler file that exists; give local:N"),
+    ],
+)
+def test_what_is_no_address_is_told_with_what_is(text, said):
+    with pytest.raises(UsageError, match="--dask") as caught:
+        resolve_address(text, {})
+    assert said in str(caught.value)
+
+
+def test_a_workers_target_is_completed_on_the_worker():
+    written = {"worker": "http://127.0.0.1:${PORT}", "api_key_env": "KEY", "concurrency": 3}
+    target = resolve_for_workers(written, None)
+    assert (target.name, target.key, target.concurrency) == ("worker http://127.0.0.1:${PORT}", None, 3)
+    here = resolve_here(target, {"PORT": "8189", "KEY": "secret-of-the-worker"})
+    assert (here.url, here.name, here.concurrency) == ("http://127.0.0.1:8189", target.name, 3)
+    assert here.key == "secret-of-the-worker"
+    with pytest.raises(UsageError, match="PORT is not set in this worker's environment"):
+        resolve_here(target, {"KEY": "x"})
+    with pytest.raises(UsageError, match="KEY, which is not set"):
+        resolve_here(target, {"PORT": "8189"})
+
+
+def test_a_named_target_may_be_the_workers():
+    named = {"lab": {"worker": "http://127.0.0.1:8188"}, "cloud-like": "https://comfy.example"}
+    assert resolve_for_workers("lab", named).name == "lab"
+    assert resolve_for_workers("cloud-like", named).url == "https://comfy.example"
+    assert resolve_for_workers("embedded", None).embedded
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("http://localhost:8188", 'write target: {worker: "http://localhost:8188"}'),
+        (["embedded", "cloud"], "has one target"),
+        ({"worker": "http://a:1", "url": "http://b:2"}, "in place of `url`"),
+        ({"worker": 8188}, "give the URL of the server as each worker sees it"),
+        ({"worker": "http://a:1", "dialekt": "cloud"}, "did you mean 'dialect'?"),
+    ],
+)
+def test_targets_that_a_cluster_cannot_have(spec, said):
+    with pytest.raises(UsageError) as caught:
+        resolve_for_workers(spec, None)
+    assert said in str(caught.value)
+
+
+def test_a_workers_target_needs_a_cluster(tmp_path):
+    import sweeper
+
+    (tmp_path / "t.json").write_text('{"1": {"class_type": "Paint", "inputs": {"seed": "{{ seed }}"}}}')
+    (tmp_path / "e.yaml").write_text("template: t.json\ntarget: {worker: 'http://127.0.0.1:8188'}\nparams: {seed: 1}\n")
+    with pytest.raises(UsageError, match="use it with --dask"):
+        sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,193 @@
+"""What a cluster's run takes care of beside the trials: files both ways, the brake, idle workers, who may work."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+
+import sweeper
+from sweeper.cluster import run as run_on
+from sweeper.errors import UnreachableError, UsageError
+from sweeper.running.run_events import JobSubmitted, TargetDown, TargetReady, TrialDone
+from sweeper.running.stop_control import RunControl
+from tests.cluster.probes import BesideServers
+from tests.cluster.result_rows import raw_rows, rows_of
+
+
+@pytest.fixture
+def own_folder(monkeypatch):
+    """Workers that do not see the driver's results folder: the mark that they look for is not there."""
+    monkeypatch.setattr("sweeper.cluster.worker_plugin.MARK", ".seen-by-nobody")
+
+
+def test_files_come_to_the_driver_in_pieces_and_are_measured_where_they_are(
+    servers, cluster, experiment, own_folder, tmp_path
+):
+    plan = experiment(seed=[1, 2], size=[16, 700, 1500], metrics=("brightness",))
+    run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
+    sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "far" / "artifacts").iterdir())
+    assert sizes[0] < 2**20 < sizes[2] < 4 * 2**20 < sizes[-1], "inline, one piece, several pieces"
+    assert rows_of(tmp_path / "far") == rows_of(tmp_path / "near")
+    assert all(row.metrics["brightness"] is not None for row in raw_rows(tmp_path / "far"))
+
+
+def test_input_files_go_to_the_workers_once_by_content(cluster, tmp_path):
+    from PIL import Image
+
+    for name, shade in (("a", 10), ("b", 200)):
+        Image.new("L", (32, 32), shade).convert("RGB").save(tmp_path / f"{name}.png")
+    template = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "copy"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(template))
+    (tmp_path / "t.slots.yaml").write_text('slots: {image: {at: "1.image", kind: file}}')
+    body = {"name": "copies", "template": "t.json", "metrics": ["brightness"], "target": "embedded"}
+    body["sweep"] = {"grid": {"image": {"files": "?.png"}}}
+    (tmp_path / "e.yaml").write_text(json.dumps(body))
+    run_on(tmp_path / "e.yaml", cluster.scheduler_address, out=tmp_path / "out")
+    assert [row.error for row in raw_rows(tmp_path / "out")] == [None, None]
+    dark, light = (row.metrics["brightness"] for row in raw_rows(tmp_path / "out"))
+    assert dark < light
+
+
+def test_the_failure_budget_counts_all_workers(cluster, experiment, executions, tmp_path):
+    plan = experiment(seed=list(range(200)), fail=["odd"], run={"max_failures": 5})
+    run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
+    assert run.stopped_by == "max_failures"
+    assert run.failed > 5
+    assert run.pending > 100
+    assert run.failed + run.pending == 200
+    assert len(executions()) == run.failed
+
+
+def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(servers, cluster, experiment, tmp_path):
+    plan = experiment(seed=list(range(60)))
+    control = RunControl()
+    told = threading.Event()
+
+    def watch(event):
+        if isinstance(event, TrialDone) and not told.is_set():  # a second time would cancel
+            told.set()
+            control.stop()
+
+    first = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", control=control, progress=watch)
+    assert first.stopped_by == "interrupt"
+    assert (first.failed, first.cancelled) == (0, 0)
+    assert first.succeeded + first.pending == 60
+    assert first.pending > 0
+    second = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
+    assert (second.succeeded, second.submitted) == (60, first.pending)
+    assert {row.attempts for row in raw_rows(tmp_path / "out")} == {1}
+
+
+def test_a_worker_that_is_told_to_stop_for_each_of_its_groups_cancels_nothing():
+    control = RunControl()
+    for _ in range(2):
+        control.drain("interrupt")
+    assert (control.stopping, control.cancelling) == (True, False)
+    control.halt("interrupt")
+    assert control.cancelling
+
+
+def test_stopping_twice_cancels_our_jobs_on_every_server(servers, cluster, experiment, tmp_path):
+    plan = experiment(seed=list(range(60)))
+    control = RunControl()
+    for server in servers:
+        server.faults.stall_nodes = {"Paint"}
+    seen = set()
+
+    def watch(event):
+        if isinstance(event, JobSubmitted):
+            seen.add(event.target)
+            if len(seen) == len(servers):
+                control.stop()
+                control.stop()
+
+    try:
+        run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", control=control, progress=watch)
+    finally:
+        for server in servers:
+            server.faults.reset()
+    assert run.stopped_by == "interrupt"
+    assert run.cancelled >= len(servers)
+    assert run.cancelled + run.pending == 60
+
+
+def test_what_waits_behind_a_slow_server_is_taken_back_when_others_are_idle(servers, cluster, experiment, tmp_path):
+    """One server stands still until only its own two jobs are left: without that the run would never get there."""
+    plan = experiment(seed=list(range(40)))
+    servers[0].faults.stall_nodes = {"Paint"}
+    done = threading.Event()
+    count = 0
+
+    def watch(event):
+        nonlocal count
+        count += isinstance(event, TrialDone)
+        if count >= 38 and not done.is_set():
+            done.set()
+            servers[0].faults.reset()
+
+    run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", progress=watch, timeout=None)
+    assert done.is_set()
+    assert run.succeeded == 40
+    assert {row.attempts for row in raw_rows(tmp_path / "out")} == {1}
+
+
+def test_a_worker_without_its_server_is_told_and_left_out(servers, experiment, tmp_path):
+    events = []
+    with BesideServers([servers[0].url, "http://127.0.0.1:9"], silence_logs=50) as cluster:
+        cluster.scale(2)
+        cluster.wait_for_workers(2)
+        run = run_on(
+            experiment(seed=[1, 2, 3]), cluster.scheduler_address, out=tmp_path / "out", progress=events.append
+        )
+        assert run.succeeded == 3
+        assert [event.target for event in events if isinstance(event, TargetReady)] == ["0: fleet"]
+        down = next(event for event in events if isinstance(event, TargetDown))
+        assert (down.target, down.final) == ("1: fleet", True)
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9"):
+            run_on(
+                experiment(seed=[4]),
+                cluster.scheduler_address,
+                target={"worker": "http://127.0.0.1:9"},
+                out=tmp_path / "never",
+            )
+        assert not (tmp_path / "never").exists()
+
+
+def test_workers_with_another_version_are_named_before_anything_is_sent(cluster, experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeper, "__version__", "99.0")
+    with pytest.raises(UsageError, match=r"this is sweeper 99\.0 .* tcp://127\.0\.0\.1:\d+: 0\.1\.0"):
+        run_on(experiment(seed=[1]), cluster.scheduler_address, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_workers_that_have_the_resource_work_and_late_ones_join(experiment, servers, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        control = RunControl()
+        ready = []
+
+        def watch(event):
+            if isinstance(event, TargetReady):
+                ready.append(event.target)
+                if len(ready) == 1:
+                    cluster.scale(2)
+                else:
+                    servers[0].faults.reset()
+
+        servers[0].faults.stall_nodes = {"Paint"}
+        plan = experiment(seed=list(range(12)), target={"worker": servers[0].url, "name": "fleet"})
+        run = run_on(
+            plan, cluster.scheduler_address, resources={"GPU": 1}, out=tmp_path / "out", progress=watch, control=control
+        )
+        assert (run.succeeded, len(ready)) == (12, 2)

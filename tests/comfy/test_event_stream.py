@@ -1,0 +1,169 @@
+"""The event stream against a WebSocket server that says what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from websockets.asyncio.server import serve
+
+from sweeper.comfy import event_stream
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.event_stream import EventStream, Listener
+from sweeper.comfy.target import Target
+
+
+def said(kind, **data):
+    return json.dumps({"type": kind, "data": data})
+
+
+def with_stream(talk, act, dialect="comfyui"):
+    """Run `act(stream, paths)` with a stream from a server whose connections are `talk(socket)`."""
+
+    async def go():
+        paths = []
+
+        async def connection(socket):
+            paths.append(socket.request.path)
+            await talk(socket)
+
+        async with serve(connection, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            target = Target("t", f"http://127.0.0.1:{port}", dialect, key="k&y")
+            async with ComfyClient(target) as client, EventStream(client) as stream:
+                async with asyncio.timeout(10):
+                    await act(stream, paths)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        said("execution_success", prompt_id="p"),
+        said("execution_error", prompt_id="p"),
+        said("execution_interrupted", prompt_id="p"),
+        said("executing", prompt_id="p", node=None),
+    ],
+)
+def test_every_last_word_wakes_the_one_who_waits(last):
+    async def talk(socket):
+        await socket.send(last)
+        await socket.wait_closed()
+
+    async def act(stream, paths):
+        other = Listener()
+        with stream.listening("p", Listener()) as listener, stream.listening("q", other):
+            await listener.woken.wait()
+            assert not other.woken.is_set()
+
+    with_stream(talk, act)
+
+
+def test_an_end_that_is_faster_than_the_answer_to_the_submission_is_kept():
+    listening = asyncio.Event()
+
+    async def talk(socket):
+        await socket.send(said("execution_success", prompt_id="early"))
+        await listening.wait()
+        await socket.send(said("execution_success", prompt_id="later"))
+        await socket.wait_closed()
+
+    async def act(stream, paths):
+        with stream.listening("later", Listener()) as later:
+            listening.set()
+            await later.woken.wait()
+        with stream.listening("early", Listener()) as early:
+            assert early.woken.is_set()
+
+    with_stream(talk, act)
+
+
+def test_progress_is_fed_and_the_start_is_noted():
+    heard = asyncio.Event()
+
+    async def talk(socket):
+        await heard.wait()
+        await socket.send(said("status", status={}))
+        await socket.send(b"\0\0\0\1 a preview")
+        await socket.send("not json")
+        await socket.send("[]")
+        await socket.send(said("executing", prompt_id="p", node="3"))
+        await socket.send(said("progress", prompt_id="p", node="3", value=2, max=20))
+        await socket.send(said("executing", prompt_id="p", node=None))
+        await socket.wait_closed()
+
+    async def act(stream, paths):
+        steps = []
+        with stream.listening("p", Listener(lambda *step: steps.append(step))) as listener:
+            heard.set()
+            await listener.woken.wait()
+        assert steps == [("3", 0.0, 0.0), ("3", 2.0, 20.0)]
+        assert listener.began is not None
+
+    with_stream(talk, act)
+
+
+def test_after_a_drop_it_comes_back_under_a_new_client_id_and_wakes_everybody():
+    connections = []
+
+    async def talk(socket):
+        connections.append(socket)
+        if len(connections) > 1:
+            await socket.send(said("execution_success", prompt_id="q"))
+            await socket.wait_closed()
+
+    async def act(stream, paths):
+        with stream.listening("p", Listener()) as waiting, stream.listening("q", Listener()) as again:
+            await waiting.woken.wait()
+            again.woken.clear()  # the drop woke everybody
+            await again.woken.wait()
+        first, second = paths
+        assert first != second
+        assert f"clientId={stream.client_id}" in second
+
+    with_stream(talk, act)
+
+
+def test_a_stream_that_says_nothing_after_a_submission_is_replaced(monkeypatch):
+    monkeypatch.setattr(event_stream, "_SILENCE", 0.0)
+    connections = []
+
+    async def talk(socket):
+        connections.append(socket)
+        if len(connections) > 1:
+            await socket.send(said("execution_success", prompt_id="q"))
+        await socket.wait_closed()
+
+    async def act(stream, paths):
+        first = stream.client_id
+        with stream.listening("q", Listener()) as again:
+            stream.expect_status()
+            await again.woken.wait()
+            again.woken.clear()
+            await again.woken.wait()
+        assert stream.client_id not in (first, None)
+        assert len(paths) == 2
+
+    with_stream(talk, act)
+
+
+def test_the_key_is_a_token_on_cloud_and_absent_elsewhere():
+    async def cloud(stream, paths):
+        assert paths[0].endswith("&token=k%26y")
+
+    async def local(stream, paths):
+        assert "token" not in paths[0]
+
+    with_stream(lambda socket: socket.wait_closed(), cloud, "cloud")
+    with_stream(lambda socket: socket.wait_closed(), local, "comfyui")
+
+
+def test_a_server_without_a_stream_holds_nobody_up():
+    async def go():
+        async with ComfyClient(Target("t", "http://127.0.0.1:9", "comfyui")) as client, EventStream(client) as stream:
+            assert not stream.connected
+            assert stream.client_id is None
+
+    asyncio.run(go())

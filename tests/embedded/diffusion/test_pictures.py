@@ -1,0 +1,336 @@
+"""What a person sees: each axis of a sweep moves the picture the way users of diffusion models expect."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.embedded.diffusion import models, vae
+from sweeper.embedded.diffusion.guidance import Guider, sample
+from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
+from sweeper.embedded.diffusion.scene import compose
+from sweeper.embedded.diffusion.schedules import sampler_sigmas
+from sweeper.embedded.diffusion.text import encode, pooled, weighted_words
+from sweeper.embedded.diffusion.vocabulary import COLOURS, FEATURES, INDEX, PLACES, SUBJECTS, WORDS
+from tests import ROOT
+
+PAINT, PHOTO, INK = (f"procedural-{kind}.safetensors" for kind in ("paint", "photo", "ink"))
+
+
+@lru_cache(maxsize=256)
+def latent(
+    prompt: str = "a red fox in the snow",
+    *,
+    negative: str = "",
+    seed: int = 5,
+    steps: int = 12,
+    cfg: float = 6.0,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    checkpoint: str = PAINT,
+    side: int = 40,
+) -> Any:
+    model, clip = models.load_model(checkpoint), models.load_clip(checkpoint)
+    guider = Guider(model, [[models.embed(clip, prompt), {}]], [[models.embed(clip, negative), {}]], cfg)
+    noise = Noise(seed, [0], (4, side, side))
+    sigmas = sampler_sigmas(model.sampling, scheduler, sampler, steps)
+    empty = np.zeros((1, 4, side, side), np.float32)
+    return sample(guider, sampler, sigmas, empty, noise.initial(), later=noise, report=lambda *_: None)
+
+
+def picture(prompt: str = "a red fox in the snow", *, checkpoint: str = PAINT, **axes: Any) -> Any:
+    return vae.decode(latent(prompt, checkpoint=checkpoint, **axes), models.load_vae(checkpoint))[0]
+
+
+def apart(one: Any, other: Any) -> float:
+    return float(np.abs(one - other).mean())
+
+
+def chroma(image: Any) -> float:
+    return float((image.max(axis=-1) - image.min(axis=-1)).mean())
+
+
+def sharpness(image: Any) -> float:
+    luma = image.mean(axis=-1)
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
+
+
+SCRIPT = """
+import hashlib, sys
+sys.path.insert(0, {folder!r})
+from tests.embedded.diffusion.test_pictures import INK, picture
+for axes in ({{}}, {{"sampler": "dpmpp_2m_sde", "seed": 2**64 - 1}}, {{"checkpoint": INK, "negative": "fog"}}):
+    print(hashlib.sha256((picture(**axes) * 255).astype("uint8").tobytes()).hexdigest())
+"""
+
+
+def test_the_same_inputs_are_the_same_pixels_in_every_process() -> None:
+    def hashes(hash_seed: str) -> list[str]:
+        code = SCRIPT.format(folder=str(ROOT))
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        return done.stdout.split()
+
+    elsewhere = hashes("1")
+    assert elsewhere == hashes("2")
+    assert elsewhere[0] == hashlib.sha256((picture() * 255).astype("uint8").tobytes()).hexdigest()
+
+
+def test_few_steps_are_blurred_and_more_steps_settle() -> None:
+    for sampler, scheduler in (("euler", "normal"), ("dpmpp_2m", "karras"), ("heun", "simple")):
+        images = [picture(steps=steps, sampler=sampler, scheduler=scheduler) for steps in (2, 4, 8, 16, 32, 64)]
+        moves = [apart(one, other) for one, other in pairwise(images)]
+        assert moves[-1] < 0.5 * moves[0]
+        assert moves[-1] < 0.03
+    sharp = [sharpness(picture(steps=steps)) for steps in (2, 4, 8, 16)]
+    assert sharp == sorted(sharp)
+
+
+def test_cfg_adds_contrast_and_colour_step_by_step() -> None:
+    scales = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0)
+    latents = [latent(cfg=cfg)[0, :3] for cfg in scales]
+    spread = [float(one.std()) for one in latents]
+    assert spread == sorted(spread)
+    assert spread[-1] > 2 * spread[0]  # burnt
+    images = [picture(cfg=cfg) for cfg in scales]
+    assert max(apart(one, other) for one, other in pairwise(images)) < 0.08  # no jumps
+    assert chroma(images[5]) > 1.15 * chroma(images[0])
+
+
+def test_cfg_keeps_the_composition_for_most_seeds() -> None:
+    kept = 0
+    for seed in range(12):
+        low, high = latent(seed=seed, cfg=2.0)[0, 0], latent(seed=seed, cfg=12.0)[0, 0]
+        kept += np.corrcoef(low.ravel(), high.ravel())[0, 1] > 0.8
+    assert kept >= 11  # at a tie of two compositions guidance may tip the scale
+
+
+def test_seeds_choose_among_many_compositions() -> None:
+    images = [picture(seed=seed) for seed in range(12)]
+    pairs = [apart(one, other) for i, one in enumerate(images) for other in images[:i]]
+    assert min(pairs) > 0.01
+    assert np.mean(pairs) > 0.06
+
+
+def test_samplers_differ_at_few_steps_and_agree_at_many() -> None:
+    names = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "uni_pc", "deis")
+    few = [picture(steps=4, sampler=name, scheduler="karras") for name in names]
+    many = [picture(steps=60, sampler=name, scheduler="karras") for name in names]
+
+    def mean_distance(images: list[Any]) -> float:
+        return float(np.mean([apart(one, other) for i, one in enumerate(images) for other in images[:i]]))
+
+    assert mean_distance(many) < 0.4 * mean_distance(few)
+
+
+def test_words_move_colour_and_light() -> None:
+    red, blue = picture("a red house"), picture("a blue house")
+    assert (red[..., 0] - red[..., 2]).mean() > (blue[..., 0] - blue[..., 2]).mean() + 0.005
+    assert picture("a fox at night").mean() < picture("a fox").mean() - 0.1
+    assert chroma(picture("a fox, pencil sketch")) < 0.5 * chroma(picture("a fox"))
+    assert apart(picture("a fox"), picture("a lighthouse")) > 0.05
+    assert apart(picture("zorblax"), picture("quandle")) > 0.02  # unknown words count as well
+    assert sharpness(picture("a fox, blurry")) < sharpness(picture("a fox, sharp"))
+
+
+def test_prompts_that_share_words_look_related() -> None:
+    """The more words two prompts share, the nearer their pictures, over several seeds."""
+    base = "a red fox in the snow"
+    nearer = [base, "a brown fox in the snow", "a red wolf in the snow", "a wolf in a forest", "a city at night, neon"]
+    means = [
+        float(np.mean([apart(picture(base, seed=seed), picture(text, seed=seed)) for seed in range(6)]))
+        for text in nearer
+    ]
+    assert means[0] == 0
+    assert means == sorted(means)
+    assert means[2] < 0.3 * means[4]
+
+
+def test_schedulers_lead_to_related_pictures_that_differ_at_few_steps() -> None:
+    few = [picture(scheduler=name, steps=6) for name in ("karras", "exponential", "sgm_uniform", "beta")]
+    assert all(apart(one, other) > 0.004 for i, one in enumerate(few) for other in few[:i])
+    many = [picture(scheduler=name, steps=60) for name in ("karras", "beta")]
+    other_seed = picture(seed=6, steps=60)
+    assert apart(*many) < 0.4 * apart(many[0], other_seed)
+
+
+def test_a_larger_picture_is_no_crop_of_the_smaller_one_but_as_much_of_a_scene() -> None:
+    """Width and height give the canvas its shape; what is asked for fills it."""
+    small, large = picture(side=24), picture(side=48)
+    assert small.shape == (192, 192, 3)
+    assert large.shape == (384, 384, 3)
+    # The same prompt, light and colours, on another canvas: not the same pixels cut off.
+    assert large.mean(axis=(0, 1)) == pytest.approx(small.mean(axis=(0, 1)), abs=0.12)
+    assert apart(large[:192, :192], small) > 0.05
+
+
+def test_negative_prompts_push_away() -> None:
+    assert picture(negative="snow, bright").mean() < picture().mean()
+    assert picture("a fox at night", negative="night, dark").mean() > picture("a fox at night").mean()
+    # Without guidance there is nothing to push with.
+    assert apart(picture(negative="night", cfg=1.0), picture(cfg=1.0)) == 0
+
+
+def test_checkpoints_have_styles_of_their_own_and_any_name_is_one() -> None:
+    assert chroma(picture(checkpoint=INK)) < 0.6 * chroma(picture(checkpoint=PAINT))
+    names = (PAINT, PHOTO, INK, "v1-5-pruned.safetensors", "sd_xl_base_1.0.safetensors", "dreamshaper_8.safetensors")
+    images = [picture(checkpoint=name) for name in names]
+    assert min(apart(one, other) for i, one in enumerate(images) for other in images[:i]) > 0.01
+    assert repr(models.load_model("v1-5.ckpt")) == "<procedural model 'v1-5.ckpt'>"
+
+
+@pytest.mark.parametrize("sigma", [0.15, 1.0, 4.0, 12.0])
+def test_the_denoiser_is_a_posterior_mean(sigma: float) -> None:
+    """By Tweedie's formula its Jacobian is Cov(x0 | x) / sigma^2: symmetric and positive, which no heuristic is."""
+    prior = prior_of(pooled(encode("a red fox in the snow, oil")), 12, 12)
+    rng = np.random.default_rng(1)
+    own = (DEVIATION**2 / (DEVIATION**2 + sigma**2))[:, None, None]
+
+    def denoise(x: Any) -> Any:
+        return x * own + prior.mean(x.astype(np.float32), sigma) * (1 - own)
+
+    x = sigma * rng.normal(size=(4, 12, 12)) + prior.mean(np.zeros((4, 12, 12), np.float32), 2.0)
+    step = 0.02 * sigma
+
+    def along(direction: Any) -> Any:
+        return (denoise(x + step * direction) - denoise(x - step * direction)).astype(np.float64) / (2 * step)
+
+    for _ in range(4):
+        u, v = rng.normal(size=(2, 4, 12, 12))
+        ju, jv = along(u), along(v)
+        assert float((u * ju).sum()) > 0
+        scale = float(np.sqrt((u * ju).sum() * (v * jv).sum()))
+        assert float((v * ju).sum()) == pytest.approx(float((u * jv).sum()), abs=0.02 * scale)
+
+
+def test_encoding_is_undone_by_decoding_and_fades_with_distance() -> None:
+    rng = np.random.default_rng(2)
+    pixels = rng.random((1, 64, 80, 3), dtype=np.float32)
+    decoder = models.load_vae(PHOTO)
+    samples, residue = vae.encode(pixels, decoder)
+    assert samples.shape == (1, 4, 8, 10)
+    assert np.allclose(vae.decode(samples, decoder, residue), pixels, atol=1e-5)
+    errors = [
+        apart(vae.decode(samples + np.float32(shift), decoder, residue), pixels) for shift in (0.0, 0.1, 0.3, 1.0)
+    ]
+    assert errors == sorted(errors)
+    assert errors[-1] == pytest.approx(apart(vae.decode(samples + np.float32(1), decoder), pixels), abs=0.01)
+
+
+def test_sides_that_are_no_multiple_of_eight_are_cut_evenly() -> None:
+    pixels = np.zeros((1, 21, 19, 3), np.float32)
+    pixels[:, 2:18, 1:17] = 1
+    samples, _ = vae.encode(pixels, models.load_vae(PHOTO))
+    assert samples.shape == (1, 4, 2, 2)
+    assert np.allclose(samples[0, 0], 3)
+
+
+def test_brackets_weigh_words_as_in_comfyui() -> None:
+    assert weighted_words("a (fox:1.5) [in] ((snow))") == [
+        ("a", 1.0),
+        ("fox", 1.5),
+        ("in", pytest.approx(1 / 1.1)),
+        ("snow", pytest.approx(1.21)),
+    ]
+    assert weighted_words(r"\(fox\) (open") == [("fox", 1.0), ("open", 1.1)]
+    half, whole = pooled(encode("(fog:0.5)")), pooled(encode("fog"))
+    assert half[INDEX["fog"]] == pytest.approx(0.5 * whole[INDEX["fog"]])
+    assert not encode("").any()
+    assert encode("").shape == (1, 1, len(FEATURES))
+
+
+@pytest.mark.parametrize("word", sorted(WORDS) + sorted(COLOURS))
+def test_every_known_word_says_something(word: str) -> None:
+    features = pooled(encode(word))
+    named = np.abs(features[: INDEX["hash0"]])
+    assert named.any()
+    assert np.isfinite(features).all()
+
+
+def test_an_embedding_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="an embedding of 768 features"):
+        prior_of(np.zeros(768, np.float32), 8, 8)
+
+
+def test_an_unknown_sampler_is_named() -> None:
+    model, clip = models.load_model(PAINT), models.load_clip(PAINT)
+    guider = Guider(model, [[models.embed(clip, "x"), {}]], None, 1.0)
+    noise, empty = Noise(1, [0], (4, 8, 8)), np.zeros((1, 4, 8, 8), np.float32)
+    with pytest.raises(ValueError, match="invalid sampler 'nope'; there are euler, "):
+        sample(guider, "nope", [1.0, 0.0], empty, empty, later=noise, report=lambda *_: None)
+
+
+@pytest.mark.parametrize("word", [*SUBJECTS[:-1], *PLACES[1:]])
+def test_every_subject_and_place_can_be_seen(word: str) -> None:
+    """The feature alone, at full weight, against the same picture without it."""
+    features = pooled(encode("a hill"))
+    without = compose(features, 32, 40)
+    named = features.copy()
+    named[INDEX[word]] += 1
+    changed = np.abs(compose(named, 32, 40) - without).max(axis=1) > 0.06
+    assert changed.mean() > 0.02
+    # Half the weight does less: scenes are continuous in the words.
+    half = features.copy()
+    half[INDEX[word]] += 0.02
+    assert float(np.abs(compose(half, 32, 40) - without).mean()) < 0.02
+
+
+@pytest.mark.parametrize(
+    "prompt", ["rain", "neon city at night", "a flock of large birds", "tiny far dragon", "vector art"]
+)
+def test_weather_light_and_number_can_be_seen(prompt: str) -> None:
+    plain, changed = compose(pooled(encode("a hill")), 32, 40), compose(pooled(encode(f"a hill, {prompt}")), 32, 40)
+    assert np.isfinite(changed).all()
+    assert (np.abs(changed - plain).max(axis=1) > 0.06).mean() > 0.02
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=50)
+def test_any_text_is_a_picture(prompt: str) -> None:
+    pictures = compose(pooled(encode(prompt)), 8, 8)
+    assert np.isfinite(pictures).all()
+    assert np.abs(pictures).max() < 5
+
+
+@given(st.dictionaries(st.sampled_from(FEATURES), st.floats(-1e4, 1e4, width=32), max_size=12))
+@settings(max_examples=50)
+def test_any_embedding_is_a_picture(values: dict[str, float]) -> None:
+    """Weights, averages and LoRAs of strength 100 lead far from what words say."""
+    features = np.zeros(len(FEATURES), np.float32)
+    for name, value in values.items():
+        features[INDEX[name]] = value
+    assert np.isfinite(compose(features, 8, 8)).all()
+
+
+def test_a_picture_beyond_the_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a picture of 8192 x 4104 needs more memory .* up to 16 megapixels"):
+        prior_of(pooled(encode("x")), 513, 1024)
+
+
+def test_large_priors_are_made_anew_and_equal() -> None:
+    features = pooled(encode("a fox"))
+    one, other = prior_of(features, 136, 128), prior_of(features, 136, 128)
+    assert one is not other
+    assert np.array_equal(one.centre(), other.centre())
+    assert prior_of(features, 8, 8) is prior_of(features, 8, 8)
+
+
+def test_decoders_differ_in_texture_and_say_what_they_are() -> None:
+    clean = vae.decode(latent(), models.load_vae("pixel_space"))[0]
+    assert repr(models.load_vae("pixel_space")) == "<procedural decoder 'pixel_space'>"
+    assert repr(models.load_clip("clip_l.safetensors")) == "<procedural text encoder 'clip_l.safetensors'>"
+    for name in (PAINT, PHOTO, INK, "ae.safetensors"):
+        assert 0.0005 < apart(vae.decode(latent(), models.load_vae(name))[0], clean) < 0.1
+    with pytest.raises(ValueError, match=r"takes latents \[B, 4, h, w\]; it was given \[1, 16, 8, 8\]"):
+        vae.decode(np.zeros((1, 16, 8, 8), np.float32), models.load_vae(PHOTO))

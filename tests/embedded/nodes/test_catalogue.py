@@ -1,0 +1,127 @@
+"""The catalogue against the object_info that a ComfyUI 0.3.64 gave for the same classes (data/object_info.json).
+
+Compared is everything but prose (descriptions and tooltips): that is ComfyUI's own text; the catalogue has none of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sweeper.embedded.diffusion import schedules
+from sweeper.embedded.diffusion.names import SAMPLERS, SCHEDULERS
+from sweeper.embedded.diffusion.solvers import SOLVERS
+from sweeper.embedded.nodes import NODE_CLASSES
+from sweeper.embedded.nodes.base import NodeClass
+from sweeper.embedded.nodes.catalog.spec_builders import Deferred
+
+RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
+
+
+def described(node: NodeClass) -> dict[str, Any]:
+    def specs(inputs: Any) -> dict[str, Any]:
+        return {name: [kind] if not more and not node.v3 else [kind, more] for name, (kind, more) in inputs.items()}
+
+    groups = {"required": specs(node.required), "optional": specs(node.optional), "hidden": dict(node.hidden)}
+    inputs = {name: group for name, group in groups.items() if group or name == "required"}
+    info = {
+        "input": inputs,
+        "input_order": {name: list(group) for name, group in inputs.items()},
+        "output": list(node.outputs),
+        "output_is_list": list(node.output_is_list) or [False] * len(node.outputs),
+        "output_name": list(node.output_names),
+        "name": node.name,
+        "display_name": node.display_name,
+        "python_module": node.python_module,
+        "category": node.category,
+        "output_node": node.output_node,
+    }
+    flags = {"deprecated": False, "experimental": False, "api_node": False} if node.v3 else {}
+    return info | flags | dict(node.flags)
+
+
+def without_prose(told: Any) -> dict[str, Any]:
+    facts = {key: value for key, value in told.items() if key not in ("description", "output_tooltips")}
+    for group in ("required", "optional"):
+        for _, *options in facts["input"].get(group, {}).values():
+            for option in options:
+                option.pop("tooltip", None)
+    return facts
+
+
+@pytest.mark.parametrize("name", sorted(NODE_CLASSES))
+def test_a_class_is_described_as_comfyui_describes_it(name: str) -> None:
+    node = NODE_CLASSES[name]
+    expected = without_prose(json.loads(json.dumps(RECORDED[name])))
+    for model in node.models:  # the lists of model files are each server's own
+        if expected["input"]["required"][model][0] == "COMBO":
+            expected["input"]["required"][model][1]["options"] = node.required[model][1]["options"]
+        else:
+            expected["input"]["required"][model][0] = node.required[model][0]
+    if not node.v3:  # an older class may say [type] or [type, {}]: it is one thing to a client
+        for group in ("required", "optional"):
+            specs = expected["input"].get(group, {})
+            specs.update({key: spec[:1] for key, spec in specs.items() if spec[1:] == [{}]})
+    # Compared as text: the order of inputs is part of it.
+    found = described(node)
+    assert {key: json.dumps(value) for key, value in found.items()} == {
+        key: json.dumps(value) for key, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(NODE_CLASSES))
+def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
+    node = NODE_CLASSES[name]
+    run = cast("Deferred", node.run)
+    function = getattr(importlib.import_module(f"sweeper.embedded.nodes.{run.module}"), run.function)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    demanded = {parameter.name for parameter in parameters if parameter.default is parameter.empty}
+    assert open_ended or {*node.required, *node.optional} <= named
+    assert open_ended or demanded <= set(node.required)
+
+
+def test_the_catalogue_has_none_of_comfyuis_prose() -> None:
+    for name, node in NODE_CLASSES.items():
+        assert node.description == "", name
+        assert not any("tooltip" in options for _, options in [*node.required.values(), *node.optional.values()]), name
+
+
+def test_only_a_newer_class_lists_the_tooltips_that_its_outputs_do_not_have() -> None:
+    for name, node in NODE_CLASSES.items():
+        nulls = (None,) * len(node.outputs) if "api_node" in RECORDED[name] else None
+        assert node.output_tooltips == nulls, name
+
+
+def test_a_model_combo_offers_something() -> None:
+    for node in NODE_CLASSES.values():
+        for name in node.models:
+            kind, options = node.required[name]
+            assert options["options"] if kind == "COMBO" else kind
+
+
+def test_listing_the_nodes_imports_neither_numpy_nor_pillow() -> None:
+    code = "import sys, sweeper.embedded.nodes; print(sorted({'numpy', 'PIL'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_offered_sampler_and_scheduler_has_its_mathematics() -> None:
+    assert tuple(SOLVERS) == SAMPLERS
+    assert tuple(schedules._SCHEDULERS) == SCHEDULERS
+
+
+def test_load_image_lists_the_pictures_of_the_input_folder(context: Any) -> None:
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (context.input_dir / name).write_bytes(b"")
+    (context.input_dir / "folder.png").mkdir()
+    required, _ = NODE_CLASSES["LoadImage"].inputs(context)
+    assert required["image"] == (["a.jpg", "b.png"], {"image_upload": True})

@@ -1,0 +1,135 @@
+"""Lists: a node runs once for each item, a class that wants whole lists gets them, and what they show is joined.
+
+The numbers of files, runs and messages are those of a ComfyUI 0.3.64 on the same graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes import NODE_CLASSES
+from tests.embedded.clients import Comfy
+
+
+@pytest.fixture(scope="module")
+def comfy() -> Iterator[Comfy]:
+    with EmbeddedServer(dialect="comfyui") as server:
+        client = Comfy(server)
+        yield client
+        client.http.close()
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def empty(count: int, color: int = 255, width: int = 16) -> dict[str, Any]:
+    return node("EmptyImage", width=width, height=16, batch_size=count, color=color)
+
+
+def files(entry: dict[str, Any], node_id: str, shown: str = "images") -> list[str]:
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    return [file["filename"] for file in entry["outputs"][node_id][shown]]
+
+
+def test_a_list_runs_a_node_for_each_item_and_joins_what_it_shows(comfy: Comfy) -> None:
+    graph = {
+        "1": empty(5),
+        "2": node("RebatchImages", images=["1", 0], batch_size=2),
+        "3": node("ImageInvert", image=["2", 0]),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="five"),
+    }
+    entry = comfy.run(graph)
+    assert files(entry, "4") == [f"five_{number:05}_.png" for number in range(1, 6)]
+    # The second time nothing runs, and the old list of files is shown.
+    again = comfy.run(graph)
+    assert files(again, "4") == files(entry, "4")
+    assert again["status"]["messages"][1][1]["nodes"] == ["1", "2", "3", "4"]
+
+
+def test_the_shorter_of_two_lists_repeats_its_last_item(comfy: Comfy) -> None:
+    graph = {
+        "1": empty(3, 0),
+        "2": node("RebatchImages", images=["1", 0], batch_size=1),
+        "3": empty(2, 1),
+        "4": node("RebatchImages", images=["3", 0], batch_size=1),
+        "5": node("ImageBatch", image1=["2", 0], image2=["4", 0]),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="pairs"),
+    }
+    assert len(files(comfy.run(graph), "6")) == 6
+
+
+def test_a_list_is_made_of_batches_again(comfy: Comfy) -> None:
+    graph = {
+        "1": empty(5),
+        "2": node("RebatchImages", images=["1", 0], batch_size=2),
+        "3": node("RebatchImages", images=["2", 0], batch_size=4),
+        "4": node("SaveAnimatedPNG", images=["3", 0], filename_prefix="again", fps=4.0, compress_level=1),
+    }
+    entry = comfy.run(graph)
+    assert files(entry, "4") == ["again_00001_.png", "again_00002_.png"]
+    assert entry["outputs"]["4"]["animated"] == [True, True]
+
+
+def test_a_failure_within_a_list_shows_all_items_of_its_inputs(comfy: Comfy) -> None:
+    graph = {
+        "1": empty(3),
+        "2": node("RebatchImages", images=["1", 0], batch_size=2),
+        "3": node("ImageBlend", image1=["2", 0], image2=["1", 0], blend_factor=0.5, blend_mode="nope"),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="never"),
+    }
+    kind, details = comfy.run(graph)["status"]["messages"][-1]
+    assert kind == "execution_error"
+    assert details["node_id"] == "3"
+    assert details["exception_message"] == "Unsupported blend mode: nope\n"
+    assert {name: len(values) for name, values in details["current_inputs"].items()} == {
+        "image1": 2, "image2": 1, "blend_factor": 1, "blend_mode": 1,
+    }  # fmt: skip
+
+
+def test_object_info_says_which_outputs_are_lists(comfy: Comfy) -> None:
+    told = comfy.http.get("/object_info").json()
+    lists = {name for name, one in told.items() if any(one["output_is_list"])}
+    assert lists == {"RebatchImages", "RebatchLatents"}
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.sampled_from([8, 16]), st.booleans()), min_size=1, max_size=5),
+    st.integers(1, 6),
+)
+def test_rebatched_latents_keep_every_item_its_mask_and_its_order(sizes: list[Any], batch_size: int) -> None:
+    latents = []
+    for number, (count, side, masked) in enumerate(sizes):
+        latent: dict[str, Any] = {"samples": np.full((count, 4, side, side), number, np.float32)}
+        if masked:
+            latent["noise_mask"] = np.zeros((1, 1, side * 8, side * 8), np.float32)
+        latents.append(latent)
+    run = NODE_CLASSES["RebatchLatents"].run
+    (batches,) = run(None, latents=latents, batch_size=[batch_size]).values
+    items = [item for batch in batches for item in batch["samples"]]
+    assert [item.shape[-1] for item in items] == [side for count, side, _ in sizes for _ in range(count)]
+    assert [float(item.max()) for item in items] == [n for n, (count, *_) in enumerate(sizes) for _ in range(count)]
+    assert [index for batch in batches for index in batch["batch_index"]] == list(range(len(items)))
+    free = [
+        bool(mask.all()) for b in batches for mask in b.get("noise_mask", np.ones((len(b["samples"]), 1), np.float32))
+    ]
+    assert free == [not masked for count, _, masked in sizes for _ in range(count)]
+    for one, after in pairwise(batches):
+        same = one["samples"].shape[1:] == after["samples"].shape[1:]
+        assert len(one["samples"]) <= batch_size
+        assert len(one["samples"]) == batch_size or not same
+
+
+def test_pictures_of_two_sizes_do_not_share_a_batch() -> None:
+    sizes = [np.zeros((1, 8, side, 3), np.float32) for side in (8, 16)]
+    with pytest.raises(ValueError, match="dimension"):
+        NODE_CLASSES["RebatchImages"].run(None, images=sizes, batch_size=[2])

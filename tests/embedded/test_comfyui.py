@@ -1,0 +1,280 @@
+"""The comfyui dialect over HTTP: ids, order, queue, history, interrupt, free, facts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from tests.embedded.probes import chain, waiting
+
+
+def test_a_job_runs_and_its_file_can_be_fetched(comfy):
+    entry = comfy.run(chain(text="a lighthouse"), prompt_id="mine")
+    assert entry["status"]["status_str"] == "success"
+    assert entry["status"]["completed"] is True
+    file = entry["outputs"]["9"]["images"][0]
+    assert file == {"filename": "probe_00001_.txt", "subfolder": "", "type": "output"}
+    answer = comfy.http.get("/view", params=file)
+    assert (answer.status_code, answer.text) == (200, "alpha|alpha:a lighthouse|0|4|7.0|euler")
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"])
+def test_every_path_exists_with_and_without_api(comfy, prefix):
+    answer = comfy.http.post(f"{prefix}/prompt", json={"prompt": chain(), "prompt_id": "p"})
+    assert answer.json() == {"prompt_id": "p", "number": 0, "node_errors": {}}
+    comfy.ended("p")
+    for path in ("queue", "prompt", "history", "history/p", "object_info", "object_info/ProbeSave", "system_stats",
+                 "features", "models", "models/probe", "embeddings", "extensions"):  # fmt: skip
+        status = comfy.http.get(f"{prefix}/{path}").status_code
+        assert status == (404 if path == "models/probe" else 200), path
+    for path in ("queue", "history", "free", "interrupt"):
+        assert comfy.http.post(f"{prefix}/{path}", json={}).status_code == 200, path
+    assert comfy.http.put(f"{prefix}/prompt").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("sweep-1/cell 7", "sweep-1/cell 7"), (7, "7"), (None, "None"), ("", ""), ("æ%2F", "æ%2F")]
+)
+def test_a_clients_own_id_is_kept_verbatim(comfy, given, kept):
+    answer = comfy.http.post("/prompt", json={"prompt": chain(), "prompt_id": given})
+    assert answer.json()["prompt_id"] == kept
+
+
+def test_an_id_with_a_slash_is_found_percent_encoded(comfy):
+    comfy.submit(chain(), prompt_id="sweep-1/cell 7")
+    assert comfy.ended("sweep-1/cell 7")["prompt"][1] == "sweep-1/cell 7"
+    assert set(comfy.http.get("/history/sweep-1%2Fcell%207").json()) == {"sweep-1/cell 7"}
+
+
+def test_an_id_used_again_replaces_its_history_entry_in_its_old_place(comfy):
+    for name, seed in (("a", 1), ("b", 2)):
+        comfy.run(chain(seed=seed), prompt_id=name)
+    comfy.submit(chain(seed=3), prompt_id="a")
+    last = comfy.run(chain(seed=4))["prompt"][1]
+    history = comfy.http.get("/history").json()
+    assert list(history) == ["a", "b", last]
+    assert history["a"]["prompt"][2]["3"]["inputs"]["seed"] == 3
+
+
+def test_numbers_count_every_post_without_its_own_and_front_goes_before(comfy, gate):
+    def number(**fields):
+        return comfy.http.post("/prompt", json={"prompt": chain(), **fields}).json().get("number")
+
+    comfy.submit(waiting())
+    assert gate.entered.wait(10)
+    assert [number(), number(), number(front=True), number(number="-2.5"), number(number=3)] == [1, 2, -3, -2.5, 3]
+    assert number(prompt={}) is None
+    assert number() == 5
+
+
+def test_jobs_run_by_number_then_id_and_the_queue_shows_five_tuples(comfy, gate):
+    comfy.submit(waiting(), prompt_id="first")
+    assert gate.entered.wait(10)
+    for place, (name, number) in enumerate([("c", 5), ("b", 5), ("a", 6), ("z", 1), ("y", -1)]):
+        comfy.submit(chain(seed=place), prompt_id=name, number=number, client_id="me", extra_data={"k": 1})
+    queue = comfy.http.get("/queue").json()
+    assert [item[1] for item in queue["queue_running"]] == ["first"]
+    assert sorted(item[1] for item in queue["queue_pending"]) == ["a", "b", "c", "y", "z"]
+    item = next(item for item in queue["queue_pending"] if item[1] == "a")
+    assert item == [6, "a", chain(seed=2), {"k": 1, "client_id": "me"}, ["9"]]
+    assert comfy.http.get("/prompt").json() == {"exec_info": {"queue_remaining": 6}}
+    gate.opened.set()
+    comfy.ended("a")
+    assert list(comfy.http.get("/history").json()) == ["first", "y", "z", "b", "c", "a"]
+
+
+def test_a_job_is_never_in_neither_list_when_the_queue_is_asked_first(comfy):
+    def where(name):
+        queue = comfy.http.get("/queue").json()
+        if any(item[1] == name for items in queue.values() for item in items):
+            return "queue"
+        return "history" if comfy.http.get(f"/history/{name}").json() else None
+
+    for seed in range(40):
+        name = comfy.submit(chain(seed=seed, steps=1, prefix=f"n{seed}"))
+        places = []
+        while not places or places[-1] != "history":
+            places.append(where(name))
+            assert places[-1] is not None
+
+
+def test_deleting_takes_waiting_jobs_only_and_leaves_no_trace(comfy, gate):
+    comfy.submit(waiting(), prompt_id="running")
+    assert gate.entered.wait(10)
+    for name in ("a", "b", "b", "c"):
+        comfy.submit(chain(), prompt_id=name)
+    answer = comfy.http.post("/queue", json={"delete": ["running", "b", "nobody"]})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert sorted(item[1] for item in comfy.http.get("/queue").json()["queue_pending"]) == ["a", "b", "c"]
+    comfy.http.post("/queue", json={"clear": True})
+    assert comfy.http.get("/queue").json()["queue_pending"] == []
+    gate.opened.set()
+    comfy.ended("running")
+    assert list(comfy.http.get("/history").json()) == ["running"]
+    assert comfy.server.seen.cancelled == ["b", "a", "b", "c"] or sorted(comfy.server.seen.cancelled) == list("abbc")
+
+
+def test_history_pages_from_either_end(comfy):
+    for seed in range(5):
+        comfy.run(chain(seed=seed), prompt_id=str(seed))
+
+    def page(query):
+        return "".join(comfy.http.get(f"/history?{query}").json())
+
+    assert [page(""), page("max_items=2"), page("max_items=2&offset=1"), page("offset=3"), page("max_items=0")] == [
+        "01234", "34", "12", "34", "",
+    ]  # fmt: skip
+    assert comfy.http.get("/history?max_items=abc").status_code == 400
+    comfy.http.post("/history", json={"delete": ["1", "nobody"]})
+    assert page("") == "0234"
+    comfy.http.post("/history", json={"clear": True})
+    assert page("") == ""
+    assert comfy.http.get("/history/0").json() == {}
+
+
+def test_an_interrupt_hits_the_named_job_only_while_it_runs(comfy, gate):
+    comfy.submit(waiting(), prompt_id="running")
+    comfy.submit(chain(), prompt_id="pending")
+    assert gate.entered.wait(10)
+    comfy.http.post("/interrupt", json={"prompt_id": "pending"})
+    comfy.http.post("/interrupt", json={"prompt_id": "nobody"})
+    assert comfy.http.get("/history/running").json() == {}
+    comfy.http.post("/interrupt", json={"prompt_id": "running"})
+    entry = comfy.ended("running")
+    event, data = entry["status"]["messages"][-1]
+    assert (entry["status"]["status_str"], entry["status"]["completed"]) == ("error", False)
+    assert (event, data["node_id"], data["node_type"]) == ("execution_interrupted", "5", "ProbeWait")
+    assert data["executed"] == ["1", "2", "3", "4"]
+    assert comfy.ended("pending")["status"]["status_str"] == "success"
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"{}"])
+def test_an_interrupt_without_id_hits_whatever_runs(comfy, gate, body):
+    comfy.submit(waiting(), prompt_id="running")
+    assert gate.entered.wait(10)
+    assert comfy.http.post("/interrupt", content=body).status_code == 200
+    assert comfy.ended("running")["status"]["messages"][-1][0] == "execution_interrupted"
+
+
+def test_an_interrupt_while_idle_does_nothing_to_the_next_job(comfy):
+    comfy.http.post("/interrupt", json={})
+    assert comfy.run(chain())["status"]["status_str"] == "success"
+
+
+def test_a_failing_node_ends_its_job_and_what_was_saved_before_stays(comfy):
+    graph = chain(fail=True)
+    graph["10"] = {"class_type": "ProbeSave", "inputs": {"images": ["3", 0], "filename_prefix": "early"}}
+    entry = comfy.run(graph)
+    event, data = entry["status"]["messages"][-1]
+    assert entry["status"]["status_str"] == "error"
+    assert event == "execution_error"
+    assert data["node_id"] == "4"
+    assert data["node_type"] == "ProbeFail"
+    assert data["exception_type"] == "ValueError"
+    assert data["exception_message"] == "the switch is on\n"
+    assert data["current_inputs"]["fail"] == [True]
+    assert any("the switch is on" in line or "raise" in line for line in data["traceback"])
+    assert entry["outputs"] == {"10": {"images": [{"filename": "early_00001_.txt", "subfolder": "", "type": "output"}]}}
+
+
+def test_a_fully_cached_job_points_to_the_old_file(comfy):
+    first = comfy.run(chain())
+    second = comfy.run(chain())
+    assert second["outputs"] == first["outputs"]
+    assert second["status"]["messages"][1][1]["nodes"] == ["1", "2", "3", "4", "9"]
+    assert comfy.server.seen.nodes["ProbeSave"] == 1
+
+
+def test_one_bad_output_of_two_is_reported_and_the_other_runs(comfy):
+    graph = chain()
+    graph["50"] = {"class_type": "ProbeSave", "inputs": {"filename_prefix": "x"}}
+    answer = comfy.http.post("/prompt", json={"prompt": graph})
+    assert answer.status_code == 200
+    errors = answer.json()["node_errors"]["50"]
+    assert errors["dependent_outputs"] == ["50"]
+    assert errors["errors"][0]["type"] == "required_input_missing"
+    entry = comfy.ended(answer.json()["prompt_id"])
+    assert entry["prompt"][4] == ["9"]
+    assert set(entry["outputs"]) == {"9"}
+
+
+def test_partial_execution_targets_run_only_those_outputs(comfy):
+    graph = chain()
+    graph["10"] = {"class_type": "ProbeSave", "inputs": {"images": ["3", 0], "filename_prefix": "other"}}
+    entry = comfy.run(graph, partial_execution_targets=["10"])
+    assert entry["prompt"][4] == ["10"]
+    assert set(entry["outputs"]) == {"10"}
+    assert comfy.server.seen.nodes["ProbeFail"] == 0
+
+
+def test_free_memory_forgets_node_results_and_unloading_does_not(comfy):
+    comfy.run(chain())
+    comfy.http.post("/free", json={"unload_models": True})
+    assert comfy.executed(chain()) == {}
+    comfy.http.post("/free", json={"free_memory": True})
+    assert comfy.executed(chain()) == {"1": 1, "2": 1, "3": 1, "4": 1, "9": 1}
+
+
+def test_credentials_in_extra_data_do_not_reach_the_history(comfy):
+    entry = comfy.run(chain(), extra_data={"api_key_comfy_org": "s3cret", "extra_pnginfo": {"sweeper": {"cell": 7}}})
+    assert entry["prompt"][3] == {"extra_pnginfo": {"sweeper": {"cell": 7}}}
+
+
+def test_seeds_of_64_bits_survive(comfy):
+    entry = comfy.run(chain(seed=2**64 - 1))
+    assert entry["prompt"][2]["3"]["inputs"]["seed"] == 18446744073709551615
+    info = comfy.http.get("/object_info/ProbeSampler").json()
+    assert info["ProbeSampler"]["input"]["required"]["seed"][1]["max"] == 18446744073709551615
+
+
+def test_object_info_has_comfyuis_shape_and_live_lists(comfy):
+    (comfy.server.folders.input_dir / "b.txt").write_text("b")
+    info = comfy.http.get("/object_info").json()
+    sampler = info["ProbeSampler"]
+    assert list(sampler) == [
+        "input", "input_order", "output", "output_is_list", "output_name", "name", "display_name", "description",
+        "python_module", "category", "output_node",
+    ]  # fmt: skip
+    assert sampler["input"]["required"]["model"] == ["PROBE_MODEL"]
+    assert sampler["input"]["required"]["sampler_name"] == [["euler", "heun", "dpmpp_2m"]]
+    assert sampler["input_order"] == {"required": ["model", "cond", "seed", "steps", "cfg", "sampler_name"]}
+    assert info["ProbeSave"]["input"]["hidden"] == {"prompt": "PROMPT"}
+    assert info["ProbeSave"]["output_node"] is True
+    assert info["ProbeFile"]["input"]["required"]["file"] == [["b.txt"], {"image_upload": True}]
+    assert info["ProbeCombo"]["input"]["required"]["mode"] == ["COMBO", {"options": ["normal", "screen"]}]
+    assert info["ProbeCombo"]["api_node"] is False
+    assert comfy.http.get("/object_info/Nobody").json() == {}
+
+
+@pytest.mark.parametrize(
+    ("cache", "flags"), [("classic", []), ("lru 5", ["--cache-lru", "5"]), ("none", ["--cache-none"])]
+)
+def test_system_stats_tell_the_cache_mode_in_argv(serve, cache, flags):
+    stats = serve("comfyui", cache=cache).http.get("/system_stats").json()
+    assert stats["system"]["argv"][1:] == flags
+    assert stats["system"]["comfyui_version"] == "0.3.64"
+    assert stats["devices"][0]["type"] == "cpu"
+
+
+def test_gzipped_bodies_and_any_content_type_are_read(comfy):
+    body = json.dumps({"prompt": chain(), "prompt_id": "zipped"}).encode()
+    answer = comfy.http.post("/prompt", content=gzip.compress(body), headers={"content-encoding": "gzip"})
+    assert answer.json()["prompt_id"] == "zipped"
+    answer = comfy.http.post("/prompt", content=iter([body[:50], body[50:]]), headers={"content-type": "text/plain"})
+    assert answer.status_code == 200
+
+
+def test_a_node_may_be_called_nothing_at_all(comfy):
+    graph = chain()
+    graph[""] = graph.pop("9")
+    assert set(comfy.run(graph)["outputs"]) == {""}
+
+
+def test_only_one_job_runs_at_a_time_whatever_is_asked_for(serve):
+    client = serve("comfyui", workers=4)
+    names = [client.submit(chain(seed=seed)) for seed in range(20)]
+    for name in names:
+        client.ended(name)
+    assert client.server.seen.most_running == 1

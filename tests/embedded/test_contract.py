@@ -1,0 +1,278 @@
+"""Every documented answer of Comfy Cloud that the embedded server gives, asked for and held to the contract.
+
+The judging is done by the client (`embedded_clients.Cloud`), for every other test of the dialect as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from blake3 import blake3
+from PIL import Image
+from websockets.sync.client import connect
+
+from tests import ROOT
+from tests.embedded.clients import Cloud, until
+from tests.embedded.cloud_contract import TABLE, published, schema_of, table
+from tests.embedded.probes import chain, waiting
+
+KEY = "s3cret"
+NOBODY = str(uuid.uuid4())
+PUBLISHED = ROOT.parent / "shared" / "api" / "comfy-cloud.openapi.yaml"
+
+# What the document names and this server has no occasion to answer, by status.
+NEVER = {
+    403: ["GET /api/job/{job_id}/status", "GET /api/jobs/{job_id}",  # there is one account: no job is another's
+          "POST /api/assets"],  # nothing is fetched from a URL, so none can ask for a login there (nor be gone)
+    404: ["POST /api/assets"],
+    200: ["GET /api/global_subgraphs/{id}", "GET /api/experiment/models/preview/{folder}/{path_index}/{filename}",
+          "GET /api/assets/remote-metadata", "POST /api/assets/download"],  # none are here, nothing is fetched
+    202: ["POST /api/assets/download"],
+    400: ["GET /api/queue"],  # it takes no parameters
+    401: ["GET /api/system_stats"],  # it is public
+}  # fmt: skip
+
+
+def png(colour: tuple[int, ...] = (1, 2, 3, 128), size: tuple[int, int] = (4, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA", size, colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def account(serve: Any, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    monkeypatch.setattr("sweeper.embedded.http_helpers.MAX_BODY", 1_000_000)
+    client: Cloud = serve("cloud", api_key=KEY)
+    return client
+
+
+def test_every_documented_answer_is_given_and_keeps_the_contract(account, gate):
+    jobs(account, gate)
+    turned_away(account)
+    files(account)
+    assets(account)
+    userdata(account)
+    reference(account)
+    strangers(account)
+    documented = {(name, status) for name, statuses in table()["answers"].items() for status in statuses}
+    never = {(name, status) for status, names in NEVER.items() for name in names}
+    faults = {(name, 500) for name, _ in documented}  # only a broken server says this
+    assert never <= documented
+    assert documented - account.answered - faults == never
+
+
+def jobs(account: Cloud, gate: Any) -> None:
+    http = account.http
+    for path in ("/api/jobs", "/api/history_v2", "/api/prompt"):
+        assert http.get(path).status_code == 200
+    job = account.run(chain(), extra_data={"extra_pnginfo": {"workflow": {"id": NOBODY}}})
+    failed = account.run(chain(fail=True))
+    running = account.submit(waiting())
+    assert gate.entered.wait(10)
+    pending = account.submit(chain(seed=9))
+    assert http.get("/api/queue").status_code == 200
+    for prompt_id in (job["id"], failed["id"], running, pending):
+        for path in (f"/api/job/{prompt_id}/status", f"/api/jobs/{prompt_id}", f"/api/history_v2/{prompt_id}"):
+            assert http.get(path).status_code == 200
+    for path in (f"/api/job/{NOBODY}/status", f"/api/jobs/{NOBODY}", f"/api/history_v2/{NOBODY}"):
+        assert http.get(path).status_code == 404
+    assert http.get("/api/jobs").json()["pagination"]["total"] == 4
+    assert [row["id"] for row in http.get("/api/jobs", params={"workflow_id": NOBODY}).json()["jobs"]] == [job["id"]]
+    assert http.get("/api/jobs", params={"output_type": "image"}).json()["jobs"] == []  # the probes write text
+    for query in ("sort_by=colour", "sort_order=up", "output_type=text", "limit=0"):
+        assert http.get(f"/api/jobs?{query}").status_code == 400
+    assert http.post("/api/queue", json={"delete": [pending]}).json() == {"deleted": [pending]}
+    assert http.post("/api/queue", content=b"[]").status_code == 400
+    assert http.post("/api/interrupt").status_code == 200
+    until(lambda: account.status(running) == "cancelled")
+    assert http.get("/api/history_v2").json()["history"]
+    assert http.post("/api/history", json={"delete": "all"}).status_code == 400
+    assert http.post("/api/history", json={"delete": [failed["id"]]}).status_code == 200
+
+
+def turned_away(account: Cloud) -> None:
+    faults, http = account.server.faults, account.http
+    assert http.post("/api/prompt", json={"prompt": {}}).status_code == 400
+    for knob, value, status in (("no_credits", True, 402), ("queue_full_times", 1, 429), ("error_503_times", 1, 503)):
+        setattr(faults, knob, value)
+        answer = http.post("/api/prompt", json={"prompt": chain()})
+        assert answer.status_code == status
+        assert ("retry-after" in answer.headers) == (status != 402)
+        faults.reset()
+
+
+def files(account: Cloud) -> None:
+    http = account.http
+    sent = http.post("/api/upload/image", files={"image": ("a.png", png())}).json()
+    assert http.post("/api/upload/image", files={"image": ("a.png", b"no picture")}).status_code == 400
+    reference = json.dumps({"filename": sent["name"], "type": "input"})
+    mask = http.post(
+        "/api/upload/mask", data={"original_ref": reference}, files={"image": ("m.png", png((0, 0, 0, 7)))}
+    )
+    assert mask.json()["metadata"]["original_hash"] == sent["name"]
+    assert http.post("/api/upload/mask", files={"image": ("m.png", png())}).status_code == 400
+    layers = http.get("/api/files/mask-layers", params={"filename": mask.json()["name"]}).json()
+    assert layers["painted_masked"] == mask.json()["name"]
+    assert http.get("/api/files/mask-layers", params={"filename": layers["mask"]}).json() == layers
+    assert http.get("/api/files/mask-layers", params={"filename": sent["name"]}).status_code == 404
+    place = {"filename": sent["name"], "type": "input"}
+    assert http.get("/api/view", params=place).status_code == 302
+    for channel, mode, pixel in (("rgb", "RGB", (1, 2, 3)), ("a", "L", 128), ("alpha", "L", 128)):
+        answer = http.get("/api/view", params={**place, "channel": channel})
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (answer.status_code, picture.mode, picture.getpixel((0, 0))) == (200, mode, pixel)
+    assert http.get("/api/view", params={"filename": "none.png"}).status_code == 404
+    assert http.get("/api/view", params={"filename": "../x"}).status_code == 400
+    assert http.get("/api/view", params={"filename": "x", "subfolder": "../.."}).status_code == 403
+
+
+def assets(account: Cloud) -> None:
+    http = account.http
+    form: dict[str, Any] = {"tags": ["input", "foxes"], "user_metadata": '{"rating": 5}', "name": "fox.png"}
+    created = http.post("/api/assets", data=form, files={"file": ("x.png", png((9, 9, 9, 9)), "image/png")})
+    assert created.status_code == 201
+    fox = created.json()
+    assert (fox["tags"], fox["user_metadata"], fox["created_new"]) == (["input", "foxes"], {"rating": 5}, True)
+    assert fox["asset_hash"] == f"blake3:{blake3(png((9, 9, 9, 9))).hexdigest()}"
+    again = http.post("/api/assets", files={"file": ("y.png", png((9, 9, 9, 9)))})
+    assert (again.status_code, again.json()["id"], again.json()["created_new"]) == (200, fox["id"], False)
+    refused_uploads(account)
+    found = http.get(f"/api/assets/{fox['id']}").json()
+    told = set(fox) - {"created_new", "preview_url"}  # the URL is signed anew each time
+    assert {name: found[name] for name in told} == {name: fox[name] for name in told}
+    copy = {"hash": fox["asset_hash"], "tags": ["copy"], "name": "same fox.png"}
+    assert [http.post("/api/assets/from-hash", json=copy).status_code for _ in range(2)] == [201, 200]
+    assert http.post("/api/assets/from-hash", json={**copy, "hash": f"sha256:{64 * '0'}"}).status_code == 404
+    assert http.post("/api/assets/from-hash", json={**copy, "tags": []}).status_code == 400
+    assert http.head(f"/api/assets/hash/{fox['asset_hash']}").status_code == 200
+    assert http.head(f"/api/assets/hash/blake3:{64 * '0'}").status_code == 404
+    assert http.head("/api/assets/hash/nonsense").status_code == 400
+    listed_and_changed(account, fox)
+
+
+def refused_uploads(account: Cloud) -> None:
+    http = account.http
+    url = {"url": "http://127.0.0.1:9/x.png", "name": "x.png"}
+    assert http.post("/api/assets", json=url).status_code == 422
+    assert http.post("/api/assets", json={**url, "url": "file:///etc/passwd"}).status_code == 400
+    assert http.post("/api/assets", content=b"x", headers={"content-type": "image/png"}).status_code == 415
+    assert http.post("/api/assets", files={"file": ("big", bytes(1_100_000))}).status_code == 413
+    for field in ({"id": "7"}, {"user_metadata": "[]"}, {"user_metadata": '{"a": NaN}'}):
+        assert http.post("/api/assets", data=field, files={"file": ("x", b"x")}).status_code == 400
+    assert http.get("/api/assets/remote-metadata", params={"url": "https://civitai.com/x"}).status_code == 422
+    assert http.get("/api/assets/remote-metadata").status_code == 400
+    download = "/api/assets/download"
+    assert http.post(download, json={"source_url": "https://huggingface.co/a/b"}).status_code == 422
+    assert http.post(download, json={"source_url": "https://example.org/a"}).status_code == 400
+
+
+def listed_and_changed(account: Cloud, fox: dict[str, Any]) -> None:
+    http, path = account.http, f"/api/assets/{fox['id']}"
+
+    def names(**query: Any) -> list[str]:
+        return [asset["name"] for asset in http.get("/api/assets", params=query).json()["assets"]]
+
+    assert set(names(include_tags="output,text")) == {"probe_00001_.txt"}  # what the job has made
+    assert names(include_tags="input,foxes") == ["fox.png"]
+    assert names(name_contains="FOX", sort="name", order="asc") == ["fox.png", "same fox.png"]
+    assert names(name_contains="FOX", exclude_tags="copy") == ["fox.png"]
+    assert names(metadata_filter='{"rating": 5}') == ["fox.png"]
+    page = http.get("/api/assets", params={"limit": 1, "offset": 1}).json()
+    assert (len(page["assets"]), page["has_more"]) == (1, True)
+    for query in ("limit=501", "sort=colour", "metadata_filter=5", "include_public=maybe"):
+        assert http.get(f"/api/assets?{query}").status_code == 400
+    tags = http.request("POST", f"{path}/tags", json={"tags": ["foxes", "red"]}).json()
+    assert tags == {"added": ["red"], "already_present": ["foxes"], "total_tags": ["input", "foxes", "red"]}
+    tags = http.request("DELETE", f"{path}/tags", json={"tags": ["foxes", "blue"]}).json()
+    assert tags == {"removed": ["foxes"], "not_present": ["blue"], "total_tags": ["input", "red"]}
+    assert {"name": "red", "count": 1} in http.get("/api/tags").json()["tags"]
+    assert http.get("/api/tags", params={"prefix": "re"}).json()["total"] == 1
+    assert http.get("/api/assets/tags/refine", params={"include_tags": "red"}).json()["tag_counts"] == {
+        "input": 1,
+        "red": 1,
+    }
+    assert http.put(path, json={"name": "vixen.png"}).json()["name"] == "vixen.png"
+    for method in ("GET", "PUT", "DELETE"):
+        assert http.request(method, f"/api/assets/{NOBODY}", json={"name": "x"}).status_code == 404
+    for method in ("POST", "DELETE"):
+        assert http.request(method, f"/api/assets/{NOBODY}/tags", json={"tags": ["x"]}).status_code == 404
+        assert http.request(method, f"{path}/tags", json={"tags": []}).status_code == 400
+    assert http.put(path, json={}).status_code == 400
+    for query in ("/api/tags?limit=0", "/api/assets/tags/refine?limit=x"):
+        assert http.get(query).status_code == 400
+    assert http.delete(path).status_code == 204
+    assert http.head(f"/api/assets/hash/{fox['asset_hash']}").status_code == 200  # the copy still has the bytes
+
+
+def userdata(account: Cloud) -> None:
+    http = account.http
+    written = http.post("/api/userdata/workflows%2Ffox.json", content=b"{}").json()
+    assert (written["path"], written["size"]) == ("workflows/fox.json", 2)
+    assert http.post("/api/userdata/workflows%2Ffox.json?overwrite=false", content=b"[]").status_code == 409
+    assert http.get("/api/userdata/workflows%2Ffox.json").content == b"{}"
+    assert [file["path"] for file in http.get("/api/userdata?dir=workflows/").json()] == ["fox.json"]
+    assert http.get("/api/userdata").status_code == 400
+    assert http.get("/api/userdata?dir=nowhere/").status_code == 404
+    assert http.get("/api/userdata/none.json").status_code == 404
+    assert http.get(f"/api/userdata/{300 * 'a'}").status_code == 400
+    assert http.post(f"/api/userdata/{300 * 'a'}", content=b"x").status_code == 400
+    assert http.post("/api/userdata/%2e%2e%2fjobs.sqlite", content=b"x").status_code == 403
+    assert http.delete("/api/userdata/workflows%2Ffox.json").status_code == 204
+    assert http.delete("/api/userdata/workflows%2Ffox.json").status_code == 404
+
+
+def reference(account: Cloud) -> None:
+    http = account.http
+    for path in ("object_info", "features", "system_stats", "user", "workflow_templates", "global_subgraphs",
+                 "experiment/models", "experiment/models/upscale_models"):  # fmt: skip
+        assert http.get(f"/api/{path}").status_code == 200
+    for path in ("global_subgraphs/x", "experiment/models/x", "experiment/models/preview/checkpoints/0/x.webp"):
+        assert http.get(f"/api/{path}").status_code == 404
+
+
+def strangers(account: Cloud) -> None:
+    """Every operation that the document lets answer 401 does, without the key."""
+    key = account.http.headers.pop("X-API-Key")
+    for name, statuses in table()["answers"].items():
+        method, path = name.split(" ")
+        if 401 in statuses and (name, 401) not in {(never, 401) for never in NEVER[401]}:
+            assert account.http.request(method, path.replace("{", "").replace("}", "")).status_code == 401
+    account.http.headers["X-API-Key"] = key
+
+
+def test_the_node_classes_of_the_real_server_keep_the_contract(serve):
+    answer = serve("cloud", nodes=None).http.get("/api/object_info")
+    assert len(answer.json()) > 200
+
+
+def test_events_keep_the_contract(account):
+    kinds = {
+        schema["type"]["one of"][0]: jsonschema.Draft202012Validator(schema_of(name))
+        for name, schema in table()["types"].items()
+        if name.startswith("WebSocket") and isinstance(schema, dict) and "data" in schema and name != "WebSocketMessage"
+    }
+    url = account.server.url.replace("http", "ws") + f"/ws?clientId=me&token={KEY}"
+    met = set()
+    with connect(url, max_size=None) as socket:
+        for graph in (chain(), chain(), chain(fail=True)):
+            prompt_id = account.submit(graph, client_id="me")
+            while True:
+                message = json.loads(socket.recv(timeout=20))
+                if message["type"] == "notification":  # sent by the service, not in its document
+                    continue
+                kinds[message["type"]].validate(message)
+                met.add(message["type"])
+                if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
+                    break
+    assert set(kinds) - met == {"execution_interrupted"}
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published document is not beside this checkout")
+def test_the_table_is_the_published_document():
+    assert yaml.safe_load(TABLE.read_text("utf-8")) == published(yaml.safe_load(PUBLISHED.read_text("utf-8")))

@@ -1,0 +1,374 @@
+"""The event stream: who hears what, and in which order, as measured on a real ComfyUI."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import struct
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.embedded.clients import until
+from tests.embedded.probes import chain, waiting
+
+
+@contextmanager
+def stream(client, query="clientId=me", path="/ws"):
+    url = client.server.url.replace("http", "ws") + f"{path}?{query}"
+    with connect(url, max_size=None, close_timeout=0.1) as socket:
+        yield socket
+
+
+def receive(socket):
+    frame = socket.recv(timeout=10)
+    return json.loads(frame) if isinstance(frame, str) else frame
+
+
+def until_over(socket, prompt_id):
+    """All messages up to the last of this job, and three statuses; without the greeting."""
+    messages = []
+    while True:
+        message = receive(socket)
+        messages.append(message)
+        if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
+            return messages
+
+
+def types(messages):
+    """Message types with what matters of each, in one word."""
+    words = []
+    for message in messages:
+        kind, data = message["type"], message["data"]
+        if kind == "status":
+            words.append(f"status({data['status']['exec_info']['queue_remaining']})")
+        elif kind in {"executing", "executed"}:
+            words.append(f"{kind}({data['node']})")
+        elif kind == "progress":
+            words.append(f"progress({data['node']},{data['value']}/{data['max']})")
+        elif kind == "progress_state":
+            node, state = list(data["nodes"].items())[-1]
+            words.append(f"state({node},{state['state']},{state['value']:g}/{state['max']:g})")
+        else:
+            words.append(kind)
+    return words
+
+
+def test_the_greeting_tells_the_queue_and_the_id(comfy):
+    with stream(comfy) as socket:
+        assert receive(socket) == {
+            "type": "status",
+            "data": {"status": {"exec_info": {"queue_remaining": 0}}, "sid": "me"},
+        }
+    with stream(comfy, query="", path="/api/ws") as socket:
+        sid = receive(socket)["data"]["sid"]
+        assert len(sid) == 32
+        prompt_id = comfy.submit(chain(), client_id=sid)
+        assert types(until_over(socket, prompt_id))[-1] == "executing(None)"
+
+
+def test_a_normal_run_says_exactly_this(comfy):
+    with stream(comfy) as socket:
+        receive(socket)
+        prompt_id = comfy.submit(chain(steps=2), client_id="me")
+        messages = until_over(socket, prompt_id)
+    assert types(messages) == [
+        "status(1)", "status(1)", "execution_start", "execution_cached",
+        "state(1,running,0/1)", "executing(1)", "state(1,finished,1/1)",
+        "state(2,running,0/1)", "executing(2)", "state(2,finished,1/1)",
+        "state(3,running,0/1)", "executing(3)",
+        "state(3,running,1/2)", "progress(3,1/2)", "state(3,running,2/2)", "progress(3,2/2)",
+        "state(3,finished,2/2)",
+        "state(4,running,0/1)", "executing(4)", "state(4,finished,1/1)",
+        "state(9,running,0/1)", "executing(9)", "executed(9)", "state(9,finished,1/1)",
+        "execution_success", "status(0)", "executing(None)",
+    ]  # fmt: skip
+    by_type = {message["type"]: message["data"] for message in messages}
+    assert by_type["execution_start"]["prompt_id"] == prompt_id
+    assert by_type["execution_start"]["timestamp"] > 10**12
+    assert by_type["execution_cached"]["nodes"] == []
+    assert set(by_type["progress_state"]["nodes"]) == {"1", "2", "3", "4", "9"}
+    assert by_type["progress_state"]["nodes"]["9"] == {
+        "value": 1.0, "max": 1.0, "state": "finished", "node_id": "9", "prompt_id": prompt_id,
+        "display_node_id": "9", "parent_node_id": None, "real_node_id": "9",
+    }  # fmt: skip
+    assert by_type["executed"]["output"]["images"][0]["type"] == "output"
+
+
+def test_a_cached_run_says_exactly_this(comfy):
+    entry = comfy.run(chain())
+    with stream(comfy) as socket:
+        receive(socket)
+        messages = until_over(socket, comfy.submit(chain(), client_id="me"))
+    assert types(messages) == [
+        "status(1)", "status(1)", "execution_start", "execution_cached", "executed(9)", "state(9,finished,1/1)",
+        "execution_success", "status(0)", "executing(None)",
+    ]  # fmt: skip
+    assert messages[3]["data"]["nodes"] == ["1", "2", "3", "4", "9"]
+    assert messages[4]["data"]["output"] == entry["outputs"]["9"]
+
+
+def test_a_failing_run_ends_with_its_error(comfy):
+    with stream(comfy) as socket:
+        receive(socket)
+        prompt_id = comfy.submit(chain(fail=True), client_id="me")
+        messages = until_over(socket, prompt_id)
+    assert types(messages)[-5:] == [
+        "state(4,running,0/1)", "executing(4)", "execution_error", "status(0)", "executing(None)",
+    ]  # fmt: skip
+    assert messages[-3]["data"] == comfy.ended(prompt_id)["status"]["messages"][-1][1]
+
+
+def test_an_interrupted_run_ends_with_its_interruption(comfy, gate):
+    with stream(comfy) as socket:
+        receive(socket)
+        prompt_id = comfy.submit(waiting(), client_id="me")
+        assert gate.entered.wait(10)
+        comfy.http.post("/interrupt", json={"prompt_id": prompt_id})
+        messages = until_over(socket, prompt_id)
+    assert types(messages)[-4:] == ["executing(5)", "execution_interrupted", "status(0)", "executing(None)"]
+    assert set(messages[-3]["data"]) == {"prompt_id", "node_id", "node_type", "executed", "timestamp"}
+
+
+def test_the_history_is_there_when_the_last_message_comes(comfy):
+    with stream(comfy) as socket:
+        receive(socket)
+        for seed in range(30):
+            prompt_id = comfy.submit(chain(seed=seed, steps=1), client_id="me")
+            until_over(socket, prompt_id)
+            assert prompt_id in comfy.http.get(f"/history/{prompt_id}").json()
+
+
+def test_a_rejected_prompt_says_nothing(comfy):
+    with stream(comfy) as socket:
+        receive(socket)
+        assert comfy.http.post("/prompt", json={"prompt": {}, "client_id": "me"}).status_code == 400
+        prompt_id = comfy.submit(chain(), client_id="me")
+        assert types(until_over(socket, prompt_id))[:3] == ["status(1)", "status(1)", "execution_start"]
+
+
+def test_strangers_hear_only_the_status(comfy):
+    with stream(comfy) as mine, stream(comfy, "clientId=other") as other:
+        receive(mine), receive(other)
+        until_over(mine, comfy.submit(chain(), client_id="me"))
+        assert types(receive(other) for _ in range(3)) == ["status(1)", "status(1)", "status(0)"]
+
+
+def test_a_job_without_client_id_tells_everybody_its_progress_and_nothing_else(comfy):
+    with stream(comfy) as socket:
+        receive(socket)
+        comfy.run(chain(steps=1))
+        words = []
+        while words.count("status(0)") < 1:
+            words += types([receive(socket)])
+    assert {word.split("(")[0] for word in words} == {"status", "state", "progress"}
+
+
+def test_who_comes_late_is_told_the_current_node_without_a_job(comfy, gate):
+    comfy.submit(waiting(), client_id="me")
+    assert gate.entered.wait(10)
+    with stream(comfy) as socket:
+        assert types([receive(socket)]) == ["status(1)"]
+        assert receive(socket) == {"type": "executing", "data": {"node": "5"}}
+        gate.opened.set()
+        rest = []
+        while not rest or rest[-1] != "executing(None)":
+            rest += types([receive(socket)])
+    assert rest[0] == "state(5,finished,1/1)"
+    with stream(comfy) as socket:
+        receive(socket)
+        comfy.run(chain(seed=8))
+        assert types([receive(socket)]) == ["status(1)"]
+
+
+PICTURE = {
+    "1": {"class_type": "ProbePicture", "inputs": {}},
+    "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "p"}},
+}
+
+
+def collect(socket, prompt_id):
+    frames = []
+    while True:
+        frame = receive(socket)
+        if isinstance(frame, bytes):
+            frames.append(frame)
+        elif frame["type"] == "executing" and frame["data"].get("node") is None:
+            return frames
+
+
+def test_previews_come_as_event_1_unless_metadata_was_asked_for(serve):
+    comfy = serve("comfyui", previews=True)
+    with stream(comfy) as socket:
+        receive(socket)
+        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me"))
+    assert struct.unpack(">II", frame[:8]) == (1, 1)
+    assert frame[8:10] == b"\xff\xd8"  # JPEG
+
+
+def test_a_comfyui_shows_no_work_in_progress_unless_asked_to(serve):
+    comfy = serve("comfyui")
+    assert comfy.http.get("/system_stats").json()["system"]["argv"] == ["main.py"]
+    with stream(comfy) as socket:
+        receive(socket)
+        assert collect(socket, comfy.submit(PICTURE, client_id="me")) == []
+
+
+def test_pictures_can_be_sent_instead_of_saved(serve):
+    comfy = serve("comfyui", nodes=None)
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 600, "height": 8, "batch_size": 2, "color": 255}},
+        "9": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+    }
+    with stream(comfy) as socket:
+        receive(socket)
+        for _ in range(2):  # an equal job sends them again
+            frames = collect(socket, comfy.submit(graph, client_id="me"))
+            assert [frame[:8] for frame in frames] == [struct.pack(">II", 1, 2)] * 2
+            pictures = [Image.open(io.BytesIO(frame[8:])) for frame in frames]
+            assert [(picture.format, picture.size) for picture in pictures] == [("PNG", (600, 8))] * 2
+
+
+def test_previews_with_metadata_come_as_event_4(serve):
+    comfy = serve("comfyui", previews=True)
+    with stream(comfy) as socket:
+        socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+        replies = [receive(socket), receive(socket)]
+        assert replies[1]["type"] == "feature_flags"
+        assert replies[1]["data"]["max_upload_size"] == 104857600
+        prompt_id = comfy.submit(PICTURE, client_id="me")
+        (frame,) = collect(socket, prompt_id)
+    event, length = struct.unpack(">II", frame[:8])
+    assert event == 4
+    assert json.loads(frame[8 : 8 + length]) == {
+        "node_id": "1", "prompt_id": prompt_id, "display_node_id": "1", "parent_node_id": None, "real_node_id": "1",
+        "image_type": "image/jpeg",
+    }  # fmt: skip
+    assert frame[8 + length :][:2] == b"\xff\xd8"
+
+
+def test_flags_count_only_in_the_first_message_and_junk_is_ignored(serve):
+    comfy = serve("comfyui", previews=True)
+    with stream(comfy) as socket:
+        for junk in (
+            "not json",
+            "[]",
+            json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}),
+        ):
+            socket.send(junk)
+        receive(socket)
+        (frame,) = collect(socket, comfy.submit(PICTURE, client_id="me"))
+        assert frame[:4] == b"\x00\x00\x00\x01"
+
+
+def test_a_second_socket_of_a_client_takes_over_and_survives_the_first(comfy):
+    with stream(comfy) as first:
+        receive(first)
+        with stream(comfy) as second:
+            receive(second)
+            first.close()
+            until(lambda: comfy.server.seen.connections == 2)
+            until_over(second, comfy.submit(chain(), client_id="me"))
+
+
+def test_a_client_that_stops_reading_holds_up_nobody(serve):
+    comfy = serve("comfyui", previews=True)
+    with stream(comfy, "clientId=deaf"), stream(comfy) as mine:
+        for place in range(40):  # 8 MB of previews: far more than the socket's buffers hold
+            graph = {**PICTURE, "1": {"class_type": "ProbePicture", "inputs": {"unknown": place}}}
+            last = comfy.submit(graph, client_id="deaf")
+        comfy.ended(last)
+        receive(mine)
+        assert len(collect(mine, comfy.submit({**PICTURE}, client_id="me"))) == 1
+
+
+def test_cloud_asks_for_the_token_and_tells_a_job_without_client_id_to_everybody(serve):
+    client = serve("cloud", api_key="s3cret")
+    for query in ("clientId=me", "clientId=me&token=wrong"):
+        with pytest.raises(InvalidStatus) as refused, stream(client, query):
+            pass
+        assert refused.value.response.status_code == 401
+    with stream(client, "clientId=me&token=s3cret") as socket:
+        assert receive(socket)["data"]["sid"] == "me"
+        prompt_id = client.submit(chain(steps=1))
+        words = types(until_over(socket, prompt_id))
+    assert words[2:6] == ["notification", "execution_start", "execution_cached", "state(1,running,0/1)"]
+    assert words[-3:] == ["execution_success", "status(0)", "executing(None)"]
+    assert not any("s3cret" in request.path for request in client.server.seen.requests)
+
+
+def test_cloud_tells_every_stream_of_every_job_and_shows_its_pictures_to_each_as_it_asked(serve):
+    client = serve("cloud")
+    with stream(client, "clientId=one") as rich, stream(client, "clientId=two") as plain:
+        rich.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+        assert [receive(rich)["type"], receive(rich)["type"]] == ["status", "feature_flags"]
+        receive(plain)
+        prompt_id = client.submit(PICTURE, client_id="somebody else")
+        assert [collect(socket, prompt_id)[0][:4] for socket in (rich, plain)] == [b"\0\0\0\4", b"\0\0\0\1"]
+
+
+def test_cloud_tells_the_next_stream_what_nobody_heard(serve):
+    client = serve("cloud")
+    prompt_id = client.run(chain())["id"]
+    with stream(client) as socket:
+        said = [receive(socket) for _ in range(4)]
+    assert [message["type"] for message in said[1:]] == ["execution_start", "executed", "execution_success"]
+    assert all(message["data"]["prompt_id"] == prompt_id for message in said[1:])
+    with stream(client, "clientId=later") as socket:
+        assert receive(socket)["type"] == "status"
+        assert receive_nothing(socket)
+
+
+def receive_nothing(socket):
+    with pytest.raises(TimeoutError):
+        socket.recv(timeout=0)
+    return True
+
+
+def test_the_token_reaches_no_log(serve, caplog):
+    caplog.set_level(logging.DEBUG)
+    client = serve("cloud", api_key="s3cret")
+    with stream(client, "clientId=me&token=s3cret") as socket:
+        receive(socket)
+    with pytest.raises(InvalidStatus), stream(client, "clientId=me&token=s3cret-but-wrong"):
+        pass
+    ours = [
+        record for record in caplog.records if not record.name.startswith(("websockets.client", "httpx", "httpcore"))
+    ]
+    assert not any("s3cret" in record.getMessage() for record in ours)
+
+
+def test_muted_refused_and_dropped_streams(comfy):
+    faults = comfy.server.faults
+    faults.mute_events = True
+    with stream(comfy) as socket:
+        receive(socket)
+        comfy.run(chain(), client_id="me")
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=0)
+    faults.reset()
+    faults.refuse_events = True
+    with pytest.raises(InvalidStatus) as refused, stream(comfy):
+        pass
+    assert refused.value.response.status_code == 403
+    faults.reset()
+    faults.drop_events_times = 1
+    with stream(comfy) as socket, pytest.raises(ConnectionClosed):
+        list(socket)
+
+
+def test_the_reconnect_trap_silences_the_newer_socket(comfy):
+    comfy.server.faults.reconnect_trap = True
+    with stream(comfy) as first:
+        receive(first)
+        with stream(comfy) as second:
+            receive(second)
+            first.close()
+            until(lambda: not comfy.server.hears("me"))
+            comfy.run(chain(), client_id="me")
+            with pytest.raises(TimeoutError):
+                second.recv(timeout=0)

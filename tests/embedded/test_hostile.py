@@ -1,0 +1,293 @@
+"""Requests that mean harm, or make no sense at all: each gets a 4xx, changes nothing, and the next job runs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from sweeper.embedded import EmbeddedServer
+from tests.embedded.clients import Cloud, Comfy
+from tests.embedded.probes import chain, probe_nodes
+
+Client = Cloud | Comfy
+
+
+@pytest.fixture(scope="module", params=["cloud", "comfyui"])
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A server that has done a job and keeps a file of the user's."""
+    with EmbeddedServer(request.param, nodes=probe_nodes()) as server:
+        kind = Cloud if request.param == "cloud" else Comfy
+        one = kind(server)
+        one.run(chain())
+        one.http.post("/api/userdata/mine.json", content=b"{}")
+        yield one
+        one.http.close()
+
+
+def state(client: Client) -> Any:
+    """Everything that a request could have changed: jobs, files, assets."""
+    base = client.server.folders.base
+    files = {
+        path.relative_to(base).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(base.rglob("*"))
+        if path.is_file()
+    }
+    jobs = "/api/jobs" if isinstance(client, Cloud) else "/history"
+    seen = client.server.seen
+    assets = client.http.get("/api/assets").json()["total"] if isinstance(client, Cloud) else 0
+    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), seen.accepted, assets
+
+
+def alive(client: Client) -> None:
+    """The worker still works."""
+    job = client.run(chain(seed=1))
+    assert "success" in json.dumps(job)
+
+
+def refused(client: Client, method: str, path: str, **request: Any) -> None:
+    before = state(client)
+    answer = client.http.request(method, path, **request)
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:200])
+    assert state(client) == before
+
+
+def nested(depth: int) -> bytes:
+    return b'{"prompt":' + b"[" * depth + b"]" * depth + b"}"
+
+
+def long_chain(length: int) -> dict[str, Any]:
+    graph = chain()
+    for number in range(length):
+        source = "4" if number == 0 else f"n{number - 1}"
+        graph[f"n{number}"] = {"class_type": "ProbeFail", "inputs": {"image": [source, 0], "fail": False}}
+    graph["9"]["inputs"]["images"] = [f"n{length - 1}", 0]
+    return graph
+
+
+def cyclic() -> dict[str, Any]:
+    graph = chain()
+    graph["4"]["inputs"]["image"] = ["4", 0]
+    return graph
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of so many pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        nested(150),
+        nested(100_000),
+        b'{"prompt":' + json.dumps(chain()).replace("7.0", "NaN").encode() + b"}",
+        b'{"prompt":' + json.dumps(chain()).replace("7.0", "Infinity").encode() + b"}",
+        b'{"prompt":' + json.dumps(chain()).replace("7.0", "1e999").encode() + b"}",
+        b'{"prompt":{"1":{"class_type":"ProbeLoader","inputs":{"model_name":' + b"9" * 10_000 + b"}}}}",
+        json.dumps({"prompt": long_chain(1500)}).encode(),
+        json.dumps({"prompt": cyclic()}).encode(),
+        json.dumps({"prompt": {**chain(), "zz": {"class_type": "ProbeSave"}}}).encode(),
+        json.dumps({"prompt": chain(model="../../../etc/passwd")}).encode(),
+        json.dumps({"prompt": chain(), "client_id": [1]}).encode(),
+        json.dumps({"prompt": chain(), "extra_data": None}).encode(),
+        b"\xff\xfe\x00",
+        b'{"prompt": {"1": "\xff"}}',
+        b"",
+    ],
+    ids=lambda body: body[:24].decode("latin-1"),
+)
+def test_bodies_that_would_hurt(client, body):
+    refused(client, "POST", "/api/prompt", content=body)
+    alive(client)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/view?filename=../jobs.sqlite",
+        "/api/view?filename=%2e%2e%2fjobs.sqlite&type=output",
+        "/api/view?filename=x&subfolder=../..",
+        "/api/view?filename=x&subfolder=/etc",
+        "/api/view?filename=mine.json&type=user",
+        "/api/view?filename=%00",
+        f"/api/view?filename={'a' * 5000}",
+        "/api/view?filename=probe_00001_.txt&channel=rgb",
+        "/api/userdata/..%2f..%2f..%2fetc%2fpasswd",
+        "/api/userdata/%252e%252e%252fjobs.sqlite",
+        "/api/userdata/%00",
+        "/api/userdata?dir=../",
+        "/api/userdata?dir=/",
+        "/api/../../etc/passwd",
+        "/api/experiment/models/..%2f..",
+    ],
+)
+def test_paths_that_climb(client, path):
+    refused(client, "GET", path)
+
+
+@pytest.mark.parametrize("name", ["..%2fx", "%2e%2e/x", "a%2f..%2f..%2fx", "%00", "a" * 300])
+def test_user_files_stay_where_they_belong(client, name):
+    refused(client, "POST", f"/api/userdata/{name}", content=b"harm")
+    refused(client, "DELETE", f"/api/userdata/{name}")
+
+
+def test_bodies_beyond_the_limit(client, monkeypatch):
+    host, port = client.http.base_url.host, client.http.base_url.port
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=20)) as connection:
+        connection.putrequest("POST", "/api/prompt")
+        connection.putheader("Content-Length", str(2**40))
+        connection.endheaders()  # refused before any of it is sent
+        assert connection.getresponse().status == 413
+    monkeypatch.setattr("sweeper.embedded.http_helpers.MAX_BODY", 50_000)
+    for path in ("/api/prompt", "/api/queue", "/api/userdata/big", "/api/upload/image", "/api/upload/mask"):
+        refused(client, "POST", path, content=iter([b"x" * 30_000] * 3))  # without a declared length
+        packed = gzip.compress(bytes(10_000_000))
+        refused(client, "POST", path, content=packed, headers={"content-encoding": "gzip"})
+    alive(client)
+
+
+@pytest.mark.parametrize(
+    "data", [bomb(60_000, 60_000), bomb(20_000, 10), bomb(16_000, 16_000), b"GIF89a", b"", bomb(4, 4)[:40]], ids=len
+)
+def test_pictures_that_are_bombs_or_none(client, data):
+    before = state(client)
+    answer = client.http.post("/api/upload/image", files={"image": ("x.png", data)})
+    if isinstance(client, Cloud):
+        assert answer.status_code == 400
+        assert state(client) == before
+        return
+    # A ComfyUI takes any file; it must not fall over one.
+    place = {"filename": answer.json()["name"], "type": "input"}
+    for query in ({"channel": "rgb"}, {"channel": "a"}, {"preview": "webp"}):
+        status = client.http.get("/view", params={**place, **query}).status_code
+        assert status == 400 or (status == 200 and len(data) == len(bomb(20_000, 10)))  # which is no bomb
+    reference = json.dumps(place)
+    refused(client, "POST", "/upload/mask", files={"image": ("m.png", data)}, data={"original_ref": reference})
+
+
+@pytest.mark.parametrize("reference", ["", "[]", "5", "{}", '{"filename": "../x"}', '{"filename": 5}', "[" * 50_000])
+def test_masks_of_nothing(client, reference):
+    sent = {"image": ("m.png", bomb(4, 4))}
+    refused(client, "POST", "/api/upload/mask", files=sent, data={"original_ref": reference})
+
+
+def test_forms_with_too_much_in_them(client):
+    refused(client, "POST", "/api/upload/image", files=[("image", (f"{n}", b"x")) for n in range(500)])
+    fields = {f"field{number}": "x" for number in range(500)}
+    refused(client, "POST", "/api/upload/image", files={"image": ("x.png", bomb(4, 4))}, data=fields)
+    refused(client, "POST", "/api/upload/image", content=b"--", headers={"content-type": "multipart/form-data"})
+
+
+def test_a_stream_that_shouts_is_closed_and_nobody_else_hears_of_it(client):
+    url = client.server.url.replace("http", "ws") + "/ws?clientId="
+    with connect(url + "quiet", max_queue=None) as quiet, connect(url + "loud", max_size=None, close_timeout=1) as loud:
+        quiet.recv(timeout=20)
+        with contextlib.suppress(ConnectionClosed):
+            loud.send("x" * 5_000_000)
+        with pytest.raises(ConnectionClosed):
+            _ = [loud.recv(timeout=20) for _ in range(3)]
+        for junk in ("not json", "[" * 10_000, json.dumps({"type": "feature_flags", "data": 5})):
+            quiet.send(junk)
+        alive(client)
+        assert json.loads(quiet.recv(timeout=20))["data"]
+
+
+# --- wrong types everywhere ------------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+SENT: dict[str, Any] = {
+    "/api/prompt": {
+        "prompt": chain(), "client_id": "me", "extra_data": {"extra_pnginfo": {"a": 1}}, "number": 1, "front": True,
+        "partial_execution_targets": ["9"],
+    },
+    "/api/queue": {"delete": ["x"], "clear": False},
+    "/api/history": {"delete": ["x"], "clear": False},
+    "/api/interrupt": {"prompt_id": "x"},
+    "/api/free": {"free_memory": True, "unload_models": True},
+    "/api/settings": {"a": 1},
+    "/api/assets": {"url": "http://127.0.0.1:9/x", "name": "x", "tags": ["a"], "user_metadata": {"a": 1}},
+    "/api/assets/from-hash": {"hash": "sha256:" + 64 * "0", "tags": ["a"], "name": "x", "user_metadata": {}},
+    "/api/assets/download": {"source_url": "https://huggingface.co/x", "tags": ["a"]},
+    "/api/assets/00000000-0000-0000-0000-000000000000/tags": {"tags": ["a"]},
+}  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> tuple[str, Any]:
+    """(path, body) of a request of which one part, at any depth, is something else."""
+    path = draw(st.sampled_from(sorted(SENT)))
+    body = copy.deepcopy(SENT[path])
+    place = draw(st.sampled_from(list(places(body))))
+    value = draw(VALUES)
+    if not place:
+        return path, value
+    parent = body
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    return path, body
+
+
+@given(spoilt())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wrong_types_everywhere(client, request_):
+    path, body = request_
+    before = client.server.seen.accepted
+    answer = client.http.post(path, content=json.dumps(body).encode())
+    assert answer.status_code < 500, answer.text[:300]
+    if answer.status_code >= 400:
+        assert client.server.seen.accepted == before
+
+
+NAMES = ("view", "userdata", "history", "jobs", "assets", "job", "object_info", "tags")
+QUERY = ("filename", "dir", "limit", "max_items", "status", "channel", "preview", "type")
+METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
+TEXT = st.text(max_size=30)
+
+
+@given(st.tuples(st.sampled_from(METHODS), st.sampled_from(NAMES), TEXT), st.tuples(st.sampled_from(QUERY), TEXT))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_path_and_query(client, path, query):
+    method, name, tail = path
+    url = f"/api/{name}/{quote(tail, errors='replace')}?{query[0]}={quote(query[1], errors='replace')}"
+    answer = client.http.request(method, url)
+    assert answer.status_code < 500
+
+
+def test_after_all_that_it_works(client):
+    alive(client)
+    assert Path(client.server.folders.user_dir / "mine.json").read_bytes() == b"{}"
+    assert io.BytesIO(client.http.get("/api/userdata/mine.json").content).read() == b"{}"

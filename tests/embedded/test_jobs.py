@@ -1,0 +1,108 @@
+"""The queue by itself: its journal's failures, its memory, and its order whatever comes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.embedded.jobs import CANCELLED, SUCCESS, Graph, Job, JobQueue, JournalError
+from tests.embedded.probes import chain
+
+
+class BrokenJournal:
+    """A journal whose disk is full from some write on."""
+
+    def __init__(self, good):
+        self.good = good
+
+    def save(self, job):
+        self.good -= 1
+        if self.good < 0:
+            raise JournalError("disk full")
+
+    def forget(self, ids):
+        raise AssertionError("not asked for")
+
+
+def job(name="a", number=0.0, seed=0):
+    return Job(name, number, Graph(chain(seed=seed)), {}, ("9",))
+
+
+def queue(**options):
+    return JobQueue(1, lambda remaining: None, **({"keep": None, "traces": True} | options))
+
+
+def test_a_job_that_cannot_be_written_down_is_not_taken():
+    jobs = queue(journal=BrokenJournal(0))
+    with pytest.raises(JournalError):
+        jobs.put(job())
+    assert (jobs.remaining, jobs.find("a")) == (0, None)
+
+
+def test_a_state_that_cannot_be_written_down_is_logged_and_stops_nothing(caplog):
+    jobs = queue(journal=BrokenJournal(1))
+    jobs.put(job())
+    with caplog.at_level(logging.ERROR):
+        taken = jobs.take()
+        jobs.done(taken, SUCCESS)
+    assert jobs.find("a").state == SUCCESS
+    assert [record.getMessage() for record in caplog.records] == [
+        "job a: its state preparing is not on disk",
+        "job a: its state success is not on disk",
+    ]
+
+
+def test_an_ended_job_keeps_its_graph_in_little_memory():
+    jobs = queue()
+    for name in ("a", "b"):
+        jobs.put(job(name))
+    jobs.done(jobs.take(), SUCCESS)
+    assert jobs.find("a").graph == chain()
+    assert sys.getsizeof(jobs.find("a").source._packed) < 400
+
+
+def test_the_oldest_entry_goes_when_there_are_too_many():
+    jobs = queue(keep=2, traces=False)
+    for name in ("a", "b", "a", "c", "d"):
+        jobs.put(job(name))
+        jobs.done(jobs.take(), SUCCESS)
+    assert [ended.id for ended in jobs.histories()] == ["c", "d"]
+    assert jobs.find("a") is None
+
+
+def test_closing_wakes_whoever_waits():
+    jobs = queue()
+    got = []
+    waiter = threading.Thread(target=lambda: got.append(jobs.take()))
+    waiter.start()
+    jobs.close()
+    waiter.join(10)
+    assert got == [None]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 3)), max_size=12), st.sets(st.sampled_from("abc")))
+def test_jobs_come_out_by_number_then_id_then_arrival_and_deleted_ones_never(put, deleted):
+    jobs = queue()
+    for place, (name, number) in enumerate(put):
+        jobs.put(job(name, number, seed=place))
+    cancelled = jobs.delete(sorted(deleted))
+    kept = [(number, name, place) for place, (name, number) in enumerate(put)]
+    for name in cancelled:
+        kept.remove(next(entry for entry in kept if entry[1] == name))
+    taken = []
+    while jobs.remaining > jobs.running:
+        one = jobs.take()
+        taken.append((one.number, one.id, one.graph["3"]["inputs"]["seed"]))
+        jobs.done(one, SUCCESS)
+    if len({name for name, _ in put}) == len(put):
+        assert taken == sorted(kept)
+    assert [entry[:2] for entry in taken] == sorted(entry[:2] for entry in taken)
+    assert len(taken) == len(put) - len(cancelled)
+    assert set(cancelled) == deleted & {name for name, _ in put}
+    for name in deleted & {name for name, _ in put} - {entry[1] for entry in taken}:
+        assert jobs.find(name).state == CANCELLED

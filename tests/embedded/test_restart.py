@@ -1,0 +1,167 @@
+"""What survives a restart, a SIGTERM and a SIGKILL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.errors import UsageError
+from tests import ROOT
+from tests.embedded.clients import Cloud, Comfy, until
+from tests.embedded.probes import Gate, chain, probe_nodes, waiting
+
+SERVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.embedded.probes import probe_nodes
+from sweeper.cli.wait_for_signal import told_to_stop
+from sweeper.embedded import EmbeddedServer
+with told_to_stop() as wait, EmbeddedServer(sys.argv[2], data=sys.argv[3], nodes=probe_nodes()) as server:
+    print(server.url, flush=True)
+    wait()
+print("bye", flush=True)
+"""
+
+
+class Process:
+    """A server in a process of its own, as a client sees it."""
+
+    def __init__(self, dialect, data):
+        command = [sys.executable, "-W", "error", "-c", SERVE, str(ROOT), dialect, str(data)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+
+    def end(self, number):
+        """Send a signal; (exit code, rest of stdout, stderr)."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def process(dialect, data):
+    served = Process(dialect, data)
+    try:
+        yield served
+    finally:
+        served.process.kill()
+        served.process.communicate()
+
+
+@contextmanager
+def client(kind, server):
+    made = kind(server)
+    with closing(made.http):
+        yield made
+
+
+def test_cloud_jobs_and_files_survive_a_stop(tmp_path):
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
+        good, bad = cloud.run(chain(text="é")), cloud.run(chain(fail=True))
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
+        assert cloud.ended(good["id"]) == good
+        assert cloud.ended(bad["id"]) == bad
+        assert [row["id"] for row in cloud.http.get("/api/jobs").json()["jobs"]] == [bad["id"], good["id"]]
+        location = cloud.http.get("/api/view", params=good["outputs"]["9"]["images"][0]).headers["location"]
+        assert httpx.get(location).text.endswith("é|0|4|7.0|euler")
+        assert cloud.run(chain(seed=5))["outputs"]["9"]["images"][0]["filename"] == "probe_00002_.txt"
+        cloud.http.post("/api/history", json={"delete": [bad["id"]]})
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
+        assert cloud.http.get(f"/api/jobs/{bad['id']}").status_code == 404
+
+
+def test_a_stop_puts_the_running_job_back_and_all_run_after_the_start(tmp_path):
+    gate = Gate()
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
+        jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
+        assert gate.entered.wait(10)
+    gate.opened.set()
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
+        assert [cloud.ended(job)["status"] for job in jobs] == ["completed"] * 3
+        listed = cloud.http.get("/api/jobs?sort_order=asc").json()["jobs"]
+        assert [row["id"] for row in listed] == jobs
+        assert sum(server.seen.executions.values()) == 3
+
+
+def test_after_a_kill_the_running_job_is_lost_and_the_waiting_ones_run(tmp_path):
+    with process("cloud", tmp_path) as served, client(Cloud, served) as cloud:
+        done = cloud.run(chain())["id"]
+        running = cloud.submit(waiting())
+        until(lambda: cloud.status(running) == "executing")
+        waits = cloud.submit(chain(seed=3))
+        served.end(signal.SIGKILL)
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
+        assert cloud.ended(done)["status"] == "completed"
+        assert cloud.status(running) == "lost"
+        lost = cloud.ended(running)
+        assert lost["status"] == "failed"
+        assert lost["execution_error"]["exception_type"] == "ServiceError"
+        assert lost["workflow"]["prompt"] == waiting()
+        assert cloud.ended(waits)["status"] == "completed"
+
+
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_cleanly_even_in_the_middle_of_a_job(tmp_path, dialect, number):
+    with process(dialect, tmp_path) as served:
+        prefix = "/api" if dialect == "cloud" else ""
+        answer = httpx.post(f"{served.url}{prefix}/prompt", json={"prompt": waiting()})
+        assert answer.status_code == 200
+        assert served.end(number) == (0, "bye\n", "")
+
+
+def test_comfyui_forgets_jobs_and_keeps_files(tmp_path):
+    with EmbeddedServer("comfyui", data=tmp_path, nodes=probe_nodes()) as server, client(Comfy, server) as comfy:
+        comfy.run(chain(), prompt_id="a")
+        (server.folders.temp_dir / "x.png").write_bytes(b"x")
+    with EmbeddedServer("comfyui", data=tmp_path, nodes=probe_nodes()) as server, client(Comfy, server) as comfy:
+        assert comfy.http.get("/history/a").json() == {}
+        assert list(server.folders.temp_dir.iterdir()) == []
+        entry = comfy.run(chain())
+        assert entry["prompt"][0] == 0  # the counter begins again
+        assert server.seen.nodes["ProbeLoader"] == 1  # so does the cache
+        assert entry["outputs"]["9"]["images"][0]["filename"] == "probe_00002_.txt"  # the files do not
+
+
+def test_two_servers_never_share_a_folder(tmp_path):
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as first:
+        with pytest.raises(UsageError, match=r"jobs\.sqlite.*another server"):
+            EmbeddedServer(data=tmp_path, nodes=probe_nodes()).start()
+        assert httpx.get(first.url + "/api/user").status_code == 200
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()):
+        pass
+
+
+def test_a_folder_with_something_else_under_the_jobs_name_is_refused(tmp_path):
+    (tmp_path / "jobs.sqlite").write_text("this is no database, but it is long enough to look at" * 20)
+    with pytest.raises(UsageError, match="cannot keep jobs here"):
+        EmbeddedServer(data=tmp_path, nodes=probe_nodes()).start()
+
+
+def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
+    for kind, dialect in ((Cloud, "cloud"), (Comfy, "comfyui")):
+        server = EmbeddedServer(dialect, data=tmp_path / dialect, nodes=probe_nodes())
+        with server, client(kind, server) as one:
+            job = one.run(chain())
+            one.http.post("/api/userdata/mine.json", content=b"{}")
+            if dialect == "cloud":
+                form = {"tags": "kept", "user_metadata": '{"a": 1}'}
+                asset = one.http.post("/api/assets", data=form, files={"file": ("a.bin", b"abc")}).json()
+                made = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
+        with server, client(kind, server) as one:
+            assert one.http.get("/api/userdata/mine.json").content == b"{}"
+            if dialect == "comfyui":
+                assert one.http.get("/history").json() == {}
+                assert one.http.get("/view", params=next(iter(job["outputs"].values()))["images"][0]).status_code == 200
+                continue
+            assert one.http.get(f"/api/jobs/{job['id']}").json()["status"] == "completed"
+            kept = one.http.get(f"/api/assets/{asset['id']}").json()
+            assert (kept["tags"], kept["user_metadata"]) == (["kept"], {"a": 1})
+            again = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
+            assert [one["id"] for one in again] == [one["id"] for one in made]  # not taken in twice

@@ -1,0 +1,213 @@
+"""Scenarios: read strictly, decided by their seed, felt over the wire."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import httpx
+import pytest
+import yaml
+
+from sweeper.embedded import EmbeddedServer, Faults, Scenario
+from sweeper.errors import UsageError
+from tests import ROOT
+from tests.embedded.clients import until
+from tests.embedded.probes import chain, waiting
+
+
+def test_a_file_holds_a_scenario(tmp_path):
+    path = tmp_path / "slow.yaml"
+    path.write_text(
+        "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\njob_seconds: [2, 3]\nconcurrency: 3\nqueue_bound: 20\n"
+        "failure_rate: 0.05\nfailure_type: OOMError\nerror_rate: 0.02\ndrop_rate: 0.01\n"
+    )
+    assert Scenario.read(path) == Scenario(
+        seed=7, latency=(0.02, 0.2), node_seconds=(0.5, 0.5), job_seconds=(2.0, 3.0), concurrency=3,
+        queue_bound=20, failure_rate=0.05, failure_type="OOMError", error_rate=0.02, drop_rate=0.01,
+    )  # fmt: skip
+    path.write_text("")
+    assert Scenario.read(path) == Scenario()
+
+
+def test_the_scenario_in_the_readme_is_one():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
+    assert Scenario.of(yaml.safe_load(text)).jobs_at_once == 3
+
+
+def test_a_scenario_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Scenario().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("failurerate: 0.1", ":1: failurerate: unknown key 'failurerate'; did you mean 'failure_rate'?"),
+        ("zzz: 1", ":1: zzz: unknown key 'zzz'; allowed: seed, latency, node_seconds"),
+        ("failure_rate: 5%", "failure_rate: must be a share from 0 to 1, not '5%'"),
+        ("error_rate: 1.5", "error_rate: must be a share from 0 to 1, not 1.5"),
+        ("drop_rate: true", "drop_rate: must be a share from 0 to 1, not True"),
+        ("latency: -1", "latency: must be a number of seconds, 0 or more"),
+        ("latency: .inf", "latency: must be a number of seconds"),
+        ("latency: [1]", r"latency: must be a range \[from, to\] in seconds"),
+        ("latency: [2, 1]", r"latency: must be a range \[from, to\] in seconds"),
+        ("concurrency: 0", "concurrency: must be a whole number, 1 or more, not 0"),
+        ("queue_bound: x", "queue_bound: must be a whole number, 0 or more, not 'x'"),
+        ("failure_type: two words", "failure_type: must be the name of an exception"),
+        ("tier: [gold]", r"tier: must be one of free, standard, creator, pro, not \['gold'\]"),
+        ("tier: gold", "tier: must be one of free, standard, creator, pro, not 'gold'"),
+        ("{tier: pro, concurrency: 2}", "`tier` and `concurrency` both say how many jobs run at once"),
+        ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
+        ("- 1", "is no scenario: a mapping such as 'latency: 0.1' is needed, not list"),
+        ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as raised:
+        Scenario.read(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_every_mistake_of_a_file_is_said_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("seed: 7\nlatncy: 0.1\nfailure_rate: 5%\n\ntier: pro\nconcurrency: 0\n")
+    with pytest.raises(UsageError) as raised:
+        Scenario.read(path)
+    assert [str(problem).removeprefix(str(path)) for problem in raised.value.problems] == [
+        ":2: latncy: unknown key 'latncy'; did you mean 'latency'?",
+        ":3: failure_rate: must be a share from 0 to 1, not '5%'",
+        ":5: tier: `tier` and `concurrency` both say how many jobs run at once; give one",
+        ":6: concurrency: must be a whole number, 1 or more, not 0",
+    ]
+
+
+def test_a_missing_file_is_said_with_the_nearest_name(tmp_path):
+    (tmp_path / "slow.yaml").write_text("seed: 1\n")
+    with pytest.raises(UsageError, match=r"slo\.yaml: there is no such file; did you mean 'slow\.yaml'\?"):
+        Scenario.read(tmp_path / "slo.yaml")
+    with pytest.raises(UsageError, match=r"none\.yaml: there is no such file; there is no folder '.*gone' either"):
+        Scenario.read(tmp_path / "gone" / "none.yaml")
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"\xff", "is not UTF-8 text (byte 0)"), (None, "cannot be read: ")])
+def test_what_is_no_text_is_said(tmp_path, data, said):
+    path = tmp_path / "odd.yaml"
+    path.mkdir() if data is None else path.write_bytes(data)
+    with pytest.raises(UsageError) as raised:
+        Scenario.read(path)
+    assert str(raised.value).startswith(f"{path}: {said}")
+
+
+def test_decisions_follow_from_the_seed_and_the_rate():
+    scenario = Scenario(seed=3, failure_rate=0.25, latency=(1.0, 2.0))
+    struck = [scenario.strikes("failure", time) for time in range(2000)]
+    assert struck == [scenario.strikes("failure", time) for time in range(2000)]
+    assert 400 < sum(struck) < 600
+    other = dataclasses.replace(scenario, seed=4)
+    assert struck != [other.strikes("failure", time) for time in range(2000)]
+    delays = [scenario.seconds("latency", time) for time in range(100)]
+    assert all(1.0 <= delay <= 2.0 for delay in delays)
+    assert len(set(delays)) == 100
+    assert Scenario(latency=(0.5, 0.5)).seconds("latency", 9) == 0.5
+
+
+def test_a_share_of_the_jobs_fails_the_same_ones_each_time(serve):
+    def outcomes():
+        scenario = Scenario(seed=1, failure_rate=0.4, failure_type="OOMError")
+        cloud = serve("cloud", faults=Faults(scenario=scenario))
+        return [cloud.run(chain(seed=seed)) for seed in range(12)]
+
+    first, second = outcomes(), outcomes()
+    words = [job["status"] for job in first]
+    assert words == [job["status"] for job in second]
+    assert set(words) == {"completed", "failed"}
+    error = next(job for job in first if job["status"] == "failed")["execution_error"]
+    assert error["exception_type"] == "OOMError"
+
+
+def test_a_bounded_queue_turns_jobs_away(serve, gate):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(queue_bound=1)))
+    cloud.submit(waiting())
+    assert gate.entered.wait(10)
+    cloud.submit(chain())
+    assert cloud.http.post("/api/prompt", json={"prompt": chain()}).status_code == 429
+
+
+def test_concurrency_is_the_scenarios(serve, gate):
+    cloud = serve("cloud", workers=1, faults=Faults(scenario=Scenario(concurrency=2)))
+    jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
+    until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
+
+
+@pytest.mark.parametrize(("tier", "at_once"), [("standard", 1), ("creator", 3), ("pro", 5)])
+def test_a_tier_says_how_many_jobs_run_at_once(serve, gate, tier, at_once):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(tier=tier)))
+    jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(6)]
+    states = ["executing"] * at_once + ["queued_limited"] * (6 - at_once)
+    until(lambda: sorted(cloud.status(job) for job in jobs) == states)
+
+
+def test_credits_run_out(serve, gate):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(credits=2)))
+    first = cloud.submit(waiting())
+    assert gate.entered.wait(10)
+    second, third = (cloud.submit(chain(seed=seed)) for seed in range(2))  # taken: nobody knows yet what they cost
+    gate.opened.set()
+    assert [cloud.ended(job)["status"] for job in (first, second, third)] == ["completed", "completed", "failed"]
+    assert cloud.ended(third)["execution_error"]["exception_type"] == "InsufficientFundsError"
+    answer = cloud.http.post("/api/prompt", json={"prompt": chain()})
+    assert (answer.status_code, answer.json()["code"]) == (402, "InsufficientFundsError")
+
+
+def test_models_load_slowly(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(model_seconds=(3600, 3600))))
+    graph = {"1": {"class_type": "ProbeCombo", "inputs": {"mode": "normal"}}, "9": chain()["9"]}
+    graph["9"]["inputs"]["images"] = ["1", 0]
+    assert cloud.run(graph)["status"] == "completed"  # it loads none
+    job = cloud.submit(chain())
+    until(lambda: cloud.status(job) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(job)["status"] == "cancelled"
+    assert cloud.server.seen.nodes["ProbeLoader"] == 0
+
+
+@pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}])
+def test_a_comfyui_has_no_account(setting):
+    with pytest.raises(UsageError, match="only the cloud dialect has"):
+        EmbeddedServer("comfyui", faults=Faults(scenario=Scenario(**setting)))
+
+
+def test_every_answer_may_be_an_error_or_get_lost(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(error_rate=1)))
+    assert cloud.http.get("/api/user").status_code == 503
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(drop_rate=1)))
+    with pytest.raises(httpx.RemoteProtocolError):
+        cloud.http.post("/api/prompt", json={"prompt": chain()})
+    assert cloud.server.seen.accepted == 1
+
+
+def test_slow_answers_and_slow_nodes(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(latency=(0.5, 0.6))))
+    with pytest.raises(httpx.ReadTimeout):
+        cloud.http.get("/api/user", timeout=0.05)
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(node_seconds=(3600, 3600))))
+    job = cloud.submit(chain())
+    until(lambda: cloud.status(job) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(job)["status"] == "cancelled"
+
+
+def test_slow_jobs_are_slow_even_where_every_node_is_kept(serve):
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(0.05, 0.05))))
+    for _ in range(2):
+        job = cloud.run(chain())
+        assert job["execution_end_time"] - job["execution_start_time"] >= 50
+    cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(3600, 3600))))
+    waits = cloud.submit(chain())
+    until(lambda: cloud.status(waits) == "executing")
+    cloud.http.post("/api/interrupt")
+    assert cloud.ended(waits)["status"] == "cancelled"

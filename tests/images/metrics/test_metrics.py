@@ -1,0 +1,269 @@
+"""Metrics of one picture: values that can be told by hand, names that are refused, files that are no pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from sweeper.errors import ExperimentError, ImageError
+from sweeper.images import metrics
+from sweeper.images.metrics.formulas import FORMULAS
+
+
+def value(name, picture):
+    return metrics.measure(np.asarray(picture, dtype=np.uint8), metrics.load_metrics([name]))[name]
+
+
+def plain(red, green, blue, size=(5, 7)):
+    return np.full((*size, 3), (red, green, blue))
+
+
+def halves(size=8):
+    picture = np.zeros((size, size, 3))
+    picture[:, size // 2 :] = 255
+    return picture
+
+
+CHECKERED = np.repeat((np.indices((8, 8)).sum(axis=0) % 2 * 255)[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "expected"),
+    [
+        ("brightness", plain(255, 255, 255), 255.0),
+        ("brightness", plain(255, 0, 0), 0.299 * 255),
+        ("brightness", halves(), 127.5),
+        ("contrast", plain(9, 200, 3), 0.0),
+        ("contrast", halves(), 127.5),
+        ("sharpness", plain(9, 200, 3), 0.0),
+        # Inside a checkerboard each Laplacian is +-4 * 255.
+        ("sharpness", CHECKERED, (4 * 255.0) ** 2),
+        # Two columns beside the step have Laplacians of +-255, four have 0.
+        ("sharpness", halves(), 255.0**2 * 2 / 6),
+        ("colourfulness", plain(77, 77, 77), 0.0),
+        # One colour has no spread: 0.3 times the length of (red - green, (red + green) / 2 - blue).
+        ("colourfulness", plain(255, 0, 0), 0.3 * math.hypot(255, 127.5)),
+        ("entropy", plain(1, 2, 3), 0.0),
+        ("entropy", halves(), 1.0),
+        ("edge_density", plain(1, 2, 3), 0.0),
+        ("edge_density", halves(), 2 / 6),
+        ("unique_colours", halves(), 2.0),
+        ("unique_colours", [[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]]], 3.0),
+    ],
+)
+def test_a_metric_has_the_value_that_its_formula_gives(name, picture, expected):
+    assert value(name, picture) == pytest.approx(expected, rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "perceptual_hash"])
+@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
+def test_every_metric_is_finite_and_does_not_care_for_mirroring(name, picture):
+    assert math.isfinite(value(name, picture))
+    assert value(name, picture[:, ::-1]) == pytest.approx(value(name, picture), abs=1e-6)
+
+
+def test_every_name_has_a_function():
+    assert list(metrics.load_metrics(FORMULAS)) == list(FORMULAS)
+
+
+def test_the_perceptual_hash_is_the_text_that_imagehash_prints():
+    ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+
+    # By hand: a horizontal ramp has no vertical frequency, so only the first row of the 8 x 8 has coefficients; those
+    # above the median 0 are the constant one and none else, as a ramp's odd cosines are negative.
+    assert value("perceptual_hash", ramp) == "8000000000000000"
+    assert value("perceptual_hash", ramp[:, ::-1]) == "d500000000000000"
+
+
+@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_a_perceptual_hash_is_sixteen_hex_digits(picture):
+    assert re.fullmatch("[0-9a-f]{16}", value("perceptual_hash", picture))
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_without_numpy():
+    assert metrics.unknown_metrics(["brightness", "sharpnes", "stats:mean"]) == [
+        ("sharpnes", "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?")
+    ]
+
+
+def test_a_metric_given_twice_is_told():
+    assert metrics.unknown_metrics(["contrast", "contrast"]) == [
+        ("contrast", "'contrast' is given 2 times; once makes its column")
+    ]
+
+
+def test_all_bad_names_are_told_at_once(own):
+    own("needy_metrics", "def f(a, b, c): ...")
+
+    with pytest.raises(ExperimentError) as caught:
+        metrics.load_metrics(["sharpnes", "no_such_module:f", "math:nothing", "math:pi", "needy_metrics:f"])
+
+    assert str(caught.value).splitlines() == [
+        "metric 'math:nothing' cannot be imported: module 'math' has no attribute 'nothing'",
+        f"metric 'math:pi' cannot be imported: {math.pi} is not a function",
+        "metric 'needy_metrics:f' cannot be imported: it is called with the picture, or with the picture and "
+        "params, and takes (a, b, c)",
+        "metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'",
+        "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?",
+    ]
+
+
+def test_a_module_that_fails_while_it_is_imported_is_told_with_its_error(own):
+    own("broken_metrics", "1 / 0")
+
+    with pytest.raises(ExperimentError, match="'broken_metrics:f' cannot be imported: ZeroDivisionError: division"):
+        metrics.load_metrics(["broken_metrics:f"])
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Write a module into the current folder; every name may be used once."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+
+    return write
+
+
+def test_a_function_of_the_user_is_found_in_the_current_folder(own):
+    own("my_own_metrics", "def corner(picture):\n    return picture[0, 0, 0]\n")
+    before = list(sys.path)
+
+    assert value("my_own_metrics:corner", plain(7, 0, 0)) == 7.0
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("signature", "reads"),
+    [
+        ("(picture)", False),
+        ("(picture, params)", True),
+        ("(a, b)", True),
+        ("(picture, params=None)", True),
+        ("(picture, weight=2.0)", False),
+        ("(*pictures)", False),
+    ],
+)
+def test_a_function_that_takes_params_gets_those_of_the_trial(own, signature, reads):
+    name = f"signed_metrics_{abs(hash(signature))}"
+    own(name, f"def f{signature}:\n    return 'called'\n")
+
+    (metric,) = metrics.load_metrics([f"{name}:f"]).values()
+
+    assert metric.reads_params == reads
+    assert metrics.measure(np.zeros((1, 1, 3), np.uint8), {"m": metric}, {"steps": 4}) == {"m": "called"}
+
+
+def test_the_version_of_a_function_is_its_source(own):
+    own("first_metrics", "def f(picture):\n    return 1\n")
+    own("second_metrics", "def f(picture):\n    return 2\n")
+    found = metrics.load_metrics(["first_metrics:f", "second_metrics:f"])
+
+    assert found["first_metrics:f"].version != found["second_metrics:f"].version
+
+
+def test_a_package_brings_metrics_by_entry_point(own, tmp_path, monkeypatch):
+    own("plugged_metrics", "def warmth(picture):\n    return float(picture[..., 0].mean())\n")
+    info = tmp_path / "plugged_metrics-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-metrics\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[sweeper.metrics]\nwarmth = plugged_metrics:warmth\nstatus = plugged_metrics:warmth\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert value("warmth", plain(9, 0, 0)) == 9.0
+    # One that is called like a column of the table is none.
+    assert [name for name, _ in metrics.unknown_metrics(["warmth", "warmt", "status"])] == ["warmt", "status"]
+    assert metrics.unknown_metrics(["warmt"])[0][1].endswith("; did you mean 'warmth'?")
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [(lambda _: math.nan, "gave nan"), (lambda _: math.inf, "gave inf"), (lambda _: 1 / 0, "ZeroDivisionError")],
+)
+def test_a_metric_that_gives_no_number_is_an_error_with_its_name(result, said):
+    with pytest.raises(ImageError, match=f"metric 'mine' .*{said}"):
+        metrics.measure(np.zeros((1, 1, 3), np.uint8), {"mine": metrics.Metric(result, "")})
+
+
+def test_pictures_of_every_mode_are_read_as_8_bit_rgb(tmp_path):
+    levels = np.array([[0, 257, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    Image.new("RGBA", (2, 1), (10, 20, 30, 0)).save(tmp_path / "alpha.png")
+    Image.new("P", (2, 1), 0).save(tmp_path / "palette.png")
+
+    assert metrics.read_picture(tmp_path / "deep.png").tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
+    assert metrics.read_picture(tmp_path / "alpha.png").tolist() == [[[10, 20, 30]] * 2]
+    assert metrics.read_picture(tmp_path / "palette.png").shape == (1, 2, 3)
+
+
+def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
+    Image.new("RGB", (4, 4), (255, 255, 255)).save(tmp_path / "a.png")
+    (tmp_path / "b.mp4").write_bytes(b"no picture")
+    paths = [
+        ("aa", tmp_path / "a.png"),
+        ("aa", tmp_path / "a.png"),
+        ("bb", tmp_path / "b.mp4"),
+        ("cc", tmp_path / "b.mp4"),
+    ]
+    files = [metrics.File(sha256, path) for sha256, path in paths]
+    wanted = metrics.load_metrics(["brightness", "contrast"])
+    problems = {}
+
+    found = list(metrics.missing_metrics(files, wanted, {"contrast": {"aa", "bb"}, "brightness": {"cc"}}, problems))
+
+    assert found == [("aa", "brightness", pytest.approx(255.0)), ("bb", "brightness", None), ("cc", "contrast", None)]
+    assert problems == {}
+
+
+def test_a_broken_picture_is_told_and_a_file_that_is_gone_left_out_so_that_neither_counts_as_no_picture(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
+    (tmp_path / "empty.PNG").touch()
+    names = ("broken.png", "empty.PNG", "gone.png")
+    problems = {}
+
+    found = metrics.missing_metrics(
+        [metrics.File(name, tmp_path / name) for name in names], metrics.load_metrics(["brightness"]), {}, problems
+    )
+
+    assert list(found) == []
+    assert problems == {
+        "no metric can be measured, as it cannot be read as a picture; is it whole?": [
+            tmp_path / "broken.png",
+            tmp_path / "empty.PNG",
+        ]
+    }
+
+
+def test_what_reads_params_is_measured_once_for_each_trial(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    files = [metrics.File("aa", tmp_path / "a.png", digest, {"steps": n}) for n, digest in enumerate("xyx")]
+    wanted = {"steps_again": metrics.Metric(lambda _, params: params["steps"], "", reads_params=True)}
+
+    assert list(metrics.missing_metrics(files, wanted, {}, {})) == [
+        ("aa:x", "steps_again", 0.0),
+        ("aa:y", "steps_again", 1.0),
+    ]
+
+
+def test_a_metric_that_fails_is_told_and_the_others_still_count(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    files = [metrics.File(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
+    wanted = {"bad": metrics.Metric(lambda _: math.nan, ""), **metrics.load_metrics(["brightness"])}
+    problems = {}
+
+    found = list(metrics.missing_metrics(files, wanted, {}, problems))
+
+    assert found == [("aa", "brightness", 0.0), ("bb", "brightness", 0.0)]
+    assert problems == {"metric 'bad' gave nan, which is no finite number": [tmp_path / "a.png"] * 2}

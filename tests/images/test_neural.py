@@ -1,0 +1,140 @@
+"""LPIPS and CLIP through onnxruntime, with models small enough to be reckoned by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweeper.errors import ImageError, UsageError
+from sweeper.images.compare import COMPARISON_METRICS, compare_files, compare_images
+from sweeper.images.neural import embedding
+from tests.images import image_cases
+
+onnx = pytest.importorskip("onnx", reason="makes the models")
+pytest.importorskip("onnxruntime", reason="runs the models")
+
+RGB = image_cases.noise("seen", 40, 30, 3)
+MOVED = image_cases.shifted(RGB, image_cases.noise("seen moved", 40, 30, 3), 60)
+
+
+def model(path, nodes, inputs, outputs, constants=()):
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    def values(named):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in named.items()]
+
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants]
+    made = [helper.make_node(operator, takes, [gives], **rest) for operator, takes, gives, rest in nodes]
+    graph = helper.make_graph(made, "small", values(inputs), values(outputs), held)
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    checker.check_model(whole)
+    save(whole, path)
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """The mean of each channel, as CLIP's tower sees it: reckoned by hand below."""
+    nodes = [
+        ("GlobalAveragePool", ["pixel_values"], "pooled", {}),
+        ("Flatten", ["pooled"], "image_embeds", {}),
+    ]
+    shape = ["batch", 3, 8, 8]
+    outputs = {"pooled": ["b", 3, 1, 1], "image_embeds": ["b", 3]}
+    path = model(tmp_path / "clip.onnx", nodes, {"pixel_values": shape}, outputs)
+    monkeypatch.setenv("SWEEPER_CLIP", str(path))
+    return path
+
+
+@pytest.fixture
+def lpips(tmp_path, monkeypatch):
+    """The mean square of the difference of two pictures of -1 to 1."""
+    nodes = [
+        ("Sub", ["in0", "in1"], "off", {}),
+        ("Mul", ["off", "off"], "square", {}),
+        ("ReduceMean", ["square"], "distance", {"axes": [1, 2, 3]}),
+    ]
+    shape = ["batch", 3, "height", "width"]
+    path = model(tmp_path / "lpips.onnx", nodes, {"in0": shape, "in1": shape}, {"distance": ["batch", 1, 1, 1]})
+    monkeypatch.setenv("SWEEPER_LPIPS", str(path))
+    return path
+
+
+def by_hand(picture, side=8):
+    image = Image.fromarray(picture)
+    scale = side / min(image.size)
+    image = image.resize([max(side, round(length * scale)) for length in image.size], Image.Resampling.BICUBIC)
+    left, top = ((length - side) // 2 for length in image.size)
+    levels = np.asarray(image)[top : top + side, left : left + side] / 255
+    means = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of openai/CLIP
+    found = ((levels - means[0]) / means[1]).mean(axis=(0, 1))
+    return found / np.linalg.norm(found)
+
+
+def test_an_embedding_is_that_of_the_preprocessed_picture_with_length_one(clip):
+    for picture in (RGB, MOVED, RGB[:, :12]):
+        found = embedding(picture, clip)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, by_hand(picture), atol=1e-5)
+    np.testing.assert_array_equal(embedding(RGB[:, :, :1], clip), embedding(np.repeat(RGB[:, :, :1], 3, 2), clip))
+    fine = RGB.astype(np.float64)
+    np.testing.assert_array_equal(embedding(fine, clip), embedding(RGB, clip))
+
+
+def test_clip_is_the_cosine_and_lpips_the_models_number(clip, lpips):
+    found = compare_images(RGB, MOVED, metrics=["clip", "lpips"])
+    assert found["clip"] == pytest.approx(by_hand(RGB) @ by_hand(MOVED), abs=1e-5)
+    assert found["lpips"] == pytest.approx(np.square((RGB / 127.5) - (MOVED / 127.5)).mean(), rel=1e-5)
+    assert compare_images(MOVED, RGB, metrics=["clip", "lpips"]) == pytest.approx(found, rel=1e-6)
+    assert compare_images(RGB, RGB.copy(), metrics=["clip", "lpips"]) == {"clip": 1.0, "lpips": 0.0}
+
+
+def test_of_transparent_pictures_the_worse_view_counts(lpips):
+    clear = np.dstack([RGB, np.full(RGB.shape[:2], 128, np.uint8)])
+    opaque = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+    over_white = np.square((RGB / 255 - (RGB * (128 / 255) + 127) / 255) * 2).mean()
+    over_black = np.square((RGB / 255 - RGB * (128 / 255) / 255) * 2).mean()
+    found = compare_images(clear, opaque, metrics=["lpips"])["lpips"]
+    assert found == pytest.approx(max(over_white, over_black), rel=1e-4)
+
+
+def test_frames_of_an_animation_are_seen_one_by_one(tmp_path, lpips):
+    frames = [Image.fromarray(one) for one in (RGB, MOVED)]
+    for name, order in (("a", frames), ("b", frames[::-1])):
+        order[0].save(tmp_path / f"{name}.webp", save_all=True, append_images=order[1:], lossless=True)
+    found = compare_files(tmp_path / "a.webp", tmp_path / "b.webp", metrics=["lpips"])
+    assert found.metrics == pytest.approx(compare_images(RGB, MOVED, metrics=["lpips"]))
+
+
+def test_what_needs_a_model_is_measured_only_when_it_is_named(monkeypatch):
+    monkeypatch.delenv("SWEEPER_CLIP", raising=False)
+    assert not {"clip", "lpips"} & {*compare_images(RGB, MOVED)} | {*COMPARISON_METRICS} & {"clip", "lpips"}
+    with pytest.raises(UsageError, match="'clip' needs a model: set SWEEPER_CLIP to the path"):
+        compare_images(RGB, MOVED, metrics=["clip"])
+
+
+def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
+    monkeypatch.setenv("SWEEPER_LPIPS", str(tmp_path / "none.onnx"))
+    with pytest.raises(UsageError, match=r"SWEEPER_LPIPS names .*none\.onnx, which is no file"):
+        compare_images(RGB, MOVED, metrics=["lpips"])
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"not a model")
+    monkeypatch.setenv("SWEEPER_LPIPS", str(bad))
+    with pytest.raises(UsageError, match=r"bad\.onnx: cannot be loaded as an ONNX model"):
+        compare_images(RGB, MOVED, metrics=["lpips"])
+    monkeypatch.setenv("SWEEPER_LPIPS", str(clip))
+    with pytest.raises(UsageError, match="needed is a model of two pictures"):
+        compare_images(RGB, MOVED, metrics=["lpips"])
+    with pytest.raises(UsageError, match="needed is a model of one picture"):
+        embedding(RGB, lpips)
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        embedding(RGB, tmp_path / "none.onnx")
+
+
+def test_a_model_that_refuses_a_picture_is_an_error_of_that_picture(tmp_path, monkeypatch):
+    shape = [1, 3, 64, 64]
+    fixed = model(tmp_path / "fixed.onnx", [("Sub", ["a", "b"], "d", {})], {"a": shape, "b": shape}, {"d": shape})
+    monkeypatch.setenv("SWEEPER_LPIPS", str(fixed))
+    with pytest.raises(ImageError, match=r"fixed\.onnx: cannot be run on a picture of 30 x 40 pixels"):
+        compare_images(RGB, MOVED, metrics=["lpips"])

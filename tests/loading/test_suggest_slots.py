@@ -1,0 +1,210 @@
+"""What could be swept in a workflow: the names, the types, and a slots file that binds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.loading.parse import read_yaml
+from sweeper.loading.suggest_slots import slots_file, suggest
+from sweeper.loading.template_builder import bind
+from sweeper.model.result import RESERVED_COLUMNS
+from sweeper.model.source import Source
+
+
+def node(class_type, title=None, **inputs):
+    return {"class_type": class_type, "inputs": inputs, **({"_meta": {"title": title}} if title is not None else {})}
+
+
+TXT2IMG = {
+    "3": node(
+        "KSampler", "KSampler", seed=5, steps=20, cfg=8, sampler_name="euler", scheduler="normal", denoise=1,
+        model=["4", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0],
+    ),
+    "4": node("CheckpointLoaderSimple", "Load Checkpoint", ckpt_name="x.safetensors"),
+    "5": node("EmptyLatentImage", "Empty Latent Image", width=512, height=768, batch_size=1),
+    "6": node("CLIPTextEncode", "CLIP Text Encode (Prompt)", text="a fox", clip=["4", 1]),
+    "7": node("CLIPTextEncode", "CLIP Text Encode (Prompt)", text="blurry", clip=["4", 1]),
+    "8": node("VAEDecode", "VAE Decode", samples=["3", 0], vae=["4", 2]),
+    "9": node("SaveImage", "Save Image", filename_prefix="ComfyUI", images=["8", 0]),
+}  # fmt: skip
+
+
+def names(graph):
+    return {one.address: one.name for one in suggest(graph)}
+
+
+def bound(graph, object_info=None):
+    text = slots_file("x.json", suggest(graph, object_info))
+    return bind(Source("x.json", graph, dict), read_yaml(text, "x.slots.yaml"))
+
+
+def test_every_scalar_input_is_listed_and_no_link_the_best_known_first():
+    assert [(one.name, one.address, one.type, one.value) for one in suggest(TXT2IMG)] == [
+        ("prompt", "6.text", "string", "a fox"),
+        ("negative", "7.text", "string", "blurry"),
+        ("seed", "3.seed", "integer", 5),
+        ("steps", "3.steps", "integer", 20),
+        ("cfg", "3.cfg", "number", 8),
+        ("sampler", "3.sampler_name", "string", "euler"),
+        ("scheduler", "3.scheduler", "string", "normal"),
+        ("denoise", "3.denoise", "number", 1),
+        ("width", "5.width", "integer", 512),
+        ("height", "5.height", "integer", 768),
+        ("batch_size", "5.batch_size", "integer", 1),
+        ("checkpoint", "4.ckpt_name", "string", "x.safetensors"),
+        ("filename_prefix", "9.filename_prefix", "string", "ComfyUI"),
+    ]
+
+
+def test_the_titles_and_classes_stand_beside():
+    one = suggest(TXT2IMG)[-1]
+
+    assert (one.class_type, one.title) == ("SaveImage", "Save Image")
+
+
+def test_prompts_are_found_through_a_control_net_each_on_its_side():
+    graph = {
+        "1": node("CLIPTextEncode", text="good", clip=["9", 0]),
+        "2": node("CLIPTextEncode", text="bad", clip=["9", 0]),
+        "3": node("ControlNetApplyAdvanced", positive=["1", 0], negative=["2", 0], strength=1),
+        "4": node("KSampler", positive=["3", 0], negative=["3", 1], seed=1),
+        "9": node("CLIPLoader", clip_name="c"),
+    }
+
+    assert names(graph) == {
+        "1.text": "prompt", "2.text": "negative", "3.strength": "strength", "4.seed": "seed", "9.clip_name": "clip",
+    }  # fmt: skip
+
+
+def test_a_prompt_is_found_behind_a_guider_and_in_the_primitive_that_feeds_the_encoder():
+    graph = {
+        "1": node("PrimitiveStringMultiline", "What", value="a fox"),
+        "2": node("CLIPTextEncode", text=["1", 0], clip=["8", 0]),
+        "3": node("FluxGuidance", conditioning=["2", 0], guidance=3.5),
+        "4": node("BasicGuider", conditioning=["3", 0], model=["8", 0]),
+        "5": node("RandomNoise", noise_seed=4),
+        "8": node("UNETLoader", unet_name="u"),
+    }
+
+    assert names(graph)["1.value"] == "prompt"
+    assert names(graph)["5.noise_seed"] == "seed"
+
+
+def test_an_encoder_of_several_texts_gives_several_prompts():
+    graph = {
+        "1": node("CLIPTextEncodeFlux", clip_l="a", t5xxl="b", guidance=3.5),
+        "2": node("BasicGuider", conditioning=["1", 0]),
+    }
+
+    assert names(graph) == {"1.clip_l": "prompt_clip_l", "1.t5xxl": "prompt_t5xxl", "1.guidance": "guidance"}
+
+
+def test_a_text_behind_both_sides_is_the_prompt():
+    graph = {
+        "1": node("CLIPTextEncode", text="a"),
+        "2": node("ConditioningZeroOut", conditioning=["1", 0]),
+        "3": node("KSampler", positive=["1", 0], negative=["2", 0]),
+    }
+
+    assert names(graph) == {"1.text": "prompt"}
+
+
+def test_rival_names_get_the_titles_where_these_tell_them_apart():
+    graph = {"1": node("KSampler", "base", steps=1), "2": node("KSampler", "Hi-res fix", steps=2)}
+
+    assert names(graph) == {"1.steps": "steps_base", "2.steps": "steps_hi_res_fix"}
+
+
+def test_rival_names_get_the_node_ids_where_titles_do_not_help():
+    graph = {"1": node("KSampler", "KSampler", steps=1), "2:7": node("KSampler", "KSampler", steps=2)}
+
+    assert names(graph) == {"1.steps": "steps_1", "2:7.steps": "steps_2_7"}
+
+
+def test_a_primitive_is_named_by_its_title():
+    assert names({"1": node("PrimitiveInt", "Frame count", value=3)}) == {"1.value": "frame_count"}
+
+
+def test_names_that_the_table_or_jinja_need_are_not_suggested():
+    graph = {"1": node("Gate", **{"if": 1, "status": "x", "3d": 2, "größe": 1, "é": 1, "日本": 4})}
+
+    assert names(graph) == {
+        "1.if": "gate_if", "1.status": "gate_status", "1.3d": "_3d", "1.größe": "groe", "1.é": "e",
+        "1.日本": "input_gate",
+    }  # fmt: skip
+
+
+def test_what_is_jinja_already_is_no_suggestion():
+    assert names({"1": node("X", text="{{ prompt }}", seed=1)}) == {"1.seed": "seed"}
+
+
+INFO = {
+    "KSampler": {
+        "input": {
+            "required": {
+                "seed": ["INT", {"min": 0, "max": 2**64 - 1}], "steps": ["INT", {"min": 1, "max": 10000}],
+                "cfg": ["FLOAT", {"min": 0.0, "max": 100.0}], "sampler_name": [["euler", "heun"], {}],
+            },
+            "optional": {"note": ["STRING", {}]},
+        }
+    },
+    "LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}},
+}  # fmt: skip
+
+
+def test_object_info_gives_types_and_limits_but_never_refuses_the_workflows_own_value():
+    graph = {
+        "3": node("KSampler", seed=7, steps=0, cfg=8, sampler_name="euler", note="n"),
+        "4": node("LoadImage", image="a.png"),
+    }
+
+    assert {one.name: (one.type, one.schema) for one in suggest(graph, INFO)} == {
+        "seed": ("integer", {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}),
+        "steps": ("integer", {"type": "integer", "maximum": 10000}),
+        "cfg": ("number", {"type": "number", "minimum": 0.0, "maximum": 100.0}),
+        "sampler": ("string", None),
+        "note": ("string", {"type": "string"}),
+        "image": ("file", None),
+    }
+
+
+def test_the_slots_file_binds_and_keeps_every_value():
+    template = bound(TXT2IMG, INFO)
+
+    assert list(template.slots) == [one.name for one in suggest(TXT2IMG)]
+    assert template.render({name: slot.default for name, slot in template.slots.items()}) == TXT2IMG
+
+
+def test_a_picture_becomes_a_file_slot():
+    assert bound({"4": node("LoadImage", image="a.png")}).slots["image"].kind == "file"
+
+
+texts = st.text(max_size=12)
+scalars = st.one_of(texts, st.integers(0, 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+keys = st.one_of(st.sampled_from(["seed", "text", "value", *RESERVED_COLUMNS]), texts.filter(bool))
+nodes = st.builds(
+    lambda class_type, title, inputs: node(class_type, title, **inputs),
+    st.sampled_from(["KSampler", "CLIPTextEncode", "日本"]),
+    st.one_of(st.none(), texts),
+    st.dictionaries(keys, scalars, max_size=4),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["1", "2", "10", "3:4"]), nodes, min_size=1))
+def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
+    found = suggest(graph)
+
+    assert len({one.name for one in found}) == len(found)
+    assert all(one.name.isidentifier() and one.name not in RESERVED_COLUMNS for one in found)
+    value = read_yaml(slots_file("x.json", found), "x.slots.yaml").value
+    assert list(value["slots"] or {}) == [one.name for one in found]
+    assert [rules["at"] for rules in (value["slots"] or {}).values()] == [one.address for one in found]
+
+
+@pytest.mark.parametrize("break_", ["\n", "\u2028", "\x85", "\r\n"])
+def test_a_title_cannot_break_out_of_its_comment(break_):
+    text = slots_file("x.json", suggest({"1": node("X", f"a{break_}evil: 1", seed=1)}))
+
+    assert list(read_yaml(text, "x").value["slots"]) == ["seed"]

@@ -1,0 +1,308 @@
+"""The forms of values: exact ranges, choices, seeds, lines and columns, files."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sweeper
+from sweeper.errors import ExperimentError
+from tests.experiment_files import planned, write
+from tests.planning import reference_planner
+
+QUICK = settings(max_examples=60, deadline=None)
+# Slots that take anything, so that only the form decides.
+GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": ""}}}
+SLOTS = {"x": {"at": "1.x"}, "n": {"at": "1.n", "schema": {"type": "integer"}}, "p": {"at": "1.p"}}
+
+
+def values(form, axis="x", name="e", files=None):
+    with tempfile.TemporaryDirectory() as folder:
+        plan = planned(folder, {"name": name, "sweep": {"grid": {axis: form}}}, GRAPH, SLOTS, files)
+        return [trial.axes[axis] for trial in plan.written()]
+
+
+DECIMALS = st.tuples(st.integers(-500, 500), st.integers(0, 4)).map(lambda pair: pair[0] / 10 ** pair[1])
+
+
+@QUICK
+@given(DECIMALS, DECIMALS, st.integers(1, 300), st.integers(0, 3))
+def test_a_stepped_range_hits_every_step_up_to_its_end_and_never_passes_it(first, last, tenths, places):
+    step = tenths / 10**places
+    if abs(reference_planner.exact(last) - reference_planner.exact(first)) / reference_planner.exact(step) > 2000:
+        return
+    form = {"from": first, "to": last, "step": -step if last < first else step}
+    found = values(form)
+    assert found == reference_planner.stepped(form)
+    assert [repr(value) for value in found] == [repr(float(value)) for value in found]  # -0.0 would show
+    end, exact = reference_planner.exact(last), [reference_planner.exact(value) for value in found]
+    assert all(value <= end if first <= last else value >= end for value in exact)
+    assert abs(end - exact[-1]) < reference_planner.exact(step)
+
+
+@QUICK
+@given(st.integers(-(10**20), 10**20), st.integers(1, 10**9), st.integers(0, 30), st.booleans())
+def test_integers_stay_exact_integers_however_large(first, step, steps, down):
+    step = -step if down else step
+    found = values({"from": first, "to": first + step * steps, "step": step})
+    assert found == [first + step * place for place in range(steps + 1)]
+    assert {type(value) for value in found} == {int}
+
+
+@QUICK
+@given(DECIMALS, DECIMALS, st.integers(1, 12))
+def test_a_counted_range_has_its_ends_and_even_gaps_of_twelve_digits(first, last, count):
+    found = values({"from": first, "to": last, "count": count})
+    if first == last or count == 1:
+        assert found == [float(first) + 0.0]
+        return
+    assert len(found) == count
+    assert (found[0], found[-1]) == (float(first), float(last))
+    assert found == reference_planner.stepped({"from": first, "to": last, "count": count})
+    assert all(type(value) is float for value in found)
+
+
+@QUICK
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(2, 9))
+def test_a_log_range_multiplies_by_one_factor(first, last, count):
+    found = values({"from": first, "to": last, "count": count, "scale": "log"})
+    if first == last:
+        assert found == [float(first)]
+        return
+    assert (found[0], found[-1]) == (float(first), float(last))
+    for place, value in enumerate(found):
+        wanted = first * (last / first) ** (place / (count - 1))
+        assert math.isclose(value, wanted, rel_tol=1e-10)
+        assert value == float(f"{value:.11e}")
+
+
+def test_ranges_that_floats_get_wrong():
+    assert values({"from": 0.1, "to": 0.3, "step": 0.1}) == [0.1, 0.2, 0.3]
+    assert values({"from": 0, "to": 1, "step": 0.1})[-3:] == [0.8, 0.9, 1.0]
+    assert values({"from": 1, "to": 0, "step": -0.25}) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert values({"from": 1, "to": 10, "step": 4}) == [1, 5, 9]
+    assert values({"from": 5, "to": 5, "step": -3}) == [5]
+    assert values({"from": 1e-7, "to": 3e-7, "step": 1e-7}) == [1e-7, 2e-7, 3e-7]
+    assert values({"from": 1, "to": 2, "count": 4}) == [1.0, 1.33333333333, 1.66666666667, 2.0]
+    assert values({"from": 1000, "to": 1, "count": 4, "scale": "log"}) == [1000.0, 100.0, 10.0, 1.0]
+
+
+def test_a_counted_range_of_an_integer_slot_gives_integers():
+    found = values({"from": 1, "to": 9, "count": 5}, axis="n")
+    assert found == [1, 3, 5, 7, 9]
+    assert {type(value) for value in found} == {int}
+    assert values({"from": 1, "to": 10000, "count": 5, "scale": "log"}, axis="n") == [1, 10, 100, 1000, 10000]
+
+
+def test_a_range_of_whole_floats_gives_integers_to_an_integer_slot():
+    found = values({"from": 1.0, "to": 3.0, "step": 1}, axis="n")
+    assert (found, {type(value) for value in found}) == ([1, 2, 3], {int})
+
+
+PLAIN = st.text(alphabet="ab {}|\\é", max_size=6)
+
+
+def escaped(text):
+    return "".join("\\" + letter if letter in "{}|\\" else letter for letter in text)
+
+
+@QUICK
+@given(st.lists(PLAIN, min_size=1, max_size=3), st.lists(st.lists(PLAIN, min_size=1, max_size=3), max_size=2))
+def test_choices_say_back_the_texts_that_were_written(texts, groups):
+    groups = groups[: len(texts) - 1]
+    written = escaped(texts[0])
+    wanted = [texts[0]]
+    for text, group in zip(texts[1:], groups, strict=False):
+        written += "{" + "|".join(escaped(choice.strip()) for choice in group) + "}" + escaped(text)
+        wanted = [head + choice.strip() + text for head in wanted for choice in group]
+    if not written:
+        return
+    assert values({"choices": written}, axis="p") == wanted == reference_planner.choices(written)
+
+
+TREES = st.recursive(
+    st.text(alphabet="ab ", max_size=2),
+    lambda below: st.lists(below, min_size=1, max_size=3).map(lambda parts: "{" + "|".join(parts) + "}x"),
+    max_leaves=8,
+)
+
+
+@QUICK
+@given(st.lists(TREES, min_size=1, max_size=2).map("".join).filter(bool))
+def test_choices_within_choices_expand_as_the_slow_way_does(written):
+    assert values({"choices": written}, axis="p") == reference_planner.choices(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("a {red|blue} fox in {snow|rain}", ["a red fox in snow", "a red fox in rain",
+                                             "a blue fox in snow", "a blue fox in rain"]),
+        ("a { red |blue } fox", ["a red fox", "a blue fox"]),
+        ("fox{|, oil}", ["fox", "fox, oil"]),
+        ("{a {b|c}|d}", ["a b", "a c", "d"]),
+        (r"\{a\} | b", ["{a} | b"]),
+    ],
+)  # fmt: skip
+def test_choices_as_prompt_writers_know_them(written, wanted):
+    assert values({"choices": written}, axis="p") == wanted
+
+
+def test_each_outer_group_of_choices_has_a_column_of_its_own(tmp_path):
+    form = {"choices": "a {red {old|young}|blue} {fox|owl}"}
+    plan = planned(tmp_path, {"sweep": {"grid": {"p": form}}}, GRAPH, SLOTS)
+    assert plan.axis_columns == ("p", "p.1", "p.2")
+    assert [tuple(trial.columns.values()) for trial in plan.written()] == [
+        ("a red old fox", "red old", "fox"), ("a red old owl", "red old", "owl"),
+        ("a red young fox", "red young", "fox"), ("a red young owl", "red young", "owl"),
+        ("a blue fox", "blue", "fox"), ("a blue owl", "blue", "owl"),
+    ]  # fmt: skip
+
+
+@QUICK
+@given(st.integers(1, 20), st.integers(1, 20), st.text(alphabet="abc-", min_size=1).filter(lambda n: n[0] != "-"))
+def test_fewer_seeds_are_the_first_of_more_and_all_differ(few, many, name):
+    few, many = sorted((few, many))
+    longer = values({"seeds": many}, axis="n", name=name)
+    assert values({"seeds": few}, axis="n", name=name) == longer[:few]
+    assert longer == reference_planner.seeds(many, name, "n")
+    assert len(set(longer)) == many
+    assert all(0 <= seed < 2**32 for seed in longer)
+
+
+def test_these_seeds_have_been_promised_for_ever():
+    assert values({"seeds": 3}, axis="n", name="quickstart") == SEEDS
+    assert values({"seeds": 3, "key": "quickstart"}, axis="n", name="other") == SEEDS
+    assert values({"seeds": 3}, axis="x", name="quickstart") != SEEDS
+    assert values({"seeds": 3}, axis="n", name="other") != SEEDS
+
+
+SEEDS = [3241792502, 1392575802, 3672708880]
+
+
+def test_lines_understand_bom_crlf_and_blank_lines_and_keep_spaces_and_braces():
+    text = "\ufeff a fox \r\n\r\n   \r\n{{ subject }}, {a|b}\r\n# no comment"
+    assert values({"lines": "l.txt"}, axis="p", files={"l.txt": text}) == [" a fox ", "{{ subject }}, {a|b}",
+                                                                          "# no comment"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "wanted"),
+    [
+        ({"type": "integer"}, "7", 7), ({"type": "integer"}, " 18446744073709551615 ", 2**64 - 1),
+        ({"type": "integer"}, "7.0", 7), ({"type": "number"}, "7", 7.0), ({"type": "number"}, "1e-3", 0.001),
+        ({"type": "boolean"}, "true", True), ({"type": "boolean"}, "False", False),
+        ({"type": "string"}, "7", "7"), ({"type": "string"}, " true", " true"),
+        ({"enum": ["euler", "heun"]}, "heun", "heun"), ({"enum": [4, 8]}, "8", 8),
+    ],
+)  # fmt: skip
+def test_a_cell_of_text_becomes_the_slots_type(tmp_path, schema, text, wanted):
+    slots = {"x": {"at": "1.x", "schema": schema, "default": wanted}}
+    files = {"t.csv": f'n,x\n1,"{text}"\n', "l.txt": text + "\n"}
+    for form in ({"csv": "t.csv", "column": "x"}, {"lines": "l.txt"}):
+        plan = planned(tmp_path, {"sweep": {"grid": {"x": form}}}, GRAPH, slots, files)
+        (trial,) = plan
+        assert (trial.params["x"], type(trial.params["x"])) == (wanted, type(wanted))
+
+
+def test_a_csv_cell_may_hold_commas_quotes_and_lines():
+    text = '\ufeffa,b\r\n1,"a ""red"", \r\nold fox"\r\n2,plain\r\n'
+    found = values({"csv": "t.csv", "column": "b"}, axis="p", files={"t.csv": text})
+    assert [value.replace("\r\n", "\n") for value in found] == ['a "red", \nold fox', "plain"]
+
+
+def test_files_are_sorted_and_named_from_the_experiments_folder(tmp_path):
+    files = {"in/b.png": b"1", "in/a.png": b"2", "in/c.txt": b"3", "in/deep/d.png": b"4"}
+    graph, slots = {"1": {"class_type": "L", "inputs": {"image": "x"}}}, {"image": {"at": "1.image", "kind": "file"}}
+    plan = planned(tmp_path, {"sweep": {"grid": {"image": {"files": "in/*.png"}}}}, graph, slots, files)
+    assert [trial.params["image"] for trial in plan.written()] == ["in/a.png", "in/b.png"]
+    plan = planned(tmp_path, {"sweep": {"grid": {"image": {"files": "**/*.png"}}}}, graph, slots, files)
+    assert [trial.params["image"] for trial in plan.written()] == ["in/a.png", "in/b.png", "in/deep/d.png"]
+
+
+def test_a_range_in_fractions_is_the_oracles_own_business():
+    assert reference_planner.exact(0.1) == Fraction(1, 10)
+    assert reference_planner.stepped({"from": 0, "to": 1, "step": 0.3}) == [0.0, 0.3, 0.6, 0.9]
+
+
+def test_a_count_written_as_a_whole_float_is_that_count():
+    assert values({"from": 1, "to": 3, "count": 3.0}) == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("step", [1, 1e-9])
+def test_a_range_of_astronomic_length_is_refused_in_words(step):
+    with pytest.raises(ExperimentError, match=r"has more than 1,000,000 values"):
+        values({"from": 0, "to": 10**100, "step": step})
+
+
+def test_integers_longer_than_sixty_digits_stay_exact():
+    first = 10**70
+    assert values({"from": first, "to": first + 2, "step": 1}, axis="n") == [first, first + 1, first + 2]
+
+
+def test_a_counted_range_of_integers_is_exact_beyond_twelve_digits():
+    first = 1_000_000_000_001
+    assert values({"from": first, "to": first + 2, "count": 3}, axis="n") == [first, first + 1, first + 2]
+    assert values({"from": 0, "to": 2**64 - 1, "count": 2}, axis="n") == [0, 2**64 - 1]
+
+
+@pytest.mark.parametrize("text", ["{" * 5000, "{" * 3000 + "a" + "}" * 3000])
+def test_choices_nested_without_end_are_refused_in_words(text):
+    with pytest.raises(ExperimentError, match=r"e\.yaml:1: sweep\.grid\.p: "):
+        values({"choices": text}, axis="p")
+
+
+def test_a_line_of_a_file_ends_at_a_line_feed_only():
+    # Prompts pasted out of web pages hold U+2028, U+0085 and form feeds; a text editor shows one line.
+    text = "a\u2028b\n c\x85d\ne\x0cf\x1cg\n"
+    found = values({"lines": "l.txt"}, axis="p", files={"l.txt": text})
+    assert found == ["a\u2028b", " c\x85d", "e\x0cf\x1cg"]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "\uff11\uff12"])
+def test_a_number_in_a_text_is_written_as_yaml_writes_it(cell):
+    with pytest.raises(ExperimentError, match="but an integer is needed"):
+        values({"lines": "l.txt"}, axis="n", files={"l.txt": cell + "\n"})
+
+
+def test_a_number_of_yaml_is_a_number_in_a_text_too():
+    assert values({"lines": "l.txt"}, axis="n", files={"l.txt": "+7\n8.0\n1e3\n"}) == [7, 8, 1000]
+
+
+@pytest.mark.parametrize("form", [{"lines": "a\0b"}, {"csv": "a\0b", "column": "c"}, {"files": "a\0*"}])
+def test_a_file_name_with_a_nul_is_refused_in_words(tmp_path, form):
+    text = write(tmp_path, {}, GRAPH, SLOTS)
+    inside = ", ".join(f'{key}: "{name}"'.replace("\0", "\\0") for key, name in form.items())
+    text.write_text(f"name: e\ntemplate: t.json\nsweep: {{grid: {{p: {{{inside}}}}}}}\n")
+    with pytest.raises(ExperimentError, match=r"e\.yaml:3: sweep\.grid\.p: "):
+        sweeper.load(text)
+
+
+def test_a_log_range_of_integers_is_exact_at_whole_points_however_large():
+    root = 1_234_567_890_123
+    assert values({"from": 1, "to": root**2, "count": 3, "scale": "log"}, axis="n") == [1, root, root**2]
+    assert values({"from": 1e-40, "to": 1e-20, "count": 3, "scale": "log"}) == [1e-40, 1e-30, 1e-20]
+
+
+def test_a_range_beyond_the_largest_float_is_refused_in_words():
+    with pytest.raises(ExperimentError, match=r"goes beyond the largest number"):
+        values({"from": 0, "to": 10**400, "count": 2})
+
+
+def test_a_stepped_range_of_the_smallest_and_largest_numbers_is_right():
+    assert values({"from": 5e-324, "to": 1.5e-323, "step": 5e-324}) == [5e-324, 1e-323, 1.5e-323]
+    assert values({"from": -1.5e308, "to": 1.5e308, "step": 1e308}) == [-1.5e308, -5e307, 5e307, 1.5e308]
+
+
+def test_crlf_and_lone_carriage_returns_do_not_end_a_line_differently_on_other_systems():
+    found = values({"lines": "l.txt"}, axis="p", files={"l.txt": "a\rb\r\nc\r\n"})
+    assert found == ["a\rb", "c"]
+
+
+def test_thirty_two_groups_deep_are_still_read():
+    assert values({"choices": "{" * 32 + "a|b" + "}" * 32}, axis="p") == ["a", "b"]

@@ -1,0 +1,206 @@
+"""Any graph, drawn on a canvas in one of the many ways that the editor knows, converts back to that graph."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.loading.ui_format.convert import CanvasError, to_api
+from tests.loading.ui_format.ui_workflows import OBJECT_INFO, node, plain, socket
+
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}|\\/"), max_size=12)
+VALUES = {
+    "INT": st.integers(1, 100),
+    "FLOAT": st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-9, 9),
+    "STRING": TEXTS,
+    "BOOLEAN": st.booleans(),
+}
+CLASSES = ["Load", "Encode", "Join", "Sample", "Number", "Photo", "Blur", "Swap", "Save"]
+
+
+def inputs_of(kind: str) -> dict[str, list[Any]]:
+    groups = OBJECT_INFO[kind]["input"]
+    return {**groups["required"], **groups["optional"]}
+
+
+def is_widget(spec: list[Any]) -> bool:
+    return isinstance(spec[0], list) or spec[0] in WIDGETS
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, Any]:
+    """An API-format graph whose links all lead back to earlier nodes."""
+    graph: dict[str, Any] = {}
+    made: list[tuple[str, int, str]] = []  # node, output, type
+    for number in range(1, draw(st.integers(1, 8)) + 1):
+        kind = draw(st.sampled_from(CLASSES))
+        inputs: dict[str, Any] = {}
+        for name, spec in inputs_of(kind).items():
+            wanted = spec[0]
+            sources = [[one, output] for one, output, given_type in made if given_type == wanted]
+            if sources and (not is_widget(spec) or draw(st.booleans())):
+                inputs[name] = draw(st.sampled_from(sources))
+            elif is_widget(spec):
+                inputs[name] = draw(st.sampled_from(wanted) if isinstance(wanted, list) else VALUES[wanted])
+        graph[str(number)] = {"class_type": kind, "inputs": inputs}
+        made += [(str(number), output, one) for output, one in enumerate(OBJECT_INFO[kind]["output"])]
+    return graph
+
+
+class Drawing:
+    """A canvas in the making: every choice that leaves the meaning alone is drawn."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.nodes: list[dict[str, Any]] = []
+        self.links: list[list[Any]] = []
+        self.subgraphs: list[dict[str, Any]] = []
+        self.next_id = 100
+
+    def new_id(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    def link(self, origin: int, output: int, kind: str) -> int:
+        link_id = self.new_id()
+        self.links.append([link_id, origin, output, 0, 0, kind])
+        return link_id
+
+    def detour(self, origin: int, output: int, kind: str) -> tuple[int, int]:
+        """Where a link may as well come from: through a reroute, a bypassed node, a Set and a Get node."""
+        way = self.draw(st.sampled_from(["straight", "straight", "reroute", "bypass", "set and get"]))
+        if way == "straight":
+            return origin, output
+        middle, link = self.new_id(), self.link(origin, output, kind)
+        if way == "reroute":
+            self.nodes.append(node(middle, "Reroute", socket("", "*", link)))
+        elif way == "bypass":
+            other = socket("other", "OTHER")
+            self.nodes.append(node(middle, "Gone", other, socket("it", kind, link), mode=4, outputs=[kind]))
+        else:
+            self.nodes.append(node(middle, "SetNode", socket("it", "*", link), values=[f"name {middle}"]))
+            setter, middle = middle, self.new_id()
+            self.nodes.append(node(middle, "GetNode", values=[f"name {setter}"]))
+        return middle, 0
+
+    def values(self, kind: str, inputs: dict[str, Any]) -> Any:
+        """The widgets' values, as a list or by name; an input that is linked keeps whatever it held before."""
+        found: list[Any] = []
+        named: dict[str, Any] = {}
+        for name, spec in inputs_of(kind).items():
+            if is_widget(spec):
+                held = inputs.get(name)
+                named[name] = self.draw(st.sampled_from([0, None, "old"])) if isinstance(held, list) else held
+                found += [named[name], *(["randomize"] if name == "seed" else [])]
+        if "image" in named:
+            found += self.draw(st.sampled_from([[], ["image"], ["image", ""]]))
+        return named if self.draw(st.integers(0, 4)) == 0 else found
+
+    def node(self, node_id: str, one: dict[str, Any]) -> None:
+        sockets = []
+        kind, inputs = one["class_type"], dict(one["inputs"])
+        for name, spec in inputs_of(kind).items():
+            value = inputs.get(name)
+            link_type = spec[0] if isinstance(spec[0], str) else "COMBO"
+            if isinstance(value, list):
+                link = self.link(*self.detour(int(value[0]), value[1], link_type), link_type)
+                sockets.append(socket(name, link_type, link, widget=is_widget(spec)))
+            elif not is_widget(spec):
+                sockets.append(socket(name, link_type))
+            elif self.draw(st.integers(0, 5)) == 0:  # the value comes out of a primitive
+                primitive = self.new_id()
+                self.nodes.append(node(primitive, "PrimitiveNode", values=[value, "fixed"]))
+                sockets.append(socket(name, link_type, self.link(primitive, 0, link_type), widget=True))
+                inputs[name] = ["primitive", 0]
+            elif self.draw(st.booleans()):  # newer editors show a socket for every widget
+                sockets.append(socket(name, link_type, widget=True))
+        self.nodes.append(node(int(node_id), kind, *sockets, values=self.values(kind, inputs)))
+
+    def canvas(self, graph: dict[str, Any]) -> dict[str, Any]:
+        for node_id, one in graph.items():
+            self.node(node_id, one)
+        if self.draw(st.booleans()):
+            self.nodes.append(node(self.new_id(), "Note", values=["a note"]))
+        if self.draw(st.booleans()):
+            self.nodes.append(node(self.new_id(), "Gone", mode=2, values=[1, 2, 3]))
+        nodes = self.draw(st.permutations(self.nodes))
+        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        as_objects = self.draw(st.booleans())
+        links = [dict(zip(keys, one, strict=True)) for one in self.links] if as_objects else self.links
+        return {"nodes": nodes, "links": links}
+
+
+def folded(drawn: dict[str, Any], host: int) -> dict[str, Any]:
+    """The same canvas with everything in one subgraph, which the node `host` stands for."""
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    links = [one if isinstance(one, dict) else dict(zip(keys, one, strict=True)) for one in drawn["links"]]
+    inside = {"id": "all-of-it", "inputs": [], "outputs": [], "nodes": drawn["nodes"], "links": links}
+    return {"nodes": [node(host, "all-of-it", outputs=[])], "links": [], "definitions": {"subgraphs": [inside]}}
+
+
+@st.composite
+def drawings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    graph = draw(graphs())
+    return graph, Drawing(draw).canvas(graph)
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawings())
+def test_a_graph_drawn_on_a_canvas_converts_back_to_itself(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    graph, drawing = drawn
+    before = copy.deepcopy(drawing)
+    assert plain(to_api(drawing, OBJECT_INFO).graph) == plain(graph)
+    assert drawing == before
+
+
+@settings(max_examples=50, deadline=None)
+@given(drawings())
+def test_the_same_in_a_subgraph_is_the_same_with_longer_ids(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    graph, drawing = drawn
+    expected = {
+        f"7:{node_id}": (
+            one["class_type"],
+            {
+                name: [f"7:{value[0]}", value[1]] if isinstance(value, list) else value
+                for name, value in one["inputs"].items()
+            },
+        )
+        for node_id, one in graph.items()
+    }
+    assert plain(to_api(folded(drawing, 7), OBJECT_INFO).graph) == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 200) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "type", "0"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(drawings(), st.data())
+def test_a_damaged_canvas_is_converted_or_refused_but_never_a_crash(
+    drawn: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject
+) -> None:
+    damaged = copy.deepcopy(drawn[1] if data.draw(st.booleans()) else folded(drawn[1], 7))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: Any = damaged
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = data.draw(st.sampled_from(keys))
+            if not isinstance(place[key], (dict, list)) or data.draw(st.integers(0, 3)) == 0:
+                place[key] = data.draw(JSON)
+                break
+            place = place[key]
+    with suppress(CanvasError):
+        result = to_api(damaged, OBJECT_INFO)
+        assert all(one["class_type"] in OBJECT_INFO for one in result.graph.values())

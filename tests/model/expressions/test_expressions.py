@@ -1,0 +1,175 @@
+"""Jinja2 in experiments: types are kept, nothing climbs out of the sandbox, and nothing small costs much."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.errors import ExperimentError
+from sweeper.model.expressions import ExpressionError, compile_expression
+from tests.experiment_files import planned
+from tests.planning import reference_planner
+
+GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3, "f": 0.5}}}
+SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
+FILTERS = "; filters: abs, capitalize, count, d, default, first, float, int, join, last, length, list, ... (20 more)"
+
+
+def derived(folder, text):
+    (trial,) = planned(folder, {"derive": {"v": text}}, GRAPH, SLOTS)
+    return trial.params["v"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ n }}", 3), ("{{n}}", 3), ("{{ n }} ", "3 "), ("{{ n }}\n", "3\n"), ("{{ n }}{{ n }}", "33"),
+        ("{{ n / 2 }}", 1.5), ("{{ n // 2 }}", 1), ("{{ n ** 2 }}", 9), ("{{ n % 2 }}", 1), ("{{ n > 2 }}", True),
+        ("{{ none }}", None), ("{{ [n, s] }}", [3, "ab"]), ("{{ {'a': n} }}", {"a": 3}), ("{{ (n, n) }}", [3, 3]),
+        ("{{ s ~ n }}", "ab3"), ("{{ s | upper }}", "AB"), ("{{ 'x' if n > 2 else 'y' }}", "x"),
+        ("{% if n > 2 %}many{% endif %}", "many"), ("{% for i in range(n) %}{{ i }};{% endfor %}", "0;1;2;"),
+        ("{{- n -}}", 3), ("a {{- n -}} b", "a3b"), ("{% raw %}{{ n }}{% endraw %}", "{{ n }}"), ("{{ '{{' }}", "{{"),
+        ("{{ s[0] }}", "a"), ("{{ s.upper() }}", "AB"), ("{{ f | round(0) | int }}", 0), ("plain", "plain"),
+        ("{ n }", "{ n }"), ("", ""), ("{{ missing | default('d') }}{{ s }}", "dab"),
+    ],
+)  # fmt: skip
+def test_a_derived_text_keeps_a_lone_expressions_type(tmp_path, text, value):
+    if "missing" in text:  # a default does not make a name: what nobody gives is a mistake
+        with pytest.raises(ExperimentError, match="'missing' is neither a slot nor a variable"):
+            derived(tmp_path, text)
+        return
+    found = derived(tmp_path, text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.recursive(
+    st.sampled_from(["n", "f", "2", "0.25", "7"]),
+    lambda below: st.tuples(below, st.sampled_from(["+", "-", "*", "==", "<", "and", "or"]), below).map(
+        lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"),
+    max_leaves=6,
+))  # fmt: skip
+def test_arithmetic_is_jinjas_own(tmp_path_factory, text):
+    found = derived(tmp_path_factory.mktemp("sums"), "{{ " + text + " }}")
+    wanted = reference_planner.JINJA.compile_expression(text)(n=3, f=0.5)
+    assert json.dumps(found) == json.dumps(wanted + 0.0 if isinstance(wanted, float) else wanted)  # no -0.0 in a slot
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ s.__class__ }}", "access to attribute '__class__' of 'str' object is unsafe."),
+        ("{{ ''['__class__'] }}", "access to attribute '__class__' of 'str' object is unsafe."),
+        ("{{ s.__init__.__globals__ }}", "access to attribute '__init__' of 'str' object is unsafe."),
+        ("{{ [].append(1) }}", "access to attribute 'append' of 'list' object is unsafe."),
+        ("{{ {}.update({'a': 1}) }}", "access to attribute 'update' of 'dict' object is unsafe."),
+        ("{{ n.to_bytes(9) }}", "access to attribute 'to_bytes' of 'int' object is unsafe."),
+        ("{{ s.zfill(9) }}", "access to attribute 'zfill' of 'str' object is unsafe."),
+        ("{{ s.ljust(9) }}", "access to attribute 'ljust' of 'str' object is unsafe."),
+        ("{{ s | attr('__class__') }}", "uses the filter 'attr', which is not known here" + FILTERS),
+        ("{{ [1] | random }}", "uses the filter 'random', which is not known here" + FILTERS),
+        ("{{ s | center(9) }}", "uses the filter 'center', which is not known here" + FILTERS),
+        ("{% import 'os' as o %}", "holds a Jinja2 import, which is not allowed here"),
+        ("{% from 'os' import path %}", "holds a Jinja2 fromimport, which is not allowed here"),
+        ("{% include '/etc/passwd' %}", "holds a Jinja2 include, which is not allowed here"),
+        ("{% extends 'x' %}", "holds a Jinja2 extends, which is not allowed here"),
+        ("{% block b %}{% endblock %}", "holds a Jinja2 block, which is not allowed here"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "holds a Jinja2 macro, which is not allowed here"),
+        ("{% set x = 1 %}{{ x }}", "holds a Jinja2 assign, which is not allowed here"),
+        ("{% for i in [[1]] recursive %}{{ loop(i) }}{% endfor %}",
+         "nests loops more than two deep, or recursively, which is not allowed here"),
+        ("{% for a in s %}{% for b in s %}{% for c in s %}x{% endfor %}{% endfor %}{% endfor %}",
+         "nests loops more than two deep, or recursively, which is not allowed here"),
+        ("{{ range(1000000000) | list }}", "range gives more than 1,000 numbers"),
+        ("{{ 9 ** (9 ** 9) }}", "`**` gives a number too large to compute here"),
+        ("{{ 9 ** 9 ** 9 ** 9 ** 9 }}", "`**` gives a number too large to compute here"),
+        ("{{ 's' * 1000000000 }}", "`*` repeats a text or list too often"),
+        ("{{ 1000000000 * [1] }}", "`*` repeats a text or list too often"),
+        ("{{ '%999999999d' % 1 }}", "`%` on a text is not allowed here; use ~ to join texts"),
+        ("{{ (['s' * 9999] * 101) | join }}", "is too much work: more than 1,000,000 characters and steps"),
+        ("{{ s ~ s.upper }}", "gives a builtin_function_or_method, which is no JSON value"),
+        ("{{ n() }}", "a number cannot be called as a function"),
+        ("{{ range(a=1) }}", "range() takes no keyword arguments"),
+        ("{% for i in n %}x{% endfor %}", "a number has no items to go through"),
+        ("{{ [n.no] ~ s }}", "a number has nothing that is called 'no'"),
+        ("{{ s - 1 }}", "`-` cannot go between a text and a number"),
+        ("{{ ({'a': 1}.keys() - ['b']) | first }}",
+         "`-` cannot go between dict_keys and a list"),
+        ("{{ n is oddd }}", "uses the test 'oddd', which is not known here; did you mean 'odd'?"),
+        ("{{ self }}", "reads 'self', which Jinja2 keeps for itself; give the slot another name"),
+        ("{{ \ufb01 }}", "reads '\ufb01', whose letters have more than one form; write it with plain ones"),
+        ("{{ '\\ud800' }}", "holds half of a character (a lone surrogate), which no file can keep"),
+        ("{{ dict(a=1, a=2) }}", "is not Jinja2: keyword argument repeated: a"),
+        ("{% with a = 1 %}{{ a }}{% endwith %}", "holds a Jinja2 with, which is not allowed here"),
+        ("{% filter upper %}a{% endfilter %}", "holds a Jinja2 filterblock, which is not allowed here"),
+        ("{% autoescape true %}{{ s }}{% endautoescape %}", "holds a Jinja2 scope, which is not allowed here"),
+        ("{{ " + "[n, n], " * 1000 + " }}", "has too many parts; longer computations belong in a program"),
+        ("{{ 1 / 0 }}", "divides by zero"),
+        ("{{ 1 % 0 }}", "divides by zero"),
+        ("{{ s > 1 }}", "`>` compares a text with a number; only two numbers, or two texts, have an order"),
+        ("{{ s + 1 }}", "`+` cannot go between a text and a number; ~ joins texts"),
+        ("{{ s * 1.5 }}", "`*` repeats a text or a list a whole number of times, not by a number"),
+        ("{{ -s }}", "`-` cannot go before a text"),
+        ("{{ 's' in n }}", "a number has no items to go through"),
+        ("{{ none.x ~ 1 }}", "nothing has no attribute 'x'"),
+        ("{{ 1e308 * 10 }}", "gives inf, but a finite number is needed"),
+        ("{{ s.upper }}", "gives a builtin_function_or_method, which is no JSON value"),
+        ("{{ range }}", "'range' is neither a slot nor a variable; known: f, n, s, v"),
+        ("{{ n.nothing }}", "a number has nothing that is called 'nothing'"),
+        ("{{ [1][5] }}", "a list has no element 5"),
+        ("{{ " + "(" * 5000 + "n" + ")" * 5000 + " }}", "is nested too deeply"),
+        ("{{ " + "[" * 400 + "n" + "]" * 400 + " }}", "is nested too deeply"),
+        ("{{ '" + "x" * 30_000 + "' }}", "has more than 20,000 characters of Jinja2"),
+    ],
+)  # fmt: skip
+def test_what_is_forbidden_or_too_much_is_told(tmp_path, text, said):
+    with pytest.raises(ExperimentError) as caught:
+        derived(tmp_path, text)
+    (problem,) = caught.value.problems
+    message = problem.message.partition(" (with ")[0]
+    assert (problem.line, problem.key, message) == (1, "derive.v", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty, and a value is needed"),
+        ("n >", "a value is missing before its end"),
+        ("n is", "a name is missing before its end"),
+        ("(n > 4", "a ')' is missing before its end"),
+        ("n = 4", "'=' is out of place; to compare, write == or !="),
+        ("n 4", "a number is out of place"),
+        ("n && s", "'&' at character 3 is out of place; write `and`"),
+        ("s == 'a", "the text that begins with ' at character 6 has no closing '"),
+        ("{{ n }} > 4", "an expression is written here without '{{' and '}}'"),
+    ],
+)
+def test_an_expression_that_cannot_be_read_is_told_in_its_own_words(text, said):
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text)
+    assert str(caught.value) == f"is not Jinja2: {said}"
+
+
+@pytest.mark.parametrize("value", ["{{ 9 ** 9 }}", "{% macro %}", "{{ s.__class__ }}", "a }} b {{ c", "{% raw %}"])
+def test_text_in_values_is_never_run(tmp_path, value):
+    graph = {"1": {"class_type": "A", "inputs": {"v": "{{ s }}!", "w": "{{ s }}"}}}
+    plan = planned(tmp_path, {"sweep": {"grid": {"s": [value]}}}, graph, {})
+    (trial,) = plan
+    assert plan.workflow(trial)["1"]["inputs"] == {"v": value + "!", "w": value}
+
+
+def test_the_example_values_of_a_failure_are_cut(tmp_path):
+    experiment = {"params": {"s": "x" * 500}, "derive": {"v": "{{ s / 2 }}"}}
+    with pytest.raises(ExperimentError) as caught:
+        planned(tmp_path, experiment, GRAPH, SLOTS)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_failing_text_gives_a_few_examples_and_not_a_thousand(tmp_path):
+    experiment = {"sweep": {"grid": {"n": {"from": 1, "to": 1000, "step": 1}}}, "derive": {"v": "{{ n / 0 }}"}}
+    with pytest.raises(ExperimentError) as caught:
+        planned(tmp_path, experiment, GRAPH, SLOTS)
+    assert 1 <= len(caught.value.problems) <= 5

@@ -1,0 +1,157 @@
+"""Jinja2 in experiments, as prompt writers use it: held against Jinja2 itself; and whatever else a text may hold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.model.expressions import ExpressionError, compile_expression, compile_text
+from tests.planning import reference_planner
+
+USUAL = {"s": "a red  fox", "n": 3, "f": 0.25, "xs": ["oil", "ink", "Ink"], "ns": [4, 8, 15], "d": {"a": 1, "b": "x"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ s }}, {{ xs[0] }}",
+        "{{ s ~ ', ' ~ xs[1] ~ n }}",
+        "{{ 'x' ~ [n, s] ~ none ~ f }}",
+        "{{ s + ', ' + xs[1] }}",
+        "{{ s | upper }}",
+        "{{ s | title }}",
+        "{{ s | capitalize }} {{ s | lower }}",
+        "{{ '  a ' | trim }}",
+        "{{ 'xxay' | trim('xy') }}",
+        "{{ s | replace('red', 'blue') }}",
+        "{{ s | replace('', '-', 3) }}",
+        "{{ s | replace('e', '') | wordcount }}",
+        "{{ d.c | default('none') }}",
+        "{{ '' | default('e', true) }}",
+        "{{ xs | join(', ') }}",
+        "{{ ns | join('x') }}",
+        "{{ [d, d] | join('|', attribute='b') }}",
+        "{{ s | join('.') }}",
+        "{{ xs | first }}{{ xs | last }}{{ xs | length }}",
+        "{{ xs | map('upper') | join }}",
+        "{{ xs | sort | join(';') }}",
+        "{{ xs | unique | join(';') }}",
+        "{{ ns | select('odd') | join }}",
+        "{{ ns | reject('gt', 5) | list }}",
+        "{{ [d] | map(attribute='a') | list }}",
+        "{{ [d] | selectattr('a', 'eq', 1) | list | length }}",
+        "{{ ns | sum }} {{ [d, d] | sum(attribute='a', start=5) }}",
+        "{{ ns | max - ns | min }}",
+        "{{ xs | reverse | join }}",
+        "{{ (n / 7) | round(2) }}",
+        "{{ 2.5 | round(0, 'ceil') }}",
+        "{{ 1234 | round(-2) }}",
+        "{{ '12' | int + 1 }}",
+        "{{ 'ff' | int(base=16) }}",
+        "{{ 'x' | int(7) }}",
+        "{{ '4.2' | float }}",
+        "{{ -n | abs }}",
+        "{{ n | string ~ 1 }}",
+        "{{ s | truncate(6, true, '') }}",
+        "{{ 'x'.upper() }}{{ 'A b'.lower() }}",
+        "{{ 'a, b,c'.split(',') }}",
+        "{{ ' a '.strip() }}",
+        "{{ s.startswith('a') }}",
+        "{{ s.replace('red', 'blue', 1) }}",
+        "{{ ', '.join(xs) }}",
+        "{{ 'in/a.png'.rsplit('/', 1)[1].removesuffix('.png') }}",
+        "{{ s.split() | length }}",
+        "{{ s.find('fox') }}",
+        "{{ s[2:5] }}{{ xs[1:] }}{{ s[::-1] }}",
+        "{{ xs[-1] }} {{ d['a'] }} {{ d.b }}",
+        "{{ d.get('z', 5) }}",
+        "{{ 'yes' if n > 2 and 'fox' in s else 'no' }}",
+        "{{ 'a' if n in ns }}",
+        "{{ n not in [3, 4] }}",
+        "{{ 1 < n <= 3 }}",
+        "{{ n is odd }} {{ n is divisibleby 3 }} {{ s is string }} {{ d.q is defined }} {{ n is in ns }}",
+        "{{ n * 2 + 1 - n // 2 }} {{ n ** 2 }} {{ 7 % n }} {{ n / 2 }}",
+        "{{ -n }} {{ +n }} {{ not n }}",
+        "{{ 'ab' * n }}",
+        "{{ [0] * 3 }} {{ xs + ['x'] }} {{ (1, 2) }} {{ {'a': [n]} }}",
+        "{{ n * f }} {{ n + f }} {{ 2 ** -1 }}",
+        "{% if n == 3 %}a{% elif n == 4 %}b{% else %}c{% endif %}",
+        "{% for x in xs %}{{ x }}{{ ', ' if not loop.last }}{% endfor %}",
+        "{% for x in xs if x != 'oil' %}{{ loop.index }}{{ x | upper }}{% else %}none{% endfor %}",
+        "{% for k, v in d.items() %}{{ k }}={{ v }} {% endfor %}",
+        "{% for i in range(1, 4) %}{{ loop.cycle('a', 'b') ~ i }}{% endfor %}",
+        "{% for a in ns %}{% for b in xs %}{{ a }}{{ b }}{% endfor %}{% endfor %}",
+        "{% for c in 'abc' %}{{ c.upper() }}{% endfor %}",
+        "{%- if n -%} {{- s -}} {%- endif -%} ",
+        "{# why #}{{ n }}{# c #}!",
+        "{% for x in [] %}{% else %}none{% endfor %}",
+    ],
+)
+def test_what_prompt_writers_use_gives_what_jinja_gives(text):
+    """As text, by Jinja2 itself without a sandbox; a lone expression keeps its type, so it gets a neighbour."""
+    assert compile_text("." + text).evaluate(USUAL) == reference_planner.JINJA.from_string("." + text).render(USUAL)
+
+
+@pytest.mark.parametrize(
+    "text", ["n > 2", "-n + 5", "s ~ n", "'fox' in s and n in ns", "xs | map('upper') | list", "-f"]
+)
+def test_a_bare_expression_gives_what_jinja_gives(text):
+    assert compile_expression(text).evaluate(USUAL) == reference_planner.JINJA.compile_expression(text)(USUAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "defaults"),
+    [
+        ("{{ n | default(4) }}", {"n": 4}),
+        ("{{ n | d(-4.5) }}", {"n": -4.5}),
+        ("{{ n | default([1, -2]) }}", {"n": [1, -2]}),
+        ("{{ n | default(default_value='x') }}", {"n": "x"}),
+        ("{{ n | default(s) }}", {}),
+        ("{{ n | default(1 + 1) }}", {}),
+        ("{{ n | default(1) }}{{ n | default(2) }}{{ s | default }}", {"n": 1}),
+    ],
+)
+def test_constants_given_as_default_are_known(text, defaults):
+    assert compile_text(text).defaults == defaults
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{{ b }}{{ a }}{{ b }}", ("b", "a")),
+        ("{{ range }}", ("range",)),
+        ("{{ range(n) | list }}", ("n",)),
+        ("{% for a in xs %}{{ a }}{{ loop.index }}{% endfor %}", ("xs",)),
+        ("{% for a in a %}{{ a }}{% endfor %}", ("a",)),
+        ("{{ result }}", ("result",)),
+        ("{{ s ~ (t | default(u)) }}", ("s", "t", "u")),
+        ("{{ loop }}", ("loop",)),
+    ],
+)
+def test_the_names_that_a_text_reads_are_those_it_does_not_bind(text, names):
+    expression = compile_text(text)
+    assert expression.names == names
+    if text == "{{ " + names[0] + " }}":
+        assert expression.evaluate({names[0]: 7}) == 7
+
+
+WORDS = """
+n s xs d f 'a' 2 0 -1 1e308 none true [ ] { } ( ) , : . | ~ + - * ** / // % == < in is not if else and or upper int
+round join replace map sum first split items format odd range loop self default {{ }} {% %} {# #} for endfor
+"""
+FRAMES = ["{{{{ {} }}}}", "{{% for i in xs %}}{{{{ {} }}}}{{% endfor %}}", "{}"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join), st.sampled_from(FRAMES))
+def test_whatever_stands_in_a_text_gives_a_json_value_or_an_expression_error(parts, frame):
+    text = frame.format(parts)
+    try:
+        value = compile_text(text).evaluate(USUAL | {"self": 1, "range": 2, "loop": 3, "split": 4})
+    except ExpressionError as error:
+        assert len(str(error)) < 400  # noqa: PT017 - either way is right
+    else:
+        json.dumps(value, allow_nan=False)

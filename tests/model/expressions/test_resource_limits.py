@@ -1,0 +1,215 @@
+"""Jinja2 again: signs and comments, and the bombs, in a process of their own with little memory and time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sweeper.errors import ExperimentError
+from sweeper.model.expressions import compile_expression, compile_text, unknown_names
+from tests import ROOT
+from tests.experiment_files import planned
+
+GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3}}}
+SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
+
+
+GIVEN = {"big": "a" * 400_000, "same": "a" * 400_000, "huge": 10**4000, "words": ["x" * 900] * 1000}
+
+
+def derived(folder, text):
+    given = {name: value for name, value in GIVEN.items() if name in text}
+    (trial,) = planned(folder, {"params": given, "derive": {"v": text}}, GRAPH, SLOTS)
+    return trial.params["v"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("{{ -n }}", -3), ("{{ -5 + 10 }}", 5), ("{{ -n + 1 }}", -2), ("{{- -n -}}", -3), ("{{ n - -n }}", 6)],
+)
+def test_a_sign_in_front_is_part_of_the_expression(tmp_path, text, value):
+    assert derived(tmp_path, text) == value
+
+
+@pytest.mark.parametrize("text", ["{{ n }}{# why #}", "{# why #}{{ n }}", "{{- n -}}{#- why -#}"])
+def test_a_comment_beside_an_expression_changes_nothing(tmp_path, text):
+    assert derived(tmp_path, text) == 3
+
+
+@pytest.mark.parametrize("text", ["{{ n }}{# why #}", "{{ -n }}"])
+def test_inline_strings_of_a_template_are_read_the_same_way(tmp_path, text):
+    plan = planned(tmp_path, {"params": {"n": 3}}, {"1": {"class_type": "A", "inputs": {"v": text}}}, {})
+    (trial,) = plan
+    assert plan.workflow(trial)["1"]["inputs"]["v"] == (-3 if "-" in text else 3)
+
+
+LOOP = "{{% for i in range(1000) %}}{}{{% endfor %}}"
+LOOPS = "{{% for i in range(1000) %}}{{% for j in range(1000) %}}{}{{% endfor %}}{{% endfor %}}"
+WORK = "is too much work: more than 1,000,000 characters and steps"
+DIGITS = "`round` takes at most 100 digits"
+UNSAFE = "access to attribute '{}' of 'str' object is unsafe."
+NUMBER = "`is {}` takes a number of usual size"
+LARGE = "gives a number too large to compute here"
+PARTS = "has too many parts; longer computations belong in a program"
+
+# What each asks for is gigabytes or hours; the answer has to be a refusal, soon.
+BOMBS = {
+    "power inside the round filter": ("{{ 1 | round(200000000, 'ceil') }}", DIGITS),
+    "power of a negative precision": ("{{ 1 | round(-200000000) }}", DIGITS),
+    "round behind map": ("{{ [1] | map('round', 200000000, 'ceil') | list }}", DIGITS),
+    "format method": ("{{ '{:>9999999999}'.format(1) }}", UNSAFE.format("format")),
+    "format_map method": ("{{ '{a:>9999999999}'.format_map({'a': 1}) }}", UNSAFE.format("format_map")),
+    "format as an item": ("{{ '{:>9999999999}'['format'](1) }}", UNSAFE.format("format")),
+    "format inside the test even": ("{{ '%999999999d' is even }}", NUMBER.format("even")),
+    "format inside the test divisibleby": ("{{ '%999999999d' is divisibleby(1) }}", NUMBER.format("divisibleby")),
+    "format behind select": ("{{ ['%999999999d'] | select('odd') | list }}", NUMBER.format("odd")),
+    "replace filter": ("{{ ('a' * 10000) | replace('a', 'a' * 10000) | replace('a', 'a' * 100) }}", WORK),
+    "replace method": ("{{ ('a' * 10000).replace('a', 'a' * 10000).replace('a', 'a' * 100) }}", WORK),
+    "replace of nothing": ("{{ ('a' * 10000) | replace('', 'a' * 10000) }}", WORK),
+    "replace behind map": ("{{ words | map('replace', 'x', 'y' * 10000) | list }}", WORK),
+    "list of lists": ("{{ [[1] * 10000] * 10000 }}", WORK),
+    "text of a list of lists": ("{{ ([['a' * 10000] * 1000] * 1000) | string | length }}", WORK),
+    "list of lists written out": ("{{ [" + "words, " * 900 + "] }}", WORK),
+    "text of a list written out": ("a {{ [" + "words, " * 900 + "] }}", WORK),
+    "equal lists written out": ("{{ [" + "big, " * 400 + "] == [" + "same, " * 400 + "] }}", WORK),
+    "equal lists behind a choice": (
+        "{{ ([" + "big, " * 400 + "] if n else n) == [[" + "same, " * 400 + "]][0] }}", WORK),
+    "long list written out": ("{{ [" + "n, " * 5000 + "] }}", PARTS),
+    "sum of lists": ("{{ ([[1] * 5000] * 10000) | sum(start=[]) | length }}", WORK),
+    "sum of few lists": ("{{ ([[1] * 5000] * 10) | sum(start=[]) | length }}", "`sum` adds numbers; its start is one"),
+    "sum of long texts by +": ("{{ " + " + ".join(["big"] * 60) + " }}", WORK),
+    "sum of long lists by +": ("{{ " + " + ".join(["words"] * 60) + " }}", WORK),
+    "join of joins": ("{{ ([([('a' * 10000)] * 10000) | join] * 10000) | join }}", WORK),
+    "join by a long text": ("{{ words | join(big) }}", WORK),
+    "join of a range": ("{{ range(1000) | join(big) }}", WORK),
+    "join method": ("{{ big.join(words) }}", WORK),
+    "joins by ~": ("{{ " + " ~ ".join(["big"] * 60) + " }}", WORK),
+    "long text in two loops": (LOOPS.format("{{ 'a' * 10000 }}"), WORK),
+    "constant text in two loops": (LOOPS.format("a" * 10000), WORK),
+    "given text in a loop": (LOOP.format("{{ big }}"), "gives a text of more than 1,000,000 characters"),
+    "given number in a loop": (LOOP.format("{{ huge }}"), WORK),
+    "work in two loops": (LOOPS.format("{{ range(1000) | sum }}"), WORK),
+    "nothing in two loops": (LOOPS.format(""), WORK),
+    "filtered loop": (LOOP.format("{% for x in words if x in words %}{% endfor %}"), WORK),
+    "method in a loop": (LOOP.format("{{ big.upper() | length }}"), WORK),
+    "slice in a loop": (LOOP.format("{{ big[1:] | length }}"), WORK),
+    "comparison in a loop": (LOOP.format("{{ big == same }}"), WORK),
+    "test in a loop": (LOOP.format("{{ big is lower }}"), WORK),
+    "many comparisons": ("{{ " + " and ".join(["big == same"] * 90) + " }}", WORK),
+    "many slices": ("{{ big" + "[1:]" * 45 + " }}", WORK),
+    "division in a loop": (LOOP.format("{{ huge // 7 }}"), f"`//` {LARGE}"),
+    "remainder of a long number": (LOOP.format("{{ huge % 7 }}"), f"`%` {LARGE}"),
+    "product of long numbers": ("{{ huge * huge }}", f"`*` {LARGE}"),
+    "long hexadecimal": ("{{ ('f' * 9000) | int(base=16) }}", f"`int` {LARGE}"),
+    "long literal": ("{{ 0x" + "f" * 15000 + " }}", "holds a number too large to compute here"),
+    "search from the end": ("{{ big.rfind('b' ~ big[:200000]) }}", WORK),
+    "split from the end": ("{{ big.rsplit('b' ~ big[:200000]) }}", WORK),
+    "trim of many letters": ("{{ big | trim('b' ~ big[1:]) }}", WORK),
+    "strip of many letters": ("{{ big.strip('bcdefghijklm' * 800 ~ 'a') }}", WORK),
+    "words of a long text": ("{{ big.split('a') | length }}", WORK),
+    "letters of a long text": ("{{ big | list | length }}", WORK),
+    "doubling in with": (
+        "".join(f"{{% with {new} = {old}~{old}~{old} %}}" for old, new in zip(["n", *"abc"], "abcd", strict=True))
+        + "{{ d }}"
+        + "{% endwith %}" * 4,
+        "holds a Jinja2 with, which is not allowed here",
+    ),
+}  # fmt: skip
+
+RUN = """
+import json, resource, sys, tempfile, tracemalloc
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+sys.path.insert(0, sys.argv[1])
+from sweeper.errors import ExperimentError
+from sweeper.model.expressions import ExpressionError, compile_text
+from tests.model.expressions.test_resource_limits import BOMBS, GIVEN
+values = GIVEN | {"n": 3}
+compile_text("{{ n }} {{ n ~ n }}").evaluate(values)
+for name in sys.argv[2:]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 4, resource.RLIM_INFINITY))
+    print(end=json.dumps(name), flush=True)
+    tracemalloc.start()
+    try:
+        said = f"computed {str(compile_text(BOMBS[name][0]).evaluate(values))[:20]}"
+    except ExpressionError as error:
+        said = str(error)
+    peak = tracemalloc.get_traced_memory()[1] >> 20
+    tracemalloc.stop()
+    print(end="\\t" + json.dumps([said, peak]) + "\\n", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def fates():
+    """What became of each bomb: [message, MiB]. One process tries all; where one kills it, another goes on behind."""
+    found = {}
+    while left := [name for name in BOMBS if name not in found]:
+        command = [sys.executable, "-c", RUN, str(ROOT), *left]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        told = [line.split("\t") for line in done.stdout.splitlines()]
+        found |= {left[0]: [f"no answer at all: {done.stderr[-500:]}", 0]}
+        found |= {json.loads(name): json.loads(fate[0]) if fate else ["killed", 0] for name, *fate in told}
+    return found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_before_it_takes_four_seconds_or_sixteen_megabytes(fates, name):
+    message, mebibytes = fates[name]
+    assert message == BOMBS[name][1]
+    assert mebibytes < 16
+
+
+def test_a_refusal_is_told_with_the_place_of_the_text(tmp_path):
+    with pytest.raises(ExperimentError, match=r"e\.yaml:1: derive\.v: is too much work: more than 1,000,000"):
+        derived(tmp_path, BOMBS["join of joins"][0])
+
+
+def test_an_expression_is_counted_anew_for_each_trial():
+    expression = compile_text("{{ (s | replace('a', 'b')) ~ s }}")
+    for _ in range(50):
+        assert len(expression.evaluate({"s": "a" * 100_000})) == 200_000
+
+
+def test_what_fits_is_not_refused():
+    assert len(compile_text("{{ big[1:] }}{{ big[2:] }}").evaluate(GIVEN)) == 799_997
+    assert len(compile_text("{{ big[:9] | replace('a', 'b' * 9999) }}").evaluate(GIVEN)) == 89_991
+    assert compile_text(LOOP.format("{{ i }},")).evaluate({}).startswith("0,1,2,3")
+    assert compile_text("{{ n < 2 ** 63 }}").evaluate({"n": 2**64 - 1}) is False
+    assert compile_text("{{ n + 1 }}").evaluate({"n": 2**64 - 1}) == 2**64
+    assert compile_text("{{ n * 6364136223846793005 % 2 ** 64 }}").evaluate({"n": 2**64 - 1}) == 12082607849862758611
+
+
+@pytest.mark.parametrize("text", ["-" * 400 + "n", "n" + " + n" * 900, "not " * 400 + "n", "n" + " ~ n" * 900])
+def test_a_long_chain_is_computed_or_refused_but_never_a_traceback(tmp_path, text):
+    try:
+        derived(tmp_path, "{{ " + text + " }}")
+    except ExperimentError as error:
+        assert len(str(error)) < 1000  # noqa: PT017 - either way is right
+
+
+@pytest.mark.parametrize("where", ["n + " * 3000 + ")", "n | " + "n" * 3000, "s." + "n" * 3000, "'n' * n * s"])
+def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path, where):
+    with pytest.raises(ExperimentError) as caught:
+        planned(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": where}}, GRAPH, SLOTS)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_long_unknown_name_is_not_printed_whole():
+    (message,) = unknown_names(compile_expression("n" * 3000), ["n"])
+    assert len(message) < 200
+
+
+def test_an_integer_too_long_to_print_is_refused_with_a_message(tmp_path):
+    with pytest.raises(ExperimentError):
+        derived(tmp_path, "{{ ('f' * 9000) | int(base=16) }}")
+
+
+def test_a_slot_may_be_named_range_or_the_name_is_refused(tmp_path):
+    graph = {"1": {"class_type": "A", "inputs": {"v": "{{ range }}"}}}
+    plan = planned(tmp_path, {"params": {"range": 7}}, graph, {"range": {"default": 1}})
+    assert plan.workflow(next(iter(plan)))["1"]["inputs"]["v"] == 7

@@ -1,0 +1,260 @@
+"""`graph_problems` and `graph_notes`: what must not be sent, what is only odd, and what is fine."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from sweeper.model.node_classes import NodeInfo, graph_notes, graph_problems
+from sweeper.model.template import Address
+from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
+
+INFO = small_info()
+NAN = float("nan")
+
+
+def sentences(graph: Any, **options: Any) -> list[str]:
+    return [message for _, message in graph_problems(graph, INFO, **options)]
+
+
+def test_a_workflow_that_fits_has_no_problems_and_no_notes() -> None:
+    assert graph_problems(workflow(), INFO) == []
+    assert graph_notes(workflow(), INFO) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n3_sampler_name": "eulr"}, "node 3 (Sampler) sampler_name: found 'eulr'; did you mean 'euler'?"),
+        ({"n3_sampler_name": "Euler"}, "node 3 (Sampler) sampler_name: found 'Euler'; did you mean 'euler'?"),
+        ({"n3_sampler_name": 1}, "node 3 (Sampler) sampler_name: found 1; allowed: euler, heun, dpmpp_2m"),
+        ({"n3_steps": 0}, "node 3 (Sampler) steps: found 0, but at least 1 is needed"),
+        ({"n3_cfg": 100.5}, "node 3 (Sampler) cfg: found 100.5, but at most 100.0 is needed"),
+        ({"n3_seed": 2**64}, f"node 3 (Sampler) seed: found {2**64}, but at most {2**64 - 1} is needed"),
+        ({"n3_seed": -1}, "node 3 (Sampler) seed: found -1, but at least 0 is needed"),
+        ({"n3_steps": 4.9}, "node 3 (Sampler) steps: found 4.9, but an integer is needed"),
+        ({"n3_steps": "7"}, "node 3 (Sampler) steps: found '7', but an integer is needed"),
+        ({"n3_steps": True}, "node 3 (Sampler) steps: found true, but an integer is needed"),
+        ({"n3_steps": None}, "node 3 (Sampler) steps: found nothing, but an integer is needed"),
+        ({"n3_cfg": "6.5"}, "node 3 (Sampler) cfg: found '6.5', but a number is needed"),
+        ({"n3_cfg": NAN}, "node 3 (Sampler) cfg: found nan, but a finite number is needed"),
+        ({"n3_cfg": float("-inf")}, "node 3 (Sampler) cfg: found -inf, but a finite number is needed"),
+        ({"n3_tiled": "false"}, "node 3 (Sampler) tiled: found 'false', but true or false is needed"),
+        ({"n3_tiled": 1}, "node 3 (Sampler) tiled: found 1, but true or false is needed"),
+        ({"n6_text": 5}, "node 6 (Encode) text: found 5, but text is needed"),
+        ({"n6_text": None}, "node 6 (Encode) text: found nothing, but text is needed"),
+        ({"n6_text": {"a": 1}}, "node 6 (Encode) text: found a mapping (a), but text is needed"),
+        ({"n8_vae": "ae"}, "node 8 (Decode) vae: found 'ae', but a link to a VAE output is needed"),
+        ({"n9_images": None}, "node 9 (Save) images: found nothing, but a link to an IMAGE output is needed"),
+        ({"n3_model": ["4", 1]},
+         "node 3 (Sampler) model: links to output 1 of node 4 (Loader), which is CLIP; MODEL is needed"),
+        ({"n3_model": ["4", 3]},
+         "node 3 (Sampler) model: links to output 3 of node 4 (Loader), which has 3 outputs, counted from 0"),
+        ({"n3_model": ["4", -1]},
+         "node 3 (Sampler) model: links to output -1 of node 4 (Loader), which has 3 outputs, counted from 0"),
+        ({"n3_latent_image": ["99", 0]},
+         "node 3 (Sampler) latent_image: links to node 99, which is not in the workflow; its nodes: 3, 4, 5, 6, 8, 9"),
+        ({"n3_model": [4, 0]}, ('node 3 (Sampler) model: [4, 0] is no link; a link is written ["node id", output], '
+         'a list as a value {"__value__": [...]}')),
+        ({"n3_model": ["4", "0"]}, ('node 3 (Sampler) model: ["4", "0"] is no link; a link is written '
+         '["node id", output], a list as a value {"__value__": [...]}')),
+        ({"n3_steps": [1, 2, 3]}, ("node 3 (Sampler) steps: found a list of 3, which the server takes for a broken "
+         'link; a link is written ["node id", output], a list as a value {"__value__": [...]}')),
+        ({"n3_zz": ["99", 0]}, ("node 3 (Sampler) zz: links to node 99, which is not in the workflow; its nodes: 3, 4, "
+         "5, 6, 8, 9; for an undeclared input that stops the server")),
+        ({"n3_zz": ["4", 0]}, ("node 3 (Sampler) zz: Sampler has no such input, so its link makes the node fail; "
+         "its inputs: model, seed, steps, cfg, sampler_name, positive, latent_image, tiled, denoise")),
+        ({"n3_denose": 0.5}, "node 3 (Sampler) denose: Sampler has no such input; did you mean 'denoise'?"),
+        ({"n3_extra": {"a": [NAN]}}, "node 3 (Sampler) extra: holds a number that is not finite, which is no JSON"),
+        ({"n4": of("Loadr")}, "node 4: the server has no class 'Loadr'; did you mean 'Loader'?"),
+        ({"n4": {"class_type": "Loader"}}, ("node 4 (Loader): the key 'inputs' is missing or no mapping; it may be "
+         "empty, but without it the server stops working")),
+        ({"n4": {"inputs": {}}}, "node 4: the key 'class_type' is missing or no text"),
+        ({"n4": "Loader"}, "node 4: found 'Loader', but a node is needed"),
+        ({"n6": of("Encode", text="a fox")}, "node 6 (Encode): the required input 'clip' is missing"),
+        ({"n5_width": {"__value__": 8}}, "node 5 (Latent) width: found 8, but at least 16 is needed"),
+        ({"n3_positive": ["6", 0], "n6_clip": ["3", 0]},
+         "node 6 (Encode) clip: links to output 0 of node 3 (Sampler), which is LATENT; CLIP is needed"),
+    ],
+)  # fmt: skip
+def test_what_the_server_refuses_changes_or_fails_on_is_a_problem(changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in sentences(workflow(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n3_seed": 2**64 - 1},
+        {"n3_steps": 20.0},  # an integer in JSON Schema's sense, and for the server
+        {"n3_cfg": 8},  # what JavaScript writes for 8.0
+        {"n5_width": 130},  # `step` is not enforced
+        {"n6_text": ""},
+        {"n6_text": {"__value__": "a fox"}},
+        {"n3_tiled": False},
+        {"n7": of("Number", value=9), "n3_steps": ["7", 0]},  # a widget made an input
+        {"n7": of("PickSampler"), "n3_sampler_name": ["7", 0]},  # the same list is put out
+        {"n7": of("Switch", anything=["8", 0], any_02=["5", 0]), "n9_images": ["7", 0]},  # "*" fits, and takes all
+        {"n7": of("Show", source="text")},
+        {"n7": of("Show", source=["4", 2])},
+        {"n7": of("Either", value=0.5), "n3_cfg": ["7", 0]},  # unions with a member in common
+        {"n7": of("Either", value=3)},
+        {"n7": of("Row", image_1=["8", 0], image_2=["8", 0], count=2), "n9_images": ["7", 0]},
+        {"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0]}), "n9_images": ["7", 0]},
+        {"n7": of("SaveAs", images=["8", 0], format="png", **{"format.depth": "8"})},
+        {"n7": of("Paint", color="#fff"), "n9_images": ["7", 0]},
+        {"n7": of("Forced", steps=4), "n3_latent_image": ["7", 0]},
+        {"n7": of("Tags", tags={"__value__": ["a", "b"]}), "n6_text": ["7", 0]},
+        {"n9_prompt": {"a": 1}},  # a hidden input
+        {"n7": of("LoadImage", image="sea.png"), "n9_images": ["7", 0]},
+        {"n7": of("LoadImage", image="sub/a.png"), "n9_images": ["7", 0]},
+        {"n7": of("LoadImage", image="up.png [output]"), "n9_images": ["7", 0]},
+    ],
+)
+def test_what_the_server_takes_and_runs_is_no_problem(changes: dict[str, Any]) -> None:
+    assert sentences(workflow(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n7": of("Blend", image=["8", 0], mode="multipli"), "n9_images": ["7", 0]},
+         "node 7 (Blend) mode: found 'multipli'; did you mean 'multiply'?"),
+        ({"n7": of("PickOther"), "n3_sampler_name": ["7", 0]}, ("node 3 (Sampler) sampler_name: links to output 0 of "
+         "node 7 (PickOther), which is a choice of options; one of its options is needed")),
+        ({"n3_sampler_name": ["4", 0]}, ("node 3 (Sampler) sampler_name: links to output 0 of node 4 (Loader), "
+         "which is MODEL; one of its options is needed")),
+        ({"n7": of("Empty", lora_name="a.safetensors"), "n3_model": ["7", 0]}, ("node 7 (Empty) lora_name: found "
+         "'a.safetensors', but the server offers nothing to choose from here: its list is empty")),
+        ({"n7": of("LoadImage", image="see.png"), "n9_images": ["7", 0]},
+         "node 7 (LoadImage) image: found 'see.png', which is not on the server; did you mean 'sea.png'?"),
+        ({"n7": of("LoadImage", image=""), "n9_images": ["7", 0]}, "node 7 (LoadImage) image: is empty"),
+        ({"n7": of("Either", value=-1), "n3_cfg": ["7", 0]},
+         "node 7 (Either) value: found -1, but at least 0 is needed"),
+        ({"n7": of("Either", value="x"), "n3_cfg": ["7", 0]},
+         "node 7 (Either) value: found 'x', but an integer or a number is needed"),
+        ({"n7": of("Batch", **{"images.image0": ["8", 0]}), "n9_images": ["7", 0]},
+         "node 7 (Batch): the required input 'images.image1' is missing"),
+        ({"n7": of("Batch", **{"images.image0": ["4", 0], "images.image1": ["8", 0]}), "n9_images": ["7", 0]},
+         "node 7 (Batch) images.image0: links to output 0 of node 4 (Loader), which is MODEL; IMAGE is needed"),
+        ({"n7": of("SaveAs", images=["8", 0], format="gif")},
+         "node 7 (SaveAs) format: found 'gif'; allowed: png, jpeg"),
+        ({"n7": of("SaveAs", images=["8", 0], format="jpeg")},
+         "node 7 (SaveAs): the required input 'format.quality' is missing"),
+        ({"n7": of("SaveAs", images=["8", 0], format="jpeg", **{"format.quality": 500})},
+         "node 7 (SaveAs) format.quality: found 500, but at most 100 is needed"),
+        ({"n7": of("Tags", tags={"__value__": ["a", "c"]}), "n6_text": ["7", 0]},
+         "node 7 (Tags) tags: found 'c'; allowed: a, b"),
+    ],
+)  # fmt: skip
+def test_newer_shapes_are_held_to_what_they_declare(changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in sentences(workflow(**changes))
+
+
+def test_every_problem_is_found_and_points_into_the_graph() -> None:
+    graph = workflow(n3_steps=0, n3_sampler_name="x", n5_width="512", n9_images=["99", 0])
+    graph["8"] = of("Nothing")
+    everything = {
+        ("3", "inputs", "sampler_name"),
+        ("3", "inputs", "steps"),
+        ("5", "inputs", "width"),
+        ("8", "class_type"),
+        ("9", "inputs", "images"),
+    }
+    assert {path for path, _ in graph_problems(graph, INFO)} == everything
+    graph["9"]["inputs"]["images"] = ["8", 0]
+    graph["8"]["inputs"] = {"samples": ["3", 0]}
+    assert {path for path, _ in graph_problems(graph, INFO)} == everything - {("9", "inputs", "images")}
+
+
+def test_a_workflow_without_an_output_has_nothing_to_run() -> None:
+    graph = workflow()
+    del graph["9"]
+    assert sentences(graph) == [
+        "no node is an output (SaveImage, PreviewImage, ...), so the server would have nothing to run"
+    ]
+    assert sentences({})[0].startswith("no node is an output")
+    assert sentences([])[0].startswith("no node is an output")
+
+
+def test_a_circle_is_a_problem_where_an_output_reaches_it() -> None:
+    row = of("Row", image_1=["11", 0], count=1)
+    graph = workflow(n10=row, n11=of("Row", image_1=["10", 0], count=1))
+    assert sentences(graph) == []
+    graph["9"]["inputs"]["images"] = ["10", 0]
+    assert sentences(graph) == ["these nodes link in a circle: 10 -> 11 -> 10"]
+
+
+def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_class() -> None:
+    graph = workflow(n20=of("Latent", width="wide"))
+    assert sentences(graph) == []
+    assert [message for _, message in graph_notes(graph, INFO)] == [
+        "node 20 (Latent): no output reaches it, so it is not run",
+        "node 20 (Latent): the required input 'height' is missing",
+        "node 20 (Latent) width: found 'wide', but an integer is needed",
+    ]
+    graph["20"]["class_type"] = "Nothing"
+    assert sentences(graph)[0].startswith("node 20: the server has no class 'Nothing'")
+
+
+def test_an_undeclared_literal_is_only_noted_for_the_server_ignores_it() -> None:
+    graph = workflow(n3_upload="image")
+    assert sentences(graph) == []
+    assert graph_notes(graph, INFO) == [
+        (
+            ("3", "inputs", "upload"),
+            "node 3 (Sampler) upload: Sampler has no such input, so the server ignores it",
+        )
+    ]
+
+
+def test_an_uploaded_file_need_not_be_on_the_server_yet() -> None:
+    graph = workflow(n7=of("LoadImage", image="new.png"), n9_images=["7", 0])
+    assert sentences(graph) != []
+    assert sentences(graph, uploaded=[Address("7", "image")]) == []
+    assert sentences(workflow(n3_model="new.png"), uploaded=[Address("3", "model")]) != []
+    assert sentences(workflow(n3_steps="new.png"), uploaded=[Address("3", "steps")]) == [
+        "node 3 (Sampler) steps: found a file, but INT is needed"
+    ]
+
+
+def test_a_file_that_the_server_has_none_of_is_better_given_as_a_slot() -> None:
+    empty = copy.deepcopy(OBJECT_INFO)
+    empty["LoadImage"]["input"]["required"]["image"][0] = []
+    graph = workflow(n7=of("LoadImage", image="a.png"), n9_images=["7", 0])
+    assert [message for _, message in graph_problems(graph, NodeInfo.from_object_info(empty))] == [
+        "node 7 (LoadImage) image: found 'a.png', but the server has no file for this input yet; give it as a file slot"
+    ]
+
+
+def test_a_node_of_an_unknown_class_that_links_to_nowhere_has_two_problems() -> None:
+    assert sentences(workflow(n7=of("Nothing", image=["99", 0])))[1] == (
+        "node 7 (Nothing) image: links to node 99, which is not in the workflow; its nodes: 3, 4, 5, 6, 8, 9, 7"
+    )
+
+
+def test_a_number_too_large_for_a_float_is_refused_as_the_server_cannot_hold_it() -> None:
+    info = NodeInfo.from_object_info({**OBJECT_INFO, "Number": {**OBJECT_INFO["Number"], "output_node": True}})
+    float_input = copy.deepcopy(OBJECT_INFO)
+    float_input["Number"]["input"]["required"]["value"] = ["FLOAT", {}]
+    float_input["Number"]["output_node"] = True
+    graph = {"1": of("Number", value=10**400)}
+    assert graph_problems(graph, info) == []
+    assert "too large for a number" in graph_problems(graph, NodeInfo.from_object_info(float_input))[0][1]
+
+
+def test_a_long_chain_is_followed_to_its_end() -> None:
+    graph: dict[str, Any] = {"0": of("Row", image_1="x", count=1)}
+    for place in range(1, 5000):
+        graph[str(place)] = of("Row", image_1=[str(place - 1), 0], count=1)
+    graph["save"] = of("Save", images=["4999", 0], filename_prefix="x")
+    assert [path for path, _ in graph_problems(graph, INFO)] == [("0", "inputs", "image_1")]
+
+
+def test_looking_changes_nothing() -> None:
+    graph = workflow(n3_steps={"__value__": 3})
+    before = copy.deepcopy(graph)
+    graph_problems(graph, INFO)
+    graph_notes(graph, INFO)
+    assert graph == before

@@ -1,0 +1,203 @@
+"""What `NodeInfo` reads out of `object_info`: both shapes of combo, bounds, links, and what custom nodes write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from sweeper.errors import InputError
+from sweeper.model.node_classes import InputSpec, NodeInfo
+from sweeper.model.template import MISSING
+from tests.model.node_classes.small_object_info import OBJECT_INFO, SAMPLERS, node, small_info
+
+
+def spec_of(declared: Any, *, others: dict[str, Any] | None = None) -> InputSpec:
+    info = NodeInfo.from_object_info({"One": node({"x": declared}), **(others or {})})
+    return info.spec("One").inputs["x"]
+
+
+def test_inputs_come_in_order_required_first_and_know_what_they_are() -> None:
+    sampler = small_info().spec("Sampler")
+    assert list(sampler.inputs) == [
+        "model", "seed", "steps", "cfg", "sampler_name", "positive", "latent_image", "tiled", "denoise",
+    ]  # fmt: skip
+    assert [one.kind for one in sampler.inputs.values()] == (
+        ["link", "widget", "widget", "widget", "widget", "link", "link", "widget", "widget"]
+    )
+    assert [name for name, one in sampler.inputs.items() if not one.required] == ["tiled", "denoise"]
+    assert sampler.outputs == ("LATENT",)
+    assert not sampler.output_node
+    save = small_info().spec("Save")
+    assert save.output_node
+    assert save.hidden == ("prompt",)
+
+
+def test_input_order_goes_before_the_order_of_the_mapping() -> None:
+    declared = node({"b": ["INT"], "a": ["INT"]})
+    declared["input_order"] = {"required": ["a", "gone", "b"]}
+    assert list(NodeInfo.from_object_info({"One": declared}).spec("One").inputs) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "schema"),
+    [
+        (["INT", {"min": 0, "max": 2**64 - 1}], {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}),
+        (["INT"], {"type": "integer"}),
+        (["FLOAT", {"min": 0, "max": 1.5, "step": 0.5}], {"type": "number", "minimum": 0, "maximum": 1.5}),
+        (["FLOAT", {"min": None, "max": float("inf")}], {"type": "number"}),
+        (["STRING", {"multiline": True}], {"type": "string"}),
+        (["BOOLEAN", None], {"type": "boolean"}),
+        ([["a", "b", "a"]], {"enum": ["a", "b"]}),
+        ([[1, 1.5, True, None]], {"enum": [1, 1.5, True, None]}),
+        ([[]], {"enum": []}),
+        (["COMBO", {"options": ["a"], "multiselect": False}], {"enum": ["a"]}),
+        (["COMBO", {"options": ["a"], "multiselect": True}], {"type": "array", "items": {"enum": ["a"]}}),
+        (["COMBO", {"remote": {"route": "/x"}}], {}),
+        ([["x.png"], {"image_upload": True}], {"type": "string", "minLength": 1}),
+        (["INT,FLOAT", {"min": 1}], {"type": ["integer", "number"], "minimum": 1}),
+        (["COMBO,INT"], {"type": ["integer", "string"]}),
+        (["IMAGE"], None),
+        (["*", {}], {}),
+        (["COLOR", {"default": "#fff"}], {}),
+        (["INT", {"forceInput": True}], {"type": "integer"}),
+    ],
+)
+def test_a_declaration_becomes_the_schema_of_its_literals(declared: Any, schema: Any) -> None:
+    found = spec_of(declared)
+    assert found.schema == schema
+    if schema is not None:
+        Draft202012Validator.check_schema(schema)
+        json.dumps(schema, allow_nan=False)
+
+
+def test_options_with_pictures_are_taken_whole_and_by_name() -> None:
+    option = {"content": "a.safetensors", "image": "a.png"}
+    schema = spec_of([[option]]).schema
+    assert schema is not None
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid(option)
+    assert validator.is_valid("a.safetensors")
+    assert validator.is_valid({"content": "a.safetensors", "image": None})
+    assert not validator.is_valid("b.safetensors")
+
+
+def test_a_type_that_some_class_puts_out_is_linked_and_one_that_none_does_is_a_widget() -> None:
+    assert spec_of(["COLOR"]).kind == "widget"
+    linked = spec_of(["COLOR"], others={"Maker": node({}, "COLOR")})
+    assert (linked.kind, linked.schema) == ("link", None)
+    assert spec_of(["FLOATS", {"forceInput": True, "default": -1}]).schema is None
+    assert spec_of(["INT", {"forceInput": True}]).kind == "link"
+    assert spec_of(["INT", {"socketless": True}]).kind == "widget"
+
+
+def test_defaults_are_kept_and_their_absence_is_not_null() -> None:
+    assert spec_of(["INT", {"default": 3}]).default == 3
+    assert spec_of(["INT", {"default": None}]).default is None
+    assert spec_of(["INT"]).default is MISSING
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [None, [], {}, 7, [None], [7, {}], [{"a": 1}], ["a", "b"], [[["a"], ["b"]]], ["COMBO"],
+     ["COMBO", {"options": None}], ["INT", []], ["COMFY_AUTOGROW_V3"],
+     ["COMFY_AUTOGROW_V3", {"template": {"input": None}}],
+     ["COMFY_DYNAMICCOMBO_V3", {"options": [None, {"key": 1}]}], ["COMFY_NEW_V3", {}]],
+)  # fmt: skip
+def test_what_custom_nodes_write_by_mistake_is_read_without_a_stumble(declared: Any) -> None:
+    spec = NodeInfo.from_object_info({"One": node({"x": declared})}).spec("One")
+    for one in spec.inputs.values():
+        if one.schema is not None:
+            Draft202012Validator.check_schema(dict(one.schema))
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["INT", "COMBO", "COMFY_AUTOGROW_V3", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["required", "optional", "input", "options", "key", "inputs", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), json_values, max_size=3))
+def test_any_json_is_read_or_refused_as_no_object_info(answer: dict[str, Any]) -> None:
+    try:
+        info = NodeInfo.from_object_info(answer)
+    except InputError:
+        return
+    assert set(info.classes) == set(answer)
+
+
+def test_an_answer_that_is_no_object_info_is_refused() -> None:
+    with pytest.raises(InputError, match="this is no object_info"):
+        NodeInfo.from_object_info({"error": "unauthorized"})
+    with pytest.raises(InputError, match="this is no object_info"):
+        NodeInfo.from_object_info([])  # type: ignore[arg-type]
+
+
+def test_an_unknown_class_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(KeyError, match="no node class 'Samplr'; did you mean 'Sampler'"):
+        small_info().spec("Samplr")
+
+
+def test_what_is_read_cannot_be_changed() -> None:
+    info = small_info()
+    for value, name in ((info, "classes"), (info.spec("Save"), "inputs"), (info.spec("Save").inputs["images"], "type")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, name, None)
+
+
+def test_the_value_of_a_dynamic_combo_brings_its_own_inputs() -> None:
+    spec = small_info().spec("SaveAs")
+    assert list(spec.inputs_for({"format": "png"})) == ["images", "format", "format.depth"]
+    assert list(spec.inputs_for({"format": "jpeg"})) == ["images", "format", "format.quality"]
+    assert list(spec.inputs_for({"format": "gif"})) == ["images", "format"]
+
+
+def test_an_autogrowing_input_is_its_row_with_the_first_ones_required() -> None:
+    found = small_info().spec("Batch").inputs_for({"images.image5": ["1", 0]})
+    assert {name: one.required for name, one in found.items()} == {
+        "images.image0": True,
+        "images.image1": True,
+        "images.image5": False,
+    }
+    assert all(one.type == "IMAGE" for one in found.values())
+
+
+def test_an_autogrowing_input_may_name_its_row_and_one_that_is_not_understood_takes_all_below_it() -> None:
+    template = {"input": {"optional": {"x": ["INT", {"min": 3}]}}, "names": ["a", "b"], "min": 1}
+    declared = node(
+        {"row": ["COMFY_AUTOGROW_V3", {"template": template}], "new": ["COMFY_AUTOGROW_V3", {"template": 1}]}
+    )
+    spec = NodeInfo.from_object_info({"One": declared}).spec("One")
+    found = spec.inputs_for({"row.b": 1, "new.x": 2})
+    assert [(name, one.required, one.schema) for name, one in found.items()] == [
+        ("row.b", False, {"type": "integer", "minimum": 3})
+    ]
+    assert spec.takes_undeclared("new.x")
+    assert not spec.takes_undeclared("newer.x")
+
+
+def test_taking_any_model_frees_model_files_and_nothing_else() -> None:
+    info = small_info().taking_any_model()
+    assert info.spec("Loader").inputs["ckpt_name"].schema == {"type": "string", "minLength": 1}
+    assert info.spec("Empty").inputs["lora_name"].schema == {"type": "string", "minLength": 1}
+    assert info.spec("Sampler").inputs["sampler_name"].schema == {"enum": SAMPLERS}
+    assert info.spec("Sampler").inputs["sampler_name"].choices == tuple(SAMPLERS)
+
+
+def test_reading_leaves_the_answer_as_it_was() -> None:
+    before = json.dumps(OBJECT_INFO)
+    small_info().taking_any_model()
+    assert json.dumps(OBJECT_INFO) == before

@@ -1,0 +1,268 @@
+"""A template checked by pieces says what checking every rendered workflow says, at the cost of its values."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.loading.parse import read_json, read_yaml
+from sweeper.loading.template_builder import bind
+from sweeper.model.node_classes import NodeInfo, graph_problems, slot_schema, split_check, with_node_schemas
+from sweeper.model.slot_values import ValueRefusedError
+from sweeper.model.template import Template
+from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
+
+INFO = small_info()
+
+
+def template(graph: dict[str, Any], slots: dict[str, Any] | None = None) -> Template:
+    sidecar = read_yaml(json.dumps({"slots": slots}), "x.slots.yaml") if slots else None
+    return bind(read_json(json.dumps(graph), "x.json"), sidecar)
+
+
+def sentences(bound: Template, **params: Any) -> list[str]:
+    return [message for _, message in split_check(bound, INFO).problems(params)]
+
+
+# --- both ways agree
+
+# What may stand at an input: its own value, a slot of its own or shared, a text of two slots, a computation, a part.
+FORMS = ["own", "{{ a }}", "{{ b }}", "{{ c | default(3) }}", "{{ a }}-{{ b }}", "x{{ a }}", "{{ a ~ b }}", "nested"]
+PLACES = [
+    ("3", "seed"), ("3", "steps"), ("3", "cfg"), ("3", "sampler_name"), ("3", "model"), ("3", "tiled"), ("3", "zz"),
+    ("4", "ckpt_name"), ("5", "width"), ("6", "text"), ("9", "images"), ("10", "format"), ("10", "format.quality"),
+    ("11", "tags"), ("12", "image"), ("13", "any"), ("14", "image_1"), ("15", "thing"),
+]  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(
+        [
+            0, 1, 20, 512, 2**64, -1, 7.5, 20.0, True, None, "", "euler", "eul", "paint.safetensors", "7", "png",
+            "jpeg", "hills.png", "a", ["4", 0], ["5", 0], ["3", 0], ["8", 0], ["14", 0], ["99", 0], ["4", 9], [4, 0],
+            [1, 2, 3], {"__value__": 20}, {"__value__": ["a"]}, {"__value__": ["c"]}, {"x": 1}, [], ["a", "b"],
+        ]
+    ),
+    st.integers(),
+    st.text(max_size=3),
+)  # fmt: skip
+EXTRA = {
+    "10": of("SaveAs", images=["8", 0], format="jpeg", **{"format.quality": 9, "format.depth": "8"}),
+    "11": of("Tags", tags={"__value__": ["a"]}),
+    "12": of("LoadImage", image="hills.png"),
+    "13": of("Switch", any=["8", 0]),
+    "14": of("Row", image_1=["12", 0], count=1),
+    "15": of("Gone", thing=1),
+}
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> Template:
+    """A workflow with slots at random places: inline of every form, and by a sidecar."""
+    nodes = draw(st.sets(st.sampled_from(list(EXTRA))))
+    nodes |= {"12"} if "14" in nodes else set()
+    graph = workflow(**{f"n{node_id}": copy.deepcopy(EXTRA[node_id]) for node_id in sorted(nodes)})
+    if "11" in nodes and draw(st.booleans()):
+        graph["6"]["inputs"]["text"] = ["11", 0]
+    if "14" in nodes and draw(st.booleans()):
+        graph["9"]["inputs"]["images"] = ["14", 0]
+    if draw(st.booleans()):
+        del graph["6"]["inputs"]["clip"]
+    slots: dict[str, Any] = {}
+    for node_id, name in draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=6, unique=True)):
+        if node_id not in graph:
+            continue
+        inputs = graph[node_id]["inputs"]
+        form = draw(st.sampled_from(FORMS))
+        if form == "own":
+            inputs.setdefault(name, 0)
+            slots[f"slot_{node_id}_{name.replace('.', '_')}"] = {"at": f"{node_id}.{name}"}
+        elif form == "nested":
+            inputs[name] = draw(
+                st.sampled_from([{"__value__": ["{{ a }}", "b"]}, ["{{ a }}", "{{ b }}"], {"x": "{{ c }}"}])
+            )
+        else:
+            inputs[name] = form
+    return template(graph, slots or None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bound=templates(), data=st.data())
+def test_checking_by_pieces_says_what_checking_the_rendered_workflow_says(bound: Template, data: st.DataObject) -> None:
+    check = split_check(bound, INFO)
+    for _ in range(3):
+        params = {name: data.draw(VALUES, label=name) for name in bound.slots}
+        fast = sorted(map(repr, check.problems(params)))
+        slow = sorted(map(repr, graph_problems(bound.render(params), INFO)))
+        assert fast == slow
+
+
+@settings(max_examples=50, deadline=None)
+@given(bound=templates(), data=st.data())
+def test_a_piece_depends_on_its_own_slots_only(bound: Template, data: st.DataObject) -> None:
+    for piece in split_check(bound, INFO).pieces:
+        params = {name: data.draw(VALUES, label=name) for name in bound.slots}
+        own = {name: params[name] for name in piece.slots}
+        assert repr(piece.verdict(params)) == repr(piece.verdict(own))
+
+
+# --- what it costs
+
+
+def test_slots_that_stand_alone_are_pieces_of_their_own_and_texts_that_cannot_be_wrong_are_none() -> None:
+    graph = workflow(n3_seed="{{ seed }}", n5_width="{{ size }}", n5_height="{{ size }}", n6_text="{{ a }}, {{ b }}")
+    pieces = split_check(template(graph), INFO).pieces
+    assert {(piece.node, piece.inputs, piece.slots) for piece in pieces} == {
+        ("3", ("seed",), ("seed",)),
+        ("5", ("width",), ("size",)),
+        ("5", ("height",), ("size",)),
+    }
+
+
+def test_a_name_put_together_is_a_piece_of_all_its_slots() -> None:
+    bound = template(workflow(n4_ckpt_name="{{ style }}.{{ kind }}"))
+    check = split_check(bound, INFO)
+    assert [piece.slots for piece in check.pieces] == [("style", "kind")]
+    assert check.problems({"style": "paint", "kind": "safetensors"}) == []
+    assert sentences(bound, style="oil", kind="pt") == [
+        "node 4 (Loader) ckpt_name: found 'oil.pt'; allowed: paint.safetensors, photo.safetensors"
+    ]
+
+
+def test_a_text_put_together_where_a_number_belongs_is_wrong_whatever_the_values() -> None:
+    assert sentences(template(workflow(n3_steps="{{ a }}{{ b }}")), a=1, b=2) == [
+        "node 3 (Sampler) steps: found '12', but an integer is needed"
+    ]
+
+
+def test_the_option_of_a_dynamic_combo_decides_its_node_as_a_whole() -> None:
+    save = of("SaveAs", images=["8", 0], format="{{ format }}", **{"format.quality": "{{ quality }}"})
+    bound = template(workflow(n9=save))
+    check = split_check(bound, INFO)
+    assert [piece.slots for piece in check.pieces] == [("format", "quality")]
+    assert check.problems({"format": "jpeg", "quality": 90}) == []
+    assert sentences(bound, format="jpeg", quality=900) == [
+        "node 9 (SaveAs) format.quality: found 900, but at most 100 is needed"
+    ]
+    assert sentences(bound, format="png", quality=900) == [
+        "node 9 (SaveAs): the required input 'format.depth' is missing"
+    ]
+
+
+def test_a_value_that_is_a_link_sends_the_check_to_the_whole_graph() -> None:
+    graph = workflow(n20=of("Loader", ckpt_name="gone.pt"))
+    bound = template(graph, {"model": {"at": "3.model", "default": ["4", 0]}})
+    check = split_check(bound, INFO)
+    assert check.pieces[0].verdict({"model": ["4", 0]}).rewires
+    assert check.problems({"model": ["4", 0]}) == []
+    assert [message for _, message in check.problems({"model": ["20", 0]})] == [
+        "node 20 (Loader) ckpt_name: found 'gone.pt'; allowed: paint.safetensors, photo.safetensors"
+    ]
+    assert not check.pieces[0].verdict({"model": "x"}).rewires
+
+
+# --- what a template alone tells
+
+
+def test_what_no_slot_decides_is_found_once_and_told_as_static() -> None:
+    check = split_check(template(workflow(n3_steps=0, n3_seed="{{ seed }}")), INFO)
+    assert [message for _, message in check.static] == ["node 3 (Sampler) steps: found 0, but at least 1 is needed"]
+    assert [message for _, message in check.problems({"seed": -1})][1:] == [
+        "node 3 (Sampler) seed: found -1, but at least 0 is needed"
+    ]
+
+
+def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
+    check = split_check(template(workflow(n3_stps="{{ steps }}")), INFO)
+    assert check.ignored == (
+        (
+            ("3", "inputs", "stps"),
+            "node 3 (Sampler) stps: steps would change nothing: Sampler has no such input; did you mean 'steps'?",
+        ),
+    )
+    switch = workflow(n7=of("Switch", any="{{ x }}"), n9_images=["7", 0])
+    assert split_check(template(switch), INFO).ignored == ()
+
+
+def test_a_slot_that_reaches_no_output_is_noted() -> None:
+    check = split_check(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
+    assert check.problems({"lost": "nonsense"}) == []
+    assert "slot 'lost' reaches no output: it changes node 20 only" in [message for _, message in check.notes]
+
+
+def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
+    graph = workflow(n7=of("LoadImage", image="hills.png"), n9_images=["7", 0])
+    bound = template(graph, {"picture": {"at": "7.image", "kind": "file"}})
+    assert sentences(bound, picture="inputs/mine.png") == []
+    assert sentences(bound, picture="mine.png") == []
+    assert slot_schema(bound, "picture", INFO) is None
+    at_a_link = template(graph, {"picture": {"at": "9.images", "kind": "file"}})
+    assert sentences(at_a_link, picture="mine.png") == [
+        "node 9 (Save) images: found 'mine.png', but a link to an IMAGE output is needed"
+    ]
+
+
+# --- schemas
+
+
+@pytest.mark.parametrize(
+    ("changes", "schema"),
+    [
+        ({"n3_seed": "{{ x }}"}, {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}),
+        ({"n3_steps": "{{ x | default(20) }}"}, {"type": "integer", "minimum": 1, "maximum": 10000}),
+        ({"n6_text": "{{ x | default('a, b') }}"}, {"type": "string"}),
+        ({"n3_sampler_name": "{{- x -}}"}, {"enum": ["euler", "heun", "dpmpp_2m"]}),
+        ({"n5_width": "{{ x }}", "n5_height": "{{ x }}"}, {"type": "integer", "minimum": 32, "maximum": 8192}),
+        ({"n3_steps": "{{ x }}", "n3_cfg": "{{ x }}"}, {"type": "integer", "minimum": 1, "maximum": 100.0}),
+        ({"n3_steps": "{{ x * 2 }}"}, None),
+        ({"n6_text": "a {{ x }}"}, None),
+        ({"n3_steps": "{{ x | default(1, true) }}"}, None),
+        ({"n3_extra": "{{ x }}"}, None),
+        ({"n6_text": {"__value__": ["{{ x }}"]}}, None),
+    ],
+)
+def test_a_slot_takes_what_all_its_addresses_take(changes: dict[str, Any], schema: Any) -> None:
+    assert slot_schema(template(workflow(**changes)), "x", INFO) == schema
+
+
+def test_choices_of_several_addresses_are_those_in_common_and_other_mixes_must_all_accept() -> None:
+    other = {**OBJECT_INFO, "Other": {"input": {"required": {"name": [["heun", "euler", "ddim"]]}}, "output": []}}
+    info = NodeInfo.from_object_info(other)
+    graph = workflow(n3_sampler_name="{{ x }}", n20=of("Other", name="{{ x }}"))
+    assert slot_schema(template(graph), "x", info) in ({"enum": ["euler", "heun"]}, {"enum": ["heun", "euler"]})
+    graph["6"]["inputs"]["text"] = "{{ x }}"
+    schema = slot_schema(template(graph), "x", info)
+    assert schema is not None
+    assert len(schema["allOf"]) == 3
+
+
+def test_an_input_that_is_only_linked_takes_links() -> None:
+    bound = with_node_schemas(template(workflow(), {"model": {"at": "3.model"}}), INFO)
+    normalise = bound.slots["model"].normalise
+    assert normalise(["4", 0]) == ["4", 0]
+    with pytest.raises(ValueRefusedError, match="a list is needed"):
+        normalise("paint")
+
+
+def test_slots_without_a_schema_get_one_and_their_values_are_normalised_by_it() -> None:
+    bound = template(
+        workflow(n3_steps="{{ steps }}"),
+        {"cfg": {"at": "3.cfg"}, "width": {"at": "5.width", "schema": {"type": "integer", "multipleOf": 64}}},
+    )
+    known = with_node_schemas(bound, INFO)
+    assert known.slots["cfg"].default == 7.0
+    assert isinstance(known.slots["cfg"].default, float)
+    assert known.slots["steps"].normalise(8.0) == 8
+    assert known.slots["steps"].normalise.from_text("8") == 8
+    with pytest.raises(ValueRefusedError, match="at least 1"):
+        known.slots["steps"].normalise(0)
+    assert known.slots["width"] == bound.slots["width"]  # the user's own schema stays
+
+
+def test_a_default_that_the_server_refuses_is_left_for_the_check_to_tell() -> None:
+    bound = with_node_schemas(template(workflow(n3_cfg=500), {"cfg": {"at": "3.cfg"}}), INFO)
+    assert bound.slots["cfg"].default == 500
+    assert sentences(bound, cfg=500) == ["node 3 (Sampler) cfg: found 500, but at most 100.0 is needed"]

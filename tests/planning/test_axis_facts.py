@@ -1,0 +1,95 @@
+"""The written order of an axis' values, told by the trials that have them first: only where the rows have another."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.experiment_files import planned
+
+GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "s": "euler"}}}
+SLOTS = {"x": {"at": "1.x", "schema": {"type": "number"}}, "n": {"at": "1.n", "schema": {"type": "integer"}},
+         "p": {"at": "1.p", "schema": {"type": "string"}}, "s": {"at": "1.s"}}  # fmt: skip
+
+
+def told(folder, sweep, **more):
+    """The values of each axis whose order is told, in that order."""
+    plan = planned(folder, {"sweep": sweep, **more}, GRAPH, SLOTS)
+    trials = list(plan.written())
+    return {name: [trials[at].columns[name] for at in order] for name, order in plan.value_order.items()}
+
+
+def test_values_that_a_filter_puts_off_keep_their_written_place(tmp_path):
+    grid = {"s": ["euler", "heun"], "n": [1, 2, 3, 4, 5]}
+    exclude = [{"s": "euler", "n": 2}, {"s": "euler", "n": 3}]
+    assert told(tmp_path, {"grid": grid, "exclude": exclude}) == {"n": [1, 2, 3, 4, 5]}
+    assert told(tmp_path, {"grid": grid, "where": "s == 'heun' or n > 3"}) == {"n": [1, 2, 3, 4, 5]}
+
+
+def test_nothing_is_told_where_the_rows_have_the_written_order(tmp_path):
+    grid = {"s": ["euler", "heun"], "n": [3, 1, 2]}
+    assert told(tmp_path, {"grid": grid}) == {}
+    assert told(tmp_path, {"grid": grid, "exclude": [{"s": "heun", "n": 1}]}) == {}
+    assert told(tmp_path, [{"grid": grid}, {"grid": {"n": [9, 1]}}]) == {}
+
+
+def test_a_null_and_a_label_are_values_with_a_place(tmp_path):
+    style = [None, {"label": "oil", "value": "in oil"}, {"label": "ink", "value": "in ink"}]
+    exclude = [{"n": 1, "style": None}, {"n": 1, "style": "oil"}]
+    sweep = {"grid": {"n": [1, 2], "style": style}, "exclude": exclude}
+    found = told(tmp_path, sweep, derive={"p": "a fox {{ style or 1 }}"})
+    assert found == {"style": [None, "in oil", "in ink"], "style.label": [None, "oil", "ink"]}
+
+
+def test_a_bundle_has_its_labels_and_a_zip_all_its_axes(tmp_path):
+    size = [{"label": "small", "set": {"x": 1}}, {"label": "large", "set": {"x": 2}}]
+    zipped, exclude = [{"n": [7, 8], "p": ["a", "b"]}], [{"s": "e", "size": "small"}, {"s": "e", "n": 7}]
+    sweep = {"grid": {"s": ["e", "h"], "size": size}, "zip": zipped, "exclude": exclude}
+    assert told(tmp_path, sweep) == {"size": ["small", "large"], "n": [7, 8], "p": ["a", "b"]}
+
+
+def test_several_blocks_and_extra_rows_have_the_order_of_their_union(tmp_path):
+    first = {"grid": {"s": ["e", "h"], "n": [1, 2, 3]}, "exclude": [{"n": 2}], "include": [{"n": 9, "s": "e"}]}
+    second = {"grid": {"n": [4, 2, 9, 5], "s": ["d"]}}
+    assert told(tmp_path, [first, second]) == {"n": [1, 2, 3, 9, 4, 5]}
+
+
+def test_of_a_sample_of_many_seeds_only_what_was_drawn_is_told_and_never_too_much(tmp_path):
+    def size(drawn):
+        sweep = {"grid": {"n": [1, 2], "x": {"from": 1, "to": 30_000, "step": 1}}, "sample": {"n": drawn}}
+        return len(json.dumps(planned(tmp_path, {"sweep": sweep}, GRAPH, SLOTS).value_order))
+
+    assert size(20) < 200
+    assert size(9_000) < 80_000
+    assert size(30_000) == len("{}")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.permutations([1, 2, 3, 4]), st.sets(st.tuples(st.integers(1, 4), st.sampled_from("ab")), max_size=7))
+def test_whatever_is_left_out_the_written_order_comes_back(tmp_path, numbers, gone):
+    exclude = [{"n": n, "p": p} for n, p in sorted(gone)]
+    sweep = {"grid": {"p": ["b", "a"], "n": numbers}, **({"exclude": exclude} if exclude else {})}
+    plan = planned(tmp_path, {"sweep": sweep}, GRAPH, SLOTS)
+    trials = list(plan.written())
+    left = [point for point in product(["b", "a"], numbers) if point[::-1] not in gone]
+    for name, place, written in (("p", 0, ["b", "a"]), ("n", 1, numbers)):
+        leading = [trials[at].columns[name] for at in plan.value_order.get(name, ())]
+        there = list(dict.fromkeys([*leading, *(point[place] for point in left)]))
+        assert there == [value for value in written if value in {point[place] for point in left}]
+
+
+def test_what_is_swept_as_one_is_told_by_pairs_and_what_some_block_sweeps_apart_is_not(tmp_path):
+    def pairs(sweep, **more):
+        return planned(tmp_path, {"sweep": sweep, **more}, GRAPH, SLOTS).together
+
+    zipped = {"zip": [{"n": [7, 8], "s": ["a", "b"]}]}
+    assert pairs({"grid": {"n": [1, 2], "s": [3, 4]}}) == ()
+    assert pairs({**zipped, "grid": {"x": [1, 2]}}) == (("n", "s"),)
+    assert pairs([zipped, {"grid": {"n": [1, 2]}}]) == (("n", "s"),)
+    assert pairs([zipped, {"grid": {"n": [1, 2], "s": [3, 4]}}]) == ()
+    assert pairs({"grid": {"p": {"choices": "{a|b} {c|d}"}}}) == (("p", "p.1"), ("p", "p.2"), ("p.1", "p.2"))
+    bundle = {"grid": {"size": [{"label": "small", "set": {"x": 1}}, {"label": "large", "set": {"x": 2}}]}}
+    assert pairs([bundle, {"grid": {"x": [3, 4]}}]) == (("size", "x"),)

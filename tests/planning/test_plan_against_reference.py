@@ -1,0 +1,56 @@
+"""The fast planner and the slow one say the same of experiments that nobody thought of."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import sweeper
+from sweeper.errors import ExperimentError
+from tests.experiment_files import rows, write
+from tests.planning import reference_planner
+from tests.planning.random_experiments import PHASES, worlds
+
+RELAXED = settings(max_examples=80, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+
+
+@RELAXED
+@given(worlds())
+def test_the_plan_is_what_the_contract_says_for_any_template_and_sweep(world):
+    experiment, graph, slots, files = world
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = sweeper.load(write(folder, experiment, graph, slots, files))
+        expected = reference_planner.expand(experiment, graph, slots, Path(folder))
+    if not expected:
+        with pytest.raises(ExperimentError, match="no trial is left"):
+            sweeper.plan(loaded)
+        return
+    plan = sweeper.plan(loaded)
+    assert [(row.index, row.params, row.axes, row.digest) for row in expected] == rows(plan)
+    assert len(plan) == len(expected)
+    same_types = [repr(sorted(row.params.items())) for row in expected]
+    assert same_types == [repr(sorted(trial.params.items())) for trial in plan.written()]
+
+
+@RELAXED
+@given(worlds())
+def test_run_order_is_a_permutation_and_every_workflow_has_its_trials_digest(world):
+    experiment, graph, slots, files = world
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = sweeper.load(write(folder, experiment, graph, slots, files))
+        try:
+            plan = sweeper.plan(loaded)
+        except ExperimentError:
+            return
+    ran = list(plan)
+    assert sorted(ran, key=lambda trial: trial.index) == list(plan.written())
+    assert [trial.index for trial in plan.written()] == list(range(len(plan)))
+    for trial in ran:
+        assert reference_planner.digest(plan.workflow(trial)) == trial.digest
+        assert set(trial.columns) == set(plan.axis_columns)
+        assert tuple(trial.params) == plan.slot_names
+    if experiment["order"] == "written":
+        assert ran == list(plan.written())

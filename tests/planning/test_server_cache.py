@@ -1,0 +1,87 @@
+"""What a server's way of caching makes of an order: against counts that were taken from a real ComfyUI."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sweeper.planning.order import counted
+from sweeper.planning.server_cache import CLASSIC, NONE, Caching, caching_of, lru_executions, weakest
+
+GRAPH = {
+    "load": {"class_type": "L", "inputs": {"model": "m"}},
+    "encode": {"class_type": "E", "inputs": {"clip": ["load", 1], "text": "t"}},
+    "sample": {"class_type": "S", "inputs": {"model": ["load", 0], "positive": ["encode", 0], "seed": 0}},
+    "decode": {"class_type": "D", "inputs": {"samples": ["sample", 0]}},
+    "save": {"class_type": "O", "inputs": {"images": ["decode", 0]}},
+}
+MODEL, TEXT, SEED = 0, 1, 2
+NEEDS = {
+    "load": frozenset({MODEL}),
+    "encode": frozenset({MODEL, TEXT}),
+    "sample": frozenset({MODEL, TEXT, SEED}),
+    "decode": frozenset({MODEL, TEXT, SEED}),
+    "save": frozenset({MODEL, TEXT, SEED}),
+}
+POINTS = list(itertools.product(range(3), range(3), range(4)))
+# COMFYUI_BEHAVIOUR, section 6: loader and encoder executions of 3 models, 3 texts, 4 seeds on ComfyUI 0.3.64.
+CACHES = (CLASSIC, *(Caching("lru", size) for size in (5, 50, 400)), NONE)
+MEASURED = {
+    (MODEL, TEXT, SEED): ((3, 9), (3, 9), (3, 9), (3, 9), (36, 36)),
+    (TEXT, MODEL, SEED): ((9, 9), (9, 9), (3, 9), (3, 9), (36, 36)),
+    (MODEL, SEED, TEXT): ((3, 36), (3, 36), (3, 9), (3, 9), (36, 36)),
+    (SEED, TEXT, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36)),
+    (TEXT, SEED, MODEL): ((36, 36), (36, 36), (3, 9), (3, 9), (36, 36)),
+}
+
+
+@pytest.mark.parametrize("order", MEASURED)
+def test_the_counts_are_those_of_a_real_server(order):
+    runs = [counted(GRAPH, order, POINTS, NEEDS, caching) for caching in CACHES]
+    assert tuple((one["load"], one["encode"]) for one in runs) == MEASURED[order]
+    assert {one["save"] for one in runs} == {36}
+
+
+@pytest.mark.parametrize(
+    ("models", "size", "loads"),
+    [("ABABABAB", 5, 5), ("ABABABAB", 50, 2), ("AAAABBBB", 5, 2), ("AAAABBBB", 50, 2)],
+)
+def test_alternating_models_are_kept_or_not_as_a_real_server_keeps_them(models, size, loads):
+    points = [(ord(model), 0, seed) for seed, model in enumerate(models)]
+    assert lru_executions(GRAPH, points, NEEDS, size)["load"] == loads
+
+
+def test_a_node_is_not_run_for_users_that_are_kept():
+    graph = {
+        "a": {"class_type": "A", "inputs": {"x": 0}},
+        "b": {"class_type": "B", "inputs": {"from": ["a", 0]}},
+        "c": {"class_type": "C", "inputs": {"y": 0}},
+    }
+    needs = {"a": frozenset({0}), "b": frozenset({0}), "c": frozenset({1})}
+    assert lru_executions(graph, [(0, 0), (0, 1), (1, 1), (0, 0)], needs, 100) == {"a": 2, "b": 2, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "caching"),
+    [
+        ((), CLASSIC),
+        (("main.py", "--cpu"), CLASSIC),
+        (("main.py", "--cache-none"), NONE),
+        (("main.py", "--cache-lru", "50", "--cpu"), Caching("lru", 50)),
+        (("main.py", "--cache-lru=7"), Caching("lru", 7)),
+        (("main.py", "--cache-lru", "0"), CLASSIC),
+        (("main.py", "--cache-lru"), CLASSIC),
+        (("main.py", "--cache-classic"), CLASSIC),
+    ],
+)
+def test_the_command_line_of_a_server_tells_how_it_caches(arguments, caching):
+    assert caching_of(arguments) == caching
+
+
+def test_of_several_servers_the_one_that_keeps_least_decides_unless_it_keeps_nothing():
+    small, large = Caching("lru", 5), Caching("lru", 50)
+    assert weakest([large, small]) == small
+    assert weakest([large, CLASSIC, NONE]) == CLASSIC
+    assert weakest([NONE, large]) == large
+    assert weakest([NONE]) == weakest([]) == NONE

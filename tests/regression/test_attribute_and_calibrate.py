@@ -1,0 +1,220 @@
+"""Planted causes and planted noise, on servers with nodes of their own: what attribution and calibrate make of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import wave
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.embedded.nodes.base import NodeClass, NodeOutput
+from sweeper.errors import UsageError
+from sweeper.regression.attribute import BOTH, SERVER, UNSTEADY, WORKFLOW
+
+GRAPH = {
+    "1": {"class_type": "Paint", "inputs": {"level": "{{ level }}", "tint": 0}},
+    "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+
+
+@contextmanager
+def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iterator[str]:
+    """A server that paints a grey level plus tint plus shift, with normal noise that is another every time; its
+    deviation is the same for all levels, or one for each.
+    """
+    random = np.random.default_rng(7)
+
+    def paint(context: Any, level: int, tint: int) -> NodeOutput:
+        deviation = sigma if isinstance(sigma, float) else sigma[level]
+        noise = random.normal(0.0, deviation, (64, 64, 3)) if deviation else 0.0
+        return NodeOutput((np.clip(np.rint(np.full((64, 64, 3), level + tint + shift) + noise), 0, 255),))
+
+    count = itertools.count()
+
+    def keep(context: Any, images: Any, filename_prefix: str) -> NodeOutput:
+        name = f"{next(count)}.png"
+        folder = context.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.astype(np.uint8)).save(folder / name)
+        return NodeOutput((), {"images": [{"filename": name, "subfolder": "", "type": "output"}]})
+
+    def hum(context: Any, images: Any, filename_prefix: str) -> NodeOutput:
+        """The same picture as a sound: its first row of pixels, from -1 to 1 for 0 to 255."""
+        name = f"{next(count)}.wav"
+        context.output_dir.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(context.output_dir / name), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+            file.writeframes(np.rint((images.ravel() / 127.5 - 1) * 32767).astype("<i2").tobytes())
+        return NodeOutput((), {"audio": [{"filename": name, "subfolder": "", "type": "output"}]})
+
+    def node(name: str, required: dict[str, Any], outputs: tuple[str, ...], run: Any) -> NodeClass:
+        return NodeClass(
+            name=name, display_name=name, category="tests", description="", required=required, optional={}, hidden={},
+            outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
+        )  # fmt: skip
+
+    number = ("INT", {"default": 0, "min": 0, "max": 255})
+    nodes = [
+        node("Paint", {"level": number, "tint": number}, ("IMAGE",), paint),
+        node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), keep),
+        node("Hum", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), hum),
+    ]
+    with EmbeddedServer(nodes={one.name: one for one in nodes}) as server:
+        yield server.url
+
+
+@pytest.fixture
+def grey(shop):
+    def write(*, tint: int = 0, levels: tuple[int, ...] = (100, 160)) -> Any:
+        graph = json.loads(json.dumps(GRAPH))
+        graph["1"]["inputs"]["tint"] = tint
+        (shop.folder / "shop.json").write_text(json.dumps(graph))
+        shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": list(levels)}}}))
+        return shop.file
+
+    with serving() as url:
+        sweeper.run(write(), target=url, out="results/shop")
+    sweeper.accept("results/shop")
+    return write
+
+
+@pytest.mark.parametrize(
+    ("tint", "shift", "sigma", "verdict"),
+    [(0, 9, 0.0, SERVER), (9, 0, 0.0, WORKFLOW), (9, 20, 0.0, BOTH)],
+    ids=["server", "workflow", "both"],
+)
+def test_attribution_tells_the_planted_causes_apart(grey, tint, shift, sigma, verdict):
+    with serving(shift=shift, sigma=sigma) as url:
+        found = sweeper.check(grey(tint=tint), target=url, attribute=True)
+    assert [one.state for one in found] == ["changed", "changed"]
+    assert {one.verdict for one in found} == {verdict}
+
+
+def test_a_server_that_is_right_again_when_asked_twice_is_called_not_reproducible(grey):
+    from sweeper.regression.attribute import attributed
+    from sweeper.regression.baseline import default_folder, read_baseline
+    from sweeper.regression.thresholds import NO_CHECKS
+
+    file = grey()
+    with serving(shift=9) as url:
+        found = sweeper.check(file, target=url)
+    experiment = sweeper.load(file)
+    known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
+    with serving() as url:
+        told = attributed(
+            found, known, NO_CHECKS, experiment, target=url, out=found.results.with_name("again"), runner=sweeper.run
+        )
+    assert {one.verdict for one in told} == {UNSTEADY}
+
+
+def test_an_accepted_workflow_that_does_not_run_any_more_is_the_servers_drift(grey):
+    with serving(shift=9) as url:
+        found = sweeper.check(grey(), target=url)
+    assert not found.ok
+    from sweeper.regression.attribute import attributed
+    from sweeper.regression.baseline import default_folder, read_baseline
+    from sweeper.regression.thresholds import NO_CHECKS
+
+    experiment = sweeper.load(grey())
+    known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
+    with EmbeddedServer() as server:  # it knows no Paint
+        out = found.results.with_name("a")
+        told = attributed(found, known, NO_CHECKS, experiment, target=server.url, out=out, runner=sweeper.run)
+    assert all(one.verdict.startswith(f"{SERVER}: it does not run") for one in told)
+
+
+def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(grey):
+    sigma = 4.0
+    with serving(sigma=sigma) as url:
+        found = sweeper.calibrate(grey(), 4, target=url)
+        # |a - b| of two normal variables: 2 sigma / sqrt(pi); rounding to whole levels adds 1/12 to the variance.
+        expected = 2 * math.sqrt(sigma**2 + 1 / 12) / math.sqrt(math.pi)
+        assert len(found.items) == 2
+        for one in found.items:
+            noise = {item.measure: item for item in one.noise}
+            assert noise["mae"].mean == pytest.approx(expected, rel=0.1)
+            # PSNR tells of the same noise: its root mean square is sigma times the square root of two.
+            rms = 255 * 10 ** (-noise["psnr"].mean / 20)
+            assert rms == pytest.approx(math.sqrt(2 * (sigma**2 + 1 / 12)), rel=0.1)
+            assert noise["mae"].effect == pytest.approx(60, rel=0.1)
+            assert one.gated
+            assert all(item.bound.holds(item.worst) for item in one.noise if item.bound)
+        assert "mae" in found.checks
+
+
+def test_calibrate_measures_the_noise_of_sounds_too(shop):
+    graph = {**GRAPH, "2": {**GRAPH["2"], "class_type": "Hum"}}
+    (shop.folder / "shop.json").write_text(json.dumps(graph))
+    shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": [100, 160]}}}))
+    with serving(sigma=4.0) as url:
+        found = sweeper.calibrate(shop.file, 3, target=url)
+    expected = 2 * math.sqrt(4.0**2 + 1 / 12) / math.sqrt(math.pi) / 127.5
+    for one in found.items:
+        noise = {item.measure: item for item in one.noise}
+        assert set(noise) == {"sound_snr", "sound_mae"}
+        assert noise["sound_mae"].mean == pytest.approx(expected, rel=0.1)
+    assert set(found.checks) == {"sound_snr", "sound_mae"}
+
+
+def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
+    with serving(sigma=12.0) as url:
+        found = sweeper.calibrate(grey(levels=(100, 101)), 3, target=url)
+    assert not any(one.gated for one in found.items)
+    assert found.checks == {}
+
+
+@pytest.mark.parametrize(
+    ("sigma", "base", "overridden"),
+    [({20: 0.0, 100: 1.0, 180: 9.0}, False, [100, 180]), ({20: 1.0, 100: 1.2, 180: 9.0}, True, [180])],
+    ids=["one is steady", "all are noisy"],
+)
+def test_cases_that_differ_much_get_overrides_that_hold_and_still_tell(grey, sigma, base, overridden, command):
+    with serving(sigma=sigma) as url:
+        file = grey(levels=tuple(sigma))
+        checks = sweeper.calibrate(file, 4, target=url).checks
+        assert bool(set(checks) - {"overrides"}) == base
+        assert [entry["where"] for entry in checks["overrides"]] == [f"level == {level}" for level in overridden]
+        shown = command("calibrate", file, "--repeats", "3", "--target", url, "-q").out
+        written = yaml.safe_load(shown[shown.index("checks:") :])["checks"]
+        assert [entry["where"] for entry in written["overrides"]] == [entry["where"] for entry in checks["overrides"]]
+        sweeper.run(file, target=url, out="results/noisy")
+        sweeper.accept("results/noisy", yes=True)
+        experiment = json.loads(file.read_text())
+        file.write_text(json.dumps({**experiment, "checks": checks}))
+        for _ in range(3):
+            assert sweeper.check(file, target=url).ok
+    off = {level: deviation + (6.0 if level == 20 else 0.0) for level, deviation in sigma.items()}
+    with serving(sigma=off) as url:  # as noisy as another level may be, but this one may not
+        states = {one.case.cells["level"]: one.state for one in sweeper.check(file, target=url)}
+    assert states == {20: "changed", 100: "same", 180: "same"}
+
+
+def test_a_steady_server_needs_no_checks(grey, command):
+    with serving() as url:
+        told = command("calibrate", grey(), "--repeats", "2", "--target", url, "-q")
+    assert told.code == 0
+    assert "no checks are needed" in told.out
+
+
+def test_one_repeat_shows_no_noise(shop):
+    with pytest.raises(UsageError, match="less than 2"):
+        sweeper.calibrate(shop.file, 1)
+
+
+def test_two_runs_are_compared_case_by_case(grey, command):
+    with serving() as url:
+        sweeper.run(grey(tint=5, levels=(100, 200)), target=url, out="results/other")
+    told = command("compare", "results/shop", "results/other")
+    assert told.code == 1
+    assert told.out.endswith("1 changed, 1 gone, 1 new, 0 same\n")
+    assert command("compare", "results/shop", "results/shop@1").code == 0

@@ -1,0 +1,86 @@
+"""Which server made a picture: in the manifest, and in what a check tells when it is another one now."""
+
+from __future__ import annotations
+
+import json
+
+import sweeper
+from sweeper.regression.baseline import read_baseline
+from sweeper.regression.html_page import write_page
+from sweeper.regression.junit import junit_xml
+from sweeper.regression.markdown_summary import markdown
+from sweeper.regression.server_changes import changes, drift, server_key
+
+BEFORE = {
+    "comfyui": "0.3.64", "python": "3.12.3", "pytorch": "2.8.0", "devices": ["cuda:0 L4"], "argv": ["--lowvram"],
+    "nodes": {"a": "1", "b": "2"},
+}  # fmt: skip
+NOW = BEFORE | {"comfyui": "0.3.70", "devices": ["cuda:0 H100"], "argv": [], "nodes": {"a": "1", "b": "3", "c": "1"}}
+
+
+def test_each_fact_that_is_another_now_is_named():
+    assert changes(BEFORE, NOW) == [
+        "ComfyUI 0.3.64 -> 0.3.70",
+        "device cuda:0 L4 -> cuda:0 H100",
+        "options --lowvram -> none",
+        "nodes b 2 -> 3",
+        "nodes c none -> 1",
+    ]
+    assert drift(BEFORE, NOW).startswith(
+        "accepted on ComfyUI 0.3.64, Python 3.12.3, PyTorch 2.8.0 on cuda:0 L4, now on ComfyUI 0.3.70,"
+    )
+    assert drift(BEFORE, dict(BEFORE)).endswith("now on the same")
+    assert drift({}, {}) == ""
+    assert drift({}, NOW).startswith("accepted on a server that told nothing, now on ComfyUI 0.3.70")
+    assert server_key(BEFORE) == server_key(dict(reversed(BEFORE.items()))) != server_key(NOW)
+
+
+def test_how_the_embedded_server_describes_itself_is_no_fact_of_a_picture():
+    before, now = ({"server": f"sweeper 0.1.0: {words}"} for words in ("procedural nodes", "real samplers"))
+    assert changes(before, now) == changes(before, {"server": "sweeper 0.1.0"}) == []
+    assert drift(before, now) == "accepted on sweeper 0.1.0, now on the same"
+    assert changes(before, {"server": "sweeper 0.2.0: procedural nodes"}) == ["server sweeper 0.1.0 -> sweeper 0.2.0"]
+
+
+def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_another(shop, command, monkeypatch):
+    assert command("run", "shop.yaml", "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    path = shop.folder / "baselines" / "shop" / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    (name,) = manifest["servers"]
+    assert manifest["servers"][name]["server"] == f"sweeper {sweeper.__version__}"
+    for case in manifest["cases"]:
+        (accepted,) = case["accepted"]
+        assert (accepted["server"], accepted["models"]) == (name, ["x.safetensors"])
+    assert "now on the same" in command("check", "shop.yaml").out
+    monkeypatch.setattr("sweeper.embedded.common_routes.COMFYUI_VERSION", "9.9.9")
+    shop.rewire(cfg=2.0)
+    found = sweeper.check("shop.yaml")
+    (told,) = found.servers
+    assert told.endswith("(ComfyUI 0.3.64 -> 9.9.9)")
+    assert found.servers[told] == 2
+    assert "ComfyUI 0.3.64 -&gt; 9.9.9" in junit_xml(found).decode()
+    assert "9.9.9" in markdown(found)
+    assert "9.9.9" in write_page(found, shop.folder / "html").read_text("utf-8")
+    assert "9.9.9" in command("check", "results/shop-check").out
+    # An accepted picture keeps the server that made it; the new one has its own.
+    assert command("accept", "results/shop-check", "--add").code == 0
+    known = read_baseline(path.parent, "shop")
+    versions = [[known.server(one)["comfyui"] for one in entry.accepted] for entry in known.entries.values()]
+    assert versions == [["0.3.64", "9.9.9"]] * 2
+
+
+def test_a_manifest_of_the_first_version_is_read(shop, command):
+    assert command("run", "shop.yaml", "-q").code == 0
+    assert command("accept", "results/shop").code == 0
+    path = shop.folder / "baselines" / "shop" / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["sweeper_baseline"] = 1
+    del manifest["servers"]
+    for case in manifest["cases"]:
+        del case["accepted"][0]["models"]
+        case["accepted"][0]["server"] = "sweeper 0.1.0"
+    path.write_text(json.dumps(manifest))
+    checked = command("check", "results/shop")
+    assert checked.code == 0
+    assert "accepted on a server that told nothing" in checked.out

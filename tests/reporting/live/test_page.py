@@ -1,0 +1,267 @@
+"""The page of a run that goes on in another process, watched in a real browser without a reload."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.live import LiveView
+from tests.reporting import painting
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address; what the page writes to the console or throws fails the test."""
+    contexts, trouble = [], []
+
+    def go(url, selector="#view > *"):
+        context = browser.new_context(viewport={"width": 1200, "height": 800})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+        page.goto(url)
+        page.wait_for_selector(selector)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert [text for text in trouble if not text.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture
+def start():
+    """`sweeper run` in a process of its own; what is left of it ends with the test."""
+    processes = []
+
+    def go(experiment, out, server, *more):
+        command = [sys.executable, "-m", "sweeper", "run", str(experiment.file), "--out", str(out)]
+        command += ["--target", server.url, *more]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield go
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def states(page):
+    found = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.dataset.trial, c.classList[1]])")
+    return {int(trial): state for trial, state in found}
+
+
+@pytest.fixture(params=["cloud", "comfyui"])
+def painter(request):
+    painter = painting.Painter()
+    workers = 2 if request.param == "cloud" else 1
+    with EmbeddedServer(dialect=request.param, nodes=painter.nodes, workers=workers, previews=True) as server:
+        painter.server = server
+        yield painter
+        painter.go_on.set()
+
+
+def test_cells_go_from_not_run_yet_over_a_preview_to_a_picture_or_a_reason(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", f"bad {EVIL}", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        page.evaluate("window.stillThere = true")
+        assert states(page) == dict.fromkeys(range(3), "pending")
+        run = start(experiment, out, painter.server)
+        page.wait_for_selector(".cell.running .preview")
+        page.wait_for_function("() => document.querySelector('.cell.running .preview').naturalWidth > 0")
+        assert "step 3 of 10" in page.locator(".cell.running").first.get_attribute("title")
+        assert "● running" in page.locator(".counts").inner_text()
+        painter.go_on.set()
+        page.wait_for_function("() => document.querySelectorAll('.cell.succeeded img').length === 2")
+        page.wait_for_selector('.cell.failed[data-trial="1"]')
+        run.communicate(timeout=60)
+        page.wait_for_function("() => document.querySelector('.counts').textContent.includes('not running')")
+        assert f"out of paint for bad {EVIL}" in page.locator('[data-trial="1"]').inner_text()
+        pictures = "() => [...document.querySelectorAll('.cell.succeeded img')].every(i => i.naturalWidth > 0)"
+        page.wait_for_function(pictures)
+        assert page.evaluate("window.stillThere") is True
+    page.wait_for_function("() => document.querySelector('.counts').textContent.includes('has ended')")
+    assert not (out / "live").exists()
+
+
+def test_a_cell_that_trials_share_follows_those_below_too(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut", "bad"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        page = visit(f"{view.url}#x=&y=")
+        assert page.locator(".badge").inner_text() == "+2"
+        painter.go_on.set()
+        start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
+        page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
+
+
+def test_what_ended_before_the_page_was_opened_is_shown_there_and_after_every_change(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        painter.go_on.set()
+        start(experiment, tmp_path / "results", painter.server).communicate(timeout=60)
+        page = visit(view.url, ".cell.succeeded")
+        shown = "() => { const all = [...document.querySelectorAll('.cell.succeeded img')];"
+        shown += " return all.length === 2 && all.every(i => i.complete && i.naturalWidth > 0); }"
+        page.wait_for_function(shown)
+        page.get_by_label("Y axis", exact=True).select_option("text")
+        page.wait_for_function(shown)
+
+
+def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    painter.go_on.set()
+    run = start(experiment, tmp_path / "results", painter.server)
+    assert run.wait(timeout=60) == 0
+    run.communicate()
+    assert not (tmp_path / "results/live").exists()
+
+
+def test_a_preview_whose_trial_has_just_ended_is_no_error_in_the_console(visit, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
+    with LiveView(tmp_path / "results", experiment=experiment) as view:
+        page = visit(view.url)
+        ask = """number => new Promise(answered => {
+            const image = Object.assign(new Image(), {src: `preview/${number}?1`});
+            image.onload = image.onerror = answered; }).then(event => event.type)"""
+        with page.expect_response("**/preview/1?1") as answer:
+            assert page.evaluate(ask, 1) == "error"
+        assert answer.value.status == 204
+        with page.expect_console_message() as told:  # one that the page does not show is nothing to ask for
+            page.evaluate(ask, 2)
+        assert told.value.location["url"].endswith("preview/2?1")
+
+
+def test_table_and_filter_follow_the_run_too(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        table = visit(f"{view.url}#view=table")
+        failed = visit(f"{view.url}#where=status%20%3D%3D%20'failed'")
+        painter.go_on.set()
+        run = start(experiment, out, painter.server)
+        run.communicate(timeout=60)
+        table.wait_for_function("() => document.querySelectorAll('.tbody .trow.succeeded').length === 1")
+        failed.wait_for_function("() => document.querySelectorAll('.cell.failed').length === 1")
+        assert failed.locator("#view .cell[data-trial]").count() == 1
+
+
+def test_run_view_shows_itself_and_goes_on_until_it_is_told_to_end(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
+    url = next(line for line in run.stderr if line.startswith("view")).split()[1]
+    page = visit(url)
+    painter.go_on.set()
+    page.wait_for_selector(".cell.succeeded img")
+    assert next(line for line in run.stderr if "Ctrl-C ends it" in line)
+    assert httpx.get(f"{url}data.json").json()["statuses"][0] == "succeeded"
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0
+    assert '"succeeded": 1' in out
+
+
+def test_a_token_is_taken_from_behind_the_hash_and_kept_in_a_cookie_that_scripts_do_not_see(visit, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    with LiveView(tmp_path / "results", experiment=experiment, host="0.0.0.0", token="open sesame") as view:
+        port = view.url.rpartition(":")[2].partition("/")[0]
+        page = visit(f"http://127.0.0.1:{port}/#token=open%20sesame", ".cell")
+        assert page.url == f"http://127.0.0.1:{port}/"
+        assert page.evaluate("document.cookie") == ""
+        stranger = visit(f"http://127.0.0.1:{port}/#token=guess", "#said.shown")
+        assert "not the token" in stranger.locator("#said").inner_text()
+        stranger.get_by_label("The token").fill("open sesame")
+        stranger.get_by_role("button", name="Enter").click()
+        stranger.wait_for_selector(".cell")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        run = start(experiment, out, painter.server)
+        page.wait_for_selector(".cell.running .preview")
+        run.kill()
+        run.communicate()
+        page.wait_for_function("() => !document.querySelector('.cell.running')")
+        assert states(page) == dict.fromkeys(range(2), "pending")
+
+
+def test_a_comment_survives_whatever_the_run_tells_while_it_is_written(painter, visit, start, tmp_path):
+    """Each step of a job used to make the dialog anew: the letters between two of them went to the page as keys."""
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        start(experiment, out, painter.server)
+        page = visit(view.url, ".cell.running .preview")
+        page.locator(".cell.running").first.click()
+        page.keyboard.press("c")
+        page.keyboard.type("a comment ")
+        page.evaluate("window.box = document.activeElement; window.reason = document.querySelector('.found .reason')")
+        painter.go_on.set()
+        page.wait_for_selector("#zoom .stage img:not(.preview)", state="attached")
+        page.keyboard.type("that is kept")
+        assert page.evaluate("document.activeElement === window.box && window.box.isConnected")
+        assert not page.evaluate("window.reason.isConnected")  # what the run changed is shown
+        assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
+        page.reload()  # as another run has it: nobody need leave the field for what is in it
+        page.wait_for_selector("dialog[open]")
+        assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
+
+
+def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(f"{view.url}#trial=0", "dialog[open]")
+        page.evaluate("window.stillThere = true")
+        page.keyboard.press("c")
+        painter.go_on.set()
+        start(experiment, out, painter.server, "--set", "text=a hut").communicate(timeout=60)
+        page.wait_for_function("() => document.getElementById('said').textContent.includes('another run')")
+        page.keyboard.type("still here")
+        assert page.evaluate("window.stillThere")
+        page.locator("#zoom textarea").blur()
+        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
+        assert "a hut" in page.locator("#zoom .params").inner_text()
+
+
+def test_what_is_looked_at_stays_when_the_experiment_has_grown(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a hut", "a barn"])
+    out = tmp_path / "results"
+    painter.go_on.set()
+    with LiveView(out, experiment=experiment) as view:
+        page = visit(view.url)
+        page.evaluate("window.stillThere = true")
+        page.locator('[data-trial="0"]').click()
+        grown = painting.experiment(tmp_path / "project", ["a fox", "a hut", "a barn"])
+        start(grown, out, painter.server).communicate(timeout=60)
+        page.wait_for_function("() => !window.stillThere && document.querySelector('#zoom .stage img')")
+        assert page.locator("#zoom .zoom-head .dim").inner_text() == "trial 1"
+        assert "a hut" in page.locator("#zoom .params").inner_text()
+
+
+def test_the_table_keeps_its_row_and_the_focus_while_the_run_goes_on(painter, visit, start, tmp_path):
+    experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
+    out = tmp_path / "results"
+    with LiveView(out, experiment=experiment) as view:
+        start(experiment, out, painter.server)
+        page = visit(f"{view.url}#view=table", ".trow.running")
+        page.locator(".scroller.table").focus()
+        page.keyboard.press("ArrowDown")
+        painter.go_on.set()
+        page.wait_for_selector(".tbody .trow.failed.current")
+        assert page.evaluate("document.activeElement.matches('.scroller.table')")

@@ -1,0 +1,171 @@
+"""What a page asks for again: one trial by a command, the kept ones by an experiment; as their run was asked for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+import sweeper
+from sweeper.cli import main
+from sweeper.cli.options import parse_settings
+from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.write_report import write_report
+from sweeper.store import Store
+from tests.reporting.made_up_sweeps import Sweep
+
+
+@pytest.fixture
+def embedded_comfyui():
+    with EmbeddedServer(dialect="comfyui") as server:
+        yield server
+
+
+def commanded(page, row):
+    return page.evaluate(f"sweeper.workflow.command(sweeper.page.dataset, {row})")
+
+
+def test_the_rerun_command_asks_for_what_the_run_was_asked_for(project, embedded_comfyui, tmp_path, opened):
+    out = tmp_path / "results"
+    asked = ["--target", embedded_comfyui.url, "--set", "color=255", "--set", "height=16"]
+    assert main(["run", str(project()), "--out", str(out), *asked]) == 0
+    page = opened(write_report(out).page.parent, "#trial=1")
+    assert page.locator(".actions").get_by_role("button", name="Copy workflow").count() == 1
+    words = shlex.split(commanded(page, 1))
+    assert main(words[1:]) == 0
+    with Store.open(out, readonly=True) as store:
+        first, second = (list(store.results(run)) for run in (1, 2))
+        assert [row.digest for row in first] == [row.digest for row in second]
+        assert [job.run for job in store.jobs([first[1].digest])] == [1, 2]
+        assert {job.target for job in store.jobs()} == {embedded_comfyui.url}
+
+
+def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(project, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    file = project(params={"color": 9})  # what would be run now is not what was
+    page = opened(write_report(out, tmp_path / "changed").page.parent, "#trial=1")
+    assert "no rerun command: the experiment has changed since this run" in page.locator(".actions").inner_text()
+    assert page.get_by_role("button", name="Copy rerun").count() == 0
+    assert commanded(page, 1) is None
+    file.unlink()
+    page = opened(write_report(out, tmp_path / "gone").page.parent, "#trial=1")
+    assert "the experiment cannot be read any more" in page.locator(".actions").inner_text()
+
+
+def test_a_trial_that_no_expression_tells_from_another_has_no_rerun_command(made, opened):
+    """Two lists: Jinja2 has them, but the page knows no way to write them that is theirs alone."""
+    page = opened(made(Sweep({"note": [[1], [2]]})))
+    page.evaluate("sweeper.page.dataset.about.workflow = {base: {}, changes: [], known: [1, 1]}")
+    assert page.evaluate("sweeper.workflow.unasked(sweeper.page.dataset, 1)") == "no --where tells it from trial 0"
+
+
+def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has_it(project, tmp_path, opened):
+    out = tmp_path / "results"
+    server = {"dialect": "comfyui", "api_key_env": "BOX_KEY", "concurrency": 2}
+    with EmbeddedServer(dialect="comfyui") as there:
+        server["url"] = there.url
+        as_run = {"target": "box", "metrics": ["brightness"], "run": {"retries": 0, "timeout": 9}}
+        file = project(targets={"box": server}, **as_run)
+        assert sweeper.run(file, out=out, environ={"BOX_KEY": "k"}).succeeded == 2
+    spare = {"url": "http://127.0.0.1:9", "api_key_env": "sk_secret"}  # no name of a variable, as it seems
+    project(targets={"box": server, "spare": spare}, **as_run)
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    text = page.evaluate("sweeper.page.marks.yaml()")
+    assert "secret" not in text + (out / "report/data.js").read_text()
+    (tmp_path / "kept.yaml").write_text(text)
+    kept = sweeper.load(tmp_path / "kept.yaml")
+    named = {"box": server, "spare": {"url": "http://127.0.0.1:9"}}
+    assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), named, ("brightness",))
+    assert (kept.run.retries, kept.run.timeout, kept.params["width"]) == (0, 9, 16)
+    assert "--target" not in commanded(page, 1)  # as the experiment has it, with its key
+
+
+def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, embedded_comfyui, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), embedded_comfyui.url, out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
+
+
+# What YAML takes for the end of a line, what it refuses, and what it reads as something else at the start of a text.
+ODD = "".join(map(chr, [*range(0x7F, 0xA1), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF, 0x1F98A]))
+
+
+def test_kept_trials_and_comments_of_any_letters_come_back_from_the_yaml(project, tmp_path, opened):
+    texts = [f"\ufeffone{odd}two {odd}# three{odd}" for odd in ("\x85", "\u2028", ODD)]
+    file = project(sweep={"grid": {"prefix": [*texts, "plain"]}}, name="odd")
+    (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": {"prefix": {"at": "2.filename_prefix"}}}))
+    out = tmp_path / "results"
+    sweeper.run(file, out=out)
+    page = opened(write_report(out).page.parent)
+    page.evaluate(
+        "text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD
+    )
+    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
+    assert [trial.params["prefix"] for trial in kept.written()] == texts
+
+
+def marked(page):
+    return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
+
+
+def test_marks_stay_with_their_trials_when_the_sweep_grows_and_its_folder_moves(project, tmp_path, opened):
+    """They were kept under the first trial's digest: a value put in front of the others lost them all."""
+    out, again = tmp_path / "results", tmp_path / "moved"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    assert sweeper.run(project(sweep={"grid": {"width": [4, 8, 16]}}), "embedded", out).succeeded == 3
+    write_report(out)
+    page.reload()
+    page.wait_for_selector(".cell.keep")
+    assert [text.split(",")[0:2] for text in marked(page)] == [["trial 1", " width: 8"]]
+    out.rename(again)
+    page.goto(f"{(again / 'report/index.html').as_uri()}")
+    page.wait_for_selector(".cell.keep")
+    other = tmp_path / "other"
+    assert sweeper.run(project(), "embedded", other).succeeded == 2
+    page.goto(f"{write_report(other).page.as_uri()}")
+    page.wait_for_selector(".cell")
+    assert marked(page) == []
+    assert page.get_by_role("button", name="Export marks").inner_text() == "Export marks"
+
+
+def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path, opened):
+    out = tmp_path / "results"
+    assert sweeper.run(project(), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    first, second = page.evaluate("[0, 1].map(sweeper.page.dataset.digest)")
+    kept = json.dumps({second: {"verdict": "keep"}, "f" * 64: {"verdict": "keep"}})
+    page.evaluate(
+        "([key, kept]) => { localStorage.clear(); localStorage.setItem(key, kept) }", [f"sweeper:e:{first}", kept]
+    )
+    page.reload()
+    page.wait_for_selector(".cell.keep")
+    assert [text.split(",")[0] for text in marked(page)] == ["trial 1"]
+    assert page.get_by_role("button", name="Export marks (1)").count() == 1
+
+
+@pytest.mark.parametrize(
+    "given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, {"x": "{{ y }}"}], "\ud83d"]
+)
+def test_what_set_gave_is_said_as_it_was_or_not_at_all(project, given, tmp_path, opened):
+    """An override of any kind comes back from the store, and as the word that `--set` reads."""
+    file = project(derive={"height": "{{ 16 if note is none else 8 }}"})
+    out = tmp_path / "results"
+    assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == 2
+    page = opened(write_report(out).page.parent)
+    options = page.evaluate("sweeper.page.dataset.about.asked.options")
+    if given == "\ud83d":
+        assert options is None
+        assert "--set gave this run cannot be written" in page.evaluate(
+            "sweeper.workflow.unasked(sweeper.page.dataset, 0)"
+        )
+    else:
+        assert parse_settings((options[1],)) == {"note": given}

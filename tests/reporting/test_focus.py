@@ -1,0 +1,101 @@
+"""Where the keyboard is while the page makes parts of itself anew, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting.made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16], "seed": [1, 2]}
+
+
+def focused(page):
+    """What a screen reader says of the element that has the focus, and the field's label where it has one."""
+    return page.evaluate(
+        """() => {
+        const at = document.activeElement;
+        return at.labels?.[0]?.textContent || at.getAttribute('aria-label') || at.title || at.tagName; }"""
+    )
+
+
+@pytest.fixture
+def page(made, opened):
+    return opened(made(Sweep(GRID)), "#x=steps&y=sampler&xx=&yy=")
+
+
+def test_the_focus_stays_on_what_is_moved_and_ticked_among_the_values(page):
+    page.get_by_role("button", name="Values…").click()
+    page.get_by_role("button", name="Move 16 up").focus()
+    for _ in range(3):  # the third finds it at the top, where it goes no further
+        page.keyboard.press("Enter")
+        assert focused(page) == "Move 16 up"
+    assert page.locator("#values li").first.inner_text().startswith("16")
+    box = page.get_by_role("checkbox", name="8")
+    box.focus()
+    page.keyboard.press("Space")
+    assert focused(page) == "8"
+    page.keyboard.press("Space")
+    assert box.is_checked()
+    page.get_by_role("button", name="Show all").press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == "Show all"
+    page.go_back()
+    page.wait_for_function("() => [...document.querySelectorAll('#values input')].some(box => !box.checked)")
+
+
+def test_the_focus_stays_on_a_column_that_is_ticked_and_on_a_head_that_sorts(page):
+    page.get_by_role("tab", name="Table").click()
+    page.locator("details.columns summary").click()
+    box = page.get_by_role("checkbox", name="seed")
+    box.focus()
+    for state in (False, True):
+        page.keyboard.press("Space")
+        assert focused(page) == "seed"
+        assert box.is_checked() is state
+    page.get_by_title("Sort by steps").focus()
+    for order in ("ascending", "descending"):
+        page.keyboard.press("Enter")
+        assert focused(page) == "Sort by steps"
+        assert page.get_by_role("columnheader", name="steps").get_attribute("aria-sort") == order
+    assert page.locator("details.columns").get_attribute("open") is not None
+
+
+def test_the_focus_stays_on_the_menu_of_an_axis_in_no_place(page):
+    menu = page.get_by_label("seed", exact=True)
+    menu.focus()
+    menu.select_option("2")
+    assert focused(page) == "seed"
+    page.go_back()
+    page.wait_for_function("() => sweeper.page.state().pins.seed === undefined")
+    assert menu.input_value() == ""  # it shows the state while it has the focus, too
+
+
+@pytest.mark.parametrize("view", ["grid", "table"])
+def test_the_current_trial_stays_so_when_a_mark_makes_the_view_anew(page, view):
+    page.evaluate("view => { location.hash += `&view=${view}&where=mark == ''`; }", view)
+    page.wait_for_function("view => sweeper.page.state().view === view", arg=view)
+    page.locator("[role=grid]").focus()
+    for key in ("ArrowDown", "ArrowDown", "k", "ArrowUp"):
+        page.keyboard.press(key)
+    before = page.locator(".current").get_attribute("data-trial")
+    page.evaluate("() => { window.old = document.querySelector('[role=grid]'); }")
+    page.wait_for_function("() => !window.old.isConnected")
+    assert focused(page) == "Trials"
+    assert page.locator(".current").get_attribute("data-trial") == before
+
+
+def test_arrows_go_through_the_views_and_tab_meets_one_of_them(page):
+    at = "() => [document.activeElement.textContent, document.querySelector('[aria-selected=true]').textContent]"
+    page.get_by_role("tab", name="Grid").focus()
+    walked = {"ArrowRight": "Table", "End": "Plots", "ArrowLeft": "Table", "Home": "Grid"}
+    for key, view in walked.items():
+        page.keyboard.press(key)
+        assert page.evaluate(at) == [view, view]
+    for key, view in {"ArrowLeft": "Plots", "ArrowRight": "Grid"}.items():  # from one end to the other
+        page.keyboard.press(key)
+        assert page.evaluate(at) == [view, view]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate(at) == ["Grid", "Grid"]
+    page.go_back()  # each was a step
+    page.wait_for_selector(".plots")

@@ -1,0 +1,240 @@
+"""The report's folder and its data, as files: what is in them, and what stays as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sweeper.reporting.dataset import as_script, coded
+from sweeper.reporting.write_report import write_report
+from tests.reporting.made_up_sweeps import Sweep, picture
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def read(folder):
+    return json.loads((folder / "data.json").read_text("utf-8"))
+
+
+def test_the_folder_stands_alone_after_the_results_are_gone(made, tmp_path):
+    folder = made(Sweep({"steps": [1, 2]}))
+    moved = tmp_path / "mailed"
+    shutil.copytree(folder, moved)
+    shutil.rmtree(tmp_path / "results")
+    for file in read(moved)["files"]:
+        assert (moved / file["path"]).stat().st_size == file["bytes"]
+        assert (moved / file["thumb"]).is_file()
+    page = (moved / "index.html").read_text("utf-8")
+    for source in ("data.js", "css/page.css", "js/main.js"):
+        assert source in page
+        assert (moved / source).is_file()
+
+
+def test_every_script_and_style_of_the_page_is_there_and_used(made):
+    folder = made(Sweep({"steps": [1]}))
+    page = (folder / "index.html").read_text("utf-8")
+    there = {f"{path.parent.name}/{path.name}" for path in (*folder.glob("js/*.js"), *folder.glob("css/*.css"))}
+    assert there
+    assert all(f'"{name}"' in page for name in there)
+
+
+def test_a_second_report_makes_no_thumbnail_again(made, tmp_path):
+    folder = made(Sweep({"steps": [1, 2, 3]}))
+    thumbs = {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")}
+    assert len(thumbs) == 3 * 3 + 1  # three sizes, and a sheet of sprites
+    write_report(tmp_path / "results")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")} == thumbs
+
+
+def test_equal_pictures_share_one_thumbnail(made):
+    folder = made(Sweep({"steps": [1, 2, 3, 4]}, distinct=2))
+    assert len(list(folder.glob(f"thumbs/{'?' * 64}.webp"))) == 2
+
+
+def test_artifacts_are_linked_where_that_can_be(made, tmp_path):
+    folder = made(Sweep({"steps": [1]}))
+    source = tmp_path / "results/artifacts/picture-0.png"
+    if source.stat().st_nlink < 2 and not hasattr(os, "link"):
+        pytest.skip("this file system has no hard links")
+    assert (folder / "files/picture-0.png").samefile(source)
+
+
+@pytest.fixture
+def reported_again(tmp_path):
+    """Report three pictures, let `before` happen to the folder, and report a run of the same results with the first
+    of them only. Returns what is in the folder's folders of pictures, as a set of relative paths.
+    """
+
+    def again(before=lambda folder: None):
+        out, folder = tmp_path / "results", tmp_path / "given"
+        write_report(Sweep({"steps": [1, 2, 3]}).write(out), folder)
+        before(folder)
+        write_report(Sweep({"steps": [1]}).write(out), folder)
+        found = (path for name in ("files", "thumbs", "accepted") for path in folder.glob(f"{name}/*"))
+        return {path.relative_to(folder).as_posix() for path in found}
+
+    return again
+
+
+def shown_by(folder):
+    data = read(folder)
+    (file,) = data["files"]
+    thumb = file["thumb"].removesuffix(".webp")
+    return {file["path"], *data["sprites"]["sheets"], *(f"{thumb}{end}.webp" for end in ("", "-160", "-80"))}
+
+
+def test_a_second_report_holds_no_picture_that_was_taken_out_of_the_sweep(reported_again, tmp_path):
+    assert reported_again() == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+    assert len(json.loads((tmp_path / "given/thumbs/index.json").read_text())) == 1
+
+
+def test_a_second_report_finds_what_an_interrupted_one_left(reported_again, tmp_path):
+    def interrupted(folder):
+        (folder / "data.json").unlink()
+        (folder / "thumbs/index.json").unlink()
+
+    assert reported_again(interrupted) == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
+
+
+def test_a_second_report_leaves_everything_alone_that_is_no_reports(reported_again, tmp_path):
+    own = ("files/mine.png", "thumbs/mine.webp", "thumbs/sprites-mine.webp", "accepted/mine.png")
+
+    def added(folder):
+        (folder / "accepted").mkdir()
+        for name in own:
+            (folder / name).write_bytes(b"mine")
+
+    assert reported_again(added) == {*own, *shown_by(tmp_path / "given"), "thumbs/index.json"}
+
+
+def test_a_second_report_removes_nothing_behind_a_link(reported_again, tmp_path):
+    def linked(folder):
+        shutil.rmtree(folder / "files")
+        try:
+            (folder / "files").symlink_to(tmp_path / "results/artifacts", target_is_directory=True)
+        except OSError:
+            pytest.skip("this system makes no links")
+
+    reported_again(linked)
+    assert {path.name for path in (tmp_path / "results/artifacts").iterdir()} == {f"picture-{n}.png" for n in range(3)}
+
+
+def test_a_data_file_of_somebody_else_does_no_harm(reported_again, tmp_path):
+    (tmp_path / "outside.png").touch()
+
+    def replaced(folder):
+        (folder / "data.json").write_text(json.dumps({"files": [{"path": "../outside.png"}, 3], "sprites": []}))
+
+    reported_again(replaced)
+    assert (tmp_path / "outside.png").is_file()
+
+
+def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
+    out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
+    (out / "artifacts/picture-1.png").unlink()
+    report = write_report(out)
+    assert report.missing == 1
+    assert [file["kind"] for file in read(report.page.parent)["files"]] == ["image", "missing"]
+
+
+def test_a_broken_picture_and_a_video_have_no_thumbnail_and_do_no_harm(tmp_path):
+    broken = write_report(Sweep({"steps": [1]}, content=picture(1)[:60]).write(tmp_path / "a"))
+    video = write_report(Sweep({"steps": [1]}, content=b"\0\0\0\x18ftypmp42", suffix="mp4").write(tmp_path / "b"))
+    for report, kind in ((broken, "image"), (video, "video")):
+        (file,) = read(report.page.parent)["files"]
+        assert file["kind"] == kind
+        assert "thumb" not in file
+
+
+def test_a_large_seed_is_written_without_loss(made):
+    (column,) = [c for c in read(made(Sweep({"seed": [2**64 - 1, 7]})))["columns"] if c["name"] == "seed"]
+    assert column["values"] == [{"$int": "18446744073709551615"}, 7]
+    assert column["of"] == [0, 1]
+
+
+@given(st.lists(JSON_VALUES))
+def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
+    values, of = coded(cells)
+    assert [place < 0 for place in of] == [cell is None for cell in cells]
+    first = {}
+    for cell, place in zip(cells, of, strict=True):
+        if cell is not None:
+            assert first.setdefault(json.dumps(cell, sort_keys=True), place) == place
+    assert sorted(set(of) - {-1}) == list(range(len(values)))
+
+
+@given(st.text())
+def test_the_script_holds_exactly_the_json_and_no_line_of_it_can_end_a_string(text):
+    script = as_script({"text": text, "files": []})
+    assert script.isascii()
+    assert told_by(script)["text"] == text
+
+
+def told_by(script):
+    literal = script[script.index("JSON.parse(") + len("JSON.parse(") : script.rindex(");")]
+    return json.loads(json.loads(literal))
+
+
+FILES = st.dictionaries(
+    st.sampled_from(["sha256", "path", "thumb", "width", "workflow"]),
+    st.one_of(st.booleans(), st.integers(0, 2), st.sampled_from(["ab", "cd", "x/ab.webp", "x/cd.webp", "*ab"])),
+)
+
+
+@given(st.lists(FILES.map(lambda file: {**file, "sha256": str(file.get("sha256", "ab"))}), max_size=4))
+def test_files_told_in_columns_are_those_told_one_by_one(files):
+    told = told_by(as_script({"files": files}))["files"]
+
+    def value(name, place):
+        column = told["columns"][name]
+        if isinstance(column, list):
+            return column[place]
+        return column["made"].replace("*", value("sha256", place)) if "made" in column else column["each"]
+
+    back = [{name: value(name, place) for name in told["columns"]} for place in range(told["count"])]
+    assert [{name: item for name, item in file.items() if item is not None} for file in back] == files
+    assert all(
+        type(item) is type(files[n][name])
+        for n, file in enumerate(back)
+        for name, item in file.items()
+        if item is not None
+    )
+
+
+def test_ten_thousand_pictures_tell_once_what_they_share():
+    files = [{"sha256": f"{n:064x}", "kind": "image", "thumb": f"thumbs/{n:064x}.webp"} for n in range(10_000)]
+    columns = told_by(as_script({"files": files}))["files"]["columns"]
+    assert columns["kind"] == {"each": "image"}
+    assert columns["thumb"] == {"made": "thumbs/*.webp"}
+
+
+def test_every_picture_has_its_sprite_and_a_larger_report_keeps_no_old_sheet(tmp_path):
+    sweep = Sweep({"seed": list(range(50))}, size=(64, 48))
+    out = sweep.write(tmp_path / "results")
+    write_report(out, tmp_path / "report")
+    data = json.loads((tmp_path / "report/data.json").read_text())
+    (sheet,) = data["sprites"]["sheets"]
+    assert data["sprites"]["count"] == 50
+    with Image.open(tmp_path / "report" / sheet) as image:
+        side = image.width // data["sprites"]["across"]
+        for file in data["files"]:
+            row, column = divmod(file["sprite"], data["sprites"]["across"])
+            box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
+            shown = image.convert("RGB").crop(box).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+            mean = [int(file["colour"][n : n + 2], 16) for n in (1, 3, 5)]
+            assert all(abs(a - b) < 12 for a, b in zip(shown, mean, strict=True))
+    more = Sweep({"seed": list(range(60))}, size=(64, 48)).write(tmp_path / "more")
+    write_report(more, tmp_path / "report")
+    data = json.loads((tmp_path / "report/data.json").read_text())
+    left = [f"thumbs/{path.name}" for path in (tmp_path / "report/thumbs").glob("sprites-*")]
+    assert left == data["sprites"]["sheets"]

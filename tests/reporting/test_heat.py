@@ -1,0 +1,99 @@
+"""A heat map of more cells than a document should have, in a real browser."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.reporting.made_up_sweeps import Sweep
+
+STEPS, CFG = range(1, 61), [n / 8 for n in range(50)]
+AT = "#view=plots&x=steps&y=cfg&metric=brightness"
+SIZES = [{"viewport": {"width": width, "height": 900}} for width in (380, 800, 1400)]
+
+
+@pytest.fixture
+def folder(made):
+    return made(Sweep({"steps": STEPS, "cfg": CFG}, distinct=30, skip=frozenset({len(CFG)})))
+
+
+def told(page):
+    return page.locator(".told").inner_text()
+
+
+@pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
+def test_a_map_that_is_drawn_has_labels_that_stand_apart_and_fits_its_place(folder, opened, options):
+    page = opened(folder, AT, **options)
+    boxes = """all => all.map(one => { const { left, right, top, bottom } = one.getBoundingClientRect();
+        return [one.textContent, left, right, top, bottom]; })"""
+    across = page.locator(".drawn-heads span").evaluate_all(boxes)
+    down = page.locator(".drawn-sides span").evaluate_all(boxes)
+    assert {float(text) for text, *_ in across} <= set(STEPS)
+    assert {float(text) for text, *_ in down} <= set(CFG)
+    assert min(len(across), len(down)) >= 5
+    assert all(one[2] <= other[1] for one, other in itertools.pairwise(across))
+    assert all(one[4] <= other[3] + 0.5 for one, other in itertools.pairwise(down))
+    section = page.locator(".plots section").first
+    assert section.evaluate("one => one.scrollWidth <= one.clientWidth")
+    assert page.locator(".wide").first.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_each_cell_of_a_map_that_is_drawn_is_told_by_the_pointer_and_by_the_keyboard(folder, opened):
+    page = opened(folder, AT)
+    canvas = page.locator(".plane canvas")
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 10.5 / 60, box["y"] + box["height"] * 4.5 / 50)
+    page.wait_for_function("() => document.querySelector('.told').textContent.startsWith('steps: 11')")
+    value = page.evaluate("sweeper.page.dataset.column('brightness').value(10 * 50 + 4 - 1)")
+    assert told(page) == f"steps: 11 · cfg: 0.5 · brightness: {value}"
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert told(page).startswith("steps: 12 · cfg: 0.625 · brightness: ")
+    for _ in range(12):
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+    assert told(page) == "steps: 1 · cfg: 0 · brightness: 10"
+    here, plane = page.locator(".here").bounding_box(), page.locator(".plane").bounding_box()
+    page.keyboard.press("ArrowRight")
+    assert told(page) == "steps: 2 · cfg: 0 · brightness: no value"
+    assert (round(here["x"]), round(here["y"])) == (round(plane["x"]), round(plane["y"]))
+
+
+def test_what_several_trials_share_is_told_with_its_spread(made, opened):
+    page = opened(made(Sweep({"steps": STEPS, "cfg": CFG[:30], "seed": [1, 2]})), AT)
+    page.locator(".plane canvas").focus()
+    page.keyboard.press("ArrowDown")
+    assert told(page) == "steps: 1 · cfg: 0 · brightness: 10.5 (2 trials, 10 to 11)"
+
+
+LONG = "a lighthouse on a rock in a storm, waves as high as its gallery, " * 3
+
+
+@pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
+def test_the_labels_of_rows_break_between_words_and_in_no_number(made, opened, options):
+    values = ["0.1234567", "279842640", "lighthouse", LONG]
+    page = opened(made(Sweep({"steps": range(30), "prompt": values})), "#view=plots&x=steps&y=prompt", **options)
+    heads = page.locator(".heat tbody th span")
+    lines = """all => all.map(one => { const range = document.createRange(); range.selectNodeContents(one);
+        return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size; })"""
+    assert heads.evaluate_all(lines)[:3] == [1, 1, 1]
+    letters = """one => { const text = one.firstChild, words = [...text.data.matchAll(/\\S+/g)], range = new Range();
+        return words.filter(word => { range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+            return range.getClientRects().length > 1; }).map(String); }"""
+    assert heads.nth(3).evaluate(letters) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "seeds", "distinct"), [(1, 1, 1), (3, 1, 3), (71, 3, 5), (7, 71, 2), (1, 7, 7)], ids=str
+)
+def test_trials_are_counted_in_whole_numbers(made, opened, steps, seeds, distinct):
+    sweep = Sweep({"steps": range(steps), "seed": range(seeds)}, distinct=distinct)
+    page = opened(made(sweep), "#view=plots&x=steps&metric=brightness")
+    plot = page.get_by_role("img", name="Distribution of brightness")
+    counts = [int(text) for text in plot.locator("text[text-anchor=end]").all_text_contents()[:-1]]
+    most = max(int(text) for text in plot.locator("rect title").all_text_contents())
+    assert counts[0] == 0
+    assert 2 <= len(counts) <= 6
+    assert most - counts[1] < counts[-1] <= most

@@ -1,0 +1,288 @@
+"""The page in a real browser: what a check found, dragging, favourites, what is left out, the commands it gives."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+import sweeper
+from sweeper.cli import main
+from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.check_findings import Checked, Finding
+from sweeper.reporting.write_report import write_report
+from tests.reporting import painting
+from tests.reporting.made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """A page whose trials were held against a baseline: one same, one changed, one new; the others never."""
+    out = Sweep(GRID).write(tmp_path / "results")
+    accepted = tmp_path / "accepted.png"
+    accepted.write_bytes((out / "artifacts/picture-5.png").read_bytes())
+    findings = [
+        Finding(0, "same", "", "steps=4 [9]", accepted, node="9"),
+        Finding(
+            *(1, "changed", "ssim 0.1, allowed >= 0.95 <b>", "steps=8 [9]", accepted),
+            *({"ssim": 0.1, "psnr": float("inf")}, "9"),
+        ),
+        Finding(2, "new", "no picture was accepted for it yet", "steps=16 [9]"),
+    ]
+    order = ("changed", "failed", "not compared", "missing", "new", "same")
+    return write_report(
+        out, checked=Checked(tmp_path, order, findings, gone=["steps=2 [9]", "steps=<b>1</b> [9]"])
+    ).page.parent
+
+
+def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened):
+    page = opened(checked, "#x=steps&y=sampler")
+    words = [page.locator(f'[data-trial="{n}"] .verdict').inner_text() for n in range(4)]
+    assert words == ["= same", "≠ changed", "+ new", "? not compared"]
+    assert "ssim 0.1, allowed >= 0.95 <b>" in page.locator('[data-trial="1"]').get_attribute("aria-label")
+    assert "no case of it was compared" in page.locator('[data-trial="3"]').get_attribute("title")
+    looks = "cells => new Set(cells.map(c => getComputedStyle(c).outlineStyle + getComputedStyle(c).outlineColor)).size"
+    assert page.locator("#view .cell").evaluate_all(looks) >= 3
+
+
+def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(made, opened):
+    ends = {1: ("failed", ("E", "no")), 2: ("failed", ("E", "no")), 5: ("pending", None), 6: ("failed", ("E", "no"))}
+    page = opened(made(Sweep({"steps": [1, 2, 3], "cfg": [5, 6, 7]}, ends=ends)), "#x=&y=steps")
+    cells = [page.locator(f'[data-trial="{n}"]') for n in (0, 3, 6)]
+    assert [cell.locator(".badge").inner_text() for cell in cells] == ["+2 · 2 failed", "+2 · 1 not run yet", "+2"]
+    told = ["1 succeeded, 2 failed", "2 succeeded, 1 not run yet", "1 failed, 2 succeeded"]
+    for cell, words in zip(cells, told, strict=True):
+        assert f"3 trials share this cell: {words}" in cell.get_attribute("title")
+        assert f"3 trials share this cell: {words}" in cell.get_attribute("aria-label")
+    grounds = [cell.locator(".badge").evaluate("one => getComputedStyle(one).backgroundColor") for cell in cells]
+    assert grounds[0] not in grounds[1:]  # what is to be looked at has a colour of its own, too
+    page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
+    assert "2 failed" in cells[0].get_attribute("title")
+    page.get_by_label("Size").fill("112")
+    page.wait_for_function("() => document.querySelectorAll('.badge')[1].textContent === '+2 …'")  # words have no room
+    assert cells[0].locator(".badge").inner_text() == "+2 · 2 failed"
+    page.get_by_label("Size").fill("64")
+    page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 !'")
+    page.get_by_label("Filter").fill("status != 'failed' and steps < 3")
+    page.wait_for_function("() => document.querySelectorAll('.badge').length === 1")
+
+
+def test_a_cell_that_several_trials_share_tells_what_the_check_found_of_them(checked, opened):
+    page = opened(checked, "#x=&y=sampler")
+    told = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.title, c.innerText])")
+    assert "3 trials share this cell: 1 same, 1 changed, 1 new" in told[0][0]
+    assert "+2 · 1 changed" in told[0][1]
+    assert "3 trials share this cell: 3 not compared" in told[1][0]
+
+
+def test_a_trial_is_seen_beside_the_picture_that_was_accepted(checked, opened):
+    page = opened(checked, "#trial=1")
+    page.get_by_role("button", name="Accepted as B").click()
+    page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
+    sources = page.locator(".stage figure img").evaluate_all("images => images.map(i => i.getAttribute('src'))")
+    assert sources[0].startswith("files/")
+    assert sources[1].startswith("accepted/")
+    page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
+    page.keyboard.press("d")
+    page.wait_for_selector("canvas[data-done]")
+    page.keyboard.press("ArrowRight")  # this one has none
+    assert page.get_by_role("button", name="Accepted as B").count() == 0
+
+
+def test_a_check_can_be_filtered_and_sorted_by(checked, opened):
+    page = opened(checked, "#x=steps&y=sampler")
+    page.get_by_label("Show", exact=True).select_option("check != 'same'")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 5")
+    table = opened(checked, "#view=table&sort=check_ssim")
+    assert table.locator(".tbody .trow").first.get_attribute("data-trial") == "1"
+
+
+def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_missing(checked, opened):
+    page = opened(checked, "#x=steps&y=sampler")
+    found = page.get_by_role("group", name="What the check found")
+    assert found.inner_text().split("\n") == ["check:", "1 same", "1 changed", "1 new", "3 not compared"]
+    page.get_by_role("button", name="3 not compared").click()
+    page.wait_for_function("() => sweeper.page.arranged().shown === 3")
+    assert page.get_by_label("Filter").input_value() == "check == 'not compared'"
+    assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared", "Captions"]
+    page.get_by_role("button", name="3 not compared").press("Enter")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 6")
+    page.get_by_text("2 missing").click()
+    assert page.locator(".missing li").all_inner_texts() == ["steps=2 [9]", "steps=<b>1</b> [9]"]
+
+
+def test_the_count_of_a_state_is_a_filter(made, opened):
+    page = opened(made(Sweep(GRID, ends={1: ("failed", ("E", "no"))})))
+    page.get_by_role("button", name="1 failed").click()
+    page.wait_for_function("() => sweeper.page.arranged().shown === 1")
+    assert not page.locator(".missing").is_visible()
+
+
+def test_without_a_baseline_nothing_is_said_of_a_check(made, opened):
+    page = opened(made(Sweep(GRID)))
+    assert page.locator(".verdict").count() == 0
+    assert "check" not in page.evaluate("sweeper.page.dataset.columns.map(column => column.name)")
+
+
+def axes(page):
+    return [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis", "Outer columns")]
+
+
+def test_an_axis_is_dragged_to_its_place(made, opened):
+    page = opened(made(Sweep({**GRID, "seed": [1, 2]})), "#x=steps&y=sampler&xx=&yy=")
+    chip = page.locator(".chips .chip", has_text="seed")
+    chip.drag_to(page.locator(".field", has=page.get_by_label("X axis", exact=True)))
+    assert axes(page) == ["seed", "sampler", ""]
+    page.locator(".chips .chip", has_text="steps").drag_to(page.get_by_role("rowheader").first)
+    assert axes(page) == ["seed", "steps", ""]
+    page.locator(".corner .chip", has_text="seed").drag_to(page.get_by_label("Outer columns", exact=True))
+    assert axes(page) == ["", "steps", "seed"]
+    page.go_back()
+    page.wait_for_function("() => document.querySelector('select').value === 'seed'")
+
+
+CARRIED = """node => {
+  const data = new DataTransfer();
+  node.dispatchEvent(new DragEvent('dragstart', {dataTransfer: data, bubbles: true}));
+  return Object.fromEntries(['text/uri-list', 'DownloadURL'].map(kind => [kind, data.getData(kind)]));
+}"""
+
+
+def test_a_cell_and_the_large_picture_leave_as_the_artifact_itself(made, opened):
+    folder = made(Sweep(GRID))
+    page = opened(folder)
+    address = (folder / "files/picture-3.png").as_uri()
+    for node in (page.locator('[data-trial="3"]'), opened(folder, "#trial=3").locator(".stage img")):
+        found = node.evaluate(CARRIED)
+        assert found == {"text/uri-list": address, "DownloadURL": f"image/png:picture-3.png:{address}"}
+
+
+def test_what_the_filter_leaves_out_is_told_from_what_the_plan_does_not_have(made, opened):
+    page = opened(
+        made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0}))), "#x=cfg&y=steps&where=trial%20!%3D%202"
+    )
+    labels = page.locator(".cell.none").evaluate_all("cells => cells.map(c => c.getAttribute('aria-label'))")
+    assert [label.partition(":")[0] for label in labels] == ["Not in the plan", "left out by the filter"]
+
+
+@pytest.mark.parametrize("way", ["keyboard", "tap"])
+def test_why_a_cell_is_empty_is_told_without_a_pointer_too(made, opened, way):
+    folder = made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0})))
+    page = opened(folder, "#x=cfg&y=steps&where=trial%20!%3D%202", has_touch=True)
+    reasons = page.locator(".cell.none").evaluate_all("cells => cells.map(cell => cell.title)")
+    assert [reason.partition(":")[0].partition(",")[0] for reason in reasons] == [
+        "Not in the plan",
+        "Left out by the filter",
+    ]
+    page.get_by_role("grid").focus()
+    for place, reason in enumerate(reasons):
+        if way == "tap":
+            page.locator(".cell.none").nth(place).tap()
+        else:
+            for key in (["ArrowRight"], ["ArrowLeft", "ArrowDown"])[place]:
+                page.keyboard.press(key)
+            page.keyboard.press("Enter")
+        page.wait_for_function("told => document.querySelector('#said.shown')?.textContent === told", arg=reason)
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_favourites_are_found_again(made, opened):
+    folder = made(Sweep(GRID))
+    page = opened(folder)
+    page.evaluate("sweeper.page.marks.set(2, {stars: 3}); sweeper.page.marks.set(4, {verdict: 'keep'})")
+    page.evaluate("sweeper.page.marks.set(5, {verdict: 'reject'})")
+    page.get_by_label("Show", exact=True).select_option(label="favourites")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 2")
+    page.evaluate("sweeper.page.marks.set(2, {stars: 0})")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 1")
+    page.get_by_label("Filter").fill("mark != 'reject'")
+    page.wait_for_function("() => sweeper.page.arranged().shown === 5")
+
+
+def test_the_file_that_is_looked_at_is_in_the_address(made, opened):
+    folder = made(Sweep({"steps": [1, 2]}, outputs=3))
+    page = opened(folder, "#trial=1")
+    page.get_by_role("group", name="Files of this trial").get_by_text("3").click()
+    again = opened(folder, "#" + page.url.partition("#")[2])
+    assert "picture-5.png" in again.locator(".stage img").get_attribute("src")
+
+
+def test_heads_of_the_table_show_how_numbers_are_spread(made, opened):
+    page = opened(made(Sweep(GRID, slots={"cfg": 7})), "#view=table")
+    names = page.locator(".thead canvas").evaluate_all("all => all.map(c => c.getAttribute('aria-label'))")
+    assert "Distribution of steps: 4 to 16" in names
+    assert not any("sampler" in name for name in names)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A real run of a small experiment, made once."""
+    folder = tmp_path_factory.mktemp("real")
+    painter = painting.Painter()
+    painter.go_on.set()
+    experiment = painting.experiment(folder, ["a fox", 'b\'s "den"', "c"])
+    with EmbeddedServer(nodes=painter.nodes) as server:
+        sweeper.run(experiment, server.url, folder / "out")
+    return folder
+
+
+def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_knows(real, opened, capsys):
+    page = opened(write_report(real / "out").page.parent)
+    page.evaluate("for (const row of [0, 1]) sweeper.page.marks.set(row, {verdict: 'keep'})")
+    command = shlex.split(page.evaluate("sweeper.page.marks.accept()"))
+    assert command[:2] == ["sweeper", "accept"]
+    assert main([*command[1:], "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(real / "out"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["trials"] == 3
+    data = json.loads(Path(report["page"]).with_name("data.json").read_text())
+    states, of = data["check"]["columns"][0]["values"], data["check"]["columns"][0]["of"]
+    assert [states[place] for place in of] == ["same", "same", "new"]
+
+
+def test_the_kept_cases_leave_as_a_file_that_accept_reads(real, opened, capsys, tmp_path):
+    main(["accept", str(real / "out"), "--yes"])
+    capsys.readouterr()
+    assert main(["report", str(real / "out")]) == 0
+    page = opened(Path(capsys.readouterr().out.strip()).parent)
+    exported = page.get_by_role("button", name="Export kept cases")
+    page.evaluate("for (const row of [0, 1, 2]) sweeper.page.marks.set(row, {verdict: ''})")
+    assert not exported.is_visible()
+    page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
+    with page.expect_download() as told:
+        exported.click()
+    file = tmp_path / "kept.txt"
+    told.value.save_as(file)
+    baseline = tmp_path / "baseline"
+    assert main(["accept", str(real / "out"), "--cases", str(file), "--baseline", str(baseline), "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["report", str(real / "out"), "--baseline", str(baseline)]) == 0
+    data = json.loads(Path(capsys.readouterr().out.strip()).with_name("data.json").read_text())
+    states, of = data["check"]["columns"][0]["values"], data["check"]["columns"][0]["of"]
+    assert [states[place] for place in of] == ["new", "same", "new"]
+
+
+def test_the_table_is_coloured_by_a_number(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=table")
+    shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 0
+    page.get_by_label("Colour by", exact=True).select_option("brightness")
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 6
+
+
+def test_a_picture_that_carries_its_workflow_says_so(made, opened):
+    from PIL import Image, PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    text.add_text("prompt", "{}")
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=text)
+    for number, (content, count) in enumerate(((buffer.getvalue(), 1), (None, 0))):
+        page = opened(made(Sweep({"steps": [1]}, content=content), f"r{number}"), "#trial=0")
+        assert page.get_by_text("Drag the picture into ComfyUI").count() == count

@@ -1,0 +1,147 @@
+"""What a trial was made with, told in a real browser: every value as it is, and by what two trials differ."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.reporting.made_up_sweeps import Sweep
+
+TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
+
+
+def params(page):
+    """The lines of the table close up, by name: what stands in each of its cells."""
+    lines = """rows => rows.map(row => [row.children[0].innerText,
+        [...row.querySelectorAll('td')].map(cell => cell.innerText)])"""
+    return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
+
+
+def highlighted(page):
+    return page.locator("dialog[open] .params .differs th").all_inner_texts()
+
+
+def test_two_numbers_that_differ_are_read_as_two_and_marked_as_different(made, opened):
+    page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=2&with=4")
+    assert page.locator(".head").all_inner_texts() == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
+    assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
+    assert "cfg" in highlighted(page)
+
+
+@pytest.mark.parametrize(
+    ("number", "exact", "rounded"),
+    [
+        (1234567.25, "1234567.25", "1234567"),
+        (16777217.5, "16777217.5", "16777218"),
+        (0.123456789, "0.123456789", "0.123457"),
+        (-2.5e-9, "-2.5e-9", "-2.5e-9"),
+        (3, "3", "3"),
+    ],
+)
+def test_only_what_was_measured_is_rounded_and_never_before_the_point(made, opened, number, exact, rounded):
+    page = opened(made(Sweep({"steps": [1]})))
+    both = "value => [sweeper.dataset.text(value), sweeper.dataset.rounded(value)]"
+    assert page.evaluate(both, number) == [exact, rounded]
+
+
+def test_measures_that_are_rounded_to_one_text_are_told_in_full_where_they_differ(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]})))
+    page.evaluate("""() => { const { numbers } = sweeper.page.dataset.column('brightness');
+        [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=0&with=1'; }""")
+    page.wait_for_selector("dialog[open]")
+    assert params(page)["brightness"] == ["41.00000001", "41.00000002"]
+    assert "brightness" in highlighted(page)
+    page.evaluate("() => { location.hash = '#trial=0'; }")
+    page.wait_for_function("() => !document.querySelector('.params thead')")
+    assert params(page)["brightness"] == ["41"]
+
+
+def test_a_measure_is_looked_for_whole_however_it_is_rounded(made, opened):
+    page = opened(made(Sweep({"steps": [4, 8]})))
+    page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
+    found = """text => [0, 1].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"""
+    assert [page.evaluate(found, text) for text in ("41", "1")] == [[0], []]
+
+
+FOX = "a red fox in deep snow, " * 20
+
+
+@pytest.fixture
+def labelled(made):
+    """Two axes whose values have labels, one of them a text as long as prompts are."""
+    axes = {
+        "scheduler": ["normal", "karras"],
+        "scheduler.label": ["norm", "kar"],
+        "prompt": [FOX, "norm"],
+        "prompt.label": ["fox", None],
+    }
+    points = list(itertools.product(*axes.values()))
+    right = {("normal", "norm"), ("karras", "kar")}, {(FOX, "fox"), ("norm", None)}
+    skip = frozenset(n for n, (a, b, c, d) in enumerate(points) if (a, b) not in right[0] or (c, d) not in right[1])
+    return made(Sweep(axes, skip=skip))
+
+
+def test_a_label_is_told_with_what_it_stands_for(labelled, opened):
+    page = opened(labelled, "#trial=0&with=1")
+    assert params(page) == {
+        "prompt": [f"fox: {FOX}".strip(), "norm"],
+        "scheduler": ["norm: normal", "norm: normal"],
+        "brightness": ["10", "11"],
+        "ran_s": ["0.5", "0.5"],
+    }
+
+
+def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
+    page = opened(labelled)
+    cases = {
+        "scheduler == 'norm'": [0, 1],
+        "scheduler == 'normal'": [0, 1],
+        "'kar' == scheduler": [2, 3],
+        "scheduler != 'norm'": [2, 3],
+        "scheduler in ['norm', 'x']": [0, 1],
+        "scheduler not in ['kar']": [0, 1],
+        "not (scheduler == 'norm' or prompt == 'fox')": [3],
+        "scheduler.label == 'norm'": [0, 1],
+        "prompt == 'norm'": [1, 3],
+        "'snow' in prompt": [0, 2],
+        "'fox' not in prompt": [1, 3],
+        "prompt.label == none": [1, 3],
+        "deep snow": [0, 2],
+        "karras": [2, 3],
+    }
+    rows = "text => [0, 1, 2, 3].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"
+    assert {text: page.evaluate(rows, text) for text in cases} == cases
+
+
+def test_nothing_and_an_empty_text_are_told_from_each_other_and_from_a_blank(made, opened):
+    folder = made(Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""}))
+    page = opened(folder, "#trial=0&with=2")
+    assert params(page)["style"] == ["(none)", "(empty)"]
+    assert params(page)["negative"] == ["(empty)", "(empty)"]
+    assert highlighted(page)[0] == "style"
+    page = opened(folder, "#trial=0&with=1")
+    assert params(page)["seed"] == ["1", '"1"']
+    page = opened(folder, '#view=table&columns=["style","negative"]')
+    cells = page.locator(".tbody .trow").evaluate_all(
+        "rows => rows.map(row => [...row.children].map(c => c.innerText))"
+    )
+    assert cells[::2] == [["(none)", "(empty)"], ["(empty)", "(empty)"], ['" "', "(empty)"]]
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert page.locator(".tbody [role=gridcell]").evaluate_all(cut) == 0
+
+
+def test_what_was_not_measured_has_no_line(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=0&with=1")
+    assert list(params(page)) == ["steps"]
+
+
+def test_how_long_it_took_is_no_param_by_which_two_trials_differ(made, opened):
+    page = opened(made(Sweep({"steps": [1, 2]}, slots={"cfg": 7})))
+    page.evaluate(
+        """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=0&with=1'; }"""
+    )
+    page.wait_for_selector("dialog[open]")
+    assert list(params(page)) == ["steps", "brightness", "cfg", "ran_s"]
+    assert params(page)["ran_s"] == ["3.25", "0.5"]
+    assert highlighted(page) == ["steps", "brightness"]

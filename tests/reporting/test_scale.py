@@ -1,0 +1,183 @@
+"""A thousand and ten thousand cells: what the page builds stays small, wherever it is scrolled to, and is right there.
+
+Durations are not asserted, since a busy machine has others: `tests/benchmarks/page.py` measures them. The number of
+elements is what they follow from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sweeper.reporting.write_report import write_report
+from tests.reporting.made_up_sweeps import Sweep
+
+MOST = 3000  # elements of the whole document
+
+
+@dataclass(frozen=True)
+class Large:
+    folder: Path
+    seeds: int
+    cfgs: int
+
+    @property
+    def last(self):
+        return self.seeds * self.cfgs - 1
+
+
+@pytest.fixture(scope="module", params=[(25, 40), (100, 100)], ids=["1000", "10000"])
+def large(request, tmp_path_factory):
+    seeds, cfgs = request.param
+    sweep = Sweep({"seed": list(range(seeds)), "cfg": [1 + n / 4 for n in range(cfgs)]}, distinct=40, size=(32, 32))
+    out = sweep.write(tmp_path_factory.mktemp("large"))
+    return Large(write_report(out).page.parent, seeds, cfgs)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "#size=48", "#x=cfg&y=&xx=", "#x=&y=", "#x=cfg&y=&yy=seed", "#view=table", "#view=plots"]
+)
+def test_the_document_stays_small(large, opened, address):
+    page = opened(large.folder, address)
+    assert page.locator("*").count() <= MOST
+
+
+def test_scrolling_to_the_end_shows_the_last_cell_and_builds_no_more(large, opened):
+    page = opened(large.folder)
+    page.locator(".scroller").evaluate("s => s.scrollTo(s.scrollWidth, s.scrollHeight)")
+    page.wait_for_selector(f'[data-trial="{large.last}"] img')
+    assert page.locator('[data-trial="0"]').count() == 0
+    assert page.locator("*").count() <= MOST
+
+
+FLING = """async (size) => {
+  const s = document.querySelector('.scroller');
+  for (let n = 0; n < 40; n++) {
+    s.scrollBy(260, 210);
+    await new Promise((done) => requestAnimationFrame(done));
+  }
+  const rest = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  for (let n = 0; n < 200 && sweeper.page.busy(); n++) await rest();
+  await rest();
+}"""
+
+
+# Where a row and a column in view cross: how many such places there are, and those without the cell that belongs there.
+PLACES = """() => {
+  const box = document.querySelector('.scroller').getBoundingClientRect();
+  const value = (row, name) => sweeper.page.dataset.column(name).label(row);
+  const wrong = [];
+  let places = 0;
+  for (const head of document.querySelectorAll('.head')) {
+    for (const side of document.querySelectorAll('.side')) {
+      const [h, s] = [head.getBoundingClientRect(), side.getBoundingClientRect()];
+      const [x, y] = [h.left + h.width / 2, s.top + s.height / 2];
+      if (x < s.right || x > box.right - 20 || y < h.bottom || y > box.bottom - 20) continue;
+      places += 1;
+      const cell = document.elementFromPoint(x, y)?.closest('.cell');
+      const row = cell ? sweeper.page.dataset.row(Number(cell.dataset.trial)) : -1;
+      if (row < 0 || value(row, 'cfg') !== head.title || value(row, 'seed') !== side.title)
+        wrong.push([head.title, side.title]);
+    }
+  }
+  return [places, wrong];
+}"""
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_after_a_fling_every_place_in_view_has_its_own_cell(large, opened, size):
+    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page.evaluate(FLING)
+    places, wrong = page.evaluate(PLACES)
+    assert places > 20
+    assert wrong == []
+    assert page.locator("*").count() <= MOST
+
+
+def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
+    page = opened(large.folder)
+    page.locator(".scroller").evaluate("s => s.scrollTo(3000, 3000)")
+    page.wait_for_function("() => !document.querySelector('[data-trial=\"0\"]')")
+    frame = page.locator(".scroller").bounding_box()
+    heads = page.get_by_role("columnheader")
+    sides = page.get_by_role("rowheader")
+    assert all(abs(heads.nth(n).bounding_box()["y"] - frame["y"]) < 2 for n in range(3))
+    assert all(abs(sides.nth(n).bounding_box()["x"] - frame["x"]) < 2 for n in range(3))
+
+
+def test_the_keyboard_reaches_the_far_end(large, opened):
+    page = opened(large.folder, "#x=cfg&y=seed")
+    page.locator("[role=grid]").focus()
+    page.keyboard.press("End")
+    current = page.locator(".cell.current")
+    assert page.locator("[role=grid]").get_attribute("aria-activedescendant") == current.get_attribute("id")
+    assert current.get_attribute("aria-colindex") == str(large.cfgs + 1)
+    assert page.evaluate(
+        """() => {
+        const [c, s] = ['.cell.current', '.scroller'].map(q => document.querySelector(q).getBoundingClientRect());
+        return c.right <= s.right && c.bottom <= s.bottom; }"""
+    )
+
+
+def test_a_filter_over_all_rows_leaves_exactly_those_that_hold(large, opened):
+    page = opened(large.folder, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
+    assert page.evaluate("() => sweeper.page.arranged().shown") == 2 * 4
+
+
+@pytest.mark.parametrize(("size", "side"), [(64, "-80"), (160, "-160"), (320, "")])
+def test_cells_load_the_thumbnail_that_fits_them(large, opened, size, side):
+    page = opened(large.folder, f"#size={size}")
+    source = page.locator(".cell img").first.get_attribute("src")
+    assert source.rpartition(".")[0][len("thumbs/") + 64 :] == side
+
+
+def test_a_fling_shows_sprites_and_asks_for_pictures_only_when_it_rests(large, opened):
+    page = opened(large.folder, "#size=64&x=cfg&y=seed")
+    page.wait_for_function("() => document.querySelectorAll('.cell img').length > 20")
+    asked = page.evaluate(
+        """async () => {
+        const s = document.querySelector('.scroller');
+        for (let n = 0; n < 30; n++) {
+          s.scrollBy(90, 60);
+          await new Promise((done) => requestAnimationFrame(done));
+        }
+        const last = [...document.querySelectorAll('.cell[data-trial]')].slice(-20);
+        return last.filter((cell) => !cell.querySelector('.sprite, img')).length; }"""
+    )
+    assert asked == 0
+    page.wait_for_function(
+        """() => {
+        const at = document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('.cell');
+        return at?.querySelector('img')?.complete && !at.querySelector('.sprite'); }"""
+    )
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_a_cell_that_was_moved_shows_and_says_its_own_trial(large, opened, size):
+    page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
+    page.evaluate("() => (window.before = document.querySelector('.cell'))")
+    page.evaluate(FLING)
+
+    page.wait_for_function(
+        """(size) => [...document.querySelectorAll('.cell[data-trial]')].every(cell => {
+        const words = `trial ${cell.dataset.trial}`;
+        return cell.getAttribute('aria-label').startsWith(words + ', ')
+          && cell.querySelector('.caption').textContent === (size < 96 ? cell.dataset.trial : words);
+        })""",
+        arg=size,
+    )
+    assert page.evaluate("() => window.before.isConnected")  # it was moved, and no other made in its place
+    page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")
+    wrong = page.locator(".cell:has(> img)").evaluate_all(
+        """cells => cells.filter(cell => {
+        const { dataset } = sweeper.page;
+        const sha = dataset.files(dataset.row(Number(cell.dataset.trial)))[0].sha256;
+        const [image, words] = [cell.querySelector('img'), cell.querySelector('.caption')];
+        const [box, below] = [cell.getBoundingClientRect(), words.getBoundingClientRect()];
+        return !image.src.includes(sha) || Math.abs(below.bottom - box.bottom) > 1
+          || below.top < image.getBoundingClientRect().bottom - 1;
+        }).length"""
+    )
+    assert wrong == 0

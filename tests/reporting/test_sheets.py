@@ -1,0 +1,303 @@
+"""Contact sheets: what is on them, how they are paged and animated, and that no label is ever cut."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sweeper.errors import UsageError
+from sweeper.reporting.sheets.contact_sheet import SheetWish, write_sheets
+from sweeper.reporting.sheets.text_layout import Lettering, _clusters, plain
+from tests.reporting.made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+
+
+def solid(colour, side=40):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def cells(sheet, colour=(200, 30, 60)):
+    """Left edges and top edges of the areas of exactly that colour."""
+    there = (np.asarray(sheet.convert("RGB")) == colour).all(axis=2)
+    return [starts(there.any(axis=axis)) for axis in (0, 1)]
+
+
+def starts(line):
+    """Where a run of true values begins."""
+    return np.flatnonzero(np.diff(line.astype(int), prepend=0) == 1).tolist()
+
+
+def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
+    out = Sweep(GRID, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    with Image.open(file) as sheet:
+        lefts, tops = cells(sheet)
+    assert len(lefts) == 3
+    assert len(tops) == 2
+    assert {b - a for a, b in itertools.pairwise(lefts)} == {46}
+
+
+def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
+    out = Sweep({**GRID, "cfg": [1.5, 7.0]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    with Image.open(file) as sheet:
+        assert [len(edges) for edges in cells(sheet)] == [3, 4]
+
+
+@pytest.mark.parametrize(("outputs", "across", "down"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2)])
+def test_all_pictures_of_a_trial_share_its_cell(tmp_path, outputs, across, down):
+    out = Sweep({"steps": [4]}, outputs=outputs, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(cell=200))
+    with Image.open(file) as sheet:
+        lefts, tops = cells(sheet)
+        assert (len(lefts), len(tops)) == (across, down)
+        there = (np.asarray(sheet.convert("RGB")) == (200, 30, 60)).all(axis=2)
+    assert there.sum() == outputs * 40 * 40  # none is cut, none is made larger
+
+
+def test_a_cell_is_no_larger_than_its_pictures_need(tmp_path):
+    sizes = []
+    for side in (40, 120, 4000):
+        out = Sweep({"steps": [4, 8]}, content=solid((200, 30, 60), side)).write(tmp_path / str(side))
+        (file,) = write_sheets(out, tmp_path / f"{side}.png", SheetWish(cell=200))
+        with Image.open(file) as sheet:
+            lefts, _ = cells(sheet)
+            sizes.append((lefts[1] - lefts[0], sheet.height))
+    # 96 is what a label needs; 6 stand between two cells.
+    assert [step for step, _ in sizes] == [96 + 6, 120 + 6, 200 + 6]
+    assert sizes[1][1] - sizes[0][1] == 120 - 40
+
+
+def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
+    steps = []
+    for words in (1, 20, 2000):
+        axes = {"prompt": ["a fox " * words, "b"]}
+        out = Sweep(axes, content=solid((200, 30, 60))).write(tmp_path / str(words))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish(x="prompt", cell=200))
+        with Image.open(file) as sheet:
+            lefts, _ = cells(sheet)
+            steps.append(lefts[1] - lefts[0])
+    assert steps[0] == 96 + 6
+    assert steps[0] < steps[1] < steps[2] == 200 + 6
+
+
+def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
+    out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
+    first, _ = sorted((out / "artifacts").iterdir())
+    first.write_bytes(b"no picture")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == (200, 30, 60)).all(axis=2).sum() == 40 * 40
+    assert (pixels == (240, 240, 238)).all(axis=2).any()
+
+
+def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
+    sizes = []
+    for words in (1, 40, 4000):
+        ends = {0: ("failed", ("E", "out of memory " * words))}
+        out = Sweep({"steps": [4, 8]}, ends=ends, content=solid((200, 30, 60))).write(tmp_path / str(words))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish())
+        with Image.open(file) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[0] < sizes[1] == sizes[2]
+
+
+def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
+    out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60), 128)).write(tmp_path / "r")
+    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="seed", cell=128, megapixels=1))
+    assert [file.name for file in files] == ["s.png", *(f"s-{n}.png" for n in range(2, len(files) + 1))]
+    rows = 0
+    for file in files:
+        with Image.open(file) as sheet:
+            assert sheet.width * sheet.height <= 1_000_000
+            rows += len(cells(sheet)[1])
+    assert len(files) > 1
+    assert rows == 40
+
+
+def test_a_row_too_wide_for_a_page_goes_on_below(tmp_path):
+    out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="seed", y="steps", cell=64, megapixels=1))
+    across = 0
+    for file in files:
+        with Image.open(file) as sheet:
+            lefts, tops = cells(sheet)
+            across += len(lefts) * len(tops)
+    assert across >= 60  # the last part may be narrower than the page it shares
+
+
+LONG = "masterpiece, best quality, " * 60
+
+
+@pytest.mark.parametrize(
+    ("axes", "wish", "file", "cause"),
+    [
+        ({"prompt": [LONG, "b"]}, SheetWish(animate="prompt", megapixels=1), "s.webp", "the title with the value of"),
+        ({"prompt": [LONG, "b"]}, SheetWish(x="prompt", megapixels=1, cell=32), "s.png", "a label of 'prompt'"),
+        ({"prompt": [LONG * 9, "b"]}, SheetWish(y="prompt", megapixels=1), "s.png", "a label of 'prompt'"),
+    ],
+)
+def test_a_label_that_leaves_no_room_is_named_and_the_advice_helps(tmp_path, axes, wish, file, cause):
+    out = Sweep(axes).write(tmp_path / "r")
+    with pytest.raises(UsageError) as caught:
+        write_sheets(out, tmp_path / file, wish)
+    said = str(caught.value)
+    assert said.startswith("--megapixels 1: not one row fits the ")
+    assert f"as {cause}" in said
+    assert "--cell" not in said
+    enough = int(re.search(r"raise --megapixels to (\d+), or give the values short labels", said)[1])
+    assert write_sheets(out, tmp_path / file, replace(wish, megapixels=enough)) == [tmp_path / file]
+
+
+def test_a_single_axis_is_named_above_its_labels(tmp_path):
+    tops = []
+    for name in ("s", "steps"):
+        out = Sweep({name: [4, 8, 16]}, content=solid((200, 30, 60)), name="x").write(tmp_path / name)
+        (file,) = write_sheets(out, tmp_path / f"{name}.png", SheetWish(cell=40))
+        with Image.open(file) as sheet:
+            dark = (np.asarray(sheet.convert("L")) < 200)[:, :300]
+            tops.append([starts(dark[:top].any(axis=1)) for top in cells(sheet)[1]])
+            names = dark[tops[-1][0][1] : tops[-1][0][2]]
+        tops[-1].append(int(np.flatnonzero(names.any(axis=0)).max()))
+    (one, narrow), (other, wide) = tops
+    assert len(one) == len(other) == 3  # the title, the axis, its labels
+    assert wide > narrow  # it is the name that stands there
+
+
+def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
+    out = Sweep({"prompt": ["a fox " * 60, "b"]}, content=solid((200, 30, 60))).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(animate="prompt"))
+    places = []
+    with Image.open(file) as sheet:
+        for frame in range(sheet.n_frames):
+            sheet.seek(frame)
+            places.append(cells(sheet))
+    assert places[0] == places[1] != [[], []]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
+def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
+    out = Sweep({**GRID, "cfg": [1.5, 7.0, 9.0]}).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / f"s.{suffix}", SheetWish(x="steps", y="sampler", animate="cfg", cell=48))
+    with Image.open(file) as sheet:
+        assert sheet.n_frames == 3
+
+
+def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
+    ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
+    sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish())
+    with Image.open(file) as sheet:
+        assert (251, 233, 231) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
+        assert sheet.width > 700
+
+
+def test_a_cell_without_a_trial_has_a_dash_of_its_own_in_its_middle(tmp_path):
+    ends = {0: ("failed", ("E", "no")), 1: ("pending", None)}
+    sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), content=solid((200, 30, 60)))
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=96))
+    with Image.open(file) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    lefts, tops = cells(Image.fromarray(pixels))
+    dash = np.argwhere((pixels == (196, 198, 200)).all(axis=2))
+    (top, left), (bottom, right) = dash.min(axis=0), dash.max(axis=0)
+    assert len(dash) == (bottom - top + 1) * (right - left + 1)  # there is one
+    middle = lefts[-1] + 20  # the column's only picture is 40 wide and stands above it
+    assert abs((left + right) / 2 - middle) <= 1
+    assert tops[-1] < top < sheet.height
+
+
+def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
+    sizes = []
+    for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
+        out = Sweep({"prompt": [text, "b"], "steps": [1, 2]}).write(tmp_path / f"r{n}")
+        (file,) = write_sheets(out, tmp_path / f"s{n}.png", SheetWish(x="steps", y="prompt", cell=64))
+        with Image.open(file) as sheet:
+            sizes.append(sheet.height)
+    assert sizes[1] > sizes[0] + 200
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u2028", "\t"])
+def test_a_prompt_of_two_lines_stands_down_the_side_with_room_for_the_longer_one(tmp_path, break_):
+    out = Sweep({"prompt": [f"a fox,{break_}in snow", "a cat"], "steps": [1, 2]}).write(tmp_path / "r")
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="prompt", cell=64))
+    assert file.is_file()
+
+
+def test_a_text_is_measured_as_it_is_drawn():
+    letters = Lettering(["a fox, in snow"])
+    assert letters.width("a fox,\nin snow", 20) == max(letters.width("a fox,", 20), letters.width("in snow", 20))
+    assert letters.width(" a  fox\t", 20) == letters.width("a fox", 20)
+    assert letters.width("", 20) == letters.width("\n", 20)
+
+
+@pytest.mark.parametrize(
+    ("wish", "file", "message"),
+    [
+        (SheetWish(x="stps"), "s.png", "did you mean 'steps'"),
+        (SheetWish(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
+        (SheetWish(x="steps", y="steps"), "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
+        (
+            SheetWish(x="steps", y="cfg", animate="steps"),
+            "s.gif",
+            "(?s)--x, --animate: both name 'steps'.*--y: there is no axis 'cfg'",
+        ),
+        (SheetWish(), "s.bmp", ".png, .webp"),
+        (
+            SheetWish(cell=2000, megapixels=1),
+            "s.png",
+            "--cell 2000: not one row of pictures fits the .* pixels of a page; make it smaller, or raise",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, file, message):
+    out = Sweep(GRID, content=solid((200, 30, 60), 2000)).write(tmp_path / "r")
+    with pytest.raises(UsageError, match=message):
+        write_sheets(out, tmp_path / file, wish)
+    assert not (tmp_path / file).exists()
+
+
+def test_letters_come_from_a_font_that_has_them_and_none_is_dropped():
+    line = "fox 狐 \N{FOX FACE} é"
+    letters = Lettering([line])
+    drawn = Image.new("RGB", (400, 40), "white")
+    letters.draw(drawn, (0, 0), line, 20, "black")
+    dark = np.flatnonzero((np.asarray(drawn.convert("L")) < 200).any(axis=0))
+    assert dark.min() < 10
+    assert letters.width("fox", 20) < dark.max() <= letters.width(line, 20) + 1
+    assert letters.wrap(line, 20, 400) == [line]
+
+
+def test_emoji_of_several_parts_and_accents_are_never_broken_apart():
+    artist = "\N{WOMAN}\u200d\N{ARTIST PALETTE}"
+    letters = Lettering([artist])
+    assert letters.wrap(artist * 9, 20, 1) == [artist] * 9
+    assert letters.wrap("e\N{COMBINING ACUTE ACCENT}" * 5, 20, 1) == ["e\N{COMBINING ACUTE ACCENT}"] * 5
+
+
+def test_a_line_never_begins_with_a_closing_mark():
+    letters = Lettering(["雪の中、"])
+    lines = letters.wrap("雪の中、" * 10, 20, letters.width("雪の中", 20) + 2)
+    assert len(lines) > 5
+    assert not any(line.startswith("、") for line in lines)
+
+
+@settings(max_examples=60)
+@given(st.text(st.characters(codec="utf-8"), max_size=120), st.integers(40, 300))
+def test_wrapping_loses_no_character_and_keeps_the_width(text, width):
+    letters = Lettering(["plain"])
+    lines = letters.wrap(text, 15, width)
+    assert "".join("".join(lines).split()) == "".join("".join(map(plain, text.splitlines())).split())
+    assert all(letters.width(line, 15) <= width or len(_clusters(line)) == 1 for line in lines)

@@ -1,0 +1,76 @@
+"""From one trial close up to the next without a keyboard, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting.made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+PHONE = {"viewport": {"width": 380, "height": 800}, "has_touch": True, "is_mobile": True}
+
+
+def shown(page):
+    return page.locator("dialog[open] .zoom-head").inner_text().partition("trial ")[2][0]
+
+
+def swipe(page, start, end):
+    """One finger from a place in the window to another, as a screen tells of it."""
+    session = page.context.new_cdp_session(page)
+    places = [[start[way] + (end[way] - start[way]) * part / 4 for way in (0, 1)] for part in range(5)]
+    for kind, place in zip(("touchStart", *["touchMove"] * 4), places, strict=True):
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": place[0], "y": place[1]}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    session.detach()
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_buttons_lead_to_the_neighbours_and_are_disabled_where_there_is_none(made, opened, options):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **options)
+    ways = {name: page.get_by_role("button", name=f"The trial {name}") for name in
+            ("to the left", "to the right", "above", "below")}  # fmt: skip
+    assert {name: button.is_disabled() for name, button in ways.items()} == {
+        "to the left": True,
+        "to the right": False,
+        "above": True,
+        "below": False,
+    }
+    assert all(button.is_visible() for button in ways.values())
+    assert page.evaluate("document.activeElement.ariaLabel") == "Close"
+    ways["to the right"].click()
+    ways["to the right"].press("Enter")
+    assert shown(page) == "2"
+    assert page.evaluate("document.activeElement.ariaLabel") == "The trial to the right"  # also at the end
+    ways["to the right"].press("Enter")
+    assert shown(page) == "2"
+    ways["below"].click()
+    assert shown(page) == "5"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_list_has_two_neighbours(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&trial=2")
+    assert page.get_by_role("group", name="Neighbours").get_by_role("button").all_inner_texts() == ["↑", "↓"]
+    assert page.get_by_role("button", name="The trial above").is_disabled()
+    page.get_by_role("button", name="The trial below").click()
+    assert shown(page) == "5"
+
+
+def test_a_swipe_leads_to_the_next_trial_and_a_scroll_does_not(made, opened):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **PHONE)
+    assert not page.locator(".keys").is_visible()
+    swipe(page, (300, 350), (80, 360))
+    page.wait_for_function("() => sweeper.page.state().trial === '1'")
+    swipe(page, (80, 350), (300, 340))
+    page.wait_for_function("() => sweeper.page.state().trial === '0'")
+    swipe(page, (200, 400), (190, 200))
+    assert shown(page) == "0"
+
+
+def test_a_finger_on_the_slider_moves_the_slider(made, opened):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0&with=3&mode=slider", **PHONE)
+    picture = page.locator(".stack").bounding_box()
+    middle = picture["y"] + picture["height"] / 2
+    swipe(page, (300, middle), (40, middle))
+    assert shown(page) == "0"
+    assert float(page.get_by_label("How much of A is seen").input_value()) < 30

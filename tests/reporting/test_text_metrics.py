@@ -1,0 +1,18 @@
+"""A metric may give texts, such as a hash: the page has it as a column, and not where it asks for numbers."""
+
+from __future__ import annotations
+
+from sweeper.model.result import Result
+from sweeper.reporting.dataset import dataset
+from sweeper.store.records import Layout
+
+
+def test_a_metric_of_texts_is_a_column_and_no_number():
+    found = [
+        Result(0, {}, {}, "a" * 64, "succeeded", metrics={"brightness": 7.5, "perceptual_hash": "ff"}),
+        Result(1, {}, {}, "b" * 64, "failed"),
+    ]
+    made = dataset(found, Layout("shop", (), (), ("brightness", "perceptual_hash")))
+
+    assert made["metrics"] == [{"name": "brightness", "of": [7.5, None]}]
+    assert made["outcome"][-1] == {"name": "perceptual_hash", "role": "metric", "values": ["ff"], "of": [0, -1]}

@@ -1,0 +1,289 @@
+"""One trial close up, the table and the plots, in a real browser."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from urllib.parse import quote, unquote
+
+import httpx
+import pytest
+import yaml
+from PIL import Image
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.reporting.write_report import write_report
+from sweeper.store import Store
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
+from tests.reporting.made_up_sweeps import Sweep
+
+GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
+MODES = {"s": ".side-by-side", "b": ".stack img + img", "l": ".slider-line", "d": "canvas[data-done]"}
+
+
+def opened_at(page):
+    return page.locator("dialog[open] .zoom-head").inner_text()
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Results of a real experiment, so that workflows are known."""
+    graph = {
+        "1": {"class_type": "Save", "inputs": {"text": "x", "seed": 0, "from": ["2", 0]}},
+        "2": {"class_type": "A", "inputs": {}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    (tmp_path / "t.slots.yaml").write_text(
+        "slots: {text: {at: '1.text'}, seed: {at: '1.seed', schema: {type: integer}}}"
+    )
+    file = tmp_path / "e.yaml"
+    file.write_text(f'name: e\ntemplate: t.json\nsweep: {{grid: {{text: [a, "b\'s"], seed: [{2**64 - 1}, 3]}}}}\n')
+    plan = sweeper.plan(sweeper.load(file))
+    out = tmp_path / "results"
+    with Store.open(out) as store, store.transaction():
+        run = store.begin(Layout("e", plan.axis_columns, plan.slot_names), file=str(file), targets=["x"], now=1.0)
+        store.add_trials(run, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
+        for trial in plan.written():
+            finished(store, run, trial, out)
+    return plan, write_report(out).page.parent
+
+
+def finished(store, run, trial, out):
+    """A job that stands for a trial, with a picture."""
+    name = f"artifacts/{trial.index}.png"
+    (out / "artifacts").mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8), (60 * trial.index, 0, 0)).save(out / name)
+    sha256 = hashlib.sha256((out / name).read_bytes()).hexdigest()
+    store.intend(Job(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False)
+    store.finish(f"job-{trial.index}", SUCCEEDED, artifacts=[Artifact("1", "images", 0, name, sha256, 80, "a.png")])
+
+
+@pytest.fixture
+def embedded_comfyui():
+    with EmbeddedServer(dialect="comfyui") as server:
+        yield server
+
+
+def test_enter_opens_arrows_move_and_escape_leads_back_to_the_cell(made, opened):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler")
+    page.locator("[role=grid]").focus()
+    page.keyboard.press("Enter")
+    assert "trial 0" in opened_at(page)
+    page.keyboard.press("ArrowRight")
+    assert "trial 1" in opened_at(page)
+    page.keyboard.press("ArrowDown")
+    assert "trial 4" in opened_at(page)
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.locator(".cell.current").get_attribute("data-trial") == "4"
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "grid"
+
+
+@pytest.mark.parametrize("key", MODES)
+def test_two_trials_are_compared_in_every_way(made, opened, key):
+    page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0")
+    page.keyboard.press("h")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(key)
+    page.wait_for_selector(MODES[key], state="attached")
+    assert page.locator(".params .differs th").all_inner_texts()[0] == "sampler"
+    assert "steps" not in page.locator(".params .differs th").all_inner_texts()
+
+
+def test_equal_pictures_have_a_black_difference_and_others_have_not(made, opened, tmp_path):
+    page = opened(made(Sweep({"steps": [1, 2, 3]}, distinct=2)), "#trial=0&with=2&mode=difference")
+    page.wait_for_selector("canvas[data-done]")
+    page.locator("canvas").evaluate("canvas => (canvas.style.filter = 'none')")
+    shot = [page.locator("canvas").screenshot()]
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("canvas[data-done]")
+    page.locator("canvas").evaluate("canvas => (canvas.style.filter = 'none')")
+    shot.append(page.locator("canvas").screenshot())
+    assert brightest(shot[0]) < 60  # letterbox and theme around the black picture
+    assert brightest(shot[1]) > brightest(shot[0])
+
+
+def brightest(png):
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        middle = image.convert("L").crop(
+            (image.width // 3, image.height // 3, image.width * 2 // 3, image.height * 2 // 3)
+        )
+        return middle.getextrema()[1]
+
+
+def test_the_concrete_workflow_comes_back_whole(planned, opened):
+    plan, folder = planned
+    page = opened(folder, "#trial=0")
+    for trial in plan.written():
+        text = page.evaluate(f"sweeper.workflow.text(sweeper.page.dataset, {trial.index})")
+        assert json.loads(text) == plan.workflow(trial)
+
+
+DROPPED = """node => {
+  const data = new DataTransfer();
+  node.dispatchEvent(new DragEvent('dragstart', {dataTransfer: data, bubbles: true}));
+  return data.getData('text/uri-list');
+}"""
+
+
+def carried(node):
+    """[workflow, file name] in the first thing that a program finds that fetches what it is given, as ComfyUI does."""
+    kind, _, rest = node.evaluate(DROPPED).partition(",")
+    assert kind == "data:application/json"
+    text, _, name = rest.partition("#/")
+    return [json.loads(unquote(text)), name]
+
+
+def test_a_cell_and_the_link_to_its_file_carry_their_workflow(planned, opened):
+    plan, folder = planned
+    expected = [plan.workflow(trial) for trial in plan.written()]
+    page = opened(folder, "#x=seed&y=text")
+    assert carried(page.locator('[data-trial="1"]')) == [expected[1], "trial-1.json"]
+    page = opened(folder, "#trial=3")
+    assert carried(page.locator(".actions a")) == [expected[3], "trial-3.json"]
+
+
+def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyui, tmp_path, opened):
+    """So that it runs there as it is, dragged into ComfyUI or saved: here it has another name."""
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "hills.png")
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "hills.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    (tmp_path / "t.slots.yaml").write_text("slots: {image: {at: 1.image, kind: file}}")
+    (tmp_path / "e.yaml").write_text("name: e\ntemplate: t.json\nparams: {image: hills.png}\n")
+    out = tmp_path / "results"
+    assert sweeper.run(tmp_path / "e.yaml", embedded_comfyui.url, out).succeeded == 1
+    given = opened(write_report(out).page.parent, "#trial=0").evaluate(
+        "JSON.parse(sweeper.workflow.text(sweeper.page.dataset, 0))"
+    )
+    assert given["1"]["inputs"]["image"].startswith("sweeper-")
+    answer = httpx.post(f"{embedded_comfyui.url}/prompt", json={"prompt": given})
+    assert answer.json()["node_errors"] == {}
+
+
+def test_the_rerun_command_names_what_varies(planned, opened):
+    _, folder = planned
+    page = opened(folder)
+    command = page.evaluate("sweeper.workflow.command(sweeper.page.dataset, 2)")
+    assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
+
+
+def test_kept_trials_are_exported_as_an_experiment_that_makes_them_again(planned, opened, tmp_path):
+    plan, folder = planned
+    page = opened(folder)
+    page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
+    text = page.evaluate("sweeper.page.marks.yaml()")
+    (tmp_path / "kept.yaml").write_text(text)
+    assert yaml.safe_load(text)["name"] == "e-kept"
+    kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
+    trials = {trial.index: trial for trial in plan.written()}
+    assert [trial.digest for trial in kept.written()] == [trials[0].digest, trials[3].digest]
+
+
+def test_the_table_sorts_numbers_as_numbers_and_missing_ones_last(made, opened):
+    page = opened(made(Sweep({"steps": [4, 16, 8]}, ends={1: ("failed", ("E", "no"))})), "#view=table")
+    page.get_by_role("button", name="brightness").click()
+    page.get_by_role("button", name="steps").click()
+    trials = "rows => rows.map(row => Number(row.dataset.trial))"
+    assert page.locator(".tbody .trow").evaluate_all(trials) == [0, 2, 1]
+    page.get_by_role("button", name="steps").click()
+    assert page.locator(".tbody .trow").evaluate_all(trials) == [1, 2, 0]
+    page.get_by_role("button", name="brightness").click()
+    assert page.locator(".tbody .trow").evaluate_all(trials)[-1] == 1
+
+
+def test_columns_of_the_table_are_chosen(made, opened):
+    page = opened(made(Sweep({"steps": [4, 16]}, slots={"prompt": "a fox"})), "#view=table")
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_role("checkbox", name="prompt").check()
+    assert "prompt" in page.locator(".thead").inner_text()
+    assert page.locator(".tbody .trow").first.inner_text().count("a fox") == 1
+
+
+def test_plots_show_the_means_of_the_metric(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=plots&x=steps&y=sampler&metric=brightness")
+    cells = page.locator(".heat td").all_inner_texts()
+    assert cells == ["10", "11", "12", "13", "14", "15"]
+    assert page.locator("svg.plot path[fill=none]").count() == 2
+    assert page.locator("svg.plot rect.bar").count() >= 5
+
+
+def test_videos_and_sounds_have_players(made, opened, tmp_path):
+    for number, (suffix, content, tag) in enumerate(
+        (("mp4", b"\0\0\0\x18ftypmp42", "video"), ("wav", b"RIFF", "audio"))
+    ):
+        page = opened(made(Sweep({"steps": [1]}, suffix=suffix, content=content), f"r{number}"))
+        assert page.locator(f"[data-trial='0'] {tag}").count() == 1
+
+
+def test_a_picture_of_a_kind_that_thumbnails_do_not_know_is_shown_itself(made, opened):
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(2)</script></svg>'
+    page = opened(made(Sweep({"steps": [1]}, suffix="svg", content=svg)), "#trial=0")
+    page.wait_for_function("() => document.querySelector('.stage img').naturalWidth > 0")
+    assert page.get_by_text("Open the file").count() == 0  # as a page of its own its script would run
+
+
+PROMPTS = [f"p{number:02}" for number in range(1, 13)]
+
+
+def test_lines_and_the_heat_map_show_what_is_in_view_and_nothing_else(made, opened):
+    """The eight first values had a line each, in view or not, and nobody could see the ninth."""
+    folder = made(Sweep({"prompt": PROMPTS, "steps": [4, 8]}))
+    at = "#view=plots&x=steps&y=prompt&metric=brightness"
+    lines = "svg.plot path[fill=none]"
+    page = opened(folder, at)
+    key = page.locator(".key li")
+    assert key.all_inner_texts() == [*PROMPTS[:8], "the first 8 of 12 in view; hide values, or filter, to see others"]
+    page.get_by_label("Filter").fill("prompt >= 'p10'")
+    page.wait_for_function("() => document.querySelectorAll('.key li').length === 3")
+    assert key.all_inner_texts() == PROMPTS[9:]
+    assert all(
+        path.startswith("M") for path in page.locator(lines).evaluate_all("all => all.map(p => p.getAttribute('d'))")
+    )
+    assert page.locator(".heat tbody th").all_inner_texts() == PROMPTS[9:]
+    page = opened(folder, f"{at}&hide={quote(','.join(['prompt', *PROMPTS[:9]]))}")
+    assert page.locator(".key li").all_inner_texts() == PROMPTS[9:]
+    assert page.locator(lines).count() == 3
+
+
+def test_ticks_are_values_that_there_are_and_stand_apart(made, opened):
+    seeds = [150369102, 150369105, 738590412, 1619594292, 2**64 - 1, 2**64 - 3]
+    page = opened(made(Sweep({"seed": seeds, "sampler": ["euler", "heun"]})), "#view=plots&metric=brightness")
+    along = page.get_by_role("img", name="brightness along seed")
+    boxes = along.locator("text[text-anchor=middle]").evaluate_all(
+        "all => all.map(t => [t.textContent, t.getBoundingClientRect().left, t.getBoundingClientRect().right])"
+    )[:-1]
+    assert {text for text, _, _ in boxes} <= {str(seed) for seed in seeds}
+    assert len(boxes) >= 2
+    assert all(one[2] < other[1] for one, other in itertools.pairwise(boxes))
+    plot = along.bounding_box()
+    assert boxes[-1][2] <= plot["x"] + plot["width"]
+
+
+def test_arrows_go_through_the_table_as_it_is_sorted_and_filtered(made, opened):
+    page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&where=steps%20%3C%2016")
+    rows = page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => Number(row.dataset.trial))")
+    assert rows == [1, 4, 0, 3]
+    page.locator('.trow[data-trial="1"]').click()
+    for key, trial in [("Left", 1), ("Right", 4), ("Right", 0), ("Down", 3), ("Right", 3), ("Up", 0), ("Left", 4)]:
+        page.keyboard.press(f"Arrow{key}")
+        assert f"trial {trial}" in opened_at(page), (key, trial)
+    page.keyboard.press("Escape")
+    assert page.locator(".trow.current").get_attribute("data-trial") == "4"
+
+
+def test_the_heat_map_names_an_empty_text_and_clamps_a_long_one_that_its_title_tells(made, opened):
+    story = "a fox " * 170
+    page = opened(made(Sweep({"prompt": ["", story], "steps": [1, 2]})), "#view=plots&x=steps&y=prompt")
+    heads = page.locator(".heat tbody th span")
+    assert heads.nth(0).inner_text() == "(empty)"
+    assert heads.nth(1).get_attribute("title") == story
+    assert page.locator(".heat tbody tr").nth(1).bounding_box()["height"] < 80

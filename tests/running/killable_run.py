@@ -1,0 +1,176 @@
+"""Runs in processes of their own that die at a chosen step; a script that forks one for every order it is given.
+
+python crashing.py: reads orders from stdin, one JSON object a line, and forks for each of them (importing sweeper anew
+for hundreds of runs would take longer than the runs). It writes {"pid": ...} at once, {"said": ...} for each progress
+event's class and for the last words, and {"ended": ...} when that process is gone: 0, or minus the signal.
+
+An order: experiment (file), target (or a list), out, options, and what is to happen to it: `die_at` a number of a step,
+`steps` true to be told every step's name, `file_limit` bytes beyond which no file may grow, as on a full disk,
+`powerless` true for a root that may write only where a file's mode lets it. A step is a statement of the database that
+changes something, and whatever opens for writing, syncs, links, renames or removes a file, each before and after.
+Requests are the proxy's affair.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import pkgutil
+import resource
+import signal
+import sqlite3
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sweeper
+import sweeper.comfy
+import sweeper.planning
+import sweeper.running
+import sweeper.store
+from sweeper.errors import SweeperError
+
+CALLS = ("fsync", "link", "rename", "replace", "unlink")
+
+
+class Steps:
+    """Counts the steps of this process, and ends it at one of them as kill -9 does."""
+
+    def __init__(self, die_at: int | None) -> None:
+        self.die_at = die_at
+        self.names: list[str] = []
+
+    def __call__(self, name: str) -> None:
+        self.names.append(name)
+        if len(self.names) == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def install(self, out: str) -> None:
+        for name in CALLS:
+            setattr(os, name, partial(self._call, name, getattr(os, name)))
+        sqlite3.connect = partial(sqlite3.connect, factory=self._connections())
+
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            if (
+                event == "open"
+                and str(arguments[0]).startswith(out)
+                and arguments[1]
+                and arguments[1] not in ("r", "rb")
+            ):
+                self(f"before open {Path(str(arguments[0])).suffix}")
+
+        sys.addaudithook(audit)
+
+    def _call(self, name: str, original: Any, *arguments: Any, **rest: Any) -> Any:
+        self(f"before {name}")
+        found = original(*arguments, **rest)
+        self(f"after {name}")
+        return found
+
+    def _connections(self) -> type[sqlite3.Connection]:
+        step = self
+
+        def counted(name: str) -> Any:
+            original = getattr(sqlite3.Connection, name)
+
+            def call(self: Any, *arguments: Any) -> Any:
+                what = " ".join([name, *str(arguments[0] if arguments else "").split()[:3]])
+                if "SELECT" in what:
+                    return original(self, *arguments)
+                step(f"before {what}")
+                found = original(self, *arguments)
+                step(f"after {what}")
+                return found
+
+            return call
+
+        names = ("execute", "executemany", "executescript", "commit")
+        return type("Connection", (sqlite3.Connection,), {name: counted(name) for name in names})
+
+
+def give_up_power() -> None:
+    """capset(2) with nothing: without it root writes into read-only folders."""
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, nothing):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def carry_out(order: dict[str, Any], said: Any) -> None:
+    """One run, in this process."""
+
+    def say(word: str) -> None:
+        said.write(word + "\n")
+        said.flush()
+
+    if "file_limit" in order:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
+    if order.get("powerless") and not os.geteuid():
+        give_up_power()
+    steps = Steps(order.get("die_at"))
+    steps.install(order["out"])
+    try:
+        run = sweeper.run(
+            sweeper.load(order["experiment"]),
+            order["target"],
+            order["out"],
+            progress=lambda event: say(type(event).__name__),
+            **order.get("options", {}),
+        )
+    except SweeperError as error:
+        say(f"{type(error).__name__}: {error}")
+    else:
+        say(f"error {run.error}")
+        say(f"stopped_by {run.stopped_by}")
+    if order.get("steps"):
+        say("steps " + json.dumps(steps.names))
+
+
+def warm_up() -> None:
+    """Import before the first fork what a run imports where it uses it."""
+    for package in (sweeper.comfy, sweeper.running, sweeper.store, sweeper.planning):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+    for name in (
+        "sweeper.running.run",
+        "sweeper.loading.load",
+        "sweeper.running.node_class_cache",
+        "sweeper.tables.dataframe",
+        "jsonschema",
+        "httpcore",
+    ):
+        importlib.import_module(name)
+
+
+def main() -> None:
+    warm_up()
+    for line in sys.stdin:
+        order = json.loads(line)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(reading)
+            try:
+                with os.fdopen(writing, "w", encoding="utf-8") as said:
+                    carry_out(order, said)
+            except BaseException:  # noqa: BLE001 (a forked process must not go on as its parent)
+                sys.excepthook(*sys.exc_info())
+                os._exit(70)
+            os._exit(0)
+        os.close(writing)
+        write(pid=pid)
+        with os.fdopen(reading, encoding="utf-8") as heard:
+            for word in heard:
+                write(said=word.rstrip("\n"))
+        write(ended=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def write(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

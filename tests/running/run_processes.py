@@ -1,0 +1,95 @@
+"""Runs in processes of their own: start them, read what they say, signal and await them. See `killable_run.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import sweeper
+
+SCRIPT = Path(__file__).with_name("killable_run.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run's process ended: 0, or minus the signal; and all that it said."""
+
+    code: int
+    said: tuple[str, ...]
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+    @property
+    def error(self) -> str:
+        """Why the run ended early, for people; "None" where it did not."""
+        (found,) = (word for word in self.said if word.startswith("error "))
+        return found.removeprefix("error ")
+
+    @property
+    def steps(self) -> list[str]:
+        (found,) = (word for word in self.said if word.startswith("steps "))
+        return list(json.loads(found.removeprefix("steps ")))
+
+
+class Runner:
+    """One run under way."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid: int = self._read()["pid"]
+        self.said: list[str] = []
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the process that starts the runs is gone"
+        return json.loads(line)
+
+    def until(self, word: str, times: int = 1) -> None:
+        """Listen until it said `word` so many times more."""
+        while times:
+            message = self._read()
+            assert "said" in message, f"ended without saying {word}: {self.said}"
+            self.said.append(message["said"])
+            times -= message["said"] == word
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        while "ended" not in (message := self._read()):
+            self.said.append(message["said"])
+        return Ended(message["ended"], tuple(self.said))
+
+
+class Runners:
+    """Starts runs, one at a time; a second of these starts one beside it."""
+
+    def __enter__(self) -> Self:
+        environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
+        self._process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def start(self, experiment: Any, target: Any, out: Path, **order: Any) -> Runner:
+        """Start a run; for the rest of the order see `killable_run.py`."""
+        assert self._process.stdin is not None
+        order.update(experiment=str(experiment.file), target=target, out=str(out))
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return Runner(self._process)
+
+    def run(self, experiment: Any, target: Any, out: Path, **order: Any) -> Ended:
+        return self.start(experiment, target, out, **order).wait()

@@ -1,0 +1,174 @@
+"""Servers for the fault suite, each behind proxies that misbehave: ours in a thread, ours as a process, a real ComfyUI.
+
+Each can be restarted, and bears witness of the jobs it had. Trials are known by the colour of their picture, so that a
+file tells whose it is. SWEEPER_REAL_COMFYUI=URL takes a ComfyUI that runs there in place of our comfyui dialect, and
+SWEEPER_REAL_RESTART=COMMAND ends and starts it (without it, schedules with a restart are left out).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from sweeper.embedded import EmbeddedServer
+from tests.running.fault_proxy import FaultyProxy
+
+REAL = os.environ.get("SWEEPER_REAL_COMFYUI")
+REAL_RESTART = os.environ.get("SWEEPER_REAL_RESTART")
+DIALECTS = ("comfyui",) if REAL else ("cloud", "comfyui")
+CAN_RESTART = not REAL or REAL_RESTART is not None
+
+BASE = 0x0A0000
+TEMPLATE = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": "{{ color }}"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "sweep"}},
+}
+# The same with a second picture out of an uploaded file.
+WITH_UPLOAD = {
+    **TEMPLATE,
+    "3": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "copy"}},
+}
+
+
+def colour(trial: int) -> int:
+    return BASE + trial
+
+
+def trial_of(graph: dict[str, Any]) -> int:
+    (found,) = (node["inputs"]["color"] for node in graph.values() if node["class_type"] == "EmptyImage")
+    return int(found) - BASE
+
+
+class Served:
+    """One server and its proxy. `processes`: ours as a process of its own, which a restart kills with SIGKILL."""
+
+    def __init__(self, dialect: str, data: Path, *, processes: bool = False, workers: int = 1) -> None:
+        self.dialect = dialect
+        self.data = data
+        self.processes = processes and not REAL
+        self.workers = workers if dialect == "cloud" else 1
+        self.executions: list[Counter[str]] = []  # of each life of a server of ours in a thread
+        self.forgets = 0  # jobs that it takes and then knows nothing of
+        self._embedded: EmbeddedServer | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._stack = ExitStack()
+        self._restarting: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.url = self._start()
+        self.proxy = self._stack.enter_context(FaultyProxy(self.url))
+        self.storage: FaultyProxy | None = None
+        if self._embedded is not None and self._embedded.storage_url:
+            self.storage = self._stack.enter_context(FaultyProxy(self._embedded.storage_url))
+            self.proxy.elsewhere = {self._embedded.storage_url: self.storage.url}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.settle()
+        self._stack.close()
+        self._stop()
+
+    def target(self, **more: Any) -> dict[str, Any]:
+        return {"url": self.proxy.url, "dialect": self.dialect, "name": f"{self.data.name}-server", **more}
+
+    @property
+    def pid(self) -> int:
+        """Of a server of ours in a process of its own."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _start(self) -> str:
+        if REAL:
+            return REAL.rstrip("/")
+        if not self.processes:
+            self._embedded = EmbeddedServer(dialect=self.dialect, data=self.data, workers=self.workers)  # type: ignore[arg-type]
+            self._embedded.faults.retry_after = 0.0
+            return self._embedded.start().url
+        command = [sys.executable, "-m", "sweeper", "serve", "--dialect", self.dialect, "--data", str(self.data)]
+        if self.workers > 1:
+            command += ["--workers", str(self.workers)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _stop(self) -> None:
+        if self._embedded is not None:
+            self.executions.append(self._embedded.seen.executions)
+            self._embedded.stop()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.communicate()
+
+    def restart(self) -> None:
+        """End the server and start it again, in a thread: requests meanwhile find nobody."""
+        self.settle()
+        self._restarting = threading.Thread(target=self._restart)
+        self.proxy.down = True
+        self._restarting.start()
+
+    def _restart(self) -> None:
+        self.proxy.life += 1
+        if REAL:
+            assert REAL_RESTART is not None
+            subprocess.run(shlex.split(REAL_RESTART), check=True, stdout=subprocess.DEVNULL)
+        else:
+            self._stop()
+            self.proxy.upstream = self.url = self._start()
+        if self._embedded is not None and self._embedded.storage_url and self.storage is not None:
+            self.storage.upstream = self._embedded.storage_url
+            self.proxy.elsewhere = {self._embedded.storage_url: self.storage.url}
+        self.proxy.down = False
+
+    def settle(self) -> None:
+        """Wait until a restart is over."""
+        if self._restarting is not None:
+            self._restarting.join()
+            self._restarting = None
+
+    # --- the witness
+
+    def knobs(self, **values: int) -> None:
+        """Turn the faults of a server of ours, in a thread, for this life of it."""
+        if self._embedded is not None:
+            for name, value in values.items():
+                setattr(self._embedded.faults, name, value)
+            self.forgets = values.get("lose_times", 0)
+
+    def twice(self) -> list[str]:
+        """What was done twice although the server had not lost it, for people; and ids that came twice."""
+        self.settle()
+        found = self._twice_on_cloud() if self.dialect == "cloud" else self._twice_on_comfyui()
+        ids = Counter(job.prompt_id for job in self.proxy.accepted)
+        found += [f"{prompt_id} was accepted {n} times" for prompt_id, n in ids.items() if n > 1]
+        lives = [*self.executions, *([self._embedded.seen.executions] if self._embedded else [])]
+        return found + [f"{job} ran {n} times in one life" for life in lives for job, n in life.items() if n > 1]
+
+    def _twice_on_comfyui(self) -> list[str]:
+        """A restart forgets every job, so a trial may come once in each life; and once more for each that was lost."""
+        counts = Counter((job.life, trial_of(job.graph)) for job in self.proxy.accepted)
+        more = {key: n - 1 for key, n in counts.items() if n > 1}
+        if sum(more.values()) <= self.forgets:
+            return []
+        return [f"trial {trial} was taken {n + 1} times in life {life}" for (life, trial), n in more.items()]
+
+    def _twice_on_cloud(self) -> list[str]:
+        """Jobs are durable, so of each trial there is one job that was not lost, whatever was restarted."""
+        jobs: Counter[int] = Counter()
+        with httpx.Client(base_url=self.url, trust_env=False) as http:
+            for row in http.get("/api/jobs", params={"limit": 1000}).json()["jobs"]:
+                state = http.get(f"/api/job/{row['id']}/status").json()["status"]
+                graph = http.get(f"/api/jobs/{row['id']}").json()["workflow"]
+                graph = graph.get("prompt", graph)
+                jobs[trial_of(graph)] += state != "lost"
+        return [f"trial {trial} has {n} jobs" for trial, n in jobs.items() if n > 1]

@@ -1,0 +1,60 @@
+"""Who waits for the disk waits for a sync that began after its own write, and shares it with others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from sweeper.errors import ResultsError
+from sweeper.running.group_commit import Syncing
+
+
+def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together():
+    written: list[int] = []
+    synced: list[int] = []  # how much was written when each sync began
+    first, go = threading.Event(), threading.Event()
+
+    def sync() -> None:
+        synced.append(len(written))
+        first.set()
+        assert go.wait(10)
+
+    async def write(syncing: Syncing, number: int) -> None:
+        written.append(number)
+        await syncing.durable()
+        assert synced[-1] >= written.index(number) + 1
+
+    async def scene() -> None:
+        syncing = Syncing(sync)
+        tasks = [asyncio.create_task(write(syncing, 0))]
+        await asyncio.to_thread(first.wait, 10)
+        tasks += [asyncio.create_task(write(syncing, number)) for number in range(1, 20)]
+        await asyncio.sleep(0)  # each has written, and waits
+        tasks[5].cancel()
+        go.set()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [n for n, result in enumerate(ended) if result is not None] == [5]
+        await syncing.durable()  # also after a pause
+        syncing.close()
+
+    asyncio.run(scene())
+    assert synced == [1, 20, 20]
+
+
+def test_a_disk_that_fails_is_told_to_everybody_who_waits_and_may_recover():
+    problems = [ResultsError("the disk is full")]
+
+    def sync() -> None:
+        if problems:
+            raise problems.pop()
+
+    async def scene() -> None:
+        syncing = Syncing(sync)
+        with pytest.raises(ResultsError, match="full"):
+            await syncing.durable()
+        await syncing.durable()
+        syncing.close()
+
+    asyncio.run(scene())

@@ -1,0 +1,119 @@
+"""What a run shows to a viewer in another process, and that it shows nothing where there is none."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sweeper.running import run_events
+from sweeper.running.live_feed import Showing
+from sweeper.store.live_folder import LiveFolder, Sight
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return LiveFolder(tmp_path)
+
+
+@pytest.fixture
+def showing(folder, clock):
+    heard = []
+    showing = Showing(folder, heard.append, clock=clock)
+    showing.heard = heard
+    return showing
+
+
+def submitted(trial):
+    return run_events.JobSubmitted("t", trial, f"p{trial}", 1)
+
+
+def preview(trial, image):
+    return run_events.JobPreview("t", trial, f"p{trial}", "3", image)
+
+
+def test_every_event_is_passed_on(showing):
+    events = [submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Noticed("x")]
+    for event in events:
+        showing(event)
+    assert showing.heard == events
+
+
+def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
+    for event in (submitted(1), preview(1, b"x"), run_events.JobProgress("t", 1, "p1", "3", 1, 2)):
+        clock.now += 10
+        showing(event)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_viewer_sees_the_step_and_the_last_picture_of_what_is_in_flight(showing, folder, clock):
+    folder.watch()
+    showing(submitted(1))
+    showing(preview(1, b"first"))
+    clock.now += 1
+    showing(preview(1, b"second"))
+    clock.now += 1
+    showing(run_events.JobProgress("t", 1, "p1", "3", 4, 9))
+    assert folder.sights() == {1: Sight("3", 4.0, 9.0, 2)}
+    assert folder.preview(1) == b"second"
+    clock.now += 1
+    showing(run_events.TrialDone(1, "succeeded", "t"))
+    assert folder.sights() == {}
+    assert folder.preview(1) is None
+
+
+def test_pictures_that_follow_too_fast_are_left_out(showing, folder, clock):
+    folder.watch()
+    for number in range(50):
+        showing(preview(1, b"%d" % number))
+        clock.now += 0.01
+    assert 0 < folder.sights()[1].preview <= 3
+
+
+def test_a_viewer_that_was_killed_is_forgotten(showing, folder, clock, tmp_path):
+    folder.watch()
+    os.utime(tmp_path / "live/watched", (1.0, 1.0))
+    showing(preview(1, b"x"))
+    assert folder.preview(1) is None
+
+
+def test_a_new_run_takes_away_what_a_killed_one_left(showing, folder, tmp_path):
+    folder.watch()
+    folder.show_preview(7, b"old")
+    folder.show({7: Sight("3", 1, 2, 1)})
+    showing(run_events.RunStarted(1, tmp_path, 1, 1, 0, ("t",)))
+    assert folder.preview(7) is None
+    assert folder.sights() == {}
+    folder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", '{"a": [1]}', '{"1": ["3", "x", 1, 1]}', '{"1": 5}'])
+def test_words_that_are_not_ours_are_no_sights(folder, tmp_path, text):
+    folder.watch()
+    (tmp_path / "live/progress.json").write_text(text)
+    assert folder.sights() == {}
+
+
+def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path, clock):
+    (tmp_path / "live").write_text("a file in its place")
+    folder = LiveFolder(tmp_path)
+    folder.watch()
+    folder.show({1: Sight("3", 1, 2)})
+    folder.show_preview(1, b"x")
+    folder.clear()
+    folder.close()
+    assert folder.sights() == {}
+    assert not folder.watched(0.0)

@@ -1,0 +1,136 @@
+"""The node classes of servers: asked once, kept for a day, asked again before anybody is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+import sweeper
+from sweeper.comfy.target import Target
+from sweeper.embedded import EmbeddedServer
+from sweeper.errors import ExperimentError
+from sweeper.planning.server_cache import CLASSIC, Caching
+from sweeper.running.node_class_cache import classes_at, embedded_classes, kept_caching, kept_classes
+from tests import ROOT
+
+EXPERIMENT = """template: t.json
+params: {checkpoint: of-my-own.safetensors}
+sweep: {grid: {sampler: [euler, SAMPLER], steps: [1, 2]}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=["cloud", "comfyui"])
+def server(request):
+    with EmbeddedServer(dialect=request.param) as server:
+        yield server
+
+
+def target_of(server, **settings):
+    return Target(name=server.url, url=server.url, **settings)
+
+
+def kept_files(folder):
+    return list(folder.glob("cache/sweeper/object_info/*.json"))
+
+
+def asked(server):
+    return sum(request.path.endswith("/object_info") for request in server.seen.requests)
+
+
+def experiment(folder, sampler):
+    root = ROOT / "templates"
+    for suffix in (".json", ".slots.yaml"):
+        (folder / f"t{suffix}").write_text((root / f"txt2img{suffix}").read_text())
+    (folder / "e.yaml").write_text(EXPERIMENT.replace("SAMPLER", sampler))
+    return sweeper.load(folder / "e.yaml")
+
+
+def test_a_server_is_asked_once_and_remembered(server, tmp_path):
+    first = asyncio.run(classes_at(target_of(server)))
+    again = asyncio.run(classes_at(target_of(server)))
+    assert first is not None
+    assert again is not None
+    assert first.classes.keys() == again.classes.keys()
+    assert asked(server) == 1
+    assert len(kept_files(tmp_path)) == 1
+
+
+def test_what_is_older_than_a_day_is_not_believed(server, tmp_path):
+    asyncio.run(classes_at(target_of(server)))
+    (kept,) = kept_files(tmp_path)
+    os.utime(kept, (0, 0))
+    assert kept_classes(target_of(server)) is None
+
+
+def test_a_broken_cache_is_no_classes(server, tmp_path):
+    asyncio.run(classes_at(target_of(server)))
+    (kept,) = kept_files(tmp_path)
+    kept.write_text("{")
+    assert kept_classes(target_of(server)) is None
+
+
+def test_a_server_that_does_not_answer_is_no_classes():
+    assert asyncio.run(classes_at(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))) is None
+
+
+def test_the_embedded_servers_classes_are_known_without_it_and_are_its_own(server):
+    known, told = embedded_classes(), asyncio.run(classes_at(target_of(server)))
+    assert told is not None
+    assert known.classes.keys() == told.classes.keys()
+
+
+def test_the_embedded_server_takes_any_models_name_and_a_strict_one_does_not(tmp_path):
+    declared = experiment(tmp_path, "heun")
+    sweeper.plan(declared, nodes=embedded_classes())
+    with (
+        EmbeddedServer(strict_models=True) as strict,
+        pytest.raises(ExperimentError, match=r"'of-my-own\.safetensors'"),
+    ):
+        sweeper.run(declared, strict.url, tmp_path / "out")
+
+
+def test_a_run_asks_again_before_it_refuses_by_what_was_kept(server, tmp_path):
+    asyncio.run(classes_at(target_of(server)))
+    (kept,) = kept_files(tmp_path)
+    kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
+    run = sweeper.run(experiment(tmp_path, "heun"), server.url, tmp_path / "out")
+    assert run.succeeded == 4
+    assert asked(server) == 2
+
+
+def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path):
+    match = (
+        r"e\.yaml:3: sweep\.grid\.sampler\[1\]: node 3 \(KSampler\) sampler_name: found 'eulr'; did you mean 'euler'"
+    )
+    with pytest.raises(ExperimentError, match=match):
+        sweeper.run(experiment(tmp_path, "eulr"), server.url, tmp_path / "out")
+    assert server.seen.submits == 0
+
+
+def test_another_server_at_the_same_place_is_asked_anew():
+    def told(cache):
+        with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
+            asyncio.run(classes_at(target_of(server)))
+            return asked(server), kept_caching(target_of(server))
+
+    with EmbeddedServer(dialect="comfyui") as first:
+        port = int(first.url.rpartition(":")[2])
+    assert told("classic") == (1, CLASSIC)
+    assert told("classic") == (0, CLASSIC)
+    assert told("lru 7") == (1, Caching("lru", 7))
+
+
+def test_a_server_that_is_down_is_planned_for_as_it_was(server):
+    target = target_of(server)
+    asyncio.run(classes_at(target))
+    server.stop()
+    told = asyncio.run(classes_at(target))
+    assert told is not None
+    assert "KSampler" in told.classes

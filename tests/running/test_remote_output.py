@@ -1,0 +1,211 @@
+"""`out` at a URL: pictures go there and stay there, the store and the table stay here, and everything reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+pytest.importorskip("fsspec", reason="the extra `s3` is not installed")
+
+import fsspec
+
+import sweeper
+from sweeper.errors import ExperimentError, ResultsError, UsageError
+from sweeper.reporting.write_report import write_report
+from sweeper.running.run_events import Noticed
+from sweeper.store import Store
+from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.remote_artifacts import RemoteFolder, bring
+
+
+@pytest.fixture
+def bucket(request, tmp_path, monkeypatch):
+    """A URL to put pictures at: in memory, in another folder, and on a server that speaks S3."""
+    kind = getattr(request, "param", "memory")
+    if kind == "memory":
+        yield f"memory://{tmp_path.name}"
+    elif kind == "file":
+        yield (tmp_path / "shared").as_uri()
+    else:
+        s3 = pytest.importorskip("s3fs", reason="the extra `s3` is not installed").S3FileSystem
+        s3.clear_instance_cache()  # they remember the endpoint of another test's server
+        moto = pytest.importorskip("moto.server", reason="moto is not installed")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = moto.ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        server.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        fsspec.filesystem("s3", use_listings_cache=False).mkdir(name := f"pictures-{uuid4().hex}")
+        yield f"s3://{name}/probe"
+        server.stop()
+        s3.clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def files_at(url):
+    fs, place = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    return {path.rpartition("/")[2]: fs.cat_file(path) for path in fs.ls(place, detail=False)}
+
+
+def rows(out):
+    with Store.open(out, readonly=True) as store:
+        return list(store.results())
+
+
+everywhere = pytest.mark.parametrize("bucket", ["memory", "file", "s3"], indirect=True)
+
+
+@everywhere
+def test_pictures_are_at_the_url_and_the_table_says_where(server, target, experiment, bucket):
+    plan = experiment(seed=[1, 2], metrics=("brightness",))
+
+    run = sweeper.run(plan, target, bucket)
+
+    out = Path("results/probe")
+    assert (run.succeeded, run.out, run.pictures) == (2, out, bucket)
+    there = files_at(bucket)
+    for row in rows(out):
+        (url,), (sha256,) = row.outputs, row.sha256
+        assert url.startswith(f"{bucket}/")
+        assert hashlib.sha256(there[url.rpartition("/")[2]]).hexdigest() == sha256
+        assert row.metrics["brightness"] >= 0
+    assert len(there) == 2
+    assert not list(out.rglob("*.png")), "nothing of them is left here"
+    assert json.loads(sweeper.results(out)["outputs"][0]) == list(rows(out)[0].outputs)
+    again = sweeper.run(plan, target, bucket)
+    assert (again.submitted, again.reused) == (0, 2)
+    assert server.seen.submits == 2
+
+
+@everywhere
+def test_the_page_fetches_what_it_shows_once_and_tells_what_is_gone(server, target, experiment, bucket):
+    sweeper.run(experiment(seed=[1, 2]), target, bucket)
+    out = Path("results/probe")
+    report = write_report(out)
+    assert (report.trials, report.missing) == (2, 0)
+    shown = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (out / "report" / "files").iterdir()}
+    assert shown == {sha256 for row in rows(out) for sha256 in row.sha256}
+    fs, place = fsspec.core.url_to_fs(bucket)
+    fs.rm(place, recursive=True)
+    assert write_report(out).missing == 0, "they are here by now"
+    for path in (out / "fetched").iterdir():
+        path.unlink()
+    assert write_report(out).missing == 2
+
+
+@everywhere
+def test_a_deleted_picture_is_fetched_again_to_its_place(server, target, experiment, bucket):
+    plan = experiment(seed=[1, 2])
+    sweeper.run(plan, target, bucket)
+    before = files_at(bucket)
+    fs, place = fsspec.core.url_to_fs(bucket)
+    fs.rm_file(f"{place}/{min(before)}")
+    events = []
+
+    run = sweeper.run(plan, target, bucket, progress=events.append)
+
+    assert files_at(bucket) == before
+    assert (run.submitted, run.reused) == (0, 2)
+    told = [event.message for event in events if isinstance(event, Noticed)]
+    assert told == [f"1 file was gone from {bucket}/ and fetched again from probe-server, at no cost"]
+
+
+def test_the_experiment_may_say_it_and_the_results_folder_is_chosen_beside_it(target, experiment, bucket, tmp_path):
+    plan = experiment(seed=[1], run={"out": bucket})
+    run = sweeper.run(plan, target, tmp_path / "here")
+    assert (run.out, run.pictures) == (tmp_path / "here", bucket)
+    assert len(files_at(bucket)) == 1
+
+
+def test_accepted_pictures_are_compared_and_equal_bytes_are_not_fetched(target, experiment, bucket, tmp_path):
+    plan = experiment(seed=[1, 2], run={"out": bucket})
+    sweeper.run(plan, target)
+    sweeper.accept("results/probe", tmp_path / "base")
+    found = sweeper.check(plan, tmp_path / "base", target=target)
+    assert found.ok
+    assert [one.tier for one in found] == ["bytes", "bytes"]
+    assert not Path("results/probe-check/fetched").exists() or not list(Path("results/probe-check/fetched").iterdir())
+    changed = sweeper.check(
+        experiment(seed=[1, 2], text=["other"], run={"out": bucket}), tmp_path / "base", target=target
+    )
+    assert {one.state for one in changed} == {"missing", "new"}
+
+
+def test_what_a_killed_run_left_there_is_taken_away(tmp_path, bucket):
+    folder = RemoteFolder(tmp_path, bucket)
+    with folder.incoming("0badcafe-1", 0) as file:
+        file.write(b"half a run's")
+        left = folder.keep(file, "seed-1-0badcafe.9-0.png")
+    with folder.incoming("12345678-1", 0) as file:
+        file.write(b"recorded")
+        folder.keep(file, "seed-2-12345678.9-0.png")
+    folder.sweep(["0badcafe-1"])
+    assert list(files_at(bucket)) == ["seed-2-12345678.9-0.png"]
+    assert bring(tmp_path, left, "0" * 64) is None
+
+
+@everywhere
+def test_a_file_is_never_written_over_another_and_the_same_one_is_not_kept_twice(tmp_path, bucket):
+    folder = RemoteFolder(tmp_path, bucket)
+    kept = []
+    for content in (b"one", b"one", b"two"):
+        with folder.incoming("job", 0) as file:
+            file.write(content)
+            kept.append(folder.keep(file, "a-0badcafe.9-0.png"))
+    first = f"{bucket}/a-0badcafe.9-0.png"
+    assert kept == [first, first, f"{bucket}/a-0badcafe.9-0-2.png"]
+    assert files_at(bucket) == {"a-0badcafe.9-0.png": b"one", "a-0badcafe.9-0-2.png": b"two"}
+
+
+def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
+    folder = RemoteFolder(tmp_path, bucket)
+    with folder.incoming("job", 0) as file:
+        file.write(b"one")
+        url = folder.keep(file, "a-0badcafe.9-0.png")
+    with pytest.raises(ResultsError, match="has another content than the one on record"):
+        bring(tmp_path, url, "0" * 64)
+    assert not list((tmp_path / "fetched").iterdir())
+    assert isinstance(ArtifactFolder(tmp_path).at("artifacts/a.png"), Path)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nosuch://bucket/x", "nosuch://bucket/x: Protocol not known: nosuch; write a URL such as s3://bucket/folder"),
+        ("s3://key:secret@bucket/x", "takes neither a password nor a query or fragment"),
+        ("memory://x?versionId=3", "takes neither a password nor a query or fragment"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_refused_before_anything_is_sent(server, target, experiment, url, said):
+    with pytest.raises(UsageError) as caught:
+        sweeper.run(experiment(seed=[1]), target, url)
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert server.seen.submits == 0
+
+
+def test_the_experiments_out_is_a_url(experiment):
+    with pytest.raises(ExperimentError, match=r"s3://bucket/folder, without password, .*; a results folder is chosen"):
+        experiment(seed=[1], run={"out": "pictures"})
+
+
+@pytest.mark.parametrize("url", ["s3://key:hush@bucket/x", "s3://bucket/x?sig=hush", "s3://bucket/x#hush", "hush"])
+def test_a_place_with_a_secret_in_it_is_refused_with_the_file_and_never_shown(tmp_path, url):
+    (tmp_path / "t.json").write_text('{"1": {"class_type": "A", "inputs": {"seed": 1}}}')
+    file = tmp_path / "e.yaml"
+    file.write_text(f"template: t.json\nparams: {{}}\nrun: {{out: '{url}'}}\n")
+    with pytest.raises(ExperimentError, match=r"e\.yaml:3: run\.out: found a text that is not shown here") as told:
+        sweeper.load(file)
+    assert "hush" not in str(told.value)

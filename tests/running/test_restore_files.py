@@ -1,0 +1,94 @@
+"""A picture that somebody deleted: noticed by the next run, fetched again where that costs nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.running.run_events import Noticed, RunStarted
+from tests.running.conftest import NODES
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def noticed(events):
+    return [event.message for event in events if isinstance(event, Noticed)]
+
+
+def pictures(out):
+    return sorted((out / "artifacts").glob("*.png"))
+
+
+def test_a_deleted_picture_is_fetched_again_and_nothing_is_submitted(server, target, experiment, out):
+    sweeper.run(experiment(seed=[1, 2]), target, out)
+    path = pictures(out)[0]
+    before = path.read_bytes()
+    path.unlink()
+    events = []
+
+    run = sweeper.run(experiment(seed=[1, 2]), target, out, progress=events.append)
+
+    assert path.read_bytes() == before
+    assert (run.submitted, run.succeeded, run.reused) == (0, 2, 2)
+    assert server.seen.submits == 2
+    assert noticed(events) == ["1 file was gone from artifacts/ and fetched again from probe-server, at no cost"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ("file", "the server does not give out the file"),
+        ("other", "it has another file under that name now"),
+        ("server", "it does not answer"),
+    ],
+)
+def test_what_the_server_no_longer_has_is_told_and_made_anew_on_request_only(target, server, experiment, out, lost):
+    loss, reason = lost
+    sweeper.run(experiment(seed=[1, 2]), target, out)
+    pictures(out)[0].unlink()
+    for path in server.folders.output_dir.rglob("*.png") if loss != "server" else ():
+        path.unlink() if loss == "file" else path.write_bytes(b"other")
+    if loss == "server":
+        server.stop()
+    events = []
+
+    run = sweeper.run(experiment(seed=[1, 2]), target, out, progress=events.append)
+
+    assert (run.submitted, run.succeeded, len(pictures(out))) == (0, 2, 1)
+    assert list(sweeper.results(out)["status"]) == ["succeeded", "succeeded"]
+    assert "1 file was gone and could not be fetched again from probe-server" in noticed(events)[0]
+    assert reason in noticed(events)[0]
+    assert "`--remake` submits their trials again" in noticed(events)[0]
+    assert not list((out / "artifacts").glob(".*"))
+
+    with EmbeddedServer(dialect=target["dialect"], nodes=NODES) as other:
+        again = sweeper.run(experiment(seed=[1, 2]), {**target, "url": other.url}, out, remake=True)
+        assert (again.submitted, again.succeeded, other.seen.submits) == (1, 2, 1)
+    listed = [path for outputs in sweeper.results(out)["outputs"] for path in json.loads(outputs)]
+    assert len(listed) == 2
+    assert all((out / path).is_file() for path in listed)
+
+
+def test_the_embedded_server_costs_nothing_so_its_trial_is_done_anew(tmp_path, out):
+    graph = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": "{{ color }}"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    }
+    (tmp_path / "t.json").write_text(json.dumps(graph))
+    (tmp_path / "e.yaml").write_text("template: t.json\nsweep: {grid: {color: [1, 2]}}\n")
+    sweeper.run(tmp_path / "e.yaml", "embedded", out)
+    pictures(out)[0].unlink()
+
+    events = []
+    run = sweeper.run(tmp_path / "e.yaml", "embedded", out, progress=events.append)
+
+    assert (run.submitted, run.succeeded, len(pictures(out))) == (1, 2, 2)
+    assert noticed(events) == ["files of 1 trial are gone; the embedded server makes them again"]
+    (started,) = [event for event in events if isinstance(event, RunStarted)]
+    assert (started.todo, started.reused) == (1, 1)

@@ -1,0 +1,96 @@
+"""Several targets share a plan in shards: every work once, whatever is taken by whom, and costly changes kept apart."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sweeper
+from sweeper.embedded import EmbeddedServer
+from sweeper.planning.order import Costs
+from sweeper.planning.server_cache import NONE
+from sweeper.planning.transition_cost import Reruns
+from sweeper.running.sharding import Shards, best_break
+from sweeper.running.work import Work
+from tests.running.test_order_on_a_server import TEMPLATE, experiment
+
+AXES = ("seed", "prompt", "checkpoint")
+
+
+def works(plan):
+    return [Work(trial) for trial in plan]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return sweeper.plan(experiment(tmp_path_factory.mktemp("plan"), AXES))
+
+
+@pytest.fixture(scope="module")
+def reruns(plan):
+    return Reruns(plan.experiment.template, Costs())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    takers=st.tuples(st.lists(st.sampled_from("abcd"), max_size=120), st.lists(st.sampled_from("abcd"), max_size=3)),
+    count=st.integers(0, 36),
+    targets=st.integers(2, 5),
+)
+def test_every_work_is_handed_out_once(plan, reruns, takers, count, targets):
+    takers, left = takers
+    shards = Shards(iter(works(plan)[:count]), reruns, count=count, targets=targets)
+    taken = [work for target in takers if (work := shards.take(target)) is not None]
+    for target in left:
+        shards.release(target)
+    taken += iter(lambda: shards.take("last"), None)
+    for target in "abcd":  # what was not worth taking from those who hold it
+        taken += iter(lambda target=target: shards.take(target), None)
+    assert shards.empty
+    assert sorted(work.trial.index for work in taken) == sorted(work.trial.index for work in works(plan)[:count])
+
+
+def test_what_changes_between_two_trials_is_what_costs(plan, reruns):
+    first, *rest = list(plan)
+    assert reruns.between(None, first) == reruns.whole
+    costs = [reruns.between(before, after) for before, after in itertools.pairwise([first, *rest])]
+    assert {costs[place] for place in (11, 23)} == {max(costs)}
+    assert max(costs) < reruns.whole  # the latent is not made again
+    assert costs[3] == costs[7] > costs[0]  # another text, another seed
+    assert Reruns(plan.experiment.template, Costs(caching=NONE)).between(first, rest[0]) == reruns.whole
+
+
+def test_a_shard_ends_before_the_costliest_change_near_its_share():
+    costs = [0.0, 1, 1, 5, 1, 1, 9, 1, 1, 5, 1, 1]
+    assert best_break(costs, 3, 6, 9) == 6
+    assert best_break(costs, 3, 4, 5) == 3
+
+
+def test_two_targets_load_each_model_about_once(tmp_path):
+    with EmbeddedServer(dialect="comfyui") as one, EmbeddedServer(dialect="comfyui") as two:
+        one.faults.node_seconds = two.faults.node_seconds = 0.005
+        run = sweeper.run(experiment(tmp_path, AXES), [one.url, two.url], tmp_path / "out")
+        loads = [server.seen.nodes["CheckpointLoaderSimple"] for server in (one, two)]
+        sampled = [server.seen.nodes["KSampler"] for server in (one, two)]
+    assert run.succeeded == sum(sampled) == 36
+    assert min(sampled) >= 6
+    # One by one, both would load all three: 6 at best, and up to 36 with the texts in between.
+    assert sum(loads) <= 5
+
+
+def test_a_target_that_is_faster_takes_over_what_the_slower_one_holds(tmp_path):
+    file = tmp_path / "e.yaml"
+    sweep = {"grid": {"seed": {"seeds": 24}}}
+    file.write_text(
+        json.dumps({"template": str(TEMPLATE), "params": {"steps": 1, "width": 64, "height": 64}, "sweep": sweep})
+    )
+    with EmbeddedServer(dialect="comfyui") as slow, EmbeddedServer(dialect="comfyui") as fast:
+        slow.faults.node_seconds = 0.1
+        run = sweeper.run(file, [slow.url, fast.url], tmp_path / "out")
+        done = [sum(server.seen.executions.values()) for server in (slow, fast)]
+    assert run.succeeded == sum(done) == 24
+    assert done[0] < done[1]

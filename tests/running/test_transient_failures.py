@@ -1,0 +1,303 @@
+"""Trouble that passes: with one request, one job, one file or one target, while the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import sweeper
+from sweeper.comfy import client
+from sweeper.comfy.retry import Patience
+from sweeper.embedded import EmbeddedServer
+from sweeper.running import health, poll_job, target_worker
+from sweeper.running.concurrency_limit import Gate, Place
+from sweeper.running.run_events import Draining, JobSubmitted, Noticed, Retrying, TargetDown, TrialDone
+from sweeper.running.stop_control import RunControl
+from sweeper.store import Store
+from tests.running.conftest import NODES
+from tests.running.invariants import broken_promises
+from tests.running.servers import Served
+from tests.running.test_promises import foreign_job, waited_for
+
+
+def rows_of(out):
+    with Store.open(out, readonly=True) as store:
+        return list(store.results())
+
+
+# --- answers that no ComfyUI gives
+
+
+@pytest.mark.parametrize("fault", ["404", "403"])
+@pytest.mark.parametrize("path", ["/prompt", "/history"])
+def test_an_answer_of_a_gateway_that_restarts_ends_no_run(coloured, tmp_path, path, fault):
+    with Served("comfyui", tmp_path / "data") as server:
+        waiting = [fault]
+
+        def decide(asked):
+            return waiting.pop() if waiting and path in asked.path and asked.number > 6 else None
+
+        server.proxy.decide = decide
+        run = sweeper.run(coloured(4), server.target(), tmp_path / "out")
+        assert not waiting
+        assert (run.succeeded, run.stopped_by) == (4, None)
+        assert broken_promises(tmp_path / "out", 4, [server]) == []
+
+
+def test_a_target_that_refuses_us_for_good_leaves_the_others_their_work(coloured, tmp_path):
+    with Served("comfyui", tmp_path / "one") as one, Served("comfyui", tmp_path / "two") as two:
+        one.proxy.decide = lambda asked: "403" if asked.number > 4 else None
+        downs = []
+
+        def hear(event):
+            if isinstance(event, TargetDown):
+                downs.append(event)
+
+        run = sweeper.run(coloured(6), [one.target(), two.target()], tmp_path / "out", progress=hear)
+        assert [event.final for event in downs] == [True]
+        assert "refuses the key or this client (HTTP 403)" in downs[0].reason
+        left = len(one.proxy.accepted) - sum(row.target == "one-server" for row in rows_of(tmp_path / "out"))
+        assert run.succeeded == 6 - left
+        assert run.stopped_by == ("unreachable" if left else None)
+
+
+# --- files
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_cannot_be_had_for_a_while_is_no_target_that_is_down(coloured, tmp_path):
+    with Served("comfyui", tmp_path / "data") as server:
+        waiting = ["page"] * 7
+        events = []
+
+        def decide(asked):
+            return waiting.pop() if waiting and asked.path == "/view" else None
+
+        server.proxy.decide = decide
+        run = sweeper.run(coloured(1), server.target(), tmp_path / "out", progress=events.append)
+        assert not waiting
+        assert (run.succeeded, run.stopped_by, run.error) == (1, None, None)
+        assert not [event for event in events if isinstance(event, TargetDown)]
+        waits = [event.wait for event in events if isinstance(event, Retrying)]
+        assert len(waits) >= 3
+        assert waits[0] < waits[-1]
+        assert len(server.proxy.accepted) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(coloured, tmp_path):
+    plan = coloured(1)
+    with Served("comfyui", tmp_path / "data") as server:
+        server.proxy.decide = lambda asked: "page" if asked.path == "/view" else None
+        events = []
+        run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
+        assert run.pending == 1
+        assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
+        (said,) = [event.message for event in events if isinstance(event, Noticed)]
+        assert said.startswith("data-server: trial 0 is left for the next run, which looks first: ")
+        server.proxy.decide = lambda _: None
+        run = sweeper.run(plan, server.target(), tmp_path / "out")
+        assert (run.succeeded, len(server.proxy.accepted)) == (1, 1)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A client that looks often, and asks a question twice only, at once."""
+    monkeypatch.setattr(client, "_LOCAL_POLLS", (0.01, 0.02))
+    monkeypatch.setattr(client, "Patience", functools.partial(Patience, attempts=2, base=0.001))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeypatch):
+    """A long job over a line that breaks now and then: it is seen on its way in between."""
+    monkeypatch.setattr(target_worker, "_SETBACKS", 2)
+    outages = []
+    with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
+        server.faults.stall_nodes = {"Paint"}
+
+        def hear(event):
+            if isinstance(event, JobSubmitted):
+                threading.Thread(target=go_on, daemon=True).start()
+
+        def go_on():
+            looks = len(server.seen.paths("GET"))
+            waited_for(lambda: len(server.seen.paths("GET")) > looks + 4)  # the job was seen
+            if len(outages) == 4:
+                server.faults.release()
+            else:
+                outages.append(True)
+                server.faults.drop_status_times = 4  # aiohttp asks twice by itself
+
+        target = {"url": server.url, "dialect": "comfyui"}
+        run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=hear, patience=0.0)
+    assert len(outages) == 4
+    assert (run.succeeded, run.stopped_by, run.error) == (1, None, None)
+
+
+def test_input_files_that_a_server_lost_in_mid_run_are_brought_again(coloured, tmp_path):
+    """As a container without a volume, which was restarted."""
+    with EmbeddedServer(dialect="comfyui") as server:
+        lost = []
+
+        def hear(event):
+            if isinstance(event, TrialDone) and not lost:
+                lost.extend(Path(server.folders.input_dir).glob("sweeper-*"))
+                for file in lost:
+                    file.unlink()
+
+        target = {"url": server.url, "dialect": "comfyui", "concurrency": 1}
+        run = sweeper.run(coloured(5, upload=True), target, tmp_path / "out", progress=hear)
+        assert len(lost) == 1
+        assert run.succeeded >= 4  # one may have waited in the queue with its file, which is then gone when it runs
+        assert len(server.seen.uploads) >= 2
+        assert "RejectedError" not in {row.error_type for row in rows_of(tmp_path / "out")}
+
+
+# --- time limits on a service that stops all of an account's jobs or none
+
+
+@pytest.fixture
+def cloud():
+    with EmbeddedServer(dialect="cloud", nodes=NODES, workers=2) as server:
+        yield server
+
+
+def cloud_target(server):
+    return {"url": server.url, "dialect": "cloud", "concurrency": 2}
+
+
+def test_two_jobs_that_run_too_long_are_both_stopped_though_only_both_can_be(cloud, experiment, tmp_path):
+    cloud.faults.stall_nodes = {"Paint"}
+    run = sweeper.run(experiment(seed=[1, 2]), cloud_target(cloud), tmp_path / "out", timeout=0.5)
+    assert run.failed == 2
+    assert {row.error for row in rows_of(tmp_path / "out")} == {"ran longer than 0.5 s and was cancelled"}
+    assert len(cloud.seen.interrupts) >= 1
+    assert cloud.seen.accepted == 2
+
+
+def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_paid_once(cloud, experiment, tmp_path):
+    cloud.faults.stall_nodes = {"Paint"}
+    theirs = foreign_job(cloud, "cloud")
+    waited_for(lambda: cloud.seen.executions[theirs])
+    notices = []
+
+    def hear(event):
+        if isinstance(event, Noticed):
+            notices.append(event.message)
+            cloud.faults.release()
+
+    run = sweeper.run(experiment(seed=[1]), cloud_target(cloud), tmp_path / "out", progress=hear, timeout=0.4)
+    assert run.succeeded == 1
+    assert "ran longer than 0.4 s, and cannot be stopped while others of that account are there" in notices[0]
+    assert len(notices) == 1
+    assert not cloud.seen.interrupts
+
+
+def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(poll_job, "_GRACE", 0.3)
+    busy = threading.Event()
+
+    def hold(context, text, seed):  # no interrupt reaches it
+        busy.wait(20)
+        return NODES["Paint"].run(context, text=text, seed=seed)
+
+    plan = experiment(seed=[1])
+    with EmbeddedServer(
+        dialect="cloud", nodes={**NODES, "Paint": dataclasses.replace(NODES["Paint"], run=hold)}
+    ) as one:
+        run = sweeper.run(plan, cloud_target(one), tmp_path / "out", timeout=0.3)
+        assert (run.pending, run.failed) == (1, 0)
+        assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
+        busy.set()
+        waited_for(lambda: sum(one.seen.executions.values()) == 1)
+        run = sweeper.run(plan, cloud_target(one), tmp_path / "out")
+        assert (run.succeeded + run.cancelled, one.seen.accepted) == (1, 1)
+
+
+# --- stopping
+
+
+def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(poll_job, "_GRACE", 0.3)
+    busy, control = threading.Event(), RunControl()
+
+    def hold(context, text, seed):
+        busy.wait(60)
+        return NODES["Paint"].run(context, text=text, seed=seed)
+
+    stuck = {**NODES, "Paint": dataclasses.replace(NODES["Paint"], run=hold)}
+    with EmbeddedServer(dialect="comfyui", nodes=stuck) as one:
+
+        def stop():
+            waited_for(lambda: one.seen.interrupts)
+            control.stop()
+            control.stop()
+
+        threading.Thread(target=stop).start()
+        target = {"url": one.url, "dialect": "comfyui"}
+        run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", timeout=0.2, control=control, patience=50.0)
+        assert not busy.is_set()
+        busy.set()
+    assert (run.stopped_by, run.failed, run.pending) == ("interrupt", 0, 1)
+
+
+def test_jobs_on_their_way_count_as_in_flight_when_the_run_is_stopped(coloured, tmp_path):
+    with Served("comfyui", tmp_path / "data") as server:
+        control, events = RunControl(), []
+
+        def stop(asked, when):
+            if asked.submits and when == "before":
+                control.stop()
+
+        server.proxy.on_step = stop
+        server.proxy.decide = lambda asked: "delay" if asked.submits else None
+        sweeper.run(
+            coloured(4), server.target(concurrency=1), tmp_path / "out", control=control, progress=events.append
+        )
+        (draining,) = [event for event in events if isinstance(event, Draining)]
+        assert draining.in_flight == 1
+
+
+# --- the first words, and a queue that was full once
+
+
+def test_a_target_that_says_nothing_holds_up_no_other(coloured, tmp_path, monkeypatch):
+    monkeypatch.setattr(health, "_LATE_AFTER", 0.2)
+    downs = []
+
+    def hear(event):
+        if isinstance(event, TargetDown):
+            downs.append(event.reason)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute, Served("comfyui", tmp_path / "data") as server:
+        silent = {"url": f"http://127.0.0.1:{mute.getsockname()[1]}", "dialect": "comfyui", "name": "mute"}
+        began = time.monotonic()
+        run = sweeper.run(coloured(3), [silent, server.target()], tmp_path / "out", progress=hear)
+        assert time.monotonic() - began < 50  # it takes a minute until a server counts as silent
+    assert (run.succeeded, run.stopped_by) == (3, None)
+    assert downs == ["does not answer within 0.2 s"]
+
+
+def test_a_job_that_was_taken_ends_the_time_in_which_a_queue_was_full():
+    async def go():
+        from random import Random
+
+        gate = Gate(2, Random(1))
+        first, second = Place(gate), Place(gate)
+        await first.enter()
+        await second.enter()
+        gate.turned_away(0.0)
+        since = gate.full_since
+        second.accepted()  # its files are not even asked for yet
+        return since, gate.full_since
+
+    since, after = asyncio.run(go())
+    assert since is not None
+    assert after is None

@@ -1,0 +1,316 @@
+"""The table: its columns, the exact types of the DataFrame, and every export format read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.errors import ResultsError, UsageError
+from sweeper.model.result import OUTCOME_COLUMNS, Result
+from sweeper.tables import dataframe, export
+
+SEED = 2**64 - 1
+REMEDY = (
+    "use one of .csv, .tsv, .jsonl, .ndjson, .parquet, .md, .markdown, "
+    "or give the format: csv, tsv, jsonl, parquet, markdown"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    axis_columns: tuple[str, ...] = ()
+    slot_names: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
+def one_slot(values):
+    layout = Layout(slot_names=("x",))
+    return dataframe.frame([Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)], layout), layout
+
+
+def exported(frame, kind, **options):
+    buffer = io.BytesIO()
+    export.export(frame, buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def shop():
+    layout = Layout(("style", "style.label", "seed"), ("prompt", "seed", "steps"), ("brightness",))
+    done = Result(
+        0, {"style": "in oil", "style.label": "oil", "seed": SEED},
+        {"prompt": "a fox, in oil", "seed": SEED, "steps": 4},
+        "a" * 64, "succeeded", ("artifacts/x.png",), ("b" * 64,), "embedded", "id-1", 1, 0.5, 0.25,
+        metrics={"brightness": 127.5},
+    )  # fmt: skip
+    failed = Result(
+        1, {"style": "", "style.label": "none", "seed": 7}, {"prompt": "a fox,\n", "seed": 7, "steps": 4},
+        "c" * 64, "failed", target="embedded", prompt_id="id-2", attempts=2, error_type="ExecutionError",
+        error='node 3: "no"',
+    )  # fmt: skip
+    return [done, failed], layout
+
+
+def test_columns_are_trial_then_axes_then_other_slots_then_the_outcome_then_metrics():
+    results, layout = shop()
+
+    frame = dataframe.frame(results, layout)
+
+    assert tuple(frame.columns) == (
+        "trial", "style", "style.label", "seed", "prompt", "steps", *OUTCOME_COLUMNS, "brightness",
+    )  # fmt: skip
+
+
+def test_a_frame_without_rows_still_has_every_column_and_type():
+    _, layout = shop()
+
+    frame = dataframe.frame([], layout)
+
+    assert tuple(frame.columns) == dataframe.column_names(layout)
+    assert frame["trial"].dtype == "int64"
+    assert frame["ran_s"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, -2], "int64"),
+        ([1, None], "Int64"),
+        ([0, SEED], "uint64"),
+        ([None, SEED], "UInt64"),
+        ([-1, SEED], "object"),
+        ([0, 2**70], "object"),
+        ([1, 2.5], "object"),
+        ([True, False], "bool"),
+        ([True, None], "boolean"),
+        ([1.5, None], "float64"),
+        ([1, "one"], "object"),
+        ([None, None], "object"),
+    ],
+)
+def test_a_column_has_the_narrowest_type_that_keeps_every_value(values, dtype):
+    frame, _ = one_slot(values)
+
+    assert str(frame["x"].dtype) == dtype
+    kept = [None if pd.isna(value) else value for value in frame["x"].tolist()]
+    assert kept == values
+    assert [type(value) for value in kept] == [type(value) for value in values]
+
+
+def test_lists_and_mappings_are_json_text_in_the_frame():
+    frame, _ = one_slot([[1, "é"], {"a": None}, 3])
+
+    assert frame["x"].tolist() == ['[1, "é"]', '{"a": null}', 3]
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character():
+    frame, _ = one_slot(["cut \ud83d"])
+
+    assert frame["x"].tolist() == ["cut \ufffd"]
+
+
+def test_the_streamed_csv_replaces_it_too(tmp_path):
+    layout = Layout(slot_names=("x",))
+
+    dataframe.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
+
+    assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
+
+
+def test_csv_tells_missing_from_empty_and_quotes_what_rfc_4180_quotes():
+    results, layout = shop()
+
+    lines = exported(dataframe.frame(results, layout), "csv").decode("utf-8")
+
+    assert lines == (
+        "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
+        "ran_s,error_type,error,brightness\r\n"
+        f'0,in oil,oil,18446744073709551615,"a fox, in oil",4,{"a" * 64},succeeded,"[""artifacts/x.png""]",'
+        f'"[""{"b" * 64}""]",embedded,id-1,1,0.5,0.25,,,127.5\r\n'
+        f'1,"",none,7,"a fox,\n",4,{"c" * 64},failed,[],[],embedded,id-2,2,,,ExecutionError,"node 3: ""no""",\r\n'
+    )
+
+
+def test_the_streamed_csv_has_the_bytes_of_the_exported_one(tmp_path):
+    results, layout = shop()
+    path = tmp_path / "results.csv"
+
+    dataframe.write_csv(iter(results * 9000), layout, path)
+
+    assert path.read_bytes() == exported(dataframe.frame(results * 9000, layout), "csv")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_tsv_ends_lines_in_lf_and_quotes_tabs():
+    frame, _ = one_slot(["a\tb", "plain, text"])
+
+    lines = exported(frame, "tsv").decode("utf-8").split("\n")
+
+    assert lines[1].startswith('0\t"a\tb"\t')
+    assert lines[2].startswith("1\tplain, text\t")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\tx", "\rx"])
+def test_formulas_are_defused_on_request_only(text):
+    frame, _ = one_slot([text])
+
+    plain = list(csv.reader(io.StringIO(exported(frame, "csv").decode(), newline="")))
+    safe = list(csv.reader(io.StringIO(exported(frame, "csv", safe=True).decode(), newline="")))
+
+    assert plain[1][1] == text
+    assert safe[1][1] == "'" + text
+
+
+def test_negative_numbers_are_no_formulas():
+    frame, _ = one_slot([-5, -0.5, "x"])
+
+    rows = list(csv.reader(io.StringIO(exported(frame, "csv", safe=True).decode(), newline="")))
+
+    assert [row[1] for row in rows[1:]] == ["-5", "-0.5", "x"]
+
+
+def test_json_lines_hold_lists_as_lists_and_missing_as_null():
+    results, layout = shop()
+
+    rows = [json.loads(line) for line in exported(dataframe.frame(results, layout), "jsonl").splitlines()]
+
+    assert rows[0]["outputs"] == ["artifacts/x.png"]
+    assert rows[0]["seed"] == SEED
+    assert rows[1]["sha256"] == []
+    assert rows[1]["brightness"] is None
+    assert rows[1]["prompt"] == "a fox,\n"
+
+
+def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
+    layout = Layout(slot_names=("seed", "maybe", "flag", "text", "mixed"))
+    params = [
+        {"seed": SEED, "maybe": None, "flag": True, "text": "", "mixed": 1},
+        {"seed": 0, "maybe": SEED, "flag": False, "text": None, "mixed": "one"},
+    ]
+    frame = dataframe.frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
+
+    export.export(frame, tmp_path / "x.parquet")
+    back = pd.read_parquet(tmp_path / "x.parquet")
+
+    assert back["seed"].tolist() == [SEED, 0]
+    assert back["maybe"].tolist() == [pd.NA, SEED]
+    assert back["flag"].tolist() == [True, False]
+    assert back["text"].iloc[0] == ""
+    assert back["text"].isna().tolist() == [False, True]
+    assert back["mixed"].tolist() == ["1", '"one"']
+
+
+def test_markdown_is_one_line_per_row_with_marks_escaped():
+    frame, _ = one_slot(["a|b\nc *d*", None])
+
+    lines = exported(frame[["trial", "x"]], "markdown").decode("utf-8").splitlines()
+
+    assert lines == ["| trial | x |", "| --- | --- |", r"| 0 | a\|b<br>c \*d\* |", "| 1 |  |"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        (
+            "x.xlsx", None,
+            f"x.xlsx: the suffix '.xlsx' names no format; {REMEDY}",
+        ),
+        (
+            "x", None,
+            f"x: without a suffix the format is unknown; {REMEDY}",
+        ),
+        ("x", "jsonline", "unknown format 'jsonline'; did you mean 'jsonl'?"),
+        ("x", "xml", "unknown format 'xml'; allowed: csv, tsv, jsonl, parquet, markdown"),
+    ],
+)  # fmt: skip
+def test_an_unknown_format_is_refused_with_the_list(name, given, message):
+    with pytest.raises(UsageError) as caught:
+        export.format_for(name, given)
+
+    assert str(caught.value) == message
+
+
+def test_defusing_formulas_is_refused_where_it_means_nothing():
+    frame, _ = one_slot([1])
+
+    with pytest.raises(UsageError, match="in csv and tsv only, not in jsonl"):
+        exported(frame, "jsonl", safe=True)
+
+
+def test_a_failed_export_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("old")
+
+    def halves():
+        yield Result(0, {}, {}, "d" * 64)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        dataframe.write_csv(halves(), Layout(), path)
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_does_not_exist_is_a_results_error(tmp_path):
+    with pytest.raises(ResultsError, match="no such results folder"):
+        dataframe.results(tmp_path / "nowhere")
+
+
+cells = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), SEED),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="utf-8")),
+)
+columns = st.one_of(st.lists(cells, min_size=1), *[
+    st.lists(st.one_of(st.none(), kind), min_size=1)
+    for kind in (st.booleans(), st.integers(0, SEED), st.floats(allow_nan=False), st.text('a,"\r\n\t =é'))
+])  # fmt: skip
+
+
+@given(columns)
+def test_every_csv_cell_reads_back_as_it_was(values):
+    frame, _ = one_slot(values)
+
+    # The csv module cannot tell an empty from a missing field, so the distinction is read from the raw text.
+    text = exported(frame[["x", "trial"]], "csv").decode("utf-8")
+    fields = [row[0] for row in csv.reader(io.StringIO(text, newline=""), strict=True)][1:]
+
+    assert len(fields) == len(values)
+    for field, value in zip(fields, values, strict=True):
+        if isinstance(value, bool):
+            assert field == str(value).lower()
+        elif isinstance(value, (int, float)):
+            assert type(value)(field) == value
+        else:
+            assert field == (value or "")
+    assert text.count('"",') >= values.count("")
+
+
+@given(columns)
+def test_json_lines_read_back_with_value_and_type(values):
+    frame, _ = one_slot([value for value in values if value not in (float("inf"), float("-inf"))] or [None])
+    kept = [json.loads(line)["x"] for line in exported(frame, "jsonl").splitlines()]
+    sent = [value for value in values if value not in (float("inf"), float("-inf"))] or [None]
+
+    assert [(type(value), value) for value in kept] == [(type(value), value) for value in sent]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    frame, _ = one_slot([1])
+
+    with pytest.raises(UsageError) as caught:
+        export.export(frame, tmp_path / "x.parquet")
+
+    assert str(caught.value) == "parquet needs pyarrow; install it with: pip install 'sweeper[parquet]'"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,53 @@
+"""The nearest name of a message: near in what tells names apart, and never a name that was meant as something else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.did_you_mean import hint, nearest
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "wanted"),
+    [
+        ("stpes", ["cfg", "steps"], "steps"),
+        ("Euler", ["heun", "euler"], "euler"),
+        ("gone.safetensors", ["photo.safetensors"], None),
+        ("foto.safetensors", ["photo.safetensors", "gone.safetensors"], "photo.safetensors"),
+        ("loras/gone.safetensors", ["loras/photo.safetensors"], None),
+        ("loras/foto.safetensors", ["loras/photo.safetensors"], "loras/photo.safetensors"),
+        ("word.txt", ["words.txt", "ward.csv"], "words.txt"),
+        ("photo.pt", ["photo.png"], "photo.png"),
+        ("zebra", ["cfg", "steps"], None),
+        ("", ["cfg"], None),
+    ],
+)
+def test_a_name_is_near_by_what_its_suffix_and_folder_do_not_say(word, names, wanted):
+    assert nearest(word, names) == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "allowed", "said"),
+    [
+        ("4", [4, 8], "; did you mean 4, without quotes?"),
+        (4, ["4", "8"], "; did you mean the text '4', in quotes?"),
+        ("true", [True, False], "; did you mean true, without quotes?"),
+        (True, ["true"], "; did you mean the text 'true', in quotes?"),
+        (45, [4, 46], "; allowed: 4, 46"),
+        (5, ["4", "8"], "; allowed: '4', '8'"),
+        (1, ["euler", "heun"], "; allowed: euler, heun"),
+        ("x", [True, None, 4], "; allowed: true, null, 4"),
+        ("x", [], ""),
+        (5.5, range(14), "; allowed: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (2 more)"),
+    ],
+)
+def test_texts_and_numbers_are_told_apart(word, allowed, said):
+    assert hint(word, allowed) == said
+
+
+@given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
+def test_what_is_suggested_is_always_one_of_the_names(word, names):
+    assert nearest(word, names) in {None, *names}
+    assert word not in names or nearest(word, names) is not None or not word

@@ -1,0 +1,117 @@
+"""What the project ships: every template and experiment plans, by both planners, and the same in every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+
+import sweeper
+from sweeper.model import workflow
+from sweeper.planning import plan as plan_module
+from sweeper.schemas import schema
+from tests import ROOT
+from tests.planning import reference_planner
+
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+TEMPLATES = sorted((ROOT / "templates").glob("*.json"))
+NAMES = {"txt2img", "img2img", "hires-fix", "image-pipeline", "flux-txt2img"}
+
+# Everything that a plan says, in both orders, as one stream of bytes.
+TELL = """
+import json, sys, sweeper
+for file in sys.argv[1:]:
+    plan = sweeper.plan(sweeper.load(file))
+    for trial in [*plan, *plan.written()]:
+        row = [trial.index, trial.params, trial.axes, trial.columns, trial.digest, plan.workflow(trial)]
+        print(json.dumps(row, ensure_ascii=True))
+    print(plan.axis_columns, plan.slot_names, plan.axis_sizes, plan.order)
+"""
+
+
+def test_what_must_be_shipped_is_shipped():
+    assert {file.stem for file in TEMPLATES} >= NAMES
+    assert {file.stem for file in EXPERIMENTS} >= {"quickstart", "sampler-shootout", "prompt-styles", "denoise-ladder"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_a_shipped_experiment_plans_and_its_workflows_have_its_digests(file):
+    plan = sweeper.plan(sweeper.load(file))
+    trials = list(plan)
+    assert len(plan) == len(trials) > 1
+    assert sorted(trial.index for trial in trials) == list(range(len(plan)))
+    for trial in trials:
+        graph = plan.workflow(trial)
+        for found in plan.files(trial):
+            graph[found.node]["inputs"][found.input] = workflow.file_mark(found.sha256)
+        assert reference_planner.digest(graph) == trial.digest
+    assert len(set(map(str, (trial.params for trial in trials)))) == len({trial.digest for trial in trials})
+
+
+def test_quickstart_has_at_most_twelve_trials():
+    assert len(sweeper.plan(sweeper.load(ROOT / "experiments/quickstart.yaml"))) <= 12
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_a_shipped_template_plans_with_an_experiment_over_each_of_its_slots(file, tmp_path):
+    template = sweeper.load_template(file)
+    (tmp_path / "hills.png").write_bytes(b"not looked into")
+    files = {name: "hills.png" for name, slot in template.slots.items() if slot.kind == "file"}
+    where = os.path.relpath(file, tmp_path)
+    (tmp_path / "e.yaml").write_text(json.dumps({"template": where, "params": files}))
+    plan = sweeper.plan(sweeper.load(tmp_path / "e.yaml"))
+    (trial,) = plan
+    graph = plan.workflow(trial)
+    assert "{{" not in json.dumps(graph)
+    jsonschema.validate(graph, schema("workflow"))
+    assert workflow.graph_problems(graph) == []
+    assert set(plan.slot_names) == set(template.slots)
+
+
+def test_the_templates_show_both_ways_of_naming_slots():
+    texts = {file.stem: file.read_text("utf-8") for file in TEMPLATES}
+    assert any("{{" in text for text in texts.values())
+    assert any("{{" not in text and (ROOT / f"templates/{name}.slots.yaml").exists() for name, text in texts.items())
+
+
+def test_flux_has_the_nodes_that_a_real_server_needs():
+    template = sweeper.load_template(ROOT / "templates/flux-txt2img.json")
+    classes = {node["class_type"] for node in template.graph.values()}
+    assert classes >= {"UNETLoader", "DualCLIPLoader", "SamplerCustomAdvanced", "VAELoader", "VAEDecode", "SaveImage"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_a_shipped_file_fits_the_schema_that_editors_use(file):
+    # As editors do: with a YAML reader of their own.
+    import yaml
+
+    jsonschema.validate(yaml.safe_load(file.read_text("utf-8")), schema("experiment"))
+    first = file.read_text("utf-8").splitlines()[0]
+    assert first == "# yaml-language-server: $schema=../sweeper/schemas/experiment.schema.json"
+
+
+def test_the_same_plan_byte_for_byte_in_two_processes_with_different_hash_seeds():
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TELL, *map(str, EXPERIMENTS)],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        for seed in ("1", "4242")
+    ]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert said[0].count(b"\n") > 40
+    assert said[0] == said[1]
+
+
+def test_planning_writes_nothing_beside_the_files(tmp_path):
+    before = sorted(ROOT.glob("experiments/**/*"))
+    for file in EXPERIMENTS:
+        plan_module.plan(sweeper.load(file))
+    assert sorted(ROOT.glob("experiments/**/*")) == before
