@@ -20,8 +20,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeper.cluster.session import run as run
-    from sweeper.cluster.session import run_async as run_async
+    from sweeper.cluster.cluster_session import run as run
+    from sweeper.cluster.cluster_session import run_async as run_async
 
 __all__ = ["run", "run_async"]
 
@@ -31,4 +31,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415 (with the rest, only where a cluster is asked for)
 
-    return getattr(importlib.import_module("sweeper.cluster.session"), name)
+    return getattr(importlib.import_module("sweeper.cluster.cluster_session"), name)

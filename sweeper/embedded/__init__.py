@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sweeper.embedded.embedded_server import EmbeddedServer as EmbeddedServer
     from sweeper.embedded.faults import Faults as Faults
     from sweeper.embedded.objectinfo import node_classes as node_classes
     from sweeper.embedded.scenario import Scenario as Scenario
-    from sweeper.embedded.server import EmbeddedServer as EmbeddedServer
 
-_HOMES = {"EmbeddedServer": "server", "Faults": "faults", "Scenario": "scenario", "node_classes": "objectinfo"}
+_HOMES = {"EmbeddedServer": "embedded_server", "Faults": "faults", "Scenario": "scenario", "node_classes": "objectinfo"}
 
 __all__ = ["EmbeddedServer", "Faults", "Scenario", "node_classes"]
 

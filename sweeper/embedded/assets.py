@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from sweeper.embedded.folders import ServerFolders, is_file
 from sweeper.embedded.jobs import ENDED, now_ms
-from sweeper.embedded.uploads import write_whole
+from sweeper.embedded.upload_storage import write_whole
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sweeper.embedded.events import Connection, feature_flags_reply
+from sweeper.embedded.event_streams import Connection, feature_flags_reply
 from sweeper.embedded.http_helpers import MAX_BODY, RefusedError, bad_request, json_answer, read_json
 from sweeper.embedded.objectinfo import model_folders, object_info
 from sweeper.embedded.request_guard import DropError

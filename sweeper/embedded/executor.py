@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sweeper.embedded.events import Hub
+    from sweeper.embedded.event_streams import Hub
     from sweeper.embedded.faults import Faults
     from sweeper.embedded.job_messages import Announcer
     from sweeper.embedded.request_log import Seen

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sweeper.embedded.events import Hub
+    from sweeper.embedded.event_streams import Hub
 
 
 class Announcer:

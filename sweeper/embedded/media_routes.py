@@ -18,7 +18,7 @@ from sweeper.embedded.folders import KINDS, ClimbingError, is_file, split_annota
 from sweeper.embedded.http_helpers import RefusedError, bad_request, file_answer, json_answer, parse_json
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
-from sweeper.embedded.uploads import (
+from sweeper.embedded.upload_storage import (
     Stored,
     UploadError,
     check_pixels,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, make_cache
-from sweeper.embedded.events import Hub
+from sweeper.embedded.event_streams import Hub
 from sweeper.embedded.executor import Executor, Workshop
 from sweeper.embedded.job_messages import Announcer
 from sweeper.embedded.jobs import Graph, Job, JobQueue, Journal, JournalError

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from sweeper.embedded.folders import ClimbingError, ServerFolders, contained
 from sweeper.embedded.http_helpers import RefusedError, json_answer, read_body, read_json, read_object
-from sweeper.embedded.uploads import write_whole
+from sweeper.embedded.upload_storage import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion.conditions import Part
+from sweeper.embedded.diffusion.latent_noise import Noise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.noise import Noise, ScaledNoise
 from sweeper.embedded.diffusion.patches import adjusted, cfg_of_frame
 from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
 from sweeper.embedded.diffusion.scaling import resize

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.latent_noise import normal
 from sweeper.embedded.diffusion.names import check_name
-from sweeper.embedded.diffusion.noise import normal
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.text import digest_normals

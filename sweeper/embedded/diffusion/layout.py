@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.noise import normal
+from sweeper.embedded.diffusion.latent_noise import normal
 from sweeper.embedded.diffusion.vocabulary import HASHED
 
 if TYPE_CHECKING:

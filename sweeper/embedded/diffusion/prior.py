@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.latent_noise import normal
 from sweeper.embedded.diffusion.layout import CANDIDATES
-from sweeper.embedded.diffusion.noise import normal
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.embedded.diffusion.latent_noise import normal
 from sweeper.embedded.diffusion.layout import smooth
 from sweeper.embedded.diffusion.models import Vae
-from sweeper.embedded.diffusion.noise import normal
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.vocabulary import yuv_to_rgb
 

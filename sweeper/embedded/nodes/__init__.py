@@ -1,6 +1,6 @@
 """The node classes that the embedded server runs, by class name.
 
-Importing this imports neither NumPy nor Pillow: what a node does is imported when it first runs (`catalog.spelling`).
+Importing this imports neither NumPy nor Pillow: what a node does is imported when it first runs (`catalog.spec_builders`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sweeper.embedded.nodes.base import NodeClass
-from sweeper.embedded.nodes.catalog import images, loaders, recorded, sampling
+from sweeper.embedded.nodes.catalog import image_specs, loader_specs, recorded, sampling_specs
 
 __all__ = ["NODE_CLASSES"]
 
 NODE_CLASSES: Mapping[str, NodeClass] = MappingProxyType(
-    {node.name: node for node in (*loaders.NODES, *sampling.NODES, *images.NODES, *recorded.NODES)}
+    {node.name: node for node in (*loader_specs.NODES, *sampling_specs.NODES, *image_specs.NODES, *recorded.NODES)}
 )

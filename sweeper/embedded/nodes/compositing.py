@@ -8,7 +8,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion.scaling import check_room, resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.masks import fitted, planes, repeated
+from sweeper.embedded.nodes.mask_ops import fitted, planes, repeated
 from sweeper.embedded.nodes.pictures import resized
 
 if TYPE_CHECKING:

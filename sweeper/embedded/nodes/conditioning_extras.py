@@ -16,7 +16,7 @@ from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, Seen
 from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.masks import planes
+from sweeper.embedded.nodes.mask_ops import planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

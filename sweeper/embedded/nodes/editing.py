@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.noise import normal
+from sweeper.embedded.diffusion.latent_noise import normal
 from sweeper.embedded.diffusion.scaling import check_room
 from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.pictures import resized

@@ -16,7 +16,7 @@ from sweeper.embedded.nodes.base import Context, NodeOutput
 from sweeper.embedded.nodes.conditioning_extras import with_reference
 from sweeper.embedded.nodes.editing import turns
 from sweeper.embedded.nodes.latents import picture_samples
-from sweeper.embedded.nodes.masks import fitted, planes, repeated
+from sweeper.embedded.nodes.mask_ops import fitted, planes, repeated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

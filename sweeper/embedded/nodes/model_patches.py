@@ -1,7 +1,7 @@
 """MODEL, CLIP and VAE beyond the plain loaders: more loaders, noise schedules, merging, patches.
 
 Patches of a network's inside (attention, layers, caches, compilation) have nothing to act on in a procedural model:
-they hand it on unchanged, as their names in `catalog.doors` say ("unpatched").
+they hand it on unchanged, as their names in `catalog.implementations` say ("unpatched").
 """
 
 from __future__ import annotations

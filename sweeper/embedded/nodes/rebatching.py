@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.masks import repeated
+from sweeper.embedded.nodes.mask_ops import repeated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

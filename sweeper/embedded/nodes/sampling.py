@@ -9,8 +9,8 @@ import numpy as np
 
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, Noise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.noise import FrameNoise, Noise, ScaledNoise
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.schedules import Sampling

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.diffusion.noise import FrameNoise, Noise, ScaledNoise, normal
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, Noise, ScaledNoise, normal
 
 SHAPE = (4, 16, 16)
 

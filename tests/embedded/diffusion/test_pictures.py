@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sweeper.embedded.diffusion import models, vae
 from sweeper.embedded.diffusion.guidance import Guider, sample
-from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.latent_noise import Noise
 from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.schedules import sampler_sigmas

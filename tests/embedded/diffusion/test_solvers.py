@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeper.embedded.diffusion.noise import Noise
+from sweeper.embedded.diffusion.latent_noise import Noise
 from sweeper.embedded.diffusion.schedules import Sampling, sampler_sigmas
 from sweeper.embedded.diffusion.solvers import SOLVERS, Run
 

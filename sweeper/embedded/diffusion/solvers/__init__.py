@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.diffusion.solvers import adams, cfgpp, dpm, multistep, ode, sde
-from sweeper.embedded.diffusion.solvers.run import Run
+from sweeper.embedded.diffusion.solvers.solver_run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

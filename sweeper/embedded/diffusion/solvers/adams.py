@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.run import Run
+from sweeper.embedded.diffusion.solvers.solver_run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.diffusion.solvers.run import Run, ancestral_step
+from sweeper.embedded.diffusion.solvers.solver_run import Run, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.run import Run, ancestral_step
+from sweeper.embedded.diffusion.solvers.solver_run import Run, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 from sweeper.embedded.nodes.base import Combo, Folders
-from sweeper.embedded.nodes.catalog.images import input_files, input_images
+from sweeper.embedded.nodes.catalog.image_specs import input_files, input_images
 from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 
 
@@ -32,7 +32,7 @@ _BLOCKS = (
 
 DOORS: Mapping[str, str] = {
     **_family(
-        "modelling",
+        "model_patches",
         """
         CheckpointLoader=checkpoint_with_config DiffusersLoader=diffusers unCLIPCheckpointLoader=unclip_checkpoint
         ImageOnlyCheckpointLoader=image_checkpoint TripleCLIPLoader=clips QuadrupleCLIPLoader=clips
@@ -45,10 +45,10 @@ DOORS: Mapping[str, str] = {
         CLIPMergeSubtract=merge_clip_subtract T5TokenizerOptions=unpatched_clip CLIPAttentionMultiply=unpatched_clip
         """,
     ),
-    **{name.replace("~", " "): "modelling.unpatched" for name in _INSIDE.split()},
-    **{f"ModelMerge{family}": "modelling.merge_blocks" for family in _BLOCKS.split()},
+    **{name.replace("~", " "): "model_patches.unpatched" for name in _INSIDE.split()},
+    **{f"ModelMerge{family}": "model_patches.merge_blocks" for family in _BLOCKS.split()},
     **_family(
-        "guiding",
+        "conditioning_extras",
         """
         ConditioningSetArea=set_area ConditioningSetAreaPercentage=set_area_share
         ConditioningSetAreaStrength=set_strength ConditioningSetMask=set_mask ConditioningSetTimestepRange=set_range
@@ -142,7 +142,7 @@ DOORS: Mapping[str, str] = {
         """,
     ),
     **_family(
-        "media",
+        "media_files",
         """
         SaveAudio=save_flac SaveAudioMP3=save_mp3 SaveAudioOpus=save_opus PreviewAudio=preview_audio
         LoadAudio=load_audio RecordAudio=load_audio CreateVideo=create_video GetVideoComponents=components
@@ -150,7 +150,7 @@ DOORS: Mapping[str, str] = {
         """,
     ),
     **_family(
-        "masks",
+        "mask_ops",
         """
         SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageColorToMask=from_colour
         CropMask=crop MaskComposite=combine FeatherMask=feather GrowMask=grow ThresholdMask=threshold
@@ -204,8 +204,8 @@ CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
     "LoadImageMask": (check_image, fingerprint_image),
     "LoadImageOutput": (check_image, fingerprint_image),
     "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
-    "LoadAudio": (Deferred("media", "check_audio"), Deferred("media", "fingerprint_audio")),
-    "LoadVideo": (Deferred("media", "check_video"), Deferred("media", "fingerprint_video")),
+    "LoadAudio": (Deferred("media_files", "check_audio"), Deferred("media_files", "fingerprint_audio")),
+    "LoadVideo": (Deferred("media_files", "check_video"), Deferred("media_files", "fingerprint_video")),
 }
 COMBOS: Mapping[str, Mapping[str, Combo]] = {
     "LoadImageMask": {"image": input_images},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sweeper.embedded.diffusion.noise import Noise, ScaledNoise
+    from sweeper.embedded.diffusion.latent_noise import Noise, ScaledNoise
     from sweeper.embedded.diffusion.schedules import Sampling
 
     Array = NDArray[Any]
