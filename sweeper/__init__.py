@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sweeper.running.run import run_async as run_async
     from sweeper.tables.dataframe import results as results
 
-_HOMES = {
+_MODULES = {
     "Experiment": "sweeper.model.experiment",
     "Plan": "sweeper.planning.plan",
     "Result": "sweeper.model.result",
@@ -50,7 +50,7 @@ _HOMES = {
     "run_async": "sweeper.running.run",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - one list serves both
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - one list serves both
 
 
 def __getattr__(name: str) -> Any:
@@ -58,10 +58,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # noqa: PLC0415 - 20 ms, and rarely wanted
 
         return version("sweeper")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'sweeper' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_MODULES]

@@ -98,9 +98,9 @@ class RefusedError(TargetError):
     the last two, which its owner has to decide about; the others may be a gateway's word, and are one target's affair.
     """
 
-    def __init__(self, message: str, *, account: bool = False) -> None:
+    def __init__(self, message: str, *, is_account_problem: bool = False) -> None:
         super().__init__(message)
-        self.account = account
+        self.is_account_problem = is_account_problem
 
 
 class JobError(SweeperError):

@@ -19,9 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from sweeper.embedded import EmbeddedServer
     from sweeper.regression.comparison import Comparison, Comparisons
-    from sweeper.regression.pytest_client import Client
+    from sweeper.regression.pytest_client import WorkflowClient
 
-_LISTED = pytest.StashKey[list[Path]]()
+_EXPERIMENTS = pytest.StashKey[list[Path]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     named = [config.invocation_params.dir / name for name in config.getoption("sweeper")]
     listed = list(dict.fromkeys(path.resolve() for path in (*named, *config.getini("sweeper_experiments"))))
-    config.stash[_LISTED] = listed
+    config.stash[_EXPERIMENTS] = listed
     # Somebody who asks for one test file does not ask for the ini's experiments.
     everything = config.args_source is not pytest.Config.ArgsSource.ARGS
     wanted = listed if everything else [path.resolve() for path in named]
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.resolve() in parent.config.stash[_LISTED]:
+    if file_path.resolve() in parent.config.stash[_EXPERIMENTS]:
         return ExperimentFile.from_parent(parent, path=file_path)
     return None
 
@@ -53,20 +53,22 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 class ExperimentFile(pytest.File):
     """An experiment; its items are the cases of its baseline, and the trials for which nothing was accepted yet."""
 
-    _found: Comparisons | None = None
-    _of: dict[str, list[Comparison]]  # by case key and by point, which are never equal: one is a list, one a mapping
+    _comparisons: Comparisons | None = None
+    _by_name: dict[
+        str, list[Comparison]
+    ]  # by case key and by point, which are never equal: one is a list, one a mapping
 
     def collect(self) -> Iterable[pytest.Item]:
         from sweeper.errors import SweeperError  # noqa: PLC0415 - only where an experiment is named
         from sweeper.loading.load import load  # noqa: PLC0415
         from sweeper.planning.plan import plan  # noqa: PLC0415
         from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
-        from sweeper.regression.cases import keyed_cells, named  # noqa: PLC0415
+        from sweeper.regression.cases import format_cells, identify_points  # noqa: PLC0415
 
         try:
             experiment = load(self.path)
             known = read_baseline(default_folder(self.path, experiment.name), experiment.name)
-            trials = keyed_cells(list(plan(experiment).written()))
+            trials = identify_points(list(plan(experiment).written()))
         except SweeperError as error:
             raise self.CollectError(str(error)) from error
         for key, entry in known.entries.items():
@@ -74,47 +76,47 @@ class ExperimentFile(pytest.File):
         held = {entry.case.point for entry in known.entries.values()}
         for cells, point in trials:
             if point not in held:
-                yield CaseItem.from_parent(self, name=f"{named(cells)} [new]".lstrip(), point=point, key=None)
+                yield CaseItem.from_parent(self, name=f"{format_cells(cells)} [new]".lstrip(), point=point, key=None)
 
-    def comparisons(self) -> Comparisons:
+    def get_comparisons(self) -> Comparisons:
         """Run the experiment, once, and hold it against its baseline; accept first where that was asked for."""
-        if self._found is None:
-            self._found = self._checked()
-            self._of = {}
-            for one in self._found:
+        if self._comparisons is None:
+            self._comparisons = self._check_once()
+            self._by_name = {}
+            for one in self._comparisons:
                 for name in (one.case.key, one.case.point):
-                    self._of.setdefault(name, []).append(one)
-        return self._found
+                    self._by_name.setdefault(name, []).append(one)
+        return self._comparisons
 
-    def of(self, name: str) -> list[Comparison]:
+    def comparisons_for(self, name: str) -> list[Comparison]:
         """What was found of a case, by its key, or of a point of the sweep."""
-        self.comparisons()
-        return self._of.get(name, [])
+        self.get_comparisons()
+        return self._by_name.get(name, [])
 
-    def _checked(self) -> Comparisons:
+    def _check_once(self) -> Comparisons:
         out = self.config.rootpath / "results" / f"{self.path.stem}-pytest"
         session = getattr(self.config, "workerinput", {}).get("testrunuid")
         if session is None:
-            return self._run(out)
+            return self._run_check(out)
         from sweeper.regression.check import check  # noqa: PLC0415 - only where an experiment is named
 
         mark = out / ".session" / f"{hashlib.sha256(session.encode()).hexdigest()[:16]}"
-        with _waiting(mark.parent):
+        with _wait_for_lock(mark.parent):
             if mark.is_file():
                 return check(out, run=mark.read_text("ascii"), fresh=True)
             for old in mark.parent.glob("[0-9a-f]*"):
                 old.unlink()
-            found = self._run(out)
+            found = self._run_check(out)
             mark.write_text(str(found.run), "ascii")
             return found
 
-    def _run(self, out: Path) -> Comparisons:
-        from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - as above
+    def _run_check(self, out: Path) -> Comparisons:
+        from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415 - as above
         from sweeper.regression.accept import accept  # noqa: PLC0415
         from sweeper.regression.check import check  # noqa: PLC0415
 
         target = self.config.getoption("sweeper_target") or None
-        found = check(self.path, target=target, out=out, named=named_targets())
+        found = check(self.path, target=target, out=out, named=load_named_targets())
         if found.stopped_by == "interrupt":
             raise KeyboardInterrupt
         everything, new = self.config.getoption("sweeper_accept"), self.config.getoption("sweeper_accept_new")
@@ -125,17 +127,17 @@ class ExperimentFile(pytest.File):
 
 
 @contextmanager
-def _waiting(folder: Path) -> Iterator[None]:
+def _wait_for_lock(folder: Path) -> Iterator[None]:
     """Hold a folder, after whoever holds it now."""
     from sweeper.errors import ResultsError  # noqa: PLC0415 - as above
-    from sweeper.running.folder_lock import FILE_NAME, holding  # noqa: PLC0415
+    from sweeper.running.folder_lock import LOCK_FILE_NAME, lock_folder  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).touch()  # so that a folder that cannot be written is an error and not a wait
+    (folder / LOCK_FILE_NAME).touch()  # so that a folder that cannot be written is an error and not a wait
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(holding(folder, now=time.time()))
+                stack.enter_context(lock_folder(folder, now=time.time()))
                 break
             except ResultsError:
                 time.sleep(0.1)
@@ -151,14 +153,14 @@ class CaseItem(pytest.Item):
 
     def runtest(self) -> None:
         assert isinstance(self.parent, ExperimentFile)
-        found = self.parent.comparisons()
-        mine = self.parent.of(self._point if self._key is None else self._key)
+        found = self.parent.get_comparisons()
+        mine = self.parent.comparisons_for(self._point if self._key is None else self._key)
         accepted = self.config.getoption("sweeper_accept")
         if not mine and not accepted:  # what was accepted away has no case any more
             raise CaseFailedError(["not compared: the run told nothing of this case"])
-        bad = [one for one in mine if found.bad(one)]
+        bad = [one for one in mine if found.is_blocking(one)]
         if bad:
-            raise CaseFailedError([_told(one) for one in bad])
+            raise CaseFailedError([_describe(one) for one in bad])
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         from sweeper.errors import SweeperError  # noqa: PLC0415 - as above
@@ -174,14 +176,14 @@ class CaseItem(pytest.Item):
 class CaseFailedError(Exception):
     """A case is not as it was accepted."""
 
-    def __init__(self, told: list[str]) -> None:
-        super().__init__("\n\n".join(told))
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__("\n\n".join(messages))
 
 
-def _told(one: Comparison) -> str:
-    from sweeper.regression.junit import details  # noqa: PLC0415 - as above
+def _describe(one: Comparison) -> str:
+    from sweeper.regression.junit import describe_case  # noqa: PLC0415 - as above
 
-    return details(one)
+    return describe_case(one)
 
 
 @pytest.fixture(scope="session")
@@ -194,17 +196,17 @@ def sweeper_server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
-def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Client:
+def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WorkflowClient:
     """Runs workflows and gives their files: `sweeper_client.run("template.json", steps=4)`.
 
     On the first `--sweeper-target`; without one, on `sweeper_server`.
     """
-    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415 - only for who asks for it
-    from sweeper.regression.pytest_client import Client  # noqa: PLC0415
+    from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415 - only for who asks for it
+    from sweeper.regression.pytest_client import WorkflowClient  # noqa: PLC0415
 
     targets = request.config.getoption("sweeper_target")
     target = targets[0] if targets else request.getfixturevalue("sweeper_server").url
-    return Client(target, tmp_path_factory.mktemp("sweeper"), named=named_targets())
+    return WorkflowClient(target, tmp_path_factory.mktemp("sweeper"), named=load_named_targets())
 
 
 @pytest.fixture
@@ -230,25 +232,25 @@ class ImageRegression:
         import shutil  # noqa: PLC0415 - as above
 
         from sweeper.regression.cases import Case  # noqa: PLC0415
-        from sweeper.regression.match_files import match  # noqa: PLC0415
-        from sweeper.regression.thresholds import parse_bound  # noqa: PLC0415
+        from sweeper.regression.match_files import match_files  # noqa: PLC0415
+        from sweeper.regression.thresholds import parse_threshold  # noqa: PLC0415
 
         now = self._tmp / "image_regression.png"
-        _save(image, now)
+        _save_png(image, now)
         words = {"test": self._test, **({"name": name} if name else {})}
-        accepted = self._folder / Case(words, "image", 0).file_name("png")
+        accepted = self._folder / Case(words, "image", 0).build_file_name("png")
         accepting = self._config.getoption("sweeper_accept")
         if accepting or (self._config.getoption("sweeper_accept_new") and not accepted.exists()):
             self._folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(now, accepted)
         if not accepted.exists():
             pytest.fail(f"no picture was accepted yet ({accepted}); pytest --sweeper-accept-new does it", pytrace=False)
-        found = match(accepted, now, {metric: parse_bound(text) for metric, text in bounds.items()})
+        found = match_files(accepted, now, {metric: parse_threshold(text) for metric, text in bounds.items()})
         if not found.passes:
             pytest.fail(f"{found.reason}\naccepted: {accepted}\nnow: {now}", pytrace=False)
 
 
-def _save(image: Any, path: Path) -> None:
+def _save_png(image: Any, path: Path) -> None:
     import numpy as np  # noqa: PLC0415 - as above
     from PIL import Image  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.did_you_mean import hint, nearest
+from sweeper.did_you_mean import find_nearest, suggest
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from sweeper.did_you_mean import hint, nearest
     ],
 )
 def test_a_name_is_near_by_what_its_suffix_and_folder_do_not_say(word, names, wanted):
-    assert nearest(word, names) == wanted
+    assert find_nearest(word, names) == wanted
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_a_name_is_near_by_what_its_suffix_and_folder_do_not_say(word, names, wa
     ],
 )
 def test_texts_and_numbers_are_told_apart(word, allowed, said):
-    assert hint(word, allowed) == said
+    assert suggest(word, allowed) == said
 
 
 @given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
 def test_what_is_suggested_is_always_one_of_the_names(word, names):
-    assert nearest(word, names) in {None, *names}
-    assert word not in names or nearest(word, names) is not None or not word
+    assert find_nearest(word, names) in {None, *names}
+    assert word not in names or find_nearest(word, names) is not None or not word

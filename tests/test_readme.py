@@ -13,7 +13,7 @@ import yaml
 
 import sweeper
 from sweeper.cli.command_table import COMMANDS
-from sweeper.schemas import shape_problems
+from sweeper.schemas import find_schema_problems
 from tests import ROOT
 
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -57,7 +57,7 @@ def test_the_experiment_of_the_grammar_is_one(clone: Path):
 
 def test_the_slots_of_the_grammar_have_the_right_shape():
     (text,) = [block for block in blocks("yaml") if "slots:" in block]
-    assert shape_problems("slots", yaml.safe_load(text)) == []
+    assert find_schema_problems("slots", yaml.safe_load(text)) == []
 
 
 def test_every_command_is_in_the_table_and_none_else():

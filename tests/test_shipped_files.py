@@ -13,7 +13,7 @@ import pytest
 import sweeper
 from sweeper.model import workflow
 from sweeper.planning import plan as plan_module
-from sweeper.schemas import schema
+from sweeper.schemas import load_schema
 from tests import ROOT
 from tests.planning import reference_planner
 
@@ -47,7 +47,7 @@ def test_a_shipped_experiment_plans_and_its_workflows_have_its_digests(file):
     for trial in trials:
         graph = plan.workflow(trial)
         for found in plan.files(trial):
-            graph[found.node]["inputs"][found.input] = workflow.file_mark(found.sha256)
+            graph[found.node]["inputs"][found.input] = workflow.make_file_marker(found.sha256)
         assert reference_planner.digest(graph) == trial.digest
     assert len(set(map(str, (trial.params for trial in trials)))) == len({trial.digest for trial in trials})
 
@@ -67,8 +67,8 @@ def test_a_shipped_template_plans_with_an_experiment_over_each_of_its_slots(file
     (trial,) = plan
     graph = plan.workflow(trial)
     assert "{{" not in json.dumps(graph)
-    jsonschema.validate(graph, schema("workflow"))
-    assert workflow.graph_problems(graph) == []
+    jsonschema.validate(graph, load_schema("workflow"))
+    assert workflow.find_shape_problems(graph) == []
     assert set(plan.slot_names) == set(template.slots)
 
 
@@ -89,7 +89,7 @@ def test_a_shipped_file_fits_the_schema_that_editors_use(file):
     # As editors do: with a YAML reader of their own.
     import yaml
 
-    jsonschema.validate(yaml.safe_load(file.read_text("utf-8")), schema("experiment"))
+    jsonschema.validate(yaml.safe_load(file.read_text("utf-8")), load_schema("experiment"))
     first = file.read_text("utf-8").splitlines()[0]
     assert first == "# yaml-language-server: $schema=../sweeper/schemas/experiment.schema.json"
 

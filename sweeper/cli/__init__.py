@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import sweeper
-from sweeper.cli.command_table import help_text
+from sweeper.cli.command_table import render_help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from sweeper.cli.main_group import invoke  # noqa: PLC0415 - click is not needed for the lines below
 
         return invoke(arguments)
-    text = f"sweeper {sweeper.__version__}\n" if arguments and arguments[0] == "--version" else help_text()
+    text = f"sweeper {sweeper.__version__}\n" if arguments and arguments[0] == "--version" else render_help()
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        from sweeper.cli.exit_codes import pipe_closed  # noqa: PLC0415
+        from sweeper.cli.exit_codes import handle_closed_pipe  # noqa: PLC0415
 
-        return pipe_closed()
+        return handle_closed_pipe()
     return 0

@@ -15,11 +15,11 @@ from sweeper.errors import InputError, ResultsError
 if TYPE_CHECKING:
     from sweeper.model.experiment import Experiment
     from sweeper.regression.comparison import Comparisons
-    from sweeper.reporting.check_findings import Checked
-    from sweeper.reporting.live.check_follower import Check
+    from sweeper.reporting.check_findings import CheckFindings
+    from sweeper.reporting.live.check_follower import CheckFunction
 
 
-def found_by_check(folder: Path, run_id: str | None, baseline: Path | None) -> Checked | None:
+def check_results(folder: Path, run_id: str | None, baseline: Path | None) -> CheckFindings | None:
     """What a check of this run finds; None where nothing was ever accepted. Raises ResultsError where a baseline was
     asked for and is not there.
     """
@@ -35,38 +35,38 @@ def found_by_check(folder: Path, run_id: str | None, baseline: Path | None) -> C
         console.warn(f"not held against its baseline: {str(error).splitlines()[0]}")
         return None
     if not found.has_baseline and baseline is not None:
-        raise ResultsError(f"{baseline}: no baseline here; `{found.accepting}` makes one")
-    return _findings(found) if found.has_baseline else None
+        raise ResultsError(f"{baseline}: no baseline here; `{found.accept_command}` makes one")
+    return _to_findings(found) if found.has_baseline else None
 
 
-def live_check(folder: Path, run_id: str | None, experiment: Experiment | None) -> Check | None:
+def make_live_check(folder: Path, run_id: str | None, experiment: Experiment | None) -> CheckFunction | None:
     """What holds trials of a run that goes on against the baseline beside its experiment; None where there is none."""
     if not _has_baseline(folder, run_id, experiment):
         return None
 
-    def held(trials: Collection[int] | None) -> Checked:
+    def check_trials(trials: Collection[int] | None) -> CheckFindings:
         from sweeper.regression.check import check  # noqa: PLC0415 - as above
 
-        return _findings(check(folder, run=run_id, trials=trials))
+        return _to_findings(check(folder, run=run_id, trials=trials))
 
-    return held
+    return check_trials
 
 
 def _has_baseline(folder: Path, run_id: str | None, experiment: Experiment | None) -> bool:
     from sweeper.regression.baseline import default_folder  # noqa: PLC0415 - as above
-    from sweeper.reporting.contents import record_of  # noqa: PLC0415
+    from sweeper.reporting.contents import find_run_record  # noqa: PLC0415
     from sweeper.store import Store  # noqa: PLC0415
 
     if experiment is not None:
         return default_folder(experiment.file, experiment.name).is_dir()
     with Store.open(folder, readonly=True) as store:
-        record = record_of(store, run_id)
+        record = find_run_record(store, run_id)
     return default_folder(Path(record.file), record.experiment).is_dir()
 
 
-def _findings(found: Comparisons) -> Checked:
+def _to_findings(comparisons: Comparisons) -> CheckFindings:
     from sweeper.regression.comparison import STATES  # noqa: PLC0415 - as above
-    from sweeper.reporting.check_findings import Checked, Finding  # noqa: PLC0415
+    from sweeper.reporting.check_findings import CheckFindings, Finding  # noqa: PLC0415
 
     findings = [
         Finding(
@@ -74,8 +74,8 @@ def _findings(found: Comparisons) -> Checked:
             node=one.case.node,
             position=one.case.position,
         )
-        for one in found
+        for one in comparisons
         if one.trial is not None
     ]
-    gone = [one.case.name for one in found if one.trial is None]
-    return Checked(found.baseline, STATES, findings, gone)
+    gone = [one.case.name for one in comparisons if one.trial is None]
+    return CheckFindings(comparisons.baseline, STATES, findings, gone)

@@ -44,6 +44,6 @@ wrong; 3 a target cannot be reached or refuses; 130 interrupted.
 """
 
 
-def help_text() -> str:
+def render_help() -> str:
     width = max(map(len, COMMANDS))
     return _HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()))

@@ -14,18 +14,18 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from sweeper.tables.export import number_text, rounded_text
+from sweeper.tables.export import format_number, format_rounded
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 _JOINER = "\N{ZERO WIDTH JOINER}"
-_AS_EMOJI = "\N{VARIATION SELECTOR-16}"
-_PICTURES = ("So", "Sm")  # the categories of emoji; some arrows are mathematical
+_EMOJI_SELECTOR = "\N{VARIATION SELECTOR-16}"
+_EMOJI_CATEGORIES = ("So", "Sm")  # the categories of emoji; some arrows are mathematical
 
 
-def out(text: str = "") -> None:
+def print_line(text: str = "") -> None:
     """A line of data on stdout."""
     data = (text + "\n").encode("utf-8", "replace")
     buffer = getattr(sys.stdout, "buffer", None)
@@ -37,12 +37,12 @@ def out(text: str = "") -> None:
         buffer.flush()
 
 
-def out_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """One JSON value on stdout, and nothing else."""
-    out(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    print_line(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
 
 
-def say(text: str = "") -> None:
+def print_status(text: str = "") -> None:
     """A line for the person, on stderr."""
     # A terminal that is gone must not stop a run that is being paid for.
     with suppress(OSError):
@@ -53,39 +53,43 @@ def say(text: str = "") -> None:
         sys.stderr.flush()
 
 
-def error(text: str) -> None:
+def print_error(text: str) -> None:
     """A line that begins with `error:`, on stderr."""
-    say(f"{paint('error:', 'red')} {clean(text)}")
+    print_status(f"{paint('error:', 'red')} {sanitize(text)}")
 
 
 def warn(text: str) -> None:
     """A line that begins with `warning:`, on stderr."""
-    say(f"{paint('warning:', 'yellow')} {clean(text)}")
+    print_status(f"{paint('warning:', 'yellow')} {sanitize(text)}")
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """One line without control characters: what files and servers say must not steer the terminal."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or _joins(text, place) else " " for place, char in enumerate(text))
+    return "".join(
+        char if char.isprintable() or _is_emoji_joiner(text, place) else " " for place, char in enumerate(text)
+    )
 
 
-def _joins(text: str, place: int) -> bool:
+def _is_emoji_joiner(text: str, index: int) -> bool:
     """Whether a joiner stands there between two emoji, and makes one of them. Elsewhere it is only unseen."""
-    before, char, after = text[max(place - 1, 0)], text[place], text[place + 1 : place + 2]
+    before, char, after = text[max(index - 1, 0)], text[index], text[index + 1 : index + 2]
     return (
         char == _JOINER
-        and (before == _AS_EMOJI or unicodedata.category(before) in (*_PICTURES, "Sk"))  # Sk: a colour of skin
+        and (
+            before == _EMOJI_SELECTOR or unicodedata.category(before) in (*_EMOJI_CATEGORIES, "Sk")
+        )  # Sk: a colour of skin
         and bool(after)
-        and unicodedata.category(after) in _PICTURES
+        and unicodedata.category(after) in _EMOJI_CATEGORIES
     )
 
 
 def paint(text: str, colour: str) -> str:
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if coloured(sys.stderr) else text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if is_colour_enabled(sys.stderr) else text
 
 
-def coloured(stream: IO[str]) -> bool:
+def is_colour_enabled(stream: IO[str]) -> bool:
     """Whether colour is welcome: a terminal, and no NO_COLOR (no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -97,41 +101,43 @@ def is_terminal(stream: IO[str]) -> bool:
         return False
 
 
-def rich_console(stream: IO[str]) -> Console:
+def make_rich_console(stream: IO[str]) -> Console:
     """A rich console on that stream."""
     from rich.console import Console  # noqa: PLC0415 - 60 ms
 
-    return Console(file=stream, no_color=not coloured(stream), highlight=False)
+    return Console(file=stream, no_color=not is_colour_enabled(stream), highlight=False)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, measured: Collection[str] = ()) -> None:
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, rounded: Collection[str] = ()) -> None:
     """A plain table on stdout: columns under headings, numbers to the right; cut to the terminal's width, whole
     anywhere else. (rich's own tables take half a millisecond a row, and a sweep has thousands.)
 
     `measured` names the columns that hold metrics and seconds, which are rounded.
     """
-    texts = [measure_text if header in measured else cell_text for header in headers]
+    texts = [format_measure if header in rounded else format_cell for header in headers]
     cells = [[text(cell) for text, cell in zip(texts, row, strict=True)] for row in rows]
     columns = [[header, *(row[place] for row in cells)] for place, header in enumerate(headers)]
-    widths = [max(map(_width, column)) for column in columns]
+    widths = [max(map(_compute_width, column)) for column in columns]
     if is_terminal(sys.stdout):
-        widths = _fitted(widths, shutil.get_terminal_size().columns)
+        widths = _fit_widths(widths, shutil.get_terminal_size().columns)
     sides = [all(_is_number(cell) for cell in column[1:] if cell) and len(column) > 1 for column in columns]
     for number, line in enumerate([headers, *cells]):
-        fields = [_field(cell, width, right=side) for cell, width, side in zip(line, widths, sides, strict=True)]
+        fields = [
+            _pad_or_cut(cell, width, align_right=side) for cell, width, side in zip(line, widths, sides, strict=True)
+        ]
         text = "  ".join(fields).rstrip()
-        out(f"\x1b[1m{text}\x1b[0m" if number == 0 and coloured(sys.stdout) else text)
+        print_line(f"\x1b[1m{text}\x1b[0m" if number == 0 and is_colour_enabled(sys.stdout) else text)
 
 
-def _fitted(widths: list[int], room: int) -> list[int]:
+def _fit_widths(widths: list[int], line_width: int) -> list[int]:
     """The widths, the widest cut first, until a line has room; eight characters are left to each."""
     widths = list(widths)
-    while sum(widths) + 2 * (len(widths) - 1) > room and max(widths) > 8:
+    while sum(widths) + 2 * (len(widths) - 1) > line_width and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     return widths
 
 
-def _width(text: str) -> int:
+def _compute_width(text: str) -> int:
     """Terminal columns: a Chinese character takes two."""
     if text.isascii():
         return len(text)
@@ -140,29 +146,29 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _field(text: str, width: int, *, right: bool) -> str:
-    missing = width - _width(text)
+def _pad_or_cut(text: str, width: int, *, align_right: bool) -> str:
+    missing = width - _compute_width(text)
     if missing >= 0:
-        return " " * missing + text if right else text + " " * missing
+        return " " * missing + text if align_right else text + " " * missing
     from rich.cells import set_cell_size  # noqa: PLC0415
 
     return set_cell_size(text, width - 1) + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def cell_text(value: object) -> str:
+def format_cell(value: object) -> str:
     """A cell on a terminal: one line, no control characters, and a number whole, as two values must not look alike."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return number_text(value)
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return format_number(value)
+    return sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def measure_text(value: object) -> str:
+def format_measure(value: object) -> str:
     """A cell of a metric or of seconds."""
-    return rounded_text(value) if isinstance(value, float) else cell_text(value)
+    return format_rounded(value) if isinstance(value, float) else format_cell(value)
 
 
 def _is_number(text: str) -> bool:

@@ -12,7 +12,7 @@ from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
     from sweeper.model.result import Run
-    from sweeper.regression.match_files import Answering
+    from sweeper.regression.match_files import CompareFunction
 
 dask = click.option(
     "--dask",
@@ -28,7 +28,7 @@ resources = click.option(
 )
 
 
-def runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
+def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
     """What runs an experiment. Raises UsageError for resources without a cluster, or that are no NAME=N."""
     if dask is None:
         if resources:
@@ -38,19 +38,19 @@ def runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
         return run
     from sweeper.cluster import run as run_on  # noqa: PLC0415 - dask is imported only here
 
-    return partial(run_on, cluster=dask, resources=dict(map(_resource, resources)))
+    return partial(run_on, cluster=dask, resources=dict(map(_parse_resource, resources)))
 
 
-def answering(dask: str | None) -> Answering | None:
+def choose_comparer(dask: str | None) -> CompareFunction | None:
     """Who looks at pictures that lie at a URL; None: this process, which fetches them."""
     if dask is None or dask.strip().startswith("local:"):  # those workers are here, and gone when the run is over
         return None
-    from sweeper.cluster.remote_compare import answers_of  # noqa: PLC0415
+    from sweeper.cluster.remote_compare import compare_on_cluster  # noqa: PLC0415
 
-    return partial(answers_of, dask)
+    return partial(compare_on_cluster, dask)
 
 
-def _resource(text: str) -> tuple[str, float]:
+def _parse_resource(text: str) -> tuple[str, float]:
     name, equals, amount = text.partition("=")
     try:
         found = float(amount)

@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 # What savers call the two texts (ComfyUI's nodes.py and nodes_images.py): the API-format graph, and the UI's.
 PROMPT: Final = "prompt"
 WORKFLOW: Final = "workflow"
-_STARTS: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
+_SIGNATURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
 
 
-def picture_kind(path: Path) -> str | None:
+def detect_image_format(path: Path) -> str | None:
     """`PNG`, `JPEG` or `WebP` by the file's first bytes, None for any other file or none."""
     try:
         with path.open("rb") as file:
             first = file.read(12)
     except OSError:
         return None
-    kind = next((kind for start, kind in _STARTS.items() if first.startswith(start)), None)
+    kind = next((kind for start, kind in _SIGNATURES.items() if first.startswith(start)), None)
     return None if kind == "WebP" and first[8:] != b"WEBP" else kind
 
 
-def picture_texts(path: Path, kind: str) -> dict[str, str]:
+def read_workflow_texts(path: Path, image_format: str) -> dict[str, str]:
     """The texts called `prompt` and `workflow` in a picture, as far as they are there. Raises TemplateError."""
     from PIL import Image  # noqa: PLC0415 - only pictures need it
 
     try:
         with Image.open(path) as image:
             found: dict[str, str] = {}
-            for name, text in _texts(image):
+            for name, text in _iter_texts(image):
                 found.setdefault(name.lower(), text)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise TemplateError(Problem(str(path), 0, "", f"is no {kind} that can be read: {error}")) from error
+        raise TemplateError(Problem(str(path), 0, "", f"is no {image_format} that can be read: {error}")) from error
     return {name: text for name, text in found.items() if name in (PROMPT, WORKFLOW)}
 
 
-def _texts(image: Image) -> Iterator[tuple[str, str]]:
+def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:
     for name, value in image.info.items():
         if isinstance(value, str):
             yield str(name), value

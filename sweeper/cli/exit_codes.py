@@ -14,16 +14,16 @@ from sweeper.errors import ImageError, InputError, JobError, ResultsError, Sweep
 
 OK: Final = 0
 FAILED: Final = 1
-WRONG: Final = 2
+INVALID_INPUT: Final = 2
 UNREACHABLE: Final = 3
 INTERRUPTED: Final = 130
-_INTERNAL: Final = 70  # sysexits.h EX_SOFTWARE: a mistake of ours, none of the codes that scripts branch on
+_INTERNAL_ERROR: Final = 70  # sysexits.h EX_SOFTWARE: a mistake of ours, none of the codes that scripts branch on
 _PIPE_CLOSED: Final = 141  # what a shell reports for SIGPIPE, as in `sweeper plan x.yaml --jsonl - | head`
 
 _CODES: Final[tuple[tuple[type[SweeperError], int], ...]] = (
-    (InputError, WRONG),
-    (ResultsError, WRONG),
-    (ImageError, WRONG),
+    (InputError, INVALID_INPUT),
+    (ResultsError, INVALID_INPUT),
+    (ImageError, INVALID_INPUT),
     (TargetError, UNREACHABLE),
     (TransientError, UNREACHABLE),
     (JobError, FAILED),
@@ -31,45 +31,45 @@ _CODES: Final[tuple[tuple[type[SweeperError], int], ...]] = (
 )
 
 
-def code_of(failure: SweeperError) -> int:
+def get_exit_code(failure: SweeperError) -> int:
     """The exit code of an exception of the tree."""
     return next(code for kind, code in _CODES if isinstance(failure, kind))
 
 
-def report(failure: BaseException) -> int:
+def report_failure(failure: BaseException) -> int:
     """Say on stderr what went wrong, one line for each problem, and return the exit code."""
     if os.environ.get("SWEEPER_DEBUG"):
         traceback.print_exception(failure)
     if isinstance(failure, click.exceptions.Exit):
         return failure.exit_code
     if isinstance(failure, BrokenPipeError):
-        return pipe_closed()
+        return handle_closed_pipe()
     if isinstance(failure, (KeyboardInterrupt, click.Abort)):
-        console.say("interrupted")
+        console.print_status("interrupted")
         return INTERRUPTED
     if isinstance(failure, click.ClickException):
-        return _usage(failure)
+        return _report_usage_error(failure)
     if isinstance(failure, SweeperError):
         for line in str(failure).splitlines() or [type(failure).__name__]:
-            console.error(line)
-        return code_of(failure)
+            console.print_error(line)
+        return get_exit_code(failure)
     if isinstance(failure, OSError) and failure.strerror:
-        console.error(": ".join(str(part) for part in (failure.filename, failure.strerror) if part))
-        return WRONG
+        console.print_error(": ".join(str(part) for part in (failure.filename, failure.strerror) if part))
+        return INVALID_INPUT
     said = " ".join(str(failure).split()) or "no message"
-    console.error(f"{type(failure).__name__}: {said} (a mistake in sweeper; SWEEPER_DEBUG=1 shows the traceback)")
-    return _INTERNAL
+    console.print_error(f"{type(failure).__name__}: {said} (a mistake in sweeper; SWEEPER_DEBUG=1 shows the traceback)")
+    return _INTERNAL_ERROR
 
 
-def _usage(failure: click.ClickException) -> int:
-    console.error(" ".join(failure.format_message().split()))
+def _report_usage_error(failure: click.ClickException) -> int:
+    console.print_error(" ".join(failure.format_message().split()))
     context = getattr(failure, "ctx", None)
     if context is not None:
-        console.say(f"`{context.command_path} --help` shows what there is.")
-    return WRONG
+        console.print_status(f"`{context.command_path} --help` shows what there is.")
+    return INVALID_INPUT
 
 
-def pipe_closed() -> int:
+def handle_closed_pipe() -> int:
     """Whoever read our stdout has gone. Python would complain once more when it flushes at exit."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.cli.read_workflow import workflow_bytes
+from sweeper.cli.read_workflow import encode_workflow
 from sweeper.errors import UsageError
-from sweeper.model.workflow import digest, file_mark
-from sweeper.tables.export import replacing
+from sweeper.model.workflow import compute_digest, make_file_marker
+from sweeper.tables.export import atomic_write
 
 if TYPE_CHECKING:
     from sweeper.model.trial import Trial
     from sweeper.planning.plan import Plan
 
-_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")
+_FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")
 
 
 class WorkflowFolder:
@@ -35,12 +35,12 @@ class WorkflowFolder:
         self._plan = plan
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._there = set(os.listdir(folder))  # noqa: PTH208 - names only
+        self._existing_names = set(os.listdir(folder))  # noqa: PTH208 - names only
         self._digests: set[int] = set()
-        self.written = 0
-        self.same = 0
+        self.written_count = 0
+        self.unchanged_count = 0
 
-    def see(self, trial: Trial) -> None:
+    def add(self, trial: Trial) -> None:
         """Write the trial's workflow unless its like is written.
 
         Raises UsageError when a file bears its name that is no workflow of that digest.
@@ -50,30 +50,30 @@ class WorkflowFolder:
             return
         self._digests.add(short)
         path = self._folder / f"{trial.index}-{trial.digest[:8]}.json"
-        content = workflow_bytes(self._plan.workflow(trial))
-        if path.name in self._there:
-            self._there.discard(path.name)
-            if not self._is_ours(path, trial):
+        content = encode_workflow(self._plan.workflow(trial))
+        if path.name in self._existing_names:
+            self._existing_names.discard(path.name)
+            if not self._is_workflow_of(path, trial):
                 raise UsageError(f"{path}: there already, and it is not this trial's workflow; give another folder")
             if path.read_bytes() == content:
-                self.same += 1
+                self.unchanged_count += 1
                 return
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
-        self.written += 1
+        self.written_count += 1
 
     @property
-    def others(self) -> int:
+    def unrelated_count(self) -> int:
         """How many files with such names the folder holds beside the plan's own: an earlier plan's."""
-        return sum(1 for name in self._there if _NAME.fullmatch(name))
+        return sum(1 for name in self._existing_names if _FILE_NAME.fullmatch(name))
 
-    def _is_ours(self, path: Path, trial: Trial) -> bool:
+    def _is_workflow_of(self, path: Path, trial: Trial) -> bool:
         """Whether the file holds the work of this trial, whatever its layout, titles and names of input files."""
         try:
             graph = json.loads(path.read_text("utf-8"))
             for file in self._plan.files(trial):
-                graph[file.node]["inputs"][file.input] = file_mark(file.sha256)
-            return _is_graph(graph) and digest(graph) == trial.digest
+                graph[file.node]["inputs"][file.input] = make_file_marker(file.sha256)
+            return _is_graph(graph) and compute_digest(graph) == trial.digest
         except (OSError, ValueError, RecursionError, LookupError, TypeError):
             return False
 

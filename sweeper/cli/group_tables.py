@@ -11,14 +11,14 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeper.cli import console
-from sweeper.cli.table_query import Rows, ordered
-from sweeper.tables.aggregate import Leading, Pivot, Spread, grouped
-from sweeper.tables.export import rounded_text
+from sweeper.cli.table_query import Rows, sort_rows
+from sweeper.tables.aggregate import NumberSummary, Pivot, ValueOrder, group_rows
+from sweeper.tables.export import format_rounded
 
 Labels = Mapping[str, Mapping[Any, Any]]
 
 
-def by_table(rows: Rows, by: Sequence[str], columns: Sequence[str], leading: Leading) -> Rows:
+def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], leading: ValueOrder) -> Rows:
     """One row per group: the values grouped by, how many trials (and how many of them succeeded), and a Spread of each
     column, None where no trial of the group has a number there.
     """
@@ -27,68 +27,69 @@ def by_table(rows: Rows, by: Sequence[str], columns: Sequence[str], leading: Lea
             **dict(zip(by, group.values, strict=True)),
             "trials": len(group.rows),
             "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
-            **{name: group.spread(name) for name in columns},
+            **{name: group.summarize(name) for name in columns},
         }
-        for group in grouped(rows, by, leading)
+        for group in group_rows(rows, by, leading)
     ]
 
 
-def ordered_groups(groups: Rows, sorts: Sequence[str]) -> Rows:
+def sort_groups(groups: Rows, sorts: Sequence[str]) -> Rows:
     """By the values, the counts, or the mean of a column."""
-    plain = [{**{name: _mean(value) for name, value in group.items()}, "": group} for group in groups]
-    return [row[""] for row in ordered(plain, sorts)]
+    plain = [{**{name: _to_mean(value) for name, value in group.items()}, "": group} for group in groups]
+    return [row[""] for row in sort_rows(plain, sorts)]
 
 
-def _mean(value: Any) -> Any:
-    return value.mean if isinstance(value, Spread) else value
+def _to_mean(value: Any) -> Any:
+    return value.mean if isinstance(value, NumberSummary) else value
 
 
 def print_groups(groups: Rows, by: Sequence[str], columns: Sequence[str], labels: Labels) -> None:
     headers = [*by, "trials", "succeeded", *columns]
-    console.table(headers, [[_cell(name, group[name], labels) for name in headers] for group in groups])
+    console.print_table(headers, [[_to_cell(name, group[name], labels) for name in headers] for group in groups])
 
 
-def groups_json(groups: Rows) -> list[dict[str, Any]]:
-    return [{name: _json(value) for name, value in group.items()} for group in groups]
+def groups_to_json(groups: Rows) -> list[dict[str, Any]]:
+    return [{name: _to_json(value) for name, value in group.items()} for group in groups]
 
 
 def print_pivot(pivot: Pivot, x: str, y: str, column: str, labels: Labels) -> None:
     """The means with their spread; the corner says what stands across and what down."""
-    across = [console.cell_text(_cell(x, value, labels)) or "(none)" for value in pivot.across]
-    console.out(f"{column}: mean, and \N{PLUS-MINUS SIGN} standard deviation where a cell has several trials")
+    across = [console.format_cell(_to_cell(x, value, labels)) or "(none)" for value in pivot.across]
+    console.print_line(f"{column}: mean, and \N{PLUS-MINUS SIGN} standard deviation where a cell has several trials")
     lines = [
-        [_cell(y, value, labels), *map(shown, cells)] for value, cells in zip(pivot.down, pivot.cells, strict=True)
+        [_to_cell(y, value, labels), *map(format_spread, cells)]
+        for value, cells in zip(pivot.down, pivot.cells, strict=True)
     ]
-    console.table([f"{y} \\ {x}", *across], lines)
+    console.print_table([f"{y} \\ {x}", *across], lines)
 
 
-def pivot_json(pivot: Pivot, x: str, y: str, column: str) -> dict[str, Any]:
+def pivot_to_json(pivot: Pivot, x: str, y: str, column: str) -> dict[str, Any]:
     return {
         "x": x,
         "y": y,
         "column": column,
         "across": list(pivot.across),
         "rows": [
-            {"value": value, "cells": [_json(cell) for cell in cells]}
+            {"value": value, "cells": [_to_json(cell) for cell in cells]}
             for value, cells in zip(pivot.down, pivot.cells, strict=True)
         ],
     }
 
 
-def shown(found: Spread | None) -> str:
+def format_spread(spread: NumberSummary | None) -> str:
     """`127.5 ± 3.2`: the deviation with two digits, and the mean as far as those reach."""
-    if found is None:
+    if spread is None:
         return ""
-    if not found.sd:
-        return rounded_text(found.mean)
-    places = 1 - math.floor(math.log10(found.sd))
+    if not spread.sd:
+        return format_rounded(spread.mean)
+    places = 1 - math.floor(math.log10(spread.sd))
     if places > 6:
-        return f"{rounded_text(found.mean)} \N{PLUS-MINUS SIGN} {found.sd:.2g}"
+        return f"{format_rounded(spread.mean)} \N{PLUS-MINUS SIGN} {spread.sd:.2g}"
     places = max(places, 0)
-    return f"{found.mean:.{places}f} \N{PLUS-MINUS SIGN} {found.sd:.{places}f}"
+    return f"{spread.mean:.{places}f} \N{PLUS-MINUS SIGN} {spread.sd:.{places}f}"
 
 
-def labels_of(rows: Rows, names: Sequence[str], columns: Sequence[str]) -> Labels:
+def find_labels(rows: Rows, names: Sequence[str], columns: Sequence[str]) -> Labels:
     """For each of `columns` that has a `.label` beside it: value -> label."""
     return {
         name: {row[name]: row[f"{name}.label"] for row in rows if row[f"{name}.label"] is not None}
@@ -97,11 +98,11 @@ def labels_of(rows: Rows, names: Sequence[str], columns: Sequence[str]) -> Label
     }
 
 
-def _cell(name: str, value: Any, labels: Labels) -> Any:
-    if isinstance(value, Spread) or (value is None and name not in labels):
-        return shown(value)
+def _to_cell(name: str, value: Any, labels: Labels) -> Any:
+    if isinstance(value, NumberSummary) or (value is None and name not in labels):
+        return format_spread(value)
     return labels.get(name, {}).get(value, value)
 
 
-def _json(value: Any) -> Any:
-    return asdict(value) if isinstance(value, Spread) else value
+def _to_json(value: Any) -> Any:
+    return asdict(value) if isinstance(value, NumberSummary) else value

@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 _PROGRAMS: Final = ("iTerm.app", "WezTerm")
-_OTHERS: Final = ("KITTY_WINDOW_ID", "ALACRITTY_WINDOW_ID", "XTERM_VERSION", "KONSOLE_VERSION")
-_TALL: Final = 2.0  # a cell's height over its width, where the terminal does not tell
+_OTHER_TERMINALS: Final = ("KITTY_WINDOW_ID", "ALACRITTY_WINDOW_ID", "XTERM_VERSION", "KONSOLE_VERSION")
+_DEFAULT_CELL_RATIO: Final = 2.0  # a cell's height over its width, where the terminal does not tell
 # Rich lets through what it takes for the control of a terminal: a step of no columns.
-_AS_IT_IS: Final = [(ControlType.CURSOR_FORWARD, 0)]
+_RAW_CONTROL: Final = [(ControlType.CURSOR_FORWARD, 0)]
 
 
-def speaks(environment: Mapping[str, str]) -> bool:
+def is_iterm_terminal(environment: Mapping[str, str]) -> bool:
     """Whether the environment names a terminal of this protocol; one that was started from such a one inherits its
     name, and is told by its own.
     """
     term = environment.get("TERM", "")
-    if not term.startswith(("xterm-256color", "wezterm")) or any(environment.get(name) for name in _OTHERS):
+    if not term.startswith(("xterm-256color", "wezterm")) or any(environment.get(name) for name in _OTHER_TERMINALS):
         return False
     return environment.get("TERM_PROGRAM") in _PROGRAMS
 
 
-class Picture:
+class ITermImage:
     """A Rich renderable: a Pillow image in so many columns, and as many lines as its shape needs."""
 
     def __init__(self, image: Any, width: int) -> None:
         self._width = width
-        self._height = max(1, round(width * image.height / image.width / _cell_shape()))
+        self._height = max(1, round(width * image.height / image.width / _get_cell_ratio()))
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         self._file = buffer.getvalue()
@@ -50,18 +50,18 @@ class Picture:
         # Blanks first, so that Rich knows the room; then back to their first line, the picture, and to their end.
         for _ in range(self._height):
             yield Segment(" " * self._width + "\n")
-        yield Segment("\x1b7", control=_AS_IT_IS)
+        yield Segment("\x1b7", control=_RAW_CONTROL)
         yield Control.move(0, -self._height)
         box = f"width={self._width};height={self._height};preserveAspectRatio=1"
         text = base64.b64encode(self._file).decode("ascii")
-        yield Segment(f"\x1b]1337;File=inline=1;size={len(self._file)};{box}:{text}\x07", control=_AS_IT_IS)
-        yield Segment("\x1b8", control=_AS_IT_IS)
+        yield Segment(f"\x1b]1337;File=inline=1;size={len(self._file)};{box}:{text}\x07", control=_RAW_CONTROL)
+        yield Segment("\x1b8", control=_RAW_CONTROL)
 
     def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
         return Measurement(self._width, self._width)
 
 
-def _cell_shape() -> float:
+def _get_cell_ratio() -> float:
     """A cell's height over its width, from the terminal's size in pixels."""
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
@@ -72,4 +72,4 @@ def _cell_shape() -> float:
         rows, columns, wide, high = struct.unpack("HHHH", told)
         return float(high / rows / (wide / columns))
     except (ImportError, OSError, ValueError, ZeroDivisionError, AttributeError):
-        return _TALL
+        return _DEFAULT_CELL_RATIO

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import click
 
 from sweeper.cli.command_table import COMMANDS
-from sweeper.cli.exit_codes import OK, report
-from sweeper.cli.options import HintingGroup
+from sweeper.cli.exit_codes import OK, report_failure
+from sweeper.cli.options import SuggestingGroup
 
 
-class _LazyGroup(HintingGroup):
+class _LazyGroup(SuggestingGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
@@ -25,19 +25,19 @@ class _LazyGroup(HintingGroup):
         return found
 
 
-def group() -> click.Group:
+def make_group() -> click.Group:
     """The whole command line as click sees it."""
     return _LazyGroup("sweeper", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; whatever goes wrong becomes a line on stderr."""
-    top = group()
+    top = make_group()
     try:
         with top.make_context("sweeper", list(arguments)) as context:
             code = top.invoke(context)
     except Exception as failure:  # noqa: BLE001 - the only place that may: no traceback reaches a user
-        return report(failure)
+        return report_failure(failure)
     except KeyboardInterrupt as failure:
-        return report(failure)
+        return report_failure(failure)
     return code if isinstance(code, int) else OK

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sweeper.cli.targets_file import named_targets
+from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import InputError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_target = click.option(
+_target_option = click.option(
     "-t",
     "--target",
     metavar="TARGET",
@@ -38,13 +38,13 @@ object_info_option = click.option(
 )
 
 
-def class_options(function: _F) -> _F:
+def add_class_options(function: _F) -> _F:
     """The two options; the command gets `target` and `object_info`."""
-    return _target(object_info_option(function))
+    return _target_option(object_info_option(function))
 
 
 @dataclass(frozen=True)
-class ClassSource:
+class NodeClassSource:
     """The node classes that a command goes by. `target` and `file` as given on the command line; not both."""
 
     target: str | None = None
@@ -62,33 +62,33 @@ class ClassSource:
     @cached_property
     def object_info(self) -> Mapping[str, Any]:
         """The JSON. Raises UsageError for a wrong option or file, TargetError for a server that does not tell."""
-        from sweeper.running.node_class_cache import embedded_object_info, object_info_of  # noqa: PLC0415 - only where asked for
+        from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info  # noqa: PLC0415 - only where asked for
 
         if self.file is not None:
-            return _from_file(self.file)
+            return _read_object_info(self.file)
         if self.target is None:
-            return embedded_object_info()
+            return get_embedded_object_info()
         from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
 
-        (target,) = resolve_targets([self.target], named=named_targets(), environ=os.environ)
-        return asyncio.run(object_info_of(target))
+        (target,) = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
+        return asyncio.run(get_object_info(target))
 
     @cached_property
     def classes(self) -> NodeInfo:
         """The classes as a template should hold to them: any name of a model file fits, for those come and go."""
         from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415 - not for --help
 
-        return NodeInfo.from_object_info(self.object_info).taking_any_model()
+        return NodeInfo.from_object_info(self.object_info).with_any_model()
 
 
-def classes_in(file: Path) -> NodeInfo:
+def load_classes(file: Path) -> NodeInfo:
     """The classes in a saved answer to GET /object_info, with the lists of that server. Raises UsageError."""
     from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415 - not for --help
 
-    return NodeInfo.from_object_info(_from_file(file))
+    return NodeInfo.from_object_info(_read_object_info(file))
 
 
-def _from_file(path: Path) -> Mapping[str, Any]:
+def _read_object_info(path: Path) -> Mapping[str, Any]:
     from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415
 
     try:

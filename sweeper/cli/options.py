@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 
 
-def examples(*lines: str) -> str:
+def format_examples(*lines: str) -> str:
     """The end of a command's help; the backspace keeps click from filling the lines into a paragraph."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-class HintingGroup(click.Group):
+class SuggestingGroup(click.Group):
     """A group that knows which command a misspelt one was meant to be."""
 
     def resolve_command(
@@ -25,11 +25,11 @@ class HintingGroup(click.Group):
         """As click's, with the nearest name in the error."""
         names = self.list_commands(ctx)
         if not args[0].startswith("-") and args[0] not in names:
-            raise click.UsageError(f"no such command '{args[0]}'{hint(args[0], names)}", ctx)
+            raise click.UsageError(f"no such command '{args[0]}'{suggest(args[0], names)}", ctx)
         return super().resolve_command(ctx, args)
 
 
-class Place(click.Path):
+class DirOrUrl(click.Path):
     """A folder, or a URL as it is written."""
 
     name = "place"
@@ -69,7 +69,7 @@ results = click.argument("results", type=click.Path(path_type=Path), metavar="RE
 experiment = click.argument("experiment", type=click.Path(path_type=Path), metavar="EXPERIMENT")
 
 
-def workflow_of(file: Path) -> Path:
+def get_workflow_path(file: Path) -> Path:
     """A template's workflow, also where its slots file is given in its stead."""
     stem = file.name.removesuffix(".slots.yaml")
     return file if stem == file.name else file.with_name(f"{stem}.json")
@@ -80,7 +80,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 
     Raises UsageError for what is no NAME=VALUE, what does not parse, and a name given twice.
     """
-    from sweeper.loading.parse import read_yaml  # noqa: PLC0415 - YAML is read only when there is some
+    from sweeper.loading.parse import parse_yaml  # noqa: PLC0415 - YAML is read only when there is some
     from sweeper.model.source import SourceError  # noqa: PLC0415 - YAML is read only when there is some
 
     found: dict[str, Any] = {}
@@ -92,12 +92,12 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         if name in found:
             raise UsageError(f"--set {name}: given twice")
         try:
-            found[name] = read_yaml(text, f"--set {name}").value if text.strip() else text
+            found[name] = parse_yaml(text, f"--set {name}").value if text.strip() else text
         except SourceError as error:
             raise UsageError(f"--set {setting}: {error.problem.message}") from error
     return found
 
 
-def listed_targets(targets: tuple[str, ...]) -> list[str] | None:
+def to_target_list(targets: tuple[str, ...]) -> list[str] | None:
     """What the library takes: None means the experiment's own target."""
     return list(targets) or None

@@ -10,15 +10,15 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.cli.targets_file import named_targets
+from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
 from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
-from sweeper.planning.server_cache import weakest
-from sweeper.planning.trial_filters import as_written, dropped
-from sweeper.running.node_class_cache import kept_caching
+from sweeper.planning.server_cache import find_smallest_cache
+from sweeper.planning.trial_filters import count_dropped, get_written_block
+from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.records import FAILED, OPEN, REJECTED, SUCCEEDED, Job
+from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
 
 if TYPE_CHECKING:
     from sweeper.model.experiment import Block, Experiment
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sweeper.planning.plan import Plan
 
 
-class Foresight:
+class PlanSummary:
     """Counts the trials of a plan against a results folder while somebody walks over them."""
 
     def __init__(
@@ -40,16 +40,18 @@ class Foresight:
         experiment = plan.experiment
         self.out = out or Path("results") / experiment.name
         specs = list(experiment.targets) if targets is None else list(targets)
-        named = {**named_targets(), **experiment.named_targets}
+        named = {**load_named_targets(), **experiment.named_targets}
         targeted = resolve_targets(specs, named=named, environ={}, with_keys=False)
         self.targets = [target.name for target in targeted]
-        self._jobs, seconds = _on_record(self.out, self.targets)
-        self.plan = plan.reordered(Costs(seconds, weakest(map(kept_caching, targeted))))  # as the run does with them
+        self._jobs, seconds = _load_records(self.out, self.targets)
+        self.plan = plan.reordered(
+            Costs(seconds, find_smallest_cache(map(get_cache_mode, targeted)))
+        )  # as the run does with them
         self._digests: set[int] = set()
         self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = 0
 
-    def see(self, trial: Trial) -> None:
+    def add(self, trial: Trial) -> None:
         """Count one trial as it passes."""
         digest = trial.digest
         short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory of the text
@@ -63,11 +65,11 @@ class Foresight:
         elif state in (FAILED, REJECTED):
             self._counts["failed"] += 1
         else:
-            self._counts["open"] += state in OPEN
+            self._counts["open"] += state in OPEN_STATES
             self._counts["new"] += 1
             self._new_digests += not again
 
-    def summary(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready: what `plan --json` prints, once all trials have passed."""
         order = self.plan.order
         experiment = self.plan.experiment
@@ -80,7 +82,7 @@ class Foresight:
             "targets": self.targets,
             "count": len(self.plan),
             "axes": dict(self.plan.axis_sizes),
-            "blocks": [_block(experiment, block) for block in experiment.blocks],
+            "blocks": [_describe_block(experiment, block) for block in experiment.blocks],
             "order": {
                 "mode": experiment.order,
                 "axes": [list(axes) for axes in order.axes],
@@ -94,7 +96,7 @@ class Foresight:
             "jobs": self._new_digests,
             "estimate_s": None if estimate is None else estimate["mean_s"],
             "estimate": estimate,
-            "warnings": self._warnings(),
+            "warnings": self._list_warnings(),
         }
 
     def _estimate(self) -> dict[str, Any] | None:
@@ -112,7 +114,7 @@ class Foresight:
         totals = {f"{name}_s": round(seconds * self._new_digests, 3) for name, seconds in each.items()}
         return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(one, 3) for name, one in each.items()}}
 
-    def _warnings(self) -> list[str]:
+    def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
         found = list(self.notes)
         most = experiment.run.max_trials
@@ -121,10 +123,10 @@ class Foresight:
         return found
 
 
-def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
+def _describe_block(experiment: Experiment, block: Block) -> dict[str, Any]:
     """One block's product, what its filters drop of it, and the rows that it adds."""
-    lost = dropped(Grid(experiment, block.dimensions, {}), block)
-    written = as_written(experiment, block)
+    lost = count_dropped(Grid(experiment, block.dimensions, {}), block)
+    written = get_written_block(experiment, block)
     rows = written.get("exclude", [{}] * len(lost.exclude))
     excluded = [
         {"reason": f"exclude[{place}]", "says": row, "count": count}
@@ -147,9 +149,9 @@ def _block(experiment: Experiment, block: Block) -> dict[str, Any]:
     }
 
 
-def _on_record(out: Path, targets: Sequence[str]) -> tuple[dict[str, Job], dict[str, float]]:
+def _load_records(out: Path, targets: Sequence[str]) -> tuple[dict[str, JobRecord], dict[str, float]]:
     """The jobs that stand for digests on these targets, and the measured seconds of node classes there."""
     if not (out / FILE_NAME).is_file():
         return {}, {}
     with Store.open(out, readonly=True) as store:
-        return store.standing(targets), store.servers.node_seconds(targets)
+        return store.current_jobs(targets), store.servers.mean_node_seconds(targets)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
-_DIALECTS: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI"}
-_FAILURES_SHOWN: Final = 20  # each failed trial is a row of the table; a screen full of them hides the rest
+_SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI"}
+_MAX_FAILURES_SHOWN: Final = 20  # each failed trial is a row of the table; a screen full of them hides the rest
 
 
-class Tally:
+class RunCounts:
     """Counts of a run as the events tell them. Under way is also what a server is done with, and whose files come."""
 
     def __init__(self) -> None:
@@ -68,16 +68,16 @@ class Tally:
         )
 
 
-class Watch:
+class ProgressDisplay:
     """Receives a run's events and shows them. A context manager; `quiet` shows only what the user must know."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._clock = clock
-        self._tally = Tally()
+        self._counts = RunCounts()
         self._bar: tuple[Progress, TaskID] | None = None
-        self._last_line = float("-inf")
-        self._failures = 0
+        self._last_line_at = float("-inf")
+        self._failure_count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -91,81 +91,81 @@ class Watch:
 
     def __call__(self, event: events.Event) -> None:
         """Show one event."""
-        self._tally.count(event)
-        line = self._words(event)
+        self._counts.count(event)
+        line = self._describe_event(event)
         if line is not None:
-            self._say(line)
+            self._print_line(line)
         if self._quiet:
             return
         if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
-            self._bar = _bar(event.todo)  # one for all runs: a second would stand below the first for ever
+            self._bar = _start_bar(event.todo)  # one for all runs: a second would stand below the first for ever
         if self._bar is not None:
             progress, task = self._bar
-            progress.update(task, total=self._tally.total, completed=self._tally.done, counts=str(self._tally))
+            progress.update(task, total=self._counts.total, completed=self._counts.done, counts=str(self._counts))
         elif isinstance(event, events.TrialDone):
-            self._status_line()
+            self._show_status_line()
 
-    def _status_line(self) -> None:
+    def _show_status_line(self) -> None:
         """At most one every few seconds, and always the last."""
         now = self._clock()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES or self._tally.done == self._tally.total:
-            self._last_line = now
-            console.say(f"{self._tally.done}/{self._tally.total}: {self._tally}")
+        if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
+            self._last_line_at = now
+            console.print_status(f"{self._counts.done}/{self._counts.total}: {self._counts}")
 
-    def _say(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         if self._bar is not None:
             from rich.text import Text  # noqa: PLC0415 - it is loaded with the bar
 
             self._bar[0].console.print(Text.from_ansi(line), soft_wrap=True)
         else:
-            console.say(line)
+            console.print_status(line)
 
-    def _words(self, event: events.Event) -> str | None:
+    def _describe_event(self, event: events.Event) -> str | None:
         """What a person should read about an event; None for what the bar tells."""
         match event:
             case events.TargetDown():
-                return f"{event.target}: {event.reason}; {_prospect(event)}"
+                return f"{event.target}: {event.reason}; {_describe_retry(event)}"
             case events.Draining():
-                return _draining(event)
-            case events.Noticed():
-                return f"{console.paint('warning:', 'yellow')} {console.clean(event.message)}"
+                return _describe_draining(event)
+            case events.Notice():
+                return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
             case events.Cancelling():
-                return f"cancelling {_jobs(event.in_flight)} of ours"
+                return f"cancelling {_format_jobs(event.in_flight)} of ours"
             case events.TrialDone() if event.status == FAILED:
-                return self._failure(event)
-        return None if self._quiet else _news(event)
+                return self._describe_failure(event)
+        return None if self._quiet else _describe_routine_event(event)
 
-    def _failure(self, event: events.TrialDone) -> str | None:
-        self._failures += 1
-        if self._failures > _FAILURES_SHOWN:
-            return "further failures: see the table" if self._failures == _FAILURES_SHOWN + 1 else None
-        said = console.clean(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
+    def _describe_failure(self, event: events.TrialDone) -> str | None:
+        self._failure_count += 1
+        if self._failure_count > _MAX_FAILURES_SHOWN:
+            return "further failures: see the table" if self._failure_count == _MAX_FAILURES_SHOWN + 1 else None
+        said = console.sanitize(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
         return f"{console.paint('failed:', 'red')} {said}"
 
 
-def _news(event: events.Event) -> str | None:
+def _describe_routine_event(event: events.Event) -> str | None:
     match event:
         case events.RunStarted(todo=0):
-            return f"nothing to do: {_nothing_to_do(event)}; nothing is submitted"
+            return f"nothing to do: {_describe_nothing_to_do(event)}; nothing is submitted"
         case events.RunStarted():
             before = f", {event.reused} done before" if event.reused else ""
             return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{before}, into {event.out}"
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
-            return console.clean(f"cluster {event.address}: {event.workers} workers{where}")
+            return console.sanitize(f"cluster {event.address}: {event.workers} workers{where}")
         case events.TargetReady():
-            server = f"{_DIALECTS.get(event.dialect, event.dialect)} {event.version}".rstrip()
-            return console.clean(f"{event.target}: {server}, {event.concurrency} at a time")
+            server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
+            return console.sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
             return f"{event.target}: answers again, after {event.seconds:.0f} s"
         case events.Retrying():
-            return console.clean(f"trial {event.trial}: again in {event.wait:.1f} s: {event.reason}")
-        case events.Waiting():
-            return console.clean(f"{event.target}: takes no more for {event.seconds:.1f} s: {event.reason}")
+            return console.sanitize(f"trial {event.trial}: again in {event.wait:.1f} s: {event.reason}")
+        case events.TargetBusy():
+            return console.sanitize(f"{event.target}: takes no more for {event.seconds:.1f} s: {event.reason}")
     return None
 
 
-def _nothing_to_do(event: events.RunStarted) -> str:
+def _describe_nothing_to_do(event: events.RunStarted) -> str:
     if event.reused == event.trials:
         return f"all {event.trials} trials were done before"
     if event.reused:
@@ -175,24 +175,24 @@ def _nothing_to_do(event: events.RunStarted) -> str:
     return f"--where or --limit leaves out all {event.trials} trials"
 
 
-def _prospect(event: events.TargetDown) -> str:
+def _describe_retry(event: events.TargetDown) -> str:
     if event.final:
         return "no more work for it"
     limit = "" if event.patience is None else f", for up to {event.patience:g} s where no other target can go on"
     return f"asked again until it answers{limit}"
 
 
-def _draining(event: events.Draining) -> str:
+def _describe_draining(event: events.Draining) -> str:
     why = {"interrupt": "interrupted", "max_failures": "too many failures"}.get(event.reason, event.reason)
     again = "; press Ctrl-C again to cancel" if event.reason == "interrupt" and event.in_flight else ""
-    return f"{why}: nothing more is submitted, waiting for {_jobs(event.in_flight)} in flight{again}"
+    return f"{why}: nothing more is submitted, waiting for {_format_jobs(event.in_flight)} in flight{again}"
 
 
-def _jobs(number: int) -> str:
+def _format_jobs(number: int) -> str:
     return "1 job" if number == 1 else f"{number} jobs"
 
 
-def _bar(total: int) -> tuple[Progress, Any]:
+def _start_bar(total: int) -> tuple[Progress, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     progress = Progress(
@@ -200,7 +200,7 @@ def _bar(total: int) -> tuple[Progress, Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[counts]}"),
-        console=console.rich_console(sys.stderr),
+        console=console.make_rich_console(sys.stderr),
     )
     task = progress.add_task("", total=total, counts="")
     progress.start()

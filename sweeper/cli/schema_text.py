@@ -9,50 +9,50 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-_CHOICES: Final = 60  # characters of a list of choices; the rest is counted
-_KNOWN: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
+_MAX_CHOICES_LENGTH: Final = 60  # characters of a list of choices; the rest is counted
+_KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
 
 
-def takes(schema: Mapping[str, Any] | None) -> str:
+def describe_schema(schema: Mapping[str, Any] | None) -> str:
     """`integer 1 .. 100`, `euler | heun | ... (44)`, `text, not empty`; empty where anything goes."""
     if not schema:
         return ""
-    if not set(schema) <= _KNOWN:
+    if not set(schema) <= _KNOWN_KEYWORDS:
         return json.dumps(dict(schema), ensure_ascii=False)
     if "enum" in schema:
-        return choices(schema["enum"])
+        return join_choices(schema["enum"])
     kind = schema.get("type", "")
     if kind == "boolean":
         return "true | false"
     if kind == "string":
-        return "text, not empty" if schema.get("minLength") == 1 else _rest("text", schema, "minLength")
+        return "text, not empty" if schema.get("minLength") == 1 else _describe_text("text", schema, "minLength")
     word = kind if isinstance(kind, str) else " or ".join(kind)
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
-        word += f" {_number(low)} .. {_number(high)}"
+        word += f" {_format_number(low)} .. {_format_number(high)}"
     elif low is not None or high is not None:
-        word += f" >= {_number(low)}" if high is None else f" <= {_number(high)}"
+        word += f" >= {_format_number(low)}" if high is None else f" <= {_format_number(high)}"
     if "multipleOf" in schema:
-        word += f", a multiple of {_number(schema['multipleOf'])}"
+        word += f", a multiple of {_format_number(schema['multipleOf'])}"
     return word.strip()
 
 
-def _rest(word: str, schema: Mapping[str, Any], key: str) -> str:
+def _describe_text(word: str, schema: Mapping[str, Any], key: str) -> str:
     return f"{word}, at least {schema[key]} characters" if schema.get(key) else word
 
 
-def choices(values: list[Any], room: int = _CHOICES) -> str:
+def join_choices(values: list[Any], max_length: int = _MAX_CHOICES_LENGTH) -> str:
     """The first of some values, as many as have room, and how many there are where some have none."""
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
     shown: list[str] = []
     for text in texts:
-        if shown and len(" | ".join([*shown, text])) > room:
+        if shown and len(" | ".join([*shown, text])) > max_length:
             return f"{' | '.join(shown)} | ... ({len(texts)})"
         shown.append(text)
     return " | ".join(shown)
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     """As JSON has it, but 2^64 - 1 and its like as people know them."""
     for power in (31, 32, 53, 63, 64):
         for less in (0, 1):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 
 if TYPE_CHECKING:
@@ -18,53 +18,53 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 # In what is said of an operation on a missing value.
-_OF_NOTHING: Final = re.compile(r"\b(None(Type)?|nothing)\b(?! that).* \(with ", re.DOTALL)
+_MISSING_VALUE_ERROR: Final = re.compile(r"\b(None(Type)?|nothing)\b(?! that).* \(with ", re.DOTALL)
 
 
-class Mistakes:
+class OptionErrors:
     """Collects what is wrong with the options of one command, so that a user hears of all of it."""
 
     def __init__(self) -> None:
-        self._found: list[Problem] = []
+        self._problems: list[Problem] = []
 
     def add(self, option: str, message: str) -> None:
-        self._found.append(Problem("", 0, option, message))
+        self._problems.append(Problem("", 0, option, message))
 
-    def columns(self, option: str, asked: Iterable[str], names: Sequence[str], what: str = "columns") -> None:
+    def check_columns(self, option: str, requested: Iterable[str], names: Sequence[str], noun: str = "columns") -> None:
         """Every name of `asked` must be one of `names`."""
-        for name in asked:
+        for name in requested:
             if name not in names:
-                self.add(option, f"there is no column '{name}'{hint(name, names, what)}")
+                self.add(option, f"there is no column '{name}'{suggest(name, names, noun)}")
 
-    def raise_any(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises UsageError when there was any."""
-        if self._found:
-            raise UsageError(self._found)
+        if self._problems:
+            raise UsageError(self._problems)
 
 
-def listed(texts: Iterable[str]) -> list[str]:
+def split_names(texts: Iterable[str]) -> list[str]:
     """`("a, b", "c")` as `["a", "b", "c"]`: an option may be repeated, and each may hold several names."""
     return [name for text in texts for part in text.split(",") if (name := part.strip())]
 
 
-def condition(where: str | None, names: Sequence[str], mistakes: Mistakes) -> ColumnExpression | None:
+def compile_where(where: str | None, names: Sequence[str], errors: OptionErrors) -> ColumnExpression | None:
     """The compiled expression; None where there is none or it is wrong."""
     if where is None:
         return None
     from sweeper.model.expressions import ExpressionError  # noqa: PLC0415 - Jinja2
-    from sweeper.model.expressions.column_expression import ColumnsError, compile_over  # noqa: PLC0415 - as above
+    from sweeper.model.expressions.column_expression import UnknownColumnError, compile_column_expression  # noqa: PLC0415 - as above
 
     try:
-        return compile_over(where, names)
-    except ColumnsError as error:
-        for sentence in error.sentences:
-            mistakes.add("--where", sentence)
+        return compile_column_expression(where, names)
+    except UnknownColumnError as error:
+        for sentence in error.messages:
+            errors.add("--where", sentence)
     except ExpressionError as error:
-        mistakes.add("--where", f"'{where}' {error}")
+        errors.add("--where", f"'{where}' {error}")
     return None
 
 
-def filtered(rows: Rows, expression: ColumnExpression | None) -> Rows:
+def filter_rows(rows: Rows, expression: ColumnExpression | None) -> Rows:
     """The rows for which the expression holds. A comparison with a value that is missing does not hold."""
     from sweeper.model.expressions import ExpressionError  # noqa: PLC0415 - as above
 
@@ -75,7 +75,7 @@ def filtered(rows: Rows, expression: ColumnExpression | None) -> Rows:
         try:
             holds = expression.evaluate(row)
         except ExpressionError as error:
-            if any(row[name] is None for name in expression.columns) and _OF_NOTHING.search(str(error)):
+            if any(row[name] is None for name in expression.columns) and _MISSING_VALUE_ERROR.search(str(error)):
                 continue
             raise UsageError(f"--where: trial {row['trial']}: {error}") from None
         if holds:
@@ -83,21 +83,21 @@ def filtered(rows: Rows, expression: ColumnExpression | None) -> Rows:
     return kept
 
 
-def true_for_none(where: str | None, trials: int) -> str:
+def describe_no_match(where: str | None, trials: int) -> str:
     """What is said of a condition that chose nothing: it may be a mistake."""
     return f"--where: {where} is true for none of the {trials} trials"
 
 
-def ordered(rows: Rows, sorts: Iterable[str]) -> Rows:
+def sort_rows(rows: Rows, sorts: Iterable[str]) -> Rows:
     """Sorted by each column of `sorts`, the first most; `-name` is descending, and what has no value comes last."""
     for sort in reversed(list(sorts)):
         name = sort.removeprefix("-")
         there = [row for row in rows if row[name] is not None]
-        there.sort(key=lambda row: _sort_key(row[name]), reverse=sort.startswith("-"))
+        there.sort(key=lambda row: _to_sort_key(row[name]), reverse=sort.startswith("-"))
         rows = there + [row for row in rows if row[name] is None]
     return rows
 
 
-def _sort_key(value: Any) -> tuple[bool, Any]:
+def _to_sort_key(value: Any) -> tuple[bool, Any]:
     """Numbers before texts; neither can be compared with the other."""
     return (False, value) if isinstance(value, (int, float)) else (True, str(value))

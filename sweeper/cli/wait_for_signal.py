@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], None]]:
+def catch_stop_signals() -> Iterator[Callable[[], None]]:
     """Gives what blocks until either signal has come, also one that came before. Only in the main thread.
 
     To be entered before an address is printed: whoever reads it may stop us at once.

@@ -14,10 +14,10 @@ from sweeper.errors import UnreachableError, UsageError
 if TYPE_CHECKING:
     from distributed import Client
 
-VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
-_FORMS: Final = (
+ADDRESS_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
+_ALLOWED_FORMS: Final = (
     "give local:N, a scheduler's address such as tcp://host:8786, a scheduler file, "
-    f"or auto for the one that ${VARIABLE} names"
+    f"or auto for the one that ${ADDRESS_VARIABLE} names"
 )
 
 
@@ -25,9 +25,9 @@ def resolve_address(text: str, environ: Mapping[str, str]) -> str:
     """`local:N`, an address, or `file:PATH`, out of what the user wrote. Raises UsageError with the allowed forms."""
     word = text.strip()
     if word == "auto":
-        word = environ.get(VARIABLE, "").strip()
+        word = environ.get(ADDRESS_VARIABLE, "").strip()
         if not word:
-            raise UsageError(f"--dask auto: {VARIABLE} is not set in the environment; {_FORMS}")
+            raise UsageError(f"--dask auto: {ADDRESS_VARIABLE} is not set in the environment; {_ALLOWED_FORMS}")
     kind, colon, number = word.partition(":")
     if kind == "local":
         if not colon or not number.isdecimal() or int(number) < 1:
@@ -37,11 +37,11 @@ def resolve_address(text: str, environ: Mapping[str, str]) -> str:
         return word
     if Path(word).is_file():
         return f"file:{word}"
-    raise UsageError(f"--dask {word}: neither an address nor a scheduler file that exists; {_FORMS}")
+    raise UsageError(f"--dask {word}: neither an address nor a scheduler file that exists; {_ALLOWED_FORMS}")
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Client]:
+async def connect_cluster(address: str) -> AsyncIterator[Client]:
     """A client of that cluster in the running loop; a local one lives as long as the block.
 
     Raises UsageError where the extra is missing, UnreachableError when no scheduler answers.

@@ -7,110 +7,122 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweeper.cluster import worker_rpc
-from sweeper.cluster.file_transfer import bring, send_inputs, with_masks
-from sweeper.cluster.messages import Batch, Finished, Grant, Item, Opening, RowSaid, Taken, Told, pack
-from sweeper.cluster.workers import Fleet, GoneError
+from sweeper.cluster.file_transfer import fetch_artifacts, index_by_worker_name, send_inputs
+from sweeper.cluster.messages import (
+    BatchItem,
+    BatchStart,
+    EventForwarded,
+    JobAccepted,
+    JobFinished,
+    JobLease,
+    TrialFinished,
+    WorkerUpdate,
+    pack,
+)
+from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
-from sweeper.running.retry_rules import out_of_memory, passing
+from sweeper.running.retry_rules import is_out_of_memory, is_transient
 from sweeper.running.run_events import Retrying
 from sweeper.store import records
-from sweeper.store.records import Job
+from sweeper.store.records import JobRecord
 
 if TYPE_CHECKING:
-    from sweeper.cluster.batch import Group
-    from sweeper.cluster.messages import News, Over
-    from sweeper.cluster.work_pool import Pool
-    from sweeper.running.run_context import Shared
-    from sweeper.running.work import Work
+    from sweeper.cluster.batch import Batch
+    from sweeper.cluster.messages import BatchFinished, WorkerMessage
+    from sweeper.cluster.work_pool import WorkPool
+    from sweeper.running.run_context import RunContext
+    from sweeper.running.work import WorkItem
 
 
-class Tending:
+class BatchFollower:
     """Writes down what groups do; `name` is the target's, under which every worker's work stands."""
 
-    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool, name: str) -> None:
-        self.shared, self.fleet, self.pool, self.name = shared, fleet, pool, name
+    def __init__(self, context: RunContext, registry: WorkerRegistry, pool: WorkPool, name: str) -> None:
+        self.context, self.registry, self.pool, self.name = context, registry, pool, name
 
-    async def tend(self, group: Group) -> Over | None:
+    async def follow(self, batch: Batch) -> BatchFinished | None:
         """Let a granted group begin and follow it to its end; None when its worker is gone."""
-        assert group.seat is not None
-        address = group.seat.address
-        opening: Opening | None = None
+        assert batch.worker is not None
+        address = batch.worker.address
+        opening: BatchStart | None = None
         try:
-            files = [file for work in group.works for file in self.shared.plan.files(work.trial)]
-            await send_inputs(self.fleet, group.seat, with_masks(files))
-            opening = Opening(pack(self._items(group)), await self._intend(group))
+            files = [file for work in batch.work_items for file in self.context.plan.files(work.trial)]
+            await send_inputs(self.registry, batch.worker, index_by_worker_name(files))
+            opening = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch))
             number = 0
             while True:
-                batch: Batch | None = await self.fleet.call(worker_rpc.pull, group.id, number, opening, address=address)
-                if batch is None:
+                update: WorkerUpdate | None = await self.registry.call(
+                    worker_rpc.pull_update, batch.id, number, opening, address=address
+                )
+                if update is None:
                     return None
-                await self._receive(group, batch)
-                number, opening = batch.number, None
-                if batch.over is not None:
-                    self._over(batch.over)
-                    await self.fleet.call(worker_rpc.close, group.id, address=address)
-                    return batch.over
-        except GoneError:
+                await self._record_update(batch, update)
+                number, opening = update.number, None
+                if update.finished is not None:
+                    self._add_node_times(update.finished)
+                    await self.registry.call(worker_rpc.close_batch, batch.id, address=address)
+                    return update.finished
+        except WorkerGoneError:
             return None
 
-    def _over(self, over: Over) -> None:
-        times = self.shared.node_times.setdefault(self.name, {})
-        for name, (runs, seconds) in over.node_times.items():
+    def _add_node_times(self, finished: BatchFinished) -> None:
+        times = self.context.node_times.setdefault(self.name, {})
+        for name, (runs, seconds) in finished.node_times.items():
             before = times.get(name, (0, 0.0))
             times[name] = (before[0] + runs, before[1] + seconds)
 
-    def _items(self, group: Group) -> list[Item]:
-        plan, sought = self.shared.plan, group.place is not None
+    def _build_items(self, batch: Batch) -> list[BatchItem]:
+        plan, sought = self.context.plan, batch.server_id is not None
         return [
-            Item(
+            BatchItem(
                 work.trial,
                 plan.workflow(work.trial),
                 plan.files(work.trial),
                 work.job if sought else None,
-                self._others(work) if sought else frozenset(),
+                self._other_prompt_ids(work) if sought else frozenset(),
             )
-            for work in group.works
+            for work in batch.work_items
         ]
 
-    def _others(self, work: Work) -> frozenset[str]:
-        jobs = self.shared.store.jobs([work.trial.digest])
-        own = work.job.id if work.job is not None else ""
+    def _other_prompt_ids(self, item: WorkItem) -> frozenset[str]:
+        jobs = self.context.store.jobs([item.trial.digest])
+        own = item.job.id if item.job is not None else ""
         return frozenset(job.prompt_id for job in jobs if job.prompt_id is not None and job.id != own)
 
     # --- intents
 
-    async def _intend(self, group: Group) -> tuple[Grant, ...]:
+    async def _record_intents(self, batch: Batch) -> tuple[JobLease, ...]:
         """Have on the disk that the group's jobs go, and where. Adopted jobs were intended when they were sent."""
-        assert group.seat is not None
-        if group.place is not None:
-            group.jobs = {work.job.id: work for work in group.works if work.job is not None}
+        assert batch.worker is not None
+        if batch.server_id is not None:
+            batch.work_by_job = {work.job.id: work for work in batch.work_items if work.job is not None}
             return ()
-        store = self.shared.store
-        jobs = [self._job(work) for work in group.works]
+        store = self.context.store
+        jobs = [self._make_job(work) for work in batch.work_items]
         with store.transaction(durable=False):
-            store.servers.note_place(group.seat.place, [job.id for job in jobs])
-            for work, job in zip(group.works, jobs, strict=True):
-                store.intend(job)
+            store.servers.save_server_id(batch.worker.server_id, [job.id for job in jobs])
+            for work, job in zip(batch.work_items, jobs, strict=True):
+                store.record_intent(job)
                 work.job = job
-                work.sent += 1
-        group.jobs = {job.id: work for job, work in zip(jobs, group.works, strict=True)}
-        await self.shared.durable()
-        return tuple(Grant(job.id, job.attempt, job.intended) for job in jobs)
+                work.submissions += 1
+        batch.work_by_job = {job.id: work for job, work in zip(jobs, batch.work_items, strict=True)}
+        await self.context.flush()
+        return tuple(JobLease(job.id, job.attempt, job.intended) for job in jobs)
 
-    def _job(self, work: Work) -> Job:
-        shared = self.shared
-        attempt = shared.store.attempts(work.trial.digest, shared.names) + 1
+    def _make_job(self, item: WorkItem) -> JobRecord:
+        shared = self.context
+        attempt = shared.store.count_attempts(item.trial.digest, shared.target_names) + 1
         if shared.settings.fresh:
-            attempt = work.sent + 1
-        return Job(
+            attempt = item.submissions + 1
+        return JobRecord(
             id=shared.new_id(),
             run=shared.run_id,
             target=self.name,
-            digest=work.trial.digest,
-            sent=fingerprint(shared.plan.workflow(work.trial)),
+            digest=item.trial.digest,
+            sent=fingerprint(shared.plan.workflow(item.trial)),
             attempt=attempt,
             prompt_id=None,
             state=records.INTENT,
@@ -119,102 +131,117 @@ class Tending:
 
     # --- news
 
-    async def _receive(self, group: Group, batch: Batch) -> None:
+    async def _record_update(self, group: Batch, update: WorkerUpdate) -> None:
         """Write a batch down: files first, then all rows in one transaction, then whoever watches hears of it."""
-        for item in batch.news:
-            if isinstance(item, Finished) and item.artifacts:
-                kept = await bring(self.fleet, group, item, batch.contents, self.shared.folder)
-                group.kept[item.job] = kept
-        with self.shared.store.transaction(durable=False):
-            for item in batch.news:
-                self._write(group, item)
-        await self.shared.durable()  # the worker forgets it next
-        for item in batch.news:
-            self._tell(group, item)
+        for item in update.messages:
+            if isinstance(item, JobFinished) and item.artifacts:
+                kept = await fetch_artifacts(self.registry, group, item, update.file_contents, self.context.folder)
+                group.saved_artifacts[item.job_id] = kept
+        with self.context.store.transaction(durable=False):
+            for item in update.messages:
+                self._record_message(group, item)
+        await self.context.flush()  # the worker forgets it next
+        for item in update.messages:
+            self._report_message(group, item)
 
-    def _write(self, group: Group, item: News) -> None:
-        store = self.shared.store
-        if isinstance(item, Taken):
-            work = group.jobs[item.job]
-            store.submitted(item.job, item.prompt_id, item.when)
+    def _record_message(self, batch: Batch, message: WorkerMessage) -> None:
+        store = self.context.store
+        if isinstance(message, JobAccepted):
+            work = batch.work_by_job[message.job_id]
+            store.record_submitted(message.job_id, message.prompt_id, message.submitted_at)
             if work.job is not None:
-                work.job = replace(work.job, state=records.SUBMITTED, prompt_id=item.prompt_id, submitted=item.when)
-        elif isinstance(item, Finished):
-            kept = group.kept.get(item.job, ())
-            store.finish(item.job, item.state, started=item.started, ended=item.ended, error=item.error, artifacts=kept)
-            if item.measures:
-                store.cache_metrics(item.measures)
-            self._finished(group.jobs[item.job], item)
+                work.job = replace(
+                    work.job, state=records.SUBMITTED, prompt_id=message.prompt_id, submitted=message.submitted_at
+                )
+        elif isinstance(message, JobFinished):
+            kept = batch.saved_artifacts.get(message.job_id, ())
+            store.record_finished(
+                message.job_id,
+                message.state,
+                started=message.started,
+                ended=message.ended,
+                error=message.error,
+                artifacts=kept,
+            )
+            if message.measures:
+                store.cache_metrics(message.measures)
+            self._update_job(batch.work_by_job[message.job_id], message)
 
-    def _finished(self, work: Work, item: Finished) -> None:
+    def _update_job(self, work: WorkItem, message: JobFinished) -> None:
         assert work.job is not None
-        error_type, error = item.error or (None, None)
-        work.job = replace(work.job, state=item.state, error_type=error_type, error=error)
-        if item.state == records.UNSENT:
-            work.sent -= 1
+        error_type, error = message.error or (None, None)
+        work.job = replace(work.job, state=message.state, error_type=error_type, error=error)
+        if message.state == records.UNSENT:
+            work.submissions -= 1
 
-    def _tell(self, group: Group, item: News) -> None:
-        if isinstance(item, Told):
-            self.shared.report(item.event)
-        elif isinstance(item, RowSaid):
-            group.ended.add(item.job)
-            self._row(group.jobs[item.job], item, group.kept.pop(item.job, ()))
-        elif isinstance(item, Finished) and item.state == records.UNSENT:
-            group.ended.add(item.job)
-            self.pool.give_back(group.jobs[item.job])
+    def _report_message(self, batch: Batch, message: WorkerMessage) -> None:
+        if isinstance(message, EventForwarded):
+            self.context.report(message.event)
+        elif isinstance(message, TrialFinished):
+            batch.ended_jobs.add(message.job_id)
+            self._finish_trial(
+                batch.work_by_job[message.job_id], message, batch.saved_artifacts.pop(message.job_id, ())
+            )
+        elif isinstance(message, JobFinished) and message.state == records.UNSENT:
+            batch.ended_jobs.add(message.job_id)
+            self.pool.requeue(batch.work_by_job[message.job_id])
 
-    def _row(self, work: Work, said: RowSaid, artifacts: tuple[records.Artifact, ...]) -> None:
-        if said.status == result.FAILED and not said.final and self.again(work):
+    def _finish_trial(self, item: WorkItem, message: TrialFinished, artifacts: tuple[records.Artifact, ...]) -> None:
+        if message.status == result.FAILED and not message.final and self.schedule_retry(item):
             return
-        self.shared.row_done(work, said.status, self.name, artifacts=artifacts, error=said.error, seconds=said.seconds)
-        self.pool.done()
+        self.context.finish_trial(
+            item, message.status, self.name, artifacts=artifacts, error=message.error, seconds=message.seconds
+        )
+        self.pool.complete()
 
-    def close(self, group: Group, job: str) -> None:
+    def finish_recorded(self, batch: Batch, job_id: str) -> None:
         """The end of a job was written down, and then its worker was gone: say what its row says."""
-        work = group.jobs[job]
+        work = batch.work_by_job[job_id]
         assert work.job is not None
         state, error = work.job.state, (work.job.error_type or "", work.job.error or "")
         status = records.STATUS_OF_STATE[state]
-        said = RowSaid(job, status, None if status == result.SUCCEEDED else error, state == records.REJECTED, None)
-        self._tell(group, said)
+        said = TrialFinished(
+            job_id, status, None if status == result.SUCCEEDED else error, state == records.REJECTED, None
+        )
+        self._report_message(batch, said)
 
     # --- another submission
 
-    def lost(self, work: Work, message: str) -> None:
+    def mark_lost(self, item: WorkItem, message: str) -> None:
         """A job that nobody can be asked about any more: so says its row, unless another submission is allowed."""
-        assert work.job is not None
+        assert item.job is not None
         error = (LOST_ERROR, message)
-        self.shared.store.finish(work.job.id, records.LOST, error=error)
-        work.job = replace(work.job, state=records.LOST, error_type=error[0], error=error[1])
-        if not self.again(work):
-            self.shared.row_done(work, result.FAILED, self.name, error=error)
-            self.pool.done()
+        self.context.store.record_finished(item.job.id, records.LOST, error=error)
+        item.job = replace(item.job, state=records.LOST, error_type=error[0], error=error[1])
+        if not self.schedule_retry(item):
+            self.context.finish_trial(item, result.FAILED, self.name, error=error)
+            self.pool.complete()
 
-    def again(self, work: Work) -> bool:
+    def schedule_retry(self, item: WorkItem) -> bool:
         """Whether the work goes back to be submitted once more, after a wait: the rules of one machine."""
-        job, shared = work.job, self.shared
+        job, shared = item.job, self.context
         assert job is not None
-        enough = work.sent and (work.sent > shared.settings.retries or shared.control.stopping)
-        if not self._worth(work, job) or enough:
+        enough = item.submissions and (item.submissions > shared.settings.retries or shared.control.stopping)
+        if not self._is_worth_retrying(item, job) or enough:
             return False
-        wait = shared.random.uniform(0, min(30.0, 0.25 * 2**work.sent)) if work.sent else 0.0
+        wait = shared.random.uniform(0, min(30.0, 0.25 * 2**item.submissions)) if item.submissions else 0.0
         reason = f"{job.error_type}: {job.error}"
-        shared.report(Retrying(self.name, work.trial.index, job.attempt + 1, wait, reason))
-        self.pool.later += 1
+        shared.report(Retrying(self.name, item.trial.index, job.attempt + 1, wait, reason))
+        self.pool.delayed += 1
 
-        def now() -> None:
-            self.pool.later -= 1
-            self.pool.give_back(work)
+        def requeue() -> None:
+            self.pool.delayed -= 1
+            self.pool.requeue(item)
 
-        asyncio.get_running_loop().call_later(wait, now)
+        asyncio.get_running_loop().call_later(wait, requeue)
         return True
 
-    def _worth(self, work: Work, job: Job) -> bool:
+    def _is_worth_retrying(self, item: WorkItem, job: JobRecord) -> bool:
         if job.state == records.LOST:
             return True
         if job.state != records.FAILED:
             return False
         state = JobState("failed", error_type=job.error_type, error=job.error)
-        memory = out_of_memory(state)
-        work.out_of_memory += memory
-        return (memory and work.out_of_memory <= 1) or (passing(state) and not memory)
+        memory = is_out_of_memory(state)
+        item.memory_failures += memory
+        return (memory and item.memory_failures <= 1) or (is_transient(state) and not memory)

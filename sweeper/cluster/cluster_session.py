@@ -13,32 +13,32 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from sweeper.cluster.address import connected, resolve_address
+from sweeper.cluster.address import connect_cluster, resolve_address
 from sweeper.cluster.worker_target import resolve_for_workers
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.target_spec import CLOUD_URL
-from sweeper.planning.server_cache import caching_of, weakest
+from sweeper.planning.server_cache import find_smallest_cache, parse_cache_arguments
 from sweeper.running import run as local_run
-from sweeper.running.run_events import ClusterReady, Noticed, TargetDown, TargetReady
+from sweeper.running.run_events import ClusterReady, Notice, TargetDown, TargetReady
 from sweeper.running.session import Session
 from sweeper.store import records
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from sweeper.cluster.messages import Seat
-    from sweeper.cluster.work_pool import Pool
-    from sweeper.cluster.workers import Fleet
+    from sweeper.cluster.messages import WorkerInfo
+    from sweeper.cluster.work_pool import WorkPool
+    from sweeper.cluster.workers import WorkerRegistry
     from sweeper.comfy.target import Target
     from sweeper.model.experiment import Experiment
     from sweeper.model.result import Run
-    from sweeper.model.target_spec import Named, Spec
-    from sweeper.running.restore_files import Missing
-    from sweeper.running.resume import Survey
+    from sweeper.model.target_spec import NamedTargets, TargetSpec
+    from sweeper.running.restore_files import MissingFiles
+    from sweeper.running.resume import ResumeState
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
 
-_LOOK: Final = 0.5  # seconds between two looks for the first worker
+_POLL_INTERVAL: Final = 0.5  # seconds between two looks for the first worker
 
 
 def run(
@@ -55,7 +55,7 @@ def run(
 
     Raises UsageError also for a cluster whose workers have another version, UnreachableError when no scheduler answers.
     """
-    return local_run.run(experiment, session=_bound(cluster, resources), **rest)
+    return local_run.run(experiment, session=_bind_session(cluster, resources), **rest)
 
 
 async def run_async(
@@ -66,47 +66,47 @@ async def run_async(
     **rest: Any,
 ) -> Run:
     """As `run`, to be awaited."""
-    return await local_run.run_async(experiment, session=_bound(cluster, resources), **rest)
+    return await local_run.run_async(experiment, session=_bind_session(cluster, resources), **rest)
 
 
-def _bound(cluster: str, resources: Mapping[str, float] | None) -> type[Session]:
-    class Bound(ClusterSession):
+def _bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[Session]:
+    class BoundSession(ClusterSession):
         address = resolve_address(cluster, os.environ)
         needs: Mapping[str, float] = dict(resources or {})
 
-    return Bound
+    return BoundSession
 
 
 @dataclass(slots=True)
-class _Asked:
+class _WorkerClient:
     """A worker's server in the place of a client, for the check against its node classes. The class is kept by the
     server's place, since its URL means another server on every machine. `extra_data` is set where partner nodes need a
     key, which is the workers' own.
     """
 
     target: Target
-    fleet: Fleet
+    registry: WorkerRegistry
     address: str
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
-    async def object_info(self) -> Any:
+    async def get_object_info(self) -> Any:
         from sweeper.cluster import worker_rpc  # noqa: PLC0415 (distributed)
 
-        return await self.fleet.call(worker_rpc.object_info, self.fleet.order, address=self.address)
+        return await self.registry.call(worker_rpc.get_object_info, self.registry.run_spec, address=self.address)
 
 
 class ClusterSession(Session):
     """The steps of a Session that a cluster does. `address`: the cluster's; `needs`: Dask's resources of a worker."""
 
     address: str = ""
-    needs: Mapping[str, float] = {}
+    resources: Mapping[str, float] = {}
 
     @classmethod
-    def resolve(
+    def resolve_targets(
         cls,
-        specs: Spec | Sequence[Spec],
+        specs: TargetSpec | Sequence[TargetSpec],
         *,
-        named: Named,
+        named: NamedTargets,
         environ: Mapping[str, str],  # noqa: ARG003 (keys are read on the workers)
     ) -> tuple[Target, ...]:
         """The one target; keys and `${NAME}` are the workers' to fill in. Raises UsageError."""
@@ -116,115 +116,115 @@ class ClusterSession(Session):
 
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
         """The fleet, with at least one worker whose server answers, or none when the run is stopped before."""
-        client = await stack.enter_async_context(connected(self.address))
-        from sweeper.cluster.workers import Fleet  # noqa: PLC0415 (distributed, which `connected` has found)
+        client = await stack.enter_async_context(connect_cluster(self.address))
+        from sweeper.cluster.workers import WorkerRegistry  # noqa: PLC0415 (distributed, which `connected` has found)
 
-        await self._first_worker(client)
+        await self._wait_for_worker(client)
         if self.control.stopping:
             return ()
-        fleet = Fleet(client, self._order(), self.needs)
-        await fleet.register(children=self.address.startswith("local:"))
-        came: list[Seat] = []
-        while not fleet.seats and not fleet.lost and not self.control.stopping:
+        fleet = WorkerRegistry(client, self._make_run_spec(), self.resources)
+        await fleet.install_plugin(are_children=self.address.startswith("local:"))
+        came: list[WorkerInfo] = []
+        while not fleet.workers and not fleet.unusable and not self.control.stopping:
             came, _ = await fleet.refresh()
             if not fleet.present:
-                await asyncio.sleep(_LOOK)
-        self.report(ClusterReady(self.address, str(client.dashboard_link or ""), len(fleet.seats)))
+                await asyncio.sleep(_POLL_INTERVAL)
+        self.report(ClusterReady(self.address, str(client.dashboard_link or ""), len(fleet.workers)))
         for seat in came:
-            self._announce(seat)
-        if not fleet.seats and not self.control.stopping:
+            self._report_worker(seat)
+        if not fleet.workers and not self.control.stopping:
             worst = next((seat for seat in came if seat.refused), came[0])
             kind = RefusedError if worst.refused else UnreachableError
             raise kind("; ".join(f"{seat.name}: {seat.problem}" for seat in came))
-        self.caching = weakest(caching_of(seat.arguments) for seat in fleet.seats.values())
-        for seat in fleet.seats.values():
-            self.abouts.setdefault(self.targets[0].name, dict(seat.about))
-        return (fleet,) if fleet.seats else ()
+        self.caching = find_smallest_cache(parse_cache_arguments(seat.arguments) for seat in fleet.workers.values())
+        for seat in fleet.workers.values():
+            self.server_infos.setdefault(self.targets[0].name, dict(seat.server_info))
+        return (fleet,) if fleet.workers else ()
 
-    async def _first_worker(self, client: Client) -> None:
+    async def _wait_for_worker(self, client: Client) -> None:
         """Wait for the first worker; a task that wants one makes a cluster that adapts itself start it."""
-        from sweeper.cluster.workers import identify  # noqa: PLC0415 (distributed)
+        from sweeper.cluster.workers import fetch_identity  # noqa: PLC0415 (distributed)
 
-        if (await identify(client))["workers"]:
+        if (await fetch_identity(client))["workers"]:
             return
-        self.report(Noticed(f"{self.address} has no worker yet; waiting for one (Ctrl-C ends it)"))
-        wish = client.submit(int, 0, pure=False, resources=dict(self.needs))
+        self.report(Notice(f"{self.address} has no worker yet; waiting for one (Ctrl-C ends it)"))
+        wish = client.submit(int, 0, pure=False, resources=dict(self.resources))
         while not self.control.stopping and wish.status == "pending":  # noqa: ASYNC110 (two things to wait for)
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
 
-    def _announce(self, seat: Seat) -> None:
-        name = f"{seat.name}: {self.targets[0].name}"
-        if seat.problem is None:
-            self.report(TargetReady(name, seat.dialect, seat.version, seat.concurrency))
+    def _report_worker(self, worker: WorkerInfo) -> None:
+        name = f"{worker.name}: {self.targets[0].name}"
+        if worker.problem is None:
+            self.report(TargetReady(name, worker.dialect, worker.version, worker.concurrency))
         else:
-            self.report(TargetDown(name, seat.problem, final=True))
+            self.report(TargetDown(name, worker.problem, final=True))
 
-    def _order(self) -> Any:
-        from sweeper.cluster.messages import Order  # noqa: PLC0415
+    def _make_run_spec(self) -> Any:
+        from sweeper.cluster.messages import RunSpec  # noqa: PLC0415
 
         folder = str(self.out.resolve())
         key = hashlib.sha256(f"{socket.gethostname()} {folder}".encode()).hexdigest()[:24]
-        return Order(
-            key=key,
-            epoch=f"sweeper-{uuid4().hex}",
+        return RunSpec(
+            folder_id=key,
+            driver_id=f"sweeper-{uuid4().hex}",
             experiment=self.experiment.name,
             target=self.targets[0],
             settings=self.settings,
             metrics={},
             folder=folder,
             token=uuid4().hex,
-            pictures=self.pictures,
+            artifact_url=self.artifact_url,
         )
 
     async def _check(self, client: Any) -> None:
-        fleet: Fleet = client
-        seat = next(iter(fleet.seats.values()))
-        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=seat.place)
+        fleet: WorkerRegistry = client
+        seat = next(iter(fleet.workers.values()))
+        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=seat.server_id)
         if target.partner_key_env is not None or target.url == CLOUD_URL:
             target = replace(target, partner_key="on the workers")
-        asked = _Asked(target, fleet, seat.address)
+        asked = _WorkerClient(target, fleet, seat.address)
         await super()._check(asked)
-        fleet.order = replace(fleet.order, partner=bool(asked.extra_data))
+        fleet.run_spec = replace(fleet.run_spec, has_partner_nodes=bool(asked.extra_data))
 
-    async def _restore(self, missing: Missing, clients: Sequence[Any]) -> None:  # noqa: ARG002 (as the base has it)
+    async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:  # noqa: ARG002 (as the base has it)
         """Not from workers' servers: what is gone is told, with what brings it back."""
         paths = [artifact.path for _, gone in missing.jobs for artifact in gone]
         self.report(
-            Noticed(
+            Notice(
                 f"gone, and not fetched again from workers' servers: {paths[0]}"
                 f"{f' and {len(paths) - 1} more files' if len(paths) > 1 else ''}; the rows stay, and `--remake` "
                 "submits their trials again"
             )
         )
 
-    def _forget(self, store: Store, found: Survey) -> None:
+    def _mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
         """Nothing: a worker's embedded server outlives a driver, so its jobs are looked for like any."""
 
-    async def _work(
-        self, store: Store, found: Survey, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
+    async def _execute(
+        self, store: Store, state: ResumeState, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
-        from sweeper.cluster.dispatcher import Dispatch  # noqa: PLC0415
-        from sweeper.cluster.work_pool import Pool  # noqa: PLC0415
-        from sweeper.cluster.worker_plugin import MARK  # noqa: PLC0415 (distributed)
+        from sweeper.cluster.dispatcher import Dispatcher  # noqa: PLC0415
+        from sweeper.cluster.work_pool import WorkPool  # noqa: PLC0415
+        from sweeper.cluster.worker_plugin import SHARED_MARKER  # noqa: PLC0415 (distributed)
         from sweeper.planning.order import Costs  # noqa: PLC0415
-        from sweeper.planning.transition_cost import Reruns  # noqa: PLC0415
-        from sweeper.running.measure_run import measurable  # noqa: PLC0415
-        from sweeper.running.resume import remaining  # noqa: PLC0415
+        from sweeper.planning.transition_cost import TransitionCost  # noqa: PLC0415
+        from sweeper.running.measure_run import get_cacheable_versions  # noqa: PLC0415
+        from sweeper.running.resume import iter_remaining  # noqa: PLC0415
 
-        fleet: Fleet = clients[0]
-        fleet.order = replace(fleet.order, metrics=measurable(store, self.metrics))
-        costs = Costs(store.servers.node_seconds(self.names), self.caching)
+        fleet: WorkerRegistry = clients[0]
+        fleet.run_spec = replace(fleet.run_spec, metrics=get_cacheable_versions(store, self.metrics))
+        costs = Costs(store.servers.mean_node_seconds(self.target_names), self.caching)
         plan = self.plan.reordered(costs)
-        fresh = remaining(plan, found, self.settings, self.chosen)
-        pool = Pool(fresh, found.todo, Reruns(self.experiment.template, costs))
-        shared = self._shared(store, found, plan, run_id, folder)
-        mark = self.out / MARK
-        mark.write_text(fleet.order.token, "ascii")
+        fresh = iter_remaining(plan, state, self.settings, self.is_selected)
+        pool = WorkPool(fresh, state.todo, TransitionCost(self.experiment.template, costs))
+        shared = self._make_context(store, state, plan, run_id, folder)
+        mark = self.out / SHARED_MARKER
+        mark.write_text(fleet.run_spec.token, "ascii")
         try:
-            dispatch = Dispatch(shared, fleet, pool)
-            fleet.forget()
+            dispatch = Dispatcher(shared, fleet, pool)
+            fleet.reset()
             await fleet.refresh()
-            self._sort_opened(store, found, pool, fleet)
+            self._queue_open_items(store, state, pool, fleet)
             return await dispatch.run()
         finally:
             with contextlib.suppress(OSError):
@@ -232,38 +232,38 @@ class ClusterSession(Session):
             for target, times in shared.node_times.items():
                 store.servers.add_node_times(target, times)
 
-    def _shared(self, store: Store, found: Survey, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
-        from sweeper.cluster.worker_context import Folder  # noqa: PLC0415
-        from sweeper.running.run_context import Shared  # noqa: PLC0415
-        from sweeper.running.sharding import Line  # noqa: PLC0415
-        from sweeper.running.work_queue import Backlog  # noqa: PLC0415
+    def _make_context(self, store: Store, state: ResumeState, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
+        from sweeper.cluster.worker_context import ClusterArtifactFolder  # noqa: PLC0415
+        from sweeper.running.run_context import RunContext  # noqa: PLC0415
+        from sweeper.running.sharding import SingleQueue  # noqa: PLC0415
+        from sweeper.running.work_queue import WorkQueue  # noqa: PLC0415
 
-        return Shared(
+        return RunContext(
             plan=plan,
             experiment=self.experiment.name,
             run_id=run_id,
             store=store,
-            folder=Folder(folder.out) if self.pictures is None else folder,
+            folder=ClusterArtifactFolder(folder.out) if self.artifact_url is None else folder,
             settings=self.settings,
             control=self.control,
-            backlog=Backlog([], Line(iter(()))),  # a cluster's work waits in a Pool
+            work_queue=WorkQueue([], SingleQueue(iter(()))),  # a cluster's work waits in a Pool
             report=self.report,
-            names=self.names,
-            twins=found.twins,
+            target_names=self.target_names,
+            duplicates=state.duplicates,
         )
 
-    def _sort_opened(self, store: Store, found: Survey, pool: Pool, fleet: Fleet) -> None:
+    def _queue_open_items(self, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry) -> None:
         """What an earlier driver left open: to be looked for at its place, or known never to have left."""
         target = self.targets[0]
-        for work in found.opened:
+        for work in state.unresolved:
             job = work.job
             assert job is not None
-            if job.id in fleet.unsent:
-                store.finish(job.id, records.UNSENT)
+            if job.id in registry.unsent_jobs:
+                store.record_finished(job.id, records.UNSENT)
                 work.job = None
-                pool.give_back(work)
+                pool.requeue(work)
                 continue
-            place = store.servers.place_of(job.id)
+            place = store.servers.get_server_id(job.id)
             if place is None:  # sent from one machine: to the URL, or to a server that ended with that run
                 place = f"embedded {socket.gethostname()}" if target.embedded else target.url
-            pool.seek(place, work)
+            pool.add_open_item(place, work)

@@ -12,378 +12,384 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sweeper.cluster import worker_rpc
-from sweeper.cluster.batch import Group
-from sweeper.cluster.batch_follower import Tending
-from sweeper.cluster.messages import Parcel
-from sweeper.cluster.work_pool import MOST
-from sweeper.cluster.worker_plugin import RESOURCE, carry_group
-from sweeper.cluster.workers import Fleet, GoneError
+from sweeper.cluster.batch import Batch
+from sweeper.cluster.batch_follower import BatchFollower
+from sweeper.cluster.messages import BatchTask
+from sweeper.cluster.work_pool import MAX_BATCH_SIZE
+from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch
+from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.errors import SweeperError
-from sweeper.running.run_events import Cancelling, Draining, Noticed, TargetDown, TargetReady
-from sweeper.running.scheduler import left_behind
+from sweeper.running.run_events import Cancelling, Draining, Notice, TargetDown, TargetReady
+from sweeper.running.scheduler import describe_postponed
 from sweeper.running.stop_control import REFUSED, UNREACHABLE
-from sweeper.store.records import OPEN, UNSENT
+from sweeper.store.records import OPEN_STATES, UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from sweeper.cluster.messages import Over, Seat
-    from sweeper.cluster.work_pool import Pool
-    from sweeper.running.run_context import Shared
-    from sweeper.running.work import Work
+    from sweeper.cluster.messages import BatchFinished, WorkerInfo
+    from sweeper.cluster.work_pool import WorkPool
+    from sweeper.running.run_context import RunContext
+    from sweeper.running.work import WorkItem
 
-_TICK: Final = 1.0  # seconds between two looks at who is there
-_STALE: Final = 3.0  # seconds that a task may wait while a worker is idle; then it is given to Dask anew
-_ERRORS: Final = 5  # tasks that may fail on workers before anything is granted
+_REFRESH_INTERVAL: Final = 1.0  # seconds between two looks at who is there
+_STALE_AFTER: Final = 3.0  # seconds that a task may wait while a worker is idle; then it is given to Dask anew
+_MAX_START_ERRORS: Final = 5  # tasks that may fail on workers before anything is granted
 
 
-class Dispatch:
+class Dispatcher:
     """One run's groups. `run` returns when nothing is left, or the run was stopped."""
 
-    def __init__(self, shared: Shared, fleet: Fleet, pool: Pool) -> None:
-        self.shared, self.fleet, self.pool = shared, fleet, pool
-        self.name = fleet.order.target.name
-        self.tending = Tending(shared, fleet, pool, self.name)
-        self.groups: dict[str, Group] = {}
-        self._missing: dict[str, float] = {}  # place -> since when nobody there can be asked
-        self._background: asyncio.TaskGroup | None = None
+    def __init__(self, context: RunContext, registry: WorkerRegistry, pool: WorkPool) -> None:
+        self.context, self.registry, self.pool = context, registry, pool
+        self.name = registry.run_spec.target.name
+        self.follower = BatchFollower(context, registry, pool, self.name)
+        self.batches: dict[str, Batch] = {}
+        self._unreachable_since: dict[str, float] = {}  # place -> since when nobody there can be asked
+        self._task_group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
-        self._told = ""
-        self._alone = False
-        self._errors = 0
-        self._withdrawing = False
-        self._left: Counter[str] = Counter()  # by place: trials left for the next run, because their jobs may stand
-        self._given_up: set[str] = set()  # places that got no more work
-        pool.wake = self._changed.set
+        self._reported_stop = ""
+        self._no_workers = False
+        self._start_errors = 0
+        self._stealing = False
+        self._postponed_counts: Counter[str] = (
+            Counter()
+        )  # by place: trials left for the next run, because their jobs may stand
+        self._given_up_servers: set[str] = set()  # places that got no more work
+        pool.on_change = self._changed.set
 
     async def run(self) -> str | None:
         """Returns why the run stopped early, for people. Raises what no trial is to blame for."""
-        topic = self.fleet.order.epoch
-        self.fleet.client.subscribe_topic(topic, self._started)
+        topic = self.registry.run_spec.driver_id
+        self.registry.client.subscribe_topic(topic, self._on_batch_started)
         try:
-            with self.shared.control.bound(self._control_changed):
-                async with asyncio.TaskGroup() as self._background:
-                    ticking = self._background.create_task(self._tick())
-                    await self._feed()
+            with self.context.control.subscribe(self._on_stop_changed):
+                async with asyncio.TaskGroup() as self._task_group:
+                    ticking = self._task_group.create_task(self._refresh_loop())
+                    await self._dispatch_all()
                     ticking.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise _first_error(errors) from None
         finally:
             with contextlib.suppress(ValueError):
-                self.fleet.client.unsubscribe_topic(topic)
-            self._background = None
-            for group in self.groups.values():
-                await self._release(group)
-        said = [self.shared.error] if self.shared.error else []
-        if self._left:
-            given_up = sorted(self._given_up & set(self._left))
-            said.append(left_behind(self._left, given_up, others=False))
+                self.registry.client.unsubscribe_topic(topic)
+            self._task_group = None
+            for group in self.batches.values():
+                await self._forget_task(group)
+        said = [self.context.error] if self.context.error else []
+        if self._postponed_counts:
+            given_up = sorted(self._given_up_servers & set(self._postponed_counts))
+            said.append(describe_postponed(self._postponed_counts, given_up, has_other_targets=False))
             if given_up:
-                self.shared.control.drain(UNREACHABLE)
+                self.context.control.drain(UNREACHABLE)
         return "; ".join(said) or None
 
-    async def _feed(self) -> None:
-        self._control_changed()
+    async def _dispatch_all(self) -> None:
+        self._on_stop_changed()
         while True:
             self._changed.clear()
-            self._fill()
-            if self.pool.empty and not self.groups:
+            self._fill_window()
+            if self.pool.empty and not self.batches:
                 return
-            if not self._withdrawing and self._idle:
-                self._spawn(self._withdraw())
+            if not self._stealing and self._idle_count:
+                self._spawn(self._steal_back())
             await self._changed.wait()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        assert self._background is not None
-        self._background.create_task(coroutine)
+        assert self._task_group is not None
+        self._task_group.create_task(coroutine)
 
     # --- tasks out
 
-    def _fill(self) -> None:
-        if self.shared.control.stopping:
+    def _fill_window(self) -> None:
+        if self.context.control.stopping:
             return
-        self._seek()
-        workers = len(self.fleet.seats)
-        window = sum(seat.groups for seat in self.fleet.seats.values())
-        while len(self.groups) < window and (works := self.pool.take(self.pool.size(workers))):
-            self._submit(works)
+        self._submit_searches()
+        workers = len(self.registry.workers)
+        window = sum(seat.max_batches for seat in self.registry.workers.values())
+        while len(self.batches) < window and (works := self.pool.take(self.pool.batch_size(workers))):
+            self._submit_batch(works)
 
-    def _seek(self) -> None:
+    def _submit_searches(self) -> None:
         """Send somebody to look for jobs of unknown fate, where there is somebody."""
-        now = self.shared.now()
-        for place in list(self.pool.opened):
-            found = self.fleet.at(place)
+        now = self.context.now()
+        for place in list(self.pool.open_by_server):
+            found = self.registry.workers_for_server(place)
             if found:
-                self._missing.pop(place, None)
-                works = self.pool.opened.pop(place)
-                for start in range(0, len(works), MOST):
-                    self._submit(works[start : start + MOST], place=place, addresses=found)
+                self._unreachable_since.pop(place, None)
+                works = self.pool.open_by_server.pop(place)
+                for start in range(0, len(works), MAX_BATCH_SIZE):
+                    self._submit_batch(works[start : start + MAX_BATCH_SIZE], server_id=place, addresses=found)
             elif found is None or (
-                " " in place and now - self._missing.setdefault(place, now) > self.shared.settings.patience
+                " " in place and now - self._unreachable_since.setdefault(place, now) > self.context.settings.patience
             ):
-                self._unreachable(place, gone=found is None)
+                self._give_up_server(place, gone=found is None)
 
-    def _unreachable(self, place: str, *, gone: bool) -> None:
+    def _give_up_server(self, server_id: str, *, gone: bool) -> None:
         """Nobody can ask the server at that place: it died with its worker (`gone`), or lives where no worker is."""
-        for work in self.pool.opened.pop(place):
+        for work in self.pool.open_by_server.pop(server_id):
             if gone:
-                self.tending.lost(work, f"nobody can be asked any more where it was sent ({place})")
+                self.follower.mark_lost(work, f"nobody can be asked any more where it was sent ({server_id})")
             else:
-                self._leave(work, place)
-                self._given_up.add(place)
+                self._postpone(work, server_id)
+                self._given_up_servers.add(server_id)
 
-    def _leave(self, work: Work, place: str) -> None:
+    def _postpone(self, item: WorkItem, server_id: str) -> None:
         """A work stays on record as open, for the next run to look for."""
-        self._left[place] += 1 + len(self.shared.twins.get(work.trial.digest, ()))
-        self.pool.done()
+        self._postponed_counts[server_id] += 1 + len(self.context.duplicates.get(item.trial.digest, ()))
+        self.pool.complete()
 
-    def _submit(
-        self, works: list[Work], *, place: str | None = None, addresses: list[tuple[str, str]] | None = None
+    def _submit_batch(
+        self, items: list[WorkItem], *, server_id: str | None = None, addresses: list[tuple[str, str]] | None = None
     ) -> None:
-        fleet = self.fleet
-        group = Group(self.shared.new_id(), works, asyncio.get_running_loop().time(), place=place)
+        fleet = self.registry
+        group = Batch(self.context.new_id(), items, asyncio.get_running_loop().time(), server_id=server_id)
         url = None if addresses is None else addresses[0][1]
-        parcel = Parcel(group.id, fleet.order.epoch, self.shared.run_id, url)
+        parcel = BatchTask(group.id, fleet.run_spec.driver_id, self.context.run_id, url)
         if addresses is not None:
             group.addresses = tuple(address for address, _ in addresses)
         group.future = fleet.client.submit(
-            cast("Any", carry_group),  # Dask awaits it on the worker
+            cast("Any", run_batch),  # Dask awaits it on the worker
             parcel,
             key=f"sweeper-{group.id}",
             pure=False,
-            resources={RESOURCE: 1, **fleet.resources},
+            resources={RESOURCE_NAME: 1, **fleet.resources},
             workers=list(group.addresses) if group.addresses else None,
             allow_other_workers=False,
         )
-        self.groups[group.id] = group
-        self._spawn(self._watch(group))
+        self.batches[group.id] = group
+        self._spawn(self._watch_task(group))
 
-    async def _watch(self, group: Group) -> None:
+    async def _watch_task(self, batch: Batch) -> None:
         """A task that ends without its group having been granted gives its works back."""
-        assert group.future is not None
+        assert batch.future is not None
         trouble: Exception | None = None
         try:
-            await group.future
+            await batch.future
         except Exception as error:  # noqa: BLE001 (whatever a worker, or Dask about it, may say)
             trouble = error
-        if group.seat is not None or group.id not in self.groups:
+        if batch.worker is not None or batch.id not in self.batches:
             return
-        if trouble is not None and group.future.status == "error":
-            self._errors += 1
-            if self._errors >= _ERRORS:
+        if trouble is not None and batch.future.status == "error":
+            self._start_errors += 1
+            if self._start_errors >= _MAX_START_ERRORS:
                 raise SweeperError(f"the cluster's workers cannot begin: {type(trouble).__name__}: {trouble}")
-            self.shared.report(Noticed(f"a worker could not begin: {type(trouble).__name__}: {trouble}"))
-        self._return(group)
+            self.context.report(Notice(f"a worker could not begin: {type(trouble).__name__}: {trouble}"))
+        self._requeue(batch)
 
-    def _return(self, group: Group) -> None:
+    def _requeue(self, batch: Batch) -> None:
         """A group that nobody began: its works wait again, where they waited before."""
-        self.groups.pop(group.id, None)
-        for work in group.works:
-            if group.place is None:
-                self.pool.give_back(work)
+        self.batches.pop(batch.id, None)
+        for work in batch.work_items:
+            if batch.server_id is None:
+                self.pool.requeue(work)
             else:
-                self.pool.seek(group.place, work)
+                self.pool.add_open_item(batch.server_id, work)
         self._changed.set()
 
-    async def _release(self, group: Group) -> None:
+    async def _forget_task(self, batch: Batch) -> None:
         """Let the scheduler forget the task."""
-        if group.future is not None:
+        if batch.future is not None:
             with contextlib.suppress(Exception):  # the client closes, or the scheduler is gone
-                await group.future.cancel()
+                await batch.future.cancel()
 
     # --- tasks begun
 
-    def _started(self, event: tuple[float, dict[str, str]]) -> None:
+    def _on_batch_started(self, event: tuple[float, dict[str, str]]) -> None:
         """A worker has a group and waits for our word."""
-        if self._background is None:
+        if self._task_group is None:
             return
         _, said = event
-        group, seat = self.groups.get(said["group"]), self.fleet.seats.get(said["address"])
-        if group is None or group.seat is not None or seat is None or self.shared.control.stopping:
-            self._spawn(self._refuse(said["group"], said["address"]))
+        group, seat = self.batches.get(said["group"]), self.registry.workers.get(said["address"])
+        if group is None or group.worker is not None or seat is None or self.context.control.stopping:
+            self._spawn(self._refuse_batch(said["group"], said["address"]))
             return
-        group.seat = seat
-        self._spawn(self._tend(group))
+        group.worker = seat
+        self._spawn(self._follow(group))
 
-    async def _refuse(self, group: str, address: str) -> None:
-        with contextlib.suppress(GoneError):
-            await self.fleet.call(worker_rpc.drop, group, address=address)
+    async def _refuse_batch(self, batch_id: str, address: str) -> None:
+        with contextlib.suppress(WorkerGoneError):
+            await self.registry.call(worker_rpc.drop_batch, batch_id, address=address)
 
-    async def _tend(self, group: Group) -> None:
-        over = await self.tending.tend(group)
+    async def _follow(self, batch: Batch) -> None:
+        over = await self.follower.follow(batch)
         if over is None:
-            await self._abandoned(group)
+            await self._on_worker_lost(batch)
         else:
-            await self._ended(group, over)
-        self.groups.pop(group.id, None)
-        await self._release(group)
+            await self._on_batch_finished(batch, over)
+        self.batches.pop(batch.id, None)
+        await self._forget_task(batch)
         self._changed.set()
 
-    async def _ended(self, group: Group, over: Over) -> None:
-        place = group.place or (group.seat.place if group.seat is not None else self.name)
-        for job in over.left:
-            self._leave(group.jobs[job], place)
-        if over.reason is not None:
-            self._given_up.add(place)
-        for job in set(group.jobs) - group.ended - set(over.left):
-            self._unclear(group, job)
-        if over.reason is not None and group.seat is not None:
-            await self.fleet.discharge(group.seat.address)
-            if over.reason == REFUSED or not self.fleet.seats:
-                self.shared.error = over.error
-                self.shared.control.halt(over.reason)
+    async def _on_batch_finished(self, batch: Batch, finished: BatchFinished) -> None:
+        place = batch.server_id or (batch.worker.server_id if batch.worker is not None else self.name)
+        for job in finished.open_jobs:
+            self._postpone(batch.work_by_job[job], place)
+        if finished.reason is not None:
+            self._given_up_servers.add(place)
+        for job in set(batch.work_by_job) - batch.ended_jobs - set(finished.open_jobs):
+            self._resolve_unknown(batch, job)
+        if finished.reason is not None and batch.worker is not None:
+            await self.registry.retire(batch.worker.address)
+            if finished.reason == REFUSED or not self.registry.workers:
+                self.context.error = finished.error
+                self.context.control.stop_with(finished.reason)
 
-    async def _abandoned(self, group: Group) -> None:
+    async def _on_worker_lost(self, batch: Batch) -> None:
         """Its worker died, was cut off, or let go of it: what never left goes back, the rest is looked for."""
-        seat = group.seat
+        seat = batch.worker
         assert seat is not None
         unsent: tuple[str, ...] | None = None
-        with contextlib.suppress(GoneError):
-            unsent = await self.fleet.call(worker_rpc.drop, group.id, address=seat.address)
-        await self._look_round()
-        granted = set(group.jobs)
-        for job, work in group.jobs.items():
-            if job in group.ended:
+        with contextlib.suppress(WorkerGoneError):
+            unsent = await self.registry.call(worker_rpc.drop_batch, batch.id, address=seat.address)
+        await self._refresh_workers()
+        granted = set(batch.work_by_job)
+        for job, work in batch.work_by_job.items():
+            if job in batch.ended_jobs:
                 continue
             assert work.job is not None
-            if job in (unsent or ()) and work.job.state not in OPEN[1:]:
-                self.shared.store.finish(job, UNSENT)
-                work.job, work.sent = None, work.sent - 1
-                self.pool.give_back(work)
+            if job in (unsent or ()) and work.job.state not in OPEN_STATES[1:]:
+                self.context.store.record_finished(job, UNSENT)
+                work.job, work.submissions = None, work.submissions - 1
+                self.pool.requeue(work)
             else:
-                self._unclear(group, job)
+                self._resolve_unknown(batch, job)
         if not granted:
-            self._return(group)
+            self._requeue(batch)
 
-    def _unclear(self, group: Group, job: str) -> None:
+    def _resolve_unknown(self, batch: Batch, job: str) -> None:
         """A job whose end, or the word about its row, did not come through."""
-        work = group.jobs[job]
+        work = batch.work_by_job[job]
         assert work.job is not None
-        assert group.seat is not None
-        if work.job.state in OPEN:
-            self.pool.seek(group.place or group.seat.place, work)
+        assert batch.worker is not None
+        if work.job.state in OPEN_STATES:
+            self.pool.add_open_item(batch.server_id or batch.worker.server_id, work)
         else:
-            self.tending.close(group, job)
+            self.follower.finish_recorded(batch, job)
 
     # --- who is there
 
-    async def _tick(self) -> None:
+    async def _refresh_loop(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
-            await self._look_round()
-            self._restart_stale()
+            await asyncio.sleep(_REFRESH_INTERVAL)
+            await self._refresh_workers()
+            self._resubmit_stale()
             self._changed.set()
 
-    async def _look_round(self) -> None:
+    async def _refresh_workers(self) -> None:
         try:
-            came, left = await self.fleet.refresh()
-        except GoneError as error:
-            self.shared.error = str(error)
-            self.shared.control.halt(UNREACHABLE)
+            came, left = await self.registry.refresh()
+        except WorkerGoneError as error:
+            self.context.error = str(error)
+            self.context.control.stop_with(UNREACHABLE)
             return
         for seat in left:
-            self.shared.report(TargetDown(f"{seat.name}: {self.name}", "the worker left the cluster", final=True))
-        self.announce(came)
-        if not self.fleet.present and not self._alone and not self.shared.control.stopping:
-            self.shared.report(Noticed("no worker is left; waiting for the cluster to bring one"))
-        self._alone = not self.fleet.present
+            self.context.report(TargetDown(f"{seat.name}: {self.name}", "the worker left the cluster", final=True))
+        self.report_workers(came)
+        if not self.registry.present and not self._no_workers and not self.context.control.stopping:
+            self.context.report(Notice("no worker is left; waiting for the cluster to bring one"))
+        self._no_workers = not self.registry.present
 
-    def announce(self, seats: list[Seat]) -> None:
+    def report_workers(self, workers: list[WorkerInfo]) -> None:
         """Tell of workers that came; stop where none can be used."""
-        for seat in seats:
+        for seat in workers:
             name = f"{seat.name}: {self.name}"
             if seat.problem is None:
-                self.shared.report(TargetReady(name, seat.dialect, seat.version, seat.concurrency))
+                self.context.report(TargetReady(name, seat.dialect, seat.version, seat.concurrency))
             else:
-                self.shared.report(TargetDown(name, seat.problem, final=True))
-        unusable = list(self.fleet.lost.values())
-        if unusable and not self.fleet.seats and not self.groups:
-            self.shared.error = unusable[0].problem or self.shared.error
-            self.shared.control.halt(REFUSED if unusable[0].refused else UNREACHABLE)
+                self.context.report(TargetDown(name, seat.problem, final=True))
+        unusable = list(self.registry.unusable.values())
+        if unusable and not self.registry.workers and not self.batches:
+            self.context.error = unusable[0].problem or self.context.error
+            self.context.control.stop_with(REFUSED if unusable[0].refused else UNREACHABLE)
 
-    def _restart_stale(self) -> None:
+    def _resubmit_stale(self) -> None:
         """Tasks that wait behind a busy worker, or for one that left, while another is idle: to Dask once more."""
         now = asyncio.get_running_loop().time()
-        busy = {group.seat.address for group in self.groups.values() if group.seat is not None}
-        idle = set(self.fleet.seats) - busy
-        for group in list(self.groups.values()):
-            if group.seat is not None or now - group.born < _STALE:
+        busy = {group.worker.address for group in self.batches.values() if group.worker is not None}
+        idle = set(self.registry.workers) - busy
+        for group in list(self.batches.values()):
+            if group.worker is not None or now - group.created_at < _STALE_AFTER:
                 continue
             reachable = idle if group.addresses is None else idle & set(group.addresses)
-            gone = group.addresses is not None and not set(group.addresses) & set(self.fleet.seats)
+            gone = group.addresses is not None and not set(group.addresses) & set(self.registry.workers)
             if reachable or gone:
-                self._return(group)
-                self._spawn(self._release(group))
+                self._requeue(group)
+                self._spawn(self._forget_task(group))
 
-    async def _withdraw(self) -> None:
+    async def _steal_back(self) -> None:
         """At the end, when workers are idle and nothing waits: the far half of what waits on the busiest comes back,
         where that ends the run sooner.
         """
-        if not self.pool.idle or any(group.seat is None for group in self.groups.values()):
+        if not self.pool.idle or any(group.worker is None for group in self.batches.values()):
             return
-        self._withdrawing = True
-        for groups in self._busiest():
-            sent = [work for group in groups for work in group.sent]
-            count = self.pool.far_half(sent, [work for group in groups for work in group.waiting])
+        self._stealing = True
+        for groups in self._find_busiest():
+            sent = [work for group in groups for work in group.submitted]
+            count = self.pool.count_to_steal(sent, [work for group in groups for work in group.pending])
             for group in reversed(groups):  # the one that is next has all of it waiting
                 if count > 0:
-                    count -= await self._take_back(group, count)
-        self._withdrawing = False
+                    count -= await self._reclaim_pending(group, count)
+        self._stealing = False
 
-    def _busiest(self) -> list[list[Group]]:
+    def _find_busiest(self) -> list[list[Batch]]:
         """The groups of each worker, oldest first: of as many workers as there are idle ones, the busiest first."""
-        by_worker: dict[str, list[Group]] = {}
-        for group in self.groups.values():
-            if group.seat is not None and group.place is None:
-                by_worker.setdefault(group.seat.address, []).append(group)
-        found = sorted(by_worker.values(), key=lambda groups: -sum(len(group.waiting) for group in groups))
-        return found[: self._idle]
+        by_worker: dict[str, list[Batch]] = {}
+        for group in self.batches.values():
+            if group.worker is not None and group.server_id is None:
+                by_worker.setdefault(group.worker.address, []).append(group)
+        found = sorted(by_worker.values(), key=lambda groups: -sum(len(group.pending) for group in groups))
+        return found[: self._idle_count]
 
     @property
-    def _idle(self) -> int:
-        busy = {group.seat.address for group in self.groups.values() if group.seat is not None}
-        return len(set(self.fleet.seats) - busy)
+    def _idle_count(self) -> int:
+        busy = {group.worker.address for group in self.batches.values() if group.worker is not None}
+        return len(set(self.registry.workers) - busy)
 
-    async def _take_back(self, group: Group, count: int) -> int:
-        assert group.seat is not None
-        with contextlib.suppress(GoneError):
-            found: int = await self.fleet.call(worker_rpc.withdraw, group.id, count, address=group.seat.address)
+    async def _reclaim_pending(self, batch: Batch, count: int) -> int:
+        assert batch.worker is not None
+        with contextlib.suppress(WorkerGoneError):
+            found: int = await self.registry.call(
+                worker_rpc.return_pending, batch.id, count, address=batch.worker.address
+            )
             return found
         return 0
 
     # --- the brake
 
-    def _control_changed(self) -> None:
-        control = self.shared.control
+    def _on_stop_changed(self) -> None:
+        control = self.context.control
         if not control.stopping:
             return
-        in_flight = sum(len(group.sent) for group in self.groups.values())
+        in_flight = sum(len(group.submitted) for group in self.batches.values())
         told = "cancel" if control.cancelling else "drain"
-        if told != self._told:
-            self._told = told
-            self.shared.report(
+        if told != self._reported_stop:
+            self._reported_stop = told
+            self.context.report(
                 Cancelling(in_flight) if control.cancelling else Draining(in_flight, control.reason or "")
             )
-            self._brake(cancelling=control.cancelling)
-        self.shared.stopped.set()
+            self._stop_batches(cancelling=control.cancelling)
+        self.context.stopped.set()
         self._changed.set()
 
-    def _brake(self, *, cancelling: bool) -> None:
+    def _stop_batches(self, *, cancelling: bool) -> None:
         self.pool.closed = True
-        self.pool.opened.clear()  # open on record: the next run looks for them
-        for group in list(self.groups.values()):
-            if group.seat is None:
-                self.groups.pop(group.id)
-                self._spawn(self._release(group))
+        self.pool.open_by_server.clear()  # open on record: the next run looks for them
+        for group in list(self.batches.values()):
+            if group.worker is None:
+                self.batches.pop(group.id)
+                self._spawn(self._forget_task(group))
             else:
-                self._spawn(self._brake_one(group.seat.address, cancelling=cancelling))
+                self._spawn(self._stop_worker(group.worker.address, cancelling=cancelling))
 
-    async def _brake_one(self, address: str, *, cancelling: bool) -> None:
-        with contextlib.suppress(GoneError):
-            await self.fleet.call(worker_rpc.brake, self.fleet.order.epoch, cancelling, address=address)
+    async def _stop_worker(self, address: str, *, cancelling: bool) -> None:
+        with contextlib.suppress(WorkerGoneError):
+            await self.registry.call(
+                worker_rpc.stop_batches, self.registry.run_spec.driver_id, cancelling, address=address
+            )
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first single exception of a tree of groups: the others are its echoes."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):

@@ -11,76 +11,84 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from sweeper.cluster import worker_rpc
-from sweeper.cluster.messages import name_here
-from sweeper.cluster.workers import Fleet, GoneError
+from sweeper.cluster.messages import worker_file_name
+from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 
 if TYPE_CHECKING:
-    from sweeper.cluster.batch import Group
-    from sweeper.cluster.messages import Finished, Seat
+    from sweeper.cluster.batch import Batch
+    from sweeper.cluster.messages import JobFinished, WorkerInfo
     from sweeper.model.trial import InputFile
-    from sweeper.store.artifacts import ArtifactFolder, Incoming
+    from sweeper.store.artifacts import ArtifactFolder, IncomingFile
     from sweeper.store.records import Artifact
 
-PIECE: Final = 4 * 2**20  # bytes
+CHUNK_BYTES: Final = 4 * 2**20  # bytes
 
 
-async def bring(
-    fleet: Fleet, group: Group, item: Finished, contents: Mapping[str, bytes], folder: ArtifactFolder
+async def fetch_artifacts(
+    registry: WorkerRegistry, batch: Batch, message: JobFinished, contents: Mapping[str, bytes], folder: ArtifactFolder
 ) -> tuple[Artifact, ...]:
     """The artifacts of a job as files of the results folder; where the worker wrote them there itself, they are.
 
     Raises GoneError when the worker is gone or what it sends is not what it hashed, ResultsError when the disk is full.
     """
-    assert group.seat is not None
-    if group.seat.shared:
-        return item.artifacts
+    assert batch.worker is not None
+    if batch.worker.stores_directly:
+        return message.artifacts
     kept: list[Artifact] = []
-    for place, artifact in enumerate(item.artifacts):
-        with folder.incoming(item.job, place) as file:
-            await _fill(file, fleet, group, artifact, contents.get(artifact.path))
+    for place, artifact in enumerate(message.artifacts):
+        with folder.open_incoming(message.job_id, place) as file:
+            await _receive_file(file, registry, batch, artifact, contents.get(artifact.path))
             name = PurePosixPath(artifact.path).name
-            kept.append(replace(artifact, path=await asyncio.to_thread(folder.keep, file, name)))
+            kept.append(replace(artifact, path=await asyncio.to_thread(folder.save, file, name)))
     return tuple(kept)
 
 
-async def _fill(file: Incoming, fleet: Fleet, group: Group, artifact: Artifact, content: bytes | None) -> None:
-    assert group.seat is not None
-    address = group.seat.address
+async def _receive_file(
+    file: IncomingFile, registry: WorkerRegistry, batch: Batch, artifact: Artifact, content: bytes | None
+) -> None:
+    assert batch.worker is not None
+    address = batch.worker.address
     digest = hashlib.sha256()
     offset = 0
     while offset < artifact.bytes:
         piece, content = content, None
         if piece is None:
-            piece = await fleet.call(worker_rpc.piece, group.id, artifact.path, offset, PIECE, address=address)
+            piece = await registry.call(
+                worker_rpc.read_chunk, batch.id, artifact.path, offset, CHUNK_BYTES, address=address
+            )
         if not piece:
             break
         file.write(piece)
         digest.update(piece)
         offset += len(piece)
     if offset != artifact.bytes or digest.hexdigest() != artifact.sha256:
-        raise GoneError(f"{group.seat.name}: {artifact.path} did not arrive whole ({offset} of {artifact.bytes} B)")
+        raise WorkerGoneError(
+            f"{batch.worker.name}: {artifact.path} did not arrive whole ({offset} of {artifact.bytes} B)"
+        )
 
 
-async def send_inputs(fleet: Fleet, seat: Seat, files: Mapping[str, InputFile]) -> None:
+async def send_inputs(registry: WorkerRegistry, worker: WorkerInfo, files: Mapping[str, InputFile]) -> None:
     """Bring the input files (by their name on the worker) that a worker lacks to it. Raises GoneError.
 
     A file that cannot be read does not arrive, and the worker says so in the row of its trial.
     """
-    missing: Any = await fleet.call(worker_rpc.lacks, tuple(files), address=seat.address) if files else ()
+    missing: Any = (
+        await registry.call(worker_rpc.find_missing_inputs, tuple(files), address=worker.address) if files else ()
+    )
     for name in missing:
         with contextlib.suppress(OSError), files[name].path.open("rb") as file:
-            await _send(fleet, seat, name, file)
+            await _send_file(registry, worker, name, file)
 
 
-async def _send(fleet: Fleet, seat: Seat, name: str, file: IO[bytes]) -> None:
+async def _send_file(registry: WorkerRegistry, worker: WorkerInfo, name: str, file: IO[bytes]) -> None:
     offset, last = 0, False
     while not last:
-        piece = await asyncio.to_thread(file.read, PIECE)
-        last = len(piece) < PIECE
-        await fleet.call(worker_rpc.put, name, offset, piece, last, address=seat.address)
+        piece = await asyncio.to_thread(file.read, CHUNK_BYTES)
+        last = len(piece) < CHUNK_BYTES
+        await registry.call(worker_rpc.write_input, name, offset, piece, last, address=worker.address)
         offset += len(piece)
 
 
-def with_masks(files: Iterable[InputFile]) -> dict[str, InputFile]:
+def index_by_worker_name(files: Iterable[InputFile]) -> dict[str, InputFile]:
     """Every file that these are made of, by its name on a worker."""
-    return {name_here(part): part for file in files for part in (file, file.mask) if part is not None}
+    return {worker_file_name(part): part for file in files for part in (file, file.mask) if part is not None}

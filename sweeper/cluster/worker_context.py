@@ -11,67 +11,75 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sweeper.cluster.messages import Finished, Grant, Item, News, RowSaid, Taken, Told
-from sweeper.running.run_context import Shared
+from sweeper.cluster.messages import (
+    BatchItem,
+    EventForwarded,
+    JobAccepted,
+    JobFinished,
+    JobLease,
+    TrialFinished,
+    WorkerMessage,
+)
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Cancelling, Draining, JobPreview, JobProgress
-from sweeper.running.work_queue import Backlog
+from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 from sweeper.store.artifacts import FOLDER, ArtifactFolder
 
 if TYPE_CHECKING:
     from sweeper.model.trial import InputFile, Trial
     from sweeper.running.run_events import Event
-    from sweeper.running.work import Work
-    from sweeper.store.artifacts import Incoming
-    from sweeper.store.records import Artifact, Job
+    from sweeper.running.work import WorkItem
+    from sweeper.store.artifacts import IncomingFile
+    from sweeper.store.records import Artifact, JobRecord
 
 # A stint has its own words for its end; steps and pictures of every node would fill the network for a bar.
-_KEPT_TO_OURSELVES = (Draining, Cancelling, JobProgress, JobPreview)
+_NOT_FORWARDED = (Draining, Cancelling, JobProgress, JobPreview)
 
 
-class Logbook:
+class RemoteStore:
     """Stands for the store: `intend` was committed by the driver before, the rest becomes news. `states`: what is known
     of each granted job here; `submitting`: those whose submission has left and is not answered yet.
     """
 
-    def __init__(self, tell: Callable[[News], None]) -> None:
-        self._tell = tell
-        self._prompts: set[str] = set()
-        self.states: dict[str, str] = {}
+    def __init__(self, send: Callable[[WorkerMessage], None]) -> None:
+        self._send = send
+        self._prompt_ids: set[str] = set()
+        self.job_states: dict[str, str] = {}
         self.submitting: set[str] = set()
-        self.attempt_of: dict[str, int] = {}
+        self.attempt_by_digest: dict[str, int] = {}
 
-    def grant(self, digest: str, grant: Grant) -> None:
-        self.states[grant.job] = records.UNSENT
-        self.attempt_of[digest] = grant.attempt
+    def add_lease(self, digest: str, lease: JobLease) -> None:
+        self.job_states[lease.job_id] = records.UNSENT
+        self.attempt_by_digest[digest] = lease.attempt
 
-    def adopt(self, job: Job) -> None:
-        self.states[job.id] = job.state
+    def add_job(self, job: JobRecord) -> None:
+        self.job_states[job.id] = job.state
 
-    def attempts(self, digest: str, _targets: Sequence[str]) -> int:
-        return self.attempt_of[digest] - 1
+    def count_attempts(self, digest: str, _targets: Sequence[str]) -> int:
+        return self.attempt_by_digest[digest] - 1
 
-    def knows(self, prompt_id: str) -> bool:
-        return prompt_id in self._prompts
+    def has_prompt_id(self, prompt_id: str) -> bool:
+        return prompt_id in self._prompt_ids
 
-    def know(self, prompt_ids: Iterable[str]) -> None:
-        self._prompts.update(prompt_ids)
+    def add_prompt_ids(self, prompt_ids: Iterable[str]) -> None:
+        self._prompt_ids.update(prompt_ids)
 
-    def intend(self, job: Job, *, durable: bool = True) -> None:  # noqa: ARG002 (it is, on the driver's disk)
-        assert job.id in self.states, "only what the driver has committed may leave"
-        self.states[job.id] = records.INTENT
+    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:  # noqa: ARG002 (it is, on the driver's disk)
+        assert job.id in self.job_states, "only what the driver has committed may leave"
+        self.job_states[job.id] = records.INTENT
         self.submitting.add(job.id)
 
     def sync(self) -> None:
         """Nothing to do: what must be on a disk is on the driver's."""
 
-    def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        self.states[job_id] = records.SUBMITTED
+    def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+        self.job_states[job_id] = records.SUBMITTED
         self.submitting.discard(job_id)
-        self._prompts.add(prompt_id)
-        self._tell(Taken(job_id, prompt_id, now))
+        self._prompt_ids.add(prompt_id)
+        self._send(JobAccepted(job_id, prompt_id, now))
 
-    def finish(
+    def record_finished(
         self,
         job_id: str,
         state: str,
@@ -81,63 +89,63 @@ class Logbook:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> None:
-        self.states[job_id] = state
+        self.job_states[job_id] = state
         self.submitting.discard(job_id)
         if state != records.UNSENT:  # that one may leave again in a moment; the stint tells at its end
-            self._tell(Finished(job_id, state, started, ended, error, tuple(artifacts)))
+            self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts)))
 
 
-class Folder(ArtifactFolder):
+class ClusterArtifactFolder(ArtifactFolder):
     """Artifacts of a cluster: what a process brought before it died is found again, not brought twice."""
 
-    def keep(self, file: Incoming, name: str) -> str:
+    def save(self, file: IncomingFile, name: str) -> str:
         """As the base class; but where this very file is under that name, which bears its job's id, it is the one."""
         place = self.path / name
-        if place.is_file() and filecmp.cmp(file.settle(), place, shallow=False):
+        if place.is_file() and filecmp.cmp(file.finalize(), place, shallow=False):
             file.path.unlink()
             return f"{FOLDER}/{name}"
-        return super().keep(file, name)
+        return super().save(file, name)
 
 
-class Waiting:
+class PendingTrials:
     """A group's trials that are not begun, as a lane's supply; the far ones may be taken back."""
 
     def __init__(self) -> None:
-        self.works: deque[Work] = deque()
+        self.work_items: deque[WorkItem] = deque()
 
     @property
-    def empty(self) -> bool:
-        return not self.works
+    def is_empty(self) -> bool:
+        return not self.work_items
 
-    def take(self, target: str) -> Work | None:  # noqa: ARG002 (there is one here)
-        return self.works.popleft() if self.works else None
+    def take(self, target: str) -> WorkItem | None:  # noqa: ARG002 (there is one here)
+        return self.work_items.popleft() if self.work_items else None
 
-    def release(self, target: str) -> None:
+    def unassign(self, target: str) -> None:
         """What waits goes back to the driver."""
 
 
-class Errands(Backlog):
+class BatchQueue(WorkQueue):
     """The backlog of one group: what its server may not be sent under the driver's id goes back to the driver."""
 
-    def __init__(self, fresh: Waiting, hand_back: Callable[[Work], None]) -> None:
-        super().__init__([], fresh)
-        self._hand_back = hand_back
+    def __init__(self, source: PendingTrials, return_to_driver: Callable[[WorkItem], None]) -> None:
+        super().__init__([], source)
+        self._return_to_driver = return_to_driver
 
-    def give_back(self, work: Work, target: str) -> None:
+    def requeue(self, item: WorkItem, target: str) -> None:
         """As the base class; a work whose id is spent needs the driver's next intent."""
-        if work.job is None:
-            self._hand_back(work)
-            self.done(target)
+        if item.job is None:
+            self._return_to_driver(item)
+            self.complete(target)
         else:
-            super().give_back(work, target)
+            super().requeue(item, target)
 
 
-class Cargo:
+class RemotePlan:
     """Stands for the plan: the graphs that the driver rendered, by digest."""
 
-    def __init__(self, items: Iterable[Item], local: Callable[[InputFile], InputFile]) -> None:
+    def __init__(self, items: Iterable[BatchItem], localize: Callable[[InputFile], InputFile]) -> None:
         self._items = {item.trial.digest: item for item in items}
-        self._local = local
+        self._localize = localize
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
         # A copy of two levels: the carrier writes the names of uploaded files into it.
@@ -145,9 +153,9 @@ class Cargo:
         return {key: {**node, "inputs": dict(node.get("inputs", {}))} for key, node in graph.items()}
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        return tuple(map(self._local, self._items[trial.digest].files))
+        return tuple(map(self._localize, self._items[trial.digest].files))
 
-    def class_of(self, node: str) -> str | None:
+    def find_node_class(self, node: str) -> str | None:
         """The class of a node; the graphs of one group come of one template."""
         for item in self._items.values():
             found = item.graph.get(node)
@@ -156,31 +164,31 @@ class Cargo:
 
 
 @dataclass(slots=True)
-class Aboard(Shared):
+class WorkerRunContext(RunContext):
     """The common ground of one group's lane. Failures are counted by the driver, rows are written there."""
 
-    tell: Callable[[News], None] = lambda _: None
-    classes: Callable[[str], str | None] = lambda _: None
-    times: dict[str, tuple[int, float]] = field(default_factory=dict)
+    send: Callable[[WorkerMessage], None] = lambda _: None
+    find_node_class: Callable[[str], str | None] = lambda _: None
+    class_times: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
-    def alone(self) -> bool:
+    def is_only_target(self) -> bool:
         """No: what waits here may be taken back for another worker."""
         return False
 
-    async def durable(self) -> None:
+    async def flush(self) -> None:
         """The driver committed the intents before the group was granted."""
 
-    def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:  # noqa: ARG002 (there is one here)
+    def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:  # noqa: ARG002 (there is one here)
         for node, seconds in nodes:
-            name = self.classes(node)
+            name = self.find_node_class(node)
             if name is not None:
-                runs, total = self.times.get(name, (0, 0.0))
-                self.times[name] = (runs + 1, total + seconds)
+                runs, total = self.class_times.get(name, (0, 0.0))
+                self.class_times[name] = (runs + 1, total + seconds)
 
-    def row_done(
+    def finish_trial(
         self,
-        work: Work,
+        item: WorkItem,
         status: str,
         target: str,  # noqa: ARG002
         *,
@@ -188,17 +196,17 @@ class Aboard(Shared):
         error: tuple[str, str] | None = None,
         seconds: float | None = None,
     ) -> None:
-        assert work.job is not None
-        self.tell(RowSaid(work.job.id, status, error, work.final, seconds))
+        assert item.job is not None
+        self.send(TrialFinished(item.job.id, status, error, item.finished, seconds))
 
 
-def forwarded(tell: Callable[[News], None], name: str) -> Callable[[Event], None]:
+def make_reporter(send: Callable[[WorkerMessage], None], name: str) -> Callable[[Event], None]:
     """A `report` that hands on what the driver's watcher should know, under this worker's name."""
 
     def report(event: Event) -> None:
-        if isinstance(event, _KEPT_TO_OURSELVES):
+        if isinstance(event, _NOT_FORWARDED):
             return
         named: Any = event
-        tell(Told(replace(named, target=name) if hasattr(event, "target") else event))
+        send(EventForwarded(replace(named, target=name) if hasattr(event, "target") else event))
 
     return report

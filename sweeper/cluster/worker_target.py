@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sweeper.comfy.target import Target, listed_targets, resolve_targets
+from sweeper.comfy.target import Target, as_target_list, resolve_targets
 from sweeper.errors import UsageError
-from sweeper.model.target_spec import Named, Spec
-from sweeper.model.urls import loopback
+from sweeper.model.target_spec import NamedTargets, TargetSpec
+from sweeper.model.urls import is_loopback
 
-_STAND_IN: Final = "http://worker.invalid"
+_PLACEHOLDER_URL: Final = "http://worker.invalid"
 
 
-def resolve_for_workers(specs: Spec | Sequence[Spec], named: Named | None) -> Target:
+def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTargets | None) -> Target:
     """The one target that a run on a cluster may have, its `url` as written for the workers.
 
     Raises UsageError as `resolve_targets`, for several targets, and for a loopback URL, which is another server on
     every worker and so must be written as `{worker: URL}`.
     """
-    listed = listed_targets(specs)
+    listed = as_target_list(specs)
     if len(listed) != 1:
         raise UsageError("target: a run on a Dask cluster has one target; its workers are many servers under one name")
     spec: Any = listed[0]
@@ -38,10 +38,10 @@ def resolve_for_workers(specs: Spec | Sequence[Spec], named: Named | None) -> Ta
             raise UsageError("target.worker: give the URL of the server as each worker sees it, in place of `url`")
         rest = {key: value for key, value in spec.items() if key != "worker"}
         rest.setdefault("name", f"worker {url.strip()}")
-        found = resolve_targets({**rest, "url": _STAND_IN}, environ={}, with_keys=False)[0]
+        found = resolve_targets({**rest, "url": _PLACEHOLDER_URL}, environ={}, with_keys=False)[0]
         return replace(found, url=url.strip())
     found = resolve_targets([spec], named=named, environ={}, with_keys=False)[0]
-    if found.url and loopback(found.url):
+    if found.url and is_loopback(found.url):
         raise UsageError(
             f"target: {found.url} is another server on every machine of the cluster; "
             f'write target: {{worker: "{found.url}"}} for the one beside each worker'
@@ -49,7 +49,7 @@ def resolve_for_workers(specs: Spec | Sequence[Spec], named: Named | None) -> Ta
     return found
 
 
-def resolve_here(target: Target, environ: Mapping[str, str]) -> Target:
+def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
     """On a worker: `${NAME}` put in, the keys read; may wait for a command that prints one.
 
     Raises UsageError for what that worker's environment lacks.
@@ -72,6 +72,6 @@ def resolve_here(target: Target, environ: Mapping[str, str]) -> Target:
     return replace(found, concurrency=target.concurrency)
 
 
-def here() -> Mapping[str, str]:
+def worker_environment() -> Mapping[str, str]:
     """The environment of the process that asks, which is a worker's."""
     return os.environ

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sweeper
 from sweeper.cluster import worker_rpc
-from sweeper.cluster.worker_batch import LEASE
-from sweeper.cluster.worker_plugin import NAME, Berth
+from sweeper.cluster.worker_batch import LEASE_SECONDS
+from sweeper.cluster.worker_plugin import PLUGIN_NAME, SweeperWorkerPlugin
 from sweeper.errors import SweeperError, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from sweeper.cluster.messages import Order, Seat
+    from sweeper.cluster.messages import RunSpec, WorkerInfo
 
 # Longer than a worker waits for us, so that whoever we give up on has given up on us.
-_PATIENCE: Final = LEASE + 10.0
+_CALL_TIMEOUT: Final = LEASE_SECONDS + 10.0
 
 
-class GoneError(SweeperError):
+class WorkerGoneError(SweeperError):
     """A worker does not answer: it left the cluster, or died."""
 
 
-async def identify(client: Client) -> dict[str, Any]:
+async def fetch_identity(client: Client) -> dict[str, Any]:
     """What the scheduler says of itself and all its workers. Raises OSError when it does not answer."""
     if client.scheduler is None:
         raise OSError("the connection is closed")
@@ -35,27 +35,27 @@ async def identify(client: Client) -> dict[str, Any]:
     return found
 
 
-class Fleet:
+class WorkerRegistry:
     """`seats`: the enlisted workers that can be used, by address. `resources`: what a worker must have of Dask's."""
 
-    def __init__(self, client: Client, order: Order, resources: Mapping[str, float]) -> None:
-        self.client, self.order, self.resources = client, order, resources
-        self.seats: dict[str, Seat] = {}
-        self.lost: dict[str, Seat] = {}  # by address: those that cannot be used, and why
+    def __init__(self, client: Client, run_spec: RunSpec, resources: Mapping[str, float]) -> None:
+        self.client, self.run_spec, self.resources = client, run_spec, resources
+        self.workers: dict[str, WorkerInfo] = {}
+        self.unusable: dict[str, WorkerInfo] = {}  # by address: those that cannot be used, and why
         self.present: set[str] = set()
-        self._seen: set[str] = set()
-        self._looked = asyncio.Event()
-        self.unsent: set[str] = set()  # jobs of an earlier driver that certainly never left a worker
+        self._ever_present: set[str] = set()
+        self._refreshed = asyncio.Event()
+        self.unsent_jobs: set[str] = set()  # jobs of an earlier driver that certainly never left a worker
 
-    async def register(self, *, children: bool) -> None:
+    async def install_plugin(self, *, are_children: bool) -> None:
         """Give every worker, now and later, its berth. `children`: they are this process's own.
 
         Raises UsageError where versions differ.
         """
-        await self.compare_versions()
-        await self.client.register_plugin(Berth(deaf=children), name=NAME)
+        await self.check_versions()
+        await self.client.register_plugin(SweeperWorkerPlugin(ignore_sigint=are_children), name=PLUGIN_NAME)
 
-    async def compare_versions(self) -> None:
+    async def check_versions(self) -> None:
         """Raises UsageError that names the workers with another sweeper, or none."""
         found = await self.client.run(pydoc.locate, "sweeper.__version__", on_error="return")
         python = await self.client.run(platform.python_version, on_error="return")
@@ -76,85 +76,85 @@ class Fleet:
                 f"has other workers ({'; '.join(others)}): install the same on each"
             )
 
-    async def refresh(self) -> tuple[list[Seat], list[Seat]]:
+    async def refresh(self) -> tuple[list[WorkerInfo], list[WorkerInfo]]:
         """Look who is there: the seats that came and those that left since the last time. Raises GoneError when the
         scheduler does not answer.
         """
         try:
-            async with asyncio.timeout(_PATIENCE):
-                identity = await identify(self.client)
+            async with asyncio.timeout(_CALL_TIMEOUT):
+                identity = await fetch_identity(self.client)
         except (OSError, TimeoutError) as error:
-            raise GoneError(f"the Dask scheduler does not answer: {error}") from None
+            raise WorkerGoneError(f"the Dask scheduler does not answer: {error}") from None
         workers: dict[str, Any] = identity["workers"]
-        able = {address for address, worker in workers.items() if self._able(worker)}
-        left = [self.seats.pop(address) for address in list(self.seats) if address not in able]
-        for address in list(self.lost):
+        able = {address for address, worker in workers.items() if self._is_eligible(worker)}
+        left = [self.workers.pop(address) for address in list(self.workers) if address not in able]
+        for address in list(self.unusable):
             if address not in able:
-                del self.lost[address]
+                del self.unusable[address]
         self.present = able
-        self._seen |= able
-        looked, self._looked = self._looked, asyncio.Event()
+        self._ever_present |= able
+        looked, self._refreshed = self._refreshed, asyncio.Event()
         looked.set()
-        new = sorted(able - set(self.seats) - set(self.lost))
-        found = await asyncio.gather(*(self._enlist(address) for address in new))
+        new = sorted(able - set(self.workers) - set(self.unusable))
+        found = await asyncio.gather(*(self._register_worker(address) for address in new))
         return [seat for seat in found if seat is not None], left
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Let the next `refresh` enlist every worker anew, as after the results folder was made."""
-        self.seats.clear()
-        self.lost.clear()
+        self.workers.clear()
+        self.unusable.clear()
 
-    def _able(self, worker: Mapping[str, Any]) -> bool:
+    def _is_eligible(self, worker: Mapping[str, Any]) -> bool:
         return worker.get("status") != "closing" and all(
             worker["resources"].get(name, 0) >= amount for name, amount in self.resources.items()
         )
 
-    async def _enlist(self, address: str) -> Seat | None:
+    async def _register_worker(self, address: str) -> WorkerInfo | None:
         try:
-            seat: Seat = await self.call(worker_rpc.enlist, self.order, address=address)
-        except (GoneError, KeyError):  # it left again, or its berth is still being made: next time
+            seat: WorkerInfo = await self.call(worker_rpc.register_worker, self.run_spec, address=address)
+        except (WorkerGoneError, KeyError):  # it left again, or its berth is still being made: next time
             return None
-        self.unsent.update(seat.unsent)
-        (self.lost if seat.problem else self.seats)[address] = seat
+        self.unsent_jobs.update(seat.unsent_jobs)
+        (self.unusable if seat.problem else self.workers)[address] = seat
         return seat
 
-    def at(self, place: str) -> list[tuple[str, str]] | None:
+    def workers_for_server(self, server_id: str) -> list[tuple[str, str]] | None:
         """(address, URL) of the workers that can ask the server at that place; None where it died with its worker."""
-        kind, _, url = place.partition(" ")
+        kind, _, url = server_id.partition(" ")
         if kind == "embedded":
-            found = [(seat.address, seat.url) for seat in self.seats.values() if seat.place == place]
+            found = [(seat.address, seat.url) for seat in self.workers.values() if seat.server_id == server_id]
             return found or None
         if not url:  # the same server for everybody, which lives whether workers do or not
-            return [(seat.address, place) for seat in self.seats.values()]
-        return [(seat.address, url) for seat in self.seats.values() if seat.host == kind]
+            return [(seat.address, server_id) for seat in self.workers.values()]
+        return [(seat.address, url) for seat in self.workers.values() if seat.host == kind]
 
-    async def _leaves(self, address: str) -> None:
+    async def _wait_until_gone(self, address: str) -> None:
         """Wait until the scheduler no longer knows that worker."""
-        while address in self.present or address not in self._seen:
-            await self._looked.wait()
+        while address in self.present or address not in self._ever_present:
+            await self._refreshed.wait()
 
-    async def discharge(self, address: str) -> None:
+    async def retire(self, address: str) -> None:
         """Let no more groups go to that worker in this run."""
-        seat = self.seats.pop(address, None)
+        seat = self.workers.pop(address, None)
         if seat is not None:
-            self.lost[address] = seat
+            self.unusable[address] = seat
             try:
-                await self.call(worker_rpc.discharge, address=address)
-            except GoneError:
+                await self.call(worker_rpc.retire_worker, address=address)
+            except WorkerGoneError:
                 return
 
     async def call(self, function: Callable[..., Any], *arguments: Any, address: str) -> Any:
         """Ask one worker. Raises GoneError when it does not answer, and what the function raises there."""
         asked = asyncio.ensure_future(self.client.run(function, *arguments, workers=[address], on_error="return"))
-        left = asyncio.ensure_future(self._leaves(address))
+        left = asyncio.ensure_future(self._wait_until_gone(address))
         try:
             # A question to a process that was killed is not answered, and not refused either.
-            await asyncio.wait((asked, left), timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asked, left), timeout=_CALL_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
-                raise GoneError(f"{address}: does not answer")
+                raise WorkerGoneError(f"{address}: does not answer")
             found = asked.result()
         except (OSError, ValueError) as error:
-            raise GoneError(f"{address}: {error}") from None
+            raise WorkerGoneError(f"{address}: {error}") from None
         finally:
             asked.cancel()
             left.cancel()
@@ -162,5 +162,5 @@ class Fleet:
         if isinstance(answer, SweeperError | KeyError):
             raise answer
         if isinstance(answer, Exception) or address not in found:
-            raise GoneError(f"{address}: {answer}")
+            raise WorkerGoneError(f"{address}: {answer}")
         return answer

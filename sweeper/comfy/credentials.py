@@ -13,10 +13,10 @@ from typing import Final
 
 from sweeper.errors import Problem, UsageError
 
-_PATIENCE: Final = 120.0  # seconds: a keyring may have to ask its owner for a password first
+_COMMAND_TIMEOUT: Final = 120.0  # seconds: a keyring may have to ask its owner for a password first
 
 
-def key_of_command(words: Sequence[str]) -> str:
+def read_key_from_command(words: Sequence[str]) -> str:
     """The first line that the command writes (as `pass` and its kind have it), without the space around it.
 
     Raises UsageError, which names the program only: its arguments and its output may hold a secret.
@@ -24,12 +24,12 @@ def key_of_command(words: Sequence[str]) -> str:
     program = PurePath(words[0]).name
     try:
         done = subprocess.run(  # noqa: S603 - the user's own command, from the user's own file
-            list(words), stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False
+            list(words), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_TIMEOUT, check=False
         )
     except FileNotFoundError:
         raise UsageError(f"`api_key_command`: there is no program '{program}'") from None
     except subprocess.TimeoutExpired:
-        raise UsageError(f"`api_key_command`: '{program}' gave no key within {_PATIENCE:g} seconds") from None
+        raise UsageError(f"`api_key_command`: '{program}' gave no key within {_COMMAND_TIMEOUT:g} seconds") from None
     except (OSError, ValueError):
         raise UsageError(f"`api_key_command`: '{program}' cannot be run") from None
     if done.returncode != 0:
@@ -37,20 +37,20 @@ def key_of_command(words: Sequence[str]) -> str:
     return next(iter(done.stdout.decode("utf-8", "replace").splitlines()), "").strip()
 
 
-def key_of_variable(variable: str, environ: Mapping[str, str]) -> str | None:
+def read_key_from_variable(variable: str, environ: Mapping[str, str]) -> str | None:
     """The value of an environment variable, None where it is not set or empty."""
     return environ.get(variable, "").strip() or None
 
 
-def usable(key: str, whence: str) -> str:
+def validate_key(key: str, source: str) -> str:
     """The key, if it can be one. Raises UsageError, without it."""
     if not key:
-        raise UsageError(f"{whence} gives an empty key")
+        raise UsageError(f"{source} gives an empty key")
     if not key.isascii() or not key.isprintable():
-        raise UsageError(f"{whence} gives what cannot be a key: it holds unprintable characters")
+        raise UsageError(f"{source} gives what cannot be a key: it holds unprintable characters")
     return key
 
 
-def at(where: str, error: UsageError) -> UsageError:
+def with_location(location: str, error: UsageError) -> UsageError:
     """The same error, said of a place."""
-    return UsageError(Problem(problem.file, problem.line, where, problem.message) for problem in error.problems)
+    return UsageError(Problem(problem.file, problem.line, location, problem.message) for problem in error.problems)

@@ -18,7 +18,18 @@ from typing import Any, Final, Protocol
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
-from sweeper.comfy.protocol import Ask, Busy, Flow, JobState, Output, Server, Sought, Submission, demand, moved
+from sweeper.comfy.protocol import (
+    Flow,
+    JobOutput,
+    JobSearch,
+    JobState,
+    JobSubmission,
+    QueueFull,
+    Server,
+    ServerRequest,
+    is_redirect,
+    raise_for_status,
+)
 from sweeper.errors import UnreachableError
 
 
@@ -32,50 +43,50 @@ class Dialect(Protocol):
         """Jobs in flight where nobody says how many."""
 
     @property
-    def polls(self) -> tuple[float, float]:
+    def poll_intervals(self) -> tuple[float, float]:
         """Seconds between two looks at a job: at first, and at most."""
 
     @property
-    def lost_after(self) -> int:
+    def lost_after_checks(self) -> int:
         """Looks in a row that must find no trace of a job before it counts as lost."""
 
     @property
-    def one_at_a_time(self) -> bool:
+    def runs_one_job(self) -> bool:
         """Whether a job that will not stop keeps every later one waiting."""
 
     @property
-    def durable(self) -> bool:
+    def jobs_survive_restart(self) -> bool:
         """Whether its jobs outlive the server's process, so that one which is gone may still bring them to an end."""
 
     @property
     def needs_key_in_events(self) -> bool: ...
     @property
-    def streams(self) -> bool:
+    def has_event_stream(self) -> bool:
         """Whether it has the event stream that `events` reads, a WebSocket; where not, polling does without."""
 
     @property
-    def says_status(self) -> bool:
+    def sends_status_events(self) -> bool:
         """Whether every submission is followed by a `status` event, so that silence means a dead stream."""
 
-    def credentials(self, key: str) -> dict[str, str]:
+    def auth_headers(self, key: str) -> dict[str, str]:
         """The headers that show our key, on every request to the target itself."""
 
-    def greet(self) -> Flow[Server]:
+    def handshake(self) -> Flow[Server]:
         """Who answers there, and whether it takes our key. Raises UnreachableError, RefusedError."""
 
-    def submit(self, submission: Submission) -> Flow[str | Busy]:
+    def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
         """The job's prompt_id, or that nothing was taken at the moment.
 
         Raises RejectedError, also for a 200 that carries errors (what was queued of it is cancelled). After any
         TransientError with `sent` the outcome is unknown: `find` it.
         """
 
-    def look(self, prompt_id: str, *, thorough: bool, said: bool = False) -> Flow[JobState]:
+    def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:
         """What became of a job. Only a thorough look can say `lost`, and tell `queued` from `running`. `said`: an event
         told of its success, so what confirms that may be asked first.
         """
 
-    def find(self, sought: Sought) -> Flow[str | None]:
+    def find_submission(self, search: JobSearch) -> Flow[str | None]:
         """The prompt_id of a submission whose outcome is unknown, None where the server has no trace of it.
         Raises TransientError when it cannot be told yet.
         """
@@ -93,47 +104,49 @@ class Dialect(Protocol):
         same size; the name under which a workflow must call the result.
         """
 
-    def holds(self, value: Any, size: int | None) -> Flow[bool]:
+    def has_file(self, value: Any, size: int | None) -> Flow[bool]:
         """Whether the server still has what `upload` or `upload_mask` gave this value for, and with that many bytes,
         as far as it tells. One request, not to be repeated: without an answer the file is simply uploaded.
         """
 
-    def view(self, output: Output) -> Ask: ...
-    def object_info(self) -> Flow[dict[str, Any]]: ...
-    def features(self) -> Flow[dict[str, Any]]:
+    def view_request(self, output: JobOutput) -> ServerRequest: ...
+    def get_object_info(self) -> Flow[dict[str, Any]]: ...
+    def get_features(self) -> Flow[dict[str, Any]]:
         """What the server says it can do, such as `max_upload_size` (bytes); empty for one that has no such answer."""
 
 
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}
 
 
-def dialect_named(name: str) -> Dialect:
+def make_dialect(name: str) -> Dialect:
     return _DIALECTS[name]()
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class DialectProbe:
     """Asks a server once which dialect it speaks (COMFY_API.md, last lines of "Local against Cloud")."""
 
-    asks: tuple[Ask, ...] = field(default=(Ask("GET", "/system_stats"), Ask("GET", "/api/user")))
+    requests: tuple[ServerRequest, ...] = field(
+        default=(ServerRequest("GET", "/system_stats"), ServerRequest("GET", "/api/user"))
+    )
 
-    def run(self) -> Flow[str]:
+    def detect(self) -> Flow[str]:
         """`comfyui` or `cloud`. Raises UnreachableError where the answers are neither's."""
-        local, account = self.asks
+        local, account = self.requests
         first = yield local
-        if first.status == 200 and _is_local(first.content):
+        if first.status == 200 and _is_comfyui(first.content):
             return "comfyui"
         reply = yield account
         if reply.status == 401 or (reply.status == 200 and reply.content.lstrip().startswith(b"{")):
             return "cloud"
         for one in (first, reply):
-            if moved(one):
-                demand(one)
+            if is_redirect(one):
+                raise_for_status(one)
         raise UnreachableError(
             "somebody answers there, but neither as ComfyUI (/system_stats) nor as Comfy Cloud (/api/user); "
             "say which with {url: ..., dialect: comfyui} if a proxy hides them"
         )
 
 
-def _is_local(content: bytes) -> bool:
+def _is_comfyui(content: bytes) -> bool:
     return content.lstrip().startswith(b"{") and b'"system"' in content and b'"devices"' in content

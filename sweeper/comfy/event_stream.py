@@ -24,23 +24,25 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.previews import WITH_METADATA, read_preview
-from sweeper.model.urls import loopback
+from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
+from sweeper.model.urls import is_loopback
 
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
 # history may not be there at `execution_success` yet, but on Cloud that is the last word.
-_ENDS: Final = ("execution_success", "execution_error", "execution_interrupted")
+_END_EVENTS: Final = ("execution_success", "execution_error", "execution_interrupted")
 # Half of what a ComfyUI says, and all of it said by `executing` and `progress` too: not worth its parsing.
-_REPEATED: Final = '{"type": "progress_state"'
-_MAX_FRAME: Final = 64 * 2**20  # bytes; a preview of a large picture
-_SILENCE: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
-_KEPT: Final = 512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
+_SKIPPED_PREFIX: Final = '{"type": "progress_state"'
+_MAX_FRAME_BYTES: Final = 64 * 2**20  # bytes; a preview of a large picture
+_SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
+_MAX_ENDED_JOBS: Final = (
+    512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
+)
 
 # The handshake's URL holds the key on Cloud, and the library logs it: its records go nowhere.
-_UNHEARD: Final = logging.getLogger("sweeper.comfy.event_stream.unheard")
-_UNHEARD.propagate = False
-_UNHEARD.addHandler(logging.NullHandler())
-_UNHEARD.setLevel(logging.CRITICAL + 1)
+_NULL_LOGGER: Final = logging.getLogger("sweeper.comfy.event_stream.unheard")
+_NULL_LOGGER.propagate = False
+_NULL_LOGGER.addHandler(logging.NullHandler())
+_NULL_LOGGER.setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(slots=True)
@@ -55,22 +57,22 @@ class Listener:
     on_success: Callable[[], None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     succeeded: bool = False
-    began: float | None = None
-    nodes: list[tuple[str, float]] = field(default_factory=list)
+    started_at: float | None = None
+    node_starts: list[tuple[str, float]] = field(default_factory=list)
 
-    def hear(self, kind: Any, data: dict[str, Any]) -> None:
+    def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
         """One message about the job that is not its end."""
-        if self.began is None and kind in ("execution_start", "executing", "progress", "progress_state"):
-            self.began = time.time()
+        if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
+            self.started_at = time.time()
         if kind == "executing" and isinstance(data.get("node"), str):
-            self.nodes.append((data["node"], time.monotonic()))
+            self.node_starts.append((data["node"], time.monotonic()))
         if self.on_progress is not None:
-            for node, value, maximum in _progress(kind, data):
+            for node, value, maximum in _read_progress(kind, data):
                 self.on_progress(node, value, maximum)
 
-    def seconds(self) -> list[tuple[str, float]]:
+    def node_seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node that was heard to begin and to be followed by another, or by the end."""
-        steps = zip(self.nodes, self.nodes[1:], strict=False)
+        steps = zip(self.node_starts, self.node_starts[1:], strict=False)
         return [(node, after - since) for (node, since), (_, after) in steps if node]
 
 
@@ -82,37 +84,37 @@ class EventStream:
         self._listeners: dict[str, Listener] = {}
         self._ended: OrderedDict[str, bool] = OrderedDict()  # whether that was success
         self._task: asyncio.Task[None] | None = None
-        self._due: asyncio.TimerHandle | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
         self._socket: ClientConnection | None = None
-        self._at_work: str | None = None  # the job that was last said to execute
-        self._opened = asyncio.Event()
+        self._executing_job: str | None = None  # the job that was last said to execute
+        self._attempted = asyncio.Event()
         self.client_id: str | None = None
 
     async def __aenter__(self) -> Self:
-        if not self._client.dialect.streams:
+        if not self._client.dialect.has_event_stream:
             return self
         self._task = asyncio.create_task(self._run())
         # Clients that open it after the first submit miss short jobs; one that is refused must not hold up anybody.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
-                await self._opened.wait()
+                await self._attempted.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is None:
             return
-        self._heed()
+        self._cancel_silence_timer()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
     @property
-    def connected(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether a stream is open; not whether it will say anything."""
         return self.client_id is not None
 
     @contextlib.contextmanager
-    def listening(self, prompt_id: str, listener: Listener) -> Any:
+    def listen(self, prompt_id: str, listener: Listener) -> Any:
         """Route what is said of that job to `listener`, the end included if it was said already."""
         self._listeners[prompt_id] = listener
         if prompt_id in self._ended:
@@ -126,8 +128,8 @@ class EventStream:
 
     def expect_status(self) -> None:
         """A job was just queued: where the dialect says `status` then, silence from now on means a dead stream."""
-        if self._socket is not None and self._client.dialect.says_status and self._due is None:
-            self._due = asyncio.get_running_loop().call_later(_SILENCE, self._hang_up, self._socket)
+        if self._socket is not None and self._client.dialect.sends_status_events and self._silence_timer is None:
+            self._silence_timer = asyncio.get_running_loop().call_later(_SILENCE_TIMEOUT, self._abort, self._socket)
 
     def wake_all(self) -> None:
         """Let everybody who waits for a job look at once."""
@@ -143,16 +145,16 @@ class EventStream:
             try:
                 async with self._connect(client_id) as socket:
                     self.client_id, self._socket = client_id, socket
-                    self._opened.set()
+                    self._attempted.set()
                     delay = 0.1
-                    await socket.send(WITH_METADATA)
-                    await self._drain(socket)
+                    await socket.send(FEATURE_FLAGS_MESSAGE)
+                    await self._read_frames(socket)
             # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
             except (OSError, TimeoutError, websockets.WebSocketException, EOFError, ValueError, ImportError):
                 pass
             self.client_id = self._socket = None
-            self._heed()
-            self._opened.set()
+            self._cancel_silence_timer()
+            self._attempted.set()
             self.wake_all()  # what was missed meanwhile, a look finds out
             await asyncio.sleep(delay * (0.5 + self._client.random.random()))
             delay = min(2 * delay, 15.0)
@@ -168,41 +170,41 @@ class EventStream:
         )
         return connect(
             address,
-            proxy=None if loopback(url) else True,
+            proxy=None if is_loopback(url) else True,
             open_timeout=10,
             close_timeout=1,
             ping_interval=20,
             ping_timeout=20,
-            max_size=_MAX_FRAME,
+            max_size=_MAX_FRAME_BYTES,
             compression=None,  # small texts and pictures: it would cost both ends more time than it saves bytes
-            logger=_UNHEARD,
+            logger=_NULL_LOGGER,
         )
 
-    async def _drain(self, socket: ClientConnection) -> None:
+    async def _read_frames(self, socket: ClientConnection) -> None:
         async for frame in socket:
-            self._heed()
+            self._cancel_silence_timer()
             if isinstance(frame, str):
-                if frame.startswith(_REPEATED):
+                if frame.startswith(_SKIPPED_PREFIX):
                     continue
                 with contextlib.suppress(ValueError, RecursionError):
-                    self._heard(json.loads(frame))
+                    self._handle_message(json.loads(frame))
             else:
-                self._seen(frame)
+                self._handle_preview(frame)
 
-    def _heed(self) -> None:
+    def _cancel_silence_timer(self) -> None:
         """Nothing is due any more: something came, or the stream is gone."""
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
 
-    def _hang_up(self, socket: ClientConnection) -> None:
+    def _abort(self, socket: ClientConnection) -> None:
         """The stream is alive to TCP, silent to us."""
-        self._due = None
+        self._silence_timer = None
         socket.transport.abort()
 
     # --- what is said
 
-    def _heard(self, message: Any) -> None:
+    def _handle_message(self, message: Any) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("data"), dict):
             return
         kind, data = message.get("type"), message["data"]
@@ -211,30 +213,30 @@ class EventStream:
             return
         listener = self._listeners.get(prompt_id)
         if kind in ("executing", "progress"):
-            self._at_work = prompt_id
-        if kind in _ENDS or (kind == "executing" and data.get("node") is None):
+            self._executing_job = prompt_id
+        if kind in _END_EVENTS or (kind == "executing" and data.get("node") is None):
             success = kind == "execution_success"
             self._ended[prompt_id] = success or self._ended.get(prompt_id, False)
-            while len(self._ended) > _KEPT:
+            while len(self._ended) > _MAX_ENDED_JOBS:
                 self._ended.popitem(last=False)
             if listener is not None:
-                listener.nodes.append(("", time.monotonic()))
+                listener.node_starts.append(("", time.monotonic()))
                 listener.woken.set()
                 listener.succeeded = listener.succeeded or success
                 if success and listener.on_success is not None:
                     listener.on_success()
         elif listener is not None:
-            listener.hear(kind, data)
+            listener.handle_event(kind, data)
 
-    def _seen(self, frame: bytes) -> None:
+    def _handle_preview(self, frame: bytes) -> None:
         """A preview; one that does not tell its job belongs to the job at work."""
         preview = read_preview(frame)
-        listener = None if preview is None else self._listeners.get(preview.prompt_id or self._at_work or "")
+        listener = None if preview is None else self._listeners.get(preview.prompt_id or self._executing_job or "")
         if preview is not None and listener is not None and listener.on_preview is not None:
             listener.on_preview(preview.node, preview.image)
 
 
-def _progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
+def _read_progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
     """(node, value, maximum) of the nodes at work, from `progress` and `executing`; `progress_state` repeats them."""
     node = data.get("node")
     if not isinstance(node, str):

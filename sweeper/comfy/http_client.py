@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import httpx
 
-from sweeper.comfy.transport import AiohttpTransport, Body
+from sweeper.comfy.transport import AiohttpTransport, ResponseBody
 
-Answer = tuple[int, dict[str, str], bytes]  # status, headers as `plain` has them, body
+RawResponse = tuple[int, dict[str, str], bytes]  # status, headers as `plain` has them, body
 
-_REDIRECTS: Final = (301, 302, 303, 307, 308)
+_REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
 _LOG: Final = logging.getLogger("httpx")
 
 
@@ -33,7 +33,7 @@ class Cookies(httpx.Cookies):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ResponseStream:
     """An answer whose body is still to come. `headers` as `plain` has them; `url` is where it came from."""
 
     status: int
@@ -41,17 +41,17 @@ class Stream:
     url: str
     _body: httpx.AsyncByteStream
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def aiter_raw(self) -> AsyncIterator[bytes]:
         """The body as it goes over the wire. Raises httpx.HTTPError."""
         return self._body.__aiter__()
 
-    def decoded(self) -> AsyncIterator[bytes]:
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
         """The body without its Content-Encoding. Raises httpx.HTTPError."""
         return httpx.Response(self.status, headers=self.headers, stream=self._body).aiter_bytes()
 
     async def read(self) -> bytes:
         """The whole body, without its Content-Encoding. Raises httpx.HTTPError."""
-        pieces = self.decoded() if "content-encoding" in self.headers else self.chunks()
+        pieces = self.aiter_bytes() if "content-encoding" in self.headers else self.aiter_raw()
         return b"".join([piece async for piece in pieces])
 
     async def close(self) -> None:
@@ -59,60 +59,69 @@ class Stream:
         await self._body.aclose()
 
 
-class Http(httpx.AsyncClient):
+class HttpClient(httpx.AsyncClient):
     """httpx's client with `ask` and `open`; with an `AiohttpTransport` these go there at once, past authentication,
     hooks and proxies too. Whoever listens to httpx's log gets it, at httpx's pace.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None, **settings: Any) -> None:
-        self._jar = Cookies()
-        self._wire = transport if isinstance(transport, AiohttpTransport) else None
+        self._cookie_jar = Cookies()
+        self._aiohttp = transport if isinstance(transport, AiohttpTransport) else None
         super().__init__(transport=transport, **settings)
-        self._limits = self.timeout.as_dict()
+        self._timeouts = self.timeout.as_dict()
 
-    async def ask(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None) -> Answer:
+    async def exchange(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
+    ) -> RawResponse:
         """One exchange, no redirect followed. `url` as it goes over the wire; `headers` are all there are.
 
         Raises httpx.HTTPError and httpx.InvalidURL.
         """
-        stream = await self._straight(method, url, headers, content)
+        stream = await self._send_direct(method, url, headers, content)
         if stream is None:
-            response = await self.send(self._request(method, url, headers, content), follow_redirects=False)
-            return response.status_code, plain(response.headers.raw), response.content
+            response = await self.send(self._make_request(method, url, headers, content), follow_redirects=False)
+            return response.status_code, to_header_dict(response.headers.raw), response.content
         try:
             return stream.status, stream.headers, await stream.read()
         finally:
             await stream.close()
 
-    async def open(self, method: str, url: str, headers: Mapping[str, str]) -> Stream:
+    async def open_stream(self, method: str, url: str, headers: Mapping[str, str]) -> ResponseStream:
         """The same with the body unread, and redirects followed where this client follows them."""
-        stream = await self._straight(method, url, headers)
-        if stream is not None and self.follow_redirects and stream.status in _REDIRECTS:
+        stream = await self._send_direct(method, url, headers)
+        if stream is not None and self.follow_redirects and stream.status in _REDIRECT_STATUSES:
             await stream.close()  # following them is httpx's: it asks once more
             stream = None
         if stream is None:
-            response = await self.send(self._request(method, url, headers), stream=True)
-            stream = Stream(response.status_code, plain(response.headers.raw), str(response.url), _Rest(response))
+            response = await self.send(self._make_request(method, url, headers), stream=True)
+            stream = ResponseStream(
+                response.status_code, to_header_dict(response.headers.raw), str(response.url), _HttpxBody(response)
+            )
         return stream
 
-    async def _straight(
+    async def _send_direct(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
-    ) -> Stream | None:
+    ) -> ResponseStream | None:
         """An exchange past httpx; None, and nothing sent, where it must go the whole way."""
-        if self._wire is None or self._jar or _LOG.isEnabledFor(logging.INFO) or not _plainly(url):
+        if (
+            self._aiohttp is None
+            or self._cookie_jar
+            or _LOG.isEnabledFor(logging.INFO)
+            or not _is_sendable_as_written(url)
+        ):
             return None
-        response = await self._wire.open(method, url, headers, content, self._limits)
-        found = plain(response.raw_headers)
+        response = await self._aiohttp.send(method, url, headers, content, self._timeouts)
+        found = to_header_dict(response.raw_headers)
         if "set-cookie" in found:
             asked = httpx.Request(method, url)
             told = httpx.Response(response.status, headers=list(response.raw_headers), request=asked)
-            self._jar.extract_cookies(told)
-        return Stream(response.status, found, url, Body(response))
+            self._cookie_jar.extract_cookies(told)
+        return ResponseStream(response.status, found, url, ResponseBody(response))
 
-    def _request(
+    def _make_request(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
     ) -> httpx.Request:
-        cookies, extensions = self._jar or None, {"timeout": self._limits}
+        cookies, extensions = self._cookie_jar or None, {"timeout": self._timeouts}
         return httpx.Request(
             method, url, headers=dict(headers), content=content, cookies=cookies, extensions=extensions
         )
@@ -120,14 +129,14 @@ class Http(httpx.AsyncClient):
     @property
     def cookies(self) -> httpx.Cookies:
         """The cookies of this client."""
-        return self._jar
+        return self._cookie_jar
 
     @cookies.setter
     def cookies(self, cookies: Any) -> None:
-        self._jar = Cookies(cookies)
+        self._cookie_jar = Cookies(cookies)
 
 
-class _Rest(httpx.AsyncByteStream):
+class _HttpxBody(httpx.AsyncByteStream):
     """What is still to come of httpx's response."""
 
     def __init__(self, response: httpx.Response) -> None:
@@ -144,11 +153,11 @@ class _Rest(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-def plain(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def to_header_dict(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by lower-case name; of one that came twice the last."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
 
-def _plainly(url: str) -> bool:
+def _is_sendable_as_written(url: str) -> bool:
     """Whether a URL can go over the wire as it is written."""
     return url.isascii() and url.isprintable() and " " not in url

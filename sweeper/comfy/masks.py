@@ -13,12 +13,12 @@ from PIL import Image, UnidentifiedImageError
 from sweeper.errors import RejectedError
 
 
-def painted(mask: bytes, picture: bytes, name: str) -> bytes:
+def paint_mask(mask: bytes, picture: bytes, name: str) -> bytes:
     """The mask as an RGBA PNG. Its own alpha channel counts where it has one, otherwise its brightness (white masks).
 
     Raises RejectedError, with the file's name, when it cannot be read or is not of the picture's size.
     """
-    drawn, below = _read(mask, f"mask {name}"), _read(picture, f"the picture that mask {name} is for")
+    drawn, below = _read_picture(mask, f"mask {name}"), _read_picture(picture, f"the picture that mask {name} is for")
     if drawn.size != below.size:
         raise RejectedError(
             f"mask {name}: has {drawn.width} x {drawn.height} pixels, but its picture {below.width} x "
@@ -35,12 +35,12 @@ def painted(mask: bytes, picture: bytes, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _read(content: bytes, what: str) -> Image.Image:
+def _read_picture(content: bytes, label: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as found:
             found.load()
             return found
     except UnidentifiedImageError:  # which names the buffer, not the file
-        raise RejectedError(f"{what}: cannot be read as a picture: it is of no format known here") from None
+        raise RejectedError(f"{label}: cannot be read as a picture: it is of no format known here") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RejectedError(f"{what}: cannot be read as a picture: {error}") from None
+        raise RejectedError(f"{label}: cannot be read as a picture: {error}") from None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 # The first word of a client that wants kind 4, which tells the job, in place of kind 1, which does not.
-WITH_METADATA: Final = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
-_PLAIN: Final = 1
-_WITH_METADATA: Final = 4
+FEATURE_FLAGS_MESSAGE: Final = json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+_KIND_PLAIN: Final = 1
+_KIND_WITH_METADATA: Final = 4
 _SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -31,10 +31,10 @@ def read_preview(frame: bytes) -> Preview | None:
     kind = int.from_bytes(frame[:4], "big")
     size = int.from_bytes(frame[4:8], "big")
     about: Any = {}
-    if len(frame) < 8 or kind not in (_PLAIN, _WITH_METADATA):
+    if len(frame) < 8 or kind not in (_KIND_PLAIN, _KIND_WITH_METADATA):
         return None
     image = frame[8:]
-    if kind == _WITH_METADATA:
+    if kind == _KIND_WITH_METADATA:
         image = frame[8 + size :]
         try:
             about = json.loads(frame[8 : 8 + size])

@@ -13,46 +13,48 @@ from collections.abc import Iterable
 from typing import Final
 
 _MASK: Final = b"***"
-_SHORTENED: Final = '"/\\'  # the printable characters that JSON may write with a backslash before them
-_PERCENT: Final = re.compile(rb"%[2-7]")  # the first of the two digits of a printable character
-_SHORT: Final = 8  # characters of a key below which its Base64 is no more than a few common letters
+_BACKSLASH_ESCAPED: Final = '"/\\'  # the printable characters that JSON may write with a backslash before them
+_PERCENT_ESCAPE: Final = re.compile(rb"%[2-7]")  # the first of the two digits of a printable character
+_MIN_BASE64_LENGTH: Final = 8  # characters of a key below which its Base64 is no more than a few common letters
 
 
 class Redaction:
     """What to take out. `keys` are printable ASCII, as `keys.usable` has them."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        forms = {form for key in keys if key for form in _forms(key)}
+        forms = {form for key in keys if key for form in _encoded_forms(key)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
         self._plain = tuple(form.encode() for form in ordered)
-        self._spelt = [re.compile("".join(map(_spellings, form)).encode()) for form in ordered]
-        short = sorted({letter for form in ordered for letter in form} & set(_SHORTENED))
-        self._marks = tuple(f"\\{mark}".encode() for mark in ("u00", *short)) if ordered else ()
+        self._patterns = [re.compile("".join(map(_spelling_pattern, form)).encode()) for form in ordered]
+        short = sorted({letter for form in ordered for letter in form} & set(_BACKSLASH_ESCAPED))
+        self._escape_hints = tuple(f"\\{mark}".encode() for mark in ("u00", *short)) if ordered else ()
 
-    def clean(self, content: bytes) -> bytes:
+    def redact(self, content: bytes) -> bytes:
         """The same without any key: `***` stands for each."""
         for form in self._plain:
             content = content.replace(form, _MASK)
-        if self._marks and (any(mark in content for mark in self._marks) or _PERCENT.search(content)):
-            for spelt in self._spelt:
+        if self._escape_hints and (
+            any(mark in content for mark in self._escape_hints) or _PERCENT_ESCAPE.search(content)
+        ):
+            for spelt in self._patterns:
                 content = spelt.sub(_MASK, content)
         return content
 
-    def clean_text(self, text: str) -> str:
+    def redact_text(self, text: str) -> str:
         """The same for text, which may be what was a URL or an error."""
-        return self.clean(text.encode("utf-8", "replace")).decode()
+        return self.redact(text.encode("utf-8", "replace")).decode()
 
 
-def _forms(key: str) -> Iterable[str]:
+def _encoded_forms(key: str) -> Iterable[str]:
     """The key itself, as a form's field writes it, and what Base64 makes of all of it."""
     yield key
     yield key.replace(" ", "+")
-    if len(key) >= _SHORT:
+    if len(key) >= _MIN_BASE64_LENGTH:
         yield b64encode(key.encode()).decode().rstrip("=")
         yield urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
-def _spellings(letter: str) -> str:
+def _spelling_pattern(letter: str) -> str:
     r"""A pattern of every way to write one character: itself, `\u002f` or `\/`, `%2f` in either case.
 
     A JSON text or a URL may stand inside another, three deep: then there are more backslashes, or `%252f`. Not any
@@ -60,6 +62,6 @@ def _spellings(letter: str) -> str:
     """
     plain = re.escape(letter)
     code = "".join(f"[{one}{one.upper()}]" for one in f"{ord(letter):02x}")
-    short = rf"|\\\\{{0,6}}{plain}" if letter in _SHORTENED else ""
+    short = rf"|\\\\{{0,6}}{plain}" if letter in _BACKSLASH_ESCAPED else ""
     # Each way begins with a plain character: then the regex engine passes quickly over what none begins with.
     return rf"(?:{plain}|\\\\{{0,6}}u00{code}|%(?:25){{0,3}}{code}{short})"

@@ -9,22 +9,22 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sweeper.comfy.protocol import JobState, Output
+from sweeper.comfy.protocol import JobOutput, JobState
 from sweeper.errors import EXECUTION_ERROR
 
 
-def read_outputs(found: Any) -> tuple[Output, ...]:
+def read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
     """Every file that a job names: any list of records with a `filename`, under any kind.
 
     Sorted by node (numbers as numbers), kind and place: the order in which nodes ran is an accident of the cache.
     """
-    if not isinstance(found, Mapping):
+    if not isinstance(outputs_json, Mapping):
         return ()
-    outputs = [output for node, kinds in found.items() for output in _of_node(str(node), kinds)]
-    return tuple(sorted(outputs, key=lambda output: (_natural(output.node), output.kind, output.position)))
+    outputs = [output for node, kinds in outputs_json.items() for output in _read_node_outputs(str(node), kinds)]
+    return tuple(sorted(outputs, key=lambda output: (_natural_sort_key(output.node), output.kind, output.position)))
 
 
-def _of_node(node: str, kinds: Any) -> Iterator[Output]:
+def _read_node_outputs(node: str, kinds: Any) -> Iterator[JobOutput]:
     if not isinstance(kinds, Mapping):
         return
     for kind, records in kinds.items():
@@ -33,7 +33,7 @@ def _of_node(node: str, kinds: Any) -> Iterator[Output]:
         for position, record in enumerate(records):
             if isinstance(record, Mapping) and isinstance(record.get("filename"), str) and record["filename"]:
                 subfolder, category = record.get("subfolder"), record.get("type")
-                yield Output(
+                yield JobOutput(
                     node=node,
                     kind=str(kind),
                     position=position,
@@ -43,7 +43,7 @@ def _of_node(node: str, kinds: Any) -> Iterator[Output]:
                 )
 
 
-def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
+def _natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
     return tuple(
         (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
         for part in re.split(r"(\d+)", text)
@@ -51,12 +51,12 @@ def _natural(text: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def rejection(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> str | None:
+def rejection_message(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> str | None:
     """Why a submission was refused, for people, or None where the answer holds no error.
 
     Built from `node_errors`: `error.details` is empty in all but a few cases (COMFYUI_BEHAVIOUR.md 1.1).
     """
-    lines = list(_node_lines(answer.get("node_errors"), graph))
+    lines = list(_node_error_lines(answer.get("node_errors"), graph))
     if lines:
         return "; ".join(lines)
     error = answer.get("error")
@@ -68,21 +68,21 @@ def rejection(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> str | None
     return None
 
 
-def _node_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[str]:
+def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(node_errors, Mapping):
         if node_errors:
             yield str(node_errors)
         return
-    for node, found in sorted(node_errors.items(), key=lambda item: _natural(str(item[0]))):
+    for node, found in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
         kind = found.get("class_type") if isinstance(found, Mapping) else None
         kind = kind or (graph.get(node) or {}).get("class_type") or "?"
         errors = found.get("errors") if isinstance(found, Mapping) else None
         # The order inside a node is an accident of a set on the server; sorted, the same mistake reads the same.
-        for line in sorted(_error_text(error) for error in errors or [{}]):
+        for line in sorted(_format_error(error) for error in errors or [{}]):
             yield f"node {node} ({kind}) {line}"
 
 
-def _error_text(error: Any) -> str:
+def _format_error(error: Any) -> str:
     if not isinstance(error, Mapping):
         return str(error)
     details, message = str(error.get("details") or "").strip(), str(error.get("message") or "").strip()
@@ -94,7 +94,7 @@ def _error_text(error: Any) -> str:
     return f"{name}: {told}" if name else told
 
 
-def failed(error: Any, **rest: Any) -> JobState:
+def failed_state(error: Any, **rest: Any) -> JobState:
     """The state of a job whose node failed, from an `execution_error` of either dialect."""
     found = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
     kind = str(found.get("exception_type") or EXECUTION_ERROR)
@@ -104,7 +104,7 @@ def failed(error: Any, **rest: Any) -> JobState:
     return JobState("failed", error_type=kind, error=f"{where}{message}", **rest)
 
 
-def seconds(value: Any) -> float | None:
+def to_seconds(value: Any) -> float | None:
     """A time of the server's as seconds since 1970: it may come in seconds or in milliseconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return None
@@ -125,4 +125,4 @@ def read_messages(status: Any) -> tuple[str | None, dict[str, Any], float | None
     if not pairs:
         return None, {}, None, None
     word, data = pairs[-1]
-    return str(word), data, seconds(pairs[0][1].get("timestamp")), seconds(data.get("timestamp"))
+    return str(word), data, to_seconds(pairs[0][1].get("timestamp")), to_seconds(data.get("timestamp"))

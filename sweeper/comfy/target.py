@@ -13,7 +13,14 @@ from typing import Any
 
 from sweeper.comfy import credentials
 from sweeper.errors import Problem, UsageError
-from sweeper.model.target_spec import CLOUD_URL, Meant, Named, Spec, meant, twice
+from sweeper.model.target_spec import (
+    CLOUD_URL,
+    NamedTargets,
+    ParsedTarget,
+    TargetSpec,
+    find_duplicate_targets,
+    parse_target,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,12 @@ class Target:
 
 
 def resolve_targets(
-    specs: Spec | Iterable[Spec],
+    specs: TargetSpec | Iterable[TargetSpec],
     *,
-    named: Named | None = None,
+    named: NamedTargets | None = None,
     environ: Mapping[str, str],
     with_keys: bool = True,
-    command: Callable[[Sequence[str]], str] = credentials.key_of_command,
+    command: Callable[[Sequence[str]], str] = credentials.read_key_from_command,
 ) -> tuple[Target, ...]:
     """The targets that `specs` mean, in order; `named` are the user's and the experiment's, `environ` holds the keys.
 
@@ -64,13 +71,13 @@ def resolve_targets(
     had, one server twice, none at all.
     """
     resolver = _Resolver(environ, command if with_keys else None)
-    understood = [meant(spec, named or {}) for spec in listed_targets(specs)]
+    understood = [parse_target(spec, named or {}) for spec in as_target_list(specs)]
     targets: list[Target] = []
-    problems = _mistakes(understood)
+    problems = _collect_problems(understood)
     for one in understood:
-        if one.sound:
+        if one.is_valid:
             try:
-                targets.append(resolver.target(one.settings, _where(one)))
+                targets.append(resolver.build_target(one.settings, _location_of(one)))
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -78,27 +85,27 @@ def resolve_targets(
     return tuple(targets)
 
 
-def check_targets(specs: Spec | Iterable[Spec], named: Named) -> None:
+def check_targets(specs: TargetSpec | Iterable[TargetSpec], named: NamedTargets) -> None:
     """Raises what `resolve_targets` does for what is written, for whoever needs no targets and has no keys."""
-    problems = _mistakes([meant(spec, named) for spec in listed_targets(specs)])
+    problems = _collect_problems([parse_target(spec, named) for spec in as_target_list(specs)])
     if problems:
         raise UsageError(problems)
 
 
-def _mistakes(understood: Sequence[Meant]) -> list[Problem]:
+def _collect_problems(parsed: Sequence[ParsedTarget]) -> list[Problem]:
     problems: list[Problem] = []
-    for one in understood:
-        where = _where(one)
+    for one in parsed:
+        where = _location_of(one)
         problems += one.problems
-        problems += [Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in one.wrong]
-    return problems + [Problem("", 0, "target", said) for _, said in twice(understood)]
+        problems += [Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in one.errors]
+    return problems + [Problem("", 0, "target", said) for _, said in find_duplicate_targets(parsed)]
 
 
-def _where(target: Meant) -> str:
+def _location_of(target: ParsedTarget) -> str:
     return "target" if target.entry is None else f"target {target.entry}"
 
 
-def listed_targets(specs: Any) -> list[Any]:
+def as_target_list(specs: Any) -> list[Any]:
     """One target, or several, as a list. Raises UsageError for none, and for what can be no target."""
     if not isinstance(specs, str | Mapping | Iterable) or isinstance(specs, bytes):
         raise UsageError(
@@ -117,15 +124,15 @@ class _Resolver:
     environ: Mapping[str, str]
     command: Callable[[Sequence[str]], str] | None
 
-    def target(self, settings: Mapping[str, Any], where: str) -> Target:
+    def build_target(self, settings: Mapping[str, Any], location: str) -> Target:
         """The target of sound settings. Raises UsageError for a key that is not there or can be none."""
         if "worker" in settings:
             said = "the server beside each worker of a Dask cluster: use it with --dask, or `url`"
-            raise UsageError(Problem("", 0, f"{where}.worker", said))
+            raise UsageError(Problem("", 0, f"{location}.worker", said))
         name, url = settings["name"], settings["url"]
         variable, words = settings.get("api_key_env"), tuple(settings.get("api_key_command") or ())
         partner = settings.get("partner_key_env")
-        key = self.key(variable, words, name)
+        key = self.read_key(variable, words, name)
         return Target(
             name=name,
             url=url,
@@ -137,34 +144,42 @@ class _Resolver:
             embedded=not url,
             key=key,
             # Comfy Cloud takes one key for both (COMFY_API.md, "partner nodes").
-            partner_key=key if url == CLOUD_URL and partner is None else self.partner(partner, name),
+            partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),
         )
 
-    def key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
+    def read_key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
         where = f"target {name}"
         if self.command is None or not (variable or words):
             return None
         try:
             if words:
-                return credentials.usable(self.command(words), "`api_key_command`")
-            key = credentials.key_of_variable(str(variable), self.environ)
+                return credentials.validate_key(self.command(words), "`api_key_command`")
+            key = credentials.read_key_from_variable(str(variable), self.environ)
             if key is None:
                 raise UsageError(  # noqa: TRY301 - told of its place below, as the others
-                    f"its key is expected in the environment variable {_shown(str(variable))}, which is not set"
+                    f"its key is expected in the environment variable {_safe_variable_name(str(variable))}, which is not set"
                 )
-            return credentials.usable(key, f"the environment variable {_shown(str(variable))}")
+            return credentials.validate_key(key, f"the environment variable {_safe_variable_name(str(variable))}")
         except UsageError as error:
-            raise credentials.at(where, error) from None
+            raise credentials.with_location(where, error) from None
 
-    def partner(self, variable: str | None, name: str) -> str | None:
+    def read_partner_key(self, variable: str | None, name: str) -> str | None:
         """A partner key that is not there is told only where a workflow needs it."""
-        key = credentials.key_of_variable(variable, self.environ) if variable and self.command is not None else None
+        key = (
+            credentials.read_key_from_variable(variable, self.environ)
+            if variable and self.command is not None
+            else None
+        )
         try:
-            return credentials.usable(key, f"the environment variable {_shown(str(variable))}") if key else None
+            return (
+                credentials.validate_key(key, f"the environment variable {_safe_variable_name(str(variable))}")
+                if key
+                else None
+            )
         except UsageError as error:
-            raise credentials.at(f"target {name}", error) from None
+            raise credentials.with_location(f"target {name}", error) from None
 
 
-def _shown(variable: str) -> str:
+def _safe_variable_name(variable: str) -> str:
     """The name of a variable; one that does not look like one (a key of plain letters?) is not repeated."""
     return variable if variable.isupper() and len(variable) <= 64 else "that `api_key_env` names"

@@ -20,11 +20,11 @@ import httpx
 from yarl import URL
 
 # Every error of aiohttp that certainly came before the request left; whatever is not here may have come after it.
-_BEFORE: Final = (
+_ERRORS_BEFORE_SENT: Final = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),  # no connection, or none free, in time
     (aiohttp.ClientConnectorError, httpx.ConnectError),  # names, TCP, TLS
 )
-_ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # headers are httpx's affair
+_AUTO_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # headers are httpx's affair
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -34,7 +34,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
 
-    def _session_of_ours(self) -> aiohttp.ClientSession:
+    def _get_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 limit=self._limits.max_connections or 0,
@@ -45,7 +45,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_ADDED,
+                skip_auto_headers=_AUTO_HEADERS,
                 auto_decompress=False,
             )
         return self._session
@@ -56,23 +56,26 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         # Not `multi_items()`, which guesses an encoding anew at every request.
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         limits: dict[str, float | None] = request.extensions.get("timeout", {})
-        response = await self.open(request.method, str(request.url), headers, content, limits)
+        response = await self.send(request.method, str(request.url), headers, content, limits)
         return httpx.Response(
-            response.status, headers=list(response.raw_headers), stream=Body(response), request=request
+            response.status, headers=list(response.raw_headers), stream=ResponseBody(response), request=request
         )
 
-    async def open(
-        self, method: str, url: str, headers: Any, content: bytes | None, limits: Mapping[str, float | None]
+    async def send(
+        self, method: str, url: str, headers: Any, content: bytes | None, timeouts: Mapping[str, float | None]
     ) -> aiohttp.ClientResponse:
         """The answer, its body unread: see `Body`. `url` is sent as it is written; `limits` as httpx's `Timeout` has
         them. Raises httpx.TransportError, and httpx.InvalidURL for what is no URL.
         """
         timeout = aiohttp.ClientTimeout(
-            total=None, connect=limits.get("pool"), sock_connect=limits.get("connect"), sock_read=limits.get("read")
+            total=None,
+            connect=timeouts.get("pool"),
+            sock_connect=timeouts.get("connect"),
+            sock_read=timeouts.get("read"),
         )
         try:
-            with _TOLD:
-                return await self._session_of_ours().request(
+            with _TRANSLATE_ERRORS:
+                return await self._get_session().request(
                     method,
                     URL(url, encoded=True),
                     headers=headers,
@@ -89,14 +92,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._session = None
 
 
-class Body(httpx.AsyncByteStream):
+class ResponseBody(httpx.AsyncByteStream):
     """What is still to come of an answer, as it goes over the wire."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _TOLD:
+        with _TRANSLATE_ERRORS:
             async for chunk in self._response.content.iter_any():
                 yield chunk
 
@@ -108,13 +111,13 @@ class Body(httpx.AsyncByteStream):
             self._response.close()
 
 
-def nobody(error: httpx.HTTPError) -> bool:
+def is_connection_refused(error: httpx.HTTPError) -> bool:
     """Whether the machine itself answered that nothing listens at that port; what a proxy says of it is no proof."""
     reason = getattr(error.__cause__, "os_error", None)
     return isinstance(reason, ConnectionRefusedError)
 
 
-class _Told:  # a class, which costs a third of a generator made into a context manager
+class _TranslateErrors:  # a class, which costs a third of a generator made into a context manager
     """Says in httpx's words what aiohttp raises."""
 
     def __enter__(self) -> None:
@@ -124,11 +127,13 @@ class _Told:  # a class, which costs a third of a generator made into a context 
         if isinstance(error, aiohttp.SocketTimeoutError):
             raise httpx.ReadTimeout(str(error)) from error
         if isinstance(error, aiohttp.ClientError | OSError):
-            kind: Any = next((ours for theirs, ours in _BEFORE if isinstance(error, theirs)), httpx.ReadError)
-            raise kind(_words(error)) from error
+            kind: Any = next(
+                (ours for theirs, ours in _ERRORS_BEFORE_SENT if isinstance(error, theirs)), httpx.ReadError
+            )
+            raise kind(_describe_error(error)) from error
 
 
-def _words(error: aiohttp.ClientError | OSError) -> str:
+def _describe_error(error: aiohttp.ClientError | OSError) -> str:
     """What aiohttp says, but for a connection that was not made: "ssl:default" and a tuple say nothing to people."""
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error)
@@ -138,4 +143,4 @@ def _words(error: aiohttp.ClientError | OSError) -> str:
     return f"{error.host}:{error.port}: {said or reason}"
 
 
-_TOLD: Final = _Told()
+_TRANSLATE_ERRORS: Final = _TranslateErrors()

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from sweeper.embedded.objectinfo import node_classes as node_classes
     from sweeper.embedded.scenario import Scenario as Scenario
 
-_HOMES = {"EmbeddedServer": "embedded_server", "Faults": "faults", "Scenario": "scenario", "node_classes": "objectinfo"}
+_MODULES = {
+    "EmbeddedServer": "embedded_server",
+    "Faults": "faults",
+    "Scenario": "scenario",
+    "node_classes": "objectinfo",
+}
 
 __all__ = ["EmbeddedServer", "Faults", "Scenario", "node_classes"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sweeper.embedded.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"sweeper.embedded.{_MODULES[name]}"), name)

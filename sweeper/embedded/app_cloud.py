@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
-from sweeper.embedded.app_cloud_v2 import V2Routes, in_envelope
+from sweeper.embedded.app_cloud_v2 import V2Routes, wrap_error
 from sweeper.embedded.asset_routes import AssetRoutes
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
-    RefusedError,
+    RequestRefusedError,
     bad_request,
-    iso,
-    json_answer,
-    number_parameter,
+    error_response,
+    format_time,
+    json_response,
+    read_id_list,
+    read_integer,
     read_object,
-    refusal,
-    string_list,
 )
-from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, Job
-from sweeper.embedded.media_routes import PictureRoutes, Sign
+from sweeper.embedded.jobs import CANCELLED, ENDED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, ServerJob
+from sweeper.embedded.media_routes import MediaRoutes, UrlSigner
 from sweeper.embedded.request_guard import DropError
-from sweeper.embedded.request_parsing import choice, within, words
+from sweeper.embedded.request_parsing import read_bounded, read_choice, read_words
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
 
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from sweeper.embedded.assets import AssetShelf
+    from sweeper.embedded.assets import AssetStore
 
 # Raw state -> the word of /api/jobs; what is not here is in progress.
-_WORDS = {
+_STATUS_BY_STATE = {
     SUBMITTED: "pending",
     WAITING: "pending",
     SUCCESS: "completed",
@@ -53,7 +53,7 @@ _WORDS = {
 }
 STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
 
-PAGE, MAX_PAGE = 100, 1000  # jobs a page, as the specification has it
+PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs a page, as the specification has it
 
 # Open to everybody in the published specification.
 _PUBLIC = (
@@ -66,12 +66,12 @@ def is_public(path: str) -> bool:
     return path.startswith(_PUBLIC)
 
 
-def in_shape(path: str, response: Response) -> Response:
+def shape_refusal(path: str, response: Response) -> Response:
     """A refusal as the specification words it: `code` and `message`, or plain text below /api/userdata."""
     json_body = response.headers.get("content-type", "").startswith("application/json")
     plain = path.startswith("/api/userdata")
     if path.startswith("/api/v2/"):
-        return _in_envelope(response)
+        return _wrap_in_envelope(response)
     if response.status_code < 400 or json_body != plain:
         return response
     code = HTTPStatus(response.status_code).phrase
@@ -79,123 +79,128 @@ def in_shape(path: str, response: Response) -> Response:
         shaped = Response(code, response.status_code, media_type="text/plain")
     else:
         text = bytes(response.body).decode("utf-8", "replace") or code
-        shaped = refusal(response.status_code, code.lower().replace(" ", "_"), text)
+        shaped = error_response(response.status_code, code.lower().replace(" ", "_"), text)
     for name in ("retry-after", "connection"):
         if name in response.headers:
             shaped.headers[name] = response.headers[name]
     return shaped
 
 
-def _in_envelope(response: Response) -> Response:
+def _wrap_in_envelope(response: Response) -> Response:
     json_body = response.headers.get("content-type", "").startswith("application/json")
     code = "payload_too_large" if response.status_code == 413 else "upstream_error"
     words = json.loads(bytes(response.body)) if json_body else {"code": code, "message": code.replace("_", " ")}
     status = 422 if response.status_code == 400 else response.status_code
-    shaped = json_answer(in_envelope(words, status), status)
+    shaped = json_response(wrap_error(words, status), status)
     if "retry-after" in response.headers:
         shaped.headers["retry-after"] = response.headers["retry-after"]
     return shaped
 
 
-def cloud_app(service: Service, sign: Sign, shelf: AssetShelf) -> Router:
+def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
     """The ASGI app of this dialect; `sign` makes the URLs that /api/view redirects to, `shelf` keeps the assets."""
     routes = CloudRoutes(service)
-    pictures = PictureRoutes(service, sign, shelf)
-    assets = AssetRoutes(shelf, service.queue, sign)
+    pictures = MediaRoutes(service, sign_url, asset_store)
+    assets = AssetRoutes(asset_store, service.queue, sign_url)
     userdata = UserDataRoutes(service.folders, cloud=True)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
-        ("/prompt", routes.prompt_info, "GET"),
-        ("/job/{job_id}/status", routes.status, "GET"),
-        ("/jobs", routes.jobs, "GET"),
-        ("/jobs/{job_id}", routes.job, "GET"),
+        ("/prompt", routes.get_prompt_info, "GET"),
+        ("/job/{job_id}/status", routes.get_status, "GET"),
+        ("/jobs", routes.list_jobs, "GET"),
+        ("/jobs/{job_id}", routes.get_job, "GET"),
         ("/history", routes.change_history, "POST"),
-        ("/history_v2", routes.history, "GET"),
-        ("/history_v2/{job_id}", routes.history_of, "GET"),
-        ("/queue", routes.queue_listing, "GET"),
+        ("/history_v2", routes.list_history, "GET"),
+        ("/history_v2/{job_id}", routes.get_history_entry, "GET"),
+        ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
         ("/interrupt", routes.interrupt, "POST"),
         ("/view", pictures.view, "GET"),
         ("/upload/image", pictures.upload_image, "POST"),
         ("/upload/mask", pictures.upload_mask, "POST"),
-        ("/files/mask-layers", assets.mask_layers, "GET"),
-        ("/object_info", routes.nodes, "GET"),
-        ("/features", routes.features, "GET"),
-        ("/system_stats", routes.system_stats, "GET"),
-        ("/user", routes.user, "GET"),
-        ("/userdata", userdata.listing, "GET"),
-        ("/userdata/{file:path}", userdata.read, "GET"),
-        ("/userdata/{file:path}", userdata.write, "POST"),
-        ("/userdata/{file:path}", userdata.delete, "DELETE"),
-        ("/experiment/models", routes.described_kinds, "GET"),
-        ("/experiment/models/{folder}", routes.described_files, "GET"),
-        ("/experiment/models/preview/{folder}/{place:int}/{file:path}", routes.no_preview, "GET"),
-        ("/workflow_templates", routes.none_known, "GET"),
-        ("/global_subgraphs", routes.none_known, "GET"),
-        ("/global_subgraphs/{id}", routes.no_subgraph, "GET"),
-        *_asset_table(assets),
-        *V2Routes(service, shelf, sign).table(),
+        ("/files/mask-layers", assets.get_mask_layers, "GET"),
+        ("/object_info", routes.get_object_info, "GET"),
+        ("/features", routes.get_features, "GET"),
+        ("/system_stats", routes.get_system_stats, "GET"),
+        ("/user", routes.get_user, "GET"),
+        ("/userdata", userdata.list_files, "GET"),
+        ("/userdata/{file:path}", userdata.read_file, "GET"),
+        ("/userdata/{file:path}", userdata.write_file, "POST"),
+        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
+        ("/experiment/models", routes.get_experiment_folders, "GET"),
+        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
+        ("/experiment/models/preview/{folder}/{place:int}/{file:path}", routes.refuse_preview, "GET"),
+        ("/workflow_templates", routes.get_empty_object, "GET"),
+        ("/global_subgraphs", routes.get_empty_object, "GET"),
+        ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),
+        *_list_asset_routes(assets),
+        *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
     listed: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
-    return Router([*listed, WebSocketRoute("/ws", routes.events)], redirect_slashes=False, default=nowhere)
+    return Router(
+        [*listed, WebSocketRoute("/ws", routes.stream_events)], redirect_slashes=False, default=respond_not_found
+    )
 
 
-async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """No such path. A stream that was to be opened there is refused by the same answer."""
-    await in_shape(scope["path"], refusal(404, "not_found", "Not found"))(scope, receive, send)
+    await shape_refusal(scope["path"], error_response(404, "not_found", "Not found"))(scope, receive, send)
 
 
-def _asset_table(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:
+def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any], str]]:
     return [
-        ("/assets", assets.listing, "GET"),
-        ("/assets", assets.upload, "POST"),
-        ("/assets/from-hash", assets.from_hash, "POST"),
-        ("/assets/remote-metadata", assets.remote_metadata, "GET"),
-        ("/assets/download", assets.download, "POST"),
-        ("/assets/tags/refine", assets.refine, "GET"),
-        ("/assets/hash/{hash}", assets.exists, "HEAD"),
-        ("/assets/{id}", assets.get, "GET"),
-        ("/assets/{id}", assets.update, "PUT"),
-        ("/assets/{id}", assets.delete, "DELETE"),
+        ("/assets", assets.list_assets, "GET"),
+        ("/assets", assets.upload_asset, "POST"),
+        ("/assets/from-hash", assets.create_from_hash, "POST"),
+        ("/assets/remote-metadata", assets.get_remote_metadata, "GET"),
+        ("/assets/download", assets.download_asset, "POST"),
+        ("/assets/tags/refine", assets.count_tags, "GET"),
+        ("/assets/hash/{hash}", assets.check_hash, "HEAD"),
+        ("/assets/{id}", assets.get_asset, "GET"),
+        ("/assets/{id}", assets.update_asset, "PUT"),
+        ("/assets/{id}", assets.delete_asset, "DELETE"),
         ("/assets/{id}/tags", assets.add_tags, "POST"),
         ("/assets/{id}/tags", assets.remove_tags, "DELETE"),
-        ("/tags", assets.tags, "GET"),
+        ("/tags", assets.list_tags, "GET"),
     ]
 
 
 class CloudRoutes(CommonRoutes):
     """Jobs as Cloud tells them."""
 
-    def _known(self, request: Request) -> Job:
+    def _find_job(self, request: Request) -> ServerJob:
         job = self.queue.find(request.path_params["job_id"])
         if job is None:
-            raise RefusedError(refusal(404, "not_found", "Job not found"))
+            raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
         return job
 
-    async def status(self, request: Request) -> Response:
+    async def get_status(self, request: Request) -> Response:
         """GET /api/job/{id}/status: the raw state."""
         if self.faults.take("drop_status_times"):
             raise DropError
-        job = self._known(request)
+        job = self._find_job(request)
         error = job.error
-        return json_answer(
+        return json_response(
             {
                 "id": job.id,
-                "status": self.faults.odd_state() or self.queue.state_of(job),
-                "created_at": iso(job.created),
-                "updated_at": iso(job.changed or job.created),
-                "last_state_update": iso(job.changed or job.created),
+                "status": self.faults.pop_odd_state() or self.queue.get_state(job),
+                "created_at": format_time(job.created),
+                "updated_at": format_time(job.changed or job.created),
+                "last_state_update": format_time(job.changed or job.created),
                 "assigned_inference": None,
                 "error_message": None if error is None else error["exception_message"],
             }
         )
 
-    async def jobs(self, request: Request) -> Response:
+    async def list_jobs(self, request: Request) -> Response:
         """GET /api/jobs: light rows, newest first unless asked otherwise."""
-        limit, offset = within(request, "limit", PAGE, 1, MAX_PAGE), within(request, "offset", 0, 0)
-        sort = choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
-        order = choice(request, "sort_order", ("asc", "desc"), "desc")
-        found = self._wanted(request)
+        limit, offset = (
+            read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE),
+            read_bounded(request, "offset", 0, 0),
+        )
+        sort = read_choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
+        order = read_choice(request, "sort_order", ("asc", "desc"), "desc")
+        found = self._select_jobs(request)
         if sort == "execution_time":
             found.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
         if order == "desc":
@@ -203,95 +208,97 @@ class CloudRoutes(CommonRoutes):
         page = found[offset : offset + limit]
         more = offset + len(page) < len(found)
         pagination = {"offset": offset, "limit": limit, "total": len(found), "has_more": more}
-        return json_answer({"jobs": [_row(job) for job in page], "pagination": pagination})
+        return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
 
-    def _wanted(self, request: Request) -> list[Job]:
+    def _select_jobs(self, request: Request) -> list[ServerJob]:
         """The jobs that the query asks for, oldest first."""
         query = request.query_params
-        wanted = set(words(request, "status")) if "status" in query else set(STATUS_WORDS)
+        wanted = set(read_words(request, "status")) if "status" in query else set(STATUS_WORDS)
         if not wanted <= set(STATUS_WORDS):
-            raise RefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
-        found = [job for job in self.queue.all() if word(job) in wanted]
+            raise RequestRefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
+        found = [job for job in self.queue.list_jobs() if status_word(job) in wanted]
         if "workflow_id" in query:
-            found = [job for job in found if workflow_id(job) == query["workflow_id"]]
+            found = [job for job in found if get_workflow_id(job) == query["workflow_id"]]
         if "output_type" in query:
-            media = choice(request, "output_type", ("image", "video", "audio"), "")
-            found = [job for job in found if any(_media(file) == media for file in _files(job))]
+            media = read_choice(request, "output_type", ("image", "video", "audio"), "")
+            found = [job for job in found if any(_media_type(file) == media for file in _output_files(job))]
         return found
 
-    async def job(self, request: Request) -> Response:
+    async def get_job(self, request: Request) -> Response:
         """GET /api/jobs/{id}: everything, the workflow too."""
-        return json_answer(_detail(self._known(request)))
+        return json_response(_job_detail(self._find_job(request)))
 
-    async def history(self, request: Request) -> Response:
+    async def list_history(self, request: Request) -> Response:
         """GET /api/history_v2: ended jobs, newest first."""
-        max_items, offset = number_parameter(request, "max_items", None), number_parameter(request, "offset", 0)
-        newest = self.queue.histories()[::-1][max(0, offset or 0) :]
+        max_items, offset = read_integer(request, "max_items", None), read_integer(request, "offset", 0)
+        newest = self.queue.list_ended()[::-1][max(0, offset or 0) :]
         page = newest if max_items is None else newest[: max(0, max_items)]
-        return json_answer({"history": [_history_row(job) for job in page]})
+        return json_response({"history": [_history_row(job) for job in page]})
 
-    async def history_of(self, request: Request) -> Response:
+    async def get_history_entry(self, request: Request) -> Response:
         """GET /api/history_v2/{id}: `{}` while it has not ended."""
-        job = self._known(request)
-        return json_answer({job.id: _history_detail(job)} if job.state in ENDED else {})
+        job = self._find_job(request)
+        return json_response({job.id: _history_detail(job)} if job.state in ENDED else {})
 
     async def change_history(self, request: Request) -> Response:
         """POST /api/history: forget all or some ended jobs."""
-        ids, everything = await _wanted_gone(request)
+        ids, everything = await _read_deletion(request)
         self.queue.forget(None if everything else ids)
         return Response(status_code=200)
 
-    async def queue_listing(self, _: Request) -> Response:
+    async def get_queue(self, _: Request) -> Response:
         """GET /api/queue: 5-tuples, the outputs before the metadata (not as in ComfyUI)."""
         running, pending = self.queue.snapshot()
         listing = {
-            "queue_running": [_item(job, place) for place, job in enumerate(running, 1)],
-            "queue_pending": [_item(job, place) for place, job in enumerate(pending, len(running) + 1)],
+            "queue_running": [_queue_item(job, place) for place, job in enumerate(running, 1)],
+            "queue_pending": [_queue_item(job, place) for place, job in enumerate(pending, len(running) + 1)],
         }
-        return json_answer(listing)
+        return json_response(listing)
 
     async def change_queue(self, request: Request) -> Response:
         """POST /api/queue: cancel some waiting jobs (`delete`), or all of them (`clear`)."""
-        ids, everything = await _wanted_gone(request)
+        ids, everything = await _read_deletion(request)
         answer: dict[str, Any] = {"deleted": self.service.cancel_waiting(ids)}
         if everything:
             self.service.cancel_waiting(None)
             answer["cleared"] = True
-        return json_answer(answer)
+        return json_response(answer)
 
     async def interrupt(self, _: Request) -> Response:
         """POST /api/interrupt: every running job, whatever the body says."""
         self.service.interrupt(None)
         return Response(status_code=200)
 
-    async def user(self, _: Request) -> Response:
+    async def get_user(self, _: Request) -> Response:
         """GET /api/user."""
-        return json_answer({"status": "active"})
+        return json_response({"status": "active"})
 
-    async def no_preview(self, _: Request) -> Response:
+    async def refuse_preview(self, _: Request) -> Response:
         """GET /api/experiment/models/preview/...: procedural models have none."""
-        return refusal(404, "not_found", "No preview of this model")
+        return error_response(404, "not_found", "No preview of this model")
 
-    async def no_subgraph(self, _: Request) -> Response:
+    async def refuse_subgraph(self, _: Request) -> Response:
         """GET /api/global_subgraphs/{id}."""
-        return refusal(404, "not_found", "Subgraph not found")
+        return error_response(404, "not_found", "Subgraph not found")
 
 
-async def _wanted_gone(request: Request) -> tuple[list[str], bool]:
+async def _read_deletion(request: Request) -> tuple[list[str], bool]:
     """(`delete`, `clear`) of a body that may hold nothing else."""
     data = await read_object(request)
     strange = set(data) - {"delete", "clear"}
     if strange or not isinstance(data.get("clear", False), bool):
-        raise RefusedError(bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false."))
-    return string_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
+        raise RequestRefusedError(
+            bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false.")
+        )
+    return read_id_list(data["delete"]) if "delete" in data else [], data.get("clear", False)
 
 
-def word(job: Job) -> str:
+def status_word(job: ServerJob) -> str:
     """The job's status as /api/jobs words it."""
-    return _WORDS.get(job.state, "in_progress")
+    return _STATUS_BY_STATE.get(job.state, "in_progress")
 
 
-def workflow_id(job: Job) -> str | None:
+def get_workflow_id(job: ServerJob) -> str | None:
     """The id of the canvas that the graph was exported from, where the client sent it along."""
     info = job.extra_data.get("extra_pnginfo")
     canvas = info.get("workflow") if isinstance(info, dict) else None
@@ -299,41 +306,41 @@ def workflow_id(job: Job) -> str | None:
     return known if isinstance(known, str) else None
 
 
-def _files(job: Job) -> list[dict[str, Any]]:
+def _output_files(job: ServerJob) -> list[dict[str, Any]]:
     return [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
 
 
-def _media(file: dict[str, Any]) -> str:
+def _media_type(file: dict[str, Any]) -> str:
     return (mimetypes.guess_type(str(file.get("filename")))[0] or "").partition("/")[0]
 
 
-def _row(job: Job) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": job.id, "status": word(job), "create_time": job.created // 1000}
-    canvas = workflow_id(job)
+def _job_row(job: ServerJob) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": job.id, "status": status_word(job), "create_time": job.created // 1000}
+    canvas = get_workflow_id(job)
     if canvas is not None:
         row["workflow_id"] = canvas
     if job.state not in ENDED:
         return row
-    files = _files(job)
+    files = _output_files(job)
     row["outputs_count"] = len(files)
     if files:
         row["preview_output"] = files[0]
     if job.started is not None:
         row |= {"execution_start_time": job.started, "execution_end_time": job.ended}
-    error = execution_error(job)
+    error = make_execution_error(job)
     return row if error is None else row | {"execution_error": error}
 
 
-def _detail(job: Job) -> dict[str, Any]:
-    detail = _row(job)
+def _job_detail(job: ServerJob) -> dict[str, Any]:
+    detail = _job_row(job)
     detail["update_time"] = (job.changed or job.created) // 1000
     detail["workflow"] = {"prompt": job.graph, "extra_data": job.extra_data}
     if job.state in ENDED:
-        detail |= {"outputs": job.results, "execution_status": _status(job), "execution_meta": job.meta}
+        detail |= {"outputs": job.results, "execution_status": _status_json(job), "execution_meta": job.meta}
     return detail
 
 
-def execution_error(job: Job) -> dict[str, Any] | None:
+def make_execution_error(job: ServerJob) -> dict[str, Any] | None:
     """What went wrong, for a job that failed; a lost one has a word of the service's own."""
     if job.state == LOST:
         message = "The server lost this job: it was running when the service stopped."
@@ -348,21 +355,21 @@ def execution_error(job: Job) -> dict[str, Any] | None:
     }
 
 
-def _status(job: Job) -> dict[str, Any]:
+def _status_json(job: ServerJob) -> dict[str, Any]:
     status = status_string(job)
     return {"status_str": status, "completed": status == "success", "messages": job.messages}
 
 
-def _history_row(job: Job) -> dict[str, Any]:
+def _history_row(job: ServerJob) -> dict[str, Any]:
     extra = {**job.extra_data}
     if isinstance(extra.get("extra_pnginfo"), dict):
         extra["extra_pnginfo"] = {key: value for key, value in extra["extra_pnginfo"].items() if key != "workflow"}
     prompt = {"priority": job.number, "prompt_id": job.id, "extra_data": extra}
-    facts = {"outputs": job.results, "status": _status(job), "meta": job.meta}
+    facts = {"outputs": job.results, "status": _status_json(job), "meta": job.meta}
     return {"prompt_id": job.id, "create_time": job.created, "prompt": prompt} | facts
 
 
-def _history_detail(job: Job) -> dict[str, Any]:
+def _history_detail(job: ServerJob) -> dict[str, Any]:
     prompt = {
         "priority": job.number,
         "prompt_id": job.id,
@@ -370,8 +377,8 @@ def _history_detail(job: Job) -> dict[str, Any]:
         "extra_data": job.extra_data,
         "outputs_to_execute": list(job.outputs),
     }
-    return {"prompt": prompt, "outputs": job.results, "status": _status(job), "meta": job.meta}
+    return {"prompt": prompt, "outputs": job.results, "status": _status_json(job), "meta": job.meta}
 
 
-def _item(job: Job, place: int) -> list[Any]:
-    return [place, job.id, job.graph, list(job.outputs), {"create_time": job.created}]
+def _queue_item(job: ServerJob, position: int) -> list[Any]:
+    return [position, job.id, job.graph, list(job.outputs), {"create_time": job.created}]

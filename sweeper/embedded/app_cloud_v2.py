@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from sweeper.embedded.asset_fields import read_fields, tags_field, tags_of_form, text_field
-from sweeper.embedded.asset_routes import HASH, new_id
-from sweeper.embedded.assets import Asset, AssetShelf
+from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
+from sweeper.embedded.asset_routes import HASH, make_id
+from sweeper.embedded.assets import Asset, AssetStore
 from sweeper.embedded.common_routes import CommonRoutes
-from sweeper.embedded.http_helpers import RefusedError, iso, json_answer, read_object, refusal
-from sweeper.embedded.jobs import CANCEL_REQUESTED, CANCELLED, ERROR, LOST, SUBMITTED, SUCCESS, WAITING, Job, now_ms
+from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
+from sweeper.embedded.jobs import (
+    CANCEL_REQUESTED,
+    CANCELLED,
+    ERROR,
+    LOST,
+    SUBMITTED,
+    SUCCESS,
+    WAITING,
+    ServerJob,
+    now_ms,
+)
 from sweeper.embedded.request_parsing import read_form
 from sweeper.embedded.storage import URL_SECONDS
 
@@ -27,10 +37,10 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from sweeper.embedded.media_routes import Sign
+    from sweeper.embedded.media_routes import UrlSigner
     from sweeper.embedded.service import Service
 
-_WORDS = {
+_STATUS_BY_STATE = {
     SUBMITTED: "queued",
     WAITING: "queued",
     CANCEL_REQUESTED: "canceling",
@@ -40,32 +50,32 @@ _WORDS = {
     LOST: "failed",
 }
 KEY_SECONDS = 86_400  # how long an Idempotency-Key stays used
-KEPT_MS = 30 * 86_400_000  # what `expires_at` promises; nothing is removed here
+RETENTION_MS = 30 * 86_400_000  # what `expires_at` promises; nothing is removed here
 
 
 class V2Routes(CommonRoutes):
     """Endpoint functions; `sign` makes the URLs of outputs."""
 
-    def __init__(self, service: Service, shelf: AssetShelf, sign: Sign) -> None:
+    def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
         super().__init__(service)
-        self.shelf = shelf
-        self.sign = sign
-        self._used: dict[str, float] = {}
+        self.asset_store = asset_store
+        self.sign_url = sign_url
+        self._used_keys: dict[str, float] = {}
 
-    def table(self) -> list[tuple[str, Callable[..., Any], str]]:
+    def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
         """(path below /api, endpoint, method)."""
         return [
             ("/v2/jobs", self.create_job, "POST"),
-            ("/v2/jobs/{id}", self.job, "GET"),
-            ("/v2/jobs/{id}/workflow", self.workflow, "GET"),
-            ("/v2/jobs/{id}/events", self.no_events, "GET"),
-            ("/v2/jobs/{id}/cancel", self.cancel, "POST"),
-            ("/v2/assets", self.upload, "POST"),
-            ("/v2/assets/from-hash", self.from_hash, "POST"),
-            ("/v2/assets/by-hash/{hash}", self.by_hash, "HEAD"),
-            ("/v2/assets/{id}", self.asset, "GET"),
-            ("/v2/assets/{id}", self.delete, "DELETE"),
-            ("/v2/assets/{id}/content", self.content, "GET"),
+            ("/v2/jobs/{id}", self.get_job, "GET"),
+            ("/v2/jobs/{id}/workflow", self.get_workflow, "GET"),
+            ("/v2/jobs/{id}/events", self.refuse_events, "GET"),
+            ("/v2/jobs/{id}/cancel", self.cancel_job, "POST"),
+            ("/v2/assets", self.upload_asset, "POST"),
+            ("/v2/assets/from-hash", self.create_from_hash, "POST"),
+            ("/v2/assets/by-hash/{hash}", self.check_hash, "HEAD"),
+            ("/v2/assets/{id}", self.get_asset, "GET"),
+            ("/v2/assets/{id}", self.delete_asset, "DELETE"),
+            ("/v2/assets/{id}/content", self.get_content, "GET"),
         ]
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -74,155 +84,164 @@ class V2Routes(CommonRoutes):
         """POST /api/v2/jobs: 201, or 422 with what is wrong. A used Idempotency-Key is refused, never replayed."""
         data = await read_object(request)
         key = request.headers.get("idempotency-key")
-        if key is not None and self._used.get(key, 0) > time.monotonic():
-            raise RefusedError(refusal(422, "idempotency_key_reuse", "This Idempotency-Key was used before."))
+        if key is not None and self._used_keys.get(key, 0) > time.monotonic():
+            raise RequestRefusedError(
+                error_response(422, "idempotency_key_reuse", "This Idempotency-Key was used before.")
+            )
         workflow = data.get("workflow")
         _check_workflow(data, workflow)
-        submitted = {"prompt": self._with_files(workflow), "extra_data": data.get("extra_data", {})}
-        status, body = self.submit_now(submitted)
+        submitted = {"prompt": self._resolve_assets(workflow), "extra_data": data.get("extra_data", {})}
+        status, body = self.submit_with_faults(submitted)
         if status != 200:
-            error = {"code": "invalid_workflow" if status == 400 else "upstream_error", "message": _why(body)}
-            raise RefusedError(json_answer({"error": {**error, "details": body}}, 422 if status == 400 else status))
+            error = {
+                "code": "invalid_workflow" if status == 400 else "upstream_error",
+                "message": _summarise_errors(body),
+            }
+            raise RequestRefusedError(
+                json_response({"error": {**error, "details": body}}, 422 if status == 400 else status)
+            )
         if key is not None:
             now = time.monotonic()
-            self._used = {used: until for used, until in self._used.items() if until > now}
-            self._used[key] = now + KEY_SECONDS
+            self._used_keys = {used: until for used, until in self._used_keys.items() if until > now}
+            self._used_keys[key] = now + KEY_SECONDS
         job = self.queue.find(body["prompt_id"])
-        return json_answer(self._job(job) if job else {}, 201)
+        return json_response(self._job_json(job) if job else {}, 201)
 
-    def _with_files(self, value: Any) -> Any:
+    def _resolve_assets(self, value: Any) -> Any:
         """The graph with each asset reference replaced by the file name that the node class expects."""
         if isinstance(value, dict) and value.get("__type") == "core/ASSET":
             info = value.get("info")
-            asset = self.shelf.get(str(info.get("id"))) if isinstance(info, dict) else None
+            asset = self.asset_store.get(str(info.get("id"))) if isinstance(info, dict) else None
             if asset is None:
-                raise RefusedError(refusal(422, "missing_asset", f"There is no such asset: {info!r}"))
-            kind, subfolder, name = asset.place
+                raise RequestRefusedError(error_response(422, "missing_asset", f"There is no such asset: {info!r}"))
+            kind, subfolder, name = asset.location
             return "/".join(filter(None, (subfolder, name))) + ("" if kind == "input" else f" [{kind}]")
         if isinstance(value, dict):
-            return {name: self._with_files(part) for name, part in value.items()}
-        return [self._with_files(part) for part in value] if isinstance(value, list) else value
+            return {name: self._resolve_assets(part) for name, part in value.items()}
+        return [self._resolve_assets(part) for part in value] if isinstance(value, list) else value
 
-    async def job(self, request: Request) -> Response:
+    async def get_job(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}."""
-        job = self._known(request)
-        await asyncio.to_thread(self.shelf.absorb, [job], new_id)
-        return json_answer(self._job(job))
+        job = self._find_job(request)
+        await asyncio.to_thread(self.asset_store.import_outputs, [job], make_id)
+        return json_response(self._job_json(job))
 
-    async def workflow(self, request: Request) -> Response:
+    async def get_workflow(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/workflow: the graph that ran."""
-        return json_answer({"workflow": self._known(request).graph, "format": "api"})
+        return json_response({"workflow": self._find_job(request).graph, "format": "api"})
 
-    async def no_events(self, request: Request) -> Response:
+    async def refuse_events(self, request: Request) -> Response:
         """GET /api/v2/jobs/{id}/events: 501 as documented for a server without live events."""
-        self._known(request)
-        raise RefusedError(refusal(501, "not_implemented", "This server has no live events; poll the job."))
+        self._find_job(request)
+        raise RequestRefusedError(
+            error_response(501, "not_implemented", "This server has no live events; poll the job.")
+        )
 
-    async def cancel(self, request: Request) -> Response:
+    async def cancel_job(self, request: Request) -> Response:
         """POST /api/v2/jobs/{id}/cancel: that job, whether it waits or runs; an ended one is told as it is."""
-        job = self._known(request)
+        job = self._find_job(request)
         self.service.cancel_waiting([job.id])
         self.service.interrupt(job.id)
-        return json_answer(self._job(job))
+        return json_response(self._job_json(job))
 
-    def _known(self, request: Request) -> Job:
+    def _find_job(self, request: Request) -> ServerJob:
         job = self.queue.find(request.path_params["id"])
         if job is None:
-            raise RefusedError(refusal(404, "not_found", "Job not found"))
+            raise RequestRefusedError(error_response(404, "not_found", "Job not found"))
         return job
 
-    def _job(self, job: Job) -> dict[str, Any]:
+    def _job_json(self, job: ServerJob) -> dict[str, Any]:
         ended = job.ended  # read first: a job may end meanwhile, and one that is said to have ended has its outputs
-        status = _WORDS.get(job.state, "running")
+        status = _STATUS_BY_STATE.get(job.state, "running")
         waiting = [other.id for other in self.queue.snapshot()[1]] if status == "queued" else []
         path = f"/api/v2/jobs/{job.id}"
         return {
             "id": job.id,
             "status": status,
-            "created_at": iso(job.created),
-            "started_at": None if job.started is None else iso(job.started),
-            "completed_at": None if ended is None else iso(ended),
-            "expires_at": iso(job.created + KEPT_MS),
+            "created_at": format_time(job.created),
+            "started_at": None if job.started is None else format_time(job.started),
+            "completed_at": None if ended is None else format_time(ended),
+            "expires_at": format_time(job.created + RETENTION_MS),
             "queue_position": waiting.index(job.id) if job.id in waiting else None,
             "progress": None,
-            "outputs": list(self._outputs(job)),
-            "error": _error(job) if status == "failed" else None,
+            "outputs": list(self._list_outputs(job)),
+            "error": _error_json(job) if status == "failed" else None,
             "urls": {"self": path, "events": f"{path}/events", "cancel": f"{path}/cancel"},
         }
 
-    def _outputs(self, job: Job) -> Iterator[dict[str, Any]]:
-        self.shelf.absorb([job], new_id)
-        by_place = {asset.place: asset for asset in self.shelf.all()} if job.results else {}
+    def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
+        self.asset_store.import_outputs([job], make_id)
+        by_place = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
         for node_id, ui in job.results.items():
             for file in (file for kind in ui.values() for file in kind if isinstance(file, dict)):
                 asset = by_place.get((file.get("type", ""), file.get("subfolder", ""), file.get("filename", "")))
                 if asset is not None:
                     family = asset.mime_type.partition("/")[0]
                     kind = family if family in {"image", "video", "audio", "text"} else "file"
-                    yield {**self._asset(asset), "node_id": node_id, "name": asset.place[2], "type": kind}
+                    yield {**self._asset_json(asset), "node_id": node_id, "name": asset.location[2], "type": kind}
 
     # --- assets ------------------------------------------------------------------------------------------------------
 
-    async def upload(self, request: Request) -> Response:
+    async def upload_asset(self, request: Request) -> Response:
         """POST /api/v2/assets: 201, or 200 for content that is here; 422 when it is not what it was said to be."""
         form = await read_form(request, "file")
         path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
         if not path:
-            raise RefusedError(refusal(422, "invalid_request", "'file_path' is missing."))
+            raise RequestRefusedError(error_response(422, "invalid_request", "'file_path' is missing."))
         kind = form.get("content_type") or form.content_type or "application/octet-stream"
-        asset = Asset(new_id(), path, ("input", "", ""), "", "", 0, kind, now_ms(), now_ms(), tags_of_form(form))
-        if expected and expected != f"blake3:{self.shelf.digest(form.data)}":
-            raise RefusedError(refusal(422, "hash_mismatch", "The content has another hash."))
-        stored, new = await asyncio.to_thread(self.shelf.store, form.data, asset)
-        return json_answer({**self._asset(stored), "created_new": new}, 201 if new else 200)
+        asset = Asset(make_id(), path, ("input", "", ""), "", "", 0, kind, now_ms(), now_ms(), read_form_tags(form))
+        if expected and expected != f"blake3:{self.asset_store.hash_content(form.data)}":
+            raise RequestRefusedError(error_response(422, "hash_mismatch", "The content has another hash."))
+        stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
+        return json_response({**self._asset_json(stored), "created_new": new}, 201 if new else 200)
 
-    async def from_hash(self, request: Request) -> Response:
+    async def create_from_hash(self, request: Request) -> Response:
         """POST /api/v2/assets/from-hash: the asset with this content."""
         fields = await read_fields(request, ("hash", "file_path", "tags"), ("hash",))
         if "tags" in fields:
-            tags_field(fields)
-        found = self._by_hash(text_field(fields, "hash"))
+            read_tags(fields)
+        found = self._find_by_hash(read_text(fields, "hash"))
         if found is None:
-            raise RefusedError(refusal(404, "not_found", "No asset has this hash."))
-        return json_answer({**self._asset(found), "created_new": False})
+            raise RequestRefusedError(error_response(404, "not_found", "No asset has this hash."))
+        return json_response({**self._asset_json(found), "created_new": False})
 
-    async def by_hash(self, request: Request) -> Response:
+    async def check_hash(self, request: Request) -> Response:
         """HEAD /api/v2/assets/by-hash/{hash}."""
-        return Response(status_code=404 if self._by_hash(request.path_params["hash"]) is None else 200)
+        return Response(status_code=404 if self._find_by_hash(request.path_params["hash"]) is None else 200)
 
-    def _by_hash(self, text: str) -> Asset | None:
-        return self.shelf.by_hash(text) if HASH.fullmatch(text) else None
+    def _find_by_hash(self, text: str) -> Asset | None:
+        return self.asset_store.find_by_hash(text) if HASH.fullmatch(text) else None
 
-    async def asset(self, request: Request) -> Response:
+    async def get_asset(self, request: Request) -> Response:
         """GET /api/v2/assets/{id}."""
-        return json_answer(self._asset(self._known_asset(request)))
+        return json_response(self._asset_json(self._find_asset(request)))
 
-    async def delete(self, request: Request) -> Response:
+    async def delete_asset(self, request: Request) -> Response:
         """DELETE /api/v2/assets/{id}."""
-        self.shelf.delete(self._known_asset(request).id)
+        self.asset_store.delete(self._find_asset(request).id)
         return Response(status_code=204)
 
-    async def content(self, request: Request) -> Response:
+    async def get_content(self, request: Request) -> Response:
         """GET /api/v2/assets/{id}/content: 302 to the storage host."""
         self.seen.count(redirects=1)
-        return Response(status_code=302, headers={"location": self.sign(*self._known_asset(request).place)})
+        return Response(status_code=302, headers={"location": self.sign_url(*self._find_asset(request).location)})
 
-    def _known_asset(self, request: Request) -> Asset:
-        asset = self.shelf.get(request.path_params["id"].lower())
+    def _find_asset(self, request: Request) -> Asset:
+        asset = self.asset_store.get(request.path_params["id"].lower())
         if asset is None:
-            raise RefusedError(refusal(404, "not_found", "Asset not found"))
+            raise RequestRefusedError(error_response(404, "not_found", "Asset not found"))
         return asset
 
-    def _asset(self, asset: Asset) -> dict[str, Any]:
+    def _asset_json(self, asset: Asset) -> dict[str, Any]:
         return {
             "id": asset.id,
             "hash": f"blake3:{asset.blake3}",
             "size_bytes": asset.size,
             "content_type": asset.mime_type or mimetypes.guess_type(asset.name)[0],
             "file_path": asset.name,
-            "created_at": iso(asset.created),
-            "url": self.sign(*asset.place),
-            "url_expires_at": iso(now_ms() + URL_SECONDS * 1000),
+            "created_at": format_time(asset.created),
+            "url": self.sign_url(*asset.location),
+            "url_expires_at": format_time(now_ms() + URL_SECONDS * 1000),
             "expires_at": None,
             "job_id": asset.prompt_id,
         }
@@ -231,15 +250,15 @@ class V2Routes(CommonRoutes):
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
     strange = sorted(set(data) - {"workflow", "extra_data"})
     if strange:
-        raise RefusedError(refusal(422, "invalid_workflow", f"Not known here: {', '.join(strange)}."))
+        raise RequestRefusedError(error_response(422, "invalid_workflow", f"Not known here: {', '.join(strange)}."))
     if not isinstance(workflow, dict):
-        raise RefusedError(refusal(422, "invalid_workflow", "'workflow' must be an API-format graph."))
+        raise RequestRefusedError(error_response(422, "invalid_workflow", "'workflow' must be an API-format graph."))
     if isinstance(workflow.get("nodes"), list):
         message = "This is a canvas; export the workflow in API format."
-        raise RefusedError(refusal(422, "workflow_format_ui", message))
+        raise RequestRefusedError(error_response(422, "workflow_format_ui", message))
 
 
-def _why(body: dict[str, Any]) -> str:
+def _summarise_errors(body: dict[str, Any]) -> str:
     """One sentence out of ComfyUI's error and node_errors."""
     lines = [
         f"node {node_id}: {error['message']}: {error['details']}"
@@ -249,7 +268,7 @@ def _why(body: dict[str, Any]) -> str:
     return "; ".join(lines) or f"{body['error']['message']} {body['error']['details']}".strip()
 
 
-def _error(job: Job) -> dict[str, Any]:
+def _error_json(job: ServerJob) -> dict[str, Any]:
     error = job.error
     if error is None:
         return {"code": "job_lost", "message": "The server stopped while this job ran."}
@@ -262,7 +281,7 @@ def _error(job: Job) -> dict[str, Any]:
     }
 
 
-def in_envelope(body: dict[str, Any], status: int) -> dict[str, Any]:
+def wrap_error(body: dict[str, Any], status: int) -> dict[str, Any]:
     """A refusal in v2's shape and words; `body` is one in v1's, or in v2's already."""
     if "code" not in body:
         return body

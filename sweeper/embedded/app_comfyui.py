@@ -12,16 +12,16 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import (
-    RefusedError,
+    RequestRefusedError,
     bad_request,
-    json_answer,
-    number_parameter,
+    json_response,
     parse_json,
     read_body,
+    read_id_list,
+    read_integer,
     read_object,
-    string_list,
 )
-from sweeper.embedded.media_routes import PictureRoutes
+from sweeper.embedded.media_routes import MediaRoutes
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.service import Service, status_string
 from sweeper.embedded.userdata import UserDataRoutes
@@ -32,56 +32,56 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from sweeper.embedded.jobs import Job
+    from sweeper.embedded.jobs import ServerJob
 
 
-def comfyui_app(service: Service) -> Router:
+def make_comfyui_app(service: Service) -> Router:
     """The ASGI app of this dialect."""
     routes = ComfyRoutes(service)
-    pictures = PictureRoutes(service)
+    pictures = MediaRoutes(service)
     userdata = UserDataRoutes(service.folders, cloud=False)
     table: list[tuple[str, Callable[..., Any], str]] = [
         ("/prompt", routes.submit, "POST"),
-        ("/prompt", routes.prompt_info, "GET"),
-        ("/queue", routes.queue_listing, "GET"),
+        ("/prompt", routes.get_prompt_info, "GET"),
+        ("/queue", routes.get_queue, "GET"),
         ("/queue", routes.change_queue, "POST"),
-        ("/history", routes.history, "GET"),
+        ("/history", routes.list_history, "GET"),
         ("/history", routes.change_history, "POST"),
-        ("/history/{prompt_id:path}", routes.history_of, "GET"),
+        ("/history/{prompt_id:path}", routes.get_history_entry, "GET"),
         ("/interrupt", routes.interrupt, "POST"),
         ("/free", routes.free, "POST"),
         ("/view", pictures.view, "GET"),
         ("/upload/image", pictures.upload_image, "POST"),
         ("/upload/mask", pictures.upload_mask, "POST"),
-        ("/object_info", routes.nodes, "GET"),
-        ("/object_info/{node_class}", routes.node, "GET"),
-        ("/system_stats", routes.system_stats, "GET"),
-        ("/features", routes.features, "GET"),
-        ("/models", routes.model_kinds, "GET"),
-        ("/models/{folder}", routes.model_files, "GET"),
-        ("/experiment/models", routes.described_kinds, "GET"),
-        ("/experiment/models/{folder}", routes.described_files, "GET"),
-        ("/userdata", userdata.listing, "GET"),
-        ("/userdata/{file:path}/move/{dest:path}", userdata.move, "POST"),
-        ("/userdata/{file:path}", userdata.read, "GET"),
-        ("/userdata/{file:path}", userdata.write, "POST"),
-        ("/userdata/{file:path}", userdata.delete, "DELETE"),
-        ("/v2/userdata", userdata.tree, "GET"),
-        ("/users", userdata.users, "GET"),
-        ("/settings", userdata.settings, "GET"),
+        ("/object_info", routes.get_object_info, "GET"),
+        ("/object_info/{node_class}", routes.get_node_info, "GET"),
+        ("/system_stats", routes.get_system_stats, "GET"),
+        ("/features", routes.get_features, "GET"),
+        ("/models", routes.get_model_folders, "GET"),
+        ("/models/{folder}", routes.get_model_files, "GET"),
+        ("/experiment/models", routes.get_experiment_folders, "GET"),
+        ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
+        ("/userdata", userdata.list_files, "GET"),
+        ("/userdata/{file:path}/move/{dest:path}", userdata.move_file, "POST"),
+        ("/userdata/{file:path}", userdata.read_file, "GET"),
+        ("/userdata/{file:path}", userdata.write_file, "POST"),
+        ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
+        ("/v2/userdata", userdata.list_tree, "GET"),
+        ("/users", userdata.get_users, "GET"),
+        ("/settings", userdata.get_settings, "GET"),
         ("/settings", userdata.change_settings, "POST"),
-        ("/settings/{id}", userdata.settings, "GET"),
+        ("/settings/{id}", userdata.get_settings, "GET"),
         ("/settings/{id}", userdata.change_settings, "POST"),
-        ("/i18n", routes.none_known, "GET"),
-        ("/workflow_templates", routes.none_known, "GET"),
-        ("/embeddings", routes.nothing, "GET"),
-        ("/extensions", routes.nothing, "GET"),
+        ("/i18n", routes.get_empty_object, "GET"),
+        ("/workflow_templates", routes.get_empty_object, "GET"),
+        ("/embeddings", routes.get_empty_list, "GET"),
+        ("/extensions", routes.get_empty_list, "GET"),
     ]
     listed: list[BaseRoute] = []
     for prefix in ("", "/api"):
         listed += [AiohttpRoute(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
-        listed.append(WebSocketRoute(prefix + "/ws", routes.events))
-    return Router(listed, redirect_slashes=False, default=nowhere)
+        listed.append(WebSocketRoute(prefix + "/ws", routes.stream_events))
+    return Router(listed, redirect_slashes=False, default=respond_not_found)
 
 
 class AiohttpRoute(Route):
@@ -90,10 +90,10 @@ class AiohttpRoute(Route):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request to this path."""
         right = self.methods is None or scope["method"] in self.methods
-        await (super().handle if right else nowhere)(scope, receive, send)
+        await (super().handle if right else respond_not_found)(scope, receive, send)
 
 
-async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """No such path, or not by this method: a GET ends at ComfyUI's static files, which have none of that name."""
     method = scope.get("method")
     if method == "OPTIONS":
@@ -108,39 +108,39 @@ async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
 class ComfyRoutes(CommonRoutes):
     """Queue, history and the rest as ComfyUI has them."""
 
-    async def queue_listing(self, _: Request) -> Response:
+    async def get_queue(self, _: Request) -> Response:
         """GET /queue: 5-tuples with the whole graphs, as there."""
         running, pending = self.queue.snapshot()
         listing = {"queue_running": running, "queue_pending": pending}
-        return json_answer({name: [_item(job) for job in jobs] for name, jobs in listing.items()})
+        return json_response({name: [_queue_item(job) for job in jobs] for name, jobs in listing.items()})
 
     async def change_queue(self, request: Request) -> Response:
         """POST /queue: `clear` all or `delete` some of the waiting jobs; 200 whether or not any was found."""
         data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
+        ids = read_id_list(data["delete"]) if "delete" in data else []
         if data.get("clear"):
             self.service.cancel_waiting(None)
         self.service.cancel_waiting(ids)
         return Response(status_code=200)
 
-    async def history(self, request: Request) -> Response:
+    async def list_history(self, request: Request) -> Response:
         """GET /history."""
-        max_items = number_parameter(request, "max_items", None)
-        offset = number_parameter(request, "offset", -1)
-        jobs = self.queue.histories(max_items, -1 if offset is None else offset)
-        return json_answer({job.id: _history_entry(job) for job in jobs})
+        max_items = read_integer(request, "max_items", None)
+        offset = read_integer(request, "offset", -1)
+        jobs = self.queue.list_ended(max_items, -1 if offset is None else offset)
+        return json_response({job.id: _history_entry(job) for job in jobs})
 
-    async def history_of(self, request: Request) -> Response:
+    async def get_history_entry(self, request: Request) -> Response:
         """GET /history/{id}: `{}` for whatever has not ended here."""
         if self.faults.take("drop_status_times"):
             raise DropError
-        job = self.queue.history(request.path_params["prompt_id"])
-        return json_answer({} if job is None else {job.id: _history_entry(job)})
+        job = self.queue.find_ended(request.path_params["prompt_id"])
+        return json_response({} if job is None else {job.id: _history_entry(job)})
 
     async def change_history(self, request: Request) -> Response:
         """POST /history: forget all or some entries."""
         data = await read_object(request)
-        ids = string_list(data["delete"]) if "delete" in data else []
+        ids = read_id_list(data["delete"]) if "delete" in data else []
         self.queue.forget(None if data.get("clear") else ids)
         return Response(status_code=200)
 
@@ -151,10 +151,10 @@ class ComfyRoutes(CommonRoutes):
         except ValueError:
             data = {}  # an empty body, or no JSON at all, means everybody
         if not isinstance(data, dict):
-            raise RefusedError(bad_request("The body must be a JSON object."))
+            raise RequestRefusedError(bad_request("The body must be a JSON object."))
         prompt_id = data.get("prompt_id") or None
         if prompt_id is not None and not isinstance(prompt_id, str):
-            raise RefusedError(bad_request("prompt_id must be a string."))
+            raise RequestRefusedError(bad_request("prompt_id must be a string."))
         self.service.interrupt(prompt_id)
         return Response(status_code=200)
 
@@ -164,28 +164,28 @@ class ComfyRoutes(CommonRoutes):
             self.service.free_memory()
         return Response(status_code=200)
 
-    async def model_kinds(self, _: Request) -> Response:
+    async def get_model_folders(self, _: Request) -> Response:
         """GET /models."""
-        return json_answer(list(self.models()))
+        return json_response(list(self.list_models()))
 
-    async def model_files(self, request: Request) -> Response:
+    async def get_model_files(self, request: Request) -> Response:
         """GET /models/{folder}."""
-        files = self.models().get(request.path_params["folder"])
-        return Response(status_code=404) if files is None else json_answer(files)
+        files = self.list_models().get(request.path_params["folder"])
+        return Response(status_code=404) if files is None else json_response(files)
 
-    async def nothing(self, _: Request) -> Response:
+    async def get_empty_list(self, _: Request) -> Response:
         """GET of a list that is empty here."""
-        return json_answer([])
+        return json_response([])
 
 
-def _item(job: Job) -> list[Any]:
+def _queue_item(job: ServerJob) -> list[Any]:
     return [job.number, job.id, job.graph, job.extra_data, list(job.outputs)]
 
 
-def _history_entry(job: Job) -> dict[str, Any]:
+def _history_entry(job: ServerJob) -> dict[str, Any]:
     status = status_string(job)
     return {
-        "prompt": _item(job),
+        "prompt": _queue_item(job),
         "outputs": job.results,
         "status": {"status_str": status, "completed": status == "success", "messages": job.messages},
         "meta": job.meta,

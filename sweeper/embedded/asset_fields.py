@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.http_helpers import RefusedError, bad_request, read_object
+from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ async def read_fields(request: Request, known: Sequence[str], required: Sequence
     fields = await read_object(request)
     missing = [name for name in required if name not in fields]
     if missing:
-        raise RefusedError(bad_request(f"Missing: {', '.join(missing)}."))
+        raise RequestRefusedError(bad_request(f"Missing: {', '.join(missing)}."))
     return {name: value for name, value in fields.items() if name in known}
 
 
-def text_field(fields: Mapping[str, Any], name: str) -> str:
+def read_text(fields: Mapping[str, Any], name: str) -> str:
     """A string that is not empty."""
     value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise RefusedError(bad_request(f"{name!r} must be a string."))
+        raise RequestRefusedError(bad_request(f"{name!r} must be a string."))
     return value
 
 
-def id_field(fields: Mapping[str, Any], name: str) -> str | None:
+def read_id(fields: Mapping[str, Any], name: str) -> str | None:
     """A UUID in lower case, or None where it is absent or null."""
     value = fields.get(name)
     if value is None:
@@ -41,26 +41,26 @@ def id_field(fields: Mapping[str, Any], name: str) -> str | None:
     try:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as problem:
-        raise RefusedError(bad_request(f"{name!r} must be a UUID.")) from problem
+        raise RequestRefusedError(bad_request(f"{name!r} must be a UUID.")) from problem
 
 
-def tags_field(fields: Mapping[str, Any], least: int = 0) -> tuple[str, ...]:
+def read_tags(fields: Mapping[str, Any], minimum: int = 0) -> tuple[str, ...]:
     """A list of tags, each once, in order."""
     value = fields.get("tags")
-    if not isinstance(value, list) or len(value) < least or not all(isinstance(tag, str) for tag in value):
-        raise RefusedError(bad_request(f"'tags' must be a list of strings, {least} or more."))
+    if not isinstance(value, list) or len(value) < minimum or not all(isinstance(tag, str) for tag in value):
+        raise RequestRefusedError(bad_request(f"'tags' must be a list of strings, {minimum} or more."))
     return tuple(dict.fromkeys(value))
 
 
-def metadata_field(fields: Mapping[str, Any]) -> dict[str, Any]:
+def read_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`user_metadata`, an object; `{}` where it is absent."""
     value = fields.get("user_metadata", {})
     if not isinstance(value, dict):
-        raise RefusedError(bad_request("'user_metadata' must be an object."))
+        raise RequestRefusedError(bad_request("'user_metadata' must be an object."))
     return value
 
 
-def tags_of_form(form: Form) -> tuple[str, ...]:
+def read_form_tags(form: Form) -> tuple[str, ...]:
     """The tags of a form: repeated fields, each one tag, several with commas, or a JSON list: clients do all three."""
     tags: list[str] = []
     for text in (value for name, value in form.texts if name in {"tags", "tags[]"}):

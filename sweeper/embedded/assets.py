@@ -19,14 +19,14 @@ from blake3 import blake3
 
 from sweeper.embedded.folders import ServerFolders, is_file
 from sweeper.embedded.jobs import ENDED, now_ms
-from sweeper.embedded.upload_storage import write_whole
+from sweeper.embedded.upload_storage import write_atomically
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from sweeper.embedded.jobs import Job
+    from sweeper.embedded.jobs import ServerJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Asset:
 
     id: str
     name: str
-    place: tuple[str, str, str]  # type, subfolder, file name: where the bytes are
+    location: tuple[str, str, str]  # type, subfolder, file name: where the bytes are
     blake3: str
     sha256: str
     size: int
@@ -48,7 +48,7 @@ class Asset:
     prompt_id: str | None = None  # the job that made it
 
 
-class AssetShelf:
+class AssetStore:
     """Every asset of the one account. All methods may be called from any thread.
 
     Args:
@@ -63,7 +63,7 @@ class AssetShelf:
     def __init__(self, folders: ServerFolders, path: Path | None = None) -> None:
         self.folders = folders
         self._lock = threading.RLock()
-        self._absorbed: set[str] = set()
+        self._imported_jobs: set[str] = set()
         try:
             self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA synchronous = OFF")
@@ -81,7 +81,7 @@ class AssetShelf:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    def all(self) -> list[Asset]:
+    def list_assets(self) -> list[Asset]:
         """Every asset, oldest first."""
         with self._lock:
             return list(self._assets.values())
@@ -91,34 +91,34 @@ class AssetShelf:
         with self._lock:
             return self._assets.get(asset_id)
 
-    def by_hash(self, text: str) -> Asset | None:
+    def find_by_hash(self, text: str) -> Asset | None:
         """The oldest asset with this content: `blake3:HEX` or `sha256:HEX`."""
         kind, _, digits = text.partition(":")
         with self._lock:
             found = (asset for asset in self._assets.values() if getattr(asset, kind) == digits)
-            return next((asset for asset in found if is_file(self.path(asset))), None)
+            return next((asset for asset in found if is_file(self.get_path(asset))), None)
 
     @staticmethod
-    def digest(data: bytes) -> str:
+    def hash_content(data: bytes) -> str:
         """The hex digits that name this content."""
         return str(blake3(data).hexdigest())
 
-    def path(self, asset: Asset) -> Path:
+    def get_path(self, asset: Asset) -> Path:
         """Where the bytes are, if nobody removed them."""
-        return self.folders.inside(*asset.place)
+        return self.folders.resolve(*asset.location)
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def store(self, data: bytes, asset: Asset) -> tuple[Asset, bool]:
         """Put content onto the shelf; (the asset, whether it is new). Known content gives the asset that has it."""
-        digest = self.digest(data)
+        digest = self.hash_content(data)
         with self._lock:
-            known = self.by_hash(f"blake3:{digest}")
+            known = self.find_by_hash(f"blake3:{digest}")
             if known is not None:
                 return known, False
-            name = f"{digest}{suffix_of(asset)}"
-            write_whole(self.folders.input_dir / name, data)
-            return self.add(replace(asset, **_facts(data, digest), place=("input", "", name))), True
+            name = f"{digest}{choose_suffix(asset)}"
+            write_atomically(self.folders.input_dir / name, data)
+            return self.add(replace(asset, **_content_fields(data, digest), location=("input", "", name))), True
 
     def add(self, asset: Asset) -> Asset:
         """Write a record down, in place of the one with its id."""
@@ -127,14 +127,25 @@ class AssetShelf:
             self._db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?)", (asset.id, json.dumps(asdict(asset))))
             return asset
 
-    def uploaded(self, asset_id: str, name: str, place: tuple[str, str, str], tags: tuple[str, ...]) -> None:
+    def add_upload(self, asset_id: str, name: str, location: tuple[str, str, str], tags: tuple[str, ...]) -> None:
         """A file that came by another door (/upload/image) is an asset too, once."""
         with self._lock:
-            if any(asset.place == place for asset in self._assets.values()):
+            if any(asset.location == location for asset in self._assets.values()):
                 return
-            data, now = self.folders.inside(*place).read_bytes(), now_ms()
-            facts = _facts(data, self.digest(data))
-            self.add(Asset(asset_id, name, place, created=now, updated=now, tags=tags, mime_type=_mime(name), **facts))
+            data, now = self.folders.resolve(*location).read_bytes(), now_ms()
+            facts = _content_fields(data, self.hash_content(data))
+            self.add(
+                Asset(
+                    asset_id,
+                    name,
+                    location,
+                    created=now,
+                    updated=now,
+                    tags=tags,
+                    mime_type=_guess_mime_type(name),
+                    **facts,
+                )
+            )
 
     def delete(self, asset_id: str) -> bool:
         """Forget an asset, and remove its bytes unless another asset has them too. False: there is none."""
@@ -143,50 +154,50 @@ class AssetShelf:
             if asset is None:
                 return False
             self._db.execute("DELETE FROM asset WHERE id = ?", (asset_id,))
-            if not any(other.place == asset.place for other in self._assets.values()):
-                self.path(asset).unlink(missing_ok=True)
+            if not any(other.location == asset.location for other in self._assets.values()):
+                self.get_path(asset).unlink(missing_ok=True)
             return True
 
-    def absorb(self, jobs: Iterable[Job], new_id: Any) -> None:
+    def import_outputs(self, jobs: Iterable[ServerJob], make_id: Any) -> None:
         """Take in the files that ended jobs have made and that are still there; `new_id()` gives an id."""
         with self._lock:
-            places = {asset.place for asset in self._assets.values()}
+            places = {asset.location for asset in self._assets.values()}
             for job in jobs:
-                if job.id in self._absorbed or job.state not in ENDED:
+                if job.id in self._imported_jobs or job.state not in ENDED:
                     continue
-                self._absorbed.add(job.id)
-                for place in _made_by(job):
-                    if place not in places and is_file(self.folders.inside(*place)):
+                self._imported_jobs.add(job.id)
+                for place in _output_locations(job):
+                    if place not in places and is_file(self.folders.resolve(*place)):
                         places.add(place)
-                        self._absorb_file(job, place, new_id())
+                        self._import_file(job, place, make_id())
 
-    def _absorb_file(self, job: Job, place: tuple[str, str, str], asset_id: str) -> None:
-        media = _mime(place[2])
+    def _import_file(self, job: ServerJob, location: tuple[str, str, str], asset_id: str) -> None:
+        media = _guess_mime_type(location[2])
         family = media.partition("/")[0]  # a tag too: the documents ask for output, image
-        data, ended = self.folders.inside(*place).read_bytes(), job.ended or now_ms()
-        facts = _facts(data, self.digest(data))
+        data, ended = self.folders.resolve(*location).read_bytes(), job.ended or now_ms()
+        facts = _content_fields(data, self.hash_content(data))
         made = Asset(
-            asset_id, place[2], place, created=ended, updated=ended, mime_type=media, **facts,
-            tags=(place[0], family), prompt_id=job.id,
+            asset_id, location[2], location, created=ended, updated=ended, mime_type=media, **facts,
+            tags=(location[0], family), prompt_id=job.id,
         )  # fmt: skip
         self.add(made)
 
     # --- masks -------------------------------------------------------------------------------------------------------
 
-    def relate(self, layers: dict[str, str | None]) -> None:
+    def save_mask_layers(self, layers: dict[str, str | None]) -> None:
         """These files are the layers of one mask: layer -> file name."""
         with self._lock:
             for name in filter(None, layers.values()):
                 self._db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?)", (name, json.dumps(layers)))
 
-    def layers(self, name: str) -> dict[str, str | None] | None:
+    def find_mask_layers(self, name: str) -> dict[str, str | None] | None:
         """The layers of the mask that this file is one of."""
         with self._lock:
             row = self._db.execute("SELECT record FROM layers WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
 
-def suffix_of(asset: Asset) -> str:
+def choose_suffix(asset: Asset) -> str:
     """The ending of a file name: the one it came with, else the usual one of its type."""
     _, dot, ending = asset.name.rpartition(".")
     if dot and ending.isalnum() and len(ending) <= 16:
@@ -194,15 +205,15 @@ def suffix_of(asset: Asset) -> str:
     return mimetypes.guess_extension(asset.mime_type) or ""
 
 
-def _facts(data: bytes, digest: str) -> dict[str, Any]:
+def _content_fields(data: bytes, digest: str) -> dict[str, Any]:
     return {"blake3": digest, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
-def _mime(name: str) -> str:
+def _guess_mime_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _made_by(job: Job) -> list[tuple[str, str, str]]:
+def _output_locations(job: ServerJob) -> list[tuple[str, str, str]]:
     files = [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
     return [(file["type"], file["subfolder"], file["filename"]) for file in files if "filename" in file]
 

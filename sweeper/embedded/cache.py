@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """What one node gave: a list of values per output, mostly of one, and what it showed.
 
     `meta` bears the id under which it really ran.
@@ -37,7 +37,7 @@ class Entry:
 Keys = Mapping[str, str | None]  # node id -> key; None: cannot be cached
 
 
-def node_keys(
+def compute_keys(
     graph: Mapping[str, Any],
     nodes: Mapping[str, NodeClass],
     fingerprint: Callable[[str], Any],
@@ -72,11 +72,11 @@ def node_keys(
             stack.pop()
             mark = fingerprint(node_id) if nodes[node["class_type"]].fingerprint is not None else False
             uncachable = missing or mark != mark or any(keys.get(link) is None for link in links)  # noqa: PLR0124 - NaN
-            keys[node_id] = None if uncachable else _key(node, mark, keys)
+            keys[node_id] = None if uncachable else _compute_key(node, mark, keys)
     return keys
 
 
-def _key(node: Mapping[str, Any], fingerprint: Any, keys: Keys) -> str:
+def _compute_key(node: Mapping[str, Any], fingerprint: Any, keys: Keys) -> str:
     inputs = {
         name: {"ancestor": keys[value[0]], "slot": value[1]} if is_link(value) else [value]
         for name, value in node["inputs"].items()
@@ -93,25 +93,25 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, CacheEntry] = {}
         self._keys: dict[str, str] = {}
 
-    def begin(self, keys: Keys) -> None:
+    def begin_prompt(self, keys: Keys) -> None:
         """Open a prompt whose nodes have these keys, and drop what need not be kept."""
         # A node without a key still keeps its result while its own prompt runs; the id cannot clash with a digest.
         self._keys = {node_id: key or f"unkeyed {node_id}" for node_id, key in keys.items()}
         self._entries = {key: entry for key, entry in self._entries.items() if not key.startswith("unkeyed ")}
-        self._drop()
+        self._evict()
 
-    def _drop(self) -> None:
+    def _evict(self) -> None:
         used = set(self._keys.values())
         self._entries = {key: entry for key, entry in self._entries.items() if key in used}
 
-    def get(self, node_id: str) -> Entry | None:
+    def get(self, node_id: str) -> CacheEntry | None:
         """What this node of the open prompt gave, if it is known."""
         return self._entries.get(self._keys[node_id])
 
-    def put(self, node_id: str, entry: Entry) -> None:
+    def put(self, node_id: str, entry: CacheEntry) -> None:
         """Keep what this node of the open prompt gave."""
         self._entries[self._keys[node_id]] = entry
 
@@ -131,25 +131,27 @@ class LRUCache(Cache):
         self.size = size
         self._generation = 0
         self._oldest = 0
-        self._used: dict[str, int] = {}
+        self._last_used: dict[str, int] = {}
 
-    def begin(self, keys: Keys) -> None:
+    def begin_prompt(self, keys: Keys) -> None:
         self._generation += 1
-        super().begin(keys)
+        super().begin_prompt(keys)
 
-    def _drop(self) -> None:
+    def _evict(self) -> None:
         self._touch(self._keys.values())
         while len(self._entries) > self.size and self._oldest < self._generation:
             self._oldest += 1
-            kept = {key: entry for key, entry in self._entries.items() if self._used[key] >= self._oldest}
+            kept = {key: entry for key, entry in self._entries.items() if self._last_used[key] >= self._oldest}
             self._entries = kept
-        self._used = {key: used for key, used in self._used.items() if used >= self._oldest or key in self._entries}
+        self._last_used = {
+            key: used for key, used in self._last_used.items() if used >= self._oldest or key in self._entries
+        }
 
     def _touch(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._used[key] = self._generation
+            self._last_used[key] = self._generation
 
-    def put(self, node_id: str, entry: Entry) -> None:
+    def put(self, node_id: str, entry: CacheEntry) -> None:
         super().put(node_id, entry)
         self._touch((self._keys[node_id],))
 
@@ -157,7 +159,7 @@ class LRUCache(Cache):
 class NoCache(Cache):
     """`--cache-none`: results live while their own prompt runs, by node id, so that equal nodes all run."""
 
-    def begin(self, keys: Keys) -> None:
+    def begin_prompt(self, keys: Keys) -> None:
         self._entries.clear()
         self._keys = {node_id: node_id for node_id in keys}
 

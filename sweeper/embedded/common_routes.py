@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sweeper.embedded.event_streams import Connection, feature_flags_reply
-from sweeper.embedded.http_helpers import MAX_BODY, RefusedError, bad_request, json_answer, read_json
-from sweeper.embedded.objectinfo import model_folders, object_info
+from sweeper.embedded.event_streams import Connection, answer_feature_flags
+from sweeper.embedded.http_helpers import MAX_BODY, RequestRefusedError, bad_request, json_response, read_json
+from sweeper.embedded.objectinfo import list_model_files, make_object_info
 from sweeper.embedded.request_guard import DropError
 
 if TYPE_CHECKING:
@@ -47,60 +47,62 @@ class CommonRoutes:
         if isinstance(data, list | str):
             data = {}  # ComfyUI looks for "prompt" in it, and finds none
         if not isinstance(data, dict):
-            raise RefusedError(bad_request("The body must be a JSON object."))
-        status, body = self.submit_now(data)
-        return json_answer(body, status)
+            raise RequestRefusedError(bad_request("The body must be a JSON object."))
+        status, body = self.submit_with_faults(data)
+        return json_response(body, status)
 
-    def submit_now(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def submit_with_faults(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """What `Service.submit` says, after and before what can befall a submission."""
-        self._turn_away()
+        self._check_limits()
         if self.faults.take("drop_before_accept"):
             raise DropError
         status, body = self.service.submit(data)
-        if status == 200 and (self.faults.take("drop_after_accept") or self.faults.strikes("drop")):
+        if status == 200 and (self.faults.take("drop_after_accept") or self.faults.should_inject("drop")):
             raise DropError
         return status, body
 
-    def _turn_away(self) -> None:
+    def _check_limits(self) -> None:
         faults = self.faults
-        if faults.credits_gone():
-            raise RefusedError(_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits."))
+        if faults.is_out_of_credits():
+            raise RequestRefusedError(
+                _make_prompt_error(402, "InsufficientFundsError", "Payment required: insufficient credits.")
+            )
         if faults.inactive_subscription:
             message = "Payment required: the subscription is inactive."
-            raise RefusedError(_prompt_error(429, "InactiveSubscriptionError", message))
-        if faults.queue_full(self.queue.waiting):
-            refusal = _prompt_error(429, "queue_full", "Too many jobs are queued; try again later.")
+            raise RequestRefusedError(_make_prompt_error(429, "InactiveSubscriptionError", message))
+        if faults.is_queue_full(self.queue.waiting):
+            refusal = _make_prompt_error(429, "queue_full", "Too many jobs are queued; try again later.")
             refusal.headers["retry-after"] = f"{faults.retry_after:.0f}"
-            raise RefusedError(refusal)
+            raise RequestRefusedError(refusal)
 
-    async def prompt_info(self, _: Request) -> Response:
+    async def get_prompt_info(self, _: Request) -> Response:
         """GET /prompt."""
-        return json_answer({"exec_info": {"queue_remaining": self.queue.remaining}})
+        return json_response({"exec_info": {"queue_remaining": self.queue.remaining}})
 
-    async def nodes(self, _: Request) -> Response:
+    async def get_object_info(self, _: Request) -> Response:
         """GET /object_info."""
-        return json_answer({name: self._node(node) for name, node in self.service.nodes.items()})
+        return json_response({name: self._describe_node(node) for name, node in self.service.nodes.items()})
 
-    async def node(self, request: Request) -> Response:
+    async def get_node_info(self, request: Request) -> Response:
         """GET /object_info/{node_class}; `{}` for an unknown one."""
         name = request.path_params["node_class"]
         known = self.service.nodes.get(name)
-        return json_answer({} if known is None else {name: self._node(known)})
+        return json_response({} if known is None else {name: self._describe_node(known)})
 
-    def _node(self, node: NodeClass) -> dict[str, Any]:
-        return object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
+    def _describe_node(self, node: NodeClass) -> dict[str, Any]:
+        return make_object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
 
-    async def features(self, _: Request) -> Response:
+    async def get_features(self, _: Request) -> Response:
         """GET /features."""
-        return json_answer(FEATURES)
+        return json_response(FEATURES)
 
-    async def system_stats(self, _: Request) -> Response:
+    async def get_system_stats(self, _: Request) -> Response:
         """GET /system_stats; `argv` shows the cache mode, as a real server's does."""
         device = {"name": "cpu", "type": "cpu", "index": None}
         memory = {"vram_total": 0, "vram_free": 0, "torch_vram_total": 0, "torch_vram_free": 0}
-        return json_answer({"system": self._system(), "devices": [device | memory]})
+        return json_response({"system": self._describe_system(), "devices": [device | memory]})
 
-    def _system(self) -> dict[str, Any]:
+    def _describe_system(self) -> dict[str, Any]:
         return {
             "os": "nt" if sys.platform == "win32" else "posix",
             "ram_total": 0,
@@ -111,34 +113,34 @@ class CommonRoutes:
             "pytorch_version": "none",
             "embedded_python": False,
             "embedded_server": f"sweeper {version('sweeper')}: procedural nodes, no diffusion model",
-            "argv": self._argv(),
+            "argv": self._build_argv(),
         }
 
-    def _argv(self) -> list[str]:
+    def _build_argv(self) -> list[str]:
         settings = self.service.settings
         shown = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
-        return ["main.py", *_cache_flags(settings.cache), *shown]
+        return ["main.py", *_format_cache_flags(settings.cache), *shown]
 
-    def models(self) -> dict[str, list[str]]:
+    def list_models(self) -> dict[str, list[str]]:
         """Model folder -> file names that the loaders list."""
-        return model_folders(self.service.nodes, self.service.folders)
+        return list_model_files(self.service.nodes, self.service.folders)
 
-    async def described_kinds(self, _: Request) -> Response:
+    async def get_experiment_folders(self, _: Request) -> Response:
         """GET /experiment/models."""
-        return json_answer([{"name": name, "folders": [name]} for name in self.models()])
+        return json_response([{"name": name, "folders": [name]} for name in self.list_models()])
 
-    async def described_files(self, request: Request) -> Response:
+    async def get_experiment_files(self, request: Request) -> Response:
         """GET /experiment/models/{folder}."""
-        files = self.models().get(request.path_params["folder"])
+        files = self.list_models().get(request.path_params["folder"])
         if files is None:
-            raise RefusedError(Response(status_code=404))
-        return json_answer([{"name": name, "pathIndex": 0} for name in files])
+            raise RequestRefusedError(Response(status_code=404))
+        return json_response([{"name": name, "pathIndex": 0} for name in files])
 
-    async def none_known(self, _: Request) -> Response:
+    async def get_empty_object(self, _: Request) -> Response:
         """GET of a mapping that is empty here: translations, workflow templates, blueprints."""
-        return json_answer({})
+        return json_response({})
 
-    async def events(self, websocket: WebSocket) -> None:
+    async def stream_events(self, websocket: WebSocket) -> None:
         """The event stream."""
         if self.faults.refuse_events:
             await websocket.close()
@@ -157,7 +159,7 @@ class CommonRoutes:
             await asyncio.wait([writer])
 
 
-def _cache_flags(policy: str) -> list[str]:
+def _format_cache_flags(policy: str) -> list[str]:
     words = policy.split()
     return [] if words == ["classic"] else [f"--cache-{words[0]}", *words[1:]]
 
@@ -181,13 +183,13 @@ async def _listen(websocket: WebSocket, connection: Connection) -> None:
         text = message.get("text")
         if text is None:
             continue
-        wants, reply = feature_flags_reply(text, first, FEATURES)
+        wants, reply = answer_feature_flags(text, first, FEATURES)
         first = False
         connection.wants_metadata = connection.wants_metadata or wants
         if reply is not None:
-            connection.offer(reply)
+            connection.enqueue(reply)
 
 
-def _prompt_error(status: int, kind: str, message: str) -> Response:
+def _make_prompt_error(status: int, kind: str, message: str) -> Response:
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, status)
+    return json_response({"error": error, "node_errors": {}, "code": kind, "message": message}, status)

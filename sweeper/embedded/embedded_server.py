@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sweeper.embedded import hosting
-from sweeper.embedded.app_cloud import cloud_app, in_shape, is_public
-from sweeper.embedded.app_comfyui import comfyui_app
-from sweeper.embedded.assets import AssetShelf
+from sweeper.embedded.app_cloud import is_public, make_cloud_app, shape_refusal
+from sweeper.embedded.app_comfyui import make_comfyui_app
+from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.journal import SQLiteJournal
-from sweeper.embedded.request_guard import Gate
-from sweeper.embedded.request_log import Seen
-from sweeper.embedded.service import Service, Settings
-from sweeper.embedded.storage import Storage
+from sweeper.embedded.request_guard import RequestGuard
+from sweeper.embedded.request_log import RequestLog
+from sweeper.embedded.service import ServerSettings, Service
+from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ class EmbeddedServer:
         _check_account(dialect, self.faults)
         workers = (self.faults.scenario.jobs_at_once or workers) if dialect == "cloud" else 1
         previews = dialect == "cloud" if previews is None else previews
-        self.settings = Settings(dialect, api_key, strict_models, workers, cache, previews)
+        self.settings = ServerSettings(dialect, api_key, strict_models, workers, cache, previews)
         self.data = None if data is None else Path(data).absolute()
         self._address = (host, port)
         self._nodes = nodes
-        self._running: _Running | None = None
-        self._turn = threading.RLock()  # who starts it while another thread stops it needs its data folder
-        self._last_seen = Seen()
+        self._running: _RunningServer | None = None
+        self._lock = threading.RLock()  # who starts it while another thread stops it needs its data folder
+        self._last_seen = RequestLog()
 
     def __repr__(self) -> str:
         return f"<EmbeddedServer {self.settings.dialect} {self._running.url if self._running else 'stopped'}>"
@@ -95,38 +95,38 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """`http://HOST:PORT`, while it runs."""
-        return self._alive().url
+        return self._require_running().url
 
     @property
     def storage_url(self) -> str | None:
         """The storage host that signed URLs lead to; None in the comfyui dialect."""
-        return self._alive().storage_url
+        return self._require_running().storage_url
 
     @property
     def folders(self) -> ServerFolders:
         """Its input, output and temp folders, while it runs."""
-        return self._alive().service.folders
+        return self._require_running().service.folders
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> RequestLog:
         """What has happened since the last start; still there after stop."""
         return self._running.service.seen if self._running else self._last_seen
 
-    def hears(self, client_id: str) -> bool:
+    def has_listener(self, client_id: str) -> bool:
         """Whether events for this client id would reach an event stream."""
-        return self._alive().service.hub.heard_by(client_id)
+        return self._require_running().service.hub.has_listener(client_id)
 
-    def _alive(self) -> _Running:
+    def _require_running(self) -> _RunningServer:
         if self._running is None:
             raise UsageError("The embedded server is not running: use it in a 'with', or call start() first.")
         return self._running
 
     def start(self) -> Self:
         """Start; returns when requests are answered."""
-        with self._turn:
+        with self._lock:
             if self._running is None:
-                nodes = self._nodes if self._nodes is not None else _own_nodes()
-                self._running = _Running(self, self._address, nodes)
+                nodes = self._nodes if self._nodes is not None else _load_default_nodes()
+                self._running = _RunningServer(self, self._address, nodes)
                 self._last_seen = self._running.service.seen
                 self._address = self._address[0], self._running.port  # who knows its URL finds it again there
         return self
@@ -136,7 +136,7 @@ class EmbeddedServer:
 
         Also where another thread stops it just now, it returns when that is done.
         """
-        with self._turn:
+        with self._lock:
             if self._running is not None:
                 running, self._running = self._running, None
                 running.stop()
@@ -150,7 +150,7 @@ class EmbeddedServer:
         self.stop()
 
 
-class _Running:
+class _RunningServer:
     """Everything that lives between start and stop."""
 
     def __init__(self, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]) -> None:
@@ -164,12 +164,12 @@ class _Running:
             durable = settings.cloud and server.data is not None
             self._journal = SQLiteJournal(base / "jobs.sqlite") if durable else None
         except BaseException:
-            self._tidy()
+            self._remove_temporary()
             raise
-        self._shelf: AssetShelf | None = None
+        self._asset_store: AssetStore | None = None
         try:
             if settings.cloud:
-                self._shelf = AssetShelf(folders, base / "assets.sqlite" if durable else None)
+                self._asset_store = AssetStore(folders, base / "assets.sqlite" if durable else None)
             self.service = Service(settings, nodes, folders, server.faults, self._journal)
             self._open(server, address)
         except BaseException:
@@ -181,40 +181,43 @@ class _Running:
         if self._journal is not None:
             service.queue.restore(self._journal.load())
         with ExitStack() as sockets:
-            main = sockets.enter_context(_bound(address))
+            main = sockets.enter_context(_bind(address))
             self.url = hosting.base_url(main)
             self.port: int = main.getsockname()[1]
             self.storage_url: str | None = None
             transports: dict[Any, Any] = {}
             gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
             gate["api_key"] = server.settings.api_key
-            if self._shelf is not None:
-                second = sockets.enter_context(_bound((address[0], 0)))
+            if self._asset_store is not None:
+                second = sockets.enter_context(_bind((address[0], 0)))
                 self.storage_url = hosting.base_url(second)
-                storage = Storage(service, self.storage_url)
+                storage = StorageHost(service, self.storage_url)
                 # The storage host knows no key, keeps its own record, and has only the faults that are its own.
-                quiet = Gate(storage.app(), seen=Seen(), faults=Faults(), transports=transports)
-                app = cloud_app(service, storage.sign, self._shelf)
-                sites = [(main, Gate(app, public=is_public, shape=in_shape, **gate)), (second, quiet)]
+                quiet = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), transports=transports)
+                app = make_cloud_app(service, storage.sign_url, self._asset_store)
+                sites = [
+                    (main, RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **gate)),
+                    (second, quiet),
+                ]
             else:
-                sites = [(main, Gate(comfyui_app(service), **gate))]
-            self._hosting = hosting.Hosting(sites, transports, service.attach_loop)
-            self._hosting.start()
+                sites = [(main, RequestGuard(make_comfyui_app(service), **gate))]
+            self._thread = hosting.ServerThread(sites, transports, service.attach_loop)
+            self._thread.start()
             sockets.pop_all()  # theirs from now on
         service.start()
 
     def stop(self) -> None:
         self.service.stop()
-        self._hosting.stop()
+        self._thread.stop()
         self._close()
 
     def _close(self) -> None:
-        for kept in (self._journal, self._shelf):
+        for kept in (self._journal, self._asset_store):
             if kept is not None:
                 kept.close()
-        self._tidy()
+        self._remove_temporary()
 
-    def _tidy(self) -> None:
+    def _remove_temporary(self) -> None:
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -236,7 +239,7 @@ def _check_account(dialect: str, faults: Faults) -> None:
             raise UsageError(f"scenario: {name}: a ComfyUI has no account; only the cloud dialect has")
 
 
-def _bound(address: tuple[str, int]) -> socket:
+def _bind(address: tuple[str, int]) -> socket:
     try:
         return hosting.bind(*address)
     except OSError as problem:
@@ -246,7 +249,7 @@ def _bound(address: tuple[str, int]) -> socket:
         ) from problem
 
 
-def _own_nodes() -> Mapping[str, NodeClass]:
+def _load_default_nodes() -> Mapping[str, NodeClass]:
     from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - not needed where a caller brings other nodes
 
     return NODE_CLASSES

@@ -30,8 +30,8 @@ PREVIEW_PIXELS = 512  # longest edge of a preview, as ComfyUI's MAX_PREVIEW_RESO
 PNG = 2
 
 # Cloud: what was said of jobs while nobody listened is told to who comes within this time (seconds).
-MISSED, MISSED_SECONDS = 1000, 30.0
-_WORTH_KEEPING = frozenset({"execution_start", "executed", "execution_success", "execution_error"})
+MAX_MISSED, MISSED_SECONDS = 1000, 30.0
+_REPLAYED_EVENTS = frozenset({"execution_start", "executed", "execution_success", "execution_error"})
 
 # A socket with this many messages unsent is not being read: previews stop, and much later everything does.
 PREVIEW_BACKLOG = 64
@@ -46,7 +46,7 @@ class Connection:
         self.wants_metadata = False
         self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
 
-    def offer(self, message: str | bytes) -> None:
+    def enqueue(self, message: str | bytes) -> None:
         """Queue a message unless the client has long stopped reading."""
         limit = TEXT_BACKLOG if isinstance(message, str) else PREVIEW_BACKLOG
         if self.queue.qsize() < limit:
@@ -60,12 +60,12 @@ class Hub:
     ended by then, so with `tells_all` what nobody heard is told to the stream that comes next.
     """
 
-    def __init__(self, faults: Faults, *, tells_all: bool) -> None:
+    def __init__(self, faults: Faults, *, broadcast_all: bool) -> None:
         self.faults = faults
-        self.tells_all = tells_all
-        self._missed: deque[tuple[float, str]] = deque(maxlen=MISSED)
+        self.broadcast_all = broadcast_all
+        self._missed: deque[tuple[float, str]] = deque(maxlen=MAX_MISSED)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.current: dict[str, str] = {}  # client id -> the node of its that runs
+        self.current_nodes: dict[str, str] = {}  # client id -> the node of its that runs
         self._by_sid: dict[str, Connection] = {}
 
     def attach(self, sid: str, remaining: int) -> Connection:
@@ -73,14 +73,16 @@ class Hub:
         connection = Connection(sid)
         self._by_sid[sid] = connection
         status = {"exec_info": {"queue_remaining": remaining}}
-        connection.offer(_text("status", {"status": status, "sid": sid}))
-        if sid in self.current:
-            connection.offer(_text("executing", {"node": self.current[sid]}))  # without prompt_id: ComfyUI's way
+        connection.enqueue(_encode_message("status", {"status": status, "sid": sid}))
+        if sid in self.current_nodes:
+            connection.enqueue(
+                _encode_message("executing", {"node": self.current_nodes[sid]})
+            )  # without prompt_id: ComfyUI's way
         oldest = time.monotonic() - MISSED_SECONDS
         while self._missed:
             said, message = self._missed.popleft()
             if said >= oldest:
-                connection.offer(message)
+                connection.enqueue(message)
         return connection
 
     def detach(self, connection: Connection) -> None:
@@ -89,29 +91,29 @@ class Hub:
         if known is connection or self.faults.reconnect_trap:
             self._by_sid.pop(connection.sid, None)
 
-    def heard_by(self, sid: str | None) -> bool:
+    def has_listener(self, sid: str | None) -> bool:
         """Whether anybody would receive a message to `sid` (None: to everybody). Callable from any thread."""
         return bool(self._by_sid) if sid is None else sid in self._by_sid
 
     def send(self, event: str, data: Mapping[str, Any], sid: str | None = None) -> None:
         """Send a text message to one client, or to everybody; from any thread."""
-        if self.heard_by(sid):
-            self._post(_text(event, data), sid)
-        elif self.tells_all and event in _WORTH_KEEPING:
-            self._missed.append((time.monotonic(), _text(event, data)))
+        if self.has_listener(sid):
+            self._post(_encode_message(event, data), sid)
+        elif self.broadcast_all and event in _REPLAYED_EVENTS:
+            self._missed.append((time.monotonic(), _encode_message(event, data)))
 
-    def status(self, remaining: int) -> None:
+    def send_status(self, remaining: int) -> None:
         """Tell everybody how many jobs are queued or running."""
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
 
-    def preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
+    def send_preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
         """Send a picture of work in progress: with metadata (event 4) to who asked for it, else without (event 1)."""
-        if self.heard_by(sid):
-            self._post_picture(_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
+        if self.has_listener(sid):
+            self._post_picture(_encode_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
 
-    def picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
+    def send_picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
         """Send a result as it is, as PNG."""
-        if self.heard_by(sid):
+        if self.has_listener(sid):
             buffer = io.BytesIO()
             image.save(buffer, format="PNG", compress_level=1)
             self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
@@ -120,7 +122,7 @@ class Hub:
         described = json.dumps(metadata).encode()
         head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(described))
         # In ComfyUI a picture for everybody never has metadata, whatever they asked for.
-        rich = head + described + picture if sid is not None or self.tells_all else None
+        rich = head + described + picture if sid is not None or self.broadcast_all else None
         self._post(struct.pack(">II", PREVIEW_IMAGE, kind) + picture, sid, rich)
 
     def _post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
@@ -132,10 +134,10 @@ class Hub:
         listeners = list(self._by_sid.values()) if sid is None else [self._by_sid.get(sid)]
         for connection in listeners:
             if connection is not None:
-                connection.offer(message if rich is None or not connection.wants_metadata else rich)
+                connection.enqueue(message if rich is None or not connection.wants_metadata else rich)
 
 
-def feature_flags_reply(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
+def answer_feature_flags(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
     """Read a client's message: (it wants preview metadata, what to answer). Junk is ignored, as ComfyUI does."""
     try:
         message = json.loads(text)
@@ -145,14 +147,14 @@ def feature_flags_reply(text: str, first: bool, server_features: Mapping[str, An
         return False, None
     flags = message.get("data")
     wants = isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
-    return wants, _text("feature_flags", server_features)
+    return wants, _encode_message("feature_flags", server_features)
 
 
-def _text(event: str, data: Mapping[str, Any]) -> str:
+def _encode_message(event: str, data: Mapping[str, Any]) -> str:
     return json.dumps({"type": event, "data": data})
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode_jpeg(image: Image.Image) -> bytes:
     from PIL import ImageOps  # noqa: PLC0415 - loaded with the first preview
 
     small = ImageOps.contain(image.convert("RGB"), (PREVIEW_PIXELS, PREVIEW_PIXELS))

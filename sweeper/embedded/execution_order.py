@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Schedule:
+class ExecutionOrder:
     """What is still to run. `add` outputs, then `pick` and `done` until it is empty.
 
     Args:
@@ -62,22 +62,22 @@ class Schedule:
             return None
         for distance in range(3):
             for node_id in ready:
-                if self._feeds_output(node_id, distance):
+                if self._is_near_output(node_id, distance):
                     return node_id
         return ready[0]
 
-    def _feeds_output(self, node_id: str, distance: int) -> bool:
+    def _is_near_output(self, node_id: str, distance: int) -> bool:
         if distance == 0:
             return self._is_output(self._graph[node_id]["class_type"])
-        return any(self._feeds_output(blocked, distance - 1) for blocked in self._blocks[node_id])
+        return any(self._is_near_output(blocked, distance - 1) for blocked in self._blocks[node_id])
 
-    def done(self, node_id: str) -> None:
+    def complete(self, node_id: str) -> None:
         """A picked node has its result."""
         del self._blocked_by[node_id]
         for blocked in self._blocks.pop(node_id):
             self._blocked_by[blocked] -= 1
 
-    def cycle(self) -> str:
+    def find_cycle_node(self) -> str:
         """A node on the cycle that keeps `pick` from finding one."""
         pending = dict(self._blocked_by)
         while True:

@@ -60,7 +60,7 @@ class Faults:
     scenario: Scenario = field(default_factory=Scenario)
 
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    _asked: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+    _counts: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
     _released: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,50 +76,50 @@ class Faults:
             setattr(self, name, left - 1)
             return True
 
-    def _time(self, kind: str) -> int:
+    def _count_call(self, kind: str) -> int:
         """How often the scenario was asked for a kind before."""
         with self._lock:
-            self._asked[kind] += 1
-            return self._asked[kind] - 1
+            self._counts[kind] += 1
+            return self._counts[kind] - 1
 
-    def strikes(self, kind: str) -> bool:
+    def should_inject(self, kind: str) -> bool:
         """Whether the scenario strikes now: "failure" (per job), "error" (per request) or "drop" (per submission)."""
         rate: float = getattr(self.scenario, f"{kind}_rate")
-        return rate > 0 and self.scenario.strikes(kind, self._time(kind))
+        return rate > 0 and self.scenario.should_inject(kind, self._count_call(kind))
 
-    def answer_delay(self) -> float:
+    def draw_answer_delay(self) -> float:
         """Seconds before the next answer."""
-        return self.latency + self.scenario.seconds("latency", self._time("latency"))
+        return self.latency + self.scenario.draw_seconds("latency", self._count_call("latency"))
 
-    def node_delay(self, *, loads: bool) -> float:
+    def draw_node_delay(self, *, loads: bool) -> float:
         """Seconds to add to the next executed node; `loads`: it reads a model file."""
         kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
-        return self.node_seconds + sum(self.scenario.seconds(kind, self._time(kind)) for kind in kinds)
+        return self.node_seconds + sum(self.scenario.draw_seconds(kind, self._count_call(kind)) for kind in kinds)
 
-    def credits_gone(self) -> bool:
+    def is_out_of_credits(self) -> bool:
         """Whether the account can pay for no further job."""
         allowed = self.scenario.credits
-        return self.no_credits or (allowed is not None and self._asked["paid"] >= allowed)
+        return self.no_credits or (allowed is not None and self._counts["paid"] >= allowed)
 
-    def _pay(self) -> bool:
+    def _charge_credit(self) -> bool:
         """Pay for a job that begins; False when the credits are gone."""
         with self._lock:
             allowed = self.scenario.credits
-            if allowed is not None and self._asked["paid"] >= allowed:
+            if allowed is not None and self._counts["paid"] >= allowed:
                 return False
-            self._asked["paid"] += 1
+            self._counts["paid"] += 1
             return True
 
-    def job_delay(self) -> float:
+    def draw_job_delay(self) -> float:
         """Seconds to add to the job which now begins."""
-        return self.scenario.seconds("job_seconds", self._time("job_seconds"))
+        return self.scenario.draw_seconds("job_seconds", self._count_call("job_seconds"))
 
-    def queue_full(self, waiting: int) -> bool:
+    def is_queue_full(self, waiting: int) -> bool:
         """Whether a submission is to be turned away while so many jobs wait."""
         bound = self.scenario.queue_bound
         return self.take("queue_full_times") or (bound is not None and waiting >= bound)
 
-    def odd_state(self) -> str | None:
+    def pop_odd_state(self) -> str | None:
         """The next raw state to tell instead of the true one, or None."""
         with self._lock:
             if not self.odd_states:
@@ -128,7 +128,7 @@ class Faults:
             self.odd_states = tuple(rest)
             return state
 
-    def failure(self, node_id: str, class_type: str) -> Exception | None:
+    def take_node_failure(self, node_id: str, class_type: str) -> Exception | None:
         """The exception that this run of a node is to raise, or None."""
         if not self.fail_nodes & {node_id, class_type}:
             return None
@@ -137,17 +137,17 @@ class Faults:
                 if self.fail_node_times <= 0:
                     return None
                 self.fail_node_times -= 1
-        return named_exception(self.fail_type, self.fail_message)
+        return make_exception(self.fail_type, self.fail_message)
 
-    def job_failure(self) -> Exception | None:
+    def draw_job_failure(self) -> Exception | None:
         """The exception that the job which now begins is to meet, by the scenario, or None. Ask once per job."""
-        if not self._pay():
-            return named_exception("InsufficientFundsError", "The account's credits are used up.")
-        if not self.strikes("failure"):
+        if not self._charge_credit():
+            return make_exception("InsufficientFundsError", "The account's credits are used up.")
+        if not self.should_inject("failure"):
             return None
-        return named_exception(self.scenario.failure_type, "The scenario lets this job fail.")
+        return make_exception(self.scenario.failure_type, "The scenario lets this job fail.")
 
-    def stalls(self, node_id: str, class_type: str) -> threading.Event | None:
+    def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
         """What this run of a node has to wait for, or None."""
         return self._released if self.stall_nodes & {node_id, class_type} else None
 
@@ -166,7 +166,7 @@ class Faults:
                 setattr(self, knob.name, getattr(off, knob.name))
 
 
-def named_exception(name: str, message: str) -> Exception:
+def make_exception(name: str, message: str) -> Exception:
     """An exception of a class of this very name, so that `exception_type` says it as the real one would."""
     kind = type(name, (Exception,), {"__module__": "builtins"})
     problem: Exception = kind(message)

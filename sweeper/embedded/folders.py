@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KINDS = ("input", "output", "temp")
 
 
-class ClimbingError(Exception):
+class PathEscapeError(Exception):
     """A name leads out of its folder."""
 
 
@@ -51,24 +51,24 @@ class ServerFolders:
         for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def of(self, kind: str) -> Path:
+    def folder_for(self, kind: str) -> Path:
         """The folder of a `type`. Raises KeyError for any other word."""
         return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind]
 
-    def inside(self, kind: str, subfolder: str, name: str = "") -> Path:
+    def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
         """The path of `name` in a subfolder of a kind; it need not exist. Raises ClimbingError, KeyError."""
-        return contained(self.of(kind), subfolder, name)
+        return resolve_inside(self.folder_for(kind), subfolder, name)
 
 
-def contained(folder: Path, *parts: str) -> Path:
+def resolve_inside(folder: Path, *parts: str) -> Path:
     """The path of `parts` below a folder; it need not exist. Raises ClimbingError when it is not below it."""
     root = folder.resolve()
     try:
         path = root.joinpath(*parts).resolve()
     except (ValueError, OSError, RuntimeError) as problem:  # NUL characters, endless links
-        raise ClimbingError(str(problem)) from problem
+        raise PathEscapeError(str(problem)) from problem
     if not path.is_relative_to(root):
-        raise ClimbingError(f"{'/'.join(parts)} is outside of {folder.name}")
+        raise PathEscapeError(f"{'/'.join(parts)} is outside of {folder.name}")
     return path
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 256
 # A request that is still being answered when the server stops gets this many seconds.
-GRACE = 2
+GRACE_SECONDS = 2
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,7 +49,7 @@ def base_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class Hosting:
+class ServerThread:
     """Serves each app on its socket, all on one event loop in a thread of its own.
 
     uvicorn's protocols are used without its `Server`, which looks for its end ten times a second and takes a tenth of a
@@ -72,23 +72,23 @@ class Hosting:
         self._transports = transports
         self._on_loop = on_loop
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked_to_stop = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._ready = threading.Event()
-        self._problem: BaseException | None = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="embedded-server", daemon=True)
 
     def start(self) -> None:
         """Start, and return when requests are answered."""
         self._thread.start()
         self._ready.wait()
-        if self._problem is not None:
+        if self._error is not None:
             self._thread.join()
-            raise self._problem
+            raise self._error
 
     def stop(self) -> None:
         """Stop, and return when the thread is gone."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._asked_to_stop.set)
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
             self._thread.join()
             self._loop = None
 
@@ -96,7 +96,7 @@ class Hosting:
         try:
             asyncio.run(self._serve())
         except BaseException as problem:  # noqa: BLE001 - told to whoever waits in start()
-            self._problem = problem
+            self._error = problem
         finally:
             for listener, _ in self._sites:
                 listener.close()
@@ -107,14 +107,14 @@ class Hosting:
         self._on_loop(loop)
         open_sites = []
         for listener, app in self._sites:
-            config, state = _config(app, self._transports), ServerState()
+            config, state = _make_config(app, self._transports), ServerState()
             config.load()
             kind: Callable[..., asyncio.Protocol] = config.http_protocol_class
             protocol = partial(kind, config=config, server_state=state, app_state={})
             open_sites.append((listener, await loop.create_server(protocol, sock=listener, backlog=BACKLOG), state))
         self._loop = loop
         self._ready.set()
-        await self._asked_to_stop.wait()
+        await self._stop_requested.wait()
         for listener, server, state in open_sites:
             await _close(listener, server, state)
 
@@ -125,31 +125,31 @@ async def _close(listener: socket.socket, server: asyncio.Server, state: ServerS
     # drops it open (python/cpython#109564), so listening ends first; a proactor's loop has no readers to remove.
     with suppress(NotImplementedError):
         asyncio.get_running_loop().remove_reader(listener)
-    await _rounds_of_the_loop()
+    await _yield_to_loop()
     server.close()
     for connection in list(state.connections):
         connection.shutdown()
     await asyncio.sleep(0)
     if state.tasks:
-        _, late = await asyncio.wait(list(state.tasks), timeout=GRACE)
+        _, late = await asyncio.wait(list(state.tasks), timeout=GRACE_SECONDS)
         for task in late:
             task.cancel()
     for connection in list(state.connections):
         connection.transport.abort()
     await server.wait_closed()
     # Transports tell their end in the next two rounds; before that the loop must not close.
-    await _rounds_of_the_loop()
+    await _yield_to_loop()
 
 
-async def _rounds_of_the_loop() -> None:
+async def _yield_to_loop() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 
 
-def _config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
+def _make_config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_tracking(transports),
+        http=_make_tracking_protocol(transports),
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
@@ -162,7 +162,7 @@ def _config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
     )
 
 
-def _tracking(transports: Transports) -> type[asyncio.Protocol]:
+def _make_tracking_protocol(transports: Transports) -> type[asyncio.Protocol]:
     """Uvicorn's HTTP protocol, which also tells us which transport a peer speaks through."""
 
     class TrackingProtocol(H11Protocol):

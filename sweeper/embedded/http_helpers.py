@@ -28,10 +28,10 @@ MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
 MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six
 
 # A browser must not run these from our origin (as ComfyUI's server.py).
-_NEVER_SHOWN = frozenset({"text/html", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"})
+_NEVER_INLINE = frozenset({"text/html", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"})
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that gets this answer instead of what it asked for."""
 
     def __init__(self, response: Response) -> None:
@@ -39,7 +39,7 @@ class RefusedError(Exception):
         self.response = response
 
 
-def json_answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response. ASCII only, so that lone surrogates in a prompt cannot break it; integers of any size."""
     body = json.dumps(data, separators=(",", ":"))
     return Response(body, status, headers, media_type="application/json; charset=utf-8")
@@ -49,38 +49,38 @@ async def read_body(request: Request) -> bytes:
     """The whole body, unzipped if it says so. Raises RefusedError with 413 above `MAX_BODY` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
-        raise _too_large()
+        raise _make_too_large()
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY:
-            raise _too_large()
+            raise _make_too_large()
         parts.append(part)
     body = b"".join(parts)
-    return _gunzip(body) if request.headers.get("content-encoding") in {"gzip", "deflate"} else body
+    return _decompress(body) if request.headers.get("content-encoding") in {"gzip", "deflate"} else body
 
 
-def _gunzip(body: bytes) -> bytes:
+def _decompress(body: bytes) -> bytes:
     unzip = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by the header
     try:
         plain = unzip.decompress(body, MAX_BODY)
     except zlib.error as problem:
-        raise RefusedError(Response(f"Content-Encoding: {problem}", 400, media_type="text/plain")) from problem
+        raise RequestRefusedError(Response(f"Content-Encoding: {problem}", 400, media_type="text/plain")) from problem
     if unzip.unconsumed_tail:
-        raise _too_large()
+        raise _make_too_large()
     return plain
 
 
-def _too_large() -> RefusedError:
+def _make_too_large() -> RequestRefusedError:
     text = f"Maximum request body size {MAX_BODY} exceeded."
-    return RefusedError(Response(text, 413, {"connection": "close"}, media_type="text/plain"))
+    return RequestRefusedError(Response(text, 413, {"connection": "close"}, media_type="text/plain"))
 
 
 def parse_json(body: bytes) -> Any:
     """Strict JSON: no NaN or infinity, at most `MAX_DEPTH` levels. Raises ValueError with what is wrong."""
     try:
-        data = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+        data = json.loads(body, parse_constant=_reject_constant, parse_float=_parse_finite)
     except RecursionError as problem:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from problem
     level, depth = [data], 0
@@ -97,11 +97,11 @@ def parse_json(body: bytes) -> Any:
     return data
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is too large for a number")
@@ -112,7 +112,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     """A JSON object out of the body. Raises RefusedError with 400 for anything else."""
     data = await read_json(request)
     if not isinstance(data, dict):
-        raise RefusedError(bad_request("The body must be a JSON object."))
+        raise RequestRefusedError(bad_request("The body must be a JSON object."))
     return data
 
 
@@ -122,33 +122,33 @@ async def read_json(request: Request) -> Any:
     try:
         return parse_json(body)
     except ValueError as problem:
-        raise RefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
+        raise RequestRefusedError(bad_request(f"Invalid JSON: {problem}")) from problem
 
 
 def bad_request(message: str, kind: str = "invalid_request") -> Response:
     """400 in a shape that serves both dialects: ComfyUI's `error`, Cloud's `code` and `message`."""
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    return json_answer({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
+    return json_response({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
 
 
-def refusal(status: int, code: str, message: str) -> Response:
+def error_response(status: int, code: str, message: str) -> Response:
     """A refusal in Cloud's shape."""
-    return json_answer({"code": code, "message": message}, status)
+    return json_response({"code": code, "message": message}, status)
 
 
-def iso(milliseconds: int) -> str:
+def format_time(milliseconds: int) -> str:
     """A time as Cloud writes it: RFC 3339, UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def string_list(value: Any) -> list[str]:
+def read_id_list(value: Any) -> list[str]:
     """A list of ids out of a body. Raises RefusedError with 400 for anything else."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RefusedError(bad_request("'delete' must be a list of job ids."))
+        raise RequestRefusedError(bad_request("'delete' must be a list of job ids."))
     return value
 
 
-def number_parameter(request: Request, name: str, default: int | None) -> int | None:
+def read_integer(request: Request, name: str, default: int | None) -> int | None:
     """An integer out of the query. Raises RefusedError with 400 for anything else."""
     text = request.query_params.get(name)
     if text is None:
@@ -156,10 +156,10 @@ def number_parameter(request: Request, name: str, default: int | None) -> int | 
     try:
         return int(text)
     except ValueError as problem:
-        raise RefusedError(bad_request(f"'{name}' must be an integer, not {text!r}.")) from problem
+        raise RequestRefusedError(bad_request(f"'{name}' must be an integer, not {text!r}.")) from problem
 
 
-def file_answer(request: Request, path: Path, *, status: int = 200) -> Response:
+def file_response(request: Request, path: Path, *, status: int = 200) -> Response:
     """A file with ETag, Last-Modified, one byte range (206, 416) and If-None-Match (304).
 
     Read at once: outputs are pictures of a few MB, and a thread for each would cost more than the read.
@@ -172,12 +172,12 @@ def file_answer(request: Request, path: Path, *, status: int = 200) -> Response:
         "etag": etag,
         "last-modified": formatdate(stat.st_mtime, usegmt=True),
         "accept-ranges": "bytes",
-        "content-disposition": f"filename*=UTF-8''{_percent(path.name)}",
+        "content-disposition": f"filename*=UTF-8''{_percent_encode(path.name)}",
     }
     if request.headers.get("if-none-match") in {etag, "*"}:
         return Response(status_code=304, headers=headers)
-    media = "application/octet-stream" if kind in _NEVER_SHOWN else kind
-    span = _byte_range(request.headers.get("range"), len(data))
+    media = "application/octet-stream" if kind in _NEVER_INLINE else kind
+    span = _parse_range(request.headers.get("range"), len(data))
     if span is None:
         return Response(data, status, headers, media_type=media)
     start, stop = span
@@ -187,14 +187,14 @@ def file_answer(request: Request, path: Path, *, status: int = 200) -> Response:
     return Response(data[start:stop], 206, headers, media_type=media)
 
 
-def _percent(name: str) -> str:
+def _percent_encode(name: str) -> str:
     return quote(name, errors="replace")
 
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
-def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+def _parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     """(start, stop) of a `bytes=` range; None: send all; an empty span: 416.
 
     As aiohttp, ComfyUI's server, reads it: several ranges, other units and nonsense are 416 too, `-0` is everything.

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.jobs import ENDED, LOST, SUBMITTED, WAITING, Graph, Job, JournalError
+from sweeper.embedded.jobs import ENDED, LOST, SUBMITTED, WAITING, JournalError, ServerJob, StoredGraph
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,14 +51,16 @@ class SQLiteJournal:
         """Give the file free."""
         self._db.close()
 
-    def save(self, job: Job) -> None:
+    def save(self, job: ServerJob) -> None:
         """Write a job as it is now. Raises JournalError."""
         record: dict[str, Any] = {name: getattr(job, name) for name in _FIELDS}
         record["messages"] = job.messages
         text = json.dumps(record)
         try:
             if self._db.execute("UPDATE job SET record = ? WHERE id = ?", (text, job.id)).rowcount == 0:
-                self._db.execute("INSERT INTO job VALUES (?, ?, ?, ?)", (job.id, job.created, job.source.text(), text))
+                self._db.execute(
+                    "INSERT INTO job VALUES (?, ?, ?, ?)", (job.id, job.created, job.stored_graph.to_json(), text)
+                )
         except sqlite3.Error as problem:
             raise JournalError(str(problem)) from problem
 
@@ -66,16 +68,16 @@ class SQLiteJournal:
         """Drop jobs."""
         self._db.executemany("DELETE FROM job WHERE id = ?", [(prompt_id,) for prompt_id in ids])
 
-    def load(self) -> list[Job]:
+    def load(self) -> list[ServerJob]:
         """Every job, in order of submission; those that ran when the last server died are now `lost`."""
         jobs = []
         for prompt_id, graph, text in self._db.execute("SELECT id, graph, record FROM job ORDER BY place, rowid"):
             record = json.loads(text)
             messages = [(event, data) for event, data in record.pop("messages")]
             record["outputs"] = tuple(record["outputs"])
-            job = Job(id=prompt_id, source=Graph(None, graph), messages=messages, **record)
+            job = ServerJob(id=prompt_id, stored_graph=StoredGraph(None, graph), messages=messages, **record)
             if job.state not in ENDED and job.state not in {SUBMITTED, WAITING}:
-                job.move(LOST)
+                job.set_state(LOST)
                 self.save(job)
             jobs.append(job)
         return jobs

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from sweeper.embedded.folders import KINDS, ClimbingError, is_file, split_annotation
-from sweeper.embedded.http_helpers import RefusedError, bad_request, file_answer, json_answer, parse_json
+from sweeper.embedded.folders import KINDS, PathEscapeError, is_file, split_annotation
+from sweeper.embedded.http_helpers import RequestRefusedError, bad_request, file_response, json_response, parse_json
 from sweeper.embedded.request_guard import DropError
 from sweeper.embedded.request_parsing import Form, read_form
 from sweeper.embedded.upload_storage import (
-    Stored,
+    StoredUpload,
     UploadError,
+    apply_mask_alpha,
     check_pixels,
     store_by_content,
     store_by_name,
-    with_alpha_of,
 )
 
 if TYPE_CHECKING:
@@ -34,59 +34,61 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from sweeper.embedded.assets import AssetShelf
+    from sweeper.embedded.assets import AssetStore
     from sweeper.embedded.service import Service
 
-Sign = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
+UrlSigner = Callable[[str, str, str], str]  # (type, subfolder, name) -> URL
 
 
-class PictureRoutes:
+class MediaRoutes:
     """Endpoint functions over one service. Cloud only: `sign` makes the URL that /view redirects to, `shelf` keeps
     uploads as assets.
     """
 
-    def __init__(self, service: Service, sign: Sign | None = None, shelf: AssetShelf | None = None) -> None:
+    def __init__(
+        self, service: Service, sign_url: UrlSigner | None = None, asset_store: AssetStore | None = None
+    ) -> None:
         self.service = service
-        self.sign = sign
-        self.shelf = shelf
+        self.sign_url = sign_url
+        self.asset_store = asset_store
 
     # --- view --------------------------------------------------------------------------------------------------------
 
     async def view(self, request: Request) -> Response:
         """GET /view."""
         if self.service.faults.take("missing_download_times"):
-            return _empty(404)
+            return _empty_response(404)
         query = request.query_params
         kind, subfolder, path = self._locate(request)
         preview, channel = query.get("preview"), query.get("channel", "rgba")
-        if preview is not None or channel in {"rgb", "a"} or (self.sign is not None and channel == "alpha"):
-            grey = self.sign is not None
-            data, media = await asyncio.to_thread(_reencoded, path, preview, channel, grey)
+        if preview is not None or channel in {"rgb", "a"} or (self.sign_url is not None and channel == "alpha"):
+            grey = self.sign_url is not None
+            data, media = await asyncio.to_thread(_reencode, path, preview, channel, grey)
             self.service.seen.count(downloads=1)
             return Response(data, 200, {"content-disposition": "inline"}, media_type=media)
-        if self.sign is not None:
+        if self.sign_url is not None:
             self.service.seen.count(redirects=1)
-            return Response(status_code=302, headers={"location": self.sign(kind, subfolder, path.name)})
+            return Response(status_code=302, headers={"location": self.sign_url(kind, subfolder, path.name)})
         self.service.seen.count(downloads=1)
-        return truncated(self.service, file_answer(request, path))
+        return truncate_if_faulty(self.service, file_response(request, path))
 
     def _locate(self, request: Request) -> tuple[str, str, Path]:
         """(type, subfolder, path) of an existing file. Raises RefusedError with ComfyUI's statuses."""
         query = request.query_params
         if "filename" not in query:
-            raise RefusedError(_empty(404))
+            raise RequestRefusedError(_empty_response(404))
         name, annotated = split_annotation(query["filename"])
         kind = annotated or query.get("type", "output")
         if not name or name.startswith("/") or ".." in name or kind not in KINDS:
-            raise RefusedError(_empty(400))
+            raise RequestRefusedError(_empty_response(400))
         subfolder = query.get("subfolder", "")
         basename = name.rsplit("/", 1)[-1]
         try:
-            path = self.service.folders.inside(kind, subfolder, basename)
-        except ClimbingError as problem:
-            raise RefusedError(_empty(403)) from problem
+            path = self.service.folders.resolve(kind, subfolder, basename)
+        except PathEscapeError as problem:
+            raise RequestRefusedError(_empty_response(403)) from problem
         if not basename or not is_file(path):
-            raise RefusedError(_empty(404))
+            raise RequestRefusedError(_empty_response(404))
         return kind, subfolder, path
 
     # --- uploads -----------------------------------------------------------------------------------------------------
@@ -94,57 +96,59 @@ class PictureRoutes:
     async def upload_image(self, request: Request) -> Response:
         """POST /upload/image."""
         form = await read_form(request, "image")
-        return json_answer((await self._store(form, form.data)).answer())
+        return json_response((await self._store(form, form.data)).to_json())
 
     async def upload_mask(self, request: Request) -> Response:
         """POST /upload/mask: the original that `original_ref` names, with the alpha of the upload."""
         form = await read_form(request, "image")
-        original = self._original(form.get("original_ref"))
+        original = self._find_original(form.get("original_ref"))
         try:
-            merged = await asyncio.to_thread(with_alpha_of, original, form.data)
+            merged = await asyncio.to_thread(apply_mask_alpha, original, form.data)
         except UploadError as problem:
-            raise RefusedError(bad_request(str(problem))) from problem
+            raise RequestRefusedError(bad_request(str(problem))) from problem
         stored = await self._store(form, merged)
-        if self.shelf is None:
-            return json_answer(stored.answer())
+        if self.asset_store is None:
+            return json_response(stored.to_json())
         mask = (await self._store(form, form.data)).name
-        self.shelf.relate({"mask": mask, "paint": None, "painted": None, "painted_masked": stored.name})
+        self.asset_store.save_mask_layers({"mask": mask, "paint": None, "painted": None, "painted_masked": stored.name})
         facts = {"is_mask": True, "original_hash": original.name, "mask_type": "painted_masked"}
-        return json_answer({**stored.answer(), "metadata": {**facts, "related_files": {"mask": mask}}})
+        return json_response({**stored.to_json(), "metadata": {**facts, "related_files": {"mask": mask}}})
 
-    def _original(self, text: str | None) -> Path:
+    def _find_original(self, text: str | None) -> Path:
         try:
             ref: Any = parse_json((text or "").encode("utf-8", "surrogatepass"))
             name, annotated = split_annotation(ref["filename"])
             kind = annotated or ref.get("type", "output")
-            path = self.service.folders.inside(kind, ref.get("subfolder", ""), name)
-        except (ValueError, TypeError, KeyError, AttributeError, ClimbingError) as problem:
+            path = self.service.folders.resolve(kind, ref.get("subfolder", ""), name)
+        except (ValueError, TypeError, KeyError, AttributeError, PathEscapeError) as problem:
             message = 'original_ref must be JSON such as {"filename": "a.png", "subfolder": "", "type": "input"}.'
-            raise RefusedError(bad_request(message)) from problem
+            raise RequestRefusedError(bad_request(message)) from problem
         if not is_file(path):
-            raise RefusedError(bad_request(f"original_ref: there is no {kind} file {name!r}."))
+            raise RequestRefusedError(bad_request(f"original_ref: there is no {kind} file {name!r}."))
         return path
 
-    async def _store(self, form: Form, data: bytes) -> Stored:
+    async def _store(self, form: Form, data: bytes) -> StoredUpload:
         folders, subfolder, kind = self.service.folders, form.get("subfolder") or "", form.get("type") or "input"
         try:
-            if self.shelf is not None:
+            if self.asset_store is not None:
                 stored = await asyncio.to_thread(store_by_content, folders, data, subfolder=subfolder, kind=kind)
                 place = ("input", "", stored.name)
-                await asyncio.to_thread(self.shelf.uploaded, str(uuid.uuid4()), form.filename, place, ("input",))
+                await asyncio.to_thread(
+                    self.asset_store.add_upload, str(uuid.uuid4()), form.filename, place, ("input",)
+                )
             else:
                 overwrite = form.get("overwrite") in {"true", "1"}
                 stored = store_by_name(
                     folders, data, filename=form.filename, subfolder=subfolder, kind=kind, overwrite=overwrite
                 )
         except UploadError as problem:
-            raise RefusedError(bad_request(str(problem))) from problem
+            raise RequestRefusedError(bad_request(str(problem))) from problem
         self.service.seen.uploads.append(stored.name)
         self.service.seen.count(written=int(stored.new))
         return stored
 
 
-def truncated(service: Service, response: Response) -> Response:
+def truncate_if_faulty(service: Service, response: Response) -> Response:
     """The response, or one that promises its whole length, sends half and closes, when `Faults` ask for it."""
     if response.status_code == 200 and service.faults.take("truncate_download_times"):
         return HalfResponse(response)
@@ -166,7 +170,7 @@ class HalfResponse(Response):
         raise DropError
 
 
-def _reencoded(path: Path, preview: str | None, channel: str, grey: bool) -> tuple[bytes, str]:
+def _reencode(path: Path, preview: str | None, channel: str, grey: bool) -> tuple[bytes, str]:
     """(bytes, media type): `preview=webp;50` or `jpeg;10` re-encodes, `channel=rgb|a` takes channels as PNG.
 
     `grey`: the alpha channel comes as a grey picture (Cloud), not as the alpha of a black one (ComfyUI).
@@ -186,13 +190,13 @@ def _reencoded(path: Path, preview: str | None, channel: str, grey: bool) -> tup
             if channel == "rgb":
                 opened.convert("RGB").save(buffer, format="PNG")
             else:
-                _alpha(opened, grey).save(buffer, format="PNG")
+                _extract_alpha(opened, grey).save(buffer, format="PNG")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
-        raise RefusedError(bad_request(f"{path.name} cannot be shown so: {problem}")) from problem
+        raise RequestRefusedError(bad_request(f"{path.name} cannot be shown so: {problem}")) from problem
     return buffer.getvalue(), "image/png"
 
 
-def _alpha(picture: Image.Image, grey: bool) -> Image.Image:
+def _extract_alpha(picture: Image.Image, grey: bool) -> Image.Image:
     from PIL import Image  # noqa: PLC0415
 
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else Image.new("L", picture.size, 255)
@@ -203,5 +207,5 @@ def _alpha(picture: Image.Image, grey: bool) -> Image.Image:
     return black
 
 
-def _empty(status: int) -> Response:
+def _empty_response(status: int) -> Response:
     return Response(status_code=status)

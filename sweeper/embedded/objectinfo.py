@@ -36,17 +36,17 @@ _MODEL_FOLDERS = {
 }
 
 
-def object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True) -> dict[str, Any]:
+def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True) -> dict[str, Any]:
     """One class as `/object_info` has it, with live lists read from the folders.
 
     A list of model files that is only a suggestion says so in an option of ours, `any_file`.
     """
-    required, optional = node.inputs(folders)
+    required, optional = node.load_input_specs(folders)
     if not strict_models:
-        required, optional = _suggested(node, required), _suggested(node, optional)
-    groups: dict[str, dict[str, Any]] = {"required": {name: _spec(node, spec) for name, spec in required.items()}}
+        required, optional = _mark_suggestions(node, required), _mark_suggestions(node, optional)
+    groups: dict[str, dict[str, Any]] = {"required": {name: _spec_json(node, spec) for name, spec in required.items()}}
     if optional:
-        groups["optional"] = {name: _spec(node, spec) for name, spec in optional.items()}
+        groups["optional"] = {name: _spec_json(node, spec) for name, spec in optional.items()}
     if node.hidden:
         groups["hidden"] = dict(node.hidden)
     tips = {} if node.output_tooltips is None else {"output_tooltips": list(node.output_tooltips)}
@@ -69,14 +69,14 @@ def object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True
     return {**info, **tips, **node.flags}
 
 
-def _suggested(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
+def _mark_suggestions(node: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
     return {
         name: (kind, {**options, "any_file": True}) if name in node.models else (kind, options)
         for name, (kind, options) in specs.items()
     }
 
 
-def _spec(node: NodeClass, spec: InputSpec) -> list[Any]:
+def _spec_json(node: NodeClass, spec: InputSpec) -> list[Any]:
     kind, options = spec
     return [kind, options] if options or node.v3 else [kind]
 
@@ -88,14 +88,14 @@ def node_classes() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty:
         folders = ServerFolders(Path(empty))
         folders.prepare()
-        return {name: object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
+        return {name: make_object_info(node, folders, strict_models=False) for name, node in NODE_CLASSES.items()}
 
 
-def model_folders(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:
+def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:
     """Folder name -> the file names that loaders list for it, in order, without repeats."""
     found: dict[str, list[str]] = {}
     for node in nodes.values():
-        required, optional = node.inputs(folders) if node.models else ({}, {})
+        required, optional = node.load_input_specs(folders) if node.models else ({}, {})
         for name, (kind, options) in {**required, **optional}.items():
             if name in node.models:
                 folder = "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(name, name)

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
-from sweeper.embedded.http_helpers import RefusedError, json_answer
-from sweeper.embedded.request_log import Seen, SeenRequest
+from sweeper.embedded.http_helpers import RequestRefusedError, json_response
+from sweeper.embedded.request_log import LoggedRequest, RequestLog
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
 
 
-class Gate:
+class RequestGuard:
     """ASGI middleware around one app.
 
     Args:
@@ -43,44 +43,44 @@ class Gate:
         self,
         app: ASGIApp,
         *,
-        seen: Seen,
+        seen: RequestLog,
         faults: Faults,
         transports: Transports,
         api_key: str | None = None,
-        public: Callable[[str], bool] = lambda _path: False,
-        shape: Callable[[str, Response], Response] = lambda _path, response: response,
+        is_public: Callable[[str], bool] = lambda _path: False,
+        shape_refusal: Callable[[str, Response], Response] = lambda _path, response: response,
     ) -> None:
         self.app = app
         self.seen = seen
         self.faults = faults
         self.transports = transports
         self.api_key = api_key
-        self.public = public
-        self.shape = shape
+        self.is_public = is_public
+        self.shape_refusal = shape_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = Headers(scope=scope)
         method = scope["method"] if scope["type"] == "http" else "WS"
-        self.seen.requests.append(SeenRequest(method, scope["path"], frozenset(headers.keys())))
-        delay = self.faults.answer_delay()
+        self.seen.requests.append(LoggedRequest(method, scope["path"], frozenset(headers.keys())))
+        delay = self.faults.draw_answer_delay()
         if delay > 0:
             await asyncio.sleep(delay)
         try:
-            if _foreign(headers):
-                raise RefusedError(Response(status_code=403))  # noqa: TRY301
-            if not self._known(scope, headers):
-                raise RefusedError(_unauthorized())  # noqa: TRY301 - answered below like any refusal
+            if _is_cross_origin(headers):
+                raise RequestRefusedError(Response(status_code=403))  # noqa: TRY301
+            if not self._is_authorized(scope, headers):
+                raise RequestRefusedError(_make_unauthorized())  # noqa: TRY301 - answered below like any refusal
             if method != "WS":
-                self._misbehave()
+                self._inject_faults()
             await self.app(scope, receive, send)
-        except RefusedError as refused:
-            await self.shape(scope["path"], refused.response)(scope, receive, send)
+        except RequestRefusedError as refused:
+            await self.shape_refusal(scope["path"], refused.response)(scope, receive, send)
         except DropError:
-            await drop(scope, receive, self.transports)
+            await drop_connection(scope, receive, self.transports)
 
-    def _known(self, scope: Scope, headers: Headers) -> bool:
-        if self.api_key is None or self.public(scope["path"]):
+    def _is_authorized(self, scope: Scope, headers: Headers) -> bool:
+        if self.api_key is None or self.is_public(scope["path"]):
             return True
         given = headers.get("x-api-key", "")
         if scope["path"].startswith("/api/v2/"):  # the newer API's way
@@ -89,20 +89,22 @@ class Gate:
             given = QueryParams(scope["query_string"]).get("token", "")
         return hmac.compare_digest(given.encode(), self.api_key.encode())
 
-    def _misbehave(self) -> None:
+    def _inject_faults(self) -> None:
         if self.faults.take("error_500_times"):
-            raise RefusedError(Response("500 Internal Server Error", 500, media_type="text/plain"))
-        if self.faults.take("error_503_times") or self.faults.strikes("error"):
-            raise RefusedError(Response("503 Service Unavailable", 503, self.retry_after(), media_type="text/plain"))
+            raise RequestRefusedError(Response("500 Internal Server Error", 500, media_type="text/plain"))
+        if self.faults.take("error_503_times") or self.faults.should_inject("error"):
+            raise RequestRefusedError(
+                Response("503 Service Unavailable", 503, self.retry_after_header(), media_type="text/plain")
+            )
         if self.faults.take("garbage_times"):
-            raise RefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
+            raise RequestRefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
 
-    def retry_after(self) -> dict[str, str]:
+    def retry_after_header(self) -> dict[str, str]:
         """The Retry-After header, whole seconds."""
         return {"retry-after": f"{self.faults.retry_after:.0f}"}
 
 
-def _foreign(headers: Headers) -> bool:
+def _is_cross_origin(headers: Headers) -> bool:
     """Whether a browser sends this on behalf of a page from elsewhere, while we are on loopback.
 
     ComfyUI's origin check (`server.py`, create_origin_only_middleware): without it any web page could submit jobs here.
@@ -111,12 +113,12 @@ def _foreign(headers: Headers) -> bool:
     if not origin or not host:
         return False
     theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
-    if not ours.hostname or not _loopback(ours.hostname):
+    if not ours.hostname or not _is_loopback(ours.hostname):
         return False
     return theirs.netloc.lower() != (ours.netloc if ":" in theirs.netloc else ours.hostname).lower()
 
 
-def _loopback(name: str) -> bool:
+def _is_loopback(name: str) -> bool:
     try:
         return ip_address(name).is_loopback
     except ValueError:
@@ -127,7 +129,7 @@ class DropError(Exception):
     """Raised by a route to close the socket without an answer."""
 
 
-async def drop(scope: Scope, receive: Receive, transports: Transports) -> None:
+async def drop_connection(scope: Scope, receive: Receive, transports: Transports) -> None:
     """Close the client's socket now; what was written so far is flushed."""
     transport = transports.get((tuple(scope["server"]), tuple(scope["client"])))
     if transport is not None:
@@ -136,6 +138,6 @@ async def drop(scope: Scope, receive: Receive, transports: Transports) -> None:
         pass
 
 
-def _unauthorized() -> Response:
+def _make_unauthorized() -> Response:
     message = "Missing or invalid API key: send it in the X-API-Key header."
-    return json_answer({"code": "unauthorized", "message": message}, 401)
+    return json_response({"code": "unauthorized", "message": message}, 401)

@@ -10,11 +10,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 # Enough for any test; a server that runs for days must not grow by its own bookkeeping.
-KEPT_REQUESTS = 10_000
+MAX_LOGGED_REQUESTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class SeenRequest:
+class LoggedRequest:
     """One HTTP request or WebSocket handshake, as it arrived."""
 
     method: str  # GET, POST, ...; WS for an event stream
@@ -23,7 +23,7 @@ class SeenRequest:
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestLog:
     """Counters since the server started; read them at any time.
 
     `submits - accepted - rejected` requests were turned away or dropped.
@@ -43,8 +43,8 @@ class Seen:
     downloads: int = 0  # files sent whole or in part, by either host
     most_running: int = 0  # highest number of jobs at once
     connections: int = 0  # event streams accepted
-    requests: deque[SeenRequest] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
-    storage_requests: deque[SeenRequest] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
+    requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=MAX_LOGGED_REQUESTS))
+    storage_requests: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=MAX_LOGGED_REQUESTS))
     foreign_keys: int = 0  # requests to the storage host that carried a credential which is none of its business
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -54,13 +54,13 @@ class Seen:
             for name, amount in amounts.items():
                 setattr(self, name, getattr(self, name) + amount)
 
-    def ran(self, node_id: str, class_type: str) -> None:
+    def record_node_run(self, node_id: str, class_type: str) -> None:
         """A node was executed."""
         with self._lock:
             self.nodes[class_type] += 1
             self.node_ids[node_id] += 1
 
-    def began(self, prompt_id: str, running: int) -> None:
+    def record_job_start(self, prompt_id: str, running: int) -> None:
         """A worker began a job; `running` are now under way."""
         with self._lock:
             self.executions[prompt_id] += 1

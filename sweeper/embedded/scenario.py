@@ -29,7 +29,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 
 # Jobs at once by subscription. Cloud's documents say 1, 3 and 5.
@@ -67,7 +67,7 @@ class Scenario:
             node = yaml.compose(text, yaml.SafeLoader)
             data = yaml.safe_load(text)
         except FileNotFoundError:
-            raise UsageError(Problem(name, 0, "", f"there is no such file{_near(Path(path))}")) from None
+            raise UsageError(Problem(name, 0, "", f"there is no such file{_suggest_file(Path(path))}")) from None
         except OSError as error:
             raise UsageError(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
         except UnicodeDecodeError as error:
@@ -81,10 +81,12 @@ class Scenario:
             message = f"is no scenario: a mapping such as 'latency: 0.1' is needed, not {type(data).__name__}"
             raise UsageError(Problem(name, 0, "", message))
         keys = node.value if data and node is not None else ()
-        return cls.of(data or {}, name, {str(key.value): key.start_mark.line + 1 for key, _ in keys})
+        return cls.from_mapping(data or {}, name, {str(key.value): key.start_mark.line + 1 for key, _ in keys})
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], where: str = "scenario", lines: Mapping[str, int] | None = None) -> Scenario:
+    def from_mapping(
+        cls, data: Mapping[str, Any], file: str = "scenario", lines: Mapping[str, int] | None = None
+    ) -> Scenario:
         """A scenario out of a mapping. Raises UsageError with everything that is wrong; `where` is the file that is
         named, and `lines` has the line of each key in it.
         """
@@ -93,16 +95,16 @@ class Scenario:
         wrong: list[tuple[str, str]] = []
         for key, value in data.items():
             if key not in known:
-                wrong.append((str(key), f"unknown key '{key}'{hint(str(key), known)}"))
+                wrong.append((str(key), f"unknown key '{key}'{suggest(str(key), known)}"))
                 continue
             try:
-                values[key] = _READERS[key](value)
+                values[key] = _PARSERS[key](value)
             except ValueError as problem:
                 wrong.append((key, f"{problem}, not {value!r}"))
         if "tier" in data and "concurrency" in data:
             wrong.append(("tier", "`tier` and `concurrency` both say how many jobs run at once; give one"))
         if wrong:
-            raise UsageError(Problem(where, (lines or {}).get(key, 0), key, message) for key, message in wrong)
+            raise UsageError(Problem(file, (lines or {}).get(key, 0), key, message) for key, message in wrong)
         return cls(**values)
 
     @property
@@ -110,80 +112,80 @@ class Scenario:
         """What the tier or `concurrency` allow; None: nothing is said."""
         return self.concurrency if self.tier is None else TIERS[self.tier]
 
-    def strikes(self, kind: str, time: int) -> bool:
+    def should_inject(self, kind: str, index: int) -> bool:
         """Whether the `time`-th event (0-based) of a kind ("failure", "error", "drop") is struck."""
         rate: float = getattr(self, f"{kind}_rate")
-        return self._draw(kind, time) < rate
+        return self._draw(kind, index) < rate
 
-    def seconds(self, kind: str, time: int) -> float:
+    def draw_seconds(self, kind: str, index: int) -> float:
         """How long the `time`-th event of a kind ("latency", "node_seconds", "job_seconds", "model_seconds") takes."""
         span: Span = getattr(self, kind)
         low, high = span
-        return low if low == high else low + (high - low) * self._draw(kind, time)
+        return low if low == high else low + (high - low) * self._draw(kind, index)
 
-    def _draw(self, kind: str, time: int) -> float:
-        return random.Random(f"{self.seed} {kind} {time}").random()  # noqa: S311 - to be repeated, not to be secret
+    def _draw(self, kind: str, index: int) -> float:
+        return random.Random(f"{self.seed} {kind} {index}").random()  # noqa: S311 - to be repeated, not to be secret
 
 
-def _near(path: Path) -> str:
+def _suggest_file(path: Path) -> str:
     """The tail of "there is no such file": the nearest name, or what lies there."""
     try:
         there = sorted(one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml", ".json"))
     except OSError:
         return f"; there is no folder '{path.parent}' either"
-    return hint(path.name, there, "files there")
+    return suggest(path.name, there, "files there")
 
 
-def _number(value: Any) -> float:
+def _parse_seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError("must be a number of seconds, 0 or more, or a range such as [0.1, 0.5]")
     return float(value)
 
 
-def _span(value: Any) -> Span:
+def _parse_span(value: Any) -> Span:
     if not isinstance(value, list):
-        return _number(value), _number(value)
-    if len(value) != 2 or _number(value[0]) > _number(value[1]):
+        return _parse_seconds(value), _parse_seconds(value)
+    if len(value) != 2 or _parse_seconds(value[0]) > _parse_seconds(value[1]):
         raise ValueError("must be a range [from, to] in seconds")
-    return _number(value[0]), _number(value[1])
+    return _parse_seconds(value[0]), _parse_seconds(value[1])
 
 
-def _share(value: Any) -> float:
+def _parse_share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError("must be a share from 0 to 1")
     return float(value)
 
 
-def _whole(value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"must be a whole number, {least} or more")
+def _parse_integer(value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"must be a whole number, {minimum} or more")
     return value
 
 
-def _tier(value: Any) -> str:
+def _parse_tier(value: Any) -> str:
     if not isinstance(value, str) or value not in TIERS:
         raise ValueError(f"must be one of {', '.join(TIERS)}")
     return str(value)
 
 
-def _name(value: Any) -> str:
+def _parse_exception_name(value: Any) -> str:
     if not isinstance(value, str) or not value.isidentifier():
         raise ValueError("must be the name of an exception, such as OOMError")
     return value
 
 
-_READERS: Mapping[str, Any] = {
-    "seed": lambda value: _whole(value, 0),
-    "latency": _span,
-    "node_seconds": _span,
-    "job_seconds": _span,
-    "model_seconds": _span,
-    "tier": _tier,
-    "credits": lambda value: _whole(value, 0),
-    "concurrency": lambda value: _whole(value, 1),
-    "queue_bound": lambda value: _whole(value, 0),
-    "failure_rate": _share,
-    "failure_type": _name,
-    "error_rate": _share,
-    "drop_rate": _share,
+_PARSERS: Mapping[str, Any] = {
+    "seed": lambda value: _parse_integer(value, 0),
+    "latency": _parse_span,
+    "node_seconds": _parse_span,
+    "job_seconds": _parse_span,
+    "model_seconds": _parse_span,
+    "tier": _parse_tier,
+    "credits": lambda value: _parse_integer(value, 0),
+    "concurrency": lambda value: _parse_integer(value, 1),
+    "queue_bound": lambda value: _parse_integer(value, 0),
+    "failure_rate": _parse_share,
+    "failure_type": _parse_exception_name,
+    "error_rate": _parse_share,
+    "drop_rate": _parse_share,
 }

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.cache import Cache, make_cache
 from sweeper.embedded.event_streams import Hub
-from sweeper.embedded.executor import Executor, Workshop
-from sweeper.embedded.job_messages import Announcer
-from sweeper.embedded.jobs import Graph, Job, JobQueue, Journal, JournalError
-from sweeper.embedded.request_log import Seen
-from sweeper.embedded.submission import Submission, SubmissionError, read_submission
-from sweeper.embedded.validation import error_record, validate
+from sweeper.embedded.executor import Executor, ServerContext
+from sweeper.embedded.job_messages import JobMessages
+from sweeper.embedded.jobs import JobQueue, Journal, JournalError, ServerJob, StoredGraph
+from sweeper.embedded.request_log import RequestLog
+from sweeper.embedded.submission import PromptSubmission, SubmissionError, read_submission
+from sweeper.embedded.validation import make_error, validate
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 COMFYUI_HISTORY = 10_001
 
 # Credentials for partner nodes may stand in extra_data; they are for the run only and never shown again.
-SENSITIVE = ("auth_token_comfy_org", "api_key_comfy_org")
+SENSITIVE_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """What an EmbeddedServer was asked to be."""
 
     dialect: str = "cloud"
@@ -60,7 +60,7 @@ class Service:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServerSettings,
         nodes: Mapping[str, NodeClass],
         folders: ServerFolders,
         faults: Faults,
@@ -70,13 +70,13 @@ class Service:
         self.nodes = nodes
         self.folders = folders
         self.faults = faults
-        self.seen = Seen()
-        self.hub = Hub(faults, tells_all=settings.cloud)
+        self.seen = RequestLog()
+        self.hub = Hub(faults, broadcast_all=settings.cloud)
         self.queue = JobQueue(
             settings.workers,
-            self.hub.status,
-            keep=None if settings.cloud else COMFYUI_HISTORY,
-            traces=settings.cloud,
+            self.hub.send_status,
+            history_limit=None if settings.cloud else COMFYUI_HISTORY,
+            keep_cancelled=settings.cloud,
             journal=journal,
         )
         self._counter = 0
@@ -90,10 +90,15 @@ class Service:
 
     def start(self) -> None:
         """Start the workers."""
-        shop = Workshop(self.nodes, self.folders, self.hub, self.faults, self.seen, previews=self.settings.previews)
+        shop = ServerContext(
+            self.nodes, self.folders, self.hub, self.faults, self.seen, previews=self.settings.previews
+        )
         for place, cache in enumerate(self._caches):
             thread = threading.Thread(
-                target=self._work, args=(Executor(shop, cache), place), name=f"embedded-worker-{place}", daemon=True
+                target=self._run_worker,
+                args=(Executor(shop, cache), place),
+                name=f"embedded-worker-{place}",
+                daemon=True,
             )
             self._threads.append(thread)
             thread.start()
@@ -106,18 +111,18 @@ class Service:
             thread.join()
         self._threads.clear()
 
-    def _work(self, executor: Executor, place: int) -> None:
+    def _run_worker(self, executor: Executor, index: int) -> None:
         while (job := self.queue.take()) is not None:
-            if self._clear_caches[place].is_set():
-                self._clear_caches[place].clear()
+            if self._clear_caches[index].is_set():
+                self._clear_caches[index].clear()
                 executor.cache.clear()
-            self.seen.began(job.id, self.queue.running)
-            voice = Announcer(self.hub, job)
+            self.seen.record_job_start(job.id, self.queue.running)
+            voice = JobMessages(self.hub, job)
             state = executor.run(job, voice)
-            for key in SENSITIVE:
+            for key in SENSITIVE_KEYS:
                 job.extra_data.pop(key, None)
-            self.queue.done(job, state)
-            voice.over()
+            self.queue.finish(job, state)
+            voice.send_end()
 
     def free_memory(self) -> None:
         """Forget all node results before the next job."""
@@ -133,7 +138,7 @@ class Service:
             submission = read_submission(data)
         except SubmissionError as problem:
             self.seen.count(rejected=1)
-            error = error_record(problem.kind, str(problem), problem.details)
+            error = make_error(problem.kind, str(problem), problem.details)
             return 400, {"error": error, "node_errors": {}}
         verdict = validate(
             submission.graph,
@@ -145,27 +150,29 @@ class Service:
         if verdict.error is not None:
             self.seen.count(rejected=1)
             return 400, {"error": verdict.error, "node_errors": verdict.node_errors}
-        job = self._job(submission, verdict.outputs, place)
+        job = self._make_job(submission, verdict.outputs, place)
         if self.faults.take("lose_times"):
             self.queue.lose(job)
         else:
             try:
                 self.queue.put(job)
             except JournalError as problem:
-                error = error_record("service_unavailable", f"The job cannot be written down: {problem}.")
+                error = make_error("service_unavailable", f"The job cannot be written down: {problem}.")
                 return 503, {"error": error, "node_errors": {}}
         self.seen.count(accepted=1)
         return 200, {"prompt_id": job.id, "number": job.number, "node_errors": verdict.node_errors}
 
-    def _job(self, submission: Submission, outputs: tuple[str, ...], place: int) -> Job:
+    def _make_job(self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int) -> ServerJob:
         prompt_id: str | None = None
-        number: float = place
+        number: float = counter
         if not self.settings.cloud:  # Cloud's ids and order are its own
             prompt_id = submission.prompt_id
-            number = -place if submission.front else place
+            number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
-        graph = Graph(submission.graph)
-        return Job(str(uuid.uuid4()) if prompt_id is None else prompt_id, number, graph, submission.extra_data, outputs)
+        graph = StoredGraph(submission.graph)
+        return ServerJob(
+            str(uuid.uuid4()) if prompt_id is None else prompt_id, number, graph, submission.extra_data, outputs
+        )
 
     def cancel_waiting(self, ids: list[str] | None) -> list[str]:
         """Take those jobs (None: all) out of the queue, if they still wait."""
@@ -179,6 +186,6 @@ class Service:
         self.queue.interrupt(prompt_id)
 
 
-def status_string(job: Job) -> str:
+def status_string(job: ServerJob) -> str:
     """`success` or `error`: ComfyUI has no other word, an interrupted job is an `error` too."""
     return "success" if job.messages and job.messages[-1][0] == "execution_success" else "error"

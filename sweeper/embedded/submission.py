@@ -20,7 +20,7 @@ class SubmissionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class PromptSubmission:
     """The fields of POST /prompt."""
 
     graph: Any
@@ -31,7 +31,7 @@ class Submission:
     targets: tuple[str, ...] | None
 
 
-def read_submission(data: dict[str, Any]) -> Submission:
+def read_submission(data: dict[str, Any]) -> PromptSubmission:
     """Read the body of POST /prompt. Raises SubmissionError."""
     if "prompt" not in data:
         raise SubmissionError("No prompt provided", "no_prompt", "No prompt provided")
@@ -46,24 +46,24 @@ def read_submission(data: dict[str, Any]) -> Submission:
     targets = data.get("partial_execution_targets")
     if targets is not None and not (isinstance(targets, list) and all(isinstance(item, str) for item in targets)):
         raise SubmissionError("partial_execution_targets must be a list of node ids.")
-    return Submission(
+    return PromptSubmission(
         graph=data["prompt"],
-        prompt_id=_prompt_id(data["prompt_id"]) if "prompt_id" in data else None,
-        number=_number(data["number"]) if "number" in data else None,
+        prompt_id=_parse_prompt_id(data["prompt_id"]) if "prompt_id" in data else None,
+        number=_parse_number(data["number"]) if "number" in data else None,
         front=bool(data.get("front")),
         extra_data=extra_data,
         targets=None if targets is None else tuple(targets),
     )
 
 
-def _prompt_id(value: Any) -> str:
+def _parse_prompt_id(value: Any) -> str:
     """Any scalar becomes text, as in ComfyUI: 7 -> "7", null -> "None"."""
     if isinstance(value, dict | list):
         raise SubmissionError("prompt_id must be a string.")
     return str(value)
 
 
-def _number(value: Any) -> float:
+def _parse_number(value: Any) -> float:
     if isinstance(value, str | int | float):
         try:
             number = float(value)

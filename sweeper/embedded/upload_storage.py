@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from sweeper.embedded.folders import ClimbingError, ServerFolders, is_file
+from sweeper.embedded.folders import PathEscapeError, ServerFolders, is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ class UploadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredUpload:
     """Where the upload is: the answer's three fields, and whether a file was written for it."""
 
     name: str
@@ -37,14 +37,14 @@ class Stored:
     type: str
     new: bool
 
-    def answer(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         """The JSON that the client gets."""
         return {"name": self.name, "subfolder": self.subfolder, "type": self.type}
 
 
 def store_by_name(
     folders: ServerFolders, data: bytes, *, filename: str, subfolder: str, kind: str, overwrite: bool
-) -> Stored:
+) -> StoredUpload:
     """ComfyUI's way: the name is kept; other content under it becomes `a (1).png`, equal content is not written again.
 
     Raises UploadError for a name or folder that climbs, and for an unknown kind.
@@ -52,39 +52,39 @@ def store_by_name(
     if not filename or "/" in filename or "\\" in filename:
         raise UploadError(f"The file needs a plain name, not {filename!r}.")
     try:
-        folder = folders.inside(kind, subfolder)
-        folders.inside(kind, subfolder, filename)
-    except (ClimbingError, KeyError) as problem:
+        folder = folders.resolve(kind, subfolder)
+        folders.resolve(kind, subfolder, filename)
+    except (PathEscapeError, KeyError) as problem:
         raise UploadError(f"Not a place for uploads: {kind} {subfolder!r}.") from problem
     stem, suffix = os.path.splitext(filename)  # noqa: PTH122 - ".png" alone has no suffix, as in ComfyUI
     name, place = filename, 1
     try:
         while not overwrite and is_file(folder / name):
             if (folder / name).read_bytes() == data:
-                return Stored(name, subfolder, kind, new=False)
+                return StoredUpload(name, subfolder, kind, new=False)
             name = f"{stem} ({place}){suffix}"
             place += 1
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, data)
+        write_atomically(folder / name, data)
     except (OSError, ValueError) as problem:  # too long, NUL, a file where a folder should be
         raise UploadError(f"{filename!r} cannot be written: {problem}") from problem
-    return Stored(name, subfolder, kind, new=True)
+    return StoredUpload(name, subfolder, kind, new=True)
 
 
-def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kind: str) -> Stored:
+def store_by_content(folders: ServerFolders, data: bytes, *, subfolder: str, kind: str) -> StoredUpload:
     """Cloud's way: the name is a hash of the content, whatever it was called; `subfolder` is only told back.
 
     Raises UploadError for what is no picture and for what is beyond the published limits.
     """
-    name = f"{blake3(data).hexdigest()}{picture_suffix(data)}"
+    name = f"{blake3(data).hexdigest()}{detect_suffix(data)}"
     path = folders.input_dir / name
     new = not path.exists()
     if new:
-        write_whole(path, data)
-    return Stored(name, subfolder, kind, new)
+        write_atomically(path, data)
+    return StoredUpload(name, subfolder, kind, new)
 
 
-def picture_suffix(data: bytes) -> str:
+def detect_suffix(data: bytes) -> str:
     """`.png`, `.jpg`, ... by the content. Raises UploadError (see `store_by_content`)."""
     from PIL import Image  # noqa: PLC0415 - loaded with the first picture
 
@@ -101,7 +101,7 @@ def picture_suffix(data: bytes) -> str:
     return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
 
 
-def with_alpha_of(original: Path, mask: bytes) -> bytes:
+def apply_mask_alpha(original: Path, mask: bytes) -> bytes:
     """The original as PNG, its text chunks kept, with the alpha channel of the mask (POST /upload/mask).
 
     Raises UploadError when the mask cannot be read or has another size.
@@ -131,7 +131,7 @@ def check_pixels(size: tuple[int, int]) -> None:
         raise ValueError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS}")
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that nobody ever sees half of it."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

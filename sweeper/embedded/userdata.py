@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 from starlette.responses import Response
 
-from sweeper.embedded.folders import ClimbingError, ServerFolders, contained
-from sweeper.embedded.http_helpers import RefusedError, json_answer, read_body, read_json, read_object
-from sweeper.embedded.upload_storage import write_whole
+from sweeper.embedded.folders import PathEscapeError, ServerFolders, resolve_inside
+from sweeper.embedded.http_helpers import RequestRefusedError, json_response, read_body, read_json, read_object
+from sweeper.embedded.upload_storage import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,94 +32,94 @@ class UserDataRoutes:
         self.folders = folders
         self.cloud = cloud
 
-    async def listing(self, request: Request) -> Response:
+    async def list_files(self, request: Request) -> Response:
         """GET /userdata?dir=: files in a folder, below it too with `recurse`; paths are relative to that folder."""
         query = request.query_params
         if not query.get("dir"):
-            raise refused(400, "Directory not provided")
-        folder = self._path(query["dir"])
+            raise make_refusal(400, "Directory not provided")
+        folder = self._resolve_path(query["dir"])
         if not folder.is_dir():
-            raise refused(404, "Directory not found")
-        found = folder.rglob("*") if _true(request, "recurse") else folder.iterdir()
+            raise make_refusal(404, "Directory not found")
+        found = folder.rglob("*") if _is_true(request, "recurse") else folder.iterdir()
         files = sorted(path for path in found if path.is_file())
-        return json_answer([self._listed(request, path, path.relative_to(folder).as_posix()) for path in files])
+        return json_response([self._list_entry(request, path, path.relative_to(folder).as_posix()) for path in files])
 
-    def _listed(self, request: Request, path: Path, name: str) -> Any:
-        if self.cloud or _true(request, "full_info"):
-            return self._info(path, name)
-        return [name, *name.split("/")] if _true(request, "split") else name
+    def _list_entry(self, request: Request, path: Path, name: str) -> Any:
+        if self.cloud or _is_true(request, "full_info"):
+            return self._file_info(path, name)
+        return [name, *name.split("/")] if _is_true(request, "split") else name
 
-    def _info(self, path: Path, name: str) -> dict[str, Any]:
+    def _file_info(self, path: Path, name: str) -> dict[str, Any]:
         stat = path.stat()
         info = {"path": name, "size": stat.st_size, "modified": stat.st_mtime}
         return info if self.cloud else {**info, "created": stat.st_ctime}
 
-    async def read(self, request: Request) -> Response:
+    async def read_file(self, request: Request) -> Response:
         """GET /userdata/{file}."""
-        path = self._existing(request.path_params["file"])
+        path = self._find_file(request.path_params["file"])
         kind = None if self.cloud else mimetypes.guess_type(path.name)[0]
         return Response(path.read_bytes(), media_type=kind or "application/octet-stream")
 
-    async def write(self, request: Request) -> Response:
+    async def write_file(self, request: Request) -> Response:
         """POST /userdata/{file}: the body is the content. 409 if it is there and `overwrite=false`."""
-        path = self._path(request.path_params["file"])
+        path = self._resolve_path(request.path_params["file"])
         if path == self.folders.user_dir.resolve():
-            raise refused(400, "The file needs a name")
+            raise make_refusal(400, "The file needs a name")
         data = await read_body(request)
-        self._make_way(request, path)
+        self._check_overwrite(request, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
+            write_atomically(path, data)
         except (OSError, ValueError) as problem:  # too long, a file where a folder should be, a folder of this name
-            raise refused(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
-        return self._written(request, path)
+            raise make_refusal(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
+        return self._respond_with_file(request, path)
 
-    async def delete(self, request: Request) -> Response:
+    async def delete_file(self, request: Request) -> Response:
         """DELETE /userdata/{file}: 204."""
-        self._existing(request.path_params["file"]).unlink()
+        self._find_file(request.path_params["file"]).unlink()
         return Response(status_code=204)
 
-    async def move(self, request: Request) -> Response:
+    async def move_file(self, request: Request) -> Response:
         """POST /userdata/{file}/move/{dest} (ComfyUI only)."""
-        source = self._existing(request.path_params["file"])
-        path = self._path(request.path_params["dest"])
-        self._make_way(request, path)
+        source = self._find_file(request.path_params["file"])
+        path = self._resolve_path(request.path_params["dest"])
+        self._check_overwrite(request, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             source.replace(path)
         except OSError as problem:
-            raise refused(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
-        return self._written(request, path)
+            raise make_refusal(400, f"The file cannot be moved: {problem.__class__.__name__}") from problem
+        return self._respond_with_file(request, path)
 
     # --- ComfyUI only -----------------------------------------------------------------------------------------------
 
-    async def tree(self, request: Request) -> Response:
+    async def list_tree(self, request: Request) -> Response:
         """GET /v2/userdata?path=: files and folders below a folder, folders first."""
-        folder = self._path(request.query_params.get("path", ""))
+        folder = self._resolve_path(request.query_params.get("path", ""))
         if not folder.is_dir():
-            raise refused(404, "Requested path not found")
+            raise make_refusal(404, "Requested path not found")
         root = self.folders.user_dir.resolve()
         found = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
-        return json_answer([_entry(path, path.relative_to(root).as_posix()) for path in found])
+        return json_response([_tree_entry(path, path.relative_to(root).as_posix()) for path in found])
 
-    async def users(self, _: Request) -> Response:
+    async def get_users(self, _: Request) -> Response:
         """GET /users: one user, whose files are here."""
-        return json_answer({"storage": "server", "migrated": True})
+        return json_response({"storage": "server", "migrated": True})
 
-    async def settings(self, request: Request) -> Response:
+    async def get_settings(self, request: Request) -> Response:
         """GET /settings and /settings/{id}; null where nothing is set."""
-        known, name = self._settings(), request.path_params.get("id")
-        return json_answer(known if name is None else known.get(name))
+        known, name = self._load_settings(), request.path_params.get("id")
+        return json_response(known if name is None else known.get(name))
 
     async def change_settings(self, request: Request) -> Response:
         """POST /settings (an object, merged) and /settings/{id} (its value)."""
         name = request.path_params.get("id")
         changes = await read_object(request) if name is None else {name: await read_json(request)}
-        text = json.dumps({**self._settings(), **changes}, indent=4)
-        write_whole(self.folders.user_dir / SETTINGS, text.encode("ascii"))
+        text = json.dumps({**self._load_settings(), **changes}, indent=4)
+        write_atomically(self.folders.user_dir / SETTINGS, text.encode("ascii"))
         return Response(status_code=200)
 
-    def _settings(self) -> dict[str, Any]:
+    def _load_settings(self) -> dict[str, Any]:
         try:
             known: Any = json.loads((self.folders.user_dir / SETTINGS).read_text("utf-8"))
         except (OSError, ValueError):
@@ -128,37 +128,37 @@ class UserDataRoutes:
 
     # --- both --------------------------------------------------------------------------------------------------------
 
-    def _written(self, request: Request, path: Path) -> Response:
+    def _respond_with_file(self, request: Request, path: Path) -> Response:
         name, stat = path.relative_to(self.folders.user_dir.resolve()).as_posix(), path.stat()
         if self.cloud:  # a date here, seconds in the listing: so it is published
             modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
-        elif _true(request, "full_info"):
-            return json_answer(self._info(path, name))
+        elif _is_true(request, "full_info"):
+            return json_response(self._file_info(path, name))
         else:
-            return json_answer(name)
-        return json_answer({"path": name, "size": stat.st_size, "modified": modified})
+            return json_response(name)
+        return json_response({"path": name, "size": stat.st_size, "modified": modified})
 
-    def _make_way(self, request: Request, path: Path) -> None:
+    def _check_overwrite(self, request: Request, path: Path) -> None:
         word = request.query_params.get("overwrite", "true")
         if self.cloud and word not in {"true", "false"}:  # ComfyUI takes any word for true
-            raise refused(400, f"'overwrite' takes true or false, not {word!r}")
+            raise make_refusal(400, f"'overwrite' takes true or false, not {word!r}")
         if path.exists() and word == "false":
-            raise refused(409, "File already exists")
+            raise make_refusal(409, "File already exists")
 
-    def _existing(self, name: str) -> Path:
-        path = self._path(name)
+    def _find_file(self, name: str) -> Path:
+        path = self._resolve_path(name)
         if not path.is_file():
-            raise refused(404, "File not found")
+            raise make_refusal(404, "File not found")
         return path
 
-    def _path(self, name: str) -> Path:
+    def _resolve_path(self, name: str) -> Path:
         """A path inside the user's folder. Clients encode a name's slashes once or twice: both are understood."""
         try:
-            path = contained(self.folders.user_dir, unquote(name))
-        except ClimbingError as problem:
-            raise refused(403, "The path leads out of the user's folder") from problem
+            path = resolve_inside(self.folders.user_dir, unquote(name))
+        except PathEscapeError as problem:
+            raise make_refusal(403, "The path leads out of the user's folder") from problem
         if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
-            raise refused(400, "The path is too long")
+            raise make_refusal(400, "The path is too long")
         return path
 
 
@@ -168,17 +168,17 @@ SETTINGS = "comfy.settings.json"  # lies among the user's files, as in ComfyUI
 PATH_BYTES, NAME_BYTES = 4095, 255
 
 
-def refused(status: int, message: str) -> RefusedError:
+def make_refusal(status: int, message: str) -> RequestRefusedError:
     """A refusal in plain text."""
-    return RefusedError(Response(message, status, media_type="text/plain"))
+    return RequestRefusedError(Response(message, status, media_type="text/plain"))
 
 
-def _entry(path: Path, name: str) -> dict[str, Any]:
+def _tree_entry(path: Path, name: str) -> dict[str, Any]:
     if path.is_dir():
         return {"name": path.name, "path": name, "type": "directory"}
     stat = path.stat()
     return {"name": path.name, "path": name, "type": "file", "size": stat.st_size, "modified": stat.st_mtime}
 
 
-def _true(request: Request, name: str) -> bool:
+def _is_true(request: Request, name: str) -> bool:
     return request.query_params.get(name, "").lower() == "true"

@@ -14,7 +14,7 @@ from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.node_inputs import InputCheck, Specs, is_link
+from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link
 
 if TYPE_CHECKING:
     from sweeper.embedded.nodes.base import Folders, NodeClass
@@ -24,7 +24,7 @@ MAX_CHAIN = 900
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ValidationResult:
     """`error` is None when at least one output can run; `outputs` are those, in graph order.
 
     `node_errors` may be filled although `error` is None: then only some of the outputs will run (ComfyUI's way).
@@ -35,7 +35,7 @@ class Verdict:
     node_errors: Mapping[str, Any] | None = None
 
 
-def error_record(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
+def make_error(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
     """One error as ComfyUI writes it."""
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
@@ -47,7 +47,7 @@ def validate(
     *,
     targets: Collection[str] | None = None,
     strict_models: bool = False,
-) -> Verdict:
+) -> ValidationResult:
     """Check the graph and coerce its widget values in place, as ComfyUI does ("7" -> 7 for an INT, and so on).
 
     Args:
@@ -61,38 +61,36 @@ def validate(
     if graph == []:  # as empty as `{}` to ComfyUI
         graph = {}
     if not isinstance(graph, dict):
-        message = f"The prompt must be an object of nodes, not {_json_kind(graph)}."
-        return Verdict(error_record("invalid_prompt", message), (), {})
+        message = f"The prompt must be an object of nodes, not {_describe_json_type(graph)}."
+        return ValidationResult(make_error("invalid_prompt", message), (), {})
     outputs: list[str] = []
     for node_id, node in graph.items():
-        error = _class_error(node_id, node, nodes)
+        error = _check_class(node_id, node, nodes)
         if error is not None:
-            return Verdict(error, (), {})
+            return ValidationResult(error, (), {})
         if nodes[node["class_type"]].output_node and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
-        return Verdict(error_record("prompt_no_outputs", "Prompt has no outputs"), (), {})
-    verdict = _GraphValidation(graph, InputCheck(Specs(nodes, folders), strict_models)).run(outputs)
+        return ValidationResult(make_error("prompt_no_outputs", "Prompt has no outputs"), (), {})
+    verdict = _GraphValidator(graph, InputValidator(InputSpecCache(nodes, folders), strict_models)).run(outputs)
     if verdict.error is None:
-        error = _deadly(graph, nodes, verdict.outputs)
+        error = _find_fatal_error(graph, nodes, verdict.outputs)
         if error is not None:
-            return Verdict(error, (), {})
+            return ValidationResult(error, (), {})
     return verdict
 
 
-def _class_error(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dict[str, Any] | None:
+def _check_class(node_id: str, node: Any, nodes: Mapping[str, NodeClass]) -> dict[str, Any] | None:
     where = f"Node ID '#{node_id}'"
     if not isinstance(node, dict) or "class_type" not in node:
-        return error_record(
-            "invalid_prompt", "Cannot execute because a node is missing the class_type property.", where
-        )
+        return make_error("invalid_prompt", "Cannot execute because a node is missing the class_type property.", where)
     class_type = node["class_type"]
     if not isinstance(class_type, str) or class_type not in nodes:
-        return error_record("invalid_prompt", f"Cannot execute because node {class_type} does not exist.", where)
+        return make_error("invalid_prompt", f"Cannot execute because node {class_type} does not exist.", where)
     return None
 
 
-def _json_kind(value: Any) -> str:
+def _describe_json_type(value: Any) -> str:
     names = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
     return names.get(type(value), "a number")
 
@@ -101,37 +99,37 @@ Reasons = list[dict[str, Any]]
 _Visit = Generator[str, tuple[bool, Reasons], tuple[bool, Reasons]]
 
 
-class _GraphValidation:
+class _GraphValidator:
     """The walk from each output up its links. Written as generators on a stack of our own: a long chain of nodes must
     neither meet Python's recursion limit nor depend on it.
     """
 
-    def __init__(self, graph: dict[str, Any], check: InputCheck) -> None:
+    def __init__(self, graph: dict[str, Any], check: InputValidator) -> None:
         self.graph = graph
         self.check = check
         self.validated: dict[str, tuple[bool, Reasons]] = {}
         self.node_errors: dict[str, Any] = {}
 
-    def run(self, outputs: list[str]) -> Verdict:
+    def run(self, outputs: list[str]) -> ValidationResult:
         good: list[str] = []
         lines: list[str] = []
         for output in outputs:
             try:
                 valid, reasons = self._walk(output)
             except Exception as problem:  # noqa: BLE001 - any of them is the graph's fault, as in ComfyUI
-                valid, reasons = False, [_exception_record("exception_during_validation", problem)]
+                valid, reasons = False, [_make_exception_error("exception_during_validation", problem)]
                 self.validated[output] = (valid, reasons)
             if valid:
                 good.append(output)
                 continue
             lines += [f"{reason['message']}: {reason['details']}" for reason in reasons]
-            self._report(output)
+            self._record_errors(output)
         if good:
-            return Verdict(None, tuple(good), self.node_errors)
-        error = error_record("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
-        return Verdict(error, (), self.node_errors)
+            return ValidationResult(None, tuple(good), self.node_errors)
+        error = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
+        return ValidationResult(error, (), self.node_errors)
 
-    def _report(self, output: str) -> None:
+    def _record_errors(self, output: str) -> None:
         """Every invalid node with errors of its own, whoever depends on it: ComfyUI does not look who does."""
         for node_id, (valid, reasons) in self.validated.items():
             if valid or not reasons:
@@ -184,7 +182,7 @@ class _GraphValidation:
         node = self.graph[node_id]
         errors: Reasons = []
         valid = True
-        for name, spec, error, upstream in self.check.inputs(self.graph, node):
+        for name, spec, error, upstream in self.check.check_inputs(self.graph, node):
             if error is not None:
                 errors.append(error)
             if upstream is None:
@@ -192,7 +190,7 @@ class _GraphValidation:
             try:
                 good, _ = yield upstream
             except Exception as problem:  # noqa: BLE001 - as ComfyUI: the linked node takes the blame
-                record = _exception_record(
+                record = _make_exception_error(
                     "exception_during_inner_validation",
                     problem,
                     input_name=name,
@@ -202,28 +200,30 @@ class _GraphValidation:
                 self.validated[upstream] = (False, [record])
                 good = False
             valid = valid and good
-        errors += self.check.custom(node)
+        errors += self.check.run_class_check(node)
         result = (valid and not errors, errors)
         self.validated[node_id] = result
         return result
 
 
-def _exception_record(kind: str, problem: Exception, **extra_info: Any) -> dict[str, Any]:
+def _make_exception_error(kind: str, problem: Exception, **extra_info: Any) -> dict[str, Any]:
     inner = kind == "exception_during_inner_validation"
     message = "Exception when validating inner node" if inner else "Exception when validating node"
     if inner:
         extra_info["exception_message"] = str(problem)
     extra_info["exception_type"] = type(problem).__qualname__
     extra_info["traceback"] = traceback.format_tb(problem.__traceback__)
-    return error_record(kind, message, str(problem), **extra_info)
+    return make_error(kind, message, str(problem), **extra_info)
 
 
-def _deadly(graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tuple[str, ...]) -> dict[str, Any] | None:
+def _find_fatal_error(
+    graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tuple[str, ...]
+) -> dict[str, Any] | None:
     """What ComfyUI answers 200 to and then loses its worker thread over (COMFYUI_BEHAVIOUR, section 1.3)."""
     for node_id, node in graph.items():
         if not isinstance(node.get("inputs"), dict):
             message = "Cannot execute because a node is missing the inputs property."
-            return error_record("invalid_prompt", message, f"Node ID '#{node_id}'")
+            return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
     waiting, seen = list(outputs), set(outputs)
     while waiting:
         node_id = waiting.pop()
@@ -234,12 +234,12 @@ def _deadly(graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tupl
                 continue
             if value[0] not in graph:
                 message = f"Cannot execute because input {name} is linked to node {value[0]}, which does not exist."
-                return error_record("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
+                return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
             unknown = name not in known.required and name not in known.optional
             slots = len(nodes[graph[value[0]]["class_type"]].outputs)
             if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
                 message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."
-                return error_record("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
+                return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
             if value[0] not in seen:
                 seen.add(value[0])
                 waiting.append(value[0])

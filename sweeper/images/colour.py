@@ -22,7 +22,7 @@ _CUBE = 0.008856  # below this CIELAB's cube root gives way to a line (CIE 15:20
 _CHUNK = 8192  # pixels at a time: three dozen temporaries of it stay in the cache
 
 
-def views(pixels: Pixels) -> list[Pixels]:
+def flatten_alpha(pixels: Pixels) -> list[Pixels]:
     """The picture without its alpha: itself where it has none, else as it looks over black and over white.
 
     Arrays of shape (..., 1-4); what comes back has 1 or 3 channels, 0-255.
@@ -38,26 +38,26 @@ def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
     """The mean of CIEDE2000 over all pixels, those outside `mask` being equal; with alpha, the worse of two views."""
     if not mask.any():
         return 0.0
-    pairs = zip(views(_at(a, mask)), views(_at(b, mask)), strict=True)
-    return max(_total(one, other) for one, other in pairs) / mask.size
+    pairs = zip(flatten_alpha(_select_pixels(a, mask)), flatten_alpha(_select_pixels(b, mask)), strict=True)
+    return max(_sum_differences(one, other) for one, other in pairs) / mask.size
 
 
-def _at(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+def _select_pixels(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """pixels[mask], five times as fast."""
     flat = pixels.reshape(-1, pixels.shape[2])
     picked: Pixels = np.take(flat, np.flatnonzero(mask), axis=0)  # type: ignore[assignment]  # the stub's dtype
     return picked
 
 
-def _total(a: Pixels, b: Pixels) -> float:
+def _sum_differences(a: Pixels, b: Pixels) -> float:
     chunks = range(0, a.shape[0], _CHUNK)
-    parts = (ciede2000(lab(a[at : at + _CHUNK]), lab(b[at : at + _CHUNK])).sum() for at in chunks)
+    parts = (ciede2000(to_lab(a[at : at + _CHUNK]), to_lab(b[at : at + _CHUNK])).sum() for at in chunks)
     return math.fsum(float(part) for part in parts)
 
 
-def lab(pixels: Pixels) -> Values:
+def to_lab(pixels: Pixels) -> Values:
     """CIELAB (3, n) of pixels (n, 1 or 3) in sRGB, 0-255; L 0-100."""
-    linear = _LINEAR[pixels] if pixels.dtype == np.uint8 else _linear(pixels / 255.0)
+    linear = _LINEAR[pixels] if pixels.dtype == np.uint8 else _to_linear(pixels / 255.0)
     if linear.shape[-1] == 1:
         linear = np.repeat(linear, 3, axis=-1)
     scaled = (_TO_XYZ / _WHITE[:, None]) @ linear.T
@@ -65,12 +65,12 @@ def lab(pixels: Pixels) -> Values:
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)])
 
 
-def _linear(encoded: Values) -> Values:
+def _to_linear(encoded: Values) -> Values:
     """The transfer function of IEC 61966-2-1, 0-1 to 0-1."""
     return np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
 
 
-_LINEAR = _linear(np.arange(256) / 255.0)
+_LINEAR = _to_linear(np.arange(256) / 255.0)
 
 
 def ciede2000(one: Values, other: Values) -> Values:
@@ -119,7 +119,7 @@ _COS = {angle: math.cos(math.radians(angle)) for angle in (6, 30, 63)}
 _SIN = {angle: math.sin(math.radians(angle)) for angle in (6, 30, 63)}
 
 
-def _length(x: Values, y: Values) -> Values:
+def _norm(x: Values, y: Values) -> Values:
     """Colours are far from overflow, so five times as fast as `hypot`."""
     return np.sqrt(x * x + y * y)
 
@@ -133,13 +133,13 @@ def _saturation(chroma: Values) -> Values:
 
 def _chroma_and_hue(one: Values, other: Values) -> tuple[list[Values], list[Values]]:
     """C' and h' of both, h' in radians, 0 to 2 pi: (2) to (7)."""
-    mean_chroma = (_length(one[1], one[2]) + _length(other[1], other[2])) / 2.0
+    mean_chroma = (_norm(one[1], one[2]) + _norm(other[1], other[2])) / 2.0
     stretch = 1.5 - 0.5 * _saturation(mean_chroma)
     chroma: list[Values] = []
     hue: list[Values] = []
     for colour in (one, other):
         red_green: Any = stretch * colour[1]
-        chroma.append(_length(red_green, colour[2]))
+        chroma.append(_norm(red_green, colour[2]))
         angle = np.arctan2(colour[2], red_green)
         hue.append(np.where(angle < 0.0, angle + 2.0 * math.pi, angle))
     return chroma, hue

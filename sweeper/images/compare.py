@@ -38,34 +38,34 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.byte_equality import same_files
+from sweeper.images.byte_equality import is_same_file
 from sweeper.images.decoding import (
     CHANNELS,
     Picture,
     Pixels,
-    array_pixels,
-    count_frames,
-    frame_count,
-    frames_of,
-    image_pixels,
+    convert_array,
+    count_file_frames,
+    count_image_frames,
+    decode_frames,
+    decode_image,
     open_bytes,
     read_bytes,
 )
 from sweeper.images.hashes import hash_pixels
-from sweeper.images.measures import EQUAL, MEASURES, PLAIN, measured, worse
-from sweeper.images.media import film_frames, film_rate, is_film
+from sweeper.images.measures import DEFAULT_NAMES, EQUAL_VALUES, MEASURES, measure_pair, take_worse
+from sweeper.images.media import is_film, iter_film_frames, read_film_rate
 
-COMPARISON_METRICS: Final = PLAIN
+COMPARISON_METRICS: Final = DEFAULT_NAMES
 ALL_METRICS: Final = tuple(MEASURES)
-_ROWS: Final = 32
+_ROWS_AT_ONCE: Final = 32
 
 State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "channels", "frames", "rate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class ImageComparison:
     """How two picture files relate.
 
     `state` is `same_bytes` (a PNG's text chunks aside), `same_pixels`, `measured`, or what cannot be compared: `size`,
@@ -89,7 +89,7 @@ def compare_images(a: Picture, b: Picture, *, metrics: Iterable[str] = COMPARISO
     Raises ImageError for what cannot be read as a picture, and for two of different size, channels or number of frames;
     UsageError for a metric that there is not.
     """
-    found = _compare(a, b, _checked(metrics))
+    found = _compare(a, b, _check_metrics(metrics))
     if found.reason:
         raise ImageError(found.reason)
     return dict(found.metrics)
@@ -97,21 +97,21 @@ def compare_images(a: Picture, b: Picture, *, metrics: Iterable[str] = COMPARISO
 
 def compare_files(
     a: str | os.PathLike[str], b: str | os.PathLike[str], *, metrics: Iterable[str] = COMPARISON_METRICS
-) -> Likeness:
+) -> ImageComparison:
     """As `compare_images`, in tiers and with a mismatch as a state: equal bytes are not decoded, equal pixels not
     measured.
 
     Raises ImageError only for a file that cannot be read as a picture.
     """
-    return _compare(Path(a), Path(b), _checked(metrics))
+    return _compare(Path(a), Path(b), _check_metrics(metrics))
 
 
-def same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
+def has_same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
     """Whether two files are equal byte for byte, the text chunks of a PNG aside: ComfyUI writes the workflow there.
 
     Files of any kind. Raises ImageError when one cannot be read.
     """
-    return same_files(Path(a), Path(b))
+    return is_same_file(Path(a), Path(b))
 
 
 def pixel_hash(path: str | os.PathLike[str]) -> str:
@@ -120,26 +120,26 @@ def pixel_hash(path: str | os.PathLike[str]) -> str:
     Equal exactly when `compare_files` says `same_pixels` or better; compression, text and palette order do not matter.
     Raises ImageError when the file cannot be read as a picture.
     """
-    return hash_pixels(decoded_frames(path))
+    return hash_pixels(iter_frames(path))
 
 
-def decoded_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
+def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
     """Every frame of a picture or a film in turn, (height, width, 1-4), 0-255. Raises ImageError as `pixel_hash`."""
     place = Path(path)
     data = None if is_film(place) else read_bytes(place)
-    return _opened(path, data, str(path)).frames
+    return _open_source(path, data, str(path)).frames
 
 
-def _checked(metrics: Iterable[str]) -> tuple[str, ...]:
+def _check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
     names = tuple(metrics)
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
-        raise UsageError("; ".join(f"unknown metric '{name}'{hint(name, MEASURES)}" for name in unknown))
+        raise UsageError("; ".join(f"unknown metric '{name}'{suggest(name, MEASURES)}" for name in unknown))
     return names
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class _FrameSource:
     """A picture whose frames are decoded one by one, when asked for; a film's `count` shows only at its end."""
 
     name: str
@@ -147,67 +147,72 @@ class _Opened:
     frames: Iterator[Pixels]
 
 
-def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> Likeness:
+def _compare(a: Picture, b: Picture, metrics: tuple[str, ...]) -> ImageComparison:
     paths = [Path(source) if isinstance(source, str | os.PathLike) else None for source in (a, b)]
     if paths[0] is not None and paths[1] is not None and is_film(paths[0]) and is_film(paths[1]):
         return _compare_films(paths[0], paths[1], metrics)
-    if paths[0] is not None and paths[1] is not None and same_files(paths[0], paths[1]):
-        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, count_frames(paths[0]))
+    if paths[0] is not None and paths[1] is not None and is_same_file(paths[0], paths[1]):
+        return ImageComparison(
+            "same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, count_file_frames(paths[0])
+        )
     data = [None if path is None or is_film(path) else read_bytes(path) for path in paths]
-    one = _opened(a, data[0], "the first picture")
-    other = _opened(b, data[1], "the second picture")
+    one = _open_source(a, data[0], "the first picture")
+    other = _open_source(b, data[1], "the second picture")
     if None not in (one.count, other.count) and one.count != other.count:
-        return _unlike_count(one, one.count or 0, other, other.count or 0)
+        return _frame_count_mismatch(one, one.count or 0, other, other.count or 0)
     return _compare_frames(one, other, metrics)
 
 
-def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> Likeness:
-    if same_files(a, b):
-        return Likeness("same_bytes", {name: EQUAL[name] for name in metrics}, 0)
-    rates = film_rate(a), film_rate(b)
+def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageComparison:
+    if is_same_file(a, b):
+        return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, 0)
+    rates = read_film_rate(a), read_film_rate(b)
     if None not in rates and rates[0] != rates[1]:
-        return Likeness("rate", {}, 0, f"{a} has {rates[0]:g} frames a second, {b} has {rates[1]:g}")
-    return _compare_frames(_opened(a, None, ""), _opened(b, None, ""), metrics)
+        return ImageComparison("rate", {}, 0, f"{a} has {rates[0]:g} frames a second, {b} has {rates[1]:g}")
+    return _compare_frames(_open_source(a, None, ""), _open_source(b, None, ""), metrics)
 
 
-def _unlike_count(one: _Opened, count: int, other: _Opened, count_2: int) -> Likeness:
-    return Likeness("frames", {}, 0, f"{one.name} has {count} frames, {other.name} has {count_2}")
+def _frame_count_mismatch(one: _FrameSource, count: int, other: _FrameSource, count_2: int) -> ImageComparison:
+    return ImageComparison("frames", {}, 0, f"{one.name} has {count} frames, {other.name} has {count_2}")
 
 
-def _opened(source: Picture, data: bytes | None, name: str) -> _Opened:
+def _open_source(source: Picture, data: bytes | None, name: str) -> _FrameSource:
     if isinstance(source, str | os.PathLike):
         name, path = os.fspath(source), Path(source)
         if data is None:
-            return _Opened(name, None, film_frames(path))
+            return _FrameSource(name, None, iter_film_frames(path))
         image = open_bytes(data, name)
-        return _Opened(name, frame_count(image, name), frames_of(image, name, data))
-    pixels = image_pixels(source, name) if isinstance(source, Image.Image) else array_pixels(source, name)
-    return _Opened(name, 1, iter([pixels]))
+        return _FrameSource(name, count_image_frames(image, name), decode_frames(image, name, data))
+    pixels = decode_image(source, name) if isinstance(source, Image.Image) else convert_array(source, name)
+    return _FrameSource(name, 1, iter([pixels]))
 
 
-def _compare_frames(one: _Opened, other: _Opened, metrics: tuple[str, ...]) -> Likeness:
-    worst: dict[str, float] = {name: EQUAL[name] for name in metrics}
+def _compare_frames(one: _FrameSource, other: _FrameSource, metrics: tuple[str, ...]) -> ImageComparison:
+    worst: dict[str, float] = {name: EQUAL_VALUES[name] for name in metrics}
     same, count = True, 0
     for left, right in zip_longest(one.frames, other.frames):
         if left is None or right is None:
             counts = [count + (first is not None) for first in (left, right)]
             counts[0] += sum(1 for _ in one.frames)
             counts[1] += sum(1 for _ in other.frames)
-            return _unlike_count(one, counts[0], other, counts[1])
+            return _frame_count_mismatch(one, counts[0], other, counts[1])
         count += 1
         (height, width, channels), (height_2, width_2, channels_2) = left.shape, right.shape
         if (height, width) != (height_2, width_2):
             sizes = f"{one.name} is {width} x {height} pixels, {other.name} is {width_2} x {height_2}"
-            return Likeness("size", {}, 0, sizes)
+            return ImageComparison("size", {}, 0, sizes)
         if channels != channels_2:
             kinds = f"{one.name} is {CHANNELS[channels]}, {other.name} is {CHANNELS[channels_2]}"
-            return Likeness("channels", {}, 0, kinds)
-        if not _equal(left, right):
+            return ImageComparison("channels", {}, 0, kinds)
+        if not _is_equal(left, right):
             same = False
-            worst = worse(worst, measured(left, right, metrics))
-    return Likeness("same_pixels" if same else "measured", worst, count)
+            worst = take_worse(worst, measure_pair(left, right, metrics))
+    return ImageComparison("same_pixels" if same else "measured", worst, count)
 
 
-def _equal(left: Pixels, right: Pixels) -> bool:
+def _is_equal(left: Pixels, right: Pixels) -> bool:
     """A few rows at a time: most pictures that differ do so in the first, and nothing of a picture's size is made."""
-    return all(np.array_equal(left[at : at + _ROWS], right[at : at + _ROWS]) for at in range(0, left.shape[0], _ROWS))
+    return all(
+        np.array_equal(left[at : at + _ROWS_AT_ONCE], right[at : at + _ROWS_AT_ONCE])
+        for at in range(0, left.shape[0], _ROWS_AT_ONCE)
+    )

@@ -38,15 +38,15 @@ Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[Any]"
 
 CHANNELS = {1: "greyscale", 2: "greyscale with alpha", 3: "RGB", 4: "RGBA"}
-_AS_IT_IS = ("L", "LA", "RGB", "RGBA")
-_BECOMES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+_PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
+_CONVERTED_MODES = {"1": "L", "La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 # Pillow gives a picture's memory back to the system at once, and gets the next one's page by page: a seventh of
 # an SSIM's time. So it keeps this many blocks, each at most 16 MiB (its documentation, "Block Allocator").
 _BLOCKS = 4
 if "PILLOW_BLOCKS_MAX" not in os.environ:
     Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]  # what that documented variable sets
 # What Pillow's decoders raise on broken files, beside OSError: found by cutting and flipping bytes.
-_BROKEN = (
+_DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
@@ -63,70 +63,70 @@ def open_bytes(data: bytes, name: str) -> Image.Image:
     """An image whose header is read and whose pixels are not yet. Raises ImageError when it is no picture."""
     try:
         return Image.open(io.BytesIO(data))
-    except _BROKEN as error:
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def read_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture file, from its header. Raises ImageError, whose text does not name the file."""
     try:
         with Image.open(path) as image:
             return image.size
     except UnidentifiedImageError:  # its text has the whole path
         raise ImageError("cannot be read as a picture: it is of no format known here") from None
-    except _BROKEN as error:
+    except _DECODE_ERRORS as error:
         raise ImageError(f"cannot be read as a picture: {error}") from error
 
 
-def count_frames(path: Path) -> int:
+def count_file_frames(path: Path) -> int:
     """How many frames a picture file has, from its headers. Raises ImageError when it cannot be read as a picture."""
     try:
         with Image.open(path) as image:
-            return frame_count(image, str(path))
-    except _BROKEN as error:
+            return count_image_frames(image, str(path))
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error}") from error
 
 
-def frame_count(image: Image.Image, name: str) -> int:
+def count_image_frames(image: Image.Image, name: str) -> int:
     """How many frames a picture has; 1 for a still. Raises ImageError when the file breaks off while counting."""
     try:
         return int(getattr(image, "n_frames", 1))
-    except _BROKEN as error:
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: its frames cannot be counted: {error}") from error
 
 
-def frames_of(image: Image.Image, name: str, data: bytes | None = None) -> Iterator[Pixels]:
+def decode_frames(image: Image.Image, name: str, data: bytes | None = None) -> Iterator[Pixels]:
     """Every frame in turn, one in memory at a time; `data`: the file that the image was opened from.
 
     Raises ImageError at a frame that cannot be decoded.
     """
-    if frame_count(image, name) == 1:
-        fast = _fast_png(image, data) if data is not None else None
-        yield image_pixels(image, name) if fast is None else _from_array(fast, name)
+    if count_image_frames(image, name) == 1:
+        fast = _decode_png(image, data) if data is not None else None
+        yield decode_image(image, name) if fast is None else _to_pixels(fast, name)
         return
     try:
         for frame in ImageSequence.Iterator(image):
             yield np.asarray(frame.convert("RGBA"))
-    except _BROKEN as error:
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: a frame cannot be decoded: {error}") from error
 
 
-def image_pixels(image: Image.Image, name: str) -> Pixels:
+def decode_image(image: Image.Image, name: str) -> Pixels:
     """The frame that a Pillow image stands at. Raises ImageError for a mode without a scale, or broken data."""
     try:
         if image.mode == "F":
             raise ImageError(f"{name}: floating-point pictures have no scale; save it with 8 or 16 bits")
         if image.mode.startswith("I"):
-            return _from_array(_sixteen_bits(np.asarray(image), name), name)
-        return _from_array(np.asarray(_plain(image)), name)
-    except _BROKEN as error:
+            return _to_pixels(_scale_16_bit(np.asarray(image), name), name)
+        return _to_pixels(np.asarray(_to_plain_mode(image)), name)
+    except _DECODE_ERRORS as error:
         raise ImageError(f"{name}: cannot be decoded: {error}") from error
 
 
-def _fast_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
+def _decode_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
     """A plain PNG's pixels by imagecodecs; None for anything else, for trouble too: Pillow tells what is wrong."""
-    codecs = _imagecodecs()
-    if codecs is None or image.format != "PNG" or image.mode not in _AS_IT_IS or "transparency" in image.info:
+    codecs = _load_imagecodecs()
+    if codecs is None or image.format != "PNG" or image.mode not in _PLAIN_MODES or "transparency" in image.info:
         return None
     try:
         found: NDArray[np.uint8] = codecs.png_decode(data)
@@ -137,7 +137,7 @@ def _fast_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
 
 
 @cache
-def _imagecodecs() -> Any:
+def _load_imagecodecs() -> Any:
     try:
         import imagecodecs  # noqa: PLC0415 - an extra
     except ImportError:
@@ -145,18 +145,18 @@ def _imagecodecs() -> Any:
     return imagecodecs
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _to_plain_mode(image: Image.Image) -> Image.Image:
     """The image in one of the four modes that need no explanation."""
     if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
         return image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-    if image.mode in _AS_IT_IS:
+    if image.mode in _PLAIN_MODES:
         return image
     if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
         return image.convert("RGBA")
-    return image.convert(_BECOMES.get(image.mode, "RGB"))
+    return image.convert(_CONVERTED_MODES.get(image.mode, "RGB"))
 
 
-def array_pixels(array: NDArray[Any], name: str) -> Pixels:
+def convert_array(array: NDArray[Any], name: str) -> Pixels:
     """An array (height, width) or (height, width, 1-4) on the 0-255 scale; uint8 is not copied.
 
     bool is 0 or 255, uint16 is divided by 257, other integers and floats are taken as 0-255. Raises ImageError for
@@ -164,11 +164,11 @@ def array_pixels(array: NDArray[Any], name: str) -> Pixels:
     as 0-255 such pictures would all look alike, and a check on them would never fail.
     """
     if array.dtype == np.bool_:
-        return _from_array(array.astype(np.uint8) * np.uint8(255), name)
+        return _to_pixels(array.astype(np.uint8) * np.uint8(255), name)
     if array.dtype == np.uint16:
-        return _from_array(_sixteen_bits(array, name), name)
+        return _to_pixels(_scale_16_bit(array, name), name)
     if array.dtype == np.uint8:
-        return _from_array(array, name)
+        return _to_pixels(array, name)
     if array.dtype.kind not in "iuf":
         raise ImageError(f"{name}: an array of {array.dtype} is no picture; allowed: bool, integers, floats")
     values = array.astype(np.float64)
@@ -176,23 +176,23 @@ def array_pixels(array: NDArray[Any], name: str) -> Pixels:
         raise ImageError(f"{name}: holds values outside 0-255 ({values.min()} to {values.max()})")
     if values.size and 0 < values.max() <= 1 and (values % 1).any():
         raise ImageError(f"{name}: floats between 0 and 1 are on another scale; multiply them by 255")
-    return _from_array(_coarsest(values), name)
+    return _to_pixels(_to_uint8_if_exact(values), name)
 
 
-def _sixteen_bits(array: NDArray[Any], name: str) -> Pixels:
+def _scale_16_bit(array: NDArray[Any], name: str) -> Pixels:
     values = array.astype(np.float64)
     if values.size and not (values.min() >= 0 and values.max() <= 65535):
         raise ImageError(f"{name}: holds values outside 0-65535 ({values.min():.0f} to {values.max():.0f})")
-    return _coarsest(values / 257.0)
+    return _to_uint8_if_exact(values / 257.0)
 
 
-def _coarsest(values: NDArray[np.float64]) -> Pixels:
+def _to_uint8_if_exact(values: NDArray[np.float64]) -> Pixels:
     """As uint8 where nothing is lost, so that one picture has one form whatever it was stored in."""
     whole = values.astype(np.uint8)
     return whole if np.array_equal(whole, values) else values
 
 
-def _from_array(array: NDArray[Any], name: str) -> Pixels:
+def _to_pixels(array: NDArray[Any], name: str) -> Pixels:
     shaped = array[:, :, None] if array.ndim == 2 else array
     if shaped.ndim != 3 or shaped.shape[2] not in CHANNELS:
         raise ImageError(

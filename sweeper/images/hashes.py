@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sweeper.images.colour import views
+from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
 
-_SIDE, _KEPT = 32, 8  # the reduced picture, and the low frequencies kept of it
+_SIDE, _FREQUENCIES = 32, 8  # the reduced picture, and the low frequencies kept of it
 
 
 def hash_pixels(frames: Iterable[Pixels]) -> str:
@@ -35,7 +35,7 @@ def phash(pixels: Pixels) -> list[NDArray[np.bool_]]:
     each bit telling whether its coefficient lies above their median. Coefficients are rounded to six decimals first:
     those of a constant picture are zero but for rounding, and would hash to noise.
     """
-    return [_phash_of(view) for view in views(pixels)]
+    return [_hash_view(view) for view in flatten_alpha(pixels)]
 
 
 def phash_distance(a: Pixels, b: Pixels) -> int:
@@ -43,7 +43,7 @@ def phash_distance(a: Pixels, b: Pixels) -> int:
     return max(int((one != other).sum()) for one, other in zip(phash(a), phash(b), strict=True))
 
 
-def _phash_of(view: Pixels) -> NDArray[np.bool_]:
+def _hash_view(view: Pixels) -> NDArray[np.bool_]:
     levels = view if view.dtype == np.uint8 else np.rint(view).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
@@ -52,9 +52,9 @@ def _phash_of(view: Pixels) -> NDArray[np.bool_]:
     return bits
 
 
-def _cosines() -> NDArray[np.float64]:
-    frequency, place = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
+def _build_cosines() -> NDArray[np.float64]:
+    frequency, place = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None, :]
     return 2.0 * np.cos(math.pi * frequency * (2 * place + 1) / (2 * _SIDE))
 
 
-_COSINES = _cosines()
+_COSINES = _build_cosines()

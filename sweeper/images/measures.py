@@ -14,7 +14,7 @@ from sweeper.images import colour, hashes, neural, pixel_distance, ssim
 from sweeper.images.decoding import Pixels
 
 
-class Pair:
+class ImagePair:
     """Two arrays of one shape, and what several measures need of them, computed when first asked for."""
 
     def __init__(self, a: Pixels, b: Pixels) -> None:
@@ -23,21 +23,21 @@ class Pair:
 
     @cached_property
     def distance(self) -> Pixels:
-        return pixel_distance.absolute(self.a, self.b)
+        return pixel_distance.absolute_difference(self.a, self.b)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        return pixel_distance.differing_mask(self.distance)
+        return pixel_distance.find_differing(self.distance)
 
     @cached_property
     def similarity(self) -> tuple[ssim.Plane, ssim.Plane]:
-        return ssim.similarity(self.a, self.b)
+        return ssim.ssim(self.a, self.b)
 
 
-MEASURES: Final[Mapping[str, Callable[[Pair], float]]] = {
+MEASURES: Final[Mapping[str, Callable[[ImagePair], float]]] = {
     "psnr": lambda pair: pixel_distance.psnr(pair.distance),
     "ssim": lambda pair: float(pair.similarity[0].mean()),
-    "ms_ssim": lambda pair: ssim.multiscale(pair.a, pair.b, pair.similarity),
+    "ms_ssim": lambda pair: ssim.ms_ssim(pair.a, pair.b, pair.similarity),
     "mae": lambda pair: pixel_distance.mean(pair.distance),
     "max_abs": lambda pair: float(pair.distance.max()),
     "differing": lambda pair: float(pair.mask.mean()),
@@ -49,10 +49,10 @@ MEASURES: Final[Mapping[str, Callable[[Pair], float]]] = {
 }
 
 # What needs nothing but the two pictures: the others are measured only when they are named.
-PLAIN: Final = tuple(name for name in MEASURES if name not in neural.MODELS)
+DEFAULT_NAMES: Final = tuple(name for name in MEASURES if name not in neural.MODELS)
 
 # What each gives for equal pictures; the property tests hold the measures to it, so that equal files need no decoding.
-EQUAL: Final[Mapping[str, float]] = {
+EQUAL_VALUES: Final[Mapping[str, float]] = {
     "psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0, "max_abs": 0.0, "differing": 0.0, "ciede2000": 0.0,
     "phash": 0, "windowed": 0.0, "lpips": 0.0, "clip": 1.0,
 }  # fmt: skip
@@ -60,12 +60,12 @@ EQUAL: Final[Mapping[str, float]] = {
 HIGHER_IS_CLOSER: Final = ("psnr", "ssim", "ms_ssim", "clip")
 
 
-def measured(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
+def measure_pair(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
     """The measures of these names for two arrays of one shape."""
-    pair = Pair(a, b)
+    pair = ImagePair(a, b)
     return {name: MEASURES[name](pair) for name in names}
 
 
-def worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+def take_worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     """Measure by measure, the one that tells of the greater difference."""
     return {name: (min if name in HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}

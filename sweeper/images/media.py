@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 
-FILMS: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
-SOUNDS: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
+FILM_TYPES: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
+SOUND_TYPES: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
 
-_PCM: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
+_PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Sound:
 
 
 def is_film(path: Path) -> bool:
-    return path.suffix[1:].lower() in FILMS
+    return path.suffix[1:].lower() in FILM_TYPES
 
 
-def film_frames(path: Path) -> Generator[Pixels, None, None]:
+def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
     """Every frame of a film in turn, uint8 RGB, one in memory at a time.
 
     Raises ImageError where it cannot be read, or holds no frame: two such films would be alike without a look.
     """
-    av = _av(path)
+    av = _import_av(path)
     seen = False
     try:
         with av.open(str(path)) as container:
@@ -56,9 +56,9 @@ def film_frames(path: Path) -> Generator[Pixels, None, None]:
         raise ImageError(f"{path}: holds no frame")
 
 
-def film_rate(path: Path) -> float | None:
+def read_film_rate(path: Path) -> float | None:
     """Frames a second on average; None where the film does not tell. Raises ImageError where it cannot be read."""
-    av = _av(path)
+    av = _import_av(path)
     try:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
@@ -70,10 +70,10 @@ def film_rate(path: Path) -> float | None:
 def read_sound(path: Path) -> Sound | None:
     """The waveform of a file, None for a film without any. Raises ImageError where it cannot be read."""
     if path.suffix.lower() == ".wav":
-        found = _pcm(path)
+        found = _read_pcm(path)
         if found is not None:
             return found
-    av = _av(path)
+    av = _import_av(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -89,12 +89,12 @@ def read_sound(path: Path) -> Sound | None:
     return Sound(int(stream.rate), np.concatenate(planes, axis=1).T if planes else np.zeros((0, channels)))
 
 
-def _pcm(path: Path) -> Sound | None:
+def _read_pcm(path: Path) -> Sound | None:
     """A WAV of whole bytes; None for one in another form, which FFmpeg may know."""
     try:
         with path.open("rb") as file, wave.open(file) as sound:
             width, channels = sound.getsampwidth(), sound.getnchannels()
-            if width not in _PCM:
+            if width not in _PCM_TYPES:
                 return None
             data = sound.readframes(sound.getnframes())
             rate = sound.getframerate()
@@ -103,12 +103,12 @@ def _pcm(path: Path) -> Sound | None:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
     whole = len(data) - len(data) % (width * channels)
-    levels = np.frombuffer(data[:whole], dtype=_PCM[width]).astype(np.float64).reshape(-1, channels)
+    levels = np.frombuffer(data[:whole], dtype=_PCM_TYPES[width]).astype(np.float64).reshape(-1, channels)
     middle, reach = (128.0, 128.0) if width == 1 else (0.0, 2.0 ** (8 * width - 1))
     return Sound(rate, (levels - middle) / reach)
 
 
-def _av(path: Path) -> Any:
+def _import_av(path: Path) -> Any:
     try:
         import av  # noqa: PLC0415 - an extra, and heavy
     except ImportError:

@@ -25,21 +25,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sweeper.errors import ImageError, UsageError
-from sweeper.images.colour import views
+from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MODELS: Final[Mapping[str, str]] = {"lpips": "SWEEPER_LPIPS", "clip": "SWEEPER_CLIP"}
-_TAKES: Final = {"lpips": 2, "clip": 1}  # pictures
+_INPUT_COUNTS: Final = {"lpips": 2, "clip": 1}  # pictures
 
-_SIDE: Final = 224  # of a CLIP model that takes any
+_DEFAULT_SIDE: Final = 224  # of a CLIP model that takes any
 _MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # openai/CLIP, clip.py, _transform
 _DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
 
-def model_of(measure: str) -> Path:
+def find_model(measure: str) -> Path:
     """The ONNX file that a measure of `MODELS` needs. Raises UsageError where it cannot be had, and says what to do."""
     variable = MODELS[measure]
     named = os.environ.get(variable)
@@ -48,20 +48,20 @@ def model_of(measure: str) -> Path:
     path = Path(named)
     if not path.is_file():
         raise UsageError(f"'{measure}' needs a model, and {variable} names {path}, which is no file")
-    _loaded(path, takes=_TAKES[measure])
+    _load_checked(path, input_count=_INPUT_COUNTS[measure])
     return path
 
 
-def embedding(picture: Pixels, model: Path) -> NDArray[np.float32]:
+def embed_picture(picture: Pixels, model: Path) -> NDArray[np.float32]:
     """The embedding (n,), of length 1, that an ONNX image model makes of a picture (height, width, 1-4), 0-255.
 
     An alpha is left out. Raises UsageError for a file that is no such model or where onnxruntime is missing, ImageError
     where it cannot be run on this picture.
     """
-    session = _loaded(model, takes=1)
+    session = _load_checked(model, input_count=1)
     inputs = session.get_inputs()
-    side = next((n for n in inputs[0].shape[2:] if isinstance(n, int)), _SIDE)
-    levels = np.asarray(_squared(_rgb(picture), side), dtype=np.float32) / np.float32(255)
+    side = next((n for n in inputs[0].shape[2:] if isinstance(n, int)), _DEFAULT_SIDE)
+    levels = np.asarray(_crop_square(_to_rgb(picture), side), dtype=np.float32) / np.float32(255)
     planes = np.ascontiguousarray(((levels - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None])
     names = [one.name for one in session.get_outputs()]
     flat = [one.name for one in session.get_outputs() if len(one.shape) == 2]
@@ -78,36 +78,36 @@ def embedding(picture: Pixels, model: Path) -> NDArray[np.float32]:
 
 def clip_similarity(a: Pixels, b: Pixels) -> float:
     """The cosine of the embeddings of two pictures, -1 to 1; 1 for equal ones. With alpha, the lower of two views."""
-    model = model_of("clip")
-    pairs = zip(views(a), views(b), strict=True)
-    return min(min(1.0, float(embedding(one, model) @ embedding(other, model))) for one, other in pairs)
+    model = find_model("clip")
+    pairs = zip(flatten_alpha(a), flatten_alpha(b), strict=True)
+    return min(min(1.0, float(embed_picture(one, model) @ embed_picture(other, model))) for one, other in pairs)
 
 
 def lpips_distance(a: Pixels, b: Pixels) -> float:
     """The LPIPS of two pictures, 0 for equal ones. With alpha, the greater of two views."""
-    model = model_of("lpips")
-    session = _loaded(model, takes=2)
+    model = find_model("lpips")
+    session = _load_checked(model, input_count=2)
     inputs = session.get_inputs()
     found = []
-    for pair in zip(views(a), views(b), strict=True):
-        feed = {one.name: _signed(picture) for one, picture in zip(inputs, pair, strict=True)}
+    for pair in zip(flatten_alpha(a), flatten_alpha(b), strict=True):
+        feed = {one.name: _to_signed(picture) for one, picture in zip(inputs, pair, strict=True)}
         found.append(float(_run(session, model, feed, session.get_outputs()[0].name).mean()))
     return max(found)
 
 
-def _signed(picture: Pixels) -> NDArray[np.float32]:
+def _to_signed(picture: Pixels) -> NDArray[np.float32]:
     """(1, 3, height, width), -1 to 1."""
-    levels = _rgb(picture).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    levels = _to_rgb(picture).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return np.ascontiguousarray(levels.transpose(2, 0, 1)[None])
 
 
-def _rgb(picture: Pixels) -> Pixels:
+def _to_rgb(picture: Pixels) -> Pixels:
     colour = picture[:, :, :1] if picture.shape[2] < 3 else picture[:, :, :3]
     plain: Pixels = np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour  # type: ignore[assignment]
     return plain
 
 
-def _squared(picture: Pixels, side: int) -> Image.Image:
+def _crop_square(picture: Pixels, side: int) -> Image.Image:
     levels = picture if picture.dtype == np.uint8 else np.rint(picture).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(levels))
     scale = side / min(image.size)
@@ -121,30 +121,30 @@ def _run(session: InferenceSession, model: Path, feed: Mapping[str, Any], output
     try:
         return np.asarray(session.run([output], dict(feed))[0])
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise ImageError(f"{model}: cannot be run on a picture of {_size(feed)}: {first_line(error)}") from error
+        raise ImageError(f"{model}: cannot be run on a picture of {_format_size(feed)}: {first_line(error)}") from error
 
 
-def _size(feed: Mapping[str, Any]) -> str:
+def _format_size(feed: Mapping[str, Any]) -> str:
     height, width = next(iter(feed.values())).shape[2:]
     return f"{width} x {height} pixels"
 
 
-def _loaded(model: Path, *, takes: int) -> InferenceSession:
+def _load_checked(model: Path, *, input_count: int) -> InferenceSession:
     """The model, ready to run. Raises UsageError for a file that is no model of that many pictures."""
     try:
         stamp = model.stat().st_mtime_ns
     except OSError as error:
         raise UsageError(f"{model}: cannot be read: {error.strerror or error}") from error
-    session = _session(model, stamp)
+    session = _load_cached(model, stamp)
     shapes = [one.shape for one in session.get_inputs()]
-    if len(shapes) != takes or any(len(shape) != 4 for shape in shapes):
+    if len(shapes) != input_count or any(len(shape) != 4 for shape in shapes):
         told = ", ".join(f"{one.name} {one.shape}" for one in session.get_inputs())
-        wanted = "one picture" if takes == 1 else "two pictures"
+        wanted = "one picture" if input_count == 1 else "two pictures"
         raise UsageError(f"{model}: takes {told}; needed is a model of {wanted} (batch, 3, height, width)")
     return session
 
 
-def loaded(model: Path) -> InferenceSession:
+def load_model(model: Path) -> InferenceSession:
     """An ONNX file, ready to run on one thread: the files are what is shared among cores.
 
     Raises ImportError where onnxruntime is missing, and what it raises itself for a file that is no model.
@@ -163,10 +163,10 @@ def first_line(error: Exception) -> str:
 
 
 @lru_cache(maxsize=4)
-def _session(model: Path, _stamp: int) -> InferenceSession:
+def _load_cached(model: Path, _stamp: int) -> InferenceSession:
     """Loaded once for each version of the file; `run` may be called from several threads at once."""
     try:
-        return loaded(model)
+        return load_model(model)
     except ImportError:
         raise UsageError("'lpips' and 'clip' need onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
     except Exception as error:  # as in _run

@@ -16,7 +16,7 @@ from sweeper.images.decoding import Pixels
 _WINDOW = 16  # pixels
 
 
-def absolute(a: Pixels, b: Pixels) -> Pixels:
+def absolute_difference(a: Pixels, b: Pixels) -> Pixels:
     """|a - b|, 0-255, exact; uint8 when both are, which is several times faster than any wider type."""
     if a.dtype == np.uint8 and b.dtype == np.uint8:
         lower: NDArray[np.uint8] = np.minimum(a, b)
@@ -44,7 +44,7 @@ def mean(distance: Pixels) -> float:
     return float(total) / distance.size
 
 
-def differing_mask(distance: Pixels) -> NDArray[np.bool_]:
+def find_differing(distance: Pixels) -> NDArray[np.bool_]:
     """(height, width): True where any channel differs at all."""
     mask: NDArray[np.bool_] = distance[:, :, 0] != 0
     for channel in range(1, distance.shape[2]):  # any(axis=2) walks three bytes at a time and takes ten times as long

@@ -26,10 +26,10 @@ SOUND_METRICS: Final = ("sound_snr", "sound_mae", "sound_max")
 TEXT_METRICS: Final = ("text_ratio",)
 
 # Up to how many pieces two texts are compared by letter, by word, else by line: difflib's time grows with the square.
-_LETTERS, _WORDS = 2_000, 5_000
+_MAX_LETTERS, _MAX_WORDS = 2_000, 5_000
 
 
-def sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "rate", "length"], str] | None:
+def find_sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "rate", "length"], str] | None:
     """In what two waveforms differ that they cannot be laid over each other, and how much; None where they can."""
     (frames, channels), (frames_2, channels_2) = accepted.samples.shape, now.samples.shape
     if channels != channels_2:
@@ -41,16 +41,16 @@ def sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "ra
     return None
 
 
-def sound_measures(accepted: Sound, now: Sound) -> dict[str, float]:
+def measure_sound(accepted: Sound, now: Sound) -> dict[str, float]:
     """The measures of two waveforms of one shape."""
     if not accepted.samples.size:
         return {"sound_snr": math.inf, "sound_mae": 0.0, "sound_max": 0.0}
     off = np.abs(accepted.samples - now.samples)
-    snr = _decibels(float(np.square(accepted.samples).mean()), float(np.square(off).mean()))
+    snr = _to_decibels(float(np.square(accepted.samples).mean()), float(np.square(off).mean()))
     return {"sound_snr": snr, "sound_mae": float(off.mean()), "sound_max": float(off.max())}
 
 
-def _decibels(power: float, noise: float) -> float:
+def _to_decibels(power: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     return 10.0 * math.log10(power / noise) if power > 0 else -math.inf
@@ -63,16 +63,16 @@ def text_ratio(a: str, b: str) -> float:
     if a == b:
         return 1.0
     first, second = sorted((a, b))  # difflib's answer may depend on which comes first
-    pieces = _pieces(first, second)
+    pieces = _split_texts(first, second)
     blocks = difflib.SequenceMatcher(None, *pieces, autojunk=False).get_matching_blocks()
     common = sum(len(piece) for block in blocks for piece in pieces[0][block.a : block.a + block.size])
     return 2.0 * common / (len(a) + len(b))
 
 
-def _pieces(a: str, b: str) -> tuple[Sequence[str], Sequence[str]]:
-    if max(len(a), len(b)) <= _LETTERS:
+def _split_texts(a: str, b: str) -> tuple[Sequence[str], Sequence[str]]:
+    if max(len(a), len(b)) <= _MAX_LETTERS:
         return a, b
     words = [re.findall(r"\w+|\s+|[^\w\s]", text) for text in (a, b)]
-    if max(map(len, words)) <= _WORDS:
+    if max(map(len, words)) <= _MAX_WORDS:
         return words[0], words[1]
     return a.splitlines(keepends=True), b.splitlines(keepends=True)

@@ -28,10 +28,10 @@ from sweeper.images.decoding import Pixels
 _RADIUS = 5  # int(3.5 sigma + 0.5)
 _TAPS = 2 * _RADIUS + 1
 _BLOCK = 8  # outputs of one product, measured: longer blocks waste multiplications
-_REACH = _BLOCK + 2 * _RADIUS  # inputs of them
-_WIDE = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
-_STRIP = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
-_KEPT = 4 * (_STRIP + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
+_BLOCK_INPUTS = _BLOCK + 2 * _RADIUS  # inputs of them
+_MAX_COLUMNS = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
+_STRIP_ROWS = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
+_BUFFER_SIZE = 4 * (_STRIP_ROWS + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
 
 # The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
@@ -40,38 +40,38 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 Plane = NDArray[np.float64]
 
 
-class _Store(threading.local):
+class _BufferPool(threading.local):
     """Three arrays for each thread, used for strip after strip of picture after picture: fresh ones of this size come
     from the system, page by page, at twice the cost. Very wide pictures get their own, so that memory does not keep
     what one of them took.
     """
 
     def __init__(self) -> None:
-        self._kept = [np.empty(_KEPT) for _ in range(3)]
+        self._arrays = [np.empty(_BUFFER_SIZE) for _ in range(3)]
 
-    def arrays(self, size: int) -> list[Plane]:
-        return self._kept if size <= _KEPT else [np.empty(size) for _ in range(3)]
-
-
-_STORE = _Store()
+    def get_arrays(self, size: int) -> list[Plane]:
+        return self._arrays if size <= _BUFFER_SIZE else [np.empty(size) for _ in range(3)]
 
 
-def similarity(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
+_BUFFERS = _BufferPool()
+
+
+def ssim(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
     """(SSIM, contrast-structure term), each the mean over the windows, one value per channel, -1 to 1.
 
     A side shorter than the 11 taps is mirrored outward by 5 pixels (edge pixel repeated), so that each of its pixels
     has a window: a single pixel compares by its luminance alone.
     """
-    a, b = _padded(a), _padded(b)
-    store = _STORE.arrays(4 * min(_STRIP + 2 * _RADIUS, a.shape[0]) * a.shape[1])
+    a, b = _pad(a), _pad(b)
+    store = _BUFFERS.get_arrays(4 * min(_STRIP_ROWS + 2 * _RADIUS, a.shape[0]) * a.shape[1])
     exact = np.int16 if a.dtype == b.dtype == np.uint8 else np.float64  # the narrower, the faster
-    strips = _strips(store, a.shape[0] - 2 * _RADIUS, a.shape[1], exact)
-    sums = np.array([_channel(a[:, :, at], b[:, :, at], strips) for at in range(a.shape[2])])
+    strips = _make_strips(store, a.shape[0] - 2 * _RADIUS, a.shape[1], exact)
+    sums = np.array([_sum_channel(a[:, :, at], b[:, :, at], strips) for at in range(a.shape[2])])
     windows = (a.shape[0] - 2 * _RADIUS) * (a.shape[1] - 2 * _RADIUS)
     return sums[:, 0] / windows, sums[:, 1] / windows
 
 
-def multiscale(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
+def ms_ssim(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
     """MS-SSIM, 0 to 1, the mean over channels; `finest` is `similarity(a, b)`.
 
     Each coarser scale averages 2 x 2 pixels (an odd side repeats its last), as long as no side falls below the 11
@@ -80,15 +80,15 @@ def multiscale(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
     """
     found = [finest]
     while len(found) < len(SCALES) and min(a.shape[0], a.shape[1]) >= 2 * _TAPS:
-        a, b = _halved(a), _halved(b)
-        found.append(similarity(a, b))
+        a, b = _halve(a), _halve(b)
+        found.append(ssim(a, b))
     weights = np.array(SCALES[: len(found)])
     terms = np.array([structure for _, structure in found[:-1]] + [found[-1][0]])
     powers = np.maximum(terms, 0.0) ** (weights / weights.sum())[:, None]
     return float(powers.prod(axis=0).mean())
 
 
-def _padded(pixels: Pixels) -> Pixels:
+def _pad(pixels: Pixels) -> Pixels:
     short = [(_RADIUS, _RADIUS) if side < _TAPS else (0, 0) for side in pixels.shape[:2]]
     if short == [(0, 0), (0, 0)]:
         return pixels
@@ -96,7 +96,7 @@ def _padded(pixels: Pixels) -> Pixels:
     return padded
 
 
-def _halved(pixels: Pixels) -> Plane:
+def _halve(pixels: Pixels) -> Plane:
     odd = [(0, side % 2) for side in pixels.shape[:2]]
     even = np.pad(pixels, [*odd, (0, 0)], mode="edge")
     rows = np.add(even[0::2], even[1::2], dtype=np.float64)
@@ -104,7 +104,7 @@ def _halved(pixels: Pixels) -> Plane:
     return half
 
 
-def _channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip]) -> tuple[float, float]:
+def _sum_channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip]) -> tuple[float, float]:
     """The sums of SSIM and of its contrast-structure term over all windows of one channel."""
     total = structure = 0.0
     top = 0
@@ -123,7 +123,7 @@ def _channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip
         np.square(fields[0], out=fields[1])
         np.square(fields[2], out=fields[3])
         strip.filter()
-        of_strip = _terms(strip.filtered, strip.spare)
+        of_strip = _sum_terms(strip.filtered, strip.spare)
         total += of_strip[0]
         structure += of_strip[1]
     return total, structure
@@ -147,63 +147,65 @@ class _Strip:
         self.rows, self.windows = rows, rows * width
         self.levels = np.empty((3, rows + 2 * _RADIUS, columns), exact)
         self.mask = np.empty((rows + 2 * _RADIUS, columns), np.bool_)
-        self.fields = _shaped(store[0], 4, rows + 2 * _RADIUS, columns)
-        self.spare = _shaped(store[0], rows, width)
-        self.filtered = _shaped(store[2], 4, rows, width)
-        down = _shaped(store[1], 4, rows, columns)
+        self.fields = _reshape(store[0], 4, rows + 2 * _RADIUS, columns)
+        self.spare = _reshape(store[0], rows, width)
+        self.filtered = _reshape(store[2], 4, rows, width)
+        down = _reshape(store[1], 4, rows, columns)
         self._products: list[_Product] = []
-        for left in range(0, columns, _WIDE):
-            of = slice(left, left + _WIDE)
-            self._products += _down(self.fields[:, :, of], down[:, :, of])
-        self._products += _across(down.reshape(-1, columns), self.filtered.reshape(-1, width))  # one for all fields
+        for left in range(0, columns, _MAX_COLUMNS):
+            of = slice(left, left + _MAX_COLUMNS)
+            self._products += _vertical_products(self.fields[:, :, of], down[:, :, of])
+        self._products += _horizontal_products(
+            down.reshape(-1, columns), self.filtered.reshape(-1, width)
+        )  # one for all fields
 
     def filter(self) -> None:
         for one, other, product in self._products:
             np.matmul(one, other, out=product)
 
 
-def _strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:
+def _make_strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:
     """From the top; all that are whole are one and the same, for they come one after the other."""
-    whole, rest = divmod(height, _STRIP)
-    found = [_Strip(store, _STRIP, columns, exact)] * whole if whole else []
+    whole, rest = divmod(height, _STRIP_ROWS)
+    found = [_Strip(store, _STRIP_ROWS, columns, exact)] * whole if whole else []
     return [*found, _Strip(store, rest, columns, exact)] if rest else found
 
 
-def _shaped(store: Plane, *shape: int) -> Plane:
+def _reshape(store: Plane, *shape: int) -> Plane:
     return store[: math.prod(shape)].reshape(shape)
 
 
 # Both give NumPy all whole blocks of 8 outputs in one call, which hands them to BLAS one by one; then what is left.
 
 
-def _down(fields: Plane, result: Plane) -> list[_Product]:
+def _vertical_products(fields: Plane, result: Plane) -> list[_Product]:
     count, height, columns = result.shape
     whole = height // _BLOCK
     end = whole * _BLOCK
     found: list[_Product] = []
     if whole:
-        windows = sliding_window_view(fields, _REACH, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
+        windows = sliding_window_view(fields, _BLOCK_INPUTS, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
         # A view, for an axis is only split.
-        found.append((_DOWN_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
+        found.append((_VERTICAL_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
     if end < height:
-        found.append((_DOWN_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
+        found.append((_VERTICAL_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
     return found
 
 
-def _across(lines: Plane, result: Plane) -> list[_Product]:
+def _horizontal_products(lines: Plane, result: Plane) -> list[_Product]:
     count, width = result.shape
     whole = width // _BLOCK
     end = whole * _BLOCK
     found: list[_Product] = []
     if whole:
-        windows = sliding_window_view(lines, _REACH, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
-        found.append((windows, _ACROSS_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
+        windows = sliding_window_view(lines, _BLOCK_INPUTS, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
+        found.append((windows, _HORIZONTAL_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
     if end < width:
-        found.append((lines[:, end:], _ACROSS_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
+        found.append((lines[:, end:], _HORIZONTAL_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
     return found
 
 
-def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:
+def _sum_terms(fields: Plane, structure: Plane) -> tuple[float, float]:
     """Sums of SSIM and its contrast-structure term from the filtered fields, all of which are overwritten.
 
     4 E[a]E[b] = s^2 - d^2, 2 (E[a]^2 + E[b]^2) = s^2 + d^2, and the same for (co)variances: all terms come out doubled.
@@ -225,15 +227,15 @@ def _terms(fields: Plane, structure: Plane) -> tuple[float, float]:
     return float(luminance.sum()), float(structure.sum())
 
 
-def _band() -> Plane:
+def _make_band() -> Plane:
     """(outputs, outputs + 10): row i holds the taps from column i on."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
     taps /= taps.sum()
-    band = np.zeros((_BLOCK, _REACH))
+    band = np.zeros((_BLOCK, _BLOCK_INPUTS))
     for row in range(_BLOCK):
         band[row, row : row + _TAPS] = taps
     return band
 
 
-_DOWN_BAND = _band()
-_ACROSS_BAND = np.ascontiguousarray(_DOWN_BAND.T)  # a transposed view would send BLAS the slow way round
+_VERTICAL_BAND = _make_band()
+_HORIZONTAL_BAND = np.ascontiguousarray(_VERTICAL_BAND.T)  # a transposed view would send BLAS the slow way round

@@ -16,8 +16,8 @@ from typing import Any, Final
 import yaml
 
 from sweeper.errors import Problem
-from sweeper.model.numbers import TOO_LARGE, shorten_number, written_number
-from sweeper.model.source import Path, Source, SourceError, dotted
+from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
+from sweeper.model.source import KeyPath, Source, SourceError, format_key_path
 
 MAX_DEPTH: Final = 64  # of lists and mappings in each other; what copies or encodes a value recurses
 MAX_VALUES: Final = 1_000_000  # after aliases: a billion-laughs file reaches this in nine lines
@@ -28,11 +28,11 @@ _SPECIAL = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 _CORE = "tag:yaml.org,2002:"
 
 
-def read_yaml(text: str, name: str) -> Source:
+def parse_yaml(text: str, name: str) -> Source:
     """Parse YAML 1.2. Raises SourceError: does not parse, duplicate key, too deep, an alias bomb, a foreign tag."""
-    builder = _Builder(name)
+    builder = _YamlBuilder(name)
     try:
-        value = builder.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        value = builder.build_document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
@@ -42,49 +42,49 @@ def read_yaml(text: str, name: str) -> Source:
     return Source(name, value, lambda: builder.lines)
 
 
-def read_json(text: str, name: str) -> Source:
+def parse_json(text: str, name: str) -> Source:
     """Parse strict JSON: no NaN, no duplicate key. Raises SourceError: does not parse, too deep, a number too large."""
     huge: list[str] = []
 
-    def number(written: str) -> float:
+    def parse_float(written: str) -> float:
         found = float(written)
         if math.isinf(found):
             huge.append(written)
         return found
 
-    value = _parsed_json(text, name, number)
-    if _is_deep(value):
-        raise _too_deep(text, name)
+    value = _decode_json(text, name, parse_float)
+    if _is_too_deep(value):
+        raise _make_depth_error(text, name)
     if huge:  # the parser's hook knows no place
-        line = next(line for line, piece in _json_pieces(text) if piece == huge[0])
-        place = dotted(next(_infinite(value, ())))
+        line = next(line for line, piece in _iter_json_tokens(text) if piece == huge[0])
+        place = format_key_path(next(_find_infinite(value, ())))
         raise SourceError(Problem(name, line, place, f"{shorten_number(huge[0])} {TOO_LARGE}"))
-    return Source(name, value, lambda: dict(_json_lines(text)))
+    return Source(name, value, lambda: dict(_iter_json_lines(text)))
 
 
-def _parsed_json(text: str, name: str, number: Callable[[str], float]) -> Any:
+def _decode_json(text: str, name: str, parse_float: Callable[[str], float]) -> Any:
     def refuse(constant: str) -> Any:
         raise SourceError(Problem(name, 0, "", f"holds {constant}, which JSON does not have"))
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise SourceError(Problem(name, _line_of_second(text, key), "", f"the key '{key}' stands twice"))
+                raise SourceError(Problem(name, _find_second_key(text, key), "", f"the key '{key}' stands twice"))
             found[key] = value
         return found
 
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=unique)
+        return json.loads(text, parse_constant=refuse, parse_float=parse_float, object_pairs_hook=build_object)
     except json.JSONDecodeError as error:
         raise SourceError(Problem(name, error.lineno, "", f"is not JSON: {error.msg}, column {error.colno}")) from error
     except RecursionError as error:
-        raise _too_deep(text, name) from error
+        raise _make_depth_error(text, name) from error
     except ValueError as error:  # an integer of more digits than CPython converts
         raise SourceError(Problem(name, 0, "", f"is not JSON: {error}")) from error
 
 
-def _is_deep(value: Any) -> bool:
+def _is_too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
@@ -94,112 +94,112 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _too_deep(text: str, name: str) -> SourceError:
+def _make_depth_error(text: str, name: str) -> SourceError:
     """The error for a JSON text of too many levels; its line is where the first one too many begins."""
     line = depth = 0
-    for line, piece in _json_pieces(text):  # noqa: B007 - the line where it stops is what is looked for
+    for line, piece in _iter_json_tokens(text):  # noqa: B007 - the line where it stops is what is looked for
         depth += 1 if piece in ("{", "[") else -1 if piece in ("}", "]") else 0
         if depth > MAX_DEPTH + 1:
             break
     return SourceError(Problem(name, line, "", f"is nested more than {MAX_DEPTH} levels deep"))
 
 
-def _infinite(value: Any, path: Path) -> Iterator[Path]:
+def _find_infinite(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     """The places of the infinite numbers, in the order of the text."""
     if isinstance(value, float) and math.isinf(value):
         yield path
     elif isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _infinite(item, (*path, key))
+            yield from _find_infinite(item, (*path, key))
 
 
-class _Builder:
+class _YamlBuilder:
     """Builds plain values out of PyYAML's events, and the map from path to line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.size = 0
 
-    def fail(self, event: Any, message: str, path: Path = ()) -> SourceError:
-        return SourceError(Problem(self.name, _line(event), dotted(path), message))
+    def make_error(self, event: Any, message: str, path: KeyPath = ()) -> SourceError:
+        return SourceError(Problem(self.name, _get_line(event), format_key_path(path), message))
 
-    def document(self, events: Iterator[Any]) -> Any:
+    def build_document(self, events: Iterator[Any]) -> Any:
         value = None
         documents = 0
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise self.fail(event, "a second document starts here; one file is one document")
+                    raise self.make_error(event, "a second document starts here; one file is one document")
             elif isinstance(event, yaml.NodeEvent):
-                value = self.node(event, events, (), 0)
+                value = self.build_node(event, events, (), 0)
         return value
 
-    def count(self, event: Any, values: int) -> None:
+    def add_size(self, event: Any, values: int) -> None:
         self.size += values
         if self.size > MAX_VALUES:
-            raise self.fail(event, f"holds more than {MAX_VALUES:,} values once its aliases are followed")
+            raise self.make_error(event, f"holds more than {MAX_VALUES:,} values once its aliases are followed")
 
-    def node(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> Any:
-        self.lines.setdefault(path, _line(event))
+    def build_node(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> Any:
+        self.lines.setdefault(path, _get_line(event))
         if isinstance(event, yaml.AliasEvent):
-            return self.alias(event)
+            return self.resolve_alias(event)
         if depth > MAX_DEPTH:
-            raise self.fail(event, f"is nested more than {MAX_DEPTH} levels deep")
+            raise self.make_error(event, f"is nested more than {MAX_DEPTH} levels deep")
         before = self.size
-        self.count(event, 1)
+        self.add_size(event, 1)
         if isinstance(event, yaml.ScalarEvent):
-            value = self.scalar(event, path)
+            value = self.build_scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
-            value = self.sequence(event, events, path, depth)
+            value = self.build_sequence(event, events, path, depth)
         else:
-            value = self.mapping(event, events, path, depth)
+            value = self.build_mapping(event, events, path, depth)
         if event.anchor is not None:
             self.anchors[event.anchor] = (value, self.size - before)
         return value
 
-    def alias(self, event: Any) -> Any:
+    def resolve_alias(self, event: Any) -> Any:
         if event.anchor not in self.anchors:
-            raise self.fail(event, f"the alias *{event.anchor} points to nothing above it")
+            raise self.make_error(event, f"the alias *{event.anchor} points to nothing above it")
         value, size = self.anchors[event.anchor]
-        self.count(event, size)
+        self.add_size(event, size)
         return value
 
-    def tag(self, event: Any, default: str) -> str:
+    def resolve_tag(self, event: Any, default: str) -> str:
         tag = event.tag or _CORE + default
         if not tag.startswith(_CORE):
-            raise self.fail(event, f"the tag {tag} is not understood here")
+            raise self.make_error(event, f"the tag {tag} is not understood here")
         return str(tag.removeprefix(_CORE))
 
-    def sequence(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> list[Any]:
-        if self.tag(event, "seq") != "seq":
-            raise self.fail(event, f"the tag {event.tag} is not understood here")
+    def build_sequence(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> list[Any]:
+        if self.resolve_tag(event, "seq") != "seq":
+            raise self.make_error(event, f"the tag {event.tag} is not understood here")
         items: list[Any] = []
         for child in events:
             if isinstance(child, yaml.SequenceEndEvent):
                 break
-            items.append(self.node(child, events, (*path, len(items)), depth + 1))
+            items.append(self.build_node(child, events, (*path, len(items)), depth + 1))
         return items
 
-    def mapping(self, event: Any, events: Iterator[Any], path: Path, depth: int) -> dict[str, Any]:
-        if self.tag(event, "map") != "map":
-            raise self.fail(event, f"the tag {event.tag} is not understood here")
+    def build_mapping(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> dict[str, Any]:
+        if self.resolve_tag(event, "map") != "map":
+            raise self.make_error(event, f"the tag {event.tag} is not understood here")
         items: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_event in events:
             if isinstance(key_event, yaml.MappingEndEvent):
                 break
             if not isinstance(key_event, yaml.ScalarEvent):
-                raise self.fail(key_event, "a key must be plain text")
+                raise self.make_error(key_event, "a key must be plain text")
             key = key_event.value  # names are text, also one that looks like a number or like `on`
-            self.lines[(*path, key)] = _line(key_event)
-            value = self.node(next(events), events, (*path, key), depth + 1)
+            self.lines[(*path, key)] = _get_line(key_event)
+            value = self.build_node(next(events), events, (*path, key), depth + 1)
             if key == "<<" and not key_event.style:
                 self.merge(key_event, merged, value)
             elif key in items:
-                raise self.fail(key_event, f"the key '{key}' stands twice in one mapping")
+                raise self.make_error(key_event, f"the key '{key}' stands twice in one mapping")
             else:
                 items[key] = value
         return {**merged, **items} if merged else items
@@ -207,31 +207,31 @@ class _Builder:
     def merge(self, event: Any, merged: dict[str, Any], value: Any) -> None:
         for mapping in value if isinstance(value, list) else [value]:
             if not isinstance(mapping, dict):
-                raise self.fail(event, "`<<` takes a mapping or a list of mappings")
+                raise self.make_error(event, "`<<` takes a mapping or a list of mappings")
             for key, item in mapping.items():
                 merged.setdefault(key, item)
 
-    def scalar(self, event: Any, path: Path) -> Any:
+    def build_scalar(self, event: Any, path: KeyPath) -> Any:
         text: str = event.value
         if event.tag is None or event.tag == "!":
-            return text if event.style or event.tag else self.resolved(event, path)
-        kind = self.tag(event, "str")
+            return text if event.style or event.tag else self.resolve_scalar(event, path)
+        kind = self.resolve_tag(event, "str")
         if kind == "str":
             return text
-        value = self.resolved(event, path)
+        value = self.resolve_scalar(event, path)
         if kind == "float" and type(value) is int:
             return float(value)
         if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
-            raise self.fail(event, f"'{text}' is no {event.tag}")
+            raise self.make_error(event, f"'{text}' is no {event.tag}")
         return value
 
-    def resolved(self, event: Any, path: Path) -> Any:
+    def resolve_scalar(self, event: Any, path: KeyPath) -> Any:
         """A plain scalar by the core schema of YAML 1.2."""
         text: str = event.value
         try:
-            number = written_number(text)
+            number = parse_number(text)
         except ValueError as error:
-            raise self.fail(event, str(error), path) from error
+            raise self.make_error(event, str(error), path) from error
         if number is not None:
             return number
         if _BOOL.match(text):
@@ -241,29 +241,29 @@ class _Builder:
         return float(text.replace(".", "")) if _SPECIAL.match(text) else text
 
 
-def _line(event: Any) -> int:
+def _get_line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
 
 
-def _json_pieces(text: str) -> Iterator[tuple[int, str]]:
+def _iter_json_tokens(text: str) -> Iterator[tuple[int, str]]:
     """The brackets, commas, colons, strings and words of a JSON text, each with its line."""
     line = 1
-    for piece in _PIECE.findall(text):
+    for piece in _JSON_TOKEN.findall(text):
         if piece == "\n":
             line += 1
         else:
             yield line, piece
 
 
-def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
+def _iter_json_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
     """The line of every value of a JSON text that is known to parse."""
     stack: list[list[Any]] = []  # of every open container: its bracket, the key or index, "after a colon"
     key: str | None = None
     yield (), 1
-    for line, piece in _json_pieces(text):
+    for line, piece in _iter_json_tokens(text):
         if piece in "}]":
             stack.pop()
             key = None
@@ -283,7 +283,7 @@ def _json_lines(text: str) -> Iterator[tuple[Path, int]]:
                 stack.append([piece, 0 if piece == "[" else None, False])
 
 
-def _line_of_second(text: str, key: str) -> int:
+def _find_second_key(text: str, key: str) -> int:
     """The line of the second place where `key` stands as a key; good enough to point a reader there."""
     places = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
     return text.count("\n", 0, places[1]) + 1 if len(places) > 1 else 0

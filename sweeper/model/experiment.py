@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sweeper.model.axis_values import Option
 from sweeper.model.expressions import Expression
-from sweeper.model.source import Path as Key
+from sweeper.model.source import KeyPath as Key
 from sweeper.model.source import Source
 from sweeper.model.template import Template
 
@@ -25,9 +25,9 @@ class Axis:
     options: tuple[Option, ...]
     path: Key
 
-    def spot(self, source: Source | None, place: int) -> Key:
+    def locate_option(self, source: Source | None, index: int) -> Key:
         """Where the file has an option: its own line in a list, the axis' otherwise."""
-        item = (*self.path, place)
+        item = (*self.path, index)
         return item if source is not None and item in source.lines else self.path
 
 
@@ -43,7 +43,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class IncludeRow:
     """An `include` row: an option for every axis of its block, and values of slots that are no axis."""
 
     options: Mapping[str, Option]
@@ -59,7 +59,7 @@ class Block:
 
     dimensions: tuple[Dimension, ...] = ()
     exclude: tuple[Mapping[int, frozenset[int]], ...] = ()
-    include: tuple[Extra, ...] = ()
+    include: tuple[IncludeRow, ...] = ()
     where: Expression | None = None
     sample: Sample | None = None
     path: Key = ("sweep",)
@@ -87,7 +87,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class InputFact:
+class HashedFile:
     """A local file that trials read: where it is, and the SHA-256 of its bytes."""
 
     path: Path
@@ -113,7 +113,7 @@ class Experiment:
     metrics: tuple[str, ...] = ()
     checks: Mapping[str, Any] = field(default_factory=dict)
     run: RunSettings = RunSettings()
-    files: Mapping[str, InputFact] = field(default_factory=dict)
+    files: Mapping[str, HashedFile] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = field(default=None, compare=False, repr=False)
 

@@ -8,14 +8,14 @@ from typing import Final
 
 _MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
 _MAX_BITS: Final = 13_000  # the same for integers that are not written in tens
-_SHOWN: Final = 40  # characters of a number in a message
+_MAX_SHOWN: Final = 40  # characters of a number in a message
 TOO_LARGE: Final = "is too large for a number; a finite number is needed"
 
 _INT = re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
-def written_number(text: str) -> int | float | None:
+def parse_number(text: str) -> int | float | None:
     """The number that a text is in YAML 1.2 (`12`, `0x1F`, `1e-3`; not `1_000`, `.inf`), or None when it is none.
 
     Raises ValueError where there are more digits, or a larger float, than Python can hold.
@@ -35,4 +35,4 @@ def written_number(text: str) -> int | float | None:
 
 
 def shorten_number(number: str) -> str:
-    return number if len(number) <= _SHOWN else number[:_SHOWN] + "..."
+    return number if len(number) <= _MAX_SHOWN else number[:_MAX_SHOWN] + "..."

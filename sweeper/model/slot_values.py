@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.model.numbers import written_number
-from sweeper.schemas import is_multiple, reason, shown, validator_for
+from sweeper.model.numbers import parse_number
+from sweeper.schemas import explain_error, format_value, is_multiple, make_validator
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-_TRUE: Final = frozenset({"true"})
-_FALSE: Final = frozenset({"false"})
-_LARGEST: Final = sys.float_info.max
+_TRUE_WORDS: Final = frozenset({"true"})
+_FALSE_WORDS: Final = frozenset({"false"})
+_MAX_FLOAT: Final = sys.float_info.max
 _TYPE_NAMES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
 
@@ -27,73 +27,73 @@ class ValueRefusedError(Exception):
     """The value does not fit the schema; the message says what was found and what is allowed."""
 
 
-class Normaliser:
+class SlotSchema:
     """A slot's schema, compiled once. `schema` None takes any JSON value."""
 
     def __init__(self, schema: Mapping[str, Any] | None) -> None:
         self.schema = dict(schema or {})
-        self._validator: Validator | None = validator_for(self.schema) if self.schema else None
+        self._validator: Validator | None = make_validator(self.schema) if self.schema else None
         types = self.schema.get("type", [])
         self.types = frozenset([types] if isinstance(types, str) else types)
-        self._members = self.schema.get("enum", [self.schema["const"]] if "const" in self.schema else [])
-        self._numbers = [member for member in self._members if _is_number(member)]
-        self._whole = "integer" in self.types and "number" not in self.types
-        self._real = "number" in self.types and "integer" not in self.types
-        self._fits = _quick(self.schema)
+        self._allowed = self.schema.get("enum", [self.schema["const"]] if "const" in self.schema else [])
+        self._allowed_numbers = [member for member in self._allowed if _is_number(member)]
+        self._integers_only = "integer" in self.types and "number" not in self.types
+        self._floats_only = "number" in self.types and "integer" not in self.types
+        self._is_surely_valid = _make_quick_check(self.schema)
 
     def __call__(self, value: Any) -> Any:
         """The value as it is written into the workflow. Raises ValueRefusedError."""
-        value = self._typed(finite(value))
-        if self._validator is not None and not self._fits(value):
-            reasons = dict.fromkeys(_reasons(self._validator, value))
+        value = self._coerce(normalise_json(value))
+        if self._validator is not None and not self._is_surely_valid(value):
+            reasons = dict.fromkeys(_list_reasons(self._validator, value))
             if reasons:
                 raise ValueRefusedError("; ".join(reasons))
         return value
 
-    def _typed(self, value: Any) -> Any:
+    def _coerce(self, value: Any) -> Any:
         if not _is_number(value):
             return value
-        if self._whole and isinstance(value, float) and value.is_integer():
+        if self._integers_only and isinstance(value, float) and value.is_integer():
             return int(value)
-        if self._real and isinstance(value, int):
-            return _as_float(value)
+        if self._floats_only and isinstance(value, int):
+            return _to_float(value)
         # An enum without a type: the member it equals, so that 4.0 and 4 are one picture.
-        return next((member for member in self._numbers if member == value), value)
+        return next((member for member in self._allowed_numbers if member == value), value)
 
-    def from_text(self, text: str, *, like: object = None) -> Any:
+    def parse_text(self, text: str, *, like: object = None) -> Any:
         """A cell of a text file as the slot's type: `8` is a number for a number slot and a text for a text slot.
 
         `like` is a value that the slot is known to take, such as its default: where the schema names no type, its type
         decides. A text that is nothing of the kind stays a text; calling the normaliser with it tells why it is wrong.
         """
-        kinds = self.types or {_TYPE_NAMES.get(type(member), "") for member in self._members or [like]}
-        if ("string" in kinds and self.types) or text in self._members:
+        kinds = self.types or {_TYPE_NAMES.get(type(member), "") for member in self._allowed or [like]}
+        if ("string" in kinds and self.types) or text in self._allowed:
             return text
         stripped = text.strip()
         if kinds & {"integer", "number"}:
-            number = _number(stripped)
+            number = _parse_number(stripped)
             if number is not None:
-                return number if self.types or self._members else _as(number, like)
-        if "boolean" in kinds and stripped.lower() in _TRUE | _FALSE:
-            return stripped.lower() in _TRUE
+                return number if self.types or self._allowed else _match_type(number, like)
+        if "boolean" in kinds and stripped.lower() in _TRUE_WORDS | _FALSE_WORDS:
+            return stripped.lower() in _TRUE_WORDS
         if "null" in self.types and not stripped:
             return None
         return text
 
 
-def _reasons(validator: Validator, value: Any) -> list[str]:
+def _list_reasons(validator: Validator, value: Any) -> list[str]:
     from referencing.exceptions import Unresolvable  # noqa: PLC0415 - as jsonschema: see `schemas`
 
     try:
         errors = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
     except Unresolvable as error:
-        raise ValueRefusedError(f"the schema refers to {shown(error.ref)}, which is not in it") from error
+        raise ValueRefusedError(f"the schema refers to {format_value(error.ref)}, which is not in it") from error
     except RecursionError as error:
         raise ValueRefusedError("the schema refers to itself without end") from error
-    return [reason(error) for error in errors]
+    return [explain_error(error) for error in errors]
 
 
-def finite(value: Any) -> Any:
+def normalise_json(value: Any) -> Any:
     """A JSON value with every -0.0 in it as 0.0. Raises ValueRefusedError for NaN, infinity and what JSON has not."""
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -102,23 +102,23 @@ def finite(value: Any) -> Any:
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [normalise_json(item) for item in value]
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: normalise_json(item) for key, item in value.items()}
     raise ValueRefusedError(f"found a {type(value).__name__}, which is no JSON value")
 
 
-def _number(text: str) -> int | float | None:
+def _parse_number(text: str) -> int | float | None:
     """The number that YAML would read there, so that a list and a file of lines say the same."""
     try:
-        return written_number(text)
+        return parse_number(text)
     except ValueError:  # too large for one
         return None
 
 
-def _as(number: float, like: object) -> float:
+def _match_type(number: float, like: object) -> float:
     """A number in the type of another, where it has a value there: 7 beside 1.5 is 7.0, and 7.0 beside 2 is 7."""
-    if isinstance(like, float) and abs(number) <= _LARGEST:
+    if isinstance(like, float) and abs(number) <= _MAX_FLOAT:
         return float(number)
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
@@ -127,17 +127,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _as_float(value: float) -> float:
+def _to_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise ValueRefusedError(f"found {shown(value)}, which is too large for a number") from error
+        raise ValueRefusedError(f"found {format_value(value)}, which is too large for a number") from error
 
 
 _Check = Callable[[Any], bool]
 
 
-def _of_type(allowed: list[str]) -> _Check:
+def _make_type_check(allowed: list[str]) -> _Check:
     kinds = frozenset(allowed)
 
     def check(value: Any) -> bool:
@@ -149,20 +149,20 @@ def _of_type(allowed: list[str]) -> _Check:
     return check
 
 
-def _one_of(members: list[Any]) -> _Check:
+def _make_member_check(members: list[Any]) -> _Check:
     """1 equals 1.0, but true equals no number."""
     known = {(isinstance(member, bool), member) for member in members if not isinstance(member, (list, dict))}
     return lambda value: (isinstance(value, bool), value) in known
 
 
-_NOTES: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
+_ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
 
 # What each keyword asks of a value that is no list and no mapping; a keyword of numbers says nothing about texts, and
 # the other way round (JSON Schema, draft 2020-12, validation, section 6).
-_KEYWORDS: Final[Mapping[str, Callable[[Any], _Check]]] = {
-    "type": lambda allowed: _of_type([allowed] if isinstance(allowed, str) else allowed),
-    "enum": _one_of,
-    "const": lambda member: _one_of([member]),
+_KEYWORD_CHECKS: Final[Mapping[str, Callable[[Any], _Check]]] = {
+    "type": lambda allowed: _make_type_check([allowed] if isinstance(allowed, str) else allowed),
+    "enum": _make_member_check,
+    "const": lambda member: _make_member_check([member]),
     "minimum": lambda bound: lambda value: not _is_number(value) or value >= bound,
     "maximum": lambda bound: lambda value: not _is_number(value) or value <= bound,
     "exclusiveMinimum": lambda bound: lambda value: not _is_number(value) or value > bound,
@@ -173,16 +173,16 @@ _KEYWORDS: Final[Mapping[str, Callable[[Any], _Check]]] = {
 }
 
 
-def _quick(schema: Mapping[str, Any]) -> _Check:
+def _make_quick_check(schema: Mapping[str, Any]) -> _Check:
     """Whether a value certainly fits, without jsonschema, which needs ten times as long: an axis may have a million.
 
     "No" only means that jsonschema has to be asked: for a list, a mapping, any other keyword, and for the message.
     """
-    if not schema.keys() <= _NOTES | _KEYWORDS.keys():
+    if not schema.keys() <= _ANNOTATIONS | _KEYWORD_CHECKS.keys():
         return lambda _: False
-    checks = [_KEYWORDS[key](rule) for key, rule in schema.items() if key in _KEYWORDS]
+    checks = [_KEYWORD_CHECKS[key](rule) for key, rule in schema.items() if key in _KEYWORD_CHECKS]
 
-    def fits(value: Any) -> bool:
+    def is_surely_valid(value: Any) -> bool:
         if isinstance(value, (list, dict)):
             return False
         for check in checks:  # noqa: SIM110 - `all` makes a generator for each value
@@ -190,4 +190,4 @@ def _quick(schema: Mapping[str, Any]) -> _Check:
                 return False
         return True
 
-    return fits
+    return is_surely_valid

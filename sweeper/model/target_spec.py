@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
-from sweeper.model.source import Path
-from sweeper.model.urls import normalised, server_of
+from sweeper.model.source import KeyPath
+from sweeper.model.urls import identify_server, normalise_url
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
@@ -32,18 +32,18 @@ _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class InvalidEntry:
     """A named entry that cannot be used. Its mistakes are told where the name is meant, and nowhere else."""
 
     problems: tuple[Problem, ...]
 
 
-Spec = str | Mapping[str, Any]
-Named = Mapping[str, Spec | Broken]
+TargetSpec = str | Mapping[str, Any]
+NamedTargets = Mapping[str, TargetSpec | InvalidEntry]
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class ParsedTarget:
     """What a target means, if `sound`: its settings, with a `name`, and a `url` that is empty for the embedded server.
 
     `entry` is the name under which it stands, None where the target itself says all. `wrong` holds (setting, message)
@@ -52,64 +52,68 @@ class Meant:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     entry: str | None = None
-    wrong: tuple[tuple[str, str], ...] = ()
+    errors: tuple[tuple[str, str], ...] = ()
     problems: tuple[Problem, ...] = ()
 
     @property
-    def sound(self) -> bool:
-        return "name" in self.settings and not self.wrong and not self.problems
+    def is_valid(self) -> bool:
+        return "name" in self.settings and not self.errors and not self.problems
 
 
-def meant(spec: Any, named: Named) -> Meant:
+def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     """What a target as users write it means; `named` are the user's and the experiment's names."""
     if isinstance(spec, Mapping):
-        return _of_mapping(spec, named)
+        return _parse_mapping(spec, named)
     if not isinstance(spec, str):
-        return Meant(wrong=(("", f"{spec!r} is neither a name, nor a URL, nor a mapping"),))
+        return ParsedTarget(errors=(("", f"{spec!r} is neither a name, nor a URL, nor a mapping"),))
     word = spec.strip()
     if word in named:
-        return _of_name(word, named)
+        return _parse_name(word, named)
     if word == EMBEDDED:
-        return Meant({"name": EMBEDDED, "url": "", "dialect": "cloud"})
+        return ParsedTarget({"name": EMBEDDED, "url": "", "dialect": "cloud"})
     if word == CLOUD or "://" in word:
-        found = _of_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
-        return Meant(found.settings, wrong=tuple(("", said) for _, said in found.wrong), problems=found.problems)
+        found = _parse_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
+        return ParsedTarget(
+            found.settings, errors=tuple(("", said) for _, said in found.errors), problems=found.problems
+        )
     told = word.rpartition("@")[2]  # what stands before it may be a password
-    return Meant(
-        wrong=(("", f"unknown name {told!r}{hint(told, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),)
+    return ParsedTarget(
+        errors=(
+            ("", f"unknown name {told!r}{suggest(told, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),
+        )
     )
 
 
-def _of_name(word: str, named: Named) -> Meant:
+def _parse_name(word: str, named: NamedTargets) -> ParsedTarget:
     entry = named[word]
-    if isinstance(entry, Broken):
-        return Meant(entry=word, problems=entry.problems)
-    wrong = tuple((".".join(map(str, path[1:])), said) for path, said in named_problems({word: entry}))
+    if isinstance(entry, InvalidEntry):
+        return ParsedTarget(entry=word, problems=entry.problems)
+    wrong = tuple((".".join(map(str, path[1:])), said) for path, said in find_entry_problems({word: entry}))
     if wrong:
-        return Meant(entry=word, wrong=wrong)
-    found = _of_mapping({**_entry(word, entry), "name": word}, named)
-    return Meant(found.settings, word, found.wrong, found.problems)
+        return ParsedTarget(entry=word, errors=wrong)
+    found = _parse_mapping({**_to_mapping(word, entry), "name": word}, named)
+    return ParsedTarget(found.settings, word, found.errors, found.problems)
 
 
-def _of_mapping(spec: Mapping[str, Any], named: Named) -> Meant:
-    settings, wrong = _settings(spec)
+def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget:
+    settings, wrong = _parse_settings(spec)
     if wrong:
-        return Meant(settings, wrong=tuple(wrong))
+        return ParsedTarget(settings, errors=tuple(wrong))
     if settings.get("url") == CLOUD_URL:
         entry = named.get(CLOUD, {})
-        if isinstance(entry, Broken):
-            return Meant(settings, problems=entry.problems)
-        settings = _of_cloud(settings, entry)
+        if isinstance(entry, InvalidEntry):
+            return ParsedTarget(settings, problems=entry.problems)
+        settings = _merge_cloud_settings(settings, entry)
     settings.setdefault("name", settings.get("url") or f"worker {settings['worker']}")
-    return Meant(settings)
+    return ParsedTarget(settings)
 
 
-def _of_cloud(given: Mapping[str, Any], entry: Spec) -> dict[str, Any]:
+def _merge_cloud_settings(given: Mapping[str, Any], entry: TargetSpec) -> dict[str, Any]:
     """Settings of Comfy Cloud: what is given, then the entry `cloud` of the names, then the customary ones.
 
     That entry says whence the key comes wherever Cloud is meant, because it can lead to that host only.
     """
-    kept, wrong = _settings(_entry(CLOUD, entry))
+    kept, wrong = _parse_settings(_to_mapping(CLOUD, entry))
     if wrong or kept["url"] != CLOUD_URL:
         kept = {}  # told where that entry itself is meant, and by whoever reads the file
     if given.get("api_key_env") or given.get("api_key_command"):
@@ -120,21 +124,21 @@ def _of_cloud(given: Mapping[str, Any], entry: Spec) -> dict[str, Any]:
     return found
 
 
-def named_problems(named: Mapping[str, Spec]) -> list[tuple[Path, str]]:
+def find_entry_problems(named: Mapping[str, TargetSpec]) -> list[tuple[KeyPath, str]]:
     """What is wrong with a mapping of names to targets, as (path, message) pairs."""
-    found: list[tuple[Path, str]] = []
+    found: list[tuple[KeyPath, str]] = []
     for name, entry in named.items():
-        settings, problems = _settings(_entry(name, entry))
+        settings, problems = _parse_settings(_to_mapping(name, entry))
         found += [((name, word) if word else (name,), message) for word, message in problems]
-        kept = _kept_name(name, settings)
+        kept = _explain_reserved_name(name, settings)
         if kept is not None:
-            found.append(((name,) if _is(name, EMBEDDED) else (name, "url"), kept))
+            found.append(((name,) if _is_reserved(name, EMBEDDED) else (name, "url"), kept))
         if isinstance(entry, Mapping) and entry.get("name", name) != name:
             found.append(((name, "name"), f"its name is {name} already; take out `name`"))
     return found
 
 
-def written_problems(experiment: Any, named: Named | None) -> list[tuple[Path, str]]:
+def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tuple[KeyPath, str]]:
     """What is wrong with `target` and `targets` of an experiment beyond the shapes that its schema checks, with paths.
 
     `named` are the user's own names, which yield to the experiment's; None: a name that is not the experiment's may
@@ -144,26 +148,26 @@ def written_problems(experiment: Any, named: Named | None) -> list[tuple[Path, s
     targets = written.get("targets")
     own = targets if isinstance(targets, Mapping) else {}
     entries = {name: entry for name, entry in own.items() if _is_spec(entry)}
-    found: list[tuple[Path, str]] = [(("targets", *path), said) for path, said in named_problems(entries)]
-    names = {**(named or {}), **dict.fromkeys(own, Broken(())), **entries}
+    found: list[tuple[KeyPath, str]] = [(("targets", *path), said) for path, said in find_entry_problems(entries)]
+    names = {**(named or {}), **dict.fromkeys(own, InvalidEntry(())), **entries}
     target = written.get("target", EMBEDDED)
     listed = target if isinstance(target, list) else [target]
-    understood = [meant(spec, names) for spec in listed]
-    places: list[Path] = [("target", place) if listed is target else ("target",) for place in range(len(listed))]
+    understood = [parse_target(spec, names) for spec in listed]
+    places: list[KeyPath] = [("target", place) if listed is target else ("target",) for place in range(len(listed))]
     for path, spec, one in zip(places, listed, understood, strict=True):
         elsewhere = named is None and isinstance(spec, str) and "://" not in spec
         if _is_spec(spec) and one.entry is None and not elsewhere:
-            found += [((*path, word) if word else path, said) for word, said in one.wrong]
-    found += [(places[place], said) for place, said in twice(understood)]
+            found += [((*path, word) if word else path, said) for word, said in one.errors]
+    found += [(places[place], said) for place, said in find_duplicate_targets(understood)]
     return [(path, said) for path, said in found if (path[-1], said) != _NO_URL]  # the schema has said that
 
 
-def twice(targets: Sequence[Meant]) -> Iterator[tuple[int, str]]:
+def find_duplicate_targets(targets: Sequence[ParsedTarget]) -> Iterator[tuple[int, str]]:
     """(place, message) of each target that is the same server as one before it: a plan is shared among servers."""
     names: set[str] = set()
     servers: dict[tuple[Any, ...], str] = {}
     for place, one in enumerate(targets):
-        if not one.sound:
+        if not one.is_valid:
             continue
         name, url = one.settings["name"], one.settings.get("url")
         if name in names:
@@ -172,7 +176,7 @@ def twice(targets: Sequence[Meant]) -> Iterator[tuple[int, str]]:
             # Two accounts of Comfy Cloud are two queues; a ComfyUI has one, whatever key its proxy asks for.
             words = one.settings.get("api_key_command") or ()
             account = (one.settings.get("api_key_env"), *words) if url == CLOUD_URL else ()
-            first = servers.setdefault((server_of(url), *account), name)
+            first = servers.setdefault((identify_server(url), *account), name)
             if first != name:
                 yield (
                     place,
@@ -188,27 +192,27 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, str | Mapping)
 
 
-def _entry(name: str, entry: Spec) -> dict[str, Any]:
+def _to_mapping(name: str, entry: TargetSpec) -> dict[str, Any]:
     """A named target as a mapping; `cloud` needs no URL."""
     mapping = {"url": entry} if isinstance(entry, str) else dict(entry)
     return {"url": CLOUD_URL, **mapping} if name == CLOUD else mapping
 
 
-def _is(name: str, kept: str) -> bool:
-    return name.strip().casefold() == kept
+def _is_reserved(name: str, reserved: str) -> bool:
+    return name.strip().casefold() == reserved
 
 
-def _kept_name(name: str, settings: Mapping[str, Any]) -> str | None:
+def _explain_reserved_name(name: str, settings: Mapping[str, Any]) -> str | None:
     """Why a target of these settings cannot have that name: its work would stand for work done on another server."""
-    if _is(name, EMBEDDED):
+    if _is_reserved(name, EMBEDDED):
         return f"the name {name} is kept for sweeper's own server; give yours another"
     place = settings.get("url") or settings.get("worker")
-    if _is(name, CLOUD) and place not in (None, CLOUD_URL):
+    if _is_reserved(name, CLOUD) and place not in (None, CLOUD_URL):
         return f"the name {name} is kept for {CLOUD_URL}; give yours another"
     return None
 
 
-def _settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _parse_settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The sound settings of a mapping, its URL normalised, and (setting, message) for each mistake."""
     problems: list[tuple[str, str]] = []
     found: dict[str, Any] = {}
@@ -218,77 +222,77 @@ def _settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
         problems.append(("", "`api_key_env` and `api_key_command` both say whence the key comes; give one"))
     for word, value in spec.items():
         if word not in _FIELDS:
-            problems.append((str(word), _unknown(str(word))))
+            problems.append((str(word), _explain_unknown_key(str(word))))
         elif value is not None or word == "url":
             try:
                 found[word] = _CHECKS[word](value)
             except UsageError as error:
                 problems += [(word, one.message) for one in error.problems]
-    kept = _kept_name(found["name"], found) if "name" in found else None
+    kept = _explain_reserved_name(found["name"], found) if "name" in found else None
     if kept is not None:
         problems.append(("name", kept))
     return found, problems
 
 
-def _unknown(word: str) -> str:
+def _explain_unknown_key(word: str) -> str:
     if "key" in word.casefold() or "token" in word.casefold():
         return (
             "a key may not stand in a file; put it into the environment and its name into `api_key_env`, or the "
             "command that prints it into `api_key_command`"
         )
-    return f"unknown key{hint(word, _FIELDS)}"
+    return f"unknown key{suggest(word, _FIELDS)}"
 
 
-def _url(value: Any) -> str:
+def _check_url(value: Any) -> str:
     if not isinstance(value, str):
         raise UsageError("`url` must be the URL of a server (http://host:port or https://host)")
-    return normalised(value)
+    return normalise_url(value)
 
 
-def _worker(value: Any) -> str:
+def _check_worker(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError("give the URL of the server as each worker sees it, in place of `url`")
     return value.strip()
 
 
-def _dialect(value: Any) -> str:
+def _check_dialect(value: Any) -> str:
     if value not in DIALECTS:
-        raise UsageError(f"{value!r}{hint(value, DIALECTS)}")
+        raise UsageError(f"{value!r}{suggest(value, DIALECTS)}")
     return str(value)
 
 
-def _variable(value: Any) -> str:
+def _check_variable(value: Any) -> str:
     # Not repeated: whoever puts the key itself here must not find it in a log.
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         raise UsageError("give the name of an environment variable (letters, digits and _), not the key itself")
     return value
 
 
-def _words(value: Any) -> tuple[str, ...]:
+def _check_command(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(word, str) and word for word in value):
         raise UsageError("give the program and its arguments as a list, such as [secret-tool, lookup, service, comfy]")
     return tuple(value)
 
 
-def _concurrency(value: Any) -> int:
+def _check_concurrency(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{value!r} is not a whole number of at least 1")
     return value
 
 
-def _name(value: Any) -> str:
+def _check_name(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{value!r} is not a name")
     return value
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "url": _url,
-    "worker": _worker,
-    "dialect": _dialect,
-    "api_key_env": _variable,
-    "api_key_command": _words,
-    "partner_key_env": _variable,
-    "concurrency": _concurrency,
-    "name": _name,
+    "url": _check_url,
+    "worker": _check_worker,
+    "dialect": _check_dialect,
+    "api_key_env": _check_variable,
+    "api_key_command": _check_command,
+    "partner_key_env": _check_variable,
+    "concurrency": _check_concurrency,
+    "name": _check_name,
 }

@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 from sweeper.errors import Problem
 from sweeper.model.expressions import Expression, ExpressionError
-from sweeper.model.slot_values import Normaliser
-from sweeper.model.source import Path, Source, dotted
+from sweeper.model.slot_values import SlotSchema
+from sweeper.model.source import KeyPath, Source, format_key_path
 
 
 class Missing(Enum):
@@ -48,12 +48,12 @@ class Slot:
 
     name: str
     addresses: tuple[Address, ...]
-    normalise: Normaliser
+    normalise: SlotSchema
     default: Any = MISSING
     kind: Literal["value", "file", "mask"] = "value"
     description: str = ""
-    path: Path = ()
-    of: str = ""
+    path: KeyPath = ()
+    masked_slot: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -69,7 +69,7 @@ class Leaf:
     picture's name, but it does change the work.
     """
 
-    path: Path
+    path: KeyPath
     expression: Expression | None  # None: the slot's value as it is
     slot: str | None = None
     mask: str | None = None
@@ -80,14 +80,14 @@ class Leaf:
         read = self.expression.names if self.expression is not None else (str(self.slot),)
         return (*read, self.mask) if self.mask is not None else read
 
-    def value(self, params: Mapping[str, Any]) -> Any:
+    def evaluate(self, params: Mapping[str, Any]) -> Any:
         """What stands there for these params. Raises ExpressionError."""
         if self.expression is None:
             return params[str(self.slot)]
         try:
             return self.expression.evaluate(params)
         except ExpressionError as error:
-            raise ExpressionError(f"{dotted(self.path)}: {error}") from error
+            raise ExpressionError(f"{format_key_path(self.path)}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +112,23 @@ class Template:
             place: Any = graph
             for part in leaf.path[:-1]:
                 place = place[part]
-            place[leaf.path[-1]] = copy.deepcopy(leaf.value(params))
+            place[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
         return graph
 
-    def problem(self, path: Path, message: str) -> Problem:
+    def make_problem(self, path: KeyPath, message: str) -> Problem:
         """A problem at a place of the workflow."""
-        return self.source.problem(path, message) if self.source is not None else Problem(self.file, 0, "", message)
+        return (
+            self.source.make_problem(path, message) if self.source is not None else Problem(self.file, 0, "", message)
+        )
 
-    def default_place(self, slot: str) -> Problem:
+    def locate_default(self, slot: str) -> Problem:
         """Where a slot has its default from, as a Problem without its message."""
         declared = self.slots[slot]
         if self.sidecar is not None and (*declared.path, "default") in self.sidecar.lines:
-            return self.sidecar.problem((*declared.path, "default"), "")
+            return self.sidecar.make_problem((*declared.path, "default"), "")
         first = declared.addresses[0]
-        return self.problem((first.node, "inputs", first.input), "")
+        return self.make_problem((first.node, "inputs", first.input), "")
 
-    def nodes_of(self, slot: str) -> frozenset[str]:
+    def find_nodes(self, slot: str) -> frozenset[str]:
         """The ids of the nodes whose inputs the slot decides."""
         return frozenset(address.node for address in self.slots[slot].addresses)

@@ -38,11 +38,11 @@ class InputFile:
     mask: InputFile | None = None
 
     @property
-    def content(self) -> str:
+    def content_key(self) -> str:
         """What a server is to have in its place: see `content_of`."""
-        return content_of(self.sha256, self.mask.sha256 if self.mask is not None else None)
+        return make_content_key(self.sha256, self.mask.sha256 if self.mask is not None else None)
 
 
-def content_of(sha256: str, mask: str | None) -> str:
+def make_content_key(sha256: str, mask: str | None) -> str:
     """The name under which it is known what a server has of a file, alone or with a mask; both by their SHA-256."""
     return sha256 if mask is None else f"{sha256} {mask}"

@@ -11,15 +11,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sweeper.errors import UsageError
 
-_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")  # names of one place; the rest of 127/8 may be others'
+_LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")  # names of one place; the rest of 127/8 may be others'
 
 
-def normalised(url: str) -> str:
+def normalise_url(url: str) -> str:
     """One spelling per server: lower-case scheme and host, no default port, no trailing slash.
 
     Raises UsageError for anything but http(s) with a host, and for credentials, a query or a fragment inside it.
     """
-    told = without_userinfo(url.strip())
+    told = strip_secrets(url.strip())
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -40,7 +40,7 @@ def normalised(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
-def without_userinfo(url: str) -> str:
+def strip_secrets(url: str) -> str:
     """A URL, or what was meant as one, as a message may show it: without user, password, query and fragment."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -48,15 +48,15 @@ def without_userinfo(url: str) -> str:
     return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
 
 
-def loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
     """Whether that URL is this machine's own: proxies and TLS have no business there."""
     host = urlsplit(url).hostname or ""
     return host == "localhost" or host == "::1" or host.startswith("127.")  # noqa: PLR1714 (reads as three cases)
 
 
-def server_of(url: str) -> str:
+def identify_server(url: str) -> str:
     """A text that is the same for two normalised URLs of one server: the names of this machine count as one."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
-    place = _THIS_MACHINE[0] if host in _THIS_MACHINE else host
+    place = _LOCAL_HOSTS[0] if host in _LOCAL_HOSTS else host
     return f"{parts.scheme}://{place}:{parts.port}{parts.path}"

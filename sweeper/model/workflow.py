@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sweeper.did_you_mean import hint
-from sweeper.model.source import Path
-from sweeper.schemas import shape_problems
+from sweeper.did_you_mean import suggest
+from sweeper.model.source import KeyPath
+from sweeper.schemas import find_schema_problems
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-_EXACT: Final = 2**53  # up to here every integer is a double of its own
+_MAX_EXACT_INTEGER: Final = 2**53  # up to here every integer is a double of its own
 
 EXPORT_HINT = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
@@ -37,7 +37,7 @@ def is_link(value: object) -> bool:
     )
 
 
-def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+def iter_links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
     """The links of one node: input name, node id it comes from, output slot."""
     for name, value in node.get("inputs", {}).items():
         if is_link(value):
@@ -56,28 +56,28 @@ def is_workflow(value: object) -> bool:
     return is_ui_format(value) or any(isinstance(node, dict) and "class_type" in node for node in nodes)
 
 
-def graph_problems(value: object) -> list[tuple[Path, str]]:
+def find_shape_problems(value: object) -> list[tuple[KeyPath, str]]:
     """Everything that is wrong with the shape of a graph: (path, message) pairs, empty when all is well."""
     if is_ui_format(value):
         return [((), CONVERT_HINT)]
     if isinstance(value, dict) and isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         return [(("prompt",), "the workflow is wrapped in a `prompt` key; keep what is inside it")]
-    problems = shape_problems("workflow", value)
+    problems = find_schema_problems("workflow", value)
     if problems or not isinstance(value, dict):
         return problems
-    problems = list(_link_problems(value))
+    problems = list(_find_link_problems(value))
     cycle = find_cycle(value)
     if cycle:
         problems.append(((cycle[0],), f"these nodes link in a circle: {' -> '.join(cycle)}"))
     return problems
 
 
-def _link_problems(graph: Graph) -> Iterator[tuple[Path, str]]:
+def _find_link_problems(graph: Graph) -> Iterator[tuple[KeyPath, str]]:
     for node_id, node in graph.items():
-        for name, source, output in links(node):
-            path: Path = (node_id, "inputs", name)
+        for name, source, output in iter_links(node):
+            path: KeyPath = (node_id, "inputs", name)
             if source not in graph:
-                yield path, f"links to node {source}, which is not in the workflow{hint(source, graph, 'nodes')}"
+                yield path, f"links to node {source}, which is not in the workflow{suggest(source, graph, 'nodes')}"
             elif output < 0:
                 yield path, f"links to output {output} of node {source}; outputs count from 0"
         for name, value in node.get("inputs", {}).items():
@@ -95,7 +95,7 @@ def find_cycle(graph: Graph) -> list[str]:
         trail: dict[str, Iterator[str]] = {}
         node: str | None = start
         while node is not None and node not in done:
-            trail[node] = iter([source for _, source, _ in links(graph[node])])
+            trail[node] = iter([source for _, source, _ in iter_links(graph[node])])
             node = None
             while trail and node is None:  # an explicit stack: chains of thousands of nodes exist
                 last = next(reversed(trail))
@@ -109,11 +109,11 @@ def find_cycle(graph: Graph) -> list[str]:
     return []
 
 
-def downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
+def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
     """`nodes` and every node that a change in them reaches: what a server must run again."""
     users: dict[str, list[str]] = {}
     for node_id, node in graph.items():
-        for _, source, _ in links(node):
+        for _, source, _ in iter_links(node):
             users.setdefault(source, []).append(node_id)
     reached: set[str] = set()
     waiting = list(nodes)
@@ -125,43 +125,45 @@ def downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
     return frozenset(reached)
 
 
-def sinks(graph: Graph) -> frozenset[str]:
+def find_sinks(graph: Graph) -> frozenset[str]:
     """The nodes that no other node uses: the outputs, as far as the graph alone can tell."""
-    used = {source for node in graph.values() for _, source, _ in links(node)}
+    used = {source for node in graph.values() for _, source, _ in iter_links(node)}
     return frozenset(node_id for node_id in graph if node_id not in used)
 
 
-def encode(value: object) -> bytes:
+def encode_canonical(value: object) -> bytes:
     """Canonical JSON: keys sorted, no white space, UTF-8, 7.0 as 7. Raises ValueError for NaN and infinity.
 
     Numbers as in RFC 8785, but integers of any size: whether somebody, or a server that stored the graph, wrote 7 or
     7.0 must not make it another work.
     """
-    return _CANONICAL.encode(_plain(value)).encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(_unify_numbers(value)).encode("utf-8", "surrogatepass")
 
 
 # Made once: `json.dumps` makes one for each call that has options.
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+def _unify_numbers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
         return int(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _unify_numbers(item) for key, item in value.items()}
+    return [_unify_numbers(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def canonical(graph: Graph) -> bytes:
+def encode_graph(graph: Graph) -> bytes:
     """The bytes that identify a graph: canonical JSON without `_meta`, which the server ignores too."""
-    return encode({node_id: {k: v for k, v in node.items() if k != "_meta"} for node_id, node in graph.items()})
+    return encode_canonical(
+        {node_id: {k: v for k, v in node.items() if k != "_meta"} for node_id, node in graph.items()}
+    )
 
 
-def digest(graph: Graph) -> str:
+def compute_digest(graph: Graph) -> str:
     """SHA-256 of the canonical bytes, 64 hex digits. Input files must stand in the graph as `file_mark`."""
-    return hashlib.sha256(canonical(graph)).hexdigest()
+    return hashlib.sha256(encode_graph(graph)).hexdigest()
 
 
-def file_mark(sha256: str) -> str:
+def make_file_marker(sha256: str) -> str:
     """What stands for an input file in the digest: its content, not its name."""
     return f"sha256:{sha256}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-_REMEMBERED: Final = 65_536  # combinations of a derived value kept at once
+_MAX_CACHED: Final = 65_536  # combinations of a derived value kept at once
 
 Coordinates = Sequence[int]  # of a trial: the place of its option in each dimension
 
@@ -21,11 +21,11 @@ class Column(Protocol):
     def dimensions(self) -> tuple[int, ...]:
         """The places of the dimensions that it depends on, ascending."""
 
-    def at(self, coordinates: Coordinates) -> Any:
+    def get(self, coordinates: Coordinates) -> Any:
         """The value there."""
 
 
-class Constant:
+class ConstantColumn:
     """The same value everywhere."""
 
     dimensions: tuple[int, ...] = ()
@@ -33,12 +33,12 @@ class Constant:
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def at(self, _coordinates: Coordinates) -> Any:
+    def get(self, _coordinates: Coordinates) -> Any:
         """The value."""
         return self.value
 
 
-class Listed:
+class OptionColumn:
     """One value for each option of one dimension."""
 
     def __init__(self, dimension: int, values: Sequence[Any]) -> None:
@@ -46,34 +46,34 @@ class Listed:
         self.dimension = dimension
         self.values = values
 
-    def at(self, coordinates: Coordinates) -> Any:
+    def get(self, coordinates: Coordinates) -> Any:
         """The value of the option there."""
         return self.values[coordinates[self.dimension]]
 
 
-class Computed:
+class ComputedColumn:
     """A value computed from other columns, remembered per combination of their dimensions."""
 
     def __init__(self, inputs: Mapping[str, Column], compute: Callable[[dict[str, Any]], Any]) -> None:
         self.inputs = dict(inputs)
-        self.dimensions = merged(self.inputs.values())
+        self.dimensions = merge_dimensions(self.inputs.values())
         self._compute = compute
-        self._known: dict[tuple[int, ...], Any] = {}
+        self._cache: dict[tuple[int, ...], Any] = {}
 
-    def at(self, coordinates: Coordinates) -> Any:
+    def get(self, coordinates: Coordinates) -> Any:
         """The value there. Raises ExpressionError."""
         key = tuple([coordinates[dimension] for dimension in self.dimensions])
         try:
-            return self._known[key]
+            return self._cache[key]
         except KeyError:
             pass
-        value = self._compute({name: column.at(coordinates) for name, column in self.inputs.items()})
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = value
+        value = self._compute({name: column.get(coordinates) for name, column in self.inputs.items()})
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[key] = value
         return value
 
 
-def merged(columns: Iterable[Column]) -> tuple[int, ...]:
+def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
     """The dimensions of all these columns, ascending."""
     return tuple(sorted({dimension for column in columns for dimension in column.dimensions}))

@@ -13,9 +13,9 @@ from math import prod
 from typing import Final
 
 from sweeper.model.experiment import Experiment
-from sweeper.model.workflow import Graph, downstream
+from sweeper.model.workflow import Graph, find_downstream
 from sweeper.planning.grid import Grid
-from sweeper.planning.server_cache import CLASSIC, Caching, Needs, lru_executions
+from sweeper.planning.server_cache import CLASSIC_CACHE, Dependencies, ServerCache, count_lru_executions
 
 # Rough seconds on a GPU by what a class's name says, until measured times are there. The order needs ranks, not truth.
 _WEIGHTS: Final = (
@@ -26,7 +26,7 @@ _WEIGHTS: Final = (
     ("ControlNet", 2.0),
     ("TextEncode", 1.0),
 )
-_EXACT: Final = 12  # dimensions for which every subset is tried; beyond, the best next one is taken
+_MAX_EXACT: Final = 12  # dimensions for which every subset is tried; beyond, the best next one is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,19 @@ class Costs:
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    caching: Caching = CLASSIC
+    caching: ServerCache = CLASSIC_CACHE
 
-    def of(self, class_type: str) -> float:
+    def estimate(self, class_type: str) -> float:
         """The cost of one class."""
         assumed = next((cost for word, cost in _WEIGHTS if word in class_type), 0.1)
         return max(self.seconds.get(class_type, assumed), 1e-6)
 
-    def total(self, graph: Graph, runs: Mapping[str, int]) -> float:
+    def add_up(self, graph: Graph, runs: Mapping[str, int]) -> float:
         """The cost of running each node so many times."""
-        return sum(count * self.of(graph[node]["class_type"]) for node, count in runs.items())
+        return sum(count * self.estimate(graph[node]["class_type"]) for node, count in runs.items())
 
 
-def dependencies(experiment: Experiment, grid: Grid) -> Needs:
+def find_dependencies(experiment: Experiment, grid: Grid) -> Dependencies:
     """For each node the dimensions that make it run again when they change."""
     found: dict[str, set[int]] = {node: set() for node in experiment.template.graph}
     for place, size in enumerate(grid.sizes):
@@ -59,27 +59,29 @@ def dependencies(experiment: Experiment, grid: Grid) -> Needs:
             node
             for slot, column in grid.slots.items()
             if place in column.dimensions
-            for node in experiment.template.nodes_of(slot)
+            for node in experiment.template.find_nodes(slot)
         }
-        for node in downstream(experiment.template.graph, touched):
+        for node in find_downstream(experiment.template.graph, touched):
             found[node].add(place)
     return {node: frozenset(places) for node, places in found.items()}
 
 
-def executions(order: Sequence[int], sizes: Sequence[int], needs: Needs) -> dict[str, int]:
+def count_executions(order: Sequence[int], sizes: Sequence[int], dependencies: Dependencies) -> dict[str, int]:
     """How often each node runs when the whole product nests in `order`, on a server that keeps the last results."""
     counts = {}
-    for node, places in needs.items():
+    for node, places in dependencies.items():
         depth = max((order.index(place) + 1 for place in places), default=0)
         counts[node] = prod(sizes[place] for place in order[:depth])
     return counts
 
 
-def filtered_executions(order: Sequence[int], points: Iterable[Sequence[int]], needs: Needs) -> dict[str, int]:
+def count_filtered_executions(
+    order: Sequence[int], points: Iterable[Sequence[int]], dependencies: Dependencies
+) -> dict[str, int]:
     """The same for chosen points only, counted one by one."""
     walked = sorted(tuple([point[place] for place in order]) for point in points)
     runs: dict[frozenset[int], int] = {}
-    for places in set(needs.values()):
+    for places in set(dependencies.values()):
         seen = [order.index(place) for place in places]
         depth = max(seen, default=-1) + 1
         # With the outer dimensions fixed in between, a node runs again whenever one that it depends on changes.
@@ -90,42 +92,48 @@ def filtered_executions(order: Sequence[int], points: Iterable[Sequence[int]], n
             count += now != last
             last = now
         runs[places] = count
-    return {node: runs[places] for node, places in needs.items()}
+    return {node: runs[places] for node, places in dependencies.items()}
 
 
-def counted(
-    graph: Graph, order: Sequence[int], points: Sequence[Sequence[int]], needs: Needs, caching: Caching
+def count_cached_executions(
+    graph: Graph,
+    order: Sequence[int],
+    points: Sequence[Sequence[int]],
+    dependencies: Dependencies,
+    caching: ServerCache,
 ) -> dict[str, int]:
     """How often each node runs at these points, nested in `order`, on a server that keeps results in this way."""
     if caching.kind == "none":
         return dict.fromkeys(graph, len(points))
     if caching.kind == "lru":
         walked = sorted(points, key=lambda point: [point[place] for place in order])
-        return lru_executions(graph, walked, needs, caching.size)
-    return filtered_executions(order, points, needs)
+        return count_lru_executions(graph, walked, dependencies, caching.size)
+    return count_filtered_executions(order, points, dependencies)
 
 
-def best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
+def find_best_order(experiment: Experiment, grid: Grid, costs: Costs) -> tuple[int, ...]:
     """The dimensions, outermost first, with the least total cost; the written order where it is as good."""
     written = tuple(range(len(grid.sizes)))
     if costs.caching.kind == "none":
         return written
-    needs = dependencies(experiment, grid)
+    needs = find_dependencies(experiment, grid)
     graph = experiment.template.graph
     weights: dict[frozenset[int], float] = {}
     for node, places in needs.items():
-        weights[places] = weights.get(places, 0.0) + costs.of(graph[node]["class_type"])
-    return _exact(grid.sizes, weights) if len(written) <= _EXACT else _greedy(grid.sizes, weights)
+        weights[places] = weights.get(places, 0.0) + costs.estimate(graph[node]["class_type"])
+    return _search_exact(grid.sizes, weights) if len(written) <= _MAX_EXACT else _search_greedy(grid.sizes, weights)
 
 
-def _step_cost(inside: frozenset[int], added: int, sizes: Sequence[int], costs: dict[frozenset[int], float]) -> float:
+def _compute_step_cost(
+    inside: frozenset[int], added: int, sizes: Sequence[int], costs: dict[frozenset[int], float]
+) -> float:
     """What the nodes cost whose last dimension is `added`: they run once for every combination so far."""
     reached = inside | {added}
     runs = prod(sizes[place] for place in reached)
     return runs * sum(cost for places, cost in costs.items() if added in places and places <= reached)
 
 
-def _exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
+def _search_exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
     """Dynamic programming over the sets of outer dimensions; ties go to the order nearer to the written one."""
     everything = frozenset(range(len(sizes)))
     best: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {frozenset(): (0.0, ())}
@@ -133,14 +141,14 @@ def _exact(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[in
         wider: dict[frozenset[int], tuple[float, tuple[int, ...]]] = {}
         for inside, (cost, order) in best.items():
             for added in sorted(everything - inside):
-                found = (round(cost + _step_cost(inside, added, sizes, costs), 6), (*order, added))
+                found = (round(cost + _compute_step_cost(inside, added, sizes, costs), 6), (*order, added))
                 key = inside | {added}
                 wider[key] = min(wider.get(key, found), found)
         best = wider
     return best[everything][1]
 
 
-def _greedy(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
+def _search_greedy(sizes: Sequence[int], costs: dict[frozenset[int], float]) -> tuple[int, ...]:
     """Outermost first: at each step the dimension under which most cost would otherwise be repeated."""
     order: list[int] = []
     left = list(range(len(sizes)))

@@ -15,24 +15,24 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ExperimentError, Problem
-from sweeper.model.experiment import Axis, Block, Experiment, Extra
+from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
 from sweeper.model.template import Address
 from sweeper.model.trial import InputFile, Trial
-from sweeper.model.workflow import encode
-from sweeper.planning.axis_facts import declared, together
-from sweeper.planning.columns import merged
-from sweeper.planning.grid import Grid, axis_columns
-from sweeper.planning.order import Costs, best_order, counted, dependencies, executions
-from sweeper.planning.trial_filters import kept
+from sweeper.model.workflow import encode_canonical
+from sweeper.planning.axis_facts import find_linked_axes, find_value_order
+from sweeper.planning.columns import merge_dimensions
+from sweeper.planning.grid import Grid, list_axis_columns
+from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
+from sweeper.planning.trial_filters import find_kept_positions
 
 if TYPE_CHECKING:
     from sweeper.model.node_classes import NodeInfo
-    from sweeper.planning.compatibility import Fit
-    from sweeper.planning.server_cache import Caching
+    from sweeper.planning.compatibility import Compatibility
+    from sweeper.planning.server_cache import ServerCache
 
-_ASSUMED: Final = Costs()
-_COUNTED: Final = 50_000  # trials of a block up to which its node executions are counted one by one
-_TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
+_ASSUMED_COSTS: Final = Costs()
+_MAX_COUNTED: Final = 50_000  # trials of a block up to which its node executions are counted one by one
+_MAX_TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,16 @@ class OrderReport:
 class Plan:
     """The ordered trials of an experiment. `len(plan)` is exact; iterating yields them in run order."""
 
-    _parts: Sequence[_Part] = ()  # of a plan that is no product: calibration and attribution make such
+    _parts: Sequence[_PlanPart] = ()  # of a plan that is no product: calibration and attribution make such
 
-    def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED) -> None:
+    def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
         self.experiment = experiment
         self._costs = costs
-        self._parts = [_nested(experiment, part, costs) for part in _compiled(experiment)]
+        self._parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
         if len(self) == 0:
             source = experiment.source
             message = "no trial is left: `exclude` and `where` drop every one"
-            raise ExperimentError(source.problem(("sweep",), message) if source is not None else message)
+            raise ExperimentError(source.make_problem(("sweep",), message) if source is not None else message)
 
     def __len__(self) -> int:
         return sum(part.count for part in self._parts)
@@ -76,14 +76,14 @@ class Plan:
     def __iter__(self) -> Iterator[Trial]:
         start = 0
         for part in self._parts:
-            yield from part.trials(start, part.order)
+            yield from part.iter_trials(start, part.order)
             start += part.count
 
     def written(self) -> Iterator[Trial]:
         """The trials in written order: the first axis outermost, the last varying fastest."""
         start = 0
         for part in self._parts:
-            yield from part.trials(start, part.written)
+            yield from part.iter_trials(start, part.written)
             start += part.count
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
@@ -93,37 +93,37 @@ class Plan:
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         """The local files that the trial's workflow reads."""
         slots = self.experiment.template.slots
-        masks = {slot.of: slot.name for slot in slots.values() if slot.kind == "mask"}
+        masks = {slot.masked_slot: slot.name for slot in slots.values() if slot.kind == "mask"}
 
-        def at(address: Address, name: str | None) -> InputFile | None:
+        def make_input_file(address: Address, name: str | None) -> InputFile | None:
             value = trial.params.get(name) if name is not None else None
             fact = self.experiment.files.get(value) if isinstance(value, str) else None
             if name is None or fact is None:
                 return None
-            mask = at(address, masks.get(name))
+            mask = make_input_file(address, masks.get(name))
             return InputFile(address.node, address.input, str(value), fact.path, fact.sha256, mask)
 
         places = [(address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses]
-        return tuple(found for address, name in places if (found := at(address, name)) is not None)
+        return tuple(found for address, name in places if (found := make_input_file(address, name)) is not None)
 
     def reordered(self, costs: Costs) -> Plan:
         """The same trials, nested by other costs: measured node times, or a server that keeps no results."""
         again = copy.copy(self)
         again.__dict__.pop("order", None)
         again._costs = costs  # noqa: SLF001 - a copy of our own
-        again._parts = [_nested(self.experiment, part, costs) for part in self._parts]  # noqa: SLF001
+        again._parts = [_with_best_order(self.experiment, part, costs) for part in self._parts]  # noqa: SLF001
         return again
 
-    def fit(self, nodes: NodeInfo) -> Fit:
+    def fit(self, nodes: NodeInfo) -> Compatibility:
         """How the plan fits a server with these node classes: what it would refuse, coerce or fail on, and oddities."""
-        from sweeper.planning.compatibility import fit  # noqa: PLC0415 - only where a server's classes are known
+        from sweeper.planning.compatibility import check_compatibility  # noqa: PLC0415 - only where a server's classes are known
 
-        return fit(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
+        return check_compatibility(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
 
     @cached_property
     def axis_columns(self) -> tuple[str, ...]:
         """The table's columns of the axes, in order, over all blocks."""
-        return axis_columns(self.experiment)
+        return list_axis_columns(self.experiment)
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -133,12 +133,12 @@ class Plan:
     @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
         """Where the rows have an axis' values in another order than they were written: see `declared`."""
-        return declared(self._parts)
+        return find_value_order(self._parts)
 
     @cached_property
     def together(self) -> tuple[tuple[str, str], ...] | None:
         """The pairs of axes that are swept as one: see `declared`. None for a plan that is no product."""
-        return together(self._parts) if self._parts else None
+        return find_linked_axes(self._parts) if self._parts else None
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
@@ -151,7 +151,7 @@ class Plan:
         cells = [option.cell for axis in axes if axis.name == name for option in axis.options]
         # Numbers and texts are themselves the key: an axis may have a million seeds. True equals 1, so it is encoded.
         plain = (int, float, str)
-        return list({cell if type(cell) in plain else (encode(cell),): cell for cell in cells}.values())
+        return list({cell if type(cell) in plain else (encode_canonical(cell),): cell for cell in cells}.values())
 
     @cached_property
     def order(self) -> OrderReport:
@@ -160,26 +160,26 @@ class Plan:
         names = [tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]) for part in products]
         caching = self._costs.caching
         runs, written = (
-            sum(sum(part.runs(self.experiment, order, caching).values()) for part, order in orders)
+            sum(sum(part.count_node_runs(self.experiment, order, caching).values()) for part, order in orders)
             for orders in ([(part, part.order) for part in products], [(part, part.written) for part in products])
         )
         return OrderReport(tuple(names), runs, written, bool(self._costs.seconds), str(caching))
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _PlanPart:
     """A compiled piece of the plan: the product of a block, or one of its `include` rows."""
 
     grid: Grid
     order: tuple[int, ...]
-    kept: array[int] | None
+    kept_positions: array[int] | None
     is_product: bool
 
     @property
     def written(self) -> tuple[int, ...]:
         return tuple(range(len(self.grid.sizes)))
 
-    def runs(self, experiment: Experiment, order: tuple[int, ...], caching: Caching) -> dict[str, int]:
+    def count_node_runs(self, experiment: Experiment, order: tuple[int, ...], caching: ServerCache) -> dict[str, int]:
         """How often each node runs in that order on a server that keeps results in this way.
 
         For more than `_COUNTED` trials an estimate: filters drop evenly, and an LRU cache saves no more than the
@@ -188,33 +188,35 @@ class _Part:
         graph = experiment.template.graph
         if caching.kind == "none":
             return dict.fromkeys(graph, self.count)
-        needs = dependencies(experiment, self.grid)
-        if self.count <= _COUNTED and (self.kept is not None or caching.kind == "lru"):
-            positions = range(self.count) if self.kept is None else self.kept
-            return counted(graph, order, [self.grid.coordinates(position) for position in positions], needs, caching)
+        needs = find_dependencies(experiment, self.grid)
+        if self.count <= _MAX_COUNTED and (self.kept_positions is not None or caching.kind == "lru"):
+            positions = range(self.count) if self.kept_positions is None else self.kept_positions
+            return count_cached_executions(
+                graph, order, [self.grid.to_coordinates(position) for position in positions], needs, caching
+            )
         share = self.count / max(prod(self.grid.sizes), 1)
-        return {node: round(count * share) for node, count in executions(order, self.grid.sizes, needs).items()}
+        return {node: round(count * share) for node, count in count_executions(order, self.grid.sizes, needs).items()}
 
     @property
     def count(self) -> int:
-        return prod(self.grid.sizes) if self.kept is None else len(self.kept)
+        return prod(self.grid.sizes) if self.kept_positions is None else len(self.kept_positions)
 
-    def trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
+    def iter_trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
         """The part's trials with the dimensions nested in `order`; indexes count from `start` in written order."""
-        if self.kept is None:
+        if self.kept_positions is None:
             return self.grid.walk(order, start)
-        numbered = enumerate(self.kept, start)
+        numbered = enumerate(self.kept_positions, start)
         if order == self.written:
             return self.grid.visit(order, numbered)
 
-        def nested(place: tuple[int, int]) -> tuple[int, ...]:
-            at = self.grid.coordinates(place[1])
+        def sort_key(numbered_position: tuple[int, int]) -> tuple[int, ...]:
+            at = self.grid.to_coordinates(numbered_position[1])
             return tuple([at[dimension] for dimension in order])
 
-        return self.grid.visit(order, sorted(numbered, key=nested))
+        return self.grid.visit(order, sorted(numbered, key=sort_key))
 
 
-def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED) -> Plan:
+def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED_COSTS) -> Plan:
     """Expand an experiment into its plan.
 
     `nodes` are a server's node classes: then what that server would refuse, silently change or fail on is refused
@@ -227,30 +229,32 @@ def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs 
     return planned
 
 
-def derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
+def iter_derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
     """Every value that `derive` gives a name anywhere in the sweep. Raises ExperimentError where it fails."""
-    for grid in _grids(experiment):
-        yield from grid.values(name)
+    for grid in _iter_grids(experiment):
+        yield from grid.iter_values(name)
 
 
-def value_pairs(experiment: Experiment, one: str, other: str) -> Iterator[tuple[Any, Any, Callable[[str], Problem]]]:
+def iter_value_pairs(
+    experiment: Experiment, one: str, other: str
+) -> Iterator[tuple[Any, Any, Callable[[str], Problem]]]:
     """The values that two slots have together anywhere in the product of a block, and what tells, until the next pair,
     where the value of a slot was written, as a Problem without its message.
     """
-    for grid in _grids(experiment):
+    for grid in _iter_grids(experiment):
         first, second = grid.slots[one], grid.slots[other]
-        for at in grid.points(merged((first, second))):
-            yield first.at(at), second.at(at), partial(grid.origin, at=at)
+        for at in grid.iter_points(merge_dimensions((first, second))):
+            yield first.get(at), second.get(at), partial(grid.locate_value, coordinates=at)
 
 
-def _grids(experiment: Experiment) -> Iterator[Grid]:
+def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
     """The product of each block, and its `include` rows, before anything is dropped."""
     for block in experiment.blocks:
         yield Grid(experiment, block.dimensions, {})
-        yield from (_alone(experiment, block, row) for row in block.include)
+        yield from (_make_include_grid(experiment, block, row) for row in block.include)
 
 
-def _nested(experiment: Experiment, part: _Part, costs: Costs) -> _Part:
+def _with_best_order(experiment: Experiment, part: _PlanPart, costs: Costs) -> _PlanPart:
     """The part in the order that costs least, the written one where it costs no more.
 
     `best_order` reckons with a whole product and the classic cache. Filters, and a cache that keeps more, can make
@@ -258,36 +262,41 @@ def _nested(experiment: Experiment, part: _Part, costs: Costs) -> _Part:
     """
     if not part.is_product or experiment.order == "written":
         return replace(part, order=part.written)
-    order = best_order(experiment, part.grid, costs)
-    changed = part.kept is not None or costs.caching.kind == "lru"
-    if changed and order != part.written and part.count <= _COUNTED:
+    order = find_best_order(experiment, part.grid, costs)
+    changed = part.kept_positions is not None or costs.caching.kind == "lru"
+    if changed and order != part.written and part.count <= _MAX_COUNTED:
         graph = experiment.template.graph
-        spent = [costs.total(graph, part.runs(experiment, one, costs.caching)) for one in (order, part.written)]
+        spent = [
+            costs.add_up(graph, part.count_node_runs(experiment, one, costs.caching)) for one in (order, part.written)
+        ]
         order = order if spent[0] < spent[1] else part.written
     return replace(part, order=order)
 
 
-def _compiled(experiment: Experiment) -> list[_Part]:
+def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
     """The pieces of the plan in written order. Raises ExperimentError with what fails in any of them."""
-    parts: list[_Part] = []
+    parts: list[_PlanPart] = []
     problems: list[Problem] = []
     for block in experiment.blocks:
-        grids = [Grid(experiment, block.dimensions, {}), *(_alone(experiment, block, extra) for extra in block.include)]
-        found = [problem for grid in grids for problem in grid.problems(_TRIED)]
+        grids = [
+            Grid(experiment, block.dimensions, {}),
+            *(_make_include_grid(experiment, block, extra) for extra in block.include),
+        ]
+        found = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
         problems += found
         try:
-            selected = kept(grids[0], block) if not found else None
+            selected = find_kept_positions(grids[0], block) if not found else None
         except ExperimentError as error:
             problems += error.problems
             continue
-        parts.append(_Part(grids[0], tuple(range(len(grids[0].sizes))), selected, is_product=True))
-        parts += [_Part(grid, tuple(range(len(grid.sizes))), None, is_product=False) for grid in grids[1:]]
+        parts.append(_PlanPart(grids[0], tuple(range(len(grids[0].sizes))), selected, is_product=True))
+        parts += [_PlanPart(grid, tuple(range(len(grid.sizes))), None, is_product=False) for grid in grids[1:]]
     if problems:
         raise ExperimentError(problems)
     return parts
 
 
-def _alone(experiment: Experiment, block: Block, extra: Extra) -> Grid:
+def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow) -> Grid:
     """An `include` row as a product of one."""
-    axes = [(Axis(name, (option,), block.path),) for name, option in extra.options.items()]
-    return Grid(experiment, axes, extra.values)
+    axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
+    return Grid(experiment, axes, row.values)

@@ -14,34 +14,34 @@ from typing import Any, Final
 
 from sweeper.model.experiment import Block, Experiment, Sample
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.workflow import encode
-from sweeper.planning.columns import Column, Computed
+from sweeper.model.workflow import encode_canonical
+from sweeper.planning.columns import Column, ComputedColumn
 from sweeper.planning.grid import Grid
 
-_RANKED: Final = 2_000_000  # more points than this are drawn by place: hashing them all would take too long
+_MAX_RANKED: Final = 2_000_000  # more points than this are drawn by place: hashing them all would take too long
 _WHERE: Final = -1  # stands for `where` among the numbers of the rows of `exclude`
 
 
-def kept(grid: Grid, block: Block) -> array[int] | None:
+def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
     """The written positions that stay, ascending; None where all do. Raises ExperimentError when `where` fails."""
     total = prod(grid.sizes)
     sampled = block.sample is not None and block.sample.n < total
     if not block.exclude and block.where is None:
         if not sampled or block.sample is None:
             return None
-        if total > _RANKED:
-            return array("Q", sorted(_drawn(total, block.sample)))
-        return _sampled(grid, array("Q", range(total)), block.sample)
-    positions = array("Q", _filtered(grid, block))
+        if total > _MAX_RANKED:
+            return array("Q", sorted(_draw_positions(total, block.sample)))
+        return _sample_positions(grid, array("Q", range(total)), block.sample)
+    positions = array("Q", _iter_kept(grid, block))
     if block.sample is not None and block.sample.n < len(positions):
-        if len(positions) > _RANKED:
-            return array("Q", sorted(positions[place] for place in _drawn(len(positions), block.sample)))
-        return _sampled(grid, positions, block.sample)
+        if len(positions) > _MAX_RANKED:
+            return array("Q", sorted(positions[place] for place in _draw_positions(len(positions), block.sample)))
+        return _sample_positions(grid, positions, block.sample)
     return positions
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DropCounts:
     """How many points of a block's product each filter drops; `exclude` counts row by row.
 
     A point counts for the first filter that drops it, so the counts add up.
@@ -57,29 +57,29 @@ class Dropped:
         return sum(self.exclude) + self.where + self.sample
 
 
-def dropped(grid: Grid, block: Block) -> Dropped:
+def count_dropped(grid: Grid, block: Block) -> DropCounts:
     """What each filter of the block drops, by the same walk as `kept`. Raises ExperimentError when `where` fails."""
-    counts = Counter(_reasons(grid, block)) if block.exclude or block.where is not None else Counter()
+    counts = Counter(_iter_reasons(grid, block)) if block.exclude or block.where is not None else Counter()
     rows = tuple([counts[row] for row in range(len(block.exclude))])
     left = prod(grid.sizes) - sum(rows) - counts[_WHERE]
-    return Dropped(rows, counts[_WHERE], max(0, left - block.sample.n) if block.sample is not None else 0)
+    return DropCounts(rows, counts[_WHERE], max(0, left - block.sample.n) if block.sample is not None else 0)
 
 
-def reasons(grid: Grid, block: Block) -> Iterator[str | None]:
+def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
     """For every point of a block's product, in written order, what drops it: `exclude[0]`, `where`, `sample`, or None.
 
     Raises ExperimentError when `where` fails.
     """
-    selected = kept(grid, block)
+    selected = find_kept_positions(grid, block)
     there = None if selected is None else set(selected)
-    for position, reason in enumerate(_reasons(grid, block)):
+    for position, reason in enumerate(_iter_reasons(grid, block)):
         if reason is None:
             yield None if there is None or position in there else "sample"
         else:
             yield "where" if reason == _WHERE else f"exclude[{reason}]"
 
 
-def as_written(experiment: Experiment, block: Block) -> Mapping[str, Any]:
+def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]:
     """The block as the file has it; empty where there is no file."""
     value = experiment.source.value if experiment.source is not None else {}
     for part in block.path:
@@ -89,13 +89,13 @@ def as_written(experiment: Experiment, block: Block) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _filtered(grid: Grid, block: Block) -> Iterator[int]:
-    return (position for position, reason in enumerate(_reasons(grid, block)) if reason is None)
+def _iter_kept(grid: Grid, block: Block) -> Iterator[int]:
+    return (position for position, reason in enumerate(_iter_reasons(grid, block)) if reason is None)
 
 
-def _reasons(grid: Grid, block: Block) -> Iterator[int | None]:
+def _iter_reasons(grid: Grid, block: Block) -> Iterator[int | None]:
     """For every point in written order what drops it: a row of `exclude`, `_WHERE`, or None."""
-    where = _where(grid, block)
+    where = _compile_where(grid, block)
     rows = [(number, list(row.items())) for number, row in enumerate(block.exclude)]
     for point in itertools.product(*(range(size) for size in grid.sizes)):
         for number, row in rows:
@@ -103,10 +103,10 @@ def _reasons(grid: Grid, block: Block) -> Iterator[int | None]:
                 yield number
                 break
         else:
-            yield None if where is None or where.at(point) else _WHERE
+            yield None if where is None or where.get(point) else _WHERE
 
 
-def _where(grid: Grid, block: Block) -> Column | None:
+def _compile_where(grid: Grid, block: Block) -> Column | None:
     expression = block.where
     if expression is None:
         return None
@@ -115,24 +115,24 @@ def _where(grid: Grid, block: Block) -> Column | None:
         try:
             return bool(expression.evaluate(values))
         except ExpressionError as error:
-            raise grid.failure((*block.path, "where"), error, values) from error
+            raise grid.make_error((*block.path, "where"), error, values) from error
 
-    return Computed(grid.inputs(expression), compute)
+    return ComputedColumn(grid.select_columns(expression), compute)
 
 
-def _sampled(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
+def _sample_positions(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
     """The `n` positions whose axis values hash lowest: a value added to an axis later does not reshuffle the rest."""
     own = [axis.name for dimension in grid.dimensions for axis in dimension]  # not those of other blocks
 
     def rank(position: int) -> bytes:
-        at = grid.coordinates(position)
-        cells = encode({name: grid.axes[name].at(at) for name in own})
+        at = grid.to_coordinates(position)
+        cells = encode_canonical({name: grid.axes[name].get(at) for name in own})
         return hashlib.sha256(b"%d\n" % sample.seed + cells).digest()
 
     return array("Q", sorted(heapq.nsmallest(sample.n, positions, key=rank)))
 
 
-def _drawn(total: int, sample: Sample) -> set[int]:
+def _draw_positions(total: int, sample: Sample) -> set[int]:
     """`n` distinct places below `total`, by counting through SHA-256: the same on every machine and version."""
     found: set[int] = set()
     for count in itertools.count():

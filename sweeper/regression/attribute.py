@@ -21,33 +21,33 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError
 from sweeper.model.trial import InputFile, Trial
-from sweeper.planning.compatibility import Fit
+from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.regression.baseline import Accepted, Baseline
-from sweeper.regression.cases import Row, observe
+from sweeper.regression.baseline import AcceptedFile, Baseline
+from sweeper.regression.cases import TrialRow, read_run
 from sweeper.regression.comparison import CHANGED, Comparison, Comparisons
-from sweeper.regression.match_files import match
+from sweeper.regression.match_files import match_files
 from sweeper.regression.thresholds import Checks
 
 if TYPE_CHECKING:
     from sweeper.model.experiment import Experiment
     from sweeper.model.node_classes import NodeInfo
     from sweeper.model.result import Run
-    from sweeper.model.target_spec import Named, Spec
+    from sweeper.model.target_spec import NamedTargets, TargetSpec
     from sweeper.running.run_events import Event
 
-SERVER: Final = "the server drifted"
-WORKFLOW: Final = "your workflow changed"
+SERVER_DRIFTED: Final = "the server drifted"
+WORKFLOW_CHANGED: Final = "your workflow changed"
 BOTH: Final = "both: the server drifted and your workflow changed"
-UNSTEADY: Final = "not reproducible: the same workflow on the same server gives other pictures"
+NOT_REPRODUCIBLE: Final = "not reproducible: the same workflow on the same server gives other pictures"
 UNKNOWN: Final = "unknown"
 
 
 class StoredPlan(Plan):
     """Workflows that a baseline kept, as a plan: one trial for each digest."""
 
-    def __init__(self, experiment: Experiment, baseline: Baseline, stored: Sequence[Accepted]) -> None:
+    def __init__(self, experiment: Experiment, baseline: Baseline, stored: Sequence[AcceptedFile]) -> None:
         self.experiment = experiment
         self._baseline = baseline
         self._stored = {one.digest: one for one in stored}
@@ -70,7 +70,7 @@ class StoredPlan(Plan):
             yield Trial(index, {}, cells, digest, cells)
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
-        graph = self._baseline.graph(self._stored[trial.digest])
+        graph = self._baseline.get_graph(self._stored[trial.digest])
         assert graph is not None, "only accepted pictures whose workflow is known are planned"
         return graph
 
@@ -89,20 +89,20 @@ class StoredPlan(Plan):
     def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - there are no axes to nest
         return self
 
-    def fit(self, nodes: NodeInfo) -> Fit:  # noqa: ARG002 - what today's server will not run is an answer, not a mistake
-        return Fit((), ())
+    def fit(self, nodes: NodeInfo) -> Compatibility:  # noqa: ARG002 - what today's server will not run is an answer, not a mistake
+        return Compatibility((), ())
 
 
-def attributed(
+def attribute_changes(
     found: Comparisons,
     baseline: Baseline,
     checks: Checks,
     experiment: Experiment,
     *,
-    target: Spec | Sequence[Spec] | None,
+    target: TargetSpec | Sequence[TargetSpec] | None,
     out: Path,
     runner: Callable[..., Run],
-    named: Named | None = None,
+    named: NamedTargets | None = None,
     progress: Callable[[Event], None] | None = None,
 ) -> Comparisons:
     """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own, by `runner`,
@@ -111,32 +111,32 @@ def attributed(
     Raises what `sweeper.run` raises; a workflow that cannot be run again makes the verdict `unknown`, with the reason.
     """
     changed = [one for one in found if one.state == CHANGED and one.before is not None]
-    reasons = {one.case.key: _unknown(baseline, experiment, one.before) for one in changed}
+    reasons = {one.case.key: _rerun_obstacle(baseline, experiment, one.before) for one in changed}
     stored = [one.before for one in changed if one.before is not None and not reasons[one.case.key]]
-    rows: dict[str, Row] = {}
+    rows: dict[str, TrialRow] = {}
     stopped = found.stopped_by
     if stored:
         plan = StoredPlan(experiment, baseline, stored)
         ended = runner(
             replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True
         )
-        observed = observe(out, ended.run_id)
+        observed = read_run(out, ended.run_id)
         rows = {row.result.digest: row for row in observed.rows if row.run in (ended.run_id, None)}
-        observed.bring(shown for row in rows.values() for shown in row.shown)
+        observed.fetch(shown for row in rows.values() for shown in row.outputs)
         stopped = ended.stopped_by if ended.stopped_by == "interrupt" else stopped
     items = []
     for one in found:
         verdict = ""
         if one.state == CHANGED and one.before is not None:
             reason = reasons[one.case.key]
-            verdict = f"{UNKNOWN}: {reason}" if reason else _verdict(one, rows.get(one.before.digest), checks)
+            verdict = f"{UNKNOWN}: {reason}" if reason else _decide_verdict(one, rows.get(one.before.digest), checks)
         items.append(replace(one, verdict=verdict))
     return replace(found, items=tuple(items), stopped_by=stopped)
 
 
-def _unknown(baseline: Baseline, experiment: Experiment, before: Accepted | None) -> str:
+def _rerun_obstacle(baseline: Baseline, experiment: Experiment, before: AcceptedFile | None) -> str:
     """Why an accepted workflow cannot be run again; empty when it can."""
-    if before is None or baseline.graph(before) is None:
+    if before is None or baseline.get_graph(before) is None:
         return "the baseline does not hold the workflow that made the accepted picture"
     files = [(about[kind], about[f"{prefix}sha256"]) for about in before.inputs.values()
              for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in about]  # fmt: skip
@@ -150,31 +150,31 @@ def _unknown(baseline: Baseline, experiment: Experiment, before: Accepted | None
     return ""
 
 
-def _verdict(one: Comparison, row: Row | None, checks: Checks) -> str:
-    assert one.before is not None
+def _decide_verdict(one: Comparison, row: TrialRow | None, checks: Checks) -> str:
+    assert one.accepted_info is not None
     assert one.accepted is not None
     assert one.now is not None
     if row is None or not row.succeeded:
         result = row.result if row is not None else None
         if result is not None and result.status == "failed":
-            return f"{SERVER}: it does not run the accepted workflow any more ({result.error_type}: {result.error})"
+            return f"{SERVER_DRIFTED}: it does not run the accepted workflow any more ({result.error_type}: {result.error})"
         return f"{UNKNOWN}: the accepted workflow was not run"
     again = next(
         (
             shown.path
-            for shown in row.shown
+            for shown in row.outputs
             if (shown.case.node, shown.case.position) == (one.case.node, one.case.position)
         ),
         None,
     )
     if again is None:
-        return f"{SERVER}: the accepted workflow gives no such output any more"
-    bounds = checks.for_trial(one.params, one.case.cells)
+        return f"{SERVER_DRIFTED}: the accepted workflow gives no such output any more"
+    bounds = checks.thresholds_for(one.params, one.case.cells)
     try:
-        drifted = not match(one.accepted, again, bounds).passes
-        rewritten = one.before.digest != one.digest and not match(again, one.now, bounds).passes
+        drifted = not match_files(one.accepted, again, bounds).passes
+        rewritten = one.accepted_info.digest != one.digest and not match_files(again, one.now, bounds).passes
     except ImageError as error:
         return f"{UNKNOWN}: {error}"
     if drifted:
-        return BOTH if rewritten else SERVER
-    return WORKFLOW if rewritten or one.before.digest != one.digest else UNSTEADY
+        return BOTH if rewritten else SERVER_DRIFTED
+    return WORKFLOW_CHANGED if rewritten or one.accepted_info.digest != one.digest else NOT_REPRODUCIBLE

@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.model.workflow import canonical, encode
+from sweeper.model.workflow import encode_canonical, encode_graph
 from sweeper.regression.cases import Case
-from sweeper.regression.server_changes import About, server_key
-from sweeper.tables.export import replacing
+from sweeper.regression.server_changes import Facts, server_key
+from sweeper.tables.export import atomic_write
 
 MANIFEST: Final = "manifest.json"
 VERSION: Final = 3  # 1 knew no `servers` and no `models`, 2 no `ending`
-_MARK: Final = "sweeper_baseline"
+_VERSION_KEY: Final = "sweeper_baseline"
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-_NOTHING: Final[Mapping[str, Any]] = {}  # one for all cases
+_EMPTY: Final[Mapping[str, Any]] = {}  # one for all cases
 
 
-def _nothing() -> Mapping[str, Any]:
-    return _NOTHING
+def _get_empty() -> Mapping[str, Any]:
+    return _EMPTY
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedFile:
     """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
     its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels,
     in hex (`sweeper.images.byte_equality.ending`).
@@ -55,17 +55,17 @@ class Accepted:
     sweeper: str = ""
     ending: str = ""
     workflow: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=_nothing)
-    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=_nothing)
+    changes: Mapping[str, Any] = field(default_factory=_get_empty)
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=_get_empty)
     models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BaselineEntry:
     """A case and the pictures that were accepted for it; a run that meets one of them passes."""
 
     case: Case
-    accepted: tuple[Accepted, ...]
+    accepted: tuple[AcceptedFile, ...]
 
 
 @dataclass(slots=True)
@@ -74,12 +74,12 @@ class Baseline:
 
     folder: Path
     experiment: str
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, BaselineEntry] = field(default_factory=dict)
     workflows: dict[str, Graph] = field(default_factory=dict)
-    servers: dict[str, About] = field(default_factory=dict)
+    servers: dict[str, Facts] = field(default_factory=dict)
     exists: bool = False
 
-    def graph(self, accepted: Accepted) -> dict[str, Any] | None:
+    def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
         """The workflow that made an accepted picture, a new dict; None where it is not known."""
         base = self.workflows.get(accepted.workflow or "")
         if base is None:
@@ -90,25 +90,25 @@ class Baseline:
             graph[node]["inputs"][name] = value
         return graph
 
-    def server(self, accepted: Accepted) -> About:
+    def get_server(self, accepted: AcceptedFile) -> Facts:
         """What the server that made an accepted picture told of itself; empty where it is not known."""
         return self.servers.get(accepted.server or "", {})
 
-    def keep_server(self, about: About) -> str | None:
+    def add_server(self, facts: Facts) -> str | None:
         """Remember a server: its name here; None for one that told nothing."""
-        if not about:
+        if not facts:
             return None
-        name = server_key(about)
-        self.servers[name] = about
+        name = server_key(facts)
+        self.servers[name] = facts
         return name
 
-    def keep_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
+    def add_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
         """Remember a workflow: the name of the one that stands for its like, and what this one changes in it."""
-        shape = _shape(graph)
+        shape = _graph_shape(graph)
         for name, base in self.workflows.items():
-            if _shape(base) == shape:
-                return name, _changes(base, graph)
-        name = hashlib.sha256(canonical(graph)).hexdigest()[:12]
+            if _graph_shape(base) == shape:
+                return name, _diff_inputs(base, graph)
+        name = hashlib.sha256(encode_graph(graph)).hexdigest()[:12]
         self.workflows[name] = graph
         return name, {}
 
@@ -118,17 +118,17 @@ class Baseline:
         workflows, servers = {one.workflow for one in kept}, {one.server for one in kept}
         self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in workflows}
         self.servers = {name: about for name, about in sorted(self.servers.items()) if name in servers}
-        entries = sorted(self.entries.values(), key=lambda entry: _natural(entry.case.name))
+        entries = sorted(self.entries.values(), key=lambda entry: _natural_key(entry.case.name))
         value = {
-            _MARK: VERSION,
+            _VERSION_KEY: VERSION,
             "experiment": self.experiment,
             "servers": self.servers,
-            "cases": [_written(entry) for entry in entries],
+            "cases": [_to_json(entry) for entry in entries],
             "workflows": self.workflows,
         }
         text = json.dumps(value, ensure_ascii=False, indent=1)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / MANIFEST) as file:
+        with atomic_write(self.folder / MANIFEST) as file:
             file.write(text.encode("utf-8", "surrogatepass") + b"\n")
         self.exists = True
 
@@ -145,11 +145,11 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
         return Baseline(folder, experiment)
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(value, dict) or _MARK not in value:
+    if not isinstance(value, dict) or _VERSION_KEY not in value:
         raise ResultsError(f"{path}: is no manifest of a baseline; `sweeper accept` writes one")
-    if value[_MARK] not in range(1, VERSION + 1):
+    if value[_VERSION_KEY] not in range(1, VERSION + 1):
         raise ResultsError(
-            f"{path}: written by a newer sweeper (format {value[_MARK]}, this one reads up to {VERSION})"
+            f"{path}: written by a newer sweeper (format {value[_VERSION_KEY]}, this one reads up to {VERSION})"
         )
     if value.get("experiment") != experiment:
         raise ResultsError(
@@ -157,9 +157,9 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
             "name another folder with --baseline"
         )
     try:
-        entries = _entries(value["cases"], folder)
+        entries = _parse_entries(value["cases"], folder)
         workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
-        servers: dict[str, About] = {str(name): dict(about) for name, about in value.get("servers", {}).items()}
+        servers: dict[str, Facts] = {str(name): dict(about) for name, about in value.get("servers", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path}: is damaged ({type(error).__name__}: {error}); restore it from git") from error
     return Baseline(folder, experiment, entries, workflows, servers, exists=True)
@@ -170,47 +170,49 @@ def default_folder(experiment_file: Path, name: str) -> Path:
     return experiment_file.parent / "baselines" / name
 
 
-def _entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, Entry]:
+def _parse_entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, BaselineEntry]:
     """By key. Takes the cases out of the list: as JSON each is larger than what it becomes."""
-    found: dict[str, Entry] = {}
+    found: dict[str, BaselineEntry] = {}
     texts: dict[str, str] = {}
     cases.reverse()
     while cases:
-        entry = _entry(cases.pop(), folder, texts)
+        entry = _parse_entry(cases.pop(), folder, texts)
         found[entry.case.key] = entry
     return found
 
 
-def _entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> Entry:
+def _parse_entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> BaselineEntry:
     """`texts`: those of the entries before, which have most of them in common."""
-    case = Case(_shared(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"]))
-    accepted = tuple(_accepted(one, texts) for one in value["accepted"])
+    case = Case(
+        _intern_texts(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"])
+    )
+    accepted = tuple(_parse_accepted(one, texts) for one in value["accepted"])
     for one in accepted:
         # A manifest may come from a pull request: its names stay inside the folder.
         if one.file in ("", ".", "..") or any(mark in one.file for mark in "/\\:\0"):
             raise ValueError(f"{one.file!r} is no file of {folder}")
     if not accepted:
         raise ValueError(f"no picture of {case.name}")
-    return Entry(case, accepted)
+    return BaselineEntry(case, accepted)
 
 
-def _accepted(value: dict[str, Any], texts: dict[str, str]) -> Accepted:
+def _parse_accepted(value: dict[str, Any], texts: dict[str, str]) -> AcceptedFile:
     if value.get("models"):
         value["models"] = tuple(texts.setdefault(name, name) for name in value["models"])
     for name in ("target", "server", "sweeper", "ending", "workflow"):
         if value.get(name):
             value[name] = texts.setdefault(value[name], value[name])
-    value["params"] = _shared(value["params"], texts)
-    return Accepted(**value)
+    value["params"] = _intern_texts(value["params"], texts)
+    return AcceptedFile(**value)
 
 
-def _shared(cells: Mapping[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+def _intern_texts(cells: Mapping[str, Any], texts: dict[str, str]) -> dict[str, Any]:
     return {name: texts.setdefault(value, value) if isinstance(value, str) else value for name, value in cells.items()}
 
 
-def _written(entry: Entry) -> dict[str, Any]:
+def _to_json(entry: BaselineEntry) -> dict[str, Any]:
     accepted = [
-        {name: value for name in Accepted.__slots__ if (value := getattr(one, name)) not in (None, {}, "", ())}
+        {name: value for name in AcceptedFile.__slots__ if (value := getattr(one, name)) not in (None, {}, "", ())}
         | {"pixels": one.pixels, "params": dict(one.params)}
         for one in entry.accepted
     ]
@@ -223,19 +225,21 @@ def _written(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _shape(graph: Graph) -> bytes:
-    return encode({node: [content["class_type"], sorted(content["inputs"])] for node, content in graph.items()})
+def _graph_shape(graph: Graph) -> bytes:
+    return encode_canonical(
+        {node: [content["class_type"], sorted(content["inputs"])] for node, content in graph.items()}
+    )
 
 
-def _changes(base: Graph, graph: Graph) -> dict[str, Any]:
+def _diff_inputs(base: Graph, graph: Graph) -> dict[str, Any]:
     return {
         f"{node}.{name}": value
         for node, content in graph.items()
         for name, value in content["inputs"].items()
-        if encode(value) != encode(base[node]["inputs"][name])
+        if encode_canonical(value) != encode_canonical(base[node]["inputs"][name])
     }
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
+def _natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sorts `steps=4` before `steps=20`."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]

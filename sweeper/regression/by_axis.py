@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeper.regression.compare_runs import Difference
+from sweeper.regression.compare_runs import CaseDifference
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class AxisValue:
         return sum(self.counts.values())
 
     @property
-    def share(self) -> float:
+    def changed_share(self) -> float:
         """How much of it is not the same, 0-1."""
         return 1.0 - self.counts.get("same", 0) / self.cases
 
 
-def by_axis(found: Iterable[Difference]) -> tuple[AxisValue, ...]:
+def group_by_axis(found: Iterable[CaseDifference]) -> tuple[AxisValue, ...]:
     """Axes in their order, those with one value only left out; in each, the value of which most changed first."""
-    groups: dict[str, dict[str, list[Difference]]] = {}
+    groups: dict[str, dict[str, list[CaseDifference]]] = {}
     for one in found:
         for axis, value in one.case.cells.items():
             if not axis.endswith(".label"):
@@ -48,11 +48,11 @@ def by_axis(found: Iterable[Difference]) -> tuple[AxisValue, ...]:
         value
         for axis, values in groups.items()
         if len(values) > 1
-        for value in sorted((_value(axis, members) for members in values.values()), key=_most_first)
+        for value in sorted((_summarize(axis, members) for members in values.values()), key=_sort_key)
     )
 
 
-def _value(axis: str, members: Sequence[Difference]) -> AxisValue:
+def _summarize(axis: str, members: Sequence[CaseDifference]) -> AxisValue:
     cells = members[-1].case.cells
     errors = [one.metrics["mae"] for one in members if one.state == "changed" and "mae" in one.metrics]
     return AxisValue(
@@ -64,10 +64,10 @@ def _value(axis: str, members: Sequence[Difference]) -> AxisValue:
     )
 
 
-def _most_first(value: AxisValue) -> tuple[float, float]:
-    return (-value.share, -(value.mae or 0.0))
+def _sort_key(value: AxisValue) -> tuple[float, float]:
+    return (-value.changed_share, -(value.mae or 0.0))
 
 
-def confined(values: Iterable[AxisValue], changed: int) -> tuple[AxisValue, ...]:
+def find_suspect_values(values: Iterable[AxisValue], changed: int) -> tuple[AxisValue, ...]:
     """The values that every one of the `changed` cases has, while other cases do not: where to look for the cause."""
     return tuple(value for value in values if changed and value.counts.get("changed", 0) == changed)

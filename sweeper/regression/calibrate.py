@@ -19,30 +19,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError, UsageError
 from sweeper.model.trial import InputFile, Trial
-from sweeper.planning.compatibility import Fit
+from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.regression.cases import Case, observe
-from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, match, side_by_side
-from sweeper.regression.noise import Calibrated, Noise
-from sweeper.regression.propose_thresholds import proposed
-from sweeper.regression.thresholds import Bound, parse_bound
+from sweeper.regression.cases import Case, read_run
+from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, map_parallel, match_files
+from sweeper.regression.noise import CaseNoise, MeasureNoise
+from sweeper.regression.propose_thresholds import propose_checks
+from sweeper.regression.thresholds import Threshold, parse_threshold
 
 if TYPE_CHECKING:
     from sweeper.model.experiment import Experiment
     from sweeper.model.node_classes import NodeInfo
-    from sweeper.model.target_spec import Named, Spec
+    from sweeper.model.target_spec import NamedTargets, TargetSpec
     from sweeper.running.run_events import Event
 
 REPEAT: Final = "sweeper_repeat"
-_PICTURES: Final = ("ssim", "psnr", "mae", "differing", "windowed")
+_PICTURE_MEASURES: Final = ("ssim", "psnr", "mae", "differing", "windowed")
 # What bounds are proposed of, whatever kind of file a case is, and what each says of equal files.
-_MEASURES: Final[Mapping[str, float]] = {
+_EQUAL_VALUES: Final[Mapping[str, float]] = {
     "ssim": 1.0, "psnr": math.inf, "mae": 0.0, "windowed": 0.0, "sound_snr": math.inf, "sound_mae": 0.0,
     "text_ratio": 1.0,
 }  # fmt: skip
 _DECIBELS: Final = ("psnr", "sound_snr")
-_NEIGHBOURS: Final = 6  # other cases that a case is told from
+_MAX_NEIGHBOURS: Final = 6  # other cases that a case is told from
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Calibration:
 
     experiment: str
     repeats: int
-    items: tuple[Calibrated, ...]
+    items: tuple[CaseNoise, ...]
     stopped_by: str | None = None
 
     @property
@@ -59,7 +59,7 @@ class Calibration:
         """Proposed `checks`, with `overrides` where cases differ much. Empty where every picture was the same every
         time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
         """
-        return proposed(self.items)
+        return propose_checks(self.items)
 
 
 class RepeatedPlan(Plan):
@@ -101,7 +101,7 @@ class RepeatedPlan(Plan):
     def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - repeats go round and round, so that each is apart
         return self
 
-    def fit(self, nodes: NodeInfo) -> Fit:
+    def fit(self, nodes: NodeInfo) -> Compatibility:
         return self._plan.fit(nodes)
 
 
@@ -110,9 +110,9 @@ def calibrate(
     repeats: int = 5,
     *,
     margin: float = 2.0,
-    target: Spec | Sequence[Spec] | None = None,
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
     out: str | os.PathLike[str] | None = None,
-    named: Named | None = None,
+    named: NamedTargets | None = None,
     progress: Callable[[Event], None] | None = None,
     **changes: Any,
 ) -> Calibration:
@@ -135,85 +135,91 @@ def calibrate(
     plan = RepeatedPlan(Plan(experiment), repeats)
     ended = run(experiment, target, place, plan=plan, named=named, progress=progress, fresh=True, **changes)
     pictures: dict[str, tuple[Case, list[Path]]] = {}
-    observed = observe(place, ended.run_id)
-    observed.bring(shown for row in observed.rows for shown in row.shown if row.run == ended.run_id)
+    observed = read_run(place, ended.run_id)
+    observed.fetch(shown for row in observed.rows for shown in row.outputs if row.run == ended.run_id)
     for row in observed.rows:
-        for shown in row.shown if row.run == ended.run_id else ():
+        for shown in row.outputs if row.run == ended.run_id else ():
             cells = {axis: value for axis, value in shown.case.cells.items() if axis != REPEAT}
             case = Case(cells, shown.case.node, shown.case.position)
             pictures.setdefault(case.key, (case, []))[1].append(shown.path)
     known = list(pictures.values())
-    items = side_by_side(lambda one: _calibrated(one[0], one[1], known, margin), known)
+    items = map_parallel(lambda one: _measure_noise(one[0], one[1], known, margin), known)
     return Calibration(experiment.name, repeats, tuple(items), ended.stopped_by)
 
 
-def _calibrated(case: Case, paths: list[Path], known: list[tuple[Case, list[Path]]], margin: float) -> Calibrated:
+def _measure_noise(case: Case, paths: list[Path], known: list[tuple[Case, list[Path]]], margin: float) -> CaseNoise:
     if len(paths) < 2:
-        return Calibrated(case, len(paths), False, (), "fewer than two of its repeats succeeded")
+        return CaseNoise(case, len(paths), False, (), "fewer than two of its repeats succeeded")
     try:
-        pairs = [_held(*pair) for pair in itertools.combinations(paths, 2)]
-        others = [_held(paths[0], path) for path in _neighbours(case, known)]
+        pairs = [_match_pair(*pair) for pair in itertools.combinations(paths, 2)]
+        others = [_match_pair(paths[0], path) for path in _find_neighbours(case, known)]
     except ImageError as error:
-        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {error}")
+        return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {error}")
     apart = next((pair for pair in pairs if not pair.comparable), None)
     if apart is not None:
-        return Calibrated(case, len(paths), False, (), f"its repeats cannot be compared: {apart.reason}")
+        return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {apart.reason}")
     if all(pair.passes for pair in pairs):
-        return Calibrated(case, len(paths), True, ())
-    told = [name for name in _MEASURES if any(name in pair.metrics for pair in pairs)]
+        return CaseNoise(case, len(paths), True, ())
+    told = [name for name in _EQUAL_VALUES if any(name in pair.metrics for pair in pairs)]
     measured = [other.metrics for other in others if other.tier == "beyond"]  # another size is told from any noise
     noise = tuple(
-        _noise(
-            name, [pair.metrics.get(name, _MEASURES[name]) for pair in pairs], [other[name] for other in measured],
+        _summarize_noise(
+            name, [pair.metrics.get(name, _EQUAL_VALUES[name]) for pair in pairs], [other[name] for other in measured],
             margin,
         )
         for name in told
     )  # fmt: skip
-    reason = "" if any(one.bound for one in noise) else "its noise is as large as what tells it from its neighbours"
-    return Calibrated(case, len(paths), False, noise, reason)
+    reason = "" if any(one.threshold for one in noise) else "its noise is as large as what tells it from its neighbours"
+    return CaseNoise(case, len(paths), False, noise, reason)
 
 
-def _held(one: Path, other: Path) -> Match:
-    return match(one, other, {}, told=_PICTURES)
+def _match_pair(one: Path, other: Path) -> Match:
+    return match_files(one, other, {}, reported=_PICTURE_MEASURES)
 
 
-def _neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
+def _find_neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
     """A picture of each case of the same output that is nearest in the sweep: fewest cells apart."""
 
-    def apart(other: Case) -> int:
+    def count_differences(other: Case) -> int:
         axes = {*case.cells, *other.cells}
         return sum(case.cells.get(axis) != other.cells.get(axis) for axis in axes)
 
-    same = [(apart(one), paths[0]) for one, paths in known if (one.node, one.position) == (case.node, case.position)]
+    same = [
+        (count_differences(one), paths[0])
+        for one, paths in known
+        if (one.node, one.position) == (case.node, case.position)
+    ]
     near = sorted(((steps, str(path)) for steps, path in same if steps))
-    return [Path(path) for _, path in near[:_NEIGHBOURS]]
+    return [Path(path) for _, path in near[:_MAX_NEIGHBOURS]]
 
 
-def _noise(measure: str, values: list[float], effects: list[float], margin: float) -> Noise:
+def _summarize_noise(measure: str, values: list[float], effects: list[float], margin: float) -> MeasureNoise:
     higher = measure in HIGHER_IS_CLOSER
     worst = min(values) if higher else max(values)
     finite = [value for value in values if math.isfinite(value)]
     mean = math.fsum(finite) / len(finite) if finite else math.inf
     effect = (max(effects) if higher else min(effects)) if effects else None
     if not math.isfinite(worst):
-        return Noise(measure, mean, worst, effect, None, "its noise is beyond any bound")
-    bound = _bound(measure, worst, margin)
-    if effect is not None and bound.holds(effect):
-        return Noise(measure, mean, worst, effect, None, f"{bound} would let a neighbour's picture pass ({effect:.4g})")
-    return Noise(measure, mean, worst, effect, bound)
+        return MeasureNoise(measure, mean, worst, effect, None, "its noise is beyond any bound")
+    bound = _propose_threshold(measure, worst, margin)
+    if effect is not None and bound.is_met_by(effect):
+        return MeasureNoise(
+            measure, mean, worst, effect, None, f"{bound} would let a neighbour's picture pass ({effect:.4g})"
+        )
+    return MeasureNoise(measure, mean, worst, effect, bound)
 
 
-def _bound(measure: str, worst: float, margin: float) -> Bound:
+def _propose_threshold(measure: str, worst: float, margin: float) -> Threshold:
     """The worst noise, `margin` times over, rounded outwards to three digits."""
     if measure in _DECIBELS:
-        return parse_bound(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
+        return parse_threshold(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
     if measure in HIGHER_IS_CLOSER:
-        loss = _outwards(margin * (1 - worst))
-        return parse_bound(f">= {1 - loss:.6f}")
-    return parse_bound(f"<= {_outwards(margin * worst):.6g}")
+        loss = _round_up(margin * (1 - worst))
+        return parse_threshold(f">= {1 - loss:.6f}")
+    return parse_threshold(f"<= {_round_up(margin * worst):.6g}")
 
 
-def _outwards(value: float) -> float:
+def _round_up(value: float) -> float:
     if value <= 0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 2)

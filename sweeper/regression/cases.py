@@ -17,15 +17,15 @@ from typing import Any, Final
 
 from sweeper.errors import UsageError
 from sweeper.model.expressions import ExpressionError
-from sweeper.model.expressions.column_expression import compile_over
+from sweeper.model.expressions.column_expression import compile_column_expression
 from sweeper.model.result import SUCCEEDED, Result
-from sweeper.model.workflow import encode
+from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
-from sweeper.store.artifacts import file_name, stem
-from sweeper.store.records import File, Layout, RunRecord
-from sweeper.store.remote_artifacts import bring_all, is_url, place_here
+from sweeper.store.artifacts import build_file_name, build_stem
+from sweeper.store.records import ArtifactRef, RunRecord, TableLayout
+from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 
-_LONGEST: Final = 40  # characters of a value in a case's name
+_MAX_VALUE: Final = 40  # characters of a value in a case's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +46,60 @@ class Case:
     @property
     def key(self) -> str:
         """Canonical JSON: equal exactly for equal cases (7 and 7.0 are one value, "7" is another)."""
-        return f"[{self.point},{_output(self.node, self.position)}"
+        return f"[{self.point},{_output_key(self.node, self.position)}"
 
     @property
     def name(self) -> str:
         """How people read it: `prompt=a fox steps=4 [9]`, in one line; the second file of node 9 is `[9/1]`."""
         place = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
-        return f"{named(self.cells)} {_one_line(place)}".lstrip()
+        return f"{format_cells(self.cells)} {_to_one_line(place)}".lstrip()
 
-    def file_name(self, extension: str, number: int = 1) -> str:
+    def build_file_name(self, extension: str, number: int = 1) -> str:
         """A safe name of ours for its accepted picture, the same for every version of it."""
         mark = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
-        name = file_name(stem(self.cells, mark), self.node, self.position, extension)
+        name = build_file_name(build_stem(self.cells, mark), self.node, self.position, extension)
         base, dot, suffix = name.rpartition(".")
         return name if number == 1 else f"{base}-{number}{dot}{suffix}"
 
 
 def point_key(cells: Mapping[str, Any]) -> str:
     """Canonical JSON of a point of the sweep, of all of whose outputs it is the `point`."""
-    return _text(dict(cells))
+    return _to_text(dict(cells))
 
 
 @lru_cache  # a workflow has few outputs
-def _output(node: str, position: int) -> str:
-    return _text([node, position])[1:]
+def _output_key(node: str, position: int) -> str:
+    return _to_text([node, position])[1:]
 
 
-def _text(value: object) -> str:
-    return encode(value).decode("utf-8", "surrogatepass")
+def _to_text(value: object) -> str:
+    return encode_canonical(value).decode("utf-8", "surrogatepass")
 
 
-def named(cells: Mapping[str, Any]) -> str:
+def format_cells(cells: Mapping[str, Any]) -> str:
     """`axis=value axis=value`; a long value is cut and ends in a hash, so that two stay two."""
     return " ".join(
-        f"{_one_line(axis)}={_shown(value)}" for axis, value in cells.items() if not axis.endswith(".label")
+        f"{_to_one_line(axis)}={_format_value(value)}" for axis, value in cells.items() if not axis.endswith(".label")
     )
 
 
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) and not _number_like(value) else encode(value).decode("utf-8", "replace")
-    plain = _one_line(text)
-    if len(plain) <= _LONGEST and plain == text:
+def _format_value(value: Any) -> str:
+    text = (
+        value
+        if isinstance(value, str) and not _is_number_like(value)
+        else encode_canonical(value).decode("utf-8", "replace")
+    )
+    plain = _to_one_line(text)
+    if len(plain) <= _MAX_VALUE and plain == text:
         return plain
-    return f"{plain[: _LONGEST - 8].rstrip()}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    return f"{plain[: _MAX_VALUE - 8].rstrip()}~{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
 
-def _one_line(text: str) -> str:
+def _to_one_line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def _number_like(text: str) -> bool:
+def _is_number_like(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -104,13 +108,13 @@ def _number_like(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class OutputFile:
     """A file that a trial gave for a case: `file` in the results folder `home`, which is absolute; `sha256` of its
     bytes as they arrived. `url`: where it lies instead; it is at `path` once it was fetched (`Observed.bring`).
     """
 
     case: Case
-    home: str
+    folder: str
     file: str
     sha256: str
     url: str | None = None
@@ -118,15 +122,15 @@ class Shown:
     @property
     def path(self) -> Path:
         """Made when it is asked for: ten thousand of them are some megabytes."""
-        return Path(self.home, self.file)
+        return Path(self.folder, self.file)
 
     @property
     def path_text(self) -> str:
-        return os.path.join(self.home, self.file)  # noqa: PTH118 - at a tenth of the price of a Path
+        return os.path.join(self.folder, self.file)  # noqa: PTH118 - at a tenth of the price of a Path
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrialRow:
     """One trial of a run: its cells and their `point_key`, what became of it, its files. `run` is the run whose job
     stands for it, None where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
     `server` is what the server told of itself that did it.
@@ -135,7 +139,7 @@ class Row:
     cells: Mapping[str, Any]
     point: str
     result: Result
-    shown: tuple[Shown, ...]
+    outputs: tuple[OutputFile, ...]
     run: int | None
     server: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,17 +149,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class RunCases:
     """A run as cases. `file` is the experiment as the run recorded it."""
 
     experiment: str
     file: Path
     folder: Path
     run: int
-    rows: tuple[Row, ...]
+    rows: tuple[TrialRow, ...]
     names: frozenset[str]
 
-    def absent(self, shown: Shown) -> str:
+    def describe_missing(self, shown: OutputFile) -> str:
         """That a file of this run is gone, and what brings it back; empty where it is there."""
         if shown.path.exists():
             return ""
@@ -165,11 +169,11 @@ class Observed:
             )
         return f"{shown.path} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
 
-    def bring(self, shown: Iterable[Shown]) -> None:
+    def fetch(self, shown: Iterable[OutputFile]) -> None:
         """Have these files at their `path`, unless they are gone. Raises ResultsError for a storage that fails."""
-        bring_all(self.folder.resolve(), ((one.url, one.sha256) for one in shown if one.url is not None))
+        download_artifacts(self.folder.resolve(), ((one.url, one.sha256) for one in shown if one.url is not None))
 
-    def chosen(self, where: str | None) -> tuple[Row, ...]:
+    def select_rows(self, where: str | None) -> tuple[TrialRow, ...]:
         """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
         if where is None:
             return self.rows
@@ -177,43 +181,43 @@ class Observed:
         return tuple(row for row in self.rows if test(row.result.params, row.result.columns))
 
 
-def recorded(folder: Path, run: int | str | None = None) -> RunRecord:
+def load_run_record(folder: Path, run: int | str | None = None) -> RunRecord:
     """What is on record of the latest run of a results folder, or of another. Raises ResultsError."""
     with Store.open(folder, readonly=True) as store:
-        return _record(store, run)
+        return _find_record(store, run)
 
 
-def _record(store: Store, run: int | str | None) -> RunRecord:
-    run_id = store.latest() if run is None else run
+def _find_record(store: Store, run: int | str | None) -> RunRecord:
+    run_id = store.latest_run_id() if run is None else run
     store.layout(run_id)  # says so where there is no such run
     return next(record for record in store.runs() if str(record.id) == str(run_id))
 
 
-def observe(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> Observed:
+def read_run(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> RunCases:
     """The latest run of a results folder, or another; only these trials, where they are given.
 
     Raises ResultsError where there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
-        record = _record(store, run)
+        record = _find_record(store, run)
         layout = store.layout(record.id)
         outcomes = list(store.outcomes(record.id))
-        servers = store.servers.said()
+        servers = store.servers.load_info()
     home, rows, seen = str(folder.resolve()), [], set()
-    for (cells, point), outcome in zip(keyed_cells([one.result for one in outcomes]), outcomes, strict=True):
+    for (cells, point), outcome in zip(identify_points([one.result for one in outcomes]), outcomes, strict=True):
         if point in seen or not (
             trials is None or outcome.result.trial in trials
         ):  # overlapping blocks plan the same trial twice
             continue
         seen.add(point)
         one = outcome.result
-        shown = _shown_files(cells, point, home, outcome.files) if one.status == SUCCEEDED else ()
+        shown = _collect_outputs(cells, point, home, outcome.files) if one.status == SUCCEEDED else ()
         server = servers.get((outcome.run, one.target), {}) if outcome.run is not None and one.target else {}
-        rows.append(Row(cells, point, one, shown, outcome.run, server))
-    return Observed(record.experiment, Path(record.file), folder, record.id, tuple(rows), _names(layout))
+        rows.append(TrialRow(cells, point, one, shown, outcome.run, server))
+    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows), _list_names(layout))
 
 
-def keyed_cells(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
+def identify_points(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
     """The cells that key each row (Results or Trials: what has `columns` and `params`), and their `point_key`.
 
     Rows of one key are told apart by the params in which they differ: an `include` row may set a slot that is no axis.
@@ -224,50 +228,54 @@ def keyed_cells(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
     for key, row in zip(keys, rows, strict=True):
         if key in crowded:
             groups.setdefault(key, []).append(row.params)
-    differing = {key: names for key, group in groups.items() if (names := _differing(group))}
+    differing = {key: names for key, group in groups.items() if (names := _find_differing(group))}
     return [
-        _told_apart(row, differing[key]) if key in differing else (row.columns, key)
+        _distinguish(row, differing[key]) if key in differing else (row.columns, key)
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
-def _told_apart(row: Any, names: Iterable[str]) -> tuple[Mapping[str, Any], str]:
+def _distinguish(row: Any, names: Iterable[str]) -> tuple[Mapping[str, Any], str]:
     cells = {**row.columns, **{name: row.params.get(name) for name in names}}
     return cells, point_key(cells)
 
 
-def _differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in group[0] if len({encode(params.get(name)) for params in group}) > 1]
+def _find_differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in group[0] if len({encode_canonical(params.get(name)) for params in group}) > 1]
 
 
-def _shown_files(cells: Mapping[str, Any], point: str, home: str, files: Iterable[File]) -> tuple[Shown, ...]:
-    found: dict[tuple[str, int], Shown] = {}
+def _collect_outputs(
+    cells: Mapping[str, Any], point: str, home: str, files: Iterable[ArtifactRef]
+) -> tuple[OutputFile, ...]:
+    found: dict[tuple[str, int], OutputFile] = {}
     for file in files:
         place = file.node, file.position
         if place in found:
             continue
         case = Case(cells, *place, point)
         if is_url(file.path):
-            found[place] = Shown(case, home, str(place_here(Path(), file.path, file.sha256)), file.sha256, file.path)
+            found[place] = OutputFile(
+                case, home, str(local_path(Path(), file.path, file.sha256)), file.sha256, file.path
+            )
         else:
-            found[place] = Shown(case, home, file.path, file.sha256)
+            found[place] = OutputFile(case, home, file.path, file.sha256)
     return tuple(found.values())
 
 
-def _names(layout: Layout) -> frozenset[str]:
+def _list_names(layout: TableLayout) -> frozenset[str]:
     return frozenset((*layout.axis_columns, *layout.slot_names))
 
 
 class Condition:
     """`where` over slots and the table's columns of axes: compiled and checked at once, then asked of each trial."""
 
-    def __init__(self, text: str, names: Iterable[str], what: str) -> None:
+    def __init__(self, text: str, names: Iterable[str], label: str) -> None:
         """Raises UsageError where the expression does not parse or reads a name that no trial has."""
-        self.what = what
+        self.label = label
         try:
-            self._expression = compile_over(text, frozenset(names))
+            self._expression = compile_column_expression(text, frozenset(names))
         except ExpressionError as error:
-            raise UsageError(f"{what}: {error}") from None
+            raise UsageError(f"{label}: {error}") from None
 
     def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
         try:
@@ -275,4 +283,4 @@ class Condition:
             absent = dict.fromkeys(self._expression.columns)
             return bool(self._expression.evaluate({**absent, **cells, **params}))
         except ExpressionError as error:
-            raise UsageError(f"{self.what}: for {named(cells)}: {error}") from None
+            raise UsageError(f"{self.label}: for {format_cells(cells)}: {error}") from None

@@ -15,12 +15,20 @@ from typing import Any, Final
 
 from sweeper.errors import ImageError
 from sweeper.model.result import FAILED as ROW_FAILED
-from sweeper.regression.accept import plainly_same, why_unusable
-from sweeper.regression.baseline import Accepted, Baseline, Entry
-from sweeper.regression.cases import Case, Observed, Row, Shown
-from sweeper.regression.match_files import Answer, Answering, Question, answered, distance, equal_metrics, side_by_side
-from sweeper.regression.server_changes import drift
-from sweeper.regression.thresholds import Bound, Checks
+from sweeper.regression.accept import describe_unusable, is_surely_same
+from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
+from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
+from sweeper.regression.match_files import (
+    CompareFunction,
+    CompareResult,
+    CompareTask,
+    compare_task,
+    distance,
+    equal_metrics,
+    map_parallel,
+)
+from sweeper.regression.server_changes import describe_drift
+from sweeper.regression.thresholds import Checks, Threshold
 
 SAME: Final = "same"
 CHANGED: Final = "changed"
@@ -28,7 +36,7 @@ NEW: Final = "new"  # a picture without a baseline
 MISSING: Final = "missing"  # a baseline without a trial, or without the output
 FAILED: Final = "failed"  # its trial failed
 NOT_COMPARED: Final = "not compared"  # never "no regression": the trial did not run, or a file cannot be read
-Pair = tuple[Shown, Row, Entry]
+FilePair = tuple[OutputFile, TrialRow, BaselineEntry]
 STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what needs a look first
 
 
@@ -51,8 +59,8 @@ class Comparison:
     digest: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     accepted_file: str | None = None
-    now_file: str | None = None
-    before: Accepted | None = None
+    current_file: str | None = None
+    accepted_info: AcceptedFile | None = None
     seconds: float | None = None
     verdict: str = ""
     servers: str = ""
@@ -63,10 +71,10 @@ class Comparison:
 
     @property
     def now(self) -> Path | None:
-        return Path(self.now_file) if self.now_file is not None else None
+        return Path(self.current_file) if self.current_file is not None else None
 
     @property
-    def worst(self) -> float:
+    def severity(self) -> float:
         """How far it is from what was accepted, to sort by: the mean difference of 0-255, more where nothing fits."""
         return distance(self.metrics) if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0
 
@@ -87,7 +95,7 @@ class Comparisons:
     has_baseline: bool = True
     stopped_by: str | None = None
     run: int | None = None
-    elsewhere: bool = False
+    custom_baseline: bool = False
 
     def __iter__(self) -> Any:
         return iter(self.items)
@@ -101,14 +109,14 @@ class Comparisons:
         found = Counter(one.state for one in self.items)
         return {state: found[state] for state in STATES}
 
-    def bad(self, one: Comparison) -> bool:
+    def is_blocking(self, one: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
         return one.state != SAME and not (one.state == NEW and self.allow_new)
 
     @property
-    def accepting(self) -> str:
+    def accept_command(self) -> str:
         """What accepts these results as this baseline, as a shell takes it."""
-        where = ("--baseline", str(self.baseline)) if self.elsewhere else ()
+        where = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
         return shlex.join(("sweeper", "accept", str(self.results), *where))
 
     @property
@@ -119,17 +127,22 @@ class Comparisons:
     @property
     def ok(self) -> bool:
         """Whether everything that was accepted still holds; never true where nothing was compared at all."""
-        return self.has_baseline and self.stopped_by is None and bool(self.items) and not any(map(self.bad, self.items))
+        return (
+            self.has_baseline
+            and self.stopped_by is None
+            and bool(self.items)
+            and not any(map(self.is_blocking, self.items))
+        )
 
 
-def compare(
-    observed: Observed,
+def compare_with_baseline(
+    run_cases: RunCases,
     baseline: Baseline,
     checks: Checks,
     *,
     fresh: bool = False,
     allow_new: bool = False,
-    answer: Answering | None = None,
+    compare_remote: CompareFunction | None = None,
 ) -> Comparisons:
     """Hold a run against a baseline.
 
@@ -139,39 +152,41 @@ def compare(
     """
     seen: set[str] = set()
     items: list[Comparison] = []
-    pairs: list[Pair] = []
+    pairs: list[FilePair] = []
     ways: dict[str, list[str]] = {}
     for key, entry in baseline.entries.items():
         ways.setdefault(entry.case.point, []).append(key)
-    for row in observed.rows:
+    for row in run_cases.rows:
         known = ways.get(row.point, [])
-        if not row.succeeded or (fresh and row.run != observed.run):
+        if not row.succeeded or (fresh and row.run != run_cases.run):
             cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0, row.point)]
-            items += [_unfinished(case, row, fresh=fresh) for case in cases]
+            items += [_build_unfinished(case, row, fresh=fresh) for case in cases]
             seen.update(known)
             continue
-        for shown in row.shown:
+        for shown in row.outputs:
             key = shown.case.key
             found = baseline.entries.get(key)
             seen.add(key)
             if found is None:
-                items.append(_of(shown, row, NEW, reason="no picture was accepted for it yet"))
+                items.append(_build_comparison(shown, row, NEW, reason="no picture was accepted for it yet"))
             else:
                 pairs.append((shown, row, found))
-        if not row.shown and not known:
-            items.append(_of_row(Case(row.cells, "", 0, row.point), row, NOT_COMPARED, "its trial gave no file"))
-    items += _Held(observed, baseline, checks).compared(pairs, answer)
-    planned = {row.point for row in observed.rows}
-    items += [_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
+        if not row.outputs and not known:
+            items.append(
+                _build_without_file(Case(row.cells, "", 0, row.point), row, NOT_COMPARED, "its trial gave no file")
+            )
+    items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs, compare_remote)
+    planned = {row.point for row in run_cases.rows}
+    items += [_build_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
     return Comparisons(
-        observed.experiment, baseline.folder, observed.folder, _sorted(items), allow_new, baseline.exists,
-        run=observed.run,
+        run_cases.experiment, baseline.folder, run_cases.folder, _sort_by_severity(items), allow_new, baseline.exists,
+        run=run_cases.run,
     )  # fmt: skip
 
 
-def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
+def _sort_by_severity(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
     def rank(one: Comparison) -> tuple[int, float, int, str, int, str]:
-        first = STATES.index(one.state), -one.worst
+        first = STATES.index(one.state), -one.severity
         if one.trial is None:
             return *first, -1, "", 0, one.case.name
         return *first, one.trial, one.case.node, one.case.position, ""  # no name has to be made
@@ -179,112 +194,118 @@ def _sorted(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
     return tuple(sorted(items, key=rank))
 
 
-class _Held:
+class _CaseComparer:
     """A run beside a baseline, and what is the same for most of their cases: found once, by whichever thread."""
 
-    def __init__(self, observed: Observed, baseline: Baseline, checks: Checks) -> None:
-        self._observed, self._baseline, self._checks = observed, baseline, checks
+    def __init__(self, observed: RunCases, baseline: Baseline, checks: Checks) -> None:
+        self._run_cases, self._baseline, self._checks = observed, baseline, checks
         self._folder = str(baseline.folder)
         self._drifts: dict[tuple[str | None, int], str] = {}
-        self._equal: dict[tuple[str, ...], dict[str, float]] = {}
+        self._equal_by_names: dict[tuple[str, ...], dict[str, float]] = {}
 
-    def compared(self, pairs: list[Pair], answer: Answering | None) -> list[Comparison]:
+    def compare_pairs(self, pairs: list[FilePair], compare_remote: CompareFunction | None) -> list[Comparison]:
         """What bytes and manifest do not settle is asked of whoever can look at the pictures."""
-        items = side_by_side(self._settled, pairs)
-        open_ = [place for place, item in enumerate(items) if isinstance(item, Question)]
-        away = [place for place in open_ if answer is not None and items[place].url is not None]
+        items = map_parallel(self._compare_bytes, pairs)
+        open_ = [place for place, item in enumerate(items) if isinstance(item, CompareTask)]
+        away = [place for place in open_ if compare_remote is not None and items[place].url is not None]
         here = sorted(set(open_) - set(away))
-        self._observed.bring(pairs[place][0] for place in here)
-        answers = dict(zip(here, side_by_side(answered, [items[place] for place in here]), strict=True))
-        if answer is not None and away:
-            answers.update(zip(away, answer([items[place] for place in away]), strict=True))
+        self._run_cases.fetch(pairs[place][0] for place in here)
+        answers = dict(zip(here, map_parallel(compare_task, [items[place] for place in here]), strict=True))
+        if compare_remote is not None and away:
+            answers.update(zip(away, compare_remote([items[place] for place in away]), strict=True))
         for place, found in answers.items():
-            items[place] = self._told(pairs[place], items[place], found)
+            items[place] = self._build_result(pairs[place], items[place], found)
         return items
 
-    def _settled(self, pair: Pair) -> Comparison | Question:
+    def _compare_bytes(self, pair: FilePair) -> Comparison | CompareTask:
         """What needs no look at pictures: the very bytes, or accepted files that cannot be used."""
         shown, row, entry = pair
-        bounds = self._checks.for_trial(row.result.params, row.result.columns)
+        bounds = self._checks.thresholds_for(row.result.params, row.result.columns)
         for accepted in entry.accepted:
-            if shown.url is None and plainly_same(self._path(accepted), accepted, shown):
-                return self._same(shown, row, accepted, bounds)
-        usable: list[tuple[Accepted, Path]] = []
+            if shown.url is None and is_surely_same(self._accepted_path(accepted), accepted, shown):
+                return self._build_same(shown, row, accepted, bounds)
+        usable: list[tuple[AcceptedFile, Path]] = []
         reasons: list[str] = []
         for accepted in entry.accepted:
-            path = Path(self._path(accepted))
-            reason = why_unusable(path, accepted)
+            path = Path(self._accepted_path(accepted))
+            reason = describe_unusable(path, accepted)
             if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
-                return self._same(shown, row, accepted, bounds)
+                return self._build_same(shown, row, accepted, bounds)
             reasons += [reason] if reason else []
             usable += [] if reason else [(accepted, path)]
         if not usable:
-            return _of(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
+            return _build_comparison(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
         paths = tuple(path for _, path in usable)
-        return Question(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
+        return CompareTask(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
 
-    def _same(self, shown: Shown, row: Row, accepted: Accepted, bounds: Mapping[str, Bound]) -> Comparison:
-        metrics, servers = self._equal_metrics(bounds), self._drift(accepted, row)
-        path = self._path(accepted)
-        return _of(shown, row, SAME, accepted_file=path, tier="bytes", metrics=metrics, servers=servers)
+    def _build_same(
+        self, shown: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Mapping[str, Threshold]
+    ) -> Comparison:
+        metrics, servers = self._get_equal_metrics(thresholds), self._describe_drift(accepted, row)
+        path = self._accepted_path(accepted)
+        return _build_comparison(shown, row, SAME, accepted_file=path, tier="bytes", metrics=metrics, servers=servers)
 
-    def _told(self, pair: Pair, question: Question, answer: Answer) -> Comparison:
+    def _build_result(self, pair: FilePair, task: CompareTask, result: CompareResult) -> Comparison:
         shown, row, entry = pair
-        path = question.accepted[0 if isinstance(answer, ImageError) else answer[0]]
+        path = task.accepted[0 if isinstance(result, ImageError) else result[0]]
         before = next(one for one in entry.accepted if one.file == path.name)
-        servers = self._drift(before, row)
-        if isinstance(answer, ImageError):
-            reason = (self._observed.absent(shown) if question.url is None else "") or str(answer)
-            return _of(shown, row, NOT_COMPARED, reason=reason, before=before, accepted_file=str(path), servers=servers)
-        found = answer[1]
-        return _of(
+        servers = self._describe_drift(before, row)
+        if isinstance(result, ImageError):
+            reason = (self._run_cases.describe_missing(shown) if task.url is None else "") or str(result)
+            return _build_comparison(
+                shown, row, NOT_COMPARED, reason=reason, before=before, accepted_file=str(path), servers=servers
+            )
+        found = result[1]
+        return _build_comparison(
             shown, row, SAME if found.passes else CHANGED, reason=found.reason, tier=found.tier, metrics=found.metrics,
             before=None if found.passes else before, accepted_file=str(path), servers=servers,
         )  # fmt: skip
 
-    def _path(self, accepted: Accepted) -> str:
+    def _accepted_path(self, accepted: AcceptedFile) -> str:
         return os.path.join(self._folder, accepted.file)  # noqa: PTH118 - a Path for each case takes longer
 
-    def _drift(self, accepted: Accepted, row: Row) -> str:
+    def _describe_drift(self, accepted: AcceptedFile, row: TrialRow) -> str:
         key = accepted.server, id(row.server)  # which the rows of one run and target have in common
         if key not in self._drifts:
-            self._drifts[key] = drift(self._baseline.server(accepted), row.server)
+            self._drifts[key] = describe_drift(self._baseline.get_server(accepted), row.server)
         return self._drifts[key]
 
-    def _equal_metrics(self, bounds: Mapping[str, Bound]) -> Mapping[str, float]:
-        key = tuple(bounds)
-        if key not in self._equal:
-            self._equal[key] = equal_metrics(bounds)
-        return self._equal[key]
+    def _get_equal_metrics(self, thresholds: Mapping[str, Threshold]) -> Mapping[str, float]:
+        key = tuple(thresholds)
+        if key not in self._equal_by_names:
+            self._equal_by_names[key] = equal_metrics(thresholds)
+        return self._equal_by_names[key]
 
 
-def _of(shown: Shown, row: Row, state: str, **rest: Any) -> Comparison:
+def _build_comparison(shown: OutputFile, row: TrialRow, state: str, **rest: Any) -> Comparison:
     one = row.result
     return Comparison(
-        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, now_file=shown.path_text,
+        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, current_file=shown.path_text,
         seconds=one.ran_s, **rest,
     )  # fmt: skip
 
 
-def _of_row(case: Case, row: Row, state: str, reason: str) -> Comparison:
+def _build_without_file(case: Case, row: TrialRow, state: str, reason: str) -> Comparison:
     one = row.result
     return Comparison(case, state, reason=reason, trial=one.trial, digest=one.digest, params=one.params)
 
 
-def _unfinished(case: Case, row: Row, *, fresh: bool) -> Comparison:
+def _build_unfinished(case: Case, row: TrialRow, *, fresh: bool) -> Comparison:
     one = row.result
     if one.status == ROW_FAILED:
         said = f"{one.error_type}: {one.error}" if one.error_type else one.error or "its trial failed"
-        return _of_row(case, row, FAILED, " ".join(said.split()))
+        return _build_without_file(case, row, FAILED, " ".join(said.split()))
     stale = fresh and row.succeeded
-    return _of_row(
+    return _build_without_file(
         case, row, NOT_COMPARED, "its trial was not run this time" if stale else f"its trial is {one.status}"
     )
 
 
-def _missing(baseline: Baseline, entry: Entry, planned: set[str]) -> Comparison:
+def _build_missing(baseline: Baseline, entry: BaselineEntry, planned: set[str]) -> Comparison:
     there = entry.case.point in planned
     reason = "its trial gave no such output" if there else "the experiment has no such trial any more"
     before = entry.accepted[0]
     file = str(baseline.folder / before.file)
-    return Comparison(entry.case, MISSING, reason=reason, params=before.params, accepted_file=file, before=before)
+    return Comparison(
+        entry.case, MISSING, reason=reason, params=before.params, accepted_file=file, accepted_info=before
+    )

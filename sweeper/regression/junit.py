@@ -14,14 +14,14 @@ from sweeper.regression.comparison import FAILED, NOT_COMPARED, SAME, Comparison
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit_xml(found: Comparisons) -> bytes:
+def to_junit_xml(found: Comparisons) -> bytes:
     """The check as UTF-8 XML. A changed, new or missing case is a failure, one that failed or was never compared an
     error; a new case that is allowed is skipped, never passed. A check without any case is an error too.
     """
     items = list(found)
-    errors = sum(found.bad(one) and _is_error(one) for one in items) + (not items)
-    failures = sum(found.bad(one) and not _is_error(one) for one in items)
-    skipped = sum(one.state != SAME and not found.bad(one) for one in items)
+    errors = sum(found.is_blocking(one) and _is_error(one) for one in items) + (not items)
+    failures = sum(found.is_blocking(one) and not _is_error(one) for one in items)
+    skipped = sum(one.state != SAME and not found.is_blocking(one) for one in items)
     suite = ET.Element(
         "testsuite", name=f"sweeper {found.experiment}", tests=str(max(len(items), 1)), failures=str(failures),
         errors=str(errors), skipped=str(skipped), time=f"{sum(one.seconds or 0.0 for one in items):.3f}",
@@ -33,11 +33,11 @@ def junit_xml(found: Comparisons) -> bytes:
         if one.state == SAME:
             continue
         message = _clean(f"{one.state}: {one.reason}")
-        if not found.bad(one):
+        if not found.is_blocking(one):
             ET.SubElement(place, "skipped", message=message)
             continue
         told = ET.SubElement(place, "error" if _is_error(one) else "failure", message=message, type=one.state)
-        told.text = _clean(details(one))
+        told.text = _clean(describe_case(one))
     if not items:
         place = ET.SubElement(suite, "testcase", classname=found.experiment, name="all cases")
         ET.SubElement(place, "error", message="nothing was compared", type=NOT_COMPARED)
@@ -47,18 +47,18 @@ def junit_xml(found: Comparisons) -> bytes:
     return text
 
 
-def details(one: Comparison) -> str:
+def describe_case(one: Comparison) -> str:
     """All that is known of a case, one fact a line."""
     lines = [f"{one.state}: {one.reason}"]
     lines += [f"{name}: {value:.6g}" for name, value in one.metrics.items()]
-    lines += [f"accepted: {seen_from_here(one.accepted)}"] if one.accepted else []
-    lines += [f"now: {seen_from_here(one.now)}"] if one.now else []
+    lines += [f"accepted: {display_path(one.accepted)}"] if one.accepted else []
+    lines += [f"now: {display_path(one.now)}"] if one.now else []
     lines += [f"servers: {one.servers}"] if one.servers else []
     lines += [f"whose change: {one.verdict}"] if one.verdict else []
     return "\n".join(lines)
 
 
-def seen_from_here(file: Path) -> str:
+def display_path(file: Path) -> str:
     """The way to a file from where the user is, whole where it does not lie below."""
     here, place = Path.cwd(), Path(os.path.normpath(file.absolute()))
     return str(place.relative_to(here) if place.is_relative_to(here) else place)

@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sweeper.errors import ImageError
-from sweeper.images.compare import ALL_METRICS, compare_files, same_bytes
-from sweeper.images.measures import EQUAL
+from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
+from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
-from sweeper.images.media import FILMS, SOUNDS, read_sound
-from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS, sound_measures, sound_mismatch, text_ratio
-from sweeper.regression.thresholds import Bound, broken
+from sweeper.images.media import FILM_TYPES, SOUND_TYPES, read_sound
+from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, text_ratio
+from sweeper.regression.thresholds import Threshold, find_violations
 
 Tier = Literal["bytes", "pixels", "within", "beyond", "size", "channels", "frames", "rate", "length", "unlike"]
 
 # Told of every picture that differs, whatever the checks ask for: how much, and whether here or everywhere.
-TOLD: Final = ("mae", "differing", "windowed")
+ALWAYS_REPORTED: Final = ("mae", "differing", "windowed")
 
 HIGHER_IS_CLOSER: Final = (*PICTURES_CLOSER, "sound_snr", "text_ratio")
 
-PICTURES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
-TEXTS: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
+PICTURE_TYPES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
+TEXT_TYPES: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
 _BATCH: Final = 16
-_FARTHEST: Final = 256.0  # of a distance that no two pictures reach
+_MAX_DISTANCE: Final = 256.0  # of a distance that no two pictures reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CompareTask:
     """A file to be held against those accepted for its case. `url`: where it lies, if not at `now`; `sha256` is its
     bytes'. `pixels` are the decoded pixels of each accepted one, None for what is no picture.
     """
@@ -68,103 +68,105 @@ class Question:
     sha256: str
     url: str | None
     accepted: tuple[Path, ...]
-    pixels: tuple[str | None, ...]
-    bounds: Mapping[str, Bound]
+    pixel_hashes: tuple[str | None, ...]
+    thresholds: Mapping[str, Threshold]
 
 
 # Which accepted file is met or the nearest, and how the file relates to it; or why that cannot be said.
-Answer = tuple[int, Match] | ImageError
-Answering = Callable[[Sequence[Question]], Sequence[Answer]]
+CompareResult = tuple[int, Match] | ImageError
+CompareFunction = Callable[[Sequence[CompareTask]], Sequence[CompareResult]]
 
 
-def match(accepted: Path, now: Path, bounds: Mapping[str, Bound], *, told: Iterable[str] = TOLD) -> Match:
+def match_files(
+    accepted: Path, now: Path, thresholds: Mapping[str, Threshold], *, reported: Iterable[str] = ALWAYS_REPORTED
+) -> Match:
     """Hold one file against one accepted. `told`: what is measured of pictures beside the measures of the bounds.
 
     Raises ImageError where one of them cannot be read.
     """
     kind = now.suffix[1:].lower()
-    if kind in PICTURES or kind in FILMS:
-        found = _match_pictures(accepted, now, _about(ALL_METRICS, bounds), told)
-        if kind not in FILMS or found.tier == "bytes" or not found.passes:
+    if kind in PICTURE_TYPES or kind in FILM_TYPES:
+        found = _match_pictures(accepted, now, _select_thresholds(ALL_METRICS, thresholds), reported)
+        if kind not in FILM_TYPES or found.tier == "bytes" or not found.passes:
             return found
-        heard = _match_sounds(accepted, now, _about(SOUND_METRICS, bounds))
+        heard = _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
         both = {**found.metrics, **heard.metrics}
         return Match(found.tier if heard.tier == "pixels" else heard.tier, both, heard.reason)
-    if same_bytes(accepted, now):
+    if has_same_bytes(accepted, now):
         return Match("bytes")
-    if kind in TEXTS:
-        return _match_texts(accepted, now, _about(TEXT_METRICS, bounds))
-    if kind in SOUNDS:
-        return _match_sounds(accepted, now, _about(SOUND_METRICS, bounds))
+    if kind in TEXT_TYPES:
+        return _match_texts(accepted, now, _select_thresholds(TEXT_METRICS, thresholds))
+    if kind in SOUND_TYPES:
+        return _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
     return Match("unlike", {}, f"bytes differ, and a .{kind} file has no measure")
 
 
-def equal_metrics(bounds: Mapping[str, Bound]) -> dict[str, float]:
+def equal_metrics(thresholds: Mapping[str, Threshold]) -> dict[str, float]:
     """What `match` says of a picture that has the accepted one's bytes."""
-    return {name: EQUAL[name] for name in dict.fromkeys((*bounds, *TOLD)) if name in EQUAL}
+    return {name: EQUAL_VALUES[name] for name in dict.fromkeys((*thresholds, *ALWAYS_REPORTED)) if name in EQUAL_VALUES}
 
 
-def _about(measures: Iterable[str], bounds: Mapping[str, Bound]) -> dict[str, Bound]:
-    return {name: bounds[name] for name in measures if name in bounds}
+def _select_thresholds(measures: Iterable[str], thresholds: Mapping[str, Threshold]) -> dict[str, Threshold]:
+    return {name: thresholds[name] for name in measures if name in thresholds}
 
 
-def _match_pictures(accepted: Path, now: Path, bounds: Mapping[str, Bound], told: Iterable[str]) -> Match:
-    names = tuple(dict.fromkeys((*bounds, *told)))
+def _match_pictures(accepted: Path, now: Path, thresholds: Mapping[str, Threshold], reported: Iterable[str]) -> Match:
+    names = tuple(dict.fromkeys((*thresholds, *reported)))
     found = compare_files(accepted, now, metrics=names)
     if found.state == "same_bytes":
         return Match("bytes", found.metrics)
     if found.state == "same_pixels":
         return Match("pixels", found.metrics)
     if found.state != "measured":
-        return Match(found.state, {}, f"{found.state}: {_short(found.reason, accepted, now)}")
+        return Match(found.state, {}, f"{found.state}: {_shorten_paths(found.reason, accepted, now)}")
     share = found.metrics["differing"]
-    return _held(
-        found.metrics, bounds,
+    return _judge(
+        found.metrics, thresholds,
         f"pixels differ: {share:.2%} of them, by {found.metrics['mae']:.3g} of 255 on average over all",
     )  # fmt: skip
 
 
-def _held(metrics: Mapping[str, float], bounds: Mapping[str, Bound], unbound: str) -> Match:
+def _judge(metrics: Mapping[str, float], thresholds: Mapping[str, Threshold], reason: str) -> Match:
     """Whether measures keep the bounds; without any, that they are not those of equal files is enough (`unbound`)."""
-    if not bounds:
-        return Match("beyond", metrics, unbound)
-    missed = broken(bounds, metrics)
+    if not thresholds:
+        return Match("beyond", metrics, reason)
+    missed = find_violations(thresholds, metrics)
     said = ", ".join(f"{name} {metrics[name]:.4g}, not {bound}" for name, bound in missed.items())
     return Match("beyond" if missed else "within", metrics, said)
 
 
-def _match_texts(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
+def _match_texts(accepted: Path, now: Path, thresholds: Mapping[str, Threshold]) -> Match:
     one, other = (path.read_text("utf-8", "replace") for path in (accepted, now))
     if one.splitlines() == other.splitlines():
         return Match("pixels", {"text_ratio": 1.0})
     ratio = text_ratio(one, other)
-    return _held({"text_ratio": ratio}, bounds, f"text differs; {ratio:.1%} of it is the same")
+    return _judge({"text_ratio": ratio}, thresholds, f"text differs; {ratio:.1%} of it is the same")
 
 
-def _match_sounds(accepted: Path, now: Path, bounds: Mapping[str, Bound]) -> Match:
+def _match_sounds(accepted: Path, now: Path, thresholds: Mapping[str, Threshold]) -> Match:
     one, other = read_sound(accepted), read_sound(now)
     if one is None or other is None:
         silent = ["the accepted film has no sound"] if one is None else []
         silent += ["today's film has no sound"] if other is None else []
         return Match("pixels") if len(silent) == 2 else Match("unlike", {}, silent[0])
-    mismatch = sound_mismatch(one, other)
+    mismatch = find_sound_mismatch(one, other)
     if mismatch is not None:
         state, reason = mismatch
         return Match(state, {}, f"{state}: {reason}")
-    metrics = sound_measures(one, other)
+    metrics = measure_sound(one, other)
     if metrics["sound_max"] == 0:
         return Match("pixels", metrics)
-    return _held(
-        metrics, bounds,
+    return _judge(
+        metrics, thresholds,
         f"sound differs: by {metrics['sound_max']:.3g} of full scale at most, {metrics['sound_snr']:.1f} dB below it",
     )  # fmt: skip
 
 
-def best_match(accepted: Iterable[Path], now: Path, bounds: Mapping[str, Bound]) -> tuple[int, Match]:
+def find_best_match(accepted: Iterable[Path], now: Path, thresholds: Mapping[str, Threshold]) -> tuple[int, Match]:
     """The accepted file that is met, or else the nearest: its place and how `now` relates to it."""
     best: tuple[int, Match] | None = None
     for place, path in enumerate(accepted):
-        found = match(path, now, bounds)
+        found = match_files(path, now, thresholds)
         if found.passes:
             return place, found
         if best is None or distance(found.metrics) < distance(best[1].metrics):
@@ -173,10 +175,10 @@ def best_match(accepted: Iterable[Path], now: Path, bounds: Mapping[str, Bound])
     return best
 
 
-def answered(question: Question) -> Answer:
+def compare_task(task: CompareTask) -> CompareResult:
     """The answer by looking at the files, which are here."""
     try:
-        return best_match(question.accepted, question.now, question.bounds)
+        return find_best_match(task.accepted, task.now, task.thresholds)
     except ImageError as error:
         return error
 
@@ -185,16 +187,16 @@ def distance(metrics: Mapping[str, float]) -> float:
     """How far apart two files are, 0-255, whatever their kind; more where nothing of them could be measured."""
     if "mae" in metrics or "sound_mae" in metrics:
         return max(metrics.get("mae", 0.0), 127.5 * metrics.get("sound_mae", 0.0))
-    return 255.0 * (1.0 - metrics["text_ratio"]) if "text_ratio" in metrics else _FARTHEST
+    return 255.0 * (1.0 - metrics["text_ratio"]) if "text_ratio" in metrics else _MAX_DISTANCE
 
 
-def _short(reason: str, *paths: Path) -> str:
+def _shorten_paths(reason: str, *paths: Path) -> str:
     for path, name in zip(paths, ("the accepted picture", "today's"), strict=True):
         reason = reason.replace(str(path), name)
     return reason
 
 
-def side_by_side(work: Any, items: Iterable[Any]) -> list[Any]:
+def map_parallel(work: Any, items: Iterable[Any]) -> list[Any]:
     """`work` of every item, in order, on all cores: decoding and NumPy let go of the interpreter. Memory holds one
     pair of pictures for each core, not the suite.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweeper.regression.cases import Case
-from sweeper.regression.thresholds import Bound
+from sweeper.regression.thresholds import Threshold
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class MeasureNoise:
     """What one measure says of one case: `mean` and `worst` over all pairs of its repeats, and `effect`, the least it
     says between this case and its neighbours (None without any). `bound` keeps the noise out with a margin; None, with
     the `reason`, where it would let a neighbour's picture pass too.
@@ -19,21 +19,21 @@ class Noise:
     mean: float
     worst: float
     effect: float | None
-    bound: Bound | None
+    threshold: Threshold | None
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
+class CaseNoise:
     """One case: how many repeats were compared, whether all were equal to the pixel, and the noise by measure."""
 
     case: Case
     repeats: int
-    steady: bool
-    noise: tuple[Noise, ...]
+    stable: bool
+    noise: tuple[MeasureNoise, ...]
     reason: str = ""
 
     @property
-    def gated(self) -> bool:
+    def is_checkable(self) -> bool:
         """Whether some check can tell a change of this case from its noise."""
-        return self.steady or any(one.bound is not None for one in self.noise)
+        return self.stable or any(one.threshold is not None for one in self.noise)

@@ -14,73 +14,80 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import UsageError
-from sweeper.model.workflow import encode
+from sweeper.model.workflow import encode_canonical
 from sweeper.regression.cases import Condition
 from sweeper.regression.match_files import HIGHER_IS_CLOSER
-from sweeper.regression.thresholds import OVERRIDES, Bound
+from sweeper.regression.thresholds import OVERRIDES, Threshold
 
 if TYPE_CHECKING:
-    from sweeper.regression.noise import Calibrated
+    from sweeper.regression.noise import CaseNoise
 
-Bounds = Mapping[str, Bound]
-_MUCH: Final = 3.0  # times: bounds that are farther apart are not thrown together
-_MOST_VALUES: Final = 20  # overrides that somebody would still read
+Thresholds = Mapping[str, Threshold]
+_MAX_RATIO: Final = 3.0  # times: bounds that are farther apart are not thrown together
+_MAX_OVERRIDES: Final = 20  # overrides that somebody would still read
 
 
-def proposed(items: Sequence[Calibrated]) -> dict[str, Any]:
+def propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
     """`checks` for an experiment whose cases have this noise, in the words of its file; empty where every picture was
     the same every time. Cases that cannot be gated at all are left out of account.
     """
-    usable = [one for one in items if one.gated]
-    if all(one.steady for one in usable):
+    usable = [one for one in items if one.is_checkable]
+    if all(one.stable for one in usable):
         return {}
-    single = _loosest(usable)
-    if single and not any(one.steady for one in usable) and _alike(usable, single) and not _blind(usable, single):
-        return _written(single)
-    splits = [split for axis in _axes(usable) if (split := _split(axis, usable)) is not None]
+    single = _loosest_thresholds(usable)
+    if (
+        single
+        and not any(one.stable for one in usable)
+        and _is_similar_noise(usable, single)
+        and not _find_undetectable(usable, single)
+    ):
+        return _to_text(single)
+    splits = [split for axis in _list_axes(usable) if (split := _split_by_axis(axis, usable)) is not None]
     if not splits:
-        return _written(single)
-    best = min(splits, key=lambda split: (split.blind, len(split.overrides)))
-    overrides = [{"where": where, **_written(bounds)} for where, bounds in best.overrides]
-    return {**_written(best.base), OVERRIDES: overrides}
+        return _to_text(single)
+    best = min(splits, key=lambda split: (split.undetectable, len(split.overrides)))
+    overrides = [{"where": where, **_to_text(bounds)} for where, bounds in best.overrides]
+    return {**_to_text(best.base), OVERRIDES: overrides}
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
     """Bounds of most cases, those of some values of an axis by condition, and how many cases neither can tell."""
 
-    base: Bounds
-    overrides: tuple[tuple[str, Bounds], ...]
-    blind: int
+    base: Thresholds
+    overrides: tuple[tuple[str, Thresholds], ...]
+    undetectable: int
 
 
-def _axes(items: Sequence[Calibrated]) -> list[str]:
+def _list_axes(items: Sequence[CaseNoise]) -> list[str]:
     return list(dict.fromkeys(axis for one in items for axis in one.case.cells if axis.isidentifier()))
 
 
-def _split(axis: str, items: Sequence[Calibrated]) -> _Split | None:
+def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
     """The axis' values in two heaps, the quiet ones with one set of bounds; None where that would not help."""
-    groups: dict[bytes, list[Calibrated]] = {}
+    groups: dict[bytes, list[CaseNoise]] = {}
     for one in items:
-        groups.setdefault(encode(one.case.cells.get(axis)), []).append(one)
+        groups.setdefault(encode_canonical(one.case.cells.get(axis)), []).append(one)
     loose = {key: _looseness(group) for key, group in groups.items()}
     least = min(loose.values())
-    quiet = {key for key, much in loose.items() if much <= _MUCH * least}
-    if len(quiet) == len(groups) or len(groups) - len(quiet) > _MOST_VALUES:
+    quiet = {key for key, much in loose.items() if much <= _MAX_RATIO * least}
+    if len(quiet) == len(groups) or len(groups) - len(quiet) > _MAX_OVERRIDES:
         return None
     rest = [one for key in quiet for one in groups[key]]
-    loud = {key: _loosest(group) for key, group in groups.items() if key not in quiet}
+    loud = {key: _loosest_thresholds(group) for key, group in groups.items() if key not in quiet}
     # An override replaces bounds and takes none away: the base has only measures for which each override has its own.
-    shared = [name for name in _loosest(rest) if all(name in bounds for bounds in loud.values())]
-    base = {name: _loosest(rest)[name] for name in shared} if least > 0 else {}
-    overrides = tuple((_where(axis, groups[key]), bounds) for key, bounds in loud.items())
+    shared = [name for name in _loosest_thresholds(rest) if all(name in bounds for bounds in loud.values())]
+    base = {name: _loosest_thresholds(rest)[name] for name in shared} if least > 0 else {}
+    overrides = tuple((_condition_text(axis, groups[key]), bounds) for key, bounds in loud.items())
     if (least > 0 and not base) or not all(where and bounds for where, bounds in overrides):
         return None
-    blind = len(_blind(rest, base)) + sum(len(_blind(groups[key], {**base, **bounds})) for key, bounds in loud.items())
+    blind = len(_find_undetectable(rest, base)) + sum(
+        len(_find_undetectable(groups[key], {**base, **bounds})) for key, bounds in loud.items()
+    )
     return _Split(base, overrides, blind)
 
 
-def _where(axis: str, group: Sequence[Calibrated]) -> str:
+def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
     """An expression that is true for the group's value of the axis; empty where there is none."""
     where = f"{axis} == {json.dumps(group[0].case.cells.get(axis), ensure_ascii=False)}"
     try:
@@ -90,10 +97,12 @@ def _where(axis: str, group: Sequence[Calibrated]) -> str:
         return ""
 
 
-def _loosest(items: Sequence[Calibrated]) -> dict[str, Bound]:
+def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
     """By measure the bound that allows the noise of each; only measures that serve all of them."""
-    noisy = [{noise.measure: noise.bound for noise in one.noise if noise.bound} for one in items if not one.steady]
-    found: dict[str, Bound] = {}
+    noisy = [
+        {noise.measure: noise.threshold for noise in one.noise if noise.threshold} for one in items if not one.stable
+    ]
+    found: dict[str, Threshold] = {}
     for measure in noisy[0] if noisy else ():
         bounds = [bound for one in noisy if (bound := one.get(measure)) is not None]
         if len(bounds) == len(noisy):
@@ -102,41 +111,42 @@ def _loosest(items: Sequence[Calibrated]) -> dict[str, Bound]:
     return found
 
 
-def _looseness(items: Sequence[Calibrated]) -> float:
+def _looseness(items: Sequence[CaseNoise]) -> float:
     """How far the noisiest of them goes, on the scale of its first measure with a bound; 0 for steady ones."""
-    return max((_much(noise.measure, noise.worst) for one in items for noise in one.noise[:1]), default=0.0)
+    return max((_error_size(noise.measure, noise.worst) for one in items for noise in one.noise[:1]), default=0.0)
 
 
-def _much(measure: str, value: float) -> float:
+def _error_size(measure: str, value: float) -> float:
     if measure in ("psnr", "sound_snr"):
         return math.pow(10.0, -value / 20.0)
     return 1.0 - value if measure in HIGHER_IS_CLOSER else value
 
 
-def _alike(items: Sequence[Calibrated], bounds: Bounds) -> bool:
+def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> bool:
     """Whether the loosest bound is not much looser than anybody's own."""
     return all(
-        _much(noise.measure, bounds[noise.measure].number) <= _MUCH * _much(noise.measure, noise.bound.number)
+        _error_size(noise.measure, thresholds[noise.measure].number)
+        <= _MAX_RATIO * _error_size(noise.measure, noise.threshold.number)
         for one in items
         for noise in one.noise
-        if noise.bound and noise.measure in bounds
+        if noise.threshold and noise.measure in thresholds
     )
 
 
-def _blind(items: Sequence[Calibrated], bounds: Bounds) -> list[Calibrated]:
+def _find_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> list[CaseNoise]:
     """The cases whose neighbours' pictures would pass all of these bounds; none without bounds: pixels tell."""
     return [
         one
         for one in items
-        if bounds
-        and not one.steady
+        if thresholds
+        and not one.stable
         and all(
-            noise.effect is not None and bounds[noise.measure].holds(noise.effect)
+            noise.effect is not None and thresholds[noise.measure].is_met_by(noise.effect)
             for noise in one.noise
-            if noise.measure in bounds
+            if noise.measure in thresholds
         )
     ]
 
 
-def _written(bounds: Bounds) -> dict[str, str]:
-    return {measure: str(bound) for measure, bound in bounds.items()}
+def _to_text(thresholds: Thresholds) -> dict[str, str]:
+    return {measure: str(bound) for measure, bound in thresholds.items()}

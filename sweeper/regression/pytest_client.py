@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import ExecutionError, SweeperError
 
 if TYPE_CHECKING:
-    from sweeper.model.target_spec import Named, Spec
+    from sweeper.model.target_spec import NamedTargets, TargetSpec
 
 
-class Client:
+class WorkflowClient:
     """Runs workflows on a target; what they give is put below `folder`. Raises what `sweeper.run` raises."""
 
-    def __init__(self, target: Spec, folder: Path, *, named: Named | None = None) -> None:
+    def __init__(self, target: TargetSpec, folder: Path, *, named: NamedTargets | None = None) -> None:
         self.target = target
         self._folder, self._named = folder, named
         self._count = itertools.count()

@@ -9,34 +9,34 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sweeper.model.workflow import encode
+from sweeper.model.workflow import encode_canonical
 
-About = Mapping[str, Any]
+Facts = Mapping[str, Any]
 
 _WORDS: Final = {"server": "", "comfyui": "ComfyUI", "python": "Python", "pytorch": "PyTorch"}
 _MODEL_FILES: Final = (".safetensors", ".sft", ".ckpt", ".gguf", ".onnx", ".pth", ".pt", ".bin")
 
 
-def server_key(about: About) -> str:
+def server_key(facts: Facts) -> str:
     """A short name for a server's facts, the same for the same facts: `comfyui-0.3.64-1a2b3c4d`."""
-    version = "".join(char for char in str(about.get("comfyui") or "") if char.isalnum() or char in ".-")[:20]
-    mark = hashlib.sha256(encode(dict(about))).hexdigest()[:8]
+    version = "".join(char for char in str(facts.get("comfyui") or "") if char.isalnum() or char in ".-")[:20]
+    mark = hashlib.sha256(encode_canonical(dict(facts))).hexdigest()[:8]
     return f"comfyui-{version}-{mark}" if version else f"server-{mark}"
 
 
-def described(about: About) -> str:
+def describe_server(facts: Facts) -> str:
     """`ComfyUI 0.3.64, Python 3.12.1, PyTorch 2.4.0 on cuda:0 NVIDIA L4`; empty where nothing is known."""
-    told = [f"{word} {_short(about[name])}".strip() for name, word in _WORDS.items() if about.get(name)]
-    devices = ", ".join(map(str, about.get("devices", ())))
+    told = [f"{word} {_strip_note(facts[name])}".strip() for name, word in _WORDS.items() if facts.get(name)]
+    devices = ", ".join(map(str, facts.get("devices", ())))
     return ", ".join(told) + (f" on {devices}" if told and devices else devices)
 
 
-def changes(before: About, now: About) -> list[str]:
+def list_changes(before: Facts, now: Facts) -> list[str]:
     """Fact by fact, what is another now: `PyTorch 2.4.0 -> 2.5.1`. Only what both tell can be another."""
     found = [
-        f"{word or name} {_short(before[name])} -> {_short(now[name])}"
+        f"{word or name} {_strip_note(before[name])} -> {_strip_note(now[name])}"
         for name, word in _WORDS.items()
-        if before.get(name) and now.get(name) and _short(before[name]) != _short(now[name])
+        if before.get(name) and now.get(name) and _strip_note(before[name]) != _strip_note(now[name])
     ]
     for name, word in (("devices", "device"), ("argv", "options")):
         if name in before and name in now and before[name] != now[name]:
@@ -49,23 +49,23 @@ def changes(before: About, now: About) -> list[str]:
     return found
 
 
-def _short(fact: Any) -> str:
+def _strip_note(fact: Any) -> str:
     """Without the description behind a colon, which manifests of old hold of the embedded server."""
     return str(fact).partition(":")[0]
 
 
-def drift(before: About, now: About) -> str:
+def describe_drift(before: Facts, now: Facts) -> str:
     """One sentence on the two servers of a comparison; empty where neither is known."""
     if not before and not now:
         return ""
-    was, here = (described(one) or "a server that told nothing" for one in (before, now))
-    other = changes(before, now)
+    was, here = (describe_server(one) or "a server that told nothing" for one in (before, now))
+    other = list_changes(before, now)
     if not other:
         return f"accepted on {was}, now on the same" if was == here else f"accepted on {was}, now on {here}"
     return f"accepted on {was}, now on {here} ({'; '.join(other)})"
 
 
-def models_of(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def find_models(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """The model files that a workflow's nodes name, sorted."""
     values = (value for node in graph.values() for value in node["inputs"].values())
     return tuple(sorted({value for value in values if isinstance(value, str) and value.lower().endswith(_MODEL_FILES)}))

@@ -11,16 +11,16 @@ from typing import Any, Final
 
 from sweeper.errors import InputError
 from sweeper.model.result import Result
-from sweeper.reporting.excluded_reasons import left_out
-from sweeper.reporting.run_again import asked
-from sweeper.reporting.thumbnails import FOLDER as THUMBS
-from sweeper.reporting.workflows import Brought, workflows
+from sweeper.reporting.excluded_reasons import encode_exclusions
+from sweeper.reporting.run_again import describe_rerun
+from sweeper.reporting.thumbnails import THUMBS_FOLDER as THUMBS
+from sweeper.reporting.workflows import UploadedInputs, encode_workflows
 from sweeper.store import Store
-from sweeper.store.records import Layout, RunRecord
-from sweeper.store.remote_artifacts import bring_all, place_here
+from sweeper.store.records import RunRecord, TableLayout
+from sweeper.store.remote_artifacts import download_artifacts, local_path
 
-FILES: Final = "files"
-MEDIA: Final = {
+FILES_FOLDER: Final = "files"
+MEDIA_TYPES: Final = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
     ".bmp": "image/bmp", ".avif": "image/avif", ".apng": "image/apng", ".svg": "image/svg+xml",
     ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".m4v": "video/mp4",
@@ -31,67 +31,67 @@ MEDIA: Final = {
 """What browsers show, by suffix; the part before the slash is the kind of cell."""
 
 
-def record_of(store: Store, run: str | None) -> RunRecord:
+def find_run_record(store: Store, run: str | None) -> RunRecord:
     """The record of a run, by default of the latest. Raises ResultsError for one that is not there."""
     store.layout(run)
-    wanted_id = store.latest() if run is None else run
+    wanted_id = store.latest_run_id() if run is None else run
     return next(record for record in store.runs() if str(record.id) == str(wanted_id))
 
 
-def artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
+def collect_artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
     """Every output of the rows by its path on record: the file (None where it is gone), and its SHA-256. What lies at
     a URL is fetched. Raises ResultsError where its storage cannot be asked.
     """
     home = results.resolve()
-    bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
+    download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
     found: dict[str, tuple[Path | None, str]] = {}
     for row in rows:
         for name, sha in zip(row.outputs, row.sha256, strict=True):
             if name not in found:
-                path = place_here(home, name, sha).resolve()
+                path = local_path(home, name, sha).resolve()
                 inside = path.is_relative_to(home) and path.is_file()
                 found[name] = (path if inside else None, sha)
     return found
 
 
-def file_entries(
+def build_file_entries(
     rows: Sequence[Result],
-    found: Mapping[str, tuple[Path | None, str]],
+    artifacts: Mapping[str, tuple[Path | None, str]],
     thumbs: Mapping[str, Any],
-    sprites: Mapping[str, int] | None = None,
+    sprite_indices: Mapping[str, int] | None = None,
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """What the page knows of each file that was found, and for each row the places of its files among them.
 
     `sprites`: the place on the sprite sheets by SHA-256; a picture without one is shown when its thumbnail is there.
     """
-    sprites = sprites or {}
-    places = {name: place for place, name in enumerate(found)}
+    sprite_indices = sprite_indices or {}
+    places = {name: place for place, name in enumerate(artifacts)}
     files = []
-    for name, (path, sha) in found.items():
+    for name, (path, sha) in artifacts.items():
         suffix = PurePosixPath(name).suffix.lower()
-        kind = MEDIA.get(suffix, "other").partition("/")[0]
+        kind = MEDIA_TYPES.get(suffix, "other").partition("/")[0]
         entry: dict[str, Any] = {"kind": kind if path is not None else "missing", "sha256": sha, "was": name}
         if path is not None:
-            entry |= {"path": f"{FILES}/{path.name}", "bytes": path.stat().st_size}
+            entry |= {"path": f"{FILES_FOLDER}/{path.name}", "bytes": path.stat().st_size}
         thumb = thumbs.get(sha)
         if thumb is not None:
             entry |= {"thumb": f"{THUMBS}/{sha}.webp", "width": thumb.width, "height": thumb.height}
             entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
             entry["kind"] = "image" if kind in ("image", "other") else kind
-            if sha in sprites:
-                entry["sprite"] = sprites[sha]
+            if sha in sprite_indices:
+                entry["sprite"] = sprite_indices[sha]
         files.append(entry)
     return files, [[places[name] for name in row.outputs] for row in rows]
 
 
-def about(
+def describe_run(
     record: RunRecord,
     results: Path,
     rows: Sequence[Result],
-    layout: Layout,
-    brought: Brought,
+    layout: TableLayout,
+    uploaded: UploadedInputs,
     *,
-    began: float | None = None,
+    first_started: float | None = None,
 ) -> dict[str, Any]:
     """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop.
 
@@ -104,7 +104,7 @@ def about(
     told: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
-        "template": None, "description": "", "began": began,
+        "template": None, "description": "", "began": first_started,
     }  # fmt: skip
     experiment = None
     try:
@@ -113,17 +113,19 @@ def about(
         value = experiment.source.value if experiment.source is not None else {}
         told["template"] = value.get("template") if isinstance(value, dict) else None
         planned = plan(experiment)
-        told["workflow"] = workflows(planned, rows, brought)
-        told["left_out"] = left_out(planned, rows, layout)
+        told["workflow"] = encode_workflows(planned, rows, uploaded)
+        told["left_out"] = encode_exclusions(planned, rows, layout)
     except (InputError, OSError) as error:
         told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
     else:
         if told["workflow"] is None:
             told["workflow_missing"] = "the experiment has changed since this run"
-    return told | {"asked": asked(record, layout, experiment)}
+    return told | {"asked": describe_rerun(record, layout, experiment)}
 
 
-def brought_files(store: Store, rows: Sequence[Result]) -> Brought:
+def load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> UploadedInputs:
     """What the targets of these rows have of input files, as far as runs noted it. Raises ResultsError."""
     targets = {row.target for row in rows if row.target is not None}
-    return {name: {content: value for content, (value, _) in store.servers.uploads(name).items()} for name in targets}
+    return {
+        name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets
+    }

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sweeper.model.result import STATUSES, Result
-from sweeper.reporting.thumbnails import SMALLER
-from sweeper.store.records import File, Layout
-from sweeper.tables.export import whole_text
+from sweeper.reporting.thumbnails import SMALLER_SIDES
+from sweeper.store.records import ArtifactRef, TableLayout
+from sweeper.tables.export import replace_surrogates
 
 FORMAT: Final = 3  # of the data; the page refuses one that it does not know
-_EXACT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
+_MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 
-def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
+def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, Any]:
     """The page's data for these rows, without `files`, `workflow` and what is known of the run.
 
     `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`; `of[i]` is the place of trial i's
@@ -30,15 +30,15 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
-    columns = [_axis_column(name, _role(name, axes), results, layout) for name in axes]
+    columns = [_build_axis_column(name, _find_role(name, axes), results, layout) for name in axes]
     columns += [
-        _column(name, "slot", [row.params.get(name) for row in results])
+        _build_column(name, "slot", [row.params.get(name) for row in results])
         for name in layout.slot_names
         if name not in axes
     ]
     return {
         "format": FORMAT,
-        "sides": sorted(SMALLER),
+        "sides": sorted(SMALLER_SIDES),
         "experiment": layout.experiment,
         "trials": [row.trial for row in results],
         "columns": columns,
@@ -51,10 +51,10 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
         "status": [STATUSES.index(row.status) for row in results],
         "statuses": list(STATUSES),
         "outcome": [
-            _column("error_type", "outcome", [row.error_type for row in results]),
-            _column("error", "outcome", [row.error for row in results]),
-            _column("target", "outcome", [row.target for row in results]),
-            *(_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
+            _build_column("error_type", "outcome", [row.error_type for row in results]),
+            _build_column("error", "outcome", [row.error for row in results]),
+            _build_column("target", "outcome", [row.target for row in results]),
+            *(_build_column(name, "metric", [row.metrics.get(name) for row in results]) for name in texts),
         ],
         "attempts": [row.attempts for row in results],
         "queued_s": [row.queued_s for row in results],
@@ -63,23 +63,23 @@ def dataset(results: Sequence[Result], layout: Layout) -> dict[str, Any]:
     }
 
 
-def places(rows: Iterable[Sequence[Sequence[Any]]]) -> dict[str, Any]:
+def encode_file_origins(rows: Iterable[Sequence[Sequence[Any]]]) -> dict[str, Any]:
     """Where the files of each row come from, given for each row as by `places_of`: `values` and `of` as of a column."""
-    values, of = coded(rows)
+    values, of = encode_values(rows)
     return {"values": values, "of": of}
 
 
-def places_of(files: Iterable[File]) -> list[list[Any]]:
+def list_file_origins(files: Iterable[ArtifactRef]) -> list[list[Any]]:
     """The [node, position] of each of a row's files: the same output in every trial, however many came before it."""
     return [[file.node, file.position] for file in files]
 
 
-def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:
+def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
     """What a run may change of one row, for a page that has the rest already."""
     return {
         "status": STATUSES.index(row.status),
-        "error_type": None if row.error_type is None else whole_text(row.error_type),
-        "error": None if row.error is None else whole_text(row.error),
+        "error_type": None if row.error_type is None else replace_surrogates(row.error_type),
+        "error": None if row.error is None else replace_surrogates(row.error),
         "target": row.target,
         "attempts": row.attempts,
         "queued_s": row.queued_s,
@@ -88,39 +88,39 @@ def row_outcome(row: Result, layout: Layout) -> dict[str, Any]:
     }
 
 
-def axis_columns(names: Sequence[str]) -> list[str]:
+def select_axes(names: Sequence[str]) -> list[str]:
     """Those of the table's columns of axes that are axes themselves, and no labels of one."""
-    return [name for name in names if _role(name, names) == "axis"]
+    return [name for name in names if _find_role(name, names) == "axis"]
 
 
-def _role(name: str, axes: Sequence[str]) -> str:
+def _find_role(name: str, axes: Sequence[str]) -> str:
     """`style.label` is how `style` is shown, and no axis beside it."""
     return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"
 
 
-def _column(name: str, role: str, cells: Sequence[Any]) -> dict[str, Any]:
-    values, of = coded(cells)
+def _build_column(name: str, role: str, cells: Sequence[Any]) -> dict[str, Any]:
+    values, of = encode_values(cells)
     return {"name": name, "role": role, "values": values, "of": of}
 
 
-def _axis_column(name: str, role: str, rows: Sequence[Result], layout: Layout) -> dict[str, Any]:
-    values, of, none = coded_axis(name, rows, layout)
+def _build_axis_column(name: str, role: str, rows: Sequence[Result], layout: TableLayout) -> dict[str, Any]:
+    values, of, none = encode_axis(name, rows, layout)
     column = {"name": name, "role": role, "values": values, "of": of}
     return column if none is None or none == len(values) else {**column, "none": none}
 
 
-def coded_axis(name: str, rows: Sequence[Result], layout: Layout) -> tuple[list[Any], list[int], int | None]:
+def encode_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> tuple[list[Any], list[int], int | None]:
     """As `coded`, for a column of an axis: its values as they were written, and before which of them None stands (after
     all: their number), where a row has none. `rows` are all of the run.
     """
     cells = [row.columns.get(name) for row in rows]
-    leading = layout.leading(name, cells)
-    values, of = coded(leading + cells)
+    leading = layout.values_in_order(name, cells)
+    values, of = encode_values(leading + cells)
     none = max(of[: of.index(-1)], default=-1) + 1 if -1 in of else None
     return values, of[len(leading) :], none
 
 
-def coded(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
+def encode_values(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
     """Distinct values in the order of their first appearance, and each cell's place among them (-1: None).
 
     7 and 7.0 are two values, as true and 1 are: equality is that of the JSON text.
@@ -135,24 +135,24 @@ def coded(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
         key = json.dumps(cell, sort_keys=True)
         if key not in places:
             places[key] = len(values)
-            values.append(_exact(cell))
+            values.append(_to_exact(cell))
         of.append(places[key])
     return values, of
 
 
-def _exact(value: Any) -> Any:
+def _to_exact(value: Any) -> Any:
     """A JSON value that JavaScript reads without loss: a large integer becomes `{"$int": "18446744073709551615"}`.
 
     A mapping that itself has such a key is told apart by `{"$map": ...}` around it.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_EXACT_INT:
         return {"$int": str(value)}
     if isinstance(value, str):
-        return whole_text(value)
+        return replace_surrogates(value)
     if isinstance(value, list | tuple):
-        return [_exact(item) for item in value]
+        return [_to_exact(item) for item in value]
     if isinstance(value, Mapping):
-        inner = {whole_text(str(key)): _exact(item) for key, item in value.items()}
+        inner = {replace_surrogates(str(key)): _to_exact(item) for key, item in value.items()}
         return {"$map": inner} if inner.keys() & {"$int", "$map"} else inner
     return value
 
@@ -168,19 +168,19 @@ def as_script(data: Mapping[str, Any]) -> str:
     `JSON.parse` of a string and not an object literal: faster to read, and `__proto__` stays an ordinary key. `files`
     stands in columns: a browser holds the text of a script as long as the page is open, and files are most of it.
     """
-    text = as_json({**data, "files": in_columns(data["files"])})
+    text = as_json({**data, "files": transpose_files(data["files"])})
     return f"globalThis.sweeper ??= {{}};\nsweeper.raw = JSON.parse({json.dumps(text)});\n"
 
 
-def in_columns(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def transpose_files(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Files as `{count, columns}`: by name a list of values, null where a file has none, `{each: value}` where all have
     the same, or `{made: "thumbs/*.webp"}` where all are the file's SHA-256 in the same text.
     """
     names = dict.fromkeys(name for file in files for name in file)
-    return {"count": len(files), "columns": {name: _file_column(name, files) for name in names}}
+    return {"count": len(files), "columns": {name: _compress_column(name, files) for name in names}}
 
 
-def _file_column(name: str, files: Sequence[Mapping[str, Any]]) -> Any:
+def _compress_column(name: str, files: Sequence[Mapping[str, Any]]) -> Any:
     values = [file.get(name) for file in files]
     first, sha = values[0], files[0].get("sha256", "")
     if all(type(value) is type(first) and value == first for value in values):

@@ -10,29 +10,31 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeper.loading.parse import read_yaml
+from sweeper.loading.parse import parse_yaml
 from sweeper.model.experiment import Experiment
 from sweeper.model.source import SourceError
-from sweeper.store.records import Layout, RunRecord
+from sweeper.store.records import RunRecord, TableLayout
 
 
-def asked(record: RunRecord, layout: Layout, experiment: Experiment | None) -> dict[str, Any]:
+def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experiment | None) -> dict[str, Any]:
     """What a page needs to ask for trials of this run again; `experiment` is None where it cannot be read any more.
 
     `options`: those of `sweeper run` beside what chooses the trials, as words; None where no command can say them.
     `kept`: the keys of an experiment of some of its trials, beside those that say which.
     """
     value = experiment.source.value if experiment is not None and experiment.source is not None else {}
-    own = not record.targets or _names(value.get("target", "embedded")) == tuple(map(_plain, record.targets))
-    settings = [_setting(name, one) for name, one in record.overrides.items()]
+    own = not record.targets or _list_target_names(value.get("target", "embedded")) == tuple(
+        map(_normalize_name, record.targets)
+    )
+    settings = [_format_setting(name, one) for name, one in record.overrides.items()]
     targets = [] if own else [word for name in record.targets for word in ("--target", name)]
     kept: dict[str, Any] = {}
     if not own:
         kept["target"] = record.targets[0] if len(record.targets) == 1 else list(record.targets)
     elif "target" in value:
-        kept["target"] = _clean(value["target"])
+        kept["target"] = _remove_secrets(value["target"])
     if "targets" in value:
-        kept["targets"] = {name: _clean(one) for name, one in value["targets"].items()}
+        kept["targets"] = {name: _remove_secrets(one) for name, one in value["targets"].items()}
     if layout.metrics:
         kept["metrics"] = list(layout.metrics)
     if value.get("run"):
@@ -43,36 +45,36 @@ def asked(record: RunRecord, layout: Layout, experiment: Experiment | None) -> d
     }
 
 
-def _setting(name: str, value: Any) -> tuple[str, str] | None:
+def _format_setting(name: str, value: Any) -> tuple[str, str] | None:
     """`--set name=value`; None where the value, read again, would be another one."""
     text = json.dumps(value, ensure_ascii=False)
     try:
-        same = json.dumps(read_yaml(text, "--set").value) == json.dumps(value)
+        same = json.dumps(parse_yaml(text, "--set").value) == json.dumps(value)
     except (SourceError, UnicodeEncodeError):  # half a surrogate pair is no word of a command, either
         return None
     return ("--set", f"{name}={text}") if same else None
 
 
-def _names(target: Any) -> tuple[str, ...]:
+def _list_target_names(target: Any) -> tuple[str, ...]:
     """The names under which the store knows the targets of an experiment, as far as one tells them without asking."""
     specs: Sequence[Any] = target if isinstance(target, list) else [target]
     named = (one.get("name") or one.get("url") or "" if isinstance(one, Mapping) else str(one) for one in specs)
-    return tuple(map(_plain, named))
+    return tuple(map(_normalize_name, named))
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return name.strip().rstrip("/").casefold() if "://" in name else name.strip()
 
 
-def _clean(setting: Any) -> Any:
+def _remove_secrets(setting: Any) -> Any:
     """A target, or several, without what a page must not tell."""
     if isinstance(setting, list):
-        return [_clean(one) for one in setting]
+        return [_remove_secrets(one) for one in setting]
     if isinstance(setting, Mapping):
-        return {name: one for name, one in setting.items() if not name.endswith("_env") or _is_variable(one)}
+        return {name: one for name, one in setting.items() if not name.endswith("_env") or _is_variable_name(one)}
     return setting
 
 
-def _is_variable(name: Any) -> bool:
+def _is_variable_name(name: Any) -> bool:
     """Whether that is the name of a variable, and not the key itself put there by mistake."""
     return isinstance(name, str) and name.isupper() and len(name) <= 64

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ResultsError
-from sweeper.reporting.thumbnails import FOLDER, SMALLER, SPRITE, sprite
+from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
 
-ACROSS: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
-_PER_SHEET: Final = ACROSS * ACROSS
+SPRITES_PER_LINE: Final = 40  # sprites in a line of a sheet, and lines of a full sheet
+_SPRITES_PER_SHEET: Final = SPRITES_PER_LINE * SPRITES_PER_LINE
 _QUALITY: Final = 75
-_SHEET: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp|\.sprites-[0-9a-f]{20}\.webp\.part")
+_SHEET_NAME: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp|\.sprites-[0-9a-f]{20}\.webp\.part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +30,58 @@ class Sprites:
     """Where the sprite of each picture stands: `places[sha256]` counts through `sheets`, line by line."""
 
     sheets: tuple[str, ...]
-    places: dict[str, int]
+    indices: dict[str, int]
 
     def as_data(self) -> dict[str, Any]:
         """What the page knows of them: paths relative to the report, and how many there are."""
-        return {"across": ACROSS, "sheets": list(self.sheets), "count": len(self.places)}
+        return {"across": SPRITES_PER_LINE, "sheets": list(self.sheets), "count": len(self.indices)}
 
 
-def make_sprites(report: Path, shas: Sequence[str], made: Mapping[str, Any]) -> Sprites:
+def make_sprites(report: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> Sprites:
     """The sprite sheets of these pictures, in this order, all of which have a thumbnail in the report's folder; `made`:
     sprites that are in memory already, by SHA-256.
 
     Pictures that stand together in the run share a sheet. A sheet is named by what is on it, and made once. Raises
     ResultsError when the folder cannot be read or written.
     """
-    folder = report / FOLDER
-    parts = [shas[start : start + _PER_SHEET] for start in range(0, len(shas), _PER_SHEET)]
-    names = [f"sprites-{sha256(' '.join([str(SPRITE), *part]).encode()).hexdigest()[:20]}.webp" for part in parts]
+    folder = report / THUMBS_FOLDER
+    parts = [shas[start : start + _SPRITES_PER_SHEET] for start in range(0, len(shas), _SPRITES_PER_SHEET)]
+    names = [f"sprites-{sha256(' '.join([str(SPRITE_SIDE), *part]).encode()).hexdigest()[:20]}.webp" for part in parts]
     try:
         for part, name in zip(parts, names, strict=True):
             if not (folder / name).is_file():
-                _make_sheet(folder, part, folder / name, made)
+                _make_sheet(folder, part, folder / name, loaded)
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}") from error
-    return Sprites(tuple(f"{FOLDER}/{name}" for name in names), {sha: place for place, sha in enumerate(shas)})
+    return Sprites(tuple(f"{THUMBS_FOLDER}/{name}" for name in names), {sha: place for place, sha in enumerate(shas)})
 
 
-def is_sheet(name: str) -> bool:
+def is_sprite_sheet(name: str) -> bool:
     """Whether a file of the folder of thumbnails is a sheet, or what a kill in the middle of writing one leaves."""
-    return _SHEET.fullmatch(name) is not None
+    return _SHEET_NAME.fullmatch(name) is not None
 
 
-def _make_sheet(folder: Path, shas: Sequence[str], path: Path, made: Mapping[str, Any]) -> None:
+def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[str, Any]) -> None:
     from PIL import Image  # noqa: PLC0415 - heavy, and only for this
 
-    sprites = _sprites(folder, shas, made)
+    sprites = _load_sprites(folder, shas, loaded)
     mode = "RGBA" if any(one.mode == "RGBA" for one in sprites) else "RGB"
-    sheet = Image.new(mode, (ACROSS * SPRITE, -(-len(shas) // ACROSS) * SPRITE))
+    sheet = Image.new(mode, (SPRITES_PER_LINE * SPRITE_SIDE, -(-len(shas) // SPRITES_PER_LINE) * SPRITE_SIDE))
     for place, one in enumerate(sprites):
-        sheet.paste(one, (place % ACROSS * SPRITE, place // ACROSS * SPRITE))
+        sheet.paste(one, (place % SPRITES_PER_LINE * SPRITE_SIDE, place // SPRITES_PER_LINE * SPRITE_SIDE))
     part = path.with_name(f".{path.name}.part")
     sheet.save(part, "WEBP", quality=_QUALITY, method=1)
     part.replace(path)
 
 
-def _sprites(folder: Path, shas: Sequence[str], made: Mapping[str, Any]) -> list[Any]:
+def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> list[Any]:
     from PIL import Image  # noqa: PLC0415
 
-    def one(sha: str) -> Any:
-        if sha in made:
-            return made[sha]
-        with Image.open(folder / f"{sha}-{SMALLER[-1]}.webp") as image:
-            return sprite(image)
+    def load_sprite(sha: str) -> Any:
+        if sha in loaded:
+            return loaded[sha]
+        with Image.open(folder / f"{sha}-{SMALLER_SIDES[-1]}.webp") as image:
+            return make_sprite(image)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        return list(pool.map(one, shas))
+        return list(pool.map(load_sprite, shas))

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError, ResultsError
-from sweeper.images.file_types import PICTURES
+from sweeper.images.file_types import PICTURE_SUFFIXES
 
-FOLDER: Final = "thumbs"
-SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
-SPRITE: Final = 24  # pixels of the square that `sprites` puts on a sheet: ten thousand are 23 MB when decoded
-SMALLER: Final = (160, 80)  # for cells of fewer pixels: hundreds of them in view load, decode and fit in memory
+THUMBS_FOLDER: Final = "thumbs"
+THUMB_SIDE: Final = 320  # pixels of the longer side: a cell of 160 on a screen of twice the density
+SPRITE_SIDE: Final = 24  # pixels of the square that `sprites` puts on a sheet: ten thousand are 23 MB when decoded
+SMALLER_SIDES: Final = (160, 80)  # for cells of fewer pixels: hundreds of them in view load, decode and fit in memory
 _QUALITY: Final = 80
 _METHOD: Final = 1  # a third of the time of 3, for files a twentieth larger
-_INDEX: Final = "index.json"
+_INDEX_NAME: Final = "index.json"
 _MAX_PIXELS: Final = 400_000_000  # a decompression bomb is a file without a thumbnail
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -49,8 +49,8 @@ class Thumbnails:
 
     def __init__(self, report: Path) -> None:
         self.report = report
-        self._path = report / FOLDER
-        self._known = self._read_index()
+        self._folder = report / THUMBS_FOLDER
+        self._index = self._read_index()
         self.sprites: dict[str, Any] = {}  # by SHA-256, of those made since: small Pillow images
 
     def make(self, files: Mapping[str, Path]) -> Mapping[str, Thumbnail]:
@@ -59,45 +59,47 @@ class Thumbnails:
         Raises ResultsError when the folder cannot be written.
         """
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._has(sha)]
+            self._folder.mkdir(parents=True, exist_ok=True)
+            missing = [(sha, path) for sha, path in files.items() if _SHA256.fullmatch(sha) and not self._is_made(sha)]
             # Threads use every core: Pillow lets go of the interpreter while it decodes and encodes.
             with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-                for sha, made in pool.map(self._make, missing):
-                    self._known[sha] = made
+                for sha, made in pool.map(self._make_one, missing):
+                    self._index[sha] = made
             self._write_index()
         except OSError as error:
-            raise ResultsError(f"{self._path}: {error.strerror or error}") from error
-        return self.known(files)
+            raise ResultsError(f"{self._folder}: {error.strerror or error}") from error
+        return self.get_known(files)
 
-    def known(self, shas: Iterable[str]) -> dict[str, Thumbnail]:
+    def get_known(self, shas: Iterable[str]) -> dict[str, Thumbnail]:
         """Those of these files that have one."""
-        return {sha: thumb for sha in shas if (thumb := self._known.get(sha)) is not None}
+        return {sha: thumb for sha in shas if (thumb := self._index.get(sha)) is not None}
 
-    def keep(self, shas: Collection[str]) -> list[str]:
+    def prune_index(self, shas: Collection[str]) -> list[str]:
         """Forget all but these in the index. Returns those that it had, whose files are now to be removed."""
-        gone = [sha for sha in self._known if sha not in shas]
+        gone = [sha for sha in self._index if sha not in shas]
         for sha in gone:
-            del self._known[sha]
+            del self._index[sha]
         if gone:
             self._write_index()
         return gone
 
-    def _has(self, sha: str) -> bool:
-        return sha in self._known and (self._known[sha] is None or (self._path / f"{sha}-{SMALLER[-1]}.webp").is_file())
+    def _is_made(self, sha: str) -> bool:
+        return sha in self._index and (
+            self._index[sha] is None or (self._folder / f"{sha}-{SMALLER_SIDES[-1]}.webp").is_file()
+        )
 
-    def _make(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
+    def _make_one(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
         from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
         sha, path = item
         try:
-            small, (width, height), frames, workflow = _poster(path) if is_film(path) else _opened(path)
-            small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+            small, (width, height), frames, workflow = _open_film(path) if is_film(path) else _open_picture(path)
+            small.thumbnail((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
             self._save(small, sha, "")
-            for side in SMALLER:
+            for side in SMALLER_SIDES:
                 small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
                 self._save(small, sha, f"-{side}")
-            self.sprites[sha] = sprite(small)
+            self.sprites[sha] = make_sprite(small)
             colour = small.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         except (
             ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning
@@ -108,33 +110,33 @@ class Thumbnails:
         mean = "#{:02x}{:02x}{:02x}".format(*map(int, colour[:3]))
         return sha, Thumbnail(width, height, frames, mean, workflow)
 
-    def _save(self, image: Any, sha: str, ending: str) -> None:
-        part = self._path / f".{sha}{ending}.part"
+    def _save(self, image: Any, sha: str, suffix: str) -> None:
+        part = self._folder / f".{sha}{suffix}.part"
         image.save(part, "WEBP", quality=_QUALITY, method=_METHOD)
-        part.replace(self._path / f"{sha}{ending}.webp")
+        part.replace(self._folder / f"{sha}{suffix}.webp")
 
     def _read_index(self) -> dict[str, Thumbnail | None]:
         try:
-            read: Mapping[str, Any] = json.loads((self._path / _INDEX).read_text("utf-8"))
+            read: Mapping[str, Any] = json.loads((self._folder / _INDEX_NAME).read_text("utf-8"))
             return {sha: None if one is None else Thumbnail(**one) for sha, one in read.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # it can be made again
 
     def _write_index(self) -> None:
-        text = json.dumps({sha: one and asdict(one) for sha, one in self._known.items()})
-        part = self._path / f".{_INDEX}.part"
+        text = json.dumps({sha: one and asdict(one) for sha, one in self._index.items()})
+        part = self._folder / f".{_INDEX_NAME}.part"
         part.write_text(text, encoding="utf-8")
-        part.replace(self._path / _INDEX)
+        part.replace(self._folder / _INDEX_NAME)
 
 
-def files_of(sha: str) -> Iterator[str]:
+def iter_file_names(sha: str) -> Iterator[str]:
     """The names of a picture's thumbnails in their folder, and of what a kill in the middle of writing them leaves."""
-    for ending in ("", *(f"-{side}" for side in SMALLER)):
+    for ending in ("", *(f"-{side}" for side in SMALLER_SIDES)):
         yield f"{sha}{ending}.webp"
         yield f".{sha}{ending}.part"
 
 
-def _opened(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
     """A picture in 8 bits (a JPEG about as large as is needed), its own size, its frames, whether it has a workflow.
 
     Raises ValueError for one that is too large, and what Pillow raises.
@@ -147,26 +149,26 @@ def _opened(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
             raise ValueError(f"{path}: {width} x {height} pixels")
         workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
         frames = int(getattr(image, "n_frames", 1))
-        image.draft("RGB", (SIDE * 2, SIDE * 2))  # JPEG decodes straight to about the size needed
+        image.draft("RGB", (THUMB_SIDE * 2, THUMB_SIDE * 2))  # JPEG decodes straight to about the size needed
         exif = image.getexif()
         if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side, and is shown upright
             width, height = height, width
-        return _eight_bit(ImageOps.exif_transpose(image) if exif else image), (width, height), frames, workflow
+        return _to_eight_bit(ImageOps.exif_transpose(image) if exif else image), (width, height), frames, workflow
 
 
-def _poster(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
+def _open_film(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
     """The same of a film; its frames are not counted. Raises ImageError where it cannot be read."""
-    image = first_frame(path)
+    image = read_first_frame(path)
     return image, image.size, 1, False
 
 
-def first_frame(path: Path) -> Any:
+def read_first_frame(path: Path) -> Any:
     """What a film is shown by, a Pillow image. Raises ImageError where it cannot be read, or PyAV is missing."""
     from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
-    from sweeper.images.media import film_frames  # noqa: PLC0415 - NumPy
+    from sweeper.images.media import iter_film_frames  # noqa: PLC0415 - NumPy
 
-    with closing(film_frames(path)) as frames:
+    with closing(iter_film_frames(path)) as frames:
         return Image.fromarray(next(frames))
 
 
@@ -175,14 +177,14 @@ def is_film(path: Path) -> bool:
     return path.suffix.lower() in FILMS
 
 
-def sprite(small: Any) -> Any:
+def make_sprite(small: Any) -> Any:
     """A small picture pressed into the square of a sprite, whatever its shape: the page draws it out again."""
     from PIL import Image  # noqa: PLC0415 - see the module's docstring
 
-    return small.resize((SPRITE, SPRITE), Image.Resampling.BOX)
+    return small.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
 
 
-def _eight_bit(image: Any) -> Any:
+def _to_eight_bit(image: Any) -> Any:
     """A copy in RGB or RGBA; 16-bit and float greys are scaled to 8 bits, where Pillow would clip them to white."""
     if image.mode.startswith("I;16"):
         return image.point(lambda value: value / 256).convert("L").convert("RGB")
@@ -194,9 +196,9 @@ def _eight_bit(image: Any) -> Any:
     return image.convert("RGBA" if transparent else "RGB")
 
 
-def wanted(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+def select_pictures(outputs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     """One file for each content, of those whose kind may be a picture, or a film that can be opened here."""
-    kinds = PICTURES | FILMS if find_spec("av") is not None else PICTURES
+    kinds = PICTURE_SUFFIXES | FILMS if find_spec("av") is not None else PICTURE_SUFFIXES
     return {sha: path for sha, path in outputs if path.suffix.lower() in kinds}
 
 

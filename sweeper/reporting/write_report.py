@@ -17,17 +17,30 @@ from typing import Any, Final
 
 from sweeper.errors import ResultsError
 from sweeper.model.result import Result
-from sweeper.reporting.check_findings import ACCEPTED, Checked, accepted_entry, accepted_pictures, check_data
-from sweeper.reporting.cleanup import remove_earlier
-from sweeper.reporting.contents import FILES, about, artifacts, brought_files, file_entries, record_of
-from sweeper.reporting.dataset import as_json, as_script, dataset, places, places_of
+from sweeper.reporting.check_findings import (
+    ACCEPTED_FOLDER,
+    CheckFindings,
+    build_accepted_entry,
+    build_check_data,
+    find_accepted_pictures,
+)
+from sweeper.reporting.cleanup import remove_stale_files
+from sweeper.reporting.contents import (
+    FILES_FOLDER,
+    build_file_entries,
+    collect_artifacts,
+    describe_run,
+    find_run_record,
+    load_uploaded_inputs,
+)
+from sweeper.reporting.dataset import as_json, as_script, build_dataset, encode_file_origins, list_file_origins
 from sweeper.reporting.sprites import make_sprites
-from sweeper.reporting.thumbnails import Thumbnails, wanted
+from sweeper.reporting.thumbnails import Thumbnails, select_pictures
 from sweeper.store import Store
-from sweeper.store.remote_artifacts import place_here
-from sweeper.tables.export import why_unwritable
+from sweeper.store.remote_artifacts import local_path
+from sweeper.tables.export import describe_write_error
 
-PAGE: Final = Path(__file__).parent / "page"
+PAGE_FOLDER: Final = Path(__file__).parent / "page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +48,12 @@ class Report:
     """What was written: the page, how many trials it shows, and how many artifacts were not there any more."""
 
     page: Path
-    trials: int
-    missing: int
+    trial_count: int
+    missing_count: int
 
 
 def write_report(
-    results: Path, out: Path | None = None, *, run: str | None = None, checked: Checked | None = None
+    results: Path, out: Path | None = None, *, run: str | None = None, checked: CheckFindings | None = None
 ) -> Report:
     """Write the page of a results folder to `out`, by default `<results>/report/`; `checked`: what a check found.
 
@@ -50,50 +63,54 @@ def write_report(
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
         outcomes = list(store.outcomes(run))
-        record, began = record_of(store, run), store.runs()[0].started
+        record, began = find_run_record(store, run), store.runs()[0].started
         rows = [outcome.result for outcome in outcomes]
-        brought = brought_files(store, rows)
-        known = [(place_here(results, path, sha).name, sha) for path, sha in store.files()]
-    data = dataset(rows, layout) | {"places": places(places_of(one.files) for one in outcomes)}
+        brought = load_uploaded_inputs(store, rows)
+        known = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
+    data = build_dataset(rows, layout) | {
+        "places": encode_file_origins(list_file_origins(one.files) for one in outcomes)
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        found = artifacts(rows, results)
+        found = collect_artifacts(rows, results)
         thumbnails = Thumbnails(out)
-        pictures = wanted((sha, path) for path, sha in found.values() if path is not None)
+        pictures = select_pictures((sha, path) for path, sha in found.values() if path is not None)
         thumbs = thumbnails.make(pictures)
         sprites = make_sprites(out, list(thumbs), thumbnails.sprites)
-        data["files"], data["outputs"] = file_entries(rows, found, thumbs, sprites.places)
+        data["files"], data["outputs"] = build_file_entries(rows, found, thumbs, sprites.indices)
         data["sprites"] = sprites.as_data()
-        _bring({path: path.name for path, _ in found.values() if path is not None}, out / FILES)
+        _link_files({path: path.name for path, _ in found.values() if path is not None}, out / FILES_FOLDER)
         if checked is not None:
-            data["check"] = _bring_accepted(checked, rows, data["files"], out)
-        data |= about(record, results, rows, layout, brought, began=began)
-        remove_earlier(out, data, known, thumbnails.keep(pictures))
-        _write(out / "data.json", as_json(data))
-        _write(out / "data.js", as_script(data))
-        for source in sorted(PAGE.rglob("*")):
+            data["check"] = _link_accepted(checked, rows, data["files"], out)
+        data |= describe_run(record, results, rows, layout, brought, first_started=began)
+        remove_stale_files(out, data, known, thumbnails.prune_index(pictures))
+        _write_file(out / "data.json", as_json(data))
+        _write_file(out / "data.js", as_script(data))
+        for source in sorted(PAGE_FOLDER.rglob("*")):
             if source.suffix in (".html", ".js", ".css"):
-                place = out / source.relative_to(PAGE)
+                place = out / source.relative_to(PAGE_FOLDER)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                _write(place, source.read_text("utf-8"))
+                _write_file(place, source.read_text("utf-8"))
     except OSError as error:
-        reason = why_unwritable(out / "index.html", error)
+        reason = describe_write_error(out / "index.html", error)
         raise ResultsError(f"{out}: the report cannot be written: {reason}") from error
     return Report(out / "index.html", len(rows), sum(path is None for path, _ in found.values()))
 
 
-def _bring_accepted(checked: Checked, rows: Sequence[Result], files: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+def _link_accepted(
+    checked: CheckFindings, rows: Sequence[Result], files: list[dict[str, Any]], out: Path
+) -> dict[str, Any]:
     """Bring the accepted pictures too, and tell what the check found of each trial."""
-    pictures = accepted_pictures(checked)
+    pictures = find_accepted_pictures(checked)
     # Their own folder's names: an accepted picture is replaced in place, so its size alone would not tell.
     names = {path: f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}" for path in pictures}
-    _bring(names, out / ACCEPTED)
+    _link_files(names, out / ACCEPTED_FOLDER)
     places = {path: len(files) + place for place, path in enumerate(pictures)}
-    files += [accepted_entry(path, names[path]) for path in pictures]
-    return check_data(rows, checked, places)
+    files += [build_accepted_entry(path, names[path]) for path in pictures]
+    return build_check_data(rows, checked, places)
 
 
-def _bring(sources: Mapping[Path, str], folder: Path) -> None:
+def _link_files(sources: Mapping[Path, str], folder: Path) -> None:
     """Link or copy files into the report under these names; what is there with the same size stays: neither artifacts
     nor what is named by its content ever change.
     """
@@ -110,7 +127,7 @@ def _bring(sources: Mapping[Path, str], folder: Path) -> None:
             shutil.copyfile(source, place)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)

@@ -10,20 +10,20 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run_sync(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What the coroutine that `make` gives returns or raises; in a thread of its own where a loop runs here already."""
-    if not _in_a_loop():
-        return _complete(make())
+    if not _is_loop_running():
+        return _run_coroutine(make_coroutine())
     outcome: list[T] = []
     errors: list[BaseException] = []
 
-    def work() -> None:
+    def run_in_thread() -> None:
         try:
-            outcome.append(_complete(make()))
+            outcome.append(_run_coroutine(make_coroutine()))
         except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="sweeper-run")
+    thread = threading.Thread(target=run_in_thread, name="sweeper-run")
     thread.start()
     thread.join()
     if errors:
@@ -31,7 +31,7 @@ def finished(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return outcome[0]
 
 
-def _in_a_loop() -> bool:
+def _is_loop_running() -> bool:
     """Asked here, since work that began in the `except` block would have every error of its own told below this one."""
     try:
         asyncio.get_running_loop()
@@ -40,12 +40,12 @@ def _in_a_loop() -> bool:
     return True
 
 
-def _complete(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=_own_loop()) as runner:
-        return runner.run(work)
+def _run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
+        return runner.run(coroutine)
 
 
-def _own_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The one of uvloop where that is installed (the extra `fast`); None: asyncio's."""
     try:
         from uvloop import new_event_loop  # noqa: PLC0415 - an extra, and none for Windows
@@ -54,9 +54,9 @@ def _own_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def before(end: Coroutine[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T | None:
+async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[Any, Any, T]) -> T | None:
     """What `work` gives or raises; None, and it is cancelled, where `end` comes first."""
-    doing, ending = asyncio.ensure_future(work), asyncio.ensure_future(end)
+    doing, ending = asyncio.ensure_future(coroutine), asyncio.ensure_future(condition)
     try:
         await asyncio.wait((doing, ending), return_when=asyncio.FIRST_COMPLETED)
         return doing.result() if doing.done() else None

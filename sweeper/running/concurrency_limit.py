@@ -10,38 +10,38 @@ import asyncio
 from random import Random
 from typing import Final
 
-_SHORT: Final = 0.5  # seconds that a job has its place, below which the time between two jobs matters
+_SHORT_JOB: Final = 0.5  # seconds that a job has its place, below which the time between two jobs matters
 _RAISE_AFTER: Final = 8  # accepted jobs, per place, before one more place is tried
-_SHORTEST_WAIT: Final = 0.05
-_LONGEST_WAIT: Final = 30.0  # seconds, where the server does not say
+_MIN_WAIT: Final = 0.05
+_MAX_WAIT: Final = 30.0  # seconds, where the server does not say
 
 
-class Gate:
+class ConcurrencyLimit:
     """`most`: the setting, at least 1. `limit`: what is allowed now."""
 
-    def __init__(self, most: int, random: Random) -> None:
-        self.most = most
-        self.limit = most
-        self.inside = 0
+    def __init__(self, maximum: int, random: Random) -> None:
+        self.maximum = maximum
+        self.current = maximum
+        self.in_use = 0
         self._random = random
-        self._closed_until = 0.0
-        self._turned_away = 0
-        self._accepted = 0
+        self._paused_until = 0.0
+        self._queue_full_count = 0
+        self._accepted_count = 0
         self._changed = asyncio.Event()
         self.full_since: float | None = None
-        self.pace: float | None = None  # seconds
+        self.mean_duration: float | None = None  # seconds
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a free place and an open gate, and take the place."""
-        await self.vacancy()
-        self.inside += 1
+        await self.wait_available()
+        self.in_use += 1
 
-    async def vacancy(self) -> None:
+    async def wait_available(self) -> None:
         """Wait for a free place and an open gate; the place is there for whoever enters first."""
         loop = asyncio.get_running_loop()
         while True:
-            wait = self._closed_until - loop.time()
-            if wait <= 0 and self.inside < self.limit:
+            wait = self._paused_until - loop.time()
+            if wait <= 0 and self.in_use < self.current:
                 return
             try:
                 async with asyncio.timeout(wait if wait > 0 else None):
@@ -49,44 +49,44 @@ class Gate:
             except TimeoutError:
                 continue
 
-    def leave(self) -> None:
-        self.inside -= 1
+    def release(self) -> None:
+        self.in_use -= 1
         self._wake()
 
-    def held(self, seconds: float) -> None:
+    def record_duration(self, seconds: float) -> None:
         """A job had its place for so long: the mean of the latest dozen or so is the pace."""
-        self.pace = seconds if self.pace is None else 0.9 * self.pace + 0.1 * seconds
+        self.mean_duration = seconds if self.mean_duration is None else 0.9 * self.mean_duration + 0.1 * seconds
 
     @property
-    def hurried(self) -> bool:
+    def has_short_jobs(self) -> bool:
         """Whether jobs are so short that what lies between two of them matters."""
-        return self.pace is not None and self.pace < _SHORT
+        return self.mean_duration is not None and self.mean_duration < _SHORT_JOB
 
-    def accepted(self) -> None:
+    def record_accepted(self) -> None:
         """The server took a job."""
-        self._turned_away, self.full_since = 0, None
-        self._accepted += 1
-        if self.limit < self.most and self._accepted >= _RAISE_AFTER * self.limit:
-            self.limit += 1
-            self._accepted = 0
+        self._queue_full_count, self.full_since = 0, None
+        self._accepted_count += 1
+        if self.current < self.maximum and self._accepted_count >= _RAISE_AFTER * self.current:
+            self.current += 1
+            self._accepted_count = 0
             self._wake()
 
-    def turned_away(self, retry_after: float | None) -> float:
+    def record_queue_full(self, retry_after: float | None) -> float:
         """The server took nothing: queue full, or overloaded. Returns the seconds until we ask again."""
         now = asyncio.get_running_loop().time()
-        self.limit = max(1, min(self.limit, self.inside - 1))
-        self._accepted = 0
-        self._turned_away += 1
+        self.current = max(1, min(self.current, self.in_use - 1))
+        self._accepted_count = 0
+        self._queue_full_count += 1
         self.full_since = now if self.full_since is None else self.full_since
-        grown = min(_LONGEST_WAIT, 0.25 * 2**self._turned_away)
+        grown = min(_MAX_WAIT, 0.25 * 2**self._queue_full_count)
         # A server that says 0 is asked again soon, not in a circle.
-        wait = max(retry_after, _SHORTEST_WAIT) if retry_after is not None else self._random.uniform(grown / 2, grown)
-        self._closed_until = max(self._closed_until, now + wait)
+        wait = max(retry_after, _MIN_WAIT) if retry_after is not None else self._random.uniform(grown / 2, grown)
+        self._paused_until = max(self._paused_until, now + wait)
         return wait
 
-    def open(self) -> None:
+    def wake_all(self) -> None:
         """Let everybody waiting look again at once, as when the run stops."""
-        self._closed_until = 0.0
+        self._paused_until = 0.0
         self._wake()
 
     def _wake(self) -> None:
@@ -94,31 +94,31 @@ class Gate:
         changed.set()
 
 
-class Place:
+class Permit:
     """One worker's place in a gate: entered before its job is sent, left when that is over or the worker gives up."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._since: float | None = None
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self._limit = limit
+        self._acquired_at: float | None = None
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a place, unless it is held."""
-        if self._since is None:
-            await self._gate.enter()
-            self._since = asyncio.get_running_loop().time()
+        if self._acquired_at is None:
+            await self._limit.acquire()
+            self._acquired_at = asyncio.get_running_loop().time()
 
-    def accepted(self) -> None:
+    def record_accepted(self) -> None:
         """The server took the job."""
-        self._gate.accepted()
+        self._limit.record_accepted()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the place free, if it is held, and tell the gate how long it was."""
-        if self._since is not None:
-            self._gate.held(asyncio.get_running_loop().time() - self._since)
-            self._since = None
-            self._gate.leave()
+        if self._acquired_at is not None:
+            self._limit.record_duration(asyncio.get_running_loop().time() - self._acquired_at)
+            self._acquired_at = None
+            self._limit.release()
 
-    def leave_if_hurried(self) -> None:
+    def release_if_short(self) -> None:
         """Give the place free where jobs are short."""
-        if self._gate.hurried:
-            self.leave()
+        if self._limit.has_short_jobs:
+            self.release()

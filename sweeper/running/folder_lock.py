@@ -17,26 +17,26 @@ from typing import IO, Final
 
 from sweeper.errors import ResultsError
 
-FILE_NAME: Final = ".lock"
-_FAR: Final = 2**30  # Windows locks bytes against readers too: one far behind the text that says who holds it
+LOCK_FILE_NAME: Final = ".lock"
+_LOCK_OFFSET: Final = 2**30  # Windows locks bytes against readers too: one far behind the text that says who holds it
 
 
 @contextmanager
-def holding(out: Path, *, now: float) -> Iterator[None]:
+def lock_folder(out: Path, *, now: float) -> Iterator[None]:
     """Hold the folder `out`, which is created, for as long as the block runs. `now`: seconds since 1970.
 
     Raises ResultsError when another run holds it, or when the folder cannot be written.
     """
-    path = out / FILE_NAME
+    path = out / LOCK_FILE_NAME
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"{out}: the results folder cannot be written: {error.strerror or error}") from error
     with file:
-        if not _lock(file):
+        if not _try_lock(file):
             raise ResultsError(
-                f"{out}: another run is using this results folder{_holder(path)}; wait for it, or use --out"
+                f"{out}: another run is using this results folder{_describe_owner(path)}; wait for it, or use --out"
             )
         file.seek(0)
         file.truncate()
@@ -51,10 +51,10 @@ def holding(out: Path, *, now: float) -> Iterator[None]:
                 file.truncate()
 
 
-def is_held(out: Path) -> bool:
+def is_locked(out: Path) -> bool:
     """Whether a run seems to have the folder, told without touching its hold: a killed run leaves its words behind."""
     try:
-        found = json.loads((out / FILE_NAME).read_text("utf-8"))
+        found = json.loads((out / LOCK_FILE_NAME).read_text("utf-8"))
         if os.name == "nt" or found["host"] != socket.gethostname():
             return True  # nobody here can tell
         os.kill(int(found["pid"]), 0)
@@ -65,7 +65,7 @@ def is_held(out: Path) -> bool:
     return True
 
 
-def _holder(path: Path) -> str:
+def _describe_owner(path: Path) -> str:
     try:
         found = json.loads(path.read_text("utf-8"))
         return f" (process {found['pid']} on {found['host']}, since {found['since']})"
@@ -76,8 +76,8 @@ def _holder(path: Path) -> str:
 if os.name == "nt":  # pragma: no cover - the other half of a pair; each runs on its own system
     import msvcrt
 
-    def _lock(file: IO[str]) -> bool:
-        file.seek(_FAR)
+    def _try_lock(file: IO[str]) -> bool:
+        file.seek(_LOCK_OFFSET)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except OSError:
@@ -87,7 +87,7 @@ if os.name == "nt":  # pragma: no cover - the other half of a pair; each runs on
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> bool:
+    def _try_lock(file: IO[str]) -> bool:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

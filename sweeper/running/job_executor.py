@@ -11,10 +11,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.comfy.download import fetch
+from sweeper.comfy.download import download
 from sweeper.comfy.event_stream import Listener
-from sweeper.comfy.job_marker import fingerprint, marked
-from sweeper.comfy.protocol import Busy, JobState, Sought, Submission
+from sweeper.comfy.job_marker import add_marker, fingerprint
+from sweeper.comfy.protocol import JobSearch, JobState, JobSubmission, QueueFull
 from sweeper.errors import (
     CANCELLED_ERROR,
     EXECUTION_ERROR,
@@ -27,37 +27,37 @@ from sweeper.errors import (
     UnreachableError,
 )
 from sweeper.model import result
-from sweeper.model.trial import content_of
-from sweeper.running.async_tools import before
-from sweeper.running.poll_job import InFlight, watch
-from sweeper.running.retry_rules import out_of_memory, passing
+from sweeper.model.trial import make_content_key
+from sweeper.running.async_tools import cancel_when
+from sweeper.running.poll_job import InFlight, poll_job
+from sweeper.running.retry_rules import is_out_of_memory, is_transient
 from sweeper.running.run_events import JobPreview, JobProgress, JobSubmitted, Retrying
 from sweeper.store import records
-from sweeper.store.artifacts import extension, file_name, stem
-from sweeper.store.records import Artifact, Job
+from sweeper.store.artifacts import build_file_name, build_stem, guess_extension
+from sweeper.store.records import Artifact, JobRecord
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
     from sweeper.comfy.event_stream import EventStream
-    from sweeper.running.concurrency_limit import Place
-    from sweeper.running.run_context import Shared
-    from sweeper.running.work import Work
+    from sweeper.running.concurrency_limit import Permit
+    from sweeper.running.run_context import RunContext
+    from sweeper.running.work import WorkItem
 
-_HEAD: Final = 32  # bytes that tell a file's kind
+_HEAD_BYTES: Final = 32  # bytes that tell a file's kind
 
 
-class Carrier:
+class JobExecutor:
     """Carries works to their end on one target."""
 
-    def __init__(self, shared: Shared, client: ComfyClient, events: EventStream) -> None:
-        self.shared = shared
+    def __init__(self, context: RunContext, client: ComfyClient, events: EventStream) -> None:
+        self.context = context
         self.client = client
         self.events = events
-        self.target = client.target.name
+        self.target_name = client.target.name
         self.in_flight = InFlight()
-        self._ready: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
+        self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
 
-    async def carry(self, work: Work, place: Place) -> Busy | None:
+    async def execute(self, item: WorkItem, permit: Permit) -> QueueFull | None:
         """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its place is given free
         as soon as its job is over, before its files are here: the next job need not wait for them.
 
@@ -67,326 +67,338 @@ class Carrier:
         """
         # A ComfyUI's word that a job succeeded frees the place before a look confirms it: its queue has no bound, and
         # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.
-        early = place.leave if self.client.dialect.one_at_a_time else place.leave_if_hurried
+        early = permit.release if self.client.dialect.runs_one_job else permit.release_if_short
         listener = Listener(on_success=early)
-        if work.pinned is not None and not self._prepared(work) and not await self._resume(work):
+        if item.pinned_to is not None and not self._is_prepared(item) and not await self._resume(item):
             return None
         while True:
-            if work.pinned is None or self._prepared(work):
-                if self.shared.control.stopping:
-                    self.withdraw(work)
+            if item.pinned_to is None or self._is_prepared(item):
+                if self.context.control.stopping:
+                    self.discard_prepared(item)
                     return None
-                await place.enter()
+                await permit.acquire()
                 self.in_flight.sending += 1
                 try:
-                    answer = await self._submit(work, listener)
+                    answer = await self._submit(item, listener)
                 finally:
                     self.in_flight.sending -= 1
-                if isinstance(answer, Busy):
+                if isinstance(answer, QueueFull):
                     return answer
-                if work.pinned is not None:
-                    place.accepted()
-            if work.pinned is not None and not await self._follow(work, listener, place):
+                if item.pinned_to is not None:
+                    permit.record_accepted()
+            if item.pinned_to is not None and not await self._follow(item, listener, permit):
                 return None
-            if work.pinned is None and not await self._again(work):
+            if item.pinned_to is None and not await self._should_retry(item):
                 return None
             listener = Listener(on_success=early)
 
-    async def prepare(self, work: Work) -> None:
+    async def prepare(self, item: WorkItem) -> None:
         """Do before there is a place what `carry` would do in it: render the workflow, commit the intent, wait for the
         disk. Not where files must be uploaded, nor where a job must be looked for.
         """
-        if work.pinned is None and not self.shared.control.stopping and not self.shared.plan.files(work.trial):
-            graph: dict[str, Any] = self.shared.plan.workflow(work.trial)
-            job = self._intend(work, fingerprint(graph))
-            self._ready[job.id] = marked(graph, self.shared.experiment, job.id)
-            await self.shared.durable()
+        if item.pinned_to is None and not self.context.control.stopping and not self.context.plan.files(item.trial):
+            graph: dict[str, Any] = self.context.plan.workflow(item.trial)
+            job = self._record_intent(item, fingerprint(graph))
+            self._prepared_graphs[job.id] = add_marker(graph, self.context.experiment, job.id)
+            await self.context.flush()
 
-    def withdraw(self, work: Work) -> None:
+    def discard_prepared(self, item: WorkItem) -> None:
         """A prepared work will not be sent now."""
-        if self._prepared(work):
-            assert work.job is not None
-            del self._ready[work.job.id]
-            self.shared.job_over(work, records.UNSENT)
+        if self._is_prepared(item):
+            assert item.job is not None
+            del self._prepared_graphs[item.job.id]
+            self.context.finish_job(item, records.UNSENT)
 
-    def _prepared(self, work: Work) -> bool:
-        return work.job is not None and work.job.id in self._ready
+    def _is_prepared(self, item: WorkItem) -> bool:
+        return item.job is not None and item.job.id in self._prepared_graphs
 
     # --- from intent to prompt_id
 
-    async def _resume(self, work: Work) -> bool:
+    async def _resume(self, item: WorkItem) -> bool:
         """A job of unknown fate: find it, or know that the server has no trace of it. Whether to go on."""
-        job = work.job
+        job = item.job
         assert job is not None
         if job.prompt_id is None:
-            await self._settle(work)
+            await self._resolve_unknown(item)
         else:
-            self._tell_submitted(work, found=True)
-        return work.pinned is not None or await self._again(work)
+            self._report_submitted(item, found=True)
+        return item.pinned_to is not None or await self._should_retry(item)
 
-    async def _submit(self, work: Work, listener: Listener) -> Busy | None:
+    async def _submit(self, item: WorkItem, listener: Listener) -> QueueFull | None:
         """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
-        graph = self._ready.pop(work.job.id, None) if work.job is not None else None
+        graph = self._prepared_graphs.pop(item.job.id, None) if item.job is not None else None
         if graph is None:
-            graph = await self._make_ready(work)
+            graph = await self._prepare_submission(item)
             if graph is None:
                 return None
-        job = work.job
+        job = item.job
         assert job is not None
-        submission = Submission(job.id, graph, self.events.client_id, self.client.extra_data)
+        submission = JobSubmission(job.id, graph, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
-        sent = self.shared.now()
+        sent = self.context.now()
         try:
-            with self.events.listening(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
+            with self.events.listen(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
                 answer = await self.client.submit(submission)
         except RejectedError as error:
-            if not work.setbacks and await self._files_are_gone(work):
-                self.shared.job_over(work, records.UNSENT)
-                work.job = None  # what could be done without them may have been begun: its id is not used again
+            if not item.consecutive_failures and await self._has_missing_inputs(item):
+                self.context.finish_job(item, records.UNSENT)
+                item.job = None  # what could be done without them may have been begun: its id is not used again
                 raise TransientError("input files are gone there, and are brought again", sent=False) from None
-            self._reject(work, error)
+            self._record_rejection(item, error)
             return None
         except TargetError:  # whatever that was, it took nothing
-            self.shared.job_over(work, records.UNSENT)
+            self.context.finish_job(item, records.UNSENT)
             raise
         except TransientError as error:
             if error.sent:
-                await self._settle(work)
+                await self._resolve_unknown(item)
                 return None
-            self.shared.job_over(work, records.UNSENT)
+            self.context.finish_job(item, records.UNSENT)
             raise
-        if isinstance(answer, Busy):
-            return await self._turned_away(work, job, answer)
-        self._submitted(work, answer, sent)
+        if isinstance(answer, QueueFull):
+            return await self._handle_queue_full(item, job, answer)
+        self._record_submitted(item, answer, sent)
         return None
 
-    async def _turned_away(self, work: Work, job: Job, answer: Busy) -> Busy | None:
+    async def _handle_queue_full(self, item: WorkItem, job: JobRecord, answer: QueueFull) -> QueueFull | None:
         """The server took nothing; None where it did, and somebody between us did not know."""
-        if answer.unsure and (there := await self.client.find(self._sought(job), late=False)) is not None:
-            self._submitted(work, there, job.intended, found=True)
+        if (
+            answer.may_be_accepted
+            and (there := await self.client.find_submission(self._make_search(job), allow_late_arrival=False))
+            is not None
+        ):
+            self._record_submitted(item, there, job.intended, found=True)
             return None
-        self.shared.job_over(work, records.UNSENT)
-        if answer.unsure:  # it may have been there before a restart: its id is not used again
-            work.job = None
+        self.context.finish_job(item, records.UNSENT)
+        if answer.may_be_accepted:  # it may have been there before a restart: its id is not used again
+            item.job = None
         return answer
 
-    async def _make_ready(self, work: Work) -> dict[str, Any] | None:
+    async def _prepare_submission(self, item: WorkItem) -> dict[str, Any] | None:
         """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
         not have a file, which is then the end of the work, or where the run is stopped before they are there.
         """
-        shared = self.shared
-        graph: dict[str, Any] = shared.plan.workflow(work.trial)
+        shared = self.context
+        graph: dict[str, Any] = shared.plan.workflow(item.trial)
         refusal: RejectedError | None = None
         try:
-            for file in shared.plan.files(work.trial):
+            for file in shared.plan.files(item.trial):
                 mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                there = await before(shared.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
+                there = await cancel_when(shared.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
                 if there is None:  # the run is to end, and nothing of this work has left
                     return None
                 graph[file.node]["inputs"][file.input] = there
         except RejectedError as error:
             refusal = error
-        job = self._intend(work, fingerprint(graph))
+        job = self._record_intent(item, fingerprint(graph))
         if refusal is not None:
-            self._reject(work, refusal)
+            self._record_rejection(item, refusal)
             return None
-        await shared.durable()
-        return marked(graph, shared.experiment, job.id)
+        await shared.flush()
+        return add_marker(graph, shared.experiment, job.id)
 
-    async def _files_are_gone(self, work: Work) -> bool:
+    async def _has_missing_inputs(self, item: WorkItem) -> bool:
         """Whether a server that will not have a workflow lacks a file that it was brought, as after a restart."""
         contents = [
             content
-            for file in self.shared.plan.files(work.trial)
-            for content in {file.sha256, content_of(file.sha256, file.mask.sha256 if file.mask else None)}
+            for file in self.context.plan.files(item.trial)
+            for content in {file.sha256, make_content_key(file.sha256, file.mask.sha256 if file.mask else None)}
         ]
-        return await self.client.uploads.gone(contents)
+        return await self.client.uploads.are_missing(contents)
 
-    def _intend(self, work: Work, sent: str) -> Job:
-        shared = self.shared
-        last = work.job
+    def _record_intent(self, item: WorkItem, graph_fingerprint: str) -> JobRecord:
+        shared = self.context
+        last = item.job
         # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
         job_id = last.id if last and last.state == records.UNSENT and last.run == shared.run_id else None
-        attempt = 1 if work.untried else shared.store.attempts(work.trial.digest, shared.names) + 1
-        work.untried = False
+        attempt = 1 if item.never_submitted else shared.store.count_attempts(item.trial.digest, shared.target_names) + 1
+        item.never_submitted = False
         if shared.settings.fresh:
-            attempt = work.sent + 1
-        work.job = Job(
+            attempt = item.submissions + 1
+        item.job = JobRecord(
             id=job_id or shared.new_id(),
             run=shared.run_id,
-            target=self.target,
-            digest=work.trial.digest,
-            sent=sent,
+            target=self.target_name,
+            digest=item.trial.digest,
+            sent=graph_fingerprint,
             attempt=attempt,
             prompt_id=None,
             state=records.INTENT,
             intended=shared.now(),
         )
-        shared.store.intend(work.job, durable=False)
-        work.sent += 1
-        return work.job
+        shared.store.record_intent(item.job, durable=False)
+        item.submissions += 1
+        return item.job
 
-    async def _settle(self, work: Work) -> None:
+    async def _resolve_unknown(self, item: WorkItem) -> None:
         """Look for a job whose submission has an unknown outcome, before anything is sent again."""
-        job = work.job
+        job = item.job
         assert job is not None
-        found = await self.client.find(self._sought(job))
+        found = await self.client.find_submission(self._make_search(job))
         if found is None:
-            self.shared.job_over(work, records.LOST, error=(LOST_ERROR, "the server has no trace of this submission"))
+            self.context.finish_job(
+                item, records.LOST, error=(LOST_ERROR, "the server has no trace of this submission")
+            )
         else:
-            self._submitted(work, found, job.intended, found=True)
+            self._record_submitted(item, found, job.intended, found=True)
 
-    def _sought(self, job: Job) -> Sought:
-        return Sought(job.id, job.sent, job.intended, self.shared.now(), self.shared.store.knows)
+    def _make_search(self, job: JobRecord) -> JobSearch:
+        return JobSearch(job.id, job.sent, job.intended, self.context.now(), self.context.store.has_prompt_id)
 
-    def _submitted(self, work: Work, prompt_id: str, sent: float, *, found: bool = False) -> None:
-        job = work.job
+    def _record_submitted(self, item: WorkItem, prompt_id: str, sent: float, *, found: bool = False) -> None:
+        job = item.job
         assert job is not None
-        self.shared.store.submitted(job.id, prompt_id, sent)
-        work.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent)
-        self._tell_submitted(work, found=found)
+        self.context.store.record_submitted(job.id, prompt_id, sent)
+        item.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent)
+        self._report_submitted(item, found=found)
 
-    def _tell_submitted(self, work: Work, *, found: bool) -> None:
-        job = work.job
+    def _report_submitted(self, item: WorkItem, *, found: bool) -> None:
+        job = item.job
         assert job is not None
         assert job.prompt_id is not None
-        self.shared.report(JobSubmitted(self.target, work.trial.index, job.prompt_id, job.attempt, found=found))
+        self.context.report(JobSubmitted(self.target_name, item.trial.index, job.prompt_id, job.attempt, found=found))
 
     # --- from prompt_id to the row
 
-    async def _follow(self, work: Work, listener: Listener, place: Place) -> bool:
+    async def _follow(self, item: WorkItem, listener: Listener, permit: Permit) -> bool:
         """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
-        job = work.job
+        job = item.job
         assert job is not None
         assert job.prompt_id is not None
         prompt_id = job.prompt_id
 
-        def progress(node: str, value: float, maximum: float) -> None:
-            self.shared.report(JobProgress(self.target, work.trial.index, prompt_id, node, value, maximum))
+        def report_progress(node: str, value: float, maximum: float) -> None:
+            self.context.report(JobProgress(self.target_name, item.trial.index, prompt_id, node, value, maximum))
 
-        def preview(node: str, image: bytes) -> None:
-            self.shared.report(JobPreview(self.target, work.trial.index, prompt_id, node, image))
+        def report_preview(node: str, image: bytes) -> None:
+            self.context.report(JobPreview(self.target_name, item.trial.index, prompt_id, node, image))
 
-        listener.on_progress, listener.on_preview = progress, preview
+        listener.on_progress, listener.on_preview = report_progress, report_preview
         self.in_flight.ids.add(prompt_id)
         try:
-            with self.events.listening(prompt_id, listener):
-                state = await watch(
-                    self.shared, self.client, job, listener, ours=self.in_flight, events=self.events, seen=work.well
+            with self.events.listen(prompt_id, listener):
+                state = await poll_job(
+                    self.context,
+                    self.client,
+                    job,
+                    listener,
+                    in_flight=self.in_flight,
+                    events=self.events,
+                    on_seen=item.reset_failures,
                 )
         finally:
             self.in_flight.ids.discard(prompt_id)
         if state is None:  # stopped, but the server would not confirm: it stays open, to be looked for next time
             return False
         if state.state == "succeeded":
-            place.leave()
-            return await self._deliver(work, state, listener)
-        return self._failed(work, state, listener)
+            permit.release()
+            return await self._record_success(item, state, listener)
+        return self._record_failure(item, state, listener)
 
-    async def _deliver(self, work: Work, state: JobState, listener: Listener) -> bool:
-        job = work.job
+    async def _record_success(self, item: WorkItem, state: JobState, listener: Listener) -> bool:
+        job = item.job
         assert job is not None
         try:
-            artifacts = await self._collect(work, state)
+            artifacts = await self._fetch_artifacts(item, state)
         except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
             failure = (error.error_type, f"the job succeeded, but: {error}")
-            self.shared.job_over(work, records.FAILED, error=failure, times=self._times(state, listener))
-            self.shared.row_done(work, result.FAILED, self.target, error=failure)
+            self.context.finish_job(item, records.FAILED, error=failure, times=self._get_times(state, listener))
+            self.context.finish_trial(item, result.FAILED, self.target_name, error=failure)
             return False
-        started, ended = self._times(state, listener)
-        self.shared.store.finish(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
-        work.final = True
+        started, ended = self._get_times(state, listener)
+        self.context.store.record_finished(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
+        item.finished = True
         seconds = ended - started if started is not None and ended is not None else None
-        self.shared.took(self.target, listener.seconds())
-        self.shared.row_done(work, result.SUCCEEDED, self.target, artifacts=artifacts, seconds=seconds)
+        self.context.record_node_times(self.target_name, listener.node_seconds())
+        self.context.finish_trial(item, result.SUCCEEDED, self.target_name, artifacts=artifacts, seconds=seconds)
         return False
 
-    async def _collect(self, work: Work, state: JobState) -> tuple[Artifact, ...]:
+    async def _fetch_artifacts(self, item: WorkItem, state: JobState) -> tuple[Artifact, ...]:
         """Every output of a job as an artifact of ours."""
-        job = work.job
+        job = item.job
         assert job is not None
-        base = stem(work.trial.columns, job.id)
+        base = build_stem(item.trial.columns, job.id)
         numbers: Counter[str] = Counter()
         kept: list[Artifact] = []
         try:
             for place, output in enumerate(state.outputs):
-                if output.type == "temp" and not self.shared.settings.keep_temp:
+                if output.type == "temp" and not self.context.settings.keep_temp:
                     continue
-                with self.shared.folder.incoming(job.id, place) as file:
-                    fetched = await fetch(self.client, output, file)
-                    ending = extension(output.filename, fetched.content_type, file.head(_HEAD))
-                    name = file_name(base, output.node, numbers[output.node], ending)
-                    path = await asyncio.to_thread(self.shared.folder.keep, file, name)
+                with self.context.folder.open_incoming(job.id, place) as file:
+                    fetched = await download(self.client, output, file)
+                    ending = guess_extension(output.filename, fetched.content_type, file.read_head(_HEAD_BYTES))
+                    name = build_file_name(base, output.node, numbers[output.node], ending)
+                    path = await asyncio.to_thread(self.context.folder.save, file, name)
                 numbers[output.node] += 1
                 label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
                 kept.append(
                     Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
                 )
         except BaseException:
-            self.shared.folder.discard(artifact.path for artifact in kept)  # all of a job's files, or none
+            self.context.folder.delete(artifact.path for artifact in kept)  # all of a job's files, or none
             raise
         return tuple(kept)
 
-    def _failed(self, work: Work, state: JobState, listener: Listener) -> bool:
+    def _record_failure(self, item: WorkItem, state: JobState, listener: Listener) -> bool:
         """Record any end but success. Whether another submission may help."""
-        job, times = work.job, self._times(state, listener)
+        job, times = item.job, self._get_times(state, listener)
         assert job is not None
         if state.state == "cancelled":
             error = (CANCELLED_ERROR, state.error or "the job was cancelled")
-            self.shared.job_over(work, records.CANCELLED, error=error, times=times)
+            self.context.finish_job(item, records.CANCELLED, error=error, times=times)
             if self.in_flight.given_up:  # by us, and the server has let go of it: another target may do it
                 raise TransientError("this target was given up")
-            self.shared.row_done(work, result.CANCELLED, self.target, error=error)
+            self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
-            self.shared.job_over(
-                work, records.LOST, error=(LOST_ERROR, "the server no longer knows the job"), times=times
+            self.context.finish_job(
+                item, records.LOST, error=(LOST_ERROR, "the server no longer knows the job"), times=times
             )
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
-        if state.refusal:
+        if state.is_account_refusal:
             # Recorded as lost, so that the plain command submits it again once the account is in order.
-            self.shared.job_over(work, records.LOST, error=error, times=times)
-            work.final = True
-            self.shared.row_done(work, result.FAILED, self.target, error=error)
-            raise RefusedError(f"{error[0]}: {error[1]}", account=True)
-        self.shared.job_over(work, records.FAILED, error=error, times=times)
-        memory = out_of_memory(state)
-        work.out_of_memory += memory
-        if (memory and work.out_of_memory <= 1) or (passing(state) and not memory):
+            self.context.finish_job(item, records.LOST, error=error, times=times)
+            item.finished = True
+            self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
+            raise RefusedError(f"{error[0]}: {error[1]}", is_account_problem=True)
+        self.context.finish_job(item, records.FAILED, error=error, times=times)
+        memory = is_out_of_memory(state)
+        item.memory_failures += memory
+        if (memory and item.memory_failures <= 1) or (is_transient(state) and not memory):
             return True
-        self.shared.row_done(work, result.FAILED, self.target, error=error)
-        if state.stuck:
-            work.final = self.in_flight.given_up = True
+        self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
+        if state.is_stuck:
+            item.finished = self.in_flight.given_up = True
             self.events.wake_all()
             raise UnreachableError(f"it answers, but does not let go of job {job.prompt_id}: restart that server")
         return False
 
-    async def _again(self, work: Work) -> bool:
+    async def _should_retry(self, item: WorkItem) -> bool:
         """Whether the work, whose last job is over, is to be submitted once more now; waits where that is wise."""
-        job, shared = work.job, self.shared
+        job, shared = item.job, self.context
         if job is None:  # stopped before anything was to be sent
             return False
-        if job.state not in (records.LOST, records.FAILED) or work.final:
+        if job.state not in (records.LOST, records.FAILED) or item.finished:
             return False
-        if work.sent and (work.sent > shared.settings.retries or shared.control.stopping):
-            shared.row_done(work, result.FAILED, self.target, error=(job.error_type or "", job.error or ""))
+        if item.submissions and (item.submissions > shared.settings.retries or shared.control.stopping):
+            shared.finish_trial(item, result.FAILED, self.target_name, error=(job.error_type or "", job.error or ""))
             return False
-        if work.sent:
-            wait = shared.random.uniform(0, min(30.0, 0.25 * 2**work.sent))
+        if item.submissions:
+            wait = shared.random.uniform(0, min(30.0, 0.25 * 2**item.submissions))
             reason = f"{job.error_type}: {job.error}"
-            shared.report(Retrying(self.target, work.trial.index, job.attempt + 1, wait, reason))
+            shared.report(Retrying(self.target_name, item.trial.index, job.attempt + 1, wait, reason))
             await shared.sleep(wait)
         return True
 
-    def _reject(self, work: Work, error: RejectedError) -> None:
+    def _record_rejection(self, item: WorkItem, error: RejectedError) -> None:
         found = (error.error_type, str(error))
-        self.shared.job_over(work, records.REJECTED, error=found)
-        work.final = True
-        self.shared.row_done(work, result.FAILED, self.target, error=found)
+        self.context.finish_job(item, records.REJECTED, error=found)
+        item.finished = True
+        self.context.finish_trial(item, result.FAILED, self.target_name, error=found)
 
-    def _times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
+    def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
         """Start and end of the execution: the server's word, else ours; never one of each clock."""
         if state.started is not None and state.ended is not None:
             return state.started, state.ended
-        return listener.began, self.shared.now() if listener.began is not None else None
+        return listener.started_at, self.context.now() if listener.started_at is not None else None

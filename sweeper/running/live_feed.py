@@ -20,79 +20,79 @@ from sweeper.running.run_events import (
     RunStarted,
     TrialDone,
 )
-from sweeper.store.live_folder import LiveFolder, Sight
+from sweeper.store.live_folder import LiveFolder, TrialProgress
 
-_BETWEEN_LOOKS: Final = 1.0  # seconds after which it is looked again whether there is a viewer
-_BETWEEN_WRITES: Final = 0.25  # seconds: nobody sees more than a few pictures a second
+_VIEWER_CHECK_INTERVAL: Final = 1.0  # seconds after which it is looked again whether there is a viewer
+_WRITE_INTERVAL: Final = 0.25  # seconds: nobody sees more than a few pictures a second
 
 
-class Showing:
+class LiveFeed:
     """Called with each event of a run; `then` is who else wants them."""
 
     def __init__(
         self,
         folder: LiveFolder,
-        then: Callable[[Event], None],
+        forward: Callable[[Event], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
-        self._then = then
+        self._forward = forward
         self._clock = clock
         self._now = now
-        self._sights: dict[int, Sight] = {}
-        self._written: dict[int, float] = {}  # trial: when its last preview was written
-        self._told = self._looked = float("-inf")
-        self._watched = False
+        self._progress: dict[int, TrialProgress] = {}
+        self._preview_written_at: dict[int, float] = {}  # trial: when its last preview was written
+        self._last_write = self._last_viewer_check = float("-inf")
+        self._viewer_seen = False
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
         match event:
             case JobSubmitted():
-                self._note(event.trial, Sight("", 0.0, 0.0))
+                self._update(event.trial, TrialProgress("", 0.0, 0.0))
             case JobProgress():
-                before = self._sights.get(event.trial)
+                before = self._progress.get(event.trial)
                 number = before.preview if before is not None else 0
-                self._note(event.trial, Sight(event.node, event.value, event.maximum, number))
+                self._update(event.trial, TrialProgress(event.node, event.value, event.maximum, number))
             case JobPreview():
-                self._preview(event)
+                self._write_preview(event)
             case TrialDone() | Retrying():
-                self._over(event.trial)
+                self._remove_trial(event.trial)
             case RunStarted() | RunEnded():
                 self._folder.clear()
             case _:
                 pass
-        self._then(event)
+        self._forward(event)
 
-    def _note(self, trial: int, sight: Sight) -> None:
-        self._sights[trial] = sight
-        self._tell()
+    def _update(self, trial: int, progress: TrialProgress) -> None:
+        self._progress[trial] = progress
+        self._write_progress()
 
-    def _preview(self, event: JobPreview) -> None:
+    def _write_preview(self, event: JobPreview) -> None:
         clock = self._clock()
-        if not self._anybody() or clock - self._written.get(event.trial, float("-inf")) < _BETWEEN_WRITES:
+        if not self._has_viewer() or clock - self._preview_written_at.get(event.trial, float("-inf")) < _WRITE_INTERVAL:
             return
-        self._written[event.trial] = clock
-        self._folder.show_preview(event.trial, event.image)
-        before = self._sights.get(event.trial, Sight(event.node, 0.0, 0.0))
-        self._note(event.trial, replace(before, preview=before.preview + 1))
+        self._preview_written_at[event.trial] = clock
+        self._folder.write_preview(event.trial, event.image)
+        before = self._progress.get(event.trial, TrialProgress(event.node, 0.0, 0.0))
+        self._update(event.trial, replace(before, preview=before.preview + 1))
 
-    def _over(self, trial: int) -> None:
-        if self._sights.pop(trial, None) is not None and self._anybody():
-            self._folder.forget(trial)
-        self._written.pop(trial, None)
-        self._tell()
+    def _remove_trial(self, trial: int) -> None:
+        if self._progress.pop(trial, None) is not None and self._has_viewer():
+            self._folder.remove_preview(trial)
+        self._preview_written_at.pop(trial, None)
+        self._write_progress()
 
-    def _tell(self) -> None:
+    def _write_progress(self) -> None:
         clock = self._clock()
-        if clock - self._told >= _BETWEEN_WRITES and self._anybody():
-            self._told = clock
-            self._folder.show(self._sights)
+        if clock - self._last_write >= _WRITE_INTERVAL and self._has_viewer():
+            self._last_write = clock
+            self._folder.write_progress(self._progress)
 
-    def _anybody(self) -> bool:
+    def _has_viewer(self) -> bool:
         clock = self._clock()
-        if clock - self._looked >= _BETWEEN_LOOKS:
-            self._looked = clock
-            self._watched = self._folder.watched(self._now())
-        return self._watched
+        if clock - self._last_viewer_check >= _VIEWER_CHECK_INTERVAL:
+            self._last_viewer_check = clock
+            self._viewer_seen = self._folder.has_viewer(self._now())
+        return self._viewer_seen

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.model.node_classes import NodeInfo
-from sweeper.planning.server_cache import CLASSIC, Caching, caching_of
+from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, parse_cache_arguments
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -27,113 +27,113 @@ if TYPE_CHECKING:
     from sweeper.comfy.target import Target
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
-_CLASSES: Final = "object_info"
-_SERVER: Final = "server"
-_ANSWER_WITHIN: Final = 5.0  # seconds, for commands that can do without
+_CLASSES_KIND: Final = "object_info"
+_SERVER_KIND: Final = "server"
+_CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without
 
 
-def embedded_classes() -> NodeInfo:
+def get_embedded_classes() -> NodeInfo:
     """The classes of the embedded server, which asks for no model file by name."""
-    return NodeInfo.from_object_info(embedded_object_info())
+    return NodeInfo.from_object_info(get_embedded_object_info())
 
 
-def embedded_object_info() -> dict[str, Any]:
+def get_embedded_object_info() -> dict[str, Any]:
     """What `GET /object_info` of the embedded server answers, without starting one."""
     from sweeper.embedded import node_classes  # noqa: PLC0415 - only where that server is meant
 
     return node_classes()
 
 
-async def object_info_of(target: Target) -> Mapping[str, Any]:
+async def get_object_info(target: Target) -> Mapping[str, Any]:
     """A target's `object_info` as it answers it: kept for a day, or asked of it now.
 
     Raises TargetError: it cannot be reached, refuses us, or answers something else.
     """
     if target.embedded:
-        return embedded_object_info()
-    kept: Mapping[str, Any] | None = _kept(target.url)
-    if kept is not None and _parsed(kept) is not None:
+        return get_embedded_object_info()
+    kept: Mapping[str, Any] | None = _read_cache(target.url)
+    if kept is not None and _parse_classes(kept) is not None:
         return kept
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
 
     async with ComfyClient(target) as client:
-        remember(target, await client.connect())
-        answer = await client.object_info()
-    if _parsed(answer) is None:
+        save_server(target, await client.connect())
+        answer = await client.get_object_info()
+    if _parse_classes(answer) is None:
         raise UnreachableError(f"{target.name}: its answer to /object_info describes no node classes")
-    _keep(target.url, answer)
+    _write_cache(target.url, answer)
     return answer
 
 
-def kept_classes(target: Target) -> NodeInfo | None:
+def get_cached_classes(target: Target) -> NodeInfo | None:
     """What was kept of a target's classes, if it is no older than a day; the embedded server's are always known."""
     if target.embedded:
-        return embedded_classes()
-    return _parsed(_kept(target.url))
+        return get_embedded_classes()
+    return _parse_classes(_read_cache(target.url))
 
 
-async def classes_of(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
+async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
     """The classes of a connected target; None where it does not tell, or tells what cannot be read."""
-    known = None if fresh else kept_classes(client.target)
+    known = None if fresh else get_cached_classes(client.target)
     if known is not None:
         return known
     try:
-        answer = await client.object_info()
+        answer = await client.get_object_info()
     except SweeperError:
         return None
-    info = _parsed(answer)
+    info = _parse_classes(answer)
     if info is not None and not client.target.embedded:
-        _keep(client.target.url, answer)
+        _write_cache(client.target.url, answer)
     return info
 
 
-async def classes_at(target: Target) -> NodeInfo | None:
+async def fetch_classes(target: Target) -> NodeInfo | None:
     """The classes of a target, which is asked who it is: kept, or new; what was kept where it does not answer soon."""
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
 
     if target.embedded:
-        return embedded_classes()
+        return get_embedded_classes()
     with suppress(SweeperError, TimeoutError):
         async with ComfyClient(target) as client:
-            async with asyncio.timeout(_ANSWER_WITHIN):
-                remember(target, await client.connect())
-            return await classes_of(client)
-    return kept_classes(target)
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                save_server(target, await client.connect())
+            return await get_classes(client)
+    return get_cached_classes(target)
 
 
-def remember(target: Target, server: Server) -> Caching:
+def save_server(target: Target, server: Server) -> ServerCache:
     """Note who answers at a target, and how it caches; what was kept of another server's classes there is dropped."""
-    caching = caching_of(server.arguments)
+    caching = parse_cache_arguments(server.arguments)
     if not target.embedded:
         # A digest: a command line names folders of the server's machine, which are nobody's business here.
         identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
-        known = _kept(target.url, _SERVER)
+        known = _read_cache(target.url, _SERVER_KIND)
         if not isinstance(known, dict) or known.get("identity") != identity:
             with suppress(OSError):
-                _path(target.url, _CLASSES).unlink(missing_ok=True)
-        _keep(target.url, {"identity": identity, "kind": caching.kind, "size": caching.size}, _SERVER)
+                _get_cache_path(target.url, _CLASSES_KIND).unlink(missing_ok=True)
+        _write_cache(target.url, {"identity": identity, "kind": caching.kind, "size": caching.size}, _SERVER_KIND)
     return caching
 
 
-def kept_caching(target: Target) -> Caching:
+def get_cache_mode(target: Target) -> ServerCache:
     """How a target cached when it was last asked, no longer than a day ago; ComfyUI's default otherwise."""
-    known = None if target.embedded else _kept(target.url, _SERVER)
+    known = None if target.embedded else _read_cache(target.url, _SERVER_KIND)
     try:
-        return CLASSIC if known is None else Caching(known["kind"], int(known["size"]))
+        return CLASSIC_CACHE if known is None else ServerCache(known["kind"], int(known["size"]))
     except (TypeError, KeyError, ValueError):
-        return CLASSIC
+        return CLASSIC_CACHE
 
 
-def _kept(url: str, kind: str = _CLASSES) -> Any:
+def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
     """What was kept for a URL, if it is no older than a day; None otherwise."""
-    path = _path(url, kind)
+    path = _get_cache_path(url, kind)
     with suppress(OSError, ValueError):
         if time.time() - path.stat().st_mtime <= _MAX_AGE:
             return json.loads(path.read_text("utf-8"))
     return None
 
 
-def _parsed(answer: Any) -> NodeInfo | None:
+def _parse_classes(answer: Any) -> NodeInfo | None:
     """None for an answer that is empty or no object_info: better no check than a wrong one."""
     if not isinstance(answer, Mapping) or not answer:
         return None
@@ -143,15 +143,15 @@ def _parsed(answer: Any) -> NodeInfo | None:
         return None
 
 
-def _path(url: str, kind: str) -> Path:
+def _get_cache_path(url: str, kind: str) -> Path:
     from platformdirs import user_cache_path  # noqa: PLC0415 - only where something is kept
 
     return user_cache_path("sweeper", appauthor=False) / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
-def _keep(url: str, answer: Mapping[str, Any], kind: str = _CLASSES) -> None:
+def _write_cache(url: str, answer: Mapping[str, Any], kind: str = _CLASSES_KIND) -> None:
     """Best effort: a cache that cannot be written costs time, nothing else."""
-    path = _path(url, kind)
+    path = _get_cache_path(url, kind)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:

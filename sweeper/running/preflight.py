@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sweeper.errors import ExperimentError, UsageError
-from sweeper.running.run_events import Noticed
+from sweeper.running.run_events import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,29 +20,31 @@ if TYPE_CHECKING:
     from sweeper.model.node_classes import NodeInfo
     from sweeper.model.template import Template
     from sweeper.planning.plan import Plan
-    from sweeper.running.settings import Settings
+    from sweeper.running.settings import EffectiveSettings
 
 
-FIELD: Final = "api_key_comfy_org"
+PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
 
-async def admit(client: ComfyClient, plan: Plan, settings: Settings, report: Callable[[Noticed], None]) -> None:
+async def check_target(
+    client: ComfyClient, plan: Plan, settings: EffectiveSettings, report: Callable[[Notice], None]
+) -> None:
     """Hold a plan against the target's node classes, if `settings.check`; let submissions carry the partner key they
     need; tell of a workflow that would save nothing.
 
     Raises ExperimentError for what would not run there, and UsageError where partner nodes have no key.
     """
-    from sweeper.running.node_class_cache import classes_of  # noqa: PLC0415
+    from sweeper.running.node_class_cache import get_classes  # noqa: PLC0415
 
     check = settings.check
     if not check and client.target.partner_key is None:
         return
     for fresh in (False, True):  # what was kept of the server may be old: models come and go
-        classes = await classes_of(client, fresh=fresh)
+        classes = await get_classes(client, fresh=fresh)
         if classes is None:
             return
         try:
-            equip(client, plan.experiment.template, classes, demanded=check)
+            attach_partner_key(client, plan.experiment.template, classes, required=check)
         except UsageError:
             if fresh:
                 raise
@@ -53,7 +55,7 @@ async def admit(client: ComfyClient, plan: Plan, settings: Settings, report: Cal
         problems = fit.problems
         if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
             for note in fit.unsaved if not settings.keep_temp else ():
-                report(Noticed(str(note)))
+                report(Notice(str(note)))
             return
     name = client.target.name
     raise ExperimentError(
@@ -62,7 +64,7 @@ async def admit(client: ComfyClient, plan: Plan, settings: Settings, report: Cal
     )
 
 
-def equip(client: ComfyClient, template: Template, classes: NodeInfo, *, demanded: bool) -> None:
+def attach_partner_key(client: ComfyClient, template: Template, classes: NodeInfo, *, required: bool) -> None:
     """Let the client's submissions carry the partner key where the template has partner nodes.
 
     A class is no slot's to choose, so the template tells it for every trial. `demanded`: a key that is missing is told
@@ -71,14 +73,14 @@ def equip(client: ComfyClient, template: Template, classes: NodeInfo, *, demande
     nodes = [
         f"{node_id} ({node['class_type']})"
         for node_id, node in template.graph.items()
-        if (spec := classes.classes.get(node["class_type"])) is not None and spec.partner
+        if (spec := classes.classes.get(node["class_type"])) is not None and spec.is_partner
     ]
     if not nodes:
         return
     target = client.target
     if target.partner_key is not None:
-        client.extra_data = {FIELD: target.partner_key}
-    elif demanded:
+        client.extra_data = {PARTNER_KEY_FIELD: target.partner_key}
+    elif required:
         variable = target.partner_key_env
         missing = (
             f"the environment variable {variable} is not set"

@@ -13,71 +13,71 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from sweeper.comfy.download import fetch
-from sweeper.comfy.protocol import Output
+from sweeper.comfy.download import download
+from sweeper.comfy.protocol import JobOutput
 from sweeper.errors import JobError, TargetError, TransientError
 from sweeper.model.target_spec import EMBEDDED
-from sweeper.running.run_events import Noticed
+from sweeper.running.run_events import Notice
 from sweeper.store import records
-from sweeper.store.remote_artifacts import folder_of, is_url, names_at
+from sweeper.store.remote_artifacts import folder_for, is_url, list_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sweeper.comfy.client import ComfyClient
-    from sweeper.running.settings import Settings
+    from sweeper.running.settings import EffectiveSettings
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.store.records import Artifact, Job
+    from sweeper.store.records import Artifact, JobRecord
 
 
-class Missing:
+class MissingFiles:
     """Finds the jobs that succeeded and whose files are not all there. `jobs` are those to be restored, `again` the
     number of those that the embedded server does anew because of that.
     """
 
-    def __init__(self, store: Store | None, out: Path, settings: Settings) -> None:
+    def __init__(self, store: Store | None, out: Path, settings: EffectiveSettings) -> None:
         self._store = store
         self._remake = settings.remake
         self._keep_temp = settings.keep_temp
-        self._there: dict[str, frozenset[str]] = {}  # names by folder or URL
+        self._names_by_folder: dict[str, frozenset[str]] = {}  # names by folder or URL
         self.out = out
-        self.jobs: list[tuple[Job, tuple[Artifact, ...]]] = []
-        self.again = 0
+        self.jobs: list[tuple[JobRecord, tuple[Artifact, ...]]] = []
+        self.redo_count = 0
 
-    def __call__(self, job: Job) -> bool:
+    def __call__(self, job: JobRecord) -> bool:
         """Whether the job's work is to be done anew. One whose files can perhaps be had again is noted instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
         kept = self._store.artifacts(job.id)
         if not kept and self._keep_temp:  # previews were not asked for then; only a job made anew has them for sure
             return self._remake or job.target == EMBEDDED
-        gone = [one for one in kept if not self._is_there(one.path)]
+        gone = [one for one in kept if not self._is_present(one.path)]
         if not gone:
             return False
         if self._remake:
             return True
         if job.target == EMBEDDED:
-            self.again += 1
+            self.redo_count += 1
             return True
         self.jobs.append((job, tuple(gone)))
         return False
 
-    def _is_there(self, path: str) -> bool:
+    def _is_present(self, path: str) -> bool:
         folder, _, name = path.rpartition("/")
-        if folder not in self._there:
-            self._there[folder] = names_at(folder) if is_url(folder) else _names(self.out / folder)
-        return name in self._there[folder]
+        if folder not in self._names_by_folder:
+            self._names_by_folder[folder] = list_names(folder) if is_url(folder) else _list_names(self.out / folder)
+        return name in self._names_by_folder[folder]
 
 
-def made_again(trials: int) -> str:
+def describe_regenerated(count: int) -> str:
     """What to say of so many trials of the embedded server whose files are gone."""
-    return f"files of {trials} trial{'s' if trials > 1 else ''} are gone; the embedded server makes them again"
+    return f"files of {count} trial{'s' if count > 1 else ''} are gone; the embedded server makes them again"
 
 
-def nothing_kept(trials: int, settings: Settings) -> str:
+def describe_empty_trials(count: int, settings: EffectiveSettings) -> str:
     """What to say of so many trials that succeeded without a file, and what to do about it."""
-    said = f"{trials} trial{'s' if trials > 1 else ''} succeeded and left no file to keep"
+    said = f"{count} trial{'s' if count > 1 else ''} succeeded and left no file to keep"
     if not settings.keep_temp:
         return f"{said}: add a node that saves, such as SaveImage, or keep previews with `--keep-temp --remake`"
     return (
@@ -85,7 +85,7 @@ def nothing_kept(trials: int, settings: Settings) -> str:
     )
 
 
-def _names(folder: Path) -> frozenset[str]:
+def _list_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
             return frozenset(entry.name for entry in entries)
@@ -93,7 +93,7 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-async def restore(missing: Missing, clients: Sequence[ComfyClient], report: Callable[[Noticed], None]) -> None:
+async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report: Callable[[Notice], None]) -> None:
     """Fetch what is gone from the targets that answer to where it was, and tell what came of it. Raises ResultsError
     for our disk, or what is in its place.
     """
@@ -103,28 +103,30 @@ async def restore(missing: Missing, clients: Sequence[ComfyClient], report: Call
     for job, gone in missing.jobs:
         client = by_name.get(job.target)
         for artifact in gone:
-            folder = folder_of(missing.out, artifact.path)
-            reason = "it does not answer" if client is None else await _restored(client, job, artifact, folder)
+            folder = folder_for(missing.out, artifact.path)
+            reason = "it does not answer" if client is None else await _restore_artifact(client, job, artifact, folder)
             if reason is None:
                 fetched[job.target, artifact.path.rpartition("/")[0]] += 1
             else:
                 failed.setdefault((job.target, reason), []).append(artifact.path)
     for (target, place), count in fetched.items():
-        report(Noticed(f"{_files(count)} gone from {place}/ and fetched again from {target}, at no cost"))
+        report(Notice(f"{_describe_count(count)} gone from {place}/ and fetched again from {target}, at no cost"))
     for (target, reason), paths in failed.items():
         report(
-            Noticed(
-                f"{_files(len(paths))} gone and could not be fetched again from {target} ({reason}): {paths[0]}"
+            Notice(
+                f"{_describe_count(len(paths))} gone and could not be fetched again from {target} ({reason}): {paths[0]}"
                 f"{', ...' if len(paths) > 1 else ''}; the rows stay, and `--remake` submits their trials again"
             )
         )
 
 
-def _files(count: int) -> str:
+def _describe_count(count: int) -> str:
     return f"{count} file{'s were' if count > 1 else ' was'}"
 
 
-async def _restored(client: ComfyClient, job: Job, artifact: Artifact, folder: ArtifactFolder) -> str | None:
+async def _restore_artifact(
+    client: ComfyClient, job: JobRecord, artifact: Artifact, folder: ArtifactFolder
+) -> str | None:
     """Put one artifact back to its place; why not, for people, or None.
 
     By the server's own name for the file and not by the job: a restarted ComfyUI has forgotten its jobs and kept the
@@ -133,14 +135,14 @@ async def _restored(client: ComfyClient, job: Job, artifact: Artifact, folder: A
     subfolder, _, filename = artifact.label.rpartition("/")
     reason = ""
     for category in ("output", "temp"):  # which of them it was is not on record
-        output = Output(artifact.node, artifact.kind, artifact.position, filename, subfolder, category)
+        output = JobOutput(artifact.node, artifact.kind, artifact.position, filename, subfolder, category)
         try:
-            with folder.incoming(job.id, artifact.position) as file:
-                found = await fetch(client, output, file)
+            with folder.open_incoming(job.id, artifact.position) as file:
+                found = await download(client, output, file)
                 if found.sha256 != artifact.sha256:
                     reason = reason or "it has another file under that name now"
                     continue
-                await asyncio.to_thread(folder.keep, file, PurePosixPath(artifact.path).name)
+                await asyncio.to_thread(folder.save, file, PurePosixPath(artifact.path).name)
                 return None
         except (JobError, TargetError, TransientError) as error:
             reason = reason or str(error)

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 _OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
 # COMFY_API.md names the two downloads; the others are what Python raises when the server's own network fails.
-_PASSING: Final = re.compile(
+_TRANSIENT: Final = re.compile(
     r"ModelDownloadError|ImageDownloadError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
     r"BrokenPipeError|ConnectTimeout|ReadTimeout|TimeoutError|RemoteDisconnected|IncompleteRead|ServiceUnavailable"
 )
 
 
-def out_of_memory(state: JobState) -> bool:
+def is_out_of_memory(state: JobState) -> bool:
     """Whether the job failed for want of memory: the server then unloads its models, so once more is worth it."""
     told = f"{state.error_type or ''} {state.error or ''}"
     return state.state == "failed" and _OUT_OF_MEMORY.search(told) is not None
 
 
-def passing(state: JobState) -> bool:
+def is_transient(state: JobState) -> bool:
     """Whether the job failed of something that has nothing to do with its workflow."""
-    return state.state == "failed" and _PASSING.search(state.error_type or "") is not None
+    return state.state == "failed" and _TRANSIENT.search(state.error_type or "") is not None

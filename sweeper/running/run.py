@@ -12,22 +12,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.model.result import Run
-from sweeper.running.output_location import places
+from sweeper.running.output_location import resolve_output
 from sweeper.running.run_events import Event
 from sweeper.running.session import Session
 from sweeper.running.settings import RunOptions
-from sweeper.running.stop_control import RunControl
+from sweeper.running.stop_control import StopControl
 
 if TYPE_CHECKING:
     from sweeper.comfy.target import Target
     from sweeper.model.experiment import Experiment
-    from sweeper.model.target_spec import Named, Spec
+    from sweeper.model.target_spec import NamedTargets, TargetSpec
     from sweeper.planning.plan import Plan
 
 
 def run(
     experiment: Experiment | str | os.PathLike[str],
-    target: Spec | Sequence[Spec] | None = None,
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
     out: str | os.PathLike[str] | None = None,
     **rest: Any,
 ) -> Run:
@@ -37,21 +37,21 @@ def run(
     running event loop too (notebooks), in a thread of its own.
     """
     rest.setdefault("handle_signals", True)
-    from sweeper.running.async_tools import finished  # noqa: PLC0415
+    from sweeper.running.async_tools import run_sync  # noqa: PLC0415
 
-    return finished(lambda: run_async(experiment, target, out, **rest))
+    return run_sync(lambda: run_async(experiment, target, out, **rest))
 
 
 async def run_async(
     experiment: Experiment | str | os.PathLike[str],
-    target: Spec | Sequence[Spec] | None = None,
+    target: TargetSpec | Sequence[TargetSpec] | None = None,
     out: str | os.PathLike[str] | None = None,
     *,
     plan: Plan | None = None,
     options: RunOptions | None = None,
     progress: Callable[[Event], None] | None = None,
-    control: RunControl | None = None,
-    named: Named | None = None,
+    control: StopControl | None = None,
+    named: NamedTargets | None = None,
     environ: Mapping[str, str] | None = None,
     handle_signals: bool = False,
     session: type[Session] | None = None,
@@ -69,7 +69,7 @@ async def run_async(
     target can be used at the start, ResultsError when the folder is held by another run or cannot be written. Later
     trouble is in the Run that is returned.
     """
-    from sweeper.running.settings import Chosen, settle  # noqa: PLC0415
+    from sweeper.running.settings import TrialFilter, resolve_settings  # noqa: PLC0415
 
     if isinstance(experiment, (str, os.PathLike)):
         from sweeper.loading.load import load  # noqa: PLC0415
@@ -80,41 +80,41 @@ async def run_async(
 
         plan = planned(experiment)
     options = replace(options or RunOptions(), **changes)
-    settings = settle(options, experiment.run, len(plan))
-    chosen = Chosen(options.where, tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names))))
+    settings = resolve_settings(options, experiment.run, len(plan))
+    chosen = TrialFilter(options.where, tuple(dict.fromkeys((*plan.axis_sizes, *plan.axis_columns, *plan.slot_names))))
     session = session or Session
     opened = session(
         experiment=experiment,
         plan=plan,
         settings=settings,
-        targets=_targets(session, experiment, target, named or {}, os.environ if environ is None else environ),
-        places=places(out, experiment),
+        targets=_resolve_targets(session, experiment, target, named or {}, os.environ if environ is None else environ),
+        output=resolve_output(out, experiment),
         report=progress or (lambda _: None),
-        chosen=chosen,
-        control=control or RunControl(),
+        is_selected=chosen,
+        control=control or StopControl(),
     )
     with contextlib.ExitStack() as stack:
         if handle_signals:
-            from sweeper.running.stop_control import interruptible  # noqa: PLC0415
+            from sweeper.running.stop_control import stop_on_signals  # noqa: PLC0415
 
-            stack.enter_context(interruptible(opened.control))
+            stack.enter_context(stop_on_signals(opened.control))
         return await opened.run()
 
 
-def _targets(
+def _resolve_targets(
     session: type[Session],
     experiment: Experiment,
-    wished: Spec | Sequence[Spec] | None,
-    named: Named,
+    specs: TargetSpec | Sequence[TargetSpec] | None,
+    named: NamedTargets,
     environ: Mapping[str, str],
 ) -> tuple[Target, ...]:
     """Those that the caller wishes for, else the experiment's own, as that kind of session has them.
 
     Raises ExperimentError for the experiment's own, UsageError for the others and for keys.
     """
-    if wished is None:
+    if specs is None:
         from sweeper.loading.load import check_targets  # noqa: PLC0415
 
         check_targets(experiment, named)
-        wished = list(experiment.targets)
-    return session.resolve(wished, named={**named, **experiment.named_targets}, environ=environ)
+        specs = list(experiment.targets)
+    return session.resolve_targets(specs, named={**named, **experiment.named_targets}, environ=environ)

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sweeper.model import result
-from sweeper.running.group_commit import Syncing
+from sweeper.running.group_commit import GroupCommit
 from sweeper.running.run_events import Event, TrialDone
-from sweeper.running.stop_control import MAX_FAILURES, RunControl
+from sweeper.running.stop_control import MAX_FAILURES, StopControl
 from sweeper.store import records
 
 if TYPE_CHECKING:
     from sweeper.planning.plan import Plan
-    from sweeper.running.settings import Settings
-    from sweeper.running.work import Work
-    from sweeper.running.work_queue import Backlog
+    from sweeper.running.settings import EffectiveSettings
+    from sweeper.running.work import WorkItem
+    from sweeper.running.work_queue import WorkQueue
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
     from sweeper.store.records import Artifact
 
 
 @dataclass(slots=True)
-class Shared:
+class RunContext:
     """One run's common ground. `plan` gives workflows and files; `names` are the targets of this run; `twins` tells
     the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
     """
@@ -37,12 +37,12 @@ class Shared:
     run_id: int
     store: Store
     folder: ArtifactFolder
-    settings: Settings
-    control: RunControl
-    backlog: Backlog
+    settings: EffectiveSettings
+    control: StopControl
+    work_queue: WorkQueue
     report: Callable[[Event], None]
-    names: tuple[str, ...]
-    twins: Mapping[str, list[int]]
+    target_names: tuple[str, ...]
+    duplicates: Mapping[str, list[int]]
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
@@ -50,16 +50,16 @@ class Shared:
     error: str | None = None  # why the run stopped early, for people
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
-    _syncing: Syncing = field(init=False)
+    _group_commit: GroupCommit = field(init=False)
 
     def __post_init__(self) -> None:
-        self._syncing = Syncing(self.store.sync)
+        self._group_commit = GroupCommit(self.store.sync)
 
     def close(self) -> None:
         """The run is over."""
-        self._syncing.close()
+        self._group_commit.close()
 
-    def took(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
+    def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
         """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
         graph = self.plan.experiment.template.graph
         times = self.node_times.setdefault(target, {})
@@ -69,13 +69,13 @@ class Shared:
                 times[graph[node]["class_type"]] = (runs + 1, total + seconds)
 
     @property
-    def alone(self) -> bool:
+    def is_only_target(self) -> bool:
         """Whether nobody else could have the work that a lane takes early."""
-        return len(self.names) == 1
+        return len(self.target_names) == 1
 
-    async def durable(self) -> None:
+    async def flush(self) -> None:
         """Return when all that the store was told so far is on the disk. Raises ResultsError."""
-        await self._syncing.durable()
+        await self._group_commit.flush()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not past the moment when the run is asked to stop."""
@@ -85,26 +85,26 @@ class Shared:
         except TimeoutError:
             return
 
-    def job_over(
+    def finish_job(
         self,
-        work: Work,
+        item: WorkItem,
         state: str,
         *,
         error: tuple[str, str] | None = None,
         times: tuple[float | None, float | None] = (None, None),
     ) -> None:
         """The work's last job is over; so says the store first, then memory."""
-        job = work.job
+        job = item.job
         assert job is not None
-        self.store.finish(job.id, state, started=times[0], ended=times[1], error=error)
+        self.store.record_finished(job.id, state, started=times[0], ended=times[1], error=error)
         error_type, message = error or (None, None)
-        work.job = replace(job, state=state, error_type=error_type, error=message)
+        item.job = replace(job, state=state, error_type=error_type, error=message)
         if state == records.UNSENT:
-            work.sent -= 1
+            item.submissions -= 1
 
-    def row_done(
+    def finish_trial(
         self,
-        work: Work,
+        item: WorkItem,
         status: str,
         target: str,
         *,
@@ -114,16 +114,16 @@ class Shared:
     ) -> None:
         """Tell the watcher about every trial that this work stands for, and stop the run when too many failed."""
         error_type, message = error or (None, None)
-        for index in (work.trial.index, *self.twins.get(work.trial.digest, ())):
+        for index in (item.trial.index, *self.duplicates.get(item.trial.digest, ())):
             outputs = tuple(artifact.path for artifact in artifacts)
             self.report(TrialDone(index, status, target, outputs, error_type, message, seconds))
             self.failures += status == result.FAILED
         if self.failures > self.settings.allowed_failures and not self.control.stopping:
-            self.error = _too_many(self.failures, self.settings.allowed_failures)
-            self.control.halt(MAX_FAILURES)
+            self.error = _describe_failures(self.failures, self.settings.allowed_failures)
+            self.control.stop_with(MAX_FAILURES)
 
 
-def _too_many(failures: int, allowed: float) -> str:
+def _describe_failures(failures: int, allowed: float) -> str:
     count = f"{failures} trial{'s' if failures > 1 else ''} failed"
     return (
         f"{count}, more than max_failures allows"

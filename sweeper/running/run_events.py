@@ -124,7 +124,7 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class TargetBusy:
     """A target takes nothing more at the moment; we ask again after `seconds`, with at most `limit` in flight."""
 
     target: str
@@ -149,7 +149,7 @@ class Cancelling:
 
 
 @dataclass(frozen=True, slots=True)
-class Noticed:
+class Notice:
     """Something that the user should know and that stops nothing, such as a picture that could not be measured."""
 
     message: str
@@ -173,9 +173,9 @@ Event = (
     | JobPreview
     | TrialDone
     | Retrying
-    | Waiting
+    | TargetBusy
     | Draining
     | Cancelling
-    | Noticed
+    | Notice
     | RunEnded
 )

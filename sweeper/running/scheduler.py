@@ -6,113 +6,121 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sweeper.running.health import Presence
+from sweeper.running.health import HealthMonitor
 from sweeper.running.run_events import Cancelling, Draining
 from sweeper.running.stop_control import UNREACHABLE
-from sweeper.running.target_worker import Lane, Late
+from sweeper.running.target_worker import PendingTarget, TargetWorker
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.running.concurrency_limit import Gate
-    from sweeper.running.run_context import Shared
+    from sweeper.running.concurrency_limit import ConcurrencyLimit
+    from sweeper.running.run_context import RunContext
 
-_GRACE: Final = 5.0  # seconds of silence that a server is allowed once its jobs are to be cancelled
+_SILENCE_GRACE: Final = 5.0  # seconds of silence that a server is allowed once its jobs are to be cancelled
 
 
-class Crew:
+class Scheduler:
     """One lane per client; `clients` come with the gate of the jobs that may be in flight on each, or as `Late`."""
 
-    def __init__(self, shared: Shared, clients: list[tuple[ComfyClient, Gate | Late]]) -> None:
-        self.shared = shared
-        presence = Presence(shared, (client.target.name for client, gate in clients if not isinstance(gate, Late)))
-        self.lanes = [Lane(shared, client, gate, presence, self._lane_died) for client, gate in clients]
-        self._told = ""
-        self._tasks: dict[Lane, asyncio.Task[None]] = {}
-        self._cutting: list[asyncio.Task[None]] = []
+    def __init__(
+        self, context: RunContext, clients: list[tuple[ComfyClient, ConcurrencyLimit | PendingTarget]]
+    ) -> None:
+        self.context = context
+        presence = HealthMonitor(
+            context, (client.target.name for client, gate in clients if not isinstance(gate, PendingTarget))
+        )
+        self.workers = [
+            TargetWorker(context, client, gate, presence, self._on_worker_death) for client, gate in clients
+        ]
+        self._reported_stop = ""
+        self._tasks: dict[TargetWorker, asyncio.Task[None]] = {}
+        self._watchdogs: list[asyncio.Task[None]] = []
 
     async def run(self) -> str | None:
         """Until nobody has work any more. Returns why it stopped early, for people.
 
         Raises what no single trial is to blame for, such as a full disk.
         """
-        with self.shared.control.bound(self._control_changed):
-            if self.shared.control.stopping:
-                self._control_changed()
+        with self.context.control.subscribe(self._on_stop_changed):
+            if self.context.control.stopping:
+                self._on_stop_changed()
             try:
                 async with asyncio.TaskGroup() as group:
-                    self._tasks = {lane: group.create_task(lane.run()) for lane in self.lanes}
+                    self._tasks = {lane: group.create_task(lane.run()) for lane in self.workers}
             except BaseExceptionGroup as errors:
-                raise _first(errors) from None
+                raise _first_error(errors) from None
             finally:
-                for task in self._cutting:
+                for task in self._watchdogs:
                     task.cancel()
-        said = [part for part in (self.shared.error, self._left()) if part]
+        said = [part for part in (self.context.error, self._summarize_postponed()) if part]
         return "; ".join(said) or None
 
-    def _left(self) -> str | None:
+    def _summarize_postponed(self) -> str | None:
         """What is left for the next run because its jobs may stand somewhere; the end of a run that left some on a
         target that was given up is that target's.
         """
-        shared = self.shared
+        shared = self.context
         places = {}
-        for target, works in shared.backlog.left().items():
-            places[target] = sum(1 + len(shared.twins.get(work.trial.digest, ())) for work in works)
+        for target, works in shared.work_queue.list_postponed().items():
+            places[target] = sum(1 + len(shared.duplicates.get(work.trial.digest, ())) for work in works)
         if not places:
             return None
-        given_up = [lane.name for lane in self.lanes if lane.dead and lane.name in places]
+        given_up = [lane.name for lane in self.workers if lane.dead and lane.name in places]
         if given_up:
             shared.control.drain(UNREACHABLE)
-        return left_behind(places, given_up, others=len(self.lanes) > len(given_up))
+        return describe_postponed(places, given_up, has_other_targets=len(self.workers) > len(given_up))
 
-    def _control_changed(self) -> None:
-        control = self.shared.control
+    def _on_stop_changed(self) -> None:
+        control = self.context.control
         if not control.stopping:
             return
-        in_flight = sum(lane.in_flight for lane in self.lanes)
+        in_flight = sum(lane.in_flight for lane in self.workers)
         told = "cancel" if control.cancelling else "drain"
-        if told != self._told:
-            self._told = told
+        if told != self._reported_stop:
+            self._reported_stop = told
             if control.cancelling:
-                self.shared.report(Cancelling(in_flight))
-                self._cutting = [asyncio.create_task(_cut(lane, task)) for lane, task in self._tasks.items()]
+                self.context.report(Cancelling(in_flight))
+                self._watchdogs = [
+                    asyncio.create_task(_cancel_when_silent(lane, task)) for lane, task in self._tasks.items()
+                ]
             else:
-                self.shared.report(Draining(in_flight, control.reason or ""))
-        self.shared.stopped.set()
-        self.shared.backlog.close()
-        for lane in self.lanes:
+                self.context.report(Draining(in_flight, control.reason or ""))
+        self.context.stopped.set()
+        self.context.work_queue.close()
+        for lane in self.workers:
             lane.wake()
 
-    def _lane_died(self, reason: str, message: str, account: bool) -> None:
+    def _on_worker_death(self, reason: str, message: str, account: bool) -> None:
         """An account that cannot pay ends the run, whatever the others could do: that is its owner's to decide about.
         What is in flight anywhere is brought home.
         """
-        if account or all(lane.dead for lane in self.lanes):
-            self.shared.error = message
-            self.shared.control.halt(reason)
+        if account or all(lane.dead for lane in self.workers):
+            self.context.error = message
+            self.context.control.stop_with(reason)
 
 
-async def _cut(lane: Lane, task: asyncio.Task[None]) -> None:
+async def _cancel_when_silent(worker: TargetWorker, task: asyncio.Task[None]) -> None:
     """End a cancelled lane whose server says nothing: its jobs stay on record, for the next run to look for."""
     loop = asyncio.get_running_loop()
     told = loop.time()
-    while (left := max(told, lane.client.heard) + _GRACE - loop.time()) > 0:  # noqa: ASYNC110 (each answer moves the end)
+    while (left := max(told, worker.client.last_response_at) + _SILENCE_GRACE - loop.time()) > 0:  # noqa: ASYNC110 (each answer moves the end)
         await asyncio.sleep(left)
     task.cancel()
 
 
-def left_behind(places: Mapping[str, int], given_up: Sequence[str], *, others: bool) -> str:
+def describe_postponed(counts: Mapping[str, int], given_up_targets: Sequence[str], *, has_other_targets: bool) -> str:
     """What to say of trials, so many for each target, whose jobs may stand there, and what to do about it. `others`:
     whether there are targets that could do them.
     """
-    where = ", ".join(f"{count} on {target}" for target, count in places.items())
-    said = f"left for the next run, which looks for their jobs first: {sum(places.values())} of the trials ({where})"
-    if not given_up:
+    where = ", ".join(f"{count} on {target}" for target, count in counts.items())
+    said = f"left for the next run, which looks for their jobs first: {sum(counts.values())} of the trials ({where})"
+    if not given_up_targets:
         return said
-    instead = ", or leave it out with `--target` for the others, which then do them" if others else ""
-    return f"{said}; see that {' and '.join(given_up)} answers and run the same command{instead}"
+    instead = ", or leave it out with `--target` for the others, which then do them" if has_other_targets else ""
+    return f"{said}; see that {' and '.join(given_up_targets)} answers and run the same command{instead}"
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first single exception of a tree of groups: the others are its echoes."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):

@@ -45,7 +45,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EffectiveSettings:
     """The options of one run, complete. `concurrency` None: as the target or its dialect says."""
 
     concurrency: int | None
@@ -61,7 +61,7 @@ class Settings:
     check: bool
 
 
-def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
+def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
     """Options over the experiment's RunSettings. Raises UsageError for values out of range, and when the plan has
     more than `max_trials` trials (CONTRACT.md 20).
     """
@@ -73,46 +73,48 @@ def settle(options: RunOptions, defaults: RunSettings, trials: int) -> Settings:
         raise UsageError(f"timeout: {options.timeout} is not a number of seconds above 0")
     if options.patience is not None and not options.patience >= 0:
         raise UsageError(f"patience: {options.patience} is not a number of seconds, at least 0")
-    most = _first(options.max_trials, defaults.max_trials)
-    if most is not None and trials > most:
+    most = _apply_default(options.max_trials, defaults.max_trials)
+    if most is not None and trial_count > most:
         raise UsageError(
-            f"the plan has {trials} trials, more than max_trials allows ({most}); nothing was submitted. "
-            f"Narrow the sweep, or lift the limit with --max-trials {trials}"
+            f"the plan has {trial_count} trials, more than max_trials allows ({most}); nothing was submitted. "
+            f"Narrow the sweep, or lift the limit with --max-trials {trial_count}"
         )
-    return Settings(
-        concurrency=_first(options.concurrency, defaults.concurrency),
-        retries=_first(options.retries, defaults.retries),
-        timeout=_first(options.timeout, defaults.timeout),
+    return EffectiveSettings(
+        concurrency=_apply_default(options.concurrency, defaults.concurrency),
+        retries=_apply_default(options.retries, defaults.retries),
+        timeout=_apply_default(options.timeout, defaults.timeout),
         allowed_failures=0
         if options.fail_fast
-        else _allowed(_first(options.max_failures, defaults.max_failures), trials),
+        else _count_allowed_failures(_apply_default(options.max_failures, defaults.max_failures), trial_count),
         retry_failed=options.retry_failed,
         fresh=options.fresh,
         limit=options.limit,
-        patience=_first(options.patience, defaults.patience),
-        keep_temp=_first(options.keep_temp, defaults.keep_temp),
+        patience=_apply_default(options.patience, defaults.patience),
+        keep_temp=_apply_default(options.keep_temp, defaults.keep_temp),
         remake=options.remake,
         check=options.check,
     )
 
 
-def _first(given: Any, default: Any) -> Any:
+def _apply_default(given: Any, default: Any) -> Any:
     return default if given is None else given
 
 
-def _allowed(most: int | float | None, trials: int) -> float:  # noqa: PYI041 (the two mean different things)
-    if most is None:
+def _count_allowed_failures(max_failures: int | float | None, trial_count: int) -> float:  # noqa: PYI041 (the two mean different things)
+    if max_failures is None:
         return float("inf")
-    if not isinstance(most, int):
-        if not 0 <= most <= 1:
-            raise UsageError(f"max_failures: {most} is no share of the plan (0 to 1; a count is a whole number)")
-        return most * trials
-    if most < 0:
-        raise UsageError(f"max_failures: {most} is less than 0")
-    return most
+    if not isinstance(max_failures, int):
+        if not 0 <= max_failures <= 1:
+            raise UsageError(
+                f"max_failures: {max_failures} is no share of the plan (0 to 1; a count is a whole number)"
+            )
+        return max_failures * trial_count
+    if max_failures < 0:
+        raise UsageError(f"max_failures: {max_failures} is less than 0")
+    return max_failures
 
 
-class Chosen:
+class TrialFilter:
     """`--where`: whether this run may submit a trial, by its slots and the table's columns of its axes. The expression
     is checked before anything else happens.
     """
@@ -120,14 +122,14 @@ class Chosen:
     def __init__(self, text: str | None, names: Sequence[str]) -> None:
         """`names`: what the expression may use. Raises UsageError where it does not parse or uses another name."""
         from sweeper.model.expressions import ExpressionError  # noqa: PLC0415 (Jinja2)
-        from sweeper.model.expressions.column_expression import compile_over  # noqa: PLC0415
+        from sweeper.model.expressions.column_expression import compile_column_expression  # noqa: PLC0415
 
         self._expression = None
         self._error: type[Exception] = ExpressionError
         if text is None:
             return
         try:
-            self._expression = compile_over(text, names)
+            self._expression = compile_column_expression(text, names)
         except ExpressionError as error:
             raise UsageError(f"--where: {error}") from None
 

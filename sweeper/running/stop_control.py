@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from sweeper.running.async_tools import before
+from sweeper.running.async_tools import cancel_when
 
 T = TypeVar("T")
 
@@ -20,14 +20,14 @@ UNREACHABLE: Final = "unreachable"
 UNWRITABLE: Final = "unwritable"  # the results folder takes no more
 
 
-class RunControl:
+class StopControl:
     """The brake of one run; `stop` may be called from any thread, before the run too."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.cancelling = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed: list[Callable[[], None]] = []
+        self._subscribers: list[Callable[[], None]] = []
 
     @property
     def stopping(self) -> bool:
@@ -36,47 +36,47 @@ class RunControl:
     def stop(self) -> None:
         """First call: submit nothing more, wait for what is in flight. Second call: cancel that too."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.halt, INTERRUPT)
+            self._loop.call_soon_threadsafe(self.stop_with, INTERRUPT)
         else:
-            self.halt(INTERRUPT)
+            self.stop_with(INTERRUPT)
 
-    def halt(self, reason: str) -> None:
+    def stop_with(self, reason: str) -> None:
         """Drain for that reason; an interrupt while draining cancels. To be called in the run's own loop."""
         if self.stopping and reason == INTERRUPT:
             self.cancelling = True
         # Too many failures is what happened first; Ctrl-C afterwards is still the last word on how it ended.
         if self.reason is None or reason == INTERRUPT:
             self.reason = reason
-        for notify in list(self._changed):
+        for notify in list(self._subscribers):
             notify()
 
     def drain(self, reason: str) -> None:
         """Drain, if nobody said so before: told by several, this cancels nothing. In the run's own loop, as `halt`."""
         if not self.stopping:
-            self.halt(reason)
+            self.stop_with(reason)
 
-    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+    async def run_unless_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
         """What `work` gives or raises; None, and it is cancelled, once the run is asked to stop."""
         stopped = asyncio.Event()
-        with self.bound(stopped.set):
+        with self.subscribe(stopped.set):
             if self.stopping:
                 stopped.set()
-            return await before(stopped.wait(), work)
+            return await cancel_when(stopped.wait(), coroutine)
 
     @contextmanager
-    def bound(self, notify: Callable[[], None]) -> Iterator[None]:
+    def subscribe(self, notify: Callable[[], None]) -> Iterator[None]:
         """Call `notify` in the running loop at every change."""
         outer, self._loop = self._loop, asyncio.get_running_loop()
-        self._changed.append(notify)
+        self._subscribers.append(notify)
         try:
             yield
         finally:
-            self._changed.remove(notify)
+            self._subscribers.remove(notify)
             self._loop = outer
 
 
 @contextmanager
-def interruptible(control: RunControl) -> Iterator[None]:
+def stop_on_signals(control: StopControl) -> Iterator[None]:
     """Let Ctrl-C (and SIGTERM) stop the run; only in the main thread, where alone signals may be set."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,7 +86,7 @@ def interruptible(control: RunControl) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         try:
-            loop.add_signal_handler(number, control.halt, INTERRUPT)
+            loop.add_signal_handler(number, control.stop_with, INTERRUPT)
         except NotImplementedError:  # Windows' loop has none; a plain handler runs between two steps of it
             signal.signal(number, lambda *_: control.stop())
     try:

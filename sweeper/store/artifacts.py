@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, Final
 from sweeper.errors import ResultsError
 
 FOLDER: Final = "artifacts"
-_LONGEST: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
-_PARTIAL: Final = ".part"
-_IN_MEMORY: Final = 4 * 2**20  # bytes of a file on its way in
-_MARK: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job in a `file_name`
+_MAX_STEM: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
+_PART_SUFFIX: Final = ".part"
+_MEMORY_LIMIT: Final = 4 * 2**20  # bytes of a file on its way in
+_JOB_PREFIX: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job in a `file_name`
 
 # Kinds of files that ComfyUI's nodes write; a name that ends otherwise becomes `.bin`, which nothing opens by itself.
 _EXTENSIONS: Final = frozenset((
@@ -31,7 +31,7 @@ _EXTENSIONS: Final = frozenset((
     "txt", "json", "csv", "md", "yaml", "srt", "vtt",
     "glb", "gltf", "obj", "ply", "stl", "fbx", "usdz", "splat", "ksplat", "latent", "safetensors", "npy", "npz",
 ))  # fmt: skip
-_TYPES: Final = {
+_CONTENT_TYPES: Final = {
     "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif", "image/avif": "avif",
     "image/tiff": "tif", "image/bmp": "bmp", "image/svg+xml": "svg", "video/mp4": "mp4", "video/webm": "webm",
     "video/quicktime": "mov", "video/x-matroska": "mkv", "audio/wav": "wav", "audio/x-wav": "wav",
@@ -51,51 +51,51 @@ _MAGIC: Final = (
     (re.compile(rb"glTF"), "glb"),
 )
 # Device names that Windows finds in any folder, whatever follows their first dot.
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+_RESERVED_NAMES: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
-def stem(columns: Mapping[str, Any], job: str) -> str:
+def build_stem(columns: Mapping[str, Any], job: str) -> str:
     """`<slug of the axis cells>-<first 8 of the job id>`: ASCII, and no name that Windows keeps for itself.
 
     A cell that is empty, as of an axis that only another block has, has no word in it.
     """
-    words = [_slug(_cell(value)) for value in columns.values() if value is not None]
-    speaking = "-".join(word for word in words if word)[:_LONGEST].strip("-.")
-    if not speaking or _RESERVED.fullmatch(speaking.partition(".")[0]):
+    words = [_to_slug(_cell_text(value)) for value in columns.values() if value is not None]
+    speaking = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
+    if not speaking or _RESERVED_NAMES.fullmatch(speaking.partition(".")[0]):
         speaking = f"trial-{speaking}".strip("-")
     return f"{speaking}-{job[:8]}"
 
 
-def file_name(stem: str, node: str, position: int, extension: str) -> str:
+def build_file_name(stem: str, node: str, position: int, extension: str) -> str:
     """`<stem>.<node>-<position>.<extension>`; `position` counts a node's files from 0."""
-    return f"{stem}.{_slug(node)[:40] or 'node'}-{position}.{extension}"
+    return f"{stem}.{_to_slug(node)[:40] or 'node'}-{position}.{extension}"
 
 
-def extension(label: str, content_type: str, head: bytes) -> str:
+def guess_extension(label: str, content_type: str, head: bytes) -> str:
     """Which kind of file this is: by the server's name for it, its content type, or its first bytes; else `bin`."""
     suffix = PurePosixPath(label.replace("\\", "/")).suffix[1:].lower()
     if suffix in _EXTENSIONS:
         return "jpg" if suffix == "jpeg" else suffix
-    known = _TYPES.get(content_type.partition(";")[0].strip().lower())
+    known = _CONTENT_TYPES.get(content_type.partition(";")[0].strip().lower())
     if known:
         return known
     return next((name for magic, name in _MAGIC if magic.match(head)), "bin")
 
 
-def numbered(name: str) -> Iterator[str]:
+def candidate_names(name: str) -> Iterator[str]:
     """The names under which a file may be kept: its own, and those with a number where that is taken."""
     base, dot, ending = name.rpartition(".")
     yield name
     yield from (f"{base}-{number}{dot}{ending}" for number in range(2, 10_000))
 
 
-def mark_of(name: str) -> str | None:
+def find_job_prefix(name: str) -> str | None:
     """The first 8 characters of the id of the job whose file that is; None for a name that is not ours."""
-    found = _MARK.search(name)
+    found = _JOB_PREFIX.search(name)
     return found and found[1]
 
 
-class Incoming:
+class IncomingFile:
     """A file on its way in: in memory while it is small, then at `path`, beside its later place. Made by
     `ArtifactFolder.incoming`.
 
@@ -104,14 +104,14 @@ class Incoming:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.placed = False  # moved from `path` to its place
+        self.moved = False  # moved from `path` to its place
         self._file: BinaryIO = io.BytesIO()
 
     def write(self, chunk: bytes) -> None:
         """Add to the file. Raises ResultsError."""
-        if isinstance(self._file, io.BytesIO) and self._file.tell() + len(chunk) > _IN_MEMORY:
-            self._spill()
-        with _told(self.path.parent):
+        if isinstance(self._file, io.BytesIO) and self._file.tell() + len(chunk) > _MEMORY_LIMIT:
+            self._spill_to_disk()
+        with _translate_errors(self.path.parent):
             self._file.write(chunk)
 
     def restart(self) -> None:
@@ -119,17 +119,17 @@ class Incoming:
         self._file.seek(0)
         self._file.truncate()
 
-    def head(self, length: int) -> bytes:
+    def read_head(self, length: int) -> bytes:
         """The first bytes; what is written next goes after them, so only for a file that is all there."""
         self._file.seek(0)
         return self._file.read(length)
 
-    def settle(self) -> Path:
+    def finalize(self) -> Path:
         """Bring it to the disk whole, and let go of it, to be moved from `path`: Windows moves no open file."""
         if self._file.closed:
             return self.path
         if isinstance(self._file, io.BytesIO):
-            self._spill()
+            self._spill_to_disk()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -139,13 +139,13 @@ class Incoming:
         """Remove what is still at `path`."""
         in_memory = isinstance(self._file, io.BytesIO)
         self._file.close()
-        if not in_memory and not self.placed:
+        if not in_memory and not self.moved:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
-    def _spill(self) -> None:
+    def _spill_to_disk(self) -> None:
         assert isinstance(self._file, io.BytesIO)
-        with _told(self.path.parent):
+        with _translate_errors(self.path.parent):
             file = self.path.open("w+b")
             received, self._file = self._file, file
             file.write(received.getbuffer())
@@ -159,37 +159,37 @@ class ArtifactFolder:
         self.path = out / FOLDER
 
     @contextmanager
-    def incoming(self, job: str, place: int) -> Iterator[Incoming]:
+    def open_incoming(self, job: str, index: int) -> Iterator[IncomingFile]:
         """A file to receive into; gone afterwards unless `keep` took it.
 
         Raises ResultsError when the folder cannot be written, here or at any write.
         """
-        with _told(self.path):
+        with _translate_errors(self.path):
             if not self.path.is_dir():
                 self.path.mkdir(parents=True, exist_ok=True)
-        file = Incoming(self.path / f".{job}-{place}{_PARTIAL}")
+        file = IncomingFile(self.path / f".{job}-{index}{_PART_SUFFIX}")
         try:
             yield file
         finally:
             file.discard()
 
-    def keep(self, file: Incoming, name: str) -> str:
+    def save(self, file: IncomingFile, name: str) -> str:
         """Make an incoming file durable under `name`, or under `name` with a number where that is taken; may be called
         in a thread, since it waits for the disk.
 
         Returns its path relative to the results folder, with `/`. Raises ResultsError when the disk will not have it.
         """
-        with _told(self.path):
-            source = file.settle()
-            for candidate in numbered(name):
+        with _translate_errors(self.path):
+            source = file.finalize()
+            for candidate in candidate_names(name):
                 place = self.path / candidate
-                if _placed(source, place):
-                    file.placed = True
+                if _move_if_free(source, place):
+                    file.moved = True
                     _sync_folder(self.path)
                     return f"{FOLDER}/{place.name}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
 
-    def sweep(self, unfinished: Iterable[str] = ()) -> None:
+    def remove_leftovers(self, unfinished: Iterable[str] = ()) -> None:
         """Remove what a killed run left: half received files, and whole ones of jobs that never came to be recorded
         (`unfinished`: their ids). Only for the holder of the folder.
         """
@@ -197,33 +197,33 @@ class ArtifactFolder:
             return
         marks = {job[:8] for job in unfinished}
         for path in self.path.iterdir():
-            if (path.name.startswith(".") and path.name.endswith(_PARTIAL)) or mark_of(path.name) in marks:
+            if (path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)) or find_job_prefix(path.name) in marks:
                 path.unlink(missing_ok=True)
 
-    def at(self, path: str) -> Path:
+    def local_path(self, path: str) -> Path:
         """Where a file that `keep` took can be read in this process."""
         return self.out / path
 
-    def release(self, paths: Iterable[str]) -> None:
+    def drop_local_copies(self, paths: Iterable[str]) -> None:
         """These need not be readable here any more, as far as this is not their place."""
 
-    def discard(self, paths: Iterable[str]) -> None:
+    def delete(self, paths: Iterable[str]) -> None:
         """Remove files that `keep` took, but that are not recorded."""
         for path in paths:
             with contextlib.suppress(OSError):
                 (self.out / path).unlink()
 
 
-def _placed(source: Path, place: Path) -> bool:
+def _move_if_free(source: Path, destination: Path) -> bool:
     """Move `source` to `place` unless something is there; False then."""
     try:
-        os.link(source, place)  # fails where the place is taken, which a rename would overwrite
+        os.link(source, destination)  # fails where the place is taken, which a rename would overwrite
     except FileExistsError:
         return False
     except OSError:  # a file system without hard links: we hold the folder, so nobody comes between these two
-        if place.exists():
+        if destination.exists():
             return False
-        source.replace(place)
+        source.replace(destination)
         return True
     source.unlink()
     return True
@@ -240,17 +240,17 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}; nothing that was stored is lost") from error
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _slug(text: str) -> str:
+def _to_slug(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9.]+|\.{2,}", "-", plain).strip("-.")[:_LONGEST]
+    return re.sub(r"[^A-Za-z0-9.]+|\.{2,}", "-", plain).strip("-.")[:_MAX_STEM]

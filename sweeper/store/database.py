@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from sweeper.did_you_mean import listed
+from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
 
 SCHEMA_VERSION: Final = 4
 
 # Pages (of 4 KiB) of log after which a commit also brings it into the database file, and waits for the disk to have
 # both. SQLite's own 1000 are a hundred jobs, so with short jobs the event loop would stand still every few moments.
-_LOG_PAGES: Final = 10_000
+_CHECKPOINT_PAGES: Final = 10_000
 
 SCHEMA: Final = """
 CREATE TABLE runs(
@@ -66,28 +66,28 @@ CREATE TABLE uploads(
 }
 
 _NO_STORE: Final = "not a sweeper store"
-_ADVICE: Final = (
+_REMEDY: Final = (
     "bring a good copy back, or move this file away: then `sweeper run` makes a new one, that knows no earlier work"
 )
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the file system say into a sentence about the folder."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_NOTADB:
-            raise ResultsError(f"{path}: {_NO_STORE}: {_beginning(path)}; {_ADVICE}") from error
+            raise ResultsError(f"{path}: {_NO_STORE}: {_describe_start(path)}; {_REMEDY}") from error
         if code == sqlite3.SQLITE_CORRUPT:
-            raise ResultsError(f"{path}: a damaged sweeper store, or none: {error}; {_ADVICE}") from error
+            raise ResultsError(f"{path}: a damaged sweeper store, or none: {error}; {_REMEDY}") from error
         raise ResultsError(f"{path}: {error}; is the disk full, or the folder read-only?") from error
     except OSError as error:
         raise ResultsError(f"{path.parent}: {error.strerror or error}") from error
 
 
-def _beginning(path: Path) -> str:
+def _describe_start(path: Path) -> str:
     """What was found in place of a database, as far as a message has room for it."""
     with path.open("rb") as file:
         found = file.read(16)
@@ -113,27 +113,27 @@ def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> No
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     if (tables or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
-        found = f"an SQLite database with other tables ({listed(tables)})" if tables else "an empty file"
-        raise ResultsError(f"{path}: {_NO_STORE}: {found}; {_ADVICE}")
+        found = f"an SQLite database with other tables ({join_names(tables)})" if tables else "an empty file"
+        raise ResultsError(f"{path}: {_NO_STORE}: {found}; {_REMEDY}")
     if version > SCHEMA_VERSION:
         raise ResultsError(
             f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}): upgrade"
         )
     if version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
-        _bring(connection, SCHEMA, 1)
+        _apply_schema(connection, SCHEMA, 1)
         version = 1
     if not readonly:  # a reader does without what an older store lacks
         for following in range(version + 1, SCHEMA_VERSION + 1):
-            _bring(connection, MIGRATIONS[following], following)
+            _apply_schema(connection, MIGRATIONS[following], following)
     # A log is brought to the disk by `Log.sync`, when that matters and off the thread that talks to servers; SQLite
     # would wait for the disk at every commit. Where it keeps no log (on some network drives), that stays its affair.
     logged = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'NORMAL' if logged else 'FULL'}")
 
 
-class Log:
+class WriteAheadLog:
     """The write-ahead log of a database that we write to: where a commit stands before the database file has it.
 
     A committed transaction survives a kill at once, and a power cut after `sync`: SQLite checks each record of the log
@@ -146,7 +146,7 @@ class Log:
 
     def sync(self) -> None:
         """Return when every commit so far is on the disk. Raises ResultsError."""
-        with told(self._path):
+        with translate_errors(self._path):
             if self._file is None:
                 log = self._path.with_name(f"{self._path.name}-wal")
                 if not log.exists():
@@ -169,17 +169,17 @@ class Database:
 
         Raises ResultsError also when it is no store of ours, and when a newer sweeper wrote it.
         """
-        with told(path):
+        with translate_errors(path):
             if not readonly:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = connect(path, readonly=readonly)
         try:
-            with told(path):
+            with translate_errors(path):
                 prepare(self._connection, path, readonly=readonly)
         except BaseException:
             self._connection.close()
             raise
-        self._log = Log(path)
+        self._log = WriteAheadLog(path)
         self.path = path
 
     def close(self) -> None:
@@ -187,24 +187,24 @@ class Database:
         self._connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        with told(self.path):
+        with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:
                 yield from cursor
             finally:
                 cursor.close()
 
-    def has(self, table: str) -> bool:
+    def has_table(self, table: str) -> bool:
         """Whether there is such a table: an older store that is only read may lack one."""
         return any(self.query("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """One statement, which outside of a transaction is one of its own."""
-        with told(self.path):
+        with translate_errors(self.path):
             return self._connection.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
-        with told(self.path):
+        with translate_errors(self.path):
             return self._connection.executemany(sql, rows)
 
     @contextmanager
@@ -215,7 +215,7 @@ class Database:
         if self._connection.in_transaction:
             yield
             return
-        with told(self.path):
+        with translate_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -231,7 +231,7 @@ class Database:
         self._log.sync()
 
 
-def _bring(connection: sqlite3.Connection, statements: str, version: int) -> None:
+def _apply_schema(connection: sqlite3.Connection, statements: str, version: int) -> None:
     """All of the statements and the version that they make, or nothing."""
     try:
         connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")

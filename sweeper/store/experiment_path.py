@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-def seen_from(results: Path, file: str) -> str:
+def to_relative(results: Path, file: str) -> str:
     """The way from a results folder to a file, with `/`; what is no file stays as it is."""
     if not Path(file).is_file():
         return file
@@ -20,7 +20,7 @@ def seen_from(results: Path, file: str) -> str:
         return str(Path(file).absolute())
 
 
-def seen_from_here(file: str, results: Path) -> str:
+def from_relative(file: str, results: Path) -> str:
     """The way from here to a file that `seen_from` told, whole where it does not lie below here; what is not found
     stays as it is.
     """

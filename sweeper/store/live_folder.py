@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = "live"
-_WATCHED: Final = "watched"
-_PROGRESS: Final = "progress.json"
-_YOUNG: Final = 15.0  # seconds: a viewer that was killed is forgotten after that
+_VIEWER_FILE: Final = "watched"
+_PROGRESS_FILE: Final = "progress.json"
+_VIEWER_TIMEOUT: Final = 15.0  # seconds: a viewer that was killed is forgotten after that
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class TrialProgress:
     """What is seen of a trial in flight: its node at step `value` of `maximum` (0 of 0: it began), and the number of
     its last preview, 0 where there is none yet.
     """
@@ -41,63 +41,63 @@ class LiveFolder:
 
     # --- the viewer's end
 
-    def watch(self) -> None:
+    def announce_viewer(self) -> None:
         """Say that somebody looks on; to be said again every few seconds."""
         with contextlib.suppress(OSError):
             self._path.mkdir(parents=True, exist_ok=True)
-            (self._path / _WATCHED).touch()
+            (self._path / _VIEWER_FILE).touch()
 
-    def close(self) -> None:
+    def remove_viewer(self) -> None:
         """Nobody looks on any more (another viewer says so again by itself)."""
         with contextlib.suppress(OSError):
-            (self._path / _WATCHED).unlink(missing_ok=True)
+            (self._path / _VIEWER_FILE).unlink(missing_ok=True)
             self._path.rmdir()  # only when it is empty: a run that still writes cleans up itself
 
-    def sights(self) -> dict[int, Sight]:
+    def read_progress(self) -> dict[int, TrialProgress]:
         """Every trial in flight that the run told something of, by its index."""
         try:
-            told = json.loads((self._path / _PROGRESS).read_text("utf-8"))
+            told = json.loads((self._path / _PROGRESS_FILE).read_text("utf-8"))
             return {
-                int(trial): Sight(str(node), float(value), float(maximum), int(preview))
+                int(trial): TrialProgress(str(node), float(value), float(maximum), int(preview))
                 for trial, (node, value, maximum, preview) in told.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # not there yet, or not any more
 
-    def preview(self, trial: int) -> bytes | None:
+    def read_preview(self, trial: int) -> bytes | None:
         """The last preview of a trial, as the server sent it."""
         try:
-            return (self._path / _name(trial)).read_bytes()
+            return (self._path / _preview_name(trial)).read_bytes()
         except OSError:
             return None
 
     # --- the run's end
 
-    def watched(self, now: float) -> bool:
+    def has_viewer(self, now: float) -> bool:
         """Whether somebody looks on; `now` in seconds since 1970."""
         try:
-            return now - (self._path / _WATCHED).stat().st_mtime < _YOUNG
+            return now - (self._path / _VIEWER_FILE).stat().st_mtime < _VIEWER_TIMEOUT
         except OSError:
             return False
 
-    def show(self, sights: Mapping[int, Sight]) -> None:
+    def write_progress(self, progress: Mapping[int, TrialProgress]) -> None:
         """Tell what is in flight."""
-        text = json.dumps({str(trial): [s.node, s.value, s.maximum, s.preview] for trial, s in sights.items()})
-        self._write(_PROGRESS, text.encode())
+        text = json.dumps({str(trial): [s.node, s.value, s.maximum, s.preview] for trial, s in progress.items()})
+        self._write(_PROGRESS_FILE, text.encode())
 
-    def show_preview(self, trial: int, image: bytes) -> None:
-        self._write(_name(trial), image)
+    def write_preview(self, trial: int, image: bytes) -> None:
+        self._write(_preview_name(trial), image)
 
-    def forget(self, trial: int) -> None:
+    def remove_preview(self, trial: int) -> None:
         """The trial is over: its artifacts are what there is to see."""
         with contextlib.suppress(OSError):
-            (self._path / _name(trial)).unlink(missing_ok=True)
+            (self._path / _preview_name(trial)).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """The run is over: take away everything that a run writes, that of a killed one too."""
         with contextlib.suppress(OSError):
             for path in self._path.iterdir():
-                if path.name != _WATCHED:
+                if path.name != _VIEWER_FILE:
                     path.unlink(missing_ok=True)
             self._path.rmdir()
 
@@ -108,5 +108,5 @@ class LiveFolder:
             part.replace(self._path / name)
 
 
-def _name(trial: int) -> str:
+def _preview_name(trial: int) -> str:
     return f"{trial}.preview"

@@ -23,7 +23,7 @@ CANCELLED: Final = "cancelled"
 LOST: Final = "lost"  # the server had it, or may have had it, and does not know it now
 UNSENT: Final = "unsent"  # certainly never reached the server
 
-OPEN: Final = (INTENT, SUBMITTED)
+OPEN_STATES: Final = (INTENT, SUBMITTED)
 STATUS_OF_STATE: Final = {
     SUCCEEDED: result.SUCCEEDED,
     FAILED: result.FAILED,
@@ -34,7 +34,7 @@ STATUS_OF_STATE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableLayout:
     """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11).
 
     `value_order`: for a column of an axis whose values the rows have in another order than the experiment, the first
@@ -49,7 +49,7 @@ class Layout:
     value_order: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     together: tuple[tuple[str, str], ...] | None = None
 
-    def leading(self, column: str, cells: Sequence[Any]) -> list[Any]:
+    def values_in_order(self, column: str, cells: Sequence[Any]) -> list[Any]:
         """One of `cells` for each value of an axis' column, in the order in which the values were written; empty where
         that is the order of the rows (or is not known). `cells` are those of the column in all rows of the run.
         """
@@ -75,7 +75,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRecord:
     """One submission as the store knows it. `id` is ours (a UUID, which ComfyUI takes as `prompt_id`); `sent` is the
     digest of the graph as it was sent, our filename prefix taken out. Times are seconds since 1970, UTC.
     """
@@ -110,7 +110,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class ArtifactRef:
     """What tells an artifact of a row from the others, and where it is: see `Artifact`."""
 
     node: str
@@ -120,15 +120,15 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialOutcome:
     """A row of the table with its files, and the run whose job stands for it, None where no job does."""
 
     result: Result
     run: int | None
-    files: tuple[File, ...]
+    files: tuple[ArtifactRef, ...]
 
 
-def compact(value: Mapping[str, Any]) -> str:
+def to_compact_json(value: Mapping[str, Any]) -> str:
     """A mapping as it stands in a column.
 
     JSON text and not columns: SQLite's integers are signed 64-bit, and a seed of 2**64 - 1 must come back as it went.

@@ -12,89 +12,92 @@ from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.result import Result
-from sweeper.store.records import STATUS_OF_STATE, File, Outcome
+from sweeper.store.records import STATUS_OF_STATE, ArtifactRef, TrialOutcome
 
-_ROWS: Final = """
+_ROWS_TEMPLATE: Final = """
 SELECT t.idx, t.columns, t.params, t.digest, j.state, j.target, j.prompt_id, j.attempt, j.submitted, j.started, j.ended,
        j.error_type, j.error,
        (SELECT json_group_array(json_array(a.place, a.path, a.sha256{more})) FROM artifacts a WHERE a.job = j.id), j.run
 FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest LEFT JOIN jobs j ON j.id = c.job
 WHERE t.run = ? ORDER BY t.idx
 """
-ROWS: Final = _ROWS.format(more="")
-ROWS_WITH_FILES: Final = _ROWS.format(more=", a.node, a.position")
-_NOTHING: Final[Mapping[str, Any]] = {}
+ROWS: Final = _ROWS_TEMPLATE.format(more="")
+ROWS_WITH_FILES: Final = _ROWS_TEMPLATE.format(more=", a.node, a.position")
+_NO_METRICS: Final[Mapping[str, Any]] = {}
 _UNMEASURED: Final = object()
 
 
-def results_of(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Result]:
+def build_results(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Result]:
     """Rows of `ROWS` as Results. `cached`: by metric, the value for each sha256."""
     shared: dict[str, str] = {}
     for row in rows:
-        yield _result(row, _outputs(row), cached, shared)
+        yield _build_result(row, _parse_outputs(row), cached, shared)
 
 
-def outcomes_of(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Outcome]:
+def build_outcomes(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[TrialOutcome]:
     """Rows of `ROWS_WITH_FILES`."""
     shared: dict[str, str] = {}
     for row in rows:
-        outputs = _outputs(row)
+        outputs = _parse_outputs(row)
         files = tuple(
-            File(shared.setdefault(node, node), position, path, sha256) for _, path, sha256, node, position in outputs
+            ArtifactRef(shared.setdefault(node, node), position, path, sha256)
+            for _, path, sha256, node, position in outputs
         )
-        yield Outcome(_result(row, outputs, cached, shared), row[-1], files)
+        yield TrialOutcome(_build_result(row, outputs, cached, shared), row[-1], files)
 
 
-def _outputs(row: tuple[Any, ...]) -> list[list[Any]]:
+def _parse_outputs(row: tuple[Any, ...]) -> list[list[Any]]:
     return sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
 
 
-def _result(
+def _build_result(
     row: tuple[Any, ...],
     outputs: Sequence[Sequence[Any]],
     cached: Mapping[str, Mapping[str, Any]],
-    shared: dict[str, str],
+    interned: dict[str, str],
 ) -> Result:
     index, columns, params, digest, state, target, prompt_id, attempt, *times, error_type, error, _, _ = row
     submitted, started, ended = times
     sha256 = tuple(item[2] for item in outputs)
     return Result(
         trial=index,
-        columns=_cells(columns, shared),
-        params=_cells(params, shared),
+        columns=_parse_cells(columns, interned),
+        params=_parse_cells(params, interned),
         digest=digest,
         status=STATUS_OF_STATE.get(state, result.PENDING),
         outputs=tuple(item[1] for item in outputs),
         sha256=sha256,
-        target=shared.setdefault(target, target) if target is not None else None,
+        target=interned.setdefault(target, target) if target is not None else None,
         prompt_id=prompt_id,
         attempts=attempt or 0,
-        queued_s=_seconds(submitted, started),
-        ran_s=_seconds(started, ended),
+        queued_s=_elapsed(submitted, started),
+        ran_s=_elapsed(started, ended),
         error_type=error_type,
         error=error,
-        metrics=_metrics(sha256, digest, cached) if cached else _NOTHING,
+        metrics=_row_metrics(sha256, digest, cached) if cached else _NO_METRICS,
     )
 
 
-def _cells(text: str, shared: dict[str, str]) -> dict[str, Any]:
+def _parse_cells(text: str, interned: dict[str, str]) -> dict[str, Any]:
     """A column's mapping, its texts those of the rows before: an experiment's prompts come again in every row."""
     return {
-        shared.setdefault(name, name): shared.setdefault(value, value) if isinstance(value, str) else value
+        interned.setdefault(name, name): interned.setdefault(value, value) if isinstance(value, str) else value
         for name, value in json.loads(text).items()
     }
 
 
-def _seconds(since: float | None, until: float | None) -> float | None:
+def _elapsed(since: float | None, until: float | None) -> float | None:
     """Never below zero: the two clocks may be two machines'."""
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
-def _metrics(sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: cell for name, known in cached.items() if (cell := _cell(sha256, digest, known)) is not None}
+def _row_metrics(sha256: Sequence[str], digest: str, cached: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        name: cell for name, known in cached.items() if (cell := _combine_values(sha256, digest, known)) is not None
+    }
 
 
-def _cell(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
+def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
     """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too.
 
     Kept as None is an output that is no picture (the film beside it, the sound): it has no part in the mean. Of one

@@ -16,12 +16,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.result import Result
 from sweeper.store.database import Database
-from sweeper.store.experiment_path import seen_from, seen_from_here
+from sweeper.store.experiment_path import from_relative, to_relative
 from sweeper.store.records import (
     FAILED,
     INTENT,
@@ -31,28 +31,28 @@ from sweeper.store.records import (
     SUCCEEDED,
     UNSENT,
     Artifact,
-    Job,
-    Layout,
-    Outcome,
+    JobRecord,
     RunRecord,
-    compact,
+    TableLayout,
+    TrialOutcome,
+    to_compact_json,
 )
-from sweeper.store.row_queries import ROWS, ROWS_WITH_FILES, outcomes_of, results_of
-from sweeper.store.server_facts import Servers
+from sweeper.store.row_queries import ROWS, ROWS_WITH_FILES, build_outcomes, build_results
+from sweeper.store.server_facts import ServerFacts
 
 FILE_NAME: Final = "sweeper.sqlite"
 
-_REUSED: Final = """
+_COUNT_REUSED: Final = """
 SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
 WHERE t.run = ? AND j.run != t.run AND j.state IN (?, ?, ?)
 """
 
-_WITHOUT_FILES: Final = """
+_COUNT_WITHOUT_FILES: Final = """
 SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.digest JOIN jobs j ON j.id = c.job
 WHERE t.run = ? AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
 """
 
-_JOB_COLUMNS: Final = ", ".join(Job.__slots__)
+_JOB_COLUMNS: Final = ", ".join(JobRecord.__slots__)
 
 
 class Store:
@@ -62,7 +62,7 @@ class Store:
         self._database = database
         self._query = database.query
         self.path = database.path
-        self.servers = Servers(database)
+        self.servers = ServerFacts(database)
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
@@ -87,7 +87,7 @@ class Store:
 
     # --- reading
 
-    def version(self) -> int:
+    def data_version(self) -> int:
         """A number that is another one after somebody else wrote to this store."""
         return int(next(iter(self._query("PRAGMA data_version")))[0])
 
@@ -96,7 +96,7 @@ class Store:
         columns = "id, experiment, file, targets, trials, started, ended, stopped_by, layout"
         return tuple(
             RunRecord(
-                *(run, name, seen_from_here(file, self.path.parent), tuple(json.loads(targets))),
+                *(run, name, from_relative(file, self.path.parent), tuple(json.loads(targets))),
                 *(trials, started, ended, stopped_by, json.loads(layout).get("overrides", {})),
             )
             for run, name, file, targets, trials, started, ended, stopped_by, layout in self._query(
@@ -104,19 +104,19 @@ class Store:
             )
         )
 
-    def latest(self) -> int:
+    def latest_run_id(self) -> int:
         """The id of the latest run. Raises ResultsError where there is none."""
         found: int | None = next(iter(self._query("SELECT max(id) FROM runs")))[0]
         if found is None:
             raise ResultsError(f"{self.path.parent}: no run is recorded here yet")
         return found
 
-    def layout(self, run_id: int | str | None = None) -> Layout:
+    def layout(self, run_id: int | str | None = None) -> TableLayout:
         """The columns of a run's table (the latest run's by default). Raises ResultsError for an unknown run."""
-        run_id = self._run(run_id)
+        run_id = self._resolve_run(run_id)
         for (text,) in self._query("SELECT layout FROM runs WHERE id = ?", (run_id,)):
             found = json.loads(text)
-            return Layout(
+            return TableLayout(
                 found["experiment"],
                 tuple(found["axis_columns"]),
                 tuple(found["slot_names"]),
@@ -132,20 +132,20 @@ class Store:
         Cached metrics of the run's layout are filled in where every output of the row was measured: the mean of the
         numbers of those that are pictures.
         """
-        run_id = self._run(run_id)
-        yield from results_of(self._query(ROWS, (run_id,)), self._metrics(run_id))
+        run_id = self._resolve_run(run_id)
+        yield from build_results(self._query(ROWS, (run_id,)), self._load_metrics(run_id))
 
-    def outcomes(self, run_id: int | str | None = None) -> Iterator[Outcome]:
+    def outcomes(self, run_id: int | str | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
-        run_id = self._run(run_id)
-        yield from outcomes_of(self._query(ROWS_WITH_FILES, (run_id,)), self._metrics(run_id))
+        run_id = self._resolve_run(run_id)
+        yield from build_outcomes(self._query(ROWS_WITH_FILES, (run_id,)), self._load_metrics(run_id))
 
-    def _metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
-        return {name: self.cached_metrics(name) for name in self.layout(run_id).metrics}
+    def _load_metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
+        return {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
 
-    def counts(self, run_id: int | str | None = None) -> dict[str, int]:
+    def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
         """How many rows of a run bear each status word; all four are present."""
-        run_id = self._run(run_id)
+        run_id = self._resolve_run(run_id)
         counts = dict.fromkeys(result.STATUSES, 0)
         for state, number in self._query(
             "SELECT j.state, count(*) FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest"
@@ -155,51 +155,51 @@ class Store:
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
         return counts
 
-    def sent(self, run_id: int) -> int:
+    def count_submitted(self, run_id: int) -> int:
         """How many submissions of a run a server took or may have, retries included: not what was refused or unsent."""
         sql = f"SELECT count(*) FROM jobs WHERE run = ? AND state NOT IN ('{UNSENT}', '{REJECTED}')"  # noqa: S608
         return int(next(iter(self._query(sql, (run_id,))))[0])
 
-    def reused(self, run_id: int) -> int:
+    def count_reused(self, run_id: int) -> int:
         """How many rows of a run rest on a job that another run submitted, and that came to an end."""
-        return int(next(iter(self._query(_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED))))[0])
+        return int(next(iter(self._query(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED))))[0])
 
-    def without_files(self, run_id: int) -> int:
+    def count_without_files(self, run_id: int) -> int:
         """How many rows of a run succeeded and have no artifact."""
-        return int(next(iter(self._query(_WITHOUT_FILES, (run_id, SUCCEEDED))))[0])
+        return int(next(iter(self._query(_COUNT_WITHOUT_FILES, (run_id, SUCCEEDED))))[0])
 
-    def jobs(self, digests: Iterable[str] | None = None) -> Iterator[Job]:
+    def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
         """Every submission on record, or those of some digests, in the order in which they were intended."""
         wanted = None if digests is None else set(digests)
         for row in self._query(f"SELECT {_JOB_COLUMNS} FROM jobs ORDER BY intended, attempt"):  # noqa: S608
             if wanted is None or row[3] in wanted:
-                yield Job(*row)
+                yield JobRecord(*row)
 
-    def standing(self, targets: Iterable[str]) -> dict[str, Job]:
+    def current_jobs(self, targets: Iterable[str]) -> dict[str, JobRecord]:
         """By digest, the job that stands for it on these targets: a success before anything else, else an open one,
         else the latest. What `plan` and a second run call done, failed or to be looked for.
         """
         names = tuple(targets)
         marks = ",".join("?" * len(names))
         rank = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
-        best: dict[str, Job] = {}
+        best: dict[str, JobRecord] = {}
         for row in self._query(
             f"SELECT {_JOB_COLUMNS} FROM jobs WHERE target IN ({marks}) ORDER BY intended, attempt",  # noqa: S608
             names,
         ):
-            job = Job(*row)
+            job = JobRecord(*row)
             before = best.get(job.digest)
             if before is None or rank.get(job.state, 0) >= rank.get(before.state, 0):
                 best[job.digest] = job
         return best
 
-    def attempts(self, digest: str, targets: Sequence[str]) -> int:
+    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
         """How often this work was sent to these targets, as far as anybody knows."""
         marks = ",".join("?" * len(targets))
         sql = f"SELECT count(*) FROM jobs WHERE digest = ? AND state != '{UNSENT}' AND target IN ({marks})"  # noqa: S608
         return int(next(iter(self._query(sql, (digest, *targets))))[0])
 
-    def knows(self, prompt_id: str) -> bool:
+    def has_prompt_id(self, prompt_id: str) -> bool:
         """Whether a job of this store already bears that id of the server's."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
@@ -214,19 +214,19 @@ class Store:
         """Path and SHA-256 of every artifact on record, of whatever run."""
         yield from self._query("SELECT DISTINCT path, sha256 FROM artifacts")
 
-    def cached_metrics(self, metric: str) -> dict[str, Any]:
+    def load_cached_metrics(self, metric: str) -> dict[str, Any]:
         """sha256 of a file -> the value of that metric, for every file it was computed of."""
         rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
         return {sha256: json.loads(value) for sha256, value in rows}
 
-    def _run(self, run_id: int | str | None) -> int:
+    def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
-            return self.latest()
+            return self.latest_run_id()
         known = [record.id for record in self.runs()]
         for found in known:
             if str(found) == str(run_id):
                 return found
-        raise ResultsError(f"{self.path.parent}: no run {run_id} here{hint(run_id, known, 'there are')}")
+        raise ResultsError(f"{self.path.parent}: no run {run_id} here{suggest(run_id, known, 'there are')}")
 
     # --- writing
 
@@ -238,9 +238,9 @@ class Store:
         """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
         self._database.sync()
 
-    def begin(
+    def create_run(
         self,
-        layout: Layout,
+        layout: TableLayout,
         *,
         file: str,
         targets: Sequence[str],
@@ -252,45 +252,50 @@ class Store:
         Returns its id.
         """
         # The overrides stand beside the layout, which they have made: a store of any version has a place for them.
-        text = compact({**{name: getattr(layout, name) for name in Layout.__slots__}, "overrides": overrides or {}})
+        text = to_compact_json(
+            {**{name: getattr(layout, name) for name in TableLayout.__slots__}, "overrides": overrides or {}}
+        )
         cursor = self._database.execute(
             "INSERT INTO runs(experiment, file, targets, layout, trials, started) VALUES (?, ?, ?, ?, 0, ?)",
-            (layout.experiment, seen_from(self.path.parent, file), json.dumps(list(targets)), text, now),
+            (layout.experiment, to_relative(self.path.parent, file), json.dumps(list(targets)), text, now),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
     def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
         """Add (index, digest, params, columns) rows to a run; to be called inside `transaction`."""
-        rows = ((run_id, index, digest, compact(params), compact(columns)) for index, digest, params, columns in trials)
+        rows = (
+            (run_id, index, digest, to_compact_json(params), to_compact_json(columns))
+            for index, digest, params, columns in trials
+        )
         added = self._database.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?)", rows).rowcount
         self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
 
-    def claim(self, run_id: int, jobs: Iterable[Job]) -> None:
+    def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> None:
         """Let these jobs stand for their digests in a run; to be called inside `transaction`."""
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
-    def intend(self, job: Job, *, durable: bool = True) -> None:
+    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
         """Commit that a job is about to be submitted, which must wait for `sync` unless this is `durable`; the job
         stands for its digest in its run from now on.
         """
-        marks = ",".join("?" * len(Job.__slots__))
+        marks = ",".join("?" * len(JobRecord.__slots__))
         with self.transaction(durable=durable):
             self._database.execute(
                 f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
-                tuple(getattr(job, name) for name in Job.__slots__),
+                tuple(getattr(job, name) for name in JobRecord.__slots__),
             )
-            self.claim(job.run, [job])
+            self.assign_jobs(job.run, [job])
 
-    def submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+    def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
         self._database.execute(  # one statement: a transaction of its own
             "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
-            (SUBMITTED, _whole(prompt_id), now, job_id),
+            (SUBMITTED, _replace_surrogates(prompt_id), now, job_id),
         )
 
-    def finish(
+    def record_finished(
         self,
         job_id: str,
         state: str,
@@ -307,31 +312,41 @@ class Store:
         with self.transaction(durable=False):
             self._database.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
-                (state, started, ended, _whole(error_type), _whole(message), job_id),
+                (state, started, ended, _replace_surrogates(error_type), _replace_surrogates(message), job_id),
             )
             self._database.executemany(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (job_id, n, _whole(a.node), _whole(a.kind), a.position, a.path, a.sha256, a.bytes, _whole(a.label))
+                    (
+                        job_id,
+                        n,
+                        _replace_surrogates(a.node),
+                        _replace_surrogates(a.kind),
+                        a.position,
+                        a.path,
+                        a.sha256,
+                        a.bytes,
+                        _replace_surrogates(a.label),
+                    )
                     for n, a in enumerate(artifacts)
                 ],
             )
 
-    def end(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
+    def end_run(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
         """The run is over."""
         with self.transaction():
             self._database.execute("UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id))
 
-    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, afresh: Iterable[str] = ()) -> None:
+    def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, discard: Iterable[str] = ()) -> None:
         """Keep (sha256, metric, value) for the next time; values are JSON. Metrics of `afresh` lose what was kept."""
         with self.transaction():
-            self._database.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in afresh])
+            self._database.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in discard])
             self._database.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)",
                 [(sha256, metric, json.dumps(value)) for sha256, metric, value in rows],
             )
 
 
-def _whole(text: str | None) -> str | None:
+def _replace_surrogates(text: str | None) -> str | None:
     """A server's text without what UTF-8 cannot hold: it cut a message in the middle of a character."""
     return None if text is None else text.encode("utf-8", "replace").decode()

@@ -21,10 +21,18 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sweeper.did_you_mean import listed, nearest
+from sweeper.did_you_mean import find_nearest, join_names
 from sweeper.errors import ResultsError
 from sweeper.model.result import OUTCOME_COLUMNS
-from sweeper.tables.export import CHUNK, DIALECTS, delimited, encoded, json_text, replacing, whole_text
+from sweeper.tables.export import (
+    CHUNK,
+    CSV_DIALECTS,
+    atomic_write,
+    encode_line,
+    format_delimited,
+    replace_surrogates,
+    to_json_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +47,7 @@ _TEXT_COLUMNS: Final = frozenset(OUTCOME_COLUMNS) - {"attempts", "queued_s", "ra
 _NUMBER_COLUMNS: Final = {"trial": "int64", "attempts": "int64", "queued_s": "float64", "ran_s": "float64"}
 
 
-class Layout(Protocol):
+class TableColumns(Protocol):
     """What a table must know beside its rows. `store` returns one for a run."""
 
     @property
@@ -53,14 +61,14 @@ class Layout(Protocol):
 # --- rows and columns
 
 
-def column_names(layout: Layout) -> tuple[str, ...]:
+def column_names(layout: TableColumns) -> tuple[str, ...]:
     """Every column in the order of CONTRACT 11: trial, axes, the other slots, the outcome, the metrics."""
     axes = set(layout.axis_columns)
     slots = (name for name in layout.slot_names if name not in axes)
     return ("trial", *layout.axis_columns, *slots, *OUTCOME_COLUMNS, *layout.metrics)
 
 
-def rows(results: Iterable[Result], layout: Layout) -> Iterator[tuple[Any, ...]]:
+def iter_rows(results: Iterable[Result], layout: TableColumns) -> Iterator[tuple[Any, ...]]:
     """One tuple per result, cell beside cell as `column_names` orders them; None where there is no value."""
     axes = tuple(layout.axis_columns)
     slots = tuple(name for name in layout.slot_names if name not in set(axes))
@@ -70,14 +78,14 @@ def rows(results: Iterable[Result], layout: Layout) -> Iterator[tuple[Any, ...]]
             result.trial,
             *map(result.columns.get, axes),
             *map(result.params.get, slots),
-            result.digest, result.status, _texts_as_json(result.outputs), _texts_as_json(result.sha256),
+            result.digest, result.status, _to_json_list(result.outputs), _to_json_list(result.sha256),
             result.target, result.prompt_id, result.attempts, result.queued_s, result.ran_s,
             result.error_type, result.error,
             *map(result.metrics.get, metrics),
         )  # fmt: skip
 
 
-def _texts_as_json(texts: Sequence[str]) -> str:
+def _to_json_list(texts: Sequence[str]) -> str:
     """`json_text` of a list of texts, five times as fast: every row has two."""
     return f"[{', '.join(map(encode_basestring, texts))}]"
 
@@ -85,7 +93,7 @@ def _texts_as_json(texts: Sequence[str]) -> str:
 # --- the DataFrame
 
 
-def frame(results: Iterable[Result], layout: Layout) -> pd.DataFrame:
+def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame:
     """Results as a DataFrame whose types hold every value exactly.
 
     Integers are int64, or uint64 where one needs it (seeds reach 2^64-1), and their nullable kin where a row has none;
@@ -95,11 +103,11 @@ def frame(results: Iterable[Result], layout: Layout) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - see the module's docstring
 
     names = column_names(layout)
-    columns: list[Sequence[Any]] = list(zip(*rows(results, layout), strict=True)) or [()] * len(names)
-    return pd.DataFrame({name: _series(name, values) for name, values in zip(names, columns, strict=True)})
+    columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
+    return pd.DataFrame({name: _build_series(name, values) for name, values in zip(names, columns, strict=True)})
 
 
-def _series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
+def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
     import pandas as pd  # noqa: PLC0415
 
     kinds = set(map(type, values))
@@ -108,23 +116,23 @@ def _series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
     dtype: str | None = "object"
     if not kinds:
         if name in _TEXT_COLUMNS:
-            return _texts(values)
+            return _build_text_series(values)
         dtype = _NUMBER_COLUMNS.get(name, "object")
     elif kinds == {bool}:
         dtype = "boolean" if missing else "bool"
     elif kinds == {float}:
         dtype = "float64"
     elif kinds == {int}:
-        dtype = _integer_type(values, missing=missing)
+        dtype = _choose_integer_type(values, missing=missing)
     elif kinds == {str}:
-        return _texts(values)
+        return _build_text_series(values)
     elif kinds & {list, dict, tuple}:
-        values = [json_text(value) if isinstance(value, (list, dict, tuple)) else value for value in values]
-        return _series(name, values)
+        values = [to_json_text(value) if isinstance(value, (list, dict, tuple)) else value for value in values]
+        return _build_series(name, values)
     return pd.Series(list(values), dtype=dtype)
 
 
-def _integer_type(values: Sequence[Any], *, missing: bool) -> str:
+def _choose_integer_type(values: Sequence[Any], *, missing: bool) -> str:
     known = [value for value in values if value is not None] if missing else values
     low, high = min(known), max(known)
     if low >= -_SIGNED_LIMIT and high < _SIGNED_LIMIT:
@@ -134,7 +142,7 @@ def _integer_type(values: Sequence[Any], *, missing: bool) -> str:
     return "object"
 
 
-def _texts(values: Sequence[Any]) -> pd.Series[Any]:
+def _build_text_series(values: Sequence[Any]) -> pd.Series[Any]:
     """Texts in the type pandas has for them; half a surrogate pair (a server cut its message there) becomes U+FFFD."""
     import pandas as pd  # noqa: PLC0415
 
@@ -142,20 +150,20 @@ def _texts(values: Sequence[Any]) -> pd.Series[Any]:
     try:
         return pd.Series(list(values), dtype=dtype)
     except UnicodeEncodeError:
-        return pd.Series([value and whole_text(value) for value in values], dtype=dtype)
+        return pd.Series([value and replace_surrogates(value) for value in values], dtype=dtype)
 
 
 # --- the CSV beside the store
 
 
-def write_csv(results: Iterable[Result], layout: Layout, path: Path) -> None:
+def write_csv(results: Iterable[Result], layout: TableColumns, path: Path) -> None:
     """Write `results` as CSV to `path`, streaming: what the runner leaves beside the store after every run."""
-    with replacing(path) as handle:
-        columns = _chunked(rows(results, layout))
-        handle.writelines(map(encoded, delimited(column_names(layout), columns, DIALECTS["csv"])))
+    with atomic_write(path) as handle:
+        columns = _iter_chunks(iter_rows(results, layout))
+        handle.writelines(map(encode_line, format_delimited(column_names(layout), columns, CSV_DIALECTS["csv"])))
 
 
-def _chunked(cells: Iterator[tuple[Any, ...]]) -> Iterator[list[Sequence[Any]]]:
+def _iter_chunks(cells: Iterator[tuple[Any, ...]]) -> Iterator[list[Sequence[Any]]]:
     while chunk := list(islice(cells, CHUNK)):
         yield list(zip(*chunk, strict=True))
 
@@ -170,20 +178,20 @@ def results(folder: str | os.PathLike[str], run: str | None = None) -> pd.DataFr
     """
     from sweeper.store import Store  # noqa: PLC0415 - sqlite is not needed to write a frame
 
-    with Store.open(results_folder(folder), readonly=True) as store:
-        return frame(store.results(run), store.layout(run))
+    with Store.open(find_results_folder(folder), readonly=True) as store:
+        return build_frame(store.results(run), store.layout(run))
 
 
-def results_folder(where: str | os.PathLike[str]) -> Path:
+def find_results_folder(source: str | os.PathLike[str]) -> Path:
     """The folder that `where` means: itself, or `results/<experiment name>/` here for an experiment file."""
-    path = Path(where)
+    path = Path(source)
     if path.is_dir():
-        if not _is_store(path) and (inside := _stores(path)):
-            raise ResultsError(f"{path}: no results here, but in folders of it: {listed(inside)}")
+        if not _is_store(path) and (inside := _find_stores(path)):
+            raise ResultsError(f"{path}: no results here, but in folders of it: {join_names(inside)}")
         return path
     if not path.exists():
-        there = [*path.parent.glob("*.y*ml"), *_stores(Path("results")), *_stores(path.parent)]
-        near = nearest(path.name, by_name := {one.name: one for one in there})
+        there = [*path.parent.glob("*.y*ml"), *_find_stores(Path("results")), *_find_stores(path.parent)]
+        near = find_nearest(path.name, by_name := {one.name: one for one in there})
         meant = f"; did you mean {by_name[near]}?" if near is not None else ""
         raise ResultsError(f"{path}: no such results folder, and no experiment file of that name{meant}")
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -196,7 +204,7 @@ def results_folder(where: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _stores(folder: Path) -> list[Path]:
+def _find_stores(folder: Path) -> list[Path]:
     """The results folders in a folder, by name; none where it cannot be read."""
     try:
         return sorted(one for one in folder.iterdir() if _is_store(one))

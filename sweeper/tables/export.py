@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,50 +43,50 @@ _LIST_COLUMNS: Final = frozenset({"outputs", "sha256"})
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class CsvDialect:
     """How csv and tsv differ: what stands between fields, and what ends a line."""
 
     delimiter: str
-    end: str
+    line_end: str
 
 
-DIALECTS: Final = {"csv": Dialect(",", "\r\n"), "tsv": Dialect("\t", "\n")}
+CSV_DIALECTS: Final = {"csv": CsvDialect(",", "\r\n"), "tsv": CsvDialect("\t", "\n")}
 
 
-def encoded(line: str) -> bytes:
+def encode_line(line: str) -> bytes:
     """UTF-8. Half a surrogate pair has no such form: it becomes U+FFFD."""
     try:
         return line.encode("utf-8")
     except UnicodeEncodeError:
-        return whole_text(line).encode("utf-8")
+        return replace_surrogates(line).encode("utf-8")
 
 
-def whole_text(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """`text` with every half surrogate pair (a server cut its message there) replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def number_text(value: float) -> str:
+def format_number(value: float) -> str:
     """A float for people: every digit it takes to tell it from its neighbours and no more; 7.0 as 7."""
     return repr(value).removesuffix(".0")
 
 
-def rounded_text(value: float) -> str:
+def format_rounded(value: float) -> str:
     """A float that was measured, to six digits, or as many as its whole part has: what follows is chance."""
-    return number_text(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
+    return format_number(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
 
 
-def json_text(value: Any) -> str:
+def to_json_text(value: Any) -> str:
     """A list or mapping as the text that stands in a cell."""
     return _JSON.encode(value)
 
 
-def format_for(path: str | os.PathLike[str], given: str | None = None) -> str:
+def choose_format(path: str | os.PathLike[str], name: str | None = None) -> str:
     """The export format: as `given`, else by the suffix of `path`. An unknown one is a UsageError with the list."""
-    if given is not None:
-        if given not in FORMATS:
-            raise UsageError(f"unknown format '{given}'{hint(given, FORMATS)}")
-        return given
+    if name is not None:
+        if name not in FORMATS:
+            raise UsageError(f"unknown format '{name}'{suggest(name, FORMATS)}")
+        return name
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         found = f"the suffix '{suffix}' names no format" if suffix else "without a suffix the format is unknown"
@@ -107,26 +107,28 @@ def export(
     `safe` defuses formulas in csv and tsv: a text cell that a spreadsheet would run gets a leading `'`.
     Raises UsageError for an unknown format, for `safe` where it means nothing, and for parquet without pyarrow.
     """
-    name = format_for("" if hasattr(file, "write") else file, format)
+    name = choose_format("" if hasattr(file, "write") else file, format)
     if safe and name not in ("csv", "tsv"):
         raise UsageError(f"formulas can be defused in csv and tsv only, not in {name}")
     if name == "parquet":
-        write: Callable[[BinaryIO], None] = _parquet_writer(table)
+        write: Callable[[BinaryIO], None] = _make_parquet_writer(table)
     elif name == "jsonl":
-        write = _lines_writer(_json_lines(table))
+        write = _make_lines_writer(_iter_json_lines(table))
     elif name == "markdown":
-        write = _lines_writer(_markdown_lines(table))
+        write = _make_lines_writer(_iter_markdown_lines(table))
     else:
-        chunks = _frame_columns(table)
-        write = _lines_writer(delimited(tuple(map(str, table.columns)), chunks, DIALECTS[name], safe=safe))
+        chunks = _iter_columns(table)
+        write = _make_lines_writer(
+            format_delimited(tuple(map(str, table.columns)), chunks, CSV_DIALECTS[name], safe=safe)
+        )
     if hasattr(file, "write"):
         write(file)  # type: ignore[arg-type]
     else:
-        with replacing(Path(file)) as handle:
+        with atomic_write(Path(file)) as handle:
             write(handle)
 
 
-def why_unwritable(path: Path, error: OSError) -> str:
+def describe_write_error(path: Path, error: OSError) -> str:
     """Why nothing can be written at `path`: what is in its way, else what the system says of it."""
     for folder in reversed(path.parents):
         if folder.exists() and not folder.is_dir():
@@ -135,7 +137,7 @@ def why_unwritable(path: Path, error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """An open file that takes the place of `path` when the block ends well, and vanishes when it does not. The folder
     is made where there is none.
     """
@@ -144,7 +146,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = temporary.open("wb")
     except OSError as error:
-        raise type(error)(error.errno, why_unwritable(path, error), str(path)) from None  # nobody knows `temporary`
+        raise type(error)(
+            error.errno, describe_write_error(path, error), str(path)
+        ) from None  # nobody knows `temporary`
     try:
         with file as handle:
             yield handle
@@ -154,21 +158,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:
+def _make_lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:
     def write(handle: BinaryIO) -> None:
-        handle.writelines(map(encoded, lines))
+        handle.writelines(map(encode_line, lines))
 
     return write
 
 
-def _frame_columns(table: pd.DataFrame) -> Iterator[list[Sequence[Any]]]:
+def _iter_columns(table: pd.DataFrame) -> Iterator[list[Sequence[Any]]]:
     """The frame's cells as Python values, None for every kind of missing, a chunk of rows at a time."""
     for start in range(0, len(table), CHUNK):
         part = table.iloc[start : start + CHUNK]
-        yield [_python_values(part.iloc[:, place]) for place in range(part.shape[1])]
+        yield [_to_python_values(part.iloc[:, place]) for place in range(part.shape[1])]
 
 
-def _python_values(series: pd.Series[Any]) -> list[Any]:
+def _to_python_values(series: pd.Series[Any]) -> list[Any]:
     values: list[Any] = series.tolist()
     missing = series.isna()
     if not missing.any():
@@ -179,17 +183,17 @@ def _python_values(series: pd.Series[Any]) -> list[Any]:
 # --- csv and tsv: RFC 4180's quoting, with the empty text quoted so that it is not a missing value
 
 
-def delimited(
-    names: Sequence[str], chunks: Iterable[list[Sequence[Any]]], dialect: Dialect, *, safe: bool = False
+def format_delimited(
+    names: Sequence[str], chunks: Iterable[list[Sequence[Any]]], dialect: CsvDialect, *, safe: bool = False
 ) -> Iterator[str]:
-    between, end = dialect.delimiter, dialect.end
-    yield between.join(_quoted(list(names), between, safe=safe)) + end
+    between, end = dialect.delimiter, dialect.line_end
+    yield between.join(_quote_fields(list(names), between, safe=safe)) + end
     for columns in chunks:
-        fields = [_fields(values, between, safe=safe) for values in columns]
+        fields = [_format_fields(values, between, safe=safe) for values in columns]
         yield end.join(map(between.join, zip(*fields, strict=True))) + end
 
 
-def _fields(values: Sequence[Any], delimiter: str, *, safe: bool) -> Sequence[str]:
+def _format_fields(values: Sequence[Any], delimiter: str, *, safe: bool) -> Sequence[str]:
     """The cells of one column as fields. Columns mostly hold one type, and each type has its fast way."""
     kinds = set(map(type, values))
     if kinds == {int}:
@@ -199,11 +203,11 @@ def _fields(values: Sequence[Any], delimiter: str, *, safe: bool) -> Sequence[st
     if kinds == {type(None)}:
         return [""] * len(values)
     if kinds == {str}:
-        return _quoted(values, delimiter, safe=safe)
+        return _quote_fields(values, delimiter, safe=safe)
     texts = [index for index, value in enumerate(values) if value is not None and not _is_scalar(value)]
-    fields = [_scalar_field(value) for value in values]
-    cells = [values[index] if isinstance(values[index], str) else _cell_text(values[index]) for index in texts]
-    for index, field in zip(texts, _quoted(cells, delimiter, safe=safe), strict=True):
+    fields = [_format_scalar(value) for value in values]
+    cells = [values[index] if isinstance(values[index], str) else _format_cell(values[index]) for index in texts]
+    for index, field in zip(texts, _quote_fields(cells, delimiter, safe=safe), strict=True):
         fields[index] = field
     return fields
 
@@ -212,17 +216,17 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, (bool, int, float))
 
 
-def _scalar_field(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if _is_scalar(value) else ""
 
 
-def _cell_text(value: Any) -> str:
-    return json_text(value) if isinstance(value, (list, dict, tuple)) else str(value)
+def _format_cell(value: Any) -> str:
+    return to_json_text(value) if isinstance(value, (list, dict, tuple)) else str(value)
 
 
-def _quoted(texts: Sequence[str], delimiter: str, *, safe: bool) -> Sequence[str]:
+def _quote_fields(texts: Sequence[str], delimiter: str, *, safe: bool) -> Sequence[str]:
     if safe:
         texts = ["'" + text if text.startswith(FORMULA_STARTS) else text for text in texts]
     # One look at all texts together spares a look at each: most columns need no quotes at all.
@@ -241,15 +245,15 @@ def _needs_quotes(text: str, delimiter: str) -> bool:
 # --- the other formats
 
 
-def _json_lines(table: pd.DataFrame) -> Iterator[str]:
+def _iter_json_lines(table: pd.DataFrame) -> Iterator[str]:
     names = [str(name) for name in table.columns]
-    for columns in _frame_columns(table):
+    for columns in _iter_columns(table):
         for cells in zip(*columns, strict=True):
-            row = {name: _json_value(name, cell) for name, cell in zip(names, cells, strict=True)}
+            row = {name: _to_json_value(name, cell) for name, cell in zip(names, cells, strict=True)}
             yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _json_value(name: str, cell: Any) -> Any:
+def _to_json_value(name: str, cell: Any) -> Any:
     if name in _LIST_COLUMNS and isinstance(cell, str):
         return json.loads(cell)
     if isinstance(cell, float) and cell in (float("inf"), float("-inf")):
@@ -257,31 +261,31 @@ def _json_value(name: str, cell: Any) -> Any:
     return cell
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as JSON-ready mappings, as the JSON lines have them: lists as lists, missing as None."""
-    return [json.loads(line) for line in _json_lines(table)]
+    return [json.loads(line) for line in _iter_json_lines(table)]
 
 
-def _markdown_lines(table: pd.DataFrame) -> Iterator[str]:
-    names = [_markdown_cell(str(name)) for name in table.columns]
+def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
+    names = [_format_markdown_cell(str(name)) for name in table.columns]
     yield "| " + " | ".join(names) + " |\n"
     yield "|" + " --- |" * len(names) + "\n"
-    for columns in _frame_columns(table):
+    for columns in _iter_columns(table):
         for cells in zip(*columns, strict=True):
-            yield "| " + " | ".join(map(_markdown_cell, cells)) + " |\n"
+            yield "| " + " | ".join(map(_format_markdown_cell, cells)) + " |\n"
 
 
-def _markdown_cell(value: Any) -> str:
+def _format_markdown_cell(value: Any) -> str:
     """A cell of a GitHub table: one line, no bar, and no mark-up that a prompt happens to spell."""
     if value is None:
         return ""
-    text = _scalar_field(value) if _is_scalar(value) else _cell_text(value)
+    text = _format_scalar(value) if _is_scalar(value) else _format_cell(value)
     for mark in "\\`*_{}[]<>|~":
         text = text.replace(mark, "\\" + mark)
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "<br>")
 
 
-def _parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
+def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
     try:
         importlib.import_module("pyarrow")
     except ImportError:
@@ -289,7 +293,7 @@ def _parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
     mixed = [name for name in table.columns if table[name].dtype == object and _is_mixed(table[name])]
     plain = table.copy(deep=False)
     for name in mixed:
-        plain[name] = [_json_or_none(value) for value in _python_values(table[name])]
+        plain[name] = [_to_json_or_none(value) for value in _to_python_values(table[name])]
 
     def write(handle: BinaryIO) -> None:
         plain.to_parquet(handle, engine="pyarrow", index=False)
@@ -299,8 +303,8 @@ def _parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
 
 def _is_mixed(series: pd.Series[Any]) -> bool:
     """A Parquet column has one type: what has none (1 beside "one", or integers out of 64 bits) goes as JSON text."""
-    return {type(value) for value in _python_values(series)} - {type(None)} not in (set(), {str})
+    return {type(value) for value in _to_python_values(series)} - {type(None)} not in (set(), {str})
 
 
-def _json_or_none(value: Any) -> str | None:
-    return None if value is None else json_text(value)
+def _to_json_or_none(value: Any) -> str | None:
+    return None if value is None else to_json_text(value)

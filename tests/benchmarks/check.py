@@ -27,12 +27,12 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sweeper.images.byte_equality import ending
-from sweeper.regression.baseline import Accepted, Baseline, Entry
+from sweeper.images.byte_equality import png_checksums
+from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case
-from sweeper.regression.match_files import match
+from sweeper.regression.match_files import match_files
 from sweeper.store import Store
-from sweeper.store.records import SUCCEEDED, Job, Layout
+from sweeper.store.records import SUCCEEDED, JobRecord, TableLayout
 from tests.benchmarks.images import write_pair
 
 KINDS = 8  # different pictures
@@ -57,36 +57,36 @@ def write_suite(folder: Path, cases: int, changed: int) -> tuple[Path, Path, lis
     kinds = write_kinds(folder)
     hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for kind in kinds for path in kind}
     sizes = {path: path.stat().st_size for kind in kinds for path in kind}
-    endings = {path: ending(path.read_bytes()).hex() for kind in kinds for path in kind}
+    endings = {path: png_checksums(path.read_bytes()).hex() for kind in kinds for path in kind}
     results, held = folder / "results", folder / "baseline"
     (results / "artifacts").mkdir(parents=True)
     held.mkdir()
     baseline, pairs = Baseline(held, "many"), []
     with Store.open(results) as store:
         with store.transaction():
-            run = store.begin(Layout("many", ("n",), ("n",)), file="gone.yaml", targets=["t"], now=1.0)
+            run = store.create_run(TableLayout("many", ("n",), ("n",)), file="gone.yaml", targets=["t"], now=1.0)
             store.add_trials(run, ((n, f"d{n}", {"n": n}, {"n": n}) for n in range(cases)))
         jobs, artifacts = [], []
         for n in range(cases):
             accepted, again, other = kinds[n % KINDS]
             now = other if n < changed else again
             case = Case({"n": n}, "9", 0)
-            name = case.file_name("png")
+            name = case.build_file_name("png")
             os.link(now, results / "artifacts" / f"{n}.png")
             os.link(accepted, held / name)
-            jobs.append(Job(f"j{n}", run, "t", f"d{n}", "s", 1, f"p{n}", SUCCEEDED, 1.0))
+            jobs.append(JobRecord(f"j{n}", run, "t", f"d{n}", "s", 1, f"p{n}", SUCCEEDED, 1.0))
             artifacts.append((f"j{n}", 0, "9", "images", 0, f"artifacts/{n}.png", hashes[now], 1, "x"))
-            kept = Accepted(
+            kept = AcceptedFile(
                 name, hashes[accepted], None, sizes[accepted], {"n": n}, f"d{n}", "t", ending=endings[accepted]
             )
-            baseline.entries[case.key] = Entry(case, (kept,))
+            baseline.entries[case.key] = BaselineEntry(case, (kept,))
             pairs.append((held / name, results / "artifacts" / f"{n}.png"))
         with store.transaction():  # at once: `intend` and `finish` wait for the disk each time
-            marks = ",".join("?" * len(Job.__slots__))
-            rows = [[getattr(job, name) for name in Job.__slots__] for job in jobs]
-            store._database.executemany(f"INSERT INTO jobs({','.join(Job.__slots__)}) VALUES ({marks})", rows)
+            marks = ",".join("?" * len(JobRecord.__slots__))
+            rows = [[getattr(job, name) for name in JobRecord.__slots__] for job in jobs]
+            store._database.executemany(f"INSERT INTO jobs({','.join(JobRecord.__slots__)}) VALUES ({marks})", rows)
             store._database.executemany("INSERT INTO artifacts VALUES (?,?,?,?,?,?,?,?,?)", artifacts)
-            store.claim(run, jobs)
+            store.assign_jobs(run, jobs)
     baseline.save()
     return results, held, pairs
 
@@ -155,7 +155,7 @@ def main() -> None:
         report("reading", reading, reading)
         report("reading and hashing", timed(lambda: spread(read_and_hash, pairs)), reading)
         changed = pairs[: chosen.changed]
-        comparing = timed(lambda: spread(lambda pair: match(*pair, {}), changed))
+        comparing = timed(lambda: spread(lambda pair: match_files(*pair, {}), changed))
         report("comparing the changed", comparing, reading)
         told = checked(results, held)
         report("check", told["taken"], reading)

@@ -19,10 +19,12 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from sweeper.model.result import Result
-from sweeper.store.records import Layout
+from sweeper.store.records import TableLayout
 from sweeper.tables import dataframe, export
 
-LAYOUT = Layout("shop", ("subject", "sampler", "steps", "seed"), ("prompt", "cfg", "width"), ("brightness", "entropy"))
+LAYOUT = TableLayout(
+    "shop", ("subject", "sampler", "steps", "seed"), ("prompt", "cfg", "width"), ("brightness", "entropy")
+)
 SUBJECTS = [f"a {colour} fox, in the {place}" for colour in ("red", "blue", "old") for place in ("snow", "rain")]
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ddim"]
 
@@ -58,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     kept = list(rows(asked.rows))
-    frame = dataframe.frame(kept, LAYOUT)
+    frame = dataframe.build_frame(kept, LAYOUT)
     with TemporaryDirectory() as folder:
         place = Path(folder)
         ways: dict[str, Callable[[], object]] = {

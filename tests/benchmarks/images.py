@@ -87,7 +87,7 @@ def our_ssim(a: Path, b: Path) -> float:
 
 
 def pillow_ssim(a: Path, b: Path) -> float:
-    with mock.patch.object(decoding, "_imagecodecs", return_value=None):
+    with mock.patch.object(decoding, "_load_imagecodecs", return_value=None):
         return our_ssim(a, b)
 
 
@@ -97,7 +97,7 @@ def against_scikit_image(folder: Path) -> None:
     except ImportError:
         print("scikit-image is not installed: no ratio", file=sys.stderr)
         return
-    fast = decoding._imagecodecs() is not None
+    fast = decoding._load_imagecodecs() is not None
     print(
         f"{'SSIM of a pair, ms':<26} {'scikit-image':>13} {'sweeper':>9} {'ratio':>6} {'Pillow alone':>13} {'ratio':>6}"
     )

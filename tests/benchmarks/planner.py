@@ -22,7 +22,7 @@ import jinja2
 import jsonschema
 
 import sweeper
-from sweeper.running.node_class_cache import embedded_classes
+from sweeper.running.node_class_cache import get_embedded_classes
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "txt2img.json"
 AXES: dict[str, Any] = {
@@ -89,11 +89,11 @@ def plain(params: Any) -> dict[str, Any]:
 
 def whole_graph_schema(graph: dict[str, Any]) -> dict[str, Any]:
     """What the node classes ask of the inputs of every node, as one JSON Schema of the graph."""
-    classes = embedded_classes()
+    classes = get_embedded_classes()
     link = {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "minItems": 2, "maxItems": 2}
     nodes = {}
     for node_id, node in graph.items():
-        specs = classes.spec(node["class_type"]).inputs
+        specs = classes.get_spec(node["class_type"]).inputs
         inputs = {name: dict(spec.schema) if spec.schema is not None else link for name, spec in specs.items()}
         required = [name for name, spec in specs.items() if spec.required]
         rules = {"type": "object", "properties": inputs, "required": required, "additionalProperties": False}

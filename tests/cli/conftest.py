@@ -13,7 +13,7 @@ import pytest
 
 from sweeper.cli import main
 from sweeper.store import Store
-from sweeper.store.records import Artifact, Job, Layout
+from sweeper.store.records import Artifact, JobRecord, TableLayout
 from tests import ROOT
 
 
@@ -74,7 +74,7 @@ SEED = 2**64 - 1
 def recorded():
     """A results folder made without any server: one trial of each status, in one run."""
     out = Path("results/shop")
-    layout = Layout("shop", ("style", "seed"), ("prompt", "seed"), ("brightness",))
+    layout = TableLayout("shop", ("style", "seed"), ("prompt", "seed"), ("brightness",))
     styles = ["oil", "ink", "wash", "oil"]
     rows = [
         (
@@ -87,7 +87,7 @@ def recorded():
     ]
     with Store.open(out) as store:
         with store.transaction():
-            run = store.begin(layout, file="shop.yaml", targets=["embedded"], now=1_000_000.0)
+            run = store.create_run(layout, file="shop.yaml", targets=["embedded"], now=1_000_000.0)
             store.add_trials(run, rows)
         ends = [
             ("succeeded", None, [Artifact("9", "images", 0, "artifacts/a.png", "f" * 64, 10, "a.png")]),
@@ -95,11 +95,13 @@ def recorded():
             ("cancelled", None, []),
         ]
         for place, (state, error, artifacts) in enumerate(ends):
-            store.intend(Job(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0))
-            store.submitted(f"job{place}", f"p{place}", 1.0)
-            store.finish(f"job{place}", state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
+            store.record_intent(
+                JobRecord(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0)
+            )
+            store.record_submitted(f"job{place}", f"p{place}", 1.0)
+            store.record_finished(f"job{place}", state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
         store.cache_metrics([("f" * 64, "brightness", 127.5)])
-        store.end(run, now=1_000_060.0, stopped_by=None)
+        store.end_run(run, now=1_000_060.0, stopped_by=None)
     return out
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, Job, Layout
+from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 AXES = {"style": ["oil", "ink"], "steps": [4, 8], "seed": [7]}
 
@@ -30,7 +30,9 @@ def run():
         ]
         with Store.open(out) as store:
             with store.transaction():
-                begun = store.begin(Layout("shop", columns, ("seed",)), file="shop.yaml", targets=["t"], now=1.0)
+                begun = store.create_run(
+                    TableLayout("shop", columns, ("seed",)), file="shop.yaml", targets=["t"], now=1.0
+                )
                 trials = [(n, f"{n}" * 64, {"seed": row["seed"]}, row) for n, row in enumerate(rows)]
                 store.add_trials(begun, trials)
             for n, row in enumerate(rows):
@@ -39,9 +41,9 @@ def run():
                 Image.new("RGB", (8, 8), (level, level, level)).save(path)
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
                 artifact = Artifact("9", "images", 0, f"artifacts/{n}.png", sha256, 10, "a.png")
-                store.intend(Job(f"job{n}", begun, "t", f"{n}" * 64, "s" * 64, 1, f"p{n}", "intent", 1.0))
-                store.submitted(f"job{n}", f"p{n}", 1.0)
-                store.finish(f"job{n}", "succeeded", artifacts=[artifact])
+                store.record_intent(JobRecord(f"job{n}", begun, "t", f"{n}" * 64, "s" * 64, 1, f"p{n}", "intent", 1.0))
+                store.record_submitted(f"job{n}", f"p{n}", 1.0)
+                store.record_finished(f"job{n}", "succeeded", artifacts=[artifact])
         return out
 
     return make

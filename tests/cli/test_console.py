@@ -27,7 +27,7 @@ class Terminal(io.TextIOWrapper):
 
 def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
     rows = [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)]
-    console.table(("n", "name", "share"), rows, measured=("share",))
+    console.print_table(("n", "name", "share"), rows, rounded=("share",))
 
     assert capsys.readouterr().out.splitlines() == [
         "  n  name     share",
@@ -38,8 +38,8 @@ def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
 
 
 def test_two_values_that_differ_never_look_alike(capsys):
-    console.table(("cfg", "sharpness"), [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
-                  measured=("sharpness",))  # fmt: skip
+    console.print_table(("cfg", "sharpness"), [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
+                  rounded=("sharpness",))  # fmt: skip
 
     assert capsys.readouterr().out.splitlines() == [
         "       cfg  sharpness",
@@ -51,7 +51,7 @@ def test_two_values_that_differ_never_look_alike(capsys):
 
 
 def test_a_table_without_rows_is_its_headings(capsys):
-    console.table(("a", "b"), [])
+    console.print_table(("a", "b"), [])
 
     assert capsys.readouterr().out == "a  b\n"
 
@@ -62,7 +62,7 @@ def test_headings_are_bold_on_a_terminal_unless_colour_is_unwelcome(monkeypatch,
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", no_color)
-    console.table(("a",), [("x",)])
+    console.print_table(("a",), [("x",)])
 
     assert terminal.lines() == (["a", "x"] if no_color else ["\x1b[1ma\x1b[0m", "x"])
 
@@ -74,7 +74,7 @@ def test_on_a_terminal_no_line_is_wider_than_it(rows):
         patch.setattr(sys, "stdout", terminal)
         patch.setenv("NO_COLOR", "1")
         patch.setenv("COLUMNS", "40")
-        console.table(("first", "second", "third"), rows)
+        console.print_table(("first", "second", "third"), rows)
 
     assert all(cell_len(line) <= 40 for line in terminal.lines())
     assert len(terminal.lines()) == len(rows) + 1
@@ -83,7 +83,7 @@ def test_on_a_terminal_no_line_is_wider_than_it(rows):
 def test_json_is_utf_8_whatever_the_locale(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    console.out_json({"prompt": "\u00e9\u6f22"})
+    console.print_json({"prompt": "\u00e9\u6f22"})
 
     assert stream.buffer.getvalue().decode("utf-8") == '{\n  "prompt": "\u00e9\u6f22"\n}\n'
 
@@ -95,7 +95,7 @@ def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
 
     monkeypatch.setattr(sys, "stderr", Gone())
 
-    console.say("x")
+    console.print_status("x")
 
 
 @pytest.mark.parametrize(
@@ -108,18 +108,18 @@ def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
     ],
 )
 def test_emoji_that_are_joined_stay_one(emoji):
-    assert console.clean(f"a {emoji} b\n") == f"a {emoji} b "
-    assert console.cell_text(emoji) == emoji
+    assert console.sanitize(f"a {emoji} b\n") == f"a {emoji} b "
+    assert console.format_cell(emoji) == emoji
 
 
 @pytest.mark.parametrize(
     "char", ["\u202e", "\u2066", "\u200e", "\u200b", "\u200d", "\x1b", "\x9b", "\r", "\n", "\u2028", "\ufeff"]
 )
 def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
-    assert console.clean(f"a{char}b") == "a b"
-    assert console.clean(char) == " "
-    assert console.clean(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
-    assert console.clean(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
+    assert console.sanitize(f"a{char}b") == "a b"
+    assert console.sanitize(char) == " "
+    assert console.sanitize(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
+    assert console.sanitize(f"{char}\N{FOX FACE}") == " \N{FOX FACE}"
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
     ],
 )  # fmt: skip
 def test_what_was_measured_is_rounded_behind_its_whole_part_only(value, text):
-    assert console.measure_text(value) == text
+    assert console.format_measure(value) == text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.store import Store
-from sweeper.store.records import Job, Layout
+from sweeper.store.records import JobRecord, TableLayout
 
 SWEEP = """\
 name: shop
@@ -101,13 +101,13 @@ def record_jobs(sweeper, seconds):
     digests = [json.loads(line)["digest"] for line in sweeper("plan", "shop.yaml", "--jsonl", "-").out.splitlines()]
     with Store.open(Path("results/shop")) as store:
         with store.transaction():
-            run = store.begin(Layout("shop", (), ()), file="shop.yaml", targets=["embedded"], now=0.0)
+            run = store.create_run(TableLayout("shop", (), ()), file="shop.yaml", targets=["embedded"], now=0.0)
         for digest, state in zip(digests, ["succeeded", "failed", "submitted"], strict=False):
-            store.intend(Job(digest, run, "embedded", digest, "s" * 64, 1, digest, "intent", 0.0))
+            store.record_intent(JobRecord(digest, run, "embedded", digest, "s" * 64, 1, digest, "intent", 0.0))
             if state == "submitted":
-                store.submitted(digest, digest, 1.0)
+                store.record_submitted(digest, digest, 1.0)
             else:
-                store.finish(digest, state, started=10.0, ended=10.0 + seconds)
+                store.record_finished(digest, state, started=10.0, ended=10.0 + seconds)
 
 
 def test_what_is_done_failed_or_open_on_the_target_is_counted(sweeper, write):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.cli.progress import Tally, Watch
+from sweeper.cli.progress import ProgressDisplay, RunCounts
 from sweeper.model.result import Run
 from sweeper.running import run_events as events
 
@@ -37,7 +37,7 @@ def story():
 
 
 def test_the_tally_counts_done_failed_running_and_queued():
-    tally = Tally()
+    tally = RunCounts()
     seen = []
     for event in story():
         tally.count(event)
@@ -50,7 +50,7 @@ def test_the_tally_counts_done_failed_running_and_queued():
 
 
 def test_rows_that_share_a_job_never_make_more_done_than_there_are():
-    tally = Tally()
+    tally = RunCounts()
     for event in (events.RunStarted(1, Path("o"), 2, 1, 0, ()), events.JobSubmitted("t", 0, "a", 1)):
         tally.count(event)
     for trial in (0, 1):
@@ -61,7 +61,7 @@ def test_rows_that_share_a_job_never_make_more_done_than_there_are():
 
 def test_without_a_terminal_there_are_lines_now_and_then(capsys):
     times = iter([0.0, 1.0, 2.0, 20.0, 20.1])
-    with Watch(clock=lambda: next(times)) as watch:
+    with ProgressDisplay(clock=lambda: next(times)) as watch:
         for event in story():
             watch(event)
         for trial in (3, 4):
@@ -78,7 +78,7 @@ def test_without_a_terminal_there_are_lines_now_and_then(capsys):
 
 
 def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
-    with Watch(quiet=True) as watch:
+    with ProgressDisplay(quiet=True) as watch:
         for event in story():
             watch(event)
         watch(events.TargetDown("embedded", "no answer", final=True))
@@ -94,7 +94,7 @@ def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
 
 
 def test_a_flood_of_failures_is_cut(capsys):
-    with Watch(quiet=True) as watch:
+    with ProgressDisplay(quiet=True) as watch:
         for trial in range(30):
             watch(events.TrialDone(trial, "failed", "t", error_type="E", error="no"))
 
@@ -125,9 +125,9 @@ def test_a_flood_of_failures_is_cut(capsys):
             events.TargetDown("mine", "reset", final=False, patience=300.0),
             "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
         ),
-        (events.Noticed("a.png: metric 'mine' failed"), "warning: a.png: metric 'mine' failed"),
+        (events.Notice("a.png: metric 'mine' failed"), "warning: a.png: metric 'mine' failed"),
         (events.TargetUp("mine", 36.4), "mine: answers again, after 36 s"),
-        (events.Waiting("mine", 2.0, 1, "queue full"), "mine: takes no more for 2.0 s: queue full"),
+        (events.TargetBusy("mine", 2.0, 1, "queue full"), "mine: takes no more for 2.0 s: queue full"),
         (
             events.Draining(1, "max_failures"),
             "too many failures: nothing more is submitted, waiting for 1 job in flight",
@@ -136,7 +136,7 @@ def test_a_flood_of_failures_is_cut(capsys):
     ],
 )
 def test_each_event_that_a_person_must_know_is_one_line(capsys, event, line):
-    with Watch() as watch:
+    with ProgressDisplay() as watch:
         watch(event)
 
     assert capsys.readouterr().err == ("" if line is None else f"{line}\n")
@@ -146,7 +146,7 @@ def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
-    with Watch() as watch:
+    with ProgressDisplay() as watch:
         for event in story():
             watch(event)
 
@@ -160,7 +160,7 @@ def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkey
     terminal, threads = Terminal(), set(threading.enumerate())
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
-    with Watch() as watch:
+    with ProgressDisplay() as watch:
         for event in story():
             watch(event)
         watch(events.RunStarted(4, Path("results/y"), trials=3, todo=3, reused=0, targets=("embedded",)))
@@ -179,7 +179,7 @@ def test_no_color_is_obeyed(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("NO_COLOR", "1")
-    with Watch(quiet=True) as watch:
+    with ProgressDisplay(quiet=True) as watch:
         watch(events.TrialDone(2, "failed", "t", error_type="E", error="no"))
 
     assert terminal.getvalue() == "failed: trial 2: E: no\n"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sweeper.cli import group_tables
 from sweeper.store import Store
-from sweeper.store.records import Artifact, Job, Layout
-from sweeper.tables.aggregate import grouped, pivoted, spread
+from sweeper.store.records import Artifact, JobRecord, TableLayout
+from sweeper.tables.aggregate import group_rows, make_pivot, summarize
 
 # style, steps, seed -> sharpness; None: the trial failed
 MEASURED = {
@@ -32,20 +32,22 @@ NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; columns with numbe
 def shop():
     """A results folder without a server: three axes, one of them labelled, a numeric metric and one of texts."""
     out = Path("results/shop")
-    layout = Layout("shop", ("style", "style.label", "steps", "seed"), ("steps", "seed"), ("sharpness", "kind"))
+    layout = TableLayout("shop", ("style", "style.label", "steps", "seed"), ("steps", "seed"), ("sharpness", "kind"))
     with Store.open(out) as store:
         with store.transaction():
-            run = store.begin(layout, file="shop.yaml", targets=["embedded"], now=1.0)
+            run = store.create_run(layout, file="shop.yaml", targets=["embedded"], now=1.0)
             rows = []
             for place, (style, steps, seed) in enumerate(MEASURED):
                 columns = {"style": f"in {style}", "style.label": style, "steps": steps, "seed": seed}
                 rows.append((place, f"{place}" * 64, {"steps": steps, "seed": seed}, columns))
             store.add_trials(run, rows)
         for place, value in enumerate(MEASURED.values()):
-            store.intend(Job(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0))
+            store.record_intent(
+                JobRecord(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0)
+            )
             sha256, done = f"{place}f" * 32, value is not None
             files = [Artifact("9", "images", 0, f"artifacts/{place}.png", sha256, 10, "a.png")] if done else []
-            store.finish(f"job{place}", "succeeded" if done else "failed", artifacts=files)
+            store.record_finished(f"job{place}", "succeeded" if done else "failed", artifacts=files)
             if done:
                 store.cache_metrics([(sha256, "sharpness", value), (sha256, "kind", "a fox")])
     return out
@@ -77,8 +79,8 @@ def test_by_two_axes_sorted_by_a_mean(sweeper, shop):
 
 
 def test_a_mean_beyond_a_million_keeps_its_whole_part():
-    assert group_tables.shown(spread([1234567.25])) == "1234567"
-    assert group_tables.shown(spread([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
+    assert group_tables.format_spread(summarize([1234567.25])) == "1234567"
+    assert group_tables.format_spread(summarize([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
 
 
 def test_what_the_groups_are_made_by_stands_once_though_it_is_asked_for_again(sweeper, shop):
@@ -179,7 +181,7 @@ values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3))
 @given(st.lists(values))
 def test_a_spread_is_that_of_the_numbers_alone(found):
     wanted = [value for value in found if type(value) in (int, float)]
-    made = spread(found)
+    made = summarize(found)
     assert (made is None) == (not wanted)
     if made is not None:
         assert made.n == len(wanted)
@@ -192,13 +194,13 @@ def test_a_spread_is_that_of_the_numbers_alone(found):
 @settings(deadline=None)  # the first example imports what the others use
 @given(st.lists(st.fixed_dictionaries({"x": values, "y": values, "m": numbers | st.none()})))
 def test_groups_and_pivots_lose_no_row(rows):
-    assert sum(len(group.rows) for group in grouped(rows, ["x", "y"])) == len(rows)
-    pivot = pivoted(rows, "x", "y", "m")
+    assert sum(len(group.rows) for group in group_rows(rows, ["x", "y"])) == len(rows)
+    pivot = make_pivot(rows, "x", "y", "m")
     cells = [cell for line in pivot.cells for cell in line if cell is not None]
     assert sum(cell.n for cell in cells) == sum(row["m"] is not None for row in rows)
 
 
 def test_one_true_and_the_text_one_are_three_values():
     rows = [{"x": value} for value in (1, True, "1", 1.0, None)]
-    assert [group.values[0] for group in grouped(rows, ["x"])] == [1, True, "1", None]
-    assert [len(group.rows) for group in grouped(rows, ["x"])] == [2, 1, 1, 1]
+    assert [group.values[0] for group in group_rows(rows, ["x"])] == [1, True, "1", None]
+    assert [len(group.rows) for group in group_rows(rows, ["x"])] == [2, 1, 1, 1]

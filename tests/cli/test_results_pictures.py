@@ -15,7 +15,7 @@ import time
 import pytest
 from PIL import Image
 
-from sweeper.cli.terminal_images import known_for_pictures
+from sweeper.cli.terminal_images import can_show_images
 from tests import ROOT
 
 fcntl = pytest.importorskip("fcntl", reason="pseudo-terminals are POSIX")
@@ -173,4 +173,4 @@ def test_pictures_and_groups_or_json_exclude_each_other(sweeper, pictured):
     ],
 )
 def test_terminals_are_known_by_their_environment(environment, known):
-    assert known_for_pictures(environment) == known
+    assert can_show_images(environment) == known

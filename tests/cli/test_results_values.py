@@ -9,7 +9,7 @@ from pathlib import Path
 from sweeper.loading.load import load
 from sweeper.planning.plan import plan as make_plan
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.records import Artifact, Job, Layout
+from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 CFG = (0.1234567, 0.1234568, 1234567.25)
 
@@ -19,13 +19,15 @@ def stored(layout, trials):
     out = Path("results/shop")
     with Store.open(out) as store:
         with store.transaction():
-            run = store.begin(layout, file="shop.yaml", targets=["embedded"], now=1.0)
+            run = store.create_run(layout, file="shop.yaml", targets=["embedded"], now=1.0)
             store.add_trials(run, trials)
         for place, (_, digest, _, _) in enumerate(trials):
-            store.intend(Job(f"job{place}", run, "embedded", digest, "s" * 64, 1, f"p{place}", "intent", 1.0))
+            store.record_intent(
+                JobRecord(f"job{place}", run, "embedded", digest, "s" * 64, 1, f"p{place}", "intent", 1.0)
+            )
             sha256 = f"{place:064}"
             files = [Artifact("9", "images", 0, f"artifacts/{place}.png", sha256, 10, "a.png")]
-            store.finish(f"job{place}", "succeeded", artifacts=files)
+            store.record_finished(f"job{place}", "succeeded", artifacts=files)
             store.cache_metrics([(sha256, "brightness", 100.1234567)])
     return out
 
@@ -37,7 +39,7 @@ def cells(outcome):
 
 def test_a_value_of_an_axis_is_whole_and_a_metric_rounded(sweeper):
     trials = [(n, str(n) * 64, {"cfg": cfg}, {"cfg": cfg, "seed": 1}) for n, cfg in enumerate(CFG)]
-    out = stored(Layout("shop", ("cfg", "seed"), ("cfg",), ("brightness",)), trials)
+    out = stored(TableLayout("shop", ("cfg", "seed"), ("cfg",), ("brightness",)), trials)
     whole = ["0.1234567", "0.1234568", "1234567.25"]
 
     assert cells(sweeper("results", out, "--columns", "cfg,brightness"))[1:] == [[cfg, "100.123"] for cfg in whole]
@@ -48,7 +50,7 @@ def test_a_value_of_an_axis_is_whole_and_a_metric_rounded(sweeper):
 def ordered(write, sweep):
     """A results folder of an experiment of which no run was made."""
     plan = make_plan(load(write(f"name: shop\ntemplate: t.json\nsweep: {json.dumps(sweep)}\n")))
-    layout = Layout("shop", plan.axis_columns, plan.slot_names, ("brightness",), plan.value_order)
+    layout = TableLayout("shop", plan.axis_columns, plan.slot_names, ("brightness",), plan.value_order)
     return stored(layout, [(t.index, t.digest, t.params, t.columns) for t in plan.written()])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.store import Store
-from sweeper.store.records import Layout
+from sweeper.store.records import TableLayout
 
 # trial 0 and trial 1
 CELLS = {
@@ -24,7 +24,9 @@ def folder():
     """A results folder without a server."""
     out = Path("results/shop")
     with Store.open(out) as store, store.transaction():
-        run = store.begin(Layout("shop", tuple(CELLS), (), METRICS), file="shop.yaml", targets=["embedded"], now=1.0)
+        run = store.create_run(
+            TableLayout("shop", tuple(CELLS), (), METRICS), file="shop.yaml", targets=["embedded"], now=1.0
+        )
         rows = [(n, str(n) * 64, {}, {name: cells[n] for name, cells in CELLS.items()}) for n in range(2)]
         store.add_trials(run, rows)
     return out

@@ -13,11 +13,11 @@ import sys
 
 from sweeper.cluster import run
 from sweeper.store import Store
-from sweeper.store.server_facts import Servers
+from sweeper.store.server_facts import ServerFacts
 
 
 def die_at(method: str, when: str, number: int) -> None:
-    owner = Store if hasattr(Store, method) else Servers
+    owner = Store if hasattr(Store, method) else ServerFacts
     original = getattr(owner, method)
     calls = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeper.cluster.address import resolve_address
-from sweeper.cluster.worker_target import resolve_for_workers, resolve_here
+from sweeper.cluster.worker_target import resolve_for_workers, resolve_on_worker
 from sweeper.errors import UsageError
 
 
@@ -39,13 +39,13 @@ def test_a_workers_target_is_completed_on_the_worker():
     written = {"worker": "http://127.0.0.1:${PORT}", "api_key_env": "KEY", "concurrency": 3}
     target = resolve_for_workers(written, None)
     assert (target.name, target.key, target.concurrency) == ("worker http://127.0.0.1:${PORT}", None, 3)
-    here = resolve_here(target, {"PORT": "8189", "KEY": "secret-of-the-worker"})
+    here = resolve_on_worker(target, {"PORT": "8189", "KEY": "secret-of-the-worker"})
     assert (here.url, here.name, here.concurrency) == ("http://127.0.0.1:8189", target.name, 3)
     assert here.key == "secret-of-the-worker"
     with pytest.raises(UsageError, match="PORT is not set in this worker's environment"):
-        resolve_here(target, {"KEY": "x"})
+        resolve_on_worker(target, {"KEY": "x"})
     with pytest.raises(UsageError, match="KEY, which is not set"):
-        resolve_here(target, {"PORT": "8189"})
+        resolve_on_worker(target, {"PORT": "8189"})
 
 
 def test_a_named_target_may_be_the_workers():

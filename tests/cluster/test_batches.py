@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sweeper
-from sweeper.cluster.work_pool import Pool
+from sweeper.cluster.work_pool import WorkPool
 from sweeper.planning.order import Costs
-from sweeper.planning.transition_cost import Reruns
-from sweeper.running.work import Work
+from sweeper.planning.transition_cost import TransitionCost
+from sweeper.running.work import WorkItem
 
 TEMPLATE = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "{{ model }}"}},
@@ -33,13 +33,13 @@ def plan(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reruns(plan):
-    return Reruns(plan.experiment.template, Costs())
+    return TransitionCost(plan.experiment.template, Costs())
 
 
 @settings(max_examples=150, deadline=None)
 @given(sizes=st.lists(st.integers(1, 20), max_size=40), back=st.sets(st.integers(0, 35), max_size=10))
 def test_every_work_is_handed_out_once_whatever_comes_back(plan, reruns, sizes, back):
-    pool = Pool((Work(trial) for trial in plan), len(plan), reruns)
+    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), reruns)
     taken = []
     for size in [*sizes, *[20] * 40]:
         group = pool.take(size)
@@ -47,7 +47,7 @@ def test_every_work_is_handed_out_once_whatever_comes_back(plan, reruns, sizes, 
         for work in group:
             if work.trial.index in back:
                 back.discard(work.trial.index)
-                pool.give_back(work)
+                pool.requeue(work)
             else:
                 taken.append(work.trial.index)
     assert sorted(taken) == list(range(len(plan)))
@@ -55,14 +55,14 @@ def test_every_work_is_handed_out_once_whatever_comes_back(plan, reruns, sizes, 
 
 
 def test_a_group_ends_where_the_model_changes(plan, reruns):
-    pool = Pool((Work(trial) for trial in plan), len(plan), reruns)
+    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), reruns)
     models = [{work.trial.params["model"] for work in pool.take(size)} for size in (10, 14, 9)]
     assert models == [{"a"}, {"b"}, {"c"}]
 
 
 def test_what_is_taken_back_begins_with_another_model(plan, reruns):
-    pool = Pool(iter(()), 0, reruns)
-    works = [Work(trial) for trial in plan][: 2 * PER_MODEL]
-    assert pool.far_half([], works[4:]) == PER_MODEL, "not the middle, which lies within the second model"
-    assert pool.far_half(works[:2], works[2:3]) == 1, "a whole job behind two others"
-    assert pool.far_half([], works[:1]) == 0, "it is next anyway"
+    pool = WorkPool(iter(()), 0, reruns)
+    works = [WorkItem(trial) for trial in plan][: 2 * PER_MODEL]
+    assert pool.count_to_steal([], works[4:]) == PER_MODEL, "not the middle, which lies within the second model"
+    assert pool.count_to_steal(works[:2], works[2:3]) == 1, "a whole job behind two others"
+    assert pool.count_to_steal([], works[:1]) == 0, "it is next anyway"

@@ -99,7 +99,9 @@ def test_after_a_killed_driver_the_same_command_finishes_and_no_trial_runs_twice
     cluster, experiment, executions, tmp_path, seed
 ):
     chance = random.Random(1000 + seed)
-    method, calls = chance.choice([("note_place", 5), ("intend", TRIALS), ("submitted", TRIALS), ("finish", TRIALS)])
+    method, calls = chance.choice(
+        [("save_server_id", 5), ("record_intent", TRIALS), ("record_submitted", TRIALS), ("record_finished", TRIALS)]
+    )
     crash = (method, chance.choice(["before", "after"]), chance.randint(1, calls))
     plan = experiment(seed=list(range(TRIALS)))
     with start(plan, cluster, tmp_path / "out", *crash) as driver:

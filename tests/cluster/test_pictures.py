@@ -12,11 +12,11 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import sweeper
 from sweeper.cluster import run as run_on
-from sweeper.cluster.remote_compare import answers_of
+from sweeper.cluster.remote_compare import compare_on_cluster
 from sweeper.errors import UnreachableError
-from sweeper.regression.match_files import Question, answered
-from sweeper.regression.thresholds import parse_bound
-from sweeper.store.remote_artifacts import bring
+from sweeper.regression.match_files import CompareTask, compare_task
+from sweeper.regression.thresholds import parse_threshold
+from sweeper.store.remote_artifacts import download_artifact
 from tests.cluster.result_rows import raw_rows
 
 
@@ -66,7 +66,7 @@ def test_a_check_on_the_cluster_is_the_same_as_here_and_fetches_nothing(cluster,
 
     def answer(questions):
         asked.extend(questions)
-        return answers_of(cluster.scheduler_address, questions)
+        return compare_on_cluster(cluster.scheduler_address, questions)
 
     runner(plan(), out=tmp_path / "first")
     sweeper.accept(tmp_path / "first", tmp_path / "base")
@@ -96,15 +96,15 @@ def test_a_picture_that_is_gone_or_none_is_told(cluster, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(accepted)
-    bounds = {"mae": parse_bound("<= 1")}
+    bounds = {"mae": parse_threshold("<= 1")}
     gone, broken = (
-        Question(tmp_path / name, sha256, (bucket / name).as_uri(), (accepted,), (None,), bounds)
+        CompareTask(tmp_path / name, sha256, (bucket / name).as_uri(), (accepted,), (None,), bounds)
         for name in ("gone.png", "text.png")
     )
-    told = [str(one) for one in answers_of(cluster.scheduler_address, [gone, broken])]
+    told = [str(one) for one in compare_on_cluster(cluster.scheduler_address, [gone, broken])]
     assert told[0] == f"{(bucket / 'gone.png').as_uri()} is gone"
-    place = bring(tmp_path, broken.url, sha256)
-    here = str(answered(Question(place, sha256, None, (accepted,), (None,), bounds)))
+    place = download_artifact(tmp_path, broken.url, sha256)
+    here = str(compare_task(CompareTask(place, sha256, None, (accepted,), (None,), bounds)))
     assert told[1].partition("<")[0] == here.replace(str(place), broken.url).partition("<")[0]
 
 

@@ -13,7 +13,7 @@ import sweeper
 from sweeper.cluster import run as run_on
 from sweeper.errors import UnreachableError, UsageError
 from sweeper.running.run_events import JobSubmitted, TargetDown, TargetReady, TrialDone
-from sweeper.running.stop_control import RunControl
+from sweeper.running.stop_control import StopControl
 from tests.cluster.probes import BesideServers
 from tests.cluster.result_rows import raw_rows, rows_of
 
@@ -21,7 +21,7 @@ from tests.cluster.result_rows import raw_rows, rows_of
 @pytest.fixture
 def own_folder(monkeypatch):
     """Workers that do not see the driver's results folder: the mark that they look for is not there."""
-    monkeypatch.setattr("sweeper.cluster.worker_plugin.MARK", ".seen-by-nobody")
+    monkeypatch.setattr("sweeper.cluster.worker_plugin.SHARED_MARKER", ".seen-by-nobody")
 
 
 def test_files_come_to_the_driver_in_pieces_and_are_measured_where_they_are(
@@ -68,7 +68,7 @@ def test_the_failure_budget_counts_all_workers(cluster, experiment, executions, 
 
 def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
-    control = RunControl()
+    control = StopControl()
     told = threading.Event()
 
     def watch(event):
@@ -87,17 +87,17 @@ def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(server
 
 
 def test_a_worker_that_is_told_to_stop_for_each_of_its_groups_cancels_nothing():
-    control = RunControl()
+    control = StopControl()
     for _ in range(2):
         control.drain("interrupt")
     assert (control.stopping, control.cancelling) == (True, False)
-    control.halt("interrupt")
+    control.stop_with("interrupt")
     assert control.cancelling
 
 
 def test_stopping_twice_cancels_our_jobs_on_every_server(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
-    control = RunControl()
+    control = StopControl()
     for server in servers:
         server.faults.stall_nodes = {"Paint"}
     seen = set()
@@ -174,7 +174,7 @@ def test_only_workers_that_have_the_resource_work_and_late_ones_join(experiment,
     with LocalCluster(
         n_workers=1, threads_per_worker=1, resources={"GPU": 1}, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
-        control = RunControl()
+        control = StopControl()
         ready = []
 
         def watch(event):

@@ -13,15 +13,15 @@ import httpx
 import pytest
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.download import fetch
-from sweeper.comfy.protocol import Output, Submission
-from sweeper.comfy.retry import Patience
+from sweeper.comfy.download import download
+from sweeper.comfy.protocol import JobOutput, JobSubmission
+from sweeper.comfy.retry import RetryPolicy
 from sweeper.comfy.target import Target
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
 
 URL = "http://127.0.0.1:1/base"
-QUICK = Patience(attempts=4, total=5.0, base=0.0, cap=0.0)
-OUTPUT = Output("9", "images", 0, "a.png", "sub", "output")
+QUICK = RetryPolicy(attempts=4, total_seconds=5.0, base_wait=0.0, max_wait=0.0)
+OUTPUT = JobOutput("9", "images", 0, "a.png", "sub", "output")
 PICTURE = bytes(range(256)) * 40
 
 
@@ -30,7 +30,7 @@ def using(handler, dialect, act, key=None):
 
     async def go():
         target = Target("t", URL, dialect, key=key)
-        async with ComfyClient(target, httpx.MockTransport(handler), patience=QUICK, random=Random(1)) as client:
+        async with ComfyClient(target, httpx.MockTransport(handler), retry_policy=QUICK, random=Random(1)) as client:
             return await act(client)
 
     return asyncio.run(go())
@@ -96,9 +96,9 @@ def test_a_server_gets_the_wait_that_it_asks_for_and_that_is_told(headers, secon
     async def act(client):
         def hear(*wait):
             told.append(wait)
-            client.pauses.hurry()  # nobody waits for 20 seconds here
+            client.retry_waiter.cut_short()  # nobody waits for 20 seconds here
 
-        client.pauses.told = hear
+        client.retry_waiter.told = hear
         return await client.look("x", thorough=False)
 
     assert using(script, "comfyui", act).state == "underway"
@@ -111,7 +111,7 @@ def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
     times = []
 
     async def act(client):
-        client.patience = Patience(attempts=4, total=0.3, base=0.0, cap=0.0)
+        client.patience = RetryPolicy(attempts=4, total_seconds=0.3, base_wait=0.0, max_wait=0.0)
         started = asyncio.get_running_loop().time()
         await client.look("x", thorough=False)
         times.append(asyncio.get_running_loop().time() - started)
@@ -133,14 +133,14 @@ def test_a_download_waits_as_the_server_asks_too():
 def test_a_submission_is_sent_once_whatever_comes_of_it(answer):
     script = Script(answer)
     with pytest.raises(TransientError) as caught:
-        using(script, "cloud", lambda client: client.submit(Submission("j", {})))
+        using(script, "cloud", lambda client: client.submit(JobSubmission("j", {})))
     assert caught.value.sent
     assert len(script.requests) == 1
 
 
 def test_a_refused_connection_certainly_sent_nothing():
     with pytest.raises(TransientError) as caught:
-        using(Script(refuse), "cloud", lambda client: client.submit(Submission("j", {})))
+        using(Script(refuse), "cloud", lambda client: client.submit(JobSubmission("j", {})))
     assert not caught.value.sent
 
 
@@ -165,7 +165,7 @@ def test_a_dialect_that_nobody_named_is_asked_for_once():
 def test_big_integers_and_half_characters_leave_as_they_are():
     script = Script(httpx.Response(200, json={"prompt_id": "p"}))
     graph = {"1": {"class_type": "X", "inputs": {"seed": 2**64 - 1, "text": "half \ud83d"}}}
-    using(script, "cloud", lambda client: client.submit(Submission("j", graph)))
+    using(script, "cloud", lambda client: client.submit(JobSubmission("j", graph)))
     assert json.loads(script.requests[0].content) == {"prompt": graph}
 
 
@@ -219,7 +219,7 @@ def test_what_an_earlier_run_brought_counts_where_the_server_still_shows_it(tmp_
     notes = []
 
     async def act(client):
-        client.uploads.recall({sha256: ("in/old.png", len(PICTURE))}, lambda *note: notes.append(note))
+        client.uploads.preload({sha256: ("in/old.png", len(PICTURE))}, lambda *note: notes.append(note))
         return await client.upload(file, sha256)
 
     assert using(script, dialect, act) == ("new.png" if brought else "in/old.png")
@@ -254,13 +254,13 @@ def ranged(content, etag='"v1"'):
 
 class Received(io.BytesIO):
     def restart(self):
-        self.seek(0)
+        self.add_open_item(0)
         self.truncate()
 
 
 def download(script, dialect="comfyui", key=None):
     file = Received()
-    found = using(script, dialect, lambda client: fetch(client, OUTPUT, file), key)
+    found = using(script, dialect, lambda client: download(client, OUTPUT, file), key)
     assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
     assert found.bytes == len(file.getvalue())
     return file.getvalue()
@@ -343,7 +343,7 @@ async def _cookies_seen() -> list[str | None]:
     target = Target("sticky", "http://127.0.0.1:9", dialect="comfyui")
     async with ComfyClient(target, httpx.MockTransport(serve)) as client:
         for _ in range(3):
-            await client.object_info()
+            await client.get_object_info()
     return seen
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.comfy.comfyui import ComfyUIDialect
-from sweeper.comfy.dialects import Probe
-from sweeper.comfy.job_marker import fingerprint, marked, marks, slug, unmarked
-from sweeper.comfy.protocol import Busy, JobState, Output, Reply, Sought, Submission
+from sweeper.comfy.dialects import DialectProbe
+from sweeper.comfy.job_marker import add_marker, fingerprint, read_markers, strip_marker, to_slug
+from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull, ServerResponse
 from sweeper.errors import RefusedError, RejectedError, TransientError, UnreachableError
 
 GRAPH = {
@@ -25,7 +25,7 @@ JOB = "0123456789abcdef"
 
 def answer(body, status=200, **headers):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Reply(status, headers, content)
+    return ServerResponse(status, headers, content)
 
 
 def drive(flow, *replies):
@@ -50,16 +50,16 @@ def outcome(flow, *replies):
 
 def test_comfyui_is_sent_our_own_id_and_never_an_empty_extra_data():
     (ask,), prompt_id = drive(
-        ComfyUIDialect().submit(Submission(JOB, GRAPH, "client")),
+        ComfyUIDialect().submit(JobSubmission(JOB, GRAPH, "client")),
         answer({"prompt_id": JOB, "number": 3, "node_errors": {}}),
     )
     assert prompt_id == JOB
     assert ask.body == {"prompt": GRAPH, "prompt_id": JOB, "client_id": "client"}
-    assert not ask.repeatable
+    assert not ask.idempotent
 
 
 def test_cloud_gives_its_own_id():
-    (ask,), prompt_id = drive(CloudDialect().submit(Submission(JOB, GRAPH)), answer({"prompt_id": "theirs"}))
+    (ask,), prompt_id = drive(CloudDialect().submit(JobSubmission(JOB, GRAPH)), answer({"prompt_id": "theirs"}))
     assert prompt_id == "theirs"
     assert ask.path == "/api/prompt"
     assert "prompt_id" not in ask.body
@@ -80,7 +80,7 @@ def test_a_rejection_is_told_from_node_errors_in_order():
                  "details": "sampler_name: 'nope' not in ['euler']", "extra_info": {"input_name": "sampler_name"}}],
                   "dependent_outputs": ["9"], "class_type": "KSampler"}}}  # fmt: skip
     with pytest.raises(RejectedError) as caught:
-        drive(ComfyUIDialect().submit(Submission(JOB, GRAPH)), answer(body, 400))
+        drive(ComfyUIDialect().submit(JobSubmission(JOB, GRAPH)), answer(body, 400))
     assert str(caught.value) == (
         "node 3 (KSampler) sampler_name: 'nope' not in ['euler']; "
         "node 3 (KSampler) steps: Value 0 smaller than min of 1; "
@@ -89,7 +89,7 @@ def test_a_rejection_is_told_from_node_errors_in_order():
 
 
 def test_a_200_with_node_errors_is_rejected_and_what_was_queued_of_it_is_cancelled():
-    flow = ComfyUIDialect().submit(Submission(JOB, GRAPH))
+    flow = ComfyUIDialect().submit(JobSubmission(JOB, GRAPH))
     body = {"prompt_id": JOB, "number": 1, "node_errors": {"9": {"errors": [], "class_type": "SaveImage"}}}
     asks = [next(flow), flow.send(answer(body)), flow.send(answer(b""))]
     asks.append(flow.send(answer({"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []})))
@@ -106,7 +106,7 @@ def test_an_unknown_class_is_told_although_node_errors_are_empty():
     error = {"type": "invalid_prompt", "message": "Cannot execute because node Nope does not exist.",
              "details": "Node ID '#3'", "extra_info": {}}  # fmt: skip
     with pytest.raises(RejectedError) as caught:
-        drive(CloudDialect().submit(Submission(JOB, GRAPH)), answer({"error": error, "node_errors": {}}, 400))
+        drive(CloudDialect().submit(JobSubmission(JOB, GRAPH)), answer({"error": error, "node_errors": {}}, 400))
     assert str(caught.value) == "Cannot execute because node Nope does not exist. Node ID '#3'"
 
 
@@ -129,14 +129,14 @@ def test_an_unknown_class_is_told_although_node_errors_are_empty():
 )
 def test_every_answer_to_a_submission_has_its_error(dialect, reply, error):
     with pytest.raises(error):
-        drive(dialect.submit(Submission(JOB, GRAPH)), reply)
+        drive(dialect.submit(JobSubmission(JOB, GRAPH)), reply)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_request_turned_away_at_the_door_is_no_error(status):
-    reply = Reply(status, {"retry-after": "7"}, b'{"error": {"message": "queue full"}}')
-    assert outcome(CloudDialect().submit(Submission(JOB, GRAPH)), reply) == Busy(
-        f"HTTP {status}: queue full", 7.0, unsure=status == 503
+    reply = ServerResponse(status, {"retry-after": "7"}, b'{"error": {"message": "queue full"}}')
+    assert outcome(CloudDialect().submit(JobSubmission(JOB, GRAPH)), reply) == QueueFull(
+        f"HTTP {status}: queue full", 7.0, may_be_accepted=status == 503
     )
 
 
@@ -155,7 +155,7 @@ def history(word, outputs=None, **data):
 
 def test_comfyui_asks_the_queue_before_the_history():
     asks, state = drive(
-        ComfyUIDialect().look(JOB, thorough=True), answer({"queue_running": [], "queue_pending": []}), answer({})
+        ComfyUIDialect().get_job(JOB, thorough=True), answer({"queue_running": [], "queue_pending": []}), answer({})
     )
     assert [ask.path for ask in asks] == ["/queue", f"/history/{JOB}"]
     assert state.state == "lost"
@@ -164,30 +164,30 @@ def test_comfyui_asks_the_queue_before_the_history():
 @pytest.mark.parametrize(("place", "state"), [("queue_running", "running"), ("queue_pending", "queued")])
 def test_comfyui_finds_a_job_in_the_queue(place, state):
     queue = {"queue_running": [], "queue_pending": [], place: [[4, JOB, {}, {}, ["9"]]]}
-    assert outcome(ComfyUIDialect().look(JOB, thorough=True), answer(queue)).state == state
+    assert outcome(ComfyUIDialect().get_job(JOB, thorough=True), answer(queue)).state == state
 
 
 def test_a_shallow_look_never_says_lost():
-    assert outcome(ComfyUIDialect().look(JOB, thorough=False), answer({})).state == "underway"
+    assert outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer({})).state == "underway"
 
 
 def test_success_brings_outputs_and_times():
     images = [{"filename": "a.png", "subfolder": "s", "type": "output"}]
     state = outcome(
-        ComfyUIDialect().look(JOB, thorough=False), answer(history("execution_success", {"9": {"images": images}}))
+        ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_success", {"9": {"images": images}}))
     )
     assert state.state == "succeeded"
-    assert state.outputs == (Output("9", "images", 0, "a.png", "s", "output"),)
+    assert state.outputs == (JobOutput("9", "images", 0, "a.png", "s", "output"),)
     assert (state.started, state.ended) == (1795526746.271, 1795526746.771)
 
 
 def test_an_interrupted_job_is_told_from_a_failed_one_by_its_last_message():
     assert (
-        outcome(ComfyUIDialect().look(JOB, thorough=False), answer(history("execution_interrupted"))).state
+        outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_interrupted"))).state
         == "cancelled"
     )
     details = {"node_id": "3", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "bad\n"}
-    state = outcome(ComfyUIDialect().look(JOB, thorough=False), answer(history("execution_error", **details)))
+    state = outcome(ComfyUIDialect().get_job(JOB, thorough=False), answer(history("execution_error", **details)))
     assert (state.state, state.error_type, state.error) == ("failed", "ValueError", "node 3 (KSampler): bad")
 
 
@@ -197,25 +197,26 @@ def test_an_interrupted_job_is_told_from_a_failed_one_by_its_last_message():
      ("lost", "lost"), ("waiting_to_dispatch", "queued"), ("cancel_requested", "running")],
 )  # fmt: skip
 def test_cloud_words_old_and_new_and_unknown(word, state):
-    assert outcome(CloudDialect().look("x", thorough=True), answer({"id": "x", "status": word})).state == state
+    assert outcome(CloudDialect().get_job("x", thorough=True), answer({"id": "x", "status": word})).state == state
 
 
 def test_cloud_details_are_asked_first_after_the_word_of_success_and_the_status_decides_where_they_lag():
     asks, state = drive(
-        CloudDialect().look("x", thorough=True, said=True), answer({"status": "completed", "outputs": {}})
+        CloudDialect().get_job("x", thorough=True, success_reported=True),
+        answer({"status": "completed", "outputs": {}}),
     )
     assert (state.state, [ask.path for ask in asks]) == ("succeeded", ["/api/jobs/x"])
     for details in (answer({"status": "in_progress"}), answer({"error": "not found"}, 404)):
         asks, state = drive(
-            CloudDialect().look("x", thorough=True, said=True), details, answer({"status": "executing"})
+            CloudDialect().get_job("x", thorough=True, success_reported=True), details, answer({"status": "executing"})
         )
         assert (state.state, asks[-1].path) == ("running", "/api/job/x/status")
 
 
 def test_cloud_details_that_lag_behind_the_status_are_waited_for():
-    flow = CloudDialect().look("x", thorough=True)
+    flow = CloudDialect().get_job("x", thorough=True)
     assert outcome(flow, answer({"status": "success"}), answer({"status": "in_progress"})).state == "underway"
-    flow = CloudDialect().look("x", thorough=True)
+    flow = CloudDialect().get_job("x", thorough=True)
     assert outcome(flow, answer({"status": "success"}), answer({"error": "not found"}, 404)).state == "underway"
 
 
@@ -227,17 +228,19 @@ def test_any_list_of_records_with_a_file_name_is_an_output():
     }
     detail = {"status": "completed", "outputs": outputs, "execution_start_time": 1795526746271,
               "execution_end_time": 1795526747271}  # fmt: skip
-    state = outcome(CloudDialect().look("x", thorough=True), answer({"status": "success"}), answer(detail))
+    state = outcome(CloudDialect().get_job("x", thorough=True), answer({"status": "success"}), answer(detail))
     assert state.outputs == (
-        Output("9", "audio", 0, "a.flac", "", "temp"),
-        Output("12", "gifs", 0, "b.mp4", "", "output"),
+        JobOutput("9", "audio", 0, "a.flac", "", "temp"),
+        JobOutput("12", "gifs", 0, "b.mp4", "", "output"),
     )
     assert (state.started, state.ended) == (1795526746.271, 1795526747.271)
 
 
 # --- finding a submission of unknown outcome
 
-SOUGHT = Sought(JOB, fingerprint(GRAPH), since=1000.0, now=1010.0, taken=lambda prompt_id: prompt_id == "known")
+SOUGHT = JobSearch(
+    JOB, fingerprint(GRAPH), intended_at=1000.0, now=1010.0, is_known=lambda prompt_id: prompt_id == "known"
+)
 
 
 def listing(*rows):
@@ -247,8 +250,8 @@ def listing(*rows):
 @pytest.mark.parametrize(
     "workflow",
     [
-        marked(GRAPH, "x", JOB),
-        {"prompt": marked(GRAPH, "x", JOB), "extra_data": {}},
+        add_marker(GRAPH, "x", JOB),
+        {"prompt": add_marker(GRAPH, "x", JOB), "extra_data": {}},
         GRAPH,
         json.loads(json.dumps(GRAPH).replace("7.0", "7")),
         [3, "id", GRAPH, {}, ["9"]],
@@ -257,7 +260,7 @@ def listing(*rows):
 )
 def test_cloud_knows_a_job_again_by_its_workflow(workflow):
     found = outcome(
-        CloudDialect().find(SOUGHT),
+        CloudDialect().find_submission(SOUGHT),
         listing(("known", 1009), ("other", 1005), ("mine", 1002)),
         answer({"workflow": {"prompt": {**GRAPH, "3": {"class_type": "KSampler", "inputs": {"seed": 1}}}}}),
         answer({"workflow": workflow}),
@@ -266,43 +269,47 @@ def test_cloud_knows_a_job_again_by_its_workflow(workflow):
 
 
 def test_a_job_that_bears_another_mark_is_another_runs():
-    theirs = marked(GRAPH, "x", "ffffffffffff")
-    assert outcome(CloudDialect().find(SOUGHT), listing(("theirs", 1002)), answer({"workflow": theirs})) is None
+    theirs = add_marker(GRAPH, "x", "ffffffffffff")
+    assert (
+        outcome(CloudDialect().find_submission(SOUGHT), listing(("theirs", 1002)), answer({"workflow": theirs})) is None
+    )
 
 
 def test_jobs_older_than_the_intent_are_not_opened():
-    asks, found = drive(CloudDialect().find(SOUGHT), listing(("old", 50)))
+    asks, found = drive(CloudDialect().find_submission(SOUGHT), listing(("old", 50)))
     assert (len(asks), found) == (1, None)
 
 
 def test_the_servers_own_clock_counts():
     # Date says that the server's clock is an hour behind ours: so is the creation of our job.
     reply = listing(("mine", 1003 - 3600))
-    late = Reply(200, {"date": "Wed, 31 Dec 1969 23:16:50 GMT"}, reply.content)
-    assert outcome(CloudDialect().find(SOUGHT), late, answer({"workflow": GRAPH})) == "mine"
+    late = ServerResponse(200, {"date": "Wed, 31 Dec 1969 23:16:50 GMT"}, reply.content)
+    assert outcome(CloudDialect().find_submission(SOUGHT), late, answer({"workflow": GRAPH})) == "mine"
 
 
 def test_a_running_job_that_hides_its_workflow_leaves_the_outcome_open():
     with pytest.raises(TransientError, match="may be the one"):
-        drive(CloudDialect().find(SOUGHT), listing(("x", 1002)), answer({"status": "in_progress"}))
+        drive(CloudDialect().find_submission(SOUGHT), listing(("x", 1002)), answer({"status": "in_progress"}))
 
 
 def test_comfyui_looks_for_our_own_id():
     queue = {"queue_running": [[1, JOB, {}, {}, []]], "queue_pending": []}
-    assert outcome(ComfyUIDialect().find(SOUGHT), answer(queue)) == JOB
+    assert outcome(ComfyUIDialect().find_submission(SOUGHT), answer(queue)) == JOB
     empty = {"queue_running": [], "queue_pending": []}
     nothing = [answer(empty), answer({})]
-    assert outcome(ComfyUIDialect().find(SOUGHT), *nothing, *nothing) is None
+    assert outcome(ComfyUIDialect().find_submission(SOUGHT), *nothing, *nothing) is None
 
 
 @pytest.mark.parametrize("place", ["queue_running", "queue_pending", "history"])
 def test_a_server_that_gives_ids_of_its_own_is_asked_for_our_mark(place):
-    item = [1, "theirs", marked(GRAPH, "x", JOB), {}, []]
-    other = [2, "other", marked(GRAPH, "x", "0" * 36), {}, []]
+    item = [1, "theirs", add_marker(GRAPH, "x", JOB), {}, []]
+    other = [2, "other", add_marker(GRAPH, "x", "0" * 36), {}, []]
     empty = {"queue_running": [], "queue_pending": []}
     history = {"other": {"prompt": other}, "theirs": {"prompt": item}} if place == "history" else {}
     queue = empty if place == "history" else {**empty, place: [other, item]}
-    asks, found = drive(ComfyUIDialect().find(SOUGHT), answer(empty), answer({}), answer(queue), answer(history))
+    asks, found = drive(
+        ComfyUIDialect().find_submission(SOUGHT), answer(empty), answer({}), answer(queue), answer(history)
+    )
     assert found == "theirs"
     assert [(ask.path, dict(ask.query)) for ask in asks][-1] == ("/history", {"max_items": "64"})
 
@@ -310,22 +317,24 @@ def test_a_server_that_gives_ids_of_its_own_is_asked_for_our_mark(place):
 @pytest.mark.parametrize("body", [{}, {"queue_running": []}, {"queue_running": {}, "queue_pending": []}])
 def test_an_answer_that_is_no_queue_makes_no_job_a_lost_one(body):
     with pytest.raises(TransientError, match="no queue"):
-        drive(ComfyUIDialect().look(JOB, thorough=True), answer(body))
+        drive(ComfyUIDialect().get_job(JOB, thorough=True), answer(body))
 
 
 def test_an_answer_that_is_no_history_or_listing_makes_no_job_a_lost_one():
     with pytest.raises(TransientError, match="no history"):
-        drive(ComfyUIDialect().look(JOB, thorough=False), answer({"detail": "try again"}))
+        drive(ComfyUIDialect().get_job(JOB, thorough=False), answer({"detail": "try again"}))
     with pytest.raises(TransientError, match="no listing"):
-        drive(CloudDialect().find(SOUGHT), answer({}))
+        drive(CloudDialect().find_submission(SOUGHT), answer({}))
     with pytest.raises(TransientError, match="not JSON"):
-        drive(CloudDialect().look(JOB, thorough=True), answer(b"<html>no such page</html>", 404))
-    assert outcome(CloudDialect().look(JOB, thorough=True), answer({"message": "no such job"}, 404)).state == "lost"
+        drive(CloudDialect().get_job(JOB, thorough=True), answer(b"<html>no such page</html>", 404))
+    assert outcome(CloudDialect().get_job(JOB, thorough=True), answer({"message": "no such job"}, 404)).state == "lost"
 
 
 def test_a_queued_job_knows_which_one_the_server_is_at():
     queue = {"queue_running": [[1, "first", {}, {}, []]], "queue_pending": [[2, JOB, {}, {}, []]]}
-    assert outcome(ComfyUIDialect().look(JOB, thorough=True), answer(queue)) == JobState("queued", behind="first")
+    assert outcome(ComfyUIDialect().get_job(JOB, thorough=True), answer(queue)) == JobState(
+        "queued", running_job="first"
+    )
 
 
 # --- cancelling
@@ -359,10 +368,10 @@ def test_comfyui_interrupts_only_what_runs_and_is_ours(running):
 
 
 def test_the_probe_tells_the_dialects_apart():
-    assert outcome(Probe().run(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
-    assert outcome(Probe().run(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
+    assert outcome(DialectProbe().detect(), answer({"system": {"argv": []}, "devices": []})) == "comfyui"
+    assert outcome(DialectProbe().detect(), answer(b"", 404), answer({"error": "key"}, 401)) == "cloud"
     with pytest.raises(UnreachableError):
-        drive(Probe().run(), answer(b"<html>"), answer(b"<html>"))
+        drive(DialectProbe().detect(), answer(b"<html>"), answer(b"<html>"))
 
 
 # --- our mark on a graph
@@ -379,16 +388,16 @@ graphs = st.dictionaries(
 
 @given(graphs, names)
 def test_a_marked_graph_without_its_mark_is_the_graph(graph, experiment):
-    changed = marked(graph, experiment, JOB)
-    assert unmarked(changed) == unmarked(graph)
+    changed = add_marker(graph, experiment, JOB)
+    assert strip_marker(changed) == strip_marker(graph)
     assert fingerprint(changed) == fingerprint(graph)
     if any("filename_prefix" in node["inputs"] for node in graph.values()):
-        assert JOB[:8] in marks(changed)
+        assert JOB[:8] in read_markers(changed)
 
 
 @given(st.text(), st.integers(1, 60))
 def test_a_slug_is_short_and_plain(text, limit):
-    found = slug(text, limit)
+    found = to_slug(text, limit)
     assert len(found) <= limit
     assert found
     assert set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -414,11 +423,11 @@ def test_whatever_a_server_answers_is_an_outcome_or_an_error_of_ours(replies, da
     flow = data.draw(
         st.sampled_from([
             lambda: dialect.look(JOB, thorough=True),
-            lambda: dialect.submit(Submission(JOB, GRAPH)),
+            lambda: dialect.submit(JobSubmission(JOB, GRAPH)),
             lambda: dialect.find(SOUGHT),
             lambda: dialect.cancel(frozenset({JOB})),
             lambda: dialect.upload("a.png", b""),
-            dialect.greet,
+            dialect.handshake,
         ])
     )  # fmt: skip
     with suppress(RefusedError, RejectedError, TransientError, UnreachableError):

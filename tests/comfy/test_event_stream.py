@@ -54,7 +54,7 @@ def test_every_last_word_wakes_the_one_who_waits(last):
 
     async def act(stream, paths):
         other = Listener()
-        with stream.listening("p", Listener()) as listener, stream.listening("q", other):
+        with stream.listen("p", Listener()) as listener, stream.listen("q", other):
             await listener.woken.wait()
             assert not other.woken.is_set()
 
@@ -71,10 +71,10 @@ def test_an_end_that_is_faster_than_the_answer_to_the_submission_is_kept():
         await socket.wait_closed()
 
     async def act(stream, paths):
-        with stream.listening("later", Listener()) as later:
+        with stream.listen("later", Listener()) as later:
             listening.set()
             await later.woken.wait()
-        with stream.listening("early", Listener()) as early:
+        with stream.listen("early", Listener()) as early:
             assert early.woken.is_set()
 
     with_stream(talk, act)
@@ -96,7 +96,7 @@ def test_progress_is_fed_and_the_start_is_noted():
 
     async def act(stream, paths):
         steps = []
-        with stream.listening("p", Listener(lambda *step: steps.append(step))) as listener:
+        with stream.listen("p", Listener(lambda *step: steps.append(step))) as listener:
             heard.set()
             await listener.woken.wait()
         assert steps == [("3", 0.0, 0.0), ("3", 2.0, 20.0)]
@@ -115,7 +115,7 @@ def test_after_a_drop_it_comes_back_under_a_new_client_id_and_wakes_everybody():
             await socket.wait_closed()
 
     async def act(stream, paths):
-        with stream.listening("p", Listener()) as waiting, stream.listening("q", Listener()) as again:
+        with stream.listen("p", Listener()) as waiting, stream.listen("q", Listener()) as again:
             await waiting.woken.wait()
             again.woken.clear()  # the drop woke everybody
             await again.woken.wait()
@@ -127,7 +127,7 @@ def test_after_a_drop_it_comes_back_under_a_new_client_id_and_wakes_everybody():
 
 
 def test_a_stream_that_says_nothing_after_a_submission_is_replaced(monkeypatch):
-    monkeypatch.setattr(event_stream, "_SILENCE", 0.0)
+    monkeypatch.setattr(event_stream, "_SILENCE_TIMEOUT", 0.0)
     connections = []
 
     async def talk(socket):
@@ -138,7 +138,7 @@ def test_a_stream_that_says_nothing_after_a_submission_is_replaced(monkeypatch):
 
     async def act(stream, paths):
         first = stream.client_id
-        with stream.listening("q", Listener()) as again:
+        with stream.listen("q", Listener()) as again:
             stream.expect_status()
             await again.woken.wait()
             again.woken.clear()
@@ -163,7 +163,7 @@ def test_the_key_is_a_token_on_cloud_and_absent_elsewhere():
 def test_a_server_without_a_stream_holds_nobody_up():
     async def go():
         async with ComfyClient(Target("t", "http://127.0.0.1:9", "comfyui")) as client, EventStream(client) as stream:
-            assert not stream.connected
+            assert not stream.is_connected
             assert stream.client_id is None
 
     asyncio.run(go())

@@ -11,14 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.download import fetch
-from sweeper.comfy.protocol import Output
-from sweeper.comfy.retry import Patience
+from sweeper.comfy.download import download
+from sweeper.comfy.protocol import JobOutput
+from sweeper.comfy.retry import RetryPolicy
 from sweeper.comfy.target import Target
 from sweeper.errors import TransientError, UsageError
 
 SOCKS = "socks5://me:pass-WORD@127.0.0.1:1"
-OUTPUT = Output("9", "images", 0, "a.png", "", "output")
+OUTPUT = JobOutput("9", "images", 0, "a.png", "", "output")
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +116,9 @@ def test_a_picture_that_lies_behind_a_proxy_that_cannot_be_used_is_told_too(serv
 
     async def go():
         async with ComfyClient(Target("lab", f"http://127.0.0.1:{server.server_port}", "comfyui")) as client:
-            client.patience = Patience(attempts=1)
+            client.retry_policy = RetryPolicy(attempts=1)
             with (tmp_path / "a.png").open("wb") as file:
-                await fetch(client, OUTPUT, file)
+                await download(client, OUTPUT, file)
 
     with pytest.raises(
         TransientError, match=r"requests to pictures\.invalid through the proxy socks5://127\.0\.0\.1:1"

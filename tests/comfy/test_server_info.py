@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.protocol import Reply
-from sweeper.comfy.server_info import about, safe_arguments
+from sweeper.comfy.protocol import ServerResponse
+from sweeper.comfy.server_info import query_server_info, redact_arguments
 from sweeper.comfy.target import Target
 
 STATS = {
@@ -31,14 +31,14 @@ PACKS = {
 
 def answered(dialect, answers):
     """Drive the flow with these answers by path; everything else is a 404. Also the paths that it asked for."""
-    flow, asked = about(dialect), []
+    flow, asked = query_server_info(dialect), []
     ask = next(flow)
     try:
         while True:
             asked.append(ask.path)
             found = answers.get(ask.path)
             content = found if isinstance(found, bytes) else json.dumps(found).encode()
-            ask = flow.send(Reply(404 if found is None else 200, {}, content))
+            ask = flow.send(ServerResponse(404 if found is None else 200, {}, content))
     except StopIteration as stop:
         return stop.value, asked
 
@@ -76,7 +76,7 @@ def test_what_is_not_understood_is_left_out(odd):
     ],
 )  # fmt: skip
 def test_of_a_command_line_only_options_numbers_and_plain_words_are_kept(arguments, kept):
-    assert safe_arguments(arguments) == kept
+    assert redact_arguments(arguments) == kept
 
 
 def test_a_server_that_is_silent_about_itself_is_no_trouble():
@@ -88,6 +88,6 @@ def test_a_server_that_is_silent_about_itself_is_no_trouble():
     async def asked():
         target = Target("t", "http://127.0.0.1:1", dialect="comfyui")
         async with ComfyClient(target, httpx.MockTransport(answer)) as client:
-            return await client.about()
+            return await client.get_server_info()
 
     assert asyncio.run(asked()) == {}

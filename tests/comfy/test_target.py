@@ -6,7 +6,7 @@ import pytest
 
 from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import UsageError
-from sweeper.model.urls import normalised
+from sweeper.model.urls import normalise_url
 
 
 def one(spec, named=None, environ=None):
@@ -37,7 +37,7 @@ def test_the_cloud_by_its_url_is_the_same_target():
     ],
 )
 def test_a_url_has_one_spelling_which_is_its_identity(written, spelt):
-    assert one(written).name == one(written).url == normalised(written) == spelt
+    assert one(written).name == one(written).url == normalise_url(written) == spelt
     assert one(written).dialect is None
 
 

@@ -9,7 +9,7 @@ from sweeper.comfy import dialects
 from sweeper.comfy.cloud import CloudDialect
 from sweeper.embedded import EmbeddedServer
 from sweeper.model.target_spec import DIALECTS
-from sweeper.schemas import schema
+from sweeper.schemas import load_schema
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -22,9 +22,9 @@ class ThirdDialect(CloudDialect):
     """Another name, another way to show the key, no WebSocket."""
 
     name = "third"
-    streams = False
+    has_event_stream = False
 
-    def credentials(self, key):
+    def auth_headers(self, key):
         return {"X-API-Key": key, "X-Third": "yes"}
 
 
@@ -49,5 +49,5 @@ def test_a_whole_run_in_a_dialect_that_sweeper_does_not_know(tmp_path, monkeypat
 
 
 def test_the_words_for_dialects_are_the_same_everywhere():
-    written = schema("experiment")["$defs"]["settings"]["properties"]["dialect"]["enum"]
+    written = load_schema("experiment")["$defs"]["settings"]["properties"]["dialect"]["enum"]
     assert list(dialects._DIALECTS) == list(DIALECTS) == written

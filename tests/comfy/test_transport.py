@@ -10,8 +10,8 @@ import socket
 import httpx
 import pytest
 
-from sweeper.comfy.http_client import Http
-from sweeper.comfy.transport import AiohttpTransport, nobody
+from sweeper.comfy.http_client import HttpClient
+from sweeper.comfy.transport import AiohttpTransport, is_connection_refused
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -58,7 +58,7 @@ def talk(peer, work, **options):
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        limits = httpx.Limits(max_connections=options.pop("connections", 2))
+        limits = httpx.SheetLimits(max_connections=options.pop("connections", 2))
         async with httpx.AsyncClient(transport=AiohttpTransport(limits), trust_env=False, **options) as http:
             found = await work(http, url)
         server.close()
@@ -165,7 +165,9 @@ def exchanges(peer, count, *, streamed=False, **options):
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
+        async with HttpClient(
+            AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False, **options
+        ) as http:
             statuses = [await one(http, f"{url}/here") for _ in range(count)]
         server.close()
         return statuses
@@ -207,13 +209,13 @@ def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_s
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prompt?a=b%20c"
-        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
-            answer = await http.ask("POST", url, {"X-Own": "7"}, b"{}")
-            stream = await http.open("GET", url, {})
-            raw = b"".join([chunk async for chunk in stream.chunks()])
+        async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
+            answer = await http.exchange("POST", url, {"X-Own": "7"}, b"{}")
+            stream = await http.open_stream("GET", url, {})
+            raw = b"".join([chunk async for chunk in stream.aiter_raw()])
             await stream.close()
-            second = await http.open("GET", url, {})
-            decoded = b"".join([chunk async for chunk in second.decoded()])
+            second = await http.open_stream("GET", url, {})
+            decoded = b"".join([chunk async for chunk in second.aiter_bytes()])
             await second.close()
         server.close()
         return answer, raw, decoded, stream.url
@@ -230,10 +232,10 @@ def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_s
 
 def test_an_address_that_is_none_is_told_as_httpx_tells_it():
     async def work(_, url):
-        async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
+        async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
             for wrong in (f"{url}999999/x", "http://[::1/x", f"http://{'a' * 64}.x/"):
                 with pytest.raises(httpx.InvalidURL):
-                    await http.open("GET", wrong, {})
+                    await http.open_stream("GET", wrong, {})
 
     talk(Peer(OK), work)
 
@@ -246,15 +248,15 @@ def test_a_connection_that_is_not_made_is_told_by_where_and_why():
     assert str(closed) == f"127.0.0.1:{port}: Connection refused"
     assert str(unknown).startswith("nowhere.invalid:80: ")
     assert "ssl" not in str(unknown)
-    assert nobody(closed)
-    assert not nobody(unknown)
+    assert is_connection_refused(closed)
+    assert not is_connection_refused(unknown)
 
 
 async def refusals(port):
     """What is said of a port where nobody listens, and of a name that nobody has."""
-    async with Http(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
+    async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
         with pytest.raises(httpx.ConnectError) as closed:
-            await http.ask("GET", f"http://127.0.0.1:{port}/x", {})
+            await http.exchange("GET", f"http://127.0.0.1:{port}/x", {})
         with pytest.raises(httpx.ConnectError) as unknown:
-            await http.ask("GET", "http://nowhere.invalid/x", {})
+            await http.exchange("GET", "http://nowhere.invalid/x", {})
     return closed.value, unknown.value

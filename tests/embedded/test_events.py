@@ -368,7 +368,7 @@ def test_the_reconnect_trap_silences_the_newer_socket(comfy):
         with stream(comfy) as second:
             receive(second)
             first.close()
-            until(lambda: not comfy.server.hears("me"))
+            until(lambda: not comfy.server.has_listener("me"))
             comfy.run(chain(), client_id="me")
             with pytest.raises(TimeoutError):
                 second.recv(timeout=0)

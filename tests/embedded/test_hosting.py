@@ -9,13 +9,13 @@ import threading
 import httpx
 from starlette.responses import PlainTextResponse
 
-from sweeper.embedded.hosting import Hosting, base_url, bind
+from sweeper.embedded.hosting import ServerThread, base_url, bind
 
 
 def test_a_connection_accepted_in_the_round_in_which_it_stops_is_closed():
     loops, held, release, asked = [], threading.Event(), threading.Event(), threading.Event()
     listener = bind("127.0.0.1", 0)
-    hosting = Hosting([(listener, PlainTextResponse("here"))], {}, loops.append)
+    hosting = ServerThread([(listener, PlainTextResponse("here"))], {}, loops.append)
     hosting.start()
     assert httpx.get(base_url(listener)).text == "here"
     (loop,) = loops

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.jobs import CANCELLED, SUCCESS, Graph, Job, JobQueue, JournalError
+from sweeper.embedded.jobs import CANCELLED, SUCCESS, JobQueue, JournalError, ServerJob, StoredGraph
 from tests.embedded.probes import chain
 
 
@@ -30,7 +30,7 @@ class BrokenJournal:
 
 
 def job(name="a", number=0.0, seed=0):
-    return Job(name, number, Graph(chain(seed=seed)), {}, ("9",))
+    return ServerJob(name, number, StoredGraph(chain(seed=seed)), {}, ("9",))
 
 
 def queue(**options):
@@ -49,7 +49,7 @@ def test_a_state_that_cannot_be_written_down_is_logged_and_stops_nothing(caplog)
     jobs.put(job())
     with caplog.at_level(logging.ERROR):
         taken = jobs.take()
-        jobs.done(taken, SUCCESS)
+        jobs.finish(taken, SUCCESS)
     assert jobs.find("a").state == SUCCESS
     assert [record.getMessage() for record in caplog.records] == [
         "job a: its state preparing is not on disk",
@@ -61,17 +61,17 @@ def test_an_ended_job_keeps_its_graph_in_little_memory():
     jobs = queue()
     for name in ("a", "b"):
         jobs.put(job(name))
-    jobs.done(jobs.take(), SUCCESS)
+    jobs.finish(jobs.take(), SUCCESS)
     assert jobs.find("a").graph == chain()
-    assert sys.getsizeof(jobs.find("a").source._packed) < 400
+    assert sys.getsizeof(jobs.find("a").stored_graph._packed) < 400
 
 
 def test_the_oldest_entry_goes_when_there_are_too_many():
     jobs = queue(keep=2, traces=False)
     for name in ("a", "b", "a", "c", "d"):
         jobs.put(job(name))
-        jobs.done(jobs.take(), SUCCESS)
-    assert [ended.id for ended in jobs.histories()] == ["c", "d"]
+        jobs.finish(jobs.take(), SUCCESS)
+    assert [ended.id for ended in jobs.list_ended()] == ["c", "d"]
     assert jobs.find("a") is None
 
 
@@ -98,7 +98,7 @@ def test_jobs_come_out_by_number_then_id_then_arrival_and_deleted_ones_never(put
     while jobs.remaining > jobs.running:
         one = jobs.take()
         taken.append((one.number, one.id, one.graph["3"]["inputs"]["seed"]))
-        jobs.done(one, SUCCESS)
+        jobs.finish(one, SUCCESS)
     if len({name for name, _ in put}) == len(put):
         assert taken == sorted(kept)
     assert [entry[:2] for entry in taken] == sorted(entry[:2] for entry in taken)

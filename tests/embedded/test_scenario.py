@@ -33,7 +33,7 @@ def test_a_file_holds_a_scenario(tmp_path):
 def test_the_scenario_in_the_readme_is_one():
     readme = (ROOT / "README.md").read_text("utf-8")
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
-    assert Scenario.of(yaml.safe_load(text)).jobs_at_once == 3
+    assert Scenario.from_mapping(yaml.safe_load(text)).jobs_at_once == 3
 
 
 def test_a_scenario_cannot_be_changed():
@@ -104,15 +104,15 @@ def test_what_is_no_text_is_said(tmp_path, data, said):
 
 def test_decisions_follow_from_the_seed_and_the_rate():
     scenario = Scenario(seed=3, failure_rate=0.25, latency=(1.0, 2.0))
-    struck = [scenario.strikes("failure", time) for time in range(2000)]
-    assert struck == [scenario.strikes("failure", time) for time in range(2000)]
+    struck = [scenario.should_inject("failure", time) for time in range(2000)]
+    assert struck == [scenario.should_inject("failure", time) for time in range(2000)]
     assert 400 < sum(struck) < 600
     other = dataclasses.replace(scenario, seed=4)
-    assert struck != [other.strikes("failure", time) for time in range(2000)]
-    delays = [scenario.seconds("latency", time) for time in range(100)]
+    assert struck != [other.should_inject("failure", time) for time in range(2000)]
+    delays = [scenario.draw_seconds("latency", time) for time in range(100)]
     assert all(1.0 <= delay <= 2.0 for delay in delays)
     assert len(set(delays)) == 100
-    assert Scenario(latency=(0.5, 0.5)).seconds("latency", 9) == 0.5
+    assert Scenario(latency=(0.5, 0.5)).draw_seconds("latency", 9) == 0.5
 
 
 def test_a_share_of_the_jobs_fails_the_same_ones_each_time(serve):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sweeper.embedded import EmbeddedServer, Faults
-from sweeper.embedded.hosting import Hosting
+from sweeper.embedded.hosting import ServerThread
 from sweeper.errors import UsageError
 from tests.embedded.probes import chain, probe_nodes, waiting
 
@@ -71,7 +71,7 @@ def test_a_server_can_be_started_again_and_tells_when_it_is_not_running():
 
 def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_path, monkeypatch):
     reached, go_on = threading.Event(), threading.Event()
-    real = Hosting.stop
+    real = ServerThread.stop
 
     def slow(hosting):
         reached.set()
@@ -79,7 +79,7 @@ def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_p
         real(hosting)
 
     with EmbeddedServer(nodes=probe_nodes(), data=tmp_path) as server:
-        monkeypatch.setattr(Hosting, "stop", slow)
+        monkeypatch.setattr(ServerThread, "stop", slow)
         first, second = (threading.Thread(target=server.stop) for _ in range(2))
         first.start()
         assert reached.wait(10)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 
 from sweeper.errors import ImageError
 from sweeper.images.compare import compare_files, compare_images, pixel_hash
-from sweeper.images.media import Sound, film_frames, read_sound
-from sweeper.images.sound_and_text import sound_measures, text_ratio
-from sweeper.regression.match_files import match
-from sweeper.regression.thresholds import parse_bound
+from sweeper.images.media import Sound, iter_film_frames, read_sound
+from sweeper.images.sound_and_text import measure_sound, text_ratio
+from sweeper.regression.match_files import match_files
+from sweeper.regression.thresholds import parse_threshold
 from tests.images import image_cases
 
 av = pytest.importorskip("av", reason="reads films and sounds")
@@ -75,7 +75,7 @@ def test_a_film_is_its_frames(tmp_path, suffix):
     changed = [frame.copy() for frame in FRAMES]
     changed[3][10:20, 10:20] ^= 0xFF
     b = film(tmp_path / f"b.{suffix}", changed)
-    for found, frame in zip(film_frames(a), FRAMES, strict=True):
+    for found, frame in zip(iter_film_frames(a), FRAMES, strict=True):
         np.testing.assert_array_equal(found, frame)
     found = compare_files(a, b)
     assert (found.state, found.frames) == ("measured", 5)
@@ -96,7 +96,7 @@ def test_one_film_in_two_containers_has_the_same_pixels_and_hash(tmp_path):
 def test_the_films_that_servers_make_are_read(tmp_path, suffix, codec, pixels):
     a = film(tmp_path / f"a.{suffix}", FRAMES, codec=codec, pixels=pixels)
     b = film(tmp_path / f"b.{suffix}", [255 - frame for frame in FRAMES], codec=codec, pixels=pixels)
-    assert len(list(film_frames(a))) == 5
+    assert len(list(iter_film_frames(a))) == 5
     found = compare_files(a, b, metrics=["mae", "ssim"])
     assert found.state == "measured"
     assert found.metrics["mae"] > 20
@@ -111,7 +111,7 @@ def test_what_films_cannot_be_laid_over_each_other_is_a_state(tmp_path):
         assert found.reason == f"{one} has {counts[0]} frames, {other} has {counts[1]}"
     found = compare_files(a, slow, metrics=["mae"])
     assert (found.state, found.reason) == ("rate", f"{a} has 8 frames a second, {slow} has 4")
-    told = match(a, short, {"mae": parse_bound("<= 255")})
+    told = match_files(a, short, {"mae": parse_threshold("<= 255")})
     assert (told.tier, told.reason) == ("frames", "frames: the accepted picture has 5 frames, today's has 3")
 
 
@@ -128,13 +128,15 @@ def test_a_film_whose_sound_changed_is_not_the_same(tmp_path):
     a, b = film(tmp_path / "a.mkv", FRAMES, sound=TONE), film(tmp_path / "b.mkv", FRAMES, sound=TONE * 0.9)
     mute = film(tmp_path / "c.mkv", FRAMES)
     assert compare_files(a, b).state == "same_pixels"
-    found = match(a, b, {})
+    found = match_files(a, b, {})
     assert (found.tier, found.passes) == ("beyond", False)
     assert found.reason.startswith("sound differs: by 0.05")
-    assert match(a, b, {"sound_snr": parse_bound(">= 19")}).tier == "within"  # a tenth less: 20 dB
-    assert match(a, b, {"ssim": parse_bound(">= 0.9")}).tier == "beyond"  # a bound of pictures says nothing of sound
-    assert match(a, mute, {}).reason == "today's film has no sound"
-    assert match(a, film(tmp_path / "d.avi", FRAMES, sound=TONE), {}).tier == "pixels"
+    assert match_files(a, b, {"sound_snr": parse_threshold(">= 19")}).tier == "within"  # a tenth less: 20 dB
+    assert (
+        match_files(a, b, {"ssim": parse_threshold(">= 0.9")}).tier == "beyond"
+    )  # a bound of pictures says nothing of sound
+    assert match_files(a, mute, {}).reason == "today's film has no sound"
+    assert match_files(a, film(tmp_path / "d.avi", FRAMES, sound=TONE), {}).tier == "pixels"
 
 
 # --- sounds
@@ -158,18 +160,20 @@ def test_a_sound_is_read_whatever_its_form(tmp_path, suffix, codec, apart):
 
 def test_a_changed_sound_is_measured_and_its_bounds_are_its_own(tmp_path):
     a, b = wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE * 0.99)
-    found = match(a, b, {"ssim": parse_bound(">= 0.5")})
+    found = match_files(a, b, {"ssim": parse_threshold(">= 0.5")})
     assert found.tier == "beyond"
     assert found.metrics["sound_snr"] == pytest.approx(40, abs=0.2)
-    assert match(a, b, {"sound_snr": parse_bound(">= 39")}).tier == "within"
-    assert match(a, b, {"sound_max": parse_bound("<= 0.001")}).reason.startswith("sound_max 0.005")
-    assert match(a, wav(tmp_path / "c.wav", TONE[:-9]), {}).reason.startswith("length: the accepted sound has 2000")
-    assert match(a, wav(tmp_path / "d.wav", TONE, rate=9000), {}).reason.startswith("rate: ")
-    assert match(a, wav(tmp_path / "e.wav", TONE[:, :1]), {}).reason.startswith("channels: ")
-    assert [match(a, tmp_path / f"{name}.wav", {}).tier for name in "cde"] == ["length", "rate", "channels"]
+    assert match_files(a, b, {"sound_snr": parse_threshold(">= 39")}).tier == "within"
+    assert match_files(a, b, {"sound_max": parse_threshold("<= 0.001")}).reason.startswith("sound_max 0.005")
+    assert match_files(a, wav(tmp_path / "c.wav", TONE[:-9]), {}).reason.startswith(
+        "length: the accepted sound has 2000"
+    )
+    assert match_files(a, wav(tmp_path / "d.wav", TONE, rate=9000), {}).reason.startswith("rate: ")
+    assert match_files(a, wav(tmp_path / "e.wav", TONE[:, :1]), {}).reason.startswith("channels: ")
+    assert [match_files(a, tmp_path / f"{name}.wav", {}).tier for name in "cde"] == ["length", "rate", "channels"]
     (tmp_path / "f.wav").write_bytes(b"RIFFnothing")
     with pytest.raises(ImageError, match=r"f\.wav: cannot be read as sound"):
-        match(a, tmp_path / "f.wav", {})
+        match_files(a, tmp_path / "f.wav", {})
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-4, 1.0))
@@ -177,11 +181,11 @@ def test_a_changed_sound_is_measured_and_its_bounds_are_its_own(tmp_path):
 def test_the_measures_of_sounds_agree_with_their_definition(seed, share):
     random = np.random.default_rng(seed)
     one, off = random.uniform(-0.5, 0.5, (50, 2)), random.uniform(-share, share, (50, 2))
-    found = sound_measures(Sound(1, one), Sound(1, one + off))
+    found = measure_sound(Sound(1, one), Sound(1, one + off))
     assert found["sound_mae"] <= found["sound_max"] <= share + 1e-12
     power = (one**2).sum() / ((one + off - one) ** 2).sum()
     assert found["sound_snr"] == pytest.approx(10 * math.log10(power))
-    assert sound_measures(Sound(1, one), Sound(1, one.copy()))["sound_snr"] == math.inf
+    assert measure_sound(Sound(1, one), Sound(1, one.copy()))["sound_snr"] == math.inf
 
 
 # --- texts
@@ -209,17 +213,17 @@ def test_a_text_is_held_to_equal_lines_or_to_its_own_bound(tmp_path):
     a.write_bytes(b"a red fox\nin snow\n")
     b.write_bytes(b"a red fox\r\nin snow")
     c.write_bytes(b"a red fox\nin rain\n")
-    assert match(a, b, {}).tier == "pixels"
-    assert match(a, c, {"ssim": parse_bound(">= 0.1")}).reason == "text differs; 83.3% of it is the same"
-    assert match(a, c, {"text_ratio": parse_bound(">= 0.8")}).tier == "within"
-    assert match(a, c, {"text_ratio": parse_bound(">= 0.9")}).tier == "beyond"
+    assert match_files(a, b, {}).tier == "pixels"
+    assert match_files(a, c, {"ssim": parse_threshold(">= 0.1")}).reason == "text differs; 83.3% of it is the same"
+    assert match_files(a, c, {"text_ratio": parse_threshold(">= 0.8")}).tier == "within"
+    assert match_files(a, c, {"text_ratio": parse_threshold(">= 0.9")}).tier == "beyond"
 
 
 def test_without_pyav_films_are_never_called_the_same_but_for_their_bytes(tmp_path, monkeypatch):
     a, b = film(tmp_path / "a.mkv", FRAMES), film(tmp_path / "b.mkv", FRAMES[::-1])
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    assert match(a, a, {}).tier == "bytes"
+    assert match_files(a, a, {}).tier == "bytes"
     with pytest.raises(ImageError, match=r"pip install 'sweeper\[media\]'"):
-        match(a, b, {})
-    assert match(wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE), {}).tier == "bytes"
-    assert match(tmp_path / "a.wav", wav(tmp_path / "c.wav", TONE * 0.5), {}).tier == "beyond"
+        match_files(a, b, {})
+    assert match_files(wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE), {}).tier == "bytes"
+    assert match_files(tmp_path / "a.wav", wav(tmp_path / "c.wav", TONE * 0.5), {}).tier == "beyond"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.compare import COMPARISON_METRICS, compare_files, compare_images
-from sweeper.images.neural import embedding
+from sweeper.images.neural import embed_picture
 from tests.images import image_cases
 
 onnx = pytest.importorskip("onnx", reason="makes the models")
@@ -74,12 +74,14 @@ def by_hand(picture, side=8):
 
 def test_an_embedding_is_that_of_the_preprocessed_picture_with_length_one(clip):
     for picture in (RGB, MOVED, RGB[:, :12]):
-        found = embedding(picture, clip)
+        found = embed_picture(picture, clip)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, by_hand(picture), atol=1e-5)
-    np.testing.assert_array_equal(embedding(RGB[:, :, :1], clip), embedding(np.repeat(RGB[:, :, :1], 3, 2), clip))
+    np.testing.assert_array_equal(
+        embed_picture(RGB[:, :, :1], clip), embed_picture(np.repeat(RGB[:, :, :1], 3, 2), clip)
+    )
     fine = RGB.astype(np.float64)
-    np.testing.assert_array_equal(embedding(fine, clip), embedding(RGB, clip))
+    np.testing.assert_array_equal(embed_picture(fine, clip), embed_picture(RGB, clip))
 
 
 def test_clip_is_the_cosine_and_lpips_the_models_number(clip, lpips):
@@ -127,9 +129,9 @@ def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
     with pytest.raises(UsageError, match="needed is a model of two pictures"):
         compare_images(RGB, MOVED, metrics=["lpips"])
     with pytest.raises(UsageError, match="needed is a model of one picture"):
-        embedding(RGB, lpips)
+        embed_picture(RGB, lpips)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        embedding(RGB, tmp_path / "none.onnx")
+        embed_picture(RGB, tmp_path / "none.onnx")
 
 
 def test_a_model_that_refuses_a_picture_is_an_error_of_that_picture(tmp_path, monkeypatch):

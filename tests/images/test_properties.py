@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from sweeper.images.compare import COMPARISON_METRICS, compare_images
-from sweeper.images.measures import EQUAL, measured
+from sweeper.images.measures import EQUAL_VALUES, measure_pair
 
 SHAPES = st.tuples(st.integers(1, 26), st.integers(1, 26), st.integers(1, 4))
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
@@ -64,8 +64,8 @@ def test_only_equal_pictures_differ_nowhere(pictures):
 @given(SHAPES.flatmap(lambda shape: filled(shape, np.uint8)))
 @settings(deadline=None, max_examples=60)
 def test_the_measures_themselves_give_what_equal_pictures_are_promised(picture):
-    expected = {name: EQUAL[name] for name in COMPARISON_METRICS}
+    expected = {name: EQUAL_VALUES[name] for name in COMPARISON_METRICS}
     assert compare_images(picture, picture.copy()) == expected
-    assert measured(picture, picture.copy(), COMPARISON_METRICS) == expected
+    assert measure_pair(picture, picture.copy(), COMPARISON_METRICS) == expected
     finer = picture.astype(np.float64)
-    assert measured(finer, finer.copy(), COMPARISON_METRICS) == expected
+    assert measure_pair(finer, finer.copy(), COMPARISON_METRICS) == expected

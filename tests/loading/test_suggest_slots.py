@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.loading.parse import read_yaml
-from sweeper.loading.suggest_slots import slots_file, suggest
-from sweeper.loading.template_builder import bind
+from sweeper.loading.parse import parse_yaml
+from sweeper.loading.suggest_slots import render_slots_file, suggest_slots
+from sweeper.loading.template_builder import build_template
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.source import Source
 
@@ -32,16 +32,16 @@ TXT2IMG = {
 
 
 def names(graph):
-    return {one.address: one.name for one in suggest(graph)}
+    return {one.address: one.name for one in suggest_slots(graph)}
 
 
 def bound(graph, object_info=None):
-    text = slots_file("x.json", suggest(graph, object_info))
-    return bind(Source("x.json", graph, dict), read_yaml(text, "x.slots.yaml"))
+    text = render_slots_file("x.json", suggest_slots(graph, object_info))
+    return build_template(Source("x.json", graph, dict), parse_yaml(text, "x.slots.yaml"))
 
 
 def test_every_scalar_input_is_listed_and_no_link_the_best_known_first():
-    assert [(one.name, one.address, one.type, one.value) for one in suggest(TXT2IMG)] == [
+    assert [(one.name, one.address, one.type, one.value) for one in suggest_slots(TXT2IMG)] == [
         ("prompt", "6.text", "string", "a fox"),
         ("negative", "7.text", "string", "blurry"),
         ("seed", "3.seed", "integer", 5),
@@ -59,7 +59,7 @@ def test_every_scalar_input_is_listed_and_no_link_the_best_known_first():
 
 
 def test_the_titles_and_classes_stand_beside():
-    one = suggest(TXT2IMG)[-1]
+    one = suggest_slots(TXT2IMG)[-1]
 
     assert (one.class_type, one.title) == ("SaveImage", "Save Image")
 
@@ -160,7 +160,7 @@ def test_object_info_gives_types_and_limits_but_never_refuses_the_workflows_own_
         "4": node("LoadImage", image="a.png"),
     }
 
-    assert {one.name: (one.type, one.schema) for one in suggest(graph, INFO)} == {
+    assert {one.name: (one.type, one.schema) for one in suggest_slots(graph, INFO)} == {
         "seed": ("integer", {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}),
         "steps": ("integer", {"type": "integer", "maximum": 10000}),
         "cfg": ("number", {"type": "number", "minimum": 0.0, "maximum": 100.0}),
@@ -173,7 +173,7 @@ def test_object_info_gives_types_and_limits_but_never_refuses_the_workflows_own_
 def test_the_slots_file_binds_and_keeps_every_value():
     template = bound(TXT2IMG, INFO)
 
-    assert list(template.slots) == [one.name for one in suggest(TXT2IMG)]
+    assert list(template.slots) == [one.name for one in suggest_slots(TXT2IMG)]
     assert template.render({name: slot.default for name, slot in template.slots.items()}) == TXT2IMG
 
 
@@ -194,17 +194,17 @@ nodes = st.builds(
 
 @given(st.dictionaries(st.sampled_from(["1", "2", "10", "3:4"]), nodes, min_size=1))
 def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
-    found = suggest(graph)
+    found = suggest_slots(graph)
 
     assert len({one.name for one in found}) == len(found)
     assert all(one.name.isidentifier() and one.name not in RESERVED_COLUMNS for one in found)
-    value = read_yaml(slots_file("x.json", found), "x.slots.yaml").value
+    value = parse_yaml(render_slots_file("x.json", found), "x.slots.yaml").value
     assert list(value["slots"] or {}) == [one.name for one in found]
     assert [rules["at"] for rules in (value["slots"] or {}).values()] == [one.address for one in found]
 
 
 @pytest.mark.parametrize("break_", ["\n", "\u2028", "\x85", "\r\n"])
 def test_a_title_cannot_break_out_of_its_comment(break_):
-    text = slots_file("x.json", suggest({"1": node("X", f"a{break_}evil: 1", seed=1)}))
+    text = render_slots_file("x.json", suggest_slots({"1": node("X", f"a{break_}evil: 1", seed=1)}))
 
-    assert list(read_yaml(text, "x").value["slots"]) == ["seed"]
+    assert list(parse_yaml(text, "x").value["slots"]) == ["seed"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import sweeper
 from sweeper.errors import ExperimentError
-from sweeper.model.slot_values import Normaliser, ValueRefusedError, finite
-from sweeper.schemas import validator_for, whole_numbers
+from sweeper.model.slot_values import SlotSchema, ValueRefusedError, normalise_json
+from sweeper.schemas import convert_whole_floats, make_validator
 from tests.experiment_files import planned, write
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "w": 512}}}
@@ -104,7 +104,7 @@ def test_each_keyword_alone_is_read_as_json_schema_reads_it(schema):
 
 
 def agrees(schema, values):
-    normalise, validator = Normaliser(schema), validator_for(schema)
+    normalise, validator = SlotSchema(schema), make_validator(schema)
     for value in values:
         try:
             found = normalise(value)
@@ -122,7 +122,7 @@ def agrees(schema, values):
 @given(st.integers(-(10**6), 10**6), st.integers(1, 2000), st.integers(0, 6))
 def test_a_multiple_is_what_it_is_on_paper(times, units, places):
     factor = float(f"{units}e-{places}")
-    normalise = Normaliser({"multipleOf": factor})
+    normalise = SlotSchema({"multipleOf": factor})
     assert normalise(float(f"{times * units}e-{places}")) == times * units / 10**places
     if units > 1:
         with pytest.raises(ValueRefusedError, match="but a multiple of"):
@@ -132,11 +132,11 @@ def test_a_multiple_is_what_it_is_on_paper(times, units, places):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [1, {"a": [math.nan]}], {"a": math.inf}])
 def test_no_part_of_a_value_may_be_infinite_or_no_number(value):
     with pytest.raises(ValueRefusedError, match="a finite number is needed"):
-        finite(value)
+        normalise_json(value)
 
 
 def test_a_negative_nought_deep_inside_a_value_is_nought():
-    assert json.dumps(finite({"a": [-0.0, {"b": -0.0}], "c": "-0.0", "d": True})) == (
+    assert json.dumps(normalise_json({"a": [-0.0, {"b": -0.0}], "c": "-0.0", "d": True})) == (
         '{"a": [0.0, {"b": 0.0}], "c": "-0.0", "d": true}'
     )
 
@@ -154,7 +154,7 @@ def test_a_whole_float_is_an_integer_only_where_an_integer_is_asked_for():
                    "sample": {"n": 2, "seed": 1}}],
         "run": {"timeout": 60.0, "retries": 2, "max_failures": 2, "concurrency": 1.5},
     }  # fmt: skip
-    assert repr(whole_numbers("experiment", experiment)) == repr(wanted)
+    assert repr(convert_whole_floats("experiment", experiment)) == repr(wanted)
     assert experiment["run"]["retries"] == 2.0
 
 
@@ -167,15 +167,15 @@ def test_a_whole_float_is_an_integer_only_where_an_integer_is_asked_for():
     ],
 )  # fmt: skip
 def test_a_text_of_a_slot_without_a_schema_goes_by_the_slots_default(text, like, wanted):
-    found = Normaliser(None).from_text(text, like=like)
+    found = SlotSchema(None).parse_text(text, like=like)
     assert (found, type(found)) == (wanted, type(wanted))
 
 
 def test_a_schema_says_more_about_a_text_than_a_default_does():
-    assert Normaliser({"type": "string"}).from_text("8", like=512) == "8"
-    assert Normaliser({"enum": ["4", 8]}).from_text("4") == "4"
-    assert Normaliser({"enum": ["4", 8]}).from_text("8") == 8
-    assert Normaliser({"const": 8}).from_text("8") == 8
+    assert SlotSchema({"type": "string"}).parse_text("8", like=512) == "8"
+    assert SlotSchema({"enum": ["4", 8]}).parse_text("4") == "4"
+    assert SlotSchema({"enum": ["4", 8]}).parse_text("8") == 8
+    assert SlotSchema({"const": 8}).parse_text("8") == 8
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,11 @@ def test_a_schema_says_more_about_a_text_than_a_default_does():
 )
 def test_a_schema_that_refers_to_nothing_here_is_told_and_nothing_is_fetched(schema, said):
     with pytest.raises(ValueRefusedError, match=said):
-        Normaliser(schema)(4)
+        SlotSchema(schema)(4)
 
 
 def test_a_schema_may_refer_to_a_part_of_itself():
     schema = {"$defs": {"side": {"type": "integer", "multipleOf": 8}}, "$ref": "#/$defs/side"}
-    assert Normaliser(schema)(512) == 512
+    assert SlotSchema(schema)(512) == 512
     with pytest.raises(ValueRefusedError, match="found 513, but a multiple of 8 is needed"):
-        Normaliser(schema)(513)
+        SlotSchema(schema)(513)

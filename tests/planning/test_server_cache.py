@@ -6,8 +6,15 @@ import itertools
 
 import pytest
 
-from sweeper.planning.order import counted
-from sweeper.planning.server_cache import CLASSIC, NONE, Caching, caching_of, lru_executions, weakest
+from sweeper.planning.order import count_cached_executions
+from sweeper.planning.server_cache import (
+    CLASSIC_CACHE,
+    NO_CACHE,
+    ServerCache,
+    count_lru_executions,
+    find_smallest_cache,
+    parse_cache_arguments,
+)
 
 GRAPH = {
     "load": {"class_type": "L", "inputs": {"model": "m"}},
@@ -26,7 +33,7 @@ NEEDS = {
 }
 POINTS = list(itertools.product(range(3), range(3), range(4)))
 # COMFYUI_BEHAVIOUR, section 6: loader and encoder executions of 3 models, 3 texts, 4 seeds on ComfyUI 0.3.64.
-CACHES = (CLASSIC, *(Caching("lru", size) for size in (5, 50, 400)), NONE)
+CACHES = (CLASSIC_CACHE, *(ServerCache("lru", size) for size in (5, 50, 400)), NO_CACHE)
 MEASURED = {
     (MODEL, TEXT, SEED): ((3, 9), (3, 9), (3, 9), (3, 9), (36, 36)),
     (TEXT, MODEL, SEED): ((9, 9), (9, 9), (3, 9), (3, 9), (36, 36)),
@@ -38,7 +45,7 @@ MEASURED = {
 
 @pytest.mark.parametrize("order", MEASURED)
 def test_the_counts_are_those_of_a_real_server(order):
-    runs = [counted(GRAPH, order, POINTS, NEEDS, caching) for caching in CACHES]
+    runs = [count_cached_executions(GRAPH, order, POINTS, NEEDS, caching) for caching in CACHES]
     assert tuple((one["load"], one["encode"]) for one in runs) == MEASURED[order]
     assert {one["save"] for one in runs} == {36}
 
@@ -49,7 +56,7 @@ def test_the_counts_are_those_of_a_real_server(order):
 )
 def test_alternating_models_are_kept_or_not_as_a_real_server_keeps_them(models, size, loads):
     points = [(ord(model), 0, seed) for seed, model in enumerate(models)]
-    assert lru_executions(GRAPH, points, NEEDS, size)["load"] == loads
+    assert count_lru_executions(GRAPH, points, NEEDS, size)["load"] == loads
 
 
 def test_a_node_is_not_run_for_users_that_are_kept():
@@ -59,29 +66,29 @@ def test_a_node_is_not_run_for_users_that_are_kept():
         "c": {"class_type": "C", "inputs": {"y": 0}},
     }
     needs = {"a": frozenset({0}), "b": frozenset({0}), "c": frozenset({1})}
-    assert lru_executions(graph, [(0, 0), (0, 1), (1, 1), (0, 0)], needs, 100) == {"a": 2, "b": 2, "c": 2}
+    assert count_lru_executions(graph, [(0, 0), (0, 1), (1, 1), (0, 0)], needs, 100) == {"a": 2, "b": 2, "c": 2}
 
 
 @pytest.mark.parametrize(
     ("arguments", "caching"),
     [
-        ((), CLASSIC),
-        (("main.py", "--cpu"), CLASSIC),
-        (("main.py", "--cache-none"), NONE),
-        (("main.py", "--cache-lru", "50", "--cpu"), Caching("lru", 50)),
-        (("main.py", "--cache-lru=7"), Caching("lru", 7)),
-        (("main.py", "--cache-lru", "0"), CLASSIC),
-        (("main.py", "--cache-lru"), CLASSIC),
-        (("main.py", "--cache-classic"), CLASSIC),
+        ((), CLASSIC_CACHE),
+        (("main.py", "--cpu"), CLASSIC_CACHE),
+        (("main.py", "--cache-none"), NO_CACHE),
+        (("main.py", "--cache-lru", "50", "--cpu"), ServerCache("lru", 50)),
+        (("main.py", "--cache-lru=7"), ServerCache("lru", 7)),
+        (("main.py", "--cache-lru", "0"), CLASSIC_CACHE),
+        (("main.py", "--cache-lru"), CLASSIC_CACHE),
+        (("main.py", "--cache-classic"), CLASSIC_CACHE),
     ],
 )
 def test_the_command_line_of_a_server_tells_how_it_caches(arguments, caching):
-    assert caching_of(arguments) == caching
+    assert parse_cache_arguments(arguments) == caching
 
 
 def test_of_several_servers_the_one_that_keeps_least_decides_unless_it_keeps_nothing():
-    small, large = Caching("lru", 5), Caching("lru", 50)
-    assert weakest([large, small]) == small
-    assert weakest([large, CLASSIC, NONE]) == CLASSIC
-    assert weakest([NONE, large]) == large
-    assert weakest([NONE]) == weakest([]) == NONE
+    small, large = ServerCache("lru", 5), ServerCache("lru", 50)
+    assert find_smallest_cache([large, small]) == small
+    assert find_smallest_cache([large, CLASSIC_CACHE, NO_CACHE]) == CLASSIC_CACHE
+    assert find_smallest_cache([NO_CACHE, large]) == large
+    assert find_smallest_cache([NO_CACHE]) == find_smallest_cache([]) == NO_CACHE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeper.planning.grid import Grid
-from sweeper.planning.trial_filters import reasons
+from sweeper.planning.trial_filters import iter_drop_reasons
 from tests.experiment_files import planned
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "w": 512}}}
@@ -37,7 +37,7 @@ def test_each_dropped_point_has_the_first_rule_that_drops_it(tmp_path):
     sweep = {"grid": grid, "exclude": exclude, "where": "n < 4", "sample": {"n": 2}}
     plan = planned(tmp_path, {"sweep": sweep}, GRAPH, SLOTS)
     (block,) = plan.experiment.blocks
-    found = list(reasons(Grid(plan.experiment, block.dimensions, {}), block))
+    found = list(iter_drop_reasons(Grid(plan.experiment, block.dimensions, {}), block))
     assert found[:2] == ["exclude[0]"] * 2
     assert found[3] == "exclude[1]"
     assert found[6:] == ["where"] * 2

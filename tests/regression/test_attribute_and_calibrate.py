@@ -19,7 +19,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
 from sweeper.errors import UsageError
-from sweeper.regression.attribute import BOTH, SERVER, UNSTEADY, WORKFLOW
+from sweeper.regression.attribute import BOTH, NOT_REPRODUCIBLE, SERVER_DRIFTED, WORKFLOW_CHANGED
 
 GRAPH = {
     "1": {"class_type": "Paint", "inputs": {"level": "{{ level }}", "tint": 0}},
@@ -90,7 +90,7 @@ def grey(shop):
 
 @pytest.mark.parametrize(
     ("tint", "shift", "sigma", "verdict"),
-    [(0, 9, 0.0, SERVER), (9, 0, 0.0, WORKFLOW), (9, 20, 0.0, BOTH)],
+    [(0, 9, 0.0, SERVER_DRIFTED), (9, 0, 0.0, WORKFLOW_CHANGED), (9, 20, 0.0, BOTH)],
     ids=["server", "workflow", "both"],
 )
 def test_attribution_tells_the_planted_causes_apart(grey, tint, shift, sigma, verdict):
@@ -101,7 +101,7 @@ def test_attribution_tells_the_planted_causes_apart(grey, tint, shift, sigma, ve
 
 
 def test_a_server_that_is_right_again_when_asked_twice_is_called_not_reproducible(grey):
-    from sweeper.regression.attribute import attributed
+    from sweeper.regression.attribute import attribute_changes
     from sweeper.regression.baseline import default_folder, read_baseline
     from sweeper.regression.thresholds import NO_CHECKS
 
@@ -111,17 +111,17 @@ def test_a_server_that_is_right_again_when_asked_twice_is_called_not_reproducibl
     experiment = sweeper.load(file)
     known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
     with serving() as url:
-        told = attributed(
+        told = attribute_changes(
             found, known, NO_CHECKS, experiment, target=url, out=found.results.with_name("again"), runner=sweeper.run
         )
-    assert {one.verdict for one in told} == {UNSTEADY}
+    assert {one.verdict for one in told} == {NOT_REPRODUCIBLE}
 
 
 def test_an_accepted_workflow_that_does_not_run_any_more_is_the_servers_drift(grey):
     with serving(shift=9) as url:
         found = sweeper.check(grey(), target=url)
     assert not found.ok
-    from sweeper.regression.attribute import attributed
+    from sweeper.regression.attribute import attribute_changes
     from sweeper.regression.baseline import default_folder, read_baseline
     from sweeper.regression.thresholds import NO_CHECKS
 
@@ -129,8 +129,8 @@ def test_an_accepted_workflow_that_does_not_run_any_more_is_the_servers_drift(gr
     known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
     with EmbeddedServer() as server:  # it knows no Paint
         out = found.results.with_name("a")
-        told = attributed(found, known, NO_CHECKS, experiment, target=server.url, out=out, runner=sweeper.run)
-    assert all(one.verdict.startswith(f"{SERVER}: it does not run") for one in told)
+        told = attribute_changes(found, known, NO_CHECKS, experiment, target=server.url, out=out, runner=sweeper.run)
+    assert all(one.verdict.startswith(f"{SERVER_DRIFTED}: it does not run") for one in told)
 
 
 def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(grey):
@@ -147,8 +147,8 @@ def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(gr
             rms = 255 * 10 ** (-noise["psnr"].mean / 20)
             assert rms == pytest.approx(math.sqrt(2 * (sigma**2 + 1 / 12)), rel=0.1)
             assert noise["mae"].effect == pytest.approx(60, rel=0.1)
-            assert one.gated
-            assert all(item.bound.holds(item.worst) for item in one.noise if item.bound)
+            assert one.is_checkable
+            assert all(item.threshold.is_met_by(item.worst) for item in one.noise if item.threshold)
         assert "mae" in found.checks
 
 
@@ -169,7 +169,7 @@ def test_calibrate_measures_the_noise_of_sounds_too(shop):
 def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
     with serving(sigma=12.0) as url:
         found = sweeper.calibrate(grey(levels=(100, 101)), 3, target=url)
-    assert not any(one.gated for one in found.items)
+    assert not any(one.is_checkable for one in found.items)
     assert found.checks == {}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.regression.baseline import Accepted, Baseline, Entry, read_baseline
+from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, read_baseline
 from sweeper.regression.cases import Case
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -27,26 +27,28 @@ def test_every_case_comes_back_under_its_key_with_its_workflow(cases, value):
         known = Baseline(Path(folder), "shop")
         graph = {"1": {"class_type": "A", "inputs": {"x": 0, "y": ["2", 0]}}, "2": {"class_type": "B", "inputs": {}}}
         other = {**graph, "1": {"class_type": "A", "inputs": {"x": value, "y": ["2", 0]}}}
-        known.keep_graph(graph)
+        known.add_graph(graph)
         for one in cases:
-            base, changes = known.keep_graph(other)
-            about = Accepted(one.file_name("png"), "0" * 64, None, 1, {}, "d", "t", workflow=base, changes=changes)
-            known.entries[one.key] = Entry(one, (about,))
+            base, changes = known.add_graph(other)
+            about = AcceptedFile(
+                one.build_file_name("png"), "0" * 64, None, 1, {}, "d", "t", workflow=base, changes=changes
+            )
+            known.entries[one.key] = BaselineEntry(one, (about,))
         known.save()
         again = read_baseline(Path(folder), "shop")
         assert set(again.entries) == {one.key for one in cases}
         assert all(entry.case.key == key for key, entry in again.entries.items())
-        assert all(again.graph(entry.accepted[0]) == other for entry in again.entries.values())
+        assert all(again.get_graph(entry.accepted[0]) == other for entry in again.entries.values())
         assert len(again.workflows) <= 1
 
 
 @given(case, case)
 def test_different_cases_have_different_safe_file_names(one, other):
-    name = one.file_name("png")
+    name = one.build_file_name("png")
     assert name.isascii()
     assert Path(name).name == name
     assert len(name) < 200
-    assert (name == other.file_name("png")) == (one.key == other.key)
+    assert (name == other.build_file_name("png")) == (one.key == other.key)
 
 
 @given(case)

@@ -12,8 +12,8 @@ from pathlib import Path
 import yaml
 
 import sweeper
-from sweeper.regression.thresholds import MEASURES, checks_of
-from sweeper.schemas import shape_problems
+from sweeper.regression.thresholds import MEASURE_NAMES, parse_checks
+from sweeper.schemas import find_schema_problems
 from tests import ROOT
 from tests.regression.plugin_runs import run_pytest
 
@@ -58,12 +58,12 @@ def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
 def test_the_measures_of_the_readme_are_all_there_are():
     (table,) = re.findall(r"^\| measure \|.*\n\|[- |]*\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
     names = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(names) == sorted(MEASURES)
+    assert sorted(names) == sorted(MEASURE_NAMES)
 
 
 def test_the_checks_of_the_readme_are_some(shop):
     (text,) = [block for block in blocks("yaml") if "checks:" in block]
     checks = yaml.safe_load(text)
-    assert shape_problems("experiment", {"template": "t.json", **checks}) == []
+    assert find_schema_problems("experiment", {"template": "t.json", **checks}) == []
     shop.write(**checks)
-    assert len(checks_of(sweeper.load(shop.file)).overrides) == 1
+    assert len(parse_checks(sweeper.load(shop.file)).overrides) == 1

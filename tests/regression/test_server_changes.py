@@ -7,9 +7,9 @@ import json
 import sweeper
 from sweeper.regression.baseline import read_baseline
 from sweeper.regression.html_page import write_page
-from sweeper.regression.junit import junit_xml
-from sweeper.regression.markdown_summary import markdown
-from sweeper.regression.server_changes import changes, drift, server_key
+from sweeper.regression.junit import to_junit_xml
+from sweeper.regression.markdown_summary import render_markdown
+from sweeper.regression.server_changes import describe_drift, list_changes, server_key
 
 BEFORE = {
     "comfyui": "0.3.64", "python": "3.12.3", "pytorch": "2.8.0", "devices": ["cuda:0 L4"], "argv": ["--lowvram"],
@@ -19,27 +19,29 @@ NOW = BEFORE | {"comfyui": "0.3.70", "devices": ["cuda:0 H100"], "argv": [], "no
 
 
 def test_each_fact_that_is_another_now_is_named():
-    assert changes(BEFORE, NOW) == [
+    assert list_changes(BEFORE, NOW) == [
         "ComfyUI 0.3.64 -> 0.3.70",
         "device cuda:0 L4 -> cuda:0 H100",
         "options --lowvram -> none",
         "nodes b 2 -> 3",
         "nodes c none -> 1",
     ]
-    assert drift(BEFORE, NOW).startswith(
+    assert describe_drift(BEFORE, NOW).startswith(
         "accepted on ComfyUI 0.3.64, Python 3.12.3, PyTorch 2.8.0 on cuda:0 L4, now on ComfyUI 0.3.70,"
     )
-    assert drift(BEFORE, dict(BEFORE)).endswith("now on the same")
-    assert drift({}, {}) == ""
-    assert drift({}, NOW).startswith("accepted on a server that told nothing, now on ComfyUI 0.3.70")
+    assert describe_drift(BEFORE, dict(BEFORE)).endswith("now on the same")
+    assert describe_drift({}, {}) == ""
+    assert describe_drift({}, NOW).startswith("accepted on a server that told nothing, now on ComfyUI 0.3.70")
     assert server_key(BEFORE) == server_key(dict(reversed(BEFORE.items()))) != server_key(NOW)
 
 
 def test_how_the_embedded_server_describes_itself_is_no_fact_of_a_picture():
     before, now = ({"server": f"sweeper 0.1.0: {words}"} for words in ("procedural nodes", "real samplers"))
-    assert changes(before, now) == changes(before, {"server": "sweeper 0.1.0"}) == []
-    assert drift(before, now) == "accepted on sweeper 0.1.0, now on the same"
-    assert changes(before, {"server": "sweeper 0.2.0: procedural nodes"}) == ["server sweeper 0.1.0 -> sweeper 0.2.0"]
+    assert list_changes(before, now) == list_changes(before, {"server": "sweeper 0.1.0"}) == []
+    assert describe_drift(before, now) == "accepted on sweeper 0.1.0, now on the same"
+    assert list_changes(before, {"server": "sweeper 0.2.0: procedural nodes"}) == [
+        "server sweeper 0.1.0 -> sweeper 0.2.0"
+    ]
 
 
 def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_another(shop, command, monkeypatch):
@@ -59,14 +61,14 @@ def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_anothe
     (told,) = found.servers
     assert told.endswith("(ComfyUI 0.3.64 -> 9.9.9)")
     assert found.servers[told] == 2
-    assert "ComfyUI 0.3.64 -&gt; 9.9.9" in junit_xml(found).decode()
-    assert "9.9.9" in markdown(found)
+    assert "ComfyUI 0.3.64 -&gt; 9.9.9" in to_junit_xml(found).decode()
+    assert "9.9.9" in render_markdown(found)
     assert "9.9.9" in write_page(found, shop.folder / "html").read_text("utf-8")
     assert "9.9.9" in command("check", "results/shop-check").out
     # An accepted picture keeps the server that made it; the new one has its own.
     assert command("accept", "results/shop-check", "--add").code == 0
     known = read_baseline(path.parent, "shop")
-    versions = [[known.server(one)["comfyui"] for one in entry.accepted] for entry in known.entries.values()]
+    versions = [[known.get_server(one)["comfyui"] for one in entry.accepted] for entry in known.entries.values()]
     assert versions == [["0.3.64", "9.9.9"]] * 2
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import Artifact, Job, Layout
+from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 
 def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:
@@ -47,7 +47,7 @@ class Sweep:
     file: str = "gone.yaml"
 
     def write(self, out: Path) -> Path:
-        layout = Layout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",))
+        layout = TableLayout(self.name, tuple(self.axes), tuple(self.slots), ("brightness",))
         points = [p for n, p in enumerate(itertools.product(*self.axes.values())) if n not in self.skip]
         names = list(self.axes)
         trials = []
@@ -59,11 +59,11 @@ class Sweep:
         pictures = [self._picture(out, n) for n in range(min(self.distinct, len(trials) * self.outputs))]
         with Store.open(out) as store:
             with store.transaction():
-                run = store.begin(layout, file=self.file, targets=["embedded"], now=1_000_000.0)
+                run = store.create_run(layout, file=self.file, targets=["embedded"], now=1_000_000.0)
                 store.add_trials(run, trials)
             self._jobs(store, run, trials, pictures)
             store.cache_metrics([(sha, "brightness", 10.0 + n % 90) for n, (_, sha, _) in enumerate(pictures)])
-            store.end(run, now=1_000_060.0, stopped_by=None)
+            store.end_run(run, now=1_000_060.0, stopped_by=None)
         return out
 
     def _jobs(self, store: Store, run: int, trials: Sequence[Any], pictures: Sequence[tuple[str, str, int]]) -> None:
@@ -72,13 +72,13 @@ class Sweep:
                 state, error = self.ends.get(index, ("succeeded", None))
                 if state == "pending":
                     continue
-                job = Job(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
+                job = JobRecord(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
                           *(error or (None, None)))  # fmt: skip
-                store.intend(job)
+                store.record_intent(job)
                 count = self.outputs if state == "succeeded" else 0
                 files = [pictures[(index * self.outputs + place) % len(pictures)] for place in range(count)]
                 made = [Artifact("9", "images", place, *file, "x.png") for place, file in enumerate(files)]
-                store.finish(job.id, state, started=2.0, ended=2.5, error=error, artifacts=made)
+                store.record_finished(job.id, state, started=2.0, ended=2.5, error=error, artifacts=made)
 
     def _picture(self, out: Path, number: int) -> tuple[str, str, int]:
         data = self.content if self.content is not None else picture(number, size=self.size)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.reporting.sheets.contact_sheet import SheetWish, write_sheets
+from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep, picture
 
 av = pytest.importorskip("av")
@@ -88,17 +88,19 @@ def stored(out, trials, content):
     (out / "artifacts").mkdir(parents=True)
     numbers = range(len(trials))
     with Store.open(out) as store, store.transaction():
-        run = store.begin(Layout("batches", ("batch",), ("batch",)), file="gone.yaml", targets=["x"], now=1.0)
+        run = store.create_run(TableLayout("batches", ("batch",), ("batch",)), file="gone.yaml", targets=["x"], now=1.0)
         store.add_trials(run, [(n, f"{n}" * 64, {"batch": n}, {"batch": n}) for n in numbers])
         for trial, made in enumerate(trials):
-            store.intend(Job(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0), durable=False)
+            store.record_intent(
+                JobRecord(f"j{trial}", run, "x", f"{trial}" * 64, "", 1, None, INTENT, 1.0), durable=False
+            )
             files = []
             for node, place, suffix in made:
                 path = out / "artifacts" / f"{trial}-{node}-{place}.{suffix}"
                 path.write_bytes(content[suffix] + bytes([trial, place]))
                 sha = hashlib.sha256(path.read_bytes()).hexdigest()
                 files.append(Artifact(node, "images", place, f"artifacts/{path.name}", sha, 9, path.name))
-            store.finish(f"j{trial}", SUCCEEDED, artifacts=files)
+            store.record_finished(f"j{trial}", SUCCEEDED, artifacts=files)
     return write_report(out).page.parent
 
 
@@ -189,7 +191,7 @@ def test_what_moves_has_a_sign_that_stills_have_not(made, opened):
 
 def test_a_contact_sheet_shows_a_film_by_the_same_frame(tmp_path):
     out = Sweep({"steps": [1, 2]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions())
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     red = (pixels[..., 0] > 150) & (pixels[..., 1:] < 100).all(axis=2)
@@ -201,6 +203,6 @@ def test_a_contact_sheet_without_pyav_says_what_shows_the_film(tmp_path, monkeyp
     said = []
     monkeypatch.setattr("sweeper.reporting.sheets.contact_sheet.draw_pages", lambda sheet, *_: said.append(sheet) or ())
     out = Sweep({"steps": [1]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
-    write_sheets(out, tmp_path / "s.png", SheetWish())
+    write_sheets(out, tmp_path / "s.png", SheetOptions())
     (cell,) = said[0].sections[0].cells.values()
     assert cell.word == "no picture, but picture-0.mp4; the extra media shows the first frame of a film"

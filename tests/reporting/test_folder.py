@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sweeper.reporting.dataset import as_script, coded
+from sweeper.reporting.dataset import as_script, encode_values
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep, picture
 
@@ -143,7 +143,7 @@ def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
     (out / "artifacts/picture-1.png").unlink()
     report = write_report(out)
-    assert report.missing == 1
+    assert report.missing_count == 1
     assert [file["kind"] for file in read(report.page.parent)["files"]] == ["image", "missing"]
 
 
@@ -164,7 +164,7 @@ def test_a_large_seed_is_written_without_loss(made):
 
 @given(st.lists(JSON_VALUES))
 def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
-    values, of = coded(cells)
+    values, of = encode_values(cells)
     assert [place < 0 for place in of] == [cell is None for cell in cells]
     first = {}
     for cell, place in zip(cells, of, strict=True):

@@ -9,7 +9,7 @@ import pytest
 import sweeper
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import Layout
+from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep
 
 TEMPLATE = {
@@ -35,8 +35,8 @@ def reported(tmp_path):
         plan = sweeper.plan(sweeper.load(file))
         out = tmp_path / "results"
         with Store.open(out) as store, store.transaction():
-            layout = Layout("e", tuple(plan.axis_columns), tuple(plan.slot_names))
-            run = store.begin(layout, file=str(file), targets=["embedded"], now=1.0)
+            layout = TableLayout("e", tuple(plan.axis_columns), tuple(plan.slot_names))
+            run = store.create_run(layout, file=str(file), targets=["embedded"], now=1.0)
             store.add_trials(run, [(t.index, t.digest, t.params, t.columns) for t in plan.written()])
         write(later or sweep)
         return write_report(out).page.parent

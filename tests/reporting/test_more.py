@@ -12,7 +12,7 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.embedded import EmbeddedServer
-from sweeper.reporting.check_findings import Checked, Finding
+from sweeper.reporting.check_findings import CheckFindings, Finding
 from sweeper.reporting.write_report import write_report
 from tests.reporting import painting
 from tests.reporting.made_up_sweeps import Sweep
@@ -36,7 +36,7 @@ def checked(tmp_path):
     ]
     order = ("changed", "failed", "not compared", "missing", "new", "same")
     return write_report(
-        out, checked=Checked(tmp_path, order, findings, gone=["steps=2 [9]", "steps=<b>1</b> [9]"])
+        out, checked=CheckFindings(tmp_path, order, findings, missing_cases=["steps=2 [9]", "steps=<b>1</b> [9]"])
     ).page.parent
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 import sweeper
 from sweeper.reporting.live import LiveView
 from sweeper.reporting.sheets import contact_sheet
-from sweeper.reporting.sheets.contact_sheet import SheetWish, write_sheets
+from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import Layout
+from sweeper.store.records import TableLayout
 from tests.reporting.made_up_sweeps import Sweep
 
 
@@ -42,7 +42,7 @@ def labels(lines):
 
 def test_numbers_that_differ_in_the_seventh_digit_have_heads_that_differ(told, tmp_path):
     out = Sweep({"cfg": [0.1234567, 0.1234568, 1234567.25, 7.0], "steps": [4, 8]}).write(tmp_path / "r")
-    sheet = told(out, SheetWish(x="cfg", y="steps"))
+    sheet = told(out, SheetOptions(x="cfg", y="steps"))
     assert labels(sheet.across) == ["0.1234567", "0.1234568", "1234567.25", "7"]
 
 
@@ -55,8 +55,8 @@ def planned(folder, sweep, slots, *, older=False):
     plan = sweeper.plan(sweeper.load(folder / "e.yaml"))
     known = () if older else (plan.value_order, plan.together)
     with Store.open(folder / "r") as store, store.transaction():
-        layout = Layout("e", plan.axis_columns, plan.slot_names, (), *known)
-        run = store.begin(layout, file=str(folder / "e.yaml"), targets=["embedded"], now=1.0)
+        layout = TableLayout("e", plan.axis_columns, plan.slot_names, (), *known)
+        run = store.create_run(layout, file=str(folder / "e.yaml"), targets=["embedded"], now=1.0)
         store.add_trials(run, [(t.index, t.digest, t.params, t.columns) for t in plan.written()])
     return folder / "r"
 
@@ -71,16 +71,16 @@ EXCLUDE = [{"sampler": "euler", "steps": None}, {"sampler": "euler", "steps": 2}
 
 def test_values_stand_as_they_were_written_whatever_was_left_out(told, tmp_path):
     out = excluding(tmp_path / "e", GRID, EXCLUDE)
-    sheet = told(out, SheetWish(x="steps", y="sampler"))
+    sheet = told(out, SheetOptions(x="steps", y="sampler"))
     assert labels(sheet.across) == ["steps: (none)", "2", "3", "4", "5"]
     assert [place for place, _ in sheet.across] == [-1, 0, 1, 2, 3]
 
 
 def test_sections_and_frames_stand_as_their_values_were_written(told, tmp_path):
     out = excluding(tmp_path / "e", {**GRID, "seed": [1, 2]}, EXCLUDE)
-    sections = told(out, SheetWish(x="seed", y="sampler")).sections
+    sections = told(out, SheetOptions(x="seed", y="sampler")).sections
     assert [section.title for section in sections] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
-    frames = told(out, SheetWish(x="seed", y="sampler", animate="steps"))
+    frames = told(out, SheetOptions(x="seed", y="sampler", animate="steps"))
     assert [frame.now for frame in frames] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
@@ -123,14 +123,14 @@ def test_an_axis_that_merely_happens_to_follow_from_the_others_is_told(told, tmp
     # Of the eight combinations four, in which `c` follows from `a` and `b`; both of which are needed to tell it.
     rows = [{"a": 0, "b": 0, "c": 1}, {"a": 0, "b": 1, "c": 0}, {"a": 1, "b": 0, "c": 0}, {"a": 1, "b": 1, "c": 1}]
     sweep = {"grid": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "exclude": rows}
-    sheet = told(planned(tmp_path / "e", sweep, "abc", older=older), SheetWish(x="a", y="b"))
+    sheet = told(planned(tmp_path / "e", sweep, "abc", older=older), SheetOptions(x="a", y="b"))
     assert titles(sheet) == ["c 0", "c 1"]
     assert len(set(shown(sheet))) == 4
 
 
 def test_a_sample_in_which_every_seed_stands_once_names_the_other_axes(told, tmp_path):
     sweep = {"grid": {"seed": list(range(9)), "shape": ["sq", "tall"], "cfg": [1, 2]}, "sample": {"n": 3}}
-    sheet = told(planned(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetWish(y="seed", x="cfg"))
+    sheet = told(planned(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetOptions(y="seed", x="cfg"))
     assert {title.split()[0] for title in titles(sheet)} == {"shape"}
 
 
@@ -138,27 +138,27 @@ def test_a_sample_in_which_every_seed_stands_once_names_the_other_axes(told, tmp
 def test_partners_in_a_zip_and_the_groups_of_choices_are_told_by_each_other(told, tmp_path, older):
     zipped = [{"a": [1, 2, 1], "b": ["x", "y", "z"]}]
     out = planned(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc", older=older)
-    assert titles(told(out, SheetWish(x="b", y="c"))) == [""]
-    assert titles(told(out, SheetWish(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have one `a`
+    assert titles(told(out, SheetOptions(x="b", y="c"))) == [""]
+    assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have one `a`
     out = planned(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p", older=older)
-    assert titles(told(out, SheetWish(x="p.1", y="p.2"))) == [""]
-    assert titles(told(out, SheetWish(x="p"))) == [""]
+    assert titles(told(out, SheetOptions(x="p.1", y="p.2"))) == [""]
+    assert titles(told(out, SheetOptions(x="p"))) == [""]
 
 
 def test_axes_that_another_block_sweeps_apart_are_no_partners(told, tmp_path):
     sweep = [{"zip": [{"a": [1, 2], "b": [3, 4]}]}, {"grid": {"a": [7, 8], "b": [9, 10]}, "where": "b - a == 2"}]
     out = planned(tmp_path / "e", sweep, "ab")
-    assert titles(told(out, SheetWish(x="a"))) == [""]
-    assert labels(told(out, SheetWish(x="a")).down) == ["3", "4", "9", "10"]
+    assert titles(told(out, SheetOptions(x="a"))) == [""]
+    assert labels(told(out, SheetOptions(x="a")).down) == ["3", "4", "9", "10"]
 
 
 def test_what_shows_nothing_of_itself_has_a_word_and_the_name_of_its_axis(told, tmp_path):
     grid = {"prompt": ["", " ", "a fox"], "seed": [1, 2], "steps": [1, 2]}
     out = planned(tmp_path / "e", {"grid": grid}, grid)
-    assert titles(told(out, SheetWish(x="seed", y="steps"))) == ["prompt: (empty)", 'prompt: " "', "prompt a fox"]
-    assert labels(told(out, SheetWish(x="prompt")).across) == ["prompt: (empty)", 'prompt: " "', "a fox"]
+    assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt: (empty)", 'prompt: " "', "prompt a fox"]
+    assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt: (empty)", 'prompt: " "', "a fox"]
 
 
 def test_an_axis_of_one_value_that_some_trials_lack_is_told(told, tmp_path):
     sweep = [{"grid": {"s": [1, 2], "t": [1, 2], "u": [None, "a"]}}]
-    assert titles(told(planned(tmp_path / "e", sweep, "stu"), SheetWish(x="s", y="t"))) == ["u: (none)", "u a"]
+    assert titles(told(planned(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u: (none)", "u a"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sweeper.errors import UsageError
-from sweeper.reporting.sheets.contact_sheet import SheetWish, write_sheets
-from sweeper.reporting.sheets.text_layout import Lettering, _clusters, plain
+from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
+from sweeper.reporting.sheets.text_layout import TextRenderer, _split_clusters, make_printable
 from tests.reporting.made_up_sweeps import Sweep
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -40,7 +40,7 @@ def starts(line):
 
 def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
     out = Sweep(GRID, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
     with Image.open(file) as sheet:
         lefts, tops = cells(sheet)
     assert len(lefts) == 3
@@ -50,7 +50,7 @@ def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
 
 def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
     out = Sweep({**GRID, "cfg": [1.5, 7.0]}, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=40))
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
     with Image.open(file) as sheet:
         assert [len(edges) for edges in cells(sheet)] == [3, 4]
 
@@ -58,7 +58,7 @@ def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
 @pytest.mark.parametrize(("outputs", "across", "down"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2)])
 def test_all_pictures_of_a_trial_share_its_cell(tmp_path, outputs, across, down):
     out = Sweep({"steps": [4]}, outputs=outputs, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(cell=200))
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(cell=200))
     with Image.open(file) as sheet:
         lefts, tops = cells(sheet)
         assert (len(lefts), len(tops)) == (across, down)
@@ -70,7 +70,7 @@ def test_a_cell_is_no_larger_than_its_pictures_need(tmp_path):
     sizes = []
     for side in (40, 120, 4000):
         out = Sweep({"steps": [4, 8]}, content=solid((200, 30, 60), side)).write(tmp_path / str(side))
-        (file,) = write_sheets(out, tmp_path / f"{side}.png", SheetWish(cell=200))
+        (file,) = write_sheets(out, tmp_path / f"{side}.png", SheetOptions(cell=200))
         with Image.open(file) as sheet:
             lefts, _ = cells(sheet)
             sizes.append((lefts[1] - lefts[0], sheet.height))
@@ -84,7 +84,7 @@ def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
     for words in (1, 20, 2000):
         axes = {"prompt": ["a fox " * words, "b"]}
         out = Sweep(axes, content=solid((200, 30, 60))).write(tmp_path / str(words))
-        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish(x="prompt", cell=200))
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetOptions(x="prompt", cell=200))
         with Image.open(file) as sheet:
             lefts, _ = cells(sheet)
             steps.append(lefts[1] - lefts[0])
@@ -96,7 +96,7 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
     out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
     first, _ = sorted((out / "artifacts").iterdir())
     first.write_bytes(b"no picture")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish())
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions())
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     assert (pixels == (200, 30, 60)).all(axis=2).sum() == 40 * 40
@@ -108,7 +108,7 @@ def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
     for words in (1, 40, 4000):
         ends = {0: ("failed", ("E", "out of memory " * words))}
         out = Sweep({"steps": [4, 8]}, ends=ends, content=solid((200, 30, 60))).write(tmp_path / str(words))
-        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetWish())
+        (file,) = write_sheets(out, tmp_path / f"{words}.png", SheetOptions())
         with Image.open(file) as sheet:
             sizes.append(sheet.height)
     assert sizes[0] < sizes[1] == sizes[2]
@@ -116,7 +116,7 @@ def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
 
 def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
     out = Sweep({"steps": [1, 2, 3], "seed": list(range(40))}, content=solid((200, 30, 60), 128)).write(tmp_path / "r")
-    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="seed", cell=128, megapixels=1))
+    files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="seed", cell=128, megapixels=1))
     assert [file.name for file in files] == ["s.png", *(f"s-{n}.png" for n in range(2, len(files) + 1))]
     rows = 0
     for file in files:
@@ -129,7 +129,7 @@ def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
 
 def test_a_row_too_wide_for_a_page_goes_on_below(tmp_path):
     out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
-    files = write_sheets(out, tmp_path / "s.png", SheetWish(x="seed", y="steps", cell=64, megapixels=1))
+    files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="seed", y="steps", cell=64, megapixels=1))
     across = 0
     for file in files:
         with Image.open(file) as sheet:
@@ -144,9 +144,14 @@ LONG = "masterpiece, best quality, " * 60
 @pytest.mark.parametrize(
     ("axes", "wish", "file", "cause"),
     [
-        ({"prompt": [LONG, "b"]}, SheetWish(animate="prompt", megapixels=1), "s.webp", "the title with the value of"),
-        ({"prompt": [LONG, "b"]}, SheetWish(x="prompt", megapixels=1, cell=32), "s.png", "a label of 'prompt'"),
-        ({"prompt": [LONG * 9, "b"]}, SheetWish(y="prompt", megapixels=1), "s.png", "a label of 'prompt'"),
+        (
+            {"prompt": [LONG, "b"]},
+            SheetOptions(animate="prompt", megapixels=1),
+            "s.webp",
+            "the title with the value of",
+        ),
+        ({"prompt": [LONG, "b"]}, SheetOptions(x="prompt", megapixels=1, cell=32), "s.png", "a label of 'prompt'"),
+        ({"prompt": [LONG * 9, "b"]}, SheetOptions(y="prompt", megapixels=1), "s.png", "a label of 'prompt'"),
     ],
 )
 def test_a_label_that_leaves_no_room_is_named_and_the_advice_helps(tmp_path, axes, wish, file, cause):
@@ -165,7 +170,7 @@ def test_a_single_axis_is_named_above_its_labels(tmp_path):
     tops = []
     for name in ("s", "steps"):
         out = Sweep({name: [4, 8, 16]}, content=solid((200, 30, 60)), name="x").write(tmp_path / name)
-        (file,) = write_sheets(out, tmp_path / f"{name}.png", SheetWish(cell=40))
+        (file,) = write_sheets(out, tmp_path / f"{name}.png", SheetOptions(cell=40))
         with Image.open(file) as sheet:
             dark = (np.asarray(sheet.convert("L")) < 200)[:, :300]
             tops.append([starts(dark[:top].any(axis=1)) for top in cells(sheet)[1]])
@@ -178,11 +183,11 @@ def test_a_single_axis_is_named_above_its_labels(tmp_path):
 
 def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
     out = Sweep({"prompt": ["a fox " * 60, "b"]}, content=solid((200, 30, 60))).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(animate="prompt"))
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(animate="prompt"))
     places = []
     with Image.open(file) as sheet:
         for frame in range(sheet.n_frames):
-            sheet.seek(frame)
+            sheet.add_open_item(frame)
             places.append(cells(sheet))
     assert places[0] == places[1] != [[], []]
 
@@ -190,7 +195,7 @@ def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
 @pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
 def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
     out = Sweep({**GRID, "cfg": [1.5, 7.0, 9.0]}).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / f"s.{suffix}", SheetWish(x="steps", y="sampler", animate="cfg", cell=48))
+    (file,) = write_sheets(out, tmp_path / f"s.{suffix}", SheetOptions(x="steps", y="sampler", animate="cfg", cell=48))
     with Image.open(file) as sheet:
         assert sheet.n_frames == 3
 
@@ -198,7 +203,7 @@ def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
 def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
     ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
-    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish())
+    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetOptions())
     with Image.open(file) as sheet:
         assert (251, 233, 231) in {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24)}
         assert sheet.width > 700
@@ -207,7 +212,9 @@ def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
 def test_a_cell_without_a_trial_has_a_dash_of_its_own_in_its_middle(tmp_path):
     ends = {0: ("failed", ("E", "no")), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), content=solid((200, 30, 60)))
-    (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetWish(x="steps", y="sampler", cell=96))
+    (file,) = write_sheets(
+        sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=96)
+    )
     with Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     lefts, tops = cells(Image.fromarray(pixels))
@@ -223,7 +230,7 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
     sizes = []
     for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
         out = Sweep({"prompt": [text, "b"], "steps": [1, 2]}).write(tmp_path / f"r{n}")
-        (file,) = write_sheets(out, tmp_path / f"s{n}.png", SheetWish(x="steps", y="prompt", cell=64))
+        (file,) = write_sheets(out, tmp_path / f"s{n}.png", SheetOptions(x="steps", y="prompt", cell=64))
         with Image.open(file) as sheet:
             sizes.append(sheet.height)
     assert sizes[1] > sizes[0] + 200
@@ -232,31 +239,33 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
 @pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u2028", "\t"])
 def test_a_prompt_of_two_lines_stands_down_the_side_with_room_for_the_longer_one(tmp_path, break_):
     out = Sweep({"prompt": [f"a fox,{break_}in snow", "a cat"], "steps": [1, 2]}).write(tmp_path / "r")
-    (file,) = write_sheets(out, tmp_path / "s.png", SheetWish(x="steps", y="prompt", cell=64))
+    (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="prompt", cell=64))
     assert file.is_file()
 
 
 def test_a_text_is_measured_as_it_is_drawn():
-    letters = Lettering(["a fox, in snow"])
-    assert letters.width("a fox,\nin snow", 20) == max(letters.width("a fox,", 20), letters.width("in snow", 20))
-    assert letters.width(" a  fox\t", 20) == letters.width("a fox", 20)
-    assert letters.width("", 20) == letters.width("\n", 20)
+    letters = TextRenderer(["a fox, in snow"])
+    assert letters.measure_width("a fox,\nin snow", 20) == max(
+        letters.measure_width("a fox,", 20), letters.measure_width("in snow", 20)
+    )
+    assert letters.measure_width(" a  fox\t", 20) == letters.measure_width("a fox", 20)
+    assert letters.measure_width("", 20) == letters.measure_width("\n", 20)
 
 
 @pytest.mark.parametrize(
     ("wish", "file", "message"),
     [
-        (SheetWish(x="stps"), "s.png", "did you mean 'steps'"),
-        (SheetWish(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
-        (SheetWish(x="steps", y="steps"), "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
+        (SheetOptions(x="stps"), "s.png", "did you mean 'steps'"),
+        (SheetOptions(x="stps", y="smpler"), "s.png", "(?s)--x: .*steps.*--y: .*sampler"),
+        (SheetOptions(x="steps", y="steps"), "s.png", "--x, --y: both name 'steps', and need an axis each; axes: "),
         (
-            SheetWish(x="steps", y="cfg", animate="steps"),
+            SheetOptions(x="steps", y="cfg", animate="steps"),
             "s.gif",
             "(?s)--x, --animate: both name 'steps'.*--y: there is no axis 'cfg'",
         ),
-        (SheetWish(), "s.bmp", ".png, .webp"),
+        (SheetOptions(), "s.bmp", ".png, .webp"),
         (
-            SheetWish(cell=2000, megapixels=1),
+            SheetOptions(cell=2000, megapixels=1),
             "s.png",
             "--cell 2000: not one row of pictures fits the .* pixels of a page; make it smaller, or raise",
         ),
@@ -271,25 +280,25 @@ def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, fil
 
 def test_letters_come_from_a_font_that_has_them_and_none_is_dropped():
     line = "fox 狐 \N{FOX FACE} é"
-    letters = Lettering([line])
+    letters = TextRenderer([line])
     drawn = Image.new("RGB", (400, 40), "white")
     letters.draw(drawn, (0, 0), line, 20, "black")
     dark = np.flatnonzero((np.asarray(drawn.convert("L")) < 200).any(axis=0))
     assert dark.min() < 10
-    assert letters.width("fox", 20) < dark.max() <= letters.width(line, 20) + 1
+    assert letters.measure_width("fox", 20) < dark.max() <= letters.measure_width(line, 20) + 1
     assert letters.wrap(line, 20, 400) == [line]
 
 
 def test_emoji_of_several_parts_and_accents_are_never_broken_apart():
     artist = "\N{WOMAN}\u200d\N{ARTIST PALETTE}"
-    letters = Lettering([artist])
+    letters = TextRenderer([artist])
     assert letters.wrap(artist * 9, 20, 1) == [artist] * 9
     assert letters.wrap("e\N{COMBINING ACUTE ACCENT}" * 5, 20, 1) == ["e\N{COMBINING ACUTE ACCENT}"] * 5
 
 
 def test_a_line_never_begins_with_a_closing_mark():
-    letters = Lettering(["雪の中、"])
-    lines = letters.wrap("雪の中、" * 10, 20, letters.width("雪の中", 20) + 2)
+    letters = TextRenderer(["雪の中、"])
+    lines = letters.wrap("雪の中、" * 10, 20, letters.measure_width("雪の中", 20) + 2)
     assert len(lines) > 5
     assert not any(line.startswith("、") for line in lines)
 
@@ -297,7 +306,7 @@ def test_a_line_never_begins_with_a_closing_mark():
 @settings(max_examples=60)
 @given(st.text(st.characters(codec="utf-8"), max_size=120), st.integers(40, 300))
 def test_wrapping_loses_no_character_and_keeps_the_width(text, width):
-    letters = Lettering(["plain"])
+    letters = TextRenderer(["plain"])
     lines = letters.wrap(text, 15, width)
-    assert "".join("".join(lines).split()) == "".join("".join(map(plain, text.splitlines())).split())
-    assert all(letters.width(line, 15) <= width or len(_clusters(line)) == 1 for line in lines)
+    assert "".join("".join(lines).split()) == "".join("".join(map(make_printable, text.splitlines())).split())
+    assert all(letters.measure_width(line, 15) <= width or len(_split_clusters(line)) == 1 for line in lines)

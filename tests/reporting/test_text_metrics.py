@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sweeper.model.result import Result
-from sweeper.reporting.dataset import dataset
-from sweeper.store.records import Layout
+from sweeper.reporting.dataset import build_dataset
+from sweeper.store.records import TableLayout
 
 
 def test_a_metric_of_texts_is_a_column_and_no_number():
@@ -12,7 +12,7 @@ def test_a_metric_of_texts_is_a_column_and_no_number():
         Result(0, {}, {}, "a" * 64, "succeeded", metrics={"brightness": 7.5, "perceptual_hash": "ff"}),
         Result(1, {}, {}, "b" * 64, "failed"),
     ]
-    made = dataset(found, Layout("shop", (), (), ("brightness", "perceptual_hash")))
+    made = build_dataset(found, TableLayout("shop", (), (), ("brightness", "perceptual_hash")))
 
     assert made["metrics"] == [{"name": "brightness", "of": [7.5, None]}]
     assert made["outcome"][-1] == {"name": "perceptual_hash", "role": "metric", "values": ["ff"], "of": [0, -1]}

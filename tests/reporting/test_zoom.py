@@ -16,7 +16,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.reporting.write_report import write_report
 from sweeper.store import Store
-from sweeper.store.records import INTENT, SUCCEEDED, Artifact, Job, Layout
+from sweeper.store.records import INTENT, SUCCEEDED, Artifact, JobRecord, TableLayout
 from tests.reporting.made_up_sweeps import Sweep
 
 GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
@@ -43,7 +43,9 @@ def planned(tmp_path):
     plan = sweeper.plan(sweeper.load(file))
     out = tmp_path / "results"
     with Store.open(out) as store, store.transaction():
-        run = store.begin(Layout("e", plan.axis_columns, plan.slot_names), file=str(file), targets=["x"], now=1.0)
+        run = store.create_run(
+            TableLayout("e", plan.axis_columns, plan.slot_names), file=str(file), targets=["x"], now=1.0
+        )
         store.add_trials(run, ((t.index, t.digest, t.params, t.columns) for t in plan.written()))
         for trial in plan.written():
             finished(store, run, trial, out)
@@ -56,7 +58,9 @@ def finished(store, run, trial, out):
     (out / "artifacts").mkdir(exist_ok=True)
     Image.new("RGB", (8, 8), (60 * trial.index, 0, 0)).save(out / name)
     sha256 = hashlib.sha256((out / name).read_bytes()).hexdigest()
-    store.intend(Job(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False)
+    store.record_intent(
+        JobRecord(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False
+    )
     store.finish(f"job-{trial.index}", SUCCEEDED, artifacts=[Artifact("1", "images", 0, name, sha256, 80, "a.png")])
 
 

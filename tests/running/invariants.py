@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from sweeper.store import Store
-from sweeper.store.records import OPEN, UNSENT
+from sweeper.store.records import OPEN_STATES, UNSENT
 from tests.running.servers import Served, colour
 
 
@@ -34,7 +34,9 @@ def broken_promises(out: Path, trials: int, servers: Iterable[Served], *, output
             found.append(f"trial {row.trial} has the files {row.outputs}")
         for path, sha256 in zip(row.outputs, row.sha256, strict=True):
             found += [f"{path}: {problem}" for problem in _file(out / path, sha256, row)]
-    found += [f"job {job.id} of trial {job.digest[:8]} is still {job.state}" for job in jobs if job.state in OPEN]
+    found += [
+        f"job {job.id} of trial {job.digest[:8]} is still {job.state}" for job in jobs if job.state in OPEN_STATES
+    ]
     there = {path.name for path in (out / "artifacts").iterdir()}
     known = {Path(path).name for row in rows for path in row.outputs}
     return found + [f"left over: {name}" for name in sorted(there - known)]

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.download import fetch
+from sweeper.comfy.download import download
 from sweeper.comfy.event_stream import EventStream, Listener
-from sweeper.comfy.job_marker import fingerprint, marked
-from sweeper.comfy.protocol import Busy, Sought, Submission
+from sweeper.comfy.job_marker import add_marker, fingerprint
+from sweeper.comfy.protocol import JobSearch, JobSubmission, QueueFull
 from sweeper.comfy.target import Target
 from sweeper.errors import LostError, RejectedError, TransientError, UnreachableError
 from tests.running.servers import DIALECTS, Served
@@ -81,11 +81,11 @@ async def ended(client, prompt_id):
 
 def submission(graph, client_id=None):
     job = str(uuid4())
-    return Submission(job, marked(graph, "client", job), client_id)
+    return JobSubmission(job, add_marker(graph, "client", job), client_id)
 
 
 def sought(sent, since):
-    return Sought(sent.job, fingerprint(sent.graph), since, time.time(), lambda _: False)
+    return JobSearch(sent.job, fingerprint(sent.graph), since, time.time(), lambda _: False)
 
 
 def test_who_answers_is_found_out_and_has_its_nodes(server, using):
@@ -137,8 +137,8 @@ def test_a_gateway_that_says_503_over_a_job_that_was_taken_is_not_believed(using
     async def act(client):
         sent = submission(graph_of())
         answer = await client.submit(sent)
-        assert isinstance(answer, Busy)
-        assert answer.unsure
+        assert isinstance(answer, QueueFull)
+        assert answer.may_be_accepted
         return await client.find(sought(sent, time.time()), late=False)
 
     assert using(act, faults=[("/prompt", "503_after")]) is not None
@@ -160,7 +160,7 @@ def test_a_file_comes_whole_whatever_happens_to_its_transfer(server, using):
     async def act(client):
         state = await ended(client, await client.submit(submission(graph_of(0x0080FF, size=512))))
         file = io.BytesIO()
-        return await fetch(client, state.outputs[0], file), file
+        return await download(client, state.outputs[0], file), file
 
     # On Cloud the file comes from the storage host, and its address from /view.
     place = "/view" if server.storage is None else ".png"
@@ -179,7 +179,7 @@ def test_what_is_not_there_is_lost(using):
         for wrong in ({"filename": "no-such.png"}, {"subfolder": "../.."}, {"filename": "../../x.png"}):
             gone = type(output)(**{name: wrong.get(name, getattr(output, name)) for name in output.__slots__})
             with pytest.raises(LostError):
-                await fetch(client, gone, io.BytesIO())
+                await download(client, gone, io.BytesIO())
 
     using(act)
 
@@ -195,7 +195,7 @@ def test_an_uploaded_file_is_found_under_the_name_that_the_server_gave(using, tm
         graph["1"] = {"class_type": "LoadImage", "inputs": {"image": name}}
         state = await ended(client, await client.submit(submission(graph)))
         file = io.BytesIO()
-        await fetch(client, state.outputs[0], file)
+        await download(client, state.outputs[0], file)
         return file
 
     with Image.open(using(act, faults=[("/upload/image", fault) for fault in ("swallow", "500", "half")])) as picture:
@@ -265,7 +265,7 @@ def test_the_events_tell_the_end_of_a_job(using):
         async with EventStream(client) as stream:
             sent = submission(graph_of(), stream.client_id)
             prompt_id = await client.submit(sent)
-            with stream.listening(prompt_id, Listener()) as listener:
+            with stream.listen(prompt_id, Listener()) as listener:
                 async with asyncio.timeout(20):
                     await listener.woken.wait()
             return await ended(client, prompt_id)

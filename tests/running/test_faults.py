@@ -6,7 +6,7 @@ import pytest
 
 import sweeper
 from sweeper.errors import UnreachableError
-from sweeper.running.run_events import JobSubmitted, Noticed, Retrying, Waiting
+from sweeper.running.run_events import JobSubmitted, Notice, Retrying, TargetBusy
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
 from tests.running.servers import Served
@@ -57,7 +57,7 @@ def test_a_full_queue_is_waited_for_as_long_as_the_server_asks(server, go):
     run, rows, events = go()
     assert run.succeeded == 4
     assert all(row.attempts == 1 for row in rows)
-    waits = [event for event in events if isinstance(event, Waiting)]
+    waits = [event for event in events if isinstance(event, TargetBusy)]
     assert len(waits) == 5
     assert waits[0].seconds == 0.05  # the server says 0, which is no reason to ask in a circle
     assert waits[-1].limit < 3
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_a
         server.proxy.decide = lambda asked: "502" if asked.path.endswith("/view") else None
         run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert (run.pending, run.failed) == (1, 0)
-        (notice,) = (event.message for event in events if isinstance(event, Noticed))
+        (notice,) = (event.message for event in events if isinstance(event, Notice))
         assert "trial 0 is left for the next run, which looks first" in notice
         server.proxy.decide = lambda _: None
         assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 1

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from sweeper.errors import ResultsError
-from sweeper.running.group_commit import Syncing
+from sweeper.running.group_commit import GroupCommit
 
 
 def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together():
@@ -21,13 +21,13 @@ def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together
         first.set()
         assert go.wait(10)
 
-    async def write(syncing: Syncing, number: int) -> None:
+    async def write(syncing: GroupCommit, number: int) -> None:
         written.append(number)
-        await syncing.durable()
+        await syncing.flush()
         assert synced[-1] >= written.index(number) + 1
 
     async def scene() -> None:
-        syncing = Syncing(sync)
+        syncing = GroupCommit(sync)
         tasks = [asyncio.create_task(write(syncing, 0))]
         await asyncio.to_thread(first.wait, 10)
         tasks += [asyncio.create_task(write(syncing, number)) for number in range(1, 20)]
@@ -36,7 +36,7 @@ def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together
         go.set()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert [n for n, result in enumerate(ended) if result is not None] == [5]
-        await syncing.durable()  # also after a pause
+        await syncing.flush()  # also after a pause
         syncing.close()
 
     asyncio.run(scene())
@@ -51,10 +51,10 @@ def test_a_disk_that_fails_is_told_to_everybody_who_waits_and_may_recover():
             raise problems.pop()
 
     async def scene() -> None:
-        syncing = Syncing(sync)
+        syncing = GroupCommit(sync)
         with pytest.raises(ResultsError, match="full"):
-            await syncing.durable()
-        await syncing.durable()
+            await syncing.flush()
+        await syncing.flush()
         syncing.close()
 
     asyncio.run(scene())

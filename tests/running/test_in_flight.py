@@ -10,7 +10,7 @@ import pytest
 import sweeper
 from sweeper.comfy.client import ComfyClient
 from sweeper.running.run_events import JobSubmitted, TrialDone
-from sweeper.running.stop_control import RunControl
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store, records
 from sweeper.store.artifacts import ArtifactFolder
 
@@ -27,7 +27,7 @@ def test_the_next_job_is_sent_while_the_files_of_the_last_are_still_on_their_way
 ):
     second = threading.Event()
     in_time = []
-    keep = ArtifactFolder.keep
+    keep = ArtifactFolder.save
 
     def slowly(*arguments):
         in_time.append(second.wait(20))
@@ -39,14 +39,14 @@ def test_the_next_job_is_sent_while_the_files_of_the_last_are_still_on_their_way
             second.set()
 
     submitted = Counter()
-    monkeypatch.setattr(ArtifactFolder, "keep", slowly)
+    monkeypatch.setattr(ArtifactFolder, "save", slowly)
     run = sweeper.run(experiment(seed=[1, 2]), one_slot, tmp_path / "out", progress=watch)
     assert (run.succeeded, in_time) == (2, [True, True])
 
 
 def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experiment, tmp_path, monkeypatch):
     committed, durable, early = set(), set(), []
-    intend, sync, submit = Store.intend, Store.sync, ComfyClient.submit
+    intend, sync, submit = Store.record_intent, Store.sync, ComfyClient.submit
 
     def intending(store, job, **how):
         intend(store, job, **how)
@@ -61,7 +61,7 @@ def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experim
         early.extend({submission.job} - durable)
         return await submit(client, submission)
 
-    monkeypatch.setattr(Store, "intend", intending)
+    monkeypatch.setattr(Store, "record_intent", intending)
     monkeypatch.setattr(Store, "sync", syncing)
     monkeypatch.setattr(ComfyClient, "submit", submitting)
     run = sweeper.run(experiment(seed=MANY), target, tmp_path / "out")
@@ -70,7 +70,7 @@ def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experim
 
 
 def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, target, experiment, tmp_path):
-    control, done = RunControl(), Counter()
+    control, done = StopControl(), Counter()
 
     def watch(event):
         done.update([type(event)])
@@ -82,7 +82,7 @@ def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, 
     assert run.stopped_by == "interrupt"
     assert run.pending == len(MANY) - server.seen.submits > 0
     with Store.open(tmp_path / "out", readonly=True) as store:
-        assert not {job.state for job in store.jobs()} & set(records.OPEN)
+        assert not {job.state for job in store.jobs()} & set(records.OPEN_STATES)
     again = sweeper.run(plan, target, tmp_path / "out")
     assert (again.succeeded, again.submitted) == (len(MANY), run.pending)
     assert set(server.seen.executions.values()) == {1}

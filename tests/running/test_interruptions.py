@@ -18,9 +18,9 @@ import pytest
 
 import sweeper
 from sweeper.errors import ResultsError, UsageError
-from sweeper.running.folder_lock import holding
-from sweeper.running.run_events import JobSubmitted, Noticed, TargetReady
-from sweeper.running.stop_control import RunControl
+from sweeper.running.folder_lock import lock_folder
+from sweeper.running.run_events import JobSubmitted, Notice, TargetReady
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.running.invariants import broken_promises
 from tests.running.run_processes import Runners
@@ -80,7 +80,7 @@ def test_ctrl_c_once_waits_for_what_is_in_flight(server, target, experiment, run
     server.faults.release()
     assert runner.wait().said[-1] == "stopped_by interrupt"
     with Store.open(tmp_path / "out", readonly=True) as store:
-        counts = store.counts()
+        counts = store.count_by_status()
     assert counts == {"succeeded": 3, "failed": 0, "cancelled": 0, "pending": 5}
     assert (tmp_path / "out" / "results.csv").read_text().count("pending") == 5
 
@@ -95,7 +95,7 @@ def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, ru
     runner.send(signal.SIGINT)
     assert runner.wait().said[-1] == "stopped_by interrupt"
     with Store.open(tmp_path / "out", readonly=True) as store:
-        assert store.counts() == {"succeeded": 0, "failed": 0, "cancelled": 3, "pending": 5}
+        assert store.count_by_status() == {"succeeded": 0, "failed": 0, "cancelled": 3, "pending": 5}
     server.faults.release()
     run = sweeper.run(plan, target, tmp_path / "out")
     assert (run.submitted, run.succeeded) == (8, 8)
@@ -121,7 +121,7 @@ def test_ctrl_c_before_anything_is_in_flight_ends_the_run_at_once(mute, experime
     assert time.monotonic() - began < 30  # it is a minute until such a server counts as silent
     connection.close()
     with Store.open(tmp_path / "out", readonly=True) as store:
-        assert store.counts() == {"succeeded": 0, "failed": 0, "cancelled": 0, "pending": 1}
+        assert store.count_by_status() == {"succeeded": 0, "failed": 0, "cancelled": 0, "pending": 1}
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
@@ -146,7 +146,7 @@ def test_ctrl_c_twice_leaves_a_server_that_hangs_and_its_job_on_record(dialect, 
         assert runner.wait().said[-1] == "stopped_by interrupt"
         assert time.monotonic() - began < 30
         with Store.open(tmp_path / "out", readonly=True) as store:
-            assert store.counts()["pending"] >= 1
+            assert store.count_by_status()["pending"] >= 1
         server.proxy.on_step = lambda *_: None
         os.kill(server.pid, signal.SIGCONT)
         assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 2
@@ -154,7 +154,7 @@ def test_ctrl_c_twice_leaves_a_server_that_hangs_and_its_job_on_record(dialect, 
 
 
 def test_a_library_user_can_stop_a_run(server, target, experiment, tmp_path):
-    control = RunControl()
+    control = StopControl()
 
     def watch(event):
         if isinstance(event, JobSubmitted):
@@ -257,7 +257,7 @@ def test_a_second_run_is_told_who_holds_the_folder(target, experiment, tmp_path)
     (tmp_path / "out").mkdir()
     Store.open(tmp_path / "out").close()
     with (
-        holding(tmp_path / "out", now=1_800_000_000.0),
+        lock_folder(tmp_path / "out", now=1_800_000_000.0),
         pytest.raises(ResultsError, match=rf"process {os.getpid()} on .* since 2027-01-15"),
     ):
         sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
@@ -294,10 +294,10 @@ class Reluctant(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_wait_that_a_server_asks_for_is_told_and_ends_when_the_run_is_cancelled(experiment, tmp_path):
-    control, told = RunControl(), []
+    control, told = StopControl(), []
 
     def hear(event):
-        if isinstance(event, Noticed):
+        if isinstance(event, Notice):
             told.append(event.message)
             control.stop()
             control.stop()

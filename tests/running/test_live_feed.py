@@ -7,8 +7,8 @@ import os
 import pytest
 
 from sweeper.running import run_events
-from sweeper.running.live_feed import Showing
-from sweeper.store.live_folder import LiveFolder, Sight
+from sweeper.running.live_feed import LiveFeed
+from sweeper.store.live_folder import LiveFolder, TrialProgress
 
 
 class Clock:
@@ -31,7 +31,7 @@ def folder(tmp_path):
 @pytest.fixture
 def showing(folder, clock):
     heard = []
-    showing = Showing(folder, heard.append, clock=clock)
+    showing = LiveFeed(folder, heard.append, clock=clock)
     showing.heard = heard
     return showing
 
@@ -45,7 +45,7 @@ def preview(trial, image):
 
 
 def test_every_event_is_passed_on(showing):
-    events = [submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Noticed("x")]
+    events = [submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Notice("x")]
     for event in events:
         showing(event)
     assert showing.heard == events
@@ -66,7 +66,7 @@ def test_a_viewer_sees_the_step_and_the_last_picture_of_what_is_in_flight(showin
     showing(preview(1, b"second"))
     clock.now += 1
     showing(run_events.JobProgress("t", 1, "p1", "3", 4, 9))
-    assert folder.sights() == {1: Sight("3", 4.0, 9.0, 2)}
+    assert folder.sights() == {1: TrialProgress("3", 4.0, 9.0, 2)}
     assert folder.preview(1) == b"second"
     clock.now += 1
     showing(run_events.TrialDone(1, "succeeded", "t"))
@@ -91,8 +91,8 @@ def test_a_viewer_that_was_killed_is_forgotten(showing, folder, clock, tmp_path)
 
 def test_a_new_run_takes_away_what_a_killed_one_left(showing, folder, tmp_path):
     folder.watch()
-    folder.show_preview(7, b"old")
-    folder.show({7: Sight("3", 1, 2, 1)})
+    folder.write_preview(7, b"old")
+    folder.show({7: TrialProgress("3", 1, 2, 1)})
     showing(run_events.RunStarted(1, tmp_path, 1, 1, 0, ("t",)))
     assert folder.preview(7) is None
     assert folder.sights() == {}
@@ -110,10 +110,10 @@ def test_words_that_are_not_ours_are_no_sights(folder, tmp_path, text):
 def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path, clock):
     (tmp_path / "live").write_text("a file in its place")
     folder = LiveFolder(tmp_path)
-    folder.watch()
-    folder.show({1: Sight("3", 1, 2)})
-    folder.show_preview(1, b"x")
+    folder.announce_viewer()
+    folder.write_progress({1: TrialProgress("3", 1, 2)})
+    folder.write_preview(1, b"x")
     folder.clear()
-    folder.close()
-    assert folder.sights() == {}
-    assert not folder.watched(0.0)
+    folder.remove_viewer()
+    assert folder.read_progress() == {}
+    assert not folder.has_viewer(0.0)

@@ -134,7 +134,7 @@ def test_a_mask_that_no_trial_has_over_that_picture_may_be_of_another_size(sweep
 
 def test_each_file_is_looked_at_once_however_many_trials_there_are(sweep, monkeypatch):
     looked = []
-    monkeypatch.setattr(decoding, "size_of", lambda path: looked.append(path.name) or (16, 16))
+    monkeypatch.setattr(decoding, "read_size", lambda path: looked.append(path.name) or (16, 16))
     sweeper.load(sweep({"photo": "photo.png", "mask": "left.png"}, sweep={"grid": {"n": {"seeds": 50}}, "where": "n"}))
     assert looked == ["photo.png", "left.png"]
 

@@ -11,7 +11,7 @@ import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeOutput
 from sweeper.errors import ExperimentError
-from sweeper.running.run_events import JobSubmitted, Noticed
+from sweeper.running.run_events import JobSubmitted, Notice
 from tests.running.conftest import NODES, _node
 
 PREVIEW = {
@@ -61,13 +61,13 @@ def test_a_workflow_that_saves_nothing_is_told_before_and_after_and_remade_with_
     def run(**options):
         events.clear()
         found = sweeper.run(file, server.url, tmp_path / "out", progress=events.append, **options)
-        return found, [event.message for event in events if isinstance(event, Noticed)]
+        return found, [event.message for event in events if isinstance(event, Notice)]
 
     with EmbeddedServer() as server:
         first, (before, after) = run()
         assert (first.succeeded, outputs(tmp_path / "out")) == (1, [[]])
         assert "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one" in before
-        assert [type(event) for event in events].index(Noticed) < [type(event) for event in events].index(JobSubmitted)
+        assert [type(event) for event in events].index(Notice) < [type(event) for event in events].index(JobSubmitted)
         assert after.startswith("1 trial succeeded and left no file to keep: add a node that saves")
         again, (told,) = run(keep_temp=True)
         assert (again.submitted, told) == (

@@ -11,8 +11,8 @@ import sweeper
 from sweeper.comfy.target import Target
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import ExperimentError
-from sweeper.planning.server_cache import CLASSIC, Caching
-from sweeper.running.node_class_cache import classes_at, embedded_classes, kept_caching, kept_classes
+from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache
+from sweeper.running.node_class_cache import fetch_classes, get_cache_mode, get_cached_classes, get_embedded_classes
 from tests import ROOT
 
 EXPERIMENT = """template: t.json
@@ -53,8 +53,8 @@ def experiment(folder, sampler):
 
 
 def test_a_server_is_asked_once_and_remembered(server, tmp_path):
-    first = asyncio.run(classes_at(target_of(server)))
-    again = asyncio.run(classes_at(target_of(server)))
+    first = asyncio.run(fetch_classes(target_of(server)))
+    again = asyncio.run(fetch_classes(target_of(server)))
     assert first is not None
     assert again is not None
     assert first.classes.keys() == again.classes.keys()
@@ -63,32 +63,32 @@ def test_a_server_is_asked_once_and_remembered(server, tmp_path):
 
 
 def test_what_is_older_than_a_day_is_not_believed(server, tmp_path):
-    asyncio.run(classes_at(target_of(server)))
+    asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     os.utime(kept, (0, 0))
-    assert kept_classes(target_of(server)) is None
+    assert get_cached_classes(target_of(server)) is None
 
 
 def test_a_broken_cache_is_no_classes(server, tmp_path):
-    asyncio.run(classes_at(target_of(server)))
+    asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     kept.write_text("{")
-    assert kept_classes(target_of(server)) is None
+    assert get_cached_classes(target_of(server)) is None
 
 
 def test_a_server_that_does_not_answer_is_no_classes():
-    assert asyncio.run(classes_at(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))) is None
+    assert asyncio.run(fetch_classes(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))) is None
 
 
 def test_the_embedded_servers_classes_are_known_without_it_and_are_its_own(server):
-    known, told = embedded_classes(), asyncio.run(classes_at(target_of(server)))
+    known, told = get_embedded_classes(), asyncio.run(fetch_classes(target_of(server)))
     assert told is not None
     assert known.classes.keys() == told.classes.keys()
 
 
 def test_the_embedded_server_takes_any_models_name_and_a_strict_one_does_not(tmp_path):
     declared = experiment(tmp_path, "heun")
-    sweeper.plan(declared, nodes=embedded_classes())
+    sweeper.plan(declared, nodes=get_embedded_classes())
     with (
         EmbeddedServer(strict_models=True) as strict,
         pytest.raises(ExperimentError, match=r"'of-my-own\.safetensors'"),
@@ -97,7 +97,7 @@ def test_the_embedded_server_takes_any_models_name_and_a_strict_one_does_not(tmp
 
 
 def test_a_run_asks_again_before_it_refuses_by_what_was_kept(server, tmp_path):
-    asyncio.run(classes_at(target_of(server)))
+    asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
     run = sweeper.run(experiment(tmp_path, "heun"), server.url, tmp_path / "out")
@@ -117,20 +117,20 @@ def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path
 def test_another_server_at_the_same_place_is_asked_anew():
     def told(cache):
         with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
-            asyncio.run(classes_at(target_of(server)))
-            return asked(server), kept_caching(target_of(server))
+            asyncio.run(fetch_classes(target_of(server)))
+            return asked(server), get_cache_mode(target_of(server))
 
     with EmbeddedServer(dialect="comfyui") as first:
         port = int(first.url.rpartition(":")[2])
-    assert told("classic") == (1, CLASSIC)
-    assert told("classic") == (0, CLASSIC)
-    assert told("lru 7") == (1, Caching("lru", 7))
+    assert told("classic") == (1, CLASSIC_CACHE)
+    assert told("classic") == (0, CLASSIC_CACHE)
+    assert told("lru 7") == (1, ServerCache("lru", 7))
 
 
 def test_a_server_that_is_down_is_planned_for_as_it_was(server):
     target = target_of(server)
-    asyncio.run(classes_at(target))
+    asyncio.run(fetch_classes(target))
     server.stop()
-    told = asyncio.run(classes_at(target))
+    told = asyncio.run(fetch_classes(target))
     assert told is not None
     assert "KSampler" in told.classes

@@ -6,7 +6,7 @@ import time
 
 import sweeper
 from sweeper.store import Store
-from sweeper.store.records import Job, Layout
+from sweeper.store.records import JobRecord, TableLayout
 
 
 def test_an_old_job_that_the_server_no_longer_knows_is_sent_again(server, target, experiment, tmp_path):
@@ -16,11 +16,13 @@ def test_an_old_job_that_the_server_no_longer_knows_is_sent_again(server, target
     then = time.time() - 86_400.0
     with Store.open(out) as store:
         with store.transaction():
-            run = store.begin(Layout("probe", ("seed",), ("text", "seed")), file="", targets=["probe-server"], now=then)
+            run = store.create_run(
+                TableLayout("probe", ("seed",), ("text", "seed")), file="", targets=["probe-server"], now=then
+            )
             store.add_trials(run, [(0, trial.digest, dict(trial.params), dict(trial.columns))])
         old = "00000000-0000-4000-8000-000000000001"
-        store.intend(Job(old, run, "probe-server", trial.digest, "0" * 64, 1, None, "intent", then))
-        store.submitted(old, old, then)
+        store.record_intent(JobRecord(old, run, "probe-server", trial.digest, "0" * 64, 1, None, "intent", then))
+        store.record_submitted(old, old, then)
 
     ended = sweeper.run(sweep, target, out)
 

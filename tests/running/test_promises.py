@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sweeper
-from sweeper.comfy.retry import Patience
-from sweeper.running.run_events import JobSubmitted, Noticed, Retrying, TargetDown, TargetUp, TrialDone
-from sweeper.running.stop_control import RunControl
+from sweeper.comfy.retry import RetryPolicy
+from sweeper.running.run_events import JobSubmitted, Notice, Retrying, TargetDown, TargetUp, TrialDone
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.running.conftest import TEMPLATE
 from tests.running.invariants import broken_promises
@@ -24,16 +24,16 @@ from tests.running.servers import CAN_RESTART, Served
 
 @given(
     st.integers(0, 2**32),
-    st.builds(Patience, attempts=st.integers(1, 12), base=st.floats(0.01, 2), cap=st.floats(0.01, 60)),
+    st.builds(RetryPolicy, attempts=st.integers(1, 12), base=st.floats(0.01, 2), cap=st.floats(0.01, 60)),
 )
 def test_waits_are_drawn_from_zero_to_a_capped_exponential(seed, patience):
     waits = list(patience.waits(Random(seed)))
     assert len(waits) == patience.attempts - 1
-    assert all(0 <= wait <= min(patience.cap, patience.base * 2**n) for n, wait in enumerate(waits))
+    assert all(0 <= wait <= min(patience.max_wait, patience.base * 2**n) for n, wait in enumerate(waits))
 
 
 def test_the_jitter_is_full():
-    firsts = [next(Patience(base=1.0, cap=8.0).waits(Random(seed))) for seed in range(400)]
+    firsts = [next(RetryPolicy(base_wait=1.0, max_wait=8.0).draw_waits(Random(seed))) for seed in range(400)]
     assert min(firsts) < 0.05
     assert max(firsts) > 0.95
     assert 0.4 < sum(firsts) / len(firsts) < 0.6
@@ -130,7 +130,7 @@ def test_somebody_elses_running_job_is_never_stopped(server, target, experiment,
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
     waited_for(lambda: server.seen.executions[theirs])
-    control = RunControl()
+    control = StopControl()
 
     def watch(event):
         if isinstance(event, JobSubmitted):
@@ -157,7 +157,7 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
     notices = []
 
     def watch(event):
-        if isinstance(event, Noticed) and not told.is_set():
+        if isinstance(event, Notice) and not told.is_set():
             notices.append(event.message)
             told.set()
             server.faults.release()
@@ -174,7 +174,7 @@ def test_jobs_that_wait_behind_others_of_ours_are_no_queue_that_does_not_move(se
     notices = []
 
     def watch(event):
-        if isinstance(event, Noticed):
+        if isinstance(event, Notice):
             notices.append(event.message)
 
     eight = {**target, "concurrency": 8}

@@ -17,10 +17,10 @@ import fsspec
 import sweeper
 from sweeper.errors import ExperimentError, ResultsError, UsageError
 from sweeper.reporting.write_report import write_report
-from sweeper.running.run_events import Noticed
+from sweeper.running.run_events import Notice
 from sweeper.store import Store
 from sweeper.store.artifacts import ArtifactFolder
-from sweeper.store.remote_artifacts import RemoteFolder, bring
+from sweeper.store.remote_artifacts import RemoteFolder, download_artifact
 
 
 @pytest.fixture
@@ -94,15 +94,15 @@ def test_the_page_fetches_what_it_shows_once_and_tells_what_is_gone(server, targ
     sweeper.run(experiment(seed=[1, 2]), target, bucket)
     out = Path("results/probe")
     report = write_report(out)
-    assert (report.trials, report.missing) == (2, 0)
+    assert (report.trial_count, report.missing_count) == (2, 0)
     shown = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (out / "report" / "files").iterdir()}
     assert shown == {sha256 for row in rows(out) for sha256 in row.sha256}
     fs, place = fsspec.core.url_to_fs(bucket)
     fs.rm(place, recursive=True)
-    assert write_report(out).missing == 0, "they are here by now"
+    assert write_report(out).missing_count == 0, "they are here by now"
     for path in (out / "fetched").iterdir():
         path.unlink()
-    assert write_report(out).missing == 2
+    assert write_report(out).missing_count == 2
 
 
 @everywhere
@@ -118,7 +118,7 @@ def test_a_deleted_picture_is_fetched_again_to_its_place(server, target, experim
 
     assert files_at(bucket) == before
     assert (run.submitted, run.reused) == (0, 2)
-    told = [event.message for event in events if isinstance(event, Noticed)]
+    told = [event.message for event in events if isinstance(event, Notice)]
     assert told == [f"1 file was gone from {bucket}/ and fetched again from probe-server, at no cost"]
 
 
@@ -145,15 +145,15 @@ def test_accepted_pictures_are_compared_and_equal_bytes_are_not_fetched(target, 
 
 def test_what_a_killed_run_left_there_is_taken_away(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
-    with folder.incoming("0badcafe-1", 0) as file:
+    with folder.open_incoming("0badcafe-1", 0) as file:
         file.write(b"half a run's")
-        left = folder.keep(file, "seed-1-0badcafe.9-0.png")
-    with folder.incoming("12345678-1", 0) as file:
+        left = folder.save(file, "seed-1-0badcafe.9-0.png")
+    with folder.open_incoming("12345678-1", 0) as file:
         file.write(b"recorded")
-        folder.keep(file, "seed-2-12345678.9-0.png")
-    folder.sweep(["0badcafe-1"])
+        folder.save(file, "seed-2-12345678.9-0.png")
+    folder.remove_leftovers(["0badcafe-1"])
     assert list(files_at(bucket)) == ["seed-2-12345678.9-0.png"]
-    assert bring(tmp_path, left, "0" * 64) is None
+    assert download_artifact(tmp_path, left, "0" * 64) is None
 
 
 @everywhere
@@ -161,9 +161,9 @@ def test_a_file_is_never_written_over_another_and_the_same_one_is_not_kept_twice
     folder = RemoteFolder(tmp_path, bucket)
     kept = []
     for content in (b"one", b"one", b"two"):
-        with folder.incoming("job", 0) as file:
+        with folder.open_incoming("job", 0) as file:
             file.write(content)
-            kept.append(folder.keep(file, "a-0badcafe.9-0.png"))
+            kept.append(folder.save(file, "a-0badcafe.9-0.png"))
     first = f"{bucket}/a-0badcafe.9-0.png"
     assert kept == [first, first, f"{bucket}/a-0badcafe.9-0-2.png"]
     assert files_at(bucket) == {"a-0badcafe.9-0.png": b"one", "a-0badcafe.9-0-2.png": b"two"}
@@ -171,13 +171,13 @@ def test_a_file_is_never_written_over_another_and_the_same_one_is_not_kept_twice
 
 def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
-    with folder.incoming("job", 0) as file:
+    with folder.open_incoming("job", 0) as file:
         file.write(b"one")
-        url = folder.keep(file, "a-0badcafe.9-0.png")
+        url = folder.save(file, "a-0badcafe.9-0.png")
     with pytest.raises(ResultsError, match="has another content than the one on record"):
-        bring(tmp_path, url, "0" * 64)
+        download_artifact(tmp_path, url, "0" * 64)
     assert not list((tmp_path / "fetched").iterdir())
-    assert isinstance(ArtifactFolder(tmp_path).at("artifacts/a.png"), Path)
+    assert isinstance(ArtifactFolder(tmp_path).local_path("artifacts/a.png"), Path)
 
 
 @pytest.mark.parametrize(

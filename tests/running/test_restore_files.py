@@ -8,7 +8,7 @@ import pytest
 
 import sweeper
 from sweeper.embedded import EmbeddedServer
-from sweeper.running.run_events import Noticed, RunStarted
+from sweeper.running.run_events import Notice, RunStarted
 from tests.running.conftest import NODES
 
 
@@ -18,7 +18,7 @@ def out(tmp_path):
 
 
 def noticed(events):
-    return [event.message for event in events if isinstance(event, Noticed)]
+    return [event.message for event in events if isinstance(event, Notice)]
 
 
 def pictures(out):

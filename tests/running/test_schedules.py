@@ -103,7 +103,7 @@ class Trouble:
 
     def __init__(self, schedule: Schedule, server: Served, draw: random.Random) -> None:
         self.schedule, self.server, self.draw = schedule, server, draw
-        self.left = schedule.strikes
+        self.left = schedule.should_inject
         self.storm = schedule.storm
         self.runner: Any = None
         self.life = Life()
@@ -178,7 +178,7 @@ def _all_succeeded(out: Path) -> bool:
     from sweeper.store import Store
 
     with Store.open(out, readonly=True) as store:
-        counts = store.counts()
+        counts = store.count_by_status()
     return counts["succeeded"] == sum(counts.values())
 
 

@@ -15,7 +15,7 @@ import pytest
 import sweeper
 from sweeper.cli import main
 from sweeper.comfy.protocol import KEY_HEADER
-from sweeper.comfy.retry import Patience
+from sweeper.comfy.retry import RetryPolicy
 from sweeper.errors import SweeperError, UsageError
 from tests.running.echo_server import tattling
 
@@ -62,8 +62,8 @@ def heard(caplog):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    hasty = partial(Patience, attempts=2, total=2.0, base=0.01, cap=0.02)  # a server that says 500 will say it again
-    monkeypatch.setattr("sweeper.comfy.client.Patience", hasty)
+    hasty = partial(RetryPolicy, attempts=2, total=2.0, base=0.01, cap=0.02)  # a server that says 500 will say it again
+    monkeypatch.setattr("sweeper.comfy.client.RetryPolicy", hasty)
     (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
     file = tmp_path / "e.yaml"
     file.write_text("template: t.json\nparams: {text: a}\nrun: {retries: 0}\n")

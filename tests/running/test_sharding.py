@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 import sweeper
 from sweeper.embedded import EmbeddedServer
 from sweeper.planning.order import Costs
-from sweeper.planning.server_cache import NONE
-from sweeper.planning.transition_cost import Reruns
-from sweeper.running.sharding import Shards, best_break
-from sweeper.running.work import Work
+from sweeper.planning.server_cache import NO_CACHE
+from sweeper.planning.transition_cost import TransitionCost
+from sweeper.running.sharding import ShardedQueue, find_cut
+from sweeper.running.work import WorkItem
 from tests.running.test_order_on_a_server import TEMPLATE, experiment
 
 AXES = ("seed", "prompt", "checkpoint")
 
 
 def works(plan):
-    return [Work(trial) for trial in plan]
+    return [WorkItem(trial) for trial in plan]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def plan(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reruns(plan):
-    return Reruns(plan.experiment.template, Costs())
+    return TransitionCost(plan.experiment.template, Costs())
 
 
 @settings(max_examples=200, deadline=None)
@@ -43,14 +43,14 @@ def reruns(plan):
 )
 def test_every_work_is_handed_out_once(plan, reruns, takers, count, targets):
     takers, left = takers
-    shards = Shards(iter(works(plan)[:count]), reruns, count=count, targets=targets)
+    shards = ShardedQueue(iter(works(plan)[:count]), reruns, count=count, targets=targets)
     taken = [work for target in takers if (work := shards.take(target)) is not None]
     for target in left:
-        shards.release(target)
+        shards.unassign(target)
     taken += iter(lambda: shards.take("last"), None)
     for target in "abcd":  # what was not worth taking from those who hold it
         taken += iter(lambda target=target: shards.take(target), None)
-    assert shards.empty
+    assert shards.is_empty
     assert sorted(work.trial.index for work in taken) == sorted(work.trial.index for work in works(plan)[:count])
 
 
@@ -61,13 +61,13 @@ def test_what_changes_between_two_trials_is_what_costs(plan, reruns):
     assert {costs[place] for place in (11, 23)} == {max(costs)}
     assert max(costs) < reruns.whole  # the latent is not made again
     assert costs[3] == costs[7] > costs[0]  # another text, another seed
-    assert Reruns(plan.experiment.template, Costs(caching=NONE)).between(first, rest[0]) == reruns.whole
+    assert TransitionCost(plan.experiment.template, Costs(caching=NO_CACHE)).compute(first, rest[0]) == reruns.whole
 
 
 def test_a_shard_ends_before_the_costliest_change_near_its_share():
     costs = [0.0, 1, 1, 5, 1, 1, 9, 1, 1, 5, 1, 1]
-    assert best_break(costs, 3, 6, 9) == 6
-    assert best_break(costs, 3, 4, 5) == 3
+    assert find_cut(costs, 3, 6, 9) == 6
+    assert find_cut(costs, 3, 4, 5) == 3
 
 
 def test_two_targets_load_each_model_about_once(tmp_path):

@@ -14,12 +14,12 @@ import pytest
 
 import sweeper
 from sweeper.comfy import client
-from sweeper.comfy.retry import Patience
+from sweeper.comfy.retry import RetryPolicy
 from sweeper.embedded import EmbeddedServer
 from sweeper.running import health, poll_job, target_worker
-from sweeper.running.concurrency_limit import Gate, Place
-from sweeper.running.run_events import Draining, JobSubmitted, Noticed, Retrying, TargetDown, TrialDone
-from sweeper.running.stop_control import RunControl
+from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
+from sweeper.running.run_events import Draining, JobSubmitted, Notice, Retrying, TargetDown, TrialDone
+from sweeper.running.stop_control import StopControl
 from sweeper.store import Store
 from tests.running.conftest import NODES
 from tests.running.invariants import broken_promises
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(co
         run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert run.pending == 1
         assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
-        (said,) = [event.message for event in events if isinstance(event, Noticed)]
+        (said,) = [event.message for event in events if isinstance(event, Notice)]
         assert said.startswith("data-server: trial 0 is left for the next run, which looks first: ")
         server.proxy.decide = lambda _: None
         run = sweeper.run(plan, server.target(), tmp_path / "out")
@@ -110,14 +110,14 @@ def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(co
 @pytest.fixture
 def impatient(monkeypatch):
     """A client that looks often, and asks a question twice only, at once."""
-    monkeypatch.setattr(client, "_LOCAL_POLLS", (0.01, 0.02))
-    monkeypatch.setattr(client, "Patience", functools.partial(Patience, attempts=2, base=0.001))
+    monkeypatch.setattr(client, "_LOCAL_POLL_INTERVALS", (0.01, 0.02))
+    monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=2, base_wait=0.001))
 
 
 @pytest.mark.usefixtures("impatient")
 def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeypatch):
     """A long job over a line that breaks now and then: it is seen on its way in between."""
-    monkeypatch.setattr(target_worker, "_SETBACKS", 2)
+    monkeypatch.setattr(target_worker, "_MAX_FAILURES_IN_A_ROW", 2)
     outages = []
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.stall_nodes = {"Paint"}
@@ -189,7 +189,7 @@ def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_pa
     notices = []
 
     def hear(event):
-        if isinstance(event, Noticed):
+        if isinstance(event, Notice):
             notices.append(event.message)
             cloud.faults.release()
 
@@ -201,7 +201,7 @@ def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_pa
 
 
 def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(experiment, tmp_path, monkeypatch):
-    monkeypatch.setattr(poll_job, "_GRACE", 0.3)
+    monkeypatch.setattr(poll_job, "_CANCEL_GRACE", 0.3)
     busy = threading.Event()
 
     def hold(context, text, seed):  # no interrupt reaches it
@@ -225,8 +225,8 @@ def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(expe
 
 
 def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, tmp_path, monkeypatch):
-    monkeypatch.setattr(poll_job, "_GRACE", 0.3)
-    busy, control = threading.Event(), RunControl()
+    monkeypatch.setattr(poll_job, "_CANCEL_GRACE", 0.3)
+    busy, control = threading.Event(), StopControl()
 
     def hold(context, text, seed):
         busy.wait(60)
@@ -250,7 +250,7 @@ def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, t
 
 def test_jobs_on_their_way_count_as_in_flight_when_the_run_is_stopped(coloured, tmp_path):
     with Served("comfyui", tmp_path / "data") as server:
-        control, events = RunControl(), []
+        control, events = StopControl(), []
 
         def stop(asked, when):
             if asked.submits and when == "before":
@@ -269,7 +269,7 @@ def test_jobs_on_their_way_count_as_in_flight_when_the_run_is_stopped(coloured, 
 
 
 def test_a_target_that_says_nothing_holds_up_no_other(coloured, tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "_LATE_AFTER", 0.2)
+    monkeypatch.setattr(health, "_CONNECT_WAIT", 0.2)
     downs = []
 
     def hear(event):
@@ -289,13 +289,13 @@ def test_a_job_that_was_taken_ends_the_time_in_which_a_queue_was_full():
     async def go():
         from random import Random
 
-        gate = Gate(2, Random(1))
-        first, second = Place(gate), Place(gate)
-        await first.enter()
-        await second.enter()
-        gate.turned_away(0.0)
+        gate = ConcurrencyLimit(2, Random(1))
+        first, second = Permit(gate), Permit(gate)
+        await first.acquire()
+        await second.acquire()
+        gate.record_queue_full(0.0)
         since = gate.full_since
-        second.accepted()  # its files are not even asked for yet
+        second.record_accepted()  # its files are not even asked for yet
         return since, gate.full_since
 
     since, after = asyncio.run(go())

@@ -63,7 +63,7 @@ def test_a_run_keeps_the_written_order_of_values_that_its_filters_put_off(server
     with Store.open(tmp_path / "out", readonly=True) as store:
         layout, rows = store.layout(), list(store.results())
     assert layout.value_order == {"seed": (2, 0, 1)}
-    assert layout.leading("seed", [row.columns["seed"] for row in rows]) == [1, 2, 3]
+    assert layout.values_in_order("seed", [row.columns["seed"] for row in rows]) == [1, 2, 3]
 
 
 def test_trials_with_one_digest_are_one_job_and_several_rows(server, target, experiment, tmp_path):
@@ -168,7 +168,7 @@ def test_pictures_are_measured_once_and_metrics_stand_in_the_table(server, targe
     sweeper.run(plan, target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
         first, second = (row.metrics for row in store.results())
-        assert len(store.cached_metrics("brightness")) == 2
+        assert len(store.load_cached_metrics("brightness")) == 2
     assert first["unique_colours"] == second["unique_colours"] == 1
     assert 0 <= first["brightness"] <= 255
     with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
@@ -269,7 +269,7 @@ def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server
 def test_node_times_are_learnt_and_steer_the_next_order(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
-        seconds = store.servers.node_seconds(["probe-server"])
+        seconds = store.servers.mean_node_seconds(["probe-server"])
     assert set(seconds) == {"Paint", "Keep"}
     assert all(0 <= one < 10 for one in seconds.values())
     plan = sweeper.plan(experiment(seed=[1, 2], text=["a", "b"])).reordered(Costs(seconds))

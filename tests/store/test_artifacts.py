@@ -7,28 +7,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
-from sweeper.store.artifacts import ArtifactFolder, extension, file_name, stem
+from sweeper.store.artifacts import ArtifactFolder, build_file_name, build_stem, guess_extension
 
 JOB = "0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 
 
 def keep(folder, content, name, place=0):
-    with folder.incoming(JOB, place) as file:
+    with folder.open_incoming(JOB, place) as file:
         file.write(content)
         return folder.keep(file, name)
 
 
 def test_a_file_enters_whole_under_the_name_that_speaks_of_its_trial(tmp_path):
-    name = file_name(stem({"style": "Öl auf Leinwand", "steps": 8, "fast": True, "cfg": 7.5}, JOB), "9", 0, "png")
+    name = build_file_name(
+        build_stem({"style": "Öl auf Leinwand", "steps": 8, "fast": True, "cfg": 7.5}, JOB), "9", 0, "png"
+    )
     assert name == "Ol-auf-Leinwand-8-true-7.5-01234567.9-0.png"
     assert keep(ArtifactFolder(tmp_path), b"picture", name) == f"artifacts/{name}"
     assert (tmp_path / "artifacts" / name).read_bytes() == b"picture"
 
 
 def test_a_cell_that_another_block_fills_has_no_word_in_a_file_name():
-    assert stem({"weather": "rain", "style": None, "ink": "blue"}, JOB) == "rain-blue-01234567"
-    assert stem({"style": None}, JOB) == "trial-01234567"
+    assert build_stem({"weather": "rain", "style": None, "ink": "blue"}, JOB) == "rain-blue-01234567"
+    assert build_stem({"style": None}, JOB) == "trial-01234567"
 
 
 def test_no_file_is_ever_replaced(tmp_path):
@@ -44,7 +46,7 @@ def test_no_file_is_ever_replaced(tmp_path):
 @pytest.mark.parametrize("size", [4, 5 * 2**20])
 def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path, size):
     folder = ArtifactFolder(tmp_path)
-    with pytest.raises(RuntimeError), folder.incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
+    with pytest.raises(RuntimeError), folder.open_incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
         file.write(bytes(size))
         raise RuntimeError
     assert list((tmp_path / "artifacts").iterdir()) == []
@@ -52,14 +54,14 @@ def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path, size):
 
 def test_a_large_file_is_on_the_disk_while_it_comes_and_can_begin_anew(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    with folder.incoming(JOB, 0) as file:
+    with folder.open_incoming(JOB, 0) as file:
         for _ in range(6):
             file.write(bytes(2**20))
         assert file.path.stat().st_size >= 4 * 2**20
         file.restart()
         file.write(PNG)
-        assert file.head(4) == PNG[:4]
-        assert (tmp_path / folder.keep(file, "a.png")).read_bytes() == PNG
+        assert file.read_head(4) == PNG[:4]
+        assert (tmp_path / folder.save(file, "a.png")).read_bytes() == PNG
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
@@ -67,7 +69,7 @@ def test_what_a_killed_run_left_half_received_is_swept(tmp_path):
     folder = ArtifactFolder(tmp_path)
     keep(folder, b"whole", "a.png")
     (tmp_path / "artifacts" / f".{JOB}-1.part").write_bytes(b"half")
-    folder.sweep()
+    folder.remove_leftovers()
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
@@ -75,7 +77,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "artifacts").write_text("in the way")
     with (
         pytest.raises(ResultsError, match="nothing that was stored is lost"),
-        ArtifactFolder(tmp_path).incoming(JOB, 0),
+        ArtifactFolder(tmp_path).open_incoming(JOB, 0),
     ):
         pass
 
@@ -94,7 +96,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     ],
 )
 def test_the_kind_of_a_file_is_told_by_label_type_or_first_bytes(label, content_type, head, expected):
-    assert extension(label, content_type, head) == expected
+    assert guess_extension(label, content_type, head) == expected
 
 
 @given(
@@ -103,7 +105,7 @@ def test_the_kind_of_a_file_is_told_by_label_type_or_first_bytes(label, content_
     st.text(max_size=60),
 )
 def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
-    name = file_name(stem(columns, JOB), node, 0, extension(label, "", b""))
+    name = build_file_name(build_stem(columns, JOB), node, 0, guess_extension(label, "", b""))
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9]+", name)
     assert len(name) <= 160
     assert ".." not in name
@@ -112,11 +114,13 @@ def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
 
 def test_files_of_jobs_that_were_never_recorded_are_swept_and_no_others(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    kept = [keep(folder, PNG, file_name(stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)]
-    again = keep(folder, PNG, file_name(stem({"seed": 1}, "1" * 32), "9", 0, "png"))
+    kept = [
+        keep(folder, PNG, build_file_name(build_stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)
+    ]
+    again = keep(folder, PNG, build_file_name(build_stem({"seed": 1}, "1" * 32), "9", 0, "png"))
     (folder.path / "notes-11111111.txt").write_text("somebody's own, and no name of ours")
     (folder.path / f".{'1' * 32}-0.part").write_bytes(b"half")
-    folder.sweep(["1" * 32])
+    folder.remove_leftovers(["1" * 32])
     there = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
     assert again != kept[1]
     assert there == {kept[0], "artifacts/notes-11111111.txt"}

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sweeper.errors import ResultsError
 from sweeper.store import Store, records
 from sweeper.store.database import SCHEMA, SCHEMA_VERSION
-from sweeper.store.records import Artifact, Job, Layout
+from sweeper.store.records import Artifact, JobRecord, TableLayout
 
-LAYOUT = Layout("probe", ("seed",), ("text", "seed"), ("brightness",))
+LAYOUT = TableLayout("probe", ("seed",), ("text", "seed"), ("brightness",))
 
 
 def job(job_id="j1", digest="d1", *, target="t", state=records.INTENT, intended=10.0):
-    return Job(job_id, 1, target, digest, "sent", 1, None, state, intended)
+    return JobRecord(job_id, 1, target, digest, "sent", 1, None, state, intended)
 
 
 def recorded(store, digests=("d1", "d2"), layout=LAYOUT, params=None):
@@ -49,7 +49,7 @@ def test_every_trial_has_a_row_before_anything_is_submitted(store):
 
 def test_a_finished_job_fills_the_rows_of_its_digest(store):
     recorded(store, ("d1", "d2", "d1"))
-    store.intend(job())
+    store.record_intent(job())
     store.submitted("j1", "p1", 11.0)
     files = (
         Artifact("9", "images", 0, "artifacts/b.png", "s1", 5, "B"),
@@ -70,7 +70,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
     assert store.counts() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
     assert store.artifacts("j1") == files
     done, waiting, _ = store.outcomes()
-    assert (done.result, done.run) == (first, store.latest())
+    assert (done.result, done.run) == (first, store.latest_run_id())
     assert [(file.node, file.position, file.path, file.sha256) for file in done.files] == [
         ("9", 0, "artifacts/b.png", "s1"),
         ("9", 1, "artifacts/a.png", "s2"),
@@ -90,7 +90,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
 )
 def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
     recorded(store)
-    store.intend(job())
+    store.record_intent(job())
     store.finish("j1", state, error=("ValueError", "no"))
     row = next(store.results())
     assert (row.status, row.error_type, row.error) == (status, "ValueError", "no")
@@ -98,11 +98,11 @@ def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
 
 def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
     recorded(store, ("d1",))
-    store.intend(job())
+    store.record_intent(job())
     store.finish("j1", records.SUCCEEDED)
     second = recorded(store, ("d1", "d2", "d3"))
     with store.transaction():
-        store.claim(second, [found for found in store.standing(["t"]).values() if found.digest == "d1"])
+        store.assign_jobs(second, [found for found in store.current_jobs(["t"]).values() if found.digest == "d1"])
     assert [row.status for row in store.results()] == ["succeeded", "pending", "pending"]
     assert [row.status for row in store.results("1")] == ["succeeded"]
     assert store.reused(second) == 1
@@ -113,20 +113,24 @@ def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
 
 def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_latest(store):
     recorded(store)
-    store.intend(job("j1", state=records.SUCCEEDED, intended=1.0))
-    store.intend(job("j2", state=records.FAILED, intended=2.0))
-    store.intend(job("j3", "d2", state=records.SUBMITTED, intended=3.0))
-    store.intend(job("j4", "d2", state=records.LOST, intended=4.0))
-    store.intend(job("j5", "d3", state=records.FAILED, intended=5.0))
-    store.intend(job("j6", "d3", state=records.LOST, intended=6.0))
-    store.intend(job("j7", "d4", target="elsewhere", state=records.SUCCEEDED))
-    assert {digest: found.id for digest, found in store.standing(["t"]).items()} == {"d1": "j1", "d2": "j3", "d3": "j6"}
+    store.record_intent(job("j1", state=records.SUCCEEDED, intended=1.0))
+    store.record_intent(job("j2", state=records.FAILED, intended=2.0))
+    store.record_intent(job("j3", "d2", state=records.SUBMITTED, intended=3.0))
+    store.record_intent(job("j4", "d2", state=records.LOST, intended=4.0))
+    store.record_intent(job("j5", "d3", state=records.FAILED, intended=5.0))
+    store.record_intent(job("j6", "d3", state=records.LOST, intended=6.0))
+    store.record_intent(job("j7", "d4", target="elsewhere", state=records.SUCCEEDED))
+    assert {digest: found.id for digest, found in store.current_jobs(["t"]).items()} == {
+        "d1": "j1",
+        "d2": "j3",
+        "d3": "j6",
+    }
     assert store.attempts("d1", ["t"]) == 2
 
 
 def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
     recorded(store, ("d1",))
-    store.intend(job())
+    store.record_intent(job())
     files = [Artifact("9", "images", n, f"artifacts/{n}.png", f"s{n}", 1, "") for n in range(2)]
     store.finish("j1", records.SUCCEEDED, artifacts=files)
     store.cache_metrics([("s0", "brightness", 10.0)])
@@ -137,7 +141,7 @@ def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
 
 def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_measured(store):
     recorded(store, ("d1",))
-    store.intend(job())
+    store.record_intent(job())
     names = ("a.png", "b.png", "film.mp4")
     files = [Artifact("9", "images", n, f"artifacts/{name}", f"s{n}", 1, "") for n, name in enumerate(names)]
     store.finish("j1", records.SUCCEEDED, artifacts=files)
@@ -151,7 +155,7 @@ def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_meas
 
 def test_a_film_alone_has_no_metric(store):
     recorded(store, ("d1",))
-    store.intend(job())
+    store.record_intent(job())
     store.finish("j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")])
     store.cache_metrics([("s0", "brightness", None)])
     assert next(store.results()).metrics == {}
@@ -182,7 +186,7 @@ def test_values_come_back_as_they_went(one_store, params):
 
 def test_text_that_no_encoding_holds_does_not_stop_a_row(store):
     recorded(store)
-    store.intend(job())
+    store.record_intent(job())
     store.submitted("j1", "p\ud800", 1.0)
     files = [Artifact("9\ud800", "images", 0, "artifacts/a.png", "s", 1, "\udfff.png")]
     store.finish("j1", records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files)
@@ -193,8 +197,8 @@ def test_reading_goes_on_while_a_run_writes(tmp_path):
     with Store.open(tmp_path) as writer:
         recorded(writer)
         with Store.open(tmp_path, readonly=True) as reader, writer.transaction():
-            writer.begin(LAYOUT, file="", targets=[], now=2.0)
-            assert reader.latest() == 1
+            writer.create_run(LAYOUT, file="", targets=[], now=2.0)
+            assert reader.latest_run_id() == 1
         with pytest.raises(ResultsError, match=r"readonly|read-only"), Store.open(tmp_path, readonly=True) as reader:
             recorded(reader)
 
@@ -228,13 +232,13 @@ def older(folder):
 def test_a_store_of_an_older_version_is_brought_up_by_who_writes_and_read_as_it_is(tmp_path):
     older(tmp_path)
     with Store.open(tmp_path, readonly=True) as store:
-        assert store.servers.said() == {}
+        assert store.servers.load_info() == {}
     with Store.open(tmp_path) as store:
         run = recorded(store)
-        store.servers.keep_said(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
-        store.servers.keep_said(run, "t", {"comfyui": "0.3.65"})
+        store.servers.save_info(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
+        store.servers.save_info(run, "t", {"comfyui": "0.3.65"})
     with Store.open(tmp_path, readonly=True) as store:
-        assert store.servers.said() == {(run, "t"): {"comfyui": "0.3.65"}}
+        assert store.servers.load_info() == {(run, "t"): {"comfyui": "0.3.65"}}
     connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     connection.close()
@@ -244,7 +248,7 @@ def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
     with pytest.raises(ResultsError, match="no results here"):
         Store.open(tmp_path / "nowhere", readonly=True)
     with Store.open(tmp_path) as store, pytest.raises(ResultsError, match="no run is recorded"):
-        store.latest()
+        store.latest_run_id()
     connection = sqlite3.connect(tmp_path / "sweeper.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -309,8 +313,8 @@ def test_the_experiment_of_a_run_is_found_from_any_folder_and_after_a_move(tmp_p
     (project / "experiments/e.yaml").write_text("name: e")
     monkeypatch.chdir(project)
     with Store.open(Path("results/e")) as store, store.transaction():
-        store.begin(Layout("e", (), ()), file="experiments/e.yaml", targets=["t"], now=1.0)
-        store.begin(Layout("e", (), ()), file="gone.yaml", targets=["t"], now=2.0)
+        store.create_run(TableLayout("e", (), ()), file="experiments/e.yaml", targets=["t"], now=1.0)
+        store.create_run(TableLayout("e", (), ()), file="gone.yaml", targets=["t"], now=2.0)
 
     def files(results):
         with Store.open(results, readonly=True) as store:

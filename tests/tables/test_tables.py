@@ -33,7 +33,9 @@ class Layout:
 
 def one_slot(values):
     layout = Layout(slot_names=("x",))
-    return dataframe.frame([Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)], layout), layout
+    return dataframe.build_frame(
+        [Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)], layout
+    ), layout
 
 
 def exported(frame, kind, **options):
@@ -61,7 +63,7 @@ def shop():
 def test_columns_are_trial_then_axes_then_other_slots_then_the_outcome_then_metrics():
     results, layout = shop()
 
-    frame = dataframe.frame(results, layout)
+    frame = dataframe.build_frame(results, layout)
 
     assert tuple(frame.columns) == (
         "trial", "style", "style.label", "seed", "prompt", "steps", *OUTCOME_COLUMNS, "brightness",
@@ -71,7 +73,7 @@ def test_columns_are_trial_then_axes_then_other_slots_then_the_outcome_then_metr
 def test_a_frame_without_rows_still_has_every_column_and_type():
     _, layout = shop()
 
-    frame = dataframe.frame([], layout)
+    frame = dataframe.build_frame([], layout)
 
     assert tuple(frame.columns) == dataframe.column_names(layout)
     assert frame["trial"].dtype == "int64"
@@ -127,7 +129,7 @@ def test_the_streamed_csv_replaces_it_too(tmp_path):
 def test_csv_tells_missing_from_empty_and_quotes_what_rfc_4180_quotes():
     results, layout = shop()
 
-    lines = exported(dataframe.frame(results, layout), "csv").decode("utf-8")
+    lines = exported(dataframe.build_frame(results, layout), "csv").decode("utf-8")
 
     assert lines == (
         "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
@@ -144,7 +146,7 @@ def test_the_streamed_csv_has_the_bytes_of_the_exported_one(tmp_path):
 
     dataframe.write_csv(iter(results * 9000), layout, path)
 
-    assert path.read_bytes() == exported(dataframe.frame(results * 9000, layout), "csv")
+    assert path.read_bytes() == exported(dataframe.build_frame(results * 9000, layout), "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 
@@ -179,7 +181,7 @@ def test_negative_numbers_are_no_formulas():
 def test_json_lines_hold_lists_as_lists_and_missing_as_null():
     results, layout = shop()
 
-    rows = [json.loads(line) for line in exported(dataframe.frame(results, layout), "jsonl").splitlines()]
+    rows = [json.loads(line) for line in exported(dataframe.build_frame(results, layout), "jsonl").splitlines()]
 
     assert rows[0]["outputs"] == ["artifacts/x.png"]
     assert rows[0]["seed"] == SEED
@@ -194,7 +196,7 @@ def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
         {"seed": SEED, "maybe": None, "flag": True, "text": "", "mixed": 1},
         {"seed": 0, "maybe": SEED, "flag": False, "text": None, "mixed": "one"},
     ]
-    frame = dataframe.frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
+    frame = dataframe.build_frame([Result(i, {}, row, "d" * 64) for i, row in enumerate(params)], layout)
 
     export.export(frame, tmp_path / "x.parquet")
     back = pd.read_parquet(tmp_path / "x.parquet")
@@ -232,7 +234,7 @@ def test_markdown_is_one_line_per_row_with_marks_escaped():
 )  # fmt: skip
 def test_an_unknown_format_is_refused_with_the_list(name, given, message):
     with pytest.raises(UsageError) as caught:
-        export.format_for(name, given)
+        export.choose_format(name, given)
 
     assert str(caught.value) == message
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import examples
-from sweeper.cli.table_query import true_for_none
+from sweeper.cli.options import format_examples
+from sweeper.cli.table_query import describe_no_match
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweeper.regression.accept import Acceptance
+    from sweeper.regression.accept import AcceptPlan
 
-_SHOWN = 40  # changes on the terminal; the counts tell the rest
+_MAX_ROWS = 40  # changes on the terminal; the counts tell the rest
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper accept results/quickstart",
         'sweeper accept results/quickstart-check --where "steps > 4" --yes',
     )
@@ -39,20 +39,20 @@ _SHOWN = 40  # changes on the terminal; the counts tell the rest
 @click.option("-y", "--yes", is_flag=True, help="Overwrite and remove without asking.")
 @options.as_json
 def command(
-    results: Path, *, baseline: Path | None, cases: Any, run_id: str | None, yes: bool, as_json: bool, **choice: Any
+    results: Path, *, baseline: Path | None, cases: Any, run_id: str | None, yes: bool, as_json: bool, **selection: Any
 ) -> int:
     """Accept the pictures of a run as the baseline that `sweeper check` holds later runs to.
 
     Shows what changes first. Accepted pictures give way only when you say so: on a terminal it asks, elsewhere it needs
     --yes.
     """
-    from sweeper.regression.accept import WRITES, acceptance  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.regression.accept import WRITES, plan_acceptance  # noqa: PLC0415 - each command imports what it uses
 
     names = None if cases is None else [line.strip() for line in cases if line.strip()]
-    found = acceptance(results, baseline, cases=names, run=run_id, **choice)
-    where, trials = choice["where"], len(found.observed.rows)
-    if where is not None and trials and not found.observed.chosen(where):
-        console.say(true_for_none(where, trials))
+    found = plan_acceptance(results, baseline, cases=names, run=run_id, **selection)
+    where, trials = selection["where"], len(found.run_cases.rows)
+    if where is not None and trials and not found.run_cases.select_rows(where):
+        console.print_status(describe_no_match(where, trials))
     changes = [change for change in found.changes if change.kind in WRITES]
     if not as_json:
         _show(found, changes)
@@ -65,7 +65,7 @@ def command(
     if found.writes:
         found.apply()
     if as_json:
-        console.out_json(
+        console.print_json(
             {
                 "baseline": str(found.baseline.folder),
                 "counts": found.counts,
@@ -75,11 +75,13 @@ def command(
     return 0
 
 
-def _show(found: Acceptance, changes: list[Any]) -> None:
+def _show(accept_plan: AcceptPlan, changes: list[Any]) -> None:
     if changes:
-        console.table(("case", "change", "why"), [(one.case.name, one.kind, one.reason) for one in changes[:_SHOWN]])
-        if len(changes) > _SHOWN:
-            console.out(f"... and {len(changes) - _SHOWN} more")
-        console.out()
-    counts = ", ".join(f"{count} {kind}" for kind, count in found.counts.items()) or "no pictures"
-    console.out(f"{found.baseline.folder}: {counts}")
+        console.print_table(
+            ("case", "change", "why"), [(one.case.name, one.kind, one.reason) for one in changes[:_MAX_ROWS]]
+        )
+        if len(changes) > _MAX_ROWS:
+            console.print_line(f"... and {len(changes) - _MAX_ROWS} more")
+        console.print_line()
+    counts = ", ".join(f"{count} {kind}" for kind, count in accept_plan.counts.items()) or "no pictures"
+    console.print_line(f"{accept_plan.baseline.folder}: {counts}")

@@ -15,17 +15,17 @@ import click
 
 from sweeper import __version__
 from sweeper.cli import console, options
-from sweeper.cli.exit_codes import OK, WRONG
-from sweeper.cli.options import examples
+from sweeper.cli.exit_codes import INVALID_INPUT, OK
+from sweeper.cli.options import format_examples
 from sweeper.errors import Problem, UsageError
 
 if TYPE_CHECKING:
-    from sweeper.model.target_spec import Named
+    from sweeper.model.target_spec import NamedTargets
     from sweeper.planning.plan import Plan
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper doctor",
         "sweeper doctor experiments/quickstart.yaml",
         "sweeper doctor --target cloud --target http://127.0.0.1:8188",
@@ -40,70 +40,72 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool)
     With EXPERIMENT its targets, and whether they have the nodes, models and values that it needs. Without it, the
     embedded server, every name of the targets file, and Comfy Cloud where its key is set. Nothing is submitted.
     """
-    from sweeper.cli.target_check import examined  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.target_check import diagnose_target  # noqa: PLC0415 - each command imports what it uses
 
-    named, unread = _named()
-    listed = options.listed_targets(targets)
-    plan = _planned(experiment, named if listed is None and not unread else None) if experiment is not None else None
+    named, unread = _try_load_named_targets()
+    listed = options.to_target_list(targets)
+    plan = _load_plan(experiment, named if listed is None and not unread else None) if experiment is not None else None
     found: dict[str, Any] = {
         "sweeper": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _packages()},
+        "packages": {name: _find_version(name) for name in _list_packages()},
         "free_bytes": shutil.disk_usage(".").free,
         "targets": [],
     }
     if unread:
         found["targets_file"] = "\n".join(map(str, unread))
-    code = WRONG if unread else OK
-    for spec in listed or (plan.experiment.targets if plan is not None else _known(named)):
-        told, failed = asyncio.run(examined(spec, plan, named if not unread else _unread(spec, unread)))
+    code = INVALID_INPUT if unread else OK
+    for spec in listed or (plan.experiment.targets if plan is not None else _list_default_targets(named)):
+        told, failed = asyncio.run(
+            diagnose_target(spec, plan, named if not unread else _make_broken_entry(spec, unread))
+        )
         found["targets"].append(told)
         code = max(code, failed)
-    _note_broken(found, named, plan)
+    _add_broken_warnings(found, named, plan)
     if as_json:
-        console.out_json(found)
+        console.print_json(found)
     else:
         _show(found)
     return code
 
 
-def _planned(file: Path, named: Named | None) -> Plan:
+def _load_plan(file: Path, named: NamedTargets | None) -> Plan:
     from sweeper.loading.load import load  # noqa: PLC0415
     from sweeper.planning.plan import plan  # noqa: PLC0415
 
     return plan(load(file, named=named))
 
 
-def _named() -> tuple[Named, tuple[Problem, ...]]:
+def _try_load_named_targets() -> tuple[NamedTargets, tuple[Problem, ...]]:
     """The user's targets, and why their file cannot be read, which is no fault of a target that needs none."""
-    from sweeper.cli.targets_file import named_targets  # noqa: PLC0415
+    from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415
 
     try:
-        return named_targets(), ()
+        return load_named_targets(), ()
     except UsageError as error:
         return {}, error.problems
 
 
-def _unread(spec: Any, problems: tuple[Problem, ...]) -> Named:
+def _make_broken_entry(spec: Any, problems: tuple[Problem, ...]) -> NamedTargets:
     """The user's names where their file cannot be read: what can only be one of them cannot be used for that reason."""
-    from sweeper.model.target_spec import CLOUD, EMBEDDED, Broken  # noqa: PLC0415
+    from sweeper.model.target_spec import CLOUD, EMBEDDED, InvalidEntry  # noqa: PLC0415
 
     named = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
-    return {spec.strip(): Broken(problems)} if named else {}
+    return {spec.strip(): InvalidEntry(problems)} if named else {}
 
 
-def _note_broken(found: dict[str, Any], named: Named, plan: Plan | None) -> None:
+def _add_broken_warnings(report: dict[str, Any], named: NamedTargets, plan: Plan | None) -> None:
     """Tell of entries of the targets file that cannot be used and that were not examined."""
-    from sweeper.model.target_spec import Broken  # noqa: PLC0415
+    from sweeper.model.target_spec import InvalidEntry  # noqa: PLC0415
 
-    examined = {told["target"] for told in found["targets"]} | set(plan.experiment.named_targets if plan else ())
-    broken = [one for name, one in named.items() if isinstance(one, Broken) and name not in examined]
+    examined = {told["target"] for told in report["targets"]} | set(plan.experiment.named_targets if plan else ())
+    broken = [one for name, one in named.items() if isinstance(one, InvalidEntry) and name not in examined]
     if broken:
-        found["warnings"] = [str(problem) for one in broken for problem in one.problems]
+        report["warnings"] = [str(problem) for one in broken for problem in one.problems]
 
 
-def _known(named: Named) -> list[str]:
+def _list_default_targets(named: NamedTargets) -> list[str]:
     """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
     from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
 
@@ -111,7 +113,7 @@ def _known(named: Named) -> list[str]:
     return [EMBEDDED, *cloud, *named]
 
 
-def _packages() -> list[str]:
+def _list_packages() -> list[str]:
     """What sweeper asks for, its extras for users too."""
     try:
         wanted = requires("sweeper") or []
@@ -122,46 +124,50 @@ def _packages() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def _show(found: dict[str, Any]) -> None:
-    console.out(f"sweeper {found['sweeper']}, Python {found['python']}, {found['platform']}")
-    console.out(f"{found['free_bytes'] / 2**30:.1f} GiB free here; stdout is {sys.stdout.encoding}")
-    if found["packages"]:
-        console.out()
-        console.table(("package", "version"), [(name, has or "missing") for name, has in found["packages"].items()])
-    console.out()
-    for line in found.get("targets_file", "").splitlines():
-        console.error(line)
-    for warning in found.get("warnings", ()):
+def _show(report: dict[str, Any]) -> None:
+    console.print_line(f"sweeper {report['sweeper']}, Python {report['python']}, {report['platform']}")
+    console.print_line(f"{report['free_bytes'] / 2**30:.1f} GiB free here; stdout is {sys.stdout.encoding}")
+    if report["packages"]:
+        console.print_line()
+        console.print_table(
+            ("package", "version"), [(name, has or "missing") for name, has in report["packages"].items()]
+        )
+    console.print_line()
+    for line in report.get("targets_file", "").splitlines():
+        console.print_error(line)
+    for warning in report.get("warnings", ()):
         console.warn(warning)
-    for told in found["targets"]:
+    for told in report["targets"]:
         _show_target(told)
 
 
-def _show_target(told: dict[str, Any]) -> None:
-    facts = [f"{name} {told[name]}" for name in ("url", "dialect", "version", "cache") if told.get(name)]
-    if told.get("upload_limit"):
-        facts.append(f"uploads up to {told['upload_limit'] / 2**20:.0f} MiB")
-    if told.get("dialect") and told["key"]:
+def _show_target(target_report: dict[str, Any]) -> None:
+    facts = [
+        f"{name} {target_report[name]}" for name in ("url", "dialect", "version", "cache") if target_report.get(name)
+    ]
+    if target_report.get("upload_limit"):
+        facts.append(f"uploads up to {target_report['upload_limit'] / 2**20:.0f} MiB")
+    if target_report.get("dialect") and target_report["key"]:
         # A ComfyUI asks for no key; whether a proxy before it does, nobody tells.
-        facts.append(f"key {'accepted' if told['dialect'] == 'cloud' else 'sent'} ({told['key']})")
-    usable = "" if told["ok"] else "not usable" + (": " if facts else "")
-    console.out(f"{told['target']}: {usable}{', '.join(facts)}")
-    if told.get("warning"):
-        console.warn(f"{told['target']}: {told['warning']}")
-    needs = told.get("experiment")
+        facts.append(f"key {'accepted' if target_report['dialect'] == 'cloud' else 'sent'} ({target_report['key']})")
+    usable = "" if target_report["ok"] else "not usable" + (": " if facts else "")
+    console.print_line(f"{target_report['target']}: {usable}{', '.join(facts)}")
+    if target_report.get("warning"):
+        console.warn(f"{target_report['target']}: {target_report['warning']}")
+    needs = target_report.get("experiment")
     if needs is not None and not needs["lacks"]:
-        console.out(f"  has what the {needs['trials']} trials of {needs['file']} need")
+        console.print_line(f"  has what the {needs['trials']} trials of {needs['file']} need")
     for note in needs["notes"] if needs is not None else ():
         console.warn(note)
-    for line in told.get("problem", "").splitlines():
-        named = line.startswith((told["target"], f"target {told['target']}"))
-        console.error(line if named else f"{told['target']}: {line}")
-    if told.get("next"):
-        console.say(f"next: {console.clean(told['next'])}")
+    for line in target_report.get("problem", "").splitlines():
+        named = line.startswith((target_report["target"], f"target {target_report['target']}"))
+        console.print_error(line if named else f"{target_report['target']}: {line}")
+    if target_report.get("next"):
+        console.print_status(f"next: {console.sanitize(target_report['next'])}")

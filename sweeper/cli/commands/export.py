@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import examples
+from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper export results/quickstart -o table.parquet",
         "sweeper export experiments/quickstart.yaml -o - --format csv",
     )
@@ -37,7 +37,7 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
         raise UsageError("only one of --json and -o - can have stdout")
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
-    chosen = export.format_for(output, kind)  # before anything is read
+    chosen = export.choose_format(output, kind)  # before anything is read
     frame = dataframe.results(results, run_id)
     if output == "-":
         export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
@@ -45,6 +45,6 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
         return
     export.export(frame, output, chosen, safe=safe_csv)
     if as_json:
-        console.out_json({"written": [output], "format": chosen, "rows": len(frame)})
+        console.print_json({"written": [output], "format": chosen, "rows": len(frame)})
     else:
-        console.say(f"wrote {len(frame)} rows to {output}")
+        console.print_status(f"wrote {len(frame)} rows to {output}")

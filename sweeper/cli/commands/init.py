@@ -8,31 +8,31 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.options import examples
+from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 
-STARTER = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
+STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 
 
-@click.command(epilog=examples("sweeper init my-sweep", "sweeper run my-sweep/experiment.yaml"))
+@click.command(epilog=format_examples("sweeper init my-sweep", "sweeper run my-sweep/experiment.yaml"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @options.as_json
 def command(folder: Path, *, as_json: bool) -> None:
     """Make a folder with a template and an experiment to edit. Nothing that is there is overwritten."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
-    present = [name for name in STARTER if (folder / name).exists()]
+    present = [name for name in STARTER_FILES if (folder / name).exists()]
     if present:
         raise UsageError(f"{folder}: {', '.join(present)} there already; give another folder, or move them away")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in STARTER:
+    for name in STARTER_FILES:
         content = resources.files(__package__).joinpath("starter", name).read_bytes()
         with (folder / name).open("xb") as file:  # x: not even if somebody made it this instant
             file.write(content)
         if not as_json:
-            console.say(f"wrote {folder / name}")
+            console.print_status(f"wrote {folder / name}")
     if as_json:
-        written = [str(folder / name) for name in STARTER]
-        console.out_json({"written": written, "experiment": str(folder / "experiment.yaml")})
+        written = [str(folder / name) for name in STARTER_FILES]
+        console.print_json({"written": written, "experiment": str(folder / "experiment.yaml")})
         return
-    console.say(f"now: sweeper run {folder / 'experiment.yaml'}")
+    console.print_status(f"now: sweeper run {folder / 'experiment.yaml'}")

@@ -10,21 +10,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, options, terminal_images
-from sweeper.cli.options import examples
-from sweeper.cli.table_query import Mistakes, Rows, condition, filtered, listed, ordered, true_for_none
-from sweeper.did_you_mean import listed as shortened
+from sweeper.cli.options import format_examples
+from sweeper.cli.table_query import (
+    OptionErrors,
+    Rows,
+    compile_where,
+    describe_no_match,
+    filter_rows,
+    sort_rows,
+    split_names,
+)
+from sweeper.did_you_mean import join_names as shortened
 
 if TYPE_CHECKING:
     from sweeper.model.expressions.column_expression import ColumnExpression
-    from sweeper.tables.aggregate import Leading
+    from sweeper.tables.aggregate import ValueOrder
 
 # Shown after the axes where no columns are asked for; the rest is one `--columns` or `sweeper export` away.
-_OUTCOME = ("status", "attempts", "ran_s")
-_COUNTS = ("trials", "succeeded")
+_OUTCOME_COLUMNS = ("status", "attempts", "ran_s")
+_COUNT_COLUMNS = ("trials", "succeeded")
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _RunTable:
     """The rows of a run and what its columns are."""
 
     rows: Rows
@@ -32,11 +40,11 @@ class _Table:
     axes: tuple[str, ...]
     metrics: tuple[str, ...]
     folder: Path
-    leading: Leading  # of the axes
+    leading: ValueOrder  # of the axes
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Query:
     """The options as they were given."""
 
     where: str | None
@@ -49,7 +57,7 @@ class _Question:
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper results results/quickstart --where \"status == 'failed'\"",
         "sweeper results experiments/quickstart.yaml --sort -sharpness --limit 5 --images",
         "sweeper results results/quickstart --by steps",
@@ -81,11 +89,11 @@ def command(
 
     With --by and --pivot every column that holds numbers can be asked for: metrics, ran_s, attempts, slots.
     """
-    asked = _Question(columns=listed(columns), by=listed(by), pivot=listed([pivot or ""]), **rest)
-    table = _read(results, run_id)
+    asked = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
+    table = _read_table(results, run_id)
     empty = [option for option, given, names in (("--columns", columns, asked.columns), ("--by", by, asked.by))
              if given and not names]  # fmt: skip
-    rows = _answered(table, asked, empty, given_pivot=pivot is not None, as_json=as_json)
+    rows = _select_rows(table, asked, empty, has_pivot=pivot is not None, as_json=as_json)
     if asked.pivot:
         _show_pivot(rows, table, asked.pivot, as_json=as_json)
     elif asked.by:
@@ -94,78 +102,80 @@ def command(
         _show_rows(rows, table, asked, as_json=as_json)
 
 
-def _read(results: Path, run_id: str | None) -> _Table:
+def _read_table(results: Path, run_id: str | None) -> _RunTable:
     from sweeper.store import Store  # noqa: PLC0415
-    from sweeper.tables.dataframe import column_names, frame, results_folder  # noqa: PLC0415
-    from sweeper.tables.export import records  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.tables.dataframe import build_frame, column_names, find_results_folder  # noqa: PLC0415
+    from sweeper.tables.export import to_records  # noqa: PLC0415 - each command imports what it uses
 
-    folder = results_folder(results)
+    folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run_id)
-        rows = records(frame(store.results(run_id), layout))
-    leading = {name: layout.leading(name, [row[name] for row in rows]) for name in layout.axis_columns}
-    return _Table(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, leading)
+        rows = to_records(build_frame(store.results(run_id), layout))
+    leading = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
+    return _RunTable(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, leading)
 
 
-def _answered(table: _Table, asked: _Question, empty: Sequence[str], *, given_pivot: bool, as_json: bool) -> Rows:
+def _select_rows(
+    table: _RunTable, query: _Query, empty_options: Sequence[str], *, has_pivot: bool, as_json: bool
+) -> Rows:
     """The rows that are meant. Raises UsageError with everything that is wrong with the options; `empty` are those that
     were given without a name.
     """
-    mistakes = Mistakes()
-    expression = condition(asked.where, table.names, mistakes)
-    for option in empty:
+    mistakes = OptionErrors()
+    expression = compile_where(query.where, table.names, mistakes)
+    for option in empty_options:
         mistakes.add(option, f"names no column; columns: {shortened(table.names)}")
-    for option, names in (("--columns", asked.columns), ("--by", asked.by), ("--pivot", asked.pivot)):
-        mistakes.columns(option, names, table.names)
-    _check_measures(table, asked, mistakes)
-    known = [name for name in (*asked.by, *_measured(table, asked)) if name in table.names]
-    sortable = [*known, *_COUNTS] if asked.by else table.names
-    if not given_pivot:
-        mistakes.columns("--sort", [name.removeprefix("-") for name in asked.sorts], sortable)
-    if given_pivot and len(asked.pivot) != 3:
-        found = f"{len(asked.pivot)} name{'s' if len(asked.pivot) != 1 else ''}"
+    for option, names in (("--columns", query.columns), ("--by", query.by), ("--pivot", query.pivot)):
+        mistakes.check_columns(option, names, table.names)
+    _check_mean_columns(table, query, mistakes)
+    known = [name for name in (*query.by, *_choose_mean_columns(table, query)) if name in table.names]
+    sortable = [*known, *_COUNT_COLUMNS] if query.by else table.names
+    if not has_pivot:
+        mistakes.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
+    if has_pivot and len(query.pivot) != 3:
+        found = f"{len(query.pivot)} name{'s' if len(query.pivot) != 1 else ''}"
         mistakes.add("--pivot", f"has {found}, and needs three: X,Y,METRIC, such as steps,seed,sharpness")
-    for option, names in (("--by", asked.by), ("--pivot", asked.pivot)):
+    for option, names in (("--by", query.by), ("--pivot", query.pivot)):
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             mistakes.add(option, f"'{name}' is named {names.count(name)} times; each column can be named once")
-    for given, option, instead in _clashes(asked, given_pivot=given_pivot, as_json=as_json):
+    for given, option, instead in _find_conflicts(query, has_pivot=has_pivot, as_json=as_json):
         if given:
             mistakes.add(option, instead)
-    mistakes.raise_any()
-    return _kept(table, expression, asked)
+    mistakes.raise_if_any()
+    return _filter_table(table, expression, query)
 
 
-def _check_measures(table: _Table, asked: _Question, mistakes: Mistakes) -> None:
+def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -> None:
     """Columns of which a mean is asked for must hold numbers."""
-    numeric = _numeric(table)
-    measured = [("--pivot", name) for name in asked.pivot[2:3]]
-    measured += [("--columns", name) for name in asked.columns if asked.by and name not in asked.by]
+    numeric = _find_numeric_columns(table)
+    measured = [("--pivot", name) for name in query.pivot[2:3]]
+    measured += [("--columns", name) for name in query.columns if query.by and name not in query.by]
     for option, name in measured:
         if name in table.names and name not in numeric:
             allowed = f"; columns with numbers: {shortened(numeric)}" if numeric else ""
-            mistakes.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
+            errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
 
 
-def _kept(table: _Table, expression: ColumnExpression | None, asked: _Question) -> Rows:
+def _filter_table(table: _RunTable, expression: ColumnExpression | None, query: _Query) -> Rows:
     """The rows of `--where`. That there is none is said: a condition that is always false may be a mistake."""
-    rows = filtered(table.rows, expression)
+    rows = filter_rows(table.rows, expression)
     if table.rows and not rows:
-        console.say(true_for_none(asked.where, len(table.rows)))
+        console.print_status(describe_no_match(query.where, len(table.rows)))
     return rows
 
 
-def _clashes(asked: _Question, *, given_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
+def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
     return (
-        (given_pivot and bool(asked.by), "--pivot", "cannot go with --by; one table is one answer"),
-        (given_pivot and bool(asked.sorts), "--sort", "a pivot keeps the order of the sweep"),
-        (given_pivot and bool(asked.columns), "--columns", "a pivot has the one that --pivot names"),
-        (given_pivot and asked.limit is not None, "--limit", "a pivot is shown whole"),
-        (bool(asked.images) and (given_pivot or bool(asked.by)), "--images", "a group has no picture of its own"),
-        (bool(asked.images) and as_json, "--images", "cannot go with --json"),
+        (has_pivot and bool(query.by), "--pivot", "cannot go with --by; one table is one answer"),
+        (has_pivot and bool(query.sorts), "--sort", "a pivot keeps the order of the sweep"),
+        (has_pivot and bool(query.columns), "--columns", "a pivot has the one that --pivot names"),
+        (has_pivot and query.limit is not None, "--limit", "a pivot is shown whole"),
+        (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture of its own"),
+        (bool(query.images) and as_json, "--images", "cannot go with --json"),
     )
 
 
-def _numeric(table: _Table) -> list[str]:
+def _find_numeric_columns(table: _RunTable) -> list[str]:
     """The columns that hold numbers: the metrics first, as they are asked for most."""
     from sweeper.tables.aggregate import is_number  # noqa: PLC0415
 
@@ -173,60 +183,62 @@ def _numeric(table: _Table) -> list[str]:
     return [name for name in names if name != "trial" and any(is_number(row[name]) for row in table.rows)]
 
 
-def _measured(table: _Table, asked: _Question) -> list[str]:
+def _choose_mean_columns(table: _RunTable, query: _Query) -> list[str]:
     """The columns whose means are shown: those asked for, or every metric and the seconds. What the groups are made by
     is there already.
     """
-    if asked.columns:
-        return [name for name in asked.columns if name not in asked.by]
-    numeric = _numeric(table)
-    return [name for name in ("ran_s", *table.metrics) if name in numeric and name not in asked.by]
+    if query.columns:
+        return [name for name in query.columns if name not in query.by]
+    numeric = _find_numeric_columns(table)
+    return [name for name in ("ran_s", *table.metrics) if name in numeric and name not in query.by]
 
 
-def _show_rows(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) -> None:
-    shown = asked.columns or (list(table.names) if as_json else _usual(rows, table))
-    rows = ordered(rows, asked.sorts)[: asked.limit]
+def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
+    shown = query.columns or (list(table.names) if as_json else _choose_default_columns(rows, table))
+    rows = sort_rows(rows, query.sorts)[: query.limit]
     if as_json:
-        console.out_json([{name: row[name] for name in shown} for row in rows])
+        console.print_json([{name: row[name] for name in shown} for row in rows])
         return
-    pictures = terminal_images.wanted(asked.images, len(rows))
+    pictures = terminal_images.should_show_images(query.images, len(rows))
     measured = ("queued_s", "ran_s", *table.metrics)
-    console.table(shown, [[row[name] for name in shown] for row in rows], measured=measured)
+    console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=measured)
     if pictures:
-        from sweeper.store.remote_artifacts import bring_all  # noqa: PLC0415
+        from sweeper.store.remote_artifacts import download_artifacts  # noqa: PLC0415
 
-        bring_all(table.folder, (pair for row in rows for pair in _files(row)))
-        terminal_images.show([(f"trial {row['trial']}", table.folder, _files(row), row["status"]) for row in rows])
+        download_artifacts(table.folder, (pair for row in rows for pair in _pair_outputs(row)))
+        terminal_images.show(
+            [(f"trial {row['trial']}", table.folder, _pair_outputs(row), row["status"]) for row in rows]
+        )
 
 
-def _files(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _pair_outputs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     return list(zip(row["outputs"], row["sha256"], strict=True))
 
 
-def _usual(rows: Rows, table: _Table) -> list[str]:
+def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
     errors = ("error_type", "error") if any(row["error"] for row in rows) else ()
-    return ["trial", *table.axes, *_OUTCOME, *table.metrics, *errors]
+    return ["trial", *table.axes, *_OUTCOME_COLUMNS, *table.metrics, *errors]
 
 
-def _show_groups(rows: Rows, table: _Table, asked: _Question, *, as_json: bool) -> None:
+def _show_groups(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
     from sweeper.cli import group_tables  # noqa: PLC0415
 
-    columns = _measured(table, asked)
-    groups = group_tables.by_table(rows, asked.by, columns, table.leading)
-    groups = group_tables.ordered_groups(groups, asked.sorts)[: asked.limit]
+    columns = _choose_mean_columns(table, query)
+    groups = group_tables.make_group_rows(rows, query.by, columns, table.leading)
+    groups = group_tables.sort_groups(groups, query.sorts)[: query.limit]
     if as_json:
-        console.out_json(group_tables.groups_json(groups))
+        console.print_json(group_tables.groups_to_json(groups))
     else:
-        group_tables.print_groups(groups, asked.by, columns, group_tables.labels_of(rows, table.names, asked.by))
+        group_tables.print_groups(groups, query.by, columns, group_tables.find_labels(rows, table.names, query.by))
 
 
-def _show_pivot(rows: Rows, table: _Table, pivot: list[str], *, as_json: bool) -> None:
+def _show_pivot(rows: Rows, table: _RunTable, pivot: list[str], *, as_json: bool) -> None:
     from sweeper.cli import group_tables  # noqa: PLC0415
-    from sweeper.tables.aggregate import pivoted  # noqa: PLC0415
+    from sweeper.tables.aggregate import make_pivot  # noqa: PLC0415
 
     x, y, column = pivot
-    found = pivoted(rows, x, y, column, table.leading)
+    found = make_pivot(rows, x, y, column, table.leading)
     if as_json:
-        console.out_json(group_tables.pivot_json(found, x, y, column))
+        console.print_json(group_tables.pivot_to_json(found, x, y, column))
     else:
-        group_tables.print_pivot(found, x, y, column, group_tables.labels_of(rows, table.names, (x, y)))
+        group_tables.print_pivot(found, x, y, column, group_tables.find_labels(rows, table.names, (x, y)))

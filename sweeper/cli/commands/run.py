@@ -11,16 +11,16 @@ import click
 
 from sweeper.cli import console, dask_options, options
 from sweeper.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE
-from sweeper.cli.options import examples
+from sweeper.cli.options import format_examples
 from sweeper.errors import ExperimentError, UsageError
 
 if TYPE_CHECKING:
     from sweeper.model.result import Run
 
-_KINDS_SHOWN = 5  # kinds of failure that the summary tells
+_MAX_ERROR_TYPES = 5  # kinds of failure that the summary tells
 
 
-def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
+def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
     """`3` or `10%`: what the experiment's `max_failures` takes too."""
     if value is None:
         return None
@@ -36,7 +36,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper run experiments/quickstart.yaml",
         "sweeper run experiments/quickstart.yaml --target http://127.0.0.1:8188 --set steps=30 --limit 2",
     )
@@ -46,7 +46,7 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 @click.option(
     "-o",
     "--out",
-    type=options.Place(),
+    type=options.DirOrUrl(),
     metavar="DIR|URL",
     help="Results folder, or a URL where the pictures go instead, such as s3://bucket/folder. "
     "[default: results/NAME here]",
@@ -61,7 +61,9 @@ def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     help="Seconds to wait for a target that answers no more, where no other can go on. [default: 300]",
 )
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Refuse a larger plan. [default: 10000]")
-@click.option("--max-failures", callback=_budget, metavar="N|P%", help="Stop when more trials than this have failed.")
+@click.option(
+    "--max-failures", callback=_parse_max_failures, metavar="N|P%", help="Stop when more trials than this have failed."
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
 @click.option("--retry-failed", is_flag=True, help="Submit again what failed before.")
 @click.option("--fresh", is_flag=True, help="Submit everything again, what succeeded too.")
@@ -93,49 +95,49 @@ def command(
     quiet: bool,
     dask: str | None,
     dask_resources: tuple[str, ...],
-    **wishes: Any,
+    **run_options: Any,
 ) -> int:
     """Run a sweep: submit what is not done yet, save every picture, and write results.csv beside them.
 
     The same command again resumes: what is done is not done again. Ctrl-C once waits for what runs, twice cancels it.
     """
-    from sweeper.cli.checked_plan import sound_plan  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.progress import Watch  # noqa: PLC0415
-    from sweeper.cli.targets_file import named_targets, names_for  # noqa: PLC0415
+    from sweeper.cli.checked_plan import load_checked_plan  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.progress import ProgressDisplay  # noqa: PLC0415
+    from sweeper.cli.targets_file import load_named_targets, load_names_unless_given  # noqa: PLC0415
     from sweeper.loading.load import load  # noqa: PLC0415
 
-    if wishes["fail_fast"] and wishes["max_failures"] is not None:
+    if run_options["fail_fast"] and run_options["max_failures"] is not None:
         raise UsageError("--fail-fast and --max-failures both say when to stop; give one")
-    listed = options.listed_targets(targets)
+    listed = options.to_target_list(targets)
     overrides = options.parse_settings(settings)
     try:
-        loaded = load(experiment, overrides=overrides, named=names_for(listed))
+        loaded = load(experiment, overrides=overrides, named=load_names_unless_given(listed))
     except ExperimentError:
-        sound_plan(experiment, listed, overrides=overrides)  # which tells these mistakes and what else is wrong
+        load_checked_plan(experiment, listed, overrides=overrides)  # which tells these mistakes and what else is wrong
         raise
     with ExitStack() as stack:
         if view:
-            from sweeper.cli.commands.view import viewed  # noqa: PLC0415
+            from sweeper.cli.commands.view import start_view  # noqa: PLC0415
 
             until_told = stack.enter_context(
-                viewed(out if isinstance(out, Path) else Path("results") / loaded.name, loaded)
+                start_view(out if isinstance(out, Path) else Path("results") / loaded.name, loaded)
             )
-        with Watch(quiet=quiet) as watch:
-            ended = dask_options.runner(dask, dask_resources)(
-                loaded, target=listed, out=out, named=named_targets(), progress=watch, **wishes
+        with ProgressDisplay(quiet=quiet) as watch:
+            ended = dask_options.choose_runner(dask, dask_resources)(
+                loaded, target=listed, out=out, named=load_named_targets(), progress=watch, **run_options
             )
         if ended.error:
-            console.error(ended.error)
+            console.print_error(ended.error)
         if as_json:
-            console.out_json(_summary(ended))
+            console.print_json(_as_json(ended))
         elif not quiet:
             _show(ended)
         if view and ended.stopped_by != "interrupt":
             until_told()
-    return _code(ended)
+    return _choose_exit_code(ended)
 
 
-def _code(run: Run) -> int:
+def _choose_exit_code(run: Run) -> int:
     if run.stopped_by == "interrupt":
         return INTERRUPTED
     if run.stopped_by in ("refused", "unreachable"):
@@ -144,7 +146,7 @@ def _code(run: Run) -> int:
     return FAILED if run.failed or run.cancelled or run.stopped_by or run.error else OK
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _as_json(run: Run) -> dict[str, Any]:
     return {
         "run": run.run_id,
         "out": str(run.out),
@@ -163,17 +165,17 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def _show(run: Run) -> None:
     names = ("trials", "submitted", "reused", "succeeded", "failed", "cancelled", "pending")
-    console.table(names, [[getattr(run, name) for name in names]])
+    console.print_table(names, [[getattr(run, name) for name in names]])
     if run.failed:
-        console.out()
-        console.table(("failed", "error_type", "error"), _failures(run))
-        console.out("`--retry-failed` submits these again.")
-    console.out()
-    console.out(f"pictures  {run.pictures}")
-    console.out(f"table     {run.out / 'results.csv'}")
+        console.print_line()
+        console.print_table(("failed", "error_type", "error"), _count_failures(run))
+        console.print_line("`--retry-failed` submits these again.")
+    console.print_line()
+    console.print_line(f"pictures  {run.pictures}")
+    console.print_line(f"table     {run.out / 'results.csv'}")
 
 
-def _failures(run: Run) -> list[tuple[int, str, str]]:
+def _count_failures(run: Run) -> list[tuple[int, str, str]]:
     """The commonest failures: how many trials, what kind, and the message of one of them."""
     from sweeper.model import result  # noqa: PLC0415
     from sweeper.store import Store  # noqa: PLC0415
@@ -186,4 +188,4 @@ def _failures(run: Run) -> list[tuple[int, str, str]]:
                 kind = row.error_type or ""
                 kinds[kind] += 1
                 messages.setdefault(kind, row.error or "")
-    return [(count, kind, messages[kind]) for kind, count in kinds.most_common(_KINDS_SHOWN)]
+    return [(count, kind, messages[kind]) for kind, count in kinds.most_common(_MAX_ERROR_TYPES)]

@@ -8,13 +8,13 @@ from typing import Literal
 import click
 
 from sweeper.cli import console
-from sweeper.cli.options import examples
-from sweeper.cli.wait_for_signal import told_to_stop
+from sweeper.cli.options import format_examples
+from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.errors import UsageError
 
 
 @click.command(
-    epilog=examples(
+    epilog=format_examples(
         "sweeper serve --port 8188 --dialect comfyui", "sweeper run experiment.yaml --target http://127.0.0.1:8188"
     )
 )
@@ -63,7 +63,7 @@ def command(
         word = "concurrency" if rehearsed.tier is None else "tier"
         raise UsageError(f"--workers and `{word}` of {scenario} both say how many jobs run at once; give one")
     with (
-        told_to_stop() as wait,
+        catch_stop_signals() as wait,
         EmbeddedServer(
             dialect=dialect,
             host=host,
@@ -76,6 +76,6 @@ def command(
             faults=Faults(scenario=rehearsed),
         ) as server,
     ):
-        console.out(server.url)
-        console.say(f"serving the {dialect} dialect; Ctrl-C ends it")
+        console.print_line(server.url)
+        console.print_status(f"serving the {dialect} dialect; Ctrl-C ends it")
         wait()

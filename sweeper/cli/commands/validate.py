@@ -8,23 +8,23 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.exit_codes import OK, WRONG
+from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.node_class_source import object_info_option
-from sweeper.cli.options import examples
+from sweeper.cli.options import format_examples
 from sweeper.errors import InputError, Problem
 
 
-@click.command(epilog=examples("sweeper validate experiments/*.yaml templates/*.json"))
+@click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
 @options.targets
 @object_info_option
 @options.as_json
 def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, as_json: bool) -> int:
     """Check experiments (.yaml), with all that they name, and templates (.json, or their .slots.yaml)."""
-    listed = options.listed_targets(targets)
+    listed = options.to_target_list(targets)
     found: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials = _checked(file, listed, object_info)
+        kind, problems, trials = _check_file(file, listed, object_info)
         found.append(
             {
                 "file": str(file),
@@ -38,28 +38,28 @@ def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: P
             continue
         for problem in problems:
             for line in str(problem).splitlines():
-                console.error(line)
+                console.print_error(line)
         if not problems:
-            console.out(f"{file}: {kind} is valid" + (f", {trials} trials" if trials is not None else ""))
+            console.print_line(f"{file}: {kind} is valid" + (f", {trials} trials" if trials is not None else ""))
     if as_json:
-        console.out_json(found)
-    return OK if all(one["valid"] for one in found) else WRONG
+        console.print_json(found)
+    return OK if all(one["valid"] for one in found) else INVALID_INPUT
 
 
-def _checked(
+def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None
 ) -> tuple[str, tuple[Problem, ...], int | None]:
     """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
-    from sweeper.cli.checked_plan import sound_plan  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.cli.checked_plan import load_checked_plan  # noqa: PLC0415 - each command imports what it uses
     from sweeper.loading.load import load_template  # noqa: PLC0415
-    from sweeper.regression.thresholds import checks_of  # noqa: PLC0415
+    from sweeper.regression.thresholds import parse_checks  # noqa: PLC0415
 
-    is_template = options.workflow_of(file).suffix.lower() == ".json"
+    is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
-            load_template(options.workflow_of(file))
+            load_template(options.get_workflow_path(file))
             return "template", (), None
-        planned, _ = sound_plan(file, targets, object_info=object_info, also=checks_of)
+        planned, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks)
         return "experiment", (), len(planned)
     except InputError as error:
         return "template" if is_template else "experiment", error.problems, None

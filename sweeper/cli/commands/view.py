@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sweeper.cli import console, options
-from sweeper.cli.baseline_check import live_check
-from sweeper.cli.options import examples
-from sweeper.cli.wait_for_signal import told_to_stop
+from sweeper.cli.baseline_check import make_live_check
+from sweeper.cli.options import format_examples
+from sweeper.cli.wait_for_signal import catch_stop_signals
 
 if TYPE_CHECKING:
     from sweeper.model.experiment import Experiment
@@ -29,7 +29,7 @@ port = click.option("--port", default=0, type=click.IntRange(0, 65535), metavar=
 
 
 @click.command(
-    epilog=examples("sweeper view experiments/quickstart.yaml", "sweeper view results/quickstart --host 0.0.0.0")
+    epilog=format_examples("sweeper view experiments/quickstart.yaml", "sweeper view results/quickstart --host 0.0.0.0")
 )
 @options.results
 @options.run_id
@@ -45,11 +45,11 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
     but on loopback the address holds a token, new each time unless the environment variable SWEEPER_VIEW_TOKEN gives
     one. Ctrl-C ends it.
     """
-    folder, experiment = _meant(results)
-    with told_to_stop() as wait, _view(folder, experiment, run=run_id, host=host, port=port) as view:
+    folder, experiment = _resolve_results(results)
+    with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
         # One line either way: whoever reads it waits for no more.
-        console.out(json.dumps({"url": view.url}) if as_json else view.url)
-        console.say("Ctrl-C ends it" + ("" if view.token is None else "; whoever has the address may look"))
+        console.print_line(json.dumps({"url": view.url}) if as_json else view.url)
+        console.print_status("Ctrl-C ends it" + ("" if view.token is None else "; whoever has the address may look"))
         if opens:
             import webbrowser  # noqa: PLC0415
 
@@ -57,35 +57,37 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
         wait()
 
 
-def _meant(results: Path) -> tuple[Path, Experiment | None]:
+def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
     """The results folder, and the experiment if that was named: it may not have been run yet."""
-    from sweeper.tables.dataframe import results_folder  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415 - each command imports what it uses
 
     if not results.is_file() or results.suffix.lower() not in (".yaml", ".yml"):
-        return results_folder(results), None
+        return find_results_folder(results), None
     from sweeper.loading.load import load  # noqa: PLC0415
 
     experiment = load(results)
     return Path("results") / experiment.name, experiment
 
 
-def _view(folder: Path, experiment: Experiment | None, **wishes: Any) -> LiveView:
+def _make_view(folder: Path, experiment: Experiment | None, **view_options: Any) -> LiveView:
     """The server of a folder, with the user's own token if there is one."""
     from sweeper.reporting.live import LiveView  # noqa: PLC0415
 
-    check = live_check(folder, wishes.get("run"), experiment)
-    return LiveView(folder, experiment=experiment, check=check, token=os.environ.get(TOKEN_VARIABLE) or None, **wishes)
+    check = make_live_check(folder, view_options.get("run"), experiment)
+    return LiveView(
+        folder, experiment=experiment, check=check, token=os.environ.get(TOKEN_VARIABLE) or None, **view_options
+    )
 
 
 @contextmanager
-def viewed(folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]:
+def start_view(folder: Path, experiment: Experiment) -> Iterator[Callable[[], None]]:
     """For `sweeper run --view`: show a run that is about to start; gives what waits for Ctrl-C after its end."""
 
-    def until_told() -> None:
-        console.say(f"still showing {view.url}; Ctrl-C ends it")
-        with told_to_stop() as wait:  # also where whoever started us has SIGINT ignored, as a shell's `&` does
+    def wait_until_stopped() -> None:
+        console.print_status(f"still showing {view.url}; Ctrl-C ends it")
+        with catch_stop_signals() as wait:  # also where whoever started us has SIGINT ignored, as a shell's `&` does
             wait()
 
-    with _view(folder, experiment) as view:
-        console.say(f"view      {view.url}")
-        yield until_told
+    with _make_view(folder, experiment) as view:
+        console.print_status(f"view      {view.url}")
+        yield wait_until_stopped

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.hints import Hint, Reference, Structure, drawn_to
-from sweeper.embedded.diffusion.prior import Prior, prior_of
+from sweeper.embedded.diffusion.hints import Hint, Reference, Structure, draw_to_reference
+from sweeper.embedded.diffusion.prior import Prior, get_prior
 from sweeper.embedded.diffusion.scaling import resize
 from sweeper.embedded.diffusion.schedules import Sampling
 
@@ -36,33 +36,33 @@ class Box:
     height: int
     width: int
 
-    def of(self, planes: Array) -> Array:
+    def view(self, planes: Array) -> Array:
         """What the box holds of [..., h, w]."""
         return planes[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def whole(height: int, width: int) -> Box:
+def make_whole_box(height: int, width: int) -> Box:
     return Box(0, 0, height, width)
 
 
-def _clipped(top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Box:
+def _clip_box(top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Box:
     top, left = min(max(top, 0), size[0] - 1), min(max(left, 0), size[1] - 1)
     return Box(top, left, max(min(height, size[0] - top), 1), max(min(width, size[1] - left), 1))
 
 
-def _box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, int]) -> Box:
+def _find_box(options: Mapping[str, Any], mask: Array | None, size: tuple[int, int]) -> Box:
     area = options.get("area")
     if area is not None and area[0] == "percentage":
         # A video's area has six shares: temporal, height, width, z, y, x.
         shares = area[1:] if len(area) == 5 else (area[2], area[3], area[5], area[6])
         sides = [round(shares[i] * size[i % 2]) for i in range(4)]
-        return _clipped(sides[2], sides[3], max(sides[0], 1), max(sides[1], 1), size)
+        return _clip_box(sides[2], sides[3], max(sides[0], 1), max(sides[1], 1), size)
     if area is not None:
-        return _clipped(area[2], area[3], area[0], area[1], size)
+        return _clip_box(area[2], area[3], area[0], area[1], size)
     if mask is not None and options.get("set_area_to_bounds") and mask.any():
         rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-        return _clipped(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, size)
-    return whole(*size)
+        return _clip_box(int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1, size)
+    return make_whole_box(*size)
 
 
 def _ramp(count: int, *, start: bool, end: bool) -> Array:
@@ -79,7 +79,7 @@ def _weight(options: Mapping[str, Any], mask: Array | None, box: Box, size: tupl
     """[B or 1, h, w] of the box."""
     strength = np.float32(options.get("strength", 1.0))
     if mask is not None:
-        return box.of(mask) * np.float32(options.get("mask_strength", 1.0)) * strength
+        return box.view(mask) * np.float32(options.get("mask_strength", 1.0)) * strength
     rows = _ramp(box.height, start=box.top > 0, end=box.top + box.height < size[0])
     columns = _ramp(box.width, start=box.left > 0, end=box.left + box.width < size[1])
     return (rows[:, None] * columns[None] * strength)[None]
@@ -107,7 +107,7 @@ def _mask(options: Mapping[str, Any], size: tuple[int, int]) -> Array | None:
     return planes[:, 0]
 
 
-class Part:
+class ConditioningPart:
     """One entry at one latent size. `features` [F] are those of its text and of the model."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Part:
         frames: int = 1,
     ) -> None:
         mask = _mask(options, size)
-        self.box = _box(options, mask, size)
+        self.box = _find_box(options, mask, size)
         self._weights = _weight(options, mask, self.box, size)
         self._times = _times(options, frames)
         self.distilled = float(options.get("guidance", 0.0) or 0.0)
@@ -128,7 +128,7 @@ class Part:
         hints: tuple[Hint, ...] = options.get("hints", ())
         for hint in hints:
             features = features + hint.style
-        self.prior: Prior = prior_of(features, self.box.height, self.box.width)
+        self.prior: Prior = get_prior(features, self.box.height, self.box.width)
         self._hints = [(Structure(hint, *size), _levels(sampling, hint.start, hint.end)) for hint in hints]
         self._references: tuple[Reference, ...] = options.get("references", ())
         self._size = size
@@ -138,10 +138,10 @@ class Part:
         plane = np.asarray(self._weights[index % len(self._weights)])
         return plane if self._times is None else np.asarray(plane * self._times[index % len(self._times)])
 
-    def speaks(self, level: float) -> bool:
+    def is_active(self, level: float) -> bool:
         return self._span[1] <= level <= self._span[0]
 
-    def steered(self, mean: Array, level: float, index: int, frame: int) -> tuple[Array, float]:
+    def steer(self, mean: Array, level: float, index: int, frame: int) -> tuple[Array, float]:
         """The prior's mean [4, h, w] of the box after references and hints have drawn on it.
 
         The second value is how much of it is still the prompt's: guidance does not push what a reference holds.
@@ -149,18 +149,18 @@ class Part:
         active = [structure for structure, span in self._hints if span[1] <= level <= span[0]]
         if not active and not self._references:
             return mean, 1.0
-        if self.box == whole(*self._size):
+        if self.box == make_whole_box(*self._size):
             canvas = mean
         else:  # hints lie on the whole picture
             canvas = np.zeros((4, *self._size), np.float32)
-            self.box.of(canvas)[...] = mean
+            self.box.view(canvas)[...] = mean
         own = 1.0
         for reference in sorted(self._references, key=lambda one: one.weight_at(frame)):  # the strongest has its way
             own *= 1 - reference.weight_at(frame) * reference.extent
-            canvas = drawn_to(canvas, reference, index, frame)
+            canvas = draw_to_reference(canvas, reference, index, frame)
         for structure in active:
             canvas = structure.pull(canvas, index)
-        return self.box.of(canvas), own
+        return self.box.view(canvas), own
 
 
 def _levels(sampling: Sampling, start: float, end: float) -> tuple[float, float]:

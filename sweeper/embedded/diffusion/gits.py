@@ -43,7 +43,7 @@ def _costs() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=64)
-def levels(coeff: float, steps: int) -> tuple[float, ...]:
+def search_levels(coeff: float, steps: int) -> tuple[float, ...]:
     """The steps + 1 levels, from the highest to the lowest of the trained schedule.
 
     `coeff` weighs what later steps miss against what earlier ones do: larger puts more steps at low noise. `steps` is

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.conditions import Part
-from sweeper.embedded.diffusion.latent_noise import Noise, ScaledNoise
+from sweeper.embedded.diffusion.conditions import ConditioningPart
+from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
-from sweeper.embedded.diffusion.patches import adjusted, cfg_of_frame
-from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
+from sweeper.embedded.diffusion.patches import apply_patches, cfg_of_frame
+from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
 from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.diffusion.solvers import SOLVERS, UNLISTED, Run
-from sweeper.embedded.diffusion.text import pooled
+from sweeper.embedded.diffusion.solvers import SOLVERS, UNLISTED, SolverRun
+from sweeper.embedded.diffusion.text import pool
 from sweeper.embedded.diffusion.vocabulary import INDEX
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def _apart(sigma: float) -> float:
     return 1.5 * APART * math.sqrt(ratio) / (1 + ratio**2)
 
 
-def _holding(features: Array, options: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[Array, Mapping[str, Any]]:
+def _apply_held(
+    features: Array, options: Mapping[str, Any], held: Mapping[str, Any]
+) -> tuple[Array, Mapping[str, Any]]:
     """A part's features and options with what a model patch holds every prompt to (`Model.held`)."""
     if "features" in held:
         features = features + held["features"]
@@ -80,7 +82,7 @@ def _holding(features: Array, options: Mapping[str, Any], held: Mapping[str, Any
     return features, {**options, **more}
 
 
-def _avoiding(features: Array, avoided: Array) -> Array:
+def _subtract_avoided(features: Array, avoided: Array) -> Array:
     """Features with some of a negative prompt's light, style and colours taken off."""
     features = features.copy()
     style = slice(INDEX["dark"], INDEX["sharp"] + 1)
@@ -90,7 +92,7 @@ def _avoiding(features: Array, avoided: Array) -> Array:
     return features
 
 
-def _perpendicular(side: Array, along: Array) -> Array:
+def _remove_parallel(side: Array, along: Array) -> Array:
     """What of `side` is not along the other one."""
     length = float(np.square(along).sum(dtype=np.float64))
     share = float((side * along).sum(dtype=np.float64)) / length if length else 0.0
@@ -116,39 +118,41 @@ class _Denoiser:
         self._mask = mask
         self._frames = frames
         self._size = size
-        negative = [pooled(embedding) for embedding, _ in guider.negative or []]
+        negative = [pool(embedding) for embedding, _ in guider.negative or []]
         avoided = np.stack(negative).mean(axis=0, dtype=np.float32) if negative and guider.cfg > 1 else None
-        self._positive = self._parts(guider.positive, avoided)
-        self._middle = self._parts(guider.middle or [], avoided)
-        self._negative = self._parts(guider.negative or [], None) if guider.empty is not None else []
-        unguided = negative if guider.empty is None else [pooled(embedding) for embedding, _ in guider.empty]
-        self._reference = self._centre(unguided)
+        self._positive = self._build_parts(guider.positive, avoided)
+        self._middle = self._build_parts(guider.middle or [], avoided)
+        self._negative = self._build_parts(guider.negative or [], None) if guider.empty is not None else []
+        unguided = negative if guider.empty is None else [pool(embedding) for embedding, _ in guider.empty]
+        self._reference = self._find_centre(unguided)
 
-    def _parts(self, conditioning: Conditioning, avoided: Array | None) -> list[Part]:
+    def _build_parts(self, conditioning: Conditioning, avoided: Array | None) -> list[ConditioningPart]:
         guider = self._guider
         style = np.array(guider.model.style, np.float32)
         parts = []
         for embedding, options in conditioning:
-            own = pooled(embedding)
+            own = pool(embedding)
             features = own + style
             if avoided is not None:
                 shared = guider.empty is not None
-                features = _avoiding(
-                    features, _perpendicular(avoided, own) * np.float32(guider.neg_scale) if shared else avoided
+                features = _subtract_avoided(
+                    features, _remove_parallel(avoided, own) * np.float32(guider.neg_scale) if shared else avoided
                 )
             for held in guider.model.held:
-                features, options = _holding(features, options, held)  # noqa: PLW2901 - each adds to the last
-            part = Part(features, options, size=self._size, sampling=guider.model.sampling, frames=self._frames)
+                features, options = _apply_held(features, options, held)  # noqa: PLW2901 - each adds to the last
+            part = ConditioningPart(
+                features, options, size=self._size, sampling=guider.model.sampling, frames=self._frames
+            )
             parts.append(part)
         return parts
 
-    def _centre(self, negative: list[Array]) -> Array:
+    def _find_centre(self, negative: list[Array]) -> Array:
         """The centre of the unguided reference; grey where nothing is to be avoided."""
         total = np.zeros((4, *self._size), np.float32)
         for features in negative:
             amount = float(np.tanh(np.abs(features).sum() / 2))
             if amount:
-                total += prior_of(features, *self._size).centre() * np.float32(amount / len(negative))
+                total += get_prior(features, *self._size).centre() * np.float32(amount / len(negative))
         return total
 
     def __call__(self, x: Array, sigma: float) -> tuple[Array, Array]:
@@ -156,12 +160,12 @@ class _Denoiser:
         if self._flow:  # (1-s) x0 + s n is the same observation as x0 + s/(1-s) n
             kept = max(1.0 - sigma, 1e-4)
             x, sigma = x / np.float32(kept), sigma / kept
-        pairs = [self._one(item, sigma, level, index, len(x)) for index, item in enumerate(x)]
+        pairs = [self._denoise_item(item, sigma, level, index, len(x)) for index, item in enumerate(x)]
         return np.stack([guided for guided, _ in pairs]), np.stack([reference for _, reference in pairs])
 
-    def _one(self, x: Array, sigma: float, level: float, index: int, count: int) -> tuple[Array, Array]:
+    def _denoise_item(self, x: Array, sigma: float, level: float, index: int, count: int) -> tuple[Array, Array]:
         guider = self._guider
-        positive, away = self._side(self._positive, x, sigma, level, index)
+        positive, away = self._estimate_side(self._positive, x, sigma, level, index)
         if guider.negative is None:
             return positive, positive
         for operation in guider.model.operations:
@@ -170,45 +174,49 @@ class _Denoiser:
             positive, away = positive - away + changed, changed
         cfg = cfg_of_frame(guider.model.patches, guider.cfg, index // self._frames, count // self._frames)
         if guider.empty is not None:
-            _, negative = self._side(self._negative, x, sigma, level, index)
-            sideways = _perpendicular(negative, away) * np.float32(guider.neg_scale)
+            _, negative = self._estimate_side(self._negative, x, sigma, level, index)
+            sideways = _remove_parallel(negative, away) * np.float32(guider.neg_scale)
             guided = positive + away * np.float32(cfg - 1) - sideways * np.float32(cfg)
         elif guider.middle is not None:
-            middle, away_middle = self._side(self._middle, x, sigma, level, index)
+            middle, away_middle = self._estimate_side(self._middle, x, sigma, level, index)
             between = (positive - middle) * (_GUIDED * np.float32(_apart(sigma)))
             push = cfg * guider.cfg_middle if guider.nested else cfg
             guided = positive + between * np.float32(push - 1) + away_middle * np.float32(guider.cfg_middle - 1)
         else:
             guided = positive + away * np.float32(cfg - 1)
-        return adjusted(guider.model.patches, guided, positive, x, sigma), positive - away
+        return apply_patches(guider.model.patches, guided, positive, x, sigma), positive - away
 
-    def _side(self, parts: list[Part], x: Array, sigma: float, level: float, index: int) -> tuple[Array, Array]:
+    def _estimate_side(
+        self, parts: list[ConditioningPart], x: Array, sigma: float, level: float, index: int
+    ) -> tuple[Array, Array]:
         """The estimate of one conditioning, its parts averaged by weight, and how far it is from the reference."""
         apart = _GUIDED * np.float32(_apart(sigma))
         total, away, weights = np.zeros_like(x), np.zeros_like(x), np.full(x.shape[1:], _NOTHING, np.float32)
         for part in parts:
-            if not part.speaks(level):
+            if not part.is_active(level):
                 continue
             box, weight = part.box, part.weight(index)
             estimate, new = self._posterior(part, x, sigma, level, index)
-            pushed = (estimate - box.of(self._reference)) * (apart * np.float32(new))
+            pushed = (estimate - box.view(self._reference)) * (apart * np.float32(new))
             if part.distilled > 1:  # a guidance-distilled model has the guidance inside (FluxGuidance)
                 estimate = estimate + pushed * np.float32(part.distilled - 1)
-            box.of(total)[...] += estimate * weight
-            box.of(away)[...] += pushed * weight
-            box.of(weights)[...] += weight
+            box.view(total)[...] += estimate * weight
+            box.view(away)[...] += pushed * weight
+            box.view(weights)[...] += weight
         return total / weights, away / weights
 
-    def _posterior(self, part: Part, x: Array, sigma: float, level: float, index: int) -> tuple[Array, float]:
+    def _posterior(
+        self, part: ConditioningPart, x: Array, sigma: float, level: float, index: int
+    ) -> tuple[Array, float]:
         """The posterior mean, and how much of it is the prompt's (the rest is the img2img picture, not guided)."""
-        x = part.box.of(x)
+        x = part.box.view(x)
         frame = index % self._frames if self._frames > 1 else index
-        mean, new = part.steered(part.prior.mean(x, sigma), level, index, frame)
+        mean, new = part.steer(part.prior.mean(x, sigma), level, index, frame)
         spread = np.square(DEVIATION)[:, None, None] + np.float32(sigma**2)
         if self._source is not None:
-            apart = part.box.of(self._source[index]) - mean
+            apart = part.box.view(self._source[index]) - mean
             # What a mask keeps says nothing of whether the rest is to be kept.
-            told = apart if self._mask is None else apart * part.box.of(self._mask[index])
+            told = apart if self._mask is None else apart * part.box.view(self._mask[index])
             weight = float((told * apart / spread).sum(dtype=np.float64))
             if weight > 0:
                 along = float(((x - mean) * told / spread).sum(dtype=np.float64)) / weight
@@ -219,7 +227,7 @@ class _Denoiser:
         return x * own + mean * (1 - own), new
 
 
-def _fitted(planes: Array, height: int, width: int) -> Array:
+def _fit(planes: Array, height: int, width: int) -> Array:
     return planes if planes.shape[2:] == (height, width) else resize(planes, width, height, "bilinear")
 
 
@@ -230,7 +238,7 @@ def sample(
     latent: Array,
     noise: Array,
     *,
-    later: Noise | ScaledNoise,
+    later: LatentNoise | ScaledNoise,
     report: Callable[[int, Array, Array], None],
     mask: Array | None = None,
     frames: int = 1,
@@ -252,15 +260,15 @@ def sample(
     picture = latent if bool(np.any(latent)) and bool(np.any(noise)) else None
 
     @lru_cache(maxsize=1)
-    def denoiser(height: int, width: int) -> _Denoiser:
-        sides = (None if side is None else _fitted(side, height, width) for side in (picture, mask))
+    def make_denoiser(height: int, width: int) -> _Denoiser:
+        sides = (None if side is None else _fit(side, height, width) for side in (picture, mask))
         return _Denoiser(guider, (height, width), *sides, frames=frames)
 
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
         if mask is None or x.shape != latent.shape:  # a sampler that grows the picture leaves the mask behind
-            return denoiser(*x.shape[2:])(x, sigma)
+            return make_denoiser(*x.shape[2:])(x, sigma)
         known = latent * np.float32(sampling.alpha(sigma)) + noise * np.float32(sigma)
-        guided, reference = denoiser(*x.shape[2:])(x * mask + known * (1 - mask), sigma)
+        guided, reference = make_denoiser(*x.shape[2:])(x * mask + known * (1 - mask), sigma)
         return guided * mask + latent * (1 - mask), reference * mask + latent * (1 - mask)
 
     x: Array
@@ -270,7 +278,7 @@ def sample(
         # At full noise the model has seen x0 + sigma n scaled to variance 1 + sigma^2 (ComfyUI's max_denoise).
         full = levels[0] > sampling.sigma_max * (1 - 1e-5)
         x = noise * np.float32((1 + levels[0] ** 2) ** 0.5 if full else levels[0]) + latent
-    result = solver(Run(denoise, later, sampling, report), x, levels, **(options or {}))
+    result = solver(SolverRun(denoise, later, sampling, report), x, levels, **(options or {}))
     if sampling.flow and levels[-1] < 1:
         result = result / np.float32(1 - levels[-1])
     return np.ascontiguousarray(result, np.float32)

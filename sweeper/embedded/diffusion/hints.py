@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.latent_noise import normal
+from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
@@ -45,7 +45,7 @@ class ControlNet:
         return f"<procedural control {self.name!r}>"
 
 
-def _reading(words: str) -> str:
+def _detect_reading(words: str) -> str:
     for reading, marks in (("lines", _LINES), ("picture", _PICTURES), ("shade", _SHADES)):
         if any(mark in words for mark in marks):
             return reading
@@ -55,12 +55,12 @@ def _reading(words: str) -> str:
 def load_control(name: str) -> ControlNet:
     """Raises ValueError for a name that climbs."""
     check_name(name)
-    return ControlNet(name, _reading(re.split(r"[\\/]", name)[-1].lower()))
+    return ControlNet(name, _detect_reading(re.split(r"[\\/]", name)[-1].lower()))
 
 
-def typed_control(control: ControlNet, kind: str) -> ControlNet:
+def retype_control(control: ControlNet, kind: str) -> ControlNet:
     """A union model told what its hint is ("canny/lineart/anime_lineart/mlsd", "auto", ...)."""
-    return ControlNet(control.name, control.reading if kind == "auto" else _reading(kind.lower()))
+    return ControlNet(control.name, control.reading if kind == "auto" else _detect_reading(kind.lower()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +89,7 @@ class Reference:
 
     samples: Array
     weight: float
-    at: int = 0
+    frame: int = 0
     reach: float = math.inf
     where: Array | None = None  # [n, H, W], 1 where it holds; everywhere if None
 
@@ -99,14 +99,14 @@ class Reference:
         return 1.0 if self.where is None else float(self.where.mean())
 
     def weight_at(self, frame: int) -> float:
-        return self.weight * math.exp(-abs(frame - self.at) / self.reach)
+        return self.weight * math.exp(-abs(frame - self.frame) / self.reach)
 
 
-def _resized(planes: Array, height: int, width: int, method: str = "area") -> Array:
+def _resize(planes: Array, height: int, width: int, method: str = "area") -> Array:
     return resize(np.ascontiguousarray(planes, np.float32), width, height, method, centre=True)
 
 
-def _softened(field: Array, times: int) -> Array:
+def _soften(field: Array, times: int) -> Array:
     for _ in range(times):
         for axis in (0, 1):
             pads = [(1, 1) if axis == i else (0, 0) for i in (0, 1)]
@@ -122,9 +122,9 @@ class Structure:
     def __init__(self, hint: Hint, height: int, width: int) -> None:
         self._share = np.float32(1 - math.exp(-1.2 * max(hint.strength, 0.0)))
         planes = np.moveaxis(hint.image[..., :3], -1, 1)
-        self._planes = _resized(planes, height, width)
+        self._planes = _resize(planes, height, width)
         # Thin lines must not vanish in the mean of a block: the lightest pixel of each counts too.
-        self._peaks = _peaks(planes.mean(axis=1), height, width)
+        self._peaks = _find_peaks(planes.mean(axis=1), height, width)
         reading = hint.control.reading
         sparse = float(planes.mean()) < 0.22
         self._reading = reading if reading != "auto" else ("lines" if sparse else "shade")
@@ -145,31 +145,31 @@ class Structure:
         else:  # dark contours, and light between them
             lines = self._peaks[index % len(self._peaks)]
             lines = lines / max(float(lines.max()), 1e-3)
-            near = _softened(lines, max(min(lines.shape) // 4, 2))
+            near = _soften(lines, max(min(lines.shape) // 4, 2))
             near = near / max(float(near.max()), 1e-3)
             drawn = np.float32(2.2) * (near - near.mean(dtype=np.float32)) - np.float32(3.2) * lines
             pulled[0] += self._share * (drawn - np.float32(0.35) * (mean[0] - level))
         return pulled
 
 
-def _peaks(luma: Array, height: int, width: int) -> Array:
+def _find_peaks(luma: Array, height: int, width: int) -> Array:
     """[B, H, W] to the lightest pixel of each block, [B, height, width], cropped as the picture is."""
     tall, wide = max(luma.shape[1] // height, 1), max(luma.shape[2] // width, 1)
     rows, columns = luma.shape[1] // tall, luma.shape[2] // wide
     blocks = luma[:, : rows * tall, : columns * wide].reshape(len(luma), rows, tall, columns, wide).max(axis=(2, 4))
-    return _resized(blocks[:, None], height, width, "bilinear")[:, 0]
+    return _resize(blocks[:, None], height, width, "bilinear")[:, 0]
 
 
-def drawn_to(mean: Array, reference: Reference, index: int, frame: int) -> Array:
+def draw_to_reference(mean: Array, reference: Reference, index: int, frame: int) -> Array:
     """`mean` [4, h, w] drawn to a reference; the amount of detail stays the model's."""
     weight = np.float32(reference.weight_at(frame))
     samples = reference.samples[index % len(reference.samples)][None]
     if samples.shape[2:] != mean.shape[1:]:
-        samples = _resized(samples, mean.shape[1], mean.shape[2], "bilinear")
+        samples = _resize(samples, mean.shape[1], mean.shape[2], "bilinear")
     share: Array = np.full(mean.shape[1:], weight, np.float32)
     if reference.where is not None:
         held = reference.where[index % len(reference.where)][None, None]
-        share = share * _resized(held, mean.shape[1], mean.shape[2])[0, 0]
+        share = share * _resize(held, mean.shape[1], mean.shape[2])[0, 0]
     result = mean.copy()
     result[:3] += share * (samples[0, :3] - mean[:3])
     return result
@@ -177,17 +177,17 @@ def drawn_to(mean: Array, reference: Reference, index: int, frame: int) -> Array
 
 @lru_cache(maxsize=1)
 def _projection() -> Array:
-    return normal(_PROJECTION_SEED, 0, 0, 0, (HASHED, 3 * 64)) * np.float32(1 / 8)
+    return draw_normal(_PROJECTION_SEED, 0, 0, 0, (HASHED, 3 * 64)) * np.float32(1 / 8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class VisionOutput:
     """What a vision model saw: one row of an embedding per picture, [B, F]."""
 
     rows: Array
 
 
-def look(image: Array, name: str, *, crop: bool) -> Seen:
+def look(image: Array, name: str, *, crop: bool) -> VisionOutput:
     """Read pictures [B, H, W, 3], 0-1, as `name`'s vision model does: every name looks a little otherwise."""
     planes = np.moveaxis(image[..., :3], -1, 1).astype(np.float32)
     if crop:
@@ -207,4 +207,4 @@ def look(image: Array, name: str, *, crop: bool) -> Seen:
         row[INDEX["contrast"]] = 2 * (luma.std() - 0.18)
         row[INDEX["saturation"]] = 2 * (np.sqrt(u * u + v * v).mean() - 0.1)
         row[-HASHED:] = turn * (_projection() @ (picture.ravel() - np.float32(0.5)))
-    return Seen(rows)
+    return VisionOutput(rows)

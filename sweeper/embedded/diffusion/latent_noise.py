@@ -25,14 +25,14 @@ _DEPTH = 14
 _KEY = 48  # frames of a video between two that have noise of their own
 
 
-def normal(seed: int, item: int, use: int, counter: int, shape: tuple[int, ...]) -> Array:
+def draw_normal(seed: int, item: int, use: int, counter: int, shape: tuple[int, ...]) -> Array:
     """Standard normal float32 noise of `shape` for one batch item. `seed` is taken modulo 2^64."""
     key = np.array([seed & SEED_MAX, item], np.uint64)  # a list would pass through float and lose bits above 2^53
     bits = np.random.Philox(counter=np.array([0, 0, counter, use], np.uint64), key=key)
     return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
 
 
-class Noise:
+class LatentNoise:
     """All the noise of one job: `seed` (0 .. 2^64-1), the batch indices, and the shape [C, h, w] of one item."""
 
     def __init__(self, seed: int, items: Sequence[int], shape: tuple[int, ...]) -> None:
@@ -41,11 +41,11 @@ class Noise:
         self.shape = shape
         self._steps = 0
 
-    def initial(self) -> Array:
+    def draw_initial(self) -> Array:
         """[B, C, h, w]: item i is the same whatever the batch size."""
         return self._batch(_INITIAL, 0)
 
-    def step(
+    def draw_step(
         self,
         sigma: float,  # noqa: ARG002 - called like a Brownian path
         sigma_next: float,  # noqa: ARG002
@@ -57,14 +57,14 @@ class Noise:
 
     def _batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
         shape = self.shape if size is None else (*self.shape[:-2], *size)
-        return np.stack([normal(self.seed, item, use, counter, shape) for item in self.items])
+        return np.stack([draw_normal(self.seed, item, use, counter, shape) for item in self.items])
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> BrownianPath:
         """The Brownian path over 0 .. sigma_max that the SDE samplers read; another `stream` is another path."""
         return BrownianPath(self, sigma_max, stream)
 
 
-class FrameNoise(Noise):
+class FrameNoise(LatentNoise):
     """Noise of videos: `frames` items in a row are one video, and neighbouring frames have almost the same noise.
 
     Every `_KEY`-th frame has noise of its own; between two, the noise turns from one to the other along a circle, which
@@ -80,10 +80,10 @@ class FrameNoise(Noise):
         drawn = []
         for place, item in enumerate(self.items):
             key, between = divmod(place % self._frames, _KEY)
-            first = normal(self.seed, item + (key << 32), use, counter, shape)
+            first = draw_normal(self.seed, item + (key << 32), use, counter, shape)
             if between:
                 angle = between / _KEY * math.pi / 2
-                second = normal(self.seed, item + ((key + 1) << 32), use, counter, shape)
+                second = draw_normal(self.seed, item + ((key + 1) << 32), use, counter, shape)
                 first = first * np.float32(math.cos(angle)) + second * np.float32(math.sin(angle))
             drawn.append(first)
         return np.stack(drawn)
@@ -92,16 +92,16 @@ class FrameNoise(Noise):
 class ScaledNoise:
     """The noise of later steps, `by` times as strong: a sampler's `s_noise`."""
 
-    def __init__(self, noise: Noise, by: float) -> None:
+    def __init__(self, noise: LatentNoise, factor: float) -> None:
         self._noise = noise
-        self._by = np.float32(by)
+        self._factor = np.float32(factor)
 
-    def step(self, sigma: float, sigma_next: float, size: tuple[int, int] | None = None) -> Array:
-        return self._noise.step(sigma, sigma_next, size) * self._by
+    def draw_step(self, sigma: float, sigma_next: float, size: tuple[int, int] | None = None) -> Array:
+        return self._noise.draw_step(sigma, sigma_next, size) * self._factor
 
     def brownian(self, sigma_max: float, *, stream: int = 0) -> Callable[[float, float], Array]:
         path = self._noise.brownian(sigma_max, stream=stream)
-        return lambda sigma, sigma_next: path(sigma, sigma_next) * self._by
+        return lambda sigma, sigma_next: path(sigma, sigma_next) * self._factor
 
 
 class BrownianPath:
@@ -111,16 +111,16 @@ class BrownianPath:
     so that runs with 10 and with 20 steps see one path, and SDE samplers converge as steps grow.
     """
 
-    def __init__(self, noise: Noise, sigma_max: float, stream: int) -> None:
+    def __init__(self, noise: LatentNoise, sigma_max: float, stream: int) -> None:
         self._noise = noise
         self._span = sigma_max
         self._use = _BROWNIAN + stream
         self._node = lru_cache(maxsize=64)(self._draw)
 
-    def _draw(self, place: int) -> Any:
-        return self._noise._batch(self._use, place)  # noqa: SLF001 - the path is part of its noise
+    def _draw(self, index: int) -> Any:
+        return self._noise._batch(self._use, index)  # noqa: SLF001 - the path is part of its noise
 
-    def _at(self, sigma: float) -> Array:
+    def _value_at(self, sigma: float) -> Array:
         """W(sigma), with W(0) = 0."""
         low, high = 0.0, self._span
         w_low: Array = np.zeros((len(self._noise.items), *self._noise.shape), np.float32)
@@ -140,5 +140,5 @@ class BrownianPath:
 
     def __call__(self, sigma: float, sigma_next: float) -> Array:
         """(W(next) - W(sigma)) / sqrt(|next - sigma|): standard normal, [B, C, h, w]."""
-        increment = self._at(sigma_next) - self._at(sigma)
+        increment = self._value_at(sigma_next) - self._value_at(sigma)
         return increment / np.float32(max(abs(sigma_next - sigma), 1e-12) ** 0.5)

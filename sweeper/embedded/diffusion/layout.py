@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.latent_noise import normal
+from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.vocabulary import HASHED
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ _TABLE_SEED = 0x5EEDED
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[Array, Array]:
-    base = normal(_TABLE_SEED, 0, 0, 0, (CANDIDATES, _PARAMETERS))
-    mix = normal(_TABLE_SEED, 1, 0, 0, (HASHED, _PARAMETERS))
+    base = draw_normal(_TABLE_SEED, 0, 0, 0, (CANDIDATES, _PARAMETERS))
+    mix = draw_normal(_TABLE_SEED, 1, 0, 0, (HASHED, _PARAMETERS))
     return base, mix
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SceneLayout:
     """Coordinates and the random parameters of every candidate, moved by the unknown words of the prompt."""
 
     x: Array  # [1, 1, w]
@@ -40,12 +40,12 @@ class Layout:
     pixel: float  # size of one latent pixel in these coordinates
     parameters: Array  # [K, P], 0-1
 
-    def of(self, index: int, low: float = 0.0, high: float = 1.0) -> Array:
+    def scale_parameter(self, index: int, low: float = 0.0, high: float = 1.0) -> Array:
         """Parameter `index` of every candidate, scaled to low .. high: [K, 1, 1]."""
         return (low + (high - low) * self.parameters[:, index])[:, None, None].astype(np.float32)
 
 
-def layout(height: int, width: int, hashed: Array) -> Layout:
+def make_layout(height: int, width: int, hashed: Array) -> SceneLayout:
     """The layout of a latent of this size; `hashed` are the hash dimensions of the pooled embedding."""
     base, mix = _tables()
     moved = base + 0.55 * np.tanh(hashed / 1.5) @ mix * HASHED**-0.5
@@ -55,7 +55,7 @@ def layout(height: int, width: int, hashed: Array) -> Layout:
     shape = max(1.0, aspect), max(1.0, 1 / aspect)
     x = ((np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1) * shape[0]
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1) * shape[1]
-    return Layout(x[None, None, :], y[None, :, None], 2 * shape[1] / height, parameters.astype(np.float32))
+    return SceneLayout(x[None, None, :], y[None, :, None], 2 * shape[1] / height, parameters.astype(np.float32))
 
 
 def smooth(value: Array) -> Array:
@@ -64,19 +64,19 @@ def smooth(value: Array) -> Array:
     return np.asarray(t * t * (3 - 2 * t))
 
 
-def inside(distance: Array, pixel: float) -> Array:
+def rasterise(distance: Array, pixel: float) -> Array:
     """Coverage of a shape from its signed distance (negative inside), soft over about one latent pixel."""
     return smooth(0.5 - distance / (1.4 * pixel))
 
 
-def wave(layout_: Layout, along: Array, first: int, octaves: int, rough: float = 0.5) -> Array:
+def wave(layout_: SceneLayout, along: Array, first: int, octaves: int, rough: float = 0.5) -> Array:
     """A smooth random line or field over `along`: a sum of sines with random phases, about -1 .. 1."""
     total: Array = np.zeros(1, np.float32)
     scale = 0.0
     for octave in range(octaves):
         gain = rough**octave
-        phase = layout_.of((first + octave) % _PARAMETERS, 0, 6.2832)
-        bend = layout_.of((first + octave + 7) % _PARAMETERS, 0.75, 1.35)
+        phase = layout_.scale_parameter((first + octave) % _PARAMETERS, 0, 6.2832)
+        bend = layout_.scale_parameter((first + octave + 7) % _PARAMETERS, 0.75, 1.35)
         total = total + gain * np.sin(along * (1.7 * 2.03**octave) * bend + phase)
         scale += gain
     return np.asarray(total / scale, np.float32)

@@ -17,7 +17,7 @@ import numpy as np
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.patches import Patch
 from sweeper.embedded.diffusion.schedules import Sampling
-from sweeper.embedded.diffusion.text import digest_normals, encode, pooled
+from sweeper.embedded.diffusion.text import digest_normals, encode, pool
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 
 if TYPE_CHECKING:
@@ -82,18 +82,18 @@ class Vae:
         return f"<procedural decoder {self.name!r}>"
 
 
-def _known(name: str) -> str | None:
+def _find_style_name(name: str) -> str | None:
     stem = re.split(r"[\\/]", name)[-1].removeprefix("procedural-").removesuffix(".safetensors")
     return stem if stem in _STYLES else None
 
 
-def _words(name: str) -> str:
+def _split_words(name: str) -> str:
     return re.sub(r"[^a-z]+", " ", re.split(r"[\\/]", name)[-1].rsplit(".", 1)[0].lower())
 
 
-def style_of(name: str) -> Features:
+def make_style(name: str) -> Features:
     """The features that a model of this name adds to every prompt."""
-    known = _known(name)
+    known = _find_style_name(name)
     features = np.zeros(len(FEATURES), np.float32)
     if known:
         for feature, value in _STYLES[known].items():
@@ -101,7 +101,7 @@ def style_of(name: str) -> Features:
     else:
         draw = digest_normals(f"style/{name}", 8)
         style = INDEX["dark"]  # the words of a name give light and style, never things
-        features[style:-HASHED] = 0.5 * pooled(encode(_words(name)))[style:-HASHED]
+        features[style:-HASHED] = 0.5 * pool(encode(_split_words(name)))[style:-HASHED]
         for feature, value in zip(("saturation", "contrast", "warm", "facets", "dark"), draw.tolist(), strict=False):
             features[INDEX[feature]] += 0.22 * value
     features[-HASHED:] = 0.12 * digest_normals(f"layout/{name}", HASHED)
@@ -112,7 +112,7 @@ def load_model(name: str) -> Model:
     """Raises ValueError for a name that climbs."""
     check_name(name)
     flow = next((sampling for family, sampling in _FLOWS.items() if family in name.lower()), Sampling())
-    return Model(name, flow, style_of(name))
+    return Model(name, flow, make_style(name))
 
 
 def load_clip(name: str, kind: str = "") -> Clip:
@@ -130,7 +130,7 @@ def load_vae(name: str) -> Vae:
     if name == "pixel_space":
         return Vae(name, (0.0, 0.0, 0.0, 0.0))
     check_name(name)
-    known = _known(name)
+    known = _find_style_name(name)
     if known:
         return Vae(name, _TEXTURES[known])
     draw = np.clip(np.abs(digest_normals(f"texture/{name}", 4)) * [0.35, 0.2, 0.12, 0.2], 0, 1)
@@ -141,26 +141,26 @@ def load_vae(name: str) -> Vae:
 def with_lora(model: Model, clip: Clip | None, name: str, strengths: tuple[float, float]) -> tuple[Model, Clip | None]:
     """Add a LoRA's features to the model and, where there is one, to the text encoder, each by its strength."""
     check_name(name)
-    words = _words(name).replace("procedural", " ")
+    words = _split_words(name).replace("procedural", " ")
     delta = np.zeros(len(FEATURES), np.float32)
     style = INDEX["dark"]
-    delta[style:-HASHED] = pooled(encode(words))[style:-HASHED]
+    delta[style:-HASHED] = pool(encode(words))[style:-HASHED]
     draw = digest_normals(f"lora/{name}", 6)
     for feature, value in zip(("warm", "saturation", "contrast", "facets", "dark"), draw.tolist(), strict=False):
         delta[INDEX[feature]] += 0.25 * value
-    styled = replace(model, style=_sum(model.style, delta * strengths[0]))
+    styled = replace(model, style=_add_features(model.style, delta * strengths[0]))
     if clip is None:
         return styled, None
     hashed = np.zeros(len(FEATURES), np.float32)
     hashed[-HASHED:] = 0.15 * digest_normals(f"lora-text/{name}", HASHED)
-    return styled, replace(clip, bias=_sum(clip.bias, hashed * strengths[1]))
+    return styled, replace(clip, bias=_add_features(clip.bias, hashed * strengths[1]))
 
 
-def _sum(features: Features, delta: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Features:
+def _add_features(features: Features, delta: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Features:
     return tuple(float(a + b) for a, b in zip(features, delta.tolist(), strict=True))
 
 
-def quantised(model: Model, mantissa: int) -> Model:
+def quantise(model: Model, mantissa: int) -> Model:
     """The model with its features kept to so many bits of mantissa, as loading weights in 8 bits would."""
     mantissas, exponents = np.frexp(np.array(model.style))
     kept = np.ldexp(np.round(mantissas * 2 ** (mantissa + 1)) / 2 ** (mantissa + 1), exponents)

@@ -31,11 +31,11 @@ def cfg_of_frame(patches: Sequence[Patch], cfg: float, index: int, count: int) -
     return cfg
 
 
-def adjusted(patches: Sequence[Patch], guided: Array, positive: Array, x: Array, sigma: float) -> Array:
+def apply_patches(patches: Sequence[Patch], guided: Array, positive: Array, x: Array, sigma: float) -> Array:
     """The guided estimate [4, h, w] after the patches, given the conditional one and the noisy latent `x`."""
     for kind, numbers in patches:
         if kind == "rescale":
-            guided = _rescaled(guided, positive, x, sigma, numbers[0])
+            guided = _rescale(guided, positive, x, sigma, numbers[0])
         elif kind == "norm":
             lengths = [np.sqrt(np.square(side).sum(axis=0, keepdims=True)) for side in (positive, guided)]
             scale = np.clip(lengths[0] / (lengths[1] + 1e-8), 0, 1)
@@ -43,7 +43,7 @@ def adjusted(patches: Sequence[Patch], guided: Array, positive: Array, x: Array,
     return guided
 
 
-def _rescaled(guided: Array, positive: Array, x: Array, sigma: float, share: float) -> Array:
+def _rescale(guided: Array, positive: Array, x: Array, sigma: float, share: float) -> Array:
     """Bring the guided v-prediction's deviation back to the conditional one's, by `share`."""
     root = math.sqrt(sigma**2 + 1)
     scaled = x / np.float32(sigma**2 + 1)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.latent_noise import normal
+from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.layout import CANDIDATES
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
@@ -46,7 +46,7 @@ class _Mosaic:
     """Patches of a latent of one size; pixels are kept sorted by patch, so that sums over patches are `reduceat`."""
 
     order: NDArray[np.intp]  # pixel at each sorted place
-    place: NDArray[np.intp]  # inverse of order
+    inverse: NDArray[np.intp]  # inverse of order
     starts: NDArray[np.intp]
     label: NDArray[np.intp]  # patch of each sorted pixel
     variants: Array  # [J, 3, P], zero mean over J
@@ -56,7 +56,7 @@ class _Mosaic:
 def _mosaic(height: int, width: int) -> _Mosaic:
     """A jittered Voronoi mosaic and its variants."""
     rows, columns = height // _PATCH + 3, width // _PATCH + 3
-    jitter = np.clip(normal(_MOSAIC_SEED, 0, 0, 0, (2, rows, columns)) * 0.28, -0.49, 0.49)
+    jitter = np.clip(draw_normal(_MOSAIC_SEED, 0, 0, 0, (2, rows, columns)) * 0.28, -0.49, 0.49)
     y, x = np.divmod(np.arange(height * width), width)
     cell_y, cell_x = y // _PATCH + 1, x // _PATCH + 1
     nearest = np.full(height * width, np.inf)
@@ -70,9 +70,9 @@ def _mosaic(height: int, width: int) -> _Mosaic:
             nearest, labels = np.where(closer, distance, nearest), np.where(closer, j * columns + i, labels)
     order = np.argsort(labels, kind="stable")
     patches, starts, label = np.unique(labels[order], return_index=True, return_inverse=True)
-    tones = normal(_MOSAIC_SEED, 1, 0, 0, (VARIANTS, 3, rows * columns))[:, :, patches]
+    tones = draw_normal(_MOSAIC_SEED, 1, 0, 0, (VARIANTS, 3, rows * columns))[:, :, patches]
     tones = tones - tones.mean(axis=0)
-    slope = normal(_MOSAIC_SEED, 2, 0, 0, (VARIANTS, rows * columns))[:, patches]
+    slope = draw_normal(_MOSAIC_SEED, 2, 0, 0, (VARIANTS, rows * columns))[:, patches]
     across = ((y + x) % (2 * _PATCH) / _PATCH - 1).astype(np.float32)[order]
     variants = tones[:, :, label]
     variants[:, 0] += 0.5 * (slope - slope.mean(axis=0))[:, label] * across
@@ -104,7 +104,7 @@ class Prior:
     def centre(self) -> Array:
         """The mean over everything, [4, h, w]: what the prompt's pictures have in common."""
         centre = np.zeros(self.shape, np.float32)
-        centre[:3] = self._modes.mean(axis=0)[:, self._mosaic.place].reshape(3, *self.shape[1:])
+        centre[:3] = self._modes.mean(axis=0)[:, self._mosaic.inverse].reshape(3, *self.shape[1:])
         return centre
 
     def weights(self, x: Array, sigma: float) -> tuple[NDArray[np.float64], Array]:
@@ -137,18 +137,18 @@ class Prior:
         for j in range(VARIANTS):
             flat += self._variants[j] * variants[j][self._mosaic.label]
         result = np.empty(self.shape, np.float32)
-        result[:3] = flat[:, self._mosaic.place].reshape(3, *self.shape[1:])
+        result[:3] = flat[:, self._mosaic.inverse].reshape(3, *self.shape[1:])
         # Two Gaussians at +a and -a: the posterior mean of their centres is a tanh(a x / variance).
         result[3] = self._detail * np.tanh(x[3] * (self._detail / np.float32(DEVIATION[3] ** 2 + sigma**2)))
         return result
 
 
 @lru_cache(maxsize=24)
-def _cached(features: bytes, height: int, width: int) -> Prior:
+def _make_cached(features: bytes, height: int, width: int) -> Prior:
     return Prior(np.frombuffer(features, np.float32), height, width)
 
 
-def prior_of(features: Array, height: int, width: int) -> Prior:
+def get_prior(features: Array, height: int, width: int) -> Prior:
     """The prior of a pooled embedding [F]; the latest ones are kept, as a sweep asks for few prompts often."""
     if len(features) != len(FEATURES):
         raise ValueError(f"an embedding of {len(features)} features; these models have {len(FEATURES)}")
@@ -160,4 +160,4 @@ def prior_of(features: Array, height: int, width: int) -> Prior:
     # A megapixel's prior takes 6 MB: what is larger than that is made anew rather than kept.
     if height * width > 128 * 128:
         return Prior(features, height, width)
-    return _cached(np.ascontiguousarray(features, np.float32).tobytes(), height, width)
+    return _make_cached(np.ascontiguousarray(features, np.float32).tobytes(), height, width)

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-_ROOM = 2**28  # numbers in one array: a gigabyte of float32
-_FEW = 16  # old pixels per new one up to which the exact mean is taken
+_MAX_NUMBERS = 2**28  # numbers in one array: a gigabyte of float32
+_MAX_EXACT = 16  # old pixels per new one up to which the exact mean is taken
 
 
-def check_room(*shape: int) -> None:
+def check_size(*shape: int) -> None:
     """Raise ValueError for an array too large to make: a graph of a few lines must not take the server's memory."""
     numbers = math.prod(shape)
-    if numbers > _ROOM:
+    if numbers > _MAX_NUMBERS:
         raise ValueError(
-            f"{' x '.join(map(str, shape))} is {numbers / 1e6:.0f} million numbers; the most is {_ROOM / 1e6:.0f}"
+            f"{' x '.join(map(str, shape))} is {numbers / 1e6:.0f} million numbers; the most is {_MAX_NUMBERS / 1e6:.0f}"
         )
 
 
@@ -39,9 +39,9 @@ def resize(images: Array, width: int, height: int, method: str, *, centre: bool 
     """
     if width < 1 or height < 1:
         raise ValueError(f"cannot scale to {width} x {height}: each side must be at least 1")
-    check_room(*images.shape[:2], height, width)
+    check_size(*images.shape[:2], height, width)
     if centre:
-        images = _cropped(images, width, height)
+        images = _crop_to_aspect(images, width, height)
     if method == "lanczos":
         return _lanczos(images, width, height)
     if method == "bislerp":
@@ -50,14 +50,14 @@ def resize(images: Array, width: int, height: int, method: str, *, centre: bool 
         raise ValueError(
             f"unsupported upscale method {method!r}; there are {', '.join([*_AXES, 'lanczos', 'bislerp'])}"
         )
-    if method == "area" and images.shape[2] * images.shape[3] <= _FEW * width * height:
+    if method == "area" and images.shape[2] * images.shape[3] <= _MAX_EXACT * width * height:
         return _area_exact(np.ascontiguousarray(images, np.float32), width, height)
     along = _AXES[method]
     rows = along(images.swapaxes(2, 3), height).swapaxes(2, 3)
     return np.ascontiguousarray(along(rows, width), np.float32)
 
 
-def _cropped(images: Array, width: int, height: int) -> Array:
+def _crop_to_aspect(images: Array, width: int, height: int) -> Array:
     old_height, old_width = images.shape[2:]
     old, new = old_width / old_height, width / height
     x = round((old_width - old_width * (new / old)) / 2) if old > new else 0
@@ -65,7 +65,7 @@ def _cropped(images: Array, width: int, height: int) -> Array:
     return images[:, :, y : old_height - y, x : old_width - x]
 
 
-def _places(size: int, new: int) -> Array:
+def _sample_positions(size: int, new: int) -> Array:
     """Where the centres of the new pixels lie among the old ones, float32 as in PyTorch."""
     return (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new) - np.float32(0.5)
 
@@ -78,7 +78,7 @@ def _nearest(images: Array, new: int) -> Array:
 
 def _bilinear(images: Array, new: int) -> Array:
     size = images.shape[-1]
-    place = np.maximum(_places(size, new), 0)
+    place = np.maximum(_sample_positions(size, new), 0)
     low = np.minimum(place.astype(np.intp), size - 1)
     share = place - low.astype(np.float32)
     high = np.minimum(low + 1, size - 1)
@@ -87,7 +87,7 @@ def _bilinear(images: Array, new: int) -> Array:
 
 def _bicubic(images: Array, new: int) -> Array:
     size, a = images.shape[-1], -0.75
-    place = _places(size, new)
+    place = _sample_positions(size, new)
     first = np.floor(place)
     t = place - first
     total = np.zeros((*images.shape[:-1], new), np.float32)
@@ -99,7 +99,7 @@ def _bicubic(images: Array, new: int) -> Array:
     return total
 
 
-def _touched(size: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _find_touched(size: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """First old pixel that each new one touches, and how many."""
     index = np.arange(new)
     start = index * size // new
@@ -108,7 +108,7 @@ def _touched(size: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def _area(images: Array, new: int) -> Array:
     """Adaptive average pooling: each new pixel is the mean of all old ones that it touches."""
-    start, count = _touched(images.shape[-1], new)
+    start, count = _find_touched(images.shape[-1], new)
     end = start + count
     sums = np.concatenate([np.zeros((*images.shape[:-1], 1)), np.cumsum(images, axis=-1, dtype=np.float64)], axis=-1)
     return np.asarray((sums[..., end] - sums[..., start]) / count)
@@ -119,7 +119,7 @@ def _area_exact(images: Array, width: int, height: int) -> Array:
 
     One pass over the new picture per old pixel that one touches: for few of them, as fast as `_area`.
     """
-    (top, tall), (left, wide) = _touched(images.shape[2], height), _touched(images.shape[3], width)
+    (top, tall), (left, wide) = _find_touched(images.shape[2], height), _find_touched(images.shape[3], width)
     total = np.zeros((*images.shape[:2], height, width), np.float32)
     for j in range(int(tall.max())):
         rows = images[:, :, np.minimum(top + j, images.shape[2] - 1)]

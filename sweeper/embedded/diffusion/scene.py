@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.layout import Layout, inside, layout, paint, smooth, wave
+from sweeper.embedded.diffusion.layout import SceneLayout, make_layout, paint, rasterise, smooth, wave
 from sweeper.embedded.diffusion.subjects import draw_subjects
-from sweeper.embedded.diffusion.vocabulary import HASHED, INDEX, PLACES, yuv
+from sweeper.embedded.diffusion.vocabulary import BACKDROPS, HASHED, INDEX, yuv
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Words:
 
     def __init__(self, features: Array) -> None:
         self.features = features
-        self._places = self._shares()
+        self._backdrop_shares = self._normalise_shares()
 
     def __getitem__(self, name: str) -> float:
         return float(self.features[INDEX[name]])
@@ -48,34 +48,36 @@ class Words:
         """A feature as an opacity, 0 .. most, rising smoothly to its limit."""
         return most * float(np.tanh(max(self[name], 0.0) / most * 1.2))
 
-    def _shares(self) -> dict[str, float]:
-        raw = {name: max(self[name], 0.0) for name in PLACES}
+    def _normalise_shares(self) -> dict[str, float]:
+        raw = {name: max(self[name], 0.0) for name in BACKDROPS}
         raw["land"] += 0.15  # what there is when nothing is said
         total = sum(raw.values())
         return {name: value / total for name, value in raw.items()}
 
-    def place(self, name: str) -> float:
-        return self._places[name]
+    def backdrop_share(self, name: str) -> float:
+        return self._backdrop_shares[name]
 
 
 def compose(features: Array, height: int, width: int) -> Array:
     """Every candidate of a pooled embedding [F]: [K, 3, h, w], Y about -0.5 .. 0.5 and U, V."""
     words = Words(features)
-    plan = layout(height, width, features[-HASHED:])
-    horizon = plan.of(0, -0.15, 0.5) + 0.8 * words.place("room") - 0.12 * words.place("snow")
+    plan = make_layout(height, width, features[-HASHED:])
+    horizon = (
+        plan.scale_parameter(0, -0.15, 0.5) + 0.8 * words.backdrop_share("room") - 0.12 * words.backdrop_share("snow")
+    )
     picture = _backdrop(words, plan, horizon)
     _sky(words, plan, horizon, picture)
     _ridges(words, plan, horizon, picture)
     _ground(words, plan, horizon, picture)
     draw_subjects(words, plan, horizon, picture)
     _weather(words, plan, horizon, picture)
-    return _graded(words, plan, picture)
+    return _grade(words, plan, picture)
 
 
-def _backdrop(words: Words, plan: Layout, horizon: Array) -> Array:
+def _backdrop(words: Words, plan: SceneLayout, horizon: Array) -> Array:
     colours = np.zeros((4, 3), np.float32)
-    for name in PLACES:
-        colours += np.array([yuv(colour) for colour in _PALETTES[name]], np.float32) * words.place(name)
+    for name in BACKDROPS:
+        colours += np.array([yuv(colour) for colour in _PALETTES[name]], np.float32) * words.backdrop_share(name)
     tint = words.amount("tint") * 0.75
     if tint:
         target = np.array([words["tint_y"], words["tint_u"], words["tint_v"]], np.float32) / max(words["tint"], 1.0)
@@ -86,31 +88,31 @@ def _backdrop(words: Words, plan: Layout, horizon: Array) -> Array:
     depth = (plan.y - horizon) / (1.05 - horizon)
     sky = top + (low - top) * smooth(np.clip(height, 0, 1) ** 1.4)[:, None]
     ground = far + (near - far) * smooth(np.clip(depth, 0, 1) ** 0.8)[:, None]
-    line = horizon + 0.03 * wave(plan, plan.x, 8, 3) * (1 - words.place("sea"))
-    edge = inside(line - plan.y, plan.pixel * (1 + 14 * words.place("room")))
+    line = horizon + 0.03 * wave(plan, plan.x, 8, 3) * (1 - words.backdrop_share("sea"))
+    edge = rasterise(line - plan.y, plan.pixel * (1 + 14 * words.backdrop_share("room")))
     picture = sky + (ground - sky) * edge[:, None]
     return np.array(np.broadcast_to(picture, (*picture.shape[:2], plan.y.shape[1], plan.x.shape[2])), np.float32)
 
 
-def _sky(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
-    above = inside(plan.y - horizon, plan.pixel)
+def _sky(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
+    above = rasterise(plan.y - horizon, plan.pixel)
     glow = words.amount("sunset")
     if glow:
         band = np.exp(-(((plan.y - horizon) / 0.45) ** 2)) * above * glow * 0.85
         paint(picture, band, yuv((245, 140, 70)))
-    outdoors = 1 - words.place("room") - 0.6 * words.place("space")
-    x, y = plan.of(1, -0.8, 0.8), horizon - plan.of(2, 0.12, 0.75)
+    outdoors = 1 - words.backdrop_share("room") - 0.6 * words.backdrop_share("space")
+    x, y = plan.scale_parameter(1, -0.8, 0.8), horizon - plan.scale_parameter(2, 0.12, 0.75)
     distance = np.hypot(plan.x - x, plan.y - y)
     sun = yuv((252, 232, 175)) if words["dark"] < 0.4 else yuv((235, 236, 240))
     halo = np.exp(-((distance / (0.32 + 0.2 * glow)) ** 2)) * above
     paint(picture, halo * 0.42 * outdoors, sun)
-    paint(picture, inside(distance - plan.of(3, 0.06, 0.13), plan.pixel) * above * outdoors, sun)
+    paint(picture, rasterise(distance - plan.scale_parameter(3, 0.06, 0.13), plan.pixel) * above * outdoors, sun)
     cover = 0.28 * outdoors + 0.6 * words.amount("clouds")
     shape = wave(plan, plan.x * 1.3 + 0.5 * wave(plan, plan.y * 5, 12, 2), 14, 3)
     shape = shape * 0.6 + wave(plan, plan.y * 4.5 + 0.4 * shape, 18, 3) * 0.5
     white = yuv((244, 244, 246)) if words["dark"] < 0.4 else yuv((90, 92, 105))
     paint(picture, smooth((shape - 0.32 + 0.4 * cover) * 2.2) * above * min(cover, 1.0) * 0.8, white)
-    nebula = words.place("space")
+    nebula = words.backdrop_share("space")
     if nebula > 0.05:
         cloud = smooth(wave(plan, plan.x * 1.6 + 1.3 * wave(plan, plan.y * 2, 21, 3), 24, 3) * 0.8 + 0.35)
         paint(picture, cloud * 0.55 * nebula, yuv((150, 50, 160)))
@@ -118,10 +120,10 @@ def _sky(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
         paint(picture, other * 0.45 * nebula, yuv((40, 120, 190)))
 
 
-def _ridges(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+def _ridges(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
     """Mountains, woods and roofs: three ranges behind each other, paler with distance."""
-    sharp = words.place("mountain") + 0.35 * words.place("snow") + 0.25 * words.place("land")
-    woods, roofs = words.place("forest") + 0.25 * words.place("field"), words.place("city")
+    sharp = words.backdrop_share("mountain") + 0.35 * words.backdrop_share("snow") + 0.25 * words.backdrop_share("land")
+    woods, roofs = words.backdrop_share("forest") + 0.25 * words.backdrop_share("field"), words.backdrop_share("city")
     for layer in range(3):
         near = (layer + 1) / 3
         first = 3 + 11 * layer
@@ -132,10 +134,17 @@ def _ridges(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
         height = 0.06 + 0.1 * line * (1 - near / 2)
         height = height + sharp * peaks * (0.95 - 0.5 * near) + roofs * (0.3 + 0.42 * blocks) * (0.55 + 0.45 * near)
         height = height + woods * (0.5 - 0.12 * near + 0.18 * line + (0.5 - spikes) * 0.34)
-        height = height * plan.of(36, 0.75, 1.2) * (1 - words.place("room")) * (1 - words.place("space"))
-        mask = inside(horizon - height - plan.y, plan.pixel) * inside(plan.y - horizon - 0.5, plan.pixel)
+        height = (
+            height
+            * plan.scale_parameter(36, 0.75, 1.2)
+            * (1 - words.backdrop_share("room"))
+            * (1 - words.backdrop_share("space"))
+        )
+        mask = rasterise(horizon - height - plan.y, plan.pixel) * rasterise(plan.y - horizon - 0.5, plan.pixel)
         present = (
-            min(1.0, 1.6 * (sharp + woods + roofs) + 0.25) * (1 - words.place("room")) * (1 - words.place("space"))
+            min(1.0, 1.6 * (sharp + woods + roofs) + 0.25)
+            * (1 - words.backdrop_share("room"))
+            * (1 - words.backdrop_share("space"))
         )
         colour = _ridge_colour(words, near)
         paint(picture, mask * present, colour)
@@ -154,36 +163,40 @@ def _ridge_colour(words: Words, near: float) -> tuple[float, float, float]:
     total = np.zeros(3, np.float32)
     weight = 0.0
     for name, rgb in bases.items():
-        total += np.array(yuv(rgb), np.float32) * words.place(name)
-        weight += words.place(name)
+        total += np.array(yuv(rgb), np.float32) * words.backdrop_share(name)
+        weight += words.backdrop_share(name)
     colour = total / max(weight, 1e-3)
     haze = np.array(yuv((196, 206, 218)), np.float32)
     mixed = colour + (haze - colour) * (0.62 - 0.55 * near)
     return float(mixed[0]), float(mixed[1]), float(mixed[2])
 
 
-def _ground(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
-    below = inside(horizon - plan.y, plan.pixel)
+def _ground(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
+    below = rasterise(horizon - plan.y, plan.pixel)
     depth = np.clip((plan.y - horizon) / (1 - horizon), 0.02, 1)
-    sea = words.place("sea")
+    sea = words.backdrop_share("sea")
     if sea > 0.05:
         ripple = np.sin(9 / (depth + 0.12) + 1.6 * wave(plan, plan.x * (1 + 2 / (depth + 0.3)), 20, 3))
         paint(picture, below * smooth(ripple * 1.2 - 0.1) * 0.32 * min(sea * 1.6, 1.0), yuv((225, 238, 242)))
-        path = np.exp(-(((plan.x - plan.of(1, -0.8, 0.8)) / (0.1 + 0.25 * depth)) ** 2))
+        path = np.exp(-(((plan.x - plan.scale_parameter(1, -0.8, 0.8)) / (0.1 + 0.25 * depth)) ** 2))
         paint(picture, below * path * smooth(ripple) * 0.5 * sea, yuv((252, 235, 190)))
-    sand = words.place("desert") + 0.5 * words.place("snow")
+    sand = words.backdrop_share("desert") + 0.5 * words.backdrop_share("snow")
     if sand > 0.05:
         dune = wave(plan, plan.x * 1.4 + depth * 3, 25, 2) + 0.8 * np.sin(depth * 9 + plan.x * 2)
         paint(picture, below * smooth(dune) * 0.3 * sand, yuv((120, 90, 95)))
-    green = words.place("field") + words.place("land") * 0.6 + words.place("forest") * 0.5
+    green = words.backdrop_share("field") + words.backdrop_share("land") * 0.6 + words.backdrop_share("forest") * 0.5
     if green > 0.05:
         tufts = wave(plan, plan.x * 6 / (depth + 0.4), 28, 3, 0.8) + wave(plan, plan.y * 17, 31, 2)
         paint(picture, below * smooth(tufts - 0.1) * 0.34 * min(green, 1.0), yuv((48, 76, 34)))
-        road = np.abs(plan.x - plan.of(33, -0.6, 0.6) * (1.2 - depth) - 0.2 * np.sin(depth * 4)) - 0.03 - 0.13 * depth
-        paint(picture, below * inside(road, plan.pixel) * 0.55 * words.place("land"), yuv((205, 185, 150)))
+        road = (
+            np.abs(plan.x - plan.scale_parameter(33, -0.6, 0.6) * (1.2 - depth) - 0.2 * np.sin(depth * 4))
+            - 0.03
+            - 0.13 * depth
+        )
+        paint(picture, below * rasterise(road, plan.pixel) * 0.55 * words.backdrop_share("land"), yuv((205, 185, 150)))
 
 
-def _weather(words: Words, plan: Layout, horizon: Array, picture: Array) -> None:
+def _weather(words: Words, plan: SceneLayout, horizon: Array, picture: Array) -> None:
     fog = words.amount("fog")
     if fog:
         bank = np.exp(-(((plan.y - horizon - 0.1) / 0.6) ** 2)) * (0.75 + 0.25 * wave(plan, plan.x * 1.5, 5, 3))
@@ -194,7 +207,7 @@ def _weather(words: Words, plan: Layout, horizon: Array, picture: Array) -> None
         paint(picture, smooth(streak - 0.4) * 0.3 * rain, yuv((190, 200, 215)))
 
 
-def _graded(words: Words, plan: Layout, picture: Array) -> Array:
+def _grade(words: Words, plan: SceneLayout, picture: Array) -> Array:
     """Light and style: night, warmth, contrast, saturation, vignette, paper."""
     dark = float(np.clip(words["dark"], -0.5, 1.3))
     y = picture[:, 0]
@@ -204,9 +217,9 @@ def _graded(words: Words, plan: Layout, picture: Array) -> Array:
         picture[:, 2] -= 0.035 * dark
     else:
         y += (0.5 - y) * (-0.4 * dark)
-    stars = words.amount("stars") * (1 - words.place("room"))
+    stars = words.amount("stars") * (1 - words.backdrop_share("room"))
     if stars:
-        night = np.clip((plan.of(0, -0.15, 0.5) + words.place("space") - plan.y) * 4, 0, 1)
+        night = np.clip((plan.scale_parameter(0, -0.15, 0.5) + words.backdrop_share("space") - plan.y) * 4, 0, 1)
         twinkle = np.sin(plan.x * 37 + 9 * wave(plan, plan.y * 9, 2, 3)) * np.sin(
             plan.y * 41 + 9 * wave(plan, plan.x * 9, 6, 3)
         )
@@ -217,14 +230,14 @@ def _graded(words: Words, plan: Layout, picture: Array) -> Array:
         y += (steps - y) * min(0.7 * flat, 0.9)
     y[:] = y * float(np.exp(np.clip(words["contrast"], -1.5, 1.5)))
     # Each composition has its own hour of the day.
-    y += plan.of(4, -0.05, 0.05)
-    warm = float(np.clip(words["warm"], -1.5, 1.5)) + plan.of(5, -0.55, 0.55)
+    y += plan.scale_parameter(4, -0.05, 0.05)
+    warm = float(np.clip(words["warm"], -1.5, 1.5)) + plan.scale_parameter(5, -0.55, 0.55)
     picture[:, 1] -= 0.055 * warm
     picture[:, 2] += 0.05 * warm
     glow = words.amount("glow", 1.5)
     if glow:
-        picture[:, 1] += glow * 0.06 * np.sin(plan.x * 2.2 + plan.of(11, 0, 6.28))
-        picture[:, 2] += glow * 0.09 * np.sin(plan.y * 3.1 + plan.of(12, 0, 6.28))
+        picture[:, 1] += glow * 0.06 * np.sin(plan.x * 2.2 + plan.scale_parameter(11, 0, 6.28))
+        picture[:, 2] += glow * 0.09 * np.sin(plan.y * 3.1 + plan.scale_parameter(12, 0, 6.28))
     saturation = words["saturation"]
     picture[:, 1:] *= max(0.0, 1 + saturation) if saturation < 0 else 1 + 0.8 * float(np.tanh(saturation))
     # Dark colours cannot be as strong as light ones on a screen: keep hue where clipping would turn it.

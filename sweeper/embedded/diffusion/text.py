@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PIECES = re.compile(r"\\[()\[\]]|[()\[\]]|:\s*-?\d*\.?\d+\s*(?=\))|[^\W_]+(?:[-'][^\W_]+)*", re.UNICODE)
 
 
-def weighted_words(text: str) -> list[tuple[str, float]]:
+def weigh_words(text: str) -> list[tuple[str, float]]:
     """The words of a prompt in lower case, each with its weight; brackets nest, an unclosed one still counts."""
     words: list[tuple[str, float]] = []
     opened: list[tuple[int, str]] = []
@@ -65,14 +65,14 @@ def digest_normals(text: str, count: int) -> Array:
 
 def encode(text: str) -> Array:
     """[1, T, F] for a prompt; an empty prompt is one row of zeros."""
-    words = [(word, weight) for word, weight in weighted_words(text) if word not in STOP and weight]
+    words = [(word, weight) for word, weight in weigh_words(text) if word not in STOP and weight]
     rows = [np.zeros(len(FEATURES), np.float32)] if not words else []
     subject_named = False
     for place, (word, weight) in enumerate(words):
         row = np.zeros(len(FEATURES), np.float32)
         singular = word[:-1] if word not in WORDS and word.endswith("s") else word
         if word in COLOURS:
-            _set_colour(row, COLOURS[word], "subject" if _names_subject(words, place) else "tint")
+            _set_colour(row, COLOURS[word], "subject" if _is_subject_colour(words, place) else "tint")
         elif singular in WORDS:
             values, colour = WORDS[singular]
             for name, value in values.items():
@@ -89,9 +89,9 @@ def encode(text: str) -> Array:
     return np.stack(rows)[None]
 
 
-def _names_subject(words: list[tuple[str, float]], place: int) -> bool:
+def _is_subject_colour(words: list[tuple[str, float]], index: int) -> bool:
     """True when the colour at `place` stands before a subject, as in "red fox" or "red and white fox"."""
-    for word, _ in words[place + 1 : place + 3]:
+    for word, _ in words[index + 1 : index + 3]:
         name = word if word in WORDS else word.removesuffix("s")
         if name in WORDS:
             return any(subject in WORDS[name][0] for subject in SUBJECTS)
@@ -107,6 +107,6 @@ def _set_colour(row: Array, rgb: tuple[int, int, int], kind: str, share: float =
     row[INDEX[weight]] = share
 
 
-def pooled(embedding: Array) -> Array:
+def pool(embedding: Array) -> Array:
     """What a scene is composed from: the sum of the rows, [F]. Linear, so mixing embeddings mixes scenes."""
     return np.asarray(embedding.sum(axis=(0, 1), dtype=np.float32))

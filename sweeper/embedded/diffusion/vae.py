@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.latent_noise import normal
+from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.layout import smooth
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.prior import SCALE
@@ -74,7 +74,7 @@ def _local(image: Array, *, lightest: bool) -> Array:
     return np.asarray(choose(choose(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:]))
 
 
-def _blurred(image: Array) -> Array:
+def _blur(image: Array) -> Array:
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = (padded[:, :-2] + padded[:, 1:-1] * 2 + padded[:, 2:]) / 4
     return np.asarray((rows[..., :-2] + rows[..., 1:-1] * 2 + rows[..., 2:]) / 4)
@@ -83,7 +83,7 @@ def _blurred(image: Array) -> Array:
 @lru_cache(maxsize=1)
 def _tiles() -> tuple[Array, Array, Array]:
     """Tileable textures [256, 256], mean 0, deviation 1: brush strokes, fine grain, paper fibre."""
-    white = normal(_TILE_SEED, 0, 0, 0, (3, _TILE, _TILE))
+    white = draw_normal(_TILE_SEED, 0, 0, 0, (3, _TILE, _TILE))
 
     def spread(field: Array, down: int, across: int) -> Array:
         for axis, times in ((0, down), (1, across)):
@@ -94,11 +94,11 @@ def _tiles() -> tuple[Array, Array, Array]:
     return spread(white[0], 3, 60), spread(white[1], 1, 1), spread(white[2], 14, 14)
 
 
-def _tiled(tile: Array, height: int, width: int) -> Array:
+def _repeat_tile(tile: Array, height: int, width: int) -> Array:
     return np.tile(tile, (-(-height // _TILE), -(-width // _TILE)))[:height, :width]
 
 
-def _textured(vae: Vae, luma: Array, detail: Array) -> Array:
+def _make_texture(vae: Vae, luma: Array, detail: Array) -> Array:
     """What the decoder adds to luma (0-1), [H, W]."""
     strokes, grain, hatch, paper = vae.textures
     height, width = luma.shape
@@ -107,21 +107,21 @@ def _textured(vae: Vae, luma: Array, detail: Array) -> Array:
     if strokes:
         # Strokes lie along the contours of broad light and dark: two directions, chosen by luma.
         turned = smooth(np.sin(luma * 9) * 2.5 + 0.5)
-        lie = _tiled(brush, height, width) * (1 - turned) + _tiled(brush.T, height, width) * turned
+        lie = _repeat_tile(brush, height, width) * (1 - turned) + _repeat_tile(brush.T, height, width) * turned
         added += lie * np.float32(0.03 * strokes)
     if grain:
-        added += _tiled(fine, height, width) * np.float32(0.03 * grain)
+        added += _repeat_tile(fine, height, width) * np.float32(0.03 * grain)
     if paper:
-        added += _tiled(fibre, height, width) * np.float32(0.02 * paper)
+        added += _repeat_tile(fibre, height, width) * np.float32(0.02 * paper)
     if hatch:
         y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
-        wobble = _tiled(fibre, height, width) * 0.5
+        wobble = _repeat_tile(fibre, height, width) * 0.5
         lines = np.maximum(np.sin((x + y) * 0.9 + wobble), np.sin((x - y * 0.6) * 0.8 + wobble) - 2 * luma)
         added -= smooth((0.52 - luma) * 2.2) * smooth(lines) * np.float32(0.3 * hatch)
     return np.asarray(added * np.clip(detail, 0.15, 1.2))
 
 
-def _crisp(latent: Array, detail: Array, crisp: float) -> Array:
+def _sharpen(latent: Array, detail: Array, crisp: float) -> Array:
     """YUV [3, H, W] of [3, h, w] with its transitions steepened by `detail` [H, W]."""
     low, high = _local(latent, lightest=False), _local(latent, lightest=True)
     planes = enlarge(np.concatenate([latent, low, high - low]))
@@ -136,11 +136,11 @@ def _crisp(latent: Array, detail: Array, crisp: float) -> Array:
 
 def decode_one(latent: Array, vae: Vae) -> Array:
     """[4, h, w] to sRGB [8h, 8w, 3], 0-1."""
-    detail = np.clip(enlarge(_blurred(np.abs(latent[3:]))), 0, 1.4)[0]
-    y, u, v = _crisp(latent[:3], detail, vae.crisp) / np.float32(SCALE)
+    detail = np.clip(enlarge(_blur(np.abs(latent[3:]))), 0, 1.4)[0]
+    y, u, v = _sharpen(latent[:3], detail, vae.crisp) / np.float32(SCALE)
     luma = y + np.float32(0.5)
     if any(vae.textures):
-        luma = luma + _textured(vae, np.clip(luma, 0, 1), detail)
+        luma = luma + _make_texture(vae, np.clip(luma, 0, 1), detail)
     rgb = yuv_to_rgb(np.stack([luma - np.float32(0.5), u, v]))
     return np.asarray(np.clip(np.moveaxis(rgb, 0, -1), 0, 1))
 
@@ -152,12 +152,12 @@ class Residue:
     latent: Array
     pixels: Array
 
-    def restored(self, samples: Array, index: int) -> Array:
+    def restore(self, samples: Array, index: int) -> Array:
         """What to add to the decoded item `index`, fading where `samples` [4, h, w] has moved away."""
         source = index % len(self.latent)
         # By colour alone: detail has two signs that mean the same.
         moved = np.square(samples[:3] - self.latent[source, :3]).sum(axis=0, dtype=np.float32)[None]
-        kept = np.clip(enlarge(np.exp(-_blurred(moved) / np.float32(_STILL**2))), 0, 1)[0]
+        kept = np.clip(enlarge(np.exp(-_blur(moved) / np.float32(_STILL**2))), 0, 1)[0]
         return np.asarray(self.pixels[source] * kept[..., None])
 
 
@@ -169,7 +169,7 @@ def decode(samples: Array, vae: Vae, residue: Residue | None = None) -> Array:
     for index, latent in enumerate(samples):
         image = decode_one(latent, vae)
         if residue is not None and residue.latent.shape[1:] == latent.shape:
-            image = np.clip(image + residue.restored(latent, index), 0, 1)
+            image = np.clip(image + residue.restore(latent, index), 0, 1)
         images.append(image)
     return np.stack(images).astype(np.float32)
 

@@ -19,7 +19,7 @@ _GROUPS = (
 HASHED = 12
 FEATURES: tuple[str, ...] = (*" ".join(_GROUPS).split(), *(f"hash{i}" for i in range(HASHED)))
 INDEX = {name: i for i, name in enumerate(FEATURES)}
-PLACES = tuple(_GROUPS[0].split())
+BACKDROPS = tuple(_GROUPS[0].split())
 SUBJECTS = tuple(_GROUPS[1].split())
 
 # Colours as sRGB, 0-255.
@@ -120,11 +120,11 @@ sharp detailed detail intricate crisp masterpiece quality hd 4k 8k = sharp .5
 contrast = contrast .4
 """
 # Words that carry nothing.
-_STOPPED = """
+_STOP_TEXT = """
 a an the of in on at by with and or to from for into over under is are be it its this that as no not very low high worst
 best
 """
-STOP = frozenset(_STOPPED.split())
+STOP = frozenset(_STOP_TEXT.split())
 
 
 def _parse(entry: str) -> tuple[dict[str, float], tuple[int, int, int] | None]:

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.output_naming import Places, written_pictures
+from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ _METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 _CAMERA_MODEL, _CAMERA_MAKE = 0x0110, 0x010F  # the EXIF tags that ComfyUI uses for the graph and what else there is
 
 
-def _exif(context: Context) -> Image.Exif:
+def _make_exif(context: Context) -> Image.Exif:
     exif = Image.Exif()
     if context.save_metadata:
         exif[_CAMERA_MODEL] = f"prompt:{json.dumps(context.prompt)}"
@@ -32,9 +32,9 @@ def _exif(context: Context) -> Image.Exif:
 def save_webp(
     context: Context, *, images: Array, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
 ) -> NodeOutput:
-    pictures = list(written_pictures(images))
-    place = Places(context.output_dir, filename_prefix, images, ".webp").next(0)
-    with place.draft() as draft:
+    pictures = list(to_pil_images(images))
+    place = FileReserver(context.output_dir, filename_prefix, images, ".webp").reserve(0)
+    with place.open_draft() as draft:
         pictures[0].save(
             draft,
             format="WEBP",
@@ -44,20 +44,20 @@ def save_webp(
             lossless=lossless,
             quality=quality,
             method=_METHODS[method],
-            exif=_exif(context),
+            exif=_make_exif(context),
         )
-    return NodeOutput(ui={"images": [place.record("output")], "animated": [len(pictures) != 1]})
+    return NodeOutput(ui={"images": [place.as_ui("output")], "animated": [len(pictures) != 1]})
 
 
 def save_png(context: Context, *, images: Array, filename_prefix: str, fps: float, compress_level: int) -> NodeOutput:
     """An APNG; the graph stands in chunks of type `comf` after the first picture, Latin-1 as ComfyUI writes it."""
-    pictures = list(written_pictures(images))
+    pictures = list(to_pil_images(images))
     info = PngInfo()
     if context.save_metadata:
         for key, value in {"prompt": context.prompt, **context.extra_pnginfo}.items():
             info.add(b"comf", key.encode("latin-1") + b"\0" + json.dumps(value).encode("latin-1"), after_idat=True)
-    place = Places(context.output_dir, filename_prefix, images, ".png").next(0)
-    with place.draft() as draft:
+    place = FileReserver(context.output_dir, filename_prefix, images, ".png").reserve(0)
+    with place.open_draft() as draft:
         pictures[0].save(
             draft,
             format="PNG",
@@ -67,4 +67,4 @@ def save_png(context: Context, *, images: Array, filename_prefix: str, fps: floa
             duration=int(1000.0 / fps),
             append_images=pictures[1:],
         )
-    return NodeOutput(ui={"images": [place.record("output")], "animated": [True]})
+    return NodeOutput(ui={"images": [place.as_ui("output")], "animated": [True]})

@@ -117,11 +117,11 @@ class NodeClass:
         """None where object_info lacks the key; ComfyUI's newer form lists a null per output that has no tooltip."""
         return (None,) * len(self.outputs) if self.v3 else None
 
-    def inputs(self, folders: Folders) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
+    def load_input_specs(self, folders: Folders) -> tuple[dict[str, InputSpec], dict[str, InputSpec]]:
         """The required and the optional specs with every live combo filled in from the `folders`."""
-        return self._filled(self.required, folders), self._filled(self.optional, folders)
+        return self._fill_combos(self.required, folders), self._fill_combos(self.optional, folders)
 
-    def _filled(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
+    def _fill_combos(self, specs: Mapping[str, InputSpec], folders: Folders) -> dict[str, InputSpec]:
         live = self.combos
         filled = dict(specs)
         for name in live.keys() & specs.keys():

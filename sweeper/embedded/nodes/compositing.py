@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.scaling import check_room, resize
+from sweeper.embedded.diffusion.scaling import check_size, resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.mask_ops import fitted, planes, repeated
-from sweeper.embedded.nodes.pictures import resized
+from sweeper.embedded.nodes.mask_ops import repeat_batch, resize_mask, to_planes
+from sweeper.embedded.nodes.pictures import resize_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,13 +25,13 @@ def composite(  # noqa: PLR0917 - as ComfyUI's function of this name
     height, width = under.shape[-2:]
     if fit:
         over = resize(over, width, height, "bilinear")
-    over = repeated(over, len(under))
+    over = repeat_batch(over, len(under))
     left = max(-over.shape[-1] * unit, min(x, width * unit)) // unit
     top = max(-over.shape[-2] * unit, min(y, height * unit)) // unit
     if mask is None:
         share: Array = np.ones(over.shape, np.float32)
     else:
-        share = repeated(fitted(mask, over.shape[-1], over.shape[-2])[:, None], len(over))
+        share = repeat_batch(resize_mask(mask, over.shape[-1], over.shape[-2])[:, None], len(over))
     seen_height, seen_width = max(height - top, 0), max(width - left, 0)
     share, over = share[..., :seen_height, :seen_width], over[..., :seen_height, :seen_width]
     area = (..., slice(top, top + over.shape[-2]), slice(left, left + over.shape[-1]))
@@ -109,7 +109,7 @@ def pad_for_outpaint(
 ) -> NodeOutput:
     """The picture on grey, and a mask that is 1 on the new ground and rises squared towards it over `feathering`."""
     count, height, width, channels = image.shape
-    check_room(count, height + top + bottom, width + left + right, channels)
+    check_size(count, height + top + bottom, width + left + right, channels)
     canvas = np.full((count, height + top + bottom, width + left + right, channels), 0.5, np.float32)
     canvas[:, top : top + height, left : left + width] = image
     mask = np.ones(canvas.shape[1:3], np.float32)
@@ -129,8 +129,8 @@ def pad_for_outpaint(
 
 def join_alpha(_context: Context, image: Array, alpha: Array) -> NodeOutput:
     """RGBA with 1 - `alpha` (a MASK) as its alpha."""
-    count = min(len(image), len(planes(alpha)))
-    opacity = 1.0 - fitted(alpha, image.shape[2], image.shape[1])[:count, ..., None]
+    count = min(len(image), len(to_planes(alpha)))
+    opacity = 1.0 - resize_mask(alpha, image.shape[2], image.shape[1])[:count, ..., None]
     return NodeOutput((np.concatenate([image[:count, ..., :3], opacity], axis=-1),))
 
 
@@ -140,7 +140,7 @@ def split_alpha(_context: Context, image: Array) -> NodeOutput:
     return NodeOutput((np.ascontiguousarray(image[..., :3]), 1.0 - alpha))
 
 
-def _blended(src: Array, src_a: Array, dst: Array, dst_a: Array, mode: str) -> tuple[Array, Array]:
+def _blend(src: Array, src_a: Array, dst: Array, dst_a: Array, mode: str) -> tuple[Array, Array]:
     """Porter & Duff 1984 on premultiplied colours: (colours, alpha)."""
     union = src_a + dst_a - src_a * dst_a
     both = src_a * dst_a
@@ -184,13 +184,13 @@ def porter_duff(
     if source.shape[-1] != destination.shape[-1]:
         raise ValueError(f"pictures of {source.shape[-1]} and {destination.shape[-1]} channels cannot be composed")
     if source.shape[1:3] != (height, width):
-        source = resized(source[:count], width, height, "bicubic", centre=True)
-    masks = [planes(mask)[:count, ..., None] for mask in (source_alpha, destination_alpha)]
+        source = resize_image(source[:count], width, height, "bicubic", centre=True)
+    masks = [to_planes(mask)[:count, ..., None] for mask in (source_alpha, destination_alpha)]
     alphas = [
-        1 - (mask if mask.shape[1:3] == (height, width) else resized(mask, width, height, "bicubic", centre=True))
+        1 - (mask if mask.shape[1:3] == (height, width) else resize_image(mask, width, height, "bicubic", centre=True))
         for mask in masks
     ]
-    colours, alpha = _blended(source[:count] * alphas[0], alphas[0], destination[:count] * alphas[1], alphas[1], mode)
+    colours, alpha = _blend(source[:count] * alphas[0], alphas[0], destination[:count] * alphas[1], alphas[1], mode)
     plain = np.where(alpha > 1e-5, colours / np.where(alpha > 1e-5, alpha, 1), 0)
     return NodeOutput((np.clip(plain, 0, 1).astype(np.float32), (1 - alpha[..., 0]).astype(np.float32)))
 
@@ -202,19 +202,19 @@ def resize_and_pad(
     count, height, width, channels = image.shape
     scale = min(target_width / width, target_height / height)
     inner = int(width * scale), int(height * scale)
-    check_room(count, target_height, target_width, channels)
+    check_size(count, target_height, target_width, channels)
     canvas = np.full(
         (count, target_height, target_width, channels), 0.0 if padding_color == "black" else 1.0, np.float32
     )
     y, x = (target_height - inner[1]) // 2, (target_width - inner[0]) // 2
-    canvas[:, y : y + inner[1], x : x + inner[0]] = resized(image, inner[0], inner[1], interpolation)
+    canvas[:, y : y + inner[1], x : x + inner[0]] = resize_image(image, inner[0], inner[1], interpolation)
     return NodeOutput((canvas,))
 
 
 _INKS = {"white": (1, 1, 1), "black": (0, 0, 0), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
-def _evened(image: Array, size: int, axis: int, grey: float) -> Array:
+def _pad_evenly(image: Array, size: int, axis: int, grey: float) -> Array:
     """Pad one axis to `size`, evenly on both sides."""
     missing = size - image.shape[axis]
     pads = [(0, 0)] * image.ndim
@@ -243,12 +243,12 @@ def stitch(
     if match_image_size:
         ratio = second.shape[2] / second.shape[1]
         size = (int(height * ratio), height) if level else (width, int(width / ratio))
-        second = resized(second, size[0], size[1], "lanczos")
+        second = resize_image(second, size[0], size[1], "lanczos")
     else:
         across = 1 if level else 2
         grey = float(ink[0]) if len(set(ink)) == 1 else 0.0  # ComfyUI pads with black for a coloured gap
         tall = max(first.shape[across], second.shape[across])
-        first, second = _evened(first, tall, across, grey), _evened(second, tall, across, grey)
+        first, second = _pad_evenly(first, tall, across, grey), _pad_evenly(second, tall, across, grey)
     if first.shape[-1] < second.shape[-1]:
         second, first = same_channels(second, first)
     else:

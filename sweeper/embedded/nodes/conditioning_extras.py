@@ -12,11 +12,11 @@ import numpy as np
 
 from sweeper.embedded.diffusion import hints
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, Seen
+from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, VisionOutput
 from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.mask_ops import planes
+from sweeper.embedded.nodes.mask_ops import to_planes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,18 +31,18 @@ def with_options(conditioning: Conditioning, **options: Any) -> Conditioning:
     return [[rows, {**old, **options}] for rows, old in conditioning]
 
 
-def _grown(conditioning: Conditioning, name: str, entry: Any) -> Conditioning:
+def _append_option(conditioning: Conditioning, name: str, entry: Any) -> Conditioning:
     """One more entry in a tuple among the options."""
     return [[rows, {**old, name: (*old.get(name, ()), entry)}] for rows, old in conditioning]
 
 
 def with_reference(conditioning: Conditioning, reference: Reference) -> Conditioning:
-    return _grown(conditioning, "references", reference)
+    return _append_option(conditioning, "references", reference)
 
 
-def seen_by(conditioning: Conditioning, seen: Seen, strength: float) -> Conditioning:
+def with_vision(conditioning: Conditioning, vision: VisionOutput, strength: float) -> Conditioning:
     """One more row of embedding: what a vision model saw in the first picture, times `strength`."""
-    row = (seen.rows[:1] * np.float32(strength))[:, None]
+    row = (vision.rows[:1] * np.float32(strength))[:, None]
     return [[np.concatenate([rows, row], axis=1), dict(options)] for rows, options in conditioning]
 
 
@@ -84,7 +84,7 @@ def set_mask(
     _context: Context, conditioning: Conditioning, mask: Array, strength: float, set_cond_area: str
 ) -> NodeOutput:
     bounds = set_cond_area != "default"
-    told = with_options(conditioning, mask=planes(mask), mask_strength=strength, set_area_to_bounds=bounds)
+    told = with_options(conditioning, mask=to_planes(mask), mask_strength=strength, set_area_to_bounds=bounds)
     return NodeOutput((told,))
 
 
@@ -112,11 +112,11 @@ def load_control_for(_context: Context, model: Any, control_net_name: str) -> No
 
 
 def set_control_type(_context: Context, control_net: ControlNet, type: str) -> NodeOutput:  # noqa: A002
-    return NodeOutput((hints.typed_control(control_net, type),))
+    return NodeOutput((hints.retype_control(control_net, type),))
 
 
-def hinted(conditioning: Conditioning, hint: Hint) -> Conditioning:
-    return _grown(conditioning, "hints", hint)
+def with_hint(conditioning: Conditioning, hint: Hint) -> Conditioning:
+    return _append_option(conditioning, "hints", hint)
 
 
 def apply_control(
@@ -124,7 +124,7 @@ def apply_control(
 ) -> NodeOutput:
     if strength == 0:
         return NodeOutput((conditioning,))
-    return NodeOutput((hinted(conditioning, Hint(control_net, image, strength)),))
+    return NodeOutput((with_hint(conditioning, Hint(control_net, image, strength)),))
 
 
 def apply_control_advanced(
@@ -142,12 +142,12 @@ def apply_control_advanced(
     if strength == 0:
         return NodeOutput((positive, negative))
     hint = Hint(control_net, image, strength, start_percent, end_percent)
-    return NodeOutput((hinted(positive, hint), hinted(negative, hint)))
+    return NodeOutput((with_hint(positive, hint), with_hint(negative, hint)))
 
 
 def apply_control_inpaint(context: Context, *, mask: Array, image: Array, **rest: Any) -> NodeOutput:
     """The hint is the picture; `mask` is the inpainting's, which the latent's noise mask brings about."""
-    if planes(mask).shape[0] < 1:
+    if to_planes(mask).shape[0] < 1:
         raise ValueError("the mask is empty")
     return apply_control_advanced(context, image=image, **rest)
 
@@ -176,14 +176,14 @@ def look(_context: Context, clip_vision: VisionModel, image: Array, crop: str) -
 def unclip(
     _context: Context,
     conditioning: Conditioning,
-    clip_vision_output: Seen,
+    clip_vision_output: VisionOutput,
     strength: float,
     noise_augmentation: float,
 ) -> NodeOutput:
     """The picture as part of the prompt; noise on it weakens what is taken over."""
     if strength == 0:
         return NodeOutput((conditioning,))
-    return NodeOutput((seen_by(conditioning, clip_vision_output, strength * (1 - noise_augmentation)),))
+    return NodeOutput((with_vision(conditioning, clip_vision_output, strength * (1 - noise_augmentation)),))
 
 
 def load_style(_context: Context, style_model_name: str) -> NodeOutput:
@@ -196,11 +196,11 @@ def apply_style(
     *,
     conditioning: Conditioning,
     style_model: VisionModel,  # noqa: ARG001 - it hands the row on as it is
-    clip_vision_output: Seen,
+    clip_vision_output: VisionOutput,
     strength: float,
     strength_type: str,  # noqa: ARG001 - both ways of weakening a row come to the same in a sum
 ) -> NodeOutput:
-    return NodeOutput((seen_by(conditioning, clip_vision_output, strength),))
+    return NodeOutput((with_vision(conditioning, clip_vision_output, strength),))
 
 
 def load_gligen(_context: Context, gligen_name: str) -> NodeOutput:
@@ -253,7 +253,9 @@ def control_model(
     return NodeOutput((replace(model, held=(*model.held, {"hints": Hint(model_patch, image, strength)})),))
 
 
-def style_model(_context: Context, model: Model, model_patch: ControlNet, clip_vision_output: Seen) -> NodeOutput:  # noqa: ARG001
+def style_model(
+    _context: Context, model: Model, model_patch: ControlNet, clip_vision_output: VisionOutput
+) -> NodeOutput:
     """USOStyleReference: what was seen in a picture beside every prompt, at half weight."""
     seen = clip_vision_output.rows[0] * np.float32(0.5)
     return NodeOutput((replace(model, held=(*model.held, {"features": seen})),))
@@ -269,7 +271,7 @@ def encode_photomaker(_context: Context, photomaker: VisionModel, image: Array, 
     words = text.split()
     told: Conditioning = [[embed(clip, " ".join(word for word in words if word != "photomaker")), {}]]
     if "photomaker" in words:
-        told = seen_by(told, hints.look(image, photomaker.name, crop=True), 0.5)
+        told = with_vision(told, hints.look(image, photomaker.name, crop=True), 0.5)
     return NodeOutput((told,))
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.latent_noise import normal
-from sweeper.embedded.diffusion.scaling import check_room
+from sweeper.embedded.diffusion.latent_noise import draw_normal
+from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.pictures import resized
+from sweeper.embedded.nodes.pictures import resize_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ def scale_to_pixels(_context: Context, image: Array, upscale_method: str, megapi
     """To about `megapixels` x 1024 x 1024 pixels, the aspect ratio kept."""
     height, width = image.shape[1:3]
     by = math.sqrt(int(megapixels * 1024 * 1024) / (width * height))
-    return NodeOutput((resized(image, round(width * by), round(height * by), upscale_method),))
+    return NodeOutput((resize_image(image, round(width * by), round(height * by), upscale_method),))
 
 
 def scale_to_largest(_context: Context, image: Array, upscale_method: str, largest_size: int) -> NodeOutput:
@@ -45,14 +45,14 @@ def scale_to_largest(_context: Context, image: Array, upscale_method: str, large
         width, height = largest_size, round(height / width * largest_size)
     else:
         width = height = largest_size
-    return NodeOutput((resized(image, width, height, upscale_method),))
+    return NodeOutput((resize_image(image, width, height, upscale_method),))
 
 
 def scale_for_kontext(_context: Context, image: Array) -> NodeOutput:
     """To the trained size whose aspect ratio is nearest, centre cropped, by Lanczos."""
     ratio = image.shape[2] / image.shape[1]
     _, width, height = min((abs(ratio - w / h), w, h) for w, h in _KONTEXT)
-    return NodeOutput((resized(image, width, height, "lanczos", centre=True),))
+    return NodeOutput((resize_image(image, width, height, "lanczos", centre=True),))
 
 
 def size(_context: Context, image: Array) -> NodeOutput:
@@ -60,7 +60,7 @@ def size(_context: Context, image: Array) -> NodeOutput:
 
 
 def repeat(_context: Context, image: Array, amount: int) -> NodeOutput:
-    check_room(amount, *image.shape)
+    check_size(amount, *image.shape)
     return NodeOutput((np.tile(image, (amount, 1, 1, 1)),))
 
 
@@ -69,13 +69,13 @@ def from_batch(_context: Context, image: Array, batch_index: int, length: int) -
     return NodeOutput((image[start : start + length].copy(),))
 
 
-def turns(rotation: str) -> int:
+def count_turns(rotation: str) -> int:
     """Quarter turns to the right in "90 degrees", "180 degrees", "270 degrees"; 0 for anything else."""
     return {"90": 1, "180": 2, "270": 3}.get(rotation.split(" ", maxsplit=1)[0], 0)
 
 
 def rotate(_context: Context, image: Array, rotation: str) -> NodeOutput:
-    return NodeOutput((np.ascontiguousarray(np.rot90(image, turns(rotation), axes=(2, 1))),))
+    return NodeOutput((np.ascontiguousarray(np.rot90(image, count_turns(rotation), axes=(2, 1))),))
 
 
 def flip(_context: Context, image: Array, flip_method: str) -> NodeOutput:
@@ -84,7 +84,7 @@ def flip(_context: Context, image: Array, flip_method: str) -> NodeOutput:
 
 def add_noise(_context: Context, image: Array, seed: int, strength: float) -> NodeOutput:
     """White noise of that deviation; from this server's own generator, not PyTorch's."""
-    noise = np.stack([normal(seed, item, 0, 0, image.shape[1:]) for item in range(len(image))])
+    noise = np.stack([draw_normal(seed, item, 0, 0, image.shape[1:]) for item in range(len(image))])
     return NodeOutput((np.clip(image + np.float32(strength) * noise, 0, 1),))
 
 
@@ -135,7 +135,7 @@ def quantize(_context: Context, image: Array, colors: int, dither: str) -> NodeO
     return NodeOutput((np.stack(done),))
 
 
-def _softened(plane: Array) -> Array:
+def _soften(plane: Array) -> Array:
     """Gaussian blur of 5 x 5, sigma 1, edges mirrored: [B, H, W]. Rows first, as kornia does: ties fall alike."""
     place = np.arange(-2, 3, dtype=np.float32)
     kernel = np.exp(-(place * place) / np.float32(2))
@@ -156,11 +156,11 @@ def _slopes(plane: Array) -> tuple[Array, Array]:
     padded = np.pad(plane, ((0, 0), (1, 1), (1, 1)), mode="edge")
     height, width = plane.shape[1:]
 
-    def at(row: int, column: int) -> Array:
+    def shift(row: int, column: int) -> Array:
         return padded[:, row : row + height, column : column + width]
 
-    across = -at(0, 0) + at(0, 2) - 2 * at(1, 0) + 2 * at(1, 2) - at(2, 0) + at(2, 2)
-    down = -at(0, 0) - 2 * at(0, 1) - at(0, 2) + at(2, 0) + 2 * at(2, 1) + at(2, 2)
+    across = -shift(0, 0) + shift(0, 2) - 2 * shift(1, 0) + 2 * shift(1, 2) - shift(2, 0) + shift(2, 2)
+    down = -shift(0, 0) - 2 * shift(0, 1) - shift(0, 2) + shift(2, 0) + 2 * shift(2, 1) + shift(2, 2)
     return across, down
 
 
@@ -177,7 +177,7 @@ def _neighbour(plane: Array, direction: int) -> Array:
 def canny_edges(image: Array, low: float, high: float) -> Array:
     """[B, H, W, 3] to edges [B, H, W], 0 or 1. `low` and `high` are gradient magnitudes of a picture of 0-1."""
     grey = image[..., 0] * np.float32(0.299) + image[..., 1] * np.float32(0.587) + image[..., 2] * np.float32(0.114)
-    gx, gy = _slopes(_softened(grey))
+    gx, gy = _slopes(_soften(grey))
     strength = np.sqrt(gx * gx + gy * gy + np.float32(1e-6))
     direction = np.rint(np.degrees(np.arctan2(gy, gx)) / 45).astype(int) % 8
     peak = np.zeros(strength.shape, bool)
@@ -228,20 +228,20 @@ def _extreme(image: Array, count: int, axis: int, choose: Any) -> Array:
 
 
 def morphology(_context: Context, image: Array, operation: str, kernel_size: int) -> NodeOutput:
-    def dilated(picture: Array) -> Array:
+    def dilate(picture: Array) -> Array:
         return _extreme(_extreme(picture, kernel_size, 1, np.maximum), kernel_size, 2, np.maximum)
 
-    def eroded(picture: Array) -> Array:
+    def erode(picture: Array) -> Array:
         return _extreme(_extreme(picture, kernel_size, 1, np.minimum), kernel_size, 2, np.minimum)
 
     rules: dict[str, Any] = {
-        "erode": lambda: eroded(image),
-        "dilate": lambda: dilated(image),
-        "open": lambda: dilated(eroded(image)),
-        "close": lambda: eroded(dilated(image)),
-        "gradient": lambda: dilated(image) - eroded(image),
-        "top_hat": lambda: image - dilated(eroded(image)),
-        "bottom_hat": lambda: eroded(dilated(image)) - image,
+        "erode": lambda: erode(image),
+        "dilate": lambda: dilate(image),
+        "open": lambda: dilate(erode(image)),
+        "close": lambda: erode(dilate(image)),
+        "gradient": lambda: dilate(image) - erode(image),
+        "top_hat": lambda: image - dilate(erode(image)),
+        "bottom_hat": lambda: erode(dilate(image)) - image,
     }
     if operation not in rules:
         raise ValueError(f"Invalid operation {operation} for morphology. Must be one of {', '.join(rules)}")

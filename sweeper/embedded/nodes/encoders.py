@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.hints import Reference, Seen, look
+from sweeper.embedded.diffusion.hints import Reference, VisionOutput, look
 from sweeper.embedded.diffusion.models import Clip, Vae, embed
 from sweeper.embedded.diffusion.vocabulary import FEATURES, INDEX
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.conditioning_extras import seen_by, with_reference
+from sweeper.embedded.nodes.conditioning_extras import with_reference, with_vision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 _SYSTEM_PROMPTS = {"superior": 1.0, "alignment": 0.9}  # how much of a prompt Lumina's two system prompts leave
 
 
-def _read(clip: Clip, *texts: str) -> Array:
+def _encode_texts(clip: Clip, *texts: str) -> Array:
     """[1, T, F]: the texts read one by one, each at an equal share; the same text twice is that text once."""
     share = np.float32(1 / len(texts))
     return np.concatenate([embed(clip, text) for text in texts], axis=1) * share
 
 
-def _nudged(rows: Array, **features: float) -> Array:
+def _with_features(rows: Array, **features: float) -> Array:
     row = np.zeros((1, 1, len(FEATURES)), np.float32)
     for name, value in features.items():
         row[..., INDEX[name]] = value
@@ -57,29 +57,31 @@ def sdxl(
     """The original's size against the target's says how coarse, the crop how far off the middle."""
     coarse = math.log2(max(width * height, 1) / max(target_width * target_height, 1))
     off = (crop_w + crop_h) / 2048
-    rows = _nudged(_read(clip, text_g, text_l), sharp=0.05 * math.tanh(coarse), size=0.3 * math.tanh(off))
+    rows = _with_features(
+        _encode_texts(clip, text_g, text_l), sharp=0.05 * math.tanh(coarse), size=0.3 * math.tanh(off)
+    )
     return NodeOutput(([[rows, {}]],))
 
 
 def sdxl_refiner(_context: Context, *, ascore: float, width: int, height: int, text: str, clip: Clip) -> NodeOutput:
     coarse = math.log2(max(width * height, 1) / 1024**2)
     sharp = 0.1 * math.tanh((ascore - 6.0) / 4) + 0.05 * math.tanh(coarse)
-    return NodeOutput(([[_nudged(embed(clip, text), sharp=sharp), {}]],))
+    return NodeOutput(([[_with_features(embed(clip, text), sharp=sharp), {}]],))
 
 
 def sd3(_context: Context, *, clip: Clip, clip_l: str, clip_g: str, t5xxl: str, empty_padding: str) -> NodeOutput:
     """With `none`, texts that are empty are left out; with `empty_prompt` they are read as emptiness."""
     texts = [text for text in (clip_l, clip_g, t5xxl) if text.strip() or empty_padding != "none"]
-    return NodeOutput(([[_read(clip, *(texts or [""])), {}]],))
+    return NodeOutput(([[_encode_texts(clip, *(texts or [""])), {}]],))
 
 
 def hunyuan_dit(_context: Context, clip: Clip, bert: str, mt5xl: str) -> NodeOutput:
-    return NodeOutput(([[_read(clip, bert, mt5xl), {}]],))
+    return NodeOutput(([[_encode_texts(clip, bert, mt5xl), {}]],))
 
 
 def pixart(_context: Context, width: int, height: int, text: str, clip: Clip) -> NodeOutput:
     coarse = math.log2(max(width * height, 1) / 1024**2)
-    return NodeOutput(([[_nudged(embed(clip, text), sharp=0.05 * math.tanh(coarse)), {}]],))
+    return NodeOutput(([[_with_features(embed(clip, text), sharp=0.05 * math.tanh(coarse)), {}]],))
 
 
 def lumina2(_context: Context, system_prompt: str, user_prompt: str, clip: Clip) -> NodeOutput:
@@ -88,7 +90,7 @@ def lumina2(_context: Context, system_prompt: str, user_prompt: str, clip: Clip)
 
 
 def hidream(_context: Context, *, clip: Clip, clip_l: str, clip_g: str, t5xxl: str, llama: str) -> NodeOutput:
-    return NodeOutput(([[_read(clip, clip_l, clip_g, t5xxl, llama), {}]],))
+    return NodeOutput(([[_encode_texts(clip, clip_l, clip_g, t5xxl, llama), {}]],))
 
 
 def for_controlnet(_context: Context, clip: Clip, conditioning: Conditioning, text: str) -> NodeOutput:
@@ -98,17 +100,17 @@ def for_controlnet(_context: Context, clip: Clip, conditioning: Conditioning, te
 
 
 def hunyuan_i2v(
-    _context: Context, clip: Clip, clip_vision_output: Seen, prompt: str, image_interleave: int
+    _context: Context, clip: Clip, clip_vision_output: VisionOutput, prompt: str, image_interleave: int
 ) -> NodeOutput:
     """The prompt with what was seen; the larger `image_interleave`, the more the text counts."""
     told: Conditioning = [[embed(clip, prompt), {}]]
-    return NodeOutput((seen_by(told, clip_vision_output, 1 / max(image_interleave, 1)),))
+    return NodeOutput((with_vision(told, clip_vision_output, 1 / max(image_interleave, 1)),))
 
 
-def _edited(clip: Clip, prompt: str, vae: Vae | None, images: list[Array]) -> NodeOutput:
+def _encode_edit(clip: Clip, prompt: str, vae: Vae | None, images: list[Array]) -> NodeOutput:
     told: Conditioning = [[embed(clip, prompt), {}]]
     for image in images:
-        told = seen_by(told, look(image, clip.name, crop=False), 0.3 / len(images))
+        told = with_vision(told, look(image, clip.name, crop=False), 0.3 / len(images))
         if vae is not None:
             told = with_reference(told, Reference(coder.encode(image[:1], vae)[0], 0.6 / len(images)))
     return NodeOutput((told,))
@@ -118,7 +120,7 @@ def qwen_edit(
     _context: Context, clip: Clip, prompt: str, vae: Vae | None = None, image: Array | None = None
 ) -> NodeOutput:
     """The instruction, with the picture that it is about; without a VAE only what the encoder sees of it."""
-    return _edited(clip, prompt, vae, [] if image is None else [image])
+    return _encode_edit(clip, prompt, vae, [] if image is None else [image])
 
 
 def qwen_edit_plus(
@@ -131,7 +133,7 @@ def qwen_edit_plus(
     image2: Array | None = None,
     image3: Array | None = None,
 ) -> NodeOutput:
-    return _edited(clip, prompt, vae, [image for image in (image1, image2, image3) if image is not None])
+    return _encode_edit(clip, prompt, vae, [image for image in (image1, image2, image3) if image is not None])
 
 
 def nothing(_context: Context) -> NodeOutput:

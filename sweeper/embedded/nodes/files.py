@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.output_naming import Places, written_pictures
+from sweeper.embedded.nodes.output_naming import FileReserver, to_pil_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def input_path(folders: Folders, name: str) -> Path | None:
+def resolve_input(folders: Folders, name: str) -> Path | None:
     """The file that LoadImage's value names (`a.png`, `sub/a.png`, `a.png [output]`); None if it lies elsewhere."""
     base = folders.input_dir
     for label in ("output", "input", "temp"):
@@ -39,17 +39,17 @@ def input_path(folders: Folders, name: str) -> Path | None:
 
 def check(context: Folders, image: str) -> str | None:
     """VALIDATE_INPUTS: the file is there, below its folder. (Paths that climb do not exist, for a client.)"""
-    return None if isinstance(image, str) and input_path(context, image) else f"Invalid image file: {image}"
+    return None if isinstance(image, str) and resolve_input(context, image) else f"Invalid image file: {image}"
 
 
 def fingerprint(context: Folders, image: str) -> str:
     """IS_CHANGED: the file's SHA-256, so that new content under an old name is not a cached result."""
-    return file_hash(context, image)
+    return hash_file(context, image)
 
 
-def file_hash(context: Folders, name: str) -> str:
+def hash_file(context: Folders, name: str) -> str:
     """SHA-256, in hex, of the file that an upload's name means; nothing where there is none."""
-    path = input_path(context, name)
+    path = resolve_input(context, name)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
 
@@ -58,11 +58,11 @@ def load_image(context: Context, image: str) -> NodeOutput:
 
     Turned as its EXIF says; frames of another size than the first are left out; of an MPO only the first is taken.
     """
-    path = input_path(context, image)
+    path = resolve_input(context, image)
     if path is None:
         raise FileNotFoundError(f"Invalid image file: {image}")
     with Image.open(path) as file:
-        frames = [_frame(frame) for frame in ImageSequence.Iterator(file)]
+        frames = [_decode_frame(frame) for frame in ImageSequence.Iterator(file)]
         single = file.format == "MPO"
     frames = [frame for frame in frames if frame[0].shape == frames[0][0].shape]
     if single:
@@ -70,12 +70,12 @@ def load_image(context: Context, image: str) -> NodeOutput:
     return NodeOutput((np.stack([pixels for pixels, _ in frames]), np.stack([mask for _, mask in frames])))
 
 
-def _frame(frame: Image.Image) -> tuple[Array, Array]:
+def _decode_frame(frame: Image.Image) -> tuple[Array, Array]:
     picture = ImageOps.exif_transpose(frame)
     if picture.mode == "I":
         # 32 bits to 8, as ComfyUI does it: by 255, which Pillow then clips.
         picture = picture.point(lambda value: value * (1 / 255))
-    pixels = np.asarray(_in_colour(picture), np.float32) / np.float32(255)
+    pixels = np.asarray(_convert_to_rgb(picture), np.float32) / np.float32(255)
     if "A" in picture.getbands():
         alpha = picture.getchannel("A")
     elif picture.mode == "P" and "transparency" in picture.info:
@@ -85,7 +85,7 @@ def _frame(frame: Image.Image) -> tuple[Array, Array]:
     return pixels, 1 - np.asarray(alpha, np.float32) / np.float32(255)
 
 
-def _in_colour(picture: Image.Image) -> Image.Image:
+def _convert_to_rgb(picture: Image.Image) -> Image.Image:
     """RGB with the values of Pillow 13, which every ComfyUI of today reads with, whatever Pillow is here."""
     if picture.mode.startswith("I;16"):  # clipped at 255, not scaled: 16-bit greys come out white
         grey = np.minimum(np.asarray(picture), 255).astype(np.uint8)
@@ -95,7 +95,7 @@ def _in_colour(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _metadata(context: Context) -> PngInfo | None:
+def _make_metadata(context: Context) -> PngInfo | None:
     """The text chunks: `prompt`, and one per key of extra_pnginfo, each JSON."""
     if not context.save_metadata:
         return None
@@ -106,37 +106,39 @@ def _metadata(context: Context) -> PngInfo | None:
     return info
 
 
-def _saved(context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int) -> NodeOutput:
-    places = Places(base, prefix, images, ".png")
-    info = _metadata(context)
+def _save_pngs(
+    context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int
+) -> NodeOutput:
+    places = FileReserver(base, prefix, images, ".png")
+    info = _make_metadata(context)
     results = []
-    for number, picture in enumerate(written_pictures(images)):
+    for number, picture in enumerate(to_pil_images(images)):
         context.check()
-        place = places.next(number)
-        with place.draft() as draft:
+        place = places.reserve(number)
+        with place.open_draft() as draft:
             picture.save(draft, format="PNG", pnginfo=info, compress_level=compress_level)
-        results.append(place.record(kind))
+        results.append(place.as_ui(kind))
     return NodeOutput(ui={"images": results})
 
 
 def save_image(context: Context, images: Array, filename_prefix: str = "ComfyUI") -> NodeOutput:
     """PNG files `<prefix>_00001_.png` in the output folder. Raises Exception for a prefix that climbs out of it."""
-    return _saved(context, images, filename_prefix, base=context.output_dir, kind="output", compress_level=4)
+    return _save_pngs(context, images, filename_prefix, base=context.output_dir, kind="output", compress_level=4)
 
 
 @lru_cache(maxsize=1)
-def _preview_prefix() -> str:
+def _make_preview_prefix() -> str:
     """ComfyUI's temporary prefix: five random letters per start of the server."""
     return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
 
 
 def preview_image(context: Context, images: Array) -> NodeOutput:
-    return _saved(context, images, _preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
+    return _save_pngs(context, images, _make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=1)
 
 
 def send_images(context: Context, images: Array) -> NodeOutput:
     """SaveImageWebsocket: nothing on disk, every picture into the event stream."""
-    for number, picture in enumerate(written_pictures(images)):
+    for number, picture in enumerate(to_pil_images(images)):
         context.progress(number, len(images))
         context.show(picture)
     return NodeOutput()
@@ -150,7 +152,7 @@ def never_the_same(_context: Folders, **_inputs: Any) -> float:
 def preview_mask(context: Context, mask: Array) -> NodeOutput:
     """MaskPreview: the mask as grey pictures in the temporary folder."""
     grey = np.repeat(mask.reshape(-1, *mask.shape[-2:])[..., None], 3, axis=-1)
-    return _saved(context, grey, _preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
+    return _save_pngs(context, grey, _make_preview_prefix(), base=context.temp_dir, kind="temp", compress_level=4)
 
 
 def preview_any(_context: Context, source: Any = None) -> NodeOutput:
@@ -169,7 +171,7 @@ def preview_any(_context: Context, source: Any = None) -> NodeOutput:
 
 def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
     """One channel of a file as MASK [1, H, W]; alpha turned around; empty, 64 x 64, where there is no such channel."""
-    path = input_path(context, image)
+    path = resolve_input(context, image)
     if path is None:
         raise FileNotFoundError(f"Invalid image file: {image}")
     with Image.open(path) as file:
@@ -178,6 +180,6 @@ def load_mask(context: Context, image: str, channel: str) -> NodeOutput:
             if picture.mode == "I":
                 picture = picture.point(lambda value: value * (1 / 255))
             clear = picture.mode in {"LA", "PA"} or "transparency" in picture.info
-            picture = picture.convert("RGBA") if clear else _in_colour(picture).convert("RGBA")
+            picture = picture.convert("RGBA") if clear else _convert_to_rgb(picture).convert("RGBA")
     plane = np.asarray(picture.getchannel(channel[0].upper()), np.float32) / np.float32(255)
     return NodeOutput(((1 - plane if channel == "alpha" else plane)[None],))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import file_hash, input_path
-from sweeper.embedded.nodes.output_naming import Places
+from sweeper.embedded.nodes.files import hash_file, resolve_input
+from sweeper.embedded.nodes.output_naming import FileReserver
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _TENSOR, _VERSION = "latent_tensor", "latent_format_version_0"
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}  # a BF16 is a F32's upper half, see `_numbers`
 _OLD_SCALE = 1 / 0.18215  # files without the version hold Stable Diffusion's latents before scaling
-_HEADER_LARGEST = 100 * 2**20  # the format's own limit, bytes
+_MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit, bytes
 
 
-def written(samples: Array, metadata: dict[str, str]) -> bytes:
+def serialize(samples: Array, metadata: dict[str, str]) -> bytes:
     """A file's bytes: the tensor, and an empty one whose name says the version."""
     data = np.ascontiguousarray(samples, "<f4").tobytes()
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -42,7 +42,7 @@ def written(samples: Array, metadata: dict[str, str]) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def _numbers(kind: str, data: bytes) -> Array:
+def _decode_numbers(kind: str, data: bytes) -> Array:
     if kind == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     if kind not in _KINDS:
@@ -55,14 +55,14 @@ def read(path: Path) -> Array:
     content = path.read_bytes()
     try:
         (length,) = struct.unpack_from("<Q", content)
-        if length > min(len(content) - 8, _HEADER_LARGEST):
+        if length > min(len(content) - 8, _MAX_HEADER_BYTES):
             raise ValueError("its header is cut off")  # noqa: TRY301 - told with the others
         header = json.loads(content[8 : 8 + length])
         told = header[_TENSOR]
         start, end = told["data_offsets"]
         if not 0 <= start <= end <= len(content) - 8 - length:
             raise ValueError("its tensor is cut off")  # noqa: TRY301
-        numbers = _numbers(told["dtype"], content[8 + length + start : 8 + length + end])
+        numbers = _decode_numbers(told["dtype"], content[8 + length + start : 8 + length + end])
         shape = [int(side) for side in told["shape"]]
         if math.prod(shape) != numbers.size:
             raise ValueError(f"{numbers.size} numbers are not {shape}")  # noqa: TRY301
@@ -79,14 +79,14 @@ def save(context: Context, samples: Latent, filename_prefix: str) -> NodeOutput:
     if context.save_metadata:
         told = {"prompt": context.prompt, **context.extra_pnginfo}
         metadata = {name: json.dumps(value) for name, value in told.items()}
-    place = Places(context.output_dir, filename_prefix, None, ".latent").next(0)
-    with place.draft() as draft:
-        draft.write_bytes(written(samples["samples"], metadata))
-    return NodeOutput(ui={"latents": [place.record("output")]})
+    place = FileReserver(context.output_dir, filename_prefix, None, ".latent").reserve(0)
+    with place.open_draft() as draft:
+        draft.write_bytes(serialize(samples["samples"], metadata))
+    return NodeOutput(ui={"latents": [place.as_ui("output")]})
 
 
 def load(context: Context, latent: str) -> NodeOutput:
-    path = input_path(context, latent)
+    path = resolve_input(context, latent)
     if path is None:
         raise FileNotFoundError(f"Invalid latent file: {latent}")
     return NodeOutput(({"samples": read(path)},))
@@ -94,8 +94,8 @@ def load(context: Context, latent: str) -> NodeOutput:
 
 def check(context: Folders, latent: str) -> str | None:
     """VALIDATE_INPUTS: the file is there, below its folder."""
-    return None if isinstance(latent, str) and input_path(context, latent) else f"Invalid latent file: {latent}"
+    return None if isinstance(latent, str) and resolve_input(context, latent) else f"Invalid latent file: {latent}"
 
 
 def fingerprint(context: Folders, latent: str) -> str:
-    return file_hash(context, latent)
+    return hash_file(context, latent)

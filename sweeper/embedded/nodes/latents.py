@@ -33,7 +33,7 @@ def empty_sd3(_context: Context, width: int, height: int, batch_size: int = 1) -
     return NodeOutput(({"samples": np.zeros((batch_size, 16, height // 8, width // 8), np.float32)},))
 
 
-def picture_samples(latent: Latent) -> Array:
+def get_picture_samples(latent: Latent) -> Array:
     """[B, C, h, w]. Raises ValueError for the latent of a video, whose frames are no batch."""
     samples: Array = latent["samples"]
     if samples.ndim != 4:
@@ -45,7 +45,7 @@ def upscale(
     _context: Context, *, samples: Latent, upscale_method: str, width: int, height: int, crop: str
 ) -> NodeOutput:
     """To `width` x `height` image pixels, at least 64; a side of 0 follows the other one, both 0 changes nothing."""
-    array = picture_samples(samples)
+    array = get_picture_samples(samples)
     if width == 0 and height == 0:
         return NodeOutput((samples,))
     if width == 0:
@@ -60,7 +60,7 @@ def upscale(
 
 
 def upscale_by(_context: Context, samples: Latent, upscale_method: str, scale_by: float) -> NodeOutput:
-    array = picture_samples(samples)
+    array = get_picture_samples(samples)
     resized = resize(array, round(array.shape[3] * scale_by), round(array.shape[2] * scale_by), upscale_method)
     return NodeOutput(({**samples, "samples": resized},))
 
@@ -85,11 +85,11 @@ def vae_decode(context: Context, samples: Latent, vae: Vae) -> NodeOutput:
     context.check()
     array: Array = samples["samples"]
     if array.ndim == 5:
-        return NodeOutput((_decoded_video(context, array, vae, int(samples.get("frame_step", 4))),))
+        return NodeOutput((_decode_video(context, array, vae, int(samples.get("frame_step", 4))),))
     return NodeOutput((coder.decode(array, vae, samples.get("residue")),))
 
 
-def _decoded_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
+def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
     """IMAGE [B * n, 8h, 8w, 3] of [B, 4, t, h, w]: n = (t - 1) * step + 1, the latents between two mixed evenly.
 
     Raises ValueError for more than `_VIDEO_LARGEST` pixels in all.

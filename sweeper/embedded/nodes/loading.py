@@ -16,7 +16,7 @@ def checkpoint(_context: Context, ckpt_name: str) -> NodeOutput:
 def unet(_context: Context, unet_name: str, weight_dtype: str) -> NodeOutput:
     model = models.load_model(unet_name)
     bits = _MANTISSA.get(weight_dtype)
-    return NodeOutput((models.quantised(model, bits) if bits else model,))
+    return NodeOutput((models.quantise(model, bits) if bits else model,))
 
 
 def clip(_context: Context, clip_name: str, type: str, device: str = "default") -> NodeOutput:  # noqa: A002, ARG001

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.scaling import check_room, resize
+from sweeper.embedded.diffusion.scaling import check_size, resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
 
 if TYPE_CHECKING:
@@ -19,23 +19,23 @@ CHANNELS = ("red", "green", "blue", "alpha")
 _STEPS = 16384
 
 
-def planes(mask: Array) -> Array:
+def to_planes(mask: Array) -> Array:
     """A MASK of any number of dimensions as [B, H, W]."""
     return mask.reshape(-1, *mask.shape[-2:])
 
 
-def fitted(mask: Array, width: int, height: int) -> Array:
+def resize_mask(mask: Array, width: int, height: int) -> Array:
     """A MASK scaled bilinearly to [B, height, width]."""
-    return resize(planes(mask)[:, None], width, height, "bilinear")[:, 0]
+    return resize(to_planes(mask)[:, None], width, height, "bilinear")[:, 0]
 
 
-def repeated(batch: Array, count: int) -> Array:
+def repeat_batch(batch: Array, count: int) -> Array:
     """`count` items of a batch: cut, or said over again, as ComfyUI's repeat_to_batch_size does."""
     return batch[np.arange(count) % len(batch)]
 
 
 def solid(_context: Context, value: float, width: int, height: int) -> NodeOutput:
-    check_room(height, width)
+    check_size(height, width)
     return NodeOutput((np.full((1, height, width), value, np.float32),))
 
 
@@ -44,7 +44,7 @@ def invert(_context: Context, mask: Array) -> NodeOutput:
 
 
 def to_image(_context: Context, mask: Array) -> NodeOutput:
-    return NodeOutput((np.repeat(planes(mask)[..., None], 3, axis=3),))
+    return NodeOutput((np.repeat(to_planes(mask)[..., None], 3, axis=3),))
 
 
 def from_image(_context: Context, image: Array, channel: str) -> NodeOutput:
@@ -60,24 +60,24 @@ def from_colour(_context: Context, image: Array, color: int) -> NodeOutput:
 
 
 def crop(_context: Context, *, mask: Array, x: int, y: int, width: int, height: int) -> NodeOutput:
-    return NodeOutput((np.ascontiguousarray(planes(mask)[:, y : y + height, x : x + width]),))
+    return NodeOutput((np.ascontiguousarray(to_planes(mask)[:, y : y + height, x : x + width]),))
 
 
-def _truth(mask: Array) -> Array:
+def _to_bool(mask: Array) -> Array:
     return np.rint(mask).astype(bool)
 
 
 def combine(_context: Context, *, destination: Array, source: Array, x: int, y: int, operation: str) -> NodeOutput:
     """Combine `source` into `destination` at (x, y); what hangs over is left out. Raises ValueError when all does."""
-    output = planes(destination).copy()
-    over = planes(source)
+    output = to_planes(destination).copy()
+    over = to_planes(source)
     width, height = min(over.shape[2], output.shape[2] - x), min(over.shape[1], output.shape[1] - y)
     if width < 0 or height < 0:
         raise ValueError(f"the source lies outside the destination of {output.shape[2]} x {output.shape[1]}")
     over, under = over[:, :height, :width], output[:, y : y + height, x : x + width]
     if operation in {"and", "or", "xor"}:
         logic = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}[operation]
-        result = logic(_truth(under), _truth(over)).astype(np.float32)
+        result = logic(_to_bool(under), _to_bool(over)).astype(np.float32)
     else:
         arithmetic = {"multiply": np.multiply, "add": np.add, "subtract": np.subtract}[operation]
         result = arithmetic(under, over)
@@ -87,7 +87,7 @@ def combine(_context: Context, *, destination: Array, source: Array, x: int, y: 
 
 def feather(_context: Context, *, mask: Array, left: int, top: int, right: int, bottom: int) -> NodeOutput:
     """Linear ramps at the edges. ComfyUI counts from the far edge with -x, so its first step lies on the near one."""
-    output = planes(mask).copy()
+    output = to_planes(mask).copy()
     height, width = output.shape[1:]
     for place in range(min(left, width)):
         output[:, :, place] *= np.float32((place + 1.0) / min(left, width))
@@ -113,7 +113,7 @@ def _step(mask: Array, choose: Any, *, tapered: bool) -> Array:
 
 def grow(context: Context, mask: Array, expand: int, tapered_corners: bool) -> NodeOutput:
     """Grow the light by `expand` pixels, or shrink it by as many if negative."""
-    output = planes(mask)
+    output = to_planes(mask)
     for _ in range(min(abs(expand), _STEPS)):
         context.check()
         grown = _step(output, np.minimum if expand < 0 else np.maximum, tapered=tapered_corners)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import file_hash, input_path
-from sweeper.embedded.nodes.output_naming import Places
-from sweeper.embedded.nodes.sound import resampled
+from sweeper.embedded.nodes.files import hash_file, resolve_input
+from sweeper.embedded.nodes.output_naming import FileReserver
+from sweeper.embedded.nodes.sound import resample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _TAGS = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
 
 
-def _av() -> Any:
+def _import_av() -> Any:
     """PyAV. Raises RuntimeError that says how to install it."""
     try:
         import av  # noqa: PLC0415 - an extra, and heavy
@@ -62,7 +62,7 @@ class Film:
         """Width and height."""
         return self.images.shape[2], self.images.shape[1]
 
-    def film(self) -> Film:
+    def load(self) -> Film:
         return self
 
     def __repr__(self) -> str:
@@ -78,14 +78,14 @@ class FilmFile:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height. Raises ValueError for a file without pictures."""
-        with _av().open(str(self.path)) as container:
+        with _import_av().open(str(self.path)) as container:
             for stream in container.streams.video:
                 return int(stream.width), int(stream.height)
         raise ValueError(f"no video stream found in {self.path.name}")
 
-    def film(self) -> Film:
+    def load(self) -> Film:
         """All of it."""
-        with _av().open(str(self.path)) as container:
+        with _import_av().open(str(self.path)) as container:
             if not container.streams.video:
                 raise ValueError(f"no video stream found in {self.path.name}")
             rate = Fraction(container.streams.video[0].average_rate or 1)
@@ -97,7 +97,7 @@ class FilmFile:
 
 def read_sound(path: Path) -> Audio:
     """The first sound of a file, as it is sampled there. Raises ValueError where there is none."""
-    av = _av()
+    av = _import_av()
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise ValueError(f"No audio stream found in the file {path.name}.")
@@ -110,62 +110,62 @@ def read_sound(path: Path) -> Audio:
     return {"waveform": np.concatenate(parts, axis=1)[None].astype(np.float32), "sample_rate": rate}
 
 
-def _found(folders: Folders, name: str, kind: str) -> Path:
-    path = input_path(folders, name)
+def _find_input(folders: Folders, name: str, kind: str) -> Path:
+    path = resolve_input(folders, name)
     if path is None:
         raise FileNotFoundError(f"Invalid {kind} file: {name}")
     return path
 
 
 def load_audio(context: Context, audio: str) -> NodeOutput:
-    return NodeOutput((read_sound(_found(context, audio, "audio")),))
+    return NodeOutput((read_sound(_find_input(context, audio, "audio")),))
 
 
 def load_video(context: Context, file: str) -> NodeOutput:
-    return NodeOutput((FilmFile(_found(context, file, "video")),))
+    return NodeOutput((FilmFile(_find_input(context, file, "video")),))
 
 
 def check_audio(context: Folders, audio: str) -> str | None:
     """VALIDATE_INPUTS: the file is there, below its folder."""
-    return None if isinstance(audio, str) and input_path(context, audio) else f"Invalid audio file: {audio}"
+    return None if isinstance(audio, str) and resolve_input(context, audio) else f"Invalid audio file: {audio}"
 
 
 def check_video(context: Folders, file: str) -> str | None:
-    return None if isinstance(file, str) and input_path(context, file) else f"Invalid video file: {file}"
+    return None if isinstance(file, str) and resolve_input(context, file) else f"Invalid video file: {file}"
 
 
 def fingerprint_audio(context: Folders, audio: str) -> str:
-    return file_hash(context, audio)
+    return hash_file(context, audio)
 
 
 def fingerprint_video(context: Folders, file: str) -> float:
     """When it was changed: films are long."""
-    return _found(context, file, "video").stat().st_mtime
+    return _find_input(context, file, "video").stat().st_mtime
 
 
-def _metadata(context: Context) -> dict[str, str]:
+def _make_metadata(context: Context) -> dict[str, str]:
     if not context.save_metadata:
         return {}
     told = {"prompt": context.prompt, **context.extra_pnginfo}
     return {name: json.dumps(value) for name, value in told.items()}
 
 
-def _sound_frame(waveform: Array, rate: int) -> Any:
+def _make_sound_frame(waveform: Array, rate: int) -> Any:
     """One frame of all samples of [C, N]; PyAV cuts it up."""
     layout = "mono" if len(waveform) == 1 else "stereo"
     packed = np.ascontiguousarray(waveform.T.reshape(1, -1), np.float32)
-    frame = _av().AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+    frame = _import_av().AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.sample_rate, frame.pts = rate, 0
     return frame
 
 
-def _sound_file(waveform: Array, rate: int, kind: str, quality: str, metadata: dict[str, str]) -> bytes:
+def _encode_sound(waveform: Array, rate: int, kind: str, quality: str, metadata: dict[str, str]) -> bytes:
     """[C, N] as flac, mp3 or opus. Raises ValueError for more than two channels."""
     if len(waveform) > 2:
         raise ValueError(f"a sound of {len(waveform)} channels cannot be saved; one or two can")
     codec = {"flac": "flac", "mp3": "libmp3lame", "opus": "libopus"}[kind]
     buffer = io.BytesIO()
-    with _av().open(buffer, mode="w", format=kind) as container:
+    with _import_av().open(buffer, mode="w", format=kind) as container:
         container.metadata.update(metadata)
         stream = container.add_stream(codec, rate=rate, layout="mono" if len(waveform) == 1 else "stereo")
         if quality == "V0":
@@ -173,7 +173,7 @@ def _sound_file(waveform: Array, rate: int, kind: str, quality: str, metadata: d
         elif quality:
             stream.bit_rate = int(quality.removesuffix("k")) * 1000
         if waveform.shape[1]:
-            container.mux(stream.encode(_sound_frame(waveform, rate)))
+            container.mux(stream.encode(_make_sound_frame(waveform, rate)))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
@@ -182,17 +182,19 @@ def _save_sounds(
     context: Context, audio: Audio, prefix: str, kind: str, quality: str = "", *, temporary: bool = False
 ) -> NodeOutput:
     base = context.temp_dir if temporary else context.output_dir
-    places = Places(base, prefix, None, f".{kind}")
+    places = FileReserver(base, prefix, None, f".{kind}")
     rate = int(audio["sample_rate"])
     saved_rate = next((known for known in _OPUS_RATES if known >= rate), 48000) if kind == "opus" else rate
     results = []
     for number, waveform in enumerate(audio["waveform"]):
         context.check()
-        content = _sound_file(resampled(waveform, rate, saved_rate), saved_rate, kind, quality, _metadata(context))
-        place = places.next(number)
-        with place.draft() as draft:
+        content = _encode_sound(
+            resample(waveform, rate, saved_rate), saved_rate, kind, quality, _make_metadata(context)
+        )
+        place = places.reserve(number)
+        with place.open_draft() as draft:
             draft.write_bytes(content)
-        results.append(place.record("temp" if temporary else "output"))
+        results.append(place.as_ui("temp" if temporary else "output"))
     return NodeOutput(ui={"audio": results})
 
 
@@ -209,12 +211,12 @@ def save_opus(context: Context, audio: Audio, filename_prefix: str = "ComfyUI", 
 
 
 @lru_cache(maxsize=1)
-def _temporary_prefix() -> str:
+def _make_temporary_prefix() -> str:
     return "ComfyUI_temp_" + "".join(secrets.choice("abcdefghijklmnopqrstupvxyz") for _ in range(5))
 
 
 def preview_audio(context: Context, audio: Audio) -> NodeOutput:
-    return _save_sounds(context, audio, _temporary_prefix(), "flac", temporary=True)
+    return _save_sounds(context, audio, _make_temporary_prefix(), "flac", temporary=True)
 
 
 def create_video(_context: Context, images: Array, fps: float, audio: Audio | None = None) -> NodeOutput:
@@ -222,12 +224,12 @@ def create_video(_context: Context, images: Array, fps: float, audio: Audio | No
 
 
 def components(_context: Context, video: Film | FilmFile) -> NodeOutput:
-    film = video.film()
+    film = video.load()
     return NodeOutput((film.images, film.audio, float(film.rate)))
 
 
-def _pictures(context: Context, images: Array) -> Iterator[Any]:
-    video_frame = _av().VideoFrame
+def _iterate_frames(context: Context, images: Array) -> Iterator[Any]:
+    video_frame = _import_av().VideoFrame
     for image in images:
         context.check()
         pixels = np.clip(np.float32(255) * image[..., :3], 0, 255).astype(np.uint8)
@@ -238,12 +240,12 @@ def _to_thousandth(rate: float | Fraction) -> Fraction:
     return Fraction(round(rate * 1000), 1000)
 
 
-def _shown(place: Any) -> NodeOutput:
+def _video_output(place: Any) -> NodeOutput:
     return NodeOutput(ui={"images": [place.record("output")], "animated": [True]})
 
 
 @contextmanager
-def _usual_priority() -> Iterator[None]:
+def _keep_priority() -> Iterator[None]:
     """SVT-AV1 makes its caller a real-time thread where it may (as root), and with it all that is started from there
     later: a browser that was did not keep its pages' storage.
     """
@@ -264,17 +266,17 @@ def save_webm(
     if codec not in known:
         raise ValueError(f"unknown codec {codec!r}; there are {', '.join(known)}")
     name, pixels, options = known[codec]
-    av = _av()
-    place = Places(context.output_dir, filename_prefix, images, ".webm").next(0)
-    with _usual_priority(), place.draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
-        container.metadata.update(_metadata(context))
+    av = _import_av()
+    place = FileReserver(context.output_dir, filename_prefix, images, ".webm").reserve(0)
+    with _keep_priority(), place.open_draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
+        container.metadata.update(_make_metadata(context))
         stream = container.add_stream(name, rate=_to_thousandth(fps))
         stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], pixels
         stream.bit_rate, stream.options = 0, {"crf": str(crf), **options}
-        for frame in _pictures(context, images):
+        for frame in _iterate_frames(context, images):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return _shown(place)
+    return _video_output(place)
 
 
 def save_video(
@@ -290,26 +292,26 @@ def save_video(
         raise ValueError("Only MP4 format is supported for now")
     if codec not in {"auto", "h264"}:
         raise ValueError("Only H264 codec is supported for now")
-    _av()
+    _import_av()
     width, height = video.size
-    places = Places(context.output_dir, filename_prefix, np.empty((1, height, width)), ".mp4")
-    place = places.next(0)
-    with place.draft() as draft:
+    places = FileReserver(context.output_dir, filename_prefix, np.empty((1, height, width)), ".mp4")
+    place = places.reserve(0)
+    with place.open_draft() as draft:
         if isinstance(video, FilmFile) and _is_mp4(video.path):
-            _copy(video.path, draft, _metadata(context))
+            _copy_streams(video.path, draft, _make_metadata(context))
         else:
-            _write_mp4(context, draft, video.film())
-    return _shown(place)
+            _write_mp4(context, draft, video.load())
+    return _video_output(place)
 
 
 def _is_mp4(path: Path) -> bool:
-    with _av().open(str(path)) as container:
+    with _import_av().open(str(path)) as container:
         return "mp4" in container.format.name.split(",") and container.streams.video[0].codec.name == "h264"
 
 
-def _copy(source: Path, target: Path, metadata: dict[str, str]) -> None:
+def _copy_streams(source: Path, target: Path, metadata: dict[str, str]) -> None:
     """The streams as they are, with the old metadata and the new."""
-    av = _av()
+    av = _import_av()
     with av.open(str(source)) as old, av.open(str(target), mode="w", format="mp4", options=_TAGS) as new:
         new.metadata.update({**old.metadata, **metadata})
         streams = {
@@ -323,19 +325,19 @@ def _copy(source: Path, target: Path, metadata: dict[str, str]) -> None:
 
 def _write_mp4(context: Context, path: Path, film: Film) -> None:
     rate = _to_thousandth(film.rate)
-    with _av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
-        container.metadata.update(_metadata(context))
+    with _import_av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
+        container.metadata.update(_make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
         stream.width, stream.height = film.size
         stream.pix_fmt = "yuv420p"
         sound = None
         if film.audio is not None:
             sound = container.add_stream("aac", rate=int(film.audio["sample_rate"]))
-        for frame in _pictures(context, film.images):
+        for frame in _iterate_frames(context, film.images):
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
         container.mux(stream.encode(None))
         if sound is not None and film.audio is not None:
             samples = int(film.audio["sample_rate"])
             waveform = film.audio["waveform"][0, :, : math.ceil(samples / rate * len(film.images))]
-            container.mux(sound.encode(_sound_frame(waveform, samples)))
+            container.mux(sound.encode(_make_sound_frame(waveform, samples)))
             container.mux(sound.encode(None))

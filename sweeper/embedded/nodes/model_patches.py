@@ -46,23 +46,23 @@ def hypernetwork(_context: Context, model: Model, hypernetwork_name: str, streng
     return NodeOutput(models.with_lora(model, None, hypernetwork_name, (strength, 0.0))[:1])
 
 
-def _sampled(model: Model, sampling: Sampling) -> NodeOutput:
+def _with_sampling(model: Model, sampling: Sampling) -> NodeOutput:
     return NodeOutput((replace(model, sampling=sampling),))
 
 
 def sampling_aura_flow(_context: Context, model: Model, shift: float) -> NodeOutput:
-    return _sampled(model, Sampling("flow", shift))
+    return _with_sampling(model, Sampling("flow", shift))
 
 
 def sampling_cascade(_context: Context, model: Model, shift: float) -> NodeOutput:
-    return _sampled(model, Sampling("cascade", shift))
+    return _with_sampling(model, Sampling("cascade", shift))
 
 
 def sampling_discrete(_context: Context, model: Model, sampling: str, zsnr: bool) -> NodeOutput:
     """What a network predicts (`sampling`) is all one to an exact denoiser; `zsnr` changes the schedule."""
     if sampling not in {"eps", "v_prediction", "lcm", "x0", "img_to_img"}:
         raise ValueError(f"unknown sampling {sampling!r}")
-    return _sampled(model, Sampling("zsnr") if zsnr else Sampling())
+    return _with_sampling(model, Sampling("zsnr") if zsnr else Sampling())
 
 
 def sampling_continuous(
@@ -71,7 +71,7 @@ def sampling_continuous(
     """EDM's range of levels (Karras et al. 2022); `cosmos_rflow` mixes as the others do here."""
     if not sampling or sigma_min <= 0 or sigma_max <= sigma_min:
         raise ValueError(f"sigma_max {sigma_max} must be above sigma_min {sigma_min}, and that above 0")
-    return _sampled(model, Sampling("edm", sigma_max, sigma_min))
+    return _with_sampling(model, Sampling("edm", sigma_max, sigma_min))
 
 
 def sampling_ltxv(
@@ -80,27 +80,27 @@ def sampling_ltxv(
     """Linear in the latent's tokens between 1024 and 4096, as in Lightricks' scheduler."""
     tokens = 4096 if latent is None else math.prod(latent["samples"].shape[2:])
     slope = (max_shift - base_shift) / (4096 - 1024)
-    return _sampled(model, Sampling("flux", tokens * slope + base_shift - slope * 1024))
+    return _with_sampling(model, Sampling("flux", tokens * slope + base_shift - slope * 1024))
 
 
-def _patched(model: Model, kind: str, *numbers: float) -> NodeOutput:
+def _with_patch(model: Model, kind: str, *numbers: float) -> NodeOutput:
     return NodeOutput((replace(model, patches=(*model.patches, (kind, numbers))),))
 
 
 def linear_cfg(_context: Context, model: Model, min_cfg: float) -> NodeOutput:
-    return _patched(model, "linear", min_cfg)
+    return _with_patch(model, "linear", min_cfg)
 
 
 def triangle_cfg(_context: Context, model: Model, min_cfg: float) -> NodeOutput:
-    return _patched(model, "triangle", min_cfg)
+    return _with_patch(model, "triangle", min_cfg)
 
 
 def rescale_cfg(_context: Context, model: Model, multiplier: float) -> NodeOutput:
-    return _patched(model, "rescale", multiplier)
+    return _with_patch(model, "rescale", multiplier)
 
 
 def norm_cfg(_context: Context, model: Model, strength: float) -> NodeOutput:
-    return _patched(model, "norm", strength)
+    return _with_patch(model, "norm", strength)
 
 
 def unpatched(_context: Context, model: Model, **_inside: Any) -> NodeOutput:
@@ -112,13 +112,13 @@ def unpatched_clip(_context: Context, clip: Clip, **_inside: Any) -> NodeOutput:
     return NodeOutput((clip,))
 
 
-def _mixed(first: models.Features, second: models.Features, share: float, weight: float) -> models.Features:
+def _mix(first: models.Features, second: models.Features, share: float, weight: float) -> models.Features:
     return tuple(a * share + b * weight for a, b in zip(first, second, strict=True))
 
 
 def merge(_context: Context, model1: Model, model2: Model, ratio: float) -> NodeOutput:
     """`ratio` of the first."""
-    return NodeOutput((replace(model1, style=_mixed(model1.style, model2.style, ratio, 1 - ratio)),))
+    return NodeOutput((replace(model1, style=_mix(model1.style, model2.style, ratio, 1 - ratio)),))
 
 
 def merge_blocks(_context: Context, model1: Model, model2: Model, **blocks: float) -> NodeOutput:
@@ -130,21 +130,21 @@ def merge_blocks(_context: Context, model1: Model, model2: Model, **blocks: floa
 
 
 def merge_add(_context: Context, model1: Model, model2: Model) -> NodeOutput:
-    return NodeOutput((replace(model1, style=_mixed(model1.style, model2.style, 1, 1)),))
+    return NodeOutput((replace(model1, style=_mix(model1.style, model2.style, 1, 1)),))
 
 
 def merge_subtract(_context: Context, model1: Model, model2: Model, multiplier: float) -> NodeOutput:
     """(first - second) * multiplier."""
-    return NodeOutput((replace(model1, style=_mixed(model1.style, model2.style, multiplier, -multiplier)),))
+    return NodeOutput((replace(model1, style=_mix(model1.style, model2.style, multiplier, -multiplier)),))
 
 
 def merge_clip(_context: Context, clip1: Clip, clip2: Clip, ratio: float) -> NodeOutput:
-    return NodeOutput((replace(clip1, bias=_mixed(clip1.bias, clip2.bias, ratio, 1 - ratio)),))
+    return NodeOutput((replace(clip1, bias=_mix(clip1.bias, clip2.bias, ratio, 1 - ratio)),))
 
 
 def merge_clip_add(_context: Context, clip1: Clip, clip2: Clip) -> NodeOutput:
-    return NodeOutput((replace(clip1, bias=_mixed(clip1.bias, clip2.bias, 1, 1)),))
+    return NodeOutput((replace(clip1, bias=_mix(clip1.bias, clip2.bias, 1, 1)),))
 
 
 def merge_clip_subtract(_context: Context, clip1: Clip, clip2: Clip, multiplier: float) -> NodeOutput:
-    return NodeOutput((replace(clip1, bias=_mixed(clip1.bias, clip2.bias, multiplier, -multiplier)),))
+    return NodeOutput((replace(clip1, bias=_mix(clip1.bias, clip2.bias, multiplier, -multiplier)),))

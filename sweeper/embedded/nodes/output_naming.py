@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def _filled(prefix: str, width: int, height: int) -> str:
+def _fill_tokens(prefix: str, width: int, height: int) -> str:
     """%width%, %height% and the parts of the local time; other tokens are the web interface's to fill."""
     now = time.localtime()
     tokens = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
@@ -34,7 +34,7 @@ def _filled(prefix: str, width: int, height: int) -> str:
     return prefix
 
 
-def _split(prefix: str, root: Path) -> tuple[str, str]:
+def _split_prefix(prefix: str, root: Path) -> tuple[str, str]:
     """(subfolder, file name) of a prefix. Raises Exception, as ComfyUI does, where it leads out of `root`."""
     path = os.path.normpath(prefix)
     subfolder, name = os.path.split(path)
@@ -59,7 +59,7 @@ def _next_counter(folder: Path, name: str) -> int:
     return highest + 1
 
 
-def _reserved(folder: Path, name: str, counter: int, suffix: str) -> tuple[Path, int]:
+def _reserve_file(folder: Path, name: str, counter: int, suffix: str) -> tuple[Path, int]:
     """The first free `<name>_<counter>_<suffix>`, created empty: two jobs at once can never hold the same one."""
     while True:
         path = folder / f"{name}_{counter:05}_{suffix}"
@@ -72,14 +72,14 @@ def _reserved(folder: Path, name: str, counter: int, suffix: str) -> tuple[Path,
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReservedFile:
     """One file that is ours to write, below the root, in `subfolder`."""
 
     path: Path
     subfolder: str
 
     @contextmanager
-    def draft(self) -> Iterator[Path]:
+    def open_draft(self) -> Iterator[Path]:
         """A path to write to; it becomes the file when all went well, and nothing is left when it did not."""
         draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         try:
@@ -90,34 +90,34 @@ class Place:
             self.path.unlink(missing_ok=True)
             raise
 
-    def record(self, kind: str) -> dict[str, str]:
+    def as_ui(self, kind: str) -> dict[str, str]:
         """The file as a node's `ui` names it."""
         return {"filename": self.path.name, "subfolder": self.subfolder.replace(os.sep, "/"), "type": kind}
 
 
-class Places:
+class FileReserver:
     """The numbered places of one save. Raises Exception for a prefix that climbs out of `base`."""
 
     def __init__(self, base: Path, prefix: str, images: Array | None, suffix: str) -> None:
         """`images` fill %width% and %height%; both are 0 where there are none, as in ComfyUI."""
         root = base.resolve()
         width, height = (0, 0) if images is None else (images[0].shape[1], images[0].shape[0])
-        filled = _filled(prefix, width, height)
-        self._subfolder, self._name = _split(filled, root)
+        filled = _fill_tokens(prefix, width, height)
+        self._subfolder, self._name = _split_prefix(filled, root)
         self._folder = root / self._subfolder
         self._folder.mkdir(parents=True, exist_ok=True)
         self._suffix = suffix
         self._counter = _next_counter(self._folder, self._name)
 
-    def next(self, number: int) -> Place:
+    def reserve(self, number: int) -> ReservedFile:
         """The place of the batch's item `number`, which %batch_num% stands for."""
         name = self._name.replace("%batch_num%", str(number))
-        path, counter = _reserved(self._folder, name, self._counter, self._suffix)
+        path, counter = _reserve_file(self._folder, name, self._counter, self._suffix)
         self._counter = counter + 1
-        return Place(path, self._subfolder)
+        return ReservedFile(path, self._subfolder)
 
 
-def written_pictures(images: Array) -> Iterator[Image.Image]:
+def to_pil_images(images: Array) -> Iterator[Image.Image]:
     """8-bit pictures of IMAGE [B, H, W, C]: times 255, clipped, cut off (not rounded), as ComfyUI does."""
     for image in images:
         pixels = np.clip(np.float32(255) * image, 0, 255).astype(np.uint8)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.scaling import check_room, resize
+from sweeper.embedded.diffusion.scaling import check_size, resize
 from sweeper.embedded.nodes.base import Context, NodeOutput
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def empty(_context: Context, *, width: int, height: int, batch_size: int = 1, color: int = 0) -> NodeOutput:
     """One colour, 0xRRGGBB."""
-    check_room(batch_size, height, width, 3)
+    check_size(batch_size, height, width, 3)
     rgb = np.array([color >> 16 & 255, color >> 8 & 255, color & 255], np.float64) / 255
     return NodeOutput((np.broadcast_to(rgb.astype(np.float32), (batch_size, height, width, 3)).copy(),))
 
 
-def resized(image: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
+def resize_image(image: Array, width: int, height: int, method: str, *, centre: bool = False) -> Array:
     """IMAGE [B, h, w, C] to [B, height, width, C]; see `scaling.resize`."""
     planes = resize(np.moveaxis(image, -1, 1), width, height, method, centre=centre)
     return np.ascontiguousarray(np.moveaxis(planes, 1, -1))
@@ -36,19 +36,19 @@ def scale(_context: Context, *, image: Array, upscale_method: str, width: int, h
         width = max(1, round(image.shape[2] * height / image.shape[1]))
     elif height == 0:
         height = max(1, round(image.shape[1] * width / image.shape[2]))
-    return NodeOutput((resized(image, width, height, upscale_method, centre=crop == "center"),))
+    return NodeOutput((resize_image(image, width, height, upscale_method, centre=crop == "center"),))
 
 
 def scale_by(_context: Context, image: Array, upscale_method: str, scale_by: float) -> NodeOutput:
     width, height = round(image.shape[2] * scale_by), round(image.shape[1] * scale_by)
-    return NodeOutput((resized(image, width, height, upscale_method),))
+    return NodeOutput((resize_image(image, width, height, upscale_method),))
 
 
 def invert(_context: Context, image: Array) -> NodeOutput:
     return NodeOutput((1.0 - image,))
 
 
-def blurred(image: Array, radius: int, sigma: float) -> Array:
+def blur_image(image: Array, radius: int, sigma: float) -> Array:
     """Gaussian blur with reflected edges. `sigma` counts in kernels: the kernel spans -1 .. 1, whatever its radius.
 
     ComfyUI's kernel is exp(-(x^2 + y^2) / 2 sigma^2) normalised to 1, which is the product of two of one dimension.
@@ -74,14 +74,14 @@ def blurred(image: Array, radius: int, sigma: float) -> Array:
 
 
 def blur(_context: Context, image: Array, blur_radius: int, sigma: float) -> NodeOutput:
-    return NodeOutput((blurred(image, blur_radius, sigma) if blur_radius else image,))
+    return NodeOutput((blur_image(image, blur_radius, sigma) if blur_radius else image,))
 
 
 def sharpen(_context: Context, image: Array, sharpen_radius: int, sigma: float, alpha: float) -> NodeOutput:
     """Add ten times `alpha` of what blurring takes away, clipped to 0-1: ComfyUI's kernel as an unsharp mask."""
     if not sharpen_radius:
         return NodeOutput((image,))
-    added = (image - blurred(image, sharpen_radius, sigma)) * np.float32(alpha * 10)
+    added = (image - blur_image(image, sharpen_radius, sigma)) * np.float32(alpha * 10)
     return NodeOutput((np.clip(image + added, 0, 1),))
 
 
@@ -92,7 +92,7 @@ def _soft_light(under: Array, over: Array) -> Any:
     return np.where(over <= 0.5, dark, under + (2 * over - 1) * (curve - under))
 
 
-def _mode(under: Array, over: Array, mode: str) -> Any:
+def _blend_pixels(under: Array, over: Array, mode: str) -> Any:
     if mode == "normal":
         return over
     if mode == "multiply":
@@ -117,15 +117,15 @@ def blend(_context: Context, image1: Array, image2: Array, blend_factor: float, 
         # broadcast. What was meant is done: the source becomes opaque.
         image2 = np.concatenate([image2, np.ones((*image2.shape[:3], 1), np.float32)], axis=-1)
     if image1.shape != image2.shape:
-        image2 = resized(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
+        image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bicubic", centre=True)
     factor = np.float32(blend_factor)
-    mixed = image1 * (1 - factor) + _mode(image1, image2, blend_mode) * factor
+    mixed = image1 * (1 - factor) + _blend_pixels(image1, image2, blend_mode) * factor
     return NodeOutput((np.clip(mixed, 0, 1).astype(np.float32),))
 
 
 def batch(_context: Context, image1: Array, image2: Array) -> NodeOutput:
     if image1.shape[1:] != image2.shape[1:]:
-        image2 = resized(image2, image1.shape[2], image1.shape[1], "bilinear", centre=True)
+        image2 = resize_image(image2, image1.shape[2], image1.shape[1], "bilinear", centre=True)
     return NodeOutput((np.concatenate([image1, image2], axis=0),))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.mask_ops import repeated
+from sweeper.embedded.nodes.mask_ops import repeat_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,13 +26,13 @@ def images(_context: Context, images: list[Array], batch_size: list[int]) -> Nod
     return NodeOutput(([np.concatenate(singles[at : at + step]) for at in range(0, len(singles), step)],))
 
 
-def _items(latents: list[Latent]) -> list[tuple[Array, Array, int]]:
+def _list_items(latents: list[Latent]) -> list[tuple[Array, Array, int]]:
     """Sample [1, ...], mask [1, 1, H, W] and batch index of every item of every latent."""
     found: list[tuple[Array, Array, int]] = []
     for latent in latents:
         samples: Array = latent["samples"]
         sides = (len(samples), 1, samples.shape[-2] * 8, samples.shape[-1] * 8)
-        mask = repeated(latent.get("noise_mask", np.ones(sides, np.float32)), len(samples))
+        mask = repeat_batch(latent.get("noise_mask", np.ones(sides, np.float32)), len(samples))
         indices = latent.get("batch_index") or range(len(found), len(found) + len(samples))
         for place, index in enumerate(indices):
             found.append((samples[place : place + 1], mask[place : place + 1], int(index)))
@@ -42,15 +42,15 @@ def _items(latents: list[Latent]) -> list[tuple[Array, Array, int]]:
 def latents(_context: Context, latents: list[Latent], batch_size: list[int]) -> NodeOutput:
     """Batches of `batch_size` with their masks and indices; a batch ends early where the size changes."""
     groups: list[list[tuple[Array, Array, int]]] = []
-    for item in _items(latents):
+    for item in _list_items(latents):
         new = not groups or len(groups[-1]) == batch_size[0] or groups[-1][0][0].shape != item[0].shape
         if new:
             groups.append([])
         groups[-1].append(item)
-    return NodeOutput(([_joined(group) for group in groups],))
+    return NodeOutput(([_join(group) for group in groups],))
 
 
-def _joined(group: list[tuple[Array, Array, int]]) -> Latent:
+def _join(group: list[tuple[Array, Array, int]]) -> Latent:
     samples, masks, indices = zip(*group, strict=True)
     batch: Latent = {"samples": np.concatenate(samples), "batch_index": list(indices)}
     mask = np.concatenate(masks)

@@ -10,7 +10,7 @@ import numpy as np
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise, noise_of, run_sampler, unfolded
+from sweeper.embedded.nodes.sampling import NamedSampler, SeededNoise, make_noise, run_sampler, unfold_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def _select(name: str, s_noise: float = 1.0, **options: Any) -> NodeOutput:
     return NodeOutput((NamedSampler(name, s_noise, tuple(options.items())),))
 
 
-def _device(name: str, noise_device: str) -> str:
+def _choose_device(name: str, noise_device: str) -> str:
     return name if noise_device == "cpu" else f"{name}_gpu"
 
 
@@ -47,15 +47,15 @@ def dpmpp_2s_ancestral(_context: Context, eta: float, s_noise: float) -> NodeOut
 
 
 def dpmpp_sde(_context: Context, eta: float, s_noise: float, r: float, noise_device: str) -> NodeOutput:
-    return _select(_device("dpmpp_sde", noise_device), s_noise, eta=eta, r=r)
+    return _select(_choose_device("dpmpp_sde", noise_device), s_noise, eta=eta, r=r)
 
 
 def dpmpp_2m_sde(_context: Context, solver_type: str, eta: float, s_noise: float, noise_device: str) -> NodeOutput:
-    return _select(_device("dpmpp_2m_sde", noise_device), s_noise, eta=eta, midpoint=solver_type == "midpoint")
+    return _select(_choose_device("dpmpp_2m_sde", noise_device), s_noise, eta=eta, midpoint=solver_type == "midpoint")
 
 
 def dpmpp_3m_sde(_context: Context, eta: float, s_noise: float, noise_device: str) -> NodeOutput:
-    return _select(_device("dpmpp_3m_sde", noise_device), s_noise, eta=eta)
+    return _select(_choose_device("dpmpp_3m_sde", noise_device), s_noise, eta=eta)
 
 
 def lms(_context: Context, order: int) -> NodeOutput:
@@ -188,7 +188,7 @@ def add_noise(_context: Context, model: Model, noise: SeededNoise, sigmas: Array
     if noise.seed is None:
         drawn: Array = np.zeros_like(samples)
     else:
-        flat, source, frames = noise_of(latent_image, samples, noise.seed)
-        drawn = unfolded(source.initial().reshape(flat.shape), frames, samples)
+        flat, source, frames = make_noise(latent_image, samples, noise.seed)
+        drawn = unfold_frames(source.draw_initial().reshape(flat.shape), frames, samples)
     kept = np.float32(model.sampling.alpha(level))
     return NodeOutput(({**latent_image, "samples": samples * kept + drawn * np.float32(level)},))

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
-from sweeper.embedded.diffusion.latent_noise import FrameNoise, Noise, ScaledNoise
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, ScaledNoise
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.diffusion.prior import SCALE
 from sweeper.embedded.diffusion.scaling import resize
@@ -41,7 +41,7 @@ class NamedSampler:
     options: tuple[tuple[str, Any], ...] = ()
 
 
-def _samples(latent: Latent) -> Array:
+def _prepare_samples(latent: Latent) -> Array:
     """The latent's array with this model's 4 channels at factor 8; an empty latent of another family is refilled."""
     samples: Array = latent["samples"]
     if samples.ndim not in {4, 5} and "pixels" not in latent:
@@ -54,7 +54,7 @@ def _samples(latent: Latent) -> Array:
     return samples
 
 
-def _mask(latent: Latent, samples: Array) -> Array | None:
+def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
     """The latent's noise mask as [B, 1, h, w], or None."""
     mask = latent.get("noise_mask")
     if mask is None:
@@ -64,7 +64,7 @@ def _mask(latent: Latent, samples: Array) -> Array | None:
     return fitted[np.arange(len(samples)) % len(fitted)]
 
 
-def _preview(denoised: Array) -> Image.Image:
+def _make_preview(denoised: Array) -> Image.Image:
     """A small picture of the estimate so far: the first item's colours, one pixel per latent pixel."""
     from PIL import Image  # noqa: PLC0415 - sampling itself needs no Pillow
 
@@ -72,17 +72,17 @@ def _preview(denoised: Array) -> Image.Image:
     return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
 
 
-def noise_of(latent: Latent, samples: Array, seed: int) -> tuple[Array, Noise, int]:
+def make_noise(latent: Latent, samples: Array, seed: int) -> tuple[Array, LatentNoise, int]:
     """The samples as [B, 4, h, w] (a video's frames in a row), their noise, and the frames of one video."""
     items = latent.get("batch_index") or range(len(samples))
     if samples.ndim == 4:
-        return samples, Noise(seed, items, samples.shape[1:]), 1
+        return samples, LatentNoise(seed, items, samples.shape[1:]), 1
     frames = samples.shape[2]
     flat = np.ascontiguousarray(np.moveaxis(samples, 2, 1)).reshape(-1, 4, *samples.shape[3:])
     return flat, FrameNoise(seed, items, flat.shape[1:], frames), frames
 
 
-def unfolded(flat: Array, frames: int, like: Array) -> Array:
+def unfold_frames(flat: Array, frames: int, like: Array) -> Array:
     """Frames in a row as [B, 4, t, h, w] again, where `like` is a video's."""
     if like.ndim == 4:
         return flat
@@ -93,22 +93,22 @@ def run_sampler(
     context: Context, *, guider: Guider, sampler: NamedSampler, sigmas: Array, latent: Latent, seed: int, noisy: bool
 ) -> tuple[Latent, Latent]:
     """Sample; the latent that results, and the last estimate of the clean one."""
-    shaped = _samples(latent)
+    shaped = _prepare_samples(latent)
     latent = {key: value for key, value in latent.items() if key != "pixels"}
     total = len(sigmas) - 1
     if total < 1:
         return {**latent, "samples": shaped}, {**latent, "samples": shaped}
-    samples, source, frames = noise_of(latent, shaped, seed)
-    noise = source.initial() if noisy else np.zeros_like(samples)
+    samples, source, frames = make_noise(latent, shaped, seed)
+    noise = source.draw_initial() if noisy else np.zeros_like(samples)
     last: list[Array] = [samples]
 
     def report(step: int, _x: Array, denoised: Array) -> None:
         last[0] = denoised
-        context.progress(min(step + 1, total), total, _preview(denoised))
+        context.progress(min(step + 1, total), total, _make_preview(denoised))
 
     context.check()
     levels = [float(sigma) for sigma in sigmas]
-    mask = _mask(latent, samples)
+    mask = _prepare_mask(latent, samples)
     result = sample(
         guider,
         sampler.name,
@@ -121,7 +121,7 @@ def run_sampler(
         frames=frames,
         options=dict(sampler.options),
     )
-    ends = (unfolded(end, frames, shaped) for end in (result, last[0]))
+    ends = (unfold_frames(end, frames, shaped) for end in (result, last[0]))
     first, second = ({**latent, "samples": end} for end in ends)
     return first, second
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.gits import LONGEST
-from sweeper.embedded.diffusion.gits import levels as searched
+from sweeper.embedded.diffusion.gits import search_levels as searched
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.nodes.base import Context, NodeOutput
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NONE: Array = np.zeros(0, np.float32)
 
 
-def _closed(levels: Any) -> NodeOutput:
+def _end_with_zero(levels: Any) -> NodeOutput:
     return NodeOutput((np.append(np.asarray(levels), 0.0).astype(np.float32),))
 
 
@@ -32,7 +32,7 @@ def exponential(_context: Context, steps: int, sigma_max: float, sigma_min: floa
 def polyexponential(_context: Context, steps: int, sigma_max: float, sigma_min: float, rho: float) -> NodeOutput:
     """Polynomial of degree `rho` in log sigma (k-diffusion)."""
     high, low = math.log(sigma_max), math.log(sigma_min)
-    return _closed(np.exp(np.linspace(1, 0, steps) ** rho * (high - low) + low))
+    return _end_with_zero(np.exp(np.linspace(1, 0, steps) ** rho * (high - low) + low))
 
 
 def laplace(_context: Context, *, steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> NodeOutput:
@@ -45,14 +45,14 @@ def laplace(_context: Context, *, steps: int, sigma_max: float, sigma_min: float
 def vp(_context: Context, steps: int, beta_d: float, beta_min: float, eps_s: float) -> NodeOutput:
     """The continuous variance preserving schedule (Song et al. 2021)."""
     t = np.linspace(1, eps_s, steps)
-    return _closed(np.sqrt(np.expm1(beta_d * t**2 / 2 + beta_min * t)))
+    return _end_with_zero(np.sqrt(np.expm1(beta_d * t**2 / 2 + beta_min * t)))
 
 
 def sd_turbo(_context: Context, model: Model, steps: int, denoise: float) -> NodeOutput:
     """Every hundredth trained step from the top: 999, 899, ... (adversarial diffusion distillation)."""
     start = 10 - int(10 * denoise)
     times = [100 * k - 1 for k in range(10, 0, -1)][start : start + steps]
-    return _closed([model.sampling.sigma(time) for time in times])
+    return _end_with_zero([model.sampling.sigma(time) for time in times])
 
 
 def beta_sampling(_context: Context, model: Model, steps: int, alpha: float, beta: float) -> NodeOutput:
@@ -73,7 +73,7 @@ _ALIGNED = {
 }  # fmt: skip
 
 
-def _published(known: tuple[float, ...], steps: int, denoise: float) -> NodeOutput:
+def _interpolate_levels(known: tuple[float, ...], steps: int, denoise: float) -> NodeOutput:
     """Known levels, interpolated in their logarithm; `denoise` keeps so large a part of the end."""
     if denoise <= 0:
         return NodeOutput((_NONE,))
@@ -88,7 +88,7 @@ def _published(known: tuple[float, ...], steps: int, denoise: float) -> NodeOutp
 
 
 def align_your_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
-    return _published(_ALIGNED[model_type], steps, denoise)
+    return _interpolate_levels(_ALIGNED[model_type], steps, denoise)
 
 
 # Pei et al. 2025, "Optimal Stepsize for Diffusion Sampling" (arXiv:2503.21774): levels found for flow models.
@@ -106,12 +106,12 @@ def optimal_steps(_context: Context, model_type: str, steps: int, denoise: float
     known = {**_OPTIMAL, "Chroma": _OPTIMAL["FLUX"]}
     if model_type not in known:
         raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(known)}")
-    return _published(known[model_type], steps, denoise)
+    return _interpolate_levels(known[model_type], steps, denoise)
 
 
 def gits(_context: Context, coeff: float, steps: int, denoise: float) -> NodeOutput:
     """Levels by the search of `diffusion.gits`; above 20 steps those of 20, interpolated."""
-    return _published(searched(round(coeff, 2), min(steps, LONGEST)), steps, denoise)
+    return _interpolate_levels(searched(round(coeff, 2), min(steps, LONGEST)), steps, denoise)
 
 
 def ltxv(
@@ -132,7 +132,7 @@ def ltxv(
     levels = grown / (grown + (1 / levels - 1))
     if stretch:
         levels = 1 - (1 - levels) * ((1 - terminal) / max(1 - levels[-1], 1e-12))
-    return _closed(levels)
+    return _end_with_zero(levels)
 
 
 def split(_context: Context, sigmas: Array, step: int) -> NodeOutput:

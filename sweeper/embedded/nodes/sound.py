@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.hints import Seen
+from sweeper.embedded.diffusion.hints import VisionOutput
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.names import check_name
-from sweeper.embedded.diffusion.scaling import check_room
+from sweeper.embedded.diffusion.scaling import check_size
 from sweeper.embedded.diffusion.text import digest_normals
 from sweeper.embedded.diffusion.vocabulary import FEATURES, HASHED, INDEX
 from sweeper.embedded.nodes.base import Context, NodeOutput
@@ -37,8 +37,8 @@ _NOTES = [110.0 * 2 ** (semitone / 12) for semitone in reversed(_SEMITONES)]  # 
 _BLOCK = 2**18  # samples that are worked on at once
 
 
-def _empty(shape: tuple[int, ...], samples: int) -> NodeOutput:
-    check_room(*shape)
+def _make_empty(shape: tuple[int, ...], samples: int) -> NodeOutput:
+    check_size(*shape)
     columns = min(max(samples // 8192, 8), _COLUMNS)
     latent: Latent = {"samples": np.zeros(shape, np.float32), "type": "audio", "audio_samples": samples}
     return NodeOutput(({**latent, "pixels": (columns * 8, _ROWS * 8)},))
@@ -47,15 +47,15 @@ def _empty(shape: tuple[int, ...], samples: int) -> NodeOutput:
 def empty_latent(_context: Context, seconds: float, batch_size: int) -> NodeOutput:
     """Stable Audio's: 64 channels, 2048 samples to one number, an even count."""
     length = round((seconds * RATE / 2048) / 2) * 2
-    return _empty((batch_size, 64, length), length * 2048)
+    return _make_empty((batch_size, 64, length), length * 2048)
 
 
 def empty_ace_step(_context: Context, seconds: float, batch_size: int) -> NodeOutput:
     length = int(seconds * RATE / 512 / 8)
-    return _empty((batch_size, 8, 16, length), length * 512 * 8)
+    return _make_empty((batch_size, 8, 16, length), length * 512 * 8)
 
 
-def _score(latent: Latent) -> tuple[Array, int]:
+def _read_score(latent: Latent) -> tuple[Array, int]:
     """The latent [B, 4, rows, columns] and the samples that it lasts."""
     samples: Array = latent["samples"]
     if not np.any(samples) and "pixels" in latent:
@@ -68,14 +68,14 @@ def _score(latent: Latent) -> tuple[Array, int]:
 
 def decode(context: Context, samples: Latent, vae: Vae) -> NodeOutput:
     """AUDIO in stereo. A decoder's strokes and hatching are overtones; its grain is breath."""
-    score, length = _score(samples)
-    check_room(len(score), 2, length)
-    played = np.stack([_played(context, item, length, vae) for item in score])
+    score, length = _read_score(samples)
+    check_size(len(score), 2, length)
+    played = np.stack([_play(context, item, length, vae) for item in score])
     loud = np.maximum(played.std(axis=(1, 2), keepdims=True) * 5, 1)
     return NodeOutput(({"waveform": (played / loud).astype(np.float32), "sample_rate": RATE},))
 
 
-def _played(context: Context, item: Array, length: int, vae: Vae) -> Array:
+def _play(context: Context, item: Array, length: int, vae: Vae) -> Array:
     """[2, length] of [4, rows, columns]."""
     loudness = np.clip(item[0] - item[0].mean() + 0.2, 0, 3)
     right = 0.5 + 0.5 * np.tanh(item[1])
@@ -101,13 +101,13 @@ def _played(context: Context, item: Array, length: int, vae: Vae) -> Array:
 
 def encode(context: Context, audio: Audio, vae: Vae) -> NodeOutput:  # noqa: ARG001 - every decoder reads alike
     """How loud each note of the scale is over time, as a latent; what lies between the notes is lost."""
-    waveform = resampled(audio["waveform"], int(audio["sample_rate"]), RATE)
+    waveform = resample(audio["waveform"], int(audio["sample_rate"]), RATE)
     length = waveform.shape[-1]
     columns = min(max(length // 8192, 8), _COLUMNS)
     items = []
     for sound in waveform:
         context.check()
-        sides = np.stack([_loudness(channel, columns) for channel in (sound[0], sound[-1])])
+        sides = np.stack([_measure_loudness(channel, columns) for channel in (sound[0], sound[-1])])
         both = sides.sum(axis=0)
         right = np.where(both > 0, sides[1] / np.where(both > 0, both, 1), 0.5)
         pan = np.arctanh(np.clip(2 * right - 1, -0.99, 0.99))
@@ -117,7 +117,7 @@ def encode(context: Context, audio: Audio, vae: Vae) -> NodeOutput:  # noqa: ARG
     return NodeOutput((latent,))
 
 
-def _loudness(channel: Array, columns: int) -> Array:
+def _measure_loudness(channel: Array, columns: int) -> Array:
     """[rows, columns]: the amplitude of each note in each part of the sound."""
     edges = np.linspace(0, len(channel), columns + 1).astype(int)
     at = np.arange(len(channel))
@@ -130,7 +130,7 @@ def _loudness(channel: Array, columns: int) -> Array:
     return found
 
 
-def resampled(waveform: Array, rate: int, wanted: int) -> Array:
+def resample(waveform: Array, rate: int, wanted: int) -> Array:
     """Band-limited, by its Fourier transform: [..., ceil(N * wanted / rate)]."""
     if rate == wanted or waveform.shape[-1] == 0:
         return waveform
@@ -140,7 +140,7 @@ def resampled(waveform: Array, rate: int, wanted: int) -> Array:
     old, new = rate // common, wanted // common
     count = waveform.shape[-1]
     padded = -(-count // old) * old
-    check_room(*waveform.shape[:-1], padded // old * new)
+    check_size(*waveform.shape[:-1], padded // old * new)
     spectrum = np.fft.rfft(waveform, padded)
     longer = padded // old * new
     result = np.fft.irfft(spectrum[..., : longer // 2 + 1], longer) * (new / old)
@@ -151,11 +151,11 @@ def silence(_context: Context, duration: float, sample_rate: int, channels: int)
     if sample_rate < 1:
         raise ValueError(f"sample_rate {sample_rate} must be at least 1 Hz")
     count = round(duration * sample_rate)
-    check_room(channels, count)
+    check_size(channels, count)
     return NodeOutput(({"waveform": np.zeros((1, channels, count), np.float32), "sample_rate": sample_rate},))
 
 
-def _with(audio: Audio, waveform: Array) -> Audio:
+def _with_waveform(audio: Audio, waveform: Array) -> Audio:
     return {"waveform": waveform, "sample_rate": audio["sample_rate"]}
 
 
@@ -168,26 +168,26 @@ def trim(_context: Context, audio: Audio, start_index: float, duration: float) -
     end = max(0, min(start + round(duration * rate), count))
     if start >= end:
         raise ValueError("AudioTrim: Start time must be less than end time and be within the audio length.")
-    return NodeOutput((_with(audio, waveform[..., start:end]),))
+    return NodeOutput((_with_waveform(audio, waveform[..., start:end]),))
 
 
 def split(_context: Context, audio: Audio) -> NodeOutput:
     waveform = audio["waveform"]
     if waveform.shape[1] != 2:
         raise ValueError("AudioSplit: Input audio has only one channel.")
-    return NodeOutput((_with(audio, waveform[:, :1]), _with(audio, waveform[:, 1:])))
+    return NodeOutput((_with_waveform(audio, waveform[:, :1]), _with_waveform(audio, waveform[:, 1:])))
 
 
-def _alike(first: Audio, second: Audio) -> tuple[Array, Array, int]:
+def _match_rates(first: Audio, second: Audio) -> tuple[Array, Array, int]:
     """Both at the higher of their two rates."""
     rate = max(first["sample_rate"], second["sample_rate"])
-    waveforms = [resampled(audio["waveform"], audio["sample_rate"], rate) for audio in (first, second)]
+    waveforms = [resample(audio["waveform"], audio["sample_rate"], rate) for audio in (first, second)]
     return waveforms[0], waveforms[1], rate
 
 
 def concat(_context: Context, audio1: Audio, audio2: Audio, direction: str) -> NodeOutput:
     """One after the other, in stereo."""
-    first, second, rate = _alike(audio1, audio2)
+    first, second, rate = _match_rates(audio1, audio2)
     sides = [np.repeat(side, 2, axis=1) if side.shape[1] == 1 else side for side in (first, second)]
     joined = np.concatenate(sides if direction == "after" else sides[::-1], axis=2)
     return NodeOutput(({"waveform": joined, "sample_rate": rate},))
@@ -203,7 +203,7 @@ _MERGES = {
 
 def merge(_context: Context, audio1: Audio, audio2: Audio, merge_method: str) -> NodeOutput:
     """Both at once, as long as the first; softened where it would be louder than 1."""
-    first, second, rate = _alike(audio1, audio2)
+    first, second, rate = _match_rates(audio1, audio2)
     missing = max(first.shape[-1] - second.shape[-1], 0)
     second = np.pad(second, ((0, 0), (0, 0), (0, missing)))[..., : first.shape[-1]]
     merged = np.asarray(_MERGES[merge_method](first, second), np.float32)
@@ -214,7 +214,7 @@ def merge(_context: Context, audio1: Audio, audio2: Audio, merge_method: str) ->
 def adjust_volume(_context: Context, audio: Audio, volume: int) -> NodeOutput:
     """By `volume` dB."""
     gain = np.float32(10 ** (volume / 20))
-    return NodeOutput((audio if volume == 0 else _with(audio, audio["waveform"] * gain),))
+    return NodeOutput((audio if volume == 0 else _with_waveform(audio, audio["waveform"] * gain),))
 
 
 def load_encoder(_context: Context, audio_encoder_name: str) -> NodeOutput:
@@ -231,4 +231,4 @@ def listen(context: Context, audio_encoder: VisionModel, audio: Audio) -> NodeOu
     for row, loudness in zip(rows, notes, strict=True):
         row[INDEX["dark"]] = 0.3 - math.tanh(float(loudness.sum()))
         row[-HASHED:] = np.tanh(turns @ loudness)
-    return NodeOutput((Seen(rows),))
+    return NodeOutput((VisionOutput(rows),))

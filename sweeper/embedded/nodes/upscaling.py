@@ -11,7 +11,7 @@ import numpy as np
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.diffusion.text import digest_normals
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.pictures import blurred, resized
+from sweeper.embedded.nodes.pictures import blur_image, resize_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,9 +50,9 @@ def upscale(context: Context, upscale_model: UpscaleModel, image: Array) -> Node
         raise ValueError(f"a picture of {width} x {height} is larger than this server makes one")
     done = []
     for number, picture in enumerate(image[..., :3]):
-        large = resized(picture[None], width, height, "bicubic")
+        large = resize_image(picture[None], width, height, "bicubic")
         if min(height, width) > 2 * upscale_model.factor:
-            large += (large - blurred(large, 2, 0.6)) * np.float32(upscale_model.crisp * 2)
+            large += (large - blur_image(large, 2, 0.6)) * np.float32(upscale_model.crisp * 2)
         done.append(np.clip(large[0], 0, 1))
         context.progress(number + 1, len(image))
     return NodeOutput((np.stack(done),))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion import vae as coder
-from sweeper.embedded.diffusion.hints import Reference, Seen, look
+from sweeper.embedded.diffusion.hints import Reference, VisionOutput, look
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.diffusion.vocabulary import FEATURES
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.conditioning_extras import seen_by, with_reference
-from sweeper.embedded.nodes.pictures import resized
+from sweeper.embedded.nodes.conditioning_extras import with_reference, with_vision
+from sweeper.embedded.nodes.pictures import resize_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,50 +30,50 @@ if TYPE_CHECKING:
 REACH = 6.0  # latent frames over which a start picture's hold falls to 1/e
 
 
-def _empty(shape: tuple[int, ...], width: int, height: int, step: int = 1) -> Latent:
+def _make_empty(shape: tuple[int, ...], width: int, height: int, step: int = 1) -> Latent:
     return {"samples": np.zeros(shape, np.float32), "pixels": (width, height), "frame_step": step}
 
 
-def _video(size: tuple[int, int, int], batch: int, *, channels: int, step: int, factor: int = 8) -> Latent:
+def _make_empty_video(size: tuple[int, int, int], batch: int, *, channels: int, step: int, factor: int = 8) -> Latent:
     """`size` is width, height, frames."""
     width, height, length = size
     shape = (batch, channels, (length - 1) // step + 1, height // factor, width // factor)
-    return _empty(shape, width, height, step)
+    return _make_empty(shape, width, height, step)
 
 
 def hunyuan(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
     """EmptyHunyuanLatentVideo, Wan's too: 4 frames a latent frame."""
-    return NodeOutput((_video((width, height, length), batch_size, channels=16, step=4),))
+    return NodeOutput((_make_empty_video((width, height, length), batch_size, channels=16, step=4),))
 
 
 def empty_wan(width: int, height: int, length: int, batch_size: int) -> Latent:
-    return _video((width, height, length), batch_size, channels=16, step=4)
+    return _make_empty_video((width, height, length), batch_size, channels=16, step=4)
 
 
 def ltxv(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
-    return NodeOutput((_video((width, height, length), batch_size, channels=128, step=8, factor=32),))
+    return NodeOutput((_make_empty_video((width, height, length), batch_size, channels=128, step=8, factor=32),))
 
 
 def mochi(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
-    return NodeOutput((_video((width, height, length), batch_size, channels=12, step=6),))
+    return NodeOutput((_make_empty_video((width, height, length), batch_size, channels=12, step=6),))
 
 
 def cosmos(_context: Context, width: int, height: int, length: int, batch_size: int = 1) -> NodeOutput:
-    return NodeOutput((_video((width, height, length), batch_size, channels=16, step=8),))
+    return NodeOutput((_make_empty_video((width, height, length), batch_size, channels=16, step=8),))
 
 
 def hunyuan_image(_context: Context, width: int, height: int, batch_size: int = 1) -> NodeOutput:
-    return NodeOutput((_empty((batch_size, 64, height // 32, width // 32), width, height),))
+    return NodeOutput((_make_empty((batch_size, 64, height // 32, width // 32), width, height),))
 
 
 def chroma_radiance(_context: Context, width: int, height: int, batch_size: int = 1) -> NodeOutput:
     """Pixels are this family's latents."""
-    return NodeOutput((_empty((batch_size, 3, height, width), width, height),))
+    return NodeOutput((_make_empty((batch_size, 3, height, width), width, height),))
 
 
 def cascade(_context: Context, width: int, height: int, compression: int, batch_size: int = 1) -> NodeOutput:
-    stage_c = _empty((batch_size, 16, height // compression, width // compression), width, height)
-    stage_b = _empty((batch_size, 4, height // 4, width // 4), width, height)
+    stage_c = _make_empty((batch_size, 16, height // compression, width // compression), width, height)
+    stage_b = _make_empty((batch_size, 4, height // 4, width // 4), width, height)
     return NodeOutput((stage_c, stage_b))
 
 
@@ -81,7 +81,7 @@ def cascade_encode(_context: Context, image: Array, vae: Vae, compression: int) 
     """The picture as stage C's latent; these models have one factor, whatever the compression."""
     samples, _ = coder.encode(image, vae)
     height, width = image.shape[1:3]
-    stage_b = _empty((len(image), 4, (height // 8) * 2, (width // 8) * 2), width // 8 * 8, height // 8 * 8)
+    stage_b = _make_empty((len(image), 4, (height // 8) * 2, (width // 8) * 2), width // 8 * 8, height // 8 * 8)
     return NodeOutput(({"samples": samples}, stage_b))
 
 
@@ -97,34 +97,36 @@ def cascade_larger(_context: Context, image: Array, vae: Vae) -> NodeOutput:
     """StableCascade_SuperResolutionControlnet: the encoded picture as the control's, and empty latents of its size."""
     samples, _ = coder.encode(image, vae)
     height, width = image.shape[1:3]
-    stage_c = _empty((len(image), 16, height // 16, width // 16), width, height)
-    stage_b = _empty((len(image), 4, height // 2, width // 2), width, height)
+    stage_c = _make_empty((len(image), 16, height // 16, width // 16), width, height)
+    stage_b = _make_empty((len(image), 4, height // 2, width // 2), width, height)
     return NodeOutput((np.ascontiguousarray(np.moveaxis(samples, 1, -1)), stage_c, stage_b))
 
 
-def encoded(image: Array, vae: Vae, width: int, height: int) -> Array:
-    return coder.encode(resized(image, width, height, "bilinear", centre=True), vae)[0]
+def encode_picture(image: Array, vae: Vae, width: int, height: int) -> Array:
+    return coder.encode(resize_image(image, width, height, "bilinear", centre=True), vae)[0]
 
 
-def _told(
-    sides: tuple[Conditioning, Conditioning], seen: Seen | None, references: list[Reference]
+def _with_references(
+    sides: tuple[Conditioning, Conditioning], vision: VisionOutput | None, references: list[Reference]
 ) -> tuple[Conditioning, Conditioning]:
     positive, negative = sides
     for reference in references:
         positive, negative = with_reference(positive, reference), with_reference(negative, reference)
-    if seen is not None:
-        positive = seen_by(positive, seen, 0.5)
+    if vision is not None:
+        positive = with_vision(positive, vision, 0.5)
     return positive, negative
 
 
-def tied(  # noqa: PLR0917
+def make_references(  # noqa: PLR0917
     vae: Vae, width: int, height: int, length: int, start: Array | None, end: Array | None
 ) -> list[Reference]:
     """What a first and a last picture hold a video of 4 frames a latent frame to."""
     last = (length - 1) // 4
     pictures = ((start, 0, 0), (end, last, -1))
     return [
-        Reference(encoded(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, REACH)
+        Reference(
+            encode_picture(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, REACH
+        )
         for image, at, which in pictures
         if image is not None
     ]
@@ -140,20 +142,20 @@ def wan(
     height: int,
     length: int,
     batch_size: int,
-    clip_vision_output: Seen | None = None,
-    clip_vision_start_image: Seen | None = None,
-    clip_vision_end_image: Seen | None = None,
+    clip_vision_output: VisionOutput | None = None,
+    clip_vision_start_image: VisionOutput | None = None,
+    clip_vision_end_image: VisionOutput | None = None,
     start_image: Array | None = None,
     end_image: Array | None = None,
     camera_conditions: Any = None,  # noqa: ARG001 - the procedural scenes are flat: there is no camera to move
 ) -> NodeOutput:
     """WanImageToVideo and its relatives with a first, a last picture, or both."""
-    references = tied(vae, width, height, length, start_image, end_image)
+    references = make_references(vae, width, height, length, start_image, end_image)
     sides = positive, negative
     for seen in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
-        sides = _told(sides, seen, [])
-    latent = _video((width, height, length), batch_size, channels=16, step=4)
-    return NodeOutput((*_told(sides, None, references), latent))
+        sides = _with_references(sides, seen, [])
+    latent = _make_empty_video((width, height, length), batch_size, channels=16, step=4)
+    return NodeOutput((*_with_references(sides, None, references), latent))
 
 
 def camera(
@@ -186,7 +188,7 @@ def image_to_latent(
     end_image: Array | None = None,
 ) -> NodeOutput:
     """A latent whose first and last frames are given and masked from noise."""
-    latent = _video((width, height, length), batch_size, channels=16, step=step)
+    latent = _make_empty_video((width, height, length), batch_size, channels=16, step=step)
     if start_image is None and end_image is None:
         return NodeOutput((latent,))
     frames = latent["samples"].shape[2]
@@ -194,7 +196,7 @@ def image_to_latent(
     mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
     for image, at in ((start_image, 0), (end_image, frames - 1)):
         if image is not None:
-            samples[:, :, at] = encoded(image[:1], vae, width, height)[0]
+            samples[:, :, at] = encode_picture(image[:1], vae, width, height)[0]
             mask[:, :, at] = 0
     return NodeOutput(({"samples": samples, "noise_mask": mask, "frame_step": step},))
 
@@ -224,11 +226,11 @@ def hunyuan_i2v(
     start_image: Array | None = None,
 ) -> NodeOutput:
     """v1 concatenates the picture (a firm hold), v2 and custom replace the first frame or refer to it."""
-    latent = _video((width, height, length), batch_size, channels=16, step=4)
+    latent = _make_empty_video((width, height, length), batch_size, channels=16, step=4)
     if start_image is None:
         return NodeOutput((positive, latent))
     reach = REACH if guidance_type.startswith("v1") else REACH / 2
-    reference = Reference(encoded(start_image[:1], vae, width, height), 1.0, 0, reach)
+    reference = Reference(encode_picture(start_image[:1], vae, width, height), 1.0, 0, reach)
     return NodeOutput((with_reference(positive, reference), latent))
 
 
@@ -248,7 +250,7 @@ def ltxv_i2v(
     """The first latent frame is the picture, kept by `strength`."""
     frames = (length - 1) // 8 + 1
     samples = np.zeros((batch_size, 4, frames, height // 8, width // 8), np.float32)
-    samples[:, :, 0] = encoded(image[:1], vae, width, height)[0]
+    samples[:, :, 0] = encode_picture(image[:1], vae, width, height)[0]
     mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
     mask[:, :, 0] = 1.0 - strength
     reference = Reference(samples[:1, :, 0], strength, 0, REACH)
@@ -272,7 +274,7 @@ def ltxv_guide(
     width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
     frames = samples.shape[2]
     place = frame_idx if frame_idx >= 0 else max((frames - 1) * 8 + 1 + frame_idx, 0)
-    reference = Reference(encoded(image[:1], vae, width, height), strength, (place + 7) // 8, REACH)
+    reference = Reference(encode_picture(image[:1], vae, width, height), strength, (place + 7) // 8, REACH)
     return NodeOutput((with_reference(positive, reference), with_reference(negative, reference), latent))
 
 
@@ -281,11 +283,11 @@ def pass_three(_context: Context, positive: Conditioning, negative: Conditioning
     return NodeOutput((positive, negative, latent))
 
 
-def _seen_only(image: Array, clip_vision: Any) -> Conditioning:
+def _encode_vision(image: Array, clip_vision: Any) -> Conditioning:
     return [[look(image, clip_vision.name, crop=True).rows[:1, None], {}]]
 
 
-def _turned(vision: Conditioning, **options: Any) -> tuple[Conditioning, Conditioning]:
+def _make_sides(vision: Conditioning, **options: Any) -> tuple[Conditioning, Conditioning]:
     zero = np.zeros((1, 1, len(FEATURES)), np.float32)
     return [[rows, {**old, **options}] for rows, old in vision], [[zero, dict(options)]]
 
@@ -304,12 +306,12 @@ def svd(
     augmentation_level: float,
 ) -> NodeOutput:
     """Stable Video Diffusion: a batch that is a video; more motion or noise on the picture loosens its hold sooner."""
-    sides = _turned(_seen_only(init_image, clip_vision), motion_bucket_id=motion_bucket_id, fps=fps)
+    sides = _make_sides(_encode_vision(init_image, clip_vision), motion_bucket_id=motion_bucket_id, fps=fps)
     hold = 1 / (1 + augmentation_level)
     reach = 1.5 * video_frames * 127 / max(motion_bucket_id, 1)
-    reference = Reference(encoded(init_image[:1], vae, width, height), hold, 0, reach)
-    told = _told(sides, None, [reference])
-    return NodeOutput((*told, _empty((video_frames, 4, height // 8, width // 8), width, height)))
+    reference = Reference(encode_picture(init_image[:1], vae, width, height), hold, 0, reach)
+    told = _with_references(sides, None, [reference])
+    return NodeOutput((*told, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
 def sv3d(
@@ -324,12 +326,12 @@ def sv3d(
     elevation: float,
 ) -> NodeOutput:
     """A batch that goes once around the thing on the picture: held by it at both ends, least at its back."""
-    sides = _turned(_seen_only(init_image, clip_vision), elevation=elevation)
+    sides = _make_sides(_encode_vision(init_image, clip_vision), elevation=elevation)
     hold = 0.9 / (1 + abs(elevation) / 90)
-    seen = encoded(init_image[:1], vae, width, height)
+    seen = encode_picture(init_image[:1], vae, width, height)
     ends = [Reference(seen, hold, at, max(video_frames / 4, 1)) for at in (0, max(video_frames, 2) - 1)]
-    told = _told(sides, None, ends)
-    return NodeOutput((*told, _empty((video_frames, 4, height // 8, width // 8), width, height)))
+    told = _with_references(sides, None, ends)
+    return NodeOutput((*told, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
 def zero123_batched(
@@ -347,14 +349,14 @@ def zero123_batched(
     azimuth_batch_increment: float,
 ) -> NodeOutput:
     """Views from one angle after another, all from the same noise."""
-    sides = _turned(_seen_only(init_image, clip_vision))
+    sides = _make_sides(_encode_vision(init_image, clip_vision))
     steps = np.arange(batch_size, dtype=np.float32)
     away = np.abs(elevation + steps * elevation_batch_increment) + np.abs(azimuth + steps * azimuth_batch_increment)
     held = 1 / (1 + 2 * away / 180)
-    seen = np.repeat(encoded(init_image[:1], vae, width, height), batch_size, axis=0)
+    seen = np.repeat(encode_picture(init_image[:1], vae, width, height), batch_size, axis=0)
     where = np.ones((batch_size, 1, 1), np.float32) * held[:, None, None].astype(np.float32)
-    told = _told(sides, None, [Reference(seen, 0.9, where=where)])
-    latent = _empty((batch_size, 4, height // 8, width // 8), width, height)
+    told = _with_references(sides, None, [Reference(seen, 0.9, where=where)])
+    latent = _make_empty((batch_size, 4, height // 8, width // 8), width, height)
     return NodeOutput((*told, {**latent, "batch_index": [0] * batch_size}))
 
 
@@ -369,7 +371,7 @@ def hunyuan_refiner(
     if samples.ndim != 5 or samples.shape[1] != 4:
         return NodeOutput((positive, negative, out))
     frames = np.moveaxis(samples, 2, 1).reshape(-1, 4, *samples.shape[-2:])
-    told = _told((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
+    told = _with_references((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
     return NodeOutput((*told, out))
 
 
@@ -386,8 +388,8 @@ def zero123(
     azimuth: float,
 ) -> NodeOutput:
     """A view of the thing on the picture from elsewhere: the further it is turned, the less of the picture holds."""
-    sides = _turned(_seen_only(init_image, clip_vision))
+    sides = _make_sides(_encode_vision(init_image, clip_vision))
     away = (abs(elevation) + abs(azimuth)) / 180
-    reference = Reference(encoded(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
-    told = _told(sides, None, [reference])
-    return NodeOutput((*told, _empty((batch_size, 4, height // 8, width // 8), width, height)))
+    reference = Reference(encode_picture(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
+    told = _with_references(sides, None, [reference])
+    return NodeOutput((*told, _make_empty((batch_size, 4, height // 8, width // 8), width, height)))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion import hints
-from sweeper.embedded.diffusion.hints import Hint, Reference, Seen
+from sweeper.embedded.diffusion.hints import Hint, Reference, VisionOutput
 from sweeper.embedded.diffusion.models import Vae
 from sweeper.embedded.nodes import video
 from sweeper.embedded.nodes.base import Context, NodeOutput
-from sweeper.embedded.nodes.conditioning_extras import hinted, seen_by, with_reference
+from sweeper.embedded.nodes.conditioning_extras import with_hint, with_reference, with_vision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
 _CONTROL = "procedural-control-video"  # read by itself: lines where it is mostly dark, shades otherwise
 
 
-def _controlled(sides: Sides, frames: Array | None, length: int, latents: int, strength: float = 1.0) -> Sides:
+def _with_control(sides: Sides, frames: Array | None, length: int, latents: int, strength: float = 1.0) -> Sides:
     """Both sides hinted by a control video: one of its pictures for each latent frame, the last one repeated."""
     if frames is None or strength == 0 or not len(frames):
         return sides
     places = np.minimum(np.arange(latents) * 4, min(length, len(frames)) - 1)
     hint = Hint(hints.load_control(_CONTROL), frames[places, ..., :3], strength)
-    return hinted(sides[0], hint), hinted(sides[1], hint)
+    return with_hint(sides[0], hint), with_hint(sides[1], hint)
 
 
-def _referred(sides: Sides, references: list[Reference]) -> Sides:
+def _with_references(sides: Sides, references: list[Reference]) -> Sides:
     positive, negative = sides
     for reference in references:
         positive, negative = with_reference(positive, reference), with_reference(negative, reference)
     return positive, negative
 
 
-def _subject(vae: Vae, picture: Array, width: int, height: int, weight: float = 0.5) -> Reference:
+def _make_subject(vae: Vae, picture: Array, width: int, height: int, weight: float = 0.5) -> Reference:
     """A picture that all frames have in common: what is on it, not where."""
-    return Reference(video.encoded(picture[:1], vae, width, height), weight)
+    return Reference(video.encode_picture(picture[:1], vae, width, height), weight)
 
 
-def _spoken(sides: Sides, heard: Seen | None) -> Sides:
+def _with_sound(sides: Sides, heard: VisionOutput | None) -> Sides:
     """The positive side with what was heard."""
-    return sides if heard is None else (seen_by(sides[0], heard, 0.3), sides[1])
+    return sides if heard is None else (with_vision(sides[0], heard, 0.3), sides[1])
 
 
 def control(
@@ -67,20 +67,20 @@ def control(
     height: int,
     length: int,
     batch_size: int,
-    clip_vision_output: Seen | None = None,
+    clip_vision_output: VisionOutput | None = None,
     start_image: Array | None = None,
     ref_image: Array | None = None,
     control_video: Array | None = None,
 ) -> NodeOutput:
     """WanFunControlToVideo and Wan22FunControlToVideo."""
     latent = video.empty_wan(width, height, length, batch_size)
-    sides = _controlled((positive, negative), control_video, length, latent["samples"].shape[2])
-    references = video.tied(vae, width, height, length, start_image, None)
+    sides = _with_control((positive, negative), control_video, length, latent["samples"].shape[2])
+    references = video.make_references(vae, width, height, length, start_image, None)
     if ref_image is not None:
-        references.append(_subject(vae, ref_image, width, height))
-    sides = _referred(sides, references)
+        references.append(_make_subject(vae, ref_image, width, height))
+    sides = _with_references(sides, references)
     if clip_vision_output is not None:
-        sides = seen_by(sides[0], clip_vision_output, 0.5), sides[1]
+        sides = with_vision(sides[0], clip_vision_output, 0.5), sides[1]
     return NodeOutput((*sides, latent))
 
 
@@ -106,18 +106,18 @@ def vace(
     sides: Sides = (positive, negative)
     references = []
     if reference_image is not None:
-        references.append(_subject(vae, reference_image, width, height))
+        references.append(_make_subject(vae, reference_image, width, height))
     if control_video is not None:
         shown = np.concatenate([control_video[:1]] * extra + [control_video])
         if control_masks is None:
-            sides = _controlled(sides, shown, length + extra, frames, strength)
+            sides = _with_control(sides, shown, length + extra, frames, strength)
         else:
             places = np.minimum(np.arange(frames) * 4, len(shown) - 1)
             kept = 1 - control_masks.reshape(-1, *control_masks.shape[-2:])
             where = kept[np.minimum(places, len(kept) - 1)]
-            held = video.encoded(shown[places], vae, width, height)
+            held = video.encode_picture(shown[places], vae, width, height)
             references.append(Reference(held, min(strength, 1.0), where=where))
-    return NodeOutput((*_referred(sides, references), latent, extra))
+    return NodeOutput((*_with_references(sides, references), latent, extra))
 
 
 def phantom(
@@ -137,17 +137,25 @@ def phantom(
     if images is None:
         return NodeOutput((positive, negative, negative, latent))
     pictures = images[:length]
-    subjects = [_subject(vae, pictures[i : i + 1], width, height, 0.5 / len(pictures)) for i in range(len(pictures))]
-    return NodeOutput((*_referred((positive, negative), subjects), negative, latent))
+    subjects = [
+        _make_subject(vae, pictures[i : i + 1], width, height, 0.5 / len(pictures)) for i in range(len(pictures))
+    ]
+    return NodeOutput((*_with_references((positive, negative), subjects), negative, latent))
 
 
-def _sounding(  # noqa: PLR0917 - what both sound nodes have in common
-    sides: Sides, vae: Vae, latent: Latent, length: int, heard: Seen | None, ref: Array | None, control_of: Array | None
+def _condition_on_sound(  # noqa: PLR0917 - what both sound nodes have in common
+    sides: Sides,
+    vae: Vae,
+    latent: Latent,
+    length: int,
+    heard: VisionOutput | None,
+    ref: Array | None,
+    control_of: Array | None,
 ) -> tuple[Conditioning, Conditioning, Latent]:
     width, height = latent["pixels"]
-    sides = _controlled(_spoken(sides, heard), control_of, length, latent["samples"].shape[2])
+    sides = _with_control(_with_sound(sides, heard), control_of, length, latent["samples"].shape[2])
     if ref is not None:
-        sides = _referred(sides, [_subject(vae, ref, width, height)])
+        sides = _with_references(sides, [_make_subject(vae, ref, width, height)])
     return (*sides, latent)
 
 
@@ -161,16 +169,16 @@ def sound(
     height: int,
     length: int,
     batch_size: int,
-    audio_encoder_output: Seen | None = None,
+    audio_encoder_output: VisionOutput | None = None,
     ref_image: Array | None = None,
     control_video: Array | None = None,
     ref_motion: Array | None = None,
 ) -> NodeOutput:
     sides: Sides = (positive, negative)
     if ref_motion is not None and len(ref_motion):
-        sides = _referred(sides, video.tied(vae, width, height, length, ref_motion[-1:], None))
+        sides = _with_references(sides, video.make_references(vae, width, height, length, ref_motion[-1:], None))
     latent = video.empty_wan(width, height, length, batch_size)
-    return NodeOutput(_sounding(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
+    return NodeOutput(_condition_on_sound(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
 
 
 def sound_extended(
@@ -181,7 +189,7 @@ def sound_extended(
     vae: Vae,
     length: int,
     video_latent: Latent,
-    audio_encoder_output: Seen | None = None,
+    audio_encoder_output: VisionOutput | None = None,
     ref_image: Array | None = None,
     control_video: Array | None = None,
 ) -> NodeOutput:
@@ -190,9 +198,9 @@ def sound_extended(
     width, height = video_latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
     sides: Sides = (positive, negative)
     if samples.shape[1] == 4:
-        sides = _referred(sides, [Reference(samples[:, :, -1], 1.0, 0, video.REACH)])
+        sides = _with_references(sides, [Reference(samples[:, :, -1], 1.0, 0, video.REACH)])
     latent = video.empty_wan(width, height, length, len(samples))
-    return NodeOutput(_sounding(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
+    return NodeOutput(_condition_on_sound(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
 
 
 def humo(
@@ -205,14 +213,14 @@ def humo(
     height: int,
     length: int,
     batch_size: int,
-    audio_encoder_output: Seen | None = None,
+    audio_encoder_output: VisionOutput | None = None,
     ref_image: Array | None = None,
 ) -> NodeOutput:
     """The negative side is not told the picture, as in the real node."""
     latent = video.empty_wan(width, height, length, batch_size)
-    sides = _spoken((positive, negative), audio_encoder_output)
+    sides = _with_sound((positive, negative), audio_encoder_output)
     if ref_image is not None:
-        sides = with_reference(sides[0], _subject(vae, ref_image, width, height)), sides[1]
+        sides = with_reference(sides[0], _make_subject(vae, ref_image, width, height)), sides[1]
     return NodeOutput((*sides, latent))
 
 
@@ -246,7 +254,7 @@ def animate(
     batch_size: int,
     continue_motion_max_frames: int,
     video_frame_offset: int,
-    clip_vision_output: Seen | None = None,
+    clip_vision_output: VisionOutput | None = None,
     reference_image: Array | None = None,
     face_video: Array | None = None,  # noqa: ARG001 - faces have no expression here
     pose_video: Array | None = None,
@@ -261,18 +269,18 @@ def animate(
         motion = continue_motion[-continue_motion_max_frames:]
         video_frame_offset = max(0, video_frame_offset - len(motion))
         known = (len(motion) - 1) // 4 + 1
-        sides = _referred(sides, video.tied(vae, width, height, length, motion[-1:], None))
+        sides = _with_references(sides, video.make_references(vae, width, height, length, motion[-1:], None))
     latent = video.empty_wan(width, height, length + 4, batch_size)  # one latent frame in front for the reference
     frames = latent["samples"].shape[2]
-    references = [] if reference_image is None else [_subject(vae, reference_image, width, height)]
+    references = [] if reference_image is None else [_make_subject(vae, reference_image, width, height)]
     if pose_video is not None:
-        sides = _controlled(sides, pose_video[video_frame_offset:], length, frames)
+        sides = _with_control(sides, pose_video[video_frame_offset:], length, frames)
     if background_video is not None and len(background_video) > video_frame_offset:
         behind = background_video[video_frame_offset:]
         where = None if character_mask is None else 1 - character_mask.reshape(-1, *character_mask.shape[-2:])[:1]
-        held = video.encoded(behind[np.minimum(np.arange(frames) * 4, len(behind) - 1)], vae, width, height)
+        held = video.encode_picture(behind[np.minimum(np.arange(frames) * 4, len(behind) - 1)], vae, width, height)
         references.append(Reference(held, 0.8, where=where))
-    sides = _referred(sides, references)
+    sides = _with_references(sides, references)
     if clip_vision_output is not None:
-        sides = seen_by(sides[0], clip_vision_output, 0.5), sides[1]
+        sides = with_vision(sides[0], clip_vision_output, 0.5), sides[1]
     return NodeOutput((*sides, latent, 1, max(0, known * 4 - 3), video_frame_offset + length))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.images.file_types import PICTURES
+from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 Value = float | str
 
-_BROKEN: Final = "no metric can be measured, as it cannot be read as a picture; is it whole?"
+_UNREADABLE: Final = "no metric can be measured, as it cannot be read as a picture; is it whole?"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class MetricInput:
     """An artifact to be measured: the hash of its content, where it lies, and the trial that it came from."""
 
     sha256: str
@@ -33,7 +33,7 @@ class File:
     digest: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
 
-    def key(self, metric: Metric) -> str:
+    def cache_key(self, metric: Metric) -> str:
         """What the value hangs on, for the store's cache: the content, and the trial too where params are read."""
         return f"{self.sha256}:{self.digest}" if metric.reads_params else self.sha256
 
@@ -58,8 +58,8 @@ def measure(
     return values
 
 
-def missing_metrics(
-    files: Iterable[File],
+def measure_missing(
+    files: Iterable[MetricInput],
     metrics: Mapping[str, Metric],
     cached: Mapping[str, Collection[str]],
     problems: dict[str, list[Path]],
@@ -75,7 +75,7 @@ def missing_metrics(
         wanted = {
             name: key
             for name, metric in metrics.items()
-            if (key := file.key(metric)) not in cached.get(name, ()) and (key, name) not in seen
+            if (key := file.cache_key(metric)) not in cached.get(name, ()) and (key, name) not in seen
         }
         if not wanted:
             continue
@@ -85,8 +85,8 @@ def missing_metrics(
         try:
             picture = read_picture(file.path)
         except ImageError:
-            if file.path.suffix.lower() in PICTURES:
-                problems.setdefault(_BROKEN, []).append(file.path)
+            if file.path.suffix.lower() in PICTURE_SUFFIXES:
+                problems.setdefault(_UNREADABLE, []).append(file.path)
             else:
                 yield from ((key, name, None) for name, key in wanted.items())
             continue

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem, SweeperError
 from sweeper.images.metrics.formulas import FORMULAS
 from sweeper.images.metrics.learned import LEARNED_NAMES, load_learned
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 METRIC_NAMES: Final = (*FORMULAS, *LEARNED_NAMES)
-GROUP: Final = "sweeper.metrics"  # of the entry points
+ENTRY_POINT_GROUP: Final = "sweeper.metrics"  # of the entry points
 
-_FUNCTION: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_FORMULAS: Final = "1"  # to be raised when a formula gives another value for the same picture
+_FUNCTION_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_FORMULAS_VERSION: Final = "1"  # to be raised when a formula gives another value for the same picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Metric:
     function: Callable[..., Any]
     version: str
     reads_params: bool = False
-    alone: bool = False
+    single_threaded: bool = False
 
 
-def unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
+def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
     """(name, sentence) for each that is no metric, or that is given twice.
 
     `module:function` passes here and is not imported, and so does the name of an entry point.
@@ -56,12 +56,12 @@ def unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
     for name, count in Counter(names).items():
         if count > 1:
             found.append((name, f"'{name}' is given {count} times; once makes its column"))
-        if name in METRIC_NAMES or _FUNCTION.fullmatch(name):
+        if name in METRIC_NAMES or _FUNCTION_PATH.fullmatch(name):
             continue
-        plugged = _plugged()
+        plugged = _find_entry_points()
         if name not in plugged:
             known = (*METRIC_NAMES, *plugged)
-            found.append((name, f"unknown metric '{name}' (your own is written module:function){hint(name, known)}"))
+            found.append((name, f"unknown metric '{name}' (your own is written module:function){suggest(name, known)}"))
     return found
 
 
@@ -71,47 +71,47 @@ def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
     Raises ExperimentError with every name that is no metric, cannot be imported, or lacks its package or model file.
     """
     wanted = list(names)
-    unknown = unknown_metrics(wanted)
+    unknown = find_unknown_metrics(wanted)
     said = [sentence for _, sentence in unknown]
     found: dict[str, Metric] = {}
     for name in dict.fromkeys(wanted):
         if name in (bad for bad, _ in unknown):
             continue
         try:
-            found[name] = _loaded(name)
+            found[name] = _load_metric(name)
         except SweeperError as error:
             said.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
-            said.append(f"metric '{name}' cannot be imported: {_told(error)}")
+            said.append(f"metric '{name}' cannot be imported: {_describe_error(error)}")
     if said:
         raise ExperimentError([Problem("", 0, "", sentence) for sentence in said])
     return found
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     plain = isinstance(error, (ImportError, AttributeError, TypeError))
     return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
-def _loaded(name: str) -> Metric:
+def _load_metric(name: str) -> Metric:
     if name in FORMULAS:
-        return Metric(FORMULAS[name], _FORMULAS)
+        return Metric(FORMULAS[name], _FORMULAS_VERSION)
     if name in LEARNED_NAMES:
         model = load_learned(name)
         return Metric(model.function, model.version, model.reads_params)
-    if _FUNCTION.fullmatch(name):
-        return _own(_imported(name))
-    return _own(_plugged()[name].load())
+    if _FUNCTION_PATH.fullmatch(name):
+        return _wrap_function(_import_function(name))
+    return _wrap_function(_find_entry_points()[name].load())
 
 
-def _plugged() -> Mapping[str, EntryPoint]:
+def _find_entry_points() -> Mapping[str, EntryPoint]:
     """The entry points of installed packages, by name; one that names a column of the table could only confuse."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - 20 ms that most experiments never need
 
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in RESERVED_COLUMNS}
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
 
 
-def _imported(name: str) -> Any:
+def _import_function(name: str) -> Any:
     module, _, function = name.partition(":")
     # `sweeper` is a console script: unlike `python -m`, it does not look for modules where the user stands.
     here = str(Path.cwd())
@@ -122,20 +122,20 @@ def _imported(name: str) -> Any:
         sys.path.remove(here)
 
 
-def _own(function: Any) -> Metric:
+def _wrap_function(function: Any) -> Metric:
     """A function of somebody else's; its source is its version. Raises TypeError where it cannot be called as one."""
     if not callable(function):
         raise TypeError(f"{function!r} is not a function")
-    return Metric(function, _source_version(function), reads_params=_reads_params(function), alone=True)
+    return Metric(function, _hash_source(function), reads_params=_takes_params(function), single_threaded=True)
 
 
-def _reads_params(function: Callable[..., Any]) -> bool:
+def _takes_params(function: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(function)
     except ValueError:  # written in C and silent about it
         return False
     for arguments in (("picture", "params"), ("picture",)):
-        needed = [one for one in signature.parameters.values() if one.default is one.empty and one.kind in _PLACES]
+        needed = [one for one in signature.parameters.values() if one.default is one.empty and one.kind in _POSITIONAL]
         if len(arguments) == 2 and len(needed) < 2 and "params" not in signature.parameters:
             continue  # a second argument with a default of its own is the function's, unless it is called params
         try:
@@ -146,10 +146,10 @@ def _reads_params(function: Callable[..., Any]) -> bool:
     raise TypeError(f"it is called with the picture, or with the picture and params, and takes {signature}")
 
 
-_PLACES: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _source_version(function: Callable[..., Any]) -> str:
+def _hash_source(function: Callable[..., Any]) -> str:
     """SHA-256 of the file that a function was written in: edit it, and everything is measured anew."""
     try:
         source = inspect.getsourcefile(inspect.unwrap(function))

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.model.source import Path
+from sweeper.model.source import KeyPath
 
 MUTED: Final = 2  # litegraph's LGraphEventMode.NEVER
 BYPASSED: Final = 4  # LGraphEventMode.BYPASS
 _INPUT_NODE: Final = "-10"  # litegraph's SUBGRAPH_INPUT_ID, where a definition does not say
 
 
-class MalformedError(Exception):
+class MalformedWorkflowError(Exception):
     """The canvas is not built as ComfyUI builds it; `path` says where."""
 
-    def __init__(self, path: Path, message: str) -> None:
+    def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
         self.path = path
 
@@ -50,7 +50,7 @@ class Node:
 
     id: str
     type: str
-    path: Path
+    path: KeyPath
     title: str | None = None
     mode: int = 0
     order: int = 0
@@ -73,7 +73,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class UiGraph:
     """One graph: the root, or what is inside a subgraph, whose inputs come from the node `input_node`."""
 
     nodes: Mapping[str, Node]
@@ -84,44 +84,44 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class UiWorkflow:
     """A whole file: its root layer, and its subgraphs by the node type that stands for them."""
 
-    root: Layer
-    subgraphs: Mapping[str, Layer]
+    root: UiGraph
+    subgraphs: Mapping[str, UiGraph]
 
 
-def read_canvas(value: Mapping[str, Any]) -> Canvas:
+def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
     """Read a UI-format file. Raises MalformedError."""
-    definitions = _mapping(value.get("definitions"), ("definitions",), optional=True)
-    path: Path = ("definitions", "subgraphs")
+    definitions = _require_mapping(value.get("definitions"), ("definitions",), optional=True)
+    path: KeyPath = ("definitions", "subgraphs")
     subgraphs = {
-        str(one.get("id")): _layer(one, (*path, number), is_root=False)
-        for number, one in enumerate(_mappings(definitions.get("subgraphs"), path))
+        str(one.get("id")): _parse_graph(one, (*path, number), is_root=False)
+        for number, one in enumerate(_require_mappings(definitions.get("subgraphs"), path))
     }
-    return Canvas(_layer(value, (), is_root=True), subgraphs)
+    return UiWorkflow(_parse_graph(value, (), is_root=True), subgraphs)
 
 
-def _layer(value: Mapping[str, Any], path: Path, *, is_root: bool) -> Layer:
+def _parse_graph(value: Mapping[str, Any], path: KeyPath, *, is_root: bool) -> UiGraph:
     nodes: dict[str, Node] = {}
-    for number, one in enumerate(_mappings(value.get("nodes"), (*path, "nodes"))):
-        node = _node(one, (*path, "nodes", number))
+    for number, one in enumerate(_require_mappings(value.get("nodes"), (*path, "nodes"))):
+        node = _parse_node(one, (*path, "nodes", number))
         if node.id in nodes:
-            raise MalformedError(node.path, f"two nodes have the id {node.id}")
+            raise MalformedWorkflowError(node.path, f"two nodes have the id {node.id}")
         nodes[node.id] = node
-    links = dict(_links(value.get("links"), (*path, "links")))
+    links = dict(_parse_links(value.get("links"), (*path, "links")))
     if is_root:
-        return Layer(nodes, links)
-    input_node = _mapping(value.get("inputNode"), (*path, "inputNode"), optional=True).get("id", _INPUT_NODE)
-    inputs = tuple(_port(one) for one in _mappings(value.get("inputs"), (*path, "inputs")))
-    outputs = tuple(_port(one) for one in _mappings(value.get("outputs"), (*path, "outputs")))
-    return Layer(nodes, links, inputs, outputs, str(input_node))
+        return UiGraph(nodes, links)
+    input_node = _require_mapping(value.get("inputNode"), (*path, "inputNode"), optional=True).get("id", _INPUT_NODE)
+    inputs = tuple(_parse_port(one) for one in _require_mappings(value.get("inputs"), (*path, "inputs")))
+    outputs = tuple(_parse_port(one) for one in _require_mappings(value.get("outputs"), (*path, "outputs")))
+    return UiGraph(nodes, links, inputs, outputs, str(input_node))
 
 
-def _node(value: Mapping[str, Any], path: Path) -> Node:
+def _parse_node(value: Mapping[str, Any], path: KeyPath) -> Node:
     node_id, kind = value.get("id"), value.get("type")
     if not isinstance(node_id, (int, str)) or not isinstance(kind, str):
-        raise MalformedError(path, "is no node: it needs an `id` and a `type`")
+        raise MalformedWorkflowError(path, "is no node: it needs an `id` and a `type`")
     title, mode, order = value.get("title"), value.get("mode", 0), value.get("order", 0)
     return Node(
         id=str(node_id),
@@ -130,35 +130,35 @@ def _node(value: Mapping[str, Any], path: Path) -> Node:
         title=title if isinstance(title, str) else None,
         mode=mode if isinstance(mode, int) else 0,
         order=order if isinstance(order, int) else 0,
-        inputs=tuple(_socket(one) for one in _mappings(value.get("inputs"), (*path, "inputs"))),
-        outputs=tuple(str(one.get("type")) for one in _mappings(value.get("outputs"), (*path, "outputs"))),
+        inputs=tuple(_parse_socket(one) for one in _require_mappings(value.get("inputs"), (*path, "inputs"))),
+        outputs=tuple(str(one.get("type")) for one in _require_mappings(value.get("outputs"), (*path, "outputs"))),
         values=value.get("widgets_values"),
-        properties=_mapping(value.get("properties"), (*path, "properties"), optional=True),
+        properties=_require_mapping(value.get("properties"), (*path, "properties"), optional=True),
     )
 
 
-def _socket(value: Mapping[str, Any]) -> Socket:
+def _parse_socket(value: Mapping[str, Any]) -> Socket:
     link, widget = value.get("link"), value.get("widget")
     name = widget.get("name") if isinstance(widget, dict) else None
     return Socket(
         name=str(value.get("name", "")),
-        type=_type(value.get("type")),
+        type=_normalise_type(value.get("type")),
         link=None if link is None else str(link),
         widget=name if isinstance(name, str) else None,
     )
 
 
-def _type(value: Any) -> str:
+def _normalise_type(value: Any) -> str:
     """The types of litegraph are texts; old files hold a combo's options there, and 0 or -1 for "any" and "event"."""
     return value if isinstance(value, str) else "COMBO" if isinstance(value, list) else "*"
 
 
-def _port(value: Mapping[str, Any]) -> Port:
+def _parse_port(value: Mapping[str, Any]) -> Port:
     links = value.get("linkIds")
     return Port(str(value.get("name", "")), tuple(map(str, links)) if isinstance(links, list) else ())
 
 
-def _links(value: Any, path: Path) -> Iterator[tuple[str, Link]]:
+def _parse_links(value: Any, path: KeyPath) -> Iterator[tuple[str, Link]]:
     for number, one in enumerate(value if isinstance(value, list) else []):
         if one is None:
             continue  # old editors left holes where links had been taken away
@@ -167,26 +167,26 @@ def _links(value: Any, path: Path) -> Iterator[tuple[str, Link]]:
         elif isinstance(one, list) and len(one) >= 5:
             parts = one[:3]
         else:
-            raise MalformedError((*path, number), "is no link")
+            raise MalformedWorkflowError((*path, number), "is no link")
         link_id, origin, output = parts
         if isinstance(output, str) and output.isdecimal():
             output = int(output)  # the editor runs parseInt over it
         if not isinstance(link_id, (int, str)) or not isinstance(origin, (int, str)) or not isinstance(output, int):
-            raise MalformedError((*path, number), "is no link")
+            raise MalformedWorkflowError((*path, number), "is no link")
         yield str(link_id), Link(str(origin), output)
 
 
-def _mapping(value: Any, path: Path, *, optional: bool = False) -> Mapping[str, Any]:
+def _require_mapping(value: Any, path: KeyPath, *, optional: bool = False) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
     if optional and not value:
         return {}
-    raise MalformedError(path, "a mapping belongs here")
+    raise MalformedWorkflowError(path, "a mapping belongs here")
 
 
-def _mappings(value: Any, path: Path) -> list[Mapping[str, Any]]:
+def _require_mappings(value: Any, path: KeyPath) -> list[Mapping[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise MalformedError(path, "a list belongs here")
-    return [_mapping(one, (*path, number)) for number, one in enumerate(value)]
+        raise MalformedWorkflowError(path, "a list belongs here")
+    return [_require_mapping(one, (*path, number)) for number, one in enumerate(value)]

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.loading.ui_format.graph import BYPASSED, MUTED, Canvas, Layer, Node
+from sweeper.loading.ui_format.graph import BYPASSED, MUTED, Node, UiGraph, UiWorkflow
 
 # Nodes that only pass a link on: the editor's own, and rgthree's, which does the same.
 _REROUTES: Final = frozenset({"Reroute", "Reroute (rgthree)"})
 _PRIMITIVE: Final = "PrimitiveNode"
 _SET, _GET = "SetNode", "GetNode"  # KJNodes
 # Nodes of the page that decide nothing that is sent: notes, labels, switches for other nodes.
-_FURNITURE: Final = frozenset(
+_FRONTEND_NODES: Final = frozenset(
     {"Note", "MarkdownNote"}
     | {
         f"{name} (rgthree)"
@@ -38,22 +38,22 @@ class UnresolvedError(Exception):
 class Scope:
     """A layer as it stands in one place: the root, or one use of a subgraph by the node `host` of the scope `outer`."""
 
-    layer: Layer
+    graph: UiGraph
     ids: tuple[str, ...] = ()
     host: Node | None = None
     outer: Scope | None = None
 
-    def id(self, node: Node) -> str:
+    def to_api_id(self, node: Node) -> str:
         """The node's id in the API format: `57:8` is node 8 of the subgraph that node 57 stands for."""
         return ":".join((*self.ids, node.id))
 
-    def inside(self, host: Node, layer: Layer) -> Scope:
+    def enter(self, host: Node, graph: UiGraph) -> Scope:
         """The scope of a subgraph that stands in this one."""
-        return Scope(layer, (*self.ids, host.id), host, self)
+        return Scope(graph, (*self.ids, host.id), host, self)
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class NodeOrigin:
     """A link's true origin: an output of a node that the server knows."""
 
     node_id: str
@@ -61,14 +61,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class ValueOrigin:
     """A link that ends in a value: a primitive's."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Unlinked:
+class NoOrigin:
     """Nothing: the reason, empty where there never was a link.
 
     `ports` are the inputs of nested subgraphs that the way led out of, outermost first, with their numbers.
@@ -78,141 +78,141 @@ class Unlinked:
     ports: tuple[tuple[Scope, int], ...] = ()
 
 
-Origin = Output | Literal | Unlinked
+Origin = NodeOrigin | ValueOrigin | NoOrigin
 
 
-def is_of_the_page(node: Node) -> bool:
+def is_frontend_only(node: Node) -> bool:
     """Whether the node exists on ComfyUI's page only and no server ever sees it."""
-    return node.type in _FURNITURE or node.type in _REROUTES or node.type in (_PRIMITIVE, _SET, _GET)
+    return node.type in _FRONTEND_NODES or node.type in _REROUTES or node.type in (_PRIMITIVE, _SET, _GET)
 
 
 @dataclass(slots=True)
 class LinkFollower:
     """Follows the links of one canvas."""
 
-    canvas: Canvas
+    workflow: UiWorkflow
 
-    def origin(self, scope: Scope, node: Node, number: int) -> Origin:
+    def find_origin(self, scope: Scope, node: Node, index: int) -> Origin:
         """Where the link of a node's input comes from. Raises UnresolvedError."""
-        socket = node.inputs[number]
-        link = scope.layer.links.get(socket.link or "")
-        source = scope.layer.nodes.get(link.origin) if link is not None else None
+        socket = node.inputs[index]
+        link = scope.graph.links.get(socket.link or "")
+        source = scope.graph.nodes.get(link.origin) if link is not None else None
         if source is not None and source.type == _PRIMITIVE:
-            return _primitive(source, node, number)
-        return self._input(scope, node, number, socket.type, _MAX_STEPS)
+            return _read_primitive(source, node, index)
+        return self._follow_input(scope, node, index, socket.type, _MAX_STEPS)
 
-    def _input(self, scope: Scope, node: Node, number: int, wanted: str, steps: int) -> Origin:
+    def _follow_input(self, scope: Scope, node: Node, index: int, wanted: str, steps: int) -> Origin:
         if steps == 0:
             raise UnresolvedError(f"the links into {node} go in a circle, or pass through over {_MAX_STEPS} nodes")
-        if number >= len(node.inputs) or node.inputs[number].link is None:
-            return Unlinked()
-        link = scope.layer.links.get(str(node.inputs[number].link))
+        if index >= len(node.inputs) or node.inputs[index].link is None:
+            return NoOrigin()
+        link = scope.graph.links.get(str(node.inputs[index].link))
         if link is None:
-            return Unlinked(f"the link {node.inputs[number].link} is not in the file")
-        if scope.host is not None and link.origin == scope.layer.input_node:
-            return self._port(scope, link.output, steps - 1)
-        source = scope.layer.nodes.get(link.origin)
+            return NoOrigin(f"the link {node.inputs[index].link} is not in the file")
+        if scope.host is not None and link.origin == scope.graph.input_node:
+            return self._leave_subgraph(scope, link.output, steps - 1)
+        source = scope.graph.nodes.get(link.origin)
         if source is None:
-            return Unlinked(f"it was linked to node {link.origin}, which is not in the file")
-        return self._output(scope, source, link.output, wanted, steps - 1)
+            return NoOrigin(f"it was linked to node {link.origin}, which is not in the file")
+        return self._follow_output(scope, source, link.output, wanted, steps - 1)
 
-    def _port(self, scope: Scope, number: int, steps: int) -> Origin:
+    def _leave_subgraph(self, scope: Scope, index: int, steps: int) -> Origin:
         """Out of a subgraph through its input `number`, on to what the host's socket is linked to."""
         assert scope.host is not None
         assert scope.outer is not None
-        if number >= len(scope.layer.inputs):
-            return Unlinked(f"the subgraph of {scope.host} has no input {number}")
-        name = scope.layer.inputs[number].name
+        if index >= len(scope.graph.inputs):
+            return NoOrigin(f"the subgraph of {scope.host} has no input {index}")
+        name = scope.graph.inputs[index].name
         for at, socket in enumerate(scope.host.inputs):
             if socket.name == name and socket.link is not None:
-                source = self._source(scope.outer, socket.link)
+                source = self._find_source(scope.outer, socket.link)
                 if source is not None and source.type == _PRIMITIVE:
                     raise UnresolvedError(
                         f"{source} is linked to the input '{name}' of the subgraph {scope.host}, which ComfyUI's "
                         "versions treat differently; write the value into the subgraph's own widget"
                     )
-                origin = self._input(scope.outer, scope.host, at, socket.type, steps)
-                if isinstance(origin, Unlinked) and origin.ports:
-                    return Unlinked(ports=(*origin.ports, (scope, number)))
+                origin = self._follow_input(scope.outer, scope.host, at, socket.type, steps)
+                if isinstance(origin, NoOrigin) and origin.ports:
+                    return NoOrigin(ports=(*origin.ports, (scope, index)))
                 return origin
-        return Unlinked(ports=((scope, number),))
+        return NoOrigin(ports=((scope, index),))
 
-    def _source(self, scope: Scope, link_id: str) -> Node | None:
-        link = scope.layer.links.get(link_id)
-        return scope.layer.nodes.get(link.origin) if link is not None else None
+    def _find_source(self, scope: Scope, link_id: str) -> Node | None:
+        link = scope.graph.links.get(link_id)
+        return scope.graph.nodes.get(link.origin) if link is not None else None
 
-    def _output(self, scope: Scope, node: Node, number: int, wanted: str, steps: int) -> Origin:
+    def _follow_output(self, scope: Scope, node: Node, index: int, wanted: str, steps: int) -> Origin:
         if node.mode == BYPASSED:
-            match = bypass_input(node, number, wanted)
+            match = find_bypass_input(node, index, wanted)
             if match is None:
-                return Unlinked(f"it was linked to {node}, which is bypassed and has no input of the type {wanted}")
-            return self._input(scope, node, match, node.inputs[match].type, steps)
-        if node.type in self.canvas.subgraphs:
+                return NoOrigin(f"it was linked to {node}, which is bypassed and has no input of the type {wanted}")
+            return self._follow_input(scope, node, match, node.inputs[match].type, steps)
+        if node.type in self.workflow.subgraphs:
             if node.mode == MUTED:
-                return Unlinked(f"it was linked to {node}, which is muted")
-            return self._inner(scope, node, number, wanted, steps)
+                return NoOrigin(f"it was linked to {node}, which is muted")
+            return self._enter_subgraph(scope, node, index, wanted, steps)
         if node.type in _REROUTES or node.type == _SET:
-            return self._input(scope, node, number, wanted, steps)
+            return self._follow_input(scope, node, index, wanted, steps)
         if node.type == _GET:
-            return self._got(scope, node, wanted, steps)
+            return self._follow_get_node(scope, node, wanted, steps)
         if node.type == _PRIMITIVE:
             raise UnresolvedError(f"{node} is linked through a reroute, where ComfyUI does not pass its value on")
-        if node.type in _FURNITURE:
+        if node.type in _FRONTEND_NODES:
             raise UnresolvedError(f"{node} is linked to, but exists on ComfyUI's page only")
         if node.mode == MUTED:
-            return Unlinked(f"it was linked to {node}, which is muted")
-        return Output(scope.id(node), number)
+            return NoOrigin(f"it was linked to {node}, which is muted")
+        return NodeOrigin(scope.to_api_id(node), index)
 
-    def _inner(self, scope: Scope, host: Node, number: int, wanted: str, steps: int) -> Origin:
+    def _enter_subgraph(self, scope: Scope, host: Node, index: int, wanted: str, steps: int) -> Origin:
         """Into a subgraph through its output `number`."""
-        layer = self.canvas.subgraphs[host.type]
-        if number >= len(layer.outputs):
-            return Unlinked(f"the subgraph of {host} has no output {number}")
-        inside = scope.inside(host, layer)
-        if len(inside.ids) > len(self.canvas.subgraphs):
+        layer = self.workflow.subgraphs[host.type]
+        if index >= len(layer.outputs):
+            return NoOrigin(f"the subgraph of {host} has no output {index}")
+        inside = scope.enter(host, layer)
+        if len(inside.ids) > len(self.workflow.subgraphs):
             raise UnresolvedError(f"the subgraph of {host} contains itself")
-        for link_id in layer.outputs[number].links[:1]:
+        for link_id in layer.outputs[index].links[:1]:
             link = layer.links.get(link_id)
             if link is not None and link.origin == layer.input_node:
-                return self._port(inside, link.output, steps)
+                return self._leave_subgraph(inside, link.output, steps)
             if link is not None and link.origin in layer.nodes:
-                return self._output(inside, layer.nodes[link.origin], link.output, wanted, steps)
-        return Unlinked(f"the output {number} of the subgraph of {host} is linked to nothing inside")
+                return self._follow_output(inside, layer.nodes[link.origin], link.output, wanted, steps)
+        return NoOrigin(f"the output {index} of the subgraph of {host} is linked to nothing inside")
 
-    def _got(self, scope: Scope, node: Node, wanted: str, steps: int) -> Origin:
-        name = first_value(node)
+    def _follow_get_node(self, scope: Scope, node: Node, wanted: str, steps: int) -> Origin:
+        name = get_first_value(node)
         place: Scope | None = scope
         while place is not None:
-            setters = [one for one in place.layer.nodes.values() if one.type == _SET and first_value(one) == name]
+            setters = [one for one in place.graph.nodes.values() if one.type == _SET and get_first_value(one) == name]
             if len(setters) > 1:
                 raise UnresolvedError(f"{node} gets '{name}', which {len(setters)} SetNodes set")
             if setters:
-                return self._input(place, setters[0], 0, wanted, steps)
+                return self._follow_input(place, setters[0], 0, wanted, steps)
             place = place.outer
         raise UnresolvedError(f"{node} gets '{name}', which no SetNode sets")
 
 
-def _primitive(primitive: Node, node: Node, number: int) -> Literal:
+def _read_primitive(primitive: Node, node: Node, index: int) -> ValueOrigin:
     """A primitive's value stands in the widget that it is linked to, and nowhere else."""
-    if node.inputs[number].widget is None:
-        raise UnresolvedError(f"{primitive} is linked to '{node.inputs[number].name}' of {node}, which is no widget")
-    value = first_value(primitive)
+    if node.inputs[index].widget is None:
+        raise UnresolvedError(f"{primitive} is linked to '{node.inputs[index].name}' of {node}, which is no widget")
+    value = get_first_value(primitive)
     if value is None:
         raise UnresolvedError(f"{primitive} holds no value")
     replacing = (primitive.properties or {}).get("Run widget replace on values")
     if replacing and "%" in str(value):
         raise UnresolvedError(f"{primitive} holds '{value}', in which ComfyUI's page fills in other nodes' values")
-    return Literal(value)
+    return ValueOrigin(value)
 
 
-def first_value(node: Node) -> Any:
+def get_first_value(node: Node) -> Any:
     """The value of a node's first widget, None where it has none."""
     if isinstance(node.values, dict):
         return next(iter(node.values.values()), None)
     return node.values[0] if isinstance(node.values, list) and node.values else None
 
 
-def bypass_input(node: Node, output: int, wanted: str) -> int | None:
+def find_bypass_input(node: Node, output: int, wanted: str) -> int | None:
     """Which input a bypassed node passes on to an output, for a link that ends in an input of the type `wanted`.
 
     The same place if its type fits, else the first of exactly that type, else the first that fits
@@ -222,14 +222,14 @@ def bypass_input(node: Node, output: int, wanted: str) -> int | None:
     if wanted in ("*", ""):
         return (output if output < len(inputs) else 0) if inputs else None
     given = node.outputs[output] if output < len(node.outputs) else "*"
-    if output < len(inputs) and _fit(inputs[output].type, given) and _fit(inputs[output].type, wanted):
+    if output < len(inputs) and _can_connect(inputs[output].type, given) and _can_connect(inputs[output].type, wanted):
         return output
     exact = [at for at, one in enumerate(inputs) if one.type == wanted]
-    fitting = [at for at, one in enumerate(inputs) if _fit(one.type, given) and _fit(one.type, wanted)]
+    fitting = [at for at, one in enumerate(inputs) if _can_connect(one.type, given) and _can_connect(one.type, wanted)]
     return next(iter([*exact, *fitting]), None)
 
 
-def _fit(one: str, other: str) -> bool:
+def _can_connect(one: str, other: str) -> bool:
     """LiteGraph.isValidConnection: equal without regard to case, "A,B" meets "B,C", and "*" meets everything."""
     if one in ("*", "") or other in ("*", ""):
         return True

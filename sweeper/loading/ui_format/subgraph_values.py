@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sweeper.loading.ui_format.graph import Layer, Node
+from sweeper.loading.ui_format.graph import Node, UiGraph
 from sweeper.loading.ui_format.links import Scope, UnresolvedError
-from sweeper.loading.ui_format.widgets import is_control
+from sweeper.loading.ui_format.widgets import is_control_value
 
-_OWN: Final = "-1"  # the id under which `proxyWidgets` names the subgraph's own inputs
-_SEEDS: Final = frozenset({"seed", "noise_seed"})
+_OWN_INPUT: Final = "-1"  # the id under which `proxyWidgets` names the subgraph's own inputs
+_SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
 
 
-def host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
+def find_host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
     """The value that the outermost node on a way out of nested subgraphs holds for it, None where none does.
 
     `ports` are the scopes on the way with the number of the subgraph's input, outermost first. Raises UnresolvedError
@@ -27,13 +27,13 @@ def host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
     """
     for scope, number in ports:
         assert scope.host is not None
-        value = _values(scope.host, scope.layer).get(scope.layer.inputs[number].name)
+        value = _collect_values(scope.host, scope.graph).get(scope.graph.inputs[number].name)
         if value is not None:
             return value
     return None
 
 
-def _values(host: Node, layer: Layer) -> dict[str, Any]:
+def _collect_values(host: Node, graph: UiGraph) -> dict[str, Any]:
     """The values that a host holds, by the name of the subgraph's input."""
     values = host.values
     if isinstance(values, Mapping):
@@ -42,11 +42,11 @@ def _values(host: Node, layer: Layer) -> dict[str, Any]:
         return {}
     proxies = (host.properties or {}).get("proxyWidgets")
     if isinstance(proxies, list) and proxies:
-        return _proxied(host, layer, values, proxies)
-    return _in_order(host, layer, values)
+        return _collect_proxied(host, graph, values, proxies)
+    return _collect_in_order(host, graph, values)
 
 
-def _proxied(host: Node, layer: Layer, values: list[Any], proxies: list[Any]) -> dict[str, Any]:
+def _collect_proxied(host: Node, graph: UiGraph, values: list[Any], proxies: list[Any]) -> dict[str, Any]:
     found = {}
     if len(values) > len(proxies):
         raise UnresolvedError(f"{host} holds {len(values)} values for the {len(proxies)} widgets that it shows")
@@ -54,36 +54,36 @@ def _proxied(host: Node, layer: Layer, values: list[Any], proxies: list[Any]) ->
         if not isinstance(proxy, list) or len(proxy) < 2:
             raise UnresolvedError(f"{host} shows a widget that its `proxyWidgets` do not name")
         node_id, name = str(proxy[0]), str(proxy[1])
-        if node_id == _OWN:
+        if node_id == _OWN_INPUT:
             found[name] = value
-        elif value is not None and not is_control(value) and not _agrees(layer.nodes.get(node_id), value):
+        elif value is not None and not is_control_value(value) and not _has_value(graph.nodes.get(node_id), value):
             raise UnresolvedError(f"{host} shows another value of '{name}' than node {node_id} inside it holds")
     return found
 
 
-def _agrees(node: Node | None, value: Any) -> bool:
+def _has_value(node: Node | None, value: Any) -> bool:
     if node is None:
         return False
     values = list(node.values.values()) if isinstance(node.values, dict) else node.values
     return isinstance(values, list) and value in values
 
 
-def _in_order(host: Node, layer: Layer, values: list[Any]) -> dict[str, Any]:
+def _collect_in_order(host: Node, graph: UiGraph, values: list[Any]) -> dict[str, Any]:
     """One value for every input that stands for a widget; after a seed "control after generate" may stand too."""
     widgets = {
         socket.link: socket.widget
-        for node in layer.nodes.values()
+        for node in graph.nodes.values()
         for socket in node.inputs
         if socket.link is not None and socket.widget is not None
     }
     found: dict[str, Any] = {}
     rest = list(values)
-    names = [(port.name, [widgets[link] for link in port.links if link in widgets]) for port in layer.inputs]
+    names = [(port.name, [widgets[link] for link in port.links if link in widgets]) for port in graph.inputs]
     spare = len(values) - sum(bool(inside) for _, inside in names)
     for name, inside in names:
         if inside and rest:
             found[name] = rest.pop(0)
-            if spare > 0 and _SEEDS & set(inside) and rest and is_control(rest[0]):
+            if spare > 0 and _SEED_INPUTS & set(inside) and rest and is_control_value(rest[0]):
                 rest.pop(0)
                 spare -= 1
     if rest or spare != 0:

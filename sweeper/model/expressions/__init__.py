@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sweeper.did_you_mean import hint
-from sweeper.model.expressions.error_text import computed, worded
+from sweeper.did_you_mean import suggest
+from sweeper.model.expressions.error_text import explain_runtime_error, explain_syntax_error
 from sweeper.model.expressions.expression_error import ExpressionError
 
-__all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "has_jinja", "unknown_names"]
+__all__ = ["Expression", "ExpressionError", "compile_expression", "compile_text", "explain_unknown_names", "has_jinja"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,16 @@ class Expression:
     text: str
     names: tuple[str, ...]
     defaults: Mapping[str, Any]
-    _run: Callable[[Mapping[str, Any]], Any]
+    _evaluate: Callable[[Mapping[str, Any]], Any]
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         """The value for these names. Raises ExpressionError when it cannot be computed or is no JSON value."""
         try:
-            return self._run(values)
+            return self._evaluate(values)
         except ExpressionError:
             raise
         except Exception as error:  # whatever the user's arithmetic raises: ZeroDivisionError, TypeError, ...
-            raise ExpressionError(_not_computed(error)) from error
+            raise ExpressionError(_explain_evaluation_failure(error)) from error
 
 
 def has_jinja(text: str) -> bool:
@@ -56,49 +56,49 @@ def compile_text(text: str) -> Expression:
 
     Raises ExpressionError when the text is no Jinja2 or holds what is not allowed.
     """
-    return _compiled(text, text, bare=False)
+    return _compile(text, text, bare=False)
 
 
 @cache
 def compile_expression(text: str) -> Expression:
     """Compile a bare expression such as `steps * width <= 16384`. Raises ExpressionError as `compile_text` does."""
-    return _compiled(text, "{{ " + text + " }}", bare=True)
+    return _compile(text, "{{ " + text + " }}", bare=True)
 
 
-def unknown_names(expression: Expression, known: Iterable[str]) -> list[str]:
+def explain_unknown_names(expression: Expression, known: Iterable[str]) -> list[str]:
     """A sentence for each name that the expression reads and nobody gives."""
     names = set(known)
     return [
-        f"'{_cut(name, 80)}' is neither a slot nor a variable{hint(name, sorted(names), 'known')}"
+        f"'{_shorten(name, 80)}' is neither a slot nor a variable{suggest(name, sorted(names), 'known')}"
         for name in expression.names
         if name not in names
     ]
 
 
-def _compiled(text: str, source: str, *, bare: bool) -> Expression:
-    from sweeper.model.expressions.sandbox import computing, rendering  # noqa: PLC0415 - Jinja2, as above
-    from sweeper.model.expressions.syntax import defaults, lone_expression, names, parse  # noqa: PLC0415
+def _compile(text: str, source: str, *, bare: bool) -> Expression:
+    from sweeper.model.expressions.sandbox import make_evaluator, make_renderer  # noqa: PLC0415 - Jinja2, as above
+    from sweeper.model.expressions.syntax import find_defaults, find_lone_expression, find_names, parse  # noqa: PLC0415
 
     try:
         tree = parse(source)
-        lone = lone_expression(tree, needed=bare)
-        run = rendering(tree) if lone is None else computing(lone)
-        return Expression(text, names(tree, text), defaults(tree), run)
+        lone = find_lone_expression(tree, is_required=bare)
+        run = make_renderer(tree) if lone is None else make_evaluator(lone)
+        return Expression(text, find_names(tree, text), find_defaults(tree), run)
     except ExpressionError:
         raise
     except Exception as error:  # of Jinja2's parser and compiler, and of Python's behind them
-        raise ExpressionError(_not_compiled(error, text, bare=bare)) from error
+        raise ExpressionError(_explain_compile_failure(error, text, bare=bare)) from error
 
 
-def _not_compiled(error: Exception, text: str, *, bare: bool) -> str:
+def _explain_compile_failure(error: Exception, text: str, *, bare: bool) -> str:
     """Why a text cannot be compiled."""
     if isinstance(error, (RecursionError, MemoryError)) or (isinstance(error, SyntaxError) and "too many" in error.msg):
         return "is nested too deeply"
     message = getattr(error, "message", None) or getattr(error, "msg", None) or f"{type(error).__name__}: {error}"
-    return "is not Jinja2: " + _cut(worded(str(message), text, bare=bare))
+    return "is not Jinja2: " + _shorten(explain_syntax_error(str(message), text, bare=bare))
 
 
-def _not_computed(error: Exception) -> str:
+def _explain_evaluation_failure(error: Exception) -> str:
     """What happened to these values."""
     from jinja2 import TemplateError  # noqa: PLC0415 - as above
 
@@ -107,9 +107,9 @@ def _not_computed(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     said = str(error.message) if isinstance(error, TemplateError) else str(error)
-    return _cut(computed(said) or type(error).__name__)
+    return _shorten(explain_runtime_error(said) or type(error).__name__)
 
 
-def _cut(message: str, limit: int = 300) -> str:
+def _shorten(message: str, limit: int = 300) -> str:
     """In a line: the text of an error may hold the whole value that caused it, or the whole name."""
     return message if len(message) <= limit else message[: limit - 3] + "..."

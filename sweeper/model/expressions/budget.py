@@ -21,27 +21,27 @@ MAX_BITS: Final = 1_024  # of an integer that is computed with: as large as the 
 BUDGET: Final = 1_000_000  # units
 STEP: Final = 4  # units of one node of a loop's body
 ITEM: Final = 8  # units of one item of a list, which is a reference
-_LARGE: Final = 1 << MAX_BITS
+_MAX_INTEGER: Final = 1 << MAX_BITS
 
 
-class Spending(Context):
+class BudgetContext(Context):
     """Jinja2's context, with what is left of the budget."""
 
-    left = BUDGET
+    remaining = BUDGET
 
     def charge(self, units: int) -> None:
         """Pay. Raises ExpressionError when nothing is left."""
-        self.left -= units
-        if self.left < 0:
+        self.remaining -= units
+        if self.remaining < 0:
             raise ExpressionError(f"is too much work: more than {BUDGET:,} characters and steps")
 
     def charge_for(self, *values: Any, times: int = 1) -> None:
         """Pay for walking these values `times` times."""
         for value in values:
-            self.charge(weigh(value, self.left) * times)
+            self.charge(compute_cost(value, self.remaining) * times)
 
 
-def weigh(value: Any, limit: int = BUDGET) -> int:
+def compute_cost(value: Any, limit: int = BUDGET) -> int:
     """The units that walking or printing a value costs; counting stops soon beyond `limit`.
 
     A list that stands in another one twice counts twice, as its text would have it. Raises ExpressionError for what
@@ -54,19 +54,19 @@ def weigh(value: Any, limit: int = BUDGET) -> int:
     total = ITEM
     waiting = [value]
     while waiting and total <= limit:
-        own, parts = _opened(waiting.pop())
+        own, parts = _split_value(waiting.pop())
         total += own
         if total <= limit:
             waiting += parts
     return total
 
 
-def _opened(item: Any) -> tuple[int, Iterable[Any]]:
+def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
     """The units of a value without its parts, and its parts."""
     if isinstance(item, str):
         return len(item), ()
     if isinstance(item, int):  # true and false too; printing a long one takes the square of its length
-        return (0 if -_LARGE < item < _LARGE else (item.bit_length() // 32) ** 2), ()
+        return (0 if -_MAX_INTEGER < item < _MAX_INTEGER else (item.bit_length() // 32) ** 2), ()
     if item is None or isinstance(item, float):
         return 0, ()
     if isinstance(item, dict):
@@ -77,9 +77,9 @@ def _opened(item: Any) -> tuple[int, Iterable[Any]]:
         return ITEM * (1 + len(item)), ()
     if isinstance(item, Undefined):
         str(item)  # raises with its name; inside a list it would be printed as `Undefined`
-    raise no_json(item)
+    raise make_not_json_error(item)
 
 
-def no_json(value: Any) -> ExpressionError:
+def make_not_json_error(value: Any) -> ExpressionError:
     """The error that says so."""
     return ExpressionError(f"gives a {type(value).__name__}, which is no JSON value")

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import Expression, ExpressionError, compile_expression
-from sweeper.schemas import shown
+from sweeper.schemas import format_value
 
 # Left alone: texts, numbers, what follows a `|` (a filter), and attributes of what is no name, as in `x[0].upper()`.
 _TOKEN: Final = re.compile(
@@ -22,18 +22,18 @@ _TOKEN: Final = re.compile(
     | `(?P<quoted>[^`]*)` | (?P<name>[^\W\d]\w*(?:[.:]\w+)*)""",
     re.VERBOSE | re.DOTALL,
 )
-_BARE: Final = re.compile(r"[^\W\d]\w*(?:[.:]\w+)*")
-_END: Final = re.compile(r"(?=[.:])|\Z")
-_METHOD: Final = re.compile(r"\.\w+\s*\(")
-_WORDS: Final = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "self"))
+_BARE_NAME: Final = re.compile(r"[^\W\d]\w*(?:[.:]\w+)*")
+_NAME_END: Final = re.compile(r"(?=[.:])|\Z")
+_METHOD_CALL: Final = re.compile(r"\.\w+\s*\(")
+_JINJA_WORDS: Final = frozenset(("and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "self"))
 
 
-class ColumnsError(ExpressionError):
+class UnknownColumnError(ExpressionError):
     """Names that are no columns; `sentences` says it of each."""
 
-    def __init__(self, sentences: Sequence[str]) -> None:
-        super().__init__("; ".join(sentences))
-        self.sentences = tuple(sentences)
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = tuple(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,94 +42,94 @@ class ColumnExpression:
 
     columns: tuple[str, ...]
     _expression: Expression
-    _stands_for: Mapping[str, str]
+    _columns_by_name: Mapping[str, str]
 
     def evaluate(self, row: Mapping[str, Any]) -> Any:
         """The value for the cells of this row. Raises ExpressionError, with the cells, where it cannot be computed."""
         try:
-            return self._expression.evaluate({name: row[column] for name, column in self._stands_for.items()})
+            return self._expression.evaluate({name: row[column] for name, column in self._columns_by_name.items()})
         except ExpressionError as error:
-            cells = ", ".join(f"{column} = {shown(row[column], 40)}" for column in self.columns)
-            message = _told(str(error), self._stands_for)
+            cells = ", ".join(f"{column} = {format_value(row[column], 40)}" for column in self.columns)
+            message = _restore_columns(str(error), self._columns_by_name)
             raise ExpressionError(f"{message} (with {cells})" if cells else message) from error
 
 
-def compile_over(text: str, columns: Collection[str]) -> ColumnExpression:
+def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpression:
     """Compile an expression over these columns.
 
     Raises ExpressionError as `compile_expression` does, and ColumnsError.
     """
-    reading = _Reading(text, columns)
+    reading = _ColumnParser(text, columns)
     try:
         expression = compile_expression(reading.source)
     except ExpressionError as error:
-        if quoting := reading.quoting():
-            raise ColumnsError(quoting) from error
-        raise ExpressionError(_told(str(error), reading.stands_for)) from error
-    names = {name: reading.stands_for.get(name, name) for name in expression.names}
+        if quoting := reading.explain_quoting():
+            raise UnknownColumnError(quoting) from error
+        raise ExpressionError(_restore_columns(str(error), reading.columns_by_name)) from error
+    names = {name: reading.columns_by_name.get(name, name) for name in expression.names}
     unknown = dict.fromkeys((*reading.unknown, *(name for name in names.values() if name not in columns)))
     if unknown:
-        said = [f"there is no column '{name}'{hint(name, columns, 'columns')}" for name in unknown]
-        raise ColumnsError(reading.quoting() or said)
+        said = [f"there is no column '{name}'{suggest(name, columns, 'columns')}" for name in unknown]
+        raise UnknownColumnError(reading.explain_quoting() or said)
     return ColumnExpression(tuple(dict.fromkeys(names.values())), expression, names)
 
 
-class _Reading:
+class _ColumnParser:
     """A text with a plain name (`stands_for` which column) in place of each that Jinja2 would not read as one."""
 
     def __init__(self, text: str, columns: Collection[str]) -> None:
         self.text, self.columns = text, columns
-        self.stands_for: dict[str, str] = {}
+        self.columns_by_name: dict[str, str] = {}
         self.unknown: list[str] = []
-        self._plain = "c"
-        while any(self._plain in name for name in (text, *columns)):
-            self._plain += "_"
-        self.source = self._read()
+        self._prefix = "c"
+        while any(self._prefix in name for name in (text, *columns)):
+            self._prefix += "_"
+        self.source = self._substitute()
 
-    def quoting(self) -> list[str]:
+    def explain_quoting(self) -> list[str]:
         """What to write for the columns that the text names without the backticks that they need."""
         needed = [name for name in self.columns if not _is_bare(name) and f"`{name}`" not in self.text]
         meant = [name for name in needed if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
         return [f"the column '{name}' is written between backticks here: `{name}`" for name in meant]
 
-    def _read(self) -> str:
+    def _substitute(self) -> str:
         pieces, at = [], 0
         while (found := _TOKEN.search(self.text, at)) is not None:
             pieces.append(self.text[at : found.start()])
-            piece, at = self._piece(found)
+            piece, at = self._substitute_token(found)
             pieces.append(piece)
         return "".join((*pieces, self.text[at:]))
 
-    def _piece(self, found: re.Match[str]) -> tuple[str, int]:
+    def _substitute_token(self, match: re.Match[str]) -> tuple[str, int]:
         """What is written for a token, and where the text goes on."""
-        if (quoted := found["quoted"]) is not None:
-            return self._named(quoted, found[0]), found.end()
-        run = found["name"]
+        if (quoted := match["quoted"]) is not None:
+            return self._add_name(quoted, match[0]), match.end()
+        run = match["name"]
         if run is None:
-            return found[0], found.end()
-        head, *longer = [run[: end.start()] for end in _END.finditer(run)]
+            return match[0], match.end()
+        head, *longer = [run[: end.start()] for end in _NAME_END.finditer(run)]
         name = next((one for one in reversed((head, *longer)) if one in self.columns), None)
-        if name is None and (not longer or head.lower() in _WORDS):
-            return head, found.start() + len(head)  # Jinja2's own word, or a name that is unknown
+        if name is None and (not longer or head.lower() in _JINJA_WORDS):
+            return head, match.start() + len(head)  # Jinja2's own word, or a name that is unknown
         rest = run[len(name or "") :]
-        if name is None or (rest.startswith(".") and not _METHOD.match(self.text, found.start() + len(name))):
-            return self._named(run, run), found.end()
-        return (name if name == head else self._named(name, name)), found.start() + len(name)
+        if name is None or (rest.startswith(".") and not _METHOD_CALL.match(self.text, match.start() + len(name))):
+            return self._add_name(run, run), match.end()
+        return (name if name == head else self._add_name(name, name)), match.start() + len(name)
 
-    def _named(self, column: str, written: str) -> str:
+    def _add_name(self, column: str, written: str) -> str:
         """A plain name as long as what was `written`: the places that an error tells stay those of the text."""
         if column not in self.columns:
             self.unknown.append(column)
-        plain = f"{self._plain}{len(self.stands_for)}".ljust(len(written), "_")
-        self.stands_for[plain] = column
+        plain = f"{self._prefix}{len(self.columns_by_name)}".ljust(len(written), "_")
+        self.columns_by_name[plain] = column
         return plain
 
 
 def _is_bare(name: str) -> bool:
-    return _BARE.fullmatch(name) is not None and re.split("[.:]", name)[0].lower() not in _WORDS
+    return _BARE_NAME.fullmatch(name) is not None and re.split("[.:]", name)[0].lower() not in _JINJA_WORDS
 
 
-def _told(message: str, stands_for: Mapping[str, str]) -> str:
-    for plain, column in stands_for.items():
+def _restore_columns(message: str, columns_by_name: Mapping[str, str]) -> str:
+    for plain, column in columns_by_name.items():
         message = message.replace(plain, column)
     return message

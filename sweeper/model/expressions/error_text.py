@@ -7,21 +7,23 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_CHARACTER: Final = re.compile(r"unexpected char (?:'(?P<plain>.*)'|\"(?P<quoted>.*)\") at (?P<at>\d+)", re.DOTALL)
-_OUT_OF_PLACE: Final = re.compile(
+_UNEXPECTED_CHARACTER: Final = re.compile(
+    r"unexpected char (?:'(?P<plain>.*)'|\"(?P<quoted>.*)\") at (?P<at>\d+)", re.DOTALL
+)
+_UNEXPECTED_TOKEN: Final = re.compile(
     r"(?P<how>unexpected|expected token '(?P<wanted>[^']+)', got|Expected an expression, got)"
     r" '(?P<found>.+?)'(?:, expected '(?P<closing>.)')?"
 )
-_BEFORE: Final = len("{{ ")
-_ENDS: Final = {"end of print statement": "}}", "end of statement block": "%}"}
-_KINDS: Final = {"integer": "a number", "float": "a number", "string": "a text in quotes"}
-_INSTEAD: Final = {
+_PREFIX_LENGTH: Final = len("{{ ")
+_END_TOKENS: Final = {"end of print statement": "}}", "end of statement block": "%}"}
+_TOKEN_NAMES: Final = {"integer": "a number", "float": "a number", "string": "a text in quotes"}
+_SUGGESTIONS: Final = {
     "=": "; to compare, write == or !=", "&": "; write `and`", "!": "; write `not`, or != to compare",
     "?": "; write `a if test else b`", "AND": "; write `and`", "OR": "; write `or`", "NOT": "; write `not`",
 }  # fmt: skip
 
 
-def worded(message: str, text: str, *, bare: bool) -> str:
+def explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
     """The message of Jinja2's parser on `text`; `bare`: an expression that was put between `{{ ` and ` }}`."""
     if bare and not text.strip():
         return "is empty, and a value is needed"
@@ -29,31 +31,31 @@ def worded(message: str, text: str, *, bare: bool) -> str:
         return "an expression is written here without '{{' and '}}'"
     if message.startswith("unexpected end of template"):
         return "a '{{' has no '}}'"
-    if (character := _CHARACTER.fullmatch(message)) is not None:
+    if (character := _UNEXPECTED_CHARACTER.fullmatch(message)) is not None:
         found = character["plain"] or character["quoted"]
-        place = int(character["at"]) + 1 - (_BEFORE if bare else 0)
+        place = int(character["at"]) + 1 - (_PREFIX_LENGTH if bare else 0)
         if found in ("'", '"'):
             return f"the text that begins with {found} at character {place} has no closing {found}"
-        return f"'{found}' at character {place} is out of place{_INSTEAD.get(found, '')}"
-    read = _OUT_OF_PLACE.match(message)
+        return f"'{found}' at character {place} is out of place{_SUGGESTIONS.get(found, '')}"
+    read = _UNEXPECTED_TOKEN.match(message)
     if read is None:
         return message
     found = read["found"]
-    end = f"'{_ENDS[found]}'" if found in _ENDS else ""
+    end = f"'{_END_TOKENS[found]}'" if found in _END_TOKENS else ""
     if bare and found in ("}", "end of print statement"):
         end = "its end"
     if end:
         wanted = f"a '{read['closing']}'" if read["closing"] else "a name" if read["wanted"] == "name" else "a value"
         return f"{wanted} is missing before {end}"
-    what = _KINDS.get(found, f"'{found}'")
-    return f"{what} is out of place{_INSTEAD.get(found, '')}"
+    what = _TOKEN_NAMES.get(found, f"'{found}'")
+    return f"{what} is out of place{_SUGGESTIONS.get(found, '')}"
 
 
-_WORDS: Final = {
+_TYPE_NAMES: Final = {
     "int": "a number", "float": "a number", "str": "a text", "bool": "true or false", "NoneType": "nothing",
     "None": "nothing", "list": "a list", "tuple": "a list", "dict": "a mapping",
 }  # fmt: skip
-_COMPUTED: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
+_RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (r"'(?P<sign>.+)' not supported between instances of '(?P<one>\w+)' and '(?P<other>\w+)'",
@@ -75,12 +77,13 @@ _COMPUTED: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 )  # fmt: skip
 
 
-def computed(message: str) -> str:
+def explain_runtime_error(message: str) -> str:
     """What Python or Jinja2 says of values that do not go together."""
-    for pattern, words in _COMPUTED:
+    for pattern, words in _RUNTIME_MESSAGES:
         if (found := pattern.fullmatch(message)) is not None:
             parts = {
-                name: _WORDS.get(part, part) if name != "sign" else part for name, part in found.groupdict().items()
+                name: _TYPE_NAMES.get(part, part) if name != "sign" else part
+                for name, part in found.groupdict().items()
             }
             return words.format(**parts)
     return message

@@ -14,104 +14,104 @@ from jinja2 import Undefined, pass_context
 from jinja2.filters import FILTERS
 from jinja2.tests import TESTS
 
-from sweeper.model.expressions.budget import ITEM, MAX_BITS, Spending, weigh
+from sweeper.model.expressions.budget import ITEM, MAX_BITS, BudgetContext, compute_cost
 from sweeper.model.expressions.expression_error import ExpressionError
 
 # Guards that `syntax` puts into the tree. No text can name them: a filter's name has no parentheses.
 CONCAT: Final = "(concat)"
-EACH: Final = "(each)"
-WEIGH: Final = "(weigh)"
+ITERATE: Final = "(each)"
+CHARGE: Final = "(weigh)"
 
 # These take the same short time whatever they are given.
-_FREE: Final = ("abs", "count", "d", "default", "first", "last", "length")
+_CONSTANT_TIME: Final = ("abs", "count", "d", "default", "first", "last", "length")
 # How often each walks what it is given, with what it makes of it and what Python needs per item.
-_WALKS: Final = {
+_PASSES: Final = {
     "capitalize": 1, "float": 1, "list": 4, "lower": 1, "map": 12, "max": 4, "min": 4, "reject": 8, "rejectattr": 8,
     "reverse": 2, "select": 8, "selectattr": 8, "sort": 20, "string": 1, "title": 4, "truncate": 1, "unique": 4,
     "upper": 1,
 }  # fmt: skip
 # `sameas` is left out: which equal values are one object is the interpreter's business.
-_TESTS: Final = (
+_SAFE_TESTS: Final = (
     "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge", "greaterthan",
     "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "sequence",
     "string", "true", "undefined", "upper",
 )  # fmt: skip
-_MAX_DIGITS: Final = 100  # of `round`: a float has 17 that mean something
+_MAX_ROUND_DIGITS: Final = 100  # of `round`: a float has 17 that mean something
 _WORD: Final = re.compile(r"\w+")
 
 
-def filters() -> dict[str, Any]:
+def make_filters() -> dict[str, Any]:
     """Every filter by name. Those of Jinja2 that are wrapped stand beside it as `(name)`, for the wrapper to call."""
-    found: dict[str, Any] = {name: FILTERS[name] for name in _FREE}
-    for name, times in _WALKS.items():
+    found: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
+    for name, times in _PASSES.items():
         found[f"({name})"] = FILTERS[name]
-        found[name] = _walking(f"({name})", times)
+        found[name] = _make_charged_filter(f"({name})", times)
     own = {"int": _int, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "trim": _trim}
-    own |= {"wordcount": _wordcount, CONCAT: _concat, EACH: _each, WEIGH: _weigh}
+    own |= {"wordcount": _wordcount, CONCAT: _concat, ITERATE: _iterate, CHARGE: _charge}
     found |= {f"({name})": FILTERS[name] for name in ("int", "join", "round", "sum")}
     return found | own
 
 
-def tests() -> dict[str, Any]:
+def make_tests() -> dict[str, Any]:
     """Every test by name. Those with a `%` inside take numbers only: on a text it would be a format."""
-    numeric = {name: _numeric(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
-    return {name: TESTS[name] for name in _TESTS} | numeric
+    numeric = {name: _make_numeric_test(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
+    return {name: TESTS[name] for name in _SAFE_TESTS} | numeric
 
 
-def replaced_growth(text: str, old: str, new: str, count: int) -> int:
+def compute_replace_growth(text: str, old: str, new: str, count: int) -> int:
     """The characters that replacing adds at most; `count` below 0 means all."""
     found = text.count(old)
     return (found if count < 0 else min(found, count)) * len(new)
 
 
-def search_cost(text: str, part: Any, *, backwards: bool = False) -> int:
+def compute_search_cost(text: str, part: Any, *, backwards: bool = False) -> int:
     """Units for finding `part`. CPython's search is linear only for long parts, forwards (its fastsearch.h)."""
     length = len(part) if isinstance(part, str) else 0
     return len(text) * (1 + (length if backwards else min(length, 128)) // 16)
 
 
-def strip_cost(text: str, letters: Any) -> int:
+def compute_strip_cost(text: str, letters: Any) -> int:
     """Units for stripping `letters`, each of which is looked for in the whole set."""
     return len(text) * (1 + (len(letters) if isinstance(letters, str) else 0) // 32)
 
 
-def _walking(plain: str, times: int) -> Callable[..., Any]:
-    def walk(context: Spending, value: Any, *args: Any, **kwargs: Any) -> Any:
-        context.charge_for(value, times=times)
+def _make_charged_filter(jinja_name: str, passes: int) -> Callable[..., Any]:
+    def call_filter(context: BudgetContext, value: Any, *args: Any, **kwargs: Any) -> Any:
+        context.charge_for(value, times=passes)
         if args or kwargs:  # looked at once for each item
-            often = len(value) if times > 1 and hasattr(value, "__len__") else 1
+            often = len(value) if passes > 1 and hasattr(value, "__len__") else 1
             context.charge_for(*args, *kwargs.values(), times=max(often, 1))
-        result = context.environment.call_filter(plain, value, args, kwargs, context)
+        result = context.environment.call_filter(jinja_name, value, args, kwargs, context)
         return list(result) if isinstance(result, Iterator) else result  # a generator would be no JSON value
 
-    return pass_context(walk)
+    return pass_context(call_filter)
 
 
 @pass_context
-def _concat(context: Spending, values: list[Any]) -> str:
+def _concat(context: BudgetContext, values: list[Any]) -> str:
     context.charge_for(*values)
     return "".join([str(value) for value in values])
 
 
 @pass_context
-def _each(context: Spending, values: Any, cost: int) -> Any:
+def _iterate(context: BudgetContext, values: Any, cost: int) -> Any:
     """What a loop goes through; `cost` is what one round takes."""
     if isinstance(values, Undefined):
         return values
-    weigh(values, 0)  # refuses what is no JSON value
+    compute_cost(values, 0)  # refuses what is no JSON value
     iter(values)  # raises for what cannot be gone through; what can has a length
     context.charge((ITEM + cost) * len(values))
     return values
 
 
 @pass_context
-def _weigh(context: Spending, value: Any) -> Any:
+def _charge(context: BudgetContext, value: Any) -> Any:
     context.charge_for(value)
     return value
 
 
 @pass_context
-def _int(context: Spending, value: Any, default: Any = 0, base: Any = 10) -> Any:
+def _int(context: BudgetContext, value: Any, default: Any = 0, base: Any = 10) -> Any:
     context.charge_for(value)
     number = context.environment.call_filter("(int)", value, (default, base), None, context)
     if isinstance(number, int) and number is not value and number.bit_length() > MAX_BITS:
@@ -120,7 +120,7 @@ def _int(context: Spending, value: Any, default: Any = 0, base: Any = 10) -> Any
 
 
 @pass_context
-def _join(context: Spending, value: Any, d: Any = "", attribute: Any = None) -> Any:
+def _join(context: BudgetContext, value: Any, d: Any = "", attribute: Any = None) -> Any:
     context.charge_for(value, attribute)
     if hasattr(value, "__len__"):
         context.charge_for(d, times=len(value) + 1)
@@ -128,24 +128,24 @@ def _join(context: Spending, value: Any, d: Any = "", attribute: Any = None) -> 
 
 
 @pass_context
-def _replace(context: Spending, s: Any, old: Any, new: Any, count: int | None = None) -> str:
+def _replace(context: BudgetContext, s: Any, old: Any, new: Any, count: int | None = None) -> str:
     context.charge_for(s, old, new)
     text, old, new = str(s), str(old), str(new)
-    context.charge(search_cost(text, old))
-    context.charge(replaced_growth(text, old, new, -1 if count is None else count))
+    context.charge(compute_search_cost(text, old))
+    context.charge(compute_replace_growth(text, old, new, -1 if count is None else count))
     return text.replace(old, new, -1 if count is None else count)
 
 
 @pass_context
-def _round(context: Spending, value: Any, precision: Any = 0, method: Any = "common") -> Any:
+def _round(context: BudgetContext, value: Any, precision: Any = 0, method: Any = "common") -> Any:
     context.charge_for(value)
-    if isinstance(precision, int) and abs(precision) > _MAX_DIGITS:
-        raise ExpressionError(f"`round` takes at most {_MAX_DIGITS} digits")
+    if isinstance(precision, int) and abs(precision) > _MAX_ROUND_DIGITS:
+        raise ExpressionError(f"`round` takes at most {_MAX_ROUND_DIGITS} digits")
     return context.environment.call_filter("(round)", value, (precision, method), None, context)
 
 
 @pass_context
-def _sum(context: Spending, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
+def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
     if not isinstance(start, (int, float)):
         raise ExpressionError("`sum` adds numbers; its start is one")
     context.charge_for(iterable, attribute, times=4)
@@ -153,21 +153,21 @@ def _sum(context: Spending, iterable: Any, attribute: Any = None, start: Any = 0
 
 
 @pass_context
-def _trim(context: Spending, value: Any, chars: str | None = None) -> str:
+def _trim(context: BudgetContext, value: Any, chars: str | None = None) -> str:
     context.charge_for(value, chars)
     text = str(value)
-    context.charge(strip_cost(text, chars))
+    context.charge(compute_strip_cost(text, chars))
     return text.strip(chars)
 
 
 @pass_context
-def _wordcount(context: Spending, s: Any) -> int:
+def _wordcount(context: BudgetContext, s: Any) -> int:
     context.charge_for(s, times=4)
     return sum(1 for _ in _WORD.finditer(str(s)))  # Jinja2 makes a list of the words
 
 
-def _numeric(name: str, test: Any) -> Callable[..., bool]:
-    def checked(*numbers: Any, **named: Any) -> bool:
+def _make_numeric_test(name: str, test: Any) -> Callable[..., bool]:
+    def run_test(*numbers: Any, **named: Any) -> bool:
         for number in (*numbers, *named.values()):
             if isinstance(number, Undefined):
                 str(number)  # raises with its name
@@ -175,21 +175,21 @@ def _numeric(name: str, test: Any) -> Callable[..., bool]:
                 raise ExpressionError(f"`is {name}` takes a number of usual size")
         return bool(test(*numbers, **named))
 
-    return checked
+    return run_test
 
 
-def method_cost(text: str, name: str, args: tuple[Any, ...], named: Mapping[str, Any]) -> int:
+def compute_method_cost(text: str, name: str, args: tuple[Any, ...], named: Mapping[str, Any]) -> int:
     """Units that a method of a text takes before it is called, with what it makes."""
     first: Any = args[0] if args else named.get("sep")
-    cost = len(text) + sum(weigh(value) for value in (*args, *named.values()))
+    cost = len(text) + sum(compute_cost(value) for value in (*args, *named.values()))
     if name in ("strip", "lstrip", "rstrip"):
-        return cost + strip_cost(text, first)
+        return cost + compute_strip_cost(text, first)
     if name == "join":
         return cost + (len(text) * len(first) if hasattr(first, "__len__") else 0)
-    cost += search_cost(text, first, backwards=name in ("rfind", "rindex", "rsplit", "rpartition"))
+    cost += compute_search_cost(text, first, backwards=name in ("rfind", "rindex", "rsplit", "rpartition"))
     if name in ("split", "rsplit", "splitlines"):
         return cost + ITEM * (text.count(first) if isinstance(first, str) and first else len(text) // 2)
     if name == "replace" and len(args) > 1 and isinstance(first, str) and isinstance(args[1], str):
         count = args[2] if len(args) > 2 and isinstance(args[2], int) else -1
-        return cost + replaced_growth(text, first, args[1], count)
+        return cost + compute_replace_growth(text, first, args[1], count)
     return cost

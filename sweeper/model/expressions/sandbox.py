@@ -16,7 +16,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sweeper.model.expressions import jinja_filters
-from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, Spending, no_json
+from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, BudgetContext, make_not_json_error
 from sweeper.model.expressions.expression_error import ExpressionError
 
 _MAX_RANGE: Final = 1_000  # numbers that `range` may give
@@ -55,7 +55,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja2's sandbox as it is wanted here."""
 
     intercepted_binops = frozenset({"+", "-", "*", "//", "%", "**"})
-    context_class = Spending
+    context_class = BudgetContext
     short_range = staticmethod(short_range)  # what `syntax` makes of a call of `range`
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -64,7 +64,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if operator not in ("+", "-"):
                 _check_integers(operator, left, right)
         elif not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
-            _check_others(context, operator, left, right)
+            _check_sequences(context, operator, left, right)
         return self.binop_table[operator](left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ARG002 - Jinja2's signature
@@ -89,7 +89,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         ):
             raise TypeError(f"'{type(obj).__name__}' object is not callable")
         if isinstance(owner, str):
-            context.charge(jinja_filters.method_cost(owner, obj.__name__, args, kwargs))
+            context.charge(jinja_filters.compute_method_cost(owner, obj.__name__, args, kwargs))
         elif isinstance(owner, (list, tuple)):
             context.charge_for(owner, *args, *kwargs.values())
         else:
@@ -97,70 +97,74 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return obj(*args, **kwargs)
 
 
-def rendering(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
+def make_renderer(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
     """A function from values to the text."""
-    root = _compiled(tree)
-    sandbox = environment()
+    root = _compile(tree)
+    sandbox = get_environment()
 
     def render(values: Mapping[str, Any]) -> str:
         # The pieces are bounded, as all that makes them has been paid for; so is what joins them, before it is made.
-        pieces = list(root(Spending(sandbox, values, None, {})))  # type: ignore[arg-type] # any mapping will do
+        pieces = list(root(BudgetContext(sandbox, values, None, {})))  # type: ignore[arg-type] # any mapping will do
         if sum(map(len, pieces)) > MAX_TEXT:
-            raise _too_long()
+            raise _make_length_error()
         return "".join(pieces)
 
     return render
 
 
-def computing(expression: nodes.Expr) -> Callable[[Mapping[str, Any]], Any]:
+def make_evaluator(expression: nodes.Expr) -> Callable[[Mapping[str, Any]], Any]:
     """A function from values to the value of one expression."""
     body: list[nodes.Node] = [nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)]
-    root = _compiled(nodes.Template(body, lineno=1))
-    sandbox = environment()
+    root = _compile(nodes.Template(body, lineno=1))
+    sandbox = get_environment()
 
     def compute(values: Mapping[str, Any]) -> Any:
-        context = Spending(sandbox, values, None, {})  # type: ignore[arg-type] # as above
+        context = BudgetContext(sandbox, values, None, {})  # type: ignore[arg-type] # as above
         for _ in root(context):
             pass  # nothing is printed; the generator has to be run
         value = context.vars[_RESULT]
         if type(value) is str:
             if len(value) > MAX_TEXT:
-                raise _too_long()
+                raise _make_length_error()
             return value
         if isinstance(value, (list, tuple, dict)):
             context.charge_for(value)
-        return _plain(value)
+        return _to_json_value(value)
 
     return compute
 
 
-def _compiled(tree: nodes.Template) -> Callable[[Spending], Any]:
-    tree.set_environment(environment())
-    code = environment().compile(tree)
-    return Template.from_code(environment(), code, {}).root_render_func
+def _compile(tree: nodes.Template) -> Callable[[BudgetContext], Any]:
+    tree.set_environment(get_environment())
+    code = get_environment().compile(tree)
+    return Template.from_code(get_environment(), code, {}).root_render_func
 
 
 @cache
-def environment() -> Sandbox:
+def get_environment() -> Sandbox:
     """The one sandbox. It folds no constants: that would compute before anything is counted."""
     made = Sandbox(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, optimized=False, finalize=_printed
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+        optimized=False,
+        finalize=_charge_printed,
     )
     made.globals.clear()
-    made.filters = jinja_filters.filters()
-    made.tests = jinja_filters.tests()
+    made.filters = jinja_filters.make_filters()
+    made.tests = jinja_filters.make_tests()
     return made
 
 
 @pass_context
-def _printed(context: Spending, value: Any) -> Any:
+def _charge_printed(context: BudgetContext, value: Any) -> Any:
     """What stands in a text for a value: whatever may become long is paid for, what is no JSON value is refused."""
     if type(value) is not str:
         context.charge_for(value)
     return value
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -170,15 +174,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json_value(item) for key, item in value.items()}
     if isinstance(value, Undefined):
         str(value)  # StrictUndefined raises with the name in it
-    raise no_json(value)
+    raise make_not_json_error(value)
 
 
-def _too_long() -> ExpressionError:
+def _make_length_error() -> ExpressionError:
     return ExpressionError(f"gives a text of more than {MAX_TEXT:,} characters")
 
 
@@ -189,7 +193,7 @@ def _check_integers(operator: str, left: int, right: int) -> None:
         raise ExpressionError(f"`{operator}` gives a number too large to compute here")
 
 
-def _check_others(context: Spending, operator: str, left: Any, right: Any) -> None:
+def _check_sequences(context: BudgetContext, operator: str, left: Any, right: Any) -> None:
     """Texts and lists: `+` and `*` pay for what they make, all else has no meaning or a surprising one."""
     if isinstance(left, Undefined) or isinstance(right, Undefined):
         return  # the operation raises with its name

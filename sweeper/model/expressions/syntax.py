@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from jinja2 import meta, nodes
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
 from sweeper.model.expressions.expression_error import ExpressionError
-from sweeper.model.expressions.sandbox import environment
+from sweeper.model.expressions.sandbox import get_environment
 
 _MAX_SOURCE: Final = 20_000  # characters of Jinja2 source; longer belongs in the workflow itself
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles some ten thousand in a second
@@ -29,12 +29,12 @@ _ALLOWED: Final = (
     nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
     nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
 )  # fmt: skip
-_HALF: Final = "holds half of a character (a lone surrogate), which no file can keep"
+_LONE_SURROGATE: Final = "holds half of a character (a lone surrogate), which no file can keep"
 _CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _NodePosition:
     """A node with what stands above it."""
 
     node: nodes.Node
@@ -46,9 +46,9 @@ def parse(text: str) -> nodes.Template:
     """The tree of a text, allowed as a whole and guarded. Raises ExpressionError, and what Jinja2 raises."""
     if len(text) > _MAX_SOURCE:
         raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
-    if not _is_text(text):
-        raise ExpressionError(_HALF)
-    tree = environment().parse(text)
+    if not _is_encodable(text):
+        raise ExpressionError(_LONE_SURROGATE)
+    tree = get_environment().parse(text)
     every = []
     for place in _walk(tree):
         _check(place)
@@ -59,27 +59,27 @@ def parse(text: str) -> nodes.Template:
     return tree
 
 
-def lone_expression(tree: nodes.Template, *, needed: bool = False) -> nodes.Expr | None:
+def find_lone_expression(tree: nodes.Template, *, is_required: bool = False) -> nodes.Expr | None:
     """The expression of a text that is one `{{ ... }}` and nothing else; None, or an error if `needed`, where there is
     more to it. Comments, and white space that `-` removes, are nothing.
     """
     parts = tree.body[0].nodes if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) else []
     if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
         return parts[0]
-    if needed:
+    if is_required:
         raise ExpressionError("is not one expression")
     return None
 
 
-def names(tree: nodes.Template, text: str) -> tuple[str, ...]:
+def find_names(tree: nodes.Template, text: str) -> tuple[str, ...]:
     """The names that it reads and does not bind itself, in the order in which the text has them."""
-    tracking = meta.TrackingCodeGenerator(environment())  # meta.find_undeclared_variables, but without computing
+    tracking = meta.TrackingCodeGenerator(get_environment())  # meta.find_undeclared_variables, but without computing
     tracking.optimizer = None
     tracking.visit(tree)
     return tuple(sorted(tracking.undeclared_identifiers, key=lambda name: (text.find(name), name)))
 
 
-def defaults(tree: nodes.Template) -> Mapping[str, Any]:
+def find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
     """The constants of `{{ name | default(constant) }}`, by name; the first where a name has several."""
     found: dict[str, Any] = {}
     for node in (place.node for place in _walk(tree)):
@@ -90,72 +90,76 @@ def defaults(tree: nodes.Template) -> Mapping[str, Any]:
     return found
 
 
-def _walk(tree: nodes.Node) -> Iterator[_Place]:
+def _walk(tree: nodes.Node) -> Iterator[_NodePosition]:
     """Every node, as the text has them."""
-    waiting = [_Place(tree, 0, 0)]
+    waiting = [_NodePosition(tree, 0, 0)]
     while waiting:
         place = waiting.pop()
         yield place
         inner = place.loops + isinstance(place.node, nodes.For)
-        below = [_Place(child, place.depth + 1, inner) for child in place.node.iter_child_nodes()]
+        below = [_NodePosition(child, place.depth + 1, inner) for child in place.node.iter_child_nodes()]
         waiting += reversed(below)
 
 
-def _check(place: _Place) -> None:
+def _check(position: _NodePosition) -> None:
     """Raise ExpressionError when this node is not allowed where it stands."""
-    node = place.node
-    if place.depth > _MAX_DEPTH:
+    node = position.node
+    if position.depth > _MAX_DEPTH:
         raise RecursionError
     if not isinstance(node, _ALLOWED):
         raise ExpressionError(f"holds a Jinja2 {type(node).__name__.lower()}, which is not allowed here")
-    if isinstance(node, nodes.For) and (node.recursive or place.loops >= _MAX_LOOPS):
+    if isinstance(node, nodes.For) and (node.recursive or position.loops >= _MAX_LOOPS):
         raise ExpressionError("nests loops more than two deep, or recursively, which is not allowed here")
     if isinstance(node, nodes.Const):
         _check_constant(node.value)
     elif isinstance(node, nodes.Name):
         _check_name(node.name)
     elif isinstance(node, nodes.Filter):
-        _check_known("filter", node.name, environment().filters)
+        _check_known("filter", node.name, get_environment().filters)
     elif isinstance(node, nodes.Test):
-        _check_known("test", node.name, environment().tests)
+        _check_known("test", node.name, get_environment().tests)
 
 
 def _check_constant(value: Any) -> None:
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ExpressionError("holds a number too large to compute here")
-    if isinstance(value, str) and not _is_text(value):
-        raise ExpressionError(_HALF)
+    if isinstance(value, str) and not _is_encodable(value):
+        raise ExpressionError(_LONE_SURROGATE)
 
 
 def _check_name(name: str) -> None:
     if name == "self":
         raise ExpressionError("reads 'self', which Jinja2 keeps for itself; give the slot another name")
     if unicodedata.normalize("NFKC", name) != name:  # Python, which it is compiled to, takes both for one name
-        raise ExpressionError(f"reads '{_cut(name)}', whose letters have more than one form; write it with plain ones")
+        raise ExpressionError(
+            f"reads '{_shorten(name)}', whose letters have more than one form; write it with plain ones"
+        )
 
 
 def _check_known(what: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
         usual = sorted(one for one in known if one.isidentifier())
-        raise ExpressionError(f"uses the {what} '{_cut(name)}', which is not known here{hint(name, usual, what + 's')}")
+        raise ExpressionError(
+            f"uses the {what} '{_shorten(name)}', which is not known here{suggest(name, usual, what + 's')}"
+        )
 
 
-def _guard(every: list[_Place]) -> None:
+def _guard(positions: list[_NodePosition]) -> None:
     """Put a guard before everything that may walk or make something large and that no operation pays for itself."""
-    for place in every:
+    for place in positions:
         _guard_texts(place.node)
-    comparing = sum(isinstance(place.node, (nodes.Compare, nodes.Test)) for place in every)
-    for place in every:
+    comparing = sum(isinstance(place.node, (nodes.Compare, nodes.Test)) for place in positions)
+    for place in positions:
         node = place.node
         if isinstance(node, nodes.For):
-            node.iter = _filtered(node.iter, jinja_filters.EACH, nodes.Const(_cost(node)))
+            node.iter = _apply_filter(node.iter, jinja_filters.ITERATE, nodes.Const(_compute_round_cost(node)))
         elif isinstance(node, nodes.Compare):
             _guard_comparison(node, always=place.loops > 0 or comparing > _FREE_COMPARISONS)
         elif isinstance(node, nodes.Test):
-            node.node = _filtered(node.node, jinja_filters.WEIGH)
-            node.args = [_filtered(value, jinja_filters.WEIGH) for value in node.args or []]
+            node.node = _apply_filter(node.node, jinja_filters.CHARGE)
+            node.args = [_apply_filter(value, jinja_filters.CHARGE) for value in node.args or []]
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
-            node.node = _filtered(node.node, jinja_filters.WEIGH)  # a slice is a copy
+            node.node = _apply_filter(node.node, jinja_filters.CHARGE)  # a slice is a copy
         elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
             # Called it is the function; else it is a name like any other, and may be a slot's.
             node.node = nodes.EnvironmentAttribute("short_range", lineno=node.lineno)
@@ -165,24 +169,24 @@ def _guard_texts(node: nodes.Node) -> None:
     """Replace each `~` below the node by the guard that joins."""
     for field, value in [*node.iter_fields()]:
         if isinstance(value, nodes.Concat):
-            setattr(node, field, _joined(value))
+            setattr(node, field, _make_concat(value))
         elif isinstance(value, list):
-            value[:] = [_joined(one) if isinstance(one, nodes.Concat) else one for one in value]
+            value[:] = [_make_concat(one) if isinstance(one, nodes.Concat) else one for one in value]
 
 
 def _guard_comparison(node: nodes.Compare, *, always: bool) -> None:
-    def guarded(one: nodes.Expr) -> nodes.Expr:
+    def guard(one: nodes.Expr) -> nodes.Expr:
         # A list written out may hold one value many times; one of constants is what `in` is for, and costs nothing.
         below = (place.node for place in _walk(one))
         written = any(isinstance(node, _CONTAINERS) and not _is_constant(node) for node in below)
-        return _filtered(one, jinja_filters.WEIGH) if written or (always and not _is_constant(one)) else one
+        return _apply_filter(one, jinja_filters.CHARGE) if written or (always and not _is_constant(one)) else one
 
-    node.expr = guarded(node.expr)
+    node.expr = guard(node.expr)
     for operand in node.ops:
-        operand.expr = guarded(operand.expr)
+        operand.expr = guard(operand.expr)
 
 
-def _cost(loop: nodes.For) -> int:
+def _compute_round_cost(loop: nodes.For) -> int:
     """Units of one round: its nodes, and the characters it writes."""
     cost = 0
     for part in [*loop.body, *([loop.test] if loop.test is not None else [])]:
@@ -191,11 +195,11 @@ def _cost(loop: nodes.For) -> int:
     return cost
 
 
-def _joined(node: nodes.Concat) -> nodes.Filter:
-    return _filtered(nodes.List(node.nodes, lineno=node.lineno), jinja_filters.CONCAT)
+def _make_concat(node: nodes.Concat) -> nodes.Filter:
+    return _apply_filter(nodes.List(node.nodes, lineno=node.lineno), jinja_filters.CONCAT)
 
 
-def _filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
+def _apply_filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, [*args], [], None, None, lineno=node.lineno)
 
 
@@ -208,9 +212,9 @@ def _is_constant(node: nodes.Node) -> bool:
     return isinstance(node, nodes.Const)
 
 
-def _is_text(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _cut(text: str, limit: int = 80) -> str:
+def _shorten(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -7,19 +7,25 @@ here: `NodeInfo.from_object_info(mapping)` is the door.
 
 from __future__ import annotations
 
-from sweeper.model.node_classes.graph_check import graph_notes, graph_problems
+from sweeper.model.node_classes.graph_check import find_graph_notes, find_graph_problems
 from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec
-from sweeper.model.node_classes.template_check import Piece, SplitCheck, slot_schema, split_check, with_node_schemas
+from sweeper.model.node_classes.template_check import (
+    SlotInputCheck,
+    TemplateCheck,
+    check_template,
+    infer_slot_schema,
+    with_node_schemas,
+)
 
 __all__ = [
     "InputSpec",
     "NodeInfo",
     "NodeSpec",
-    "Piece",
-    "SplitCheck",
-    "graph_notes",
-    "graph_problems",
-    "slot_schema",
-    "split_check",
+    "SlotInputCheck",
+    "TemplateCheck",
+    "check_template",
+    "find_graph_notes",
+    "find_graph_problems",
+    "infer_slot_schema",
     "with_node_schemas",
 ]

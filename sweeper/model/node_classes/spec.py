@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from sweeper.did_you_mean import hint
+from sweeper.did_you_mean import suggest
 from sweeper.errors import InputError
 from sweeper.model.template import MISSING
 
@@ -26,15 +26,15 @@ DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
 _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
-_PRIMITIVES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
+_PRIMITIVE_TYPES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
 # Types of ComfyUI's own that are only ever linked, for when `object_info` has too few classes to see who makes them.
-_CORE_LINKS: Final = frozenset(
+_CORE_LINK_TYPES: Final = frozenset(
     {"AUDIO", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "CONDITIONING", "CONTROL_NET", "GLIGEN", "GUIDER", "HOOKS"}
     | {"HOOK_KEYFRAMES", "IMAGE", "LATENT", "MASK", "MESH", "MODEL", "NOISE", "SAMPLER", "SIGMAS", "STYLE_MODEL"}
     | {"SVG", "UPSCALE_MODEL", "VAE", "VIDEO", "VOXEL"}
 )
 # The suffixes of folder_paths.supported_pt_extensions, and those of the loaders that custom nodes add most often.
-_MODEL_FILES: Final = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf", ".onnx")
+_MODEL_SUFFIXES: Final = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf", ".onnx")
 
 OutputType = str | tuple[Any, ...]  # a type's name (or "A,B"), or the options of a combo that is put out
 
@@ -59,15 +59,15 @@ class InputSpec:
     schema: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[Any, ...] | None = None
-    uploads: bool = False
-    old_combo: bool = False
+    is_upload: bool = False
+    is_legacy_combo: bool = False
     branches: Mapping[str, Mapping[str, InputSpec]] = field(default_factory=dict)
-    grown: tuple[InputSpec, ...] = ()
+    autogrow_inputs: tuple[InputSpec, ...] = ()
 
     @property
     def takes_anything(self) -> bool:
         """Whether a link of any type fits."""
-        return ANY in _names(self.type) or bool(_DYNAMIC.fullmatch(self.type))
+        return ANY in _split_union(self.type) or bool(_DYNAMIC.fullmatch(self.type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +83,29 @@ class NodeSpec:
     inputs: Mapping[str, InputSpec]
     hidden: tuple[str, ...] = ()
     outputs: tuple[OutputType, ...] = ()
-    output_node: bool = False
-    open_ended: bool = False
-    partner: bool = False
+    is_output: bool = False
+    is_open_ended: bool = False
+    is_partner: bool = False
 
     @property
     def is_dynamic(self) -> bool:
         """Whether the value of one input decides which others there are."""
         return any(spec.branches for spec in self.inputs.values())
 
-    def inputs_for(self, given: Mapping[str, Any]) -> dict[str, InputSpec]:
+    def resolve_inputs(self, given: Mapping[str, Any]) -> dict[str, InputSpec]:
         """The inputs of a node that holds the values `given`: the declared ones, and those that they bring along."""
         found: dict[str, InputSpec] = {}
         for spec in self.inputs.values():
-            found.update(_brought(spec, given))
+            found.update(_expand_input(spec, given))
         return found
 
-    def takes_undeclared(self, name: str) -> bool:
+    def can_take_undeclared(self, name: str) -> bool:
         """Whether an input that `inputs_for` does not have may be meant all the same.
 
         Besides open-ended classes: the children of a dynamic input (`images.image3`), and the next of a numbered row
         (`image_3` where `image_1` is declared, which nodes with an "add input" button send without declaring it).
         """
-        if self.open_ended or name in self.hidden:
+        if self.is_open_ended or name in self.hidden:
             return True
         parent = name.partition(".")[0]
         if parent != name and parent in self.inputs and _DYNAMIC.fullmatch(self.inputs[parent].type):
@@ -132,54 +132,54 @@ class NodeInfo:
         made = frozenset(
             name
             for declared in answer.values()
-            for output in _sequence(_get(declared, "output"))
+            for output in _as_sequence(_get(declared, "output"))
             if isinstance(output, str)
-            for name in _names(output)
+            for name in _split_union(output)
         )
-        return cls({name: _node_spec(name, declared, made) for name, declared in answer.items()})
+        return cls({name: _parse_node(name, declared, made) for name, declared in answer.items()})
 
-    def taking_any_model(self) -> NodeInfo:
+    def with_any_model(self) -> NodeInfo:
         """The same classes on a server that takes any model's file name, as the embedded one does unless it is strict.
 
         A list of model files is one with a name that ends as their files do, or an empty one.
         """
         return NodeInfo(
             {
-                name: replace(spec, inputs={key: _any_model(one) for key, one in spec.inputs.items()})
+                name: replace(spec, inputs={key: _accept_any_model(one) for key, one in spec.inputs.items()})
                 for name, spec in self.classes.items()
             }
         )
 
-    def spec(self, class_type: str) -> NodeSpec:
+    def get_spec(self, class_type: str) -> NodeSpec:
         """The class. Raises KeyError with the nearest name in its message."""
         try:
             return self.classes[class_type]
         except KeyError:
-            raise KeyError(f"there is no node class '{class_type}'{hint(class_type, self.classes)}") from None
+            raise KeyError(f"there is no node class '{class_type}'{suggest(class_type, self.classes)}") from None
 
 
-def fits(given: OutputType, wanted: InputSpec) -> bool:
+def can_link(given: OutputType, wanted: InputSpec) -> bool:
     """Whether an output of type `given` may be linked to the input.
 
     ComfyUI's `validate_node_input`: equal types, or unions "A,B" with a member in common; "*" on either side takes all
     (there it is a string that equals everything, which JSON cannot show). A combo declared as a list takes only an
     output declared as the same list.
     """
-    if wanted.takes_anything or (isinstance(given, str) and (ANY in _names(given) or _DYNAMIC.fullmatch(given))):
+    if wanted.takes_anything or (isinstance(given, str) and (ANY in _split_union(given) or _DYNAMIC.fullmatch(given))):
         return True
     if isinstance(given, tuple):
-        return wanted.old_combo and wanted.choices == given
-    return not wanted.old_combo and bool(_names(given) & _names(wanted.type))
+        return wanted.is_legacy_combo and wanted.choices == given
+    return not wanted.is_legacy_combo and bool(_split_union(given) & _split_union(wanted.type))
 
 
-def _any_model(spec: InputSpec) -> InputSpec:
-    is_model = spec.type == "COMBO" and spec.choices is not None and not spec.uploads
-    if is_model and (not spec.choices or any(str(one).lower().endswith(_MODEL_FILES) for one in spec.choices)):
+def _accept_any_model(spec: InputSpec) -> InputSpec:
+    is_model = spec.type == "COMBO" and spec.choices is not None and not spec.is_upload
+    if is_model and (not spec.choices or any(str(one).lower().endswith(_MODEL_SUFFIXES) for one in spec.choices)):
         return replace(spec, schema={"type": "string", "minLength": 1})
     return spec
 
 
-def _names(union: str) -> frozenset[str]:
+def _split_union(union: str) -> frozenset[str]:
     return frozenset(part.strip() for part in union.split(","))
 
 
@@ -191,11 +191,11 @@ def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, Mapping) else None
 
 
-def _sequence(value: Any) -> Iterable[Any]:
+def _as_sequence(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def _node_spec(class_type: str, declared: Any, made: frozenset[str]) -> NodeSpec:
+def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) -> NodeSpec:
     groups = _get(declared, "input")
     if not isinstance(groups, Mapping):
         groups = {}
@@ -204,75 +204,82 @@ def _node_spec(class_type: str, declared: Any, made: frozenset[str]) -> NodeSpec
     hidden = groups.get("hidden")
     return NodeSpec(
         class_type=class_type,
-        inputs=_group_specs(groups, made, order),
+        inputs=_parse_groups(groups, output_types, order),
         hidden=tuple(map(str, hidden)) if isinstance(hidden, (Mapping, list)) else (),
         outputs=tuple(
             output if isinstance(output, str) else tuple(output) if isinstance(output, list) else ANY
-            for output in _sequence(_get(declared, "output"))
+            for output in _as_sequence(_get(declared, "output"))
         ),
-        output_node=_get(declared, "output_node") is True,
-        open_ended=not _is_class(declared) or (isinstance(optional, Mapping) and not optional),
-        partner=_get(declared, "api_node") is True,
+        is_output=_get(declared, "output_node") is True,
+        is_open_ended=not _is_class(declared) or (isinstance(optional, Mapping) and not optional),
+        is_partner=_get(declared, "api_node") is True,
     )
 
 
-def _group_specs(
-    groups: Mapping[str, Any], made: frozenset[str], order: Any = None, prefix: str = ""
+def _parse_groups(
+    groups: Mapping[str, Any], output_types: frozenset[str], order: Any = None, prefix: str = ""
 ) -> dict[str, InputSpec]:
     found: dict[str, InputSpec] = {}
     for group in ("required", "optional"):
         declared = groups.get(group)
         if isinstance(declared, Mapping):
             # `input_order` is what the server says; JSON objects have kept their order anyway wherever this was seen.
-            first = [name for name in _sequence(_get(order, group)) if isinstance(name, str) and name in declared]
+            first = [name for name in _as_sequence(_get(order, group)) if isinstance(name, str) and name in declared]
             for name in dict.fromkeys([*first, *declared]):
                 full = prefix + name
                 if full not in found:
-                    found[full] = _input_spec(full, declared[name], group == "required", made)
+                    found[full] = _parse_input(full, declared[name], group == "required", output_types)
     return found
 
 
-def _input_spec(name: str, declared: Any, required: bool, made: frozenset[str]) -> InputSpec:
+def _parse_input(name: str, declared: Any, required: bool, output_types: frozenset[str]) -> InputSpec:
     """`[type]`, `[type, options]`, or whatever a custom node wrote instead."""
-    parts = [declared] if isinstance(declared, str) else list(_sequence(declared))
+    parts = [declared] if isinstance(declared, str) else list(_as_sequence(declared))
     kind = parts[0] if parts else ANY
     options = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
     default = options.get("default", MISSING)
     if isinstance(kind, (list, tuple)) or kind == "COMBO":
-        return _combo(name, kind, options, default, required)
+        return _parse_combo(name, kind, options, default, required)
     if not isinstance(kind, str) or (len(parts) > 1 and isinstance(parts[1], str)):
         # `(["a", "b"])` without its comma arrives as `["a", "b"]`: a type "a" that the server checks nothing against.
         return InputSpec(name, "widget", ANY, required, default, {}, options)
     if kind == DYNAMIC_COMBO:
-        return _dynamic_combo(name, options, default, required, made)
+        return _parse_dynamic_combo(name, options, default, required, output_types)
     if kind == AUTOGROW:
-        return InputSpec(name, "link", kind, False, grown=_autogrown(name, options, required, made), options=options)
-    names = _names(kind)
+        return InputSpec(
+            name,
+            "link",
+            kind,
+            False,
+            autogrow_inputs=_parse_autogrow(name, options, required, output_types),
+            options=options,
+        )
+    names = _split_union(kind)
     forced = options.get("forceInput") is True
     # A type that no class puts out, and that is none of ComfyUI's own, can only be a custom node's own widget (COLOR,
     # LOAD_3D, ...): its value is whatever that widget writes.
     own_widget = options.get("socketless") is True or not (
-        names <= made | _CORE_LINKS or ANY in names or _DYNAMIC.fullmatch(kind)
+        names <= output_types | _CORE_LINK_TYPES or ANY in names or _DYNAMIC.fullmatch(kind)
     )
-    schema = _literal_schema(kind, options)
+    schema = _make_literal_schema(kind, options)
     if (
         schema is None
         and not forced
         and (own_widget or any(options.get(key) is not None for key in ("default", "widgetType")))
     ):
         schema = {}
-    is_widget = not forced and (own_widget or bool(names & {*_PRIMITIVES, "COMBO"}))
+    is_widget = not forced and (own_widget or bool(names & {*_PRIMITIVE_TYPES, "COMBO"}))
     return InputSpec(name, "widget" if is_widget else "link", kind, required, default, schema, options)
 
 
-def _literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
     """The schema of a literal of this type, None for a type that is linked.
 
     The server takes any literal anywhere: for INT and its like also where `forceInput` hides the widget, and that
     works; for a linked type it fails at run time.
     """
-    names = _names(kind)
-    types = [_PRIMITIVES[name] for name in ("INT", "FLOAT", "STRING", "BOOLEAN") if name in names]
+    names = _split_union(kind)
+    types = [_PRIMITIVE_TYPES[name] for name in ("INT", "FLOAT", "STRING", "BOOLEAN") if name in names]
     if "COMBO" in names and "string" not in types:
         types.append("string")
     if types:
@@ -286,7 +293,7 @@ def _literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | N
     return {} if ANY in names or _DYNAMIC.fullmatch(kind) else None
 
 
-def _combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, required: bool) -> InputSpec:
+def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, required: bool) -> InputSpec:
     old = not isinstance(kind, str)
     listed = kind if old else options.get("options")
     choices = tuple(listed) if isinstance(listed, (list, tuple)) else None
@@ -298,7 +305,7 @@ def _combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, requi
     elif choices is None:
         schema = {}  # a list that the editor fetches elsewhere ("remote")
     else:
-        schema = _choice_schema(choices)
+        schema = _make_choice_schema(choices)
     if options.get("any_file") is True:  # sweeper's own server says so where it takes every model's name
         schema = {"type": "string", "minLength": 1}
     if options.get("multiselect") is True:
@@ -306,7 +313,7 @@ def _combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, requi
     return InputSpec(name, "widget", "COMBO", required, default, schema, options, choices, uploads, old)
 
 
-def _choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
+def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
     """One of the options. Options with pictures, `{"content": name, "image": path}`, are also sent by name alone."""
     contents = [one["content"] for one in choices if isinstance(one, Mapping) and isinstance(one.get("content"), str)]
     unique = {json.dumps(one, sort_keys=True, default=str): one for one in (*choices, *contents)}
@@ -317,20 +324,24 @@ def _choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
     return schema
 
 
-def _dynamic_combo(
-    name: str, options: Mapping[str, Any], default: Any, required: bool, made: frozenset[str]
+def _parse_dynamic_combo(
+    name: str, options: Mapping[str, Any], default: Any, required: bool, output_types: frozenset[str]
 ) -> InputSpec:
     branches: dict[str, Mapping[str, InputSpec]] = {}
-    for one in _sequence(options.get("options")):
+    for one in _as_sequence(options.get("options")):
         key, groups = _get(one, "key"), _get(one, "inputs")
         if isinstance(key, str):
-            branches[key] = _group_specs(groups if isinstance(groups, Mapping) else {}, made, prefix=f"{name}.")
+            branches[key] = _parse_groups(
+                groups if isinstance(groups, Mapping) else {}, output_types, prefix=f"{name}."
+            )
     schema: dict[str, Any] = {"enum": list(branches)} if branches else {}
     keys = tuple(branches) or None
     return InputSpec(name, "widget", DYNAMIC_COMBO, required, default, schema, options, keys, branches=branches)
 
 
-def _autogrown(name: str, options: Mapping[str, Any], required: bool, made: frozenset[str]) -> tuple[InputSpec, ...]:
+def _parse_autogrow(
+    name: str, options: Mapping[str, Any], required: bool, output_types: frozenset[str]
+) -> tuple[InputSpec, ...]:
     """The row of inputs that an autogrowing one stands for: `names`, or `prefix0`, `prefix1`, ... (the first `min`
     of them required). Empty when the template is of another shape: then anything below its name is taken.
     """
@@ -353,13 +364,15 @@ def _autogrown(name: str, options: Mapping[str, Any], required: bool, made: froz
     least = least if required and group == "required" and isinstance(least, int) else 0
     if declared is None:
         return ()
-    return tuple(_input_spec(f"{name}.{one}", declared, place < least, made) for place, one in enumerate(names))
+    return tuple(
+        _parse_input(f"{name}.{one}", declared, place < least, output_types) for place, one in enumerate(names)
+    )
 
 
-def _brought(spec: InputSpec, given: Mapping[str, Any]) -> Iterator[tuple[str, InputSpec]]:
+def _expand_input(spec: InputSpec, given: Mapping[str, Any]) -> Iterator[tuple[str, InputSpec]]:
     """The input itself, and those that its value brings along. An autogrowing one is only its row."""
     if spec.type == AUTOGROW:
-        for one in spec.grown:
+        for one in spec.autogrow_inputs:
             if one.required or one.name in given:
                 yield one.name, one
         return
@@ -367,4 +380,4 @@ def _brought(spec: InputSpec, given: Mapping[str, Any]) -> Iterator[tuple[str, I
     chosen = given.get(spec.name)
     if isinstance(chosen, str) and chosen in spec.branches:
         for one in spec.branches[chosen].values():
-            yield from _brought(one, given)
+            yield from _expand_input(one, given)

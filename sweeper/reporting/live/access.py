@@ -23,19 +23,19 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ENTRANCE: Final = Path(__file__).parent / "page" / "enter.html"
-COOKIE: Final = "sweeper-view"
+LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
+COOKIE_PREFIX: Final = "sweeper-view"
 # Of the page that asks for the token: they hold nothing of the run.
-_OPEN: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
+_PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_MOST_BYTES: Final = 4096  # of a request's body: a token
-_YEAR: Final = 365 * 86400
-POLICY: Final = (
+_MAX_BODY_BYTES: Final = 4096  # of a request's body: a token
+_YEAR_SECONDS: Final = 365 * 86400
+CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS: Final = {
-    "content-security-policy": POLICY,
+SECURITY_HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -52,56 +52,56 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Guard:
+class AccessControl:
     """Lets a request pass to `app`, or answers it itself. `token`: None on loopback."""
 
     def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
         self._app = app
         self._token = token
         # Cookies know no ports: two views on one machine must not overwrite each other's.
-        self._cookie = f"{COOKIE}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
-        self._names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _names_of(host)
+        self._cookie_name = f"{COOKIE_PREFIX}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
+        self._host_names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _list_host_names(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # neither sockets nor lifespan
             return
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 there = {name for name, _ in message["headers"]}
-                more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in there]
+                more = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in there]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         request = Request(scope, receive)
-        answer = await self._answer(request)
-        await (answer or self._app)(scope, receive, with_headers)
+        answer = await self._intercept(request)
+        await (answer or self._app)(scope, receive, send_with_headers)
 
-    async def _answer(self, request: Request) -> Response | None:
+    async def _intercept(self, request: Request) -> Response | None:
         """What is said instead of the page; None where it may be seen."""
-        if not self._host_is_ours(request.headers.get("host", "")):
+        if not self._is_own_host(request.headers.get("host", "")):
             return PlainTextResponse("this name is not this server's", 421)
         if self._token is None:
             return None if request.method in ("GET", "HEAD") else PlainTextResponse("only GET", 405)
         if request.url.path == "/session" and request.method == "POST":
-            return await self._session(request)
+            return await self._create_session(request)
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET", 405)
-        if request.url.path in _OPEN or self._may(request):
+        if request.url.path in _PUBLIC_PATHS or self._is_authorized(request):
             return None
         if request.url.path == "/":
-            return Response(ENTRANCE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
+            return Response(LOGIN_PAGE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
         return PlainTextResponse("a token is needed", 401, {"www-authenticate": "Bearer"})
 
-    def _host_is_ours(self, given: str) -> bool:
-        name = given.rpartition(":")[0] if not given.endswith("]") and ":" in given else given
+    def _is_own_host(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         name = name.strip("[]").lower().rstrip(".")
-        if name in self._names:
+        if name in self._host_names:
             return True
         # A rebound name is a name: an address in its place cannot be somebody else's site.
         return self._token is not None and _is_address(name)
 
-    def _may(self, request: Request) -> bool:
+    def _is_authorized(self, request: Request) -> bool:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_token(given.strip()):
             return True
@@ -109,17 +109,17 @@ class Guard:
             cookies = SimpleCookie(request.headers.get("cookie", ""))
         except CookieError:
             return False
-        return self._cookie in cookies and self._is_token(cookies[self._cookie].value)
+        return self._cookie_name in cookies and self._is_token(cookies[self._cookie_name].value)
 
     def _is_token(self, given: str) -> bool:
         assert self._token is not None
         return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
 
-    async def _session(self, request: Request) -> Response:
+    async def _create_session(self, request: Request) -> Response:
         body = b""
         async for part in request.stream():
             body += part
-            if len(body) > _MOST_BYTES:
+            if len(body) > _MAX_BODY_BYTES:
                 return PlainTextResponse("too long", 413)
         try:
             given = json.loads(body)["token"]
@@ -128,7 +128,7 @@ class Guard:
         if not isinstance(given, str) or not self._is_token(given):
             return JSONResponse({"entered": False}, 403)
         answer = JSONResponse({"entered": True})
-        answer.set_cookie(self._cookie, given, max_age=_YEAR, httponly=True, samesite="strict")
+        answer.set_cookie(self._cookie_name, given, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
         return answer
 
 
@@ -140,5 +140,5 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _names_of(host: str) -> frozenset[str]:
+def _list_host_names(host: str) -> frozenset[str]:
     return frozenset(name.lower() for name in (host, socket.gethostname(), socket.getfqdn()) if name)

@@ -16,12 +16,12 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sweeper.reporting.check_findings import ACCEPTED
-from sweeper.reporting.contents import MEDIA
+from sweeper.reporting.check_findings import ACCEPTED_FOLDER
+from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
-from sweeper.reporting.live.access import ENTRANCE
-from sweeper.reporting.thumbnails import FOLDER as THUMBS
-from sweeper.reporting.write_report import PAGE
+from sweeper.reporting.live.access import LOGIN_PAGE
+from sweeper.reporting.thumbnails import THUMBS_FOLDER as THUMBS
+from sweeper.reporting.write_report import PAGE_FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,93 +29,101 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sweeper.reporting.live.follower import Follower
-    from sweeper.reporting.live.notifier import Bell
+    from sweeper.reporting.live.notifier import ChangeNotifier
 
-_PAGES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_THUMB: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
-_QUIET: Final = 15.0  # seconds without a change after which a word keeps the connection open
-_BETWEEN: Final = 0.2  # seconds between two messages: a page needs no more
-_FRESH: Final = {"cache-control": "no-store"}
-_FOREVER: Final = {"cache-control": "private, max-age=31536000, immutable"}  # named by their content, or never changed
+_PAGE_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
+_KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a word keeps the connection open
+_MIN_INTERVAL_SECONDS: Final = 0.2  # seconds between two messages: a page needs no more
+_NO_STORE: Final = {"cache-control": "no-store"}
+_IMMUTABLE: Final = {
+    "cache-control": "private, max-age=31536000, immutable"
+}  # named by their content, or never changed
 # A file that came from a server is looked at inside the page; opened by itself it may do nothing.
-_FOREIGN: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+_SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 
-def live_app(follower: Follower, bell: Bell) -> Starlette:
+def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
     """The application; `bell` rings after every change."""
-    answers = _Answers(follower, bell)
+    answers = _Endpoints(follower, notifier)
     return Starlette(
         routes=[
-            Route("/data.js", answers.data),
-            Route("/data.json", answers.data),
-            Route("/events", answers.events),
-            Route("/files/{name}", answers.artifact),
-            Route(f"/{ACCEPTED}/{{name}}", answers.accepted),
-            Route(f"/{THUMBS}/{{name}}", answers.thumb),
-            Route("/preview/{trial:int}", answers.preview),
-            Route("/{name:path}", answers.page),
+            Route("/data.js", answers.serve_data),
+            Route("/data.json", answers.serve_data),
+            Route("/events", answers.serve_events),
+            Route("/files/{name}", answers.serve_artifact),
+            Route(f"/{ACCEPTED_FOLDER}/{{name}}", answers.serve_accepted),
+            Route(f"/{THUMBS}/{{name}}", answers.serve_thumb),
+            Route("/preview/{trial:int}", answers.serve_preview),
+            Route("/{name:path}", answers.serve_page),
         ]
     )
 
 
-class _Answers:
+class _Endpoints:
     """One method for each kind of request."""
 
-    def __init__(self, follower: Follower, bell: Bell) -> None:
+    def __init__(self, follower: Follower, notifier: ChangeNotifier) -> None:
         self._follower = follower
-        self._bell = bell
-        self._own = _own_files()
+        self._notifier = notifier
+        self._page_files = _read_page_files()
 
-    async def page(self, request: Request) -> Response:
-        found = self._own.get(request.path_params["name"] or "index.html")
+    async def serve_page(self, request: Request) -> Response:
+        found = self._page_files.get(request.path_params["name"] or "index.html")
         if found is None:
-            return _unknown()
-        return Response(found[0], headers=_FRESH, media_type=f"{found[1]}; charset=utf-8")
+            return _respond_not_found()
+        return Response(found[0], headers=_NO_STORE, media_type=f"{found[1]}; charset=utf-8")
 
-    async def data(self, request: Request) -> Response:
-        data = await asyncio.to_thread(self._follower.snapshot)
+    async def serve_data(self, request: Request) -> Response:
+        data = await asyncio.to_thread(self._follower.build_data)
         if request.url.path.endswith(".js"):
-            return Response(as_script(data), headers=_FRESH, media_type="text/javascript")
-        return Response(as_json(data), headers=_FRESH, media_type="application/json")
+            return Response(as_script(data), headers=_NO_STORE, media_type="text/javascript")
+        return Response(as_json(data), headers=_NO_STORE, media_type="application/json")
 
-    async def artifact(self, request: Request) -> Response:
-        return _given(self._follower.file(request.path_params["name"]))
+    async def serve_artifact(self, request: Request) -> Response:
+        return _respond_with_file(self._follower.find_artifact(request.path_params["name"]))
 
-    async def accepted(self, request: Request) -> Response:
-        return _given(await asyncio.to_thread(self._follower.accepted, request.path_params["name"]))
+    async def serve_accepted(self, request: Request) -> Response:
+        return _respond_with_file(await asyncio.to_thread(self._follower.find_accepted, request.path_params["name"]))
 
-    async def thumb(self, request: Request) -> Response:
+    async def serve_thumb(self, request: Request) -> Response:
         name = request.path_params["name"]
         path = self._follower.thumbs / THUMBS / name
-        if not _THUMB.fullmatch(name) or not path.is_file():
-            return _unknown()
-        return FileResponse(path, media_type="image/webp", headers=_FOREVER)
+        if not _THUMB_NAME.fullmatch(name) or not path.is_file():
+            return _respond_not_found()
+        return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
 
-    async def preview(self, request: Request) -> Response:
+    async def serve_preview(self, request: Request) -> Response:
         trial = request.path_params["trial"]
-        image = await asyncio.to_thread(self._follower.live.preview, trial)
+        image = await asyncio.to_thread(self._follower.live_folder.read_preview, trial)
         if image is None:
             # A trial may end before a page asks that was told of its preview: nothing went wrong, and a console is to
             # say of nothing that it did.
-            return Response(status_code=204, headers=_FRESH) if self._follower.has(trial) else _unknown()
+            return (
+                Response(status_code=204, headers=_NO_STORE)
+                if self._follower.has_trial(trial)
+                else _respond_not_found()
+            )
         media = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
-        return Response(image, headers=_FRESH | _FOREIGN, media_type=media)
+        return Response(image, headers=_NO_STORE | _SANDBOX, media_type=media)
 
-    async def events(self, request: Request) -> Response:
+    async def serve_events(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("since", "")
         match = re.fullmatch(r"(\d{1,15})\.(\d{1,15})", last)
         if match is None:
             return PlainTextResponse("since=GENERATION.NUMBER is missing", 400)
-        stream = _changes(self._follower, self._bell, int(match[1]), int(match[2]))
-        return StreamingResponse(stream, media_type="text/event-stream", headers=_FRESH)
+        stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
+        return StreamingResponse(stream, media_type="text/event-stream", headers=_NO_STORE)
 
 
-async def _changes(follower: Follower, bell: Bell, generation: int, number: int) -> AsyncIterator[str]:
+async def _stream_changes(
+    follower: Follower, notifier: ChangeNotifier, generation: int, number: int
+) -> AsyncIterator[str]:
     """Server-sent events: `change` with what is new, `anew` when the page must be loaded again."""
-    with bell.heard() as ring:
-        while not bell.over:
+    with notifier.subscribe() as ring:
+        while not notifier.closed:
             ring.clear()
-            found: dict[str, Any] | None = await asyncio.to_thread(follower.since, number, generation)
+            found: dict[str, Any] | None = await asyncio.to_thread(follower.get_changes, number, generation)
             if found is None:
                 yield "event: anew\ndata: {}\n\n"
                 return
@@ -123,33 +131,33 @@ async def _changes(follower: Follower, bell: Bell, generation: int, number: int)
                 number = found["number"]
                 text = json.dumps(found, separators=(",", ":"), allow_nan=False)
                 yield f"event: change\nid: {generation}.{number}\ndata: {text}\n\n"
-                await asyncio.sleep(_BETWEEN)
+                await asyncio.sleep(_MIN_INTERVAL_SECONDS)
             try:
-                async with asyncio.timeout(_QUIET):
+                async with asyncio.timeout(_KEEPALIVE_SECONDS):
                     await ring.wait()
             except TimeoutError:
                 yield ": still here\n\n"
         yield "event: over\ndata: {}\n\n"
 
 
-def _own_files() -> dict[str, tuple[bytes, str]]:
+def _read_page_files() -> dict[str, tuple[bytes, str]]:
     """The page's files, and those of its entrance, by their place below it."""
     return {
-        path.relative_to(root).as_posix(): (path.read_bytes(), _PAGES[path.suffix])
-        for root in (PAGE, ENTRANCE.parent)
+        path.relative_to(root).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
+        for root in (PAGE_FOLDER, LOGIN_PAGE.parent)
         for path in root.rglob("*")
-        if path.suffix in _PAGES
+        if path.suffix in _PAGE_TYPES
     }
 
 
-def _given(path: Path | None) -> Response:
+def _respond_with_file(path: Path | None) -> Response:
     """A file that came from a server, or nothing."""
     if path is None or not path.is_file():
-        return _unknown()
-    media = MEDIA.get(path.suffix.lower())
+        return _respond_not_found()
+    media = MEDIA_TYPES.get(path.suffix.lower())
     shown = {} if media else {"content-disposition": "attachment"}
-    return FileResponse(path, media_type=media or "application/octet-stream", headers=_FOREVER | _FOREIGN | shown)
+    return FileResponse(path, media_type=media or "application/octet-stream", headers=_IMMUTABLE | _SANDBOX | shown)
 
 
-def _unknown() -> Response:
+def _respond_not_found() -> Response:
     return PlainTextResponse("not here", 404)

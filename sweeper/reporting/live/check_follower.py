@@ -17,108 +17,112 @@ from typing import Any, Final
 from sweeper.errors import SweeperError
 from sweeper.model.result import Result
 from sweeper.reporting.check_findings import (
-    Checked,
+    CheckFindings,
     Finding,
-    accepted_entry,
-    accepted_pictures,
-    check_data,
-    gone_names,
-    row_check,
+    build_accepted_entry,
+    build_check_data,
+    build_row_check,
+    find_accepted_pictures,
+    list_missing_cases,
 )
 
-_SHARE: Final = 4  # rests so many times as long as the last comparison took
+_REST_FACTOR: Final = 4  # rests so many times as long as the last comparison took
 
-Check = Callable[[Collection[int] | None], Checked]
+CheckFunction = Callable[[Collection[int] | None], CheckFindings]
 """Holds these trials (None: all, and what is gone) against the baseline. Raises SweeperError where it cannot."""
 
 
 @dataclass
-class Standing:
+class CheckState:
     """What is known of a check, by trial; empty until the first one is through."""
 
-    checked: Checked
-    found: dict[int, list[Finding]] = field(default_factory=dict)
-    names: dict[Path, str] = field(default_factory=dict)  # of the accepted pictures, under which they are given out
+    checked: CheckFindings
+    findings: dict[int, list[Finding]] = field(default_factory=dict)
+    file_names: dict[Path, str] = field(
+        default_factory=dict
+    )  # of the accepted pictures, under which they are given out
 
-    def take(self, checked: Checked, *, whole: bool) -> set[int]:
+    def merge(self, checked: CheckFindings, *, is_full: bool) -> set[int]:
         """Take in what a check found, and give the trials of which something else is said now."""
-        gone = checked.gone if whole else self.checked.gone
-        self.checked = Checked(checked.baseline, checked.order, (), gone)
-        told, before = checked.by_trial(), set(self.found) if whole else set()
-        if whole:
-            self.found.clear()
-        self.found.update(told)
-        self.names.update({path: _name(path) for path in accepted_pictures(checked)})
+        gone = checked.missing_cases if is_full else self.checked.missing_cases
+        self.checked = CheckFindings(checked.baseline, checked.state_order, (), gone)
+        told, before = checked.group_by_trial(), set(self.findings) if is_full else set()
+        if is_full:
+            self.findings.clear()
+        self.findings.update(told)
+        self.file_names.update({path: _make_file_name(path) for path in find_accepted_pictures(checked)})
         return set(told) | before
 
-    def file(self, name: str) -> Path | None:
+    def find_file(self, name: str) -> Path | None:
         """The accepted picture that is given out under this name."""
-        return next((path for path, own in self.names.items() if own == name), None)
+        return next((path for path, own in self.file_names.items() if own == name), None)
 
-    def data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
+    def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
         """The page's `check`; the accepted pictures are added to its files."""
-        findings = [one for row in rows for one in self.found.get(row.trial, ())]
-        whole = Checked(self.checked.baseline, self.checked.order, findings, self.checked.gone)
-        places = {path: len(files) + place for place, path in enumerate(self.names)}
-        files += [accepted_entry(path, name) for path, name in self.names.items()]
-        return check_data(rows, whole, places)
+        findings = [one for row in rows for one in self.findings.get(row.trial, ())]
+        whole = CheckFindings(self.checked.baseline, self.checked.state_order, findings, self.checked.missing_cases)
+        places = {path: len(files) + place for place, path in enumerate(self.file_names)}
+        files += [build_accepted_entry(path, name) for path, name in self.file_names.items()]
+        return build_check_data(rows, whole, places)
 
-    def gone(self) -> list[str]:
-        return gone_names(self.checked)
+    def list_missing_cases(self) -> list[str]:
+        return list_missing_cases(self.checked)
 
-    def row(self, trial: int) -> dict[str, Any]:
-        return row_check(self.found.get(trial, ()), self.names)
+    def build_row(self, trial: int) -> dict[str, Any]:
+        return build_row_check(self.findings.get(trial, ()), self.file_names)
 
 
-def _name(path: Path) -> str:
+def _make_file_name(path: Path) -> str:
     """Named by what tells an accepted picture from the one that replaces it in place: a browser keeps it for ever."""
     seen = path.stat()
     text = f"{path}|{seen.st_mtime_ns}|{seen.st_size}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()
 
 
-class Comparer:
+class CheckThread:
     """Runs the check in a thread; `told(page, checked, whole, problem)` is called after each, from that thread."""
 
-    def __init__(self, check: Check, told: Callable[[int, Checked | None, bool, str | None], None]) -> None:
+    def __init__(
+        self, check: CheckFunction, on_result: Callable[[int, CheckFindings | None, bool, str | None], None]
+    ) -> None:
         self._check = check
-        self._told = told
+        self._on_result = on_result
         self._wake = threading.Condition()
-        self._page = 0
-        self._whole = False
+        self._generation = 0
+        self._check_all = False
         self._trials: set[int] = set()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sweeper-view-check", daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper-view-check", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """Ends when the comparison that goes on is through: nothing waits for it."""
-        self._over.set()
+        self._stopping.set()
         with self._wake:
             self._wake.notify()
 
-    def ask(self, page: int, trials: Iterable[int] | None) -> None:
+    def request(self, generation: int, trials: Iterable[int] | None) -> None:
         """Have trials compared soon; None: all of a page that begins anew."""
         with self._wake:
             if trials is None:
-                self._page, self._whole, self._trials = page, True, set()
+                self._generation, self._check_all, self._trials = generation, True, set()
             else:
                 self._trials.update(trials)
             self._wake.notify()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._whole or self._trials or self._over.is_set())
-                if self._over.is_set():
+                self._wake.wait_for(lambda: self._check_all or self._trials or self._stopping.is_set())
+                if self._stopping.is_set():
                     return
-                page, whole, trials = self._page, self._whole, self._trials
-                self._whole, self._trials = False, set()
+                page, whole, trials = self._generation, self._check_all, self._trials
+                self._check_all, self._trials = False, set()
             start = time.monotonic()
             try:
-                self._told(page, self._check(None if whole else trials), whole, None)
+                self._on_result(page, self._check(None if whole else trials), whole, None)
             except (SweeperError, OSError) as error:  # a picture may be replaced at this very moment, too
-                self._told(page, None, whole, f"not held against its baseline: {str(error).splitlines()[0]}")
-            self._over.wait(_SHARE * (time.monotonic() - start))
+                self._on_result(page, None, whole, f"not held against its baseline: {str(error).splitlines()[0]}")
+            self._stopping.wait(_REST_FACTOR * (time.monotonic() - start))

@@ -17,35 +17,41 @@ from typing import Any, Final
 from sweeper.errors import InputError, ResultsError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
-from sweeper.reporting.check_findings import Checked
-from sweeper.reporting.contents import about, artifacts, brought_files, file_entries, record_of
-from sweeper.reporting.dataset import dataset, places, places_of, row_outcome
-from sweeper.reporting.live.check_follower import Check, Comparer, Standing
+from sweeper.reporting.check_findings import CheckFindings
+from sweeper.reporting.contents import (
+    build_file_entries,
+    collect_artifacts,
+    describe_run,
+    find_run_record,
+    load_uploaded_inputs,
+)
+from sweeper.reporting.dataset import build_dataset, build_row_outcome, encode_file_origins, list_file_origins
+from sweeper.reporting.live.check_follower import CheckFunction, CheckState, CheckThread
 from sweeper.reporting.sprites import Sprites, make_sprites
-from sweeper.reporting.thumbnails import Thumbnails, wanted
-from sweeper.running.folder_lock import is_held
+from sweeper.reporting.thumbnails import Thumbnails, select_pictures
+from sweeper.running.folder_lock import is_locked
 from sweeper.store import FILE_NAME, Store
-from sweeper.store.live_folder import LiveFolder, Sight
-from sweeper.store.records import Layout, RunRecord
+from sweeper.store.live_folder import LiveFolder, TrialProgress
+from sweeper.store.records import RunRecord, TableLayout
 
-_STEP: Final = 0.25  # seconds between two looks at least
-_SHARE: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
-_HEARTBEAT: Final = 4.0  # seconds between two words to the run that somebody looks on
+_MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two looks at least
+_REST_FACTOR: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
+_HEARTBEAT_SECONDS: Final = 4.0  # seconds between two words to the run that somebody looks on
 
 
 @dataclass
-class _Seen:
+class _RunState:
     """A run as it was last read. `places[i]` tells where the files of row i come from; `changed[i]` is the number of
     the change that it last took part in.
     """
 
-    layout: Layout
+    layout: TableLayout
     record: RunRecord | None
     rows: list[Result]
-    places: list[list[Any]]
-    changed: list[int]
-    found: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
+    file_origins: list[list[Any]]
+    last_changes: list[int]
+    artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
     sprites: Sprites = field(default_factory=lambda: Sprites((), {}))  # of what was there when it was first read
 
 
@@ -64,53 +70,53 @@ class Follower:
         *,
         run: str | None = None,
         experiment: Experiment | None = None,
-        check: Check | None = None,
+        check: CheckFunction | None = None,
     ) -> None:
         self.results = results
-        self.live = LiveFolder(results)
+        self.live_folder = LiveFolder(results)
         self._notify = notify
         self._run = run
         self._experiment = experiment
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._aside: tempfile.TemporaryDirectory[str] | None = None
-        self._thumbs = Thumbnails(self._thumbs_folder())
-        self._number = 0
+        self._temp_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._thumbs = Thumbnails(self._choose_thumbs_folder())
+        self._change_number = 0
         self._generation = 0  # grows when the page has to begin anew
-        self._sights: dict[int, Sight] = {}
-        self._flight: dict[int, Sight | None] = {}
+        self._sights: dict[int, TrialProgress] = {}
+        self._running: dict[int, TrialProgress | None] = {}
         self._files: dict[str, Path] = {}
         self._problem: str | None = None
         self._version: int | None = None
         self._store: Store | None = None
-        self._standing = None if check is None else Standing(Checked(Path(), (), ()))
-        self._comparer = None if check is None else Comparer(check, self._take_check)
+        self._check_state = None if check is None else CheckState(CheckFindings(Path(), (), ()))
+        self._check_thread = None if check is None else CheckThread(check, self._apply_check)
         self._check_problem: str | None = None
-        self._whole = 0  # number of the change that last told which accepted cases no trial makes
+        self._full_check_number = 0  # number of the change that last told which accepted cases no trial makes
         try:
-            self._seen = self._read_first()
+            self._state = self._read_initial()
         except BaseException:
-            self._tidy()
+            self._clean_up()
             raise
         self._thread = threading.Thread(target=self._follow, name="sweeper-view", daemon=True)
 
     def start(self) -> None:
-        self.live.watch()
+        self.live_folder.announce_viewer()
         self._thread.start()
-        if self._comparer is not None:
-            self._comparer.start()
-            if self._seen.record is not None:
-                self._comparer.ask(self._generation, None)
+        if self._check_thread is not None:
+            self._check_thread.start()
+            if self._state.record is not None:
+                self._check_thread.request(self._generation, None)
 
     def stop(self) -> None:
         self._stop.set()
-        if self._comparer is not None:
-            self._comparer.stop()
+        if self._check_thread is not None:
+            self._check_thread.stop()
         self._thread.join()
-        self.live.close()
-        self._tidy()
+        self.live_folder.remove_viewer()
+        self._clean_up()
 
-    def _thumbs_folder(self) -> Path:
+    def _choose_thumbs_folder(self) -> Path:
         """Where the report keeps them, so that they are made once; elsewhere when the results cannot be written."""
         folder = self.results / "report"
         try:
@@ -119,12 +125,12 @@ class Follower:
                 return folder
         except OSError:
             # A visitor may still have one of them open, on Windows.
-            self._aside = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
-            return Path(self._aside.name)
+            self._temp_folder = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
+            return Path(self._temp_folder.name)
 
-    def _tidy(self) -> None:
-        if self._aside is not None:
-            self._aside.cleanup()
+    def _clean_up(self) -> None:
+        if self._temp_folder is not None:
+            self._temp_folder.cleanup()
 
     # --- for the server, from any thread
 
@@ -133,226 +139,239 @@ class Follower:
         """The folder that holds the folder of thumbnails."""
         return self._thumbs.report
 
-    def file(self, name: str) -> Path | None:
+    def find_artifact(self, name: str) -> Path | None:
         """The artifact of that name of the run shown; nothing else is ever given out."""
         return self._files.get(name)
 
-    def has(self, trial: int) -> bool:
+    def has_trial(self, trial: int) -> bool:
         """Whether the page shows such a trial."""
-        return any(row.trial == trial for row in self._seen.rows)
+        return any(row.trial == trial for row in self._state.rows)
 
-    def accepted(self, name: str) -> Path | None:
+    def find_accepted(self, name: str) -> Path | None:
         """The accepted picture of that name; as above."""
         with self._lock:
-            return None if self._standing is None else self._standing.file(name)
+            return None if self._check_state is None else self._check_state.find_file(name)
 
-    def snapshot(self) -> dict[str, Any]:
+    def build_data(self) -> dict[str, Any]:
         """The whole of the page's data, with what it has to ask for next."""
         with self._lock:
-            seen = self._seen
-            data = dataset(seen.rows, seen.layout) | {"places": places(seen.places)}
-            thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
-            data["files"], data["outputs"] = file_entries(seen.rows, seen.found, thumbs, seen.sprites.places)
+            seen = self._state
+            data = build_dataset(seen.rows, seen.layout) | {"places": encode_file_origins(seen.file_origins)}
+            thumbs = self._thumbs.get_known(sha for _, sha in seen.artifacts.values())
+            data["files"], data["outputs"] = build_file_entries(seen.rows, seen.artifacts, thumbs, seen.sprites.indices)
             data["sprites"] = seen.sprites.as_data()
-            if self._standing is not None:
-                data["check"] = self._standing.data(seen.rows, data["files"])
-            return data | seen.about | {"live": self._live_state()}
+            if self._check_state is not None:
+                data["check"] = self._check_state.build_data(seen.rows, data["files"])
+            return data | seen.info | {"live": self._build_live_state()}
 
-    def since(self, number: int, generation: int) -> dict[str, Any] | None:
+    def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
         """What changed after change `number`; None when the page has to begin anew."""
         with self._lock:
             if generation != self._generation:
                 return None
-            seen = self._seen
-            rows = [self._patch(place) for place, changed in enumerate(seen.changed) if changed > number]
-            check = {"gone": self._standing.gone()} if self._standing is not None and self._whole > number else {}
-            return {"rows": rows, **check, **self._live_state()}
+            seen = self._state
+            rows = [
+                self._build_row_update(place) for place, changed in enumerate(seen.last_changes) if changed > number
+            ]
+            check = (
+                {"gone": self._check_state.list_missing_cases()}
+                if self._check_state is not None and self._full_check_number > number
+                else {}
+            )
+            return {"rows": rows, **check, **self._build_live_state()}
 
-    def _live_state(self) -> dict[str, Any]:
-        record = self._seen.record
+    def _build_live_state(self) -> dict[str, Any]:
+        record = self._state.record
         flight = {
             str(trial): None if sight is None else [sight.node, sight.value, sight.maximum, sight.preview]
-            for trial, sight in self._flight.items()
+            for trial, sight in self._running.items()
         }
         return {
-            "number": self._number,
+            "number": self._change_number,
             "generation": self._generation,
-            "running": self._goes_on(),
+            "running": self._is_running(),
             "ended": None if record is None else record.ended,
             "stopped_by": None if record is None else record.stopped_by,
             "flight": flight,
             "problem": self._problem or self._check_problem,
-            "about": {name: self._seen.about[name] for name in ("run", "asked")},
+            "about": {name: self._state.info[name] for name in ("run", "asked")},
         }
 
-    def _patch(self, place: int) -> dict[str, Any]:
-        row = self._seen.rows[place]
-        found = {name: self._seen.found[name] for name in row.outputs}
-        entries, _ = file_entries([row], found, self._thumbs.known(row.sha256))
-        check = {} if self._standing is None else {"check": self._standing.row(row.trial)}
-        told = {"row": place, "files": entries, "places": self._seen.places[place]}
-        return {**told, **check, **row_outcome(row, self._seen.layout)}
+    def _build_row_update(self, index: int) -> dict[str, Any]:
+        row = self._state.rows[index]
+        found = {name: self._state.artifacts[name] for name in row.outputs}
+        entries, _ = build_file_entries([row], found, self._thumbs.get_known(row.sha256))
+        check = {} if self._check_state is None else {"check": self._check_state.build_row(row.trial)}
+        told = {"row": index, "files": entries, "places": self._state.file_origins[index]}
+        return {**told, **check, **build_row_outcome(row, self._state.layout)}
 
-    def _take_check(self, page: int, checked: Checked | None, whole: bool, problem: str | None) -> None:
+    def _apply_check(self, generation: int, checked: CheckFindings | None, is_full: bool, problem: str | None) -> None:
         """From the comparer's thread: what it found, for the rows that it is about."""
         with self._lock:
-            if page != self._generation or self._standing is None:
+            if generation != self._generation or self._check_state is None:
                 return
-            told = set() if checked is None else self._standing.take(checked, whole=whole)
+            told = set() if checked is None else self._check_state.merge(checked, is_full=is_full)
             self._check_problem = problem
-            self._number += 1
-            if whole and checked is not None:
-                self._whole = self._number
-            for place, row in enumerate(self._seen.rows):
+            self._change_number += 1
+            if is_full and checked is not None:
+                self._full_check_number = self._change_number
+            for place, row in enumerate(self._state.rows):
                 if row.trial in told:
-                    self._seen.changed[place] = self._number
+                    self._state.last_changes[place] = self._change_number
         self._notify()
 
     # --- the thread
 
     def _follow(self) -> None:
         told, took = float("-inf"), 0.0
-        while not self._stop.wait(max(_STEP, _SHARE * took)):
+        while not self._stop.wait(max(_MIN_INTERVAL_SECONDS, _REST_FACTOR * took)):
             start = time.monotonic()
-            if start - told >= _HEARTBEAT:
+            if start - told >= _HEARTBEAT_SECONDS:
                 told = start
-                self.live.watch()
+                self.live_folder.announce_viewer()
             try:
-                changed, problem = self._look(), None
+                changed, problem = self._refresh(), None
             except (ResultsError, InputError) as error:
                 changed, problem = False, str(error)
             took = time.monotonic() - start
             if changed or problem != self._problem:
                 with self._lock:
                     self._problem = problem
-                    self._number += 1
+                    self._change_number += 1
                 self._notify()
         if self._store is not None:
             self._store.close()
 
-    def _look(self) -> bool:
+    def _refresh(self) -> bool:
         """Whether anything that the page shows has changed; it is taken in then."""
         changed = False
         if self._store is None and (self.results / FILE_NAME).is_file():
             self._store = Store.open(self.results, readonly=True)
         if self._store is not None:
-            version = self._store.version()
+            version = self._store.data_version()
             if version != self._version:
-                changed = self._read(self._store)
+                changed = self._read_changes(self._store)
                 self._version = version
-        sights = self.live.sights()
-        flight = self._in_flight(sights)
-        if flight != self._flight:
+        sights = self.live_folder.read_progress()
+        flight = self._find_running(sights)
+        if flight != self._running:
             with self._lock:
-                self._flight = flight
+                self._running = flight
             changed = True
         return changed
 
-    def _in_flight(self, sights: Mapping[int, Sight]) -> dict[int, Sight | None]:
+    def _find_running(self, progress: Mapping[int, TrialProgress]) -> dict[int, TrialProgress | None]:
         """By trial: those that a server has, and what is seen of them."""
-        if not self._goes_on():
+        if not self._is_running():
             return {}
         return {
-            row.trial: sights.get(row.trial)
-            for row in self._seen.rows
-            if row.status == PENDING and (row.prompt_id is not None or row.trial in sights)
+            row.trial: progress.get(row.trial)
+            for row in self._state.rows
+            if row.status == PENDING and (row.prompt_id is not None or row.trial in progress)
         }
 
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         """A run that was killed has no end, and nobody who holds the folder."""
-        record = self._seen.record
-        return record is not None and record.ended is None and is_held(self.results)
+        record = self._state.record
+        return record is not None and record.ended is None and is_locked(self.results)
 
-    def _read_first(self) -> _Seen:
+    def _read_initial(self) -> _RunState:
         if (self.results / FILE_NAME).is_file():
             with Store.open(self.results, readonly=True) as store:
                 if store.runs() or self._experiment is None:
-                    return self._prepared(store)
+                    return self._load_state(store)
         if self._experiment is None:
             raise ResultsError(f"{self.results}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
-        return _planned(self._experiment, self.results)
+        return _make_planned_state(self._experiment, self.results)
 
-    def _prepared(self, store: Store) -> _Seen:
+    def _load_state(self, store: Store) -> _RunState:
         """The run as it stands, its thumbnails made."""
-        record = record_of(store, self._run)
-        rows, made = _rows(store, record.id)
-        seen = _Seen(store.layout(record.id), record, rows, made, [0] * len(rows))
-        self._take_files(seen, range(len(rows)))
-        thumbs = self._thumbs.known(sha for _, sha in seen.found.values())
+        record = find_run_record(store, self._run)
+        rows, made = _load_rows(store, record.id)
+        seen = _RunState(store.layout(record.id), record, rows, made, [0] * len(rows))
+        self._add_files(seen, range(len(rows)))
+        thumbs = self._thumbs.get_known(sha for _, sha in seen.artifacts.values())
         seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.about = self._about(store, seen)
+        seen.info = self._describe_run(store, seen)
         return seen
 
-    def _about(self, store: Store, seen: _Seen) -> dict[str, Any]:
-        assert seen.record is not None
+    def _describe_run(self, store: Store, state: _RunState) -> dict[str, Any]:
+        assert state.record is not None
         began = store.runs()[0].started
-        return about(seen.record, self.results, seen.rows, seen.layout, brought_files(store, seen.rows), began=began)
+        return describe_run(
+            state.record,
+            self.results,
+            state.rows,
+            state.layout,
+            load_uploaded_inputs(store, state.rows),
+            first_started=began,
+        )
 
-    def _read(self, store: Store) -> bool:
+    def _read_changes(self, store: Store) -> bool:
         if not store.runs():
             return False
-        record = record_of(store, self._run)
-        layout, (rows, made) = store.layout(record.id), _rows(store, record.id)
-        before = self._seen
-        if not _same_plan(before, layout, rows):
-            seen = self._prepared(store)
+        record = find_run_record(store, self._run)
+        layout, (rows, made) = store.layout(record.id), _load_rows(store, record.id)
+        before = self._state
+        if not _is_same_plan(before, layout, rows):
+            seen = self._load_state(store)
             with self._lock:
-                self._seen = seen
+                self._state = seen
                 self._generation += 1
-                if self._standing is not None:
-                    self._standing.found.clear()
-            if self._comparer is not None:
-                self._comparer.ask(self._generation, None)
+                if self._check_state is not None:
+                    self._check_state.findings.clear()
+            if self._check_thread is not None:
+                self._check_thread.request(self._generation, None)
             return True
         changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        seen = replace(before, layout=layout, record=record, rows=rows, places=made)
+        seen = replace(before, layout=layout, record=record, rows=rows, file_origins=made)
         if before.record is None or before.record.id != record.id:
-            seen.about = self._about(store, seen)
+            seen.info = self._describe_run(store, seen)
         if changed:
-            self._take_files(seen, changed)
+            self._add_files(seen, changed)
         with self._lock:
             for place in changed:
-                seen.changed[place] = self._number + 1
-            self._seen = seen
-        if self._comparer is not None and before.record is None:
-            self._comparer.ask(self._generation, None)
-        elif self._comparer is not None and changed:
-            self._comparer.ask(self._generation, [rows[place].trial for place in changed])
+                seen.last_changes[place] = self._change_number + 1
+            self._state = seen
+        if self._check_thread is not None and before.record is None:
+            self._check_thread.request(self._generation, None)
+        elif self._check_thread is not None and changed:
+            self._check_thread.request(self._generation, [rows[place].trial for place in changed])
         return bool(changed) or record != before.record
 
-    def _take_files(self, seen: _Seen, places: Iterable[int]) -> None:
+    def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
         """Know the files of these rows, and have their thumbnails, before anybody is told of them."""
-        found = artifacts([seen.rows[place] for place in places], self.results)
-        self._thumbs.make(wanted((sha, path) for path, sha in found.values() if path is not None))
+        found = collect_artifacts([state.rows[place] for place in indices], self.results)
+        self._thumbs.make(select_pictures((sha, path) for path, sha in found.values() if path is not None))
         with self._lock:
-            seen.found.update(found)
+            state.artifacts.update(found)
             self._files.update({path.name: path for path, _ in found.values() if path is not None})
 
 
-def _rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
+def _load_rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
     """The rows of a run, and where the files of each come from."""
     outcomes = list(store.outcomes(run))
-    return [one.result for one in outcomes], [places_of(one.files) for one in outcomes]
+    return [one.result for one in outcomes], [list_file_origins(one.files) for one in outcomes]
 
 
-def _same_plan(seen: _Seen, layout: Layout, rows: Sequence[Result]) -> bool:
+def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result]) -> bool:
     """Whether these rows stand where the page's rows do: a run that goes on with a plan needs no new page."""
-    same = seen.layout == layout and len(seen.rows) == len(rows)
-    return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(seen.rows, rows, strict=True))
+    same = state.layout == layout and len(state.rows) == len(rows)
+    return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(state.rows, rows, strict=True))
 
 
-def _planned(experiment: Experiment, results: Path) -> _Seen:
+def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     """The plan of an experiment that was never run here: every trial is still to come."""
     from sweeper.planning.plan import plan  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
 
     planned = plan(experiment)
     columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
     known = (planned.value_order, planned.together)
-    layout = Layout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
+    layout = TableLayout(experiment.name, columns, slots, tuple(experiment.metrics), *known)
     rows = [Result(t.index, t.columns, t.params, t.digest) for t in planned.written()]
     file, overrides = str(experiment.file), experiment.overrides
     record = RunRecord(0, experiment.name, file, (), len(rows), 0.0, None, None, overrides)
-    return _Seen(
-        layout, None, rows, [[] for _ in rows], [0] * len(rows), about=about(record, results, rows, layout, {})
+    return _RunState(
+        layout, None, rows, [[] for _ in rows], [0] * len(rows), info=describe_run(record, results, rows, layout, {})
     )

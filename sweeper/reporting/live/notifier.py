@@ -7,37 +7,37 @@ import contextlib
 from collections.abc import Iterator
 
 
-class Bell:
+class ChangeNotifier:
     """Rings in the server's event loop when something has changed; may be rung from any thread."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._rings: set[asyncio.Event] = set()
-        self.over = False
+        self._subscribers: set[asyncio.Event] = set()
+        self.closed = False
 
-    def hang(self) -> None:
+    def bind(self) -> None:
         """Belong to the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(self._ring)
+                self._loop.call_soon_threadsafe(self._set_events)
 
-    def _ring(self) -> None:
-        for ring in self._rings:
+    def _set_events(self) -> None:
+        for ring in self._subscribers:
             ring.set()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Let everybody who listens leave."""
-        self.over = True
-        self.ring()
+        self.closed = True
+        self.notify()
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[asyncio.Event]:
+    def subscribe(self) -> Iterator[asyncio.Event]:
         ring = asyncio.Event()
-        self._rings.add(ring)
+        self._subscribers.add(ring)
         try:
             yield ring
         finally:
-            self._rings.discard(ring)
+            self._subscribers.discard(ring)

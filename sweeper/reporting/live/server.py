@@ -22,15 +22,15 @@ import uvicorn
 
 from sweeper.errors import UsageError
 from sweeper.model.experiment import Experiment
-from sweeper.reporting.live.access import Guard, is_loopback
-from sweeper.reporting.live.app import live_app
-from sweeper.reporting.live.check_follower import Check
+from sweeper.reporting.live.access import AccessControl, is_loopback
+from sweeper.reporting.live.app import make_app
+from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
-from sweeper.reporting.live.notifier import Bell
+from sweeper.reporting.live.notifier import ChangeNotifier
 
 _FIRST_PORT: Final = 49152  # of the range that no service is registered in
-_PORTS: Final = 16384
-_GRACE: Final = 1  # seconds for what is being answered when the server stops
+_PORT_COUNT: Final = 16384
+_GRACE_SECONDS: Final = 1  # seconds for what is being answered when the server stops
 
 
 class LiveView:
@@ -58,23 +58,23 @@ class LiveView:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str | None = None,
-        check: Check | None = None,
+        check: CheckFunction | None = None,
     ) -> None:
         self.token = None if is_loopback(host) else token or secrets.token_urlsafe(32)
-        self._bell = Bell()
+        self._notifier = ChangeNotifier()
         self._listener = _listen(host, port, results)
         try:
-            self._follower = Follower(results, self._bell.ring, run=run, experiment=experiment, check=check)
+            self._follower = Follower(results, self._notifier.notify, run=run, experiment=experiment, check=check)
         except BaseException:
             self._listener.close()
             raise
-        app = Guard(live_app(self._follower, self._bell), host=host, token=self.token)
-        self._server = _Server(
+        app = AccessControl(make_app(self._follower, self._notifier), host=host, token=self.token)
+        self._server = _HttpServer(
             uvicorn.Config(
                 app, http="h11", ws="none", lifespan="off", log_config=None, log_level="critical", access_log=False,
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE,
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS,
             ),
-            self._bell,
+            self._notifier,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._serve, name="sweeper-view-http", daemon=True)
 
@@ -97,7 +97,7 @@ class LiveView:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._follower.stop()
-        self._bell.end()
+        self._notifier.close()
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
@@ -109,16 +109,16 @@ class LiveView:
             self._server.ready.set()
 
 
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     """uvicorn's, which leaves signals to the command and says when it answers."""
 
-    def __init__(self, config: uvicorn.Config, bell: Bell) -> None:
+    def __init__(self, config: uvicorn.Config, notifier: ChangeNotifier) -> None:
         super().__init__(config)
-        self.bell = bell
+        self.notifier = notifier
         self.ready = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self.bell.hang()
+        self.notifier.bind()
         await super().startup(sockets)
         self.ready.set()
 
@@ -128,18 +128,20 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int, results: Path) -> socket.socket:
-    own = _FIRST_PORT + int.from_bytes(hashlib.sha256(str(results.resolve()).encode()).digest()[:4], "big") % _PORTS
+    own = (
+        _FIRST_PORT + int.from_bytes(hashlib.sha256(str(results.resolve()).encode()).digest()[:4], "big") % _PORT_COUNT
+    )
     wishes = [port] if port else [own, 0]
     for wish in wishes:
         try:
-            return _bound(host, wish)
+            return _bind(host, wish)
         except OSError as error:
             if wish == wishes[-1]:
                 raise UsageError(f"cannot listen on {host}:{port or 'any port'}: {error.strerror or error}") from error
     raise AssertionError
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
-from sweeper.reporting.thumbnails import first_frame, is_film
+from sweeper.reporting.thumbnails import is_film, read_first_frame
 
-LABEL: Final = 15  # pixels, as all below: the height of a label's letters
-TIGHT: Final = 2  # between the pictures of one trial
-_NARROWEST: Final = 96
+LABEL_SIZE: Final = 15  # pixels, as all below: the height of a label's letters
+TILE_GAP: Final = 2  # between the pictures of one trial
+_MIN_CELL_WIDTH: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,53 +24,55 @@ class Cell:
     """The pictures of a trial, which share the cell; or, where there is none, why."""
 
     paths: tuple[Path, ...]
-    word: str
+    reason: str
 
 
-def cell_size(cells: Iterable[Cell], letters: int, longest: int) -> tuple[int, int]:
+def compute_cell_size(cells: Iterable[Cell], label_length: int, max_side: int) -> tuple[int, int]:
     """Width and height of a cell in pixels: what the pictures of `cells` need, and no side beyond `longest`. `letters`
     is the length of the longest label across.
     """
-    sizes = [size for cell in cells if (size := _needed(cell, longest)) is not None]
+    sizes = [size for cell in cells if (size := _measure_cell(cell, max_side)) is not None]
     if not sizes:
-        return longest, longest
+        return max_side, max_side
     # A label needs room, however small the pictures are: a long one some eight lines of it.
-    words = letters * LABEL // 2 // 8
-    return max(min(longest, max(_NARROWEST, words)), *(width for width, _ in sizes)), max(high for _, high in sizes)
+    words = label_length * LABEL_SIZE // 2 // 8
+    return max(min(max_side, max(_MIN_CELL_WIDTH, words)), *(width for width, _ in sizes)), max(
+        high for _, high in sizes
+    )
 
 
-def _needed(cell: Cell, longest: int) -> tuple[int, int] | None:
+def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - drawing only
 
     if not cell.paths:
         return None
     try:
         if is_film(cell.paths[0]):
-            width, height = first_frame(cell.paths[0]).size
+            width, height = read_first_frame(cell.paths[0]).size
         else:
             with Image.open(cell.paths[0]) as image:
                 width, height = image.size
     except (ImageError, OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
-    across, down = tiles(len(cell.paths))
-    width, height = across * (width + TIGHT) - TIGHT, down * (height + TIGHT) - TIGHT
-    scale = min(1.0, longest / max(width, height))
+    across, down = arrange_tiles(len(cell.paths))
+    width, height = across * (width + TILE_GAP) - TILE_GAP, down * (height + TILE_GAP) - TILE_GAP
+    scale = min(1.0, max_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def tiles(count: int) -> tuple[int, int]:
+def arrange_tiles(count: int) -> tuple[int, int]:
     """Columns and rows of a square-like arrangement of `count` pictures."""
     across = math.ceil(math.sqrt(count))
     return across, math.ceil(count / across)
 
 
-def small_picture(path: Path, box: tuple[int, int]) -> Any:
+def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
     """The picture no larger than `box`, with alpha; None where it cannot be read."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
 
     try:
         if is_film(path):
-            small = first_frame(path).convert("RGBA")
+            small = read_first_frame(path).convert("RGBA")
         else:
             with Image.open(path) as opened:
                 opened.draft("RGB", box)

@@ -13,27 +13,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sweeper.did_you_mean import hint, listed
+from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import Problem, ResultsError, UsageError
-from sweeper.images.file_types import PICTURES
+from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.model.result import Result
-from sweeper.reporting.dataset import axis_columns, coded_axis
+from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.reporting.sheets.cells import Cell
 from sweeper.reporting.sheets.pages import Section, Sheet, draw_frames, draw_pages
 from sweeper.reporting.thumbnails import is_film
 from sweeper.store import Store
-from sweeper.store.records import Layout
-from sweeper.store.remote_artifacts import bring_all, place_here
-from sweeper.tables.export import number_text, why_unwritable
+from sweeper.store.records import TableLayout
+from sweeper.store.remote_artifacts import download_artifacts, local_path
+from sweeper.tables.export import describe_write_error, format_number
 
-_STILL: Final = (".png", ".webp")
-_MOVING: Final = (".webp", ".png", ".gif")
-_QUALITY: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
-_SHOWN_FOR: Final = 700  # milliseconds of a frame
+_STILL_SUFFIXES: Final = (".png", ".webp")
+_ANIMATION_SUFFIXES: Final = (".webp", ".png", ".gif")
+_SAVE_OPTIONS: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
+_FRAME_MILLISECONDS: Final = 700  # milliseconds of a frame
 
 
 @dataclass(frozen=True, slots=True)
-class SheetWish:
+class SheetOptions:
     """How a sheet is wanted. `cell` is the longer side of a cell in pixels, `megapixels` the most of one page."""
 
     x: str | None = None
@@ -44,214 +44,221 @@ class SheetWish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class _SheetAxis:
     """An axis as the texts of its values, and each row's place among them (-1: none). `order` has all places that rows
     have, as they were written.
     """
 
     name: str
     labels: tuple[str, ...]
-    of: tuple[int, ...]
+    indices: tuple[int, ...]
     order: tuple[int, ...]
 
 
-_Found = tuple[tuple[int, ...], dict[tuple[int, int], Cell]]  # a section: its outer axes' places, and its cells
+_SectionCells = tuple[tuple[int, ...], dict[tuple[int, int], Cell]]  # a section: its outer axes' places, and its cells
 
 
-def write_sheets(results: Path, file: Path, wish: SheetWish, *, run: str | None = None) -> list[Path]:
+def write_sheets(results: Path, file: Path, options: SheetOptions, *, run: str | None = None) -> list[Path]:
     """Draw the sheets of a run to `file`; a second page is called `name-2.png` and so on. Returns what was written.
 
     Raises UsageError for an unknown axis or suffix, or where not one cell fits a page; ResultsError when the results
     cannot be read or the files cannot be written.
     """
-    allowed = _MOVING if wish.animate is not None else _STILL
+    allowed = _ANIMATION_SUFFIXES if options.animate is not None else _STILL_SUFFIXES
     if file.suffix.lower() not in allowed:
         raise UsageError(f"--sheet {file}: the suffix chooses the format; use one of {', '.join(allowed)}")
     with Store.open(results, readonly=True) as store:
         rows = list(store.results(run))
         layout = store.layout(run)
-    bring_all(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
-    axes = _axes(rows, layout)
-    x, y = _chosen(axes, wish, layout)
-    moving = axes[wish.animate] if wish.animate is not None else None
+    download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
+    axes = _collect_axes(rows, layout)
+    x, y = _choose_axes(axes, options, layout)
+    moving = axes[options.animate] if options.animate is not None else None
     steps: list[int | None] = [None] if moving is None else list(moving.order)
-    sheets = [_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
+    sheets = [_build_sheet(rows, axes, (x, y, moving), step, layout=layout, results=results) for step in steps]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if moving is None:
-            return _saved(draw_pages(sheets[0], wish.cell, wish.megapixels), file)
-        frames = draw_frames(sheets, wish.cell, wish.megapixels)
+            return _save_pages(draw_pages(sheets[0], options.cell, options.megapixels), file)
+        frames = draw_frames(sheets, options.cell, options.megapixels)
         frames[0].save(
             file,
             save_all=True,
             append_images=frames[1:],
-            duration=_SHOWN_FOR,
+            duration=_FRAME_MILLISECONDS,
             loop=0,
-            **_QUALITY.get(file.suffix.lower(), {}),
+            **_SAVE_OPTIONS.get(file.suffix.lower(), {}),
         )
     except OSError as error:
-        raise ResultsError(f"{file}: cannot be written: {why_unwritable(file, error)}") from error
+        raise ResultsError(f"{file}: cannot be written: {describe_write_error(file, error)}") from error
     return [file]
 
 
-def _saved(pages: Any, file: Path) -> list[Path]:
+def _save_pages(pages: Any, file: Path) -> list[Path]:
     written = []
     for number, page in enumerate(pages, 1):
         place = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
-        page.save(place, **_QUALITY.get(place.suffix.lower(), {}))
+        page.save(place, **_SAVE_OPTIONS.get(place.suffix.lower(), {}))
         written.append(place)
     return written
 
 
-def _axes(rows: Sequence[Result], layout: Layout) -> dict[str, _Axis]:
+def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _SheetAxis]:
     """Every axis of the run, shown by its labels where it has some."""
     axes = {}
-    for name in axis_columns(layout.axis_columns):
-        values, of, none = coded_axis(name, rows, layout)
-        labels = [_text(value) for value in values]
+    for name in select_axes(layout.axis_columns):
+        values, of, none = encode_axis(name, rows, layout)
+        labels = [_format_value(value) for value in values]
         for row, place in zip(rows, of, strict=True):
             if place >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
-                labels[place] = _text(label)
+                labels[place] = _format_value(label)
         order = [*range(len(labels))]
         if none is not None:
             order.insert(none, -1)
-        axes[name] = _Axis(name, tuple(labels), tuple(of), tuple(order))
+        axes[name] = _SheetAxis(name, tuple(labels), tuple(of), tuple(order))
     return axes
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict) and "$int" in value:
         return str(value["$int"])
     if isinstance(value, bool):
         return str(value).lower()
-    return number_text(value) if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)
 
 
-def _chosen(axes: dict[str, _Axis], wish: SheetWish, layout: Layout) -> tuple[_Axis | None, _Axis | None]:
+def _choose_axes(
+    axes: dict[str, _SheetAxis], sheet_options: SheetOptions, layout: TableLayout
+) -> tuple[_SheetAxis | None, _SheetAxis | None]:
     """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
-    asked = [("--x", wish.x), ("--y", wish.y), ("--animate", wish.animate)]
+    asked = [("--x", sheet_options.x), ("--y", sheet_options.y), ("--animate", sheet_options.animate)]
     wrong = [
-        Problem("", 0, option, f"there is no axis '{name}'{hint(name, axes, 'axes')}")
+        Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
         for option, name in asked
         if name is not None and name not in axes
     ]
     taken = [name for _, name in asked if name is not None]
     for name in sorted({name for name in taken if taken.count(name) > 1}):
         options = [option for option, one in asked if one == name]
-        each = f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {listed(axes)}"
+        each = (
+            f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {join_names(axes)}"
+        )
         wrong.append(Problem("", 0, ", ".join(options), each))
     if wrong:
         raise UsageError(wrong)
-    chosen = [axis for name in (wish.x, wish.y) if name is not None for axis in (axes[name],)]
+    chosen = [axis for name in (sheet_options.x, sheet_options.y) if name is not None for axis in (axes[name],)]
     ranked = sorted(axes.values(), key=lambda axis: -len(axis.order))
     for axis in ranked:
-        if len(chosen) < 2 and axis.name not in taken and not _told(axis, chosen, layout):
+        if len(chosen) < 2 and axis.name not in taken and not _is_implied(axis, chosen, layout):
             chosen.append(axis)
-    if wish.x is not None or wish.y is not None:
-        rest = [axis for axis in chosen if axis.name not in (wish.x, wish.y)]
-        x = axes[wish.x] if wish.x is not None else next(iter(rest), None)
-        return x, axes[wish.y] if wish.y is not None else next(iter(rest), None)
+    if sheet_options.x is not None or sheet_options.y is not None:
+        rest = [axis for axis in chosen if axis.name not in (sheet_options.x, sheet_options.y)]
+        x = axes[sheet_options.x] if sheet_options.x is not None else next(iter(rest), None)
+        return x, axes[sheet_options.y] if sheet_options.y is not None else next(iter(rest), None)
     chosen.sort(key=lambda axis: max(map(len, axis.labels)))
     return (chosen[0] if chosen else None), (chosen[1] if len(chosen) > 1 else None)
 
 
-def _told(axis: _Axis, placed: Sequence[_Axis], layout: Layout) -> bool:
+def _is_implied(axis: _SheetAxis, shown: Sequence[_SheetAxis], layout: TableLayout) -> bool:
     """Whether a sheet on which `placed` have their places need not say what the value of `axis` is: it has one value,
     or a partner among them says it. That it happens to follow from the others, as in a sample, no reader can know.
     """
-    partners = _partners(axis, placed, layout)
-    return len(axis.order) < 2 or (bool(partners) and _fixed(axis, partners))
+    partners = _find_partners(axis, shown, layout)
+    return len(axis.order) < 2 or (bool(partners) and _is_determined(axis, partners))
 
 
-def _partners(axis: _Axis, others: Sequence[_Axis], layout: Layout) -> list[_Axis]:
+def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> list[_SheetAxis]:
     """Those of `others` that are swept as one with `axis`. In a run of before that was kept: the groups of its choices,
     and any that says by itself what the value is.
     """
     if layout.together is not None:
         return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
-    return [one for one in others if one.name.startswith(f"{axis.name}.") or _fixed(axis, [one])]
+    return [one for one in others if one.name.startswith(f"{axis.name}.") or _is_determined(axis, [one])]
 
 
-def _fixed(axis: _Axis, others: Sequence[_Axis]) -> bool:
+def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
     """Whether in these rows the values of `others` say what the value of `axis` is."""
     seen: dict[tuple[int, ...], int] = {}
     return all(
-        seen.setdefault(tuple(other.of[row] for other in others), place) == place for row, place in enumerate(axis.of)
+        seen.setdefault(tuple(other.indices[row] for other in others), place) == place
+        for row, place in enumerate(axis.indices)
     )
 
 
-def _sheet(
+def _build_sheet(
     rows: Sequence[Result],
-    axes: dict[str, _Axis],
-    chosen: tuple[_Axis | None, _Axis | None, _Axis | None],
-    step: int | None,
+    axes: dict[str, _SheetAxis],
+    chosen: tuple[_SheetAxis | None, _SheetAxis | None, _SheetAxis | None],
+    frame: int | None,
     *,
-    layout: Layout,
+    layout: TableLayout,
     results: Path,
 ) -> Sheet:
     """The sheet of one moment (`step` of the moving axis)."""
     x, y, moving = chosen
     placed = [axis for axis in chosen if axis is not None]
-    outer = [axis for axis in axes.values() if axis not in placed and not _told(axis, placed, layout)]
+    outer = [axis for axis in axes.values() if axis not in placed and not _is_implied(axis, placed, layout)]
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
-        cells = sections.setdefault(tuple(axis.of[row] for axis in outer), {})
-        if moving is None or moving.of[row] == step:
-            at = (y.of[row] if y else -1, x.of[row] if x else -1)
-            cells.setdefault(at, _cell(result, results))
+        cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
+        if moving is None or moving.indices[row] == frame:
+            at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
+            cells.setdefault(at, _build_cell(result, results))
     shown = [
-        Section(" · ".join(_titled(axis, place) for axis, place in zip(outer, key, strict=True)), cells)
-        for key, cells in _in_order(sections.items(), outer, layout)
+        Section(" · ".join(_format_title(axis, place) for axis, place in zip(outer, key, strict=True)), cells)
+        for key, cells in _sort_sections(sections.items(), outer, layout)
     ]
-    now = _titled(moving, step) if moving is not None and step is not None else ""
+    now = _format_title(moving, frame) if moving is not None and frame is not None else ""
     return Sheet(
-        layout.experiment, now, x.name if x else "", y.name if y else "", _lines(x), _lines(y), tuple(shown),
+        layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y), tuple(shown),
         f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
 
 
-def _in_order(found: Iterable[_Found], outer: Sequence[_Axis], layout: Layout) -> list[_Found]:
+def _sort_sections(
+    sections: Iterable[_SectionCells], outer: Sequence[_SheetAxis], layout: TableLayout
+) -> list[_SectionCells]:
     """The sections as they come, unless that is not how their axes were written."""
     if not any(layout.value_order.get(axis.name) for axis in outer):
-        return list(found)
+        return list(sections)
     ranks = [{place: rank for rank, place in enumerate(axis.order)} for axis in outer]
-    return sorted(found, key=lambda one: [ranked[place] for ranked, place in zip(ranks, one[0], strict=True)])
+    return sorted(sections, key=lambda one: [ranked[place] for ranked, place in zip(ranks, one[0], strict=True)])
 
 
-def _lines(axis: _Axis | None) -> tuple[tuple[int, str], ...]:
+def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
     if axis is None:
         return ((-1, ""),)
-    return tuple((place, _label(axis, place)) for place in axis.order)
+    return tuple((place, _format_label(axis, place)) for place in axis.order)
 
 
-def _label(axis: _Axis, place: int) -> str:
+def _format_label(axis: _SheetAxis, index: int) -> str:
     """What stands across or down for a value; a word in its place says whose it is."""
-    word = _word(axis, place)
-    return f"{axis.name}: {word}" if word else axis.labels[place]
+    word = _describe_blank(axis, index)
+    return f"{axis.name}: {word}" if word else axis.labels[index]
 
 
-def _titled(axis: _Axis, place: int) -> str:
-    word = _word(axis, place)
-    return f"{axis.name}: {word}" if word else f"{axis.name} {axis.labels[place]}"
+def _format_title(axis: _SheetAxis, index: int) -> str:
+    word = _describe_blank(axis, index)
+    return f"{axis.name}: {word}" if word else f"{axis.name} {axis.labels[index]}"
 
 
-def _word(axis: _Axis, place: int) -> str:
+def _describe_blank(axis: _SheetAxis, index: int) -> str:
     """For a value of which nothing would be seen; else nothing."""
-    if place < 0:
+    if index < 0:
         return "(none)"
-    label = axis.labels[place]
+    label = axis.labels[index]
     if label.strip():
         return ""
     return json.dumps(label) if label else "(empty)"
 
 
-def _cell(result: Result, results: Path) -> Cell:
+def _build_cell(result: Result, results: Path) -> Cell:
     """The pictures of a trial, else its films, or a word on why there is neither."""
     home = results.resolve()
     files = zip(result.outputs, result.sha256, strict=True)
-    paths = [place_here(home, name, sha256).resolve() for name, sha256 in files]
+    paths = [local_path(home, name, sha256).resolve() for name, sha256 in files]
     there = [path for path in paths if path.is_relative_to(home) and path.is_file()]
-    pictures = tuple(path for path in there if path.suffix.lower() in PICTURES)
+    pictures = tuple(path for path in there if path.suffix.lower() in PICTURE_SUFFIXES)
     films = tuple(path for path in there if is_film(path))
     if pictures or (films and find_spec("av") is not None):
         return Cell(pictures or films, "")

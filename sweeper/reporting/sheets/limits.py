@@ -8,14 +8,14 @@ from typing import Final
 
 from sweeper.errors import UsageError
 
-SMALLEST: Final = 32  # pixels of a cell's longer side
-NO_PICTURE: Final = "the reason why a trial has no picture"
-MOST: Final = 178  # megapixels of a page: Pillow takes more for a decompression bomb
-LONGEST: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
+MIN_CELL_SIDE: Final = 32  # pixels of a cell's longer side
+NO_PICTURE_REASON: Final = "the reason why a trial has no picture"
+MAX_MEGAPIXELS: Final = 178  # megapixels of a page: Pillow takes more for a decompression bomb
+MAX_SIDE: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SheetLimits:
     """What was asked for: the longer side of a cell, and the megapixels of a page, or of all `frames` together."""
 
     cell: int
@@ -23,34 +23,34 @@ class Limits:
     frames: int = 1
 
     @property
-    def pixels(self) -> float:
+    def page_pixels(self) -> float:
         """Of one page or frame."""
         return self.megapixels * 1e6 / self.frames
 
-    def too_many(self) -> UsageError:
+    def make_overflow_error(self) -> UsageError:
         """That a frame would need a second page."""
-        advice = _either("make --cell smaller" if self.cell > SMALLEST else "", "raise --megapixels")
+        advice = _join_advice("make --cell smaller" if self.cell > MIN_CELL_SIDE else "", "raise --megapixels")
         return UsageError(f"--animate: {self.frames} frames do not fit {self.megapixels:g} megapixels; {advice}")
 
-    def too_little(self, tallest: tuple[int, str], heights: tuple[int, int], width: int) -> UsageError:
+    def make_no_room_error(self, tallest: tuple[int, str], heights: tuple[int, int], width: int) -> UsageError:
         """That not one row fits. `tallest`: the pixels of what takes most of it, and its name (empty: the pictures);
         `heights`: what a page has and what it needs; `width`: that of a page with every column, beyond which more
         pixels go into its height.
         """
         (taken, what), (there, needed) = tallest, heights
         enough = math.ceil(needed * width * self.frames / 1e6)
-        more = f"raise --megapixels to {enough}" if enough <= MOST and needed <= LONGEST else ""
+        more = f"raise --megapixels to {enough}" if enough <= MAX_MEGAPIXELS and needed <= MAX_SIDE else ""
         if not what:
-            advice = _either("make it smaller" if self.cell > SMALLEST else "", more)
+            advice = _join_advice("make it smaller" if self.cell > MIN_CELL_SIDE else "", more)
             return UsageError(
                 f"--cell {self.cell}: not one row of pictures fits the {there} pixels of a page; {advice}"
             )
-        label = "" if what == NO_PICTURE else "give the values short labels ({label: ..., value: ...})"
+        label = "" if what == NO_PICTURE_REASON else "give the values short labels ({label: ..., value: ...})"
         return UsageError(
             f"--megapixels {self.megapixels:g}: not one row fits the {there} pixels of a page, as {what} takes {taken};"
-            f" {_either(more, label)}"
+            f" {_join_advice(more, label)}"
         )
 
 
-def _either(*ways: str) -> str:
-    return ", or ".join(way for way in ways if way) or "there is no larger page"
+def _join_advice(*options: str) -> str:
+    return ", or ".join(way for way in options if way) or "there is no larger page"

@@ -9,46 +9,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.embedded.diffusion.latent_noise import FrameNoise, Noise, ScaledNoise, normal
+from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, ScaledNoise, draw_normal
 
 SHAPE = (4, 16, 16)
 
 
 def test_the_first_numbers_are_what_they_always_were() -> None:
     # Recorded once; another NumPy or machine that changes them changes every picture of every baseline.
-    assert normal(7, 0, 1, 0, (4,)).tolist() == pytest.approx([1.2810302, 2.4797926, -0.7845169, -0.5120691])
+    assert draw_normal(7, 0, 1, 0, (4,)).tolist() == pytest.approx([1.2810302, 2.4797926, -0.7845169, -0.5120691])
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_seeds_differ_to_the_last_bit(one: int, other: int) -> None:
-    equal = np.array_equal(normal(one, 0, 1, 0, (8,)), normal(other, 0, 1, 0, (8,)))
+    equal = np.array_equal(draw_normal(one, 0, 1, 0, (8,)), draw_normal(other, 0, 1, 0, (8,)))
     assert equal == (one == other)
 
 
 def test_an_item_is_the_same_in_every_batch() -> None:
-    alone, batch = Noise(3, [2], SHAPE).initial(), Noise(3, range(5), SHAPE).initial()
+    alone, batch = LatentNoise(3, [2], SHAPE).draw_initial(), LatentNoise(3, range(5), SHAPE).draw_initial()
     assert np.array_equal(alone[0], batch[2])
     assert abs(float((batch[0] * batch[1]).mean())) < 0.1
 
 
 def test_noise_is_standard_normal() -> None:
-    sample = Noise(11, range(8), (4, 64, 64)).initial()
+    sample = LatentNoise(11, range(8), (4, 64, 64)).draw_initial()
     assert sample.dtype == np.float32
     assert float(sample.mean()) == pytest.approx(0, abs=0.01)
     assert float(sample.std()) == pytest.approx(1, abs=0.01)
 
 
 def test_steps_get_fresh_noise_and_repeat_from_the_start() -> None:
-    noise = Noise(3, [0], SHAPE)
-    first, second = noise.step(2.0, 1.0), noise.step(1.0, 0.5)
+    noise = LatentNoise(3, [0], SHAPE)
+    first, second = noise.draw_step(2.0, 1.0), noise.draw_step(1.0, 0.5)
     assert not np.array_equal(first, second)
-    assert not np.array_equal(first, noise.initial())
-    assert np.array_equal(first, Noise(3, [0], SHAPE).step(9.0, 8.0))
+    assert not np.array_equal(first, noise.draw_initial())
+    assert np.array_equal(first, LatentNoise(3, [0], SHAPE).draw_step(9.0, 8.0))
 
 
 @given(st.lists(st.floats(0.01, 14.6), min_size=3, max_size=3, unique=True))
 def test_increments_of_a_path_add_up(points: list[float]) -> None:
-    path = Noise(4, [0], (1, 4, 4)).brownian(14.6)
+    path = LatentNoise(4, [0], (1, 4, 4)).brownian(14.6)
     a, b, c = sorted(points, reverse=True)
 
     def increment(start: float, end: float) -> object:
@@ -58,28 +58,28 @@ def test_increments_of_a_path_add_up(points: list[float]) -> None:
 
 
 def test_increments_are_standard_normal_and_independent() -> None:
-    path = Noise(4, range(4), (4, 32, 32)).brownian(14.6)
+    path = LatentNoise(4, range(4), (4, 32, 32)).brownian(14.6)
     steps = [path(10.0, 6.0), path(6.0, 1.0), path(1.0, 0.5)]
     for i, one in enumerate(steps):
         assert float(one.std()) == pytest.approx(1, abs=0.03)
         for other in steps[:i]:
             assert abs(float((one * other).mean())) < 0.03
-    assert not np.array_equal(steps[0], Noise(4, range(4), (4, 32, 32)).brownian(14.6, stream=1)(10.0, 6.0))
+    assert not np.array_equal(steps[0], LatentNoise(4, range(4), (4, 32, 32)).brownian(14.6, stream=1)(10.0, 6.0))
 
 
 def test_the_noise_of_a_video_turns_slowly_and_stays_standard_normal() -> None:
-    frames = FrameNoise(3, [0, 5], (4, 32, 32), 60).initial()
+    frames = FrameNoise(3, [0, 5], (4, 32, 32), 60).draw_initial()
     assert frames.shape == (120, 4, 32, 32)
     assert frames.std(axis=(1, 2, 3)) == pytest.approx(1, abs=0.06)
     near = [float((one * other).mean()) for one, other in pairwise(frames[:60])]
     assert min(near) > 0.95
     assert abs(float((frames[0] * frames[48]).mean())) < 0.08
     assert abs(float((frames[0] * frames[60]).mean())) < 0.08  # another video of the batch
-    assert np.array_equal(FrameNoise(3, [5], (4, 32, 32), 60).initial(), frames[60:])
+    assert np.array_equal(FrameNoise(3, [5], (4, 32, 32), 60).draw_initial(), frames[60:])
 
 
 def test_scaled_noise_is_the_noise_times_its_scale() -> None:
-    plain, scaled = Noise(3, [0], SHAPE), ScaledNoise(Noise(3, [0], SHAPE), 0.5)
-    assert np.array_equal(scaled.step(2.0, 1.0), plain.step(2.0, 1.0) * np.float32(0.5))
+    plain, scaled = LatentNoise(3, [0], SHAPE), ScaledNoise(LatentNoise(3, [0], SHAPE), 0.5)
+    assert np.array_equal(scaled.draw_step(2.0, 1.0), plain.draw_step(2.0, 1.0) * np.float32(0.5))
     paths = plain.brownian(10.0), scaled.brownian(10.0)
     assert np.array_equal(paths[1](4.0, 2.0), paths[0](4.0, 2.0) * np.float32(0.5))

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from sweeper.embedded.diffusion import models, vae
 from sweeper.embedded.diffusion.guidance import Guider, sample
-from sweeper.embedded.diffusion.latent_noise import Noise
-from sweeper.embedded.diffusion.prior import DEVIATION, prior_of
+from sweeper.embedded.diffusion.latent_noise import LatentNoise
+from sweeper.embedded.diffusion.prior import DEVIATION, get_prior
 from sweeper.embedded.diffusion.scene import compose
 from sweeper.embedded.diffusion.schedules import sampler_sigmas
-from sweeper.embedded.diffusion.text import encode, pooled, weighted_words
-from sweeper.embedded.diffusion.vocabulary import COLOURS, FEATURES, INDEX, PLACES, SUBJECTS, WORDS
+from sweeper.embedded.diffusion.text import encode, pool, weigh_words
+from sweeper.embedded.diffusion.vocabulary import BACKDROPS, COLOURS, FEATURES, INDEX, SUBJECTS, WORDS
 from tests import ROOT
 
 PAINT, PHOTO, INK = (f"procedural-{kind}.safetensors" for kind in ("paint", "photo", "ink"))
@@ -43,10 +43,10 @@ def latent(
 ) -> Any:
     model, clip = models.load_model(checkpoint), models.load_clip(checkpoint)
     guider = Guider(model, [[models.embed(clip, prompt), {}]], [[models.embed(clip, negative), {}]], cfg)
-    noise = Noise(seed, [0], (4, side, side))
+    noise = LatentNoise(seed, [0], (4, side, side))
     sigmas = sampler_sigmas(model.sampling, scheduler, sampler, steps)
     empty = np.zeros((1, 4, side, side), np.float32)
-    return sample(guider, sampler, sigmas, empty, noise.initial(), later=noise, report=lambda *_: None)
+    return sample(guider, sampler, sigmas, empty, noise.draw_initial(), later=noise, report=lambda *_: None)
 
 
 def picture(prompt: str = "a red fox in the snow", *, checkpoint: str = PAINT, **axes: Any) -> Any:
@@ -193,7 +193,7 @@ def test_checkpoints_have_styles_of_their_own_and_any_name_is_one() -> None:
 @pytest.mark.parametrize("sigma", [0.15, 1.0, 4.0, 12.0])
 def test_the_denoiser_is_a_posterior_mean(sigma: float) -> None:
     """By Tweedie's formula its Jacobian is Cov(x0 | x) / sigma^2: symmetric and positive, which no heuristic is."""
-    prior = prior_of(pooled(encode("a red fox in the snow, oil")), 12, 12)
+    prior = get_prior(pool(encode("a red fox in the snow, oil")), 12, 12)
     rng = np.random.default_rng(1)
     own = (DEVIATION**2 / (DEVIATION**2 + sigma**2))[:, None, None]
 
@@ -237,14 +237,14 @@ def test_sides_that_are_no_multiple_of_eight_are_cut_evenly() -> None:
 
 
 def test_brackets_weigh_words_as_in_comfyui() -> None:
-    assert weighted_words("a (fox:1.5) [in] ((snow))") == [
+    assert weigh_words("a (fox:1.5) [in] ((snow))") == [
         ("a", 1.0),
         ("fox", 1.5),
         ("in", pytest.approx(1 / 1.1)),
         ("snow", pytest.approx(1.21)),
     ]
-    assert weighted_words(r"\(fox\) (open") == [("fox", 1.0), ("open", 1.1)]
-    half, whole = pooled(encode("(fog:0.5)")), pooled(encode("fog"))
+    assert weigh_words(r"\(fox\) (open") == [("fox", 1.0), ("open", 1.1)]
+    half, whole = pool(encode("(fog:0.5)")), pool(encode("fog"))
     assert half[INDEX["fog"]] == pytest.approx(0.5 * whole[INDEX["fog"]])
     assert not encode("").any()
     assert encode("").shape == (1, 1, len(FEATURES))
@@ -252,7 +252,7 @@ def test_brackets_weigh_words_as_in_comfyui() -> None:
 
 @pytest.mark.parametrize("word", sorted(WORDS) + sorted(COLOURS))
 def test_every_known_word_says_something(word: str) -> None:
-    features = pooled(encode(word))
+    features = pool(encode(word))
     named = np.abs(features[: INDEX["hash0"]])
     assert named.any()
     assert np.isfinite(features).all()
@@ -260,21 +260,21 @@ def test_every_known_word_says_something(word: str) -> None:
 
 def test_an_embedding_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="an embedding of 768 features"):
-        prior_of(np.zeros(768, np.float32), 8, 8)
+        get_prior(np.zeros(768, np.float32), 8, 8)
 
 
 def test_an_unknown_sampler_is_named() -> None:
     model, clip = models.load_model(PAINT), models.load_clip(PAINT)
     guider = Guider(model, [[models.embed(clip, "x"), {}]], None, 1.0)
-    noise, empty = Noise(1, [0], (4, 8, 8)), np.zeros((1, 4, 8, 8), np.float32)
+    noise, empty = LatentNoise(1, [0], (4, 8, 8)), np.zeros((1, 4, 8, 8), np.float32)
     with pytest.raises(ValueError, match="invalid sampler 'nope'; there are euler, "):
         sample(guider, "nope", [1.0, 0.0], empty, empty, later=noise, report=lambda *_: None)
 
 
-@pytest.mark.parametrize("word", [*SUBJECTS[:-1], *PLACES[1:]])
+@pytest.mark.parametrize("word", [*SUBJECTS[:-1], *BACKDROPS[1:]])
 def test_every_subject_and_place_can_be_seen(word: str) -> None:
     """The feature alone, at full weight, against the same picture without it."""
-    features = pooled(encode("a hill"))
+    features = pool(encode("a hill"))
     without = compose(features, 32, 40)
     named = features.copy()
     named[INDEX[word]] += 1
@@ -290,7 +290,7 @@ def test_every_subject_and_place_can_be_seen(word: str) -> None:
     "prompt", ["rain", "neon city at night", "a flock of large birds", "tiny far dragon", "vector art"]
 )
 def test_weather_light_and_number_can_be_seen(prompt: str) -> None:
-    plain, changed = compose(pooled(encode("a hill")), 32, 40), compose(pooled(encode(f"a hill, {prompt}")), 32, 40)
+    plain, changed = compose(pool(encode("a hill")), 32, 40), compose(pool(encode(f"a hill, {prompt}")), 32, 40)
     assert np.isfinite(changed).all()
     assert (np.abs(changed - plain).max(axis=1) > 0.06).mean() > 0.02
 
@@ -298,7 +298,7 @@ def test_weather_light_and_number_can_be_seen(prompt: str) -> None:
 @given(st.text(max_size=60))
 @settings(max_examples=50)
 def test_any_text_is_a_picture(prompt: str) -> None:
-    pictures = compose(pooled(encode(prompt)), 8, 8)
+    pictures = compose(pool(encode(prompt)), 8, 8)
     assert np.isfinite(pictures).all()
     assert np.abs(pictures).max() < 5
 
@@ -315,15 +315,15 @@ def test_any_embedding_is_a_picture(values: dict[str, float]) -> None:
 
 def test_a_picture_beyond_the_memory_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a picture of 8192 x 4104 needs more memory .* up to 16 megapixels"):
-        prior_of(pooled(encode("x")), 513, 1024)
+        get_prior(pool(encode("x")), 513, 1024)
 
 
 def test_large_priors_are_made_anew_and_equal() -> None:
-    features = pooled(encode("a fox"))
-    one, other = prior_of(features, 136, 128), prior_of(features, 136, 128)
+    features = pool(encode("a fox"))
+    one, other = get_prior(features, 136, 128), get_prior(features, 136, 128)
     assert one is not other
     assert np.array_equal(one.centre(), other.centre())
-    assert prior_of(features, 8, 8) is prior_of(features, 8, 8)
+    assert get_prior(features, 8, 8) is get_prior(features, 8, 8)
 
 
 def test_decoders_differ_in_texture_and_say_what_they_are() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeper.embedded.diffusion.latent_noise import Noise
+from sweeper.embedded.diffusion.latent_noise import LatentNoise
 from sweeper.embedded.diffusion.schedules import Sampling, sampler_sigmas
-from sweeper.embedded.diffusion.solvers import SOLVERS, Run
+from sweeper.embedded.diffusion.solvers import SOLVERS, SolverRun
 
 MEAN, DEVIATION = 1.3, 0.5
 SHAPE = (4, 24, 24)
@@ -31,7 +31,9 @@ def gaussian(sampling: Sampling) -> Callable[[Any, float], tuple[Any, Any]]:
 
 def solve(name: str, sigmas: list[float], x: Any, sampling: Sampling, seed: int = 5) -> Any:
     reports: list[int] = []
-    run = Run(gaussian(sampling), Noise(seed, [0], SHAPE), sampling, lambda step, _x, _d: reports.append(step))
+    run = SolverRun(
+        gaussian(sampling), LatentNoise(seed, [0], SHAPE), sampling, lambda step, _x, _d: reports.append(step)
+    )
     result = SOLVERS[name](run, x, sigmas)
     assert result.dtype == np.float32
     assert reports == sorted(reports)
@@ -41,7 +43,7 @@ def solve(name: str, sigmas: list[float], x: Any, sampling: Sampling, seed: int 
 def error(name: str, steps: int) -> float:
     """Distance from the exact flow x(s) = m + (x0 - m) sqrt((d^2 + s^2) / (d^2 + s0^2)), between 10 and 0.2."""
     sigmas = np.exp(np.linspace(np.log(10), np.log(0.2), steps + 1)).tolist()
-    start = (Noise(1, [0], SHAPE).initial() * np.float32(10)).astype(np.float32)
+    start = (LatentNoise(1, [0], SHAPE).draw_initial() * np.float32(10)).astype(np.float32)
     exact = MEAN + (start - MEAN) * ((DEVIATION**2 + 0.04) / (DEVIATION**2 + 100)) ** 0.5
     return float(np.abs(solve(name, sigmas, start, Sampling()) - exact).mean())
 
@@ -78,7 +80,7 @@ CASES += [("flow", name) for name in CONVERGING if name not in ONLY_DISCRETE]
 def test_many_steps_reach_the_distribution(kind: str, name: str) -> None:
     sampling = Sampling(kind, 3.0)
     sigmas = sampler_sigmas(sampling, "karras" if kind == "discrete" else "simple", name, 160).tolist()
-    noise = Noise(5, [0], SHAPE).initial()
+    noise = LatentNoise(5, [0], SHAPE).draw_initial()
     start = noise if kind == "flow" else noise * np.float32((1 + sigmas[0] ** 2) ** 0.5)
     result = solve(name, sigmas, start, sampling)
     assert result.mean() == pytest.approx(MEAN, abs=0.06)
@@ -88,7 +90,7 @@ def test_many_steps_reach_the_distribution(kind: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
 def test_dpm_solver_stops_at_the_last_level_above_zero(name: str) -> None:
     sigmas = sampler_sigmas(Sampling(), "karras", name, 40).tolist()
-    start = Noise(5, [0], SHAPE).initial() * np.float32((1 + sigmas[0] ** 2) ** 0.5)
+    start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32((1 + sigmas[0] ** 2) ** 0.5)
     result = solve(name, sigmas, start, Sampling())
     assert result.mean() == pytest.approx(MEAN, abs=0.06)
     assert result.std() == pytest.approx(DEVIATION, rel=0.05)
@@ -98,7 +100,7 @@ def test_dpm_solver_stops_at_the_last_level_above_zero(name: str) -> None:
 def test_sde_samplers_settle_as_steps_grow(name: str) -> None:
     def at(steps: int) -> Any:
         sigmas = sampler_sigmas(Sampling(), "karras", name, steps).tolist()
-        return solve(name, sigmas, Noise(5, [0], SHAPE).initial() * np.float32(14.65), Sampling())
+        return solve(name, sigmas, LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65), Sampling())
 
     results = [at(steps) for steps in (10, 40, 160)]
     first, second = (float(np.abs(b - a).mean()) for a, b in pairwise(results))
@@ -108,14 +110,14 @@ def test_sde_samplers_settle_as_steps_grow(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_a_solver_repeats_itself(name: str) -> None:
     sigmas = sampler_sigmas(Sampling(), "karras", name, 5).tolist()
-    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     assert np.array_equal(solve(name, sigmas, start, Sampling()), solve(name, sigmas, start, Sampling()))
 
 
 @pytest.mark.parametrize("stem", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"])
 def test_gpu_samplers_read_another_path(stem: str) -> None:
     sigmas = sampler_sigmas(Sampling(), "karras", stem, 8).tolist()
-    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     one, other = (solve(name, sigmas, start, Sampling()) for name in (stem, f"{stem}_gpu"))
     assert np.abs(one - other).mean() > 0.05
 
@@ -124,7 +126,7 @@ def test_gpu_samplers_read_another_path(stem: str) -> None:
 def test_a_schedule_that_stops_above_zero_leaves_that_noise(name: str) -> None:
     stop = 0.6
     sigmas = np.exp(np.linspace(np.log(14.6), np.log(stop), 41)).tolist()
-    start = Noise(5, [0], SHAPE).initial() * np.float32(14.65)
+    start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     result = solve(name, sigmas, start, Sampling())
     assert result.mean() == pytest.approx(MEAN, abs=0.15)
     # lcm estimates and renoises, so that what the data varies by itself has shrunk.

@@ -123,5 +123,5 @@ def test_load_image_lists_the_pictures_of_the_input_folder(context: Any) -> None
     for name in ("b.png", "a.jpg", "notes.txt"):
         (context.input_dir / name).write_bytes(b"")
     (context.input_dir / "folder.png").mkdir()
-    required, _ = NODE_CLASSES["LoadImage"].inputs(context)
+    required, _ = NODE_CLASSES["LoadImage"].load_input_specs(context)
     assert required["image"] == (["a.jpg", "b.png"], {"image_upload": True})

@@ -15,16 +15,16 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file, save
 
 from sweeper.embedded.nodes import NODE_CLASSES
-from sweeper.embedded.nodes.latent_files import read, written
+from sweeper.embedded.nodes.latent_files import read, serialize
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
 @settings(max_examples=40, deadline=None)
-@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
+@given(hnp.get_arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
 def test_what_is_written_is_what_the_package_reads(tmp_path_factory: Any, samples: Any) -> None:
     path = tmp_path_factory.mktemp("latents") / "a.latent"
-    path.write_bytes(written(samples, {"prompt": '{"1": "é"}'}))
+    path.write_bytes(serialize(samples, {"prompt": '{"1": "é"}'}))
     tensors = load_file(path)
     assert np.array_equal(tensors["latent_tensor"], samples)
     assert tensors["latent_format_version_0"].shape == (0,)
@@ -52,7 +52,7 @@ def test_bfloat16_is_read(tmp_path: Path) -> None:
     assert read(path).tolist() == [1.0, -2.0]
 
 
-GOOD = written(np.zeros((1, 4, 2, 2), np.float32), {})
+GOOD = serialize(np.zeros((1, 4, 2, 2), np.float32), {})
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_a_latent_is_saved_with_its_graph_and_loaded(context: Any) -> None:
     saved = context.output_dir / "latents" / "0_00001_.latent"
     (context.input_dir / "mine.latent").write_bytes(saved.read_bytes())
     loader = NODE_CLASSES["LoadLatent"]
-    assert loader.inputs(context)[0]["latent"] == (["mine.latent"], {})
+    assert loader.load_input_specs(context)[0]["latent"] == (["mine.latent"], {})
     assert np.array_equal(context.run("LoadLatent", latent="mine.latent")["samples"], samples)
     assert loader.check is not None
     assert loader.check(context, latent="mine.latent") is None
     assert loader.check(context, latent="../mine.latent") == "Invalid latent file: ../mine.latent"
     assert loader.fingerprint is not None
     before = loader.fingerprint(context, latent="mine.latent")
-    (context.input_dir / "mine.latent").write_bytes(written(samples * 2, {}))
+    (context.input_dir / "mine.latent").write_bytes(serialize(samples * 2, {}))
     assert loader.fingerprint(context, latent="mine.latent") != before
     context.save_metadata = False
     node.run(context, samples={"samples": samples}, filename_prefix="bare")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeper.embedded.diffusion.gits import levels
+from sweeper.embedded.diffusion.gits import search_levels
 from sweeper.embedded.nodes import NODE_CLASSES
 
 GREY = ""
@@ -212,4 +212,4 @@ def test_gits_levels_are_the_best_of_their_search() -> None:
     grid, cost = _costs()
     for coeff in (0.8, 1.2):
         losses = cost[0, 1:-1] + coeff * cost[1:-1, -1]
-        assert levels(coeff, 2)[1] == grid[1 + int(losses.argmin())]
+        assert search_levels(coeff, 2)[1] == grid[1 + int(losses.argmin())]

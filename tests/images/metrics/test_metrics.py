@@ -64,7 +64,7 @@ def test_a_metric_has_the_value_that_its_formula_gives(name, picture, expected):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name != "perceptual_hash"])
-@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
+@given(picture=arrays.get_arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
 def test_every_metric_is_finite_and_does_not_care_for_mirroring(name, picture):
     assert math.isfinite(value(name, picture))
     assert value(name, picture[:, ::-1]) == pytest.approx(value(name, picture), abs=1e-6)
@@ -83,19 +83,19 @@ def test_the_perceptual_hash_is_the_text_that_imagehash_prints():
     assert value("perceptual_hash", ramp[:, ::-1]) == "d500000000000000"
 
 
-@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+@given(picture=arrays.get_arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_a_perceptual_hash_is_sixteen_hex_digits(picture):
     assert re.fullmatch("[0-9a-f]{16}", value("perceptual_hash", picture))
 
 
 def test_an_unknown_name_is_told_with_the_nearest_and_without_numpy():
-    assert metrics.unknown_metrics(["brightness", "sharpnes", "stats:mean"]) == [
+    assert metrics.find_unknown_metrics(["brightness", "sharpnes", "stats:mean"]) == [
         ("sharpnes", "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?")
     ]
 
 
 def test_a_metric_given_twice_is_told():
-    assert metrics.unknown_metrics(["contrast", "contrast"]) == [
+    assert metrics.find_unknown_metrics(["contrast", "contrast"]) == [
         ("contrast", "'contrast' is given 2 times; once makes its column")
     ]
 
@@ -183,8 +183,8 @@ def test_a_package_brings_metrics_by_entry_point(own, tmp_path, monkeypatch):
 
     assert value("warmth", plain(9, 0, 0)) == 9.0
     # One that is called like a column of the table is none.
-    assert [name for name, _ in metrics.unknown_metrics(["warmth", "warmt", "status"])] == ["warmt", "status"]
-    assert metrics.unknown_metrics(["warmt"])[0][1].endswith("; did you mean 'warmth'?")
+    assert [name for name, _ in metrics.find_unknown_metrics(["warmth", "warmt", "status"])] == ["warmt", "status"]
+    assert metrics.find_unknown_metrics(["warmt"])[0][1].endswith("; did you mean 'warmth'?")
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
         ("bb", tmp_path / "b.mp4"),
         ("cc", tmp_path / "b.mp4"),
     ]
-    files = [metrics.File(sha256, path) for sha256, path in paths]
+    files = [metrics.MetricInput(sha256, path) for sha256, path in paths]
     wanted = metrics.load_metrics(["brightness", "contrast"])
     problems = {}
 
-    found = list(metrics.missing_metrics(files, wanted, {"contrast": {"aa", "bb"}, "brightness": {"cc"}}, problems))
+    found = list(metrics.measure_missing(files, wanted, {"contrast": {"aa", "bb"}, "brightness": {"cc"}}, problems))
 
     assert found == [("aa", "brightness", pytest.approx(255.0)), ("bb", "brightness", None), ("cc", "contrast", None)]
     assert problems == {}
@@ -233,8 +233,11 @@ def test_a_broken_picture_is_told_and_a_file_that_is_gone_left_out_so_that_neith
     names = ("broken.png", "empty.PNG", "gone.png")
     problems = {}
 
-    found = metrics.missing_metrics(
-        [metrics.File(name, tmp_path / name) for name in names], metrics.load_metrics(["brightness"]), {}, problems
+    found = metrics.measure_missing(
+        [metrics.MetricInput(name, tmp_path / name) for name in names],
+        metrics.load_metrics(["brightness"]),
+        {},
+        problems,
     )
 
     assert list(found) == []
@@ -248,10 +251,10 @@ def test_a_broken_picture_is_told_and_a_file_that_is_gone_left_out_so_that_neith
 
 def test_what_reads_params_is_measured_once_for_each_trial(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    files = [metrics.File("aa", tmp_path / "a.png", digest, {"steps": n}) for n, digest in enumerate("xyx")]
+    files = [metrics.MetricInput("aa", tmp_path / "a.png", digest, {"steps": n}) for n, digest in enumerate("xyx")]
     wanted = {"steps_again": metrics.Metric(lambda _, params: params["steps"], "", reads_params=True)}
 
-    assert list(metrics.missing_metrics(files, wanted, {}, {})) == [
+    assert list(metrics.measure_missing(files, wanted, {}, {})) == [
         ("aa:x", "steps_again", 0.0),
         ("aa:y", "steps_again", 1.0),
     ]
@@ -259,11 +262,11 @@ def test_what_reads_params_is_measured_once_for_each_trial(tmp_path):
 
 def test_a_metric_that_fails_is_told_and_the_others_still_count(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    files = [metrics.File(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
+    files = [metrics.MetricInput(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
     wanted = {"bad": metrics.Metric(lambda _: math.nan, ""), **metrics.load_metrics(["brightness"])}
     problems = {}
 
-    found = list(metrics.missing_metrics(files, wanted, {}, problems))
+    found = list(metrics.measure_missing(files, wanted, {}, problems))
 
     assert found == [("aa", "brightness", 0.0), ("bb", "brightness", 0.0)]
     assert problems == {"metric 'bad' gave nan, which is no finite number": [tmp_path / "a.png"] * 2}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.loading.ui_format.convert import CanvasError, Converted, to_api
+from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
 from sweeper.model.workflow import EXPORT_HINT
 from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, node, plain, socket
 
@@ -16,17 +16,17 @@ def save(link: int | None = 9, **more: Any) -> dict[str, Any]:
     return node(9, "Save", socket("images", IMAGE, link), values=["C"], **more)
 
 
-def convert(*nodes: dict[str, Any], links: Any, **more: Any) -> Converted:
-    return to_api(canvas(*nodes, links=links, **more), OBJECT_INFO)
+def convert(*nodes: dict[str, Any], links: Any, **more: Any) -> ConversionResult:
+    return convert_to_api(canvas(*nodes, links=links, **more), OBJECT_INFO)
 
 
 def reason(*nodes: dict[str, Any], links: Any, **more: Any) -> list[str]:
-    with pytest.raises(CanvasError) as caught:
+    with pytest.raises(UiFormatError) as caught:
         convert(*nodes, links=links, **more)
     return [sentence for _, sentence in caught.value.problems[1:]]
 
 
-def images(result: Converted) -> Any:
+def images(result: ConversionResult) -> Any:
     return result.graph["9"]["inputs"].get("images")
 
 
@@ -34,11 +34,13 @@ def test_links_are_read_as_arrays_and_as_objects() -> None:
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     link = [9, 1, 1, 9, 0, "MASK"]
     for links in ([link], [dict(zip(keys, link, strict=True))]):
-        assert images(to_api({"nodes": [PHOTO, save()], "links": links}, OBJECT_INFO)) == ["1", 1]
+        assert images(convert_to_api({"nodes": [PHOTO, save()], "links": links}, OBJECT_INFO)) == ["1", 1]
 
 
 def test_old_files_have_holes_among_their_links_and_outputs_written_as_text() -> None:
-    assert images(to_api({"nodes": [PHOTO, save()], "links": [None, [9, 1, "1", 9, 0, "MASK"]]}, OBJECT_INFO)) == [
+    assert images(
+        convert_to_api({"nodes": [PHOTO, save()], "links": [None, [9, 1, "1", 9, 0, "MASK"]]}, OBJECT_INFO)
+    ) == [
         "1",
         1,
     ]
@@ -216,8 +218,8 @@ def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first
         links=[(1, 6, 0, 5, 0, "INT")],
         extra={"ue_links": [{"downstream": 1}]},
     )
-    with pytest.raises(CanvasError) as caught:
-        to_api(broken, {name: OBJECT_INFO[name] for name in ("Photo", "Save", "Encode", "Number")})
+    with pytest.raises(UiFormatError) as caught:
+        convert_to_api(broken, {name: OBJECT_INFO[name] for name in ("Photo", "Save", "Encode", "Number")})
     assert caught.value.problems == (
         ((), f"{EXPORT_HINT}. It could be converted here but for 5 things in it"),
         (("nodes", 0), "node 1 (Photos) is of a class that the server does not have (the nearest is Photo)"),
@@ -244,6 +246,6 @@ def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first
     ],
 )
 def test_a_file_that_is_no_canvas_is_refused(broken: Any, path: tuple[Any, ...], sentence: str) -> None:
-    with pytest.raises(CanvasError) as caught:
-        to_api(broken, OBJECT_INFO)
+    with pytest.raises(UiFormatError) as caught:
+        convert_to_api(broken, OBJECT_INFO)
     assert caught.value.problems[1:] == ((path, sentence),)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.loading.ui_format.convert import CanvasError, to_api
+from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from tests.loading.ui_format.ui_workflows import OBJECT_INFO, node, plain, socket
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN")
@@ -154,7 +154,7 @@ def drawings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_a_graph_drawn_on_a_canvas_converts_back_to_itself(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
     before = copy.deepcopy(drawing)
-    assert plain(to_api(drawing, OBJECT_INFO).graph) == plain(graph)
+    assert plain(convert_to_api(drawing, OBJECT_INFO).graph) == plain(graph)
     assert drawing == before
 
 
@@ -172,7 +172,7 @@ def test_the_same_in_a_subgraph_is_the_same_with_longer_ids(drawn: tuple[dict[st
         )
         for node_id, one in graph.items()
     }
-    assert plain(to_api(folded(drawing, 7), OBJECT_INFO).graph) == expected
+    assert plain(convert_to_api(folded(drawing, 7), OBJECT_INFO).graph) == expected
 
 
 JSON = st.recursive(
@@ -201,6 +201,6 @@ def test_a_damaged_canvas_is_converted_or_refused_but_never_a_crash(
                 place[key] = data.draw(JSON)
                 break
             place = place[key]
-    with suppress(CanvasError):
-        result = to_api(damaged, OBJECT_INFO)
+    with suppress(UiFormatError):
+        result = convert_to_api(damaged, OBJECT_INFO)
         assert all(one["class_type"] in OBJECT_INFO for one in result.graph.values())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.loading.ui_format.convert import CanvasError, Converted, to_api
+from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
 from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, node, plain, socket, subgraph
 
 # A subgraph of a Blur (node 8) between its ports, whose radius is shown on the node that stands for it.
@@ -26,17 +26,17 @@ def host(node_id: int = 57, *more: dict[str, Any], link: int | None = 4, **rest:
 
 def convert(
     *nodes: dict[str, Any], links: Any = LINKS, subgraphs: Any = (BLURRING,), info: Any = OBJECT_INFO
-) -> Converted:
-    return to_api(canvas(*nodes, links=links, definitions={"subgraphs": list(subgraphs)}), info)
+) -> ConversionResult:
+    return convert_to_api(canvas(*nodes, links=links, definitions={"subgraphs": list(subgraphs)}), info)
 
 
 def reason(*nodes: dict[str, Any], **more: Any) -> list[str]:
-    with pytest.raises(CanvasError) as caught:
+    with pytest.raises(UiFormatError) as caught:
         convert(*nodes, **more)
     return [sentence for _, sentence in caught.value.problems[1:]]
 
 
-def radius(result: Converted, node_id: str = "57:8") -> Any:
+def radius(result: ConversionResult, node_id: str = "57:8") -> Any:
     return result.graph[node_id]["inputs"]["radius"]
 
 
@@ -180,7 +180,7 @@ def test_a_get_node_inside_sees_the_set_node_outside() -> None:
 
 def test_an_unknown_class_inside_is_named_at_its_place_in_the_file() -> None:
     known = {name: one for name, one in OBJECT_INFO.items() if name != "Blur"}
-    with pytest.raises(CanvasError) as caught:
+    with pytest.raises(UiFormatError) as caught:
         convert(PHOTO, host(), SAVE, info=known)
     assert caught.value.problems[1:] == (
         (

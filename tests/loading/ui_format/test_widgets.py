@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from sweeper.loading.ui_format.convert import CanvasError, to_api
+from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
 from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, declared, node, plain, socket
 
 
 def converted(*nodes: dict[str, Any], links: Any = (), info: Any = OBJECT_INFO) -> dict[str, Any]:
-    return plain(to_api(canvas(*nodes, links=links), info).graph)
+    return plain(convert_to_api(canvas(*nodes, links=links), info).graph)
 
 
 def reason(*nodes: dict[str, Any], links: Any = (), info: Any = OBJECT_INFO) -> list[str]:
-    with pytest.raises(CanvasError) as caught:
-        to_api(canvas(*nodes, links=links), info)
+    with pytest.raises(UiFormatError) as caught:
+        convert_to_api(canvas(*nodes, links=links), info)
     return [sentence for _, sentence in caught.value.problems[1:]]
 
 
@@ -67,7 +67,7 @@ def test_an_integral_float_becomes_the_integer_that_it_is() -> None:
 
 
 def test_an_input_added_to_the_class_since_takes_the_default_and_a_note_says_so() -> None:
-    result = to_api(canvas(sample([7, "fixed", 20, 8, "euler"])), OBJECT_INFO)
+    result = convert_to_api(canvas(sample([7, "fixed", 20, 8, "euler"])), OBJECT_INFO)
     assert result.graph["3"]["inputs"]["tile"] is False
     assert result.notes == (
         (("nodes", 0), "node 3 (Sample) is from before its class had 'tile' = False: the server's default"),
@@ -207,7 +207,9 @@ def test_inputs_that_no_list_of_values_can_tell_are_refused() -> None:
 
 def test_a_file_name_that_the_page_fills_in_is_kept_and_noted() -> None:
     saved = node(9, "Save", socket("images", "IMAGE", 1), values=["%date:yyyy%/x"])
-    result = to_api(canvas(saved, node(1, "Photo", values=["x.png"]), links=[(1, 1, 0, 9, 0, "IMAGE")]), OBJECT_INFO)
+    result = convert_to_api(
+        canvas(saved, node(1, "Photo", values=["x.png"]), links=[(1, 1, 0, 9, 0, "IMAGE")]), OBJECT_INFO
+    )
     assert result.graph["9"]["inputs"] == {"filename_prefix": "%date:yyyy%/x", "images": ["1", 0]}
     assert [note for _, note in result.notes] == [
         "node 9 (Save) holds '%date:yyyy%/x', whose %...% only ComfyUI's page fills in"
@@ -216,6 +218,6 @@ def test_a_file_name_that_the_page_fills_in_is_kept_and_noted() -> None:
 
 def test_custom_classes_are_noted_for_what_their_scripts_may_do() -> None:
     info = {**OBJECT_INFO, "Number": {**OBJECT_INFO["Number"], "python_module": "custom_nodes.numbers"}}
-    assert to_api(canvas(node(1, "Number", values=[1])), info).notes == (
+    assert convert_to_api(canvas(node(1, "Number", values=[1])), info).notes == (
         ((), "what scripts of custom nodes change on the page is not followed: Number"),
     )

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sweeper.errors import ExperimentError
-from sweeper.model.expressions import compile_expression, compile_text, unknown_names
+from sweeper.model.expressions import compile_expression, compile_text, explain_unknown_names
 from tests import ROOT
 from tests.experiment_files import planned
 
@@ -200,7 +200,7 @@ def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path, where):
 
 
 def test_a_long_unknown_name_is_not_printed_whole():
-    (message,) = unknown_names(compile_expression("n" * 3000), ["n"])
+    (message,) = explain_unknown_names(compile_expression("n" * 3000), ["n"])
     assert len(message) < 200
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.model.node_classes import NodeInfo, graph_notes, graph_problems
+from sweeper.model.node_classes import NodeInfo, find_graph_notes, find_graph_problems
 from sweeper.model.template import Address
 from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
 
@@ -16,12 +16,12 @@ NAN = float("nan")
 
 
 def sentences(graph: Any, **options: Any) -> list[str]:
-    return [message for _, message in graph_problems(graph, INFO, **options)]
+    return [message for _, message in find_graph_problems(graph, INFO, **options)]
 
 
 def test_a_workflow_that_fits_has_no_problems_and_no_notes() -> None:
-    assert graph_problems(workflow(), INFO) == []
-    assert graph_notes(workflow(), INFO) == []
+    assert find_graph_problems(workflow(), INFO) == []
+    assert find_graph_notes(workflow(), INFO) == []
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_every_problem_is_found_and_points_into_the_graph() -> None:
         ("8", "class_type"),
         ("9", "inputs", "images"),
     }
-    assert {path for path, _ in graph_problems(graph, INFO)} == everything
+    assert {path for path, _ in find_graph_problems(graph, INFO)} == everything
     graph["9"]["inputs"]["images"] = ["8", 0]
     graph["8"]["inputs"] = {"samples": ["3", 0]}
-    assert {path for path, _ in graph_problems(graph, INFO)} == everything - {("9", "inputs", "images")}
+    assert {path for path, _ in find_graph_problems(graph, INFO)} == everything - {("9", "inputs", "images")}
 
 
 def test_a_workflow_without_an_output_has_nothing_to_run() -> None:
@@ -189,7 +189,7 @@ def test_a_circle_is_a_problem_where_an_output_reaches_it() -> None:
 def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_class() -> None:
     graph = workflow(n20=of("Latent", width="wide"))
     assert sentences(graph) == []
-    assert [message for _, message in graph_notes(graph, INFO)] == [
+    assert [message for _, message in find_graph_notes(graph, INFO)] == [
         "node 20 (Latent): no output reaches it, so it is not run",
         "node 20 (Latent): the required input 'height' is missing",
         "node 20 (Latent) width: found 'wide', but an integer is needed",
@@ -201,7 +201,7 @@ def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_cl
 def test_an_undeclared_literal_is_only_noted_for_the_server_ignores_it() -> None:
     graph = workflow(n3_upload="image")
     assert sentences(graph) == []
-    assert graph_notes(graph, INFO) == [
+    assert find_graph_notes(graph, INFO) == [
         (
             ("3", "inputs", "upload"),
             "node 3 (Sampler) upload: Sampler has no such input, so the server ignores it",
@@ -223,7 +223,7 @@ def test_a_file_that_the_server_has_none_of_is_better_given_as_a_slot() -> None:
     empty = copy.deepcopy(OBJECT_INFO)
     empty["LoadImage"]["input"]["required"]["image"][0] = []
     graph = workflow(n7=of("LoadImage", image="a.png"), n9_images=["7", 0])
-    assert [message for _, message in graph_problems(graph, NodeInfo.from_object_info(empty))] == [
+    assert [message for _, message in find_graph_problems(graph, NodeInfo.from_object_info(empty))] == [
         "node 7 (LoadImage) image: found 'a.png', but the server has no file for this input yet; give it as a file slot"
     ]
 
@@ -240,8 +240,8 @@ def test_a_number_too_large_for_a_float_is_refused_as_the_server_cannot_hold_it(
     float_input["Number"]["input"]["required"]["value"] = ["FLOAT", {}]
     float_input["Number"]["output_node"] = True
     graph = {"1": of("Number", value=10**400)}
-    assert graph_problems(graph, info) == []
-    assert "too large for a number" in graph_problems(graph, NodeInfo.from_object_info(float_input))[0][1]
+    assert find_graph_problems(graph, info) == []
+    assert "too large for a number" in find_graph_problems(graph, NodeInfo.from_object_info(float_input))[0][1]
 
 
 def test_a_long_chain_is_followed_to_its_end() -> None:
@@ -249,12 +249,12 @@ def test_a_long_chain_is_followed_to_its_end() -> None:
     for place in range(1, 5000):
         graph[str(place)] = of("Row", image_1=[str(place - 1), 0], count=1)
     graph["save"] = of("Save", images=["4999", 0], filename_prefix="x")
-    assert [path for path, _ in graph_problems(graph, INFO)] == [("0", "inputs", "image_1")]
+    assert [path for path, _ in find_graph_problems(graph, INFO)] == [("0", "inputs", "image_1")]
 
 
 def test_looking_changes_nothing() -> None:
     graph = workflow(n3_steps={"__value__": 3})
     before = copy.deepcopy(graph)
-    graph_problems(graph, INFO)
-    graph_notes(graph, INFO)
+    find_graph_problems(graph, INFO)
+    find_graph_notes(graph, INFO)
     assert graph == before

@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 
 from sweeper.embedded import EmbeddedServer
 from sweeper.loading.load import load_template
-from sweeper.model.node_classes import NodeInfo, graph_problems, split_check, with_node_schemas
+from sweeper.model.node_classes import NodeInfo, check_template, find_graph_problems, with_node_schemas
 from sweeper.model.template import MISSING
 from tests import ROOT
 
@@ -78,28 +78,28 @@ def mutations(count: int) -> Iterator[dict[str, Any]]:
 
 
 def test_nothing_that_the_server_refuses_slips_through(server: httpx.Client, info: NodeInfo) -> None:
-    assert graph_problems(GRAPH, info) == []
+    assert find_graph_problems(GRAPH, info) == []
     refused = 0
     for graph in mutations(250):
         answer = server.post("/prompt", json={"prompt": graph})
         if answer.status_code != httpx.codes.OK or answer.json()["node_errors"]:
             refused += 1
-            assert graph_problems(graph, info), f"the server says {answer.text} to {json.dumps(graph)}"
+            assert find_graph_problems(graph, info), f"the server says {answer.text} to {json.dumps(graph)}"
     assert refused > 100, "the mutations are too tame to show anything"
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_our_templates_fit_the_embedded_server(path: Path, info: NodeInfo) -> None:
-    found = problems_with_defaults(path, info.taking_any_model())
+    found = problems_with_defaults(path, info.with_any_model())
     assert found == []
 
 
 def problems_with_defaults(path: Path, info: NodeInfo) -> list[str]:
     template = with_node_schemas(load_template(path), info)
-    check = split_check(template, info)
+    check = check_template(template, info)
     params = {name: "a.png" if slot.default is MISSING else slot.default for name, slot in template.slots.items()}
-    found = check.problems(params)
-    assert sorted(map(repr, found)) == sorted(map(repr, check.whole(params)))
+    found = check.find_problems(params)
+    assert sorted(map(repr, found)) == sorted(map(repr, check.check_rendered(params)))
     return [message for _, message in (*found, *check.ignored, *check.notes)]
 
 
@@ -115,11 +115,11 @@ def test_every_class_of_a_real_server_is_read_with_a_schema_or_as_a_link(real: d
     info = NodeInfo.from_object_info(real)
     assert set(info.classes) == set(real)
     for name, declared in real.items():
-        spec = info.spec(name)
+        spec = info.get_spec(name)
         groups = declared["input"]
         assert set(spec.inputs) == {*groups.get("required", {}), *groups.get("optional", {})}
         assert len(spec.outputs) == len(declared["output"])
-        assert spec.output_node == declared["output_node"]
+        assert spec.is_output == declared["output_node"]
         for one in spec.inputs.values():
             if one.schema is not None:
                 Draft202012Validator.check_schema(dict(one.schema))
@@ -136,12 +136,12 @@ def test_a_real_class_with_its_own_defaults_has_no_wrong_value(real: dict[str, A
             for one in spec.inputs.values()
             if one.kind == "widget" and (one.choices or one.default is not MISSING)
         }
-        found = graph_problems({"1": {"class_type": name, "inputs": values}}, info)
+        found = find_graph_problems({"1": {"class_type": name, "inputs": values}}, info)
         wrong += [message for path, message in found if len(path) > 2]  # the others are missing inputs
     assert wrong == []
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_our_templates_fit_a_real_server_that_has_their_models(path: Path, real: dict[str, Any]) -> None:
-    found = problems_with_defaults(path, NodeInfo.from_object_info(real).taking_any_model())
+    found = problems_with_defaults(path, NodeInfo.from_object_info(real).with_any_model())
     assert [message for message in found if "vae_name" not in message] == []

@@ -19,11 +19,11 @@ from tests.model.node_classes.small_object_info import OBJECT_INFO, SAMPLERS, no
 
 def spec_of(declared: Any, *, others: dict[str, Any] | None = None) -> InputSpec:
     info = NodeInfo.from_object_info({"One": node({"x": declared}), **(others or {})})
-    return info.spec("One").inputs["x"]
+    return info.get_spec("One").inputs["x"]
 
 
 def test_inputs_come_in_order_required_first_and_know_what_they_are() -> None:
-    sampler = small_info().spec("Sampler")
+    sampler = small_info().get_spec("Sampler")
     assert list(sampler.inputs) == [
         "model", "seed", "steps", "cfg", "sampler_name", "positive", "latent_image", "tiled", "denoise",
     ]  # fmt: skip
@@ -32,16 +32,16 @@ def test_inputs_come_in_order_required_first_and_know_what_they_are() -> None:
     )
     assert [name for name, one in sampler.inputs.items() if not one.required] == ["tiled", "denoise"]
     assert sampler.outputs == ("LATENT",)
-    assert not sampler.output_node
-    save = small_info().spec("Save")
-    assert save.output_node
+    assert not sampler.is_output
+    save = small_info().get_spec("Save")
+    assert save.is_output
     assert save.hidden == ("prompt",)
 
 
 def test_input_order_goes_before_the_order_of_the_mapping() -> None:
     declared = node({"b": ["INT"], "a": ["INT"]})
     declared["input_order"] = {"required": ["a", "gone", "b"]}
-    assert list(NodeInfo.from_object_info({"One": declared}).spec("One").inputs) == ["a", "b"]
+    assert list(NodeInfo.from_object_info({"One": declared}).get_spec("One").inputs) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_defaults_are_kept_and_their_absence_is_not_null() -> None:
      ["COMFY_DYNAMICCOMBO_V3", {"options": [None, {"key": 1}]}], ["COMFY_NEW_V3", {}]],
 )  # fmt: skip
 def test_what_custom_nodes_write_by_mistake_is_read_without_a_stumble(declared: Any) -> None:
-    spec = NodeInfo.from_object_info({"One": node({"x": declared})}).spec("One")
+    spec = NodeInfo.from_object_info({"One": node({"x": declared})}).get_spec("One")
     for one in spec.inputs.values():
         if one.schema is not None:
             Draft202012Validator.check_schema(dict(one.schema))
@@ -148,25 +148,29 @@ def test_an_answer_that_is_no_object_info_is_refused() -> None:
 
 def test_an_unknown_class_is_told_with_the_nearest_name() -> None:
     with pytest.raises(KeyError, match="no node class 'Samplr'; did you mean 'Sampler'"):
-        small_info().spec("Samplr")
+        small_info().get_spec("Samplr")
 
 
 def test_what_is_read_cannot_be_changed() -> None:
     info = small_info()
-    for value, name in ((info, "classes"), (info.spec("Save"), "inputs"), (info.spec("Save").inputs["images"], "type")):
+    for value, name in (
+        (info, "classes"),
+        (info.get_spec("Save"), "inputs"),
+        (info.get_spec("Save").inputs["images"], "type"),
+    ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, name, None)
 
 
 def test_the_value_of_a_dynamic_combo_brings_its_own_inputs() -> None:
-    spec = small_info().spec("SaveAs")
-    assert list(spec.inputs_for({"format": "png"})) == ["images", "format", "format.depth"]
-    assert list(spec.inputs_for({"format": "jpeg"})) == ["images", "format", "format.quality"]
-    assert list(spec.inputs_for({"format": "gif"})) == ["images", "format"]
+    spec = small_info().get_spec("SaveAs")
+    assert list(spec.resolve_inputs({"format": "png"})) == ["images", "format", "format.depth"]
+    assert list(spec.resolve_inputs({"format": "jpeg"})) == ["images", "format", "format.quality"]
+    assert list(spec.resolve_inputs({"format": "gif"})) == ["images", "format"]
 
 
 def test_an_autogrowing_input_is_its_row_with_the_first_ones_required() -> None:
-    found = small_info().spec("Batch").inputs_for({"images.image5": ["1", 0]})
+    found = small_info().get_spec("Batch").resolve_inputs({"images.image5": ["1", 0]})
     assert {name: one.required for name, one in found.items()} == {
         "images.image0": True,
         "images.image1": True,
@@ -180,24 +184,24 @@ def test_an_autogrowing_input_may_name_its_row_and_one_that_is_not_understood_ta
     declared = node(
         {"row": ["COMFY_AUTOGROW_V3", {"template": template}], "new": ["COMFY_AUTOGROW_V3", {"template": 1}]}
     )
-    spec = NodeInfo.from_object_info({"One": declared}).spec("One")
-    found = spec.inputs_for({"row.b": 1, "new.x": 2})
+    spec = NodeInfo.from_object_info({"One": declared}).get_spec("One")
+    found = spec.resolve_inputs({"row.b": 1, "new.x": 2})
     assert [(name, one.required, one.schema) for name, one in found.items()] == [
         ("row.b", False, {"type": "integer", "minimum": 3})
     ]
-    assert spec.takes_undeclared("new.x")
-    assert not spec.takes_undeclared("newer.x")
+    assert spec.can_take_undeclared("new.x")
+    assert not spec.can_take_undeclared("newer.x")
 
 
 def test_taking_any_model_frees_model_files_and_nothing_else() -> None:
-    info = small_info().taking_any_model()
-    assert info.spec("Loader").inputs["ckpt_name"].schema == {"type": "string", "minLength": 1}
-    assert info.spec("Empty").inputs["lora_name"].schema == {"type": "string", "minLength": 1}
-    assert info.spec("Sampler").inputs["sampler_name"].schema == {"enum": SAMPLERS}
-    assert info.spec("Sampler").inputs["sampler_name"].choices == tuple(SAMPLERS)
+    info = small_info().with_any_model()
+    assert info.get_spec("Loader").inputs["ckpt_name"].schema == {"type": "string", "minLength": 1}
+    assert info.get_spec("Empty").inputs["lora_name"].schema == {"type": "string", "minLength": 1}
+    assert info.get_spec("Sampler").inputs["sampler_name"].schema == {"enum": SAMPLERS}
+    assert info.get_spec("Sampler").inputs["sampler_name"].choices == tuple(SAMPLERS)
 
 
 def test_reading_leaves_the_answer_as_it_was() -> None:
     before = json.dumps(OBJECT_INFO)
-    small_info().taking_any_model()
+    small_info().with_any_model()
     assert json.dumps(OBJECT_INFO) == before

@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.loading.parse import read_json, read_yaml
-from sweeper.loading.template_builder import bind
-from sweeper.model.node_classes import NodeInfo, graph_problems, slot_schema, split_check, with_node_schemas
+from sweeper.loading.parse import parse_json, parse_yaml
+from sweeper.loading.template_builder import build_template
+from sweeper.model.node_classes import (
+    NodeInfo,
+    check_template,
+    find_graph_problems,
+    infer_slot_schema,
+    with_node_schemas,
+)
 from sweeper.model.slot_values import ValueRefusedError
 from sweeper.model.template import Template
 from tests.model.node_classes.small_object_info import OBJECT_INFO, of, small_info, workflow
@@ -21,12 +27,12 @@ INFO = small_info()
 
 
 def template(graph: dict[str, Any], slots: dict[str, Any] | None = None) -> Template:
-    sidecar = read_yaml(json.dumps({"slots": slots}), "x.slots.yaml") if slots else None
-    return bind(read_json(json.dumps(graph), "x.json"), sidecar)
+    sidecar = parse_yaml(json.dumps({"slots": slots}), "x.slots.yaml") if slots else None
+    return build_template(parse_json(json.dumps(graph), "x.json"), sidecar)
 
 
 def sentences(bound: Template, **params: Any) -> list[str]:
-    return [message for _, message in split_check(bound, INFO).problems(params)]
+    return [message for _, message in check_template(bound, INFO).find_problems(params)]
 
 
 # --- both ways agree
@@ -92,21 +98,21 @@ def templates(draw: st.DrawFn) -> Template:
 @settings(max_examples=150, deadline=None)
 @given(bound=templates(), data=st.data())
 def test_checking_by_pieces_says_what_checking_the_rendered_workflow_says(bound: Template, data: st.DataObject) -> None:
-    check = split_check(bound, INFO)
+    check = check_template(bound, INFO)
     for _ in range(3):
         params = {name: data.draw(VALUES, label=name) for name in bound.slots}
-        fast = sorted(map(repr, check.problems(params)))
-        slow = sorted(map(repr, graph_problems(bound.render(params), INFO)))
+        fast = sorted(map(repr, check.find_problems(params)))
+        slow = sorted(map(repr, find_graph_problems(bound.render(params), INFO)))
         assert fast == slow
 
 
 @settings(max_examples=50, deadline=None)
 @given(bound=templates(), data=st.data())
 def test_a_piece_depends_on_its_own_slots_only(bound: Template, data: st.DataObject) -> None:
-    for piece in split_check(bound, INFO).pieces:
+    for piece in check_template(bound, INFO).input_checks:
         params = {name: data.draw(VALUES, label=name) for name in bound.slots}
         own = {name: params[name] for name in piece.slots}
-        assert repr(piece.verdict(params)) == repr(piece.verdict(own))
+        assert repr(piece.check_values(params)) == repr(piece.check_values(own))
 
 
 # --- what it costs
@@ -114,7 +120,7 @@ def test_a_piece_depends_on_its_own_slots_only(bound: Template, data: st.DataObj
 
 def test_slots_that_stand_alone_are_pieces_of_their_own_and_texts_that_cannot_be_wrong_are_none() -> None:
     graph = workflow(n3_seed="{{ seed }}", n5_width="{{ size }}", n5_height="{{ size }}", n6_text="{{ a }}, {{ b }}")
-    pieces = split_check(template(graph), INFO).pieces
+    pieces = check_template(template(graph), INFO).input_checks
     assert {(piece.node, piece.inputs, piece.slots) for piece in pieces} == {
         ("3", ("seed",), ("seed",)),
         ("5", ("width",), ("size",)),
@@ -124,9 +130,9 @@ def test_slots_that_stand_alone_are_pieces_of_their_own_and_texts_that_cannot_be
 
 def test_a_name_put_together_is_a_piece_of_all_its_slots() -> None:
     bound = template(workflow(n4_ckpt_name="{{ style }}.{{ kind }}"))
-    check = split_check(bound, INFO)
-    assert [piece.slots for piece in check.pieces] == [("style", "kind")]
-    assert check.problems({"style": "paint", "kind": "safetensors"}) == []
+    check = check_template(bound, INFO)
+    assert [piece.slots for piece in check.input_checks] == [("style", "kind")]
+    assert check.find_problems({"style": "paint", "kind": "safetensors"}) == []
     assert sentences(bound, style="oil", kind="pt") == [
         "node 4 (Loader) ckpt_name: found 'oil.pt'; allowed: paint.safetensors, photo.safetensors"
     ]
@@ -141,9 +147,9 @@ def test_a_text_put_together_where_a_number_belongs_is_wrong_whatever_the_values
 def test_the_option_of_a_dynamic_combo_decides_its_node_as_a_whole() -> None:
     save = of("SaveAs", images=["8", 0], format="{{ format }}", **{"format.quality": "{{ quality }}"})
     bound = template(workflow(n9=save))
-    check = split_check(bound, INFO)
-    assert [piece.slots for piece in check.pieces] == [("format", "quality")]
-    assert check.problems({"format": "jpeg", "quality": 90}) == []
+    check = check_template(bound, INFO)
+    assert [piece.slots for piece in check.input_checks] == [("format", "quality")]
+    assert check.find_problems({"format": "jpeg", "quality": 90}) == []
     assert sentences(bound, format="jpeg", quality=900) == [
         "node 9 (SaveAs) format.quality: found 900, but at most 100 is needed"
     ]
@@ -155,28 +161,30 @@ def test_the_option_of_a_dynamic_combo_decides_its_node_as_a_whole() -> None:
 def test_a_value_that_is_a_link_sends_the_check_to_the_whole_graph() -> None:
     graph = workflow(n20=of("Loader", ckpt_name="gone.pt"))
     bound = template(graph, {"model": {"at": "3.model", "default": ["4", 0]}})
-    check = split_check(bound, INFO)
-    assert check.pieces[0].verdict({"model": ["4", 0]}).rewires
-    assert check.problems({"model": ["4", 0]}) == []
-    assert [message for _, message in check.problems({"model": ["20", 0]})] == [
+    check = check_template(bound, INFO)
+    assert check.input_checks[0].check_values({"model": ["4", 0]}).changes_links
+    assert check.find_problems({"model": ["4", 0]}) == []
+    assert [message for _, message in check.find_problems({"model": ["20", 0]})] == [
         "node 20 (Loader) ckpt_name: found 'gone.pt'; allowed: paint.safetensors, photo.safetensors"
     ]
-    assert not check.pieces[0].verdict({"model": "x"}).rewires
+    assert not check.input_checks[0].check_values({"model": "x"}).changes_links
 
 
 # --- what a template alone tells
 
 
 def test_what_no_slot_decides_is_found_once_and_told_as_static() -> None:
-    check = split_check(template(workflow(n3_steps=0, n3_seed="{{ seed }}")), INFO)
-    assert [message for _, message in check.static] == ["node 3 (Sampler) steps: found 0, but at least 1 is needed"]
-    assert [message for _, message in check.problems({"seed": -1})][1:] == [
+    check = check_template(template(workflow(n3_steps=0, n3_seed="{{ seed }}")), INFO)
+    assert [message for _, message in check.fixed_problems] == [
+        "node 3 (Sampler) steps: found 0, but at least 1 is needed"
+    ]
+    assert [message for _, message in check.find_problems({"seed": -1})][1:] == [
         "node 3 (Sampler) seed: found -1, but at least 0 is needed"
     ]
 
 
 def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
-    check = split_check(template(workflow(n3_stps="{{ steps }}")), INFO)
+    check = check_template(template(workflow(n3_stps="{{ steps }}")), INFO)
     assert check.ignored == (
         (
             ("3", "inputs", "stps"),
@@ -184,12 +192,12 @@ def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
         ),
     )
     switch = workflow(n7=of("Switch", any="{{ x }}"), n9_images=["7", 0])
-    assert split_check(template(switch), INFO).ignored == ()
+    assert check_template(template(switch), INFO).ignored == ()
 
 
 def test_a_slot_that_reaches_no_output_is_noted() -> None:
-    check = split_check(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
-    assert check.problems({"lost": "nonsense"}) == []
+    check = check_template(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
+    assert check.find_problems({"lost": "nonsense"}) == []
     assert "slot 'lost' reaches no output: it changes node 20 only" in [message for _, message in check.notes]
 
 
@@ -198,7 +206,7 @@ def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
     bound = template(graph, {"picture": {"at": "7.image", "kind": "file"}})
     assert sentences(bound, picture="inputs/mine.png") == []
     assert sentences(bound, picture="mine.png") == []
-    assert slot_schema(bound, "picture", INFO) is None
+    assert infer_slot_schema(bound, "picture", INFO) is None
     at_a_link = template(graph, {"picture": {"at": "9.images", "kind": "file"}})
     assert sentences(at_a_link, picture="mine.png") == [
         "node 9 (Save) images: found 'mine.png', but a link to an IMAGE output is needed"
@@ -225,16 +233,16 @@ def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
     ],
 )
 def test_a_slot_takes_what_all_its_addresses_take(changes: dict[str, Any], schema: Any) -> None:
-    assert slot_schema(template(workflow(**changes)), "x", INFO) == schema
+    assert infer_slot_schema(template(workflow(**changes)), "x", INFO) == schema
 
 
 def test_choices_of_several_addresses_are_those_in_common_and_other_mixes_must_all_accept() -> None:
     other = {**OBJECT_INFO, "Other": {"input": {"required": {"name": [["heun", "euler", "ddim"]]}}, "output": []}}
     info = NodeInfo.from_object_info(other)
     graph = workflow(n3_sampler_name="{{ x }}", n20=of("Other", name="{{ x }}"))
-    assert slot_schema(template(graph), "x", info) in ({"enum": ["euler", "heun"]}, {"enum": ["heun", "euler"]})
+    assert infer_slot_schema(template(graph), "x", info) in ({"enum": ["euler", "heun"]}, {"enum": ["heun", "euler"]})
     graph["6"]["inputs"]["text"] = "{{ x }}"
-    schema = slot_schema(template(graph), "x", info)
+    schema = infer_slot_schema(template(graph), "x", info)
     assert schema is not None
     assert len(schema["allOf"]) == 3
 
@@ -256,7 +264,7 @@ def test_slots_without_a_schema_get_one_and_their_values_are_normalised_by_it() 
     assert known.slots["cfg"].default == 7.0
     assert isinstance(known.slots["cfg"].default, float)
     assert known.slots["steps"].normalise(8.0) == 8
-    assert known.slots["steps"].normalise.from_text("8") == 8
+    assert known.slots["steps"].normalise.parse_text("8") == 8
     with pytest.raises(ValueRefusedError, match="at least 1"):
         known.slots["steps"].normalise(0)
     assert known.slots["width"] == bound.slots["width"]  # the user's own schema stays

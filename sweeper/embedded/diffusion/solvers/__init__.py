@@ -11,14 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.diffusion.solvers import adams, cfgpp, dpm, multistep, ode, sde
-from sweeper.embedded.diffusion.solvers.solver_run import Run
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-__all__ = ["SOLVERS", "UNLISTED", "Run", "Solver"]
+__all__ = ["SOLVERS", "UNLISTED", "Solver", "SolverRun"]
 
 Solver = Callable[..., "Array"]  # (run, x, sigmas, **options)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.solver_run import Run
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def _weighted(weights: list[float], values: list[Array]) -> Array | float:
+def _sum_weighted(weights: list[float], values: list[Array]) -> Array | float:
     return sum((value * weight for weight, value in zip(weights, values, strict=True)), 0.0)
 
 
@@ -40,14 +40,14 @@ def _uni_pc_coefficients(ratios: list[float], hh: float, order: int, base: float
     return np.linalg.solve(matrix[:-1, :-1], vector[:-1]).tolist(), corrector
 
 
-def uni_pc(run: Run, x: Array, sigmas: list[float], *, b2: bool = False) -> Array:
+def uni_pc(run: SolverRun, x: Array, sigmas: list[float], *, b2: bool = False) -> Array:
     """UniPC of order 3, lower at both ends. Sigma 0 at the end is taken as 0.001, as in ComfyUI."""
     levels = [*sigmas[:-1], sigmas[-1] or 0.001]
     steps = len(levels) - 1
     order = max(1, min(3, steps - 1))
-    levels = run.finite(levels)
+    levels = run.with_finite_start(levels)
     space = run.sampling
-    points = [(space.log_snr(levels[0]), run.denoised(x, levels[0]))]  # newest last
+    points = [(space.log_snr(levels[0]), run.denoise(x, levels[0]))]  # newest last
     run.report(0, x, points[0][1])
     for j in range(1, steps + 1):
         used = j if j < order else min(order, steps + 1 - j)
@@ -60,10 +60,10 @@ def uni_pc(run: Run, x: Array, sigmas: list[float], *, b2: bool = False) -> Arra
         predictor, corrector = _uni_pc_coefficients([*ratios, 1.0], -h, used, base)
         alpha = space.alpha(level)
         plain = x * (level / levels[j - 1]) - newest * (alpha * math.expm1(-h))
-        x = plain - _weighted(predictor, differences) * (alpha * base)
+        x = plain - _sum_weighted(predictor, differences) * (alpha * base)
         if j < steps:
-            denoised = run.denoised(x, level)
-            x = plain - _weighted(corrector, [*differences, denoised - newest]) * (alpha * base)
+            denoised = run.denoise(x, level)
+            x = plain - _sum_weighted(corrector, [*differences, denoised - newest]) * (alpha * base)
             points = [*points[-2:], (end, denoised)]
             run.report(j, x, denoised)
     return x / space.alpha(levels[-1]) if space.flow else x
@@ -91,7 +91,7 @@ def _simple_weights(nodes: list[float], start: float, end: float, tau: float, *,
 
 
 def sa_solver(
-    run: Run,
+    run: SolverRun,
     x: Array,
     sigmas: list[float],
     *,
@@ -108,7 +108,7 @@ def sa_solver(
     """
     space = run.sampling
     closes = sigmas[-1] == 0
-    sigmas = run.finite(sigmas)
+    sigmas = run.with_finite_start(sigmas)
     count = len(sigmas)
     lambdas = [space.log_snr(sigma) if sigma > 0 else math.inf for sigma in sigmas]
     noisy = between or (space.at_percent(0.2), space.at_percent(0.8))
@@ -121,7 +121,7 @@ def sa_solver(
         return _adams_weights(nodes, start, end, tau)
 
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(predicted, sigma)
+        denoised = run.denoise(predicted, sigma)
         run.report(i, predicted, denoised)
         estimates = [*estimates, denoised][-max(orders) :]
         left = count - 2 - i if closes else max(orders)
@@ -134,9 +134,9 @@ def sa_solver(
             nodes = lambdas[i - back + 1 : i + 1]
             weights = weigh(nodes, lambdas[i - 1], lambdas[i], strength, corrects=True)
             x = x * (sigma / sigmas[i - 1] * math.exp(-(strength**2) * h)) + noise
-            x = x + _weighted(weights, estimates[-back:]) * space.alpha(sigma)
+            x = x + _sum_weighted(weights, estimates[-back:]) * space.alpha(sigma)
             if pece:
-                denoised = run.denoised(x, sigma)
+                denoised = run.denoise(x, sigma)
                 estimates[-1] = denoised
         if after == 0:
             return denoised
@@ -144,7 +144,7 @@ def sa_solver(
         h = lambdas[i + 1] - lambdas[i]
         weights = weigh(lambdas[i - ahead + 1 : i + 1], lambdas[i], lambdas[i + 1], strength, corrects=False)
         spread = after * (-math.expm1(-2 * strength**2 * h)) ** 0.5
-        noise = run.noise.step(sigma, after) * spread if strength else np.zeros_like(x)
+        noise = run.noise.draw_step(sigma, after) * spread if strength else np.zeros_like(x)
         predicted = x * (after / sigma * math.exp(-(strength**2) * h)) + noise
-        predicted = predicted + _weighted(weights, estimates[-ahead:]) * space.alpha(after)
+        predicted = predicted + _sum_weighted(weights, estimates[-ahead:]) * space.alpha(after)
     return predicted

@@ -10,7 +10,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sweeper.embedded.diffusion.solvers.solver_run import Run, ancestral_step
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def dpmpp_2m(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpmpp_2m(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     """DPM-Solver++(2M) in t = -ln sigma."""
     before: tuple[Array, float] | None = None
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(x, sigma)
+        denoised = run.denoise(x, sigma)
         run.report(i, x, denoised)
         if after == 0:
             return denoised
@@ -35,10 +35,10 @@ def dpmpp_2m(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def dpmpp_2m_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpmpp_2m_cfg_pp(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     before: tuple[Array, float] | None = None
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(x, sigma)
+        denoised = run.denoise(x, sigma)
         unguided = run.unguided
         run.report(i, x, denoised)
         if after == 0:
@@ -52,11 +52,11 @@ def dpmpp_2m_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def euler_cfg_pp(run: Run, x: Array, sigmas: list[float], *, eta: float = 0.0) -> Array:
+def euler_cfg_pp(run: SolverRun, x: Array, sigmas: list[float], *, eta: float = 0.0) -> Array:
     """Euler (eta 0) or ancestral Euler (eta 1), each step going back along the unguided noise."""
     space = run.sampling
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(x, sigma)
+        denoised = run.denoise(x, sigma)
         run.report(i, x, denoised)
         if after == 0:
             return denoised
@@ -66,17 +66,17 @@ def euler_cfg_pp(run: Run, x: Array, sigmas: list[float], *, eta: float = 0.0) -
         down, up = (after / alpha_after, 0.0) if eta == 0 else ancestral_step(sigma / alpha, after / alpha_after, eta)
         x = denoised * alpha_after + noise * (alpha_after * down)
         if eta > 0:
-            x = x + run.noise.step(sigma, after) * (alpha_after * up)
+            x = x + run.noise.draw_step(sigma, after) * (alpha_after * up)
     return x
 
 
-def euler_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
+def euler_ancestral_cfg_pp(run: SolverRun, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
     return euler_cfg_pp(run, x, sigmas, eta=eta)
 
 
-def dpmpp_2s_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpmpp_2s_ancestral_cfg_pp(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(x, sigma)
+        denoised = run.denoise(x, sigma)
         run.report(i, x, denoised)
         if after == 0:
             return denoised
@@ -86,18 +86,18 @@ def dpmpp_2s_ancestral_cfg_pp(run: Run, x: Array, sigmas: list[float]) -> Array:
         else:
             middle = (sigma * down) ** 0.5
             pushed = x + (denoised - run.unguided)
-            second = run.denoised(pushed * (middle / sigma) + denoised * (1 - middle / sigma), middle)
+            second = run.denoise(pushed * (middle / sigma) + denoised * (1 - middle / sigma), middle)
             # `unguided` is the second evaluation's by now, and ComfyUI takes that one here.
             x = (x + (denoised - run.unguided)) * (down / sigma) + second * (1 - down / sigma)
-        x = x + run.noise.step(sigma, after) * up
+        x = x + run.noise.draw_step(sigma, after) * up
     return x
 
 
-def res_multistep(run: Run, x: Array, sigmas: list[float], *, eta: float = 0.0, plus: bool = False) -> Array:
+def res_multistep(run: SolverRun, x: Array, sigmas: list[float], *, eta: float = 0.0, plus: bool = False) -> Array:
     """RES of order 2 over the last two estimates; `eta` 1 is ancestral, `plus` is CFG++."""
     old: tuple[Array, float] | None = None  # the last estimate, and the level the last step went down to
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        denoised = run.denoised(x, sigma)
+        denoised = run.denoise(x, sigma)
         run.report(i, x, denoised)
         if after == 0:
             return denoised
@@ -116,6 +116,6 @@ def res_multistep(run: Run, x: Array, sigmas: list[float], *, eta: float = 0.0, 
                 x = x + (denoised - own)
             x = x * math.exp(-h) + (own * (phi_1 - older) + old[0] * older) * h
         if up:
-            x = x + run.noise.step(sigma, after) * up
+            x = x + run.noise.draw_step(sigma, after) * up
         old = own, down
     return x

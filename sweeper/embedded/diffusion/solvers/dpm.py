@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.solver_run import Run, ancestral_step
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _MOST = 2000  # steps: far above what a smooth denoiser needs; a bound, so that 
 class _Step:
     """One single step from t to t_next; the slopes at the inner points are evaluated once and shared by orders."""
 
-    def __init__(self, run: Run, x: Array, t: float, t_next: float) -> None:
+    def __init__(self, run: SolverRun, x: Array, t: float, t_next: float) -> None:
         self.run, self.x, self.t, self.h = run, x, t, t_next - t
         self.eps, self.denoised = run.slope(x, math.exp(-t))
         self._inner: dict[float, Array] = {}
@@ -64,7 +64,7 @@ def _span(sigmas: list[float]) -> tuple[float, float]:
     return -math.log(sigmas[0]), -math.log(end)
 
 
-def dpm_fast(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpm_fast(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     """As many evaluations as steps, in single steps of order three and a remainder."""
     start, end = _span(sigmas)
     evaluations = len(sigmas) - 1
@@ -93,7 +93,7 @@ class _Pid:
     safety: float
     inverses: tuple[float, float] | None = None
 
-    def accepts(self, error: float) -> bool:
+    def is_accepted(self, error: float) -> bool:
         """Whether a step with this error counts; sets the size of the next try, limited by 1 + atan(f - 1)."""
         p, i, d = self.gains
         inverse = 1 / (error + 1e-8)
@@ -111,7 +111,7 @@ class _Pid:
 
 
 def dpm_adaptive(
-    run: Run,
+    run: SolverRun,
     x: Array,
     sigmas: list[float],
     *,
@@ -137,22 +137,22 @@ def dpm_adaptive(
         if at >= end - 1e-5:
             break
         after = min(end, at + pid.size)
-        level, up = _lowered(at, after, end, eta)
+        level, up = _lower(at, after, end, eta)
         step = _Step(run, x, at, level)
         low, high = (step.first(), step.second()) if order == 2 else (step.second(1 / 3), step.third())
         bound = np.maximum(np.abs(low), np.abs(previous)) * np.float32(tolerances[0])
         scale = np.maximum(np.float32(tolerances[1]), bound)
-        if pid.accepts(float(np.sqrt(np.mean(np.square((low - high) / scale), dtype=np.float64)))):
+        if pid.is_accepted(float(np.sqrt(np.mean(np.square((low - high) / scale), dtype=np.float64)))):
             sigma, sigma_after = math.exp(-at), math.exp(-after)
             previous, x, at = low, high, after
             if up:
-                x = x + run.noise.step(sigma, sigma_after) * np.float32(up)
+                x = x + run.noise.draw_step(sigma, sigma_after) * np.float32(up)
             run.report(min(reported, len(sigmas) - 2), x, step.denoised)
             reported += 1
     return x
 
 
-def _lowered(at: float, after: float, end: float, eta: float) -> tuple[float, float]:
+def _lower(at: float, after: float, end: float, eta: float) -> tuple[float, float]:
     """(t to step to, deviation of the noise that lifts it to `after` again); never below the last level."""
     if not eta:
         return after, 0.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweeper.embedded.diffusion.solvers.solver_run import Run
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def _combine(x: Array, coefficients: list[float], slopes: list[Array]) -> Array:
     return x
 
 
-def lms(run: Run, x: Array, sigmas: list[float], *, order: int = 4) -> Array:
+def lms(run: SolverRun, x: Array, sigmas: list[float], *, order: int = 4) -> Array:
     slopes: list[Array] = []
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
@@ -65,7 +65,7 @@ def lms(run: Run, x: Array, sigmas: list[float], *, order: int = 4) -> Array:
 _ADAMS = ([1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])
 
 
-def ipndm(run: Run, x: Array, sigmas: list[float]) -> Array:
+def ipndm(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     slopes: list[Array] = []
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
@@ -105,7 +105,7 @@ def _variable_weights(h: list[float]) -> list[float]:
     ]
 
 
-def ipndm_v(run: Run, x: Array, sigmas: list[float]) -> Array:
+def ipndm_v(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     slopes: list[Array] = []
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
@@ -127,7 +127,7 @@ class _VpTime:
         self.beta_d = 2 * (low / eps - high) / (eps - 1)
         self.beta_min = high - 0.5 * self.beta_d
 
-    def of(self, sigma: float) -> float:
+    def time_of(self, sigma: float) -> float:
         grown = math.log(sigma**2 + 1)
         return (math.sqrt(self.beta_min**2 + 2 * self.beta_d * grown) - self.beta_min) / self.beta_d
 
@@ -137,9 +137,9 @@ class _VpTime:
         return 0.5 * (self.beta_d * t + self.beta_min) * grown / math.sqrt(max(grown - 1, 1e-12))
 
 
-def deis(run: Run, x: Array, sigmas: list[float]) -> Array:
+def deis(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     time = _VpTime()
-    times = [time.of(sigma) for sigma in sigmas]
+    times = [time.time_of(sigma) for sigma in sigmas]
     slopes: list[Array] = []
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
@@ -153,7 +153,7 @@ def deis(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def gradient_estimation(run: Run, x: Array, sigmas: list[float], *, plus: bool = False) -> Array:
+def gradient_estimation(run: SolverRun, x: Array, sigmas: list[float], *, plus: bool = False) -> Array:
     """Euler with the slope extrapolated (gamma = 2). `plus`: CFG++, the slope of the unguided side."""
     before: Array | None = None
     for i, (sigma, after) in enumerate(pairwise(sigmas)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion.scaling import resize
-from sweeper.embedded.diffusion.solvers.solver_run import Run, ancestral_flow_step, ancestral_step
+from sweeper.embedded.diffusion.solvers.solver_run import SolverRun, ancestral_flow_step, ancestral_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def euler(run: Run, x: Array, sigmas: list[float]) -> Array:
+def euler(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
@@ -28,11 +28,11 @@ def euler(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def _renoised(run: Run, x: Array, scale: float, up: float, sigma: float, after: float) -> Array:  # noqa: PLR0917
-    return x * scale + run.noise.step(sigma, after) * up if after > 0 else x
+def _renoise(run: SolverRun, x: Array, scale: float, up: float, sigma: float, after: float) -> Array:  # noqa: PLR0917
+    return x * scale + run.noise.draw_step(sigma, after) * up if after > 0 else x
 
 
-def _down(run: Run, sigma: float, after: float, eta: float = 1.0) -> tuple[float, float, float]:
+def _down(run: SolverRun, sigma: float, after: float, eta: float = 1.0) -> tuple[float, float, float]:
     """Sigma to go down to, factor on x and noise on the way up again, for either kind of model."""
     if run.sampling.flow:
         return ancestral_flow_step(sigma, after, eta)
@@ -40,16 +40,16 @@ def _down(run: Run, sigma: float, after: float, eta: float = 1.0) -> tuple[float
     return down, 1.0, up
 
 
-def euler_ancestral(run: Run, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
+def euler_ancestral(run: SolverRun, x: Array, sigmas: list[float], *, eta: float = 1.0) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
         down, scale, up = _down(run, sigma, after, eta)
-        x = _renoised(run, x + slope * (down - sigma), scale, up, sigma, after)
+        x = _renoise(run, x + slope * (down - sigma), scale, up, sigma, after)
     return x
 
 
-def heun(run: Run, x: Array, sigmas: list[float]) -> Array:
+def heun(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
@@ -59,7 +59,7 @@ def heun(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def heunpp2(run: Run, x: Array, sigmas: list[float]) -> Array:
+def heunpp2(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     """Heun++: slopes at this, the next and the one after next level, weighted by their share of sigma_max."""
     end = sigmas[-1]
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
@@ -80,13 +80,13 @@ def heunpp2(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def _midpoint(run: Run, x: Array, slope: Array, sigma: float, to: float) -> Array:
+def _midpoint(run: SolverRun, x: Array, slope: Array, sigma: float, to: float) -> Array:
     """One DPM-Solver-2 step: the slope at the geometric mean of the two levels."""
     middle = (sigma * to) ** 0.5
     return x + run.slope(x + slope * (middle - sigma), middle)[0] * (to - sigma)
 
 
-def dpm_2(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpm_2(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
@@ -94,17 +94,17 @@ def dpm_2(run: Run, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def dpm_2_ancestral(run: Run, x: Array, sigmas: list[float]) -> Array:
+def dpm_2_ancestral(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         slope, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
         down, scale, up = _down(run, sigma, after)
         x = _midpoint(run, x, slope, sigma, down) if down > 0 else denoised
-        x = _renoised(run, x, scale, up, sigma, after)
+        x = _renoise(run, x, scale, up, sigma, after)
     return x
 
 
-def ddpm(run: Run, x: Array, sigmas: list[float]) -> Array:
+def ddpm(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     """Ancestral sampling of the discrete chain (Ho et al. 2020, Algorithm 2), in its variance preserving scale."""
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         eps, denoised = run.slope(x, sigma)
@@ -113,31 +113,33 @@ def ddpm(run: Run, x: Array, sigmas: list[float]) -> Array:
         alpha = kept / kept_after
         x = (x * kept**0.5 - eps * ((1 - alpha) / (1 - kept) ** 0.5)) / alpha**0.5
         if after > 0:
-            x = x + run.noise.step(sigma, after) * ((1 - alpha) * (1 - kept_after) / (1 - kept)) ** 0.5
+            x = x + run.noise.draw_step(sigma, after) * ((1 - alpha) * (1 - kept_after) / (1 - kept)) ** 0.5
             x = x * (1 + after**2) ** 0.5
     return x
 
 
-def lcm_upscale(run: Run, x: Array, sigmas: list[float], *, scale: float, steps: int | None, method: str) -> Array:
+def lcm_upscale(
+    run: SolverRun, x: Array, sigmas: list[float], *, scale: float, steps: int | None, method: str
+) -> Array:
     """LCM that grows the estimate to `scale` times its sides over the first `steps` (None: half) of its steps."""
     count = max(len(sigmas) // 2 + 1, 2) if steps is None else min(steps + 1, len(sigmas) + 1)
     scales = np.linspace(1.0, scale, count)[1:].tolist()
     height, width = x.shape[-2:]
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        x = run.denoised(x, sigma)
+        x = run.denoise(x, sigma)
         run.report(i, x, x)
         if i < len(scales):
             x = resize(x, round(width * scales[i]), round(height * scales[i]), method)
         if after > 0:
-            x = x * run.sampling.alpha(after) + run.noise.step(sigma, after, x.shape[-2:]) * after
+            x = x * run.sampling.alpha(after) + run.noise.draw_step(sigma, after, x.shape[-2:]) * after
     return x
 
 
-def lcm(run: Run, x: Array, sigmas: list[float]) -> Array:
+def lcm(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     """Jump to the estimate, add fresh noise of the next level (multistep consistency sampling)."""
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        x = run.denoised(x, sigma)
+        x = run.denoise(x, sigma)
         run.report(i, x, x)
         if after > 0:
-            x = x * run.sampling.alpha(after) + run.noise.step(sigma, after) * after
+            x = x * run.sampling.alpha(after) + run.noise.draw_step(sigma, after) * after
     return x

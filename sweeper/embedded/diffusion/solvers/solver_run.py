@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sweeper.embedded.diffusion.latent_noise import Noise, ScaledNoise
+    from sweeper.embedded.diffusion.latent_noise import LatentNoise, ScaledNoise
     from sweeper.embedded.diffusion.schedules import Sampling
 
     Array = NDArray[Any]
 
 
-class NoiseOfStep(Protocol):
+class StepNoise(Protocol):
     """Standard normal noise for a step between two noise levels."""
 
     def __call__(self, sigma: float, sigma_next: float, /) -> Array: ...
 
 
-class Run:
+class SolverRun:
     """One sampling run. Latents are float32 [B, 4, h, w], noise levels Python floats (NumPy's would widen to float64).
 
     `denoise(x, sigma)` gives the guided estimate of the clean latent and the one of the unguided (negative) side,
@@ -30,7 +30,7 @@ class Run:
     def __init__(
         self,
         denoise: Callable[[Array, float], tuple[Array, Array]],
-        noise: Noise | ScaledNoise,
+        noise: LatentNoise | ScaledNoise,
         sampling: Sampling,
         report: Callable[[int, Array, Array], None],
     ) -> None:
@@ -40,17 +40,17 @@ class Run:
         self.report = report
         self.unguided: Array  # set by the first evaluation
 
-    def denoised(self, x: Array, sigma: float) -> Array:
+    def denoise(self, x: Array, sigma: float) -> Array:
         """The guided estimate; `unguided` then holds the other side of the same evaluation."""
         guided, self.unguided = self._denoise(x, sigma)
         return guided
 
     def slope(self, x: Array, sigma: float) -> tuple[Array, Array]:
         """dx/dsigma of the probability flow ODE, (x - D) / sigma (Karras et al. 2022, eq. 3), and D."""
-        denoised = self.denoised(x, sigma)
+        denoised = self.denoise(x, sigma)
         return (x - denoised) / sigma, denoised
 
-    def finite(self, sigmas: Sequence[float]) -> list[float]:
+    def with_finite_start(self, sigmas: Sequence[float]) -> list[float]:
         """Sigmas whose first has a finite log SNR: a flow model starts at pure noise, where it is minus infinity."""
         first = self.sampling.at_percent(1e-4) if self.sampling.flow and sigmas[0] >= 1 else sigmas[0]
         return [first, *sigmas[1:]]

@@ -16,7 +16,7 @@ _HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 _INT_MAX = 2**63 - 1
 
 
-def input_files(folders: Folders, *, kinds: tuple[str, ...] = (), suffix: str = "") -> list[str]:
+def list_input_files(folders: Folders, *, kinds: tuple[str, ...] = (), suffix: str = "") -> list[str]:
     """The files of the input folder that are of one of these kinds, by their suffix, or end so; sorted.
 
     There are none if there is no such folder.
@@ -29,8 +29,8 @@ def input_files(folders: Folders, *, kinds: tuple[str, ...] = (), suffix: str = 
     return sorted(name for name in names if (mimetypes.guess_type(name)[0] or "").split("/")[0] in kinds)
 
 
-def input_images(folders: Folders) -> list[str]:
-    return input_files(folders, kinds=("image",))
+def list_input_images(folders: Folders) -> list[str]:
+    return list_input_files(folders, kinds=("image",))
 
 
 def _side(default: int, low: int, step: int) -> InputSpec:
@@ -249,7 +249,7 @@ _FILES: tuple[NodeClass, ...] = (
         title="Load Image",
         fingerprint=("files", "fingerprint"),
         check=("files", "check"),
-        combos={"image": input_images},
+        combos={"image": list_input_images},
     ),
     node(
         "SaveImage",

@@ -7,18 +7,18 @@ from functools import partial
 from typing import Any, cast
 
 from sweeper.embedded.nodes.base import Combo, Folders
-from sweeper.embedded.nodes.catalog.image_specs import input_files, input_images
+from sweeper.embedded.nodes.catalog.image_specs import list_input_files, list_input_images
 from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 
 
-def _family(module: str, classes: str) -> dict[str, str]:
+def _pair_functions(module: str, classes: str) -> dict[str, str]:
     """`Class=function` pairs in a text, all of one module."""
     pairs = (entry.split("=") for entry in classes.split())
     return {name.replace("~", " "): f"{module}.{function}" for name, function in pairs}
 
 
 # Patches of a network's inside, which procedural models do not have: the model is handed on.
-_INSIDE = (
+_INNER_PATCHES = (
     "APG CFGZeroStar ChromaRadianceOptions ContextWindowsManual DifferentialDiffusion EasyCache Epsilon~Scaling FreSca "
     "FreeU FreeU_V2 HyperTile LazyCache Mahiro ModelComputeDtype PatchModelAddDownscale PerturbedAttentionGuidance "
     "RenormCFG SelfAttentionGuidance SkipLayerGuidanceDiT SkipLayerGuidanceDiTSimple SkipLayerGuidanceSD3 TCFG "
@@ -30,8 +30,8 @@ _BLOCKS = (
     "SD35_Large SD3_2B SDXL WAN2_1"
 )
 
-DOORS: Mapping[str, str] = {
-    **_family(
+IMPLEMENTATIONS: Mapping[str, str] = {
+    **_pair_functions(
         "model_patches",
         """
         CheckpointLoader=checkpoint_with_config DiffusersLoader=diffusers unCLIPCheckpointLoader=unclip_checkpoint
@@ -45,9 +45,9 @@ DOORS: Mapping[str, str] = {
         CLIPMergeSubtract=merge_clip_subtract T5TokenizerOptions=unpatched_clip CLIPAttentionMultiply=unpatched_clip
         """,
     ),
-    **{name.replace("~", " "): "model_patches.unpatched" for name in _INSIDE.split()},
+    **{name.replace("~", " "): "model_patches.unpatched" for name in _INNER_PATCHES.split()},
     **{f"ModelMerge{family}": "model_patches.merge_blocks" for family in _BLOCKS.split()},
-    **_family(
+    **_pair_functions(
         "conditioning_extras",
         """
         ConditioningSetArea=set_area ConditioningSetAreaPercentage=set_area_share
@@ -63,7 +63,7 @@ DOORS: Mapping[str, str] = {
         PhotoMakerLoader=load_photomaker PhotoMakerEncode=encode_photomaker
         """,
     ),
-    **_family(
+    **_pair_functions(
         "encoders",
         """
         CLIPTextEncodeSDXL=sdxl CLIPTextEncodeSDXLRefiner=sdxl_refiner CLIPTextEncodeSD3=sd3
@@ -75,7 +75,7 @@ DOORS: Mapping[str, str] = {
         TextEncodeAceStepAudio=ace_step ConditioningStableAudio=stable_audio
         """,
     ),
-    **_family(
+    **_pair_functions(
         "samplers",
         """
         SamplerCustom=sampler_custom DualCFGGuider=dual_cfg_guider AddNoise=add_noise
@@ -86,7 +86,7 @@ DOORS: Mapping[str, str] = {
         PerpNegGuider=perp_neg_guider PerpNeg=perp_neg LatentApplyOperationCFG=operate_on_guidance
         """,
     ),
-    **_family(
+    **_pair_functions(
         "sigmas",
         """
         ExponentialScheduler=exponential PolyexponentialScheduler=polyexponential LaplaceScheduler=laplace
@@ -96,7 +96,7 @@ DOORS: Mapping[str, str] = {
         OptimalStepsScheduler=optimal_steps GITSScheduler=gits
         """,
     ),
-    **_family(
+    **_pair_functions(
         "latent_ops",
         """
         LatentAdd=add LatentSubtract=subtract LatentMultiply=multiply LatentInterpolate=interpolate LatentBlend=blend
@@ -107,7 +107,7 @@ DOORS: Mapping[str, str] = {
         LatentOperationTonemapReinhard=tonemap LatentOperationSharpen=sharpen
         """,
     ),
-    **_family(
+    **_pair_functions(
         "video",
         """
         EmptyHunyuanLatentVideo=hunyuan EmptyLTXVLatentVideo=ltxv EmptyMochiLatentVideo=mochi
@@ -123,7 +123,7 @@ DOORS: Mapping[str, str] = {
         StableCascade_SuperResolutionControlnet=cascade_larger
         """,
     ),
-    **_family(
+    **_pair_functions(
         "wan",
         """
         WanTrackToVideo=track WanFunControlToVideo=control Wan22FunControlToVideo=control WanVaceToVideo=vace
@@ -131,9 +131,9 @@ DOORS: Mapping[str, str] = {
         WanHuMoImageToVideo=humo WanAnimateToVideo=animate
         """,
     ),
-    **_family("rebatching", "RebatchImages=images RebatchLatents=latents"),
-    **_family("latent_files", "SaveLatent=save LoadLatent=load"),
-    **_family(
+    **_pair_functions("rebatching", "RebatchImages=images RebatchLatents=latents"),
+    **_pair_functions("latent_files", "SaveLatent=save LoadLatent=load"),
+    **_pair_functions(
         "sound",
         """
         EmptyLatentAudio=empty_latent EmptyAceStepLatentAudio=empty_ace_step VAEDecodeAudio=decode VAEEncodeAudio=encode
@@ -141,7 +141,7 @@ DOORS: Mapping[str, str] = {
         AudioAdjustVolume=adjust_volume AudioEncoderLoader=load_encoder AudioEncoderEncode=listen
         """,
     ),
-    **_family(
+    **_pair_functions(
         "media_files",
         """
         SaveAudio=save_flac SaveAudioMP3=save_mp3 SaveAudioOpus=save_opus PreviewAudio=preview_audio
@@ -149,14 +149,14 @@ DOORS: Mapping[str, str] = {
         LoadVideo=load_video SaveVideo=save_video SaveWEBM=save_webm
         """,
     ),
-    **_family(
+    **_pair_functions(
         "mask_ops",
         """
         SolidMask=solid InvertMask=invert MaskToImage=to_image ImageToMask=from_image ImageColorToMask=from_colour
         CropMask=crop MaskComposite=combine FeatherMask=feather GrowMask=grow ThresholdMask=threshold
         """,
     ),
-    **_family(
+    **_pair_functions(
         "compositing",
         """
         ImageCompositeMasked=images_masked LatentCompositeMasked=latents_masked LatentComposite=latents
@@ -164,7 +164,7 @@ DOORS: Mapping[str, str] = {
         PorterDuffImageComposite=porter_duff ResizeAndPadImage=resize_and_pad ImageStitch=stitch
         """,
     ),
-    **_family(
+    **_pair_functions(
         "editing",
         """
         ImageScaleToTotalPixels=scale_to_pixels ImageScaleToMaxDimension=scale_to_largest
@@ -173,12 +173,12 @@ DOORS: Mapping[str, str] = {
         ImageQuantize=quantize Canny=canny Morphology=morphology LTXVPreprocess=compress
         """,
     ),
-    **_family("upscaling", "UpscaleModelLoader=load ImageUpscaleWithModel=upscale"),
-    **_family("animation", "SaveAnimatedWEBP=save_webp SaveAnimatedPNG=save_png"),
-    **_family(
+    **_pair_functions("upscaling", "UpscaleModelLoader=load ImageUpscaleWithModel=upscale"),
+    **_pair_functions("animation", "SaveAnimatedWEBP=save_webp SaveAnimatedPNG=save_png"),
+    **_pair_functions(
         "files", "LoadImageMask=load_mask LoadImageOutput=load_image MaskPreview=preview_mask PreviewAny=preview_any"
     ),
-    **_family(
+    **_pair_functions(
         "strings",
         """
         StringConcatenate=concatenate StringSubstring=substring StringLength=length CaseConverter=convert_case
@@ -200,7 +200,7 @@ def fingerprint_image(folders: Folders, image: str, **_others: Any) -> str:
 
 
 # VALIDATE_INPUTS and IS_CHANGED of the classes that load an uploaded file.
-CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
+FILE_CHECKS: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
     "LoadImageMask": (check_image, fingerprint_image),
     "LoadImageOutput": (check_image, fingerprint_image),
     "LoadLatent": (Deferred("latent_files", "check"), Deferred("latent_files", "fingerprint")),
@@ -208,9 +208,9 @@ CHECKED: Mapping[str, tuple[Callable[..., str | None], Callable[..., Any]]] = {
     "LoadVideo": (Deferred("media_files", "check_video"), Deferred("media_files", "fingerprint_video")),
 }
 COMBOS: Mapping[str, Mapping[str, Combo]] = {
-    "LoadImageMask": {"image": input_images},
-    "LoadLatent": {"latent": partial(input_files, suffix=".latent")},
-    "LoadAudio": {"audio": partial(input_files, kinds=("audio", "video"))},
-    "LoadVideo": {"file": partial(input_files, kinds=("video",))},
+    "LoadImageMask": {"image": list_input_images},
+    "LoadLatent": {"latent": partial(list_input_files, suffix=".latent")},
+    "LoadAudio": {"audio": partial(list_input_files, kinds=("audio", "video"))},
+    "LoadVideo": {"file": partial(list_input_files, kinds=("video",))},
 }
-LISTS = frozenset({"RebatchImages", "RebatchLatents"})  # INPUT_IS_LIST
+LIST_INPUT_CLASSES = frozenset({"RebatchImages", "RebatchLatents"})  # INPUT_IS_LIST

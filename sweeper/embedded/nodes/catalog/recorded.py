@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeper.embedded.diffusion.names import CHECKPOINTS, CLIPS, VAES
 from sweeper.embedded.nodes.base import InputSpec, NodeClass
-from sweeper.embedded.nodes.catalog.implementations import CHECKED, COMBOS, DOORS, LISTS
+from sweeper.embedded.nodes.catalog.implementations import COMBOS, FILE_CHECKS, IMPLEMENTATIONS, LIST_INPUT_CLASSES
 from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 
 # Which names a loader's input offers. In the recording these lists are empty: that server had no models.
@@ -34,7 +34,7 @@ _OFFERED: dict[str, tuple[str, ...]] = {
 _VISION = ("procedural-vision.safetensors",)
 
 
-def _specs(group: Mapping[str, list[Any]], offered: Mapping[str, tuple[str, ...]]) -> dict[str, InputSpec]:
+def _read_specs(group: Mapping[str, list[Any]], offered: Mapping[str, tuple[str, ...]]) -> dict[str, InputSpec]:
     specs: dict[str, InputSpec] = {}
     for name, (kind, *more) in group.items():
         options = more[0] if more else {}
@@ -45,42 +45,42 @@ def _specs(group: Mapping[str, list[Any]], offered: Mapping[str, tuple[str, ...]
     return specs
 
 
-def _node(name: str, told: Mapping[str, Any]) -> NodeClass:
-    inputs = told["input"]
+def _read_node(name: str, record: Mapping[str, Any]) -> NodeClass:
+    inputs = record["input"]
     required: dict[str, list[Any]] = inputs.get("required", {})
     offered = {
         input_name: _VISION if name == "CLIPVisionLoader" else _OFFERED[input_name]
         for input_name, spec in required.items()
         if input_name in _OFFERED and (spec[0] == [] or (spec[0] == "COMBO" and spec[1]["options"] == []))
     }
-    flags = {flag: told[flag] for flag in ("deprecated", "experimental", "api_node") if flag in told}
-    check, fingerprint = CHECKED.get(name, (None, None))
+    flags = {flag: record[flag] for flag in ("deprecated", "experimental", "api_node") if flag in record}
+    check, fingerprint = FILE_CHECKS.get(name, (None, None))
     return NodeClass(
         name=name,
-        display_name=told["display_name"],
-        category=told["category"],
-        required=_specs(required, offered),
-        optional=_specs(inputs.get("optional", {}), {}),
+        display_name=record["display_name"],
+        category=record["category"],
+        required=_read_specs(required, offered),
+        optional=_read_specs(inputs.get("optional", {}), {}),
         hidden=inputs.get("hidden", {}),
-        outputs=tuple(told["output"]),
-        output_names=tuple(told["output_name"]),
-        output_node=told["output_node"],
-        run=Deferred(*DOORS[name].split(".")),
+        outputs=tuple(record["output"]),
+        output_names=tuple(record["output_name"]),
+        output_node=record["output_node"],
+        run=Deferred(*IMPLEMENTATIONS[name].split(".")),
         fingerprint=fingerprint,
         check=check,
         combos=COMBOS.get(name, {}),
         models=frozenset(offered),
-        python_module=told["python_module"],
+        python_module=record["python_module"],
         v3=len(flags) == 3,
-        input_is_list=name in LISTS,
-        output_is_list=tuple(told.get("output_is_list", ())),
+        input_is_list=name in LIST_INPUT_CLASSES,
+        output_is_list=tuple(record.get("output_is_list", ())),
         flags=flags,
     )
 
 
-def _all() -> tuple[NodeClass, ...]:
+def _read_all() -> tuple[NodeClass, ...]:
     told = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
-    return tuple(_node(name, told[name]) for name in DOORS)
+    return tuple(_read_node(name, told[name]) for name in IMPLEMENTATIONS)
 
 
-NODES: tuple[NodeClass, ...] = _all()
+NODES: tuple[NodeClass, ...] = _read_all()
