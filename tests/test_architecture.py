@@ -112,5 +112,5 @@ def test_the_words_of_error_type_are_written_in_one_place() -> None:
         for path in FILES
         if path != ERRORS
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.ConstantColumn) and isinstance(node.value, str) and node.value in words
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in words
     ] == []

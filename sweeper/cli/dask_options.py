@@ -36,7 +36,7 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
         from sweeper.running.run import run  # noqa: PLC0415
 
         return run
-    from sweeper.cluster import run as run_on  # noqa: PLC0415 - dask is imported only here
+    from sweeper.cluster import run as run_on  # noqa: PLC0415
 
     return partial(run_on, cluster=dask, resources=dict(map(_parse_resource, resources)))
 

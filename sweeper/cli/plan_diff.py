@@ -96,7 +96,7 @@ class PlanDiff:
 
 def resolve_diff_run(reference: str, out: Path) -> tuple[Path, str | None]:
     """The folder and run that `--diff` means: a run's number in the experiment's folder, or a folder's latest run."""
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415 - only where asked for
+    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
 
     if reference.isdecimal() and not Path(reference).exists():
         if not out.is_dir():

@@ -126,8 +126,8 @@ class SweeperWorkerPlugin(WorkerPlugin):
         shared = run_spec.artifact_url is not None or await asyncio.to_thread(_can_see_folder, run_spec)
         return replace(
             worker_info, server_id=place, url=target.url, dialect=server.dialect, version=server.version,
-            arguments=server.arguments, concurrency=concurrency, stores_directly=shared, server_info=await client.get_server_info(),
-            max_batches=min(_MAX_BATCHES, self.worker.state.nthreads),
+            arguments=server.arguments, concurrency=concurrency, stores_directly=shared,
+            server_info=await client.get_server_info(), max_batches=min(_MAX_BATCHES, self.worker.state.nthreads),
         )  # fmt: skip
 
     async def _resolve_target(self, run_spec: RunSpec) -> Target:

@@ -157,7 +157,8 @@ class _Resolver:
             key = credentials.read_key_from_variable(str(variable), self.environ)
             if key is None:
                 raise UsageError(  # noqa: TRY301 - told of its place below, as the others
-                    f"its key is expected in the environment variable {_safe_variable_name(str(variable))}, which is not set"
+                    f"its key is expected in the environment variable {_safe_variable_name(str(variable))}, "
+                    "which is not set"
                 )
             return credentials.validate_key(key, f"the environment variable {_safe_variable_name(str(variable))}")
         except UsageError as error:

@@ -146,7 +146,8 @@ class _TemplateBuilder:
             elif slot.masked_slot and slot.masked_slot not in files:
                 self.add_slot_problem(
                     path,
-                    f"there is no slot '{slot.masked_slot}' of `kind: file`{suggest(slot.masked_slot, files, 'file slots')}",
+                    f"there is no slot '{slot.masked_slot}' of `kind: file`"
+                    f"{suggest(slot.masked_slot, files, 'file slots')}",
                 )
             elif slot.masked_slot in masks:
                 self.add_slot_problem(
@@ -158,7 +159,7 @@ class _TemplateBuilder:
         return found, masks
 
     def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
-        from jsonschema import SchemaError  # noqa: PLC0415 - jsonschema costs half a hundred ms: see `schemas`
+        from jsonschema import SchemaError  # noqa: PLC0415
 
         try:
             return SlotSchema(schema)

@@ -157,7 +157,8 @@ def _decide_verdict(one: Comparison, row: TrialRow | None, checks: Checks) -> st
     if row is None or not row.succeeded:
         result = row.result if row is not None else None
         if result is not None and result.status == "failed":
-            return f"{SERVER_DRIFTED}: it does not run the accepted workflow any more ({result.error_type}: {result.error})"
+            error = f"{result.error_type}: {result.error}"
+            return f"{SERVER_DRIFTED}: it does not run the accepted workflow any more ({error})"
         return f"{UNKNOWN}: the accepted workflow was not run"
     again = next(
         (

@@ -153,8 +153,8 @@ def _reject_for_experiment(what: object, given: Mapping[str, object]) -> None:
     if names:
         told = what.file if isinstance(what, Experiment) else what
         raise UsageError(
-            f"{told}: {_join_names(names)} cannot apply: an experiment is run afresh, all of it; check its results folder "
-            "instead to choose among what is there, or leave out what cannot apply"
+            f"{told}: {_join_names(names)} cannot apply: an experiment is run afresh, all of it; check its results "
+            "folder instead to choose among what is there, or leave out what cannot apply"
         )
 
 

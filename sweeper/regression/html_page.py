@@ -163,7 +163,7 @@ def _render_difference(one: Comparison, index: int, out: Path) -> str:
 
 def _difference_image(accepted: Path, now: Path) -> Any:
     """The difference of the first frame that has any, as an RGB image. Raises ImageError."""
-    import numpy as np  # noqa: PLC0415 - only where a page is written
+    import numpy as np  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
     from sweeper.images.compare import iter_frames  # noqa: PLC0415

@@ -21,10 +21,9 @@ def render_markdown(found: Comparisons) -> str:
     bad = [one for one in found if found.is_blocking(one)]
     if bad:
         lines += ["", "| case | state | why | whose change |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| {_escape_cell(one.case.name)} | {one.state} | {_escape_cell(one.reason)} | {_escape_cell(one.verdict)} |"
-            for one in bad[:_MAX_CASES]
-        ]
+        for case in bad[:_MAX_CASES]:
+            name, reason, verdict = map(_escape_cell, (case.case.name, case.reason, case.verdict))
+            lines.append(f"| {name} | {case.state} | {reason} | {verdict} |")
     if len(bad) > _MAX_CASES:
         lines += ["", f"... and {len(bad) - _MAX_CASES} more."]
     return "\n".join(lines) + "\n"

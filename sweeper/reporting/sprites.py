@@ -62,7 +62,7 @@ def is_sprite_sheet(name: str) -> bool:
 
 
 def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[str, Any]) -> None:
-    from PIL import Image  # noqa: PLC0415 - heavy, and only for this
+    from PIL import Image  # noqa: PLC0415
 
     sprites = _load_sprites(folder, shas, loaded)
     mode = "RGBA" if any(one.mode == "RGBA" for one in sprites) else "RGB"

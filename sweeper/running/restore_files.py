@@ -114,7 +114,8 @@ async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report:
     for (target, reason), paths in failed.items():
         report(
             Notice(
-                f"{_describe_count(len(paths))} gone and could not be fetched again from {target} ({reason}): {paths[0]}"
+                f"{_describe_count(len(paths))} gone and could not be fetched again from {target} ({reason}): "
+                f"{paths[0]}"
                 f"{', ...' if len(paths) > 1 else ''}; the rows stay, and `--remake` submits their trials again"
             )
         )

@@ -58,7 +58,7 @@ def make_validator(rules: dict[str, Any]) -> Validator:
 
 @cache
 def _make_validator_class() -> type[Validator]:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - half a hundred ms that `--help` must not pay
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
     from jsonschema.validators import extend  # noqa: PLC0415
 
     made: type[Validator] = extend(Draft202012Validator, {"multipleOf": _check_multiple})  # type: ignore[no-untyped-call]

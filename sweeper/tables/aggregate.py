@@ -88,16 +88,13 @@ def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
 def make_pivot(rows: Sequence[Row], x: str, y: str, column: str, value_order: ValueOrder = _NO_ORDER) -> Pivot:
     """The numbers of `column` over the values of `x` across and of `y` down."""
     across, down = group_rows(rows, [x], value_order), group_rows(rows, [y], value_order)
-    cells = {
-        (_comparison_key(group.values[0]), _comparison_key(group.values[1])): group.summarize(column) for group in group_rows(rows, [y, x])
-    }  # fmt: skip
-    return Pivot(
-        tuple(group.values[0] for group in across),
-        tuple(group.values[0] for group in down),
-        tuple(
-            tuple(cells.get((_comparison_key(line.values[0]), _comparison_key(one.values[0]))) for one in across) for line in down
-        ),
-    )  # fmt: skip
+    cells = {tuple(map(_comparison_key, group.values)): group.summarize(column) for group in group_rows(rows, [y, x])}
+    lines = tuple(group.values[0] for group in down)
+    columns = tuple(group.values[0] for group in across)
+    numbers = tuple(
+        tuple(cells.get((_comparison_key(line), _comparison_key(value))) for value in columns) for line in lines
+    )
+    return Pivot(columns, lines, numbers)
 
 
 def _comparison_key(value: Any) -> Hashable:

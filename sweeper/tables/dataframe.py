@@ -100,7 +100,7 @@ def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame
     never floats. Floats and seconds are float64 (missing: NaN), booleans bool or nullable boolean, texts pandas' own
     text type. A column of mixed types stays `object`, each value as it was.
     """
-    import pandas as pd  # noqa: PLC0415 - see the module's docstring
+    import pandas as pd  # noqa: PLC0415
 
     names = column_names(layout)
     columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)

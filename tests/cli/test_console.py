@@ -38,7 +38,8 @@ def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
 
 
 def test_two_values_that_differ_never_look_alike(capsys):
-    console.print_table(("cfg", "sharpness"), [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
+    console.print_table(("cfg", "sharpness"),
+                  [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
                   rounded=("sharpness",))  # fmt: skip
 
     assert capsys.readouterr().out.splitlines() == [

@@ -64,7 +64,7 @@ def refuse(request):
 
 def test_a_look_is_tried_again_and_has_an_end():
     script = Script(drop, httpx.Response(502), httpx.Response(200, text="<html>"), httpx.Response(200, json={}))
-    state = using(script, "comfyui", lambda client: client.look("x", thorough=False))
+    state = using(script, "comfyui", lambda client: client.get_job("x", thorough=False))
     assert (state.state, len(script.requests)) == ("underway", 4)
     for answer in (drop, httpx.Response(502), httpx.Response(200, text='{"half')):
         script = Script(answer)
@@ -99,7 +99,7 @@ def test_a_server_gets_the_wait_that_it_asks_for_and_that_is_told(headers, secon
             client.retry_waiter.cut_short()  # nobody waits for 20 seconds here
 
         client.retry_waiter.told = hear
-        return await client.look("x", thorough=False)
+        return await client.get_job("x", thorough=False)
 
     assert using(script, "comfyui", act).state == "underway"
     assert len(script.requests) == 2
@@ -113,7 +113,7 @@ def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
     async def act(client):
         client.patience = RetryPolicy(attempts=4, total_seconds=0.3, base_wait=0.0, max_wait=0.0)
         started = asyncio.get_running_loop().time()
-        await client.look("x", thorough=False)
+        await client.get_job("x", thorough=False)
         times.append(asyncio.get_running_loop().time() - started)
 
     using(script, "comfyui", act)
@@ -258,7 +258,7 @@ class Received(io.BytesIO):
         self.truncate()
 
 
-def download(script, dialect="comfyui", key=None):
+def download_output(script, dialect="comfyui", key=None):
     file = Received()
     found = using(script, dialect, lambda client: download(client, OUTPUT, file), key)
     assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
@@ -268,25 +268,25 @@ def download(script, dialect="comfyui", key=None):
 
 def test_a_broken_download_goes_on_where_it_broke():
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE))
-    assert download(script) == PICTURE
+    assert download_output(script) == PICTURE
     assert script.requests[1].headers["range"] == "bytes=5000-"
 
 
 def test_a_file_that_changed_in_between_is_fetched_from_its_beginning():
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE[::-1], '"v2"'))
-    assert download(script) == PICTURE[::-1]
+    assert download_output(script) == PICTURE[::-1]
 
 
 def test_without_a_strong_validator_nothing_is_resumed():
     script = Script(broken(PICTURE, 5000, ETag='W/"v1"'), ranged(PICTURE))
-    assert download(script) == PICTURE
+    assert download_output(script) == PICTURE
     assert "range" not in script.requests[1].headers
 
 
 def test_a_server_that_resumes_at_the_wrong_place_is_not_believed():
     wrong = httpx.Response(206, headers={"Content-Range": "bytes 7-9/10"}, stream=httpx.ByteStream(b"xyz"))
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), wrong, ranged(PICTURE))
-    assert download(script) == PICTURE
+    assert download_output(script) == PICTURE
 
 
 def test_a_signed_address_is_fetched_without_the_key_and_asked_for_again_when_it_expired():
@@ -294,7 +294,7 @@ def test_a_signed_address_is_fetched_without_the_key_and_asked_for_again_when_it
         return lambda _: httpx.Response(302, headers={"Location": f"https://storage.example/f?sig={number}"})
 
     script = Script(storage(1), httpx.Response(403), storage(2), httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
-    assert download(script, "cloud", key="k-secret") == PICTURE
+    assert download_output(script, "cloud", key="k-secret") == PICTURE
     hosts = [(request.url.host, "x-api-key" in request.headers) for request in script.requests]
     assert hosts == [("127.0.0.1", True), ("storage.example", False)] * 2
     assert script.requests[0].url.params["subfolder"] == "sub"
@@ -306,7 +306,7 @@ def test_a_redirect_of_the_storage_host_is_followed_without_the_key_too():
         httpx.Response(307, headers={"Location": "https://b.example/f"}),
         httpx.Response(200, stream=httpx.ByteStream(PICTURE)),
     )
-    assert download(script, "cloud", key="k-secret") == PICTURE
+    assert download_output(script, "cloud", key="k-secret") == PICTURE
     assert ["x-api-key" in request.headers for request in script.requests] == [True, False, False]
 
 
@@ -314,14 +314,14 @@ def test_a_redirect_of_the_storage_host_is_followed_without_the_key_too():
 def test_a_redirect_to_no_web_address_is_not_followed(location):
     script = Script(httpx.Response(302, headers={"Location": location}))
     with pytest.raises(TransientError):
-        download(script, "cloud")
+        download_output(script, "cloud")
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
 def test_a_gateways_page_is_not_taken_for_a_picture(kind):
     page = httpx.Response(200, headers={"Content-Type": kind}, stream=httpx.ByteStream(b"<html>log in</html>"))
     script = Script(page, httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
-    assert download(script) == PICTURE
+    assert download_output(script) == PICTURE
 
 
 def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
@@ -329,7 +329,7 @@ def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
         download(Script(httpx.Response(404)))
     script = Script(httpx.Response(500))
     with pytest.raises(TransientError, match=r"a\.png: HTTP 500"):
-        download(script)
+        download_output(script)
     assert len(script.requests) == 4
 
 

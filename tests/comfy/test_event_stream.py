@@ -100,7 +100,7 @@ def test_progress_is_fed_and_the_start_is_noted():
             heard.set()
             await listener.woken.wait()
         assert steps == [("3", 0.0, 0.0), ("3", 2.0, 20.0)]
-        assert listener.began is not None
+        assert listener.started_at is not None
 
     with_stream(talk, act)
 

@@ -58,7 +58,7 @@ def talk(peer, work, **options):
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        limits = httpx.SheetLimits(max_connections=options.pop("connections", 2))
+        limits = httpx.Limits(max_connections=options.pop("connections", 2))
         async with httpx.AsyncClient(transport=AiohttpTransport(limits), trust_env=False, **options) as http:
             found = await work(http, url)
         server.close()
@@ -165,9 +165,7 @@ def exchanges(peer, count, *, streamed=False, **options):
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with HttpClient(
-            AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False, **options
-        ) as http:
+        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
             statuses = [await one(http, f"{url}/here") for _ in range(count)]
         server.close()
         return statuses
@@ -209,7 +207,7 @@ def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_s
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prompt?a=b%20c"
-        async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
+        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
             answer = await http.exchange("POST", url, {"X-Own": "7"}, b"{}")
             stream = await http.open_stream("GET", url, {})
             raw = b"".join([chunk async for chunk in stream.aiter_raw()])
@@ -232,7 +230,7 @@ def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_s
 
 def test_an_address_that_is_none_is_told_as_httpx_tells_it():
     async def work(_, url):
-        async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
+        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
             for wrong in (f"{url}999999/x", "http://[::1/x", f"http://{'a' * 64}.x/"):
                 with pytest.raises(httpx.InvalidURL):
                     await http.open_stream("GET", wrong, {})
@@ -254,7 +252,7 @@ def test_a_connection_that_is_not_made_is_told_by_where_and_why():
 
 async def refusals(port):
     """What is said of a port where nobody listens, and of a name that nobody has."""
-    async with HttpClient(AiohttpTransport(httpx.SheetLimits(max_connections=2)), trust_env=False) as http:
+    async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
         with pytest.raises(httpx.ConnectError) as closed:
             await http.exchange("GET", f"http://127.0.0.1:{port}/x", {})
         with pytest.raises(httpx.ConnectError) as unknown:

@@ -160,8 +160,8 @@ def test_of_an_animation_the_worst_frame_counts(tmp_path, suffix):
     with Image.open(a) as one, Image.open(b) as other:
         by_frame = []
         for at in range(4):
-            one.add_open_item(at)
-            other.add_open_item(at)
+            one.seek(at)
+            other.seek(at)
             by_frame.append(compare_images(one.convert("RGBA"), other.convert("RGBA")))
     assert by_frame[0]["differing"] == 0 < by_frame[2]["differing"] < by_frame[1]["differing"]
     for name, value in found.metrics.items():
@@ -183,7 +183,7 @@ def test_another_number_of_frames_is_a_state_of_its_own(tmp_path):
 def test_a_pillow_image_is_the_frame_it_stands_at(tmp_path):
     path = animation(tmp_path / "a.webp", [RGB, RGB[::-1], RGB[:, ::-1]], lossless=True)
     with Image.open(path) as image:
-        image.add_open_item(1)
+        image.seek(1)
         assert compare_images(image, RGB[::-1].copy())["differing"] == 0
         assert image.send() == 1
 

@@ -72,8 +72,8 @@ class Sweep:
                 state, error = self.ends.get(index, ("succeeded", None))
                 if state == "pending":
                     continue
-                job = JobRecord(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0, 2.5,
-                          *(error or (None, None)))  # fmt: skip
+                job = JobRecord(f"job{index}", run, "embedded", digest, digest, 1, f"p{index}", state, 1.0, 1.0, 2.0,
+                          2.5, *(error or (None, None)))  # fmt: skip
                 store.record_intent(job)
                 count = self.outputs if state == "succeeded" else 0
                 files = [pictures[(index * self.outputs + place) % len(pictures)] for place in range(count)]

@@ -16,7 +16,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 def keep(folder, content, name, place=0):
     with folder.open_incoming(JOB, place) as file:
         file.write(content)
-        return folder.keep(file, name)
+        return folder.save(file, name)
 
 
 def test_a_file_enters_whole_under_the_name_that_speaks_of_its_trial(tmp_path):

@@ -22,7 +22,7 @@ def job(job_id="j1", digest="d1", *, target="t", state=records.INTENT, intended=
 
 def recorded(store, digests=("d1", "d2"), layout=LAYOUT, params=None):
     with store.transaction():
-        run = store.begin(layout, file="x.yaml", targets=["t"], now=1.0)
+        run = store.create_run(layout, file="x.yaml", targets=["t"], now=1.0)
         store.add_trials(
             run,
             [(n, digest, {"seed": n} if params is None else params, {"seed": n}) for n, digest in enumerate(digests)],
@@ -205,7 +205,7 @@ def test_reading_goes_on_while_a_run_writes(tmp_path):
 
 def test_a_transaction_that_fails_leaves_nothing(store):
     with pytest.raises(RuntimeError), store.transaction():  # noqa: PT012 (what fails is the block)
-        store.begin(LAYOUT, file="", targets=[], now=2.0)
+        store.create_run(LAYOUT, file="", targets=[], now=2.0)
         raise RuntimeError
     assert store.runs() == ()
 

@@ -60,7 +60,7 @@ def command(
 
     RESULTS is a results folder, or an experiment file (its default folder is meant).
     """
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
 
     folder = find_results_folder(results)
     if sheet is not None:

@@ -59,7 +59,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, opens: b
 
 def _resolve_results(results: Path) -> tuple[Path, Experiment | None]:
     """The results folder, and the experiment if that was named: it may not have been run yet."""
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
 
     if not results.is_file() or results.suffix.lower() not in (".yaml", ".yml"):
         return find_results_folder(results), None

@@ -28,7 +28,8 @@ def check_size(*shape: int) -> None:
     numbers = math.prod(shape)
     if numbers > _MAX_NUMBERS:
         raise ValueError(
-            f"{' x '.join(map(str, shape))} is {numbers / 1e6:.0f} million numbers; the most is {_MAX_NUMBERS / 1e6:.0f}"
+            f"{' x '.join(map(str, shape))} is {numbers / 1e6:.0f} million numbers; "
+            f"the most is {_MAX_NUMBERS / 1e6:.0f}"
         )
 
 

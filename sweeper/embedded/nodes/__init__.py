@@ -1,6 +1,7 @@
 """The node classes that the embedded server runs, by class name.
 
-Importing this imports neither NumPy nor Pillow: what a node does is imported when it first runs (`catalog.spec_builders`).
+Importing this imports neither NumPy nor Pillow: what a node does is imported when it
+first runs (`catalog.spec_builders`).
 """
 
 from __future__ import annotations

@@ -254,7 +254,10 @@ def control_model(
 
 
 def style_model(
-    _context: Context, model: Model, model_patch: ControlNet, clip_vision_output: VisionOutput
+    _context: Context,
+    model: Model,
+    model_patch: ControlNet,  # noqa: ARG001 - ComfyUI's signature
+    clip_vision_output: VisionOutput,
 ) -> NodeOutput:
     """USOStyleReference: what was seen in a picture beside every prompt, at half weight."""
     seen = clip_vision_output.rows[0] * np.float32(0.5)

@@ -316,8 +316,8 @@ def _parse_block(text: str, position: int) -> tuple[int, str]:
             return position + 1, text[start:position]
         if char == "|" and depth == 0:
             raise WidgetMismatchError(
-                f"holds the text {_format_value(text)}, out of whose {{choices|like these}} ComfyUI's page picks one at "
-                "random when it queues; write one of them there (a sweep can then go through all: `choices`)"
+                f"holds the text {_format_value(text)}, out of whose {{choices|like these}} ComfyUI's page picks "
+                "one at random when it queues; write one of them there (a sweep can then go through all: `choices`)"
             )
         depth += {"{": 1, "}": -1}.get(char, 0)
         position += 1

@@ -246,7 +246,7 @@ class _TextForm:
 
 @cache
 def _parse_form(text: str) -> _TextForm:
-    from jinja2 import Environment, nodes  # noqa: PLC0415 - jinja2 costs 30 ms that `--help` must not pay
+    from jinja2 import Environment, nodes  # noqa: PLC0415
 
     # Parsed, never rendered: `expressions` has compiled this text already, and does so by the same rule.
     body = Environment(keep_trailing_newline=True, autoescape=False).parse(text).body  # noqa: S701
@@ -303,7 +303,8 @@ def _find_ignored(template: Template, check: GraphCheck) -> Iterable[GraphProble
             continue
         given = check.nodes[address.node]["inputs"]
         if not spec.is_dynamic and address.input not in spec.resolve_inputs(given):
-            message = f"{check.describe_node(address.node)} {address.input}: {join_names(_list_slots(leaves))} would change nothing: "
+            slots = join_names(_list_slots(leaves))
+            message = f"{check.describe_node(address.node)} {address.input}: {slots} would change nothing: "
             message += f"{spec.class_type} has no such input{suggest(address.input, spec.inputs, 'its inputs')}"
             yield (address.node, "inputs", address.input), message
 

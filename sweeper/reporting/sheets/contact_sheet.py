@@ -210,7 +210,8 @@ def _build_sheet(
     ]
     now = _format_title(moving, frame) if moving is not None and frame is not None else ""
     return Sheet(
-        layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y), tuple(shown),
+        layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y),
+        tuple(shown),
         f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def test_a_metric_has_the_value_that_its_formula_gives(name, picture, expected):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name != "perceptual_hash"])
-@given(picture=arrays.get_arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
+@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
 def test_every_metric_is_finite_and_does_not_care_for_mirroring(name, picture):
     assert math.isfinite(value(name, picture))
     assert value(name, picture[:, ::-1]) == pytest.approx(value(name, picture), abs=1e-6)
@@ -83,7 +83,7 @@ def test_the_perceptual_hash_is_the_text_that_imagehash_prints():
     assert value("perceptual_hash", ramp[:, ::-1]) == "d500000000000000"
 
 
-@given(picture=arrays.get_arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+@given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_a_perceptual_hash_is_sixteen_hex_digits(picture):
     assert re.fullmatch("[0-9a-f]{16}", value("perceptual_hash", picture))
 

@@ -1,7 +1,7 @@
 """Node classes whose description is data: `recorded.json` holds, per class, what ComfyUI 0.3.64's `/object_info` said:
 names, types, defaults, ranges, options, order. Its prose (tooltips, descriptions) is left out: no client needs it.
 
-Which function runs a class stands in `implementations`; the classes that are spelled out in Python stand in the modules beside.
+`implementations` says which function runs a class; classes that are spelled out in Python are in the modules beside.
 """
 
 from __future__ import annotations
