@@ -189,7 +189,7 @@ def _describe(one: Comparison) -> str:
 @pytest.fixture(scope="session")
 def sweeper_server() -> Iterator[EmbeddedServer]:
     """A running embedded server that speaks Comfy Cloud's API; `sweeper_server.url` is its address."""
-    from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
+    from sweeper.embedded import EmbeddedServer
 
     with EmbeddedServer() as server:
         yield server
@@ -251,8 +251,8 @@ class ImageRegression:
 
 
 def _save_png(image: Any, path: Path) -> None:
-    import numpy as np  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
+    import numpy as np
+    from PIL import Image
 
     if isinstance(image, (str, Path)):
         with Image.open(image) as opened:

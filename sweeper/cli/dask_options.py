@@ -36,7 +36,7 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
         from sweeper.running.run import run  # noqa: PLC0415
 
         return run
-    from sweeper.cluster import run as run_on  # noqa: PLC0415
+    from sweeper.cluster import run as run_on
 
     return partial(run_on, cluster=dask, resources=dict(map(_parse_resource, resources)))
 
@@ -45,7 +45,7 @@ def choose_comparer(dask: str | None) -> CompareFunction | None:
     """Who looks at pictures that lie at a URL; None: this process, which fetches them."""
     if dask is None or dask.strip().startswith("local:"):  # those workers are here, and gone when the run is over
         return None
-    from sweeper.cluster.remote_compare import compare_on_cluster  # noqa: PLC0415
+    from sweeper.cluster.remote_compare import compare_on_cluster
 
     return partial(compare_on_cluster, dask)
 

@@ -33,7 +33,7 @@ def detect_image_format(path: Path) -> str | None:
 
 def read_workflow_texts(path: Path, image_format: str) -> dict[str, str]:
     """The texts called `prompt` and `workflow` in a picture, as far as they are there. Raises TemplateError."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     try:
         with Image.open(path) as image:

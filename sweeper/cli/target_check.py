@@ -77,7 +77,7 @@ async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> l
     from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
 
     if target.embedded:
-        from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
+        from sweeper.embedded import EmbeddedServer
 
         with EmbeddedServer(dialect="cloud") as server:
             return await _query_server(ComfyClient(replace(target, url=server.url)), report, plan)

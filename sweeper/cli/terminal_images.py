@@ -114,7 +114,7 @@ def _import_renderables() -> Any:
 
 
 def _render_image(row: ImageRow) -> RenderableType:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     drawing = _find_renderer() or _make_half_block_renderer()
     for path in _iter_image_paths(row):

@@ -159,7 +159,7 @@ class _TemplateBuilder:
         return found, masks
 
     def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
-        from jsonschema import SchemaError  # noqa: PLC0415
+        from jsonschema import SchemaError
 
         try:
             return SlotSchema(schema)

@@ -163,8 +163,8 @@ def _render_difference(one: Comparison, index: int, out: Path) -> str:
 
 def _difference_image(accepted: Path, now: Path) -> Any:
     """The difference of the first frame that has any, as an RGB image. Raises ImageError."""
-    import numpy as np  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
+    import numpy as np
+    from PIL import Image
 
     from sweeper.images.compare import iter_frames  # noqa: PLC0415
     from sweeper.images.pixel_distance import absolute_difference  # noqa: PLC0415

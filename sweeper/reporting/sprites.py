@@ -62,7 +62,7 @@ def is_sprite_sheet(name: str) -> bool:
 
 
 def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[str, Any]) -> None:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     sprites = _load_sprites(folder, shas, loaded)
     mode = "RGBA" if any(one.mode == "RGBA" for one in sprites) else "RGB"
@@ -75,7 +75,7 @@ def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[s
 
 
 def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> list[Any]:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     def load_sprite(sha: str) -> Any:
         if sha in loaded:

@@ -89,7 +89,7 @@ class Thumbnails:
         )
 
     def _make_one(self, item: tuple[str, Path]) -> tuple[str, Thumbnail | None]:
-        from PIL import Image  # noqa: PLC0415
+        from PIL import Image
 
         sha, path = item
         try:
@@ -141,7 +141,7 @@ def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
 
     Raises ValueError for one that is too large, and what Pillow raises.
     """
-    from PIL import ExifTags, Image, ImageOps  # noqa: PLC0415
+    from PIL import ExifTags, Image, ImageOps
 
     with Image.open(path) as image:
         width, height = image.size
@@ -164,7 +164,7 @@ def _open_film(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
 
 def read_first_frame(path: Path) -> Any:
     """What a film is shown by, a Pillow image. Raises ImageError where it cannot be read, or PyAV is missing."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     from sweeper.images.media import iter_film_frames  # noqa: PLC0415 - NumPy
 
@@ -179,7 +179,7 @@ def is_film(path: Path) -> bool:
 
 def make_sprite(small: Any) -> Any:
     """A small picture pressed into the square of a sprite, whatever its shape: the page draws it out again."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     return small.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.BOX)
 

@@ -48,7 +48,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
 def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The one of uvloop where that is installed (the extra `fast`); None: asyncio's."""
     try:
-        from uvloop import new_event_loop  # noqa: PLC0415
+        from uvloop import new_event_loop
     except ImportError:
         return None
     return new_event_loop

@@ -39,7 +39,7 @@ def get_embedded_classes() -> NodeInfo:
 
 def get_embedded_object_info() -> dict[str, Any]:
     """What `GET /object_info` of the embedded server answers, without starting one."""
-    from sweeper.embedded import node_classes  # noqa: PLC0415
+    from sweeper.embedded import node_classes
 
     return node_classes()
 

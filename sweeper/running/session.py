@@ -174,7 +174,7 @@ class Session:
         await check_target(client, self.plan, self.settings, self.report)
 
     def _start_embedded(self, stack: AsyncExitStack) -> str:
-        from sweeper.embedded import EmbeddedServer  # noqa: PLC0415
+        from sweeper.embedded import EmbeddedServer
 
         # One picture per core; a queue one deeper than its workers keeps them busy.
         self.embedded_workers = self.settings.concurrency or min(4, os.cpu_count() or 1)

@@ -58,8 +58,8 @@ def make_validator(rules: dict[str, Any]) -> Validator:
 
 @cache
 def _make_validator_class() -> type[Validator]:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
-    from jsonschema.validators import extend  # noqa: PLC0415
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
     made: type[Validator] = extend(Draft202012Validator, {"multipleOf": _check_multiple})  # type: ignore[no-untyped-call]
     return made
@@ -67,7 +67,7 @@ def _make_validator_class() -> type[Validator]:
 
 def _check_multiple(validator: Validator, factor: float, value: Any, _rules: object) -> Iterator[ValidationError]:
     """`multipleOf` of the numbers as written: jsonschema's quotient of doubles says that 0.3 is no multiple of 0.1."""
-    from jsonschema.exceptions import ValidationError  # noqa: PLC0415
+    from jsonschema.exceptions import ValidationError
 
     if validator.is_type(value, "number") and not is_multiple(value, factor):
         yield ValidationError(f"{value} is not a multiple of {factor}")
@@ -98,7 +98,7 @@ def convert_whole_floats(name: str, value: Any) -> Any:
 @cache
 def _get_strict_validator(name: str) -> Validator:
     """As `_validator`, but a float is never an integer."""
-    from jsonschema.validators import extend  # noqa: PLC0415
+    from jsonschema.validators import extend
 
     base = _make_validator_class()
     checker = base.TYPE_CHECKER.redefine("integer", lambda _, one: isinstance(one, int) and not isinstance(one, bool))

@@ -47,7 +47,7 @@ def check_url(url: str) -> None:
 
 def _open_filesystem(url: str) -> tuple[Any, str]:
     try:
-        import fsspec  # noqa: PLC0415
+        import fsspec
     except ImportError:
         raise UsageError(f"{url} needs the package `fsspec`: pip install 'sweeper[s3]'") from None
     try:

@@ -100,7 +100,7 @@ def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame
     never floats. Floats and seconds are float64 (missing: NaN), booleans bool or nullable boolean, texts pandas' own
     text type. A column of mixed types stays `object`, each value as it was.
     """
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     names = column_names(layout)
     columns: list[Sequence[Any]] = list(zip(*iter_rows(results, layout), strict=True)) or [()] * len(names)
@@ -108,7 +108,7 @@ def build_frame(results: Iterable[Result], layout: TableColumns) -> pd.DataFrame
 
 
 def _build_series(name: str, values: Sequence[Any]) -> pd.Series[Any]:
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     kinds = set(map(type, values))
     missing = type(None) in kinds
@@ -144,7 +144,7 @@ def _choose_integer_type(values: Sequence[Any], *, missing: bool) -> str:
 
 def _build_text_series(values: Sequence[Any]) -> pd.Series[Any]:
     """Texts in the type pandas has for them; half a surrogate pair (a server cut its message there) becomes U+FFFD."""
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     dtype = "str" if int(pd.__version__.partition(".")[0]) >= 3 else "object"
     try:

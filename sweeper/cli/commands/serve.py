@@ -54,7 +54,7 @@ def command(
 
     The first line on stdout is the base URL. Ctrl-C or SIGTERM ends it.
     """
-    from sweeper.embedded import EmbeddedServer, Faults, Scenario  # noqa: PLC0415
+    from sweeper.embedded import EmbeddedServer, Faults, Scenario
 
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; only the cloud dialect has workers")

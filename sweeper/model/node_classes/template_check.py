@@ -246,7 +246,7 @@ class _TextForm:
 
 @cache
 def _parse_form(text: str) -> _TextForm:
-    from jinja2 import Environment, nodes  # noqa: PLC0415
+    from jinja2 import Environment, nodes
 
     # Parsed, never rendered: `expressions` has compiled this text already, and does so by the same rule.
     body = Environment(keep_trailing_newline=True, autoescape=False).parse(text).body  # noqa: S701

@@ -42,7 +42,7 @@ def compute_cell_size(cells: Iterable[Cell], label_length: int, max_side: int) -
 
 
 def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+    from PIL import Image, UnidentifiedImageError
 
     if not cell.paths:
         return None
@@ -68,7 +68,7 @@ def arrange_tiles(count: int) -> tuple[int, int]:
 
 def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
     """The picture no larger than `box`, with alpha; None where it cannot be read."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+    from PIL import Image, UnidentifiedImageError
 
     try:
         if is_film(path):

@@ -115,7 +115,7 @@ def _sample_cell_size(sheets: Sequence[Sheet], max_side: int) -> tuple[int, int]
 
 
 def _pad_image(image: Any, size: tuple[int, int]) -> Any:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     whole = Image.new("RGB", size, _BACKGROUND)
     whole.paste(image, (0, 0))
@@ -201,7 +201,7 @@ class _SheetRenderer:
         )
 
     def render_page(self, strips: Sequence[_Strip], page_label: str) -> Any:
-        from PIL import Image  # noqa: PLC0415
+        from PIL import Image
 
         strips = [*strips, self._make_footer(page_label)]
         image = Image.new("RGB", (self.width, sum(strip.height for strip in strips) + 2 * _MARGIN), _BACKGROUND)
@@ -313,7 +313,7 @@ class _SheetRenderer:
 
     def _draw_dash(self, image: Any, origin: tuple[int, int], height: int) -> None:
         """A dash, as in a table: left out of the sweep, and no picture that failed to be drawn."""
-        from PIL import ImageDraw  # noqa: PLC0415
+        from PIL import ImageDraw
 
         long = max(_MIN_DASH_WIDTH, self.cell_size[0] // 10)
         left, top = origin[0] + (self.cell_size[0] - long) // 2, origin[1] + height // 2
@@ -321,7 +321,7 @@ class _SheetRenderer:
 
     def _draw_reason(self, image: Any, reason: str, origin: tuple[int, int], box: tuple[int, int]) -> None:
         """Why there is no picture, as much of it as the box holds."""
-        from PIL import ImageDraw  # noqa: PLC0415
+        from PIL import ImageDraw
 
         failed = reason.startswith("failed")
         corners = (origin[0], origin[1], origin[0] + box[0] - 1, origin[1] + box[1] - 1)
