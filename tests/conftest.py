@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +34,33 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _thread_failures_fail_the_test() -> Iterator[None]:
+    """An exception in a thread fails its test at once, also while the test waits for that thread."""
+    if not hasattr(signal, "SIGUSR2"):  # on Windows pytest reports it when the test ends
+        yield
+        return
+    failures: list[threading.ExceptHookArgs] = []
+
+    def fail(*_: object) -> None:
+        failure = failures[0]
+        text = "".join(traceback.format_exception(failure.exc_type, failure.exc_value, failure.exc_traceback))
+        pytest.fail(f"a thread failed:\n{text}", pytrace=False)
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        failures.append(failure)
+        if len(failures) == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    before, threading.excepthook = threading.excepthook, report
+    previous = signal.signal(signal.SIGUSR2, fail)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+        threading.excepthook = before
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
-"""The house rules, read off the syntax trees: arrows one way, pure core, one place that prints, small pieces."""
+"""The house rules, read from the syntax trees: imports one way, pure core, one place that prints, plain names."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -113,4 +115,43 @@ def test_the_words_of_error_type_are_written_in_one_place() -> None:
         if path != ERRORS
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in words
+    ] == []
+
+
+def test_no_public_class_name_stands_twice() -> None:
+    names = Counter(
+        node.name
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_module_name_stands_twice() -> None:
+    """A command may share the name of the module that does its work: `cli/commands/run.py` and `running/run.py`."""
+    names = Counter(path.stem for path in FILES if not short(path).startswith("cli/commands/"))
+    del names["__init__"]
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+# Participles and the like, which name values. Functions are verbs.
+PARTICIPLE = re.compile(
+    r"(?!feed|seed|embed|proceed|exceed|need|shed)[a-z]+ed|told|kept|held|shown|made|given|taken|sent|found|left|at|said|"
+    r"known|seen|written|drawn|gone|done|built|brought|met|heard|lost|whole|twice|alone|elsewhere"
+)
+PUBLIC_PARTICIPLES = {"written", "reordered"}  # of `sweeper.Plan`, which users call
+
+
+def test_functions_are_verbs() -> None:
+    """Outside the nodes and the denoiser, whose functions bear ComfyUI's names and those of formulas."""
+    assert [
+        f"{short(path)}:{node.lineno}: {node.name}"
+        for path in FILES
+        if not short(path).startswith(("embedded/nodes/", "embedded/diffusion/"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.name not in PUBLIC_PARTICIPLES
+        and PARTICIPLE.fullmatch(node.name.strip("_").split("_")[0])
+        and not any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
     ] == []

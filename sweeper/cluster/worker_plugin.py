@@ -117,7 +117,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
         client = await self.get_client(target, run_spec)
         server = await client.connect()
         if run_spec.target.embedded:
-            place, concurrency = f"embedded {self.instance_id}", self._embedded_slots(run_spec) + 1
+            place, concurrency = f"embedded {self.instance_id}", self._count_embedded_slots(run_spec) + 1
         else:
             place = f"{worker_info.host} {target.url}" if is_loopback(target.url) else target.url
             concurrency = run_spec.settings.concurrency or target.concurrency or client.dialect.concurrency
@@ -140,12 +140,12 @@ class SweeperWorkerPlugin(WorkerPlugin):
         from sweeper.embedded import EmbeddedServer  # noqa: PLC0415 (only where one is asked for)
 
         if self._embedded_server is None:
-            server = EmbeddedServer(dialect="cloud", workers=self._embedded_slots(run_spec))
+            server = EmbeddedServer(dialect="cloud", workers=self._count_embedded_slots(run_spec))
             await asyncio.to_thread(server.start)
             self._embedded_server = server
         return replace(run_spec.target, url=self._embedded_server.url)
 
-    def _embedded_slots(self, run_spec: RunSpec) -> int:
+    def _count_embedded_slots(self, run_spec: RunSpec) -> int:
         threads: int = self.worker.state.nthreads
         return run_spec.settings.concurrency or max(1, threads // _MAX_BATCHES)
 

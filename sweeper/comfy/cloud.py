@@ -34,7 +34,7 @@ from sweeper.comfy.protocol import (
     UploadForm,
     raise_for_status,
 )
-from sweeper.comfy.responses import failed_state, read_messages, read_outputs, rejection_message, to_seconds
+from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message, to_seconds
 from sweeper.errors import RejectedError, TransientError
 
 # COMFY_API.md, "status": the words of the raw status, old and new. Every other word is in flight.
@@ -223,7 +223,7 @@ def _read_end_state(state: str, found: Mapping[str, Any], message: Any) -> JobSt
     ended = to_seconds(found.get("execution_end_time")) or stopped or to_seconds(found.get("update_time"))
     outputs = read_outputs(found.get("outputs"))
     if state == "failed":
-        return failed_state(found.get("execution_error") or message, outputs=outputs, started=started, ended=ended)
+        return make_failed_state(found.get("execution_error") or message, outputs=outputs, started=started, ended=ended)
     return JobState("succeeded", outputs, started=started, ended=ended)
 
 

@@ -26,7 +26,7 @@ from sweeper.comfy.protocol import (
     read_error_message,
     read_retry_after,
 )
-from sweeper.comfy.responses import failed_state, read_messages, read_outputs, rejection_message
+from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
 _HISTORY_LIMIT: Final = 64  # entries of the history among which a job of unknown outcome is looked for
@@ -238,9 +238,9 @@ def _read_state(entry: Mapping[str, Any]) -> JobState:
     outputs = read_outputs(entry.get("outputs"))
     word, data, started, ended = read_messages(status)
     if word == "execution_error":
-        return failed_state(data, outputs=outputs, started=started, ended=ended)
+        return make_failed_state(data, outputs=outputs, started=started, ended=ended)
     if word == "execution_interrupted":
         return JobState("cancelled", outputs, started=started, ended=ended)
     if word == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
         return JobState("succeeded", outputs, started=started, ended=ended)
-    return failed_state(None, outputs=outputs, started=started, ended=ended)
+    return make_failed_state(None, outputs=outputs, started=started, ended=ended)

@@ -22,7 +22,7 @@ class Redaction:
     """What to take out. `keys` are printable ASCII, as `keys.usable` has them."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        forms = {form for key in keys if key for form in _encoded_forms(key)}
+        forms = {form for key in keys if key for form in _encode_forms(key)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
         self._plain = tuple(form.encode() for form in ordered)
         self._patterns = [re.compile("".join(map(_spelling_pattern, form)).encode()) for form in ordered]
@@ -45,7 +45,7 @@ class Redaction:
         return self.redact(text.encode("utf-8", "replace")).decode()
 
 
-def _encoded_forms(key: str) -> Iterable[str]:
+def _encode_forms(key: str) -> Iterable[str]:
     """The key itself, as a form's field writes it, and what Base64 makes of all of it."""
     yield key
     yield key.replace(" ", "+")

@@ -94,7 +94,7 @@ def _format_error(error: Any) -> str:
     return f"{name}: {told}" if name else told
 
 
-def failed_state(error: Any, **rest: Any) -> JobState:
+def make_failed_state(error: Any, **rest: Any) -> JobState:
     """The state of a job whose node failed, from an `execution_error` of either dialect."""
     found = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
     kind = str(found.get("exception_type") or EXECUTION_ERROR)

@@ -222,12 +222,12 @@ class _CaseComparer:
         shown, row, entry = pair
         bounds = self._checks.thresholds_for(row.result.params, row.result.columns)
         for accepted in entry.accepted:
-            if shown.url is None and is_surely_same(self._accepted_path(accepted), accepted, shown):
+            if shown.url is None and is_surely_same(self._get_accepted_path(accepted), accepted, shown):
                 return self._build_same(shown, row, accepted, bounds)
         usable: list[tuple[AcceptedFile, Path]] = []
         reasons: list[str] = []
         for accepted in entry.accepted:
-            path = Path(self._accepted_path(accepted))
+            path = Path(self._get_accepted_path(accepted))
             reason = describe_unusable(path, accepted)
             if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
                 return self._build_same(shown, row, accepted, bounds)
@@ -242,7 +242,7 @@ class _CaseComparer:
         self, shown: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Mapping[str, Threshold]
     ) -> Comparison:
         metrics, servers = self._get_equal_metrics(thresholds), self._describe_drift(accepted, row)
-        path = self._accepted_path(accepted)
+        path = self._get_accepted_path(accepted)
         return _build_comparison(shown, row, SAME, accepted_file=path, tier="bytes", metrics=metrics, servers=servers)
 
     def _build_result(self, pair: FilePair, task: CompareTask, result: CompareResult) -> Comparison:
@@ -261,7 +261,7 @@ class _CaseComparer:
             before=None if found.passes else before, accepted_file=str(path), servers=servers,
         )  # fmt: skip
 
-    def _accepted_path(self, accepted: AcceptedFile) -> str:
+    def _get_accepted_path(self, accepted: AcceptedFile) -> str:
         return os.path.join(self._folder, accepted.file)  # noqa: PTH118 - a Path for each case takes longer
 
     def _describe_drift(self, accepted: AcceptedFile, row: TrialRow) -> str:

@@ -70,8 +70,8 @@ def _build_result(
         target=interned.setdefault(target, target) if target is not None else None,
         prompt_id=prompt_id,
         attempts=attempt or 0,
-        queued_s=_elapsed(submitted, started),
-        ran_s=_elapsed(started, ended),
+        queued_s=_compute_elapsed(submitted, started),
+        ran_s=_compute_elapsed(started, ended),
         error_type=error_type,
         error=error,
         metrics=_row_metrics(sha256, digest, cached) if cached else _NO_METRICS,
@@ -86,7 +86,7 @@ def _parse_cells(text: str, interned: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _elapsed(since: float | None, until: float | None) -> float | None:
+def _compute_elapsed(since: float | None, until: float | None) -> float | None:
     """Never below zero: the two clocks may be two machines'."""
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
