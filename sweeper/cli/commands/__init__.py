@@ -1,1 +1,1 @@
-"""The commands, one module each; `sweeper.cli` holds their table."""
+"""The commands of `sweeper`, one module each; `sweeper.cli.command_table` lists them."""

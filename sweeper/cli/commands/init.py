@@ -26,7 +26,7 @@ def command(folder: Path, *, as_json: bool) -> None:
         raise UsageError(f"{folder}: {', '.join(present)} there already; give another folder, or move them away")
     folder.mkdir(parents=True, exist_ok=True)
     for name in STARTER_FILES:
-        content = resources.files(__package__).joinpath("starter", name).read_bytes()
+        content = resources.files("sweeper.cli").joinpath("starter", name).read_bytes()
         with (folder / name).open("xb") as file:  # x: not even if somebody made it this instant
             file.write(content)
         if not as_json:
