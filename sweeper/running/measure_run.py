@@ -50,7 +50,7 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     )
     problems: dict[str, list[Path]] = {}
     # Decoding and NumPy let go of the interpreter; a function of the user's was never promised company.
-    threads = 1 if any(metric.alone for metric in metrics.values()) else min(os.cpu_count() or 1, _BATCH_SIZE)
+    threads = 1 if any(metric.single_threaded for metric in metrics.values()) else min(os.cpu_count() or 1, _BATCH_SIZE)
     while batch := list(islice(files, _BATCH_SIZE)):
         if control.cancelling:
             break
