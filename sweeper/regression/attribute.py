@@ -110,9 +110,9 @@ def attribute_changes(
 
     Raises what `sweeper.run` raises; a workflow that cannot be run again makes the verdict `unknown`, with the reason.
     """
-    changed = [one for one in found if one.state == CHANGED and one.before is not None]
-    reasons = {one.case.key: _rerun_obstacle(baseline, experiment, one.before) for one in changed}
-    stored = [one.before for one in changed if one.before is not None and not reasons[one.case.key]]
+    changed = [one for one in found if one.state == CHANGED and one.accepted_info is not None]
+    reasons = {one.case.key: _rerun_obstacle(baseline, experiment, one.accepted_info) for one in changed}
+    stored = [one.accepted_info for one in changed if one.accepted_info is not None and not reasons[one.case.key]]
     rows: dict[str, TrialRow] = {}
     stopped = found.stopped_by
     if stored:
@@ -127,9 +127,11 @@ def attribute_changes(
     items = []
     for one in found:
         verdict = ""
-        if one.state == CHANGED and one.before is not None:
+        if one.state == CHANGED and one.accepted_info is not None:
             reason = reasons[one.case.key]
-            verdict = f"{UNKNOWN}: {reason}" if reason else _decide_verdict(one, rows.get(one.before.digest), checks)
+            verdict = (
+                f"{UNKNOWN}: {reason}" if reason else _decide_verdict(one, rows.get(one.accepted_info.digest), checks)
+            )
         items.append(replace(one, verdict=verdict))
     return replace(found, items=tuple(items), stopped_by=stopped)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -97,7 +97,7 @@ class Comparisons:
     run: int | None = None
     custom_baseline: bool = False
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Comparison]:
         return iter(self.items)
 
     def __len__(self) -> int:
@@ -234,7 +234,9 @@ class _CaseComparer:
             reasons += [reason] if reason else []
             usable += [] if reason else [(accepted, path)]
         if not usable:
-            return _build_comparison(shown, row, NOT_COMPARED, reason="; ".join(reasons), before=entry.accepted[0])
+            return _build_comparison(
+                shown, row, NOT_COMPARED, reason="; ".join(reasons), accepted_info=entry.accepted[0]
+            )
         paths = tuple(path for _, path in usable)
         return CompareTask(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
 
@@ -253,12 +255,12 @@ class _CaseComparer:
         if isinstance(result, ImageError):
             reason = (self._run_cases.describe_missing(shown) if task.url is None else "") or str(result)
             return _build_comparison(
-                shown, row, NOT_COMPARED, reason=reason, before=before, accepted_file=str(path), servers=servers
+                shown, row, NOT_COMPARED, reason=reason, accepted_info=before, accepted_file=str(path), servers=servers
             )
         found = result[1]
         return _build_comparison(
             shown, row, SAME if found.passes else CHANGED, reason=found.reason, tier=found.tier, metrics=found.metrics,
-            before=None if found.passes else before, accepted_file=str(path), servers=servers,
+            accepted_info=None if found.passes else before, accepted_file=str(path), servers=servers,
         )  # fmt: skip
 
     def _get_accepted_path(self, accepted: AcceptedFile) -> str:

@@ -41,7 +41,7 @@ def write_page(found: Comparisons, out: Path) -> Path:
             if _OUR_FILES.fullmatch(old.name):
                 old.unlink()
         shown = [one for one in found if found.is_blocking(one) or one.state != "same"]
-        shown.sort(key=lambda one: -one.worst)
+        shown.sort(key=lambda one: -one.severity)
         sections = map_parallel(lambda pair: _render_section(pair[1], pair[0], out), enumerate(shown))
         page = out / "index.html"
         page.write_text(_render_page(found, "".join(sections)), encoding="utf-8", newline="\n")

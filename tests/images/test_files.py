@@ -185,7 +185,7 @@ def test_a_pillow_image_is_the_frame_it_stands_at(tmp_path):
     with Image.open(path) as image:
         image.seek(1)
         assert compare_images(image, RGB[::-1].copy())["differing"] == 0
-        assert image.send() == 1
+        assert image.tell() == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])

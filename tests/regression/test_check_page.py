@@ -47,7 +47,7 @@ def page_of(tmp_path):
     """A page of made-up cases: a small change, a great one, another size, a text, a new one, a failed one."""
 
     def case(name, *, accepted=None, now=None, **rest):
-        files = {"accepted_file": accepted and str(accepted), "now_file": now and str(now)}
+        files = {"accepted_file": accepted and str(accepted), "current_file": now and str(now)}
         return Comparison(Case({"case": name}, "9", 0), **files, **rest)
 
     def changed(name, before, now, mae, **rest):

@@ -50,12 +50,12 @@ def test_every_trial_has_a_row_before_anything_is_submitted(store):
 def test_a_finished_job_fills_the_rows_of_its_digest(store):
     recorded(store, ("d1", "d2", "d1"))
     store.record_intent(job())
-    store.submitted("j1", "p1", 11.0)
+    store.record_submitted("j1", "p1", 11.0)
     files = (
         Artifact("9", "images", 0, "artifacts/b.png", "s1", 5, "B"),
         Artifact("9", "images", 1, "artifacts/a.png", "s2", 6, "A"),
     )
-    store.finish("j1", records.SUCCEEDED, started=12.0, ended=14.5, artifacts=files)
+    store.record_finished("j1", records.SUCCEEDED, started=12.0, ended=14.5, artifacts=files)
     first, other, twin = store.results()
     assert (first.status, first.prompt_id, first.target, first.queued_s, first.ran_s) == (
         "succeeded",
@@ -67,7 +67,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
     assert first.outputs == twin.outputs == ("artifacts/b.png", "artifacts/a.png")
     assert first.sha256 == ("s1", "s2")
     assert other.status == "pending"
-    assert store.counts() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
+    assert store.count_by_status() == {"succeeded": 2, "failed": 0, "cancelled": 0, "pending": 1}
     assert store.artifacts("j1") == files
     done, waiting, _ = store.outcomes()
     assert (done.result, done.run) == (first, store.latest_run_id())
@@ -91,7 +91,7 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
 def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
     recorded(store)
     store.record_intent(job())
-    store.finish("j1", state, error=("ValueError", "no"))
+    store.record_finished("j1", state, error=("ValueError", "no"))
     row = next(store.results())
     assert (row.status, row.error_type, row.error) == (status, "ValueError", "no")
 
@@ -99,14 +99,14 @@ def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
 def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
     recorded(store, ("d1",))
     store.record_intent(job())
-    store.finish("j1", records.SUCCEEDED)
+    store.record_finished("j1", records.SUCCEEDED)
     second = recorded(store, ("d1", "d2", "d3"))
     with store.transaction():
         store.assign_jobs(second, [found for found in store.current_jobs(["t"]).values() if found.digest == "d1"])
     assert [row.status for row in store.results()] == ["succeeded", "pending", "pending"]
     assert [row.status for row in store.results("1")] == ["succeeded"]
-    assert store.reused(second) == 1
-    assert store.sent(second) == 0
+    assert store.count_reused(second) == 1
+    assert store.count_submitted(second) == 0
     with pytest.raises(ResultsError, match="no run 7 here; there are: 1, 2"):
         next(store.results(7))
 
@@ -125,14 +125,14 @@ def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_lat
         "d2": "j3",
         "d3": "j6",
     }
-    assert store.attempts("d1", ["t"]) == 2
+    assert store.count_attempts("d1", ["t"]) == 2
 
 
 def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
     recorded(store, ("d1",))
     store.record_intent(job())
     files = [Artifact("9", "images", n, f"artifacts/{n}.png", f"s{n}", 1, "") for n in range(2)]
-    store.finish("j1", records.SUCCEEDED, artifacts=files)
+    store.record_finished("j1", records.SUCCEEDED, artifacts=files)
     store.cache_metrics([("s0", "brightness", 10.0)])
     assert next(store.results()).metrics == {}
     store.cache_metrics([("s1", "brightness", 20.0)])
@@ -144,7 +144,7 @@ def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_meas
     store.record_intent(job())
     names = ("a.png", "b.png", "film.mp4")
     files = [Artifact("9", "images", n, f"artifacts/{name}", f"s{n}", 1, "") for n, name in enumerate(names)]
-    store.finish("j1", records.SUCCEEDED, artifacts=files)
+    store.record_finished("j1", records.SUCCEEDED, artifacts=files)
     store.cache_metrics([("s0", "brightness", 10.0), ("s2", "brightness", None)])
     assert next(store.results()).metrics == {}  # of b.png nobody knows it yet, or it failed
     store.cache_metrics([("s1", "brightness", 20.0)])
@@ -156,7 +156,9 @@ def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_meas
 def test_a_film_alone_has_no_metric(store):
     recorded(store, ("d1",))
     store.record_intent(job())
-    store.finish("j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")])
+    store.record_finished(
+        "j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")]
+    )
     store.cache_metrics([("s0", "brightness", None)])
     assert next(store.results()).metrics == {}
 
@@ -187,9 +189,9 @@ def test_values_come_back_as_they_went(one_store, params):
 def test_text_that_no_encoding_holds_does_not_stop_a_row(store):
     recorded(store)
     store.record_intent(job())
-    store.submitted("j1", "p\ud800", 1.0)
+    store.record_submitted("j1", "p\ud800", 1.0)
     files = [Artifact("9\ud800", "images", 0, "artifacts/a.png", "s", 1, "\udfff.png")]
-    store.finish("j1", records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files)
+    store.record_finished("j1", records.FAILED, error=("E", "half a pair: \ud83d"), artifacts=files)
     assert next(store.results()).error == "half a pair: ?"
 
 
