@@ -124,7 +124,7 @@ class AssetStore:
         """Write a record down, in place of the one with its id."""
         with self._lock:
             self._assets[asset.id] = asset
-            self._db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?)", (asset.id, json.dumps(asdict(asset))))
+            self._db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?)", (asset.id, _to_json(asset)))
             return asset
 
     def add_upload(self, asset_id: str, name: str, location: tuple[str, str, str], tags: tuple[str, ...]) -> None:
@@ -218,6 +218,13 @@ def _output_locations(job: ServerJob) -> list[tuple[str, str, str]]:
     return [(file["type"], file["subfolder"], file["filename"]) for file in files if "filename" in file]
 
 
+def _to_json(asset: Asset) -> str:
+    record = asdict(asset)
+    record["place"] = record.pop("location")  # the key in files written by earlier versions
+    return json.dumps(record)
+
+
 def _from_json(text: str) -> Asset:
     record = json.loads(text)
-    return Asset(**{**record, "tags": tuple(record["tags"]), "place": tuple(record["place"])})
+    location = tuple(record.pop("place"))
+    return Asset(**{**record, "tags": tuple(record["tags"]), "location": location})

@@ -34,7 +34,7 @@ def job(name="a", number=0.0, seed=0):
 
 
 def queue(**options):
-    return JobQueue(1, lambda remaining: None, **({"keep": None, "traces": True} | options))
+    return JobQueue(1, lambda remaining: None, **({"history_limit": None, "keep_cancelled": True} | options))
 
 
 def test_a_job_that_cannot_be_written_down_is_not_taken():
@@ -67,7 +67,7 @@ def test_an_ended_job_keeps_its_graph_in_little_memory():
 
 
 def test_the_oldest_entry_goes_when_there_are_too_many():
-    jobs = queue(keep=2, traces=False)
+    jobs = queue(history_limit=2, keep_cancelled=False)
     for name in ("a", "b", "a", "c", "d"):
         jobs.put(job(name))
         jobs.finish(jobs.take(), SUCCESS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
@@ -20,9 +22,9 @@ SERVE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tests.embedded.probes import probe_nodes
-from sweeper.cli.wait_for_signal import told_to_stop
+from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.embedded import EmbeddedServer
-with told_to_stop() as wait, EmbeddedServer(sys.argv[2], data=sys.argv[3], nodes=probe_nodes()) as server:
+with catch_stop_signals() as wait, EmbeddedServer(sys.argv[2], data=sys.argv[3], nodes=probe_nodes()) as server:
     print(server.url, flush=True)
     wait()
 print("bye", flush=True)
@@ -165,3 +167,16 @@ def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
             assert (kept["tags"], kept["user_metadata"]) == (["kept"], {"a": 1})
             again = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
             assert [one["id"] for one in again] == [one["id"] for one in made]  # not taken in twice
+
+
+def test_assets_are_stored_under_the_same_keys_as_ever(tmp_path):
+    with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
+        asset = cloud.http.post("/api/assets", files={"file": ("a.bin", b"abc")}).json()
+    with closing(sqlite3.connect(tmp_path / "assets.sqlite")) as database:
+        (row,) = database.execute("SELECT record FROM asset").fetchall()
+    record = json.loads(row[0])
+    assert list(record) == [
+        "id", "name", "blake3", "sha256", "size", "mime_type", "created", "updated", "tags", "user_metadata",
+        "preview_id", "prompt_id", "place",
+    ]  # fmt: skip
+    assert (record["id"], record["place"][:2]) == (asset["id"], ["input", ""])

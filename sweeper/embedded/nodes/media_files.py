@@ -22,7 +22,7 @@ import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
 from sweeper.embedded.nodes.files import hash_file, resolve_input
-from sweeper.embedded.nodes.output_naming import FileReserver
+from sweeper.embedded.nodes.output_naming import FileReserver, ReservedFile
 from sweeper.embedded.nodes.sound import resample
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ def _to_thousandth(rate: float | Fraction) -> Fraction:
     return Fraction(round(rate * 1000), 1000)
 
 
-def _video_output(place: Any) -> NodeOutput:
-    return NodeOutput(ui={"images": [place.record("output")], "animated": [True]})
+def _video_output(file: ReservedFile) -> NodeOutput:
+    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [True]})
 
 
 @contextmanager

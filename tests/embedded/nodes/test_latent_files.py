@@ -21,7 +21,7 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
 @settings(max_examples=40, deadline=None)
-@given(hnp.get_arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
 def test_what_is_written_is_what_the_package_reads(tmp_path_factory: Any, samples: Any) -> None:
     path = tmp_path_factory.mktemp("latents") / "a.latent"
     path.write_bytes(serialize(samples, {"prompt": '{"1": "é"}'}))

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from sweeper.embedded.nodes import NODE_CLASSES
 
-MASKS = arrays.get_arrays(np.float32, (1, 7, 9), elements=st.floats(0, 1, width=32))
+MASKS = arrays.arrays(np.float32, (1, 7, 9), elements=st.floats(0, 1, width=32))
 
 
 class Bare:
@@ -109,7 +109,7 @@ def test_outpainting_pads_with_grey_and_masks_the_new_ground() -> None:
 
 
 @settings(max_examples=20)
-@given(arrays.get_arrays(np.float32, (1, 3, 4, 3), elements=st.floats(0, 1, width=32)), MASKS)
+@given(arrays.arrays(np.float32, (1, 3, 4, 3), elements=st.floats(0, 1, width=32)), MASKS)
 def test_joining_and_splitting_an_alpha_are_inverse(image: Any, field: Any) -> None:
     alpha = field[:, :3, :4]
     colours, back = run("SplitImageWithAlpha", image=run("JoinImageWithAlpha", image=image, alpha=alpha))
