@@ -69,7 +69,7 @@ def test_a_look_is_tried_again_and_has_an_end():
     for answer in (drop, httpx.Response(502), httpx.Response(200, text='{"half')):
         script = Script(answer)
         with pytest.raises(TransientError):
-            using(script, "comfyui", lambda client: client.look("x", thorough=False))
+            using(script, "comfyui", lambda client: client.get_job("x", thorough=False))
         assert len(script.requests) == 4
 
 
@@ -98,7 +98,7 @@ def test_a_server_gets_the_wait_that_it_asks_for_and_that_is_told(headers, secon
             told.append(wait)
             client.retry_waiter.cut_short()  # nobody waits for 20 seconds here
 
-        client.retry_waiter.told = hear
+        client.retry_waiter.on_wait = hear
         return await client.get_job("x", thorough=False)
 
     assert using(script, "comfyui", act).state == "underway"
@@ -111,7 +111,7 @@ def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
     times = []
 
     async def act(client):
-        client.patience = RetryPolicy(attempts=4, total_seconds=0.3, base_wait=0.0, max_wait=0.0)
+        client.retry_policy = RetryPolicy(attempts=4, total_seconds=0.3, base_wait=0.0, max_wait=0.0)
         started = asyncio.get_running_loop().time()
         await client.get_job("x", thorough=False)
         times.append(asyncio.get_running_loop().time() - started)
@@ -125,7 +125,7 @@ def test_a_download_waits_as_the_server_asks_too():
         httpx.Response(503, headers={"Retry-After": "0.3"}), httpx.Response(200, stream=httpx.ByteStream(PICTURE))
     )
     started = time.monotonic()
-    assert download(script) == PICTURE
+    assert download_output(script) == PICTURE
     assert time.monotonic() - started >= 0.3
 
 
@@ -254,7 +254,7 @@ def ranged(content, etag='"v1"'):
 
 class Received(io.BytesIO):
     def restart(self):
-        self.add_open_item(0)
+        self.seek(0)
         self.truncate()
 
 
@@ -326,7 +326,7 @@ def test_a_gateways_page_is_not_taken_for_a_picture(kind):
 
 def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
     with pytest.raises(LostError, match=r"does not give out the file 'a.png' \(HTTP 404\)"):
-        download(Script(httpx.Response(404)))
+        download_output(Script(httpx.Response(404)))
     script = Script(httpx.Response(500))
     with pytest.raises(TransientError, match=r"a\.png: HTTP 500"):
         download_output(script)

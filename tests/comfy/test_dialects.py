@@ -422,9 +422,9 @@ def test_whatever_a_server_answers_is_an_outcome_or_an_error_of_ours(replies, da
     dialect = data.draw(st.sampled_from([CloudDialect(), ComfyUIDialect()]))
     flow = data.draw(
         st.sampled_from([
-            lambda: dialect.look(JOB, thorough=True),
+            lambda: dialect.get_job(JOB, thorough=True),
             lambda: dialect.submit(JobSubmission(JOB, GRAPH)),
-            lambda: dialect.find(SOUGHT),
+            lambda: dialect.find_submission(SOUGHT),
             lambda: dialect.cancel(frozenset({JOB})),
             lambda: dialect.upload("a.png", b""),
             dialect.handshake,

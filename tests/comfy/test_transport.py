@@ -157,8 +157,8 @@ def exchanges(peer, count, *, streamed=False, **options):
 
     async def one(http, url):
         if not streamed:
-            return (await http.ask("GET", url, {}))[0]
-        stream = await http.open("GET", url, {})
+            return (await http.exchange("GET", url, {}))[0]
+        stream = await http.open_stream("GET", url, {})
         await stream.close()
         return stream.status
 
