@@ -24,7 +24,7 @@ from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
-from sweeper.running.retry_rules import is_out_of_memory, is_transient
+from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_out_of_memory, is_transient
 from sweeper.running.run_events import Retrying
 from sweeper.store import records
 from sweeper.store.records import JobRecord
@@ -224,7 +224,7 @@ class BatchFollower:
         enough = item.submissions and (item.submissions > shared.settings.retries or shared.control.stopping)
         if not self._is_worth_retrying(item, job) or enough:
             return False
-        wait = shared.random.uniform(0, min(30.0, 0.25 * 2**item.submissions)) if item.submissions else 0.0
+        wait = RESUBMIT_BACKOFF.draw(item.submissions, shared.random) if item.submissions else 0.0
         reason = f"{job.error_type}: {job.error}"
         shared.report(Retrying(self.name, item.trial.index, job.attempt + 1, wait, reason))
         self.pool.delayed += 1

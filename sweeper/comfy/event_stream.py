@@ -25,6 +25,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
+from sweeper.comfy.retry import Backoff
 from sweeper.model.urls import is_loopback
 
 # Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
@@ -34,6 +35,7 @@ _END_EVENTS: Final = ("execution_success", "execution_error", "execution_interru
 _SKIPPED_PREFIX: Final = '{"type": "progress_state"'
 _MAX_FRAME_BYTES: Final = 64 * 2**20  # bytes; a preview of a large picture
 _SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
+_RECONNECT: Final = Backoff(base_wait=0.15, max_wait=22.5, jitter_from=1 / 3)
 _MAX_ENDED_JOBS: Final = (
     512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
 )
@@ -139,14 +141,14 @@ class EventStream:
     # --- the socket
 
     async def _run(self) -> None:
-        delay = 0.1
+        failures = 0
         while True:
             client_id = str(uuid4())
             try:
                 async with self._connect(client_id) as socket:
                     self.client_id, self._socket = client_id, socket
                     self._attempted.set()
-                    delay = 0.1
+                    failures = 0
                     await socket.send(FEATURE_FLAGS_MESSAGE)
                     await self._read_frames(socket)
             # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
@@ -156,8 +158,8 @@ class EventStream:
             self._cancel_silence_timer()
             self._attempted.set()
             self.wake_all()  # what was missed meanwhile, a look finds out
-            await asyncio.sleep(delay * (0.5 + self._client.random.random()))
-            delay = min(2 * delay, 15.0)
+            await asyncio.sleep(_RECONNECT.draw(failures, self._client.random))
+            failures += 1
 
     def _connect(self, client_id: str) -> connect:
         url = self._client.target.url

@@ -1,7 +1,6 @@
-"""How long and how often to try again: capped exponential backoff with full jitter, and the waits between two tries.
+"""Retrying: capped exponential backoff with jitter, how often one request is retried, and the waits in between.
 
-After "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): each wait is drawn evenly from 0 to the cap.
-What a Retry-After header says is read in `protocol`.
+The waits follow "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015). `protocol` reads Retry-After headers.
 """
 
 from __future__ import annotations
@@ -14,11 +13,29 @@ from random import Random
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """At most `attempts` tries within `total` seconds; waits drawn from 0 to min(cap, base * 2**n) seconds.
+class Backoff:
+    """Random waits that grow with each failure. All times in seconds.
 
-    `asked`: the longest wait that a server gets because it asks for it (Retry-After); it comes on top of `total`.
-    `refusals`: tries of a server that takes no connection, where that is less: nobody is there yet, or any more.
+    The wait after failure n (counted from 0) lies between `jitter_from` times and once min(max_wait, base_wait * 2**n):
+    0.0 is full jitter, 0.5 keeps every wait at least half as long as the longest possible one.
+    """
+
+    base_wait: float
+    max_wait: float
+    jitter_from: float = 0.0
+
+    def draw(self, failures: int, random: Random) -> float:
+        """The wait in seconds after `failures` earlier failures."""
+        longest = min(self.max_wait, self.base_wait * 2 ** min(failures, 64))  # 2**1024 is no float
+        return random.uniform(self.jitter_from * longest, longest)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How one request is retried: at most `attempts` tries within `total_seconds`, with full jitter in between.
+
+    `max_retry_after`: the longest wait, in seconds, that a server's Retry-After can impose; it does not count towards
+    `total_seconds`. `connect_attempts`: a lower limit of tries while the server accepts no connection.
     """
 
     attempts: int = 6
@@ -29,15 +46,17 @@ class RetryPolicy:
     connect_attempts: int = 6
 
     def draw_waits(self, random: Random) -> Iterator[float]:
-        """The wait before each further try; it ends when patience does. Waits that a server asks for come on top."""
-        for number in range(self.attempts - 1):
-            yield random.uniform(0, min(self.max_wait, self.base_wait * 2**number))
+        """Yield the wait in seconds before each further try, `attempts - 1` in all."""
+        backoff = Backoff(self.base_wait, self.max_wait)
+        for failures in range(self.attempts - 1):
+            yield backoff.draw(failures, random)
 
 
 class RetryWaiter:
-    """`told(seconds, reason)` is called for each wait that the server asks for, once for all who wait beside another.
+    """Waits between two tries of one client: the client's own backoff, and longer waits that the server asks for.
 
-    `hurried`: seconds, the most that is waited at the server's wish after `hurry`.
+    `on_wait(seconds, reason)` is called when a wait for the server begins; concurrent waits that end at about the same
+    time are reported once. `max_after_cut`: the longest wait for a server, in seconds, after `cut_short`.
     """
 
     def __init__(self, max_after_cut: float) -> None:
@@ -49,26 +68,26 @@ class RetryWaiter:
     async def wait(
         self, own_wait: float, retry_after: float | None, reason: str, *, max_retry_after: float = float("inf")
     ) -> float:
-        """Wait for `ours` seconds, or longer, up to `longest`, where the server asks for it.
+        """Wait `own_wait` seconds, or `retry_after` seconds (at most `max_retry_after`) if that is longer.
 
-        Returns the seconds of a wait at the server's wish.
+        Returns the seconds that were waited because the server asked for it; 0.0 after the client's own wait.
         """
-        hurried = self._cut.is_set()
-        wished = min(retry_after or 0.0, max_retry_after, self._max_after_cut if hurried else max_retry_after)
-        if wished <= own_wait:
+        is_cut = self._cut.is_set()
+        server_wait = min(retry_after or 0.0, max_retry_after, self._max_after_cut if is_cut else max_retry_after)
+        if server_wait <= own_wait:
             await asyncio.sleep(own_wait)
             return 0.0
-        self._report_wait(wished, reason)
-        if hurried:
-            await asyncio.sleep(wished)
+        self._report_wait(server_wait, reason)
+        if is_cut:
+            await asyncio.sleep(server_wait)
         else:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wished):
+                async with asyncio.timeout(server_wait):
                     await self._cut.wait()
-        return wished
+        return server_wait
 
     def cut_short(self) -> None:
-        """Somebody wants the end now: who waits at the server's wish asks again, and nobody waits for long any more."""
+        """End all current waits for the server and limit later ones, because the run is being cancelled."""
         self._cut.set()
 
     def _report_wait(self, seconds: float, reason: str) -> None:

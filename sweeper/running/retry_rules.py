@@ -9,8 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from sweeper.comfy.retry import Backoff
+
 if TYPE_CHECKING:
     from sweeper.comfy.protocol import JobState
+
+# The wait before a job is submitted once more; the first retry has one submission behind it.
+RESUBMIT_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0)
 
 _OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
 # COMFY_API.md names the two downloads; the others are what Python raises when the server's own network fails.
