@@ -205,4 +205,4 @@ def test_a_contact_sheet_without_pyav_says_what_shows_the_film(tmp_path, monkeyp
     out = Sweep({"steps": [1]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
     write_sheets(out, tmp_path / "s.png", SheetOptions())
     (cell,) = said[0].sections[0].cells.values()
-    assert cell.word == "no picture, but picture-0.mp4; the extra media shows the first frame of a film"
+    assert cell.reason == "no picture, but picture-0.mp4; the extra media shows the first frame of a film"

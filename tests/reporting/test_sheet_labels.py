@@ -81,7 +81,7 @@ def test_sections_and_frames_stand_as_their_values_were_written(told, tmp_path):
     sections = told(out, SheetOptions(x="seed", y="sampler")).sections
     assert [section.title for section in sections] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
     frames = told(out, SheetOptions(x="seed", y="sampler", animate="steps"))
-    assert [frame.now for frame in frames] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
+    assert [frame.frame_label for frame in frames] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
 def test_the_page_is_told_the_written_order_too_and_where_none_stands_in_it(tmp_path):

@@ -187,7 +187,7 @@ def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
     places = []
     with Image.open(file) as sheet:
         for frame in range(sheet.n_frames):
-            sheet.add_open_item(frame)
+            sheet.seek(frame)
             places.append(cells(sheet))
     assert places[0] == places[1] != [[], []]
 

@@ -61,7 +61,8 @@ def finished(store, run, trial, out):
     store.record_intent(
         JobRecord(f"job-{trial.index}", run, "x", trial.digest, "", 1, None, INTENT, 1.0), durable=False
     )
-    store.finish(f"job-{trial.index}", SUCCEEDED, artifacts=[Artifact("1", "images", 0, name, sha256, 80, "a.png")])
+    artifact = Artifact("1", "images", 0, name, sha256, 80, "a.png")
+    store.record_finished(f"job-{trial.index}", SUCCEEDED, artifacts=[artifact])
 
 
 @pytest.fixture
