@@ -6,7 +6,7 @@ import copy
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sweeper.loading.ui_format.convert import UiFormatError, convert_to_api
@@ -149,12 +149,21 @@ def drawings(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     return graph, Drawing(draw).canvas(graph)
 
 
+def convert_unless_ambiguous(workflow: dict[str, Any]) -> dict[str, Any]:
+    """Convert a drawing. Skip the rare one whose leftover values in linked widgets also fit the inputs another way."""
+    try:
+        return convert_to_api(workflow, OBJECT_INFO).graph
+    except UiFormatError as error:
+        assume("in more than one way" not in str(error))
+        raise
+
+
 @settings(max_examples=200, deadline=None)
 @given(drawings())
 def test_a_graph_drawn_on_a_canvas_converts_back_to_itself(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
     before = copy.deepcopy(drawing)
-    assert plain(convert_to_api(drawing, OBJECT_INFO).graph) == plain(graph)
+    assert plain(convert_unless_ambiguous(drawing)) == plain(graph)
     assert drawing == before
 
 
@@ -172,7 +181,7 @@ def test_the_same_in_a_subgraph_is_the_same_with_longer_ids(drawn: tuple[dict[st
         )
         for node_id, one in graph.items()
     }
-    assert plain(convert_to_api(folded(drawing, 7), OBJECT_INFO).graph) == expected
+    assert plain(convert_unless_ambiguous(folded(drawing, 7))) == expected
 
 
 JSON = st.recursive(
