@@ -1,4 +1,4 @@
-"""The tail of a good message: the nearest allowed name, or what is allowed. Pure text, no decisions."""
+"""The last part of an error message: the nearest allowed name, or the list of allowed names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 _MAX_LISTED: Final = 12  # a list longer than this is no help to a reader
-_MIN_SIMILARITY: Final = 0.6  # difflib's own cutoff: two thirds of the letters in common, in order
-_SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file's name; 1.5 has none
+_MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the letters in common, in order
+_SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")
 
 
 def join_names(allowed: Iterable[object]) -> str:
-    """`a, b, c`, cut after a dozen with the number of what is left."""
+    """Write the names as `a, b, c`. After 12 of them, give only the number of the rest."""
     names = [_to_text(name) for name in allowed]
     if len(names) <= _MAX_LISTED:
         return ", ".join(names)
@@ -22,59 +22,61 @@ def join_names(allowed: Iterable[object]) -> str:
 
 
 def find_nearest(word: object, allowed: Iterable[object]) -> str | None:
-    """The allowed name that `word` most likely meant, or None.
+    """Return the allowed name that is most like `word`, or None if none is similar enough.
 
-    A folder or suffix that two files' names have in common makes them no nearer: `gone.png` never meant `photo.png`.
+    A common folder or file suffix does not count as similar: `gone.png` is not a typo of `photo.png`.
     """
     wanted = _to_text(word).casefold()
     best: tuple[float, str] | None = None
     matcher = difflib.SequenceMatcher()
     for name in map(_to_text, allowed):
-        one, other = _strip_common(wanted, name.casefold())
-        matcher.set_seqs(other, one)
+        wanted_core, name_core = _strip_common(wanted, name.casefold())
+        matcher.set_seqs(name_core, wanted_core)
         if matcher.real_quick_ratio() >= _MIN_SIMILARITY and matcher.quick_ratio() >= _MIN_SIMILARITY:
-            likeness = matcher.ratio()
-            if likeness >= _MIN_SIMILARITY and (best is None or likeness > best[0]):
-                best = likeness, name
+            similarity = matcher.ratio()
+            if similarity >= _MIN_SIMILARITY and (best is None or similarity > best[0]):
+                best = similarity, name
     return best[1] if best is not None else None
 
 
 def suggest(word: object, allowed: Iterable[object], label: str = "allowed") -> str:
-    """`; did you mean 'steps'?` where one name is near, `; allowed: a, b, c` otherwise, and nothing for no names.
+    """Return `; did you mean 'steps'?` if a name is similar, else `; allowed: a, b, c`; `""` without names.
 
-    A text and a number that look alike are told apart by their quotes; between numbers no likeness is looked for.
+    If only the type differs, as in `"4"` and `4`, the hint says whether quotes are needed. Numbers are never suggested
+    because they look similar.
     """
     names = list(allowed)
-    twin = next((name for name in names if _to_text(name) == _to_text(word) and type(name) is not type(word)), None)
-    if twin is not None and isinstance(twin, str):
-        return f"; did you mean the text '{twin}', in quotes?"
-    if twin is not None and isinstance(word, str):
-        return f"; did you mean {_to_text(twin)}, without quotes?"
-    near = find_nearest(word, (name for name in names if isinstance(name, str))) if isinstance(word, str) else None
-    if near is not None:
-        return f"; did you mean '{near}'?"
+    text = _to_text(word)
+    lookalike = next((name for name in names if _to_text(name) == text and type(name) is not type(word)), None)
+    if lookalike is not None and isinstance(lookalike, str):
+        return f"; did you mean the text '{lookalike}', in quotes?"
+    if lookalike is not None and isinstance(word, str):
+        return f"; did you mean {_to_text(lookalike)}, without quotes?"
+    nearest = find_nearest(word, (name for name in names if isinstance(name, str))) if isinstance(word, str) else None
+    if nearest is not None:
+        return f"; did you mean '{nearest}'?"
     shown = names if isinstance(word, str) else _quote_numeric(names)
     return f"; {label}: {join_names(shown)}" if names else ""
 
 
 def _quote_numeric(names: Iterable[object]) -> Iterator[object]:
-    """Beside a number a text that looks like one needs its quotes; any other name is no clearer with them."""
+    """Quote the texts that look like numbers, for a list that is shown because of a number."""
     return (f"'{name}'" if isinstance(name, str) and _NUMERIC.match(name) else name for name in names)
 
 
 def _to_text(name: object) -> str:
-    """As YAML writes it."""
+    """Write a name as YAML does."""
     if isinstance(name, bool) or name is None:
         return "null" if name is None else str(name).lower()
     return str(name)
 
 
-def _strip_common(one: str, other: str) -> tuple[str, str]:
-    """Two names without the folder and the suffix that both have."""
-    folder, slash, rest = one.rpartition("/")
-    if slash and other.startswith(folder + slash):
-        one, other = rest, other.removeprefix(folder + slash)
-    suffix = _SUFFIX.search(one)
-    if suffix is not None and other.endswith(suffix[0]) and suffix.start() and len(other) > len(suffix[0]):
-        one, other = one.removesuffix(suffix[0]), other.removesuffix(suffix[0])
-    return one, other
+def _strip_common(first: str, second: str) -> tuple[str, str]:
+    """Remove from two names the folder and the suffix that both have."""
+    folder, slash, rest = first.rpartition("/")
+    if slash and second.startswith(folder + slash):
+        first, second = rest, second.removeprefix(folder + slash)
+    suffix = _SUFFIX.search(first)
+    if suffix is not None and second.endswith(suffix[0]) and suffix.start() and len(second) > len(suffix[0]):
+        first, second = first.removesuffix(suffix[0]), second.removesuffix(suffix[0])
+    return first, second

@@ -20,12 +20,12 @@ from sweeper.model.axis_values import AxisError, FileAccess
 from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.model.source import KeyPath as Key
 from sweeper.model.source import Source
 from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import MISSING, Template
 from sweeper.planning.plan import iter_derived_values
-from sweeper.schemas import convert_whole_floats, find_schema_problems, format_value, load_schema
+from sweeper.schemas import convert_whole_floats, find_schema_problems, load_schema
+from sweeper.schemas.values import KeyPath, format_value
 
 _PLAN_KEYS: Final = (
     "",
@@ -116,7 +116,7 @@ class _ExperimentBuilder:
         self.files: dict[str, HashedFile] = {}
         self.extra_used_names: frozenset[str] = frozenset()
 
-    def add_problem(self, path: Key, message: str) -> None:
+    def add_problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.source.make_problem(path, message))
 
     def build(self) -> Experiment:
@@ -150,11 +150,11 @@ class _ExperimentBuilder:
             source=self.source,
         )
 
-    def normalise_value(self, name: str, value: Any, path: Key) -> Any:
+    def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
         """A value for `name`, normalised by its slot; a file is looked up. Problems are noted, the value returned."""
         slot = self.template.slots.get(name)
         try:
-            value = slot.normalise(value) if slot is not None else _ANY_VALUE(value)
+            value = slot.schema.normalise(value) if slot is not None else _ANY_VALUE.normalise(value)
             if slot is not None and slot.is_file:
                 self.files[value] = self.hash_file(value)
         except (ValueRefusedError, AxisError) as error:
@@ -228,7 +228,7 @@ class _ExperimentBuilder:
         used = names.used | {name for block in blocks for name in block.used}
         found: dict[str, Any] = {}
         for name, written in raw.items():
-            path: Key = ("params", name)
+            path: KeyPath = ("params", name)
             value = self.normalise_value(name, written, path)
             if name in derive:
                 self.add_problem(
@@ -264,7 +264,7 @@ class _ExperimentBuilder:
         given = {name for name in reader.given_paths if name not in reader.partly_given}
         names = {*slots, *params, *derive, *given, *reader.axis_names} - (reader.partly_given - {*slots, *params})
         known = names | self.suppressed_names
-        expressions: dict[Key, Expression] = {("derive", name): found for name, found in derive.items()}
+        expressions: dict[KeyPath, Expression] = {("derive", name): found for name, found in derive.items()}
         if reader.block.where is not None:
             expressions[(*reader.block.path, "where")] = reader.block.where
         hinted = names | set(self.raw.get("params", {}))
@@ -325,7 +325,7 @@ def _get_top_key(problem: Problem) -> str:
     return re.split(r"[.\[]", problem.key)[0]
 
 
-def _iter_names(value: Mapping[str, Any], path: Key) -> Iterator[str]:
+def _iter_names(value: Mapping[str, Any], path: KeyPath) -> Iterator[str]:
     """The names that a refused part of the experiment may have meant to give: those on the way to it and inside it."""
     if path[:1] in (("params",), ("derive",), ("sweep",)):
         yield from (part for part in path[1:] if isinstance(part, str))
@@ -341,7 +341,7 @@ def _iter_names(value: Mapping[str, Any], path: Key) -> Iterator[str]:
         waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
 
 
-def _widen_path(path: Key) -> Key:
+def _widen_path(path: KeyPath) -> KeyPath:
     """A refused part of an axis or a zip group is taken out with all of it: half a form would be judged once more."""
     for key, below in (("grid", 2), ("zip", 2)):
         if path[:1] == ("sweep",) and key in path:
@@ -349,14 +349,14 @@ def _widen_path(path: Key) -> Key:
     return path
 
 
-def _prune(value: Any, paths: Iterable[Key]) -> Any:
+def _prune(value: Any, paths: Iterable[KeyPath]) -> Any:
     """The mapping without the parts at `paths`: what can still be checked when the schema has refused them.
 
     A refused item takes its list along, so that the places of the others stay true.
     """
     pruned = set(paths)
 
-    def copy_part(part: Any, path: Key) -> Any:
+    def copy_part(part: Any, path: KeyPath) -> Any:
         if isinstance(part, dict):
             kept = {key: copy_part(item, (*path, key)) for key, item in part.items() if (*path, key) not in pruned}
             return {key: item for key, item in kept.items() if item is not None or part[key] is None}

@@ -28,7 +28,8 @@ from sweeper.model.target_spec import NamedTargets, find_target_problems
 from sweeper.model.template import Template
 from sweeper.model.workflow import is_workflow
 from sweeper.planning.plan import Plan, iter_value_pairs
-from sweeper.schemas import find_schema_problems, format_value
+from sweeper.schemas import find_schema_problems
+from sweeper.schemas.values import format_value
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workflows have 2 MB
 _CHUNK: Final = 1 << 20
@@ -230,7 +231,7 @@ def _find_mismatched_pairs(
     experiment: Experiment, picture: str, mask: str
 ) -> Iterator[tuple[tuple[Any, Any], Problem]]:
     """Each pair of a picture and a mask that cannot go together, and why."""
-    from sweeper.images.decoding import read_size  # noqa: PLC0415 - Pillow, only where there are masks
+    from sweeper.images.decoding import read_size
 
     @cache
     def size_or_error(name: str) -> tuple[int, int] | str:

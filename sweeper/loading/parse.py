@@ -17,7 +17,8 @@ import yaml
 
 from sweeper.errors import Problem
 from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
-from sweeper.model.source import KeyPath, Source, SourceError, format_key_path
+from sweeper.model.source import Source, SourceError, format_key_path
+from sweeper.schemas.values import KeyPath
 
 MAX_DEPTH: Final = 64  # of lists and mappings in each other; what copies or encodes a value recurses
 MAX_VALUES: Final = 1_000_000  # after aliases: a billion-laughs file reaches this in nine lines

@@ -13,11 +13,10 @@ from sweeper.model.axis_values import AxisError, FileAccess, Option, expand_axis
 from sweeper.model.experiment import Axis, Block, Dimension, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression
 from sweeper.model.result import RESERVED_COLUMNS
-from sweeper.model.source import KeyPath as Key
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Slot
 from sweeper.model.workflow import encode_canonical
-from sweeper.schemas import format_value
+from sweeper.schemas.values import KeyPath, format_value
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -46,10 +45,10 @@ class BlockOwner(Protocol):
     def folder(self) -> FileAccess:
         """Where lines, columns and patterns come from."""
 
-    def add_problem(self, path: Key, message: str) -> None:
+    def add_problem(self, path: KeyPath, message: str) -> None:
         """Note a problem."""
 
-    def normalise_value(self, name: str, value: Any, path: Key) -> Any:
+    def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
         """Normalise a value for the slot `name`, or note the problem."""
 
 
@@ -57,14 +56,14 @@ class BlockBuilder:
     """Reads one block. `given` maps every name that it gives to where; `partial` are those not every option gives."""
 
     def __init__(
-        self, owner: BlockOwner, raw: Mapping[str, Any], path: Key, experiment: str, names: KnownNames
+        self, owner: BlockOwner, raw: Mapping[str, Any], path: KeyPath, experiment: str, names: KnownNames
     ) -> None:
         self.owner = owner
         self.raw = raw
         self.path = path
         self.experiment = experiment
         self.names = names
-        self.given_paths: dict[str, Key] = {}
+        self.given_paths: dict[str, KeyPath] = {}
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
         where = self._compile_where()
@@ -92,7 +91,7 @@ class BlockBuilder:
             if axis is not None:
                 yield (axis,)
         for place, group in enumerate(self.raw.get("zip", [])):
-            path: Key = (*self.path, "zip", place)
+            path: KeyPath = (*self.path, "zip", place)
             made = [self._build_axis(name, form, (*path, name)) for name, form in group.items()]
             axes = tuple(axis for axis in made if axis is not None)
             if len({len(axis.options) for axis in axes}) > 1:
@@ -103,15 +102,15 @@ class BlockBuilder:
             elif axes:
                 yield axes
 
-    def _build_axis(self, name: str, form: Any, path: Key) -> Axis | None:
+    def _build_axis(self, name: str, form: Any, path: KeyPath) -> Axis | None:
         slot = self.names.slots.get(name)
         try:
             found = expand_axis(
                 form,
                 axis=name,
                 experiment=self.experiment,
-                integer=slot is not None and "integer" in slot.normalise.types,
-                parse_text=partial(slot.normalise.parse_text, like=slot.default) if slot is not None else str,
+                integer=slot is not None and "integer" in slot.schema.types,
+                parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
                 files=self.owner.folder,
             )
         except AxisError as error:
@@ -123,8 +122,8 @@ class BlockBuilder:
         self._record_given(name, found, path)
         return Axis(name, tuple(checked), path)
 
-    def _normalise_option(self, name: str, option: Option, path: Key, index: int, form: Any) -> Option:
-        spot: Key = (*path, index) if isinstance(form, list) else path
+    def _normalise_option(self, name: str, option: Option, path: KeyPath, index: int, form: Any) -> Option:
+        spot: KeyPath = (*path, index) if isinstance(form, list) else path
         sets = {}
         for slot, value in option.sets.items():
             if not self._can_be_given(slot):
@@ -137,7 +136,7 @@ class BlockBuilder:
         value = value if value is MISSING else self.owner.normalise_value(name, value, spot)
         return Option(value, option.label, sets, option.groups)  # not `replace`: an axis may have a million values
 
-    def _check_name(self, name: str, options: list[Option], path: Key) -> None:
+    def _check_name(self, name: str, options: list[Option], path: KeyPath) -> None:
         bundles = all(option.sets for option in options)
         if not _NAME.fullmatch(name):
             self.owner.add_problem(
@@ -159,7 +158,7 @@ class BlockBuilder:
         names = self.names
         return names.no_template or name in names.slots or name in names.used or name in self.used
 
-    def _record_given(self, name: str, options: list[Option], path: Key) -> None:
+    def _record_given(self, name: str, options: list[Option], path: KeyPath) -> None:
         """Note which names the axis gives; a name that another axis or bundle gives too is a problem."""
         plain = [option for option in options if option.value is not MISSING]
         names = dict.fromkeys([*([name] if plain else []), *(slot for option in options for slot in option.sets)])
@@ -179,7 +178,7 @@ class BlockBuilder:
                 self.partly_given.add(one)
 
     def _resolve_exclude(self, row: Mapping[str, Any], index: int) -> Mapping[int, frozenset[int]]:
-        path: Key = (*self.path, "exclude", index)
+        path: KeyPath = (*self.path, "exclude", index)
         axes = {axis.name: (number, axis) for number, group in enumerate(self.block.dimensions) for axis in group}
         found: dict[int, frozenset[int]] = {}
         for name, value in row.items():
@@ -197,12 +196,12 @@ class BlockBuilder:
         return found
 
     def _resolve_include(self, row: Mapping[str, Any], index: int) -> IncludeRow:
-        path: Key = (*self.path, "include", index)
+        path: KeyPath = (*self.path, "include", index)
         axes = {axis.name: axis for group in self.block.dimensions for axis in group}
         chosen = {name: axis.options[0] for name, axis in axes.items()}
         values: dict[str, Any] = {}
         for name, value in row.items():
-            spot: Key = (*path, name)
+            spot: KeyPath = (*path, name)
             if name in axes:
                 known = next((option for option in axes[name].options if is_match(option, value)), None)
                 if known is None and any(option.sets for option in axes[name].options):

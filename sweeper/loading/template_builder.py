@@ -15,10 +15,11 @@ from sweeper.errors import Problem, TemplateError
 from sweeper.model.expressions import Expression, ExpressionError, compile_text, has_jinja
 from sweeper.model.result import RESERVED_COLUMNS
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
-from sweeper.model.source import KeyPath, Source
+from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Address, Leaf, Slot, Template
 from sweeper.model.workflow import Graph, find_shape_problems, is_link
 from sweeper.schemas import find_schema_problems
+from sweeper.schemas.values import InvalidSchemaError, KeyPath
 
 
 def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
@@ -116,12 +117,12 @@ class _TemplateBuilder:
             self.add_slot_problem(
                 path, "has no `at`, and the workflow has no {{ " + name + " }}; say where its value is written"
             )
-        normalise = self.compile_schema(rules.get("schema"), (*path, "schema"))
-        default = self.find_default(rules, normalise, written, path)
+        schema = self.compile_schema(rules.get("schema"), (*path, "schema"))
+        default = self.find_default(rules, schema, written, path)
         if default is MISSING:
             default = _find_inline_default(name, inline)
         of = rules.get("of", "")
-        return Slot(name, written + inside, normalise, default, kind, rules.get("description", ""), path, of)
+        return Slot(name, written + inside, schema, default, kind, rules.get("description", ""), path, of)
 
     def check_mask(self, name: str, rules: Mapping[str, Any], inside: tuple[Address, ...]) -> None:
         path: KeyPath = ("slots", name)
@@ -159,16 +160,15 @@ class _TemplateBuilder:
         return found, masks
 
     def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
-        from jsonschema import SchemaError
 
         try:
             return SlotSchema(schema)
-        except SchemaError as error:
-            self.add_slot_problem((*path, *error.absolute_path), f"is no JSON Schema: {error.message}")
+        except InvalidSchemaError as error:
+            self.add_slot_problem((*path, *error.path), f"is not a JSON Schema: {error}")
             return SlotSchema(None)
 
     def find_default(
-        self, rules: Mapping[str, Any], normalise: SlotSchema, written: tuple[Address, ...], path: KeyPath
+        self, rules: Mapping[str, Any], schema: SlotSchema, written: tuple[Address, ...], path: KeyPath
     ) -> Any:
         """The slot's own default, or what the workflow holds at its first address."""
         is_file = rules.get("kind", "value") != "value"
@@ -181,7 +181,7 @@ class _TemplateBuilder:
         else:
             return MISSING
         try:
-            return normalise(value)
+            return schema.normalise(value)
         except ValueRefusedError as error:
             if "default" in rules:
                 self.add_slot_problem((*path, "default"), str(error))

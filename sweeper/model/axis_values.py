@@ -1,8 +1,8 @@
-"""The forms that the values of an axis may take, each turned into its list of options.
+"""Expand the values of an axis, in any of the forms that an experiment may use, into a list of options.
 
-Lists, ranges (in exact arithmetic: binary floats lose or overshoot the last value), seeds, lines and columns of
-files, file patterns, choices, labelled values and bundles. Shapes were checked by the schema; what is refused here is
-what a schema cannot say. Files are read through `Files`, given by the caller.
+The forms are lists, ranges, seeds, lines and columns of files, file patterns, choices, labelled values and bundles.
+Ranges use exact arithmetic, because binary floats can miss or overshoot the last value. The schema has checked the
+shape of each form; this module refuses what a schema cannot express. The caller provides file access.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ from typing import Any, Final, Protocol
 
 from sweeper.did_you_mean import suggest
 from sweeper.model.template import MISSING
-from sweeper.schemas import format_value
+from sweeper.schemas.values import format_value
 
 MAX_VALUES: Final = 1_000_000  # of one axis
-MAX_NESTING: Final = 32  # of groups of choices; nobody can read more, and the parser recurses
-_ROUND_DIGITS: Final = 12  # significant digits of a counted range (CONTRACT.md 7)
-_GUARD_DIGITS: Final = (
-    40  # further digits that a log range is computed with, so that whole points are told from near misses
-)
-_EMPTY_SETS: Final[Mapping[str, Any]] = {}  # one for all: an axis may have a million options
+MAX_NESTING: Final = 32  # of groups of choices, because the parser recurses
+_ROUND_DIGITS: Final = 12  # significant digits of the values of a range with `count`
+_GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers from near misses
+_EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 
 
 class FileAccess(Protocol):
-    """The folder of the experiment, as far as values come out of it."""
+    """Read access to the files of the experiment's folder."""
 
     def read_text(self, name: str) -> str:
-        """The text of a file (UTF-8, BOM dropped, CRLF as LF). Raises AxisError."""
+        """Read a UTF-8 file without its BOM and with LF line ends. Raises AxisError."""
 
     def find_files(self, pattern: str) -> list[str]:
-        """The files that match a pattern, sorted, with `/`. Raises AxisError."""
+        """List the files that match a pattern, sorted, with `/` as separator. Raises AxisError."""
 
 
 class AxisError(Exception):
-    """The values of an axis cannot be made; the message is for the user."""
+    """The values of an axis are invalid. The message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One value of an axis. `sets` are the slots of a bundle, `groups` the choices of the axis' own columns."""
+    """One value of an axis.
+
+    `sets` maps the slots that a bundle sets to their values. `groups` are the alternatives that a choice text took, one
+    for each extra column (`style.1`, `style.2`, ...).
+    """
 
     value: Any = MISSING
     label: str | None = None
@@ -56,7 +58,7 @@ class Option:
 
     @property
     def cell(self) -> Any:
-        """What stands for it in `trial.axes`: the label where it has one, the value otherwise."""
+        """The entry in `trial.axes`: the label if there is one, else the value."""
         return self.value if self.label is None else self.label
 
 
@@ -66,35 +68,35 @@ ParseText = Callable[[str], Any]
 def expand_axis(
     form: Any, *, axis: str, experiment: str, integer: bool, parse_text: ParseText, files: FileAccess
 ) -> list[Option]:
-    """The options of one axis in order.
+    """Return the options of one axis in order.
 
-    `integer` says that the axis is a slot of integers, `from_text` turns a cell of text into the slot's type. Raises
+    `integer`: the axis is a slot of integers. `parse_text` converts a text from a file to the type of the slot. Raises
     AxisError.
     """
     if isinstance(form, list):
-        found = [_parse_option(item, place) for place, item in enumerate(form)]
+        options = [_parse_option(item, index) for index, item in enumerate(form)]
     elif "choices" in form:
-        found = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"])]
+        options = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"])]
     elif "from" in form:
-        found = [Option(number) for number in expand_range(form, integer=integer)]
+        options = [Option(number) for number in expand_range(form, integer=integer)]
     elif "seeds" in form:
-        found = [Option(seed) for seed in make_seeds(int(form["seeds"]), form.get("key", experiment), axis)]
+        options = [Option(seed) for seed in make_seeds(int(form["seeds"]), form.get("key", experiment), axis)]
     else:
-        found = [Option(value) for value in _read_values(form, parse_text, files)]
-    if not found:
+        options = [Option(value) for value in _read_values(form, parse_text, files)]
+    if not options:
         raise AxisError("has no value")
-    _check_count(len(found))
+    _check_count(len(options))
     labels: set[str] = set()
-    for option in found:
+    for option in options:
         if option.label in labels:
-            raise AxisError(f"the label '{option.label}' stands twice")
+            raise AxisError(f"the label '{option.label}' appears twice")
         if option.label is not None:
             labels.add(option.label)
-    return found
+    return options
 
 
 def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAccess) -> list[Any]:
-    """The values of the forms that read files."""
+    """Return the values of the forms that read files."""
     if "lines" in form:
         return [parse_text(line) for line in _split_lines(files.read_text(form["lines"]))]
     if "csv" in form:
@@ -103,7 +105,7 @@ def _read_values(form: Mapping[str, Any], parse_text: ParseText, files: FileAcce
         return list(files.find_files(form["files"]))
     known = ["from", "seeds", "lines", "csv", "files", "choices"]
     raise AxisError(
-        f"{format_value(form)} is no form of values{suggest(next(iter(form), ''), known, 'a form begins with')}"
+        f"{format_value(form)} is not a form of values{suggest(next(iter(form), ''), known, 'a form begins with')}"
     )
 
 
@@ -119,18 +121,21 @@ def _parse_option(item: Any, index: int) -> Option:
 
 
 def format_label(label: Any) -> str:
-    """A label as text: YAML makes `label: 4` a number and `label: true` a truth value."""
+    """Return a label as text, because YAML reads `label: 4` as a number and `label: true` as a boolean."""
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def make_seeds(count: int, key: str, axis: str) -> Iterator[int]:
-    """`count` distinct seeds in 0 .. 2^32-1 by SHA-256 of key, axis and place; a longer list begins with a shorter."""
+    """Yield `count` distinct seeds in 0 .. 2^32-1, from the SHA-256 of key, axis and a running number.
+
+    The seeds are the same on every machine, and a longer list begins with the shorter one.
+    """
     _check_count(count)
     seen: set[int] = set()
-    for place in itertools.count():
+    for index in itertools.count():
         if len(seen) == count:
             return
-        text = f"{key}\n{axis}\n{place}"
+        text = f"{key}\n{axis}\n{index}"
         seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big")
         if seed not in seen:
             seen.add(seed)
@@ -143,12 +148,16 @@ def _check_count(count: int) -> None:
 
 
 def _split_lines(text: str) -> list[str]:
-    """The lines that hold more than space. `splitlines` would cut a prompt at U+2028, U+0085 or a form feed."""
+    """Return the lines that are not blank. `splitlines` would also split at U+2028, U+0085 and form feeds."""
     return [line for line in text.split("\n") if line.strip()]
 
 
 def expand_range(form: Mapping[str, Any], *, integer: bool) -> list[int | float]:
-    """`{from, to, step}` or `{from, to, count, scale}` as numbers (CONTRACT.md 7). Raises AxisError."""
+    """Return the numbers of `{from, to, step}` or `{from, to, count, scale}`.
+
+    A range with `step` gives integers if `from`, `to` and `step` are integers, else exact decimal steps as floats. A
+    range with `count` gives floats rounded to 12 significant digits, or integers for an integer slot. Raises AxisError.
+    """
     if ("step" in form) == ("count" in form):
         raise AxisError("a range needs either `step` or `count`")
     if "scale" in form and "count" not in form:
@@ -159,11 +168,11 @@ def expand_range(form: Mapping[str, Any], *, integer: bool) -> list[int | float]
     count = 1 if first == last else int(form["count"])
     _check_count(count)
     points = _geomspace(first, last, count) if form.get("scale") == "log" else _linspace(first, last, count)
-    return [_round_point(point, place, integer=integer) for place, point in enumerate(points)]
+    return [_round_point(point, index, integer=integer) for index, point in enumerate(points)]
 
 
 def _to_fraction(value: float, key: str) -> Fraction:
-    """The number that was written: 0.1 is a tenth, and not the double beside it."""
+    """Return the number as it was written: 0.1 becomes 1/10, not the nearest double."""
     if isinstance(value, int):
         return Fraction(value)
     if not math.isfinite(value):
@@ -179,21 +188,21 @@ def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction) -> l
         raise AxisError(f"a step of {form['step']} never gets from {form['from']} to {form['to']}; change its sign")
     count = (last - first) // step + 1
     _check_count(count)
-    # Integers over one denominator: exact, and a quotient of integers is the double nearest to it.
+    # All points are integers over one denominator: exact, and Python divides integers to the nearest double.
     scale = math.lcm(first.denominator, step.denominator)
     start, gap = int(first * scale), int(step * scale)
-    whole = all(isinstance(form[key], int) for key in ("from", "to", "step"))
+    all_integers = all(isinstance(form[key], int) for key in ("from", "to", "step"))
     points = range(start, start + gap * count, gap)
-    return list(points) if whole else [_divide(point, scale) for point in points]
+    return list(points) if all_integers else [_divide(point, scale) for point in points]
 
 
 def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
     gap = (last - first) / (count - 1) if count > 1 else Fraction(0)
-    return (first + gap * place for place in range(count))
+    return (first + gap * index for index in range(count))
 
 
 def _geomspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
-    """Points of equal ratio: the ends exact, between them whole numbers exact and others to many digits."""
+    """Yield points of equal ratio. The ends and whole numbers are exact, other points have many digits."""
     if first <= 0 or last <= 0:
         raise AxisError("a log scale needs `from` and `to` above 0")
     digits = max(len(str(int(end))) for end in (first, last)) + _GUARD_DIGITS
@@ -201,19 +210,19 @@ def _geomspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction
         point = Decimal(first.numerator) / first.denominator
         ratio = Decimal(last.numerator) / last.denominator / point
         factor = ratio ** (Decimal(1) / (count - 1)) if count > 1 else Decimal(1)
-    for place in range(count):
-        if place in (0, count - 1):
-            yield last if place else first
+    for index in range(count):
+        if index in (0, count - 1):
+            yield last if index else first
             continue
         with localcontext(prec=digits):
-            point *= factor  # a million of these lose 7 of the spare digits
-            whole = point.to_integral_value()
-            near = whole > 0 and abs(point - whole) < Decimal(10) ** -(_GUARD_DIGITS // 2)
-        yield Fraction(int(whole)) if near else Fraction(point)
+            point *= factor  # a million multiplications lose 7 of the guard digits
+            nearest = point.to_integral_value()
+            is_whole = nearest > 0 and abs(point - nearest) < Decimal(10) ** -(_GUARD_DIGITS // 2)
+        yield Fraction(int(nearest)) if is_whole else Fraction(point)
 
 
 def _round_point(point: Fraction, index: int, *, integer: bool) -> int | float:
-    """One point of a counted range, rounded; for an integer slot a whole one, exact."""
+    """Round one point of a range with `count`; for an integer slot, return the exact integer or raise AxisError."""
     if integer and point.denominator == 1:
         return int(point)
     with localcontext(prec=_ROUND_DIGITS):
@@ -240,71 +249,77 @@ def _read_column(text: str, file: str, column: str) -> list[str]:
         header = next(rows, [])
         if column not in header:
             raise AxisError(f"{file} has no column '{column}'{suggest(column, header, 'columns')}")
-        place = header.index(column)
-        # A shorter row has an empty cell there, as a spreadsheet writes it; a wholly empty line is no row.
-        return [row[place] if place < len(row) else "" for row in rows if row]
+        index = header.index(column)
+        # Spreadsheets write short rows where the last cells are empty. An empty line is not a row.
+        return [row[index] if index < len(row) else "" for row in rows if row]
     except csv.Error as error:
         raise AxisError(f"{file}:{rows.line_num}: is not CSV: {error}") from error
 
 
 def expand_choices(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    """`a {red|blue} fox`: every combination, first group outermost, with the choice made in each outer group."""
+    """Return every text of `a {red|blue} fox`, with the alternatives that it took in the outer groups.
+
+    The first group is outermost: the last one varies fastest.
+    """
     pieces, end = _parse_pieces(text, 0, 0)
     if end != len(text):
-        raise AxisError(f"column {end + 1}: this `}}` closes nothing; a brace of the text is written \\}}")
+        raise AxisError(f"column {end + 1}: this `}}` closes nothing; write \\}} for a brace in the text")
     return _combine(pieces)
 
 
 def _parse_pieces(text: str, position: int, depth: int) -> tuple[list[Any], int]:
-    """Parse up to the end, or `depth` groups deep to the next `|` or `}`."""
+    """Parse from `position` to the end, or inside a group to its next `|` or `}`. Return the pieces and the end.
+
+    A piece is a literal text or a group: the list of its alternatives, each a list of pieces.
+    """
     pieces: list[Any] = []
-    plain = ""
+    literal = ""
     while position < len(text):
         letter = text[position]
         if letter == "\\" and text[position + 1 : position + 2] in ("{", "}", "|", "\\"):
-            plain += text[position + 1]
+            literal += text[position + 1]
             position += 2
         elif letter == "{":
             group, position = _parse_group(text, position, depth + 1)
-            pieces += [plain, group]
-            plain = ""
+            pieces += [literal, group]
+            literal = ""
         elif letter == "}" or (letter == "|" and depth):
             break
         else:
-            plain += letter
+            literal += letter
             position += 1
-    return [*pieces, plain], position
+    return [*pieces, literal], position
 
 
 def _parse_group(text: str, start: int, depth: int) -> tuple[list[list[Any]], int]:
     if depth > MAX_NESTING:
-        raise AxisError(f"column {start + 1}: groups stand more than {MAX_NESTING} deep in each other here")
+        raise AxisError(f"column {start + 1}: groups are nested more than {MAX_NESTING} levels deep here")
     alternatives: list[list[Any]] = []
-    place = start
-    while place < len(text) and (not alternatives or text[place] == "|"):
-        pieces, place = _parse_pieces(text, place + 1, depth)
+    position = start
+    while position < len(text) and (not alternatives or text[position] == "|"):
+        pieces, position = _parse_pieces(text, position + 1, depth)
         alternatives.append(_trim(pieces))
-    if text[place : place + 1] != "}":
-        raise AxisError(f"column {start + 1}: this `{{` is never closed; a brace of the text is written \\{{")
-    return alternatives, place + 1
+    if text[position : position + 1] != "}":
+        raise AxisError(f"column {start + 1}: this `{{` is never closed; write \\{{ for a brace in the text")
+    return alternatives, position + 1
 
 
 def _trim(pieces: list[Any]) -> list[Any]:
-    """Without the space beside `|` and the braces."""
+    """Remove the space beside `|` and the braces."""
     pieces[0] = pieces[0].lstrip()
     pieces[-1] = pieces[-1].rstrip()
     return pieces
 
 
 def _combine(pieces: list[Any]) -> list[tuple[str, tuple[str, ...]]]:
-    found: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    combinations: list[tuple[str, tuple[str, ...]]] = [("", ())]
     for piece in pieces:
         if isinstance(piece, str):
-            found = [(text + piece, groups) for text, groups in found]
+            combinations = [(text + piece, groups) for text, groups in combinations]
         else:
             chosen: list[str] = []
             for alternative in piece:
                 chosen += [text for text, _ in _combine(alternative)]
-                _check_count(len(found) * len(chosen))
-            found = [(text + choice, (*groups, choice)) for text, groups in found for choice in chosen]
-    return found
+                _check_count(len(combinations) * len(chosen))
+            combinations = [(text + choice, (*groups, choice)) for text, groups in combinations for choice in chosen]
+    return combinations

@@ -1,6 +1,6 @@
-"""An experiment: a checked value. Everything in it is known to fit its template; `declaration` made sure.
+"""An experiment as a checked, frozen value: everything in it fits its template.
 
-Plain frozen values only. The grid that they span is `planner`'s business, the text they came from `source`'s.
+`sweeper.loading.experiment_builder` checks it. `sweeper.planning` expands it into trials.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Any, Literal
 
 from sweeper.model.axis_values import Option
 from sweeper.model.expressions import Expression
-from sweeper.model.source import KeyPath as Key
 from sweeper.model.source import Source
 from sweeper.model.template import Template
+from sweeper.schemas.values import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A name (a slot, or a variable used in an expression) with its options; `path` is where the file says so."""
+    """A name (a slot, or a variable of an expression) with its options; `path` is its location in the file."""
 
     name: str
     options: tuple[Option, ...]
-    path: Key
+    path: KeyPath
 
-    def locate_option(self, source: Source | None, index: int) -> Key:
-        """Where the file has an option: its own line in a list, the axis' otherwise."""
+    def locate_option(self, source: Source | None, index: int) -> KeyPath:
+        """Return the path of an option: its item if the file lists the values, else the path of the axis."""
         item = (*self.path, index)
         return item if source is not None and item in source.lines else self.path
 
 
-Dimension = tuple[Axis, ...]  # axes that advance together: one grid axis, or a zip group
+Dimension = tuple[Axis, ...]  # axes that vary together: one grid axis, or a zip group
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A reproducible subset of `n` trials."""
+    """A reproducible random subset of `n` trials."""
 
     n: int
     seed: int = 0
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class IncludeRow:
-    """An `include` row: an option for every axis of its block, and values of slots that are no axis."""
+    """An `include` row: one option for every axis of its block, and the values of other slots."""
 
     options: Mapping[str, Option]
     values: Mapping[str, Any]
@@ -52,9 +52,10 @@ class IncludeRow:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of the sweep: dimensions, what is dropped from their product, and what is added to it.
+    """One block of the sweep: the product of its dimensions, filtered, and extra rows.
 
-    `exclude` rows map the place of a dimension to the places of its options that match.
+    An `exclude` row maps the index of a dimension to the indexes of its options that match. `path` is the location of
+    the block in the file.
     """
 
     dimensions: tuple[Dimension, ...] = ()
@@ -62,7 +63,7 @@ class Block:
     include: tuple[IncludeRow, ...] = ()
     where: Expression | None = None
     sample: Sample | None = None
-    path: Key = ("sweep",)
+    path: KeyPath = ("sweep",)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -72,8 +73,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run goes about it. `timeout` and `patience` are in seconds; `max_failures` an int (a count) or a float (a
-    share of 1); `out` a URL where the pictures go, None for the results folder.
+    """The `run` settings of an experiment.
+
+    `timeout` and `patience` are in seconds. `max_failures` is a count (int) or a share from 0 to 1 (float). `out` is
+    the URL of the storage for the pictures, None for the results folder.
     """
 
     concurrency: int | None = None
@@ -88,7 +91,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class HashedFile:
-    """A local file that trials read: where it is, and the SHA-256 of its bytes."""
+    """A local file that trials read: its absolute path and the SHA-256 of its bytes."""
 
     path: Path
     sha256: str
@@ -96,8 +99,10 @@ class HashedFile:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What to ask of a template. `targets` are as written, `named_targets` the file's own names for servers;
-    `files` maps a file slot's value to its file; `overrides` are names fixed from outside the file, as `--set` does.
+    """A template, the values to try in it, and how to run and check the trials.
+
+    `targets` are as written in the file, `named_targets` the names that the file defines for servers. `files` maps the
+    values of file slots to their files. `overrides` are values fixed from outside the file, as by `--set`.
     """
 
     name: str
@@ -119,5 +124,5 @@ class Experiment:
 
     @property
     def axis_names(self) -> tuple[str, ...]:
-        """Every axis of every block, in the order in which the blocks name them first."""
+        """Every axis of every block, in the order of first appearance."""
         return tuple(dict.fromkeys(axis.name for block in self.blocks for group in block.dimensions for axis in group))

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 _MAX_DIGITS: Final = 4000  # CPython refuses to convert longer integers (sys.set_int_max_str_digits)
-_MAX_BITS: Final = 13_000  # the same for integers that are not written in tens
+_MAX_BITS: Final = 13_000  # the same limit for octal and hexadecimal integers
 _MAX_SHOWN: Final = 40  # characters of a number in a message
 TOO_LARGE: Final = "is too large for a number; a finite number is needed"
 
@@ -16,9 +16,9 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
 def parse_number(text: str) -> int | float | None:
-    """The number that a text is in YAML 1.2 (`12`, `0x1F`, `1e-3`; not `1_000`, `.inf`), or None when it is none.
+    """Parse a YAML 1.2 number such as `12`, `0x1F` or `1e-3`. Return None for any other text (`1_000`, `.inf`).
 
-    Raises ValueError where there are more digits, or a larger float, than Python can hold.
+    Raises ValueError if the number has more digits, or is a larger float, than Python can hold.
     """
     if _INT.match(text):
         if len(text) <= _MAX_DIGITS:
@@ -28,11 +28,12 @@ def parse_number(text: str) -> int | float | None:
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
     if not _FLOAT.match(text):
         return None
-    found = float(text)
-    if math.isinf(found):
+    value = float(text)
+    if math.isinf(value):
         raise ValueError(f"{shorten_number(text)} {TOO_LARGE}")
-    return found
+    return value
 
 
 def shorten_number(number: str) -> str:
+    """Cut the digits of a number to what a message can show."""
     return number if len(number) <= _MAX_SHOWN else number[:_MAX_SHOWN] + "..."

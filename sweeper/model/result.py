@@ -1,4 +1,4 @@
-"""What became of one trial, exactly one row of the table, always; and what came of a whole run. Pure values."""
+"""The result of one trial, which is one row of the table, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Final
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
-PENDING: Final = "pending"  # not submitted yet, or not any more
+PENDING: Final = "pending"  # not submitted, or to be submitted again
 
 STATUSES: Final = (SUCCEEDED, FAILED, CANCELLED, PENDING)
 
-# The columns behind the axes and slots, in the table's order (CONTRACT.md 11). No axis or slot may bear such a name.
+# The columns after the axes and slots, in the order of the table. No axis or slot may have one of these names.
 OUTCOME_COLUMNS: Final = (
     "digest", "status", "outputs", "sha256", "target", "prompt_id", "attempts", "queued_s", "ran_s", "error_type",
     "error",
@@ -24,11 +24,11 @@ RESERVED_COLUMNS: Final = ("trial", *OUTCOME_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row: the trial as planned, and what became of it.
+    """One row of the table: the planned trial and its outcome.
 
     `columns` holds the axis cells in table order, `params` every slot. `outputs` are paths relative to the results
-    folder with `/`; `sha256` stands beside it, one hex digest per file. `queued_s` and `ran_s` are seconds: from the
-    submission to the start of execution, and from there to the end; None where the server did not tell.
+    folder, with `/` (or URLs); `sha256` has one hex digest for each. `queued_s` is the time in seconds from submission
+    to the start of execution, `ran_s` from there to the end; both are None if the server does not report it.
     """
 
     trial: int
@@ -50,13 +50,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a run. `trials` counts rows, and so do `succeeded failed cancelled pending`, which add up to it;
-    `reused` of them rest on work of earlier runs. `submitted` counts the submissions of this run that a server took
-    or may have taken, retries included.
+    """The summary of a run.
 
-    `stopped_by`: None at a natural end, else `interrupt`, `max_failures`, `refused` (key, credits, subscription),
-    `unreachable` or `unwritable` (the results folder, as when the disk is full); `error` says the same to people, or
-    what is left undone at a natural end. `pictures`: the folder or the URL where they went.
+    `succeeded`, `failed`, `cancelled` and `pending` count rows and add up to `trials`; `reused` rows have results of
+    earlier runs. `submitted` counts the submissions of this run that a server accepted or may have accepted, retries
+    included.
+
+    `stopped_by` is None if the run was not stopped, else `interrupt`, `max_failures`, `refused` (key, credits or
+    subscription), `unreachable` or `unwritable` (the results folder, for example because the disk is full). `error`
+    gives the reason for people, or says what is left to do. `pictures` is the folder or URL that received the pictures.
     """
 
     run_id: int

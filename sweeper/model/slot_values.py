@@ -1,7 +1,7 @@
-"""One value against its slot's schema: normalised so that equal values have equal bytes, or refused with a reason.
+"""Check a value against the schema of its slot, and normalise it so that equal values have equal bytes.
 
-CONTRACT.md 1: an integral float in an integer slot becomes an int, an int in a number slot a float, -0.0 becomes 0.0;
-NaN and infinity are refused everywhere. Pure; where values come from is `axes`' business.
+In an integer slot, a float such as 7.0 becomes an int. In a number slot, an int becomes a float. -0.0 becomes 0.0
+everywhere. NaN and infinity are refused everywhere.
 """
 
 from __future__ import annotations
@@ -9,43 +9,42 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.model.numbers import parse_number
-from sweeper.schemas import explain_error, format_value, is_multiple, make_validator
+from sweeper.schemas import make_validator
+from sweeper.schemas.values import format_value, is_multiple
 
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
-_TRUE_WORDS: Final = frozenset({"true"})
-_FALSE_WORDS: Final = frozenset({"false"})
 _MAX_FLOAT: Final = sys.float_info.max
 _TYPE_NAMES: Final = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
 
 class ValueRefusedError(Exception):
-    """The value does not fit the schema; the message says what was found and what is allowed."""
+    """The value does not fit the schema. The message says what was found and what is allowed."""
 
 
 class SlotSchema:
-    """A slot's schema, compiled once. `schema` None takes any JSON value."""
+    """The compiled JSON Schema of a slot. Without rules it takes any JSON value.
 
-    def __init__(self, schema: Mapping[str, Any] | None) -> None:
-        self.schema = dict(schema or {})
-        self._validator: Validator | None = make_validator(self.schema) if self.schema else None
-        types = self.schema.get("type", [])
+    Raises InvalidSchemaError if the rules are not a JSON Schema.
+    """
+
+    def __init__(self, rules: Mapping[str, Any] | None) -> None:
+        self.rules = dict(rules or {})
+        self._validator = make_validator(self.rules) if self.rules else None
+        types = self.rules.get("type", [])
         self.types = frozenset([types] if isinstance(types, str) else types)
-        self._allowed = self.schema.get("enum", [self.schema["const"]] if "const" in self.schema else [])
-        self._allowed_numbers = [member for member in self._allowed if _is_number(member)]
+        self._allowed = self.rules.get("enum", [self.rules["const"]] if "const" in self.rules else [])
+        self._allowed_numbers = [value for value in self._allowed if _is_number(value)]
         self._integers_only = "integer" in self.types and "number" not in self.types
         self._floats_only = "number" in self.types and "integer" not in self.types
-        self._is_surely_valid = _make_quick_check(self.schema)
+        self._is_surely_valid = _make_quick_check(self.rules)
 
-    def __call__(self, value: Any) -> Any:
-        """The value as it is written into the workflow. Raises ValueRefusedError."""
+    def normalise(self, value: Any) -> Any:
+        """Return the value as it is written into the workflow. Raises ValueRefusedError."""
         value = self._coerce(normalise_json(value))
         if self._validator is not None and not self._is_surely_valid(value):
-            reasons = dict.fromkeys(_list_reasons(self._validator, value))
+            reasons = self._validator.list_reasons(value)
             if reasons:
                 raise ValueRefusedError("; ".join(reasons))
         return value
@@ -57,14 +56,14 @@ class SlotSchema:
             return int(value)
         if self._floats_only and isinstance(value, int):
             return _to_float(value)
-        # An enum without a type: the member it equals, so that 4.0 and 4 are one picture.
-        return next((member for member in self._allowed_numbers if member == value), value)
+        # In an enum without a type, take the member that is equal, so that 4.0 and 4 have the same digest.
+        return next((number for number in self._allowed_numbers if number == value), value)
 
     def parse_text(self, text: str, *, like: object = None) -> Any:
-        """A cell of a text file as the slot's type: `8` is a number for a number slot and a text for a text slot.
+        """Convert a text from a file to the type of the slot: `8` becomes a number for a number slot.
 
-        `like` is a value that the slot is known to take, such as its default: where the schema names no type, its type
-        decides. A text that is nothing of the kind stays a text; calling the normaliser with it tells why it is wrong.
+        If the schema has no type, the type of `like` decides, which is a valid value such as the default. A text that
+        cannot be converted is returned unchanged; `normalise` then explains why it is wrong.
         """
         kinds = self.types or {_TYPE_NAMES.get(type(member), "") for member in self._allowed or [like]}
         if ("string" in kinds and self.types) or text in self._allowed:
@@ -74,27 +73,15 @@ class SlotSchema:
             number = _parse_number(stripped)
             if number is not None:
                 return number if self.types or self._allowed else _match_type(number, like)
-        if "boolean" in kinds and stripped.lower() in _TRUE_WORDS | _FALSE_WORDS:
-            return stripped.lower() in _TRUE_WORDS
+        if "boolean" in kinds and stripped.lower() in ("true", "false"):
+            return stripped.lower() == "true"
         if "null" in self.types and not stripped:
             return None
         return text
 
 
-def _list_reasons(validator: Validator, value: Any) -> list[str]:
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415 - as jsonschema: see `schemas`
-
-    try:
-        errors = sorted(validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
-    except Unresolvable as error:
-        raise ValueRefusedError(f"the schema refers to {format_value(error.ref)}, which is not in it") from error
-    except RecursionError as error:
-        raise ValueRefusedError("the schema refers to itself without end") from error
-    return [explain_error(error) for error in errors]
-
-
 def normalise_json(value: Any) -> Any:
-    """A JSON value with every -0.0 in it as 0.0. Raises ValueRefusedError for NaN, infinity and what JSON has not."""
+    """Copy a JSON value with every -0.0 as 0.0. Raises ValueRefusedError for NaN, infinity and other types."""
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueRefusedError(f"found {value}, but a finite number is needed")
@@ -105,19 +92,19 @@ def normalise_json(value: Any) -> Any:
         return [normalise_json(item) for item in value]
     if isinstance(value, dict):
         return {key: normalise_json(item) for key, item in value.items()}
-    raise ValueRefusedError(f"found a {type(value).__name__}, which is no JSON value")
+    raise ValueRefusedError(f"found a {type(value).__name__}, which is not a JSON value")
 
 
 def _parse_number(text: str) -> int | float | None:
-    """The number that YAML would read there, so that a list and a file of lines say the same."""
+    """Parse a number as YAML does, so that a list and a file of lines give the same value."""
     try:
         return parse_number(text)
-    except ValueError:  # too large for one
+    except ValueError:  # the number is too large
         return None
 
 
 def _match_type(number: float, like: object) -> float:
-    """A number in the type of another, where it has a value there: 7 beside 1.5 is 7.0, and 7.0 beside 2 is 7."""
+    """Convert a number to the type of another if possible: 7 like 1.5 is 7.0, and 7.0 like 2 is 7."""
     if isinstance(like, float) and abs(number) <= _MAX_FLOAT:
         return float(number)
     return int(number) if isinstance(number, float) and number.is_integer() else number
@@ -142,7 +129,7 @@ def _make_type_check(allowed: list[str]) -> _Check:
 
     def check(value: Any) -> bool:
         kind = _TYPE_NAMES.get(type(value))
-        if kind == "integer" or (kind == "number" and value.is_integer()):  # 3.0 is both, and so is 3
+        if kind == "integer" or (kind == "number" and value.is_integer()):  # 3 and 3.0 are of both types
             return "number" in kinds or "integer" in kinds
         return kind in kinds
 
@@ -150,15 +137,15 @@ def _make_type_check(allowed: list[str]) -> _Check:
 
 
 def _make_member_check(members: list[Any]) -> _Check:
-    """1 equals 1.0, but true equals no number."""
+    """Return a check that the value is a member: 1 equals 1.0, but true does not equal 1."""
     known = {(isinstance(member, bool), member) for member in members if not isinstance(member, (list, dict))}
     return lambda value: (isinstance(value, bool), value) in known
 
 
 _ANNOTATIONS: Final = frozenset({"$schema", "$comment", "title", "description", "default", "examples"})
 
-# What each keyword asks of a value that is no list and no mapping; a keyword of numbers says nothing about texts, and
-# the other way round (JSON Schema, draft 2020-12, validation, section 6).
+# The check of each keyword, for values that are not lists or mappings. Keywords for numbers ignore texts, and the other
+# way round (JSON Schema 2020-12, Validation, section 6).
 _KEYWORD_CHECKS: Final[Mapping[str, Callable[[Any], _Check]]] = {
     "type": lambda allowed: _make_type_check([allowed] if isinstance(allowed, str) else allowed),
     "enum": _make_member_check,
@@ -174,9 +161,10 @@ _KEYWORD_CHECKS: Final[Mapping[str, Callable[[Any], _Check]]] = {
 
 
 def _make_quick_check(schema: Mapping[str, Any]) -> _Check:
-    """Whether a value certainly fits, without jsonschema, which needs ten times as long: an axis may have a million.
+    """Return a check that is ten times as fast as jsonschema, because an axis may have a million values.
 
-    "No" only means that jsonschema has to be asked: for a list, a mapping, any other keyword, and for the message.
+    True means that the value is valid. False means that jsonschema must decide, because the value is a list or mapping,
+    or the schema has other keywords, or the value is invalid and needs a message.
     """
     if not schema.keys() <= _ANNOTATIONS | _KEYWORD_CHECKS.keys():
         return lambda _: False
@@ -185,7 +173,7 @@ def _make_quick_check(schema: Mapping[str, Any]) -> _Check:
     def is_surely_valid(value: Any) -> bool:
         if isinstance(value, (list, dict)):
             return False
-        for check in checks:  # noqa: SIM110 - `all` makes a generator for each value
+        for check in checks:  # noqa: SIM110 - `all` would create a generator for each of a million values
             if not check(value):
                 return False
         return True

@@ -1,6 +1,6 @@
-"""A parsed file: its value, and the line on which each part of the value stands.
+"""A parsed file: its value, and the line of each part of the value.
 
-The parsers are in `sweeper.loading.parse`; this is what the model needs to know of them.
+The model needs this for its messages. The parsers are in `sweeper.loading.parse`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.errors import Problem
-
-KeyPath = tuple[str | int, ...]
+from sweeper.schemas.values import KeyPath
 
 
 class SourceError(Exception):
-    """The text is not what its format asks for; `problem` says where. Callers turn it into their own InputError."""
+    """The text is not valid in its format. Callers raise their own InputError with `problem`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -22,7 +21,10 @@ class SourceError(Exception):
 
 
 class Source:
-    """A parsed file: its value, and where in the text each part of the value stands."""
+    """A parsed file: its value, and the line of each part of the value.
+
+    `lines` computes the lines, by path; it is called at most once.
+    """
 
     def __init__(self, name: str, value: Any, lines: Callable[[], Mapping[KeyPath, int]]) -> None:
         self.name = name
@@ -33,34 +35,37 @@ class Source:
 
     @property
     def lines(self) -> Mapping[KeyPath, int]:
-        """The 1-based line of every path of the text, found out when first asked for."""
+        """The 1-based line of every path in the text, computed at the first access."""
         if self._lines is None:
             self._lines = self._find_lines()
         return self._lines
 
     def with_value(self, value: Any, origins: Mapping[str, str] | None = None) -> Source:
-        """Another value that keeps this text's lines. `elsewhere` maps names that were not written here to where."""
+        """Return a copy with another value and the same lines.
+
+        `origins` maps the names whose values do not come from this file to where they come from, as in `--set steps`.
+        """
         changed = Source(self.name, value, lambda: self.lines)
         changed._origins = self._origins if origins is None else origins
         return changed
 
     def find_line(self, path: KeyPath) -> int:
-        """The 1-based line of `path`, or of its nearest ancestor that the text has; 0 when nothing is known."""
+        """Return the 1-based line of `path` or of its nearest ancestor in the text; 0 if neither is known."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
 
     def make_problem(self, path: KeyPath, message: str) -> Problem:
-        """A Problem at `path`."""
-        given = next((str(part) for part in path[1:] if part in self._origins), None)
-        if given is not None and path[0] in ("params", "sweep"):
-            return Problem(self._origins[given], 0, "", message)
+        """Make a Problem located at `path`."""
+        override = next((str(part) for part in path[1:] if part in self._origins), None)
+        if override is not None and path[0] in ("params", "sweep"):
+            return Problem(self._origins[override], 0, "", message)
         return Problem(self.name, self.find_line(path), format_key_path(path), message)
 
 
 def format_key_path(path: KeyPath) -> str:
-    """`("sweep", "grid", "steps", 2)` as `sweep.grid.steps[2]`, on one line."""
+    """Write `("sweep", "grid", "steps", 2)` as `sweep.grid.steps[2]`, on one line."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
-from sweeper.model.source import KeyPath
 from sweeper.model.urls import identify_server, normalise_url
+from sweeper.schemas.values import KeyPath
 
 EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"

@@ -1,7 +1,6 @@
-"""A template: a workflow with named slots, compiled once and rendered many times.
+"""A template: a workflow with named slots, compiled once and rendered for each trial.
 
-Here live the values: Slot, Address, Leaf, Template, and how params become a concrete workflow. How a file and its
-sidecar become a Template, with every mistake found, is `binding`'s business.
+`sweeper.loading.template_builder` makes a Template from a workflow file and its slots file.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import Any, Final, Literal
 from sweeper.errors import Problem
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import SlotSchema
-from sweeper.model.source import KeyPath, Source, format_key_path
+from sweeper.model.source import Source, format_key_path
+from sweeper.schemas.values import KeyPath
 
 
 class Missing(Enum):
-    """The type of `MISSING`: no value was given, which is another thing than null."""
+    """The type of `MISSING`, which says that no value was given. null is a value."""
 
     MISSING = "missing"
 
@@ -29,7 +29,7 @@ MISSING: Final = Missing.MISSING
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a value is written: `node_id.input`."""
+    """The input of a node into which a value is written: `node_id.input`."""
 
     node: str
     input: str
@@ -40,15 +40,15 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A named hole: what it takes, what it takes by default, and the addresses that it reaches.
+    """A named value of a template: its schema, its default, and the inputs that receive it.
 
-    `path` is where the slots file names it, for messages; empty for a slot that stands inline only. A slot of kind
-    `mask` masks the picture of the file slot `of`, and reaches where that one does.
+    `path` is the location of the slot in the slots file, for messages; empty if it appears only in the Jinja2 of the
+    workflow. A slot of kind `mask` masks the picture of the file slot `masked_slot` and has the same addresses.
     """
 
     name: str
     addresses: tuple[Address, ...]
-    normalise: SlotSchema
+    schema: SlotSchema
     default: Any = MISSING
     kind: Literal["value", "file", "mask"] = "value"
     description: str = ""
@@ -57,31 +57,31 @@ class Slot:
 
     @property
     def is_file(self) -> bool:
-        """Whether its values are names of local files."""
+        """Whether the values are names of local files."""
         return self.kind != "value"
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One place of the graph whose value params decide: `path` begins with the node id.
+    """One value in the graph that depends on slots. `path` begins with the node id.
 
-    `mask` is the slot of the mask over the picture that stands there. It does not change the value, which is the
-    picture's name, but it does change the work.
+    `mask` is the slot of the mask of the picture that the value names. The mask does not change the value, but it
+    changes the digest of the trial.
     """
 
     path: KeyPath
-    expression: Expression | None  # None: the slot's value as it is
+    expression: Expression | None  # None: the value of the slot, unchanged
     slot: str | None = None
     mask: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The slots that it depends on."""
-        read = self.expression.names if self.expression is not None else (str(self.slot),)
-        return (*read, self.mask) if self.mask is not None else read
+        """The slots that the value depends on."""
+        names = self.expression.names if self.expression is not None else (str(self.slot),)
+        return (*names, self.mask) if self.mask is not None else names
 
     def evaluate(self, params: Mapping[str, Any]) -> Any:
-        """What stands there for these params. Raises ExpressionError."""
+        """Return the value for these params. Raises ExpressionError."""
         if self.expression is None:
             return params[str(self.slot)]
         try:
@@ -92,9 +92,10 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A workflow with named slots. `graph` is the file's own; never change it.
+    """A workflow with named slots.
 
-    `file` is the workflow as the user named it; `source` and `sidecar` are its texts, for the line of a message.
+    `file` is the path of the workflow as the user wrote it, `graph` its content, which must not be changed. `source` is
+    the parsed workflow and `sidecar` the parsed slots file beside it, for the lines in messages.
     """
 
     file: str
@@ -106,29 +107,29 @@ class Template:
     sidecar: Source | None = field(default=None, compare=False, repr=False)
 
     def render(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The concrete workflow for one value of every slot, a new dict. Raises ExpressionError, KeyError."""
+        """Return the concrete workflow for one value of every slot, as a new dict. Raises ExpressionError, KeyError."""
         graph = copy.deepcopy(dict(self.graph))
         for leaf in self.leaves:
-            place: Any = graph
+            container: Any = graph
             for part in leaf.path[:-1]:
-                place = place[part]
-            place[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
+                container = container[part]
+            container[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
         return graph
 
     def make_problem(self, path: KeyPath, message: str) -> Problem:
-        """A problem at a place of the workflow."""
-        return (
-            self.source.make_problem(path, message) if self.source is not None else Problem(self.file, 0, "", message)
-        )
+        """Make a Problem located in the workflow."""
+        if self.source is None:
+            return Problem(self.file, 0, "", message)
+        return self.source.make_problem(path, message)
 
     def locate_default(self, slot: str) -> Problem:
-        """Where a slot has its default from, as a Problem without its message."""
-        declared = self.slots[slot]
-        if self.sidecar is not None and (*declared.path, "default") in self.sidecar.lines:
-            return self.sidecar.make_problem((*declared.path, "default"), "")
-        first = declared.addresses[0]
-        return self.make_problem((first.node, "inputs", first.input), "")
+        """Return where the default of a slot is defined, as a Problem without a message."""
+        definition = self.slots[slot]
+        if self.sidecar is not None and (*definition.path, "default") in self.sidecar.lines:
+            return self.sidecar.make_problem((*definition.path, "default"), "")
+        address = definition.addresses[0]
+        return self.make_problem((address.node, "inputs", address.input), "")
 
     def find_nodes(self, slot: str) -> frozenset[str]:
-        """The ids of the nodes whose inputs the slot decides."""
+        """Return the ids of the nodes that receive the value of the slot."""
         return frozenset(address.node for address in self.slots[slot].addresses)

@@ -1,4 +1,4 @@
-"""One point of a sweep, and the local files that it reads. Values only; `planner` makes them."""
+"""One point of a sweep, and the local files that its workflow reads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 class Trial:
     """One point of the sweep.
 
-    `index` is its 0-based place in written order, `params` every slot with its value, `axes` every axis with its
-    value or label, `digest` the identity of the work (64 hex digits), `columns` the axis cells of the table in order.
+    `index` is the 0-based position in written order. `params` has the value of every slot, `axes` the value or label of
+    every axis, `columns` the axis cells of the table in order. `digest` (64 hex digits) identifies the workflow with
+    the content of its input files: trials with the same digest give the same pictures.
     """
 
     index: int
@@ -25,9 +26,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A local file that a trial's workflow reads: its address, the value that stands there, and the file.
+    """A local file that the workflow of a trial reads at the input `input` of the node `node`.
 
-    `mask` is the picture that masks it, at the same address.
+    `value` is the file name in the workflow, `path` the file, `mask` the picture that masks it at the same input.
     """
 
     node: str
@@ -39,10 +40,10 @@ class InputFile:
 
     @property
     def content_key(self) -> str:
-        """What a server is to have in its place: see `content_of`."""
+        """The key of the uploaded content: see `make_content_key`."""
         return make_content_key(self.sha256, self.mask.sha256 if self.mask is not None else None)
 
 
 def make_content_key(sha256: str, mask: str | None) -> str:
-    """The name under which it is known what a server has of a file, alone or with a mask; both by their SHA-256."""
+    """Return the key under which uploads are remembered: the SHA-256 of a file, and that of its mask if it has one."""
     return sha256 if mask is None else f"{sha256} {mask}"

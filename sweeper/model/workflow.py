@@ -1,7 +1,7 @@
-"""A workflow: a concrete API-format graph, `{node id: {"class_type", "inputs", "_meta"}}`.
+"""A workflow as a concrete API-format graph, `{node id: {"class_type", "inputs", "_meta"}}`.
 
-Here live its shape check, its links and what lies downstream, its canonical bytes and digest. Slots are
-`template`'s business, and what a node class accepts is the server's.
+This module checks the shape of a graph, follows its links, and computes its canonical bytes and digest. It knows
+nothing of slots or of node classes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
-from sweeper.model.source import KeyPath
 from sweeper.schemas import find_schema_problems
+from sweeper.schemas.values import KeyPath
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-_MAX_EXACT_INTEGER: Final = 2**53  # up to here every integer is a double of its own
+_MAX_EXACT_INTEGER: Final = 2**53  # up to this, every integer has an exact double
 
 EXPORT_HINT = (
     "this is ComfyUI's UI format; export it from ComfyUI with the menu Workflow > Export (API) "
@@ -27,7 +27,7 @@ CONVERT_HINT: Final = f"{EXPORT_HINT}, or convert it: `sweeper template new FILE
 
 
 def is_link(value: object) -> bool:
-    """Whether an input's value is a link `[node id, output slot]` (ComfyUI's own rule, graph_utils.is_link)."""
+    """Whether the value of an input is a link `[node id, output index]`, by ComfyUI's rule (graph_utils.is_link)."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -38,26 +38,26 @@ def is_link(value: object) -> bool:
 
 
 def iter_links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """The links of one node: input name, node id it comes from, output slot."""
+    """Yield the links of one node as (input name, id of the source node, output index)."""
     for name, value in node.get("inputs", {}).items():
         if is_link(value):
             yield name, value[0], value[1]
 
 
 def is_ui_format(value: object) -> bool:
-    """Whether this is what "Save" writes, with the nodes' places on the canvas, and not an API export."""
+    """Whether this is a workflow in the UI format, which ComfyUI's "Save" writes, and not an API export."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list) and "links" in value
 
 
 def is_workflow(value: object) -> bool:
-    """Whether this is a graph of either format, or a request to a server with one in it, whatever is wrong with it."""
+    """Whether this looks like a workflow of either format, or like a request that contains one."""
     inner = value.get("prompt", value) if isinstance(value, dict) else None
     nodes = inner.values() if isinstance(inner, dict) else ()
     return is_ui_format(value) or any(isinstance(node, dict) and "class_type" in node for node in nodes)
 
 
 def find_shape_problems(value: object) -> list[tuple[KeyPath, str]]:
-    """Everything that is wrong with the shape of a graph: (path, message) pairs, empty when all is well."""
+    """Return all errors in the shape of a graph as (path, message) pairs."""
     if is_ui_format(value):
         return [((), CONVERT_HINT)]
     if isinstance(value, dict) and isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
@@ -68,7 +68,7 @@ def find_shape_problems(value: object) -> list[tuple[KeyPath, str]]:
     problems = list(_find_link_problems(value))
     cycle = find_cycle(value)
     if cycle:
-        problems.append(((cycle[0],), f"these nodes link in a circle: {' -> '.join(cycle)}"))
+        problems.append(((cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"))
     return problems
 
 
@@ -84,12 +84,12 @@ def _find_link_problems(graph: Graph) -> Iterator[tuple[KeyPath, str]]:
             if isinstance(value, list) and len(value) == 2 and str(value[0]) in graph and not is_link(value):
                 yield (
                     (node_id, "inputs", name),
-                    f'{json.dumps(value)} is no link; a link is written ["node id", output]',
+                    f'{json.dumps(value)} is not a link; a link is written ["node id", output]',
                 )
 
 
 def find_cycle(graph: Graph) -> list[str]:
-    """The node ids of one circle of links, first node repeated at the end; empty when there is none."""
+    """Return the node ids of one cycle of links, with the first node repeated at the end; empty without a cycle."""
     done: set[str] = set()
     for start in graph:
         trail: dict[str, Iterator[str]] = {}
@@ -97,20 +97,20 @@ def find_cycle(graph: Graph) -> list[str]:
         while node is not None and node not in done:
             trail[node] = iter([source for _, source, _ in iter_links(graph[node])])
             node = None
-            while trail and node is None:  # an explicit stack: chains of thousands of nodes exist
+            while trail and node is None:  # an explicit stack, because some graphs have chains of thousands of nodes
                 last = next(reversed(trail))
                 node = next((source for source in trail[last] if source not in done and source in graph), None)
                 if node is None:
                     done.add(last)
                     del trail[last]
                 elif node in trail:
-                    circle = list(trail)
-                    return [*circle[circle.index(node) :], node]
+                    cycle = list(trail)
+                    return [*cycle[cycle.index(node) :], node]
     return []
 
 
 def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
-    """`nodes` and every node that a change in them reaches: what a server must run again."""
+    """Return `nodes` and all nodes that depend on them: those that run again after a change."""
     users: dict[str, list[str]] = {}
     for node_id, node in graph.items():
         for _, source, _ in iter_links(node):
@@ -126,21 +126,21 @@ def find_downstream(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
 
 
 def find_sinks(graph: Graph) -> frozenset[str]:
-    """The nodes that no other node uses: the outputs, as far as the graph alone can tell."""
+    """Return the nodes that no other node uses, which are the outputs as far as the graph alone can show."""
     used = {source for node in graph.values() for _, source, _ in iter_links(node)}
     return frozenset(node_id for node_id in graph if node_id not in used)
 
 
 def encode_canonical(value: object) -> bytes:
-    """Canonical JSON: keys sorted, no white space, UTF-8, 7.0 as 7. Raises ValueError for NaN and infinity.
+    """Encode a value as canonical JSON: sorted keys, no white space, UTF-8, 7.0 as 7.
 
-    Numbers as in RFC 8785, but integers of any size: whether somebody, or a server that stored the graph, wrote 7 or
-    7.0 must not make it another work.
+    Numbers follow RFC 8785, except that integers may have any size. A graph must keep its digest if a user or a server
+    writes 7.0 for 7. Raises ValueError for NaN and infinity.
     """
     return _CANONICAL.encode(_unify_numbers(value)).encode("utf-8", "surrogatepass")
 
 
-# Made once: `json.dumps` makes one for each call that has options.
+# Shared, because `json.dumps` makes a new encoder for each call with options.
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -153,17 +153,20 @@ def _unify_numbers(value: Any) -> Any:
 
 
 def encode_graph(graph: Graph) -> bytes:
-    """The bytes that identify a graph: canonical JSON without `_meta`, which the server ignores too."""
+    """Encode a graph as canonical JSON without `_meta`, which servers ignore."""
     return encode_canonical(
-        {node_id: {k: v for k, v in node.items() if k != "_meta"} for node_id, node in graph.items()}
+        {node_id: {key: value for key, value in node.items() if key != "_meta"} for node_id, node in graph.items()}
     )
 
 
 def compute_digest(graph: Graph) -> str:
-    """SHA-256 of the canonical bytes, 64 hex digits. Input files must stand in the graph as `file_mark`."""
+    """Return the SHA-256 of the canonical bytes as 64 hex digits.
+
+    The graph must have a marker (see `make_file_marker`) in place of the name of each input file.
+    """
     return hashlib.sha256(encode_graph(graph)).hexdigest()
 
 
 def make_file_marker(sha256: str) -> str:
-    """What stands for an input file in the digest: its content, not its name."""
+    """Return the marker that represents an input file in the digest, by its content and not its name."""
     return f"sha256:{sha256}"

@@ -16,12 +16,12 @@ from sweeper.errors import Problem
 from sweeper.model.experiment import Block, Experiment
 from sweeper.model.expressions import ExpressionError
 from sweeper.model.node_classes import NodeInfo, SlotInputCheck, TemplateCheck, check_template
-from sweeper.model.source import KeyPath as Key
 from sweeper.model.source import Source
 from sweeper.model.template import MISSING, Template
 from sweeper.model.trial import Trial
 from sweeper.planning.columns import merge_dimensions
 from sweeper.planning.grid import Grid
+from sweeper.schemas.values import KeyPath
 
 _MAX_COMBINATIONS: Final = 100_000  # of the values of one input; more than that only a text of several axes has
 _MAX_RENDERED: Final = 1_000  # trials checked whole where values are links themselves
@@ -76,7 +76,9 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
     """Every value that a slot is given as it stands, and where, as a Problem without its message."""
     source = experiment.source
     assert source is not None  # an experiment with mistakes was read from a file
-    found: list[tuple[Key, Any]] = [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
+    found: list[tuple[KeyPath, Any]] = (
+        [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
+    )
     found += [one for block in experiment.blocks for one in _iter_swept(block, slot, source)]
     yield from ((source.make_problem(path, ""), value) for path, value in found)
     default = experiment.template.slots[slot].default
@@ -84,7 +86,7 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
         yield experiment.template.locate_default(slot), default
 
 
-def _iter_swept(block: Block, slot: str, source: Source) -> Iterator[tuple[Key, Any]]:
+def _iter_swept(block: Block, slot: str, source: Source) -> Iterator[tuple[KeyPath, Any]]:
     """The values that a block gives a slot, and where it does."""
     for axis in (axis for dimension in block.dimensions for axis in dimension):
         for place, option in enumerate(axis.options):

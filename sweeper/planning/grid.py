@@ -16,12 +16,11 @@ from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Dimension, Experiment
 from sweeper.model.expressions import Expression, ExpressionError
 from sweeper.model.slot_values import ValueRefusedError
-from sweeper.model.source import KeyPath as Key
 from sweeper.model.template import MISSING, Leaf
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical, encode_graph, make_file_marker
 from sweeper.planning.columns import Column, ComputedColumn, ConstantColumn, Coordinates, OptionColumn
-from sweeper.schemas import format_value
+from sweeper.schemas.values import KeyPath, format_value
 
 _MAX_EXAMPLES: Final = 5  # of values for which one expression fails
 
@@ -80,13 +79,13 @@ class Grid:
         return found
 
     def _build_derived(self, name: str, expression: Expression) -> Column:
-        path: Key = ("derive", name)
+        path: KeyPath = ("derive", name)
         slot = self.experiment.template.slots.get(name)
 
         def compute(values: dict[str, Any]) -> Any:
             try:
                 value = expression.evaluate(values)
-                return slot.normalise(value) if slot is not None else value
+                return slot.schema.normalise(value) if slot is not None else value
             except (ExpressionError, ValueRefusedError) as error:
                 raise self.make_error(path, error, values) from error
 
@@ -96,7 +95,7 @@ class Grid:
         """The columns that an expression reads; a name nobody gives here was refused when the file was read."""
         return {name: self.names[name] for name in expression.names if name in self.names}
 
-    def make_error(self, path: Key, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
+    def make_error(self, path: KeyPath, error: Exception, values: Mapping[str, Any]) -> ExperimentError:
         """An expression failed: where, why, and on which values."""
         given = ", ".join(f"{name} = {format_value(value, 40)}" for name, value in values.items())
         message = f"{error} (with {given})" if given else str(error)

@@ -12,23 +12,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.errors import ExperimentError, Problem
 from sweeper.model.experiment import Axis, Block, Experiment, IncludeRow
+from sweeper.model.node_classes import NodeInfo
 from sweeper.model.template import Address
 from sweeper.model.trial import InputFile, Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.planning.axis_facts import find_linked_axes, find_value_order
 from sweeper.planning.columns import merge_dimensions
+from sweeper.planning.compatibility import Compatibility, check_compatibility
 from sweeper.planning.grid import Grid, list_axis_columns
 from sweeper.planning.order import Costs, count_cached_executions, count_executions, find_best_order, find_dependencies
+from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import find_kept_positions
-
-if TYPE_CHECKING:
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.planning.compatibility import Compatibility
-    from sweeper.planning.server_cache import ServerCache
 
 _ASSUMED_COSTS: Final = Costs()
 _MAX_COUNTED: Final = 50_000  # trials of a block up to which its node executions are counted one by one
@@ -116,8 +114,6 @@ class Plan:
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
         """How the plan fits a server with these node classes: what it would refuse, coerce or fail on, and oddities."""
-        from sweeper.planning.compatibility import check_compatibility  # noqa: PLC0415 - only where a server's classes are known
-
         return check_compatibility(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
 
     @cached_property

@@ -13,13 +13,15 @@ import html
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import ImageError, ResultsError
-from sweeper.images.decoding import Pixels
 from sweeper.images.media import FILM_TYPES, SOUND_TYPES
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.regression.match_files import PICTURE_TYPES, TEXT_TYPES, map_parallel
+
+if TYPE_CHECKING:
+    from sweeper.images.decoding import Pixels
 
 _FILES_FOLDER: Final = "files"
 _WEB_FOLDER: Final = Path(__file__).with_name("web")

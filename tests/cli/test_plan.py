@@ -166,7 +166,7 @@ def test_a_slot_that_reaches_no_output_is_warned_of(sweeper, write):
 
     assert "EmptyLatentImage" in NODE_CLASSES
     assert any("idle" in warning and "no output" in warning for warning in outcome.json["warnings"])
-    assert "warning: t.json:1: slot 'idle' reaches no output: it changes node 20 only\n" in outcome.err
+    assert "warning: t.json:1: slot 'idle' has no effect: no output depends on node 20\n" in outcome.err
 
 
 def test_a_plan_that_run_would_refuse_is_warned_of_not_refused(sweeper, write):

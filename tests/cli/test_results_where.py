@@ -64,7 +64,7 @@ def test_every_column_can_be_asked_for(sweeper, folder, where, trials):
         ("style.lable == 'oil'", ["there is no column 'style.lable'; did you mean 'style.label'?"]),
         ("mine:wrd == 's1'", ["there is no column 'mine:wrd'; did you mean 'mine:word'?"]),
         ("`lora-b` > 1", ["there is no column 'lora-b'; did you mean 'lora-a'?"]),
-        ("lora-a > 1", ["the column 'lora-a' is written between backticks here: `lora-a`"]),
+        ("lora-a > 1", ["write the column 'lora-a' between backticks here: `lora-a`"]),
         ("steps > 4 and", ["'steps > 4 and' is not Jinja2: a value is missing before its end"]),
         (
             "stpes > 4 or scene.3 == 'x'",

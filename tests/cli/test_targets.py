@@ -18,8 +18,8 @@ SAID = [
     "shop.yaml:2: parms: unknown key 'parms'; did you mean 'params'?",
     "shop.yaml:3: target[0]: unknown name 'nope'; allowed: embedded, cloud, lab, bad, studio, Cloud (a URL has ://)",
     "shop.yaml:3: target[1]: unknown name 'studoi'; did you mean 'studio'? (a URL has ://)",
-    "shop.yaml:3: target[2]: 'http://x' was given with a key or password inside the URL; keys live in the environment: "
-    "use {url: ..., api_key_env: NAME}",
+    "shop.yaml:3: target[2]: 'http://x' was given with a key or password inside the URL; "
+    "put the key into an environment variable and use {url: ..., api_key_env: NAME}",
     "shop.yaml:3: target[3].name: the name Embedded is kept for sweeper's own server; give yours another",
     "shop.yaml:3: target[5]: lab and http://localhost:9 are one server (http://127.0.0.1:9); take one of them out: how "
     "many jobs it may have at once is its `concurrency`",

@@ -213,7 +213,7 @@ def test_choices_keep_every_character_and_too_many_are_left_to_the_server(sweepe
 
     assert sweeper("template", "new", "w.json", "-o", "t.json", "--object-info", "info.json").code == 0
 
-    schemas = {name: slot.normalise.schema for name, slot in load_template("t.json").slots.items()}
+    schemas = {name: slot.schema.rules for name, slot in load_template("t.json").slots.items()}
     assert schemas == {"mood": {"enum": ["\N{FOX FACE}", "calm"]}, "size": {}, "hue": {"enum": ["r\xe9d\u2028", "b"]}}
 
 
@@ -235,7 +235,7 @@ def test_classes_come_from_a_server_and_are_kept(sweeper, tmp_path, monkeypatch)
         (["--target", "http://127.0.0.1:9"], 3, "error: "),
         (["--target", "embeded"], 2, "error: target: unknown name 'embeded'; did you mean 'embedded'?"),
         (["--object-info", "nowhere.json"], 2, "error: nowhere.json: cannot be read: No such file or directory\n"),
-        (["--object-info", "ui.json"], 2, "error: ui.json: this is no object_info: a mapping of node classes"),
+        (["--object-info", "ui.json"], 2, "error: ui.json: this is not an object_info: a mapping of node classes"),
         (["--object-info", "torn.json"], 2, "error: torn.json: is not JSON: "),
         (["--object-info", "empty.json"], 2, "error: empty.json: describes no node class\n"),
         (

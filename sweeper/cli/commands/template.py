@@ -164,7 +164,7 @@ def _with_class_schema(suggestion: Suggestion, graph: Graph, info: NodeInfo) -> 
     if not schema or not _is_short_schema(schema):
         return suggestion
     try:
-        SlotSchema(schema)(suggestion.value)
+        SlotSchema(schema).normalise(suggestion.value)
     except ValueRefusedError:
         return suggestion  # the file must bind: what the class says against its own value is for `validate` to tell
     kind = schema.get("type", suggestion.type)
@@ -196,7 +196,7 @@ def _describe_template(template: Template, info: NodeInfo) -> dict[str, Any]:
                 "kind": slot.kind,
                 "required": slot.default is MISSING,
                 "default": None if slot.default is MISSING else slot.default,
-                "schema": slot.normalise.schema,
+                "schema": slot.schema.rules,
                 "description": slot.description,
                 "reaches": [node_id for node_id in template.graph if node_id in reached],
                 "outputs": [node_id for node_id in template.graph if node_id in reached & outputs],

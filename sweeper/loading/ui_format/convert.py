@@ -36,8 +36,8 @@ from sweeper.loading.ui_format.links import (
 from sweeper.loading.ui_format.subgraph_values import find_host_value
 from sweeper.loading.ui_format.widgets import WidgetMismatchError, convert_host_value, convert_own_value, widget_values
 from sweeper.model.node_classes import NodeInfo, NodeSpec
-from sweeper.model.source import KeyPath
 from sweeper.model.workflow import EXPORT_HINT
+from sweeper.schemas.values import KeyPath
 
 # `%date:yyyy-MM-dd%` and `%KSampler.seed%`, which the page fills in (searchAndReplace.ts); `%year%` is the server's.
 _FRONTEND_TEXT: Final = re.compile(r"%(date:[^%]*|[^%.]+\.[^%.]+)%")

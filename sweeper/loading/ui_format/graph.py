@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeper.model.source import KeyPath
+from sweeper.schemas.values import KeyPath
 
 MUTED: Final = 2  # litegraph's LGraphEventMode.NEVER
 BYPASSED: Final = 4  # LGraphEventMode.BYPASS

@@ -1,8 +1,8 @@
-"""What one evaluation may cost. Every operation that can make or walk something large pays before it does.
+"""The cost limit of one evaluation. An operation that creates or walks something large pays before it starts.
 
-A unit is about ten nanoseconds or one character: a character costs 1, an item of a list 8, a step of a loop's body 4.
-The counter lives on Jinja2's context, which every guarded operation is handed and every evaluation makes anew, so
-that an expression without such operations pays nothing. No clock is asked: the same file is refused everywhere alike.
+A unit is about ten nanoseconds or one character: a character costs 1, a list item 8, a step of a loop body 4. The
+counter is on Jinja2's context, which is new for every evaluation and which every guarded operation receives. So an
+expression without such operations has no overhead. Time is not measured: a file is refused on every machine or on none.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Any, Final
 from jinja2 import Undefined
 from jinja2.runtime import Context
 
-from sweeper.model.expressions.expression_error import ExpressionError
+from sweeper.model.expressions.expression import ExpressionError
 
-MAX_TEXT: Final = 1_000_000  # characters a rendered text may have
-MAX_BITS: Final = 1_024  # of an integer that is computed with: as large as the largest float
-BUDGET: Final = 1_000_000  # units
-STEP: Final = 4  # units of one node of a loop's body
-ITEM: Final = 8  # units of one item of a list, which is a reference
+MAX_TEXT: Final = 1_000_000  # characters of a rendered text
+MAX_BITS: Final = 1_024  # of an integer in a computation: as large as the largest float
+BUDGET: Final = 1_000_000  # units of one evaluation
+STEP: Final = 4  # units for one node of a loop body
+ITEM: Final = 8  # units for one item of a list, which is a reference
 _MAX_INTEGER: Final = 1 << MAX_BITS
 
 
 class BudgetContext(Context):
-    """Jinja2's context, with what is left of the budget."""
+    """Jinja2's context with the remaining budget of the evaluation."""
 
     remaining = BUDGET
 
     def charge(self, units: int) -> None:
-        """Pay. Raises ExpressionError when nothing is left."""
+        """Pay `units`. Raises ExpressionError if the budget is exceeded."""
         self.remaining -= units
         if self.remaining < 0:
-            raise ExpressionError(f"is too much work: more than {BUDGET:,} characters and steps")
+            raise ExpressionError(f"takes too much work: more than {BUDGET:,} characters and steps")
 
     def charge_for(self, *values: Any, times: int = 1) -> None:
         """Pay for walking these values `times` times."""
@@ -42,30 +42,30 @@ class BudgetContext(Context):
 
 
 def compute_cost(value: Any, limit: int = BUDGET) -> int:
-    """The units that walking or printing a value costs; counting stops soon beyond `limit`.
+    """Return the units that it costs to walk or print a value. Counting stops soon after `limit`.
 
-    A list that stands in another one twice counts twice, as its text would have it. Raises ExpressionError for what
-    is no JSON value: a method's text, for one, holds an address in memory and is never the same.
+    A list that another list contains twice counts twice, because it is printed twice. Raises ExpressionError if the
+    value is not a JSON value: the text of a method, for example, contains a memory address and differs in every run.
     """
     if type(value) is str:
         return len(value)
-    if isinstance(value, Undefined):  # `default` and `is defined` take it, whatever else touches it raises
+    if isinstance(value, Undefined):  # `default` and `is defined` accept it; any other use raises
         return ITEM
     total = ITEM
-    waiting = [value]
-    while waiting and total <= limit:
-        own, parts = _split_value(waiting.pop())
-        total += own
+    pending = [value]
+    while pending and total <= limit:
+        cost, parts = _split_value(pending.pop())
+        total += cost
         if total <= limit:
-            waiting += parts
+            pending += parts
     return total
 
 
 def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
-    """The units of a value without its parts, and its parts."""
+    """Return the units of a value without its parts, and its parts."""
     if isinstance(item, str):
         return len(item), ()
-    if isinstance(item, int):  # true and false too; printing a long one takes the square of its length
+    if isinstance(item, int):  # booleans too; the time to print a long integer grows with the square of its length
         return (0 if -_MAX_INTEGER < item < _MAX_INTEGER else (item.bit_length() // 32) ** 2), ()
     if item is None or isinstance(item, float):
         return 0, ()
@@ -76,10 +76,10 @@ def _split_value(item: Any) -> tuple[int, Iterable[Any]]:
     if isinstance(item, range):
         return ITEM * (1 + len(item)), ()
     if isinstance(item, Undefined):
-        str(item)  # raises with its name; inside a list it would be printed as `Undefined`
+        str(item)  # raises an error with the name; in a list it would be printed as `Undefined`
     raise make_not_json_error(item)
 
 
 def make_not_json_error(value: Any) -> ExpressionError:
-    """The error that says so."""
-    return ExpressionError(f"gives a {type(value).__name__}, which is no JSON value")
+    """Make the error for a result that is not a JSON value."""
+    return ExpressionError(f"gives a {type(value).__name__}, which is not a JSON value")

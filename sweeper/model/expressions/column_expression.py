@@ -1,8 +1,8 @@
-"""Expressions over the columns of a table, whose names need not be names of Jinja2: `style.label`, `scene.1` and
-`mymetrics:glow` are written as they are, any other (`lora-a`, `in`) between backticks, as in the page's filter.
+"""Expressions over the columns of a table, whose names may not be valid in Jinja2.
 
-Jinja2 would take `scene.1` for the second letter of `scene`, and find nothing without a word; so what follows a column
-and a dot is part of a column's name, or calls a method, or there is no such column. Nothing is read or printed here.
+`style.label`, `scene.1` and `mymetrics:glow` are written as they are, other names (`lora-a`, `in`) between backticks,
+as in the filter of the page. Jinja2 would read `scene.1` as the second letter of `scene` and silently find nothing.
+Therefore the text after a column and a dot must be part of a column name or a method call; otherwise it is an error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import Expression, ExpressionError, compile_expression
-from sweeper.schemas import format_value
+from sweeper.schemas.values import format_value
 
-# Left alone: texts, numbers, what follows a `|` (a filter), and attributes of what is no name, as in `x[0].upper()`.
+# Unchanged: texts, numbers, filters (after a `|`), and attributes of anything but a name, as in `x[0].upper()`.
 _TOKEN: Final = re.compile(
     r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | \d[\w.]* | \|\s*\w+ | \.\s*\w+
     | `(?P<quoted>[^`]*)` | (?P<name>[^\W\d]\w*(?:[.:]\w+)*)""",
@@ -29,7 +29,7 @@ _JINJA_WORDS: Final = frozenset(("and", "or", "not", "in", "is", "if", "else", "
 
 
 class UnknownColumnError(ExpressionError):
-    """Names that are no columns; `sentences` says it of each."""
+    """An expression uses names that are not columns. `messages` has a sentence for each."""
 
     def __init__(self, messages: Sequence[str]) -> None:
         super().__init__("; ".join(messages))
@@ -38,14 +38,14 @@ class UnknownColumnError(ExpressionError):
 
 @dataclass(frozen=True, slots=True)
 class ColumnExpression:
-    """A compiled expression: `columns` are those that it reads, `evaluate(row)` gives its value for a row."""
+    """A compiled expression. `columns` are the columns that it reads."""
 
     columns: tuple[str, ...]
     _expression: Expression
     _columns_by_name: Mapping[str, str]
 
     def evaluate(self, row: Mapping[str, Any]) -> Any:
-        """The value for the cells of this row. Raises ExpressionError, with the cells, where it cannot be computed."""
+        """Return the value for the cells of a row. Raises ExpressionError, which quotes the cells."""
         try:
             return self._expression.evaluate({name: row[column] for name, column in self._columns_by_name.items()})
         except ExpressionError as error:
@@ -55,27 +55,27 @@ class ColumnExpression:
 
 
 def compile_column_expression(text: str, columns: Collection[str]) -> ColumnExpression:
-    """Compile an expression over these columns.
-
-    Raises ExpressionError as `compile_expression` does, and ColumnsError.
-    """
-    reading = _ColumnParser(text, columns)
+    """Compile an expression over these columns. Raises ExpressionError, or UnknownColumnError."""
+    parser = _ColumnParser(text, columns)
     try:
-        expression = compile_expression(reading.source)
+        expression = compile_expression(parser.source)
     except ExpressionError as error:
-        if quoting := reading.explain_quoting():
+        if quoting := parser.explain_quoting():
             raise UnknownColumnError(quoting) from error
-        raise ExpressionError(_restore_columns(str(error), reading.columns_by_name)) from error
-    names = {name: reading.columns_by_name.get(name, name) for name in expression.names}
-    unknown = dict.fromkeys((*reading.unknown, *(name for name in names.values() if name not in columns)))
+        raise ExpressionError(_restore_columns(str(error), parser.columns_by_name)) from error
+    names = {name: parser.columns_by_name.get(name, name) for name in expression.names}
+    unknown = dict.fromkeys((*parser.unknown, *(name for name in names.values() if name not in columns)))
     if unknown:
-        said = [f"there is no column '{name}'{suggest(name, columns, 'columns')}" for name in unknown]
-        raise UnknownColumnError(reading.explain_quoting() or said)
+        sentences = [f"there is no column '{name}'{suggest(name, columns, 'columns')}" for name in unknown]
+        raise UnknownColumnError(parser.explain_quoting() or sentences)
     return ColumnExpression(tuple(dict.fromkeys(names.values())), expression, names)
 
 
 class _ColumnParser:
-    """A text with a plain name (`stands_for` which column) in place of each that Jinja2 would not read as one."""
+    """Replaces the column names in a text that Jinja2 cannot read by plain names.
+
+    `source` is the new text, `columns_by_name` the column of each plain name, `unknown` the names that are not columns.
+    """
 
     def __init__(self, text: str, columns: Collection[str]) -> None:
         self.text, self.columns = text, columns
@@ -87,42 +87,42 @@ class _ColumnParser:
         self.source = self._substitute()
 
     def explain_quoting(self) -> list[str]:
-        """What to write for the columns that the text names without the backticks that they need."""
-        needed = [name for name in self.columns if not _is_bare(name) and f"`{name}`" not in self.text]
-        meant = [name for name in needed if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
-        return [f"the column '{name}' is written between backticks here: `{name}`" for name in meant]
+        """Return a sentence for each column that the text names without the backticks that it needs."""
+        unquoted = [name for name in self.columns if not _is_bare(name) and f"`{name}`" not in self.text]
+        mentioned = [name for name in unquoted if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)]
+        return [f"write the column '{name}' between backticks here: `{name}`" for name in mentioned]
 
     def _substitute(self) -> str:
-        pieces, at = [], 0
-        while (found := _TOKEN.search(self.text, at)) is not None:
-            pieces.append(self.text[at : found.start()])
-            piece, at = self._substitute_token(found)
+        pieces, position = [], 0
+        while (match := _TOKEN.search(self.text, position)) is not None:
+            pieces.append(self.text[position : match.start()])
+            piece, position = self._substitute_token(match)
             pieces.append(piece)
-        return "".join((*pieces, self.text[at:]))
+        return "".join((*pieces, self.text[position:]))
 
     def _substitute_token(self, match: re.Match[str]) -> tuple[str, int]:
-        """What is written for a token, and where the text goes on."""
+        """Return the replacement of a token, and the position in the text after it."""
         if (quoted := match["quoted"]) is not None:
             return self._add_name(quoted, match[0]), match.end()
-        run = match["name"]
-        if run is None:
+        word = match["name"]
+        if word is None:
             return match[0], match.end()
-        head, *longer = [run[: end.start()] for end in _NAME_END.finditer(run)]
-        name = next((one for one in reversed((head, *longer)) if one in self.columns), None)
+        head, *longer = [word[: end.start()] for end in _NAME_END.finditer(word)]
+        name = next((part for part in reversed((head, *longer)) if part in self.columns), None)
         if name is None and (not longer or head.lower() in _JINJA_WORDS):
-            return head, match.start() + len(head)  # Jinja2's own word, or a name that is unknown
-        rest = run[len(name or "") :]
+            return head, match.start() + len(head)  # a word of Jinja2, or an unknown name
+        rest = word[len(name or "") :]
         if name is None or (rest.startswith(".") and not _METHOD_CALL.match(self.text, match.start() + len(name))):
-            return self._add_name(run, run), match.end()
+            return self._add_name(word, word), match.end()
         return (name if name == head else self._add_name(name, name)), match.start() + len(name)
 
     def _add_name(self, column: str, written: str) -> str:
-        """A plain name as long as what was `written`: the places that an error tells stay those of the text."""
+        """Return a plain name for a column, as long as what was `written`, to keep the positions in error messages."""
         if column not in self.columns:
             self.unknown.append(column)
-        plain = f"{self._prefix}{len(self.columns_by_name)}".ljust(len(written), "_")
-        self.columns_by_name[plain] = column
-        return plain
+        name = f"{self._prefix}{len(self.columns_by_name)}".ljust(len(written), "_")
+        self.columns_by_name[name] = column
+        return name
 
 
 def _is_bare(name: str) -> bool:
@@ -130,6 +130,6 @@ def _is_bare(name: str) -> bool:
 
 
 def _restore_columns(message: str, columns_by_name: Mapping[str, str]) -> str:
-    for plain, column in columns_by_name.items():
-        message = message.replace(plain, column)
+    for name, column in columns_by_name.items():
+        message = message.replace(name, column)
     return message

@@ -1,5 +1,6 @@
-"""What Jinja2's parser says of a text that it cannot read, and Python of values that it cannot compute with, in words
-that are the user's: "end of print statement" is its own for `}}`, `'str'` Python's for a text. Pure text.
+"""Rewrite the errors of Jinja2's parser and of Python's operators in the user's words.
+
+Jinja2 calls `}}` "end of print statement", and Python calls a text `'str'`.
 """
 
 from __future__ import annotations
@@ -24,31 +25,37 @@ _SUGGESTIONS: Final = {
 
 
 def explain_syntax_error(message: str, text: str, *, bare: bool) -> str:
-    """The message of Jinja2's parser on `text`; `bare`: an expression that was put between `{{ ` and ` }}`."""
+    """Rewrite a message of Jinja2's parser about `text`. `bare`: sweeper added `{{ ` and ` }}` around the text."""
     if bare and not text.strip():
         return "is empty, and a value is needed"
     if bare and "{{" in text:
-        return "an expression is written here without '{{' and '}}'"
+        return "write the expression without '{{' and '}}' here"
     if message.startswith("unexpected end of template"):
         return "a '{{' has no '}}'"
     if (character := _UNEXPECTED_CHARACTER.fullmatch(message)) is not None:
-        found = character["plain"] or character["quoted"]
-        place = int(character["at"]) + 1 - (_PREFIX_LENGTH if bare else 0)
-        if found in ("'", '"'):
-            return f"the text that begins with {found} at character {place} has no closing {found}"
-        return f"'{found}' at character {place} is out of place{_SUGGESTIONS.get(found, '')}"
-    read = _UNEXPECTED_TOKEN.match(message)
-    if read is None:
+        token = character["plain"] or character["quoted"]
+        position = int(character["at"]) + 1 - (_PREFIX_LENGTH if bare else 0)
+        if token in ("'", '"'):
+            return f"the text that begins with {token} at character {position} has no closing {token}"
+        return f"'{token}' at character {position} is out of place{_SUGGESTIONS.get(token, '')}"
+    unexpected = _UNEXPECTED_TOKEN.match(message)
+    if unexpected is None:
         return message
-    found = read["found"]
-    end = f"'{_END_TOKENS[found]}'" if found in _END_TOKENS else ""
-    if bare and found in ("}", "end of print statement"):
+    token = unexpected["found"]
+    end = f"'{_END_TOKENS[token]}'" if token in _END_TOKENS else ""
+    if bare and token in ("}", "end of print statement"):
         end = "its end"
     if end:
-        wanted = f"a '{read['closing']}'" if read["closing"] else "a name" if read["wanted"] == "name" else "a value"
+        wanted = (
+            f"a '{unexpected['closing']}'"
+            if unexpected["closing"]
+            else "a name"
+            if unexpected["wanted"] == "name"
+            else "a value"
+        )
         return f"{wanted} is missing before {end}"
-    what = _TOKEN_NAMES.get(found, f"'{found}'")
-    return f"{what} is out of place{_SUGGESTIONS.get(found, '')}"
+    name = _TOKEN_NAMES.get(token, f"'{token}'")
+    return f"{name} is out of place{_SUGGESTIONS.get(token, '')}"
 
 
 _TYPE_NAMES: Final = {
@@ -78,12 +85,17 @@ _RUNTIME_MESSAGES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
 
 
 def explain_runtime_error(message: str) -> str:
-    """What Python or Jinja2 says of values that do not go together."""
-    for pattern, words in _RUNTIME_MESSAGES:
-        if (found := pattern.fullmatch(message)) is not None:
-            parts = {
+    """Rewrite a message of Python or Jinja2 about values that an operation does not accept."""
+    for pattern, sentence in _RUNTIME_MESSAGES:
+        if (match := pattern.fullmatch(message)) is not None:
+            words_by_group = {
                 name: _TYPE_NAMES.get(part, part) if name != "sign" else part
-                for name, part in found.groupdict().items()
+                for name, part in match.groupdict().items()
             }
-            return words.format(**parts)
+            return sentence.format(**words_by_group)
     return message
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Cut a text to `limit` characters, because a message may quote a very long name or value."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."

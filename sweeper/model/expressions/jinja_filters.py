@@ -1,7 +1,7 @@
-"""The filters and tests that texts may use: Jinja2's own, each paying for what it is about to make.
+"""The filters and tests that texts may use: those of Jinja2, each of which pays for its work first.
 
-What a prompt or a rule may need is here. `random` is not, as it would make plans differ; `center`, `format`, `indent`
-and `batch` are not, as they fill a memory from a short text; `attr` is not, as it walks around the sandbox.
+Some are left out: `random`, because it would make plans differ; `center`, `format`, `indent` and `batch`, because they
+can make a huge text of a short one; `attr`, because it gets around the sandbox.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from jinja2.filters import FILTERS
 from jinja2.tests import TESTS
 
 from sweeper.model.expressions.budget import ITEM, MAX_BITS, BudgetContext, compute_cost
-from sweeper.model.expressions.expression_error import ExpressionError
+from sweeper.model.expressions.expression import ExpressionError
 
-# Guards that `syntax` puts into the tree. No text can name them: a filter's name has no parentheses.
+# The guards that `syntax` adds to the tree. No text can use them, because the name of a filter has no parentheses.
 CONCAT: Final = "(concat)"
 ITERATE: Final = "(each)"
 CHARGE: Final = "(weigh)"
 
-# These take the same short time whatever they are given.
+# These take the same short time for any value.
 _CONSTANT_TIME: Final = ("abs", "count", "d", "default", "first", "last", "length")
-# How often each walks what it is given, with what it makes of it and what Python needs per item.
+# How many passes over its value each filter costs, with the result and Python's work for each item.
 _PASSES: Final = {
     "capitalize": 1, "float": 1, "list": 4, "lower": 1, "map": 12, "max": 4, "min": 4, "reject": 8, "rejectattr": 8,
     "reverse": 2, "select": 8, "selectattr": 8, "sort": 20, "string": 1, "title": 4, "truncate": 1, "unique": 4,
     "upper": 1,
 }  # fmt: skip
-# `sameas` is left out: which equal values are one object is the interpreter's business.
+# `sameas` is left out, because it depends on the interpreter which equal values are the same object.
 _SAFE_TESTS: Final = (
     "!=", "<", "<=", "==", ">", ">=", "boolean", "defined", "eq", "equalto", "false", "float", "ge", "greaterthan",
     "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "sequence",
@@ -41,48 +41,48 @@ _WORD: Final = re.compile(r"\w+")
 
 
 def make_filters() -> dict[str, Any]:
-    """Every filter by name. Those of Jinja2 that are wrapped stand beside it as `(name)`, for the wrapper to call."""
-    found: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
-    for name, times in _PASSES.items():
-        found[f"({name})"] = FILTERS[name]
-        found[name] = _make_charged_filter(f"({name})", times)
-    own = {"int": _int, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "trim": _trim}
-    own |= {"wordcount": _wordcount, CONCAT: _concat, ITERATE: _iterate, CHARGE: _charge}
-    found |= {f"({name})": FILTERS[name] for name in ("int", "join", "round", "sum")}
-    return found | own
+    """Return every filter by name. A wrapper calls the filter of Jinja2 under the name `(name)`."""
+    all_filters: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
+    for name, passes in _PASSES.items():
+        all_filters[f"({name})"] = FILTERS[name]
+        all_filters[name] = _make_charged_filter(f"({name})", passes)
+    own_filters = {"int": _int, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "trim": _trim}
+    own_filters |= {"wordcount": _wordcount, CONCAT: _concat, ITERATE: _iterate, CHARGE: _charge}
+    all_filters |= {f"({name})": FILTERS[name] for name in ("int", "join", "round", "sum")}
+    return all_filters | own_filters
 
 
 def make_tests() -> dict[str, Any]:
-    """Every test by name. Those with a `%` inside take numbers only: on a text it would be a format."""
+    """Return every test by name. Tests that use `%` accept numbers only, because `%` on a text formats it."""
     numeric = {name: _make_numeric_test(name, TESTS[name]) for name in ("divisibleby", "even", "odd")}
     return {name: TESTS[name] for name in _SAFE_TESTS} | numeric
 
 
 def compute_replace_growth(text: str, old: str, new: str, count: int) -> int:
-    """The characters that replacing adds at most; `count` below 0 means all."""
-    found = text.count(old)
-    return (found if count < 0 else min(found, count)) * len(new)
+    """Return how many characters a replacement adds at most. `count` below 0 means all occurrences."""
+    occurrences = text.count(old)
+    return (occurrences if count < 0 else min(occurrences, count)) * len(new)
 
 
 def compute_search_cost(text: str, part: Any, *, backwards: bool = False) -> int:
-    """Units for finding `part`. CPython's search is linear only for long parts, forwards (its fastsearch.h)."""
+    """Return the units to find `part`. CPython's search is linear only for long parts and forwards (fastsearch.h)."""
     length = len(part) if isinstance(part, str) else 0
     return len(text) * (1 + (length if backwards else min(length, 128)) // 16)
 
 
 def compute_strip_cost(text: str, letters: Any) -> int:
-    """Units for stripping `letters`, each of which is looked for in the whole set."""
+    """Return the units to strip `letters`: each character of the text is compared with all of them."""
     return len(text) * (1 + (len(letters) if isinstance(letters, str) else 0) // 32)
 
 
 def _make_charged_filter(jinja_name: str, passes: int) -> Callable[..., Any]:
     def call_filter(context: BudgetContext, value: Any, *args: Any, **kwargs: Any) -> Any:
         context.charge_for(value, times=passes)
-        if args or kwargs:  # looked at once for each item
-            often = len(value) if passes > 1 and hasattr(value, "__len__") else 1
-            context.charge_for(*args, *kwargs.values(), times=max(often, 1))
+        if args or kwargs:  # the filter walks its arguments once for each item
+            item_count = len(value) if passes > 1 and hasattr(value, "__len__") else 1
+            context.charge_for(*args, *kwargs.values(), times=max(item_count, 1))
         result = context.environment.call_filter(jinja_name, value, args, kwargs, context)
-        return list(result) if isinstance(result, Iterator) else result  # a generator would be no JSON value
+        return list(result) if isinstance(result, Iterator) else result  # a generator is not a JSON value
 
     return pass_context(call_filter)
 
@@ -95,11 +95,11 @@ def _concat(context: BudgetContext, values: list[Any]) -> str:
 
 @pass_context
 def _iterate(context: BudgetContext, values: Any, cost: int) -> Any:
-    """What a loop goes through; `cost` is what one round takes."""
+    """Return the values that a loop iterates over. `cost` is the units of one iteration."""
     if isinstance(values, Undefined):
         return values
-    compute_cost(values, 0)  # refuses what is no JSON value
-    iter(values)  # raises for what cannot be gone through; what can has a length
+    compute_cost(values, 0)  # refuses anything but a JSON value
+    iter(values)  # raises if the value is not iterable; all iterable JSON values have a length
     context.charge((ITEM + cost) * len(values))
     return values
 
@@ -147,7 +147,7 @@ def _round(context: BudgetContext, value: Any, precision: Any = 0, method: Any =
 @pass_context
 def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: Any = 0) -> Any:
     if not isinstance(start, (int, float)):
-        raise ExpressionError("`sum` adds numbers; its start is one")
+        raise ExpressionError("`sum` adds numbers; its start must be a number")
     context.charge_for(iterable, attribute, times=4)
     return context.environment.call_filter("(sum)", iterable, (attribute, start), None, context)
 
@@ -163,23 +163,23 @@ def _trim(context: BudgetContext, value: Any, chars: str | None = None) -> str:
 @pass_context
 def _wordcount(context: BudgetContext, s: Any) -> int:
     context.charge_for(s, times=4)
-    return sum(1 for _ in _WORD.finditer(str(s)))  # Jinja2 makes a list of the words
+    return sum(1 for _ in _WORD.finditer(str(s)))  # without Jinja2's list of the words
 
 
 def _make_numeric_test(name: str, test: Any) -> Callable[..., bool]:
     def run_test(*numbers: Any, **named: Any) -> bool:
         for number in (*numbers, *named.values()):
             if isinstance(number, Undefined):
-                str(number)  # raises with its name
+                str(number)  # raises an error with the name
             if not isinstance(number, (int, float)) or (isinstance(number, int) and number.bit_length() > MAX_BITS):
-                raise ExpressionError(f"`is {name}` takes a number of usual size")
+                raise ExpressionError(f"`is {name}` takes a number of at most {MAX_BITS} bits")
         return bool(test(*numbers, **named))
 
     return run_test
 
 
 def compute_method_cost(text: str, name: str, args: tuple[Any, ...], named: Mapping[str, Any]) -> int:
-    """Units that a method of a text takes before it is called, with what it makes."""
+    """Return the units of a call of a text's method, with the cost of its result."""
     first: Any = args[0] if args else named.get("sep")
     cost = len(text) + sum(compute_cost(value) for value in (*args, *named.values()))
     if name in ("strip", "lstrip", "rstrip"):

@@ -1,7 +1,4 @@
-"""Running what `syntax` has let pass: Jinja2's immutable sandbox, with fewer methods and with sizes checked first.
-
-Nothing here reads a text; trees come in, functions from values to a JSON value go out.
-"""
+"""Run the syntax trees that `syntax` allows: Jinja2's immutable sandbox with fewer methods and with size checks."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, BudgetContext, make_not_json_error
-from sweeper.model.expressions.expression_error import ExpressionError
+from sweeper.model.expressions.expression import ExpressionError
 
-_MAX_RANGE: Final = 1_000  # numbers that `range` may give
-_MAX_REPEAT: Final = 10_000  # characters or items that `*` may make
-_RESULT: Final = "result"  # what a lone expression's value is kept under
+_MAX_RANGE: Final = 1_000  # numbers of one `range`
+_MAX_REPEAT: Final = 10_000  # characters or items that `*` may create
+_RESULT: Final = "result"  # the variable that receives the value of a lone expression
 
-# What each type may be asked for. Left out is what makes a long text of a short one (`center`, `format`, `zfill`),
-# what is no JSON value (`encode`), and what changes a value (`append`).
+# The attributes of each type that a text may use. Left out are methods that make a long text of a short one (`center`,
+# `format`, `zfill`), that do not return a JSON value (`encode`), and that change a value (`append`).
 _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
     (str, frozenset((
         "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal",
@@ -44,22 +41,22 @@ _METHODS: Final[tuple[tuple[type, frozenset[str]], ...]] = (
 
 
 def short_range(*limits: int) -> range:
-    """Python's range. Raises ExpressionError when it is long."""
+    """Python's range. Raises ExpressionError if it has more than 1,000 numbers."""
     numbers = range(*limits)
-    if numbers[_MAX_RANGE:]:  # len() fails beyond 2**63
+    if numbers[_MAX_RANGE:]:  # not len(), which fails beyond 2**63
         raise ExpressionError(f"range gives more than {_MAX_RANGE:,} numbers")
     return numbers
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja2's sandbox as it is wanted here."""
+    """Jinja2's sandbox with fewer attributes and with checks of the size of results."""
 
     intercepted_binops = frozenset({"+", "-", "*", "//", "%", "**"})
     context_class = BudgetContext
-    short_range = staticmethod(short_range)  # what `syntax` makes of a call of `range`
+    short_range = staticmethod(short_range)  # `syntax` replaces a call of `range` by a call of this
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """`left operator right`, its size checked first."""
+        """Compute `left operator right` after a check of its size."""
         if isinstance(left, int) and isinstance(right, int):
             if operator not in ("+", "-"):
                 _check_integers(operator, left, right)
@@ -68,17 +65,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.binop_table[operator](left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ARG002 - Jinja2's signature
-        """Whether a text may read it: an attribute that is listed above."""
+        """Whether a text may read this attribute."""
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
 
     def wrap_str_format(self, value: Any) -> None:
-        """Nothing: `format` is refused like any method that is not listed."""
+        """Return None, because `format` is refused like any method that is not listed."""
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call `range`, or a method of a value that may be read."""
-        kwargs.pop("_loop_vars", None)  # what Jinja2 gives to every call in a loop, for functions that take a context
+        """Call `range`, or an allowed method of a value."""
+        kwargs.pop("_loop_vars", None)  # Jinja2 adds it to every call in a loop, for functions that take a context
         if isinstance(obj, Undefined):
-            return obj()  # raises with its name
+            return obj()  # raises an error with the name
         if obj is short_range:
             if kwargs:
                 raise TypeError("range() takes no keyword arguments")
@@ -98,12 +95,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def make_renderer(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
-    """A function from values to the text."""
+    """Return a function that renders the text for given values."""
     root = _compile(tree)
     sandbox = get_environment()
 
     def render(values: Mapping[str, Any]) -> str:
-        # The pieces are bounded, as all that makes them has been paid for; so is what joins them, before it is made.
+        # Every operation has paid for its piece, so the pieces are bounded. Check the total before they are joined.
         pieces = list(root(BudgetContext(sandbox, values, None, {})))  # type: ignore[arg-type] # any mapping will do
         if sum(map(len, pieces)) > MAX_TEXT:
             raise _make_length_error()
@@ -113,7 +110,7 @@ def make_renderer(tree: nodes.Template) -> Callable[[Mapping[str, Any]], str]:
 
 
 def make_evaluator(expression: nodes.Expr) -> Callable[[Mapping[str, Any]], Any]:
-    """A function from values to the value of one expression."""
+    """Return a function that computes one expression for given values."""
     body: list[nodes.Node] = [nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)]
     root = _compile(nodes.Template(body, lineno=1))
     sandbox = get_environment()
@@ -121,7 +118,7 @@ def make_evaluator(expression: nodes.Expr) -> Callable[[Mapping[str, Any]], Any]
     def compute(values: Mapping[str, Any]) -> Any:
         context = BudgetContext(sandbox, values, None, {})  # type: ignore[arg-type] # as above
         for _ in root(context):
-            pass  # nothing is printed; the generator has to be run
+            pass  # the template prints nothing, but its generator must run
         value = context.vars[_RESULT]
         if type(value) is str:
             if len(value) > MAX_TEXT:
@@ -142,23 +139,23 @@ def _compile(tree: nodes.Template) -> Callable[[BudgetContext], Any]:
 
 @cache
 def get_environment() -> Sandbox:
-    """The one sandbox. It folds no constants: that would compute before anything is counted."""
-    made = Sandbox(
+    """Return the shared sandbox. It does not fold constants, because that would compute before anything is counted."""
+    environment = Sandbox(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
         optimized=False,
         finalize=_charge_printed,
     )
-    made.globals.clear()
-    made.filters = jinja_filters.make_filters()
-    made.tests = jinja_filters.make_tests()
-    return made
+    environment.globals.clear()
+    environment.filters = jinja_filters.make_filters()
+    environment.tests = jinja_filters.make_tests()
+    return environment
 
 
 @pass_context
 def _charge_printed(context: BudgetContext, value: Any) -> Any:
-    """What stands in a text for a value: whatever may become long is paid for, what is no JSON value is refused."""
+    """Pay for a value that is printed into a text. Raises ExpressionError if it is not a JSON value."""
     if type(value) is not str:
         context.charge_for(value)
     return value
@@ -178,7 +175,7 @@ def _to_json_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _to_json_value(item) for key, item in value.items()}
     if isinstance(value, Undefined):
-        str(value)  # StrictUndefined raises with the name in it
+        str(value)  # StrictUndefined raises an error with the name
     raise make_not_json_error(value)
 
 
@@ -187,26 +184,26 @@ def _make_length_error() -> ExpressionError:
 
 
 def _check_integers(operator: str, left: int, right: int) -> None:
-    """Refuse 9**9**9, and what takes long on numbers that are long already."""
+    """Refuse a large result such as 9**9**9, and slow operations on large integers."""
     bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
     if bits > MAX_BITS:
         raise ExpressionError(f"`{operator}` gives a number too large to compute here")
 
 
 def _check_sequences(context: BudgetContext, operator: str, left: Any, right: Any) -> None:
-    """Texts and lists: `+` and `*` pay for what they make, all else has no meaning or a surprising one."""
+    """Pay for `+` and `*` of texts and lists; refuse other operators, which mean nothing or something surprising."""
     if isinstance(left, Undefined) or isinstance(right, Undefined):
-        return  # the operation raises with its name
+        return  # the operation raises an error with the name
     if operator == "+":
         context.charge_for(left, right)
     elif operator == "*":
-        for many, times in ((left, right), (right, left)):
-            if isinstance(many, (str, list, tuple)) and isinstance(times, int):
-                if len(many) * times > _MAX_REPEAT:
+        for sequence, times in ((left, right), (right, left)):
+            if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
+                if len(sequence) * times > _MAX_REPEAT:
                     raise ExpressionError("`*` repeats a text or list too often")
-                context.charge_for(many, times=max(times, 1))
+                context.charge_for(sequence, times=max(times, 1))
     elif operator == "%" and isinstance(left, str):
         raise ExpressionError("`%` on a text is not allowed here; use ~ to join texts")
-    else:  # among them the difference of two mappings' keys: a set, which has no order that lasts
-        kinds = f"'{type(left).__name__}' and '{type(right).__name__}'"
-        raise TypeError(f"unsupported operand type(s) for {operator}: {kinds}")
+    else:  # for example the difference of the keys of two mappings: a set, which has no stable order
+        types = f"'{type(left).__name__}' and '{type(right).__name__}'"
+        raise TypeError(f"unsupported operand type(s) for {operator}: {types}")

@@ -1,7 +1,6 @@
-"""Which Jinja2 is allowed, told from the syntax tree, and the guards put in: no operation without its price.
+"""Parse a Jinja2 text, refuse what is not allowed, and add guards so that every operation pays for its cost.
 
-Pure: a text goes in, a tree or an ExpressionError comes out. Everything is told before anything runs, and the tree is
-walked with a list of our own, as Jinja2's walk climbs the stack.
+All errors are found before anything runs. The tree is walked with an explicit list, because Jinja2's own walk recurses.
 """
 
 from __future__ import annotations
@@ -16,26 +15,27 @@ from jinja2 import meta, nodes
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
-from sweeper.model.expressions.expression_error import ExpressionError
+from sweeper.model.expressions.error_text import shorten
+from sweeper.model.expressions.expression import ExpressionError
 from sweeper.model.expressions.sandbox import get_environment
 
-_MAX_SOURCE: Final = 20_000  # characters of Jinja2 source; longer belongs in the workflow itself
-_MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles some ten thousand in a second
-_MAX_DEPTH: Final = 100  # nodes above one another; Jinja2 and Python compile by recursion, three frames for each
-_MAX_LOOPS: Final = 2  # loops in one another
-_FREE_COMPARISONS: Final = 16  # outside loops: each takes milliseconds at most; beyond these all are paid for
+_MAX_SOURCE: Final = 20_000  # characters of Jinja2 source; a longer text belongs in the workflow
+_MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second
+_MAX_DEPTH: Final = 100  # levels of the tree; Jinja2 and Python compile by recursion, with three frames for each
+_MAX_LOOPS: Final = 2  # nested loops
+_FREE_COMPARISONS: Final = 16  # outside loops: each takes milliseconds at most; with more of them, all pay
 _ALLOWED: Final = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.List, nodes.Tuple, nodes.Dict,
     nodes.Pair, nodes.Keyword, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
     nodes.Slice, nodes.Concat, nodes.Compare, nodes.Operand, nodes.BinExpr, nodes.UnaryExpr, nodes.For, nodes.If,
 )  # fmt: skip
-_LONE_SURROGATE: Final = "holds half of a character (a lone surrogate), which no file can keep"
+_LONE_SURROGATE: Final = "contains half of a character (a lone surrogate), which cannot be saved in a file"
 _CONTAINERS: Final = (nodes.List, nodes.Tuple, nodes.Dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _NodePosition:
-    """A node with what stands above it."""
+    """A node of the tree, its depth, and the number of loops around it."""
 
     node: nodes.Node
     depth: int
@@ -43,25 +43,26 @@ class _NodePosition:
 
 
 def parse(text: str) -> nodes.Template:
-    """The tree of a text, allowed as a whole and guarded. Raises ExpressionError, and what Jinja2 raises."""
+    """Return the tree of a text, checked and guarded. Raises ExpressionError, and the errors of Jinja2's parser."""
     if len(text) > _MAX_SOURCE:
         raise ExpressionError(f"has more than {_MAX_SOURCE:,} characters of Jinja2")
     if not _is_encodable(text):
         raise ExpressionError(_LONE_SURROGATE)
     tree = get_environment().parse(text)
-    every = []
-    for place in _walk(tree):
-        _check(place)
-        every.append(place)
-        if len(every) > _MAX_NODES:
+    positions = []
+    for position in _walk(tree):
+        _check(position)
+        positions.append(position)
+        if len(positions) > _MAX_NODES:
             raise ExpressionError("has too many parts; longer computations belong in a program")
-    _guard(every)
+    _guard(positions)
     return tree
 
 
 def find_lone_expression(tree: nodes.Template, *, is_required: bool = False) -> nodes.Expr | None:
-    """The expression of a text that is one `{{ ... }}` and nothing else; None, or an error if `needed`, where there is
-    more to it. Comments, and white space that `-` removes, are nothing.
+    """Return the expression of a text that is one `{{ ... }}` and nothing else; None for any other text.
+
+    Comments, and white space that `-` removes, do not count. Raises ExpressionError in place of None if `is_required`.
     """
     parts = tree.body[0].nodes if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) else []
     if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
@@ -72,42 +73,44 @@ def find_lone_expression(tree: nodes.Template, *, is_required: bool = False) -> 
 
 
 def find_names(tree: nodes.Template, text: str) -> tuple[str, ...]:
-    """The names that it reads and does not bind itself, in the order in which the text has them."""
-    tracking = meta.TrackingCodeGenerator(get_environment())  # meta.find_undeclared_variables, but without computing
+    """Return the names that the text reads and does not define itself, in the order of the text."""
+    tracking = meta.TrackingCodeGenerator(
+        get_environment()
+    )  # as meta.find_undeclared_variables, but folds no constants
     tracking.optimizer = None
     tracking.visit(tree)
     return tuple(sorted(tracking.undeclared_identifiers, key=lambda name: (text.find(name), name)))
 
 
 def find_defaults(tree: nodes.Template) -> Mapping[str, Any]:
-    """The constants of `{{ name | default(constant) }}`, by name; the first where a name has several."""
-    found: dict[str, Any] = {}
-    for node in (place.node for place in _walk(tree)):
+    """Return the constants of `{{ name | default(constant) }}` by name; the first if a name has several."""
+    constants: dict[str, Any] = {}
+    for node in (position.node for position in _walk(tree)):
         if isinstance(node, nodes.Filter) and node.name in ("default", "d") and isinstance(node.node, nodes.Name):
-            given = [*node.args, *(word.value for word in node.kwargs if word.key == "default_value")]
-            if given and _is_constant(given[0]):
-                found.setdefault(node.node.name, given[0].as_const())
-    return found
+            arguments = [*node.args, *(keyword.value for keyword in node.kwargs if keyword.key == "default_value")]
+            if arguments and _is_constant(arguments[0]):
+                constants.setdefault(node.node.name, arguments[0].as_const())
+    return constants
 
 
 def _walk(tree: nodes.Node) -> Iterator[_NodePosition]:
-    """Every node, as the text has them."""
-    waiting = [_NodePosition(tree, 0, 0)]
-    while waiting:
-        place = waiting.pop()
-        yield place
-        inner = place.loops + isinstance(place.node, nodes.For)
-        below = [_NodePosition(child, place.depth + 1, inner) for child in place.node.iter_child_nodes()]
-        waiting += reversed(below)
+    """Yield every node in the order of the text."""
+    pending = [_NodePosition(tree, 0, 0)]
+    while pending:
+        position = pending.pop()
+        yield position
+        loops = position.loops + isinstance(position.node, nodes.For)
+        children = [_NodePosition(child, position.depth + 1, loops) for child in position.node.iter_child_nodes()]
+        pending += reversed(children)
 
 
 def _check(position: _NodePosition) -> None:
-    """Raise ExpressionError when this node is not allowed where it stands."""
+    """Raise ExpressionError if the node is not allowed at its position."""
     node = position.node
     if position.depth > _MAX_DEPTH:
         raise RecursionError
     if not isinstance(node, _ALLOWED):
-        raise ExpressionError(f"holds a Jinja2 {type(node).__name__.lower()}, which is not allowed here")
+        raise ExpressionError(f"contains a Jinja2 {type(node).__name__.lower()}, which is not allowed here")
     if isinstance(node, nodes.For) and (node.recursive or position.loops >= _MAX_LOOPS):
         raise ExpressionError("nests loops more than two deep, or recursively, which is not allowed here")
     if isinstance(node, nodes.Const):
@@ -122,64 +125,68 @@ def _check(position: _NodePosition) -> None:
 
 def _check_constant(value: Any) -> None:
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise ExpressionError("holds a number too large to compute here")
+        raise ExpressionError("contains a number too large to compute here")
     if isinstance(value, str) and not _is_encodable(value):
         raise ExpressionError(_LONE_SURROGATE)
 
 
 def _check_name(name: str) -> None:
     if name == "self":
-        raise ExpressionError("reads 'self', which Jinja2 keeps for itself; give the slot another name")
-    if unicodedata.normalize("NFKC", name) != name:  # Python, which it is compiled to, takes both for one name
+        raise ExpressionError("reads 'self', which Jinja2 reserves; give the slot another name")
+    if unicodedata.normalize("NFKC", name) != name:  # Jinja2 compiles to Python, where both forms are one name
         raise ExpressionError(
-            f"reads '{_shorten(name)}', whose letters have more than one form; write it with plain ones"
+            f"reads '{shorten(name)}', whose letters have more than one form; write it with plain ones"
         )
 
 
-def _check_known(what: str, name: str, known: Mapping[str, Any]) -> None:
+def _check_known(kind: str, name: str, known: Mapping[str, Any]) -> None:
     if name not in known:
-        usual = sorted(one for one in known if one.isidentifier())
+        usual_names = sorted(known_name for known_name in known if known_name.isidentifier())
         raise ExpressionError(
-            f"uses the {what} '{_shorten(name)}', which is not known here{suggest(name, usual, what + 's')}"
+            f"uses the {kind} '{shorten(name)}', which is not known here{suggest(name, usual_names, kind + 's')}"
         )
 
 
 def _guard(positions: list[_NodePosition]) -> None:
-    """Put a guard before everything that may walk or make something large and that no operation pays for itself."""
-    for place in positions:
-        _guard_texts(place.node)
-    comparing = sum(isinstance(place.node, (nodes.Compare, nodes.Test)) for place in positions)
-    for place in positions:
-        node = place.node
+    """Add a guard to every operation that may walk or create something large and does not pay itself."""
+    for position in positions:
+        _guard_texts(position.node)
+    comparisons = sum(isinstance(position.node, (nodes.Compare, nodes.Test)) for position in positions)
+    for position in positions:
+        node = position.node
         if isinstance(node, nodes.For):
             node.iter = _apply_filter(node.iter, jinja_filters.ITERATE, nodes.Const(_compute_round_cost(node)))
         elif isinstance(node, nodes.Compare):
-            _guard_comparison(node, always=place.loops > 0 or comparing > _FREE_COMPARISONS)
+            _guard_comparison(node, always=position.loops > 0 or comparisons > _FREE_COMPARISONS)
         elif isinstance(node, nodes.Test):
             node.node = _apply_filter(node.node, jinja_filters.CHARGE)
             node.args = [_apply_filter(value, jinja_filters.CHARGE) for value in node.args or []]
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
             node.node = _apply_filter(node.node, jinja_filters.CHARGE)  # a slice is a copy
         elif isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "range":
-            # Called it is the function; else it is a name like any other, and may be a slot's.
+            # A call means the function. Elsewhere `range` is an ordinary name, perhaps that of a slot.
             node.node = nodes.EnvironmentAttribute("short_range", lineno=node.lineno)
 
 
 def _guard_texts(node: nodes.Node) -> None:
-    """Replace each `~` below the node by the guard that joins."""
+    """Replace each `~` in the fields of the node by the guarded filter that joins texts."""
     for field, value in [*node.iter_fields()]:
         if isinstance(value, nodes.Concat):
             setattr(node, field, _make_concat(value))
         elif isinstance(value, list):
-            value[:] = [_make_concat(one) if isinstance(one, nodes.Concat) else one for one in value]
+            value[:] = [_make_concat(item) if isinstance(item, nodes.Concat) else item for item in value]
 
 
 def _guard_comparison(node: nodes.Compare, *, always: bool) -> None:
-    def guard(one: nodes.Expr) -> nodes.Expr:
-        # A list written out may hold one value many times; one of constants is what `in` is for, and costs nothing.
-        below = (place.node for place in _walk(one))
-        written = any(isinstance(node, _CONTAINERS) and not _is_constant(node) for node in below)
-        return _apply_filter(one, jinja_filters.CHARGE) if written or (always and not _is_constant(one)) else one
+    def guard(expression: nodes.Expr) -> nodes.Expr:
+        # A list in the text may repeat a large value. A list of constants, as after `in`, costs nothing.
+        nodes_below = (position.node for position in _walk(expression))
+        is_written = any(isinstance(node, _CONTAINERS) and not _is_constant(node) for node in nodes_below)
+        return (
+            _apply_filter(expression, jinja_filters.CHARGE)
+            if is_written or (always and not _is_constant(expression))
+            else expression
+        )
 
     node.expr = guard(node.expr)
     for operand in node.ops:
@@ -187,11 +194,11 @@ def _guard_comparison(node: nodes.Compare, *, always: bool) -> None:
 
 
 def _compute_round_cost(loop: nodes.For) -> int:
-    """Units of one round: its nodes, and the characters it writes."""
+    """Return the units of one iteration: its nodes, and the characters that it writes."""
     cost = 0
     for part in [*loop.body, *([loop.test] if loop.test is not None else [])]:
-        for place in _walk(part):
-            cost += STEP + (len(place.node.data) if isinstance(place.node, nodes.TemplateData) else 0)
+        for position in _walk(part):
+            cost += STEP + (len(position.node.data) if isinstance(position.node, nodes.TemplateData) else 0)
     return cost
 
 
@@ -204,7 +211,7 @@ def _apply_filter(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
 
 
 def _is_constant(node: nodes.Node) -> bool:
-    """Whether computing it now takes no time: a constant, with a sign perhaps, or a list of them."""
+    """Whether the node is a constant, perhaps with a sign, or a list of constants."""
     if isinstance(node, nodes.UnaryExpr):
         return isinstance(node.node, nodes.Const) and isinstance(node.node.value, (int, float))
     if isinstance(node, (nodes.Pair, *_CONTAINERS)):
@@ -214,7 +221,3 @@ def _is_constant(node: nodes.Node) -> bool:
 
 def _is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _shorten(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

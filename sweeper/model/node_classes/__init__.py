@@ -1,8 +1,8 @@
-"""What a server's node classes accept, and whether a workflow or a template fits them, before anything is sent.
+"""Check a workflow or a template against the node classes of a server before anything is sent.
 
-`spec` reads an `object_info` answer into values, `check` holds one concrete graph to it, `split` does the same for a
-template and its million trials at the cost of its values. Fetching `object_info` and keeping it on disk is not done
-here: `NodeInfo.from_object_info(mapping)` is the door.
+Start with `NodeInfo.from_object_info(mapping)`. `spec` parses the `object_info` response of a server, `graph_check`
+checks one concrete graph, and `template_check` checks all trials of a template at the cost of its values.
+`sweeper.running.node_class_cache` fetches and stores `object_info`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
-"""One concrete workflow against the classes of a server: what it would refuse, silently change, or fail on.
+"""Check one concrete workflow against the node classes of a server.
 
-`graph_problems` finds what must not be sent, `graph_notes` what is only odd. Stricter than the server where the server
-is lax at the user's cost (COMFYUI_BEHAVIOUR, sections 1.1 to 1.3): options of new-style combos, "7" for an INT, "false"
-for a BOOLEAN, a text where a link belongs, inputs that end its worker thread. As lax as the server where strictness
-would refuse workflows that run: what no output reaches is only noted, and so is an undeclared literal.
+`find_graph_problems` finds what the server would refuse, silently change, or fail on; `find_graph_notes` finds what is
+odd but runs.
 
-Not seen from here: what a class checks itself (VALIDATE_INPUTS), and `step`, which no server enforces.
+The check is stricter than a ComfyUI server where the server is lax at the user's cost (measured on ComfyUI 0.3.64). The
+server does not check the options of a combo with the type "COMBO". It converts "7" to 7 for an INT, cuts 4.9 to 4, and
+takes "false" for true in a BOOLEAN. It accepts a text in place of a link and fails at run time. A node without `inputs`
+that no output reaches, or an undeclared input with a link to a missing node, ends its worker thread, so that no job
+runs until a restart. The check is as lax as the server where strictness would refuse workflows that run: nodes that no
+output reaches, and undeclared literals, only give notes.
+
+Not checked: what a class checks itself in VALIDATE_INPUTS, and `step`, which no server enforces.
 """
 
 from __future__ import annotations
@@ -19,45 +24,41 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.model.node_classes.spec import InputSpec, NodeInfo, NodeSpec, can_link
-from sweeper.model.source import KeyPath
 from sweeper.model.template import Address
 from sweeper.model.workflow import find_cycle, is_link, iter_links
-from sweeper.schemas import explain_error, format_value, make_validator
+from sweeper.schemas import make_validator
+from sweeper.schemas.values import KeyPath, format_value
 
 if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
+    from sweeper.schemas.validator import SchemaValidator
 
-GraphProblem = tuple[KeyPath, str]  # where in the graph, and a sentence
-Finding = tuple[KeyPath, str, bool]  # the same, and whether it is only a note
+GraphProblem = tuple[KeyPath, str]  # the path in the graph, and a sentence
+Finding = tuple[KeyPath, str, bool]  # the path, a sentence, and whether it is only a note
 
-_TYPO_CUTOFF: Final = (
-    0.8  # difflib's ratio from which an undeclared name is a misspelt one: 'stpes' for 'steps' has 0.8
-)
-_VALUE_KEY: Final = "__value__"  # the key under which ComfyUI takes a list as a value and not as a link
-_PREVIEW_PREFIX: Final = (
-    "Preview"  # how the classes begin that only show, in files that the server throws away or in words
-)
-_TEXT_PREVIEW: Final = "PreviewAny"  # the one that shows words, of which there is no file
-_UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one: add a node that saves"
+_TYPO_CUTOFF: Final = 0.8  # difflib's ratio above which an undeclared name is a typo: 'stpes' for 'steps' has 0.8
+_VALUE_KEY: Final = "__value__"  # ComfyUI reads a list under this key as a value, and any other list as a link
+_PREVIEW_PREFIX: Final = "Preview"  # of classes that only show a result, as text or in temporary files
+_TEXT_PREVIEW: Final = "PreviewAny"  # shows text and writes no file
+_UNSAVED_MESSAGE: Final = "it only shows its result, and no node of the workflow saves one; add a node that saves"
 _KEEP_PREVIEWS_HINT: Final = ", such as SaveImage, or keep previews with `--keep-temp` or `run: {keep_temp: true}`"
 _LINK_SYNTAX: Final = 'a link is written ["node id", output], a list as a value {"__value__": [...]}'
 
 
 def find_graph_problems(graph: Any, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
-    """Everything for which this graph must not be sent to that server: (path, sentence) pairs, in the graph's order.
+    """Return the reasons not to send the graph to that server, as (path, sentence) pairs in the order of the graph.
 
-    `uploaded` are the addresses whose file is uploaded before the job: there the server's list of files is not asked.
+    `uploaded` are the addresses of files that are uploaded before the job, so that the server need not have them yet.
     """
     return GraphCheck(graph, info, uploaded).find_problems()
 
 
 def find_graph_notes(graph: Any, info: NodeInfo, *, uploaded: Collection[Address] = ()) -> list[GraphProblem]:
-    """What is odd but runs: nodes that no output reaches, what is wrong in them, inputs that the server ignores."""
+    """Return what is odd but runs: nodes that no output reaches, their errors, and inputs that the server ignores."""
     return GraphCheck(graph, info, uploaded).find_notes()
 
 
 def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -> str | None:
-    """Why a literal does not fit its input, or None. `value` may be wrapped as `{"__value__": ...}`."""
+    """Return why a literal does not fit its input, or None. `value` may be wrapped as `{"__value__": ...}`."""
     if isinstance(value, Mapping) and _VALUE_KEY in value:
         value = value[_VALUE_KEY]
     if spec.schema is None:
@@ -71,9 +72,9 @@ def find_value_problem(spec: InputSpec, value: Any, *, uploaded: bool = False) -
         return _find_file_problem(spec, value)
     if spec.choices == () and "enum" in spec.schema:
         return f"found {format_value(value)}, but the server offers nothing to choose from here: its list is empty"
-    errors = list(_get_validator(json.dumps(spec.schema)).iter_errors(value))
-    if errors:
-        return "; ".join(dict.fromkeys(explain_error(error) for error in errors))
+    reasons = _get_validator(json.dumps(spec.schema)).list_reasons(value)
+    if reasons:
+        return "; ".join(reasons)
     if spec.type == "FLOAT" and isinstance(value, int) and abs(value) > _MAX_FLOAT:
         return f"found {format_value(value)}, which is too large for a number"
     return None
@@ -83,13 +84,15 @@ _MAX_FLOAT: Final = int(1.7976931348623157e308)
 
 
 @lru_cache(maxsize=4096)
-def _get_validator(schema: str) -> Validator:
+def _get_validator(schema: str) -> SchemaValidator:
     return make_validator(json.loads(schema))
 
 
 def _find_file_problem(spec: InputSpec, value: str) -> str | None:
-    """A name out of the server's upload folder. Its list is the folder's top; `a/b.png` and `b.png [output]`
-    (ComfyUI's annotated paths) lie elsewhere, and only the server can tell.
+    """Check the name of a file in the server's upload folder.
+
+    The server lists only the top of that folder. `a/b.png` and `b.png [output]` (ComfyUI's annotated paths) are in
+    other folders, so only the server knows whether they exist.
     """
     choices = spec.choices or ()
     if spec.choices is None or value in choices or "/" in value or "\\" in value or value.endswith("]"):
@@ -100,20 +103,20 @@ def _find_file_problem(spec: InputSpec, value: str) -> str | None:
 
 
 def _is_text_input(spec: InputSpec) -> bool:
-    kinds = (spec.schema or {}).get("type")
-    return spec.schema == {} or kinds == "string" or (isinstance(kinds, list) and "string" in kinds)
+    types = (spec.schema or {}).get("type")
+    return spec.schema == {} or types == "string" or (isinstance(types, list) and "string" in types)
 
 
 def _iter_floats(value: Any) -> Iterator[float]:
-    """Every float in a JSON value; integers are always finite."""
+    """Yield every float in a JSON value."""
     if isinstance(value, float):
         yield value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _iter_floats(one)
+        for item in value.values():
+            yield from _iter_floats(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from _iter_floats(one)
+        for item in value:
+            yield from _iter_floats(item)
 
 
 def _pick_article(word: str) -> str:
@@ -121,13 +124,16 @@ def _pick_article(word: str) -> str:
 
 
 class GraphCheck:
-    """One graph, its links followed once. `node_findings` and `input_findings` look at parts of it for `split`."""
+    """The check of one graph, whose links are followed once. `template_check` uses it for parts of a graph.
+
+    `nodes` are the nodes with a class and inputs, `specs` the declarations of those whose class the server has,
+    `reached` the ids of the nodes that an output depends on.
+    """
 
     def __init__(self, graph: Any, info: NodeInfo, uploaded: Collection[Address] = ()) -> None:
         self.graph: Mapping[str, Any] = graph if isinstance(graph, Mapping) else {}
         self.info = info
         self.uploaded = frozenset(uploaded)
-        # The nodes that can be looked into, and those of them whose class the server has.
         self.nodes = {node_id: node for node_id, node in self.graph.items() if _is_node(node)}
         self.specs: dict[str, NodeSpec] = {
             node_id: info.classes[node["class_type"]]
@@ -137,41 +143,47 @@ class GraphCheck:
         self.reached = self._find_reached()
 
     def find_problems(self) -> list[GraphProblem]:
-        """Everything that must not be sent."""
-        found = list(self.find_structure_problems())
+        """Return the reasons not to send the graph."""
+        problems = list(self.find_structure_problems())
         for node_id in self.specs:
             if node_id in self.reached:
-                found += [(path, message) for path, message, is_note in self.check_node(node_id) if not is_note]
-        return found
+                problems += [(path, message) for path, message, is_note in self.check_node(node_id) if not is_note]
+        return problems
 
     def find_notes(self) -> list[GraphProblem]:
-        """What is odd but runs."""
-        found: list[GraphProblem] = []
+        """Return what is odd but runs."""
+        notes: list[GraphProblem] = []
         for node_id in self.specs:
-            reached = node_id in self.reached
-            if not reached:
-                found.append(((node_id,), f"{self.describe_node(node_id)}: no output reaches it, so it is not run"))
+            is_reached = node_id in self.reached
+            if not is_reached:
+                notes.append(self.make_unreached_note(node_id))
             findings = self.check_node(node_id)
-            found += [(path, message) for path, message, is_note in findings if is_note or not reached]
-        return found
+            notes += [(path, message) for path, message, is_note in findings if is_note or not is_reached]
+        return notes
 
     def find_unsaved_outputs(self) -> list[GraphProblem]:
-        """The output nodes of a graph none of which saves a file, each with what to do; none where one does."""
-        ends = [node_id for node_id, spec in self.specs.items() if spec.is_output]
-        if not all(self.nodes[node_id]["class_type"].startswith(_PREVIEW_PREFIX) for node_id in ends):
+        """Return the output nodes with advice if none of them saves a file; nothing if one does."""
+        output_ids = [node_id for node_id, spec in self.specs.items() if spec.is_output]
+        if not all(self.nodes[node_id]["class_type"].startswith(_PREVIEW_PREFIX) for node_id in output_ids):
             return []
-        words = ["" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT for node_id in ends]
+        hints = [
+            "" if self.nodes[node_id]["class_type"] == _TEXT_PREVIEW else _KEEP_PREVIEWS_HINT for node_id in output_ids
+        ]
         return [
-            ((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{more}")
-            for node_id, more in zip(ends, words, strict=True)
+            ((node_id,), f"{self.describe_node(node_id)}: {_UNSAVED_MESSAGE}{hint}")
+            for node_id, hint in zip(output_ids, hints, strict=True)
         ]
 
+    def make_unreached_note(self, node_id: str) -> GraphProblem:
+        """Note that no output depends on the node."""
+        return (node_id,), f"{self.describe_node(node_id)}: not connected to an output node, so it will not run"
+
     def describe_node(self, node_id: str) -> str:
-        """`node 3 (KSampler)`, as every sentence begins."""
+        """Return `node 3 (KSampler)`, with which every sentence begins."""
         return f"node {node_id} ({self.nodes[node_id]['class_type']})"
 
     def find_structure_problems(self) -> Iterator[GraphProblem]:
-        """What does not depend on any literal: broken nodes, unknown classes, no output, a circle."""
+        """Yield the errors that do not depend on literals: broken nodes, unknown classes, no output, a cycle."""
         for node_id, node in self.graph.items():
             if node_id in self.nodes:
                 class_type = node["class_type"]
@@ -181,19 +193,19 @@ class GraphCheck:
             elif not isinstance(node, Mapping):
                 yield (node_id,), f"node {node_id}: found {format_value(node)}, but a node is needed"
             elif not isinstance(node.get("class_type"), str):
-                yield (node_id,), f"node {node_id}: the key 'class_type' is missing or no text"
+                yield (node_id,), f"node {node_id}: the key 'class_type' is missing or not a text"
             else:
-                message = f"node {node_id} ({node['class_type']}): the key 'inputs' is missing or no mapping"
+                message = f"node {node_id} ({node['class_type']}): the key 'inputs' is missing or not a mapping"
                 yield (node_id,), message + "; it may be empty, but without it the server stops working"
         if len(self.specs) == len(self.graph) and not any(spec.is_output for spec in self.specs.values()):
             yield (), "no node is an output (SaveImage, PreviewImage, ...), so the server would have nothing to run"
-        circle = find_cycle({node_id: node for node_id, node in self.nodes.items() if node_id in self.reached})
-        if circle:
-            yield (circle[0],), f"these nodes link in a circle: {' -> '.join(circle)}"
+        cycle = find_cycle({node_id: node for node_id, node in self.nodes.items() if node_id in self.reached})
+        if cycle:
+            yield (cycle[0],), f"these nodes link in a cycle: {' -> '.join(cycle)}"
         yield from self._find_crashing_links()
 
     def _find_crashing_links(self) -> Iterator[GraphProblem]:
-        """Links to nowhere in what cannot be looked up; every other link is `input_findings`' business."""
+        """Yield links to missing nodes in nodes of unknown classes; `check_input` finds them in other nodes."""
         for node_id, node in self.nodes.items():
             if node_id not in self.specs:
                 for name, source, _ in iter_links(node):
@@ -204,99 +216,101 @@ class GraphCheck:
                         )
 
     def check_node(self, node_id: str) -> list[Finding]:
-        """What is wrong with the inputs of a node."""
-        given = self.nodes[node_id]["inputs"]
-        found = list(self.find_missing_inputs(node_id, given))
-        for name in given:
-            found += self.check_input(node_id, name, given)
-        return found
+        """Return what is wrong with the inputs of a node."""
+        values = self.nodes[node_id]["inputs"]
+        findings = list(self.find_missing_inputs(node_id, values))
+        for name in values:
+            findings += self.check_input(node_id, name, values)
+        return findings
 
-    def find_missing_inputs(self, node_id: str, given: Mapping[str, Any]) -> Iterator[Finding]:
-        """The required inputs that a node holding `given` lacks."""
-        for name, spec in self.specs[node_id].resolve_inputs(given).items():
-            if spec.required and name not in given:
+    def find_missing_inputs(self, node_id: str, values: Mapping[str, Any]) -> Iterator[Finding]:
+        """Yield the required inputs that a node with these values lacks."""
+        for name, spec in self.specs[node_id].resolve_inputs(values).items():
+            if spec.required and name not in values:
                 yield (
                     (node_id, "inputs"),
                     f"{self.describe_node(node_id)}: the required input '{name}' is missing",
                     False,
                 )
 
-    def check_input(self, node_id: str, name: str, given: Mapping[str, Any]) -> Iterator[Finding]:
-        """What is wrong with one input of a node that holds the values `given`."""
+    def check_input(self, node_id: str, name: str, values: Mapping[str, Any]) -> Iterator[Finding]:
+        """Yield what is wrong with one input of a node with these values."""
         path: KeyPath = (node_id, "inputs", name)
-        where = f"{self.describe_node(node_id)} {name}: "
-        value = given[name]
+        prefix = f"{self.describe_node(node_id)} {name}: "
+        value = values[name]
         node_spec = self.specs[node_id]
-        spec = node_spec.resolve_inputs(given).get(name)
+        spec = node_spec.resolve_inputs(values).get(name)
         if spec is None:
-            message, is_note = self._check_undeclared(node_spec, name, value, given)
+            message, is_note = self._check_undeclared(node_spec, name, value, values)
             if message:
-                yield path, where + message, is_note
-        elif isinstance(value, list):  # ComfyUI takes every list for a link (execution.py, validate_inputs)
+                yield path, prefix + message, is_note
+        elif isinstance(value, list):  # ComfyUI reads every list as a link (execution.py, validate_inputs)
             message = self._explain_link_problem(spec, value)
             if message:
-                yield path, where + message, False
+                yield path, prefix + message, False
         else:
             problem = find_value_problem(spec, value, uploaded=Address(node_id, name) in self.uploaded)
             if problem:
-                yield path, where + problem, False
+                yield path, prefix + problem, False
 
     def _explain_link_problem(self, spec: InputSpec, value: list[Any]) -> str:
         if len(value) != 2:
-            return f"found a list of {len(value)}, which the server takes for a broken link; {_LINK_SYNTAX}"
+            return f"found a list of {len(value)}, which the server reads as a broken link; {_LINK_SYNTAX}"
         if not is_link(value):
-            return f"{json.dumps(value, ensure_ascii=False, default=str)[:80]} is no link; {_LINK_SYNTAX}"
-        source, place = value
+            return f"{json.dumps(value, ensure_ascii=False, default=str)[:80]} is not a link; {_LINK_SYNTAX}"
+        source, output = value
         if source not in self.graph:
             return self._describe_dangling_link(source)
         if source not in self.specs:
-            return ""  # its class is unknown, and said to be so
+            return ""  # its class is unknown, which another problem reports
         outputs = self.specs[source].outputs
-        if not 0 <= place < len(outputs):
-            has = f"has {len(outputs)} output{'' if len(outputs) == 1 else 's'}, counted from 0"
-            return f"links to output {place} of {self.describe_node(source)}, which {has}"
-        if not can_link(outputs[place], spec):
-            received = outputs[place] if isinstance(outputs[place], str) else "a choice of options"
+        if not 0 <= output < len(outputs):
+            output_count = f"has {len(outputs)} output{'' if len(outputs) == 1 else 's'}, counted from 0"
+            return f"links to output {output} of {self.describe_node(source)}, which {output_count}"
+        if not can_link(outputs[output], spec):
+            received = outputs[output] if isinstance(outputs[output], str) else "a choice of options"
             wanted = spec.type if not spec.is_legacy_combo else "one of its options"
-            return f"links to output {place} of {self.describe_node(source)}, which is {received}; {wanted} is needed"
+            return f"links to output {output} of {self.describe_node(source)}, which is {received}; {wanted} is needed"
         return ""
 
     def _describe_dangling_link(self, source: str) -> str:
         return f"links to node {source}, which is not in the workflow; its nodes: {join_names(self.graph)}"
 
     def _check_undeclared(
-        self, node_spec: NodeSpec, name: str, value: Any, given: Mapping[str, Any]
+        self, node_spec: NodeSpec, name: str, value: Any, values: Mapping[str, Any]
     ) -> tuple[str, bool]:
-        """An input that the class does not declare: (sentence or nothing, whether it is only a note)."""
-        linked = is_link(value)
-        if linked and value[0] not in self.graph:
+        """Check an input that the class does not declare. Return a sentence (or "") and whether it is only a note."""
+        is_linked = is_link(value)
+        if is_linked and value[0] not in self.graph:
             return f"{self._describe_dangling_link(value[0])}; for an undeclared input that stops the server", False
         if any(not math.isfinite(number) for number in _iter_floats(value)):
-            return "holds a number that is not finite, which is no JSON", False
+            return "contains a number that is not finite, which JSON does not allow", False
         if node_spec.can_take_undeclared(name):
             return "", True
-        declared = node_spec.resolve_inputs(given)
-        if linked:
+        declared = node_spec.resolve_inputs(values)
+        if is_linked:
             message = f"{node_spec.class_type} has no such input, so its link makes the node fail"
             return message + suggest(name, declared, "its inputs"), False
-        absent = [one for one in declared if one not in given]
-        near = difflib.get_close_matches(name, absent, n=1, cutoff=_TYPO_CUTOFF)
-        if near:
-            return f"{node_spec.class_type} has no such input; did you mean '{near[0]}'?", False
+        absent = [input_name for input_name in declared if input_name not in values]
+        nearest = difflib.get_close_matches(name, absent, n=1, cutoff=_TYPO_CUTOFF)
+        if nearest:
+            return f"{node_spec.class_type} has no such input; did you mean '{nearest[0]}'?", False
         return f"{node_spec.class_type} has no such input, so the server ignores it", True
 
     def _find_reached(self) -> frozenset[str]:
-        """The nodes whose work ends in an output: an output node, or one of an unknown class, that may be one."""
-        waiting = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
+        """Return the ids of the nodes that an output depends on. A node of an unknown class may be an output."""
+        pending = [node_id for node_id in self.nodes if node_id not in self.specs or self.specs[node_id].is_output]
         seen: set[str] = set()
-        while waiting:
-            node_id = waiting.pop()
+        while pending:
+            node_id = pending.pop()
             if node_id not in seen and node_id in self.nodes:
                 seen.add(node_id)
-                waiting += [source for _, source, _ in iter_links(self.nodes[node_id])]
-        # A link to nowhere should have led somewhere: rather look at every node now than in a second round.
-        lost = any(source not in self.graph for node_id in seen for _, source, _ in iter_links(self.nodes[node_id]))
-        return frozenset(self.nodes) if lost else frozenset(seen)
+                pending += [source for _, source, _ in iter_links(self.nodes[node_id])]
+        # If a link leads to a missing node, the graph is incomplete: check every node now and not after the repair.
+        has_dangling_link = any(
+            source not in self.graph for node_id in seen for _, source, _ in iter_links(self.nodes[node_id])
+        )
+        return frozenset(self.nodes) if has_dangling_link else frozenset(seen)
 
 
 def _is_node(node: Any) -> bool:

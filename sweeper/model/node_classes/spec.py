@@ -1,10 +1,10 @@
-"""An `object_info` answer as values: every class with its inputs in order, each with the JSON Schema of its literals.
+"""Parse an `object_info` response: every node class with its inputs in order and the JSON Schema of their literals.
 
-Tolerant by design: custom nodes write odd things into their declarations, and a class that cannot be understood must
-not make a workflow unusable. What is not understood accepts anything. Whether a graph fits is `check`'s business.
+The parser is tolerant, because custom nodes write odd things into their declarations, and a class that cannot be
+understood must not make a workflow unusable. Anything that is not understood accepts any value.
 
-The shapes are those of ComfyUI 0.3.64 (`server.py` node_info, `comfy_api/latest/_io.py`), with the growing inputs of
-later versions ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3").
+The shapes are those of ComfyUI 0.3.64 (`server.py` node_info, `comfy_api/latest/_io.py`), with the autogrowing inputs
+and dynamic combos of later versions ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3").
 """
 
 from __future__ import annotations
@@ -27,28 +27,30 @@ _DYNAMIC: Final = re.compile(r"COMFY_\w+_V3")
 _NUMBERED: Final = re.compile(r"(.*?)(\d+)")
 
 _PRIMITIVE_TYPES: Final = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BOOLEAN": "boolean"}
-# Types of ComfyUI's own that are only ever linked, for when `object_info` has too few classes to see who makes them.
+# ComfyUI's own types that only links can carry, in case `object_info` has too few classes to find them as outputs.
 _CORE_LINK_TYPES: Final = frozenset(
     {"AUDIO", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "CONDITIONING", "CONTROL_NET", "GLIGEN", "GUIDER", "HOOKS"}
     | {"HOOK_KEYFRAMES", "IMAGE", "LATENT", "MASK", "MESH", "MODEL", "NOISE", "SAMPLER", "SIGMAS", "STYLE_MODEL"}
     | {"SVG", "UPSCALE_MODEL", "VAE", "VIDEO", "VOXEL"}
 )
-# The suffixes of folder_paths.supported_pt_extensions, and those of the loaders that custom nodes add most often.
+# The suffixes of folder_paths.supported_pt_extensions, and those of the most common loaders of custom nodes.
 _MODEL_SUFFIXES: Final = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft", ".gguf", ".onnx")
 
-OutputType = str | tuple[Any, ...]  # a type's name (or "A,B"), or the options of a combo that is put out
+OutputType = str | tuple[Any, ...]  # the name of a type (or "A,B"), or the options of an output that is a combo
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input of a class.
+    """One input of a node class.
 
-    `kind` is how the editor shows it: a widget holds a literal (and may be linked), a link is only ever connected.
-    `type` is the declared type's name; both shapes of combo are "COMBO", and `old_combo` tells the list from the other.
-    `schema` is the JSON Schema of a literal there, without `step`, which no server enforces; None where a literal can
-    only fail. `choices` are a combo's options (None: not told), `uploads` says that they are files which a client may
-    add. `options` is the declaration's second half as it stands. `branches` are what the options of a dynamic combo
-    bring along, `grown` what an autogrowing input is made of; the names in both are full ones, with their dots.
+    `kind` is how the editor shows it: a widget holds a literal and may be linked, a link can only be connected. `type`
+    is the declared type. Both shapes of combos have the type "COMBO"; `is_legacy_combo` says that the declaration is a
+    list of options. `schema` is the JSON Schema of a literal, without `step`, which no server enforces; None if every
+    literal would fail. `choices` are the options of a combo, None if the server does not list them; `is_upload`: they
+    are files, and a client may upload more. `options` is the second half of the declaration, unchanged.
+
+    `branches` are the extra inputs of each option of a dynamic combo, `autogrow_inputs` the inputs of an autogrowing
+    input. Both have full names, with dots.
     """
 
     name: str
@@ -66,17 +68,17 @@ class InputSpec:
 
     @property
     def takes_anything(self) -> bool:
-        """Whether a link of any type fits."""
+        """Whether the input accepts links of every type."""
         return ANY in _split_union(self.type) or bool(_DYNAMIC.fullmatch(self.type))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """One class: its inputs in order (required first), the names of its hidden ones, and the types that it puts out.
+    """One node class: its inputs in order (required first), the names of hidden inputs, and the types of its outputs.
 
-    `open_ended` is true where undeclared inputs are meant: the class declares an *empty* group of optional inputs (as
-    the "any number of inputs" classes of custom nodes do), or nothing that could be understood. `partner` nodes call a
-    paid third party (`api_node`).
+    `is_open_ended`: the class expects undeclared inputs, because it declares an *empty* group of optional inputs (as
+    custom nodes with "any number of inputs" do), or because its declaration could not be understood. `is_partner`: the
+    node calls a paid third party (`api_node`).
     """
 
     class_type: str
@@ -89,30 +91,30 @@ class NodeSpec:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether the value of one input decides which others there are."""
+        """Whether the value of one input decides which other inputs exist."""
         return any(spec.branches for spec in self.inputs.values())
 
-    def resolve_inputs(self, given: Mapping[str, Any]) -> dict[str, InputSpec]:
-        """The inputs of a node that holds the values `given`: the declared ones, and those that they bring along."""
-        found: dict[str, InputSpec] = {}
+    def resolve_inputs(self, values: Mapping[str, Any]) -> dict[str, InputSpec]:
+        """Return the inputs of a node with these values: the declared inputs and those that the values add."""
+        specs: dict[str, InputSpec] = {}
         for spec in self.inputs.values():
-            found.update(_expand_input(spec, given))
-        return found
+            specs.update(_expand_input(spec, values))
+        return specs
 
     def can_take_undeclared(self, name: str) -> bool:
-        """Whether an input that `inputs_for` does not have may be meant all the same.
+        """Whether an input that `resolve_inputs` does not return may still be intended.
 
-        Besides open-ended classes: the children of a dynamic input (`images.image3`), and the next of a numbered row
-        (`image_3` where `image_1` is declared, which nodes with an "add input" button send without declaring it).
+        It may be in an open-ended class, below a dynamic input (`images.image3`), or the next of a numbered series:
+        nodes with an "add input" button declare `image_1` and send `image_3`.
         """
         if self.is_open_ended or name in self.hidden:
             return True
         parent = name.partition(".")[0]
         if parent != name and parent in self.inputs and _DYNAMIC.fullmatch(self.inputs[parent].type):
             return True
-        numbered = _NUMBERED.fullmatch(name)
-        return numbered is not None and any(
-            other[1] == numbered[1] and spec.kind == "link"
+        match = _NUMBERED.fullmatch(name)
+        return match is not None and any(
+            other[1] == match[1] and spec.kind == "link"
             for declared, spec in self.inputs.items()
             if (other := _NUMBERED.fullmatch(declared)) is not None
         )
@@ -120,61 +122,65 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """Every class of a server. `classes` maps class_type to its NodeSpec."""
+    """All node classes of a server, by class_type."""
 
     classes: Mapping[str, NodeSpec]
 
     @classmethod
     def from_object_info(cls, answer: Mapping[str, Any]) -> NodeInfo:
-        """Read the JSON of `GET /object_info`. Raises InputError when it is something else."""
-        if not isinstance(answer, Mapping) or (answer and not any(_is_class(one) for one in answer.values())):
-            raise InputError("this is no object_info: a mapping of node classes, each with its `input`, is needed")
-        made = frozenset(
+        """Parse the JSON of `GET /object_info`. Raises InputError if it is something else."""
+        if not isinstance(answer, Mapping) or (
+            answer and not any(_is_class(declared_class) for declared_class in answer.values())
+        ):
+            raise InputError("this is not an object_info: a mapping of node classes, each with its `input`, is needed")
+        output_types = frozenset(
             name
             for declared in answer.values()
             for output in _as_sequence(_get(declared, "output"))
             if isinstance(output, str)
             for name in _split_union(output)
         )
-        return cls({name: _parse_node(name, declared, made) for name, declared in answer.items()})
+        return cls({name: _parse_node(name, declared, output_types) for name, declared in answer.items()})
 
     def with_any_model(self) -> NodeInfo:
-        """The same classes on a server that takes any model's file name, as the embedded one does unless it is strict.
+        """Return the same classes for a server that accepts any model file name.
 
-        A list of model files is one with a name that ends as their files do, or an empty one.
+        The embedded server does so unless it is strict.
+        A combo counts as a list of model files if it is empty or one of its names has the suffix of a model file.
         """
         return NodeInfo(
             {
-                name: replace(spec, inputs={key: _accept_any_model(one) for key, one in spec.inputs.items()})
+                name: replace(
+                    spec, inputs={key: _accept_any_model(spec_of_input) for key, spec_of_input in spec.inputs.items()}
+                )
                 for name, spec in self.classes.items()
             }
         )
 
     def get_spec(self, class_type: str) -> NodeSpec:
-        """The class. Raises KeyError with the nearest name in its message."""
+        """Return a class. Raises KeyError with the nearest name in its message."""
         try:
             return self.classes[class_type]
         except KeyError:
             raise KeyError(f"there is no node class '{class_type}'{suggest(class_type, self.classes)}") from None
 
 
-def can_link(given: OutputType, wanted: InputSpec) -> bool:
-    """Whether an output of type `given` may be linked to the input.
+def can_link(output: OutputType, spec: InputSpec) -> bool:
+    """Whether an output of a type may be linked to an input, as in ComfyUI's `validate_node_input`.
 
-    ComfyUI's `validate_node_input`: equal types, or unions "A,B" with a member in common; "*" on either side takes all
-    (there it is a string that equals everything, which JSON cannot show). A combo declared as a list takes only an
-    output declared as the same list.
+    The types must be equal, or unions "A,B" with a common member. "*" on either side matches every type. A combo that
+    is declared as a list accepts only an output that is declared as the same list.
     """
-    if wanted.takes_anything or (isinstance(given, str) and (ANY in _split_union(given) or _DYNAMIC.fullmatch(given))):
+    if spec.takes_anything or (isinstance(output, str) and (ANY in _split_union(output) or _DYNAMIC.fullmatch(output))):
         return True
-    if isinstance(given, tuple):
-        return wanted.is_legacy_combo and wanted.choices == given
-    return not wanted.is_legacy_combo and bool(_split_union(given) & _split_union(wanted.type))
+    if isinstance(output, tuple):
+        return spec.is_legacy_combo and spec.choices == output
+    return not spec.is_legacy_combo and bool(_split_union(output) & _split_union(spec.type))
 
 
 def _accept_any_model(spec: InputSpec) -> InputSpec:
     is_model = spec.type == "COMBO" and spec.choices is not None and not spec.is_upload
-    if is_model and (not spec.choices or any(str(one).lower().endswith(_MODEL_SUFFIXES) for one in spec.choices)):
+    if is_model and (not spec.choices or any(str(choice).lower().endswith(_MODEL_SUFFIXES) for choice in spec.choices)):
         return replace(spec, schema={"type": "string", "minLength": 1})
     return spec
 
@@ -219,21 +225,21 @@ def _parse_node(class_type: str, declared: Any, output_types: frozenset[str]) ->
 def _parse_groups(
     groups: Mapping[str, Any], output_types: frozenset[str], order: Any = None, prefix: str = ""
 ) -> dict[str, InputSpec]:
-    found: dict[str, InputSpec] = {}
+    specs: dict[str, InputSpec] = {}
     for group in ("required", "optional"):
         declared = groups.get(group)
         if isinstance(declared, Mapping):
-            # `input_order` is what the server says; JSON objects have kept their order anyway wherever this was seen.
-            first = [name for name in _as_sequence(_get(order, group)) if isinstance(name, str) and name in declared]
-            for name in dict.fromkeys([*first, *declared]):
-                full = prefix + name
-                if full not in found:
-                    found[full] = _parse_input(full, declared[name], group == "required", output_types)
-    return found
+            # Prefer `input_order`, although all known servers also send the JSON objects in that order.
+            ordered = [name for name in _as_sequence(_get(order, group)) if isinstance(name, str) and name in declared]
+            for name in dict.fromkeys([*ordered, *declared]):
+                full_name = prefix + name
+                if full_name not in specs:
+                    specs[full_name] = _parse_input(full_name, declared[name], group == "required", output_types)
+    return specs
 
 
 def _parse_input(name: str, declared: Any, required: bool, output_types: frozenset[str]) -> InputSpec:
-    """`[type]`, `[type, options]`, or whatever a custom node wrote instead."""
+    """Parse the declaration of an input: `[type]`, `[type, options]`, or something else of a custom node."""
     parts = [declared] if isinstance(declared, str) else list(_as_sequence(declared))
     kind = parts[0] if parts else ANY
     options = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
@@ -241,7 +247,8 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
     if isinstance(kind, (list, tuple)) or kind == "COMBO":
         return _parse_combo(name, kind, options, default, required)
     if not isinstance(kind, str) or (len(parts) > 1 and isinstance(parts[1], str)):
-        # `(["a", "b"])` without its comma arrives as `["a", "b"]`: a type "a" that the server checks nothing against.
+        # A class that forgot the comma of `(["a", "b"],)` sends `["a", "b"]`: a type "a", for which the server checks
+        # nothing.
         return InputSpec(name, "widget", ANY, required, default, {}, options)
     if kind == DYNAMIC_COMBO:
         return _parse_dynamic_combo(name, options, default, required, output_types)
@@ -256,8 +263,8 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
         )
     names = _split_union(kind)
     forced = options.get("forceInput") is True
-    # A type that no class puts out, and that is none of ComfyUI's own, can only be a custom node's own widget (COLOR,
-    # LOAD_3D, ...): its value is whatever that widget writes.
+    # A type that no class has as an output, and that is not one of ComfyUI's, must be a widget of a custom node (COLOR,
+    # LOAD_3D, ...), which may write any value.
     own_widget = options.get("socketless") is True or not (
         names <= output_types | _CORE_LINK_TYPES or ANY in names or _DYNAMIC.fullmatch(kind)
     )
@@ -273,10 +280,10 @@ def _parse_input(name: str, declared: Any, required: bool, output_types: frozens
 
 
 def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of a literal of this type, None for a type that is linked.
+    """Return the schema of a literal of this type, None for a type that must be linked.
 
-    The server takes any literal anywhere: for INT and its like also where `forceInput` hides the widget, and that
-    works; for a linked type it fails at run time.
+    The server accepts literals for every input. For INT, FLOAT, STRING and BOOLEAN they work even if `forceInput` hides
+    the widget. For a type that must be linked, the node fails at run time.
     """
     names = _split_union(kind)
     types = [_PRIMITIVE_TYPES[name] for name in ("INT", "FLOAT", "STRING", "BOOLEAN") if name in names]
@@ -285,42 +292,46 @@ def _make_literal_schema(kind: str, options: Mapping[str, Any]) -> dict[str, Any
     if types:
         schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
         if {"INT", "FLOAT"} & names:
-            for word, option in (("minimum", "min"), ("maximum", "max")):
+            for keyword, option in (("minimum", "min"), ("maximum", "max")):
                 limit = options.get(option)
                 if isinstance(limit, (int, float)) and not isinstance(limit, bool) and math.isfinite(limit):
-                    schema[word] = limit
+                    schema[keyword] = limit
         return schema
     return {} if ANY in names or _DYNAMIC.fullmatch(kind) else None
 
 
 def _parse_combo(name: str, kind: Any, options: Mapping[str, Any], default: Any, required: bool) -> InputSpec:
-    old = not isinstance(kind, str)
-    listed = kind if old else options.get("options")
-    choices = tuple(listed) if isinstance(listed, (list, tuple)) else None
-    # The files behind an upload button are those that lie in the server's folder now; more come with every upload.
+    is_legacy = not isinstance(kind, str)
+    declared_choices = kind if is_legacy else options.get("options")
+    choices = tuple(declared_choices) if isinstance(declared_choices, (list, tuple)) else None
+    # The files behind an upload button are those in the server's folder now; every upload adds one.
     uploads = any(key.endswith("_upload") and value for key, value in options.items() if isinstance(key, str))
     schema: dict[str, Any]
     if uploads:
         schema = {"type": "string", "minLength": 1}
     elif choices is None:
-        schema = {}  # a list that the editor fetches elsewhere ("remote")
+        schema = {}  # a list that the editor fetches from another URL ("remote")
     else:
         schema = _make_choice_schema(choices)
-    if options.get("any_file") is True:  # sweeper's own server says so where it takes every model's name
+    if options.get("any_file") is True:  # the embedded server sets it if it accepts every model name
         schema = {"type": "string", "minLength": 1}
     if options.get("multiselect") is True:
         schema = {"type": "array", "items": schema}
-    return InputSpec(name, "widget", "COMBO", required, default, schema, options, choices, uploads, old)
+    return InputSpec(name, "widget", "COMBO", required, default, schema, options, choices, uploads, is_legacy)
 
 
 def _make_choice_schema(choices: tuple[Any, ...]) -> dict[str, Any]:
-    """One of the options. Options with pictures, `{"content": name, "image": path}`, are also sent by name alone."""
-    contents = [one["content"] for one in choices if isinstance(one, Mapping) and isinstance(one.get("content"), str)]
-    unique = {json.dumps(one, sort_keys=True, default=str): one for one in (*choices, *contents)}
+    """Return the schema of one choice. A choice with a picture, `{"content": name, "image": path}`, may be its name."""
+    contents = [
+        choice["content"]
+        for choice in choices
+        if isinstance(choice, Mapping) and isinstance(choice.get("content"), str)
+    ]
+    unique = {json.dumps(choice, sort_keys=True, default=str): choice for choice in (*choices, *contents)}
     schema: dict[str, Any] = {"enum": list(unique.values())}
     if contents:
-        pictured = {"type": "object", "required": ["content"], "properties": {"content": {"enum": contents}}}
-        return {"anyOf": [schema, pictured]}
+        picture_schema = {"type": "object", "required": ["content"], "properties": {"content": {"enum": contents}}}
+        return {"anyOf": [schema, picture_schema]}
     return schema
 
 
@@ -328,8 +339,8 @@ def _parse_dynamic_combo(
     name: str, options: Mapping[str, Any], default: Any, required: bool, output_types: frozenset[str]
 ) -> InputSpec:
     branches: dict[str, Mapping[str, InputSpec]] = {}
-    for one in _as_sequence(options.get("options")):
-        key, groups = _get(one, "key"), _get(one, "inputs")
+    for option in _as_sequence(options.get("options")):
+        key, groups = _get(option, "key"), _get(option, "inputs")
         if isinstance(key, str):
             branches[key] = _parse_groups(
                 groups if isinstance(groups, Mapping) else {}, output_types, prefix=f"{name}."
@@ -342,8 +353,10 @@ def _parse_dynamic_combo(
 def _parse_autogrow(
     name: str, options: Mapping[str, Any], required: bool, output_types: frozenset[str]
 ) -> tuple[InputSpec, ...]:
-    """The row of inputs that an autogrowing one stands for: `names`, or `prefix0`, `prefix1`, ... (the first `min`
-    of them required). Empty when the template is of another shape: then anything below its name is taken.
+    """Return the inputs that an autogrowing input represents: `names`, or `prefix0`, `prefix1`, ...
+
+    The first `min` of them are required. The result is empty if the template has another shape; then any input below
+    its name is accepted.
     """
     template = options.get("template")
     group, declared = next(
@@ -356,28 +369,28 @@ def _parse_autogrow(
     )
     names = _get(template, "names")
     if not isinstance(names, list):
-        prefix, most = _get(template, "prefix"), _get(template, "max")
-        if not isinstance(prefix, str) or not isinstance(most, int):
+        prefix, maximum = _get(template, "prefix"), _get(template, "max")
+        if not isinstance(prefix, str) or not isinstance(maximum, int):
             return ()
-        names = [f"{prefix}{place}" for place in range(min(most, 100))]  # 100 is the server's own limit
-    least = _get(template, "min")
-    least = least if required and group == "required" and isinstance(least, int) else 0
+        names = [f"{prefix}{index}" for index in range(min(maximum, 100))]  # 100 is the server's own limit
+    minimum = _get(template, "min")
+    minimum = minimum if required and group == "required" and isinstance(minimum, int) else 0
     if declared is None:
         return ()
     return tuple(
-        _parse_input(f"{name}.{one}", declared, place < least, output_types) for place, one in enumerate(names)
+        _parse_input(f"{name}.{suffix}", declared, index < minimum, output_types) for index, suffix in enumerate(names)
     )
 
 
-def _expand_input(spec: InputSpec, given: Mapping[str, Any]) -> Iterator[tuple[str, InputSpec]]:
-    """The input itself, and those that its value brings along. An autogrowing one is only its row."""
+def _expand_input(spec: InputSpec, values: Mapping[str, Any]) -> Iterator[tuple[str, InputSpec]]:
+    """Yield an input and those that its value adds. An autogrowing input yields only the inputs that it represents."""
     if spec.type == AUTOGROW:
-        for one in spec.autogrow_inputs:
-            if one.required or one.name in given:
-                yield one.name, one
+        for branch_input in spec.autogrow_inputs:
+            if branch_input.required or branch_input.name in values:
+                yield branch_input.name, branch_input
         return
     yield spec.name, spec
-    chosen = given.get(spec.name)
-    if isinstance(chosen, str) and chosen in spec.branches:
-        for one in spec.branches[chosen].values():
-            yield from _expand_input(one, given)
+    choice = values.get(spec.name)
+    if isinstance(choice, str) and choice in spec.branches:
+        for branch_input in spec.branches[choice].values():
+            yield from _expand_input(branch_input, values)

@@ -1,15 +1,17 @@
-"""A template against the classes of a server: each value checked once, the rest of the graph once.
+"""Check a template against the node classes of a server: each value once, and the rest of the graph once.
 
-Why that says the same as checking every rendered workflow: params decide the values of inputs and nothing else. Node
-ids, classes and the names of inputs stand in the template; a value becomes a text, number, truth value or container,
-and only as a list `[node id, output]` does it change who links to whom. As long as no value is such a link, the links,
-the classes that meet along them and what an output reaches are the template's own, checked once; and what `check` says
-of an input depends on that input's value alone, which depends only on the slots that its leaves read: a `Piece`. Where
-the value of one input decides which others a node has (dynamic combos), the node is one piece. Values that are links
-are told (`Verdict.rewires`) and send `SplitCheck.problems` to the whole graph. A property test holds both ways equal.
+The result is the same as if every rendered workflow were checked, because params only change the values of inputs. Node
+ids, classes and the names of inputs are fixed by the template. A value changes the links only if it is itself a link, a
+list `[node id, output]`. If no value is a link, the links, their types and the nodes that outputs depend on are fixed
+too, so they are checked once. The check of an input then depends only on its own value, and the value depends only on
+the slots that its leaves read. A `SlotInputCheck` is this check of one input. If the value of one input decides which
+other inputs a node has (a dynamic combo), all inputs of the node are checked together.
 
-A text that composes slots (`"{{ a }}, {{ b }}"`) is a piece of both, so its cost is the product of their values; where
-the input takes any text, no value can be wrong and the piece is left out.
+If a value is a link, `CheckResult.changes_links` says so, and `TemplateCheck.find_problems` checks the whole rendered
+graph. A property test compares both ways.
+
+A text that combines slots (`"{{ a }}, {{ b }}"`) depends on both, so the number of its values is a product. If the
+input accepts any text, no value can be wrong, and the check is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
@@ -39,7 +40,10 @@ _LINK_SCHEMA: Final = {
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a piece says of some params. `rewires`: a value is a link, so only the whole graph can tell."""
+    """The problems of an input for some params.
+
+    `changes_links`: a value is a link, so the whole graph must be checked.
+    """
 
     problems: tuple[GraphProblem, ...]
     changes_links: bool
@@ -47,9 +51,9 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class SlotInputCheck:
-    """One input that slots write, or all inputs of a node whose inputs depend on each other.
+    """The check of one input with slots, or of all inputs of a node whose inputs depend on each other (`covers_node`).
 
-    `slots` are the names whose values decide it; `verdict` needs params of those only.
+    `slots` are the slots whose values decide the result: `check_values` needs params only for them.
     """
 
     node: str
@@ -60,32 +64,34 @@ class SlotInputCheck:
     covers_node: bool = False
 
     def check_values(self, params: Mapping[str, Any]) -> CheckResult:
-        """Raises ExpressionError where a leaf's expression fails on these values."""
-        given = dict(self.graph_check.nodes[self.node]["inputs"])
+        """Check the input with these params. Raises ExpressionError if an expression fails on them."""
+        values = dict(self.graph_check.nodes[self.node]["inputs"])
         for name in {str(leaf.path[2]) for leaf in self.leaves}:
-            given[name] = copy.deepcopy(given[name])
+            values[name] = copy.deepcopy(values[name])
         for leaf in self.leaves:
-            place: Any = given
+            container: Any = values
             for part in leaf.path[2:-1]:
-                place = place[part]
-            place[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
-        rewires = any(is_link(given[str(leaf.path[2])]) for leaf in self.leaves)
+                container = container[part]
+            container[leaf.path[-1]] = copy.deepcopy(leaf.evaluate(params))
+        changes_links = any(is_link(values[str(leaf.path[2])]) for leaf in self.leaves)
         if self.node not in self.graph_check.reached or self.node not in self.graph_check.specs:
-            return CheckResult((), rewires)
-        found = [finding for name in self.inputs for finding in self.graph_check.check_input(self.node, name, given)]
+            return CheckResult((), changes_links)
+        findings = [
+            finding for name in self.inputs for finding in self.graph_check.check_input(self.node, name, values)
+        ]
         if self.covers_node:
-            found = [*self.graph_check.find_missing_inputs(self.node, given), *found]
-        return CheckResult(tuple((path, message) for path, message, is_note in found if not is_note), rewires)
+            findings = [*self.graph_check.find_missing_inputs(self.node, values), *findings]
+        return CheckResult(tuple((path, message) for path, message, is_note in findings if not is_note), changes_links)
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateCheck:
-    """A template checked once.
+    """The check of a template.
 
-    `static` is wrong whatever the params are, `pieces` are what depends on them. `ignored` are slots that write an
-    input which the class does not have: the server takes that silently, and the sweep would show nothing.
-    `notes` are what is odd but runs, among them slots that reach no output; `unsaved` are the ends of a workflow that
-    saves nothing.
+    `fixed_problems` do not depend on params; `input_checks` find those that do. `ignored` are slots of an input that
+    the class does not have: the server accepts it silently, and the sweep would show no difference. `notes` say what is
+    odd but runs, such as slots that no output depends on. `unsaved` are the output nodes of a workflow that saves no
+    file.
     """
 
     template: Template
@@ -97,59 +103,59 @@ class TemplateCheck:
     unsaved: tuple[GraphProblem, ...]
 
     def find_problems(self, params: Mapping[str, Any]) -> list[GraphProblem]:
-        """What `graph_problems` says of `template.render(params)`, in another order, at the cost of the pieces.
+        """Return the problems of the workflow for these params, without `ignored`.
 
-        Raises ExpressionError where the template cannot be rendered. `ignored` is not in it.
+        They are those of `find_graph_problems` in another order. Raises ExpressionError if an expression fails.
         """
-        verdicts = [piece.check_values(params) for piece in self.input_checks]
-        if any(verdict.changes_links for verdict in verdicts):
+        results = [input_check.check_values(params) for input_check in self.input_checks]
+        if any(result.changes_links for result in results):
             return self.check_rendered(params)
-        return [*self.fixed_problems, *(found for verdict in verdicts for found in verdict.problems)]
+        return [*self.fixed_problems, *(problem for result in results for problem in result.problems)]
 
     def check_rendered(self, params: Mapping[str, Any]) -> list[GraphProblem]:
-        """`graph_problems` of the rendered workflow: the slow way, right also where values are links."""
+        """Render the workflow and check all of it. This is slow, but also correct if values are links."""
         return find_graph_problems(
             self.template.render(params), self.info, uploaded=find_upload_addresses(self.template)
         )
 
 
 def check_template(template: Template, info: NodeInfo) -> TemplateCheck:
-    """Check all of the template that no slot decides, and cut the rest into pieces."""
-    written = _group_leaves(template)
-    check = GraphCheck(_make_skeleton(template), info, find_upload_addresses(template))
-    pieces = _make_input_checks(check, written)
-    judged = {(piece.node, name) for piece in pieces for name in piece.inputs} | {
-        (address.node, address.input) for address in written
+    """Check everything that does not depend on slots, and prepare a check for each input that does."""
+    leaves_by_address = _group_leaves(template)
+    graph_check = GraphCheck(_make_skeleton(template), info, find_upload_addresses(template))
+    input_checks = _make_input_checks(graph_check, leaves_by_address)
+    checked_inputs = {(input_check.node, name) for input_check in input_checks for name in input_check.inputs} | {
+        (address.node, address.input) for address in leaves_by_address
     }
-    static = list(check.find_structure_problems())
+    fixed_problems = list(graph_check.find_structure_problems())
     notes: list[GraphProblem] = []
-    for node_id in check.specs:
-        reached = node_id in check.reached
-        if not reached:
-            notes.append(((node_id,), f"{check.describe_node(node_id)}: no output reaches it, so it is not run"))
-        given = check.nodes[node_id]["inputs"]
-        found = [one for name in given if (node_id, name) not in judged
-                 for one in check.check_input(node_id, name, given)]  # fmt: skip
-        if not any(piece.node == node_id and piece.covers_node for piece in pieces):
-            found = [*check.find_missing_inputs(node_id, given), *found]
-        for path, message, is_note in found:
-            (notes if is_note or not reached else static).append((path, message))
+    for node_id in graph_check.specs:
+        is_reached = node_id in graph_check.reached
+        if not is_reached:
+            notes.append(graph_check.make_unreached_note(node_id))
+        values = graph_check.nodes[node_id]["inputs"]
+        findings = [finding for name in values if (node_id, name) not in checked_inputs
+                 for finding in graph_check.check_input(node_id, name, values)]  # fmt: skip
+        if not any(input_check.node == node_id and input_check.covers_node for input_check in input_checks):
+            findings = [*graph_check.find_missing_inputs(node_id, values), *findings]
+        for path, message, is_note in findings:
+            (notes if is_note or not is_reached else fixed_problems).append((path, message))
     return TemplateCheck(
         template,
         info,
-        tuple(static),
-        pieces,
-        ignored=tuple(_find_ignored(template, check)),
-        notes=(*notes, *_find_unreached_slots(template, check)),
-        unsaved=tuple(check.find_unsaved_outputs()),
+        tuple(fixed_problems),
+        input_checks,
+        ignored=tuple(_find_ignored(template, graph_check)),
+        notes=(*notes, *_find_unreached_slots(template, graph_check)),
+        unsaved=tuple(graph_check.find_unsaved_outputs()),
     )
 
 
 def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str, Any] | None:
-    """The JSON Schema of a slot's values as its addresses take them; None where they take anything, and for files.
+    """Return the JSON Schema that the addresses of a slot demand; None if they accept any value, and for file slots.
 
-    Several addresses must all accept a value. An address where the value is only part of a text or of a computation
-    says nothing about it. Where only a link can stand, the schema is that of a link.
+    All addresses must accept a value. An address where the value is only part of a text or computation does not count.
+    For an input that must be linked, the schema is that of a link.
     """
     if template.slots[slot].is_file:
         return None
@@ -163,37 +169,40 @@ def infer_slot_schema(template: Template, slot: str, info: NodeInfo) -> dict[str
 
 
 def with_node_schemas(template: Template, info: NodeInfo) -> Template:
-    """The template with a schema for every slot that has none of its own; its default normalised by it.
+    """Return the template with an inferred schema for every slot without its own, and its default normalised.
 
-    A default that the schema refuses stays as it is: the check of its piece says so, with its place in the graph.
+    A default that the schema refuses stays as it is, because the check of its input reports it with its location.
     """
     slots: dict[str, Slot] = {}
     for name, slot in template.slots.items():
-        schema = infer_slot_schema(template, name, info) if not slot.normalise.schema else None
-        if schema is not None:
-            slot = replace(slot, normalise=SlotSchema(schema))  # noqa: PLW2901 - the slot with its schema
-            if slot.default is not MISSING:
-                with contextlib.suppress(ValueRefusedError):
-                    slot = replace(slot, default=slot.normalise(slot.default))  # noqa: PLW2901 - as above
-        slots[name] = slot
+        rules = infer_slot_schema(template, name, info) if not slot.schema.rules else None
+        slots[name] = slot if rules is None else _with_schema(slot, SlotSchema(rules))
     return replace(template, slots=slots)
 
 
+def _with_schema(slot: Slot, schema: SlotSchema) -> Slot:
+    default = slot.default
+    if default is not MISSING:
+        with contextlib.suppress(ValueRefusedError):
+            default = schema.normalise(default)
+    return replace(slot, schema=schema, default=default)
+
+
 def find_upload_addresses(template: Template) -> frozenset[Address]:
-    """Where files of ours stand: their names are the server's only once they are uploaded."""
-    return frozenset(at for slot in template.slots.values() if slot.kind == "file" for at in slot.addresses)
+    """Return the addresses of local files, whose names exist on the server only after the upload."""
+    return frozenset(address for slot in template.slots.values() if slot.kind == "file" for address in slot.addresses)
 
 
 def _group_leaves(template: Template) -> dict[Address, list[Leaf]]:
-    """The leaves of each input that slots write."""
-    found: dict[Address, list[Leaf]] = {}
+    """Return the leaves of each input that has slots."""
+    leaves_by_address: dict[Address, list[Leaf]] = {}
     for leaf in template.leaves:
-        found.setdefault(Address(str(leaf.path[0]), str(leaf.path[2])), []).append(leaf)
-    return found
+        leaves_by_address.setdefault(Address(str(leaf.path[0]), str(leaf.path[2])), []).append(leaf)
+    return leaves_by_address
 
 
 def _make_skeleton(template: Template) -> dict[str, Any]:
-    """The graph without the links that slots overwrite: what else stands at their addresses is never looked at."""
+    """Return the graph with null where a slot replaces a whole input, so that no link is left there."""
     graph = copy.deepcopy(dict(template.graph))
     for leaf in template.leaves:
         if len(leaf.path) == 3:
@@ -202,70 +211,47 @@ def _make_skeleton(template: Template) -> dict[str, Any]:
 
 
 def _make_input_checks(
-    check: GraphCheck, leaves_by_address: Mapping[Address, list[Leaf]]
+    graph_check: GraphCheck, leaves_by_address: Mapping[Address, list[Leaf]]
 ) -> tuple[SlotInputCheck, ...]:
-    found: list[SlotInputCheck] = []
-    whole: dict[str, list[Leaf]] = {}
+    checks: list[SlotInputCheck] = []
+    leaves_of_dynamic_nodes: dict[str, list[Leaf]] = {}
     for address, leaves in leaves_by_address.items():
-        spec = check.specs.get(address.node)
+        spec = graph_check.specs.get(address.node)
         if spec is not None and spec.is_dynamic:
-            whole.setdefault(address.node, []).extend(leaves)
-        elif not _can_take_any_text(check, address, leaves):
-            found.append(SlotInputCheck(address.node, (address.input,), _list_slots(leaves), tuple(leaves), check))
-    for node_id, leaves in whole.items():
-        inputs = tuple(check.nodes[node_id]["inputs"])
-        found.append(SlotInputCheck(node_id, inputs, _list_slots(leaves), tuple(leaves), check, covers_node=True))
-    return tuple(found)
+            leaves_of_dynamic_nodes.setdefault(address.node, []).extend(leaves)
+        elif not _can_take_any_text(graph_check, address, leaves):
+            checks.append(
+                SlotInputCheck(address.node, (address.input,), _list_slots(leaves), tuple(leaves), graph_check)
+            )
+    for node_id, leaves in leaves_of_dynamic_nodes.items():
+        inputs = tuple(graph_check.nodes[node_id]["inputs"])
+        checks.append(
+            SlotInputCheck(node_id, inputs, _list_slots(leaves), tuple(leaves), graph_check, covers_node=True)
+        )
+    return tuple(checks)
 
 
 def _list_slots(leaves: Iterable[Leaf]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for leaf in leaves for name in leaf.names))
 
 
-def _can_take_any_text(check: GraphCheck, address: Address, leaves: list[Leaf]) -> bool:
-    """Whether the leaf is a text put together (so a text, whatever the params) in an input that takes every text."""
+def _can_take_any_text(graph_check: GraphCheck, address: Address, leaves: list[Leaf]) -> bool:
+    """Whether the input accepts every text and its value is always a text."""
     if len(leaves) != 1 or len(leaves[0].path) != 3:
         return False
     expression = leaves[0].expression
-    if expression is None or not _parse_form(expression.text).is_composed:
+    if expression is None or not expression.is_text:
         return False
-    spec = check.specs.get(address.node)
-    declared = spec.inputs.get(address.input) if spec is not None else None
-    return declared is not None and declared.schema in ({"type": "string"}, {})
-
-
-@dataclass(frozen=True, slots=True)
-class _TextForm:
-    """What a text with Jinja2 gives. `composed`: always a text; else the value of one expression, with its own type.
-    `alone` is the name whose value that is, as it stands: of `{{ name }}` and `{{ name | default(constant) }}`.
-    """
-
-    is_composed: bool
-    sole_name: str | None = None
-
-
-@cache
-def _parse_form(text: str) -> _TextForm:
-    from jinja2 import Environment, nodes
-
-    # Parsed, never rendered: `expressions` has compiled this text already, and does so by the same rule.
-    body = Environment(keep_trailing_newline=True, autoescape=False).parse(text).body  # noqa: S701
-    parts = body[0].nodes if len(body) == 1 and isinstance(body[0], nodes.Output) else []
-    if len(parts) != 1 or isinstance(parts[0], nodes.TemplateData):
-        return _TextForm(is_composed=True)
-    inner: Any = parts[0]
-    if isinstance(inner, nodes.Filter) and inner.name in ("d", "default") and len(inner.args) == 1 and not inner.kwargs:
-        inner = inner.node
-    return _TextForm(is_composed=False, sole_name=inner.name if isinstance(inner, nodes.Name) else None)
+    spec = graph_check.specs.get(address.node)
+    input_spec = spec.inputs.get(address.input) if spec is not None else None
+    return input_spec is not None and input_spec.schema in ({"type": "string"}, {})
 
 
 def _is_sole_value(leaf: Leaf, slot: str) -> bool:
-    """Whether the slot's value stands there as it is."""
+    """Whether the input receives the value of the slot unchanged."""
     if len(leaf.path) != 3:
         return False
-    if leaf.expression is None:
-        return leaf.slot == slot
-    return _parse_form(leaf.expression.text).sole_name == slot
+    return slot == (leaf.slot if leaf.expression is None else leaf.expression.sole_name)
 
 
 def _find_spec(template: Template, info: NodeInfo, leaf: Leaf) -> InputSpec | None:
@@ -275,8 +261,10 @@ def _find_spec(template: Template, info: NodeInfo, leaf: Leaf) -> InputSpec | No
 
 
 def _intersect(schemas: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What all of them accept. Numbers and choices are merged into one schema, so that values are normalised by its
-    `type` and refused with one sentence; anything else is left to `allOf`.
+    """Return a schema of the values that all schemas accept, None without schemas.
+
+    Numbers and choices are merged into one schema, so that its `type` normalises values and a refusal is one sentence.
+    Other schemas are combined by `allOf`.
     """
     unique = list({json.dumps(schema, sort_keys=True): schema for schema in schemas}.values())
     if len(unique) < 2:
@@ -285,32 +273,33 @@ def _intersect(schemas: list[dict[str, Any]]) -> dict[str, Any] | None:
         merged: dict[str, Any] = {
             "type": "integer" if any(schema["type"] == "integer" for schema in unique) else "number"
         }
-        for word, innermost in (("minimum", max), ("maximum", min)):
-            limits = [schema[word] for schema in unique if word in schema]
+        for keyword, choose_strictest in (("minimum", max), ("maximum", min)):
+            limits = [schema[keyword] for schema in unique if keyword in schema]
             if limits:
-                merged[word] = innermost(limits)
+                merged[keyword] = choose_strictest(limits)
         return merged
     if all(set(schema) == {"enum"} for schema in unique):
-        common = [[json.dumps(one, sort_keys=True) for one in schema["enum"]] for schema in unique]
-        return {"enum": [json.loads(one) for one in common[0] if all(one in other for other in common)]}
+        encoded = [[json.dumps(choice, sort_keys=True) for choice in schema["enum"]] for schema in unique]
+        return {"enum": [json.loads(choice) for choice in encoded[0] if all(choice in other for other in encoded)]}
     return {"allOf": unique}
 
 
-def _find_ignored(template: Template, check: GraphCheck) -> Iterable[GraphProblem]:
+def _find_ignored(template: Template, graph_check: GraphCheck) -> Iterable[GraphProblem]:
     for address, leaves in _group_leaves(template).items():
-        spec = check.specs.get(address.node)
+        spec = graph_check.specs.get(address.node)
         if spec is None or spec.can_take_undeclared(address.input):
             continue
-        given = check.nodes[address.node]["inputs"]
-        if not spec.is_dynamic and address.input not in spec.resolve_inputs(given):
+        values = graph_check.nodes[address.node]["inputs"]
+        if not spec.is_dynamic and address.input not in spec.resolve_inputs(values):
             slots = join_names(_list_slots(leaves))
-            message = f"{check.describe_node(address.node)} {address.input}: {slots} would change nothing: "
+            message = f"{graph_check.describe_node(address.node)} {address.input}: {slots} would change nothing: "
             message += f"{spec.class_type} has no such input{suggest(address.input, spec.inputs, 'its inputs')}"
             yield (address.node, "inputs", address.input), message
 
 
-def _find_unreached_slots(template: Template, check: GraphCheck) -> Iterable[GraphProblem]:
+def _find_unreached_slots(template: Template, graph_check: GraphCheck) -> Iterable[GraphProblem]:
     for slot in template.slots.values():
         nodes = {address.node for address in slot.addresses}
-        if nodes and not nodes & check.reached:
-            yield (), f"slot '{slot.name}' reaches no output: it changes node {', '.join(sorted(nodes))} only"
+        if nodes and not nodes & graph_check.reached:
+            message = f"slot '{slot.name}' has no effect: no output depends on node {', '.join(sorted(nodes))}"
+            yield (), message

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sweeper.errors import ExperimentError
-from sweeper.model.expressions import compile_expression, compile_text, explain_unknown_names
+from sweeper.model.expressions import compile_text
 from tests import ROOT
 from tests.experiment_files import planned
 
@@ -48,10 +48,10 @@ def test_inline_strings_of_a_template_are_read_the_same_way(tmp_path, text):
 
 LOOP = "{{% for i in range(1000) %}}{}{{% endfor %}}"
 LOOPS = "{{% for i in range(1000) %}}{{% for j in range(1000) %}}{}{{% endfor %}}{{% endfor %}}"
-WORK = "is too much work: more than 1,000,000 characters and steps"
+WORK = "takes too much work: more than 1,000,000 characters and steps"
 DIGITS = "`round` takes at most 100 digits"
 UNSAFE = "access to attribute '{}' of 'str' object is unsafe."
-NUMBER = "`is {}` takes a number of usual size"
+NUMBER = "`is {}` takes a number of at most 1024 bits"
 LARGE = "gives a number too large to compute here"
 PARTS = "has too many parts; longer computations belong in a program"
 
@@ -79,7 +79,8 @@ BOMBS = {
         "{{ ([" + "big, " * 400 + "] if n else n) == [[" + "same, " * 400 + "]][0] }}", WORK),
     "long list written out": ("{{ [" + "n, " * 5000 + "] }}", PARTS),
     "sum of lists": ("{{ ([[1] * 5000] * 10000) | sum(start=[]) | length }}", WORK),
-    "sum of few lists": ("{{ ([[1] * 5000] * 10) | sum(start=[]) | length }}", "`sum` adds numbers; its start is one"),
+    "sum of few lists": (
+        "{{ ([[1] * 5000] * 10) | sum(start=[]) | length }}", "`sum` adds numbers; its start must be a number"),
     "sum of long texts by +": ("{{ " + " + ".join(["big"] * 60) + " }}", WORK),
     "sum of long lists by +": ("{{ " + " + ".join(["words"] * 60) + " }}", WORK),
     "join of joins": ("{{ ([([('a' * 10000)] * 10000) | join] * 10000) | join }}", WORK),
@@ -104,7 +105,7 @@ BOMBS = {
     "remainder of a long number": (LOOP.format("{{ huge % 7 }}"), f"`%` {LARGE}"),
     "product of long numbers": ("{{ huge * huge }}", f"`*` {LARGE}"),
     "long hexadecimal": ("{{ ('f' * 9000) | int(base=16) }}", f"`int` {LARGE}"),
-    "long literal": ("{{ 0x" + "f" * 15000 + " }}", "holds a number too large to compute here"),
+    "long literal": ("{{ 0x" + "f" * 15000 + " }}", "contains a number too large to compute here"),
     "search from the end": ("{{ big.rfind('b' ~ big[:200000]) }}", WORK),
     "split from the end": ("{{ big.rsplit('b' ~ big[:200000]) }}", WORK),
     "trim of many letters": ("{{ big | trim('b' ~ big[1:]) }}", WORK),
@@ -115,7 +116,7 @@ BOMBS = {
         "".join(f"{{% with {new} = {old}~{old}~{old} %}}" for old, new in zip(["n", *"abc"], "abcd", strict=True))
         + "{{ d }}"
         + "{% endwith %}" * 4,
-        "holds a Jinja2 with, which is not allowed here",
+        "contains a Jinja2 with, which is not allowed here",
     ),
 }  # fmt: skip
 
@@ -165,7 +166,7 @@ def test_a_bomb_is_refused_before_it_takes_four_seconds_or_sixteen_megabytes(fat
 
 
 def test_a_refusal_is_told_with_the_place_of_the_text(tmp_path):
-    with pytest.raises(ExperimentError, match=r"e\.yaml:1: derive\.v: is too much work: more than 1,000,000"):
+    with pytest.raises(ExperimentError, match=r"e\.yaml:1: derive\.v: takes too much work: more than 1,000,000"):
         derived(tmp_path, BOMBS["join of joins"][0])
 
 
@@ -197,11 +198,6 @@ def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path, where):
     with pytest.raises(ExperimentError) as caught:
         planned(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": where}}, GRAPH, SLOTS)
     assert len(str(caught.value)) < 500
-
-
-def test_a_long_unknown_name_is_not_printed_whole():
-    (message,) = explain_unknown_names(compile_expression("n" * 3000), ["n"])
-    assert len(message) < 200
 
 
 def test_an_integer_too_long_to_print_is_refused_with_a_message(tmp_path):

@@ -56,22 +56,23 @@ def test_a_workflow_that_fits_has_no_problems_and_no_notes() -> None:
          "node 3 (Sampler) model: links to output -1 of node 4 (Loader), which has 3 outputs, counted from 0"),
         ({"n3_latent_image": ["99", 0]},
          "node 3 (Sampler) latent_image: links to node 99, which is not in the workflow; its nodes: 3, 4, 5, 6, 8, 9"),
-        ({"n3_model": [4, 0]}, ('node 3 (Sampler) model: [4, 0] is no link; a link is written ["node id", output], '
+        ({"n3_model": [4, 0]}, ('node 3 (Sampler) model: [4, 0] is not a link; a link is written ["node id", output], '
          'a list as a value {"__value__": [...]}')),
-        ({"n3_model": ["4", "0"]}, ('node 3 (Sampler) model: ["4", "0"] is no link; a link is written '
+        ({"n3_model": ["4", "0"]}, ('node 3 (Sampler) model: ["4", "0"] is not a link; a link is written '
          '["node id", output], a list as a value {"__value__": [...]}')),
-        ({"n3_steps": [1, 2, 3]}, ("node 3 (Sampler) steps: found a list of 3, which the server takes for a broken "
+        ({"n3_steps": [1, 2, 3]}, ("node 3 (Sampler) steps: found a list of 3, which the server reads as a broken "
          'link; a link is written ["node id", output], a list as a value {"__value__": [...]}')),
         ({"n3_zz": ["99", 0]}, ("node 3 (Sampler) zz: links to node 99, which is not in the workflow; its nodes: 3, 4, "
          "5, 6, 8, 9; for an undeclared input that stops the server")),
         ({"n3_zz": ["4", 0]}, ("node 3 (Sampler) zz: Sampler has no such input, so its link makes the node fail; "
          "its inputs: model, seed, steps, cfg, sampler_name, positive, latent_image, tiled, denoise")),
         ({"n3_denose": 0.5}, "node 3 (Sampler) denose: Sampler has no such input; did you mean 'denoise'?"),
-        ({"n3_extra": {"a": [NAN]}}, "node 3 (Sampler) extra: holds a number that is not finite, which is no JSON"),
+        ({"n3_extra": {"a": [NAN]}},
+         "node 3 (Sampler) extra: contains a number that is not finite, which JSON does not allow"),
         ({"n4": of("Loadr")}, "node 4: the server has no class 'Loadr'; did you mean 'Loader'?"),
-        ({"n4": {"class_type": "Loader"}}, ("node 4 (Loader): the key 'inputs' is missing or no mapping; it may be "
+        ({"n4": {"class_type": "Loader"}}, ("node 4 (Loader): the key 'inputs' is missing or not a mapping; it may be "
          "empty, but without it the server stops working")),
-        ({"n4": {"inputs": {}}}, "node 4: the key 'class_type' is missing or no text"),
+        ({"n4": {"inputs": {}}}, "node 4: the key 'class_type' is missing or not a text"),
         ({"n4": "Loader"}, "node 4: found 'Loader', but a node is needed"),
         ({"n6": of("Encode", text="a fox")}, "node 6 (Encode): the required input 'clip' is missing"),
         ({"n5_width": {"__value__": 8}}, "node 5 (Latent) width: found 8, but at least 16 is needed"),
@@ -183,14 +184,14 @@ def test_a_circle_is_a_problem_where_an_output_reaches_it() -> None:
     graph = workflow(n10=row, n11=of("Row", image_1=["10", 0], count=1))
     assert sentences(graph) == []
     graph["9"]["inputs"]["images"] = ["10", 0]
-    assert sentences(graph) == ["these nodes link in a circle: 10 -> 11 -> 10"]
+    assert sentences(graph) == ["these nodes link in a cycle: 10 -> 11 -> 10"]
 
 
 def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_class() -> None:
     graph = workflow(n20=of("Latent", width="wide"))
     assert sentences(graph) == []
     assert [message for _, message in find_graph_notes(graph, INFO)] == [
-        "node 20 (Latent): no output reaches it, so it is not run",
+        "node 20 (Latent): not connected to an output node, so it will not run",
         "node 20 (Latent): the required input 'height' is missing",
         "node 20 (Latent) width: found 'wide', but an integer is needed",
     ]

@@ -140,9 +140,9 @@ def test_any_json_is_read_or_refused_as_no_object_info(answer: dict[str, Any]) -
 
 
 def test_an_answer_that_is_no_object_info_is_refused() -> None:
-    with pytest.raises(InputError, match="this is no object_info"):
+    with pytest.raises(InputError, match="this is not an object_info"):
         NodeInfo.from_object_info({"error": "unauthorized"})
-    with pytest.raises(InputError, match="this is no object_info"):
+    with pytest.raises(InputError, match="this is not an object_info"):
         NodeInfo.from_object_info([])  # type: ignore[arg-type]
 
 

@@ -198,7 +198,7 @@ def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
 def test_a_slot_that_reaches_no_output_is_noted() -> None:
     check = check_template(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
     assert check.find_problems({"lost": "nonsense"}) == []
-    assert "slot 'lost' reaches no output: it changes node 20 only" in [message for _, message in check.notes]
+    assert "slot 'lost' has no effect: no output depends on node 20" in [message for _, message in check.notes]
 
 
 def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
@@ -249,7 +249,7 @@ def test_choices_of_several_addresses_are_those_in_common_and_other_mixes_must_a
 
 def test_an_input_that_is_only_linked_takes_links() -> None:
     bound = with_node_schemas(template(workflow(), {"model": {"at": "3.model"}}), INFO)
-    normalise = bound.slots["model"].normalise
+    normalise = bound.slots["model"].schema.normalise
     assert normalise(["4", 0]) == ["4", 0]
     with pytest.raises(ValueRefusedError, match="a list is needed"):
         normalise("paint")
@@ -263,10 +263,10 @@ def test_slots_without_a_schema_get_one_and_their_values_are_normalised_by_it() 
     known = with_node_schemas(bound, INFO)
     assert known.slots["cfg"].default == 7.0
     assert isinstance(known.slots["cfg"].default, float)
-    assert known.slots["steps"].normalise(8.0) == 8
-    assert known.slots["steps"].normalise.parse_text("8") == 8
+    assert known.slots["steps"].schema.normalise(8.0) == 8
+    assert known.slots["steps"].schema.parse_text("8") == 8
     with pytest.raises(ValueRefusedError, match="at least 1"):
-        known.slots["steps"].normalise(0)
+        known.slots["steps"].schema.normalise(0)
     assert known.slots["width"] == bound.slots["width"]  # the user's own schema stays
 
 
