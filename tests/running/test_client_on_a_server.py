@@ -72,10 +72,10 @@ def graph_of(colour=0x123456, size=16, **more):
 
 
 async def ended(client, prompt_id):
-    state = await client.look(prompt_id)
-    while not state.over:
+    state = await client.get_job(prompt_id)
+    while not state.is_over:
         await asyncio.sleep(0.02)
-        state = await client.look(prompt_id)
+        state = await client.get_job(prompt_id)
     return state
 
 
@@ -85,12 +85,12 @@ def submission(graph, client_id=None):
 
 
 def sought(sent, since):
-    return JobSearch(sent.job, fingerprint(sent.graph), since, time.time(), lambda _: False)
+    return JobSearch(sent.job_id, fingerprint(sent.graph), since, time.time(), lambda _: False)
 
 
 def test_who_answers_is_found_out_and_has_its_nodes(server, using):
     async def act(client):
-        return await client.connect(), await client.object_info()
+        return await client.connect(), await client.get_object_info()
 
     found, classes = using(act)
     assert found.dialect == server.dialect
@@ -123,7 +123,7 @@ def test_a_submission_whose_answer_is_lost_is_found_and_runs_once(server, using,
         with pytest.raises(TransientError) as caught:
             await client.submit(sent)
         assert caught.value.sent
-        prompt_id = await client.find(sought(sent, since))
+        prompt_id = await client.find_submission(sought(sent, since))
         assert prompt_id is not None
         return prompt_id, await ended(client, prompt_id)
 
@@ -139,7 +139,7 @@ def test_a_gateway_that_says_503_over_a_job_that_was_taken_is_not_believed(using
         answer = await client.submit(sent)
         assert isinstance(answer, QueueFull)
         assert answer.may_be_accepted
-        return await client.find(sought(sent, time.time()), late=False)
+        return await client.find_submission(sought(sent, time.time()), allow_late_arrival=False)
 
     assert using(act, faults=[("/prompt", "503_after")]) is not None
     assert using(act, faults=[("/prompt", "503")]) is None
@@ -151,7 +151,7 @@ def test_a_submission_that_never_arrived_is_not_found(using, fault):
         sent = submission(graph_of())
         with pytest.raises(TransientError):
             await client.submit(sent)
-        return await client.find(sought(sent, time.time()))
+        return await client.find_submission(sought(sent, time.time()))
 
     assert using(act, faults=[("/prompt", fault)]) is None
 
@@ -173,7 +173,7 @@ def test_a_file_comes_whole_whatever_happens_to_its_transfer(server, using):
 
 def test_what_is_not_there_is_lost(using):
     async def act(client):
-        assert (await client.look(str(uuid4()))).state == "lost"
+        assert (await client.get_job(str(uuid4()))).state == "lost"
         state = await ended(client, await client.submit(submission(graph_of())))
         output = state.outputs[0]
         for wrong in ({"filename": "no-such.png"}, {"subfolder": "../.."}, {"filename": "../../x.png"}):
@@ -249,8 +249,8 @@ def test_a_waiting_job_is_cancelled_and_the_running_one_is_not(server, using):
         ours = await client.submit(submission(graph_of(size=24)))
         await client.cancel(frozenset([ours]))
         for _ in range(50):
-            state = await client.look(ours)
-            if state.over:
+            state = await client.get_job(ours)
+            if state.is_over:
                 break
             await asyncio.sleep(0.05)
         return state, await ended(client, slow)

@@ -58,7 +58,7 @@ def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experim
         durable.update(covered)
 
     async def submitting(client, submission):
-        early.extend({submission.job} - durable)
+        early.extend({submission.job_id} - durable)
         return await submit(client, submission)
 
     monkeypatch.setattr(Store, "record_intent", intending)

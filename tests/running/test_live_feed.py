@@ -59,52 +59,52 @@ def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
 
 
 def test_a_viewer_sees_the_step_and_the_last_picture_of_what_is_in_flight(showing, folder, clock):
-    folder.watch()
+    folder.announce_viewer()
     showing(submitted(1))
     showing(preview(1, b"first"))
     clock.now += 1
     showing(preview(1, b"second"))
     clock.now += 1
     showing(run_events.JobProgress("t", 1, "p1", "3", 4, 9))
-    assert folder.sights() == {1: TrialProgress("3", 4.0, 9.0, 2)}
-    assert folder.preview(1) == b"second"
+    assert folder.read_progress() == {1: TrialProgress("3", 4.0, 9.0, 2)}
+    assert folder.read_preview(1) == b"second"
     clock.now += 1
     showing(run_events.TrialDone(1, "succeeded", "t"))
-    assert folder.sights() == {}
-    assert folder.preview(1) is None
+    assert folder.read_progress() == {}
+    assert folder.read_preview(1) is None
 
 
 def test_pictures_that_follow_too_fast_are_left_out(showing, folder, clock):
-    folder.watch()
+    folder.announce_viewer()
     for number in range(50):
         showing(preview(1, b"%d" % number))
         clock.now += 0.01
-    assert 0 < folder.sights()[1].preview <= 3
+    assert 0 < folder.read_progress()[1].preview <= 3
 
 
 def test_a_viewer_that_was_killed_is_forgotten(showing, folder, clock, tmp_path):
-    folder.watch()
+    folder.announce_viewer()
     os.utime(tmp_path / "live/watched", (1.0, 1.0))
     showing(preview(1, b"x"))
-    assert folder.preview(1) is None
+    assert folder.read_preview(1) is None
 
 
 def test_a_new_run_takes_away_what_a_killed_one_left(showing, folder, tmp_path):
-    folder.watch()
+    folder.announce_viewer()
     folder.write_preview(7, b"old")
-    folder.show({7: TrialProgress("3", 1, 2, 1)})
+    folder.write_progress({7: TrialProgress("3", 1, 2, 1)})
     showing(run_events.RunStarted(1, tmp_path, 1, 1, 0, ("t",)))
-    assert folder.preview(7) is None
-    assert folder.sights() == {}
-    folder.close()
+    assert folder.read_preview(7) is None
+    assert folder.read_progress() == {}
+    folder.remove_viewer()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"a": [1]}', '{"1": ["3", "x", 1, 1]}', '{"1": 5}'])
 def test_words_that_are_not_ours_are_no_sights(folder, tmp_path, text):
-    folder.watch()
+    folder.announce_viewer()
     (tmp_path / "live/progress.json").write_text(text)
-    assert folder.sights() == {}
+    assert folder.read_progress() == {}
 
 
 def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path, clock):

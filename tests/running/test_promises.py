@@ -24,12 +24,12 @@ from tests.running.servers import CAN_RESTART, Served
 
 @given(
     st.integers(0, 2**32),
-    st.builds(RetryPolicy, attempts=st.integers(1, 12), base=st.floats(0.01, 2), cap=st.floats(0.01, 60)),
+    st.builds(RetryPolicy, attempts=st.integers(1, 12), base_wait=st.floats(0.01, 2), max_wait=st.floats(0.01, 60)),
 )
 def test_waits_are_drawn_from_zero_to_a_capped_exponential(seed, patience):
-    waits = list(patience.waits(Random(seed)))
+    waits = list(patience.draw_waits(Random(seed)))
     assert len(waits) == patience.attempts - 1
-    assert all(0 <= wait <= min(patience.max_wait, patience.base * 2**n) for n, wait in enumerate(waits))
+    assert all(0 <= wait <= min(patience.max_wait, patience.base_wait * 2**n) for n, wait in enumerate(waits))
 
 
 def test_the_jitter_is_full():

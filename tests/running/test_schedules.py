@@ -103,7 +103,7 @@ class Trouble:
 
     def __init__(self, schedule: Schedule, server: Served, draw: random.Random) -> None:
         self.schedule, self.server, self.draw = schedule, server, draw
-        self.left = schedule.should_inject
+        self.left = schedule.strikes
         self.storm = schedule.storm
         self.runner: Any = None
         self.life = Life()

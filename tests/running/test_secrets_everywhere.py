@@ -62,7 +62,9 @@ def heard(caplog):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    hasty = partial(RetryPolicy, attempts=2, total=2.0, base=0.01, cap=0.02)  # a server that says 500 will say it again
+    hasty = partial(
+        RetryPolicy, attempts=2, total_seconds=2.0, base_wait=0.01, max_wait=0.02
+    )  # a server that says 500 will say it again
     monkeypatch.setattr("sweeper.comfy.client.RetryPolicy", hasty)
     (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
     file = tmp_path / "e.yaml"

@@ -56,12 +56,12 @@ def test_every_work_is_handed_out_once(plan, reruns, takers, count, targets):
 
 def test_what_changes_between_two_trials_is_what_costs(plan, reruns):
     first, *rest = list(plan)
-    assert reruns.between(None, first) == reruns.whole
-    costs = [reruns.between(before, after) for before, after in itertools.pairwise([first, *rest])]
+    assert reruns.compute(None, first) == reruns.full_cost
+    costs = [reruns.compute(before, after) for before, after in itertools.pairwise([first, *rest])]
     assert {costs[place] for place in (11, 23)} == {max(costs)}
-    assert max(costs) < reruns.whole  # the latent is not made again
+    assert max(costs) < reruns.full_cost  # the latent is not made again
     assert costs[3] == costs[7] > costs[0]  # another text, another seed
-    assert TransitionCost(plan.experiment.template, Costs(caching=NO_CACHE)).compute(first, rest[0]) == reruns.whole
+    assert TransitionCost(plan.experiment.template, Costs(caching=NO_CACHE)).compute(first, rest[0]) == reruns.full_cost
 
 
 def test_a_shard_ends_before_the_costliest_change_near_its_share():

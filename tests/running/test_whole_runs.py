@@ -196,7 +196,7 @@ def test_what_cannot_be_measured_is_told_once_for_all_files(target, experiment, 
     events = []
     plan = experiment(seed=[1, 2, 3], metrics=("cmath:sqrt",))
     sweeper.run(plan, target, tmp_path / "out", progress=events.append)
-    (noticed,) = [event.message for event in events if type(event).__name__ == "Noticed"]
+    (noticed,) = [event.message for event in events if type(event).__name__ == "Notice"]
     assert "metric 'cmath:sqrt' failed: TypeError" in noticed
     assert noticed.endswith("(and of 2 more files)")
 
