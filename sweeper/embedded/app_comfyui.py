@@ -110,6 +110,8 @@ class ComfyRoutes(CommonRoutes):
 
     async def get_queue(self, _: Request) -> Response:
         """GET /queue: 5-tuples with the whole graphs, as there."""
+        if self.faults.take("drop_status_times"):
+            raise DropError
         running, pending = self.queue.snapshot()
         listing = {"queue_running": running, "queue_pending": pending}
         return json_response({name: [_queue_item(job) for job in jobs] for name, jobs in listing.items()})

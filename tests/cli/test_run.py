@@ -19,6 +19,7 @@ from sweeper.embedded import EmbeddedServer
 from sweeper.embedded.nodes.base import NodeClass, NodeOutput
 from sweeper.model.result import Run
 from tests import ROOT
+from tests.waiting import read_line
 
 PAINT = {
     "1": {"class_type": "Paint", "inputs": {"seed": "{{ seed }}", "text": "{{ text | default('a fox') }}"}},
@@ -256,14 +257,14 @@ def test_ctrl_c_once_waits_and_twice_cancels_and_every_trial_keeps_its_row(sweep
         command = [sys.executable, "-m", "sweeper", "run", "paint.yaml", "--target", server.url, "--json"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-            said = [process.stderr.readline()]
+            said = [read_line(process.stderr)]
             while "trials to do" not in said[-1]:
-                said.append(process.stderr.readline())
+                said.append(read_line(process.stderr))
             while not server.seen.accepted and process.poll() is None:
                 time.sleep(0.01)
             for _ in range(presses):
                 process.send_signal(signal.SIGINT)
-                said.append(process.stderr.readline())
+                said.append(read_line(process.stderr))
             out, err = process.communicate(timeout=30)
 
     assert process.returncode == 130

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.waiting import read_line
 
 KEY = "a-key-that-nobody-may-see"
 
@@ -25,7 +26,7 @@ def served(*options):
     command = [sys.executable, "-m", "sweeper", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
-            yield process, process.stdout.readline().strip()
+            yield process, read_line(process.stdout).strip()
         finally:
             process.kill()
 

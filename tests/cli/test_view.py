@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from sweeper.cli import main
+from tests.waiting import read_line
 
 GRAPH = {"1": {"class_type": "Save", "inputs": {"seed": 0}}}
 
@@ -37,12 +38,12 @@ def view():
             text=True, env={**os.environ, **environment},
         )  # fmt: skip
         processes.append(process)
-        return process, process.stdout.readline().strip()
+        return process, read_line(process.stdout).strip()
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def test_the_first_line_is_the_address_and_sigterm_ends_it(plan, view):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 
 from sweeper.embedded import EmbeddedServer
 from tests.embedded.cloud_contract import judge
+from tests.waiting import wait_until
 
 DEADLINE = 20.0
 
@@ -28,7 +27,7 @@ class Comfy:
 
     def ended(self, prompt_id: str) -> dict[str, Any]:
         """The history entry, once there is one."""
-        return until(lambda: self.http.get(f"/history/{prompt_id}").json().get(prompt_id))
+        return wait_until(lambda: self.http.get(f"/history/{prompt_id}").json().get(prompt_id))
 
     def run(self, graph: Any, **fields: Any) -> dict[str, Any]:
         return self.ended(self.submit(graph, **fields))
@@ -68,19 +67,9 @@ class Cloud:
 
     def ended(self, prompt_id: str) -> dict[str, Any]:
         """The job's details, once it has ended."""
-        until(lambda: self.status(prompt_id) in {"success", "error", "cancelled", "lost"})
+        wait_until(lambda: self.status(prompt_id) in {"success", "error", "cancelled", "lost"})
         answer: dict[str, Any] = self.http.get(f"/api/jobs/{prompt_id}").json()
         return answer
 
     def run(self, graph: Any, **fields: Any) -> dict[str, Any]:
         return self.ended(self.submit(graph, **fields))
-
-
-def until(question: Callable[[], Any]) -> Any:
-    """Ask again until the answer is true; a server that never says so fails the test."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        answer = question()
-        if answer:
-            return answer
-    raise AssertionError("the server did not get there in time")

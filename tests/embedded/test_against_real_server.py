@@ -19,8 +19,8 @@ import pytest
 from websockets.sync.client import connect
 
 from sweeper.embedded import EmbeddedServer
-from tests.embedded.clients import until
 from tests.embedded.exchanges import RECORDED, REQUESTS, Request, answers, blend, graph, plain
+from tests.waiting import wait_until
 
 REAL = os.environ.get("SWEEPER_REAL_COMFYUI", "")
 
@@ -113,7 +113,7 @@ def test_a_job_says_the_same_and_leaves_the_same(both, case):
         if case == "saves again":
             told(client, graph(f"sweeper/{run}"))
             client.post("/free", json={"free_memory": True})
-            until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
+            wait_until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
         found.append(summary(*told(client, nodes, **fields)))
     (our_messages, our_entry), (messages, entry) = found
     assert our_messages == messages
@@ -131,7 +131,7 @@ def test_a_queue_of_jobs_is_listed_run_and_deleted_alike(both):
             client.post("/prompt", json={"prompt": nodes, "prompt_id": f"{run}{number}", "number": number})
         queue = client.get("/queue").json()
         client.post("/queue", json={"delete": [f"{run}4", "nobody"]})
-        until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
+        wait_until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
         listed = sorted(item[1:] for item in queue["queue_pending"])
         history = client.get("/history?max_items=3").json()
         found.append((plain(listed), list(history), client.get(f"/history/{run}4").json()))

@@ -8,8 +8,8 @@ import uuid
 import httpx
 import pytest
 
-from tests.embedded.clients import until
 from tests.embedded.probes import chain, waiting
+from tests.waiting import wait_until
 
 
 def test_a_job_runs_and_its_file_comes_from_the_storage_host(cloud):
@@ -169,7 +169,7 @@ def test_a_waiting_job_is_cancelled_and_remembered(cloud, gate):
 def test_an_interrupt_hits_every_running_job_whatever_it_names(serve):
     client = serve("cloud", workers=3)
     running = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
-    until(lambda: [client.status(job) for job in running] == ["executing"] * 3)
+    wait_until(lambda: [client.status(job) for job in running] == ["executing"] * 3)
     waits = client.submit(chain())
     client.http.post("/api/interrupt", json={"prompt_id": running[0]})
     assert {client.ended(job)["status"] for job in running} == {"cancelled"}
@@ -203,7 +203,7 @@ def test_history_v2_lists_ended_jobs_newest_first(cloud, gate):
 def test_workers_run_as_many_jobs_at_once_each_with_its_own_cache(serve, gate):
     client = serve("cloud", workers=2)
     jobs = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
-    until(lambda: sorted(client.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
+    wait_until(lambda: sorted(client.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
     gate.opened.set()
     assert {client.ended(job)["status"] for job in jobs} == {"completed"}
     assert client.server.seen.most_running == 2

@@ -18,9 +18,10 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from tests import ROOT
-from tests.embedded.clients import Cloud, until
+from tests.embedded.clients import Cloud
 from tests.embedded.cloud_contract import TABLE, published, schema_of, table
 from tests.embedded.probes import chain, waiting
+from tests.waiting import wait_until
 
 KEY = "s3cret"
 NOBODY = str(uuid.uuid4())
@@ -90,7 +91,7 @@ def jobs(account: Cloud, gate: Any) -> None:
     assert http.post("/api/queue", json={"delete": [pending]}).json() == {"deleted": [pending]}
     assert http.post("/api/queue", content=b"[]").status_code == 400
     assert http.post("/api/interrupt").status_code == 200
-    until(lambda: account.status(running) == "cancelled")
+    wait_until(lambda: account.status(running) == "cancelled")
     assert http.get("/api/history_v2").json()["history"]
     assert http.post("/api/history", json={"delete": "all"}).status_code == 400
     assert http.post("/api/history", json={"delete": [failed["id"]]}).status_code == 200

@@ -13,8 +13,8 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.embedded.clients import until
 from tests.embedded.probes import chain, waiting
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -271,7 +271,7 @@ def test_a_second_socket_of_a_client_takes_over_and_survives_the_first(comfy):
         with stream(comfy) as second:
             receive(second)
             first.close()
-            until(lambda: comfy.server.seen.connections == 2)
+            wait_until(lambda: comfy.server.seen.connections == 2)
             until_over(second, comfy.submit(chain(), client_id="me"))
 
 
@@ -368,7 +368,7 @@ def test_the_reconnect_trap_silences_the_newer_socket(comfy):
         with stream(comfy) as second:
             receive(second)
             first.close()
-            until(lambda: not comfy.server.has_listener("me"))
+            wait_until(lambda: not comfy.server.has_listener("me"))
             comfy.run(chain(), client_id="me")
             with pytest.raises(TimeoutError):
                 second.recv(timeout=0)

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from sweeper.embedded import Faults
-from tests.embedded.clients import until
 from tests.embedded.probes import chain
+from tests.waiting import wait_until
 
 
 def post(client, graph=None, **more):
@@ -159,11 +159,11 @@ def test_nodes_that_hang_until_they_are_released_or_interrupted(cloud):
     faults = cloud.server.faults
     faults.stall_nodes = {"3"}
     first = cloud.submit(chain())
-    until(lambda: cloud.status(first) == "executing")
+    wait_until(lambda: cloud.status(first) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(first)["status"] == "cancelled"
     second = cloud.submit(chain())
-    until(lambda: cloud.status(second) == "executing")
+    wait_until(lambda: cloud.status(second) == "executing")
     faults.release()
     assert cloud.ended(second)["status"] == "completed"
     assert cloud.run(chain(seed=1))["status"] == "completed"
@@ -172,7 +172,7 @@ def test_nodes_that_hang_until_they_are_released_or_interrupted(cloud):
 def test_slow_nodes_can_be_interrupted(cloud):
     cloud.server.faults.node_seconds = 3600
     job = cloud.submit(chain())
-    until(lambda: cloud.status(job) == "executing")
+    wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(job)["status"] == "cancelled"
 

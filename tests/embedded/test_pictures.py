@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.embedded.clients import Cloud, Comfy
 from tests.embedded.probes import chain
+from tests.waiting import wait_until
 
 
 def txt2img(seed=1, **sampler):
@@ -108,8 +109,7 @@ def test_a_running_sampler_can_be_interrupted_between_steps(serve):
     graph = txt2img(steps=10_000)
     graph["5"]["inputs"] |= {"width": 512, "height": 512}
     prompt_id = client.submit(graph)
-    while not client.http.get("/queue").json()["queue_running"]:
-        pass
+    wait_until(lambda: client.http.get("/queue").json()["queue_running"])
     client.http.post("/interrupt", json={"prompt_id": prompt_id})
     assert client.ended(prompt_id)["status"]["messages"][-1][0] == "execution_interrupted"
 

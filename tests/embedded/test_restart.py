@@ -15,8 +15,9 @@ import pytest
 from sweeper.embedded import EmbeddedServer
 from sweeper.errors import UsageError
 from tests import ROOT
-from tests.embedded.clients import Cloud, Comfy, until
+from tests.embedded.clients import Cloud, Comfy
 from tests.embedded.probes import Gate, chain, probe_nodes, waiting
+from tests.waiting import read_line, wait_until
 
 SERVE = """
 import sys
@@ -37,7 +38,7 @@ class Process:
     def __init__(self, dialect, data):
         command = [sys.executable, "-W", "error", "-c", SERVE, str(ROOT), dialect, str(data)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.url = self.process.stdout.readline().strip()
+        self.url = read_line(self.process.stdout).strip()
 
     def end(self, number):
         """Send a signal; (exit code, rest of stdout, stderr)."""
@@ -53,7 +54,7 @@ def process(dialect, data):
         yield served
     finally:
         served.process.kill()
-        served.process.communicate()
+        served.process.communicate(timeout=60)
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def test_after_a_kill_the_running_job_is_lost_and_the_waiting_ones_run(tmp_path)
     with process("cloud", tmp_path) as served, client(Cloud, served) as cloud:
         done = cloud.run(chain())["id"]
         running = cloud.submit(waiting())
-        until(lambda: cloud.status(running) == "executing")
+        wait_until(lambda: cloud.status(running) == "executing")
         waits = cloud.submit(chain(seed=3))
         served.end(signal.SIGKILL)
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:

@@ -12,8 +12,8 @@ import yaml
 from sweeper.embedded import EmbeddedServer, Faults, Scenario
 from sweeper.errors import UsageError
 from tests import ROOT
-from tests.embedded.clients import until
 from tests.embedded.probes import chain, waiting
+from tests.waiting import wait_until
 
 
 def test_a_file_holds_a_scenario(tmp_path):
@@ -140,7 +140,7 @@ def test_a_bounded_queue_turns_jobs_away(serve, gate):
 def test_concurrency_is_the_scenarios(serve, gate):
     cloud = serve("cloud", workers=1, faults=Faults(scenario=Scenario(concurrency=2)))
     jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
-    until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
+    wait_until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
 
 
 @pytest.mark.parametrize(("tier", "at_once"), [("standard", 1), ("creator", 3), ("pro", 5)])
@@ -148,7 +148,7 @@ def test_a_tier_says_how_many_jobs_run_at_once(serve, gate, tier, at_once):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(tier=tier)))
     jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(6)]
     states = ["executing"] * at_once + ["queued_limited"] * (6 - at_once)
-    until(lambda: sorted(cloud.status(job) for job in jobs) == states)
+    wait_until(lambda: sorted(cloud.status(job) for job in jobs) == states)
 
 
 def test_credits_run_out(serve, gate):
@@ -169,7 +169,7 @@ def test_models_load_slowly(serve):
     graph["9"]["inputs"]["images"] = ["1", 0]
     assert cloud.run(graph)["status"] == "completed"  # it loads none
     job = cloud.submit(chain())
-    until(lambda: cloud.status(job) == "executing")
+    wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(job)["status"] == "cancelled"
     assert cloud.server.seen.nodes["ProbeLoader"] == 0
@@ -196,7 +196,7 @@ def test_slow_answers_and_slow_nodes(serve):
         cloud.http.get("/api/user", timeout=0.05)
     cloud = serve("cloud", faults=Faults(scenario=Scenario(node_seconds=(3600, 3600))))
     job = cloud.submit(chain())
-    until(lambda: cloud.status(job) == "executing")
+    wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(job)["status"] == "cancelled"
 
@@ -208,6 +208,6 @@ def test_slow_jobs_are_slow_even_where_every_node_is_kept(serve):
         assert job["execution_end_time"] - job["execution_start_time"] >= 50
     cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(3600, 3600))))
     waits = cloud.submit(chain())
-    until(lambda: cloud.status(waits) == "executing")
+    wait_until(lambda: cloud.status(waits) == "executing")
     cloud.http.post("/api/interrupt")
     assert cloud.ended(waits)["status"] == "cancelled"

@@ -8,8 +8,9 @@ import httpx
 import pytest
 from blake3 import blake3
 
-from tests.embedded.clients import Cloud, until
+from tests.embedded.clients import Cloud
 from tests.embedded.probes import chain, waiting
+from tests.waiting import wait_until
 
 KEY = "s3cret"
 
@@ -30,7 +31,7 @@ def ended(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = cloud.http.get(job["urls"]["self"]).json()
         return found if found["completed_at"] is not None else None
 
-    return until(look)
+    return wait_until(look)
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:

@@ -94,12 +94,12 @@ class FaultyProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait()
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join()
+        self._thread.join(60)
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

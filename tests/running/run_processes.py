@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import sweeper
+from tests.waiting import read_line
 
 SCRIPT = Path(__file__).with_name("killable_run.py")
 
@@ -48,8 +49,7 @@ class Runner:
         self.said: list[str] = []
 
     def _read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = read_line(self._process.stdout)
         assert line, "the process that starts the runs is gone"
         return json.loads(line)
 

@@ -22,6 +22,7 @@ import httpx
 
 from sweeper.embedded import EmbeddedServer
 from tests.running.fault_proxy import FaultyProxy
+from tests.waiting import read_line
 
 REAL = os.environ.get("SWEEPER_REAL_COMFYUI")
 REAL_RESTART = os.environ.get("SWEEPER_REAL_RESTART")
@@ -99,8 +100,7 @@ class Served:
         if self.workers > 1:
             command += ["--workers", str(self.workers)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        return read_line(self._process.stdout).strip()
 
     def _stop(self) -> None:
         if self._embedded is not None:
@@ -108,7 +108,7 @@ class Served:
             self._embedded.stop()
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.communicate()
+            self._process.communicate(timeout=60)
 
     def restart(self) -> None:
         """End the server and start it again, in a thread: requests meanwhile find nobody."""
@@ -133,7 +133,8 @@ class Served:
     def settle(self) -> None:
         """Wait until a restart is over."""
         if self._restarting is not None:
-            self._restarting.join()
+            self._restarting.join(60)
+            assert not self._restarting.is_alive(), "the server did not start again"
             self._restarting = None
 
     # --- the witness

@@ -211,7 +211,8 @@ def test_a_folder_that_another_run_made_meanwhile_is_read_before_anything_is_sen
         if isinstance(event, TargetReady):  # nothing was there when this run looked; now somebody runs it all
             other = threading.Thread(target=lambda: sweeper.run(plan, target, tmp_path / "out"))
             other.start()
-            other.join()
+            other.join(60)
+            assert not other.is_alive()
 
     run = sweeper.run(plan, target, tmp_path / "out", progress=watch)
     assert (run.succeeded, run.submitted, run.reused) == (3, 0, 3)

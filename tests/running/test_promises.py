@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from random import Random
 
 import httpx
@@ -20,6 +19,7 @@ from sweeper.store import Store
 from tests.running.conftest import TEMPLATE
 from tests.running.invariants import broken_promises
 from tests.running.servers import CAN_RESTART, Served
+from tests.waiting import wait_until
 
 
 @given(
@@ -101,13 +101,6 @@ def foreign_job(server, dialect):
     return httpx.post(server.url + path, json={"prompt": graph}, trust_env=False).json()["prompt_id"]
 
 
-def waited_for(condition):
-    until = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_a_job_that_ran_too_long_is_told_to_stop_and_the_next_one_runs(server, target, experiment, dialect, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     first = []
@@ -129,7 +122,7 @@ def test_somebody_elses_running_job_is_never_stopped(server, target, experiment,
     """Theirs runs, ours wait behind it; ours are cancelled, theirs goes on to its end."""
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
-    waited_for(lambda: server.seen.executions[theirs])
+    wait_until(lambda: server.seen.executions[theirs])
     control = StopControl()
 
     def watch(event):
@@ -144,7 +137,7 @@ def test_somebody_elses_running_job_is_never_stopped(server, target, experiment,
     assert theirs not in server.seen.cancelled
     assert not {theirs, None} & set(server.seen.interrupts)
     server.faults.release()
-    waited_for((server.folders.output_dir / "theirs_00001_.png").is_file)
+    wait_until((server.folders.output_dir / "theirs_00001_.png").is_file)
 
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
@@ -152,7 +145,7 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
     """A worker that died over somebody's job: HTTP answers, nothing runs, and no time limit of ours ever starts."""
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
-    waited_for(lambda: server.seen.executions[theirs])
+    wait_until(lambda: server.seen.executions[theirs])
     told = threading.Event()
     notices = []
 

@@ -121,7 +121,7 @@ def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_othe
 
     def be_away():
         one.stop()
-        missed.wait(30)
+        assert missed.wait(60), "the run did not notice"
         one.start()
 
     def watch(event):

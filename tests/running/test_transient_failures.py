@@ -24,7 +24,8 @@ from sweeper.store import Store
 from tests.running.conftest import NODES
 from tests.running.invariants import broken_promises
 from tests.running.servers import Served
-from tests.running.test_promises import foreign_job, waited_for
+from tests.running.test_promises import foreign_job
+from tests.waiting import wait_until
 
 
 def rows_of(out):
@@ -128,12 +129,12 @@ def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeyp
 
         def go_on():
             looks = len(server.seen.paths("GET"))
-            waited_for(lambda: len(server.seen.paths("GET")) > looks + 4)  # the job was seen
+            wait_until(lambda: len(server.seen.paths("GET")) > looks + 4)  # the job was seen
             if len(outages) == 4:
                 server.faults.release()
             else:
                 outages.append(True)
-                server.faults.drop_status_times = 4  # aiohttp asks twice by itself
+                server.faults.drop_status_times = 4
 
         target = {"url": server.url, "dialect": "comfyui"}
         run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=hear, patience=0.0)
@@ -185,7 +186,7 @@ def test_two_jobs_that_run_too_long_are_both_stopped_though_only_both_can_be(clo
 def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_paid_once(cloud, experiment, tmp_path):
     cloud.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(cloud, "cloud")
-    waited_for(lambda: cloud.seen.executions[theirs])
+    wait_until(lambda: cloud.seen.executions[theirs])
     notices = []
 
     def hear(event):
@@ -216,7 +217,7 @@ def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(expe
         assert (run.pending, run.failed) == (1, 0)
         assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
         busy.set()
-        waited_for(lambda: sum(one.seen.executions.values()) == 1)
+        wait_until(lambda: sum(one.seen.executions.values()) == 1)
         run = sweeper.run(plan, cloud_target(one), tmp_path / "out")
         assert (run.succeeded + run.cancelled, one.seen.accepted) == (1, 1)
 
@@ -236,7 +237,7 @@ def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, t
     with EmbeddedServer(dialect="comfyui", nodes=stuck) as one:
 
         def stop():
-            waited_for(lambda: one.seen.interrupts)
+            wait_until(lambda: one.seen.interrupts)
             control.stop()
             control.stop()
 

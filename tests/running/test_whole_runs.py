@@ -15,6 +15,7 @@ from sweeper.errors import ExperimentError, UsageError
 from sweeper.planning.order import Costs
 from sweeper.running.run_events import JobProgress, JobSubmitted, RunStarted, TrialDone
 from sweeper.store import Store
+from tests.waiting import wait_until
 
 EXPERIMENTS = Path(sweeper.__file__).parent.parent / "experiments"
 
@@ -252,8 +253,7 @@ def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server
     server.faults.stall_nodes = {"Paint"}
 
     def interrupt_what_runs():
-        while not server.seen.executions:
-            threading.Event().wait(0.01)
+        wait_until(lambda: server.seen.executions)
         httpx.post(f"{server.url}/api/interrupt", json={})
 
     def watch(event):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from sweeper.cli import main
+from tests.waiting import read_line
 
 TEMPLATE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -49,7 +50,7 @@ def view():
 
     def start():
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ))
-        return processes[-1].stdout.readline().strip()
+        return read_line(processes[-1].stdout).strip()
 
     yield start
     for process in processes:

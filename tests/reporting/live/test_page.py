@@ -53,7 +53,7 @@ def start():
     yield go
     for process in processes:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def states(page):
@@ -124,7 +124,7 @@ def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, t
     painter.go_on.set()
     run = start(experiment, tmp_path / "results", painter.server)
     assert run.wait(timeout=60) == 0
-    run.communicate()
+    run.communicate(timeout=60)
     assert not (tmp_path / "results/live").exists()
 
 
@@ -195,7 +195,7 @@ def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tm
         run = start(experiment, out, painter.server)
         page.wait_for_selector(".cell.running .preview")
         run.kill()
-        run.communicate()
+        run.communicate(timeout=60)
         page.wait_for_function("() => !document.querySelector('.cell.running')")
         assert states(page) == dict.fromkeys(range(2), "pending")
 

@@ -1,0 +1,32 @@
+"""Waits with a bound: a test that waits for something that never comes fails instead of hanging."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, TypeVar
+
+T = TypeVar("T")
+
+SECONDS = 60.0  # far more than anything needs on a busy machine
+
+
+def wait_until(condition: Callable[[], T], seconds: float = SECONDS) -> T:
+    """Return the condition's first true value. Raises AssertionError if there is none in time."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"did not happen within {seconds:g} s"
+        time.sleep(0.002)
+    return value
+
+
+def read_line(stream: IO[str] | None, seconds: float = SECONDS) -> str:
+    """The next line of a process's output; empty at its end. Raises AssertionError if none comes in time."""
+    assert stream is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    assert lines, f"no line within {seconds:g} s"
+    return lines[0]
