@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 
@@ -81,14 +82,24 @@ class TargetError(SweeperError):
     """The server cannot be reached or refuses us; no later trial would fare better."""
 
 
+class Trouble(Enum):
+    """Why a server cannot be used. `sweeper doctor` suggests a next step for each."""
+
+    REFUSED = auto()  # the machine answered that nothing listens at that port
+    NO_CONNECTION = auto()  # no connection for another reason, such as an unknown host name
+    BAD_CERTIFICATE = auto()  # its TLS certificate is not trusted
+    NO_TLS = auto()  # an https:// URL, but the port does not speak TLS
+    TIMEOUT = auto()  # no response in time
+    DROPPED = auto()  # the connection ended before the response was complete
+    NOT_COMFYUI = auto()  # a response that neither ComfyUI nor Comfy Cloud gives
+    REDIRECTED = auto()  # a redirect to another address
+    SERVER_ERROR = auto()  # the server responded with 429 or 5xx
+
+
 class UnreachableError(TargetError):
-    """Nobody answers at the target's URL, or not as a ComfyUI or Comfy Cloud would.
+    """The server at the target's URL does not respond, or not as ComfyUI or Comfy Cloud would."""
 
-    `trouble`: what it is that is wrong, in one word, for whoever tells what to do: `stranger` (somebody else answers),
-    `moved` (a redirect), or one of TransientError's.
-    """
-
-    def __init__(self, message: str, *, trouble: str = "stranger") -> None:
+    def __init__(self, message: str, *, trouble: Trouble = Trouble.NOT_COMFYUI) -> None:
         super().__init__(message)
         self.trouble = trouble
 
@@ -131,20 +142,24 @@ CANCELLED_ERROR: Final = "CancelledError"
 
 
 class TransientError(SweeperError):
-    """A request failed in a way that passes: dropped connection, 429, 5xx. `retry_after` is in seconds.
+    """A request failed, but a retry may succeed: a dropped connection, 429, 5xx.
 
-    `trouble`: `nobody` (nothing listens at that port), `unconnected` (no connection for another reason, such as an
-    unknown name), `certificate` (not trusted), `plain` (no TLS there), `silent` (no answer in time), `cut` (the
-    connection ended), `stranger` (an answer that cannot be read), `faulty` (the server says so).
+    `retry_after`: the wait in seconds that the server asked for. `sent`: False if the request certainly never reached
+    the server.
     """
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, sent: bool = True, trouble: str = "faulty"
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        sent: bool = True,
+        trouble: Trouble = Trouble.SERVER_ERROR,
     ) -> None:
         super().__init__(message)
         self.trouble = trouble
         self.retry_after = retry_after
-        self.sent = sent  # False: the request certainly never reached the server
+        self.sent = sent
 
 
 class ImageError(SweeperError):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.exit_codes import OK, UNREACHABLE, get_exit_code
-from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, UnreachableError
+from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
@@ -24,15 +24,16 @@ TargetReport = dict[str, Any]
 
 # What to do about an UnreachableError or TransientError, by its `trouble`; of a redirect the message says it.
 _NEXT_STEPS: Final = {
-    "stranger": "another server answers there: correct host, port or path (a ComfyUI says in its first lines where it "
-    "listens), or look what a proxy before it does",
-    "certificate": "use the name that the certificate is for, or let SSL_CERT_FILE name the certificate of whoever "
-    "signed it",
-    "plain": "it does not speak TLS at that port: write http:// in place of https://, or correct the port",
-    "silent": "nothing came back in time: look in the server's log whether it hangs, whether the port is another "
-    "program's, and whether a firewall is between",
-    "cut": "somebody takes the connection and ends it: write https:// where TLS is spoken, or correct the port",
-    "faulty": "the server is there and cannot answer now: look in its log, or try again later",
+    Trouble.NOT_COMFYUI: "another server answers there: correct host, port or path (a ComfyUI says in its first lines "
+    "where it listens), or look what a proxy before it does",
+    Trouble.BAD_CERTIFICATE: "use the name that the certificate is for, or let SSL_CERT_FILE name the certificate of "
+    "whoever signed it",
+    Trouble.NO_TLS: "it does not speak TLS at that port: write http:// in place of https://, or correct the port",
+    Trouble.TIMEOUT: "nothing came back in time: look in the server's log whether it hangs, whether the port is "
+    "another program's, and whether a firewall is between",
+    Trouble.DROPPED: "somebody takes the connection and ends it: write https:// where TLS is spoken, or correct the "
+    "port",
+    Trouble.SERVER_ERROR: "the server is there and cannot answer now: look in its log, or try again later",
 }
 
 
@@ -152,7 +153,7 @@ def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None
         return f"the key from {target.key_source} is not one of that server's: make a new one there, or look for a typo"
     if not isinstance(error, UnreachableError | TransientError):
         return None
-    if error.trouble not in ("nobody", "unconnected"):
+    if error.trouble not in (Trouble.REFUSED, Trouble.NO_CONNECTION):
         return _NEXT_STEPS.get(error.trouble)
     from sweeper.model.urls import is_loopback  # noqa: PLC0415
 

@@ -41,7 +41,7 @@ from sweeper.comfy.server_info import query_server_info
 from sweeper.comfy.target import Target
 from sweeper.comfy.transport import is_connection_refused
 from sweeper.comfy.uploads import Mask, Uploads
-from sweeper.errors import TargetError, TransientError, UnreachableError, UsageError
+from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
 from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ class ComfyClient:
                 )
         except httpx.InvalidURL as error:  # a name that no resolver takes
             said = f"{self.target.name}: cannot be reached: {error}"
-            raise UnreachableError(said, trouble="unconnected") from None
+            raise UnreachableError(said, trouble=Trouble.NO_CONNECTION) from None
         except httpx.HTTPError as error:
             raise self._to_transient_error(error) from None
         self.last_response_at = asyncio.get_running_loop().time()
@@ -327,18 +327,18 @@ class ComfyClient:
             raise self._to_transient_error(error) from None
 
 
-def _classify_trouble(error: httpx.HTTPError) -> str:
-    """The word of TransientError for it. What TLS says is OpenSSL's, and in the text whoever carries the request."""
+def _classify_trouble(error: httpx.HTTPError) -> Trouble:
+    """The kind of a failed request. TLS failures are recognised by OpenSSL's text, whatever transport reports it."""
     said = str(error)
     if isinstance(error, httpx.TimeoutException):
-        return "silent"
+        return Trouble.TIMEOUT
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return "certificate"
+        return Trouble.BAD_CERTIFICATE
     if "[SSL" in said:
-        return "plain"
+        return Trouble.NO_TLS
     if isinstance(error, httpx.ConnectError):
-        return "nobody" if is_connection_refused(error) else "unconnected"
-    return "cut"
+        return Trouble.REFUSED if is_connection_refused(error) else Trouble.NO_CONNECTION
+    return Trouble.DROPPED
 
 
 def _is_garbled(request: ServerRequest, response: ServerResponse) -> bool:

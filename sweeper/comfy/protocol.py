@@ -14,7 +14,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
-from sweeper.errors import RefusedError, SweeperError, TransientError, UnreachableError
+from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, UnreachableError
 
 T = TypeVar("T")
 
@@ -58,13 +58,17 @@ class ServerResponse:
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError):
-            raise TransientError(f"the server's answer is not JSON: {self.excerpt()!r}", trouble="stranger") from None
+            raise TransientError(
+                f"the server's answer is not JSON: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
+            ) from None
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises TransientError where it is none."""
         found = self.json()
         if not isinstance(found, dict):
-            raise TransientError(f"the server's answer is not a JSON object: {self.excerpt()!r}", trouble="stranger")
+            raise TransientError(
+                f"the server's answer is not a JSON object: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
+            )
         return found
 
     def excerpt(self) -> str:
@@ -180,7 +184,7 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     if is_redirect(response):
         where = response.headers["location"]
         said = f"answers with a redirect (HTTP {response.status}) to {where}: use that address, if the ComfyUI is there"
-        raise UnreachableError(said, trouble="moved")
+        raise UnreachableError(said, trouble=Trouble.REDIRECTED)
     raise UnreachableError(f"an answer that no ComfyUI gives here (HTTP {response.status}): {said}")
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sweeper.errors import RefusedError, UnreachableError
+from sweeper.errors import RefusedError, Trouble, UnreachableError
 from sweeper.running.async_tools import cancel_when
 from sweeper.running.run_events import TargetDown, TargetUp
 
@@ -113,7 +113,7 @@ class HealthMonitor:
     async def wait_until_up(self, client: ComfyClient, reason: str) -> Server | None:
         """Wait until a target that fell silent answers; None where there is nothing left for it to do.
 
-        Raises UnreachableError when it is given up (its `trouble` is `nobody` where its process is gone), and
+        Raises UnreachableError when it is given up (its `trouble` is `REFUSED` where its process is gone), and
         RefusedError when it refuses us.
         """
         shared, name, began = self._context, client.target.name, asyncio.get_running_loop().time()
@@ -140,7 +140,8 @@ class HealthMonitor:
         said = [reason]
         server = await cancel_when(self._wait_for_patience(client), self._connect_with_backoff(client, said))
         if server is None:
-            raise UnreachableError(said[-1], trouble="silent" if self._find_gone_since(client) is None else "nobody")
+            trouble = Trouble.TIMEOUT if self._find_gone_since(client) is None else Trouble.REFUSED
+            raise UnreachableError(said[-1], trouble=trouble)
         return server
 
     async def _connect_with_backoff(self, client: ComfyClient, last_reason: list[str]) -> Server:
@@ -151,7 +152,7 @@ class HealthMonitor:
                 return await client.connect()
             except UnreachableError as error:
                 last_reason[:] = [str(error)]
-                if error.trouble == "nobody":
+                if error.trouble is Trouble.REFUSED:
                     self._refusing_since.setdefault(client.target.name, asyncio.get_running_loop().time())
                 else:
                     self._refusing_since.pop(client.target.name, None)

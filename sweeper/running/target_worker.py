@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.event_stream import EventStream
 from sweeper.comfy.protocol import QueueFull
-from sweeper.errors import LOST_ERROR, RefusedError, SweeperError, TargetError, TransientError, UnreachableError
+from sweeper.errors import (
+    LOST_ERROR,
+    RefusedError,
+    SweeperError,
+    TargetError,
+    TransientError,
+    Trouble,
+    UnreachableError,
+)
 from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
 from sweeper.running.job_executor import JobExecutor
 from sweeper.running.run_events import Notice, Retrying, TargetBusy, TargetDown
@@ -268,7 +276,7 @@ class TargetWorker:
         """No more work in this run for a target. Where its process is gone, so are its jobs, and others do them."""
         if self.dead:
             return
-        if isinstance(error, UnreachableError) and error.trouble == "nobody":
+        if isinstance(error, UnreachableError) and error.trouble is Trouble.REFUSED:
             self._process_gone = True
             for work in (lost := self.context.work_queue.find_pinned(self.name)):
                 self._record_lost(work)

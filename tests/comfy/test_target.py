@@ -98,7 +98,7 @@ def test_a_list_is_several_targets_in_order():
         (["http://[::1]:1/a", "http://localhost.:1/a"], "are one server (http://localhost.:1/a); take one of them out"),
         (["gpu", {"url": "http://GPU:80", "name": "other"}], "other and gpu are one server (http://gpu)"),
         (["cloud", {"url": "https://cloud.comfy.org", "name": "mine"}], "mine and cloud are one server"),
-        ("http://x/#frag", "take out what follows"),
+        ("http://x/#frag", "remove everything from the ? or # on"),
     ],
 )
 def test_every_mistake_is_told_with_what_is_allowed(spec, message):
