@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from sweeper.cluster.work_pool import WorkPool
     from sweeper.running.run_context import RunContext
     from sweeper.running.work import WorkItem
+    from sweeper.store import Store
 
 
 class BatchFollower:
     """Writes down what groups do; `name` is the target's, under which every worker's work stands."""
 
-    def __init__(self, context: RunContext, registry: WorkerRegistry, pool: WorkPool, name: str) -> None:
-        self.context, self.registry, self.pool, self.name = context, registry, pool, name
+    def __init__(self, context: RunContext, store: Store, registry: WorkerRegistry, pool: WorkPool, name: str) -> None:
+        self.context, self.store, self.registry, self.pool, self.name = context, store, registry, pool, name
 
     async def follow(self, batch: Batch) -> BatchFinished | None:
         """Let a granted group begin and follow it to its end; None when its worker is gone."""
@@ -88,7 +89,7 @@ class BatchFollower:
         ]
 
     def _other_prompt_ids(self, item: WorkItem) -> frozenset[str]:
-        jobs = self.context.store.jobs([item.trial.digest])
+        jobs = self.store.jobs([item.trial.digest])
         own = item.job.id if item.job is not None else ""
         return frozenset(job.prompt_id for job in jobs if job.prompt_id is not None and job.id != own)
 
@@ -100,7 +101,7 @@ class BatchFollower:
         if batch.server_id is not None:
             batch.work_by_job = {work.job.id: work for work in batch.work_items if work.job is not None}
             return ()
-        store = self.context.store
+        store = self.store
         jobs = [self._make_job(work) for work in batch.work_items]
         with store.transaction(durable=False):
             store.servers.save_server_id(batch.worker.server_id, [job.id for job in jobs])
@@ -114,7 +115,7 @@ class BatchFollower:
 
     def _make_job(self, item: WorkItem) -> JobRecord:
         shared = self.context
-        attempt = shared.store.count_attempts(item.trial.digest, shared.target_names) + 1
+        attempt = self.store.count_attempts(item.trial.digest, shared.target_names) + 1
         if shared.settings.fresh:
             attempt = item.submissions + 1
         return JobRecord(
@@ -137,7 +138,7 @@ class BatchFollower:
             if isinstance(item, JobFinished) and item.artifacts:
                 kept = await fetch_artifacts(self.registry, group, item, update.file_contents, self.context.folder)
                 group.saved_artifacts[item.job_id] = kept
-        with self.context.store.transaction(durable=False):
+        with self.store.transaction(durable=False):
             for item in update.messages:
                 self._record_message(group, item)
         await self.context.flush()  # the worker forgets it next
@@ -145,7 +146,7 @@ class BatchFollower:
             self._report_message(group, item)
 
     def _record_message(self, batch: Batch, message: WorkerMessage) -> None:
-        store = self.context.store
+        store = self.store
         if isinstance(message, JobAccepted):
             work = batch.work_by_job[message.job_id]
             store.record_submitted(message.job_id, message.prompt_id, message.submitted_at)
@@ -211,7 +212,7 @@ class BatchFollower:
         """A job that nobody can be asked about any more: so says its row, unless another submission is allowed."""
         assert item.job is not None
         error = (LOST_ERROR, message)
-        self.context.store.record_finished(item.job.id, records.LOST, error=error)
+        self.store.record_finished(item.job.id, records.LOST, error=error)
         item.job = replace(item.job, state=records.LOST, error_type=error[0], error=error[1])
         if not self.schedule_retry(item):
             self.context.finish_trial(item, result.FAILED, self.name, error=error)

@@ -221,7 +221,7 @@ class ClusterSession(Session):
         mark = self.out / SHARED_MARKER
         mark.write_text(fleet.run_spec.token, "ascii")
         try:
-            dispatch = Dispatcher(shared, fleet, pool)
+            dispatch = Dispatcher(shared, store, fleet, pool)
             fleet.reset()
             await fleet.refresh()
             self._queue_open_items(store, state, pool, fleet)

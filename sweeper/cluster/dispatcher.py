@@ -19,6 +19,7 @@ from sweeper.cluster.work_pool import MAX_BATCH_SIZE
 from sweeper.cluster.worker_plugin import RESOURCE_NAME, run_batch
 from sweeper.cluster.workers import WorkerGoneError, WorkerRegistry
 from sweeper.errors import SweeperError
+from sweeper.running.async_tools import first_error
 from sweeper.running.run_events import Cancelling, Draining, Notice, TargetDown, TargetReady
 from sweeper.running.scheduler import describe_postponed
 from sweeper.running.stop_control import REFUSED, UNREACHABLE
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sweeper.cluster.work_pool import WorkPool
     from sweeper.running.run_context import RunContext
     from sweeper.running.work import WorkItem
+    from sweeper.store import Store
 
 _REFRESH_INTERVAL: Final = 1.0  # seconds between two looks at who is there
 _STALE_AFTER: Final = 3.0  # seconds that a task may wait while a worker is idle; then it is given to Dask anew
@@ -40,10 +42,10 @@ _MAX_START_ERRORS: Final = 5  # tasks that may fail on workers before anything i
 class Dispatcher:
     """One run's groups. `run` returns when nothing is left, or the run was stopped."""
 
-    def __init__(self, context: RunContext, registry: WorkerRegistry, pool: WorkPool) -> None:
+    def __init__(self, context: RunContext, store: Store, registry: WorkerRegistry, pool: WorkPool) -> None:
         self.context, self.registry, self.pool = context, registry, pool
         self.name = registry.run_spec.target.name
-        self.follower = BatchFollower(context, registry, pool, self.name)
+        self.follower = BatchFollower(context, store, registry, pool, self.name)
         self.batches: dict[str, Batch] = {}
         self._unreachable_since: dict[str, float] = {}  # place -> since when nobody there can be asked
         self._task_group: asyncio.TaskGroup | None = None
@@ -69,7 +71,7 @@ class Dispatcher:
                     await self._dispatch_all()
                     ticking.cancel()
         except BaseExceptionGroup as errors:
-            raise _first_error(errors) from None
+            raise first_error(errors) from None
         finally:
             with contextlib.suppress(ValueError):
                 self.registry.client.unsubscribe_topic(topic)
@@ -387,11 +389,3 @@ class Dispatcher:
             await self.registry.call(
                 worker_rpc.stop_batches, self.registry.run_spec.driver_id, cancelling, address=address
             )
-
-
-def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first single exception of a tree of groups: the others are its echoes."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cluster.messages import (
     BatchFinished,
@@ -224,12 +224,11 @@ class WorkerBatch:
     async def run(self, client: ComfyClient, gate: ConcurrencyLimit) -> None:
         """Carry the group through its server's gate; returns when everything is in the news."""
         order = self.run_spec
-        cargo = RemotePlan(self._items, self._localize)
         shared = WorkerRunContext(
-            plan=cast("Any", cargo),
+            plan=RemotePlan(self._items, self._localize),
             experiment=order.experiment,
             run_id=self._run_id,
-            store=cast("Any", self._store),
+            store=self._store,
             folder=self.folder,
             settings=replace(order.settings, retries=0, fresh=False, limit=None),
             control=self.control,
@@ -238,7 +237,7 @@ class WorkerBatch:
             target_names=(self.target_name,),
             duplicates={},
             send=self._inbox.put_nowait,
-            find_node_class=cargo.find_node_class,
+            node_classes={name: str(node["class_type"]) for name, node in self._items[0].graph.items()},
         )
         crew = Scheduler(shared, [(client, gate)])
         self._run_task = asyncio.create_task(crew.run())
@@ -253,7 +252,8 @@ class WorkerBatch:
             await self._drain_inbox()
         left, reason = self._report_unsent(), self.control.reason
         # What is left is the driver's to tell, which knows of every group's.
-        self._finished = BatchFinished(left, None if reason == INTERRUPT else reason, shared.error, shared.class_times)
+        times = shared.node_times.get(self.target_name, {})
+        self._finished = BatchFinished(left, None if reason == INTERRUPT else reason, shared.error, times)
         self._changed.set()
 
     async def fail(self, error: Exception) -> None:

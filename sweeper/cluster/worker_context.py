@@ -8,7 +8,7 @@ from __future__ import annotations
 import filecmp
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.messages import (
@@ -56,7 +56,7 @@ class RemoteStore:
     def add_job(self, job: JobRecord) -> None:
         self.job_states[job.id] = job.state
 
-    def count_attempts(self, digest: str, _targets: Sequence[str]) -> int:
+    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:  # noqa: ARG002 (a batch has one target)
         return self.attempt_by_digest[digest] - 1
 
     def has_prompt_id(self, prompt_id: str) -> bool:
@@ -155,21 +155,12 @@ class RemotePlan:
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         return tuple(map(self._localize, self._items[trial.digest].files))
 
-    def find_node_class(self, node: str) -> str | None:
-        """The class of a node; the graphs of one group come of one template."""
-        for item in self._items.values():
-            found = item.graph.get(node)
-            return None if found is None else str(found["class_type"])
-        return None
-
 
 @dataclass(slots=True)
 class WorkerRunContext(RunContext):
     """The common ground of one group's lane. Failures are counted by the driver, rows are written there."""
 
     send: Callable[[WorkerMessage], None] = lambda _: None
-    find_node_class: Callable[[str], str | None] = lambda _: None
-    class_times: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def is_only_target(self) -> bool:
@@ -178,13 +169,6 @@ class WorkerRunContext(RunContext):
 
     async def flush(self) -> None:
         """The driver committed the intents before the group was granted."""
-
-    def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:  # noqa: ARG002 (there is one here)
-        for node, seconds in nodes:
-            name = self.find_node_class(node)
-            if name is not None:
-                runs, total = self.class_times.get(name, (0, 0.0))
-                self.class_times[name] = (runs + 1, total + seconds)
 
     def finish_trial(
         self,

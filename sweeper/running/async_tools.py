@@ -1,4 +1,4 @@
-"""Run a coroutine from synchronous code, and wait for one thing unless another comes first."""
+"""Run a coroutine from synchronous code, wait for one thing unless another comes first, unpack exception groups."""
 
 from __future__ import annotations
 
@@ -64,3 +64,11 @@ async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[
         doing.cancel()
         ending.cancel()
         await asyncio.gather(doing, ending, return_exceptions=True)
+
+
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a tree of exception groups; the others follow from it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from sweeper.model import result
@@ -17,13 +17,53 @@ from sweeper.running.stop_control import MAX_FAILURES, StopControl
 from sweeper.store import records
 
 if TYPE_CHECKING:
-    from sweeper.planning.plan import Plan
+    from sweeper.model.trial import InputFile, Trial
     from sweeper.running.settings import EffectiveSettings
     from sweeper.running.work import WorkItem
     from sweeper.running.work_queue import WorkQueue
-    from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.store.records import Artifact
+    from sweeper.store.records import Artifact, JobRecord
+
+
+class WorkflowSource(Protocol):
+    """The part of a plan that jobs need. `Plan` has it; on a cluster's worker, `RemotePlan` does."""
+
+    def workflow(self, trial: Trial) -> dict[str, Any]:
+        """A new copy of the trial's graph in API format, which the caller may change."""
+
+    def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        """The local input files of the trial."""
+
+
+class JobStore(Protocol):
+    """The part of a store that jobs need. `Store` has it; on a cluster's worker, `RemoteStore` does."""
+
+    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
+        """How many submissions of this digest to these targets are recorded."""
+
+    def has_prompt_id(self, prompt_id: str) -> bool:
+        """Whether a recorded job has this id of the server's."""
+
+    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
+        """Record that a job is about to be submitted."""
+
+    def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+        """Record that the server accepted a job under `prompt_id`."""
+
+    def record_finished(
+        self,
+        job_id: str,
+        state: str,
+        *,
+        started: float | None = None,
+        ended: float | None = None,
+        error: tuple[str, str] | None = None,
+        artifacts: Sequence[Artifact] = (),
+    ) -> None:
+        """Record how a job ended, with its files; `error` is (error_type, message)."""
+
+    def sync(self) -> None:
+        """Write what was recorded so far to the disk; may be called from another thread. Raises ResultsError."""
 
 
 @dataclass(slots=True)
@@ -32,10 +72,10 @@ class RunContext:
     the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
     """
 
-    plan: Plan
+    plan: WorkflowSource
     experiment: str
     run_id: int
-    store: Store
+    store: JobStore
     folder: ArtifactFolder
     settings: EffectiveSettings
     control: StopControl
@@ -43,6 +83,7 @@ class RunContext:
     report: Callable[[Event], None]
     target_names: tuple[str, ...]
     duplicates: Mapping[str, list[int]]
+    node_classes: Mapping[str, str] = field(default_factory=dict)  # node id -> class
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
@@ -61,12 +102,11 @@ class RunContext:
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
         """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
-        graph = self.plan.experiment.template.graph
         times = self.node_times.setdefault(target, {})
         for node, seconds in nodes:
-            if node in graph:
-                runs, total = times.get(graph[node]["class_type"], (0, 0.0))
-                times[graph[node]["class_type"]] = (runs + 1, total + seconds)
+            if name := self.node_classes.get(node):
+                runs, total = times.get(name, (0, 0.0))
+                times[name] = (runs + 1, total + seconds)
 
     @property
     def is_only_target(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from sweeper.running.async_tools import first_error
 from sweeper.running.health import HealthMonitor
 from sweeper.running.run_events import Cancelling, Draining
 from sweeper.running.stop_control import UNREACHABLE
@@ -48,7 +49,7 @@ class Scheduler:
                 async with asyncio.TaskGroup() as group:
                     self._tasks = {lane: group.create_task(lane.run()) for lane in self.workers}
             except BaseExceptionGroup as errors:
-                raise _first_error(errors) from None
+                raise first_error(errors) from None
             finally:
                 for task in self._watchdogs:
                     task.cancel()
@@ -118,11 +119,3 @@ def describe_postponed(counts: Mapping[str, int], given_up_targets: Sequence[str
         return said
     instead = ", or leave it out with `--target` for the others, which then do them" if has_other_targets else ""
     return f"{said}; see that {' and '.join(given_up_targets)} answers and run the same command{instead}"
-
-
-def _first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first single exception of a tree of groups: the others are its echoes."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -271,6 +271,7 @@ class Session:
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
+            node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
         )
 
         def make_limit(client: ComfyClient) -> ConcurrencyLimit:
