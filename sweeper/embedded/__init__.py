@@ -1,7 +1,7 @@
 """The embedded server: a ComfyUI or a Comfy Cloud in this process, without GPU, key or credits.
 
-`EmbeddedServer` is the way in. It imports nothing of sweeper but `sweeper.errors`, so that client and server are two
-witnesses of the protocol. The name is resolved when it is asked for: importing this package must stay cheap.
+Start with `EmbeddedServer`. The package imports no client code of sweeper, so that client and server implement the
+protocol independently of each other. Its names are imported on first use, because importing the package must be fast.
 """
 
 from __future__ import annotations

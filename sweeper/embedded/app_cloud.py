@@ -1,7 +1,7 @@
-"""The routes of the `cloud` dialect: Comfy Cloud's, below `/api`, and `/ws`.
+"""The routes of the `cloud` dialect: Comfy Cloud's API below `/api`, and `/ws`.
 
-Shapes by the published specification. Ids and order are the server's, jobs leave traces, pictures come from the storage
-host, and an interrupt hits every running job.
+It follows the published specification. Unlike in ComfyUI, the server chooses ids and order of jobs and remembers
+cancelled jobs, pictures come from the storage host, and an interrupt stops every running job.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sweeper.embedded.assets import AssetStore
 
-# Raw state -> the word of /api/jobs; what is not here is in progress.
+# Raw state -> status in /api/jobs; other states are "in_progress".
 _STATUS_BY_STATE = {
     SUBMITTED: "pending",
     WAITING: "pending",
@@ -53,9 +53,9 @@ _STATUS_BY_STATE = {
 }
 STATUS_WORDS = ("pending", "in_progress", "completed", "failed", "cancelled")
 
-PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs a page, as the specification has it
+PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000  # jobs, by the specification
 
-# Open to everybody in the published specification.
+# Paths that need no key by the specification.
 _PUBLIC = (
     "/api/features", "/api/system_stats", "/api/experiment/models", "/api/workflow_templates", "/api/global_subgraphs",
 )  # fmt: skip
@@ -67,7 +67,7 @@ def is_public(path: str) -> bool:
 
 
 def shape_refusal(path: str, response: Response) -> Response:
-    """A refusal as the specification words it: `code` and `message`, or plain text below /api/userdata."""
+    """Convert a refusal to the form of the specification: `code` and `message`, or plain text below /api/userdata."""
     json_body = response.headers.get("content-type", "").startswith("application/json")
     plain = path.startswith("/api/userdata")
     if path.startswith("/api/v2/"):
@@ -98,7 +98,7 @@ def _wrap_in_envelope(response: Response) -> Response:
 
 
 def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStore) -> Router:
-    """The ASGI app of this dialect; `sign` makes the URLs that /api/view redirects to, `shelf` keeps the assets."""
+    """Make the ASGI app of this dialect; `sign_url` makes the URLs to which /api/view redirects."""
     routes = CloudRoutes(service)
     pictures = MediaRoutes(service, sign_url, asset_store)
     assets = AssetRoutes(asset_store, service.queue, sign_url)
@@ -136,14 +136,13 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         *_list_asset_routes(assets),
         *V2Routes(service, asset_store, sign_url).list_routes(),
     ]
-    listed: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
-    return Router(
-        [*listed, WebSocketRoute("/ws", routes.stream_events)], redirect_slashes=False, default=respond_not_found
-    )
+    paths: list[BaseRoute] = [Route("/api" + path, endpoint, methods=[method]) for path, endpoint, method in table]
+    stream = WebSocketRoute("/ws", routes.stream_events)
+    return Router([*paths, stream], redirect_slashes=False, default=respond_not_found)
 
 
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """No such path. A stream that was to be opened there is refused by the same answer."""
+    """Answer 404 for an unknown path, also to a request for an event stream."""
     await shape_refusal(scope["path"], error_response(404, "not_found", "Not found"))(scope, receive, send)
 
 
@@ -166,7 +165,7 @@ def _list_asset_routes(assets: AssetRoutes) -> list[tuple[str, Callable[..., Any
 
 
 class CloudRoutes(CommonRoutes):
-    """Jobs as Cloud tells them."""
+    """Endpoints for jobs, in Cloud's form."""
 
     def _find_job(self, request: Request) -> ServerJob:
         job = self.queue.find(request.path_params["job_id"])
@@ -175,7 +174,7 @@ class CloudRoutes(CommonRoutes):
         return job
 
     async def get_status(self, request: Request) -> Response:
-        """GET /api/job/{id}/status: the raw state."""
+        """GET /api/job/{id}/status: the raw state of a job."""
         if self.faults.take("drop_status_times"):
             raise DropError
         job = self._find_job(request)
@@ -193,39 +192,39 @@ class CloudRoutes(CommonRoutes):
         )
 
     async def list_jobs(self, request: Request) -> Response:
-        """GET /api/jobs: light rows, newest first unless asked otherwise."""
+        """GET /api/jobs: short descriptions of jobs, newest first by default."""
         limit, offset = (
             read_bounded(request, "limit", PAGE_SIZE, 1, MAX_PAGE_SIZE),
             read_bounded(request, "offset", 0, 0),
         )
         sort = read_choice(request, "sort_by", ("create_time", "execution_time"), "create_time")
         order = read_choice(request, "sort_order", ("asc", "desc"), "desc")
-        found = self._select_jobs(request)
+        jobs = self._select_jobs(request)
         if sort == "execution_time":
-            found.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
+            jobs.sort(key=lambda job: (job.ended or 0) - (job.started or job.ended or 0))
         if order == "desc":
-            found.reverse()
-        page = found[offset : offset + limit]
-        more = offset + len(page) < len(found)
-        pagination = {"offset": offset, "limit": limit, "total": len(found), "has_more": more}
+            jobs.reverse()
+        page = jobs[offset : offset + limit]
+        has_more = offset + len(page) < len(jobs)
+        pagination = {"offset": offset, "limit": limit, "total": len(jobs), "has_more": has_more}
         return json_response({"jobs": [_job_row(job) for job in page], "pagination": pagination})
 
     def _select_jobs(self, request: Request) -> list[ServerJob]:
-        """The jobs that the query asks for, oldest first."""
+        """The jobs that match the query, oldest first."""
         query = request.query_params
-        wanted = set(read_words(request, "status")) if "status" in query else set(STATUS_WORDS)
-        if not wanted <= set(STATUS_WORDS):
+        statuses = set(read_words(request, "status")) if "status" in query else set(STATUS_WORDS)
+        if not statuses <= set(STATUS_WORDS):
             raise RequestRefusedError(bad_request(f"'status' takes {', '.join(STATUS_WORDS)}, separated by commas."))
-        found = [job for job in self.queue.list_jobs() if status_word(job) in wanted]
+        jobs = [job for job in self.queue.list_jobs() if status_word(job) in statuses]
         if "workflow_id" in query:
-            found = [job for job in found if get_workflow_id(job) == query["workflow_id"]]
+            jobs = [job for job in jobs if get_workflow_id(job) == query["workflow_id"]]
         if "output_type" in query:
             media = read_choice(request, "output_type", ("image", "video", "audio"), "")
-            found = [job for job in found if any(_media_type(file) == media for file in _output_files(job))]
-        return found
+            jobs = [job for job in jobs if any(_media_type(file) == media for file in job.output_files)]
+        return jobs
 
     async def get_job(self, request: Request) -> Response:
-        """GET /api/jobs/{id}: everything, the workflow too."""
+        """GET /api/jobs/{id}: the full description of a job, with its workflow."""
         return json_response(_job_detail(self._find_job(request)))
 
     async def list_history(self, request: Request) -> Response:
@@ -236,22 +235,22 @@ class CloudRoutes(CommonRoutes):
         return json_response({"history": [_history_row(job) for job in page]})
 
     async def get_history_entry(self, request: Request) -> Response:
-        """GET /api/history_v2/{id}: `{}` while it has not ended."""
+        """GET /api/history_v2/{id}: the history entry of a job, or `{}` if it has not ended."""
         job = self._find_job(request)
         return json_response({job.id: _history_detail(job)} if job.state in ENDED else {})
 
     async def change_history(self, request: Request) -> Response:
-        """POST /api/history: forget all or some ended jobs."""
+        """POST /api/history: remove all or some ended jobs."""
         ids, everything = await _read_deletion(request)
         self.queue.forget(None if everything else ids)
         return Response(status_code=200)
 
     async def get_queue(self, _: Request) -> Response:
-        """GET /api/queue: 5-tuples, the outputs before the metadata (not as in ComfyUI)."""
+        """GET /api/queue: 5-tuples with the outputs before the metadata, unlike in ComfyUI."""
         running, pending = self.queue.snapshot()
         listing = {
-            "queue_running": [_queue_item(job, place) for place, job in enumerate(running, 1)],
-            "queue_pending": [_queue_item(job, place) for place, job in enumerate(pending, len(running) + 1)],
+            "queue_running": [_queue_item(job, position) for position, job in enumerate(running, 1)],
+            "queue_pending": [_queue_item(job, position) for position, job in enumerate(pending, len(running) + 1)],
         }
         return json_response(listing)
 
@@ -265,28 +264,28 @@ class CloudRoutes(CommonRoutes):
         return json_response(answer)
 
     async def interrupt(self, _: Request) -> Response:
-        """POST /api/interrupt: every running job, whatever the body says."""
+        """POST /api/interrupt: stop every running job; the body is ignored."""
         self.service.interrupt(None)
         return Response(status_code=200)
 
     async def get_user(self, _: Request) -> Response:
-        """GET /api/user."""
+        """GET /api/user: the account is always active."""
         return json_response({"status": "active"})
 
     async def refuse_preview(self, _: Request) -> Response:
-        """GET /api/experiment/models/preview/...: procedural models have none."""
+        """GET /api/experiment/models/preview/...: procedural models have no previews."""
         return error_response(404, "not_found", "No preview of this model")
 
     async def refuse_subgraph(self, _: Request) -> Response:
-        """GET /api/global_subgraphs/{id}."""
+        """GET /api/global_subgraphs/{id}: there are no subgraphs."""
         return error_response(404, "not_found", "Subgraph not found")
 
 
 async def _read_deletion(request: Request) -> tuple[list[str], bool]:
-    """(`delete`, `clear`) of a body that may hold nothing else."""
+    """Read a body that holds only `delete`, a list of ids, and `clear`. Returns (ids, clear)."""
     data = await read_object(request)
-    strange = set(data) - {"delete", "clear"}
-    if strange or not isinstance(data.get("clear", False), bool):
+    unknown = set(data) - {"delete", "clear"}
+    if unknown or not isinstance(data.get("clear", False), bool):
         raise RequestRefusedError(
             bad_request("The body holds 'delete', a list of job ids, and 'clear', true or false.")
         )
@@ -294,20 +293,16 @@ async def _read_deletion(request: Request) -> tuple[list[str], bool]:
 
 
 def status_word(job: ServerJob) -> str:
-    """The job's status as /api/jobs words it."""
+    """The status of a job in /api/jobs: one of STATUS_WORDS."""
     return _STATUS_BY_STATE.get(job.state, "in_progress")
 
 
 def get_workflow_id(job: ServerJob) -> str | None:
-    """The id of the canvas that the graph was exported from, where the client sent it along."""
+    """The id of the UI-format workflow of a job, if the client sent that workflow with the graph."""
     info = job.extra_data.get("extra_pnginfo")
-    canvas = info.get("workflow") if isinstance(info, dict) else None
-    known = canvas.get("id") if isinstance(canvas, dict) else None
-    return known if isinstance(known, str) else None
-
-
-def _output_files(job: ServerJob) -> list[dict[str, Any]]:
-    return [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
+    workflow = info.get("workflow") if isinstance(info, dict) else None
+    workflow_id = workflow.get("id") if isinstance(workflow, dict) else None
+    return workflow_id if isinstance(workflow_id, str) else None
 
 
 def _media_type(file: dict[str, Any]) -> str:
@@ -316,12 +311,12 @@ def _media_type(file: dict[str, Any]) -> str:
 
 def _job_row(job: ServerJob) -> dict[str, Any]:
     row: dict[str, Any] = {"id": job.id, "status": status_word(job), "create_time": job.created // 1000}
-    canvas = get_workflow_id(job)
-    if canvas is not None:
-        row["workflow_id"] = canvas
+    workflow_id = get_workflow_id(job)
+    if workflow_id is not None:
+        row["workflow_id"] = workflow_id
     if job.state not in ENDED:
         return row
-    files = _output_files(job)
+    files = job.output_files
     row["outputs_count"] = len(files)
     if files:
         row["preview_output"] = files[0]
@@ -341,7 +336,7 @@ def _job_detail(job: ServerJob) -> dict[str, Any]:
 
 
 def make_execution_error(job: ServerJob) -> dict[str, Any] | None:
-    """What went wrong, for a job that failed; a lost one has a word of the service's own."""
+    """The error of a failed or lost job, or None."""
     if job.state == LOST:
         message = "The server lost this job: it was running when the service stopped."
         empty: dict[str, Any] = {"traceback": [], "current_inputs": {}, "current_outputs": {}}

@@ -1,7 +1,7 @@
-"""`/api/v2` of the Cloud dialect: jobs and assets as the Comfy API v2 has them, over the same queue and shelf.
+"""`/api/v2` of the Cloud dialect: the jobs and assets of Comfy API v2, over the same queue and assets as `/api`.
 
-Facts from its published specification (version 2.0.0). There is no live event stream: `events` says so with the 501
-that is documented for it, and clients poll. Jobs made here are seen by `/api/jobs`, and the other way round.
+It follows the published specification (version 2.0.0). There is no live event stream: `events` answers with the
+documented 501, and clients poll. Jobs of both APIs are visible in both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from sweeper.embedded.asset_fields import read_fields, read_form_tags, read_tags, read_text
-from sweeper.embedded.asset_routes import HASH, make_id
-from sweeper.embedded.assets import Asset, AssetStore
+from sweeper.embedded.asset_routes import HASH
+from sweeper.embedded.assets import Asset, AssetStore, make_id
 from sweeper.embedded.common_routes import CommonRoutes
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response, format_time, json_response, read_object
 from sweeper.embedded.jobs import (
@@ -49,12 +49,12 @@ _STATUS_BY_STATE = {
     ERROR: "failed",
     LOST: "failed",
 }
-KEY_SECONDS = 86_400  # how long an Idempotency-Key stays used
-RETENTION_MS = 30 * 86_400_000  # what `expires_at` promises; nothing is removed here
+KEY_SECONDS = 86_400  # how long an Idempotency-Key cannot be used again
+RETENTION_MS = 30 * 86_400_000  # for `expires_at`; nothing is removed here
 
 
 class V2Routes(CommonRoutes):
-    """Endpoint functions; `sign` makes the URLs of outputs."""
+    """Endpoints below /api/v2; `sign_url` makes the URLs of outputs."""
 
     def __init__(self, service: Service, asset_store: AssetStore, sign_url: UrlSigner) -> None:
         super().__init__(service)
@@ -63,7 +63,7 @@ class V2Routes(CommonRoutes):
         self._used_keys: dict[str, float] = {}
 
     def list_routes(self) -> list[tuple[str, Callable[..., Any], str]]:
-        """(path below /api, endpoint, method)."""
+        """All routes: (path below /api, endpoint, method)."""
         return [
             ("/v2/jobs", self.create_job, "POST"),
             ("/v2/jobs/{id}", self.get_job, "GET"),
@@ -81,7 +81,7 @@ class V2Routes(CommonRoutes):
     # --- jobs --------------------------------------------------------------------------------------------------------
 
     async def create_job(self, request: Request) -> Response:
-        """POST /api/v2/jobs: 201, or 422 with what is wrong. A used Idempotency-Key is refused, never replayed."""
+        """POST /api/v2/jobs: 201, or 422 with the reason. A used Idempotency-Key is refused, never replayed."""
         data = await read_object(request)
         key = request.headers.get("idempotency-key")
         if key is not None and self._used_keys.get(key, 0) > time.monotonic():
@@ -93,13 +93,9 @@ class V2Routes(CommonRoutes):
         submitted = {"prompt": self._resolve_assets(workflow), "extra_data": data.get("extra_data", {})}
         status, body = self.submit_with_faults(submitted)
         if status != 200:
-            error = {
-                "code": "invalid_workflow" if status == 400 else "upstream_error",
-                "message": _summarise_errors(body),
-            }
-            raise RequestRefusedError(
-                json_response({"error": {**error, "details": body}}, 422 if status == 400 else status)
-            )
+            code = "invalid_workflow" if status == 400 else "upstream_error"
+            error = {"code": code, "message": _summarise_errors(body), "details": body}
+            raise RequestRefusedError(json_response({"error": error}, 422 if status == 400 else status))
         if key is not None:
             now = time.monotonic()
             self._used_keys = {used: until for used, until in self._used_keys.items() if until > now}
@@ -108,7 +104,7 @@ class V2Routes(CommonRoutes):
         return json_response(self._job_json(job) if job else {}, 201)
 
     def _resolve_assets(self, value: Any) -> Any:
-        """The graph with each asset reference replaced by the file name that the node class expects."""
+        """Replace each asset reference in a graph by the file name that the node class expects."""
         if isinstance(value, dict) and value.get("__type") == "core/ASSET":
             info = value.get("info")
             asset = self.asset_store.get(str(info.get("id"))) if isinstance(info, dict) else None
@@ -121,24 +117,24 @@ class V2Routes(CommonRoutes):
         return [self._resolve_assets(part) for part in value] if isinstance(value, list) else value
 
     async def get_job(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}."""
+        """GET /api/v2/jobs/{id}: the state of a job, with its outputs."""
         job = self._find_job(request)
-        await asyncio.to_thread(self.asset_store.import_outputs, [job], make_id)
+        await asyncio.to_thread(self.asset_store.import_outputs, [job])
         return json_response(self._job_json(job))
 
     async def get_workflow(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}/workflow: the graph that ran."""
+        """GET /api/v2/jobs/{id}/workflow: the graph of a job."""
         return json_response({"workflow": self._find_job(request).graph, "format": "api"})
 
     async def refuse_events(self, request: Request) -> Response:
-        """GET /api/v2/jobs/{id}/events: 501 as documented for a server without live events."""
+        """GET /api/v2/jobs/{id}/events: 501, as documented for a server without live events."""
         self._find_job(request)
         raise RequestRefusedError(
             error_response(501, "not_implemented", "This server has no live events; poll the job.")
         )
 
     async def cancel_job(self, request: Request) -> Response:
-        """POST /api/v2/jobs/{id}/cancel: that job, whether it waits or runs; an ended one is told as it is."""
+        """POST /api/v2/jobs/{id}/cancel: cancel a waiting or running job. Returns the state of the job."""
         job = self._find_job(request)
         self.service.cancel_waiting([job.id])
         self.service.interrupt(job.id)
@@ -151,7 +147,7 @@ class V2Routes(CommonRoutes):
         return job
 
     def _job_json(self, job: ServerJob) -> dict[str, Any]:
-        ended = job.ended  # read first: a job may end meanwhile, and one that is said to have ended has its outputs
+        ended = job.ended  # read first: if the job ends meanwhile, it must not be reported as ended without its outputs
         status = _STATUS_BY_STATE.get(job.state, "running")
         waiting = [other.id for other in self.queue.snapshot()[1]] if status == "queued" else []
         path = f"/api/v2/jobs/{job.id}"
@@ -170,11 +166,11 @@ class V2Routes(CommonRoutes):
         }
 
     def _list_outputs(self, job: ServerJob) -> Iterator[dict[str, Any]]:
-        self.asset_store.import_outputs([job], make_id)
-        by_place = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
+        self.asset_store.import_outputs([job])
+        by_location = {asset.location: asset for asset in self.asset_store.list_assets()} if job.results else {}
         for node_id, ui in job.results.items():
             for file in (file for kind in ui.values() for file in kind if isinstance(file, dict)):
-                asset = by_place.get((file.get("type", ""), file.get("subfolder", ""), file.get("filename", "")))
+                asset = by_location.get((file.get("type", ""), file.get("subfolder", ""), file.get("filename", "")))
                 if asset is not None:
                     family = asset.mime_type.partition("/")[0]
                     kind = family if family in {"image", "video", "audio", "text"} else "file"
@@ -183,7 +179,7 @@ class V2Routes(CommonRoutes):
     # --- assets ------------------------------------------------------------------------------------------------------
 
     async def upload_asset(self, request: Request) -> Response:
-        """POST /api/v2/assets: 201, or 200 for content that is here; 422 when it is not what it was said to be."""
+        """POST /api/v2/assets: 201, or 200 if the content is stored already; 422 if it has not the expected hash."""
         form = await read_form(request, "file")
         path, expected = form.get("file_path") or form.filename, form.get("expected_hash")
         if not path:
@@ -196,33 +192,33 @@ class V2Routes(CommonRoutes):
         return json_response({**self._asset_json(stored), "created_new": new}, 201 if new else 200)
 
     async def create_from_hash(self, request: Request) -> Response:
-        """POST /api/v2/assets/from-hash: the asset with this content."""
+        """POST /api/v2/assets/from-hash: the stored asset with this content."""
         fields = await read_fields(request, ("hash", "file_path", "tags"), ("hash",))
         if "tags" in fields:
             read_tags(fields)
-        found = self._find_by_hash(read_text(fields, "hash"))
-        if found is None:
+        asset = self._find_by_hash(read_text(fields, "hash"))
+        if asset is None:
             raise RequestRefusedError(error_response(404, "not_found", "No asset has this hash."))
-        return json_response({**self._asset_json(found), "created_new": False})
+        return json_response({**self._asset_json(asset), "created_new": False})
 
     async def check_hash(self, request: Request) -> Response:
-        """HEAD /api/v2/assets/by-hash/{hash}."""
+        """HEAD /api/v2/assets/by-hash/{hash}: 200 if an asset has this content, else 404."""
         return Response(status_code=404 if self._find_by_hash(request.path_params["hash"]) is None else 200)
 
     def _find_by_hash(self, text: str) -> Asset | None:
         return self.asset_store.find_by_hash(text) if HASH.fullmatch(text) else None
 
     async def get_asset(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}."""
+        """GET /api/v2/assets/{id}: the record of an asset."""
         return json_response(self._asset_json(self._find_asset(request)))
 
     async def delete_asset(self, request: Request) -> Response:
-        """DELETE /api/v2/assets/{id}."""
+        """DELETE /api/v2/assets/{id}: 204."""
         self.asset_store.delete(self._find_asset(request).id)
         return Response(status_code=204)
 
     async def get_content(self, request: Request) -> Response:
-        """GET /api/v2/assets/{id}/content: 302 to the storage host."""
+        """GET /api/v2/assets/{id}/content: 302 to the file on the storage host."""
         self.seen.count(redirects=1)
         return Response(status_code=302, headers={"location": self.sign_url(*self._find_asset(request).location)})
 
@@ -248,18 +244,18 @@ class V2Routes(CommonRoutes):
 
 
 def _check_workflow(data: dict[str, Any], workflow: Any) -> None:
-    strange = sorted(set(data) - {"workflow", "extra_data"})
-    if strange:
-        raise RequestRefusedError(error_response(422, "invalid_workflow", f"Not known here: {', '.join(strange)}."))
+    unknown = sorted(set(data) - {"workflow", "extra_data"})
+    if unknown:
+        raise RequestRefusedError(error_response(422, "invalid_workflow", f"Unknown fields: {', '.join(unknown)}."))
     if not isinstance(workflow, dict):
         raise RequestRefusedError(error_response(422, "invalid_workflow", "'workflow' must be an API-format graph."))
     if isinstance(workflow.get("nodes"), list):
-        message = "This is a canvas; export the workflow in API format."
+        message = "This workflow is in UI format; export it in API format."
         raise RequestRefusedError(error_response(422, "workflow_format_ui", message))
 
 
 def _summarise_errors(body: dict[str, Any]) -> str:
-    """One sentence out of ComfyUI's error and node_errors."""
+    """Join ComfyUI's `error` and `node_errors` to one message."""
     lines = [
         f"node {node_id}: {error['message']}: {error['details']}"
         for node_id, node in body["node_errors"].items()
@@ -282,7 +278,7 @@ def _error_json(job: ServerJob) -> dict[str, Any]:
 
 
 def wrap_error(body: dict[str, Any], status: int) -> dict[str, Any]:
-    """A refusal in v2's shape and words; `body` is one in v1's, or in v2's already."""
+    """Convert the body of a refusal to v2's form. `body` has v1's form, or v2's already."""
     if "code" not in body:
         return body
     code = {401: "unauthorized", 402: "insufficient_credits"}.get(status, body["code"])

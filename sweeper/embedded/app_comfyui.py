@@ -1,6 +1,6 @@
-"""The routes of the `comfyui` dialect: a local ComfyUI's, each as `/x` and `/api/x`.
+"""The routes of the `comfyui` dialect: those of a local ComfyUI, each as `/x` and `/api/x`.
 
-Behaviour as measured on ComfyUI 0.3.64, except that bad input is answered with 400 where that one answers 500.
+It behaves as measured on ComfyUI 0.3.64, except that it answers 400 where ComfyUI answers bad input with 500.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def make_comfyui_app(service: Service) -> Router:
-    """The ASGI app of this dialect."""
+    """Make the ASGI app of this dialect."""
     routes = ComfyRoutes(service)
     pictures = MediaRoutes(service)
     userdata = UserDataRoutes(service.folders, cloud=False)
@@ -77,27 +77,27 @@ def make_comfyui_app(service: Service) -> Router:
         ("/embeddings", routes.get_empty_list, "GET"),
         ("/extensions", routes.get_empty_list, "GET"),
     ]
-    listed: list[BaseRoute] = []
+    paths: list[BaseRoute] = []
     for prefix in ("", "/api"):
-        listed += [AiohttpRoute(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
-        listed.append(WebSocketRoute(prefix + "/ws", routes.stream_events))
-    return Router(listed, redirect_slashes=False, default=respond_not_found)
+        paths += [AiohttpRoute(prefix + path, endpoint, methods=[method]) for path, endpoint, method in table]
+        paths.append(WebSocketRoute(prefix + "/ws", routes.stream_events))
+    return Router(paths, redirect_slashes=False, default=respond_not_found)
 
 
 class AiohttpRoute(Route):
-    """A route that answers a wrong method as aiohttp, ComfyUI's server, does."""
+    """A route that answers a wrong method as aiohttp does, which ComfyUI uses."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request to this path."""
-        right = self.methods is None or scope["method"] in self.methods
-        await (super().handle if right else respond_not_found)(scope, receive, send)
+        allowed = self.methods is None or scope["method"] in self.methods
+        await (super().handle if allowed else respond_not_found)(scope, receive, send)
 
 
 async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """No such path, or not by this method: a GET ends at ComfyUI's static files, which have none of that name."""
+    """Answer an unknown path or method. As in ComfyUI, a GET looks for a static file and gets 404, others get 405."""
     method = scope.get("method")
     if method == "OPTIONS":
-        answer = Response(status_code=200)  # its own middleware, wherever the path leads
+        answer = Response(status_code=200)  # ComfyUI's middleware answers so for any path
     elif method in {"GET", "HEAD"}:
         answer = Response(status_code=404, media_type="application/octet-stream")
     else:
@@ -106,10 +106,10 @@ async def respond_not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class ComfyRoutes(CommonRoutes):
-    """Queue, history and the rest as ComfyUI has them."""
+    """Endpoints in ComfyUI's form."""
 
     async def get_queue(self, _: Request) -> Response:
-        """GET /queue: 5-tuples with the whole graphs, as there."""
+        """GET /queue: 5-tuples with the whole graphs."""
         if self.faults.take("drop_status_times"):
             raise DropError
         running, pending = self.queue.snapshot()
@@ -117,7 +117,7 @@ class ComfyRoutes(CommonRoutes):
         return json_response({name: [_queue_item(job) for job in jobs] for name, jobs in listing.items()})
 
     async def change_queue(self, request: Request) -> Response:
-        """POST /queue: `clear` all or `delete` some of the waiting jobs; 200 whether or not any was found."""
+        """POST /queue: `clear` all or `delete` some waiting jobs; always 200, also for unknown ids."""
         data = await read_object(request)
         ids = read_id_list(data["delete"]) if "delete" in data else []
         if data.get("clear"):
@@ -126,32 +126,32 @@ class ComfyRoutes(CommonRoutes):
         return Response(status_code=200)
 
     async def list_history(self, request: Request) -> Response:
-        """GET /history."""
+        """GET /history: the ended jobs."""
         max_items = read_integer(request, "max_items", None)
         offset = read_integer(request, "offset", -1)
         jobs = self.queue.list_ended(max_items, -1 if offset is None else offset)
         return json_response({job.id: _history_entry(job) for job in jobs})
 
     async def get_history_entry(self, request: Request) -> Response:
-        """GET /history/{id}: `{}` for whatever has not ended here."""
+        """GET /history/{id}: the history entry of a job, or `{}` if no job with this id has ended."""
         if self.faults.take("drop_status_times"):
             raise DropError
         job = self.queue.find_ended(request.path_params["prompt_id"])
         return json_response({} if job is None else {job.id: _history_entry(job)})
 
     async def change_history(self, request: Request) -> Response:
-        """POST /history: forget all or some entries."""
+        """POST /history: remove all or some entries."""
         data = await read_object(request)
         ids = read_id_list(data["delete"]) if "delete" in data else []
         self.queue.forget(None if data.get("clear") else ids)
         return Response(status_code=200)
 
     async def interrupt(self, request: Request) -> Response:
-        """POST /interrupt: that job if it runs, or whatever runs; 200 confirms nothing."""
+        """POST /interrupt: stop the job `prompt_id` if it runs, or any running job; always 200."""
         try:
             data = parse_json(await read_body(request))
         except ValueError:
-            data = {}  # an empty body, or no JSON at all, means everybody
+            data = {}  # an empty or invalid body means any running job
         if not isinstance(data, dict):
             raise RequestRefusedError(bad_request("The body must be a JSON object."))
         prompt_id = data.get("prompt_id") or None
@@ -161,22 +161,22 @@ class ComfyRoutes(CommonRoutes):
         return Response(status_code=200)
 
     async def free(self, request: Request) -> Response:
-        """POST /free: `free_memory` forgets the execution cache; there are no models to unload."""
+        """POST /free: `free_memory` clears the execution cache; there are no models to unload."""
         if (await read_object(request)).get("free_memory"):
             self.service.free_memory()
         return Response(status_code=200)
 
     async def get_model_folders(self, _: Request) -> Response:
-        """GET /models."""
+        """GET /models: the model folders."""
         return json_response(list(self.list_models()))
 
     async def get_model_files(self, request: Request) -> Response:
-        """GET /models/{folder}."""
+        """GET /models/{folder}: the files of a model folder."""
         files = self.list_models().get(request.path_params["folder"])
         return Response(status_code=404) if files is None else json_response(files)
 
     async def get_empty_list(self, _: Request) -> Response:
-        """GET of a list that is empty here."""
+        """GET of a list that is always empty here."""
         return json_response([])
 
 

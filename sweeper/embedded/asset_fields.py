@@ -1,4 +1,7 @@
-"""The fields of requests about assets: missing ones and wrong types are 400, unknown names are ignored."""
+"""Read the fields of requests about assets.
+
+All functions raise `RequestRefusedError` with 400 for a missing field and for a wrong type. Unknown fields are ignored.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ if TYPE_CHECKING:
     from sweeper.embedded.request_parsing import Form
 
 
-async def read_fields(request: Request, known: Sequence[str], required: Sequence[str]) -> dict[str, Any]:
-    """What of the body's object is known here; some names must be there."""
+async def read_fields(request: Request, allowed: Sequence[str], required: Sequence[str]) -> dict[str, Any]:
+    """Read the `allowed` fields of the body, a JSON object. The `required` ones must be there."""
     fields = await read_object(request)
     missing = [name for name in required if name not in fields]
     if missing:
         raise RequestRefusedError(bad_request(f"Missing: {', '.join(missing)}."))
-    return {name: value for name, value in fields.items() if name in known}
+    return {name: value for name, value in fields.items() if name in allowed}
 
 
 def read_text(fields: Mapping[str, Any], name: str) -> str:
-    """A string that is not empty."""
+    """Read a string that is not empty."""
     value = fields.get(name)
     if not isinstance(value, str) or not value:
         raise RequestRefusedError(bad_request(f"{name!r} must be a string."))
@@ -34,7 +37,7 @@ def read_text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def read_id(fields: Mapping[str, Any], name: str) -> str | None:
-    """A UUID in lower case, or None where it is absent or null."""
+    """Read a UUID, in lower case. Returns None if the field is missing or null."""
     value = fields.get(name)
     if value is None:
         return None
@@ -45,7 +48,7 @@ def read_id(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def read_tags(fields: Mapping[str, Any], minimum: int = 0) -> tuple[str, ...]:
-    """A list of tags, each once, in order."""
+    """Read the list `tags`, in order and without duplicates."""
     value = fields.get("tags")
     if not isinstance(value, list) or len(value) < minimum or not all(isinstance(tag, str) for tag in value):
         raise RequestRefusedError(bad_request(f"'tags' must be a list of strings, {minimum} or more."))
@@ -53,7 +56,7 @@ def read_tags(fields: Mapping[str, Any], minimum: int = 0) -> tuple[str, ...]:
 
 
 def read_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`user_metadata`, an object; `{}` where it is absent."""
+    """Read the object `user_metadata`. Returns `{}` if it is missing."""
     value = fields.get("user_metadata", {})
     if not isinstance(value, dict):
         raise RequestRefusedError(bad_request("'user_metadata' must be an object."))
@@ -61,7 +64,7 @@ def read_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_form_tags(form: Form) -> tuple[str, ...]:
-    """The tags of a form: repeated fields, each one tag, several with commas, or a JSON list: clients do all three."""
+    """Read the tags of a form. Clients send repeated fields, and in each one tag, tags with commas, or a JSON list."""
     tags: list[str] = []
     for text in (value for name, value in form.texts if name in {"tags", "tags[]"}):
         try:

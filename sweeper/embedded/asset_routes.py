@@ -1,13 +1,12 @@
-"""`/api/assets` and `/api/tags` of the Cloud dialect, over an `AssetShelf`.
+"""`/api/assets` and `/api/tags` of the Cloud dialect, over an `AssetStore`.
 
-Nothing here fetches from the network: a URL to upload from is answered as one that cannot be reached (422).
+Nothing here fetches from the network: uploads from a URL get the answer for a URL that cannot be reached (422).
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from sweeper.embedded.asset_fields import (
     read_tags,
     read_text,
 )
-from sweeper.embedded.assets import Asset, AssetStore
+from sweeper.embedded.assets import Asset, AssetStore, make_id
 from sweeper.embedded.http_helpers import (
     RequestRefusedError,
     bad_request,
@@ -41,12 +40,11 @@ if TYPE_CHECKING:
     from sweeper.embedded.jobs import JobQueue
     from sweeper.embedded.media_routes import UrlSigner
 
-SORTS = ("name", "created_at", "updated_at", "size", "last_access_time")
 HASH = re.compile(r"(blake3|sha256):[a-f0-9]{64}")
 
 
 class AssetRoutes:
-    """Endpoint functions over one shelf; what the queue's jobs have made is on it too. `sign` makes preview URLs."""
+    """Endpoints for assets, which include the outputs of the jobs in `queue`. `sign_url` makes preview URLs."""
 
     def __init__(self, asset_store: AssetStore, queue: JobQueue, sign_url: UrlSigner) -> None:
         self.asset_store = asset_store
@@ -54,38 +52,33 @@ class AssetRoutes:
         self.sign_url = sign_url
 
     async def list_assets(self, request: Request) -> Response:
-        """GET /api/assets."""
-        sort, order = (
-            read_choice(request, "sort", SORTS, "created_at"),
-            read_choice(request, "order", ("asc", "desc"), "desc"),
-        )
+        """GET /api/assets: the assets that match the query."""
+        sort = read_choice(request, "sort", tuple(_SORT_KEYS), "created_at")
+        order = read_choice(request, "order", ("asc", "desc"), "desc")
         limit, offset = read_bounded(request, "limit", 20, 1, 500), read_bounded(request, "offset", 0, 0)
-        found = await self._select_assets(request)
-        found.sort(key=_SORT_KEYS[sort], reverse=order == "desc")
-        page = found[offset : offset + limit]
-        more = offset + len(page) < len(found)
-        return json_response(
-            {"assets": [self._asset_json(asset) for asset in page], "total": len(found), "has_more": more}
-        )
+        assets = await self._select_assets(request)
+        assets.sort(key=_SORT_KEYS[sort], reverse=order == "desc")
+        page = [self._asset_json(asset) for asset in assets[offset : offset + limit]]
+        return json_response({"assets": page, "total": len(assets), "has_more": offset + len(page) < len(assets)})
 
     async def _select_assets(self, request: Request) -> list[Asset]:
         read_flag(request, "include_public", default=True)  # nothing here is public
-        wanted, unwanted = set(read_words(request, "include_tags")), set(read_words(request, "exclude_tags"))
+        included, excluded = set(read_words(request, "include_tags")), set(read_words(request, "exclude_tags"))
         part = request.query_params.get("name_contains", "").casefold()
-        metadata = _parse_metadata_filter(request.query_params.get("metadata_filter"))
+        metadata = _parse_object(request.query_params.get("metadata_filter", "{}"), "metadata_filter")
         return [
             asset
             for asset in await self._load_assets()
-            if wanted <= set(asset.tags) and not unwanted & set(asset.tags) and part in asset.name.casefold()
+            if included <= set(asset.tags) and not excluded & set(asset.tags) and part in asset.name.casefold()
             if all(asset.user_metadata.get(key) == value for key, value in metadata.items())
         ]
 
     async def _load_assets(self) -> list[Asset]:
-        await asyncio.to_thread(self.asset_store.import_outputs, self.queue.list_jobs(), make_id)
+        await asyncio.to_thread(self.asset_store.import_outputs, self.queue.list_jobs())
         return self.asset_store.list_assets()
 
     async def upload_asset(self, request: Request) -> Response:
-        """POST /api/assets: a file; 201, or 200 with the asset that has this content (or the given id) already."""
+        """POST /api/assets: upload a file; 201, or 200 with the asset that has this content or this id already."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
             fields = await read_fields(request, ("url", "name", "tags", "user_metadata", "preview_id"), ("url", "name"))
@@ -95,24 +88,23 @@ class AssetRoutes:
             message = "Send multipart/form-data with a 'file', or application/json with a 'url'."
             raise RequestRefusedError(error_response(415, "unsupported_media_type", message))
         form = await read_form(request, "file")
-        given: dict[str, Any] = {"id": form.get("id"), "preview_id": form.get("preview_id")}
-        given = {name: value for name, value in given.items() if value}
-        asset_id = read_id(given, "id")
-        known = None if asset_id is None else self.asset_store.get(asset_id)
-        if known is not None:
-            return self._respond_with_asset(known, new=False)
+        ids = {"id": form.get("id") or None, "preview_id": form.get("preview_id") or None}
+        asset_id = read_id(ids, "id")
+        existing = None if asset_id is None else self.asset_store.get(asset_id)
+        if existing is not None:
+            return self._respond_with_asset(existing, new=False)
         name = form.get("name") or form.filename or "asset"
         asset = Asset(
             asset_id or make_id(), name, ("input", "", ""), "", "", 0,
             form.get("mime_type") or form.content_type or "application/octet-stream",
-            now_ms(), now_ms(), read_form_tags(form), _parse_metadata(form.get("user_metadata")),
-            read_id(given, "preview_id"),
+            now_ms(), now_ms(), read_form_tags(form), _parse_object(form.get("user_metadata") or "{}", "user_metadata"),
+            read_id(ids, "preview_id"),
         )  # fmt: skip
         stored, new = await asyncio.to_thread(self.asset_store.store, form.data, asset)
         return self._respond_with_asset(stored, new=new)
 
     async def create_from_hash(self, request: Request) -> Response:
-        """POST /api/assets/from-hash: another name and other tags for content that is here; 200 if that name is too."""
+        """POST /api/assets/from-hash: a new name and tags for stored content; 200 if it has this name already."""
         names = ("hash", "name", "tags", "mime_type", "user_metadata")
         fields = await read_fields(request, names, ("hash", "tags"))
         digest = read_text(fields, "hash")
@@ -125,18 +117,16 @@ class AssetRoutes:
             raise RequestRefusedError(error_response(404, "not_found", "No asset has this hash."))
         name = read_text(fields, "name") if "name" in fields else source.name
         mime = read_text(fields, "mime_type") if "mime_type" in fields else source.mime_type
-        same = [
-            asset for asset in self.asset_store.list_assets() if asset.blake3 == source.blake3 and asset.name == name
-        ]
+        assets = self.asset_store.list_assets()
+        same = [asset for asset in assets if asset.blake3 == source.blake3 and asset.name == name]
         if same:
             return self._respond_with_asset(same[-1], new=False)
         copy = replace(source, id=make_id(), name=name, tags=tags, user_metadata=metadata, mime_type=mime)
-        return self._respond_with_asset(
-            self.asset_store.add(replace(copy, created=now_ms(), updated=now_ms())), new=True
-        )
+        copy = self.asset_store.add(replace(copy, created=now_ms(), updated=now_ms()))
+        return self._respond_with_asset(copy, new=True)
 
     async def check_hash(self, request: Request) -> Response:
-        """HEAD /api/assets/hash/{hash}: 200 or 404, without a body."""
+        """HEAD /api/assets/hash/{hash}: 200 if an asset has this content, else 404."""
         digest = request.path_params["hash"]
         if not HASH.fullmatch(digest) or not digest.startswith("blake3:"):
             raise RequestRefusedError(bad_request("The hash must be blake3: and 64 hex digits."))
@@ -144,11 +134,11 @@ class AssetRoutes:
         return Response(status_code=404 if self.asset_store.find_by_hash(digest) is None else 200)
 
     async def get_asset(self, request: Request) -> Response:
-        """GET /api/assets/{id}."""
+        """GET /api/assets/{id}: the record of an asset."""
         return json_response(self._asset_json(await self._find_asset(request)))
 
     async def update_asset(self, request: Request) -> Response:
-        """PUT /api/assets/{id}: name, tags, mime type, preview, metadata; at least one."""
+        """PUT /api/assets/{id}: change at least one of name, tags, mime type, preview and metadata."""
         asset = await self._find_asset(request)
         fields = await read_fields(request, ("name", "tags", "mime_type", "preview_id", "user_metadata"), ())
         if not fields:
@@ -167,68 +157,67 @@ class AssetRoutes:
         return json_response({name: changed[name] for name in names})
 
     async def delete_asset(self, request: Request) -> Response:
-        """DELETE /api/assets/{id}: 204; the content goes too, unless another asset has it."""
+        """DELETE /api/assets/{id}: 204. Deletes the content too, unless another asset has it."""
         self.asset_store.delete((await self._find_asset(request)).id)
         return Response(status_code=204)
 
     async def add_tags(self, request: Request) -> Response:
-        """POST /api/assets/{id}/tags."""
-        asset, given = (
-            await self._find_asset(request),
-            read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1),
-        )
-        added = [tag for tag in given if tag not in asset.tags]
+        """POST /api/assets/{id}/tags: add tags."""
+        asset = await self._find_asset(request)
+        tags = read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1)
+        added = [tag for tag in tags if tag not in asset.tags]
         total = (*asset.tags, *added)
         self.asset_store.add(replace(asset, tags=total, updated=now_ms()))
-        present = [tag for tag in given if tag in asset.tags]
+        present = [tag for tag in tags if tag in asset.tags]
         return json_response({"added": added, "already_present": present, "total_tags": list(total)})
 
     async def remove_tags(self, request: Request) -> Response:
-        """DELETE /api/assets/{id}/tags, with a body."""
-        asset, given = (
-            await self._find_asset(request),
-            read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1),
-        )
-        total = tuple(tag for tag in asset.tags if tag not in given)
+        """DELETE /api/assets/{id}/tags: remove the tags in the body."""
+        asset = await self._find_asset(request)
+        tags = read_tags(await read_fields(request, ("tags",), ("tags",)), minimum=1)
+        total = tuple(tag for tag in asset.tags if tag not in tags)
         self.asset_store.add(replace(asset, tags=total, updated=now_ms()))
-        removed = [tag for tag in given if tag in asset.tags]
-        absent = [tag for tag in given if tag not in asset.tags]
+        removed = [tag for tag in tags if tag in asset.tags]
+        absent = [tag for tag in tags if tag not in asset.tags]
         return json_response({"removed": removed, "not_present": absent, "total_tags": list(total)})
 
     async def list_tags(self, request: Request) -> Response:
-        """GET /api/tags: each tag with the number of its assets."""
+        """GET /api/tags: the tags, each with its number of assets."""
         limit, offset = read_bounded(request, "limit", 100, 1, 1000), read_bounded(request, "offset", 0, 0)
         order = read_choice(request, "order", ("count_desc", "name_asc"), "count_desc")
-        for name in ("include_zero", "include_public"):  # no tag outlives its assets here, and nothing is public
+        for name in (
+            "include_zero",
+            "include_public",
+        ):  # a tag without assets does not exist here, and nothing is public
             read_flag(request, name, default=False)
         prefix = request.query_params.get("prefix", "")
         counts = Counter(tag for asset in await self._load_assets() for tag in asset.tags if tag.startswith(prefix))
-        found = sorted(counts.items(), key=lambda item: (-item[1] if order == "count_desc" else 0, item[0]))
-        page = [{"name": name, "count": count} for name, count in found[offset : offset + limit]]
-        return json_response({"tags": page, "total": len(found), "has_more": offset + len(page) < len(found)})
+        tags = sorted(counts.items(), key=lambda item: (-item[1] if order == "count_desc" else 0, item[0]))
+        page = [{"name": name, "count": count} for name, count in tags[offset : offset + limit]]
+        return json_response({"tags": page, "total": len(tags), "has_more": offset + len(page) < len(tags)})
 
     async def count_tags(self, request: Request) -> Response:
-        """GET /api/assets/tags/refine: the tags of the assets that a filter leaves."""
+        """GET /api/assets/tags/refine: count the tags of the assets that match the query."""
         limit = read_bounded(request, "limit", 100, 1, 1000)
         counts = Counter(tag for asset in await self._select_assets(request) for tag in asset.tags)
         return json_response({"tag_counts": dict(counts.most_common(limit))})
 
     async def get_remote_metadata(self, request: Request) -> Response:
-        """GET /api/assets/remote-metadata?url=."""
+        """GET /api/assets/remote-metadata?url=: always refused, because nothing is fetched."""
         raise RequestRefusedError(refuse_url(request.query_params.get("url", "")))
 
     async def download_asset(self, request: Request) -> Response:
-        """POST /api/assets/download: only from the two hosts that Cloud knows."""
+        """POST /api/assets/download: always refused; 400 for a host from which Cloud does not download either."""
         names = ("source_url", "tags", "user_metadata", "preview_id")
         url = read_text(await read_fields(request, names, ("source_url",)), "source_url")
         answer = refuse_url(url)
         host = urlsplit(url).hostname or ""
-        if not any(host == known or host.endswith(f".{known}") for known in ("huggingface.co", "civitai.com")):
+        if not any(host == domain or host.endswith(f".{domain}") for domain in ("huggingface.co", "civitai.com")):
             raise RequestRefusedError(bad_request("'source_url' must lead to huggingface.co or civitai.com."))
         raise RequestRefusedError(answer)
 
     async def get_mask_layers(self, request: Request) -> Response:
-        """GET /api/files/mask-layers?filename=: the files that belong to one mask."""
+        """GET /api/files/mask-layers?filename=: the files of the mask to which this file belongs."""
         layers = self.asset_store.find_mask_layers(request.query_params.get("filename", ""))
         if layers is None:
             raise RequestRefusedError(error_response(404, "not_found", "Not a file of a mask."))
@@ -245,7 +234,7 @@ class AssetRoutes:
         return json_response({**self._asset_json(asset), "created_new": new}, 201 if new else 200)
 
     def _asset_json(self, asset: Asset) -> dict[str, Any]:
-        picture = asset.mime_type.startswith("image/")
+        is_picture = asset.mime_type.startswith("image/")
         return {
             "id": asset.id,
             "name": asset.name,
@@ -254,8 +243,8 @@ class AssetRoutes:
             "mime_type": asset.mime_type,
             "tags": list(asset.tags),
             "user_metadata": asset.user_metadata,
-            **({"preview_url": self.sign_url(*asset.location)} if picture else {}),
-            "preview_id": asset.preview_id or (asset.id if picture else None),
+            **({"preview_url": self.sign_url(*asset.location)} if is_picture else {}),
+            "preview_id": asset.preview_id or (asset.id if is_picture else None),
             "prompt_id": asset.prompt_id,
             "created_at": format_time(asset.created),
             "updated_at": format_time(asset.updated),
@@ -266,20 +255,15 @@ class AssetRoutes:
 
 _SORT_KEYS: dict[str, Any] = {
     "name": lambda asset: asset.name.casefold(),
-    "size": lambda asset: asset.size,
     "created_at": lambda asset: asset.created,
     "updated_at": lambda asset: asset.updated,
+    "size": lambda asset: asset.size,
     "last_access_time": lambda asset: asset.updated,
 }
 
 
-def make_id() -> str:
-    """An id as the server gives it."""
-    return str(uuid.uuid4())
-
-
 def refuse_url(url: str) -> Response:
-    """What a URL is answered with: 400 if it is none, 422 as one that cannot be reached."""
+    """Make the answer to any URL: 400 if it is not a URL, else 422 as for one that cannot be reached."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -289,14 +273,6 @@ def refuse_url(url: str) -> Response:
     return error_response(
         422, "download_failed", "The embedded server fetches nothing from the network; upload the file."
     )
-
-
-def _parse_metadata_filter(text: str | None) -> dict[str, Any]:
-    return {} if text is None else _parse_object(text, "metadata_filter")
-
-
-def _parse_metadata(text: str | None) -> dict[str, Any]:
-    return _parse_object(text, "user_metadata") if text else {}
 
 
 def _parse_object(text: str, name: str) -> dict[str, Any]:

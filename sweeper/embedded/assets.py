@@ -1,8 +1,8 @@
-"""The assets of a Cloud account: files by id and by hash of content, with names, tags and metadata of the user's.
+"""The assets of a Cloud account: files by id and by hash of their content, with names, tags and metadata.
 
-A shelf keeps records, in memory and in an SQLite file where jobs are durable too; the bytes lie in the server's
-folders, an upload under its hash. What jobs have made comes onto the shelf when somebody looks (`absorb`), so that a
-run pays nothing for it. HTTP is `asset_routes.py`'s business.
+An `AssetStore` keeps the records in memory, and also in an SQLite file if jobs are stored too. The content is in the
+server's folders; an upload is named by its hash. Outputs of jobs become assets when a client asks for assets
+(`import_outputs`), so that running a job costs nothing more. `asset_routes.py` has the endpoints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import mimetypes
 import sqlite3
 import threading
+import uuid
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
     from sweeper.embedded.jobs import ServerJob
 
 
+Location = tuple[str, str, str]  # type (input, output, temp), subfolder, file name
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One record. Times are milliseconds since the epoch; hashes are hex digits of the content."""
+    """The record of one asset. Times are milliseconds since the epoch; hashes are hex digits."""
 
     id: str
     name: str
-    location: tuple[str, str, str]  # type, subfolder, file name: where the bytes are
+    location: Location  # of the content
     blake3: str
     sha256: str
     size: int
@@ -45,18 +49,18 @@ class Asset:
     tags: tuple[str, ...] = ()
     user_metadata: dict[str, Any] = field(default_factory=dict)
     preview_id: str | None = None
-    prompt_id: str | None = None  # the job that made it
+    prompt_id: str | None = None  # the job of which it is an output
 
 
 class AssetStore:
-    """Every asset of the one account. All methods may be called from any thread.
+    """All assets of the one account. Thread-safe.
 
     Args:
-        folders: where the bytes lie.
-        path: the SQLite file; None: nothing survives the server.
+        folders: the folders with the content.
+        path: the SQLite file for the records; None: keep them in memory only.
 
     Raises:
-        UsageError: the file cannot be used.
+        UsageError: the SQLite file cannot be used.
 
     """
 
@@ -75,80 +79,71 @@ class AssetStore:
         self._assets = {asset.id: asset for asset in (_from_json(row[0]) for row in rows)}
 
     def close(self) -> None:
-        """Give the file free."""
+        """Close the SQLite file."""
         with self._lock:
             self._db.close()
 
-    # --- asking ------------------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------------
 
     def list_assets(self) -> list[Asset]:
-        """Every asset, oldest first."""
+        """All assets, oldest first."""
         with self._lock:
             return list(self._assets.values())
 
     def get(self, asset_id: str) -> Asset | None:
-        """The asset of this id."""
+        """The asset with this id, or None."""
         with self._lock:
             return self._assets.get(asset_id)
 
     def find_by_hash(self, text: str) -> Asset | None:
-        """The oldest asset with this content: `blake3:HEX` or `sha256:HEX`."""
-        kind, _, digits = text.partition(":")
+        """The oldest asset whose content has this hash, `blake3:HEX` or `sha256:HEX`, or None."""
+        algorithm, _, digits = text.partition(":")
         with self._lock:
-            found = (asset for asset in self._assets.values() if getattr(asset, kind) == digits)
-            return next((asset for asset in found if is_file(self.get_path(asset))), None)
+            matches = (asset for asset in self._assets.values() if getattr(asset, algorithm) == digits)
+            return next((asset for asset in matches if is_file(self.get_path(asset))), None)
 
     @staticmethod
     def hash_content(data: bytes) -> str:
-        """The hex digits that name this content."""
+        """The BLAKE3 hash of content, in hex digits."""
         return str(blake3(data).hexdigest())
 
     def get_path(self, asset: Asset) -> Path:
-        """Where the bytes are, if nobody removed them."""
+        """The path of the content, which may have been deleted."""
         return self.folders.resolve(*asset.location)
 
-    # --- changing ----------------------------------------------------------------------------------------------------
+    # --- changes -----------------------------------------------------------------------------------------------------
 
     def store(self, data: bytes, asset: Asset) -> tuple[Asset, bool]:
-        """Put content onto the shelf; (the asset, whether it is new). Known content gives the asset that has it."""
+        """Store content as an asset. Returns (asset, whether it is new); for known content, the existing asset."""
         digest = self.hash_content(data)
         with self._lock:
-            known = self.find_by_hash(f"blake3:{digest}")
-            if known is not None:
-                return known, False
+            existing = self.find_by_hash(f"blake3:{digest}")
+            if existing is not None:
+                return existing, False
             name = f"{digest}{choose_suffix(asset)}"
             write_atomically(self.folders.input_dir / name, data)
             return self.add(replace(asset, **_content_fields(data, digest), location=("input", "", name))), True
 
     def add(self, asset: Asset) -> Asset:
-        """Write a record down, in place of the one with its id."""
+        """Store a record. It replaces the record with the same id."""
         with self._lock:
             self._assets[asset.id] = asset
             self._db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?)", (asset.id, _to_json(asset)))
             return asset
 
-    def add_upload(self, asset_id: str, name: str, location: tuple[str, str, str], tags: tuple[str, ...]) -> None:
-        """A file that came by another door (/upload/image) is an asset too, once."""
+    def add_upload(self, name: str, location: Location) -> None:
+        """Add a file that was uploaded by /upload/image, unless it is an asset already."""
         with self._lock:
-            if any(asset.location == location for asset in self._assets.values()):
-                return
-            data, now = self.folders.resolve(*location).read_bytes(), now_ms()
-            facts = _content_fields(data, self.hash_content(data))
-            self.add(
-                Asset(
-                    asset_id,
-                    name,
-                    location,
-                    created=now,
-                    updated=now,
-                    tags=tags,
-                    mime_type=_guess_mime_type(name),
-                    **facts,
-                )
-            )
+            if all(asset.location != location for asset in self._assets.values()):
+                self._add_file(name, location, now_ms(), tags=("input",))
+
+    def _add_file(self, name: str, location: Location, created: int, **fields: Any) -> None:
+        data = self.folders.resolve(*location).read_bytes()
+        fields |= {"mime_type": _guess_mime_type(name), **_content_fields(data, self.hash_content(data))}
+        self.add(Asset(make_id(), name, location, created=created, updated=created, **fields))
 
     def delete(self, asset_id: str) -> bool:
-        """Forget an asset, and remove its bytes unless another asset has them too. False: there is none."""
+        """Delete an asset, and its content unless another asset has it too. Returns False for an unknown id."""
         with self._lock:
             asset = self._assets.pop(asset_id, None)
             if asset is None:
@@ -158,47 +153,47 @@ class AssetStore:
                 self.get_path(asset).unlink(missing_ok=True)
             return True
 
-    def import_outputs(self, jobs: Iterable[ServerJob], make_id: Any) -> None:
-        """Take in the files that ended jobs have made and that are still there; `new_id()` gives an id."""
+    def import_outputs(self, jobs: Iterable[ServerJob]) -> None:
+        """Add the output files of ended jobs, if they still exist."""
         with self._lock:
-            places = {asset.location for asset in self._assets.values()}
+            locations = {asset.location for asset in self._assets.values()}
             for job in jobs:
                 if job.id in self._imported_jobs or job.state not in ENDED:
                     continue
                 self._imported_jobs.add(job.id)
-                for place in _output_locations(job):
-                    if place not in places and is_file(self.folders.resolve(*place)):
-                        places.add(place)
-                        self._import_file(job, place, make_id())
+                for file in job.output_files:
+                    location = (file.get("type", ""), file.get("subfolder", ""), file.get("filename", ""))
+                    if "filename" in file and location not in locations and is_file(self.folders.resolve(*location)):
+                        locations.add(location)
+                        self._import_file(job, location)
 
-    def _import_file(self, job: ServerJob, location: tuple[str, str, str], asset_id: str) -> None:
-        media = _guess_mime_type(location[2])
-        family = media.partition("/")[0]  # a tag too: the documents ask for output, image
-        data, ended = self.folders.resolve(*location).read_bytes(), job.ended or now_ms()
-        facts = _content_fields(data, self.hash_content(data))
-        made = Asset(
-            asset_id, location[2], location, created=ended, updated=ended, mime_type=media, **facts,
-            tags=(location[0], family), prompt_id=job.id,
-        )  # fmt: skip
-        self.add(made)
+    def _import_file(self, job: ServerJob, location: Location) -> None:
+        kind, _, name = location
+        family = _guess_mime_type(name).partition("/")[0]  # Cloud tags an output picture with "output" and "image"
+        self._add_file(name, location, job.ended or now_ms(), tags=(kind, family), prompt_id=job.id)
 
     # --- masks -------------------------------------------------------------------------------------------------------
 
     def save_mask_layers(self, layers: dict[str, str | None]) -> None:
-        """These files are the layers of one mask: layer -> file name."""
+        """Store which files are the layers of one mask: layer -> file name."""
         with self._lock:
             for name in filter(None, layers.values()):
                 self._db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?)", (name, json.dumps(layers)))
 
     def find_mask_layers(self, name: str) -> dict[str, str | None] | None:
-        """The layers of the mask that this file is one of."""
+        """The layers of the mask to which this file belongs, or None."""
         with self._lock:
             row = self._db.execute("SELECT record FROM layers WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
 
+def make_id() -> str:
+    """A new asset id."""
+    return str(uuid.uuid4())
+
+
 def choose_suffix(asset: Asset) -> str:
-    """The ending of a file name: the one it came with, else the usual one of its type."""
+    """The file suffix for an asset: that of its name, else the usual one of its MIME type."""
     _, dot, ending = asset.name.rpartition(".")
     if dot and ending.isalnum() and len(ending) <= 16:
         return f".{ending.lower()}"
@@ -211,11 +206,6 @@ def _content_fields(data: bytes, digest: str) -> dict[str, Any]:
 
 def _guess_mime_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-def _output_locations(job: ServerJob) -> list[tuple[str, str, str]]:
-    files = [file for ui in job.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
-    return [(file["type"], file["subfolder"], file["filename"]) for file in files if "filename" in file]
 
 
 def _to_json(asset: Asset) -> str:

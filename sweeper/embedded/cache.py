@@ -1,17 +1,19 @@
-"""Which node results of earlier prompts are kept, and under what key: ComfyUI's execution cache.
+"""ComfyUI's execution cache: which node results of earlier prompts are reused, and by which key.
 
-A node's key is its class, its inputs, its class's fingerprint (IS_CHANGED) and the same for all its ancestors; ids and
-`_meta` are not in it, unknown extra inputs are. Three ways of keeping, as ComfyUI's flags have them: `classic` (only
-the nodes of the preceding prompt), `lru N` (generations of prompts, `--cache-lru N`) and `none` (`--cache-none`).
+The key of a node covers its class, its inputs, the fingerprint of its class (IS_CHANGED), and the same of all its
+ancestors. Unknown extra inputs count; node ids and `_meta` do not. There are three policies, as ComfyUI has flags for
+them: `classic` keeps the nodes of the previous prompt, `lru N` keeps N results (`--cache-lru N`), and `none` keeps
+nothing (`--cache-none`).
 
-One difference from ComfyUI 0.3.64: two equal nodes upstream count as one node in the key of what lies downstream, while
-ComfyUI tells a shared node from two equal ones. Both give the same pictures.
+One difference from ComfyUI 0.3.64: ComfyUI distinguishes two equal upstream nodes from one that is used twice; here
+both cases have the same key. The pictures are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """What one node gave: a list of values per output, mostly of one, and what it showed.
+    """The result of one node: a list of values for each output (usually of length 1), and its `ui` output.
 
-    `meta` bears the id under which it really ran.
+    `meta` holds the id of the node that ran, which may be one of an earlier prompt.
     """
 
     values: tuple[list[Any], ...]
@@ -42,15 +44,15 @@ def compute_keys(
     nodes: Mapping[str, NodeClass],
     fingerprint: Callable[[str], Any],
 ) -> Keys:
-    """The key of every node of the graph, also of those that no output reaches.
+    """Compute the cache key of every node of a graph, including nodes that no output depends on.
 
-    A node is without a key when its fingerprint is NaN (ComfyUI's word for "always run me"), when a link of it leads
-    nowhere, or when it lies on or below a cycle.
+    A node has no key if its fingerprint is NaN (ComfyUI's sign for "always run"), if one of its links leads to no node,
+    or if it lies on or below a cycle.
 
     Args:
         graph: node id -> node, each with `class_type` and `inputs`.
         nodes: class_type -> node class.
-        fingerprint: node id -> its class's fingerprint; asked only for classes that have one.
+        fingerprint: node id -> fingerprint by the node's class; called only for classes that define one.
 
     """
     keys: dict[str, str | None] = {}
@@ -71,7 +73,8 @@ def compute_keys(
                 continue
             stack.pop()
             mark = fingerprint(node_id) if nodes[node["class_type"]].fingerprint is not None else False
-            uncachable = missing or mark != mark or any(keys.get(link) is None for link in links)  # noqa: PLR0124 - NaN
+            always_runs = isinstance(mark, float) and math.isnan(mark)
+            uncachable = missing or always_runs or any(keys.get(link) is None for link in links)
             keys[node_id] = None if uncachable else _compute_key(node, mark, keys)
     return keys
 
@@ -86,10 +89,10 @@ def _compute_key(node: Mapping[str, Any], fingerprint: Any, keys: Keys) -> str:
 
 
 class Cache:
-    """Entries by key. One belongs to one executor and is used from its thread only.
+    """The `classic` policy: keep the results of the previous prompt. The other policies are subclasses.
 
-    `classic` is a Cache; the other two ways of keeping are its subclasses. `begin` opens a prompt, `get` and `put`
-    serve its nodes by id.
+    Call `begin_prompt` for each prompt, then `get` and `put` with its node ids. A cache belongs to one executor and is
+    not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -97,8 +100,8 @@ class Cache:
         self._keys: dict[str, str] = {}
 
     def begin_prompt(self, keys: Keys) -> None:
-        """Open a prompt whose nodes have these keys, and drop what need not be kept."""
-        # A node without a key still keeps its result while its own prompt runs; the id cannot clash with a digest.
+        """Start a prompt whose nodes have these keys, and evict results by the policy."""
+        # A node without a key keeps its result while its own prompt runs. These keys cannot clash with a digest.
         self._keys = {node_id: key or f"unkeyed {node_id}" for node_id, key in keys.items()}
         self._entries = {key: entry for key, entry in self._entries.items() if not key.startswith("unkeyed ")}
         self._evict()
@@ -108,15 +111,15 @@ class Cache:
         self._entries = {key: entry for key, entry in self._entries.items() if key in used}
 
     def get(self, node_id: str) -> CacheEntry | None:
-        """What this node of the open prompt gave, if it is known."""
+        """The result of this node of the current prompt, or None if it is not cached."""
         return self._entries.get(self._keys[node_id])
 
     def put(self, node_id: str, entry: CacheEntry) -> None:
-        """Keep what this node of the open prompt gave."""
+        """Store the result of this node of the current prompt."""
         self._entries[self._keys[node_id]] = entry
 
     def clear(self) -> None:
-        """Forget everything (`POST /free` with `free_memory`)."""
+        """Remove everything (`POST /free` with `free_memory`)."""
         self._entries.clear()
 
     def __len__(self) -> int:
@@ -124,7 +127,9 @@ class Cache:
 
 
 class LRUCache(Cache):
-    """`--cache-lru N`: N results; whole generations (prompts) go, and only when the next prompt begins."""
+    """`--cache-lru N`: keep N results. Evicts whole generations (all results last used by one prompt) when the next
+    prompt starts, so a prompt may exceed N while it runs.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -141,8 +146,7 @@ class LRUCache(Cache):
         self._touch(self._keys.values())
         while len(self._entries) > self.size and self._oldest < self._generation:
             self._oldest += 1
-            kept = {key: entry for key, entry in self._entries.items() if self._last_used[key] >= self._oldest}
-            self._entries = kept
+            self._entries = {key: entry for key, entry in self._entries.items() if self._last_used[key] >= self._oldest}
         self._last_used = {
             key: used for key, used in self._last_used.items() if used >= self._oldest or key in self._entries
         }
@@ -157,7 +161,7 @@ class LRUCache(Cache):
 
 
 class NoCache(Cache):
-    """`--cache-none`: results live while their own prompt runs, by node id, so that equal nodes all run."""
+    """`--cache-none`: keep results by node id and only while their prompt runs, so that equal nodes all run."""
 
     def begin_prompt(self, keys: Keys) -> None:
         self._entries.clear()
@@ -165,7 +169,7 @@ class NoCache(Cache):
 
 
 def make_cache(policy: str) -> Cache:
-    """`classic`, `none`, or `lru N` (N results, at least 1). Raises ValueError for anything else."""
+    """Make the cache of a policy: `classic`, `none`, or `lru N` (N is 1 or more). Raises ValueError otherwise."""
     words = policy.split()
     if words == ["classic"]:
         return Cache()

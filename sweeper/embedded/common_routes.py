@@ -1,6 +1,6 @@
-"""What both dialects answer alike: submitting with its faults, nodes, models, system facts, the event stream.
+"""Endpoints that both dialects share: submitting, node classes, models, system information, the event stream.
 
-The paths and everything in which the dialects differ live in `app_comfyui.py` and `app_cloud.py`.
+`app_comfyui.py` and `app_cloud.py` hold the paths and everything in which the dialects differ.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 FEATURES = {"supports_preview_metadata": True, "max_upload_size": MAX_BODY}
 
-# What a client may take for the version of the behaviour that is imitated; `system.embedded_server` tells the truth.
+# The version of ComfyUI whose behaviour this server has. `system.embedded_server` says that it is not a ComfyUI.
 COMFYUI_VERSION = "0.3.64"
 
 
 class CommonRoutes:
-    """Endpoint functions over one service."""
+    """Endpoints of one service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -41,18 +41,18 @@ class CommonRoutes:
         self.seen = service.seen
 
     async def submit(self, request: Request) -> Response:
-        """POST /prompt, with what can befall it."""
+        """POST /prompt: submit a job."""
         self.seen.count(submits=1)
         data = await read_json(request)
         if isinstance(data, list | str):
-            data = {}  # ComfyUI looks for "prompt" in it, and finds none
+            data = {}  # ComfyUI looks for "prompt" in it, and does not find it
         if not isinstance(data, dict):
             raise RequestRefusedError(bad_request("The body must be a JSON object."))
         status, body = self.submit_with_faults(data)
         return json_response(body, status)
 
     def submit_with_faults(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """What `Service.submit` says, after and before what can befall a submission."""
+        """Submit a job, with the faults before and after `Service.submit`. Returns (HTTP status, body)."""
         self._check_limits()
         if self.faults.take("drop_before_accept"):
             raise DropError
@@ -84,10 +84,10 @@ class CommonRoutes:
         return json_response({name: self._describe_node(node) for name, node in self.service.nodes.items()})
 
     async def get_node_info(self, request: Request) -> Response:
-        """GET /object_info/{node_class}; `{}` for an unknown one."""
+        """GET /object_info/{node_class}; `{}` for an unknown class."""
         name = request.path_params["node_class"]
-        known = self.service.nodes.get(name)
-        return json_response({} if known is None else {name: self._describe_node(known)})
+        node = self.service.nodes.get(name)
+        return json_response({} if node is None else {name: self._describe_node(node)})
 
     def _describe_node(self, node: NodeClass) -> dict[str, Any]:
         return make_object_info(node, self.service.folders, strict_models=self.service.settings.strict_models)
@@ -97,7 +97,7 @@ class CommonRoutes:
         return json_response(FEATURES)
 
     async def get_system_stats(self, _: Request) -> Response:
-        """GET /system_stats; `argv` shows the cache mode, as a real server's does."""
+        """GET /system_stats; `argv` shows the cache policy, as a real server's does."""
         device = {"name": "cpu", "type": "cpu", "index": None}
         memory = {"vram_total": 0, "vram_free": 0, "torch_vram_total": 0, "torch_vram_free": 0}
         return json_response({"system": self._describe_system(), "devices": [device | memory]})
@@ -118,11 +118,11 @@ class CommonRoutes:
 
     def _build_argv(self) -> list[str]:
         settings = self.service.settings
-        shown = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
-        return ["main.py", *_format_cache_flags(settings.cache), *shown]
+        preview_flags = ["--preview-method", "auto"] if settings.previews and not settings.cloud else []
+        return ["main.py", *_format_cache_flags(settings.cache), *preview_flags]
 
     def list_models(self) -> dict[str, list[str]]:
-        """Model folder -> file names that the loaders list."""
+        """Model folder -> the file names that the loaders list."""
         return list_model_files(self.service.nodes, self.service.folders)
 
     async def get_experiment_folders(self, _: Request) -> Response:
@@ -137,11 +137,11 @@ class CommonRoutes:
         return json_response([{"name": name, "pathIndex": 0} for name in files])
 
     async def get_empty_object(self, _: Request) -> Response:
-        """GET of a mapping that is empty here: translations, workflow templates, blueprints."""
+        """GET of an object that is always empty here: translations, workflow templates, blueprints."""
         return json_response({})
 
     async def stream_events(self, websocket: WebSocket) -> None:
-        """The event stream."""
+        """WebSocket /ws: the event stream of a client."""
         if self.faults.refuse_events:
             await websocket.close()
             return
@@ -165,7 +165,7 @@ def _format_cache_flags(policy: str) -> list[str]:
 
 
 async def _write(websocket: WebSocket, connection: Connection) -> None:
-    """Send what is queued for this socket, in order, until it closes."""
+    """Send the queued messages of a stream in order, until it closes."""
     while True:
         message = await connection.queue.get()
         try:
@@ -174,7 +174,7 @@ async def _write(websocket: WebSocket, connection: Connection) -> None:
             else:
                 await websocket.send_bytes(message)
         except (WebSocketDisconnect, RuntimeError, OSError):
-            return  # closed under our hands; the listener notices too
+            return  # the client has closed it; `_listen` notices too
 
 
 async def _listen(websocket: WebSocket, connection: Connection) -> None:

@@ -1,7 +1,4 @@
-"""`EmbeddedServer`: start it, ask its `url`, talk to it, stop it.
-
-It puts the pieces together and owns their lifetimes; what they do is theirs.
-"""
+"""`EmbeddedServer`: starts and stops the server, and connects its parts."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
 from sweeper.embedded.journal import SQLiteJournal
+from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.request_guard import RequestGuard
 from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
@@ -34,30 +32,30 @@ if TYPE_CHECKING:
 
 
 class EmbeddedServer:
-    """A server on loopback, in threads of its own; use it in a `with`, or call `start` and `stop`.
+    """A server on loopback in its own threads. Use it in a `with` statement, or call `start` and `stop`.
 
-    A stopped server can be started again, at the same URL: with a `data` folder the Cloud dialect then knows its jobs,
-    the comfyui dialect has forgotten them (files stay in both). Jobs that waited run again, the one that ran at a crash
-    is `lost`.
+    A stopped server can be started again at the same URL. With a `data` folder, its files stay. The Cloud dialect also
+    keeps its jobs: waiting jobs then run, and a job that was running at a crash is `lost`. The comfyui dialect forgets
+    its jobs.
 
     Args:
         dialect: "cloud" or "comfyui".
-        host, port: where to listen; port 0 takes a free one, the same at every start. The Cloud dialect listens on a
-            second, free port too, as its storage host.
-        api_key: asked for on every request (Cloud: X-API-Key, `token=` on /ws); None: none is asked for.
-        data: the folder that holds input/, output/, temp/, user/ and (Cloud) the jobs and assets; None: a temporary
-            one, removed at stop.
+        host, port: the address to listen on; port 0 takes a free port, and keeps it for later starts. The Cloud dialect
+            also listens on a second free port, as its storage host.
+        api_key: the key that requests must send (X-API-Key, on /ws `token=`); None: no key is required.
+        data: the folder for input/, output/, temp/, user/ and (Cloud) jobs and assets; None: a temporary folder, which
+            is deleted at stop.
         strict_models: refuse model files that the loaders do not list.
-        workers: jobs that run at once; the comfyui dialect always has one.
-        cache: node results kept between jobs: "classic", "lru N" or "none".
-        previews: whether samplers send pictures of their work in progress; None: in the Cloud dialect only, since a
-            ComfyUI does so only when it is started with `--preview-method`.
-        faults: what goes wrong on purpose, knobs and scenario; also there later as `server.faults`. A scenario's
-            `concurrency` or `tier` goes before `workers`.
+        workers: the number of jobs that run at once; the comfyui dialect always has one.
+        cache: which node results to keep between jobs: "classic", "lru N" or "none".
+        previews: whether samplers send previews; None: only in the Cloud dialect, because a ComfyUI sends them only if
+            it is started with `--preview-method`.
+        faults: the faults to inject; also available as `server.faults`. A scenario's `concurrency` or `tier` overrides
+            `workers`.
         nodes: class_type -> NodeClass; None: sweeper's own nodes.
 
     Raises:
-        UsageError: an argument is wrong, the address cannot be had, or another server uses `data`.
+        UsageError: an argument is wrong, the address is in use, or another server uses `data`.
 
     """
 
@@ -86,7 +84,7 @@ class EmbeddedServer:
         self._address = (host, port)
         self._nodes = nodes
         self._running: _RunningServer | None = None
-        self._lock = threading.RLock()  # who starts it while another thread stops it needs its data folder
+        self._lock = threading.RLock()  # a start waits for a stop in another thread, because both use the data folder
         self._last_seen = RequestLog()
 
     def __repr__(self) -> str:
@@ -94,26 +92,26 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """`http://HOST:PORT`, while it runs."""
+        """`http://HOST:PORT`. Raises UsageError if the server is not running."""
         return self._require_running().url
 
     @property
     def storage_url(self) -> str | None:
-        """The storage host that signed URLs lead to; None in the comfyui dialect."""
+        """The URL of the storage host; None in the comfyui dialect. Raises UsageError if the server is not running."""
         return self._require_running().storage_url
 
     @property
     def folders(self) -> ServerFolders:
-        """Its input, output and temp folders, while it runs."""
+        """The server's folders. Raises UsageError if the server is not running."""
         return self._require_running().service.folders
 
     @property
     def seen(self) -> RequestLog:
-        """What has happened since the last start; still there after stop."""
+        """The log since the last start. It is kept after a stop."""
         return self._running.service.seen if self._running else self._last_seen
 
     def has_listener(self, client_id: str) -> bool:
-        """Whether events for this client id would reach an event stream."""
+        """Whether a client with this id has an open event stream."""
         return self._require_running().service.hub.has_listener(client_id)
 
     def _require_running(self) -> _RunningServer:
@@ -122,19 +120,19 @@ class EmbeddedServer:
         return self._running
 
     def start(self) -> Self:
-        """Start; returns when requests are answered."""
+        """Start, and return when the server accepts requests."""
         with self._lock:
             if self._running is None:
-                nodes = self._nodes if self._nodes is not None else _load_default_nodes()
+                nodes = self._nodes if self._nodes is not None else NODE_CLASSES
                 self._running = _RunningServer(self, self._address, nodes)
                 self._last_seen = self._running.service.seen
-                self._address = self._address[0], self._running.port  # who knows its URL finds it again there
+                self._address = self._address[0], self._running.port  # later starts keep the port
         return self
 
     def stop(self) -> None:
-        """Stop: running jobs are interrupted, threads end, sockets close. Does nothing when it is stopped.
+        """Interrupt running jobs, end the threads, and close the sockets. Does nothing if the server is stopped.
 
-        Also where another thread stops it just now, it returns when that is done.
+        If another thread is stopping the server, wait until that has finished.
         """
         with self._lock:
             if self._running is not None:
@@ -151,7 +149,7 @@ class EmbeddedServer:
 
 
 class _RunningServer:
-    """Everything that lives between start and stop."""
+    """The parts of a server between start and stop."""
 
     def __init__(self, server: EmbeddedServer, address: tuple[str, int], nodes: Mapping[str, NodeClass]) -> None:
         settings = server.settings
@@ -186,24 +184,22 @@ class _RunningServer:
             self.port: int = main.getsockname()[1]
             self.storage_url: str | None = None
             transports: dict[Any, Any] = {}
-            gate: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
-            gate["api_key"] = server.settings.api_key
+            options: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
+            options["api_key"] = server.settings.api_key
             if self._asset_store is not None:
                 second = sockets.enter_context(_bind((address[0], 0)))
                 self.storage_url = hosting.base_url(second)
                 storage = StorageHost(service, self.storage_url)
-                # The storage host knows no key, keeps its own record, and has only the faults that are its own.
-                quiet = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), transports=transports)
+                # The storage host needs no key, logs separately, and injects only its own faults.
+                files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), transports=transports)
                 app = make_cloud_app(service, storage.sign_url, self._asset_store)
-                sites = [
-                    (main, RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **gate)),
-                    (second, quiet),
-                ]
+                guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
+                sites = [(main, guard), (second, files)]
             else:
-                sites = [(main, RequestGuard(make_comfyui_app(service), **gate))]
+                sites = [(main, RequestGuard(make_comfyui_app(service), **options))]
             self._thread = hosting.ServerThread(sites, transports, service.attach_loop)
             self._thread.start()
-            sockets.pop_all()  # theirs from now on
+            sockets.pop_all()  # the thread closes them from now on
         service.start()
 
     def stop(self) -> None:
@@ -212,9 +208,9 @@ class _RunningServer:
         self._close()
 
     def _close(self) -> None:
-        for kept in (self._journal, self._asset_store):
-            if kept is not None:
-                kept.close()
+        for store in (self._journal, self._asset_store):
+            if store is not None:
+                store.close()
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
@@ -247,9 +243,3 @@ def _bind(address: tuple[str, int]) -> socket:
         raise UsageError(
             f"cannot listen on {host}:{port}: {problem.strerror or problem}; try another port"
         ) from problem
-
-
-def _load_default_nodes() -> Mapping[str, NodeClass]:
-    from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - not needed where a caller brings other nodes
-
-    return NODE_CLASSES

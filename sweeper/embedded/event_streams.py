@@ -1,8 +1,8 @@
-"""Who hears what over the event streams: routing by client id, a queue per socket, binary previews.
+"""Event streams (WebSockets): routing by client id, one queue per stream, binary previews.
 
-Worker threads call `Hub.send` and friends; delivery happens on the server's event loop, in order. Each socket has a
-queue and a writer of its own, so a client that stops reading holds up nobody else (in ComfyUI it does); previews are
-dropped for it first. Message order and contents are the executor's business (`announce.py`).
+Worker threads call the `send` methods of `Hub`, and the server's event loop delivers the messages in order. Each stream
+has its own queue and writer, so a client that stops reading does not block others (in ComfyUI it does). For such a
+client previews are dropped first. `job_messages.py` defines the messages of a job.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ if TYPE_CHECKING:
 
 PREVIEW_IMAGE = 1  # uint32 format (1 JPEG, 2 PNG), then the image
 PREVIEW_IMAGE_WITH_METADATA = 4  # uint32 length, JSON, then the image
-JPEG = 1
+JPEG, PNG = 1, 2
 PREVIEW_PIXELS = 512  # longest edge of a preview, as ComfyUI's MAX_PREVIEW_RESOLUTION
 
-PNG = 2
-
-# Cloud: what was said of jobs while nobody listened is told to who comes within this time (seconds).
+# Cloud: events that no stream received are kept this many seconds for the next stream that connects.
 MAX_MISSED, MISSED_SECONDS = 1000, 30.0
 _REPLAYED_EVENTS = frozenset({"execution_start", "executed", "execution_success", "execution_error"})
 
-# A socket with this many messages unsent is not being read: previews stop, and much later everything does.
+# A client with this many unsent messages has stopped reading: it gets no more previews, and much later nothing at all.
 PREVIEW_BACKLOG = 64
 TEXT_BACKLOG = 50_000
 
 
 class Connection:
-    """One event stream: what it still has to be sent, and what it said about itself."""
+    """One event stream: its unsent messages, and whether its client asked for preview metadata."""
 
     def __init__(self, sid: str) -> None:
         self.sid = sid
@@ -47,17 +45,18 @@ class Connection:
         self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
 
     def enqueue(self, message: str | bytes) -> None:
-        """Queue a message unless the client has long stopped reading."""
+        """Queue a message, or drop it if the client has stopped reading."""
         limit = TEXT_BACKLOG if isinstance(message, str) else PREVIEW_BACKLOG
         if self.queue.qsize() < limit:
             self.queue.put_nowait(message)
 
 
 class Hub:
-    """All event streams of one server. `tells_all`: every stream hears of every job, whoever submitted it (Cloud).
+    """All event streams of one server. With `broadcast_all` (Cloud) every stream gets the events of every job.
 
-    The documented clients of Cloud submit first and listen then. A job there takes seconds to begin; here it may have
-    ended by then, so with `tells_all` what nobody heard is told to the stream that comes next.
+    The documented clients of Cloud submit a job before they connect. Cloud takes seconds to start a job, but this
+    server may have finished it by then. So with `broadcast_all`, the next stream also gets the events that no stream
+    received.
     """
 
     def __init__(self, faults: Faults, *, broadcast_all: bool) -> None:
@@ -65,64 +64,62 @@ class Hub:
         self.broadcast_all = broadcast_all
         self._missed: deque[tuple[float, str]] = deque(maxlen=MAX_MISSED)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.current_nodes: dict[str, str] = {}  # client id -> the node of its that runs
+        self.current_nodes: dict[str, str] = {}  # client id -> id of its running node
         self._by_sid: dict[str, Connection] = {}
 
     def attach(self, sid: str, remaining: int) -> Connection:
-        """Register a socket and queue its greeting; a socket with the same id that was there is replaced."""
+        """Register a stream and queue its greeting. It replaces an earlier stream with the same id."""
         connection = Connection(sid)
         self._by_sid[sid] = connection
         status = {"exec_info": {"queue_remaining": remaining}}
         connection.enqueue(_encode_message("status", {"status": status, "sid": sid}))
         if sid in self.current_nodes:
-            connection.enqueue(
-                _encode_message("executing", {"node": self.current_nodes[sid]})
-            )  # without prompt_id: ComfyUI's way
+            # Like ComfyUI, without prompt_id.
+            connection.enqueue(_encode_message("executing", {"node": self.current_nodes[sid]}))
         oldest = time.monotonic() - MISSED_SECONDS
         while self._missed:
-            said, message = self._missed.popleft()
-            if said >= oldest:
+            sent_at, message = self._missed.popleft()
+            if sent_at >= oldest:
                 connection.enqueue(message)
         return connection
 
     def detach(self, connection: Connection) -> None:
-        """Forget a closed socket."""
-        known = self._by_sid.get(connection.sid)
-        if known is connection or self.faults.reconnect_trap:
+        """Remove a closed stream."""
+        if self._by_sid.get(connection.sid) is connection or self.faults.reconnect_trap:
             self._by_sid.pop(connection.sid, None)
 
     def has_listener(self, sid: str | None) -> bool:
-        """Whether anybody would receive a message to `sid` (None: to everybody). Callable from any thread."""
+        """Whether any stream would get a message to `sid` (None: to all streams). Thread-safe."""
         return bool(self._by_sid) if sid is None else sid in self._by_sid
 
     def send(self, event: str, data: Mapping[str, Any], sid: str | None = None) -> None:
-        """Send a text message to one client, or to everybody; from any thread."""
+        """Send a text message to one client, or to all (`sid` None). Thread-safe."""
         if self.has_listener(sid):
             self._post(_encode_message(event, data), sid)
         elif self.broadcast_all and event in _REPLAYED_EVENTS:
             self._missed.append((time.monotonic(), _encode_message(event, data)))
 
     def send_status(self, remaining: int) -> None:
-        """Tell everybody how many jobs are queued or running."""
+        """Send the number of queued and running jobs to all clients."""
         self.send("status", {"status": {"exec_info": {"queue_remaining": remaining}}})
 
     def send_preview(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
-        """Send a picture of work in progress: with metadata (event 4) to who asked for it, else without (event 1)."""
+        """Send a preview: with metadata (event 4) to clients that asked for it, without (event 1) to the others."""
         if self.has_listener(sid):
             self._post_picture(_encode_jpeg(image), JPEG, {**metadata, "image_type": "image/jpeg"}, sid)
 
     def send_picture(self, image: Image.Image, metadata: Mapping[str, Any], sid: str | None) -> None:
-        """Send a result as it is, as PNG."""
+        """Send a result in full size, as PNG."""
         if self.has_listener(sid):
             buffer = io.BytesIO()
             image.save(buffer, format="PNG", compress_level=1)
             self._post_picture(buffer.getvalue(), PNG, {**metadata, "image_type": "image/png"}, sid)
 
     def _post_picture(self, picture: bytes, kind: int, metadata: Mapping[str, Any], sid: str | None) -> None:
-        described = json.dumps(metadata).encode()
-        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(described))
-        # In ComfyUI a picture for everybody never has metadata, whatever they asked for.
-        rich = head + described + picture if sid is not None or self.broadcast_all else None
+        encoded = json.dumps(metadata).encode()
+        head = struct.pack(">II", PREVIEW_IMAGE_WITH_METADATA, len(encoded))
+        # ComfyUI sends pictures for all clients without metadata, even to clients that asked for it.
+        rich = head + encoded + picture if sid is not None or self.broadcast_all else None
         self._post(struct.pack(">II", PREVIEW_IMAGE, kind) + picture, sid, rich)
 
     def _post(self, message: str | bytes, sid: str | None, rich: bytes | None = None) -> None:
@@ -138,7 +135,7 @@ class Hub:
 
 
 def answer_feature_flags(text: str, first: bool, server_features: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Read a client's message: (it wants preview metadata, what to answer). Junk is ignored, as ComfyUI does."""
+    """Read a client's message: (whether it wants preview metadata, the reply or None). Like ComfyUI, ignore junk."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
@@ -155,7 +152,7 @@ def _encode_message(event: str, data: Mapping[str, Any]) -> str:
 
 
 def _encode_jpeg(image: Image.Image) -> bytes:
-    from PIL import ImageOps  # noqa: PLC0415 - loaded with the first preview
+    from PIL import ImageOps
 
     small = ImageOps.contain(image.convert("RGB"), (PREVIEW_PIXELS, PREVIEW_PIXELS))
     buffer = io.BytesIO()

@@ -1,7 +1,8 @@
-"""In which order the nodes of a graph run: only what the outputs reach, by ComfyUI's choice.
+"""The order in which the nodes of a graph run, as ComfyUI chooses it.
 
-A topological dissolve (`comfy_execution/graph.py`, ExecutionList): among the ready nodes an output node goes first,
-then one that feeds an output node, then one that feeds such a one, else the first. Nothing is run here.
+Only nodes that an output node depends on run. Among the nodes whose inputs are ready, ComfyUI prefers an output node,
+then a node that feeds an output node directly, then one that feeds it through one other node, then the first
+(`comfy_execution/graph.py`, ExecutionList).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class ExecutionOrder:
-    """What is still to run. `add` outputs, then `pick` and `done` until it is empty.
+    """The nodes that still have to run. Call `add` for each output, then `pick` and `complete` until it is empty.
 
     Args:
         graph: node id -> node.
         is_output: class_type -> whether it is an output node.
-        is_cached: node id -> whether its result is at hand, so that nothing upstream is needed.
+        is_cached: node id -> whether its result is cached, so that its upstream nodes need not run.
 
     """
 
@@ -37,7 +38,7 @@ class ExecutionOrder:
         return bool(self._blocked_by)
 
     def add(self, node_id: str) -> None:
-        """Plan a node, cached or not, and whatever it needs that is not cached."""
+        """Add a node, cached or not, and the uncached nodes that it depends on."""
         waiting = [node_id]
         while waiting:
             current = waiting.pop()
@@ -56,7 +57,7 @@ class ExecutionOrder:
                     self._blocked_by[current] += 1
 
     def pick(self) -> str | None:
-        """The node to run next; None when every pending node waits for another one: a cycle."""
+        """The node to run next, or None if every pending node waits for another one, which means a cycle."""
         ready = [node_id for node_id, count in self._blocked_by.items() if count == 0]
         if not ready:
             return None
@@ -72,18 +73,18 @@ class ExecutionOrder:
         return any(self._is_near_output(blocked, distance - 1) for blocked in self._blocks[node_id])
 
     def complete(self, node_id: str) -> None:
-        """A picked node has its result."""
+        """Remove a node that has its result, and unblock the nodes that wait for it."""
         del self._blocked_by[node_id]
         for blocked in self._blocks.pop(node_id):
             self._blocked_by[blocked] -= 1
 
     def find_cycle_node(self) -> str:
-        """A node on the cycle that keeps `pick` from finding one."""
+        """A node on the cycle that blocks all pending nodes."""
         pending = dict(self._blocked_by)
         while True:
-            # Peel off what only waits for a cycle: nodes that block nobody who is left.
-            loose = [node for node in pending if not any(other in pending for other in self._blocks[node])]
-            if not loose:
+            # Remove nodes that only wait for a cycle, which are those that block no other pending node.
+            leaves = [node for node in pending if not any(other in pending for other in self._blocks[node])]
+            if not leaves:
                 return next(iter(pending))
-            for node in loose:
+            for node in leaves:
                 del pending[node]

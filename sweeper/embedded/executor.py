@@ -1,7 +1,7 @@
-"""Runs one job's graph at a time on its thread: cached results first, then node by node what the outputs still need.
+"""Runs the graph of a job: node by node, whatever the outputs need and the cache does not hold.
 
-One `Executor` per worker, each with a cache of its own. It knows nothing of HTTP; it speaks through an `Announcer`, and
-whatever a node raises ends in the job's messages, never in the thread.
+Each worker thread has its own `Executor` with its own cache, and runs one job at a time. The executor reports through
+`JobMessages`. An exception of a node ends the job and is reported in its messages; it never ends the thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """What all executors of a server share."""
+    """Shared by all executors of a server."""
 
     nodes: Mapping[str, NodeClass]
     folders: Folders
@@ -38,11 +38,11 @@ class ServerContext:
     faults: Faults
     seen: RequestLog
     save_metadata: bool = True
-    previews: bool = True  # whether samplers show their work in progress
+    previews: bool = True  # whether samplers send previews
 
 
 class NodeRunContext:
-    """The `Context` of one run of a node (see `nodes.base`)."""
+    """The `nodes.base.Context` of one run of a node."""
 
     def __init__(
         self, server: ServerContext, job: ServerJob, messages: JobMessages, graph: Mapping[str, Any], node_id: str
@@ -60,22 +60,22 @@ class NodeRunContext:
         self._node_id = node_id
 
     def check(self) -> None:
-        """Raise `Interrupted` if the job is to stop."""
+        """Raise `Interrupted` if the job should stop."""
         if self._cancel.is_set():
             raise Interrupted
 
     def progress(self, value: int, maximum: int, preview: Image.Image | None = None) -> None:
-        """Report steps done; stops the node if the job is to stop."""
+        """Report `value` of `maximum` steps. Raises `Interrupted` if the job should stop."""
         self.check()
         self._messages.send_progress(self._node_id, value, maximum, preview if self._previews else None)
 
     def show(self, picture: Image.Image) -> None:
-        """Send a picture as it is to the event stream."""
+        """Send a picture in full size to the event stream."""
         self._messages.send_picture(self._node_id, picture)
 
 
 class NodeFailedError(Exception):
-    """A node raised; carries what the history says about it."""
+    """A node raised an exception; `details` are what the history says about it."""
 
     def __init__(self, node_id: str, details: dict[str, Any]) -> None:
         super().__init__(details["exception_message"])
@@ -84,16 +84,16 @@ class NodeFailedError(Exception):
 
 
 class Executor:
-    """Runs jobs one after another, keeping node results between them by the policy of its cache."""
+    """Runs jobs one after another, and keeps node results between them by the policy of its cache."""
 
     def __init__(self, server: ServerContext, cache: Cache) -> None:
         self.server = server
         self.cache = cache
 
     def run(self, job: ServerJob, messages: JobMessages) -> str:
-        """Run a job to its end; fills its messages, results and meta. Returns the state in which it ends.
+        """Run a job to its end, and fill its messages, results and meta. Returns its final state.
 
-        Never raises: a failure of the server's own code ends the job as an error too.
+        Never raises: an error in the server's own code fails the job too.
         """
         try:
             return _JobRun(self, job, messages).execute()
@@ -103,14 +103,14 @@ class Executor:
 
 
 class _JobRun:
-    """One job under way."""
+    """The run of one job."""
 
     def __init__(self, executor: Executor, job: ServerJob, messages: JobMessages) -> None:
         self.server = executor.server
         self.cache = executor.cache
         self.job = job
         self.messages = messages
-        # Copies, because fingerprints are written beside the inputs (so does ComfyUI, hence in the PNG) and must not
+        # Copies, because fingerprints are added to the nodes. As in ComfyUI, these are written to the PNG but must not
         # show in the history.
         self.graph: dict[str, Any] = {node_id: dict(node) for node_id, node in job.graph.items()}
         self.executed: list[str] = []
@@ -122,10 +122,10 @@ class _JobRun:
         keys: Keys = compute_keys(self.graph, self.server.nodes, self._compute_fingerprint)
         self.cache.begin_prompt(keys)
         self.messages.send_cached([node_id for node_id in self.graph if self._is_cached(node_id)])
-        schedule = ExecutionOrder(self.graph, lambda kind: self.server.nodes[kind].output_node, self._is_cached)
+        order = ExecutionOrder(self.graph, lambda kind: self.server.nodes[kind].output_node, self._is_cached)
         for node_id in self.job.outputs:
-            schedule.add(node_id)
-        state = self._run_nodes(schedule)
+            order.add(node_id)
+        state = self._run_nodes(order)
         self._collect_results()
         return state
 
@@ -134,10 +134,7 @@ class _JobRun:
         try:
             self._wait(self.server.faults.draw_job_delay())
             while order:
-                picked = order.pick()
-                node_id = order.find_cycle_node() if picked is None else picked
-                if picked is None:
-                    raise NodeFailedError(node_id, _CYCLE)  # noqa: TRY301 - ends as any failed node does
+                node_id = _pick_node(order)
                 self._run_node(node_id)
                 order.complete(node_id)
         except Interrupted:
@@ -145,7 +142,8 @@ class _JobRun:
             return CANCELLED
         except NodeFailedError as failed:
             details = {**failed.details, "current_outputs": list(self.graph)}
-            self.messages.send_failure(node_id, self.graph[node_id]["class_type"], self.executed, details)
+            class_type = self.graph[failed.node_id]["class_type"]
+            self.messages.send_failure(failed.node_id, class_type, self.executed, details)
             return ERROR
         self.messages.send_success()
         return SUCCESS
@@ -154,21 +152,21 @@ class _JobRun:
         return self.cache.get(node_id) is not None
 
     def _compute_fingerprint(self, node_id: str) -> Any:
-        """The class's IS_CHANGED for this node; NaN (always run) when it raises, as in ComfyUI."""
+        """IS_CHANGED of the node's class for this node; NaN (always run) if it raises, as in ComfyUI."""
         node = self.graph[node_id]
         if "is_changed" in node:
             return node["is_changed"]
-        known = self.server.nodes[node["class_type"]]
-        assert known.fingerprint is not None
+        node_class = self.server.nodes[node["class_type"]]
+        assert node_class.fingerprint is not None
         widgets = {
             name: value
             for name, value in node["inputs"].items()
-            if (name in known.required or name in known.optional) and not is_link(value)
+            if (name in node_class.required or name in node_class.optional) and not is_link(value)
         }
         try:
             context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
-            value = known.fingerprint(context, **widgets)
-        except Exception:  # noqa: BLE001 - a file that is gone shows when the node runs
+            value = node_class.fingerprint(context, **widgets)
+        except Exception:  # noqa: BLE001 - the error, such as a missing file, shows again when the node runs
             return float("nan")
         node["is_changed"] = [value]
         return value
@@ -182,18 +180,18 @@ class _JobRun:
         self.messages.send_executing(node_id)
         node = self.graph[node_id]
         class_type = node["class_type"]
-        known = self.server.nodes[class_type]
+        node_class = self.server.nodes[class_type]
         inputs: dict[str, list[Any]] = {}
         try:
-            inputs = self._resolve_inputs(node, known)
+            inputs = self._resolve_inputs(node, node_class)
             context = NodeRunContext(self.server, self.job, self.messages, self.graph, node_id)
             context.check()
-            self._inject_faults(node_id, known)
-            values, ui = _run_over_lists(known, context, inputs)
+            self._inject_faults(node_id, node_class)
+            values, ui = _run_over_lists(node_class, context, inputs)
         except Interrupted:
             raise
         except Exception as problem:
-            inputs = {**inputs, **self._hidden_inputs(node_id, known)}
+            inputs = {**inputs, **self._hidden_inputs(node_id, node_class)}
             raise NodeFailedError(node_id, describe_failure(problem, inputs)) from problem
         self.server.seen.record_node_run(node_id, class_type)
         meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
@@ -203,43 +201,45 @@ class _JobRun:
         self.messages.mark_finished(node_id)
         self.executed.append(node_id)
 
-    def _resolve_inputs(self, node: Mapping[str, Any], known: NodeClass) -> dict[str, list[Any]]:
-        """The list of each known input, links resolved; unknown ones stay behind, as in ComfyUI."""
+    def _resolve_inputs(self, node: Mapping[str, Any], node_class: NodeClass) -> dict[str, list[Any]]:
+        """The values of each input as a list, with links resolved. Skips inputs that the class does not have."""
         inputs: dict[str, list[Any]] = {}
         for name, value in node["inputs"].items():
-            if name not in known.required and name not in known.optional:
+            if name not in node_class.required and name not in node_class.optional:
                 continue
             if is_link(value):
                 source = self.cache.get(value[0])
-                assert source is not None, "the schedule runs sources first"
+                assert source is not None, "sources run first"
                 inputs[name] = source.values[value[1]]
             else:
                 inputs[name] = [value]
         return inputs
 
-    def _hidden_inputs(self, node_id: str, known: NodeClass) -> dict[str, list[Any]]:
-        """What ComfyUI hands to an older class beside its inputs, and shows with them when it fails."""
+    def _hidden_inputs(self, node_id: str, node_class: NodeClass) -> dict[str, list[Any]]:
+        """The hidden inputs that ComfyUI passes to classes of the older form, and lists when such a node fails."""
         values = {
             "PROMPT": self.graph,
             "EXTRA_PNGINFO": self.job.extra_data.get("extra_pnginfo"),
             "UNIQUE_ID": node_id,
         }
-        return {} if known.v3 else {name: [values[kind]] for name, kind in known.hidden.items() if kind in values}
+        if node_class.v3:
+            return {}
+        return {name: [values[kind]] for name, kind in node_class.hidden.items() if kind in values}
 
-    def _inject_faults(self, node_id: str, known: NodeClass) -> None:
-        """Stalls, delays and failures that `Faults` ask for."""
-        faults, class_type = self.server.faults, known.name
-        released = faults.get_stall(node_id, class_type)
-        while released is not None and not released.wait(0.01):
+    def _inject_faults(self, node_id: str, node_class: NodeClass) -> None:
+        """Stall, delay or fail as `Faults` say."""
+        faults, class_type = self.server.faults, node_class.name
+        stall = faults.get_stall(node_id, class_type)
+        while stall is not None and not stall.wait(0.01):
             if self.job.cancel_event.is_set():
                 raise Interrupted
-        self._wait(faults.draw_node_delay(loads=bool(known.models)))
+        self._wait(faults.draw_node_delay(loads=bool(node_class.models)))
         failure = self.planned_failure or faults.take_node_failure(node_id, class_type)
         if failure is not None:
             raise failure
 
     def _wait(self, seconds: float) -> None:
-        """Be slow, but hear when the job is to stop."""
+        """Sleep. Raises `Interrupted` as soon as the job should stop."""
         if seconds > 0 and self.job.cancel_event.wait(seconds):
             raise Interrupted
 
@@ -252,40 +252,46 @@ class _JobRun:
 
 
 def _run_over_lists(
-    known: NodeClass, context: NodeRunContext, inputs: Mapping[str, list[Any]]
+    node_class: NodeClass, context: NodeRunContext, inputs: Mapping[str, list[Any]]
 ) -> tuple[tuple[list[Any], ...], dict[str, list[Any]] | None]:
-    """Run a node over its lists of inputs: a list of values per output, and what the runs showed, joined.
+    """Run a node over its lists of inputs. Returns a list of values per output, and the joined `ui` of the runs.
 
-    As ComfyUI does it: once for each item of the longest list, shorter ones repeat their last; at once with the lists
-    themselves where the class wants them. An output that is itself a list is joined to one.
+    Follows ComfyUI: run once per item of the longest list, and repeat the last item of shorter lists. A class with
+    INPUT_IS_LIST runs once with the lists themselves. The lists of an output with OUTPUT_IS_LIST are joined.
     """
-    if known.input_is_list:
-        outputs = [known.run(context, **inputs)]
+    if node_class.input_is_list:
+        outputs = [node_class.run(context, **inputs)]
     else:
         outputs = []
-        for place in range(max((len(items) for items in inputs.values()), default=0) or 1):
+        for index in range(max((len(items) for items in inputs.values()), default=0) or 1):
             context.check()
-            one = {name: items[min(place, len(items) - 1)] for name, items in inputs.items() if items}
-            outputs.append(known.run(context, **one))
+            items_at_index = {name: items[min(index, len(items) - 1)] for name, items in inputs.items() if items}
+            outputs.append(node_class.run(context, **items_at_index))
     values: list[list[Any]] = []
-    for place, each in enumerate(zip(*(output.values for output in outputs), strict=True)):
-        listed = place < len(known.output_is_list) and known.output_is_list[place]
-        values.append([item for items in each for item in items] if listed else list(each))
-    shown = [output.ui for output in outputs if output.ui]
-    ui = {name: [entry for one in shown for entry in one[name]] for name in shown[0]} if shown else None
+    for slot, slot_values in enumerate(zip(*(output.values for output in outputs), strict=True)):
+        is_list = slot < len(node_class.output_is_list) and node_class.output_is_list[slot]
+        values.append([item for items in slot_values for item in items] if is_list else list(slot_values))
+    uis = [output.ui for output in outputs if output.ui]
+    ui = {name: [entry for each in uis for entry in each[name]] for name in uis[0]} if uis else None
     return tuple(values), ui
 
 
-_CYCLE = {
-    "exception_message": "Dependency cycle detected",
-    "exception_type": "graph.DependencyCycleError",
-    "traceback": [],
-    "current_inputs": [],
-}
+def _pick_node(order: ExecutionOrder) -> str:
+    """The next node to run. Raises NodeFailedError if the pending nodes wait for each other in a cycle."""
+    node_id = order.pick()
+    if node_id is None:
+        details = {
+            "exception_message": "Dependency cycle detected",
+            "exception_type": "graph.DependencyCycleError",
+            "traceback": [],
+            "current_inputs": [],
+        }
+        raise NodeFailedError(order.find_cycle_node(), details)
+    return node_id
 
 
 def describe_failure(problem: BaseException, inputs: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """An exception as `execution_error` tells it; the message ends with a line feed, as ComfyUI's does."""
+    """Describe an exception as `execution_error` does. The message ends with a line feed, as in ComfyUI."""
     kind = type(problem)
     plain = kind.__module__ == "builtins"
     return {

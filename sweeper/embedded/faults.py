@@ -1,8 +1,9 @@
-"""What can be made to go wrong with the embedded server, on purpose: knobs that tests and rehearsals turn.
+"""Faults that tests and rehearsals can make the embedded server have.
 
-Beside the knobs stands a `Scenario`, which decides by shares and a seed; both are asked through the methods below.
-Every knob may be turned at any time from any thread. A knob that ends in `_times` is a budget: each use takes one off,
-and at 0 the server behaves again. Where several apply to one request, the order of the fields below decides.
+A test sets the fields of `Faults` directly, at any time and from any thread. A `Scenario` adds random faults by rates
+and a seed. The server asks for both through the methods below. A field that ends in `_times` is a budget: each fault
+takes one off, and at 0 the server works normally again. If several faults apply to one request, the first of the fields
+below wins.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Faults:
 
     # --- GET of the job's state --------------------------------------------------------------------------------------
     drop_status_times: int = 0  # close the socket without an answer
-    odd_states: tuple[str, ...] = ()  # cloud: the raw states to tell, one per request, before the true one
+    odd_states: tuple[str, ...] = ()  # cloud: raw states to report, one per request, before the true one
 
     # --- GET /view and the storage host ------------------------------------------------------------------------------
     truncate_download_times: int = 0  # send the full Content-Length but only half of the bytes, then close
@@ -54,7 +55,8 @@ class Faults:
     mute_events: bool = False  # event streams are accepted and stay silent
     refuse_events: bool = False  # event streams are refused with 403
     drop_events_times: int = 0  # close the stream after its greeting
-    reconnect_trap: bool = False  # ComfyUI's: when an older socket of a clientId closes, the newer one falls silent
+    # A fault of ComfyUI: when an older stream of a client id closes, the newer one gets no more messages.
+    reconnect_trap: bool = False
 
     # --- over time ---------------------------------------------------------------------------------------------------
     scenario: Scenario = field(default_factory=Scenario)
@@ -68,41 +70,41 @@ class Faults:
         self.stall_nodes = set(self.stall_nodes)
 
     def take(self, name: str) -> bool:
-        """Use up one of a budget; False when it is spent."""
+        """Take one from a budget. Returns False if it is used up."""
         with self._lock:
-            left: int = getattr(self, name)
-            if left <= 0:
+            remaining: int = getattr(self, name)
+            if remaining <= 0:
                 return False
-            setattr(self, name, left - 1)
+            setattr(self, name, remaining - 1)
             return True
 
     def _count_call(self, kind: str) -> int:
-        """How often the scenario was asked for a kind before."""
+        """Count a call by kind. Returns the number of earlier calls, which is the index of this event."""
         with self._lock:
             self._counts[kind] += 1
             return self._counts[kind] - 1
 
     def should_inject(self, kind: str) -> bool:
-        """Whether the scenario strikes now: "failure" (per job), "error" (per request) or "drop" (per submission)."""
+        """Whether the scenario has a fault now: "failure" (per job), "error" (per request), "drop" (per submission)."""
         rate: float = getattr(self.scenario, f"{kind}_rate")
         return rate > 0 and self.scenario.should_inject(kind, self._count_call(kind))
 
     def draw_answer_delay(self) -> float:
-        """Seconds before the next answer."""
+        """Seconds to wait before the next answer."""
         return self.latency + self.scenario.draw_seconds("latency", self._count_call("latency"))
 
     def draw_node_delay(self, *, loads: bool) -> float:
-        """Seconds to add to the next executed node; `loads`: it reads a model file."""
+        """Seconds to add to the next executed node; `loads` if it reads a model file."""
         kinds = ("node_seconds", "model_seconds") if loads else ("node_seconds",)
         return self.node_seconds + sum(self.scenario.draw_seconds(kind, self._count_call(kind)) for kind in kinds)
 
     def is_out_of_credits(self) -> bool:
-        """Whether the account can pay for no further job."""
+        """Whether the account cannot pay for another job."""
         allowed = self.scenario.credits
         return self.no_credits or (allowed is not None and self._counts["paid"] >= allowed)
 
     def _charge_credit(self) -> bool:
-        """Pay for a job that begins; False when the credits are gone."""
+        """Pay for a job that starts. Returns False if no credits are left."""
         with self._lock:
             allowed = self.scenario.credits
             if allowed is not None and self._counts["paid"] >= allowed:
@@ -111,16 +113,16 @@ class Faults:
             return True
 
     def draw_job_delay(self) -> float:
-        """Seconds to add to the job which now begins."""
+        """Seconds to add to the job that starts now."""
         return self.scenario.draw_seconds("job_seconds", self._count_call("job_seconds"))
 
     def is_queue_full(self, waiting: int) -> bool:
-        """Whether a submission is to be turned away while so many jobs wait."""
+        """Whether to refuse a submission while `waiting` jobs are queued."""
         bound = self.scenario.queue_bound
         return self.take("queue_full_times") or (bound is not None and waiting >= bound)
 
     def pop_odd_state(self) -> str | None:
-        """The next raw state to tell instead of the true one, or None."""
+        """The raw state to report now instead of the true one, or None."""
         with self._lock:
             if not self.odd_states:
                 return None
@@ -129,7 +131,7 @@ class Faults:
             return state
 
     def take_node_failure(self, node_id: str, class_type: str) -> Exception | None:
-        """The exception that this run of a node is to raise, or None."""
+        """The exception that this run of a node should raise, or None."""
         if not self.fail_nodes & {node_id, class_type}:
             return None
         with self._lock:
@@ -140,7 +142,7 @@ class Faults:
         return make_exception(self.fail_type, self.fail_message)
 
     def draw_job_failure(self) -> Exception | None:
-        """The exception that the job which now begins is to meet, by the scenario, or None. Ask once per job."""
+        """The exception with which the job that starts now should fail, or None. Call this once per job."""
         if not self._charge_credit():
             return make_exception("InsufficientFundsError", "The account's credits are used up.")
         if not self.should_inject("failure"):
@@ -148,26 +150,26 @@ class Faults:
         return make_exception(self.scenario.failure_type, "The scenario lets this job fail.")
 
     def get_stall(self, node_id: str, class_type: str) -> threading.Event | None:
-        """What this run of a node has to wait for, or None."""
+        """The event that this run of a node has to wait for, or None."""
         return self._released if self.stall_nodes & {node_id, class_type} else None
 
     def release(self) -> None:
-        """Let every stalled node go on, and stall none from now on."""
+        """Let every stalled node continue, and stall no more nodes."""
         self.stall_nodes.clear()
         released, self._released = self._released, threading.Event()
         released.set()
 
     def reset(self) -> None:
-        """Turn every knob off."""
+        """Switch all faults off."""
         self.release()
         off = Faults()
-        for knob in fields(self):
-            if not knob.name.startswith("_"):
-                setattr(self, knob.name, getattr(off, knob.name))
+        for fault in fields(self):
+            if not fault.name.startswith("_"):
+                setattr(self, fault.name, getattr(off, fault.name))
 
 
 def make_exception(name: str, message: str) -> Exception:
-    """An exception of a class of this very name, so that `exception_type` says it as the real one would."""
+    """Make an exception whose class has this name, so that `exception_type` reports the name of the real one."""
     kind = type(name, (Exception,), {"__module__": "builtins"})
     problem: Exception = kind(message)
     return problem

@@ -1,6 +1,6 @@
-"""The server's three folders on disk, and the way from a client's name to a file inside.
+"""The server's folders on disk, and safe paths for file names that clients send.
 
-A name is a label: what would lead out of its folder, by dots, an absolute path or a symbolic link, is refused.
+A name that leads out of its folder (by `..`, an absolute path or a symbolic link) is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ KINDS = ("input", "output", "temp")
 
 
 class PathEscapeError(Exception):
-    """A name leads out of its folder."""
+    """A file name leads out of its folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFolders:
-    """input, output, temp and user below one base folder; a `nodes.base.Folders`."""
+    """input, output, temp and user below one base folder. Implements `nodes.base.Folders`."""
 
     base: Path
 
@@ -32,36 +32,36 @@ class ServerFolders:
 
     @property
     def output_dir(self) -> Path:
-        """What SaveImage writes."""
+        """Files that SaveImage writes."""
         return self.base / "output"
 
     @property
     def temp_dir(self) -> Path:
-        """What PreviewImage writes; emptied at every start."""
+        """Files that PreviewImage writes; emptied at each start."""
         return self.base / "temp"
 
     @property
     def user_dir(self) -> Path:
-        """What clients keep for themselves (/userdata); /view does not reach it."""
+        """Files of the clients (/userdata); /view does not serve them."""
         return self.base / "user"
 
     def prepare(self) -> None:
-        """Make the folders; wipe temp."""
+        """Create the folders, and empty temp."""
         shutil.rmtree(self.temp_dir, ignore_errors=True)
         for folder in (self.input_dir, self.output_dir, self.temp_dir, self.user_dir):
             folder.mkdir(parents=True, exist_ok=True)
 
     def folder_for(self, kind: str) -> Path:
-        """The folder of a `type`. Raises KeyError for any other word."""
+        """The folder of a `type`: input, output or temp. Raises KeyError otherwise."""
         return {"input": self.input_dir, "output": self.output_dir, "temp": self.temp_dir}[kind]
 
     def resolve(self, kind: str, subfolder: str, name: str = "") -> Path:
-        """The path of `name` in a subfolder of a kind; it need not exist. Raises ClimbingError, KeyError."""
+        """The path of `name` in a subfolder of a `type`; it need not exist. Raises PathEscapeError, KeyError."""
         return resolve_inside(self.folder_for(kind), subfolder, name)
 
 
 def resolve_inside(folder: Path, *parts: str) -> Path:
-    """The path of `parts` below a folder; it need not exist. Raises ClimbingError when it is not below it."""
+    """The path of `parts` below a folder; it need not exist. Raises PathEscapeError if it is not below the folder."""
     root = folder.resolve()
     try:
         path = root.joinpath(*parts).resolve()
@@ -73,7 +73,7 @@ def resolve_inside(folder: Path, *parts: str) -> Path:
 
 
 def split_annotation(name: str) -> tuple[str, str | None]:
-    """`x.png [output]` -> ("x.png", "output"); exactly one space before it, as ComfyUI's annotated_filepath."""
+    """Split `x.png [output]` into ("x.png", "output"), with exactly one space, as ComfyUI's annotated_filepath."""
     for kind in KINDS:
         ending = f" [{kind}]"
         if name.endswith(ending):
@@ -82,7 +82,7 @@ def split_annotation(name: str) -> tuple[str, str | None]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a file; a name that the system cannot even ask for is none."""
+    """Whether `path` is a file; False also for a name that the operating system does not accept."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""A thread that serves ASGI apps on sockets of ours, with uvicorn, and stops cleanly.
+"""A thread that serves ASGI apps with uvicorn on sockets of ours, and stops cleanly.
 
-It knows nothing of jobs or dialects. Signals are not its business: it never runs in the main thread.
+It does not handle signals, because it never runs in the main thread.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from sweeper.embedded.request_guard import Transports
 
 BACKLOG = 256
-# A request that is still being answered when the server stops gets this many seconds.
+# When the server stops, unfinished requests get this many seconds.
 GRACE_SECONDS = 2
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError."""
+    """Open a listening socket; port 0 takes a free port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY only where it reads TCP; without it answers take 40 ms.
+    # asyncio sets TCP_NODELAY only if the socket names the protocol TCP. Without it an answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -50,15 +50,15 @@ def base_url(listener: socket.socket) -> str:
 
 
 class ServerThread:
-    """Serves each app on its socket, all on one event loop in a thread of its own.
+    """Serves each app on its socket, all on one event loop in its own thread.
 
-    uvicorn's protocols are used without its `Server`, which looks for its end ten times a second and takes a tenth of a
-    second more to close: a test suite starts and stops hundreds of these.
+    It uses uvicorn's protocols without uvicorn's `Server`, which polls for its end ten times a second and takes another
+    tenth of a second to close. A test suite starts and stops hundreds of these servers.
 
     Args:
         sites: (listening socket, app) pairs; the sockets are closed at the end.
-        transports: filled with the open connections, by our and their address.
-        on_loop: called with the loop before the first request is taken.
+        transports: filled with the open connections, by (our address, theirs).
+        on_loop: called with the event loop before the first request is accepted.
 
     """
 
@@ -78,7 +78,7 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="embedded-server", daemon=True)
 
     def start(self) -> None:
-        """Start, and return when requests are answered."""
+        """Start the thread, and return when it accepts requests. Raises any error of its start."""
         self._thread.start()
         self._ready.wait()
         if self._error is not None:
@@ -86,7 +86,7 @@ class ServerThread:
             raise self._error
 
     def stop(self) -> None:
-        """Stop, and return when the thread is gone."""
+        """Stop the thread, and return when it has ended."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_requested.set)
             self._thread.join()
@@ -95,7 +95,7 @@ class ServerThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as problem:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as problem:  # noqa: BLE001 - `start` raises it
             self._error = problem
         finally:
             for listener, _ in self._sites:
@@ -120,9 +120,9 @@ class ServerThread:
 
 
 async def _close(listener: socket.socket, server: asyncio.Server, state: ServerState) -> None:
-    """Take no more connections, let what is being answered finish within the grace, then close everything."""
-    # One that was accepted in this very round becomes a connection in the next two. A server that is closed by then
-    # drops it open (python/cpython#109564), so listening ends first; a proactor's loop has no readers to remove.
+    """Stop accepting connections, let running requests finish within `GRACE_SECONDS`, then close everything."""
+    # A socket accepted in this round of the loop becomes a connection in the next two. If the server is closed by then,
+    # the connection stays open (python/cpython#109564), so stop listening first. A proactor loop has no readers.
     with suppress(NotImplementedError):
         asyncio.get_running_loop().remove_reader(listener)
     await _yield_to_loop()
@@ -131,13 +131,13 @@ async def _close(listener: socket.socket, server: asyncio.Server, state: ServerS
         connection.shutdown()
     await asyncio.sleep(0)
     if state.tasks:
-        _, late = await asyncio.wait(list(state.tasks), timeout=GRACE_SECONDS)
-        for task in late:
+        _, unfinished = await asyncio.wait(list(state.tasks), timeout=GRACE_SECONDS)
+        for task in unfinished:
             task.cancel()
     for connection in list(state.connections):
         connection.transport.abort()
     await server.wait_closed()
-    # Transports tell their end in the next two rounds; before that the loop must not close.
+    # Transports report their end in the next two rounds, and the loop must not close before that.
     await _yield_to_loop()
 
 
@@ -153,17 +153,17 @@ def _make_config(app: ASGIApp, transports: Transports) -> uvicorn.Config:
         ws="websockets-sansio",
         lifespan="off",
         log_config=None,
-        log_level="warning",  # below that it writes the URL of each event stream, and a token with it
+        log_level="warning",  # below that, uvicorn logs the URL of each event stream with its token
         access_log=False,
         proxy_headers=False,
-        ws_max_size=4 * 1024 * 1024,  # client to server, as ComfyUI's aiohttp
+        ws_max_size=4 * 1024 * 1024,  # bytes from client to server, as ComfyUI's aiohttp allows
         ws_ping_interval=None,  # no heartbeat: ComfyUI has none
         timeout_keep_alive=75,
     )
 
 
 def _make_tracking_protocol(transports: Transports) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP protocol, which also tells us which transport a peer speaks through."""
+    """Uvicorn's HTTP protocol, extended to record the transport of each connection in `transports`."""
 
     class TrackingProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:

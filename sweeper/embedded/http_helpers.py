@@ -1,6 +1,6 @@
-"""Reading requests and writing answers over HTTP: bodies with a limit, strict JSON, files with ranges.
+"""HTTP helpers for both dialects and the storage host: limited bodies, strict JSON, errors, files with byte ranges.
 
-What both dialects and the storage host need and no more; routes and meanings live in the apps.
+Routes and their meanings live in the `app_*` and `*_routes` modules.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 MAX_BODY = 104_857_600  # 100 MiB: ComfyUI's default --max-upload-size
 MAX_DEPTH = 100  # levels of nesting in a JSON body; a workflow has about six
 
-# A browser must not run these from our origin (as ComfyUI's server.py).
+# A browser must not run these from our origin, so they are sent as downloads (as in ComfyUI's server.py).
 _NEVER_INLINE = frozenset({"text/html", "application/xhtml+xml", "text/javascript", "text/css", "image/svg+xml"})
 
 
 class RequestRefusedError(Exception):
-    """A request that gets this answer instead of what it asked for."""
+    """The request is refused with this response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)
@@ -40,13 +40,13 @@ class RequestRefusedError(Exception):
 
 
 def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON response. ASCII only, so that lone surrogates in a prompt cannot break it; integers of any size."""
+    """A JSON response. ASCII only, because a prompt may contain lone surrogates, which UTF-8 cannot encode."""
     body = json.dumps(data, separators=(",", ":"))
     return Response(body, status, headers, media_type="application/json; charset=utf-8")
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body, unzipped if it says so. Raises RefusedError with 413 above `MAX_BODY` bytes."""
+    """Read the whole body, decompressed. Raises RequestRefusedError with 413 above `MAX_BODY` bytes."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY:
         raise _make_too_large()
@@ -62,12 +62,12 @@ async def read_body(request: Request) -> bytes:
 
 
 def _decompress(body: bytes) -> bytes:
-    unzip = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by the header
+    decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by the header
     try:
-        plain = unzip.decompress(body, MAX_BODY)
+        plain = decompressor.decompress(body, MAX_BODY)
     except zlib.error as problem:
         raise RequestRefusedError(Response(f"Content-Encoding: {problem}", 400, media_type="text/plain")) from problem
-    if unzip.unconsumed_tail:
+    if decompressor.unconsumed_tail:
         raise _make_too_large()
     return plain
 
@@ -78,7 +78,7 @@ def _make_too_large() -> RequestRefusedError:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: no NaN or infinity, at most `MAX_DEPTH` levels. Raises ValueError with what is wrong."""
+    """Parse strict JSON: no NaN or infinity, at most `MAX_DEPTH` levels. Raises ValueError with the reason."""
     try:
         data = json.loads(body, parse_constant=_reject_constant, parse_float=_parse_finite)
     except RecursionError as problem:
@@ -109,7 +109,7 @@ def _parse_finite(text: str) -> float:
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """A JSON object out of the body. Raises RefusedError with 400 for anything else."""
+    """Read a JSON object from the body. Raises RequestRefusedError with 400 for anything else."""
     data = await read_json(request)
     if not isinstance(data, dict):
         raise RequestRefusedError(bad_request("The body must be a JSON object."))
@@ -117,7 +117,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 async def read_json(request: Request) -> Any:
-    """The JSON value of the body. Raises RefusedError with 400 for anything else."""
+    """Read a JSON value from the body. Raises RequestRefusedError with 400 for anything else."""
     body = await read_body(request)
     try:
         return parse_json(body)
@@ -126,30 +126,30 @@ async def read_json(request: Request) -> Any:
 
 
 def bad_request(message: str, kind: str = "invalid_request") -> Response:
-    """400 in a shape that serves both dialects: ComfyUI's `error`, Cloud's `code` and `message`."""
+    """A 400 response in the form of both dialects: ComfyUI's `error`, and Cloud's `code` and `message`."""
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
     return json_response({"error": error, "node_errors": {}, "code": kind, "message": message}, 400)
 
 
 def error_response(status: int, code: str, message: str) -> Response:
-    """A refusal in Cloud's shape."""
+    """An error response in Cloud's form."""
     return json_response({"code": code, "message": message}, status)
 
 
 def format_time(milliseconds: int) -> str:
-    """A time as Cloud writes it: RFC 3339, UTC."""
+    """Format a time in milliseconds since the epoch as Cloud does: RFC 3339, UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def read_id_list(value: Any) -> list[str]:
-    """A list of ids out of a body. Raises RefusedError with 400 for anything else."""
+    """Check a list of ids from a body. Raises RequestRefusedError with 400 for anything else."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RequestRefusedError(bad_request("'delete' must be a list of job ids."))
     return value
 
 
 def read_integer(request: Request, name: str, default: int | None) -> int | None:
-    """An integer out of the query. Raises RefusedError with 400 for anything else."""
+    """Read an integer from the query. Raises RequestRefusedError with 400 for anything else."""
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -160,9 +160,9 @@ def read_integer(request: Request, name: str, default: int | None) -> int | None
 
 
 def file_response(request: Request, path: Path, *, status: int = 200) -> Response:
-    """A file with ETag, Last-Modified, one byte range (206, 416) and If-None-Match (304).
+    """Send a file with ETag and Last-Modified. Supports one byte range (206, 416) and If-None-Match (304).
 
-    Read at once: outputs are pictures of a few MB, and a thread for each would cost more than the read.
+    Reads the file on the event loop: outputs are pictures of a few MB, and a thread would cost more than the read.
     """
     stat = path.stat()
     data = path.read_bytes()
@@ -195,9 +195,10 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 def _parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, stop) of a `bytes=` range; None: send all; an empty span: 416.
+    """Parse a `bytes=` range to (start, stop). None: no range, send everything; start >= stop: answer 416.
 
-    As aiohttp, ComfyUI's server, reads it: several ranges, other units and nonsense are 416 too, `-0` is everything.
+    Follows aiohttp, which ComfyUI uses: several ranges, other units and malformed ranges are 416 too; `-0` is the
+    whole file.
     """
     if header is None:
         return None

@@ -1,7 +1,7 @@
-"""What a running job says: its status messages for the history, and its events for the streams, in ComfyUI's order.
+"""The messages of a running job: status messages for the history, and events for the event streams.
 
-The order and contents are those measured on ComfyUI 0.3.64. Who hears them is `events.Hub`'s business, when they are
-said is the executor's.
+Order and contents are those measured on ComfyUI 0.3.64. `event_streams.Hub` delivers the events; the executor decides
+when to send them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 class JobMessages:
-    """The voice of one job, heard by its client. Without a client id only progress and interruption are heard, and by
-    everybody (ComfyUI's way). Where the hub tells all, everybody hears everything (Cloud's).
+    """Sends the messages of one job.
+
+    ComfyUI sends them to the client that submitted the job. If the job has no client id, it sends only progress and
+    interruption, to every client. Cloud (`hub.broadcast_all`) sends everything to every client.
     """
 
     def __init__(self, hub: Hub, job: ServerJob) -> None:
@@ -37,34 +39,33 @@ class JobMessages:
             self.hub.send(event, data, self.client)
 
     def send_start(self) -> None:
-        """The job begins."""
+        """Announce that the job starts."""
         if self.hub.broadcast_all:
             self.hub.send("notification", {"value": "Executing workflow...", "prompt_id": self.job.id})
         self._send_message("execution_start", {"prompt_id": self.job.id})
 
     def send_cached(self, nodes: list[str]) -> None:
-        """These nodes' results are at hand."""
+        """List the nodes whose results are taken from the cache."""
         self._send_message("execution_cached", {"nodes": nodes, "prompt_id": self.job.id})
 
     def send_success(self) -> None:
-        """All outputs are made."""
+        """Announce that all outputs are done."""
         self._send_message("execution_success", {"prompt_id": self.job.id})
 
     def send_failure(self, node_id: str, class_type: str, executed: list[str], details: Mapping[str, Any]) -> None:
-        """A node failed; `details` hold the exception and the node's inputs."""
-        where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
-        shape: dict[str, Any] = (
-            {"current_outputs": {}} if self.hub.broadcast_all else {}
-        )  # an object on Cloud, a list of ids in ComfyUI
-        self._send_message("execution_error", {**where, **details, **shape})
+        """Announce that a node failed; `details` hold the exception and the node's inputs."""
+        data = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed, **details}
+        if self.hub.broadcast_all:
+            data["current_outputs"] = {}  # an object on Cloud, a list of ids in ComfyUI
+        self._send_message("execution_error", data)
 
     def send_interrupted(self, node_id: str, class_type: str, executed: list[str]) -> None:
-        """The job stopped because it was asked to."""
-        where = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
-        self._send_message("execution_interrupted", where, broadcast=True)
+        """Announce that the job stopped because a client interrupted it."""
+        data = {"prompt_id": self.job.id, "node_id": node_id, "node_type": class_type, "executed": executed}
+        self._send_message("execution_interrupted", data, broadcast=True)
 
     def send_executing(self, node_id: str) -> None:
-        """A node starts."""
+        """Announce that a node starts."""
         self._update_state(node_id, 0.0, 1.0, "running")
         if self.client is not None:
             self.hub.current_nodes[self.client] = node_id
@@ -73,18 +74,18 @@ class JobMessages:
             self.hub.send("executing", data, self.client)
 
     def send_executed(self, node_id: str, ui: Mapping[str, Any] | None) -> None:
-        """A node showed something, or an output's old result is used again."""
+        """Send the `ui` output of a node that ran, or of an output node whose result is cached."""
         if self._has_audience:
             data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": self.job.id}
             self.hub.send("executed", data, self.client)
 
     def mark_finished(self, node_id: str) -> None:
-        """A node has its result."""
+        """Report that a node has its result."""
         maximum = self._progress.get(node_id, {}).get("max", 1)
         self._update_state(node_id, maximum, maximum, "finished")
 
     def send_progress(self, node_id: str, value: int, maximum: int, preview: Image.Image | None) -> None:
-        """A node is `value` of `maximum` steps on its way."""
+        """Report that a node has done `value` of `maximum` steps, with a preview of its work if there is one."""
         self._update_state(node_id, value, maximum, "running")
         data = {"value": value, "max": maximum, "prompt_id": self.job.id, "node": node_id}
         self.hub.send("progress", data, self.client)
@@ -92,7 +93,7 @@ class JobMessages:
             self.hub.send_preview(preview, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
 
     def send_picture(self, node_id: str, picture: Image.Image) -> None:
-        """A node gives a result to whoever listens."""
+        """Send a picture that is itself a result of a node (SaveImageWebsocket)."""
         self.hub.send_picture(picture, {**_node_ids(node_id), "prompt_id": self.job.id}, self.client)
 
     def _update_state(self, node_id: str, value: float, maximum: float, state: str) -> None:
@@ -107,7 +108,7 @@ class JobMessages:
             self.hub.send("progress_state", {"prompt_id": self.job.id, "nodes": self._progress}, self.client)
 
     def send_end(self) -> None:
-        """The last word, said when the history already knows the job."""
+        """Announce that the job has ended. Call this after the history lists the job, because clients then read it."""
         if self.client is not None:
             self.hub.current_nodes.pop(self.client, None)
         if self._has_audience:

@@ -1,7 +1,7 @@
-"""Jobs and their queue: order, states, history, cancelling, interrupting; safe from any thread.
+"""Jobs and their queue: order, states, history, cancelling, interrupting. Thread-safe.
 
-A `Job` goes queued -> running -> ended, each move under one lock, so that no instant finds it nowhere. Workers wait in
-`take` on a condition. What survives a restart is the journal's business (`journal.py`), what runs the executor's.
+A `ServerJob` is queued, then runs, then has ended. Each change happens under one lock, so that a job is never missing
+from all three lists. Workers wait in `JobQueue.take`. `journal.py` stores jobs on disk, and the executor runs them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-# Raw states, as Comfy Cloud words them.
+# Raw states, named as Comfy Cloud names them.
 SUBMITTED = "submitted"
 LIMITED = "queued_limited"  # queued, and every worker is busy
 WAITING = "queued_waiting"
@@ -38,16 +38,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch, as ComfyUI's timestamps are."""
+    """The time in milliseconds since the epoch, the unit of ComfyUI's timestamps."""
     return time.time_ns() // 1_000_000
 
 
 class JournalError(Exception):
-    """A job cannot be written down: the disk is full, or gone."""
+    """A job cannot be stored, because the disk is full or missing."""
 
 
 class StoredGraph:
-    """A job's graph: a dict while it is needed, packed once the job has ended, because a server keeps thousands."""
+    """The graph of a job: a dict, or compressed JSON once the job has ended, because a server keeps thousands."""
 
     __slots__ = ("_packed", "_value")
 
@@ -56,7 +56,7 @@ class StoredGraph:
         self._packed = b"" if text is None else zlib.compress(text.encode("ascii"), 1)
 
     def unpack(self) -> dict[str, Any]:
-        """The graph: node id -> node."""
+        """The graph as a dict: node id -> node."""
         if self._value is not None:
             return self._value
         value: dict[str, Any] = json.loads(zlib.decompress(self._packed))
@@ -67,14 +67,14 @@ class StoredGraph:
         return json.dumps(self._value) if self._value is not None else zlib.decompress(self._packed).decode("ascii")
 
     def pack(self) -> None:
-        """Give up the dict."""
+        """Compress the graph and drop the dict."""
         if self._value is not None:
             self._packed, self._value = zlib.compress(self.to_json().encode("ascii"), 1), None
 
 
 @dataclass(slots=True, eq=False)
 class ServerJob:
-    """The server's side of a trial. Written by the queue and by the one worker that runs it."""
+    """A job of the server. Only the queue and the worker that runs the job change it."""
 
     id: str
     number: float
@@ -93,22 +93,27 @@ class ServerJob:
 
     @property
     def graph(self) -> dict[str, Any]:
-        """What is to run: node id -> node."""
+        """The graph to run: node id -> node."""
         return self.stored_graph.unpack()
 
     @property
     def client_id(self) -> str | None:
-        """The event stream that hears of this job."""
+        """The client whose event stream gets the messages of this job."""
         client: str | None = self.extra_data.get("client_id")
         return client
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """The payload of `execution_error`, if that is how it ended."""
+        """The data of the `execution_error` message, or None if the job has not failed."""
         return next((data for event, data in reversed(self.messages) if event == "execution_error"), None)
 
+    @property
+    def output_files(self) -> list[dict[str, Any]]:
+        """The files in the `ui` outputs of the job: {"filename", "subfolder", "type"}."""
+        return [file for ui in self.results.values() for kind in ui.values() for file in kind if isinstance(file, dict)]
+
     def set_state(self, state: str) -> None:
-        """Enter a state. A job that was asked to stop stays so until it has ended."""
+        """Enter a state. A job whose cancellation was requested keeps that state until it has ended."""
         if self.state != CANCEL_REQUESTED or state in ENDED:
             self.state = state
         self.changed = now_ms()
@@ -119,30 +124,30 @@ class ServerJob:
 
 
 class Journal(Protocol):
-    """Where jobs are written down. Called under the queue's lock, so in order. `save` may raise JournalError."""
+    """Stores jobs. The queue calls it under its lock, so in order. `save` may raise JournalError."""
 
     def save(self, job: ServerJob) -> None: ...
     def forget(self, ids: Collection[str]) -> None: ...
 
 
 class NoJournal:
-    """Nothing survives, as in ComfyUI."""
+    """Stores nothing, as ComfyUI does."""
 
     def save(self, job: ServerJob) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
     def forget(self, ids: Collection[str]) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
 
 class JobQueue:
-    """Pending jobs in order of (number, id), running ones, and ended ones in order of completion.
+    """Waiting jobs in order of (number, id), running jobs, and ended jobs in order of completion.
 
     Args:
-        workers: how many jobs run at once; only the words of the states depend on it here.
-        announce: called with the number of jobs queued or running whenever it may have changed.
-        keep: how many ended jobs are remembered (ComfyUI: 10,001); None: all.
-        traces: whether a job that is cancelled while it waits is remembered as cancelled (Cloud) or not (ComfyUI).
+        workers: how many jobs run at once; here it only affects the state that `get_state` reports.
+        on_change: called with the number of queued and running jobs whenever it may have changed.
+        history_limit: how many ended jobs to remember (ComfyUI: 10,001); None: all.
+        keep_cancelled: whether to remember jobs that were cancelled while they waited (Cloud does, ComfyUI does not).
 
     """
 
@@ -170,7 +175,7 @@ class JobQueue:
         self._closing = False
 
     def restore(self, jobs: list[ServerJob]) -> None:
-        """Take back the jobs of an earlier life: ended ones as they are, all others into the queue again."""
+        """Add the jobs that a journal has stored: ended jobs to the history, all others to the queue."""
         with self._lock:
             for job in jobs:
                 self._by_id[job.id] = job
@@ -180,7 +185,7 @@ class JobQueue:
                     self._push(job)
 
     def put(self, job: ServerJob) -> None:
-        """Queue a job; when this returns it is written down. Raises JournalError, taking nothing, if it cannot be."""
+        """Store a job and queue it. Raises JournalError, and queues nothing, if it cannot be stored."""
         with self._lock:
             self.journal.save(job)
             self._by_id[job.id] = job
@@ -193,7 +198,7 @@ class JobQueue:
         self._job_arrived.notify()
 
     def take(self) -> ServerJob | None:
-        """The next job, now running; waits for one. None when the queue is closing."""
+        """Wait for the next job, and mark it as running. Returns None when the queue closes."""
         with self._lock:
             while not self._heap and not self._closing:
                 self._job_arrived.wait()
@@ -207,7 +212,7 @@ class JobQueue:
             return job
 
     def finish(self, job: ServerJob, state: str) -> None:
-        """A running job has ended. While closing, a job that was interrupted goes back into the queue instead."""
+        """Record the end of a running job. If the queue is closing, an interrupted job is queued again instead."""
         with self._lock:
             self._running.remove(job)
             if self._closing and state == CANCELLED:
@@ -219,7 +224,7 @@ class JobQueue:
 
     def _record_end(self, job: ServerJob, state: str) -> None:
         job.set_state(state)
-        # A re-used id keeps its old place, as a dict does; the oldest goes first when there are too many.
+        # A reused id keeps its position, as in a dict. The oldest job is removed if there are too many.
         if self.history_limit is not None and job.id not in self._ended and len(self._ended) >= self.history_limit:
             oldest = next(iter(self._ended))
             self._remove_ended(oldest)
@@ -228,7 +233,7 @@ class JobQueue:
         job.stored_graph.pack()
 
     def _save(self, job: ServerJob) -> None:
-        """Write down what became of a job; one that cannot be written lives on in memory, and the worker with it."""
+        """Store a job, or log why that failed: the job goes on in memory, and the worker must not die of it."""
         try:
             self.journal.save(job)
         except JournalError:
@@ -242,88 +247,88 @@ class JobQueue:
     def _notify(self) -> None:
         self.on_change(len(self._heap) + len(self._running))
 
-    # --- asking ------------------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------------
 
     def get_state(self, job: ServerJob) -> str:
-        """The job's raw state; a waiting one is told apart by whether a worker is free."""
+        """The raw state of a job. A waiting job is `LIMITED` if all workers are busy."""
         with self._lock:
             return LIMITED if job.state == WAITING and len(self._running) >= self.workers else job.state
 
     @property
     def remaining(self) -> int:
-        """Jobs queued or running."""
+        """The number of queued and running jobs."""
         with self._lock:
             return len(self._heap) + len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Jobs queued."""
+        """The number of queued jobs."""
         with self._lock:
             return len(self._heap)
 
     @property
     def running(self) -> int:
-        """Jobs running."""
+        """The number of running jobs."""
         with self._lock:
             return len(self._running)
 
     def snapshot(self) -> tuple[list[ServerJob], list[ServerJob]]:
-        """(running, pending), the pending ones in the order in which they will run."""
+        """(running jobs, waiting jobs), the waiting ones in the order in which they will run."""
         with self._lock:
             return list(self._running), [entry[3] for entry in sorted(self._heap, key=lambda entry: entry[:3])]
 
     def find(self, prompt_id: str) -> ServerJob | None:
-        """The latest job of this id, in whatever state."""
+        """The latest job with this id, in any state, or None."""
         with self._lock:
             return self._by_id.get(prompt_id)
 
     def list_jobs(self) -> list[ServerJob]:
-        """Every job that is remembered, in order of submission."""
+        """All remembered jobs, in order of submission."""
         with self._lock:
             return list(self._by_id.values())
 
     def find_ended(self, prompt_id: str) -> ServerJob | None:
-        """The ended job of this id."""
+        """The ended job with this id, or None."""
         with self._lock:
             return self._ended.get(prompt_id)
 
     def list_ended(self, max_items: int | None = None, offset: int = -1) -> list[ServerJob]:
-        """Ended jobs, oldest first: the last `max_items`, or that many from place `offset` on."""
+        """Ended jobs, oldest first: the last `max_items`, or `max_items` from index `offset` on if it is 0 or more."""
         with self._lock:
             jobs = list(self._ended.values())
         if offset < 0:
             offset = 0 if max_items is None else max(0, len(jobs) - max_items)
         return jobs[offset:] if max_items is None else jobs[offset : offset + max(0, max_items)]
 
-    # --- changing ----------------------------------------------------------------------------------------------------
+    # --- changes -----------------------------------------------------------------------------------------------------
 
     def delete(self, ids: Collection[str]) -> list[str]:
-        """Take waiting jobs out of the queue; one per id given. Returns the ids that were found."""
+        """Remove waiting jobs from the queue, one for each of `ids`. Returns the ids of the removed jobs."""
         with self._lock:
-            wanted = Counter(ids)
-            kept, dropped = [], []
+            counts = Counter(ids)
+            remaining, cancelled = [], []
             for entry in self._heap:
-                if wanted[entry[1]] > 0:
-                    wanted[entry[1]] -= 1
-                    dropped.append(entry[3])
+                if counts[entry[1]] > 0:
+                    counts[entry[1]] -= 1
+                    cancelled.append(entry[3])
                 else:
-                    kept.append(entry)
-            self._cancel(kept, dropped)
-            return [job.id for job in dropped]
+                    remaining.append(entry)
+            self._cancel(remaining, cancelled)
+            return [job.id for job in cancelled]
 
     def clear(self) -> list[str]:
-        """Take every waiting job out of the queue."""
+        """Remove all waiting jobs from the queue. Returns their ids."""
         with self._lock:
-            dropped = [entry[3] for entry in self._heap]
-            self._cancel([], dropped)
-            return [job.id for job in dropped]
+            cancelled = [entry[3] for entry in self._heap]
+            self._cancel([], cancelled)
+            return [job.id for job in cancelled]
 
-    def _cancel(self, kept: list[tuple[float, str, int, ServerJob]], dropped: list[ServerJob]) -> None:
-        if not dropped:
+    def _cancel(self, remaining: list[tuple[float, str, int, ServerJob]], cancelled: list[ServerJob]) -> None:
+        if not cancelled:
             return
-        self._heap = kept
+        self._heap = remaining
         heapq.heapify(self._heap)
-        for job in dropped:
+        for job in cancelled:
             if self.keep_cancelled:
                 self._record_end(job, CANCELLED)
             elif self._by_id.get(job.id) is job:
@@ -331,32 +336,35 @@ class JobQueue:
         self._notify()
 
     def interrupt(self, prompt_id: str | None = None) -> list[str]:
-        """Ask running jobs to stop: that one, or all. Returns the ids asked; whether they do is seen in their end."""
+        """Ask the running job with this id, or all running jobs, to stop. Returns their ids.
+
+        A job stops at its next check for it, or ends before. Its final state shows which.
+        """
         with self._lock:
-            asked = [job for job in self._running if prompt_id in (None, job.id)]
-            for job in asked:
+            jobs = [job for job in self._running if prompt_id in (None, job.id)]
+            for job in jobs:
                 job.cancel_event.set()
                 if self.keep_cancelled:
                     job.set_state(CANCEL_REQUESTED)
-            return [job.id for job in asked]
+            return [job.id for job in jobs]
 
     def lose(self, job: ServerJob) -> None:
-        """Let a job vanish as a broken server does: `lost` where jobs leave traces, otherwise unknown."""
+        """Lose a job as a broken server does: Cloud reports it as `lost`, ComfyUI does not know it."""
         with self._lock:
             if self.keep_cancelled:
                 self._by_id[job.id] = job
                 self._record_end(job, LOST)
 
     def forget(self, ids: Collection[str] | None = None) -> None:
-        """Drop ended jobs from the history: those, or all. Files stay."""
+        """Remove ended jobs from the history: these, or all. Their files stay."""
         with self._lock:
-            dropped = [prompt_id for prompt_id in (self._ended if ids is None else ids) if prompt_id in self._ended]
-            for prompt_id in dropped:
+            removed = [prompt_id for prompt_id in (self._ended if ids is None else ids) if prompt_id in self._ended]
+            for prompt_id in removed:
                 self._remove_ended(prompt_id)
-            self.journal.forget(dropped)
+            self.journal.forget(removed)
 
     def close(self) -> None:
-        """Wake every waiting worker to go home, and ask running jobs to stop."""
+        """Make every waiting worker return from `take`, and ask running jobs to stop."""
         with self._lock:
             self._closing = True
             for job in self._running:

@@ -1,9 +1,9 @@
-"""Jobs on disk, for the Cloud dialect: a durable service knows its jobs after a restart.
+"""Jobs on disk, for the Cloud dialect, which still knows its jobs after a restart.
 
-One SQLite file, one row per job, written under the queue's lock before a submit is answered. What a restart makes of
-the rows: ended jobs are as they were, waiting ones wait again, and one that was running is `lost`: nobody can tell how
-far it came, and running it again unasked might be paid for twice. (A server that is stopped, not killed, puts the job
-that it interrupts back into the queue first.)
+One SQLite file with one row per job. The queue writes it, under its lock, before the server answers a submission. After
+a restart, ended jobs are unchanged and waiting jobs wait again. A job that was running is `lost`: nobody knows how far
+it got, and running it again could be paid for twice. (When a server is stopped and not killed, it first puts the job
+that it interrupts back into the queue.)
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _FIELDS = ("number", "extra_data", "outputs", "state", "created", "changed", "st
 
 
 class SQLiteJournal:
-    """Raises UsageError when another server uses the file, or when it is no such file.
+    """A `Journal` in an SQLite file. Not thread-safe by itself, because the queue calls it under its lock.
 
-    The queue calls it under its lock, from any thread, one at a time.
+    Raises UsageError if another server uses the file, or if it is not an SQLite file.
     """
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0.1)
         try:
-            # A lock for as long as we live, so that two servers never share a folder; the system frees it at kill -9.
+            # A lock until this process ends, even by kill -9, so that two servers never share a folder.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing that was written; only a power cut may lose the last moments.
+            # A killed process loses nothing that it has written. Only a power failure may lose the last seconds.
             self._db.execute("PRAGMA synchronous = OFF")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS job (id TEXT PRIMARY KEY, place INTEGER, graph TEXT, record TEXT)"
@@ -48,11 +48,11 @@ class SQLiteJournal:
             ) from problem
 
     def close(self) -> None:
-        """Give the file free."""
+        """Close the file and release its lock."""
         self._db.close()
 
     def save(self, job: ServerJob) -> None:
-        """Write a job as it is now. Raises JournalError."""
+        """Store the current state of a job. Raises JournalError."""
         record: dict[str, Any] = {name: getattr(job, name) for name in _FIELDS}
         record["messages"] = job.messages
         text = json.dumps(record)
@@ -65,11 +65,11 @@ class SQLiteJournal:
             raise JournalError(str(problem)) from problem
 
     def forget(self, ids: Collection[str]) -> None:
-        """Drop jobs."""
+        """Delete jobs."""
         self._db.executemany("DELETE FROM job WHERE id = ?", [(prompt_id,) for prompt_id in ids])
 
     def load(self) -> list[ServerJob]:
-        """Every job, in order of submission; those that ran when the last server died are now `lost`."""
+        """All jobs, in order of submission. Jobs that ran when the last server was killed become `lost`."""
         jobs = []
         for prompt_id, graph, text in self._db.execute("SELECT id, graph, record FROM job ORDER BY place, rowid"):
             record = json.loads(text)

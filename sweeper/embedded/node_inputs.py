@@ -1,8 +1,8 @@
-"""One node's inputs against its class: presence, links, coercion, bounds, lists, and the class's own check.
+"""Checks the inputs of a node against its class: presence, links, types, bounds, lists, and the class's own check.
 
-As ComfyUI 0.3.64 does it (`execution.py`, `validate_inputs`): in particular `step` is not enforced, the options of a
-newer "COMBO" input are not compared, numeric strings are turned into numbers, and unknown inputs pass. Two differences,
-both on the safe side: a FLOAT that is not finite is refused, and a model file name that climbs out of its folder is.
+Follows ComfyUI 0.3.64 (`execution.py`, `validate_inputs`). Like ComfyUI, it does not enforce `step`, does not check the
+options of the newer "COMBO" inputs, converts numeric strings to numbers, and ignores unknown inputs. Two differences
+make it safer: it refuses a FLOAT that is not finite, and a model file name that leads out of its folder.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Longer lists are not repeated in the answer, "(list of length 21)" is.
+# An error message shows longer lists as "(list of length 21)".
 MAX_LISTED = 20
 
-CheckedInput = tuple[str, InputSpec | None, dict[str, Any] | None, str | None]  # name, spec, its error, a node to visit
+# (name, spec, error or None, id of a linked node that must be checked too)
+CheckedInput = tuple[str, InputSpec | None, dict[str, Any] | None, str | None]
 
 
 def is_link(value: Any) -> bool:
-    """Whether a value is `[node id, output slot]`, by ComfyUI's `graph_utils.is_link`."""
+    """Whether a value is a link `[node id, output slot]`, as ComfyUI's `graph_utils.is_link` decides."""
     return (
         isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
     )
 
 
 def is_unsafe_name(name: Any) -> bool:
-    """Whether a file name points, or may point, out of the folder that it is meant for."""
+    """Whether a file name could lead out of its folder."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         return True
     parts = name.replace("\\", "/").split("/")
@@ -38,7 +39,7 @@ def is_unsafe_name(name: Any) -> bool:
 
 
 class InputSpecCache:
-    """Required and optional inputs per class, with the live lists read at most once per request."""
+    """Input specs by class, with live lists (such as uploaded files) read at most once per request."""
 
     def __init__(self, nodes: Mapping[str, NodeClass], folders: Folders) -> None:
         self.nodes = nodes
@@ -53,38 +54,38 @@ class InputSpecCache:
 
 
 class InputValidator:
-    """The checks of a node's inputs; `strict_models` also compares model names with the loaders' lists."""
+    """Checks the inputs of nodes. With `strict_models`, a model name must be in the list of its loader."""
 
     def __init__(self, specs: InputSpecCache, strict_models: bool) -> None:
         self.specs = specs
         self.strict_models = strict_models
 
     def check_inputs(self, graph: dict[str, Any], node: dict[str, Any]) -> Iterator[CheckedInput]:
-        """Go through the known inputs. Raises KeyError, IndexError or TypeError where ComfyUI does (broken links)."""
+        """Check each input of the class, and convert values in place.
+
+        Raises KeyError, IndexError or TypeError for a broken link, where ComfyUI does.
+        """
         class_type = node["class_type"]
-        known = self.specs.nodes[class_type]
+        node_class = self.specs.nodes[class_type]
         inputs: Any = node["inputs"]
-        if not hasattr(inputs, "__contains__"):  # a list or a text has no input either, and is told so below
+        if not hasattr(inputs, "__contains__"):  # in a list or a string, each input counts as missing
             raise TypeError(f"argument of type '{type(inputs).__name__}' is not iterable")
         required, optional = self.specs.get(class_type)
-        vouched = _names_checked_by_class(known.check, (*required, *optional))
+        checked_by_class = _names_checked_by_class(node_class.check, (*required, *optional))
         for name, spec in (*required.items(), *optional.items()):
             if name not in inputs:
                 if name in required:
                     yield name, spec, _make_error("required_input_missing", "Required input is missing", name), None
                 continue
-            value = inputs[name]  # TypeError where `inputs` is no object after all
+            value = inputs[name]  # TypeError if `inputs` is not an object
             if isinstance(value, list):
                 error = self._check_link(graph, name, spec, value)
                 yield name, spec, error, None if error else value[0]
             else:
-                trusted = name in known.models and not self.strict_models
-                yield (
-                    name,
-                    spec,
-                    _check_value(inputs, name, spec, has_class_check=name in vouched, any_file=trusted),
-                    None,
-                )
+                any_file = name in node_class.models and not self.strict_models
+                has_class_check = name in checked_by_class
+                error = _check_value(inputs, name, spec, has_class_check=has_class_check, any_file=any_file)
+                yield name, spec, error, None
 
     def _check_link(self, graph: dict[str, Any], name: str, spec: InputSpec, value: list[Any]) -> dict[str, Any] | None:
         if len(value) != 2:
@@ -105,23 +106,25 @@ class InputValidator:
         )
 
     def run_class_check(self, node: dict[str, Any]) -> list[dict[str, Any]]:
-        """The class's own VALIDATE_INPUTS, if it has one: one error per input that it vouches for."""
-        known = self.specs.nodes[node["class_type"]]
-        if known.check is None or not isinstance(node["inputs"], dict):
+        """Run VALIDATE_INPUTS of the node's class, if it has one. Returns one error per input that it checks."""
+        node_class = self.specs.nodes[node["class_type"]]
+        if node_class.check is None or not isinstance(node["inputs"], dict):
             return []
-        wanted = _names_checked_by_class(known.check, (*known.required, *known.optional))
-        given = {name: value for name, value in node["inputs"].items() if name in wanted and not is_link(value)}
-        if any(name not in given for name in wanted if name in known.required):
-            return []  # missing, or linked: known only when it runs
-        message = known.check(self.specs.folders, **given)
+        names = _names_checked_by_class(node_class.check, (*node_class.required, *node_class.optional))
+        values = {name: value for name, value in node["inputs"].items() if name in names and not is_link(value)}
+        if any(name not in values for name in names if name in node_class.required):
+            return []  # missing, or linked: then the value is known only when the node runs
+        message = node_class.check(self.specs.folders, **values)
         if message is None:
             return []
         text = "Custom validation failed for node"
-        return [_make_error("custom_validation_failed", text, f"{name} - {message}", input_name=name) for name in given]
+        return [
+            _make_error("custom_validation_failed", text, f"{name} - {message}", input_name=name) for name in values
+        ]
 
 
 def _names_checked_by_class(check: Any, inputs: tuple[str, ...]) -> tuple[str, ...]:
-    """The inputs that a class's own check looks at: its named parameters after the context, or all if it takes any."""
+    """The inputs that VALIDATE_INPUTS checks: its parameters after the first, or all inputs if it has `**kwargs`."""
     if check is None:
         return ()
     parameters = inspect.signature(check).parameters
@@ -133,14 +136,17 @@ def _names_checked_by_class(check: Any, inputs: tuple[str, ...]) -> tuple[str, .
 def _check_value(
     inputs: dict[str, Any], name: str, spec: InputSpec, *, has_class_check: bool, any_file: bool
 ) -> dict[str, Any] | None:
-    """Coerce `inputs[name]` in place, then hold it to its bounds or its list."""
+    """Convert `inputs[name]` in place, then check its bounds or its list.
+
+    Bounds and list are not checked if `has_class_check`; with `any_file`, any safe file name is accepted.
+    """
     kind, options = spec
     value = inputs[name]
     try:
         if isinstance(value, dict) and "__value__" in value:
             value = inputs[name] = value["__value__"]
-        if isinstance(kind, str) and kind in _COERCIONS:
-            value = inputs[name] = _COERCIONS[kind](value)
+        if isinstance(kind, str) and kind in _CONVERSIONS:
+            value = inputs[name] = _CONVERSIONS[kind](value)
     except (TypeError, ValueError, OverflowError, AttributeError) as problem:
         return _make_error(
             "invalid_input_type",
@@ -153,37 +159,38 @@ def _check_value(
         )
     if has_class_check:
         return None
-    number = isinstance(value, int | float)
-    shown = str(value) if number and not math.isfinite(value) else value  # JSON knows no infinity
-    facts = {"input_name": name, "input_config": spec, "received_value": shown}
-    if number and "min" in options and value < options["min"]:
-        return _make_error(
-            "value_smaller_than_min", f"Value {value} smaller than min of {options['min']}", name, **facts
-        )
-    if number and "max" in options and value > options["max"]:
-        return _make_error("value_bigger_than_max", f"Value {value} bigger than max of {options['max']}", name, **facts)
-    if shown is not value:
-        why = "not a finite number"
+    is_number = isinstance(value, int | float)
+    received = str(value) if is_number and not math.isfinite(value) else value  # JSON has no infinity
+    info = {"input_name": name, "input_config": spec, "received_value": received}
+    if is_number and "min" in options and value < options["min"]:
+        message = f"Value {value} smaller than min of {options['min']}"
+        return _make_error("value_smaller_than_min", message, name, **info)
+    if is_number and "max" in options and value > options["max"]:
+        message = f"Value {value} bigger than max of {options['max']}"
+        return _make_error("value_bigger_than_max", message, name, **info)
+    if received is not value:
+        reason = "not a finite number"
         message = f"Failed to convert an input value to a {kind} value"
-        return _make_error("invalid_input_type", message, f"{name}, {value}, {why}", **facts, exception_message=why)
+        details = f"{name}, {value}, {reason}"
+        return _make_error("invalid_input_type", message, details, **info, exception_message=reason)
     if isinstance(kind, list) and (is_unsafe_name(value) if any_file else value not in kind):
-        many = len(kind) > MAX_LISTED
-        facts["input_config"] = None if many else spec
-        listed = f"(list of length {len(kind)})" if many else str(kind)
-        return _make_error("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {listed}", **facts)
+        is_long = len(kind) > MAX_LISTED
+        info["input_config"] = None if is_long else spec
+        choices = f"(list of length {len(kind)})" if is_long else str(kind)
+        return _make_error("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {choices}", **info)
     return None
 
 
-_COERCIONS: dict[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+_CONVERSIONS: dict[str, Any] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
-def _are_types_compatible(received: Any, wanted: Any) -> bool:
-    """ComfyUI's `validate_node_input`: equal, any ("*"), or unions "A,B" with a member in common."""
-    if received == wanted or "*" in (received, wanted):
+def _are_types_compatible(received: Any, expected: Any) -> bool:
+    """ComfyUI's `validate_node_input`: equal types, "*" for any type, or unions "A,B" with a common member."""
+    if received == expected or "*" in (received, expected):
         return True
-    if not isinstance(received, str) or not isinstance(wanted, str):
+    if not isinstance(received, str) or not isinstance(expected, str):
         return False
-    return bool({kind.strip() for kind in received.split(",")} & {kind.strip() for kind in wanted.split(",")})
+    return bool({kind.strip() for kind in received.split(",")} & {kind.strip() for kind in expected.split(",")})
 
 
 def _make_error(kind: str, message: str, details: str, **extra_info: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Node classes as `GET /object_info` describes them, in ComfyUI's JSON form, and the model lists drawn from them."""
+"""Descriptions of node classes for `GET /object_info`, in ComfyUI's JSON form, and the lists of model files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.nodes import NODE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sweeper.embedded.nodes.base import Folders, InputSpec, NodeClass
 
-# Which folder a loader's input lists, by ComfyUI's folder_paths; an input that is not here is listed by its own name.
+# Input of a loader -> its model folder, as in ComfyUI's folder_paths. For other inputs the folder is the input's name.
 _MODEL_FOLDERS = {
     "ckpt_name": "checkpoints",
     "unet_name": "diffusion_models",
@@ -37,9 +38,9 @@ _MODEL_FOLDERS = {
 
 
 def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool = True) -> dict[str, Any]:
-    """One class as `/object_info` has it, with live lists read from the folders.
+    """Describe one class as `/object_info` does, with live lists read from the folders.
 
-    A list of model files that is only a suggestion says so in an option of ours, `any_file`.
+    Unless `strict_models`, an input for a model file accepts any name, and our option `any_file` says so.
     """
     required, optional = node.load_input_specs(folders)
     if not strict_models:
@@ -56,7 +57,7 @@ def make_object_info(node: NodeClass, folders: Folders, *, strict_models: bool =
         "output": list(node.outputs),
         "output_is_list": list(node.output_is_list or (False,) * len(node.outputs)),
         "output_name": list(node.output_names),
-        **(tips if node.v3 else {}),  # ComfyUI: here for its newer nodes, at the end for the older ones
+        **(tips if node.v3 else {}),  # ComfyUI puts them here for nodes of the newer form, else at the end
         "name": node.name,
         "display_name": node.display_name,
         "description": node.description,
@@ -82,9 +83,7 @@ def _spec_json(node: NodeClass, spec: InputSpec) -> list[Any]:
 
 
 def node_classes() -> dict[str, Any]:
-    """What `GET /object_info` of a fresh server answers, without starting one."""
-    from sweeper.embedded.nodes import NODE_CLASSES  # noqa: PLC0415 - a server may be given other nodes
-
+    """The answer of `GET /object_info` of a new server, without starting one."""
     with tempfile.TemporaryDirectory() as empty:
         folders = ServerFolders(Path(empty))
         folders.prepare()
@@ -92,14 +91,14 @@ def node_classes() -> dict[str, Any]:
 
 
 def list_model_files(nodes: Mapping[str, NodeClass], folders: Folders) -> dict[str, list[str]]:
-    """Folder name -> the file names that loaders list for it, in order, without repeats."""
-    found: dict[str, list[str]] = {}
+    """Model folder -> the file names that the loaders list, in order and without duplicates."""
+    folder_files: dict[str, list[str]] = {}
     for node in nodes.values():
         required, optional = node.load_input_specs(folders) if node.models else ({}, {})
         for name, (kind, options) in {**required, **optional}.items():
             if name in node.models:
                 folder = "clip_vision" if node.name == "CLIPVisionLoader" else _MODEL_FOLDERS.get(name, name)
-                listed = found.setdefault(folder, [])
-                files = kind if isinstance(kind, list) else options["options"]
-                listed += [file for file in files if file not in listed]
-    return found
+                files = folder_files.setdefault(folder, [])
+                choices = kind if isinstance(kind, list) else options["options"]
+                files += [file for file in choices if file not in files]
+    return folder_files

@@ -1,6 +1,6 @@
-"""What every request passes before its route: the record of it, the key, and the faults that strike anywhere.
+"""Middleware in front of the routes: logs each request, checks its origin and API key, and injects general faults.
 
-A plain ASGI wrapper, so that it can also close a socket without an answer, as a broken network does.
+It is plain ASGI, so that it can also close a socket without an answer, as a broken network does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
-from sweeper.embedded.http_helpers import RequestRefusedError, json_response
+from sweeper.embedded.http_helpers import RequestRefusedError, error_response
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class RequestGuard:
     Args:
         app: the routes.
         seen, faults: of the server.
-        transports: open connections, for closing one without an answer.
-        api_key: the key that HTTP requests must carry in X-API-Key and event streams in `token=`; None: no key.
-        public: whether a path is open to everybody even so.
-        shape: (path, refusal) -> the refusal as this dialect words it.
+        transports: open connections, to close one without an answer.
+        api_key: the key required in X-API-Key (event streams: in `token=`); None: no key is required.
+        is_public: whether a path needs no key.
+        shape_refusal: (path, refusal) -> the refusal in the form of this dialect.
 
     """
 
@@ -67,10 +67,7 @@ class RequestGuard:
         if delay > 0:
             await asyncio.sleep(delay)
         try:
-            if _is_cross_origin(headers):
-                raise RequestRefusedError(Response(status_code=403))  # noqa: TRY301
-            if not self._is_authorized(scope, headers):
-                raise RequestRefusedError(_make_unauthorized())  # noqa: TRY301 - answered below like any refusal
+            self._check_access(scope, headers)
             if method != "WS":
                 self._inject_faults()
             await self.app(scope, receive, send)
@@ -79,15 +76,20 @@ class RequestGuard:
         except DropError:
             await drop_connection(scope, receive, self.transports)
 
-    def _is_authorized(self, scope: Scope, headers: Headers) -> bool:
+    def _check_access(self, scope: Scope, headers: Headers) -> None:
+        """Raise RequestRefusedError for a foreign web page (403) and for a wrong or missing key (401)."""
+        if _is_cross_origin(headers):
+            raise RequestRefusedError(Response(status_code=403))
         if self.api_key is None or self.is_public(scope["path"]):
-            return True
-        given = headers.get("x-api-key", "")
-        if scope["path"].startswith("/api/v2/"):  # the newer API's way
-            given = headers.get("authorization", "").removeprefix("Bearer ")
+            return
+        key = headers.get("x-api-key", "")
+        if scope["path"].startswith("/api/v2/"):
+            key = headers.get("authorization", "").removeprefix("Bearer ")
         if scope["type"] == "websocket":
-            given = QueryParams(scope["query_string"]).get("token", "")
-        return hmac.compare_digest(given.encode(), self.api_key.encode())
+            key = QueryParams(scope["query_string"]).get("token", "")
+        if not hmac.compare_digest(key.encode(), self.api_key.encode()):
+            message = "Missing or invalid API key: send it in the X-API-Key header."
+            raise RequestRefusedError(error_response(401, "unauthorized", message))
 
     def _inject_faults(self) -> None:
         if self.faults.take("error_500_times"):
@@ -100,22 +102,22 @@ class RequestGuard:
             raise RequestRefusedError(Response("<html><body>Gateway</body></html>", 200, media_type="text/html"))
 
     def retry_after_header(self) -> dict[str, str]:
-        """The Retry-After header, whole seconds."""
+        """The Retry-After header, in whole seconds."""
         return {"retry-after": f"{self.faults.retry_after:.0f}"}
 
 
 def _is_cross_origin(headers: Headers) -> bool:
-    """Whether a browser sends this on behalf of a page from elsewhere, while we are on loopback.
+    """Whether a browser sends this from a page of another site, while this server is on loopback.
 
     ComfyUI's origin check (`server.py`, create_origin_only_middleware): without it any web page could submit jobs here.
     """
     origin, host = headers.get("origin"), headers.get("host")
     if not origin or not host:
         return False
-    theirs, ours = urlsplit(origin), urlsplit(f"//{host}")
-    if not ours.hostname or not _is_loopback(ours.hostname):
+    page, server = urlsplit(origin), urlsplit(f"//{host}")
+    if not server.hostname or not _is_loopback(server.hostname):
         return False
-    return theirs.netloc.lower() != (ours.netloc if ":" in theirs.netloc else ours.hostname).lower()
+    return page.netloc.lower() != (server.netloc if ":" in page.netloc else server.hostname).lower()
 
 
 def _is_loopback(name: str) -> bool:
@@ -126,18 +128,13 @@ def _is_loopback(name: str) -> bool:
 
 
 class DropError(Exception):
-    """Raised by a route to close the socket without an answer."""
+    """Raise this in a route to close the socket without an answer."""
 
 
 async def drop_connection(scope: Scope, receive: Receive, transports: Transports) -> None:
-    """Close the client's socket now; what was written so far is flushed."""
+    """Close the client's socket at once. Bytes that were already written are still sent."""
     transport = transports.get((tuple(scope["server"]), tuple(scope["client"])))
     if transport is not None:
         transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _make_unauthorized() -> Response:
-    message = "Missing or invalid API key: send it in the X-API-Key header."
-    return json_response({"code": "unauthorized", "message": message}, 401)

@@ -1,6 +1,6 @@
-"""Reading what clients send besides JSON bodies: multipart forms, and queries with choices, flags and lists.
+"""Read multipart forms and query parameters.
 
-Everything that does not fit raises `RefusedError` with 400 (413 for a body beyond the limit).
+All functions raise `RequestRefusedError` with 400 for invalid input, and with 413 for a body above the limit.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form with one file."""
+    """A multipart form with one file, whose name, type and content it holds."""
 
-    texts: list[tuple[str, str]]  # in order; a name may come more than once
+    texts: list[tuple[str, str]]  # (name, value) in order; a name may appear more than once
     filename: str
     content_type: str
     data: bytes
 
     def get(self, name: str) -> str | None:
-        """The last text field of this name."""
+        """The last text field with this name."""
         return next((value for key, value in reversed(self.texts) if key == name), None)
 
 
 async def read_form(request: Request, field: str) -> Form:
-    """The form whose file is called `field`."""
-    body = await read_body(request)  # whole, so that a form without a declared length has its limit too
+    """Read a form whose file is in the field `field`."""
+    body = await read_body(request)  # the whole body, so that the limit holds for forms without Content-Length too
 
     async def stream_body() -> AsyncGenerator[bytes, None]:
         yield body
@@ -54,20 +54,20 @@ async def read_form(request: Request, field: str) -> Form:
 
 
 def read_choice(request: Request, name: str, choices: tuple[str, ...], default: str) -> str:
-    """One of some words out of the query."""
-    word = request.query_params.get(name, default)
-    if word not in choices:
-        raise RequestRefusedError(bad_request(f"{name!r} takes {', '.join(choices)}, not {word!r}."))
-    return word
+    """Read a query parameter that takes one of `choices`."""
+    value = request.query_params.get(name, default)
+    if value not in choices:
+        raise RequestRefusedError(bad_request(f"{name!r} takes {', '.join(choices)}, not {value!r}."))
+    return value
 
 
 def read_flag(request: Request, name: str, *, default: bool) -> bool:
-    """`true` or `false` out of the query."""
+    """Read a query parameter that takes `true` or `false`."""
     return read_choice(request, name, ("true", "false"), "true" if default else "false") == "true"
 
 
 def read_bounded(request: Request, name: str, default: int, minimum: int, maximum: int | None = None) -> int:
-    """An integer between bounds out of the query."""
+    """Read an integer query parameter from `minimum` to `maximum`."""
     number = read_integer(request, name, default)
     if number is None or number < minimum or (maximum is not None and number > maximum):
         bounds = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
@@ -76,5 +76,5 @@ def read_bounded(request: Request, name: str, default: int, minimum: int, maximu
 
 
 def read_words(request: Request, name: str) -> list[str]:
-    """Words separated by commas out of the query."""
+    """Read a query parameter that takes words separated by commas; it may appear more than once."""
     return [word for text in request.query_params.getlist(name) for word in text.split(",") if word]

@@ -1,8 +1,8 @@
-"""A scenario: how a rehearsed server behaves over time, as a checked value read from a file.
+"""Scenarios: limits and random faults of a rehearsed server, read from a file and checked.
 
-Faults (`faults.py`) are knobs that a test turns by hand; a scenario is what `sweeper serve --scenario FILE` rehearses
-against: a slow service, a small queue, a share of failing jobs. What it decides depends on its seed and on how many
-times it was asked, never on the clock, so that a rehearsal can be repeated.
+`sweeper serve --scenario FILE` rehearses against one: a slow service, a small queue, a share of failing jobs. (Tests
+set single faults directly, see `faults.py`.) Each decision depends on the seed and on the number of earlier decisions
+of its kind, never on the clock, so that a rehearsal can be repeated.
 
 ```yaml
 seed: 7                  # of every decision below
@@ -10,10 +10,10 @@ latency: [0.02, 0.2]     # seconds before an answer: a number, or a range to dra
 node_seconds: 0.5        # seconds added to every executed node: a number, or a range
 job_seconds: [2, 3]      # seconds added to every job, however many of its nodes are executed
 model_seconds: [2, 9]    # seconds more for every node that loads a model file
-tier: creator            # of the account (cloud): free and standard run 1 job at once, creator 3, pro 5
+tier: creator            # subscription (cloud): free and standard run 1 job at once, creator 3, pro 5
 concurrency: 3           # the same, as a number (cloud; a ComfyUI always runs one)
-credits: 50              # jobs that the account can pay for (cloud); then 402, and what waits fails
-queue_bound: 20          # waiting jobs; one more is answered with 429
+credits: 50              # jobs that the account can pay for (cloud); then 402, and waiting jobs fail
+queue_bound: 20          # waiting jobs; another one is answered with 429
 failure_rate: 0.05       # share of the jobs that fail
 failure_type: OOMError   # and the exception they fail with
 error_rate: 0.02         # share of the requests that are answered with 503
@@ -29,10 +29,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sweeper.did_you_mean import suggest
 from sweeper.errors import Problem, UsageError
 
-# Jobs at once by subscription. Cloud's documents say 1, 3 and 5.
+# Subscription -> number of jobs that run at once, by Cloud's documentation.
 TIERS = {"free": 1, "standard": 1, "creator": 3, "pro": 5}
 
 Span = tuple[float, float]  # seconds, from and to
@@ -40,7 +42,7 @@ Span = tuple[float, float]  # seconds, from and to
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """See the module for what each field means. Rates are shares, 0 to 1. `Scenario()` changes nothing."""
+    """A checked scenario. The module describes the fields. Rates are shares from 0 to 1. `Scenario()` has no faults."""
 
     seed: int = 0
     latency: Span = (0.0, 0.0)
@@ -58,9 +60,7 @@ class Scenario:
 
     @classmethod
     def read(cls, path: str | Path) -> Scenario:
-        """A scenario out of a YAML (or JSON) file. Raises UsageError: unreadable, or with every wrong key and value."""
-        import yaml  # noqa: PLC0415 - only needed where there is a file
-
+        """Read a scenario from a YAML or JSON file. Raises UsageError that lists every wrong key and value."""
         name = str(path)
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -72,13 +72,13 @@ class Scenario:
             raise UsageError(Problem(name, 0, "", f"cannot be read: {error.strerror}")) from error
         except UnicodeDecodeError as error:
             raise UsageError(Problem(name, 0, "", f"is not UTF-8 text (byte {error.start})")) from error
-        except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        except (yaml.YAMLError, ValueError) as error:  # an invalid date is a ValueError
             mark = getattr(error, "problem_mark", None)
-            said = getattr(error, "problem", None) or error
+            reason = getattr(error, "problem", None) or error
             line = mark.line + 1 if mark is not None else 0
-            raise UsageError(Problem(name, line, "", f"is not YAML: {said}")) from error
+            raise UsageError(Problem(name, line, "", f"is not YAML: {reason}")) from error
         if not isinstance(data, dict | None):
-            message = f"is no scenario: a mapping such as 'latency: 0.1' is needed, not {type(data).__name__}"
+            message = f"is not a scenario: give a mapping such as 'latency: 0.1', not {type(data).__name__}"
             raise UsageError(Problem(name, 0, "", message))
         keys = node.value if data and node is not None else ()
         return cls.from_mapping(data or {}, name, {str(key.value): key.start_mark.line + 1 for key, _ in keys})
@@ -87,15 +87,16 @@ class Scenario:
     def from_mapping(
         cls, data: Mapping[str, Any], file: str = "scenario", lines: Mapping[str, int] | None = None
     ) -> Scenario:
-        """A scenario out of a mapping. Raises UsageError with everything that is wrong; `where` is the file that is
-        named, and `lines` has the line of each key in it.
+        """Make a scenario from a mapping. Raises UsageError that lists every mistake.
+
+        Error messages name `file`, and the line of a key in it if `lines` has one.
         """
-        known = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls)]
         values: dict[str, Any] = {}
         wrong: list[tuple[str, str]] = []
         for key, value in data.items():
-            if key not in known:
-                wrong.append((str(key), f"unknown key '{key}'{suggest(str(key), known)}"))
+            if key not in names:
+                wrong.append((str(key), f"unknown key '{key}'{suggest(str(key), names)}"))
                 continue
             try:
                 values[key] = _PARSERS[key](value)
@@ -109,31 +110,31 @@ class Scenario:
 
     @property
     def jobs_at_once(self) -> int | None:
-        """What the tier or `concurrency` allow; None: nothing is said."""
+        """The number of jobs that run at once, by `tier` or `concurrency`; None if neither is set."""
         return self.concurrency if self.tier is None else TIERS[self.tier]
 
     def should_inject(self, kind: str, index: int) -> bool:
-        """Whether the `time`-th event (0-based) of a kind ("failure", "error", "drop") is struck."""
+        """Whether event number `index` (from 0) of a kind ("failure", "error", "drop") has the fault."""
         rate: float = getattr(self, f"{kind}_rate")
         return self._draw(kind, index) < rate
 
     def draw_seconds(self, kind: str, index: int) -> float:
-        """How long the `time`-th event of a kind ("latency", "node_seconds", "job_seconds", "model_seconds") takes."""
+        """The seconds of event `index` of a kind ("latency", "node_seconds", "job_seconds", "model_seconds")."""
         span: Span = getattr(self, kind)
         low, high = span
         return low if low == high else low + (high - low) * self._draw(kind, index)
 
     def _draw(self, kind: str, index: int) -> float:
-        return random.Random(f"{self.seed} {kind} {index}").random()  # noqa: S311 - to be repeated, not to be secret
+        return random.Random(f"{self.seed} {kind} {index}").random()  # noqa: S311 - not used for secrets
 
 
 def _suggest_file(path: Path) -> str:
-    """The tail of "there is no such file": the nearest name, or what lies there."""
+    """The end of "there is no such file": the nearest file name, or the names in that folder."""
     try:
-        there = sorted(one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".yml", ".json"))
+        names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml", ".json"))
     except OSError:
         return f"; there is no folder '{path.parent}' either"
-    return suggest(path.name, there, "files there")
+    return suggest(path.name, names, "files there")
 
 
 def _parse_seconds(value: Any) -> float:

@@ -1,6 +1,6 @@
-"""The embedded server without its HTTP: submitting, the queue, the workers and what they share.
+"""The embedded server without HTTP: it accepts jobs, queues them, and runs them on worker threads.
 
-Both dialects' apps talk to this one object. It starts worker threads and ends them; it opens no socket.
+The apps of both dialects use this one object. It opens no socket.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from sweeper.embedded.folders import ServerFolders
     from sweeper.embedded.nodes.base import NodeClass
 
-# ComfyUI forgets the oldest beyond this (MAXIMUM_HISTORY_SIZE, and one more by its comparison).
+# ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
 COMFYUI_HISTORY = 10_001
 
-# Credentials for partner nodes may stand in extra_data; they are for the run only and never shown again.
+# extra_data may hold credentials for partner nodes. They are removed after the run and never shown.
 SENSITIVE_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What an EmbeddedServer was asked to be."""
+    """The options of an EmbeddedServer."""
 
     dialect: str = "cloud"
     api_key: str | None = None
@@ -47,7 +47,7 @@ class ServerSettings:
 
     @property
     def cloud(self) -> bool:
-        """Whether it speaks Cloud's dialect."""
+        """Whether the server has the Cloud dialect."""
         return self.dialect == "cloud"
 
     def __repr__(self) -> str:
@@ -85,26 +85,22 @@ class Service:
         self._threads: list[threading.Thread] = []
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The event loop on which events are delivered."""
+        """Set the event loop on which events are delivered."""
         self.hub.loop = loop
 
     def start(self) -> None:
         """Start the workers."""
-        shop = ServerContext(
+        context = ServerContext(
             self.nodes, self.folders, self.hub, self.faults, self.seen, previews=self.settings.previews
         )
-        for place, cache in enumerate(self._caches):
-            thread = threading.Thread(
-                target=self._run_worker,
-                args=(Executor(shop, cache), place),
-                name=f"embedded-worker-{place}",
-                daemon=True,
-            )
+        for index, cache in enumerate(self._caches):
+            args = (Executor(context, cache), index)
+            thread = threading.Thread(target=self._run_worker, args=args, name=f"embedded-worker-{index}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def stop(self) -> None:
-        """Interrupt what runs and wait until every worker is gone."""
+        """Interrupt running jobs, and wait until all workers have ended."""
         self.queue.close()
         self.faults.release()
         for thread in self._threads:
@@ -117,55 +113,55 @@ class Service:
                 self._clear_caches[index].clear()
                 executor.cache.clear()
             self.seen.record_job_start(job.id, self.queue.running)
-            voice = JobMessages(self.hub, job)
-            state = executor.run(job, voice)
+            messages = JobMessages(self.hub, job)
+            state = executor.run(job, messages)
             for key in SENSITIVE_KEYS:
                 job.extra_data.pop(key, None)
             self.queue.finish(job, state)
-            voice.send_end()
+            messages.send_end()
 
     def free_memory(self) -> None:
-        """Forget all node results before the next job."""
+        """Clear the caches of node results before the next job."""
         for event in self._clear_caches:
             event.set()
 
     def submit(self, data: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """POST /prompt: (HTTP status, body). The job is queued, and written down, when this returns 200."""
-        place = self._counter
+        """Handle POST /prompt. Returns (HTTP status, body); with status 200 the job is queued and stored."""
+        counter = self._counter
         if "number" not in data or self.settings.cloud:
-            self._counter += 1  # also for requests that are then refused, as in ComfyUI
+            self._counter += 1  # also if the request is refused below, as in ComfyUI
         try:
             submission = read_submission(data)
         except SubmissionError as problem:
             self.seen.count(rejected=1)
             error = make_error(problem.kind, str(problem), problem.details)
             return 400, {"error": error, "node_errors": {}}
-        verdict = validate(
+        result = validate(
             submission.graph,
             self.nodes,
             self.folders,
             targets=submission.targets,
             strict_models=self.settings.strict_models,
         )
-        if verdict.error is not None:
+        if result.error is not None:
             self.seen.count(rejected=1)
-            return 400, {"error": verdict.error, "node_errors": verdict.node_errors}
-        job = self._make_job(submission, verdict.outputs, place)
+            return 400, {"error": result.error, "node_errors": result.node_errors}
+        job = self._make_job(submission, result.outputs, counter)
         if self.faults.take("lose_times"):
             self.queue.lose(job)
         else:
             try:
                 self.queue.put(job)
             except JournalError as problem:
-                error = make_error("service_unavailable", f"The job cannot be written down: {problem}.")
+                error = make_error("service_unavailable", f"The job cannot be stored: {problem}.")
                 return 503, {"error": error, "node_errors": {}}
         self.seen.count(accepted=1)
-        return 200, {"prompt_id": job.id, "number": job.number, "node_errors": verdict.node_errors}
+        return 200, {"prompt_id": job.id, "number": job.number, "node_errors": result.node_errors}
 
     def _make_job(self, submission: PromptSubmission, outputs: tuple[str, ...], counter: int) -> ServerJob:
         prompt_id: str | None = None
         number: float = counter
-        if not self.settings.cloud:  # Cloud's ids and order are its own
+        if not self.settings.cloud:  # Cloud chooses id and order itself
             prompt_id = submission.prompt_id
             number = -counter if submission.front else counter
             number = number if submission.number is None else submission.number
@@ -175,17 +171,17 @@ class Service:
         )
 
     def cancel_waiting(self, ids: list[str] | None) -> list[str]:
-        """Take those jobs (None: all) out of the queue, if they still wait."""
-        found = self.queue.clear() if ids is None else self.queue.delete(ids)
-        self.seen.cancelled.extend(found)
-        return found
+        """Remove these jobs (None: all) from the queue if they still wait. Returns the ids of the removed jobs."""
+        removed = self.queue.clear() if ids is None else self.queue.delete(ids)
+        self.seen.cancelled.extend(removed)
+        return removed
 
     def interrupt(self, prompt_id: str | None) -> None:
-        """Ask that running job, or all, to stop."""
+        """Ask the running job with this id, or all running jobs, to stop."""
         self.seen.interrupts.append(prompt_id)
         self.queue.interrupt(prompt_id)
 
 
 def status_string(job: ServerJob) -> str:
-    """`success` or `error`: ComfyUI has no other word, an interrupted job is an `error` too."""
+    """`success` or `error`, ComfyUI's only values: an interrupted job is an `error` too."""
     return "success" if job.messages and job.messages[-1][0] == "execution_success" else "error"

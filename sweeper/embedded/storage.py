@@ -1,7 +1,7 @@
-"""The storage host of the Cloud dialect: another port, signed URLs that expire, no account and no key.
+"""The storage host of the Cloud dialect, on its own port: it serves files by signed URLs that expire.
 
-It checks the signature and nothing else. A credential that arrives here has been sent to the wrong party: the request
-is served all the same, as a real object store would, and `Seen.foreign_keys` counts it.
+It needs no key and checks only the signature. A client that sends a credential here leaks it to a third party: the
+request is served, as a real object store would do, and `RequestLog.foreign_keys` counts it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
     from sweeper.embedded.service import Service
 
-URL_SECONDS = 300  # how long a signed URL is good
+URL_SECONDS = 300  # lifetime of a signed URL
 
 _CREDENTIALS = frozenset({"x-api-key", "authorization", "cookie"})
 
 
 class StorageHost:
-    """Signs URLs, and serves them.
+    """Signs URLs and serves the files.
 
     Args:
-        service: whose files they are.
-        base_url: of this host, without a slash at the end; known once its socket is bound.
+        service: the server whose files it serves.
+        base_url: the URL of this host, without a slash at the end.
         now: the clock, in seconds since the epoch.
 
     """
@@ -54,7 +54,7 @@ class StorageHost:
         return Router([Route("/{kind}/{path:path}", self.serve_file, methods=["GET"])], redirect_slashes=False)
 
     def sign_url(self, kind: str, subfolder: str, name: str) -> str:
-        """A URL that gives this file to whoever holds it, for `URL_SECONDS`."""
+        """Make a URL that gives access to a file for `URL_SECONDS`."""
         path = "/" + quote("/".join(part for part in (kind, subfolder, name) if part), errors="surrogateescape")
         expires = int(self.now()) + URL_SECONDS
         query = urlencode({"X-Expires": expires, "X-Signature": self._compute_signature(path, expires)})
@@ -64,7 +64,7 @@ class StorageHost:
         return hmac.new(self._secret, f"{path}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
     async def serve_file(self, request: Request) -> Response:
-        """GET of a signed URL: 403 when it is forged or expired, 404 when the file is gone."""
+        """GET of a signed URL: 403 if it is forged or expired, 404 if the file no longer exists."""
         seen = self.service.seen
         names = frozenset(request.headers.keys())
         seen.storage_requests.append(LoggedRequest(request.method, request.url.path, names))
@@ -82,8 +82,8 @@ class StorageHost:
         return truncate_if_faulty(self.service, file_response(request, path))
 
     def _is_valid(self, request: Request) -> bool:
-        text, given = request.query_params.get("X-Expires", ""), request.query_params.get("X-Signature", "")
-        if not text.isdecimal() or int(text) < self.now():
+        expires, signature = request.query_params.get("X-Expires", ""), request.query_params.get("X-Signature", "")
+        if not expires.isdecimal() or int(expires) < self.now():
             return False
-        signature = self._compute_signature(request.scope["raw_path"].decode("latin-1"), int(text))
-        return hmac.compare_digest(given.encode(), signature.encode())
+        expected = self._compute_signature(request.scope["raw_path"].decode("latin-1"), int(expires))
+        return hmac.compare_digest(signature.encode(), expected.encode())

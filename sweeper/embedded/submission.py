@@ -1,17 +1,19 @@
-"""The request that submits a job: its fields, read strictly.
+"""Reads the request that submits a job, and checks its fields strictly.
 
-ComfyUI answers 500 to some of what is refused here, and takes some of it only to die (COMFYUI_BEHAVIOUR, 1.1 and 1.3);
-the embedded server says 400 to all of it. The graph inside is `validation.py`'s business.
+All errors here are answered with 400. ComfyUI answers some of them with 500 (a `number` that is not a number, an
+`extra_data` that is not an object), and accepts others with 200 only to lose its worker thread. `validation.py` checks
+the graph.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 
 class SubmissionError(Exception):
-    """The request around the graph is wrong; `kind` is ComfyUI's `error.type` where it has one."""
+    """A field of the request is wrong; `kind` is ComfyUI's `error.type` if it has one for this case."""
 
     def __init__(self, message: str, kind: str = "invalid_request", details: str = "") -> None:
         super().__init__(message)
@@ -24,10 +26,10 @@ class PromptSubmission:
     """The fields of POST /prompt."""
 
     graph: Any
-    prompt_id: str | None  # the client's own
-    number: float | None  # the client's own place in the queue
+    prompt_id: str | None  # chosen by the client
+    number: float | None  # position in the queue, chosen by the client
     front: bool
-    extra_data: dict[str, Any]  # with `client_id` merged in, as ComfyUI keeps it
+    extra_data: dict[str, Any]  # with `client_id` merged into it, as ComfyUI does
     targets: tuple[str, ...] | None
 
 
@@ -57,7 +59,7 @@ def read_submission(data: dict[str, Any]) -> PromptSubmission:
 
 
 def _parse_prompt_id(value: Any) -> str:
-    """Any scalar becomes text, as in ComfyUI: 7 -> "7", null -> "None"."""
+    """Convert any scalar to a string, as ComfyUI does: 7 -> "7", null -> "None"."""
     if isinstance(value, dict | list):
         raise SubmissionError("prompt_id must be a string.")
     return str(value)
@@ -70,6 +72,6 @@ def _parse_number(value: Any) -> float:
         except (ValueError, OverflowError):
             pass
         else:
-            if number == number and abs(number) != float("inf"):  # noqa: PLR0124 - not NaN
+            if math.isfinite(number):
                 return number
     raise SubmissionError(f"number must be a number, not {value!r}.")

@@ -1,7 +1,7 @@
-"""A user's own files, `/userdata`: saved workflows, settings, whatever a client keeps on the server.
+"""`/userdata` and `/settings`, for both dialects: files that clients store on the server, such as saved workflows.
 
-Both dialects; they differ in what a listing says. Refusals are plain text, as published. The files lie
-in `user/` below the server's data and are of no meaning to it.
+The dialects differ in what a listing contains. Refusals are plain text, as published. The files are in `user/` below
+the server's data folder; the server does not read them.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 
 class UserDataRoutes:
-    """Endpoint functions over one server's folders; `cloud`: listings and answers always tell everything."""
+    """Endpoints for the files of users. With `cloud`, listings always contain all details."""
 
     def __init__(self, folders: ServerFolders, *, cloud: bool) -> None:
         self.folders = folders
         self.cloud = cloud
 
     async def list_files(self, request: Request) -> Response:
-        """GET /userdata?dir=: files in a folder, below it too with `recurse`; paths are relative to that folder."""
+        """GET /userdata?dir=: the files of a folder, with `recurse` of its subfolders too. Paths are relative to it."""
         query = request.query_params
         if not query.get("dir"):
             raise make_refusal(400, "Directory not provided")
         folder = self._resolve_path(query["dir"])
         if not folder.is_dir():
             raise make_refusal(404, "Directory not found")
-        found = folder.rglob("*") if _is_true(request, "recurse") else folder.iterdir()
-        files = sorted(path for path in found if path.is_file())
+        entries = folder.rglob("*") if _is_true(request, "recurse") else folder.iterdir()
+        files = sorted(path for path in entries if path.is_file())
         return json_response([self._list_entry(request, path, path.relative_to(folder).as_posix()) for path in files])
 
     def _list_entry(self, request: Request, path: Path, name: str) -> Any:
@@ -55,13 +55,13 @@ class UserDataRoutes:
         return info if self.cloud else {**info, "created": stat.st_ctime}
 
     async def read_file(self, request: Request) -> Response:
-        """GET /userdata/{file}."""
+        """GET /userdata/{file}: the content of a file."""
         path = self._find_file(request.path_params["file"])
         kind = None if self.cloud else mimetypes.guess_type(path.name)[0]
         return Response(path.read_bytes(), media_type=kind or "application/octet-stream")
 
     async def write_file(self, request: Request) -> Response:
-        """POST /userdata/{file}: the body is the content. 409 if it is there and `overwrite=false`."""
+        """POST /userdata/{file}: write the body to a file. 409 if it exists and `overwrite=false`."""
         path = self._resolve_path(request.path_params["file"])
         if path == self.folders.user_dir.resolve():
             raise make_refusal(400, "The file needs a name")
@@ -70,7 +70,7 @@ class UserDataRoutes:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
-        except (OSError, ValueError) as problem:  # too long, a file where a folder should be, a folder of this name
+        except (OSError, ValueError) as problem:  # name too long, a file instead of a folder, a folder with this name
             raise make_refusal(400, f"The file cannot be written: {problem.__class__.__name__}") from problem
         return self._respond_with_file(request, path)
 
@@ -80,7 +80,7 @@ class UserDataRoutes:
         return Response(status_code=204)
 
     async def move_file(self, request: Request) -> Response:
-        """POST /userdata/{file}/move/{dest} (ComfyUI only)."""
+        """POST /userdata/{file}/move/{dest}: move a file (ComfyUI only)."""
         source = self._find_file(request.path_params["file"])
         path = self._resolve_path(request.path_params["dest"])
         self._check_overwrite(request, path)
@@ -94,25 +94,25 @@ class UserDataRoutes:
     # --- ComfyUI only -----------------------------------------------------------------------------------------------
 
     async def list_tree(self, request: Request) -> Response:
-        """GET /v2/userdata?path=: files and folders below a folder, folders first."""
+        """GET /v2/userdata?path=: all files and folders below a folder, folders first."""
         folder = self._resolve_path(request.query_params.get("path", ""))
         if not folder.is_dir():
             raise make_refusal(404, "Requested path not found")
         root = self.folders.user_dir.resolve()
-        found = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
-        return json_response([_tree_entry(path, path.relative_to(root).as_posix()) for path in found])
+        paths = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
+        return json_response([_tree_entry(path, path.relative_to(root).as_posix()) for path in paths])
 
     async def get_users(self, _: Request) -> Response:
-        """GET /users: one user, whose files are here."""
+        """GET /users: there is one user, whose files are stored on the server."""
         return json_response({"storage": "server", "migrated": True})
 
     async def get_settings(self, request: Request) -> Response:
-        """GET /settings and /settings/{id}; null where nothing is set."""
-        known, name = self._load_settings(), request.path_params.get("id")
-        return json_response(known if name is None else known.get(name))
+        """GET /settings and /settings/{id}; null for a setting without a value."""
+        settings, name = self._load_settings(), request.path_params.get("id")
+        return json_response(settings if name is None else settings.get(name))
 
     async def change_settings(self, request: Request) -> Response:
-        """POST /settings (an object, merged) and /settings/{id} (its value)."""
+        """POST /settings (merge an object) and /settings/{id} (set one value)."""
         name = request.path_params.get("id")
         changes = await read_object(request) if name is None else {name: await read_json(request)}
         text = json.dumps({**self._load_settings(), **changes}, indent=4)
@@ -121,16 +121,16 @@ class UserDataRoutes:
 
     def _load_settings(self) -> dict[str, Any]:
         try:
-            known: Any = json.loads((self.folders.user_dir / SETTINGS).read_text("utf-8"))
+            settings: Any = json.loads((self.folders.user_dir / SETTINGS).read_text("utf-8"))
         except (OSError, ValueError):
-            return {}  # none yet, or spoilt through /userdata
-        return known if isinstance(known, dict) else {}
+            return {}  # no settings yet, or the file was overwritten through /userdata
+        return settings if isinstance(settings, dict) else {}
 
     # --- both --------------------------------------------------------------------------------------------------------
 
     def _respond_with_file(self, request: Request, path: Path) -> Response:
         name, stat = path.relative_to(self.folders.user_dir.resolve()).as_posix(), path.stat()
-        if self.cloud:  # a date here, seconds in the listing: so it is published
+        if self.cloud:  # by the specification a date here, but seconds in the listing
             modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="milliseconds")
         elif _is_true(request, "full_info"):
             return json_response(self._file_info(path, name))
@@ -139,10 +139,10 @@ class UserDataRoutes:
         return json_response({"path": name, "size": stat.st_size, "modified": modified})
 
     def _check_overwrite(self, request: Request, path: Path) -> None:
-        word = request.query_params.get("overwrite", "true")
-        if self.cloud and word not in {"true", "false"}:  # ComfyUI takes any word for true
-            raise make_refusal(400, f"'overwrite' takes true or false, not {word!r}")
-        if path.exists() and word == "false":
+        overwrite = request.query_params.get("overwrite", "true")
+        if self.cloud and overwrite not in {"true", "false"}:  # ComfyUI accepts any other word as true
+            raise make_refusal(400, f"'overwrite' takes true or false, not {overwrite!r}")
+        if path.exists() and overwrite == "false":
             raise make_refusal(409, "File already exists")
 
     def _find_file(self, name: str) -> Path:
@@ -152,7 +152,7 @@ class UserDataRoutes:
         return path
 
     def _resolve_path(self, name: str) -> Path:
-        """A path inside the user's folder. Clients encode a name's slashes once or twice: both are understood."""
+        """The path of a name in the user's folder. Clients percent-encode slashes once or twice; accept both."""
         try:
             path = resolve_inside(self.folders.user_dir, unquote(name))
         except PathEscapeError as problem:
@@ -162,14 +162,14 @@ class UserDataRoutes:
         return path
 
 
-SETTINGS = "comfy.settings.json"  # lies among the user's files, as in ComfyUI
+SETTINGS = "comfy.settings.json"  # among the user's files, as in ComfyUI
 
-# What Linux allows; asked beforehand because `is_file` and `exists` raise for longer names.
+# The limits of Linux. They are checked first, because `is_file` and `exists` raise for longer names.
 PATH_BYTES, NAME_BYTES = 4095, 255
 
 
 def make_refusal(status: int, message: str) -> RequestRefusedError:
-    """A refusal in plain text."""
+    """Make a refusal in plain text."""
     return RequestRefusedError(Response(message, status, media_type="text/plain"))
 
 

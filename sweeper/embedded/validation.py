@@ -1,10 +1,10 @@
-"""What the embedded server says to a graph before it runs: ComfyUI's validation, its order, words and coercions.
+"""Validates a graph before it runs, as ComfyUI does: same order, messages and conversions.
 
-The shapes are those of ComfyUI 0.3.64 (`execution.py`, `validate_prompt` and `validate_inputs`), so that a client meets
-the same `error` and `node_errors` here as there. On top, what a real server takes and then dies of (a link to a missing
-node in an unknown input, a node without inputs that no output reaches) is refused here.
+A client gets the same `error` and `node_errors` as from ComfyUI 0.3.64 (`execution.py`, `validate_prompt` and
+`validate_inputs`). In addition, this refuses graphs that ComfyUI accepts but that then kill its worker thread: an
+unknown input with a link to a missing node, or a node without inputs that no output depends on.
 
-One node's inputs are looked at in `node_inputs.py`. Requests around the graph are read in `submission.py`.
+`node_inputs.py` checks the inputs of one node. `submission.py` reads the request around the graph.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sweeper.embedded.node_inputs import InputSpecCache, InputValidator, is_link
 if TYPE_CHECKING:
     from sweeper.embedded.nodes.base import Folders, NodeClass
 
-# A real server recurses into links and gives up a little below 1,000 of them; this one says so instead of slowing down.
+# ComfyUI follows links by recursion, and fails a little below 1,000 of them.
 MAX_CHAIN = 900
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """`error` is None when at least one output can run; `outputs` are those, in graph order.
+    """`error` is None if at least one output can run; `outputs` are the ids of these, in graph order.
 
-    `node_errors` may be filled although `error` is None: then only some of the outputs will run (ComfyUI's way).
+    If `error` is None and `node_errors` is not empty, only some of the outputs run, as in ComfyUI.
     """
 
     error: dict[str, Any] | None
@@ -36,7 +36,7 @@ class ValidationResult:
 
 
 def make_error(kind: str, message: str, details: str = "", **extra_info: Any) -> dict[str, Any]:
-    """One error as ComfyUI writes it."""
+    """Make an error in ComfyUI's form."""
     return {"type": kind, "message": message, "details": details, "extra_info": extra_info}
 
 
@@ -48,17 +48,17 @@ def validate(
     targets: Collection[str] | None = None,
     strict_models: bool = False,
 ) -> ValidationResult:
-    """Check the graph and coerce its widget values in place, as ComfyUI does ("7" -> 7 for an INT, and so on).
+    """Check a graph, and convert its widget values in place as ComfyUI does ("7" -> 7 for an INT).
 
     Args:
         graph: the `prompt` of a request, any JSON value.
         nodes: class_type -> node class.
-        folders: where files that inputs name are looked for.
+        folders: the folders with the files that inputs name.
         targets: run only these output nodes (`partial_execution_targets`); None: all.
-        strict_models: compare model file names with the lists of the loaders.
+        strict_models: refuse model file names that the loaders do not list.
 
     """
-    if graph == []:  # as empty as `{}` to ComfyUI
+    if graph == []:  # ComfyUI treats it like `{}`
         graph = {}
     if not isinstance(graph, dict):
         message = f"The prompt must be an object of nodes, not {_describe_json_type(graph)}."
@@ -100,8 +100,10 @@ _Visit = Generator[str, tuple[bool, Reasons], tuple[bool, Reasons]]
 
 
 class _GraphValidator:
-    """The walk from each output up its links. Written as generators on a stack of our own: a long chain of nodes must
-    neither meet Python's recursion limit nor depend on it.
+    """Follows the links from each output upstream, and checks every node once.
+
+    It uses generators on its own stack instead of recursion, because a long chain of nodes would exceed Python's
+    recursion limit.
     """
 
     def __init__(self, graph: dict[str, Any], check: InputValidator) -> None:
@@ -111,26 +113,26 @@ class _GraphValidator:
         self.node_errors: dict[str, Any] = {}
 
     def run(self, outputs: list[str]) -> ValidationResult:
-        good: list[str] = []
+        valid_outputs: list[str] = []
         lines: list[str] = []
         for output in outputs:
             try:
                 valid, reasons = self._walk(output)
-            except Exception as problem:  # noqa: BLE001 - any of them is the graph's fault, as in ComfyUI
+            except Exception as problem:  # noqa: BLE001 - as in ComfyUI, any of them is an error of the graph
                 valid, reasons = False, [_make_exception_error("exception_during_validation", problem)]
                 self.validated[output] = (valid, reasons)
             if valid:
-                good.append(output)
+                valid_outputs.append(output)
                 continue
             lines += [f"{reason['message']}: {reason['details']}" for reason in reasons]
             self._record_errors(output)
-        if good:
-            return ValidationResult(None, tuple(good), self.node_errors)
+        if valid_outputs:
+            return ValidationResult(None, tuple(valid_outputs), self.node_errors)
         error = make_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(lines))
         return ValidationResult(error, (), self.node_errors)
 
     def _record_errors(self, output: str) -> None:
-        """Every invalid node with errors of its own, whoever depends on it: ComfyUI does not look who does."""
+        """Add all invalid nodes to the report, also those on which `output` does not depend, as ComfyUI does."""
         for node_id, (valid, reasons) in self.validated.items():
             if valid or not reasons:
                 continue
@@ -149,34 +151,34 @@ class _GraphValidator:
             try:
                 if problem is not None:
                     caught, problem = problem, None
-                    wanted = visit.throw(caught)
+                    upstream = visit.throw(caught)
                 else:
-                    wanted = visit.send(answer)  # type: ignore[arg-type]  # the first send is None, as generators ask
+                    upstream = visit.send(answer)  # type: ignore[arg-type]  # generators require None first
                 answer = None
             except StopIteration as stop:
                 stack.pop()
                 open_nodes.discard(node_id)
                 answer = stop.value
                 continue
-            except Exception as raised:  # noqa: BLE001 - handed to the node downstream, which records it
+            except Exception as raised:  # noqa: BLE001 - passed to the downstream node, which records it
                 stack.pop()
                 open_nodes.discard(node_id)
                 problem, answer = raised, None
                 continue
-            if wanted in self.validated:
-                answer = self.validated[wanted]
-            elif wanted in open_nodes or len(stack) >= MAX_CHAIN:
+            if upstream in self.validated:
+                answer = self.validated[upstream]
+            elif upstream in open_nodes or len(stack) >= MAX_CHAIN:
                 problem = RecursionError("maximum recursion depth exceeded")
             else:
-                open_nodes.add(wanted)
-                stack.append((wanted, self._visit(wanted)))
+                open_nodes.add(upstream)
+                stack.append((upstream, self._visit(upstream)))
         if problem is not None:
             raise problem
         assert answer is not None
         return answer
 
     def _visit(self, node_id: str) -> _Visit:
-        """Check one node; yields the id of a linked node to have it checked, and is sent what became of it."""
+        """Check one node. Yields the id of each linked node, and expects its (valid, errors) to be sent back."""
         if node_id in self.validated:
             return self.validated[node_id]
         node = self.graph[node_id]
@@ -188,8 +190,8 @@ class _GraphValidator:
             if upstream is None:
                 continue
             try:
-                good, _ = yield upstream
-            except Exception as problem:  # noqa: BLE001 - as ComfyUI: the linked node takes the blame
+                upstream_valid, _ = yield upstream
+            except Exception as problem:  # noqa: BLE001 - as in ComfyUI, it becomes an error of the linked node
                 record = _make_exception_error(
                     "exception_during_inner_validation",
                     problem,
@@ -198,8 +200,8 @@ class _GraphValidator:
                     linked_node=node["inputs"][name],
                 )
                 self.validated[upstream] = (False, [record])
-                good = False
-            valid = valid and good
+                upstream_valid = False
+            valid = valid and upstream_valid
         errors += self.check.run_class_check(node)
         result = (valid and not errors, errors)
         self.validated[node_id] = result
@@ -219,28 +221,32 @@ def _make_exception_error(kind: str, problem: Exception, **extra_info: Any) -> d
 def _find_fatal_error(
     graph: dict[str, Any], nodes: Mapping[str, NodeClass], outputs: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """What ComfyUI answers 200 to and then loses its worker thread over (COMFYUI_BEHAVIOUR, section 1.3)."""
+    """Find an error that ComfyUI accepts with 200, but that then kills its worker thread until it is restarted.
+
+    Two are known: a node that has no `inputs` although no output depends on it, and an unknown input whose link leads
+    to a missing node or output slot.
+    """
     for node_id, node in graph.items():
         if not isinstance(node.get("inputs"), dict):
             message = "Cannot execute because a node is missing the inputs property."
             return make_error("invalid_prompt", message, f"Node ID '#{node_id}'")
-    waiting, seen = list(outputs), set(outputs)
-    while waiting:
-        node_id = waiting.pop()
+    pending, visited = list(outputs), set(outputs)
+    while pending:
+        node_id = pending.pop()
         node = graph[node_id]
-        known = nodes[node["class_type"]]
+        node_class = nodes[node["class_type"]]
         for name, value in node["inputs"].items():
             if not is_link(value):
                 continue
             if value[0] not in graph:
                 message = f"Cannot execute because input {name} is linked to node {value[0]}, which does not exist."
                 return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-            unknown = name not in known.required and name not in known.optional
+            unknown = name not in node_class.required and name not in node_class.optional
             slots = len(nodes[graph[value[0]]["class_type"]].outputs)
             if unknown and not (isinstance(value[1], int) and -slots <= value[1] < slots):
                 message = f"Cannot execute because input {name} is linked to slot {value[1]}, which does not exist."
                 return make_error("invalid_prompt", message, f"Node ID '#{node_id}'", input_name=name)
-            if value[0] not in seen:
-                seen.add(value[0])
-                waiting.append(value[0])
+            if value[0] not in visited:
+                visited.add(value[0])
+                pending.append(value[0])
     return None

@@ -60,7 +60,7 @@ def test_a_scenario_cannot_be_changed():
         ("tier: gold", "tier: must be one of free, standard, creator, pro, not 'gold'"),
         ("{tier: pro, concurrency: 2}", "`tier` and `concurrency` both say how many jobs run at once"),
         ("credits: -1", "credits: must be a whole number, 0 or more, not -1"),
-        ("- 1", "is no scenario: a mapping such as 'latency: 0.1' is needed, not list"),
+        ("- 1", "is not a scenario: give a mapping such as 'latency: 0.1', not list"),
         ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
     ],
 )

@@ -59,7 +59,7 @@ def search_levels(coeff: float, steps: int) -> tuple[float, ...]:
         total[np.arange(len(grid))[:, None] >= np.arange(last)[None]] = np.inf
         choices.append(total.argmin(axis=1))
         best = total.min(axis=1)
-    places = [0]
+    indices = [0]
     for choice in reversed(choices):
-        places.append(int(choice[places[-1]]))
-    return tuple(float(grid[place]) for place in [*places, last])
+        indices.append(int(choice[indices[-1]]))
+    return tuple(float(grid[index]) for index in [*indices, last])

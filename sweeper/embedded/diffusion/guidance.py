@@ -73,12 +73,12 @@ def _apart(sigma: float) -> float:
 
 
 def _apply_held(
-    features: Array, options: Mapping[str, Any], held: Mapping[str, Any]
+    features: Array, options: Mapping[str, Any], patch: Mapping[str, Any]
 ) -> tuple[Array, Mapping[str, Any]]:
     """A part's features and options with what a model patch holds every prompt to (`Model.held`)."""
-    if "features" in held:
-        features = features + held["features"]
-    more = {name: (*options.get(name, ()), held[name]) for name in ("hints", "references") if name in held}
+    if "features" in patch:
+        features = features + patch["features"]
+    more = {name: (*options.get(name, ()), patch[name]) for name in ("hints", "references") if name in patch}
     return features, {**options, **more}
 
 
@@ -130,16 +130,16 @@ class _Denoiser:
         guider = self._guider
         style = np.array(guider.model.style, np.float32)
         parts = []
-        for embedding, options in conditioning:
-            own = pool(embedding)
+        for embedding, own_options in conditioning:
+            options, own = own_options, pool(embedding)
             features = own + style
             if avoided is not None:
                 shared = guider.empty is not None
                 features = _subtract_avoided(
                     features, _remove_parallel(avoided, own) * np.float32(guider.neg_scale) if shared else avoided
                 )
-            for held in guider.model.held:
-                features, options = _apply_held(features, options, held)  # noqa: PLW2901 - each adds to the last
+            for patch in guider.model.held:
+                features, options = _apply_held(features, options, patch)
             part = ConditioningPart(
                 features, options, size=self._size, sampling=guider.model.sampling, frames=self._frames
             )
@@ -158,8 +158,8 @@ class _Denoiser:
     def __call__(self, x: Array, sigma: float) -> tuple[Array, Array]:
         level = sigma
         if self._flow:  # (1-s) x0 + s n is the same observation as x0 + s/(1-s) n
-            kept = max(1.0 - sigma, 1e-4)
-            x, sigma = x / np.float32(kept), sigma / kept
+            signal = max(1.0 - sigma, 1e-4)
+            x, sigma = x / np.float32(signal), sigma / signal
         pairs = [self._denoise_item(item, sigma, level, index, len(x)) for index, item in enumerate(x)]
         return np.stack([guided for guided, _ in pairs]), np.stack([reference for _, reference in pairs])
 
@@ -216,13 +216,13 @@ class _Denoiser:
         if self._source is not None:
             apart = part.box.view(self._source[index]) - mean
             # What a mask keeps says nothing of whether the rest is to be kept.
-            told = apart if self._mask is None else apart * part.box.view(self._mask[index])
-            weight = float((told * apart / spread).sum(dtype=np.float64))
+            visible = apart if self._mask is None else apart * part.box.view(self._mask[index])
+            weight = float((visible * apart / spread).sum(dtype=np.float64))
             if weight > 0:
-                along = float(((x - mean) * told / spread).sum(dtype=np.float64)) / weight
-                pull = float((told * apart).sum(dtype=np.float64)) / weight / SOURCE**2
-                kept = min(max(along - pull, 0.0), 1.0)
-                mean, new = mean + apart * np.float32(kept), new * (1.0 - kept)
+                along = float(((x - mean) * visible / spread).sum(dtype=np.float64)) / weight
+                pull = float((visible * apart).sum(dtype=np.float64)) / weight / SOURCE**2
+                share = min(max(along - pull, 0.0), 1.0)
+                mean, new = mean + apart * np.float32(share), new * (1.0 - share)
         own = np.square(DEVIATION)[:, None, None] / spread
         return x * own + mean * (1 - own), new
 
@@ -267,8 +267,8 @@ def sample(
     def denoise(x: Array, sigma: float) -> tuple[Array, Array]:
         if mask is None or x.shape != latent.shape:  # a sampler that grows the picture leaves the mask behind
             return make_denoiser(*x.shape[2:])(x, sigma)
-        known = latent * np.float32(sampling.alpha(sigma)) + noise * np.float32(sigma)
-        guided, reference = make_denoiser(*x.shape[2:])(x * mask + known * (1 - mask), sigma)
+        noisy = latent * np.float32(sampling.alpha(sigma)) + noise * np.float32(sigma)
+        guided, reference = make_denoiser(*x.shape[2:])(x * mask + noisy * (1 - mask), sigma)
         return guided * mask + latent * (1 - mask), reference * mask + latent * (1 - mask)
 
     x: Array

@@ -137,8 +137,8 @@ class Structure:
         pulled = mean.copy()
         level = mean[0].mean(dtype=np.float32)
         if self._reading == "picture":
-            wanted = np.stack([luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)]) * np.float32(SCALE)
-            pulled[:3] += self._share * (wanted - mean[:3])
+            target = np.stack([luma - 0.5, 0.492 * (blue - luma), 0.877 * (red - luma)]) * np.float32(SCALE)
+            pulled[:3] += self._share * (target - mean[:3])
         elif self._reading == "shade":
             shade = level + np.float32(0.5 * SCALE) * (luma - luma.mean(dtype=np.float32))
             pulled[0] += self._share * (shade - mean[0])
@@ -168,8 +168,8 @@ def draw_to_reference(mean: Array, reference: Reference, index: int, frame: int)
         samples = _resize(samples, mean.shape[1], mean.shape[2], "bilinear")
     share: Array = np.full(mean.shape[1:], weight, np.float32)
     if reference.where is not None:
-        held = reference.where[index % len(reference.where)][None, None]
-        share = share * _resize(held, mean.shape[1], mean.shape[2])[0, 0]
+        mask = reference.where[index % len(reference.where)][None, None]
+        share = share * _resize(mask, mean.shape[1], mean.shape[2])[0, 0]
     result = mean.copy()
     result[:3] += share * (samples[0, :3] - mean[:3])
     return result

@@ -43,19 +43,14 @@ class LatentNoise:
 
     def draw_initial(self) -> Array:
         """[B, C, h, w]: item i is the same whatever the batch size."""
-        return self._batch(_INITIAL, 0)
+        return self.draw_batch(_INITIAL, 0)
 
-    def draw_step(
-        self,
-        sigma: float,  # noqa: ARG002 - called like a Brownian path
-        sigma_next: float,  # noqa: ARG002
-        size: tuple[int, int] | None = None,
-    ) -> Array:
+    def draw_step(self, _sigma: float, _sigma_next: float, size: tuple[int, int] | None = None) -> Array:
         """Fresh noise [B, C, h, w] for one sampler step, as ancestral samplers want it; `size` is another h, w."""
         self._steps += 1
-        return self._batch(_STEP, self._steps, size)
+        return self.draw_batch(_STEP, self._steps, size)
 
-    def _batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
+    def draw_batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
         shape = self.shape if size is None else (*self.shape[:-2], *size)
         return np.stack([draw_normal(self.seed, item, use, counter, shape) for item in self.items])
 
@@ -75,11 +70,11 @@ class FrameNoise(LatentNoise):
         super().__init__(seed, [item for item in items for _ in range(frames)], shape)
         self._frames = frames
 
-    def _batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
+    def draw_batch(self, use: int, counter: int, size: tuple[int, int] | None = None) -> Array:
         shape = self.shape if size is None else (*self.shape[:-2], *size)
         drawn = []
-        for place, item in enumerate(self.items):
-            key, between = divmod(place % self._frames, _KEY)
+        for index, item in enumerate(self.items):
+            key, between = divmod(index % self._frames, _KEY)
             first = draw_normal(self.seed, item + (key << 32), use, counter, shape)
             if between:
                 angle = between / _KEY * math.pi / 2
@@ -118,23 +113,23 @@ class BrownianPath:
         self._node = lru_cache(maxsize=64)(self._draw)
 
     def _draw(self, index: int) -> Any:
-        return self._noise._batch(self._use, index)  # noqa: SLF001 - the path is part of its noise
+        return self._noise.draw_batch(self._use, index)
 
     def _value_at(self, sigma: float) -> Array:
         """W(sigma), with W(0) = 0."""
         low, high = 0.0, self._span
         w_low: Array = np.zeros((len(self._noise.items), *self._noise.shape), np.float32)
         w_high: Array = self._node(1) * np.float32(self._span**0.5)
-        place = 1
+        node = 1
         for _ in range(_DEPTH):
             if sigma >= high:
                 return w_high
             middle = (low + high) / 2
-            w_middle = (w_low + w_high) / 2 + self._node(2**_DEPTH + place) * np.float32((high - low) ** 0.5 / 2)
+            w_middle = (w_low + w_high) / 2 + self._node(2**_DEPTH + node) * np.float32((high - low) ** 0.5 / 2)
             if sigma < middle:
-                high, w_high, place = middle, w_middle, place * 2
+                high, w_high, node = middle, w_middle, node * 2
             else:
-                low, w_low, place = middle, w_middle, place * 2 + 1
+                low, w_low, node = middle, w_middle, node * 2 + 1
         share = np.float32((sigma - low) / (high - low))
         return w_low + share * (w_high - w_low)
 

@@ -93,10 +93,10 @@ def _split_words(name: str) -> str:
 
 def make_style(name: str) -> Features:
     """The features that a model of this name adds to every prompt."""
-    known = _find_style_name(name)
+    style_name = _find_style_name(name)
     features = np.zeros(len(FEATURES), np.float32)
-    if known:
-        for feature, value in _STYLES[known].items():
+    if style_name:
+        for feature, value in _STYLES[style_name].items():
             features[INDEX[feature]] = value
     else:
         draw = digest_normals(f"style/{name}", 8)
@@ -130,9 +130,9 @@ def load_vae(name: str) -> Vae:
     if name == "pixel_space":
         return Vae(name, (0.0, 0.0, 0.0, 0.0))
     check_name(name)
-    known = _find_style_name(name)
-    if known:
-        return Vae(name, _TEXTURES[known])
+    style_name = _find_style_name(name)
+    if style_name:
+        return Vae(name, _TEXTURES[style_name])
     draw = np.clip(np.abs(digest_normals(f"texture/{name}", 4)) * [0.35, 0.2, 0.12, 0.2], 0, 1)
     strokes, grain, hatch, paper = (round(float(value), 4) for value in draw)
     return Vae(name, (strokes, grain, hatch, paper))
@@ -163,8 +163,8 @@ def _add_features(features: Features, delta: np.ndarray[tuple[int], np.dtype[np.
 def quantise(model: Model, mantissa: int) -> Model:
     """The model with its features kept to so many bits of mantissa, as loading weights in 8 bits would."""
     mantissas, exponents = np.frexp(np.array(model.style))
-    kept = np.ldexp(np.round(mantissas * 2 ** (mantissa + 1)) / 2 ** (mantissa + 1), exponents)
-    return replace(model, style=tuple(float(value) for value in kept))
+    rounded = np.ldexp(np.round(mantissas * 2 ** (mantissa + 1)) / 2 ** (mantissa + 1), exponents)
+    return replace(model, style=tuple(float(value) for value in rounded))
 
 
 def embed(clip: Clip, text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

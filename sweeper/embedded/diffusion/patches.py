@@ -22,12 +22,12 @@ Patch = tuple[str, tuple[float, ...]]
 
 def cfg_of_frame(patches: Sequence[Patch], cfg: float, index: int, count: int) -> float:
     """Cfg for item `index` of `count`."""
-    place = index / max(count - 1, 1)
+    position = index / max(count - 1, 1)
     for kind, numbers in patches:
         if kind == "linear":
-            cfg = numbers[0] + place * (cfg - numbers[0])
+            cfg = numbers[0] + position * (cfg - numbers[0])
         elif kind == "triangle":
-            cfg = 2 * abs(place - math.floor(place + 0.5)) * (cfg - numbers[0]) + numbers[0]
+            cfg = 2 * abs(position - math.floor(position + 0.5)) * (cfg - numbers[0]) + numbers[0]
     return cfg
 
 

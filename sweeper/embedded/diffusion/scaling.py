@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,24 +74,24 @@ def _sample_positions(size: int, new: int) -> Array:
 
 def _nearest(images: Array, new: int) -> Array:
     size = images.shape[-1]
-    place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
-    return images[..., np.minimum(place.astype(np.intp), size - 1)]
+    position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
+    return images[..., np.minimum(position.astype(np.intp), size - 1)]
 
 
 def _bilinear(images: Array, new: int) -> Array:
     size = images.shape[-1]
-    place = np.maximum(_sample_positions(size, new), 0)
-    low = np.minimum(place.astype(np.intp), size - 1)
-    share = place - low.astype(np.float32)
+    position = np.maximum(_sample_positions(size, new), 0)
+    low = np.minimum(position.astype(np.intp), size - 1)
+    share = position - low.astype(np.float32)
     high = np.minimum(low + 1, size - 1)
     return np.asarray(images[..., low] * (1 - share) + images[..., high] * share)
 
 
 def _bicubic(images: Array, new: int) -> Array:
     size, a = images.shape[-1], -0.75
-    place = _sample_positions(size, new)
-    first = np.floor(place)
-    t = place - first
+    position = _sample_positions(size, new)
+    first = np.floor(position)
+    t = position - first
     total = np.zeros((*images.shape[:-1], new), np.float32)
     for tap in range(-1, 3):
         x = np.abs(t - tap)
@@ -141,8 +142,6 @@ _AXES: dict[str, Callable[[Array, int], Array]] = {
 
 def _lanczos(images: Array, width: int, height: int) -> Array:
     """Pillow's Lanczos on 8-bit pictures, as ComfyUI does it."""
-    from PIL import Image  # noqa: PLC0415 - only this method needs Pillow
-
     resized = []
     for image in images:
         pixels = np.clip(255.0 * np.moveaxis(image, 0, -1), 0, 255).astype(np.uint8)

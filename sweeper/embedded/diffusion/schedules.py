@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def _scaled_linear() -> Table:
     """Stable Diffusion's sigmas: betas linear in their square root from 0.00085 to 0.012, 1000 steps (Rombach 2022)."""
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    kept = np.cumprod(1.0 - betas)
-    return np.asarray(np.sqrt((1.0 - kept) / kept))
+    signal = np.cumprod(1.0 - betas)
+    return np.asarray(np.sqrt((1.0 - signal) / signal))
 
 
 @lru_cache(maxsize=1)
@@ -34,20 +34,20 @@ def _zero_terminal() -> Table:
     """The same with a last step of (almost) pure noise (Lin et al. 2023, "Common diffusion noise schedules")."""
     signal = np.sqrt(1 / (_scaled_linear() ** 2 + 1))
     signal = (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
-    kept = signal**2
-    kept[-1] = 4.8973451890853435e-08  # ComfyUI's stand-in for zero
-    return np.asarray(np.sqrt((1 - kept) / kept))
+    power = signal**2
+    power[-1] = 4.8973451890853435e-08  # ComfyUI's stand-in for zero
+    return np.asarray(np.sqrt((1 - power) / power))
 
 
 def _cascade(shift: float) -> Table:
     """Stable Cascade's cosine schedule (Pernias et al. 2023), 10000 steps, moved by `shift` in log SNR."""
     offset = 8e-3
     first = math.cos(offset / (1 + offset) * math.pi / 2) ** 2
-    kept = np.cos((np.arange(1, 10001) / 10000 + offset) / (1 + offset) * math.pi / 2) ** 2 / first
-    kept = np.clip(kept, 0.0001, 0.9999)
+    signal = np.cos((np.arange(1, 10001) / 10000 + offset) / (1 + offset) * math.pi / 2) ** 2 / first
+    signal = np.clip(signal, 0.0001, 0.9999)
     if shift != 1:
-        kept = np.clip(1 / (1 + np.exp(-(np.log(kept / (1 - kept)) + 2 * math.log(1 / shift)))), 0.0001, 0.9999)
-    return np.asarray(np.sqrt((1 - kept) / kept))
+        signal = np.clip(1 / (1 + np.exp(-(np.log(signal / (1 - signal)) + 2 * math.log(1 / shift)))), 0.0001, 0.9999)
+    return np.asarray(np.sqrt((1 - signal) / signal))
 
 
 @lru_cache(maxsize=64)
@@ -255,8 +255,8 @@ def beta_levels(sampling: Sampling, steps: int, alpha: float, beta: float) -> li
     table = sampling.sigmas
     share = 1 - np.linspace(0, 1, steps, endpoint=False)
     indices = np.rint(_beta_quantile(share, alpha, beta) * (len(table) - 1)).astype(int)
-    kept = [i for i, last in zip(indices, [-1, *indices[:-1]], strict=True) if i != last]
-    return [*(float(table[i]) for i in kept), 0.0]
+    distinct = [i for i, last in zip(indices, [-1, *indices[:-1]], strict=True) if i != last]
+    return [*(float(table[i]) for i in distinct), 0.0]
 
 
 # The order of ComfyUI's combo.

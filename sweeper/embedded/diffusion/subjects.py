@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 _DARK, _LIGHT, _LAMP = yuv((38, 34, 38)), yuv((240, 236, 228)), yuv((255, 232, 150))
 
 
-def _ellipse(u: Array, v: Array, cx: Any, cy: Any, rx: Any, ry: Any) -> Array:  # noqa: PLR0917
+def _ellipse(u: Array, v: Array, cx: Any, cy: Any, rx: Any, ry: Any) -> Array:
     return np.asarray((np.hypot((u - cx) / rx, (v - cy) / ry) - 1) * np.minimum(rx, ry))
 
 
-def _box(u: Array, v: Array, cx: Any, cy: Any, rx: Any, ry: Any) -> Array:  # noqa: PLR0917
+def _box(u: Array, v: Array, cx: Any, cy: Any, rx: Any, ry: Any) -> Array:
     return np.asarray(np.maximum(np.abs(u - cx) - rx, np.abs(v - cy) - ry))
 
 
-def _triangle(u: Array, v: Array, cx: Any, top: Any, half: Any, height: Any) -> Array:  # noqa: PLR0917
+def _triangle(u: Array, v: Array, cx: Any, top: Any, half: Any, height: Any) -> Array:
     """Upright, apex at (cx, top)."""
     down = (v - top) / height
     return np.asarray(np.maximum(np.abs(u - cx) - half * np.clip(down, 0, 1), np.maximum(top - v, v - top - height)))
@@ -237,17 +237,17 @@ _STANDS = {
 def draw_subjects(words: Any, plan: SceneLayout, horizon: Array, picture: Array) -> None:
     """Draw what the prompt names, the heaviest last and in front; the hash of unknown words colours the rest."""
     named = [(words.amount(name), name) for name in SUBJECTS]
-    known = max(weight for weight, name in named if name != "thing")
-    order = sorted((weight * (1 - 0.9 * known if name == "thing" else 1.0), name) for weight, name in named)
+    named_weight = max(weight for weight, name in named if name != "thing")
+    order = sorted((weight * (1 - 0.9 * named_weight if name == "thing" else 1.0), name) for weight, name in named)
     drawn = [(weight, name) for weight, name in order if weight > 0.02]
     size = plan.scale_parameter(34, 0.8, 1.15) * float(np.exp(0.55 * np.clip(words["size"], -1.4, 1.2)))
-    for place, (weight, name) in enumerate(reversed(drawn[-3:])):
+    for index, (weight, name) in enumerate(reversed(drawn[-3:])):
         side = plan.scale_parameter(35, -0.5, 0.5) * (1 - min(words.amount("symmetry"), 1.0)) + (-0.62, 0.62, 0.0)[
-            place - 1
-        ] * (place > 0)
+            index - 1
+        ] * (index > 0)
         away, half = _STANDS[name]
-        grown = half * size * (1.0 if place == 0 else 0.62)
-        y = np.clip(np.minimum(horizon, 0.35) + away * size**0.5, -0.55, 0.66) + (0.06 * place)
+        grown = half * size * (1.0 if index == 0 else 0.62)
+        y = np.clip(np.minimum(horizon, 0.35) + away * size**0.5, -0.55, 0.66) + (0.06 * index)
         facing = np.where(plan.scale_parameter(37) > 0.5, 1.0, -1.0).astype(np.float32)
         copies = [(side, 1.0), (side - 0.75, 0.6), (side + 0.72, 0.5)] if words["many"] > 0.5 else [(side, 1.0)]
         for offset, shrink in reversed(copies):

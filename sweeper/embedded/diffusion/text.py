@@ -68,11 +68,11 @@ def encode(text: str) -> Array:
     words = [(word, weight) for word, weight in weigh_words(text) if word not in STOP and weight]
     rows = [np.zeros(len(FEATURES), np.float32)] if not words else []
     subject_named = False
-    for place, (word, weight) in enumerate(words):
+    for index, (word, weight) in enumerate(words):
         row = np.zeros(len(FEATURES), np.float32)
         singular = word[:-1] if word not in WORDS and word.endswith("s") else word
         if word in COLOURS:
-            _set_colour(row, COLOURS[word], "subject" if _is_subject_colour(words, place) else "tint")
+            _set_colour(row, COLOURS[word], "subject" if _is_subject_colour(words, index) else "tint")
         elif singular in WORDS:
             values, colour = WORDS[singular]
             for name, value in values.items():

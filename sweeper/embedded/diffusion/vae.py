@@ -50,9 +50,9 @@ def _enlarge_last(image: Array) -> Array:
     size = image.shape[-1]
     result = np.empty((*image.shape, FACTOR), np.float32)
     for phase in range(FACTOR):
-        place = (phase + 0.5) / FACTOR - 0.5
-        first = 0 if place < 0 else 1
-        weights = _taps(place - (first - 1))
+        position = (phase + 0.5) / FACTOR - 0.5
+        first = 0 if position < 0 else 1
+        weights = _taps(position - (first - 1))
         total = padded[..., first : first + size] * np.float32(weights[0])
         for tap in range(1, 4):
             total += padded[..., first + tap : first + tap + size] * np.float32(weights[tap])
@@ -126,11 +126,11 @@ def _sharpen(latent: Array, detail: Array, crisp: float) -> Array:
     low, high = _local(latent, lightest=False), _local(latent, lightest=True)
     planes = enlarge(np.concatenate([latent, low, high - low]))
     flat, base, span = planes[:3], planes[3:6], np.maximum(planes[6:], 1e-4)
-    place = np.clip((flat - base) / span, 0, 1)
+    position = np.clip((flat - base) / span, 0, 1)
     # Steeper where there is a real edge; where the span is only noise it stays as it is.
     contrast = smooth((span - 0.35) / 0.9)
     steep = 1 + 5.0 * contrast * (detail * np.float32(crisp))
-    edge = np.clip((place - 0.5) * steep + 0.5, 0, 1)
+    edge = np.clip((position - 0.5) * steep + 0.5, 0, 1)
     return flat + (base + edge * edge * (3 - 2 * edge) * span - flat) * np.clip(contrast * detail * 1.3, 0, 1)
 
 
@@ -157,8 +157,8 @@ class Residue:
         source = index % len(self.latent)
         # By colour alone: detail has two signs that mean the same.
         moved = np.square(samples[:3] - self.latent[source, :3]).sum(axis=0, dtype=np.float32)[None]
-        kept = np.clip(enlarge(np.exp(-_blur(moved) / np.float32(_STILL**2))), 0, 1)[0]
-        return np.asarray(self.pixels[source] * kept[..., None])
+        share = np.clip(enlarge(np.exp(-_blur(moved) / np.float32(_STILL**2))), 0, 1)[0]
+        return np.asarray(self.pixels[source] * share[..., None])
 
 
 def decode(samples: Array, vae: Vae, residue: Residue | None = None) -> Array:

@@ -24,8 +24,8 @@ def _make_exif(context: Context) -> Image.Exif:
     exif = Image.Exif()
     if context.save_metadata:
         exif[_CAMERA_MODEL] = f"prompt:{json.dumps(context.prompt)}"
-        for place, (key, value) in enumerate(context.extra_pnginfo.items()):
-            exif[_CAMERA_MAKE - place] = f"{key}:{json.dumps(value)}"
+        for index, (key, value) in enumerate(context.extra_pnginfo.items()):
+            exif[_CAMERA_MAKE - index] = f"{key}:{json.dumps(value)}"
     return exif
 
 
@@ -33,8 +33,8 @@ def save_webp(
     context: Context, *, images: Array, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
 ) -> NodeOutput:
     pictures = list(to_pil_images(images))
-    place = FileReserver(context.output_dir, filename_prefix, images, ".webp").reserve(0)
-    with place.open_draft() as draft:
+    file = FileReserver(context.output_dir, filename_prefix, images, ".webp").reserve(0)
+    with file.open_draft() as draft:
         pictures[0].save(
             draft,
             format="WEBP",
@@ -46,7 +46,7 @@ def save_webp(
             method=_METHODS[method],
             exif=_make_exif(context),
         )
-    return NodeOutput(ui={"images": [place.as_ui("output")], "animated": [len(pictures) != 1]})
+    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [len(pictures) != 1]})
 
 
 def save_png(context: Context, *, images: Array, filename_prefix: str, fps: float, compress_level: int) -> NodeOutput:
@@ -56,8 +56,8 @@ def save_png(context: Context, *, images: Array, filename_prefix: str, fps: floa
     if context.save_metadata:
         for key, value in {"prompt": context.prompt, **context.extra_pnginfo}.items():
             info.add(b"comf", key.encode("latin-1") + b"\0" + json.dumps(value).encode("latin-1"), after_idat=True)
-    place = FileReserver(context.output_dir, filename_prefix, images, ".png").reserve(0)
-    with place.open_draft() as draft:
+    file = FileReserver(context.output_dir, filename_prefix, images, ".png").reserve(0)
+    with file.open_draft() as draft:
         pictures[0].save(
             draft,
             format="PNG",
@@ -67,4 +67,4 @@ def save_png(context: Context, *, images: Array, filename_prefix: str, fps: floa
             duration=int(1000.0 / fps),
             append_images=pictures[1:],
         )
-    return NodeOutput(ui={"images": [place.as_ui("output")], "animated": [True]})
+    return NodeOutput(ui={"images": [file.as_ui("output")], "animated": [True]})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 InputSpec = tuple[Any, dict[str, Any]]
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error: somebody asked the job to stop
+class Interrupted(Exception):  # noqa: N818 - not an error: a client asked the job to stop
     """Raised by `Context.check()` when the running job is to stop; nodes let it pass."""
 
 
@@ -126,7 +126,7 @@ class NodeClass:
         filled = dict(specs)
         for name in live.keys() & specs.keys():
             kind, options = specs[name]
-            listed = live[name](folders)
+            choices = live[name](folders)
             # The newer form keeps its list among the options.
-            filled[name] = (kind, {**options, "options": listed}) if kind == "COMBO" else (listed, options)
+            filled[name] = (kind, {**options, "options": choices}) if kind == "COMBO" else (choices, options)
         return filled

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def composite(  # noqa: PLR0917 - as ComfyUI's function of this name
-    under: Array, over: Array, x: int, y: int, mask: Array | None, unit: int, *, fit: bool
-) -> Array:
+def composite(under: Array, over: Array, x: int, y: int, mask: Array | None, unit: int, *, fit: bool) -> Array:
     """Lay `over` [.., C, h, w] over `under` at (x, y) / `unit`; what hangs over is cut. `fit` scales it to `under`."""
     under = under.copy()
     height, width = under.shape[-2:]

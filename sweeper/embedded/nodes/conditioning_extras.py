@@ -84,8 +84,8 @@ def set_mask(
     _context: Context, conditioning: Conditioning, mask: Array, strength: float, set_cond_area: str
 ) -> NodeOutput:
     bounds = set_cond_area != "default"
-    told = with_options(conditioning, mask=to_planes(mask), mask_strength=strength, set_area_to_bounds=bounds)
-    return NodeOutput((told,))
+    masked = with_options(conditioning, mask=to_planes(mask), mask_strength=strength, set_area_to_bounds=bounds)
+    return NodeOutput((masked,))
 
 
 def set_range(_context: Context, conditioning: Conditioning, start: float, end: float) -> NodeOutput:
@@ -94,10 +94,10 @@ def set_range(_context: Context, conditioning: Conditioning, start: float, end: 
 
 def pair_combine(
     _context: Context,
-    positive_A: Conditioning,  # noqa: N803 - ComfyUI's names
-    negative_A: Conditioning,  # noqa: N803
-    positive_B: Conditioning,  # noqa: N803
-    negative_B: Conditioning,  # noqa: N803
+    positive_A: Conditioning,
+    negative_A: Conditioning,
+    positive_B: Conditioning,
+    negative_B: Conditioning,
 ) -> NodeOutput:
     return NodeOutput((positive_A + positive_B, negative_A + negative_B))
 
@@ -106,12 +106,12 @@ def load_control(_context: Context, control_net_name: str) -> NodeOutput:
     return NodeOutput((hints.load_control(control_net_name),))
 
 
-def load_control_for(_context: Context, model: Any, control_net_name: str) -> NodeOutput:  # noqa: ARG001
+def load_control_for(_context: Context, model: Any, control_net_name: str) -> NodeOutput:
     """A control model kept as a difference to `model`; procedural ones need none."""
     return NodeOutput((hints.load_control(control_net_name),))
 
 
-def set_control_type(_context: Context, control_net: ControlNet, type: str) -> NodeOutput:  # noqa: A002
+def set_control_type(_context: Context, control_net: ControlNet, type: str) -> NodeOutput:
     return NodeOutput((hints.retype_control(control_net, type),))
 
 
@@ -137,7 +137,7 @@ def apply_control_advanced(
     strength: float,
     start_percent: float,
     end_percent: float,
-    vae: Vae | None = None,  # noqa: ARG001 - hints are read as pictures, not as latents
+    vae: Vae | None = None,  # hints are read as pictures, not as latents
 ) -> NodeOutput:
     if strength == 0:
         return NodeOutput((positive, negative))
@@ -195,10 +195,10 @@ def apply_style(
     _context: Context,
     *,
     conditioning: Conditioning,
-    style_model: VisionModel,  # noqa: ARG001 - it hands the row on as it is
+    style_model: VisionModel,  # it hands the row on as it is
     clip_vision_output: VisionOutput,
     strength: float,
-    strength_type: str,  # noqa: ARG001 - both ways of weakening a row come to the same in a sum
+    strength_type: str,  # both ways of weakening a row come to the same in a sum
 ) -> NodeOutput:
     return NodeOutput((with_vision(conditioning, clip_vision_output, strength),))
 
@@ -213,7 +213,7 @@ def gligen_box(
     *,
     conditioning_to: Conditioning,
     clip: Clip,
-    gligen_textbox_model: VisionModel,  # noqa: ARG001 - every name grounds its boxes alike
+    gligen_textbox_model: VisionModel,  # every name grounds its boxes alike
     text: str,
     width: int,
     height: int,
@@ -242,10 +242,10 @@ def control_model(
     *,
     model: Model,
     model_patch: ControlNet,
-    vae: Vae,  # noqa: ARG001 - hints are read as pictures, not as latents
+    vae: Vae,  # hints are read as pictures, not as latents
     image: Array,
     strength: float,
-    mask: Array | None = None,  # noqa: ARG001 - an inpainting's; the latent's noise mask brings it about
+    mask: Array | None = None,  # an inpainting's; the latent's noise mask brings it about
 ) -> NodeOutput:
     """QwenImageDiffsynthControlnet: a hint for every prompt that the model is given."""
     if strength == 0:
@@ -256,12 +256,12 @@ def control_model(
 def style_model(
     _context: Context,
     model: Model,
-    model_patch: ControlNet,  # noqa: ARG001 - ComfyUI's signature
+    model_patch: ControlNet,
     clip_vision_output: VisionOutput,
 ) -> NodeOutput:
     """USOStyleReference: what was seen in a picture beside every prompt, at half weight."""
-    seen = clip_vision_output.rows[0] * np.float32(0.5)
-    return NodeOutput((replace(model, held=(*model.held, {"features": seen})),))
+    features = clip_vision_output.rows[0] * np.float32(0.5)
+    return NodeOutput((replace(model, held=(*model.held, {"features": features})),))
 
 
 def load_photomaker(_context: Context, photomaker_model_name: str) -> NodeOutput:
@@ -272,10 +272,10 @@ def load_photomaker(_context: Context, photomaker_model_name: str) -> NodeOutput
 def encode_photomaker(_context: Context, photomaker: VisionModel, image: Array, clip: Clip, text: str) -> NodeOutput:
     """The text, and at its word "photomaker" what was seen in the picture; without that word the text alone."""
     words = text.split()
-    told: Conditioning = [[embed(clip, " ".join(word for word in words if word != "photomaker")), {}]]
+    encoded: Conditioning = [[embed(clip, " ".join(word for word in words if word != "photomaker")), {}]]
     if "photomaker" in words:
-        told = with_vision(told, hints.look(image, photomaker.name, crop=True), 0.5)
-    return NodeOutput((told,))
+        encoded = with_vision(encoded, hints.look(image, photomaker.name, crop=True), 0.5)
+    return NodeOutput((encoded,))
 
 
 def edit_instruction(

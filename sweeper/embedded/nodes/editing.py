@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from sweeper.embedded.diffusion.latent_noise import draw_normal
 from sweeper.embedded.diffusion.scaling import check_size
@@ -96,7 +97,7 @@ def to_yuv(_context: Context, image: Array) -> NodeOutput:
     return NodeOutput(tuple(np.repeat(plane[..., None], image.shape[-1], axis=-1) for plane in planes))
 
 
-def from_yuv(_context: Context, Y: Array, U: Array, V: Array) -> NodeOutput:  # noqa: N803 - ComfyUI's names
+def from_yuv(_context: Context, Y: Array, U: Array, V: Array) -> NodeOutput:
     """Each plane is the mean of its picture's channels."""
     luma, u, v = Y.mean(axis=-1), U.mean(axis=-1) - 0.5, V.mean(axis=-1) - 0.5
     planes = [luma + 1.403 * v, luma - 0.714 * v - 0.344 * u, luma + 1.773 * u]
@@ -113,8 +114,6 @@ def _bayer(order: int) -> Array:
 
 def quantize(_context: Context, image: Array, colors: int, dither: str) -> NodeOutput:
     """Pillow's median cut to `colors`, without dither, with Floyd-Steinberg, or with a Bayer matrix added before."""
-    from PIL import Image  # noqa: PLC0415 - only this node needs Pillow
-
     done = []
     for pixels in image:
         picture = Image.fromarray(
@@ -137,8 +136,8 @@ def quantize(_context: Context, image: Array, colors: int, dither: str) -> NodeO
 
 def _soften(plane: Array) -> Array:
     """Gaussian blur of 5 x 5, sigma 1, edges mirrored: [B, H, W]. Rows first, as kornia does: ties fall alike."""
-    place = np.arange(-2, 3, dtype=np.float32)
-    kernel = np.exp(-(place * place) / np.float32(2))
+    offset = np.arange(-2, 3, dtype=np.float32)
+    kernel = np.exp(-(offset * offset) / np.float32(2))
     kernel = (kernel / kernel.sum()).astype(np.float32)
     height, width = plane.shape[1:]
     padded = np.pad(plane, ((0, 0), (2, 2), (2, 2)), mode="reflect")
@@ -250,8 +249,6 @@ def morphology(_context: Context, image: Array, operation: str, kernel_size: int
 
 def compress(_context: Context, image: Array, img_compression: int) -> NodeOutput:
     """LTXVPreprocess: the losses of a video frame. ComfyUI encodes it as H.264; JPEG of like quality stands for it."""
-    from PIL import Image  # noqa: PLC0415
-
     if not img_compression:
         return NodeOutput((image,))
     done = []

@@ -103,17 +103,17 @@ def hunyuan_i2v(
     _context: Context, clip: Clip, clip_vision_output: VisionOutput, prompt: str, image_interleave: int
 ) -> NodeOutput:
     """The prompt with what was seen; the larger `image_interleave`, the more the text counts."""
-    told: Conditioning = [[embed(clip, prompt), {}]]
-    return NodeOutput((with_vision(told, clip_vision_output, 1 / max(image_interleave, 1)),))
+    encoded: Conditioning = [[embed(clip, prompt), {}]]
+    return NodeOutput((with_vision(encoded, clip_vision_output, 1 / max(image_interleave, 1)),))
 
 
 def _encode_edit(clip: Clip, prompt: str, vae: Vae | None, images: list[Array]) -> NodeOutput:
-    told: Conditioning = [[embed(clip, prompt), {}]]
+    encoded: Conditioning = [[embed(clip, prompt), {}]]
     for image in images:
-        told = with_vision(told, look(image, clip.name, crop=False), 0.3 / len(images))
+        encoded = with_vision(encoded, look(image, clip.name, crop=False), 0.3 / len(images))
         if vae is not None:
-            told = with_reference(told, Reference(coder.encode(image[:1], vae)[0], 0.6 / len(images)))
-    return NodeOutput((told,))
+            encoded = with_reference(encoded, Reference(coder.encode(image[:1], vae)[0], 0.6 / len(images)))
+    return NodeOutput((encoded,))
 
 
 def qwen_edit(

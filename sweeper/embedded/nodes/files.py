@@ -109,15 +109,15 @@ def _make_metadata(context: Context) -> PngInfo | None:
 def _save_pngs(
     context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int
 ) -> NodeOutput:
-    places = FileReserver(base, prefix, images, ".png")
+    reserver = FileReserver(base, prefix, images, ".png")
     info = _make_metadata(context)
     results = []
     for number, picture in enumerate(to_pil_images(images)):
         context.check()
-        place = places.reserve(number)
-        with place.open_draft() as draft:
+        file = reserver.reserve(number)
+        with file.open_draft() as draft:
             picture.save(draft, format="PNG", pnginfo=info, compress_level=compress_level)
-        results.append(place.as_ui(kind))
+        results.append(file.as_ui(kind))
     return NodeOutput(ui={"images": results})
 
 

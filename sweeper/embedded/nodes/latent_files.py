@@ -52,24 +52,27 @@ def _decode_numbers(kind: str, data: bytes) -> Array:
 
 def read(path: Path) -> Array:
     """The latent of a file. Raises ValueError for what is no safetensors file, or one without a latent."""
-    content = path.read_bytes()
     try:
-        (length,) = struct.unpack_from("<Q", content)
-        if length > min(len(content) - 8, _MAX_HEADER_BYTES):
-            raise ValueError("its header is cut off")  # noqa: TRY301 - told with the others
-        header = json.loads(content[8 : 8 + length])
-        told = header[_TENSOR]
-        start, end = told["data_offsets"]
-        if not 0 <= start <= end <= len(content) - 8 - length:
-            raise ValueError("its tensor is cut off")  # noqa: TRY301
-        numbers = _decode_numbers(told["dtype"], content[8 + length + start : 8 + length + end])
-        shape = [int(side) for side in told["shape"]]
-        if math.prod(shape) != numbers.size:
-            raise ValueError(f"{numbers.size} numbers are not {shape}")  # noqa: TRY301
+        return _parse(path.read_bytes())
     except KeyError as problem:
         raise ValueError(f"{path.name}: a safetensors file without {problem}") from problem
     except (struct.error, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(f"{path.name}: no latent of the safetensors format: {problem}") from problem
+
+
+def _parse(content: bytes) -> Array:
+    (length,) = struct.unpack_from("<Q", content)
+    if length > min(len(content) - 8, _MAX_HEADER_BYTES):
+        raise ValueError("its header is cut off")
+    header = json.loads(content[8 : 8 + length])
+    tensor = header[_TENSOR]
+    start, end = tensor["data_offsets"]
+    if not 0 <= start <= end <= len(content) - 8 - length:
+        raise ValueError("its tensor is cut off")
+    numbers = _decode_numbers(tensor["dtype"], content[8 + length + start : 8 + length + end])
+    shape = [int(side) for side in tensor["shape"]]
+    if math.prod(shape) != numbers.size:
+        raise ValueError(f"{numbers.size} numbers are not {shape}")
     return numbers.reshape(shape) * np.float32(1.0 if _VERSION in header else _OLD_SCALE)
 
 
@@ -77,12 +80,12 @@ def save(context: Context, samples: Latent, filename_prefix: str) -> NodeOutput:
     """`<prefix>_00001_.latent` in the output folder. Raises Exception for a prefix that climbs out of it."""
     metadata = {}
     if context.save_metadata:
-        told = {"prompt": context.prompt, **context.extra_pnginfo}
-        metadata = {name: json.dumps(value) for name, value in told.items()}
-    place = FileReserver(context.output_dir, filename_prefix, None, ".latent").reserve(0)
-    with place.open_draft() as draft:
+        graphs = {"prompt": context.prompt, **context.extra_pnginfo}
+        metadata = {name: json.dumps(value) for name, value in graphs.items()}
+    file = FileReserver(context.output_dir, filename_prefix, None, ".latent").reserve(0)
+    with file.open_draft() as draft:
         draft.write_bytes(serialize(samples["samples"], metadata))
-    return NodeOutput(ui={"latents": [place.as_ui("output")]})
+    return NodeOutput(ui={"latents": [file.as_ui("output")]})
 
 
 def load(context: Context, latent: str) -> NodeOutput:

@@ -17,6 +17,7 @@ from sweeper.embedded.nodes.conditioning_extras import with_reference
 from sweeper.embedded.nodes.editing import count_turns
 from sweeper.embedded.nodes.latents import get_picture_samples
 from sweeper.embedded.nodes.mask_ops import repeat_batch, resize_mask, to_planes
+from sweeper.embedded.nodes.pictures import blur_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,8 +113,8 @@ def from_batch(_context: Context, samples: Latent, batch_index: int, length: int
     mask = samples.get("noise_mask")
     if mask is not None and len(mask) > 1:
         result["noise_mask"] = repeat_batch(mask, len(array))[start:stop].copy()
-    known = samples.get("batch_index")
-    result["batch_index"] = known[start:stop] if known else list(range(start, stop))
+    indices = samples.get("batch_index")
+    result["batch_index"] = indices[start:stop] if indices else list(range(start, stop))
     return NodeOutput((result,))
 
 
@@ -209,14 +210,14 @@ def inpaint_conditioning(
     return NodeOutput((*sides, latent))
 
 
-def encode_tiled(  # noqa: PLR0917
+def encode_tiled(
     context: Context,
     pixels: Array,
     vae: Vae,
-    tile_size: int,  # noqa: ARG001 - tiles save a GPU's memory; the latent is the same without
-    overlap: int,  # noqa: ARG001
-    temporal_size: int = 64,  # noqa: ARG001
-    temporal_overlap: int = 8,  # noqa: ARG001
+    tile_size: int,  # tiles save a GPU's memory; the latent is the same without
+    overlap: int,
+    temporal_size: int = 64,
+    temporal_overlap: int = 8,
 ) -> NodeOutput:
     context.check()
     samples, residue = coder.encode(pixels, vae)
@@ -242,7 +243,6 @@ def tonemap(_context: Context, multiplier: float) -> NodeOutput:
 
 def sharpen(_context: Context, sharpen_radius: int, sigma: float, alpha: float) -> NodeOutput:
     """Unsharp masking of the directions of the channel vectors; their lengths stay."""
-    from sweeper.embedded.nodes.pictures import blur_image  # noqa: PLC0415 - the picture nodes are not needed otherwise
 
     def apply(samples: Array) -> Array:
         lengths = _length(samples) + np.float32(1e-6)

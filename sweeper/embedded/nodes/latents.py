@@ -103,9 +103,9 @@ def _decode_video(context: Context, array: Array, vae: Vae, step: int) -> Array:
         )
     frames = []
     for video in array:
-        for place in range(count):
+        for index in range(count):
             context.check()
-            low, part = divmod(place, step)
+            low, part = divmod(index, step)
             latent = video[:, low]
             if part:
                 latent = latent + (video[:, low + 1] - latent) * np.float32(part / step)
@@ -118,10 +118,10 @@ def vae_decode_tiled(
     *,
     samples: Latent,
     vae: Vae,
-    tile_size: int,  # noqa: ARG001 - tiles save a GPU's memory; the picture is the same without
-    overlap: int = 64,  # noqa: ARG001
-    temporal_size: int = 64,  # noqa: ARG001
-    temporal_overlap: int = 8,  # noqa: ARG001
+    tile_size: int,  # tiles save a GPU's memory; the picture is the same without
+    overlap: int = 64,
+    temporal_size: int = 64,
+    temporal_overlap: int = 8,
 ) -> NodeOutput:
     return vae_decode(context, samples, vae)
 

@@ -19,7 +19,7 @@ def unet(_context: Context, unet_name: str, weight_dtype: str) -> NodeOutput:
     return NodeOutput((models.quantise(model, bits) if bits else model,))
 
 
-def clip(_context: Context, clip_name: str, type: str, device: str = "default") -> NodeOutput:  # noqa: A002, ARG001
+def clip(_context: Context, clip_name: str, type: str, device: str = "default") -> NodeOutput:
     """`device` says where a real model would be computed; the numbers are the same."""
     return NodeOutput((models.load_clip(clip_name, type),))
 
@@ -29,8 +29,8 @@ def dual_clip(
     *,
     clip_name1: str,
     clip_name2: str,
-    type: str,  # noqa: A002 - ComfyUI's name for it
-    device: str = "default",  # noqa: ARG001 - as for `clip`
+    type: str,
+    device: str = "default",
 ) -> NodeOutput:
     return NodeOutput((models.load_clip(f"{clip_name1}|{clip_name2}", type),))
 

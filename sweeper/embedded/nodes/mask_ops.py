@@ -89,14 +89,14 @@ def feather(_context: Context, *, mask: Array, left: int, top: int, right: int, 
     """Linear ramps at the edges. ComfyUI counts from the far edge with -x, so its first step lies on the near one."""
     output = to_planes(mask).copy()
     height, width = output.shape[1:]
-    for place in range(min(left, width)):
-        output[:, :, place] *= np.float32((place + 1.0) / min(left, width))
-    for place in range(min(right, width)):
-        output[:, :, -place] *= np.float32((place + 1) / min(right, width))
-    for place in range(min(top, height)):
-        output[:, place, :] *= np.float32((place + 1) / min(top, height))
-    for place in range(min(bottom, height)):
-        output[:, -place, :] *= np.float32((place + 1) / min(bottom, height))
+    for index in range(min(left, width)):
+        output[:, :, index] *= np.float32((index + 1.0) / min(left, width))
+    for index in range(min(right, width)):
+        output[:, :, -index] *= np.float32((index + 1) / min(right, width))
+    for index in range(min(top, height)):
+        output[:, index, :] *= np.float32((index + 1) / min(top, height))
+    for index in range(min(bottom, height)):
+        output[:, -index, :] *= np.float32((index + 1) / min(bottom, height))
     return NodeOutput((output,))
 
 

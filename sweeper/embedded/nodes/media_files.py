@@ -6,6 +6,7 @@ AAC; webm with VP9 or AV1. A VIDEO is a `Film`, or a `FilmFile` that is read whe
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -40,13 +41,12 @@ _TAGS = {"movflags": "use_metadata_tags"}  # MP4 keeps only known tags otherwise
 def _import_av() -> Any:
     """PyAV. Raises RuntimeError that says how to install it."""
     try:
-        import av  # noqa: PLC0415 - an extra, and heavy
+        return importlib.import_module("av")
     except ImportError:
         raise RuntimeError(
             "this server writes and reads sounds and films with PyAV, which is not installed: "
             "python -m pip install 'sweeper[media]'"
         ) from None
-    return av
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ def read_sound(path: Path) -> Audio:
             raise ValueError(f"No audio stream found in the file {path.name}.")
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-        parts = [one.to_ndarray() for frame in [*container.decode(stream), None] for one in resampler.resample(frame)]
+        parts = [part.to_ndarray() for frame in [*container.decode(stream), None] for part in resampler.resample(frame)]
         rate = int(stream.rate)
     if not parts:
         raise ValueError(f"No audio frames decoded from {path.name}.")
@@ -146,8 +146,8 @@ def fingerprint_video(context: Folders, file: str) -> float:
 def _make_metadata(context: Context) -> dict[str, str]:
     if not context.save_metadata:
         return {}
-    told = {"prompt": context.prompt, **context.extra_pnginfo}
-    return {name: json.dumps(value) for name, value in told.items()}
+    graphs = {"prompt": context.prompt, **context.extra_pnginfo}
+    return {name: json.dumps(value) for name, value in graphs.items()}
 
 
 def _make_sound_frame(waveform: Array, rate: int) -> Any:
@@ -182,19 +182,19 @@ def _save_sounds(
     context: Context, audio: Audio, prefix: str, kind: str, quality: str = "", *, temporary: bool = False
 ) -> NodeOutput:
     base = context.temp_dir if temporary else context.output_dir
-    places = FileReserver(base, prefix, None, f".{kind}")
+    reserver = FileReserver(base, prefix, None, f".{kind}")
     rate = int(audio["sample_rate"])
-    saved_rate = next((known for known in _OPUS_RATES if known >= rate), 48000) if kind == "opus" else rate
+    saved_rate = next((allowed for allowed in _OPUS_RATES if allowed >= rate), 48000) if kind == "opus" else rate
     results = []
     for number, waveform in enumerate(audio["waveform"]):
         context.check()
         content = _encode_sound(
             resample(waveform, rate, saved_rate), saved_rate, kind, quality, _make_metadata(context)
         )
-        place = places.reserve(number)
-        with place.open_draft() as draft:
+        file = reserver.reserve(number)
+        with file.open_draft() as draft:
             draft.write_bytes(content)
-        results.append(place.as_ui("temp" if temporary else "output"))
+        results.append(file.as_ui("temp" if temporary else "output"))
     return NodeOutput(ui={"audio": results})
 
 
@@ -262,13 +262,13 @@ def _keep_priority() -> Iterator[None]:
 def save_webm(
     context: Context, *, images: Array, filename_prefix: str, codec: str, fps: float, crf: float
 ) -> NodeOutput:
-    known = {"vp9": ("libvpx-vp9", "yuv420p", {}), "av1": ("libsvtav1", "yuv420p10le", {"preset": "6"})}
-    if codec not in known:
-        raise ValueError(f"unknown codec {codec!r}; there are {', '.join(known)}")
-    name, pixels, options = known[codec]
+    codecs = {"vp9": ("libvpx-vp9", "yuv420p", {}), "av1": ("libsvtav1", "yuv420p10le", {"preset": "6"})}
+    if codec not in codecs:
+        raise ValueError(f"unknown codec {codec!r}; there are {', '.join(codecs)}")
+    name, pixels, options = codecs[codec]
     av = _import_av()
-    place = FileReserver(context.output_dir, filename_prefix, images, ".webm").reserve(0)
-    with _keep_priority(), place.open_draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
+    file = FileReserver(context.output_dir, filename_prefix, images, ".webm").reserve(0)
+    with _keep_priority(), file.open_draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
         container.metadata.update(_make_metadata(context))
         stream = container.add_stream(name, rate=_to_thousandth(fps))
         stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], pixels
@@ -276,7 +276,7 @@ def save_webm(
         for frame in _iterate_frames(context, images):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return _video_output(place)
+    return _video_output(file)
 
 
 def save_video(
@@ -284,7 +284,7 @@ def save_video(
     *,
     video: Film | FilmFile,
     filename_prefix: str,
-    format: str,  # noqa: A002 - the input's name
+    format: str,
     codec: str,
 ) -> NodeOutput:
     """MP4 with H.264, the only ones there are. A file that is so already is copied, with the graph added."""
@@ -294,14 +294,14 @@ def save_video(
         raise ValueError("Only H264 codec is supported for now")
     _import_av()
     width, height = video.size
-    places = FileReserver(context.output_dir, filename_prefix, np.empty((1, height, width)), ".mp4")
-    place = places.reserve(0)
-    with place.open_draft() as draft:
+    reserver = FileReserver(context.output_dir, filename_prefix, np.empty((1, height, width)), ".mp4")
+    file = reserver.reserve(0)
+    with file.open_draft() as draft:
         if isinstance(video, FilmFile) and _is_mp4(video.path):
             _copy_streams(video.path, draft, _make_metadata(context))
         else:
             _write_mp4(context, draft, video.load())
-    return _video_output(place)
+    return _video_output(file)
 
 
 def _is_mp4(path: Path) -> bool:

@@ -41,7 +41,7 @@ def _split_prefix(prefix: str, root: Path) -> tuple[str, str]:
     folder = (root / subfolder).resolve()
     if not folder.is_relative_to(root) or name == ".." or "\0" in prefix:
         # ComfyUI goes on to name the server's folders here; a client has no use for those.
-        raise Exception(  # noqa: TRY002 - the class is part of what a client is told
+        raise Exception(  # noqa: TRY002 - ComfyUI raises this class, and clients see its name
             f"**** ERROR: Saving image outside the output folder is not allowed.\n filename_prefix: {prefix!r}"
         )
     return subfolder, name
@@ -51,8 +51,7 @@ def _next_counter(folder: Path, name: str) -> int:
     """One more than the highest number that a file `<name>_<number>_...` in the folder has."""
     highest = 0
     start = os.path.normcase(f"{name}_")
-    # Names, not paths: a folder may hold thousands, and this is most of what a small job costs then.
-    for entry in map(os.path.normcase, os.listdir(folder)):  # noqa: PTH208
+    for entry in map(os.path.normcase, os.listdir(folder)):  # noqa: PTH208 - paths would be slow for thousands of files
         if entry.startswith(start):
             digits = entry[len(start) :].split("_")[0]
             highest = max(highest, int(digits) if digits.isdecimal() else 0)

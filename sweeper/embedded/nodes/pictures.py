@@ -59,8 +59,8 @@ def blur_image(image: Array, radius: int, sigma: float) -> Array:
             "Argument #6: Padding size should be less than the corresponding input dimension, but got: padding "
             f"({radius}, {radius}) at dimension {short} of input {[len(image), image.shape[3], *image.shape[1:3]]}"
         )
-    place = np.linspace(-1, 1, 2 * radius + 1)
-    kernel = np.exp(-(place**2) / (2 * sigma**2))
+    offsets = np.linspace(-1, 1, 2 * radius + 1)
+    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).astype(np.float32)
     padded = np.pad(image, ((0, 0), (radius, radius), (radius, radius), (0, 0)), mode="reflect")
     height, width = image.shape[1:3]

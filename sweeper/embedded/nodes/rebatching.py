@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 def images(_context: Context, images: list[Array], batch_size: list[int]) -> NodeOutput:
     """Batches of `batch_size`, the last one of what is left. Raises ValueError for two sizes in one batch."""
-    singles = [image[place : place + 1] for image in images for place in range(len(image))]
+    singles = [image[index : index + 1] for image in images for index in range(len(image))]
     step = batch_size[0]
-    return NodeOutput(([np.concatenate(singles[at : at + step]) for at in range(0, len(singles), step)],))
+    return NodeOutput(([np.concatenate(singles[start : start + step]) for start in range(0, len(singles), step)],))
 
 
 def _list_items(latents: list[Latent]) -> list[tuple[Array, Array, int]]:
     """Sample [1, ...], mask [1, 1, H, W] and batch index of every item of every latent."""
-    found: list[tuple[Array, Array, int]] = []
+    items: list[tuple[Array, Array, int]] = []
     for latent in latents:
         samples: Array = latent["samples"]
         sides = (len(samples), 1, samples.shape[-2] * 8, samples.shape[-1] * 8)
         mask = repeat_batch(latent.get("noise_mask", np.ones(sides, np.float32)), len(samples))
-        indices = latent.get("batch_index") or range(len(found), len(found) + len(samples))
-        for place, index in enumerate(indices):
-            found.append((samples[place : place + 1], mask[place : place + 1], int(index)))
-    return found
+        indices = latent.get("batch_index") or range(len(items), len(items) + len(samples))
+        for position, index in enumerate(indices):
+            items.append((samples[position : position + 1], mask[position : position + 1], int(index)))
+    return items
 
 
 def latents(_context: Context, latents: list[Latent], batch_size: list[int]) -> NodeOutput:

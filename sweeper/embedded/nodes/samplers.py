@@ -190,5 +190,5 @@ def add_noise(_context: Context, model: Model, noise: SeededNoise, sigmas: Array
     else:
         flat, source, frames = make_noise(latent_image, samples, noise.seed)
         drawn = unfold_frames(source.draw_initial().reshape(flat.shape), frames, samples)
-    kept = np.float32(model.sampling.alpha(level))
-    return NodeOutput(({**latent_image, "samples": samples * kept + drawn * np.float32(level)},))
+    signal = np.float32(model.sampling.alpha(level))
+    return NodeOutput(({**latent_image, "samples": samples * signal + drawn * np.float32(level)},))

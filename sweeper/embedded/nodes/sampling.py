@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from sweeper.embedded.diffusion import schedules
 from sweeper.embedded.diffusion.guidance import Conditioning, Guider, sample
@@ -19,7 +20,6 @@ from sweeper.embedded.nodes.base import Context, NodeOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
 
     Array = NDArray[Any]
     Latent = dict[str, Any]
@@ -66,8 +66,6 @@ def _prepare_mask(latent: Latent, samples: Array) -> Array | None:
 
 def _make_preview(denoised: Array) -> Image.Image:
     """A small picture of the estimate so far: the first item's colours, one pixel per latent pixel."""
-    from PIL import Image  # noqa: PLC0415 - sampling itself needs no Pillow
-
     rgb = yuv_to_rgb(denoised[0, :3] / np.float32(SCALE))
     return Image.fromarray((np.clip(np.moveaxis(rgb, 0, -1), 0, 1) * 255).astype(np.uint8))
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.diffusion import schedules
-from sweeper.embedded.diffusion.gits import LONGEST
-from sweeper.embedded.diffusion.gits import search_levels as searched
+from sweeper.embedded.diffusion.gits import LONGEST, search_levels
 from sweeper.embedded.diffusion.models import Model
 from sweeper.embedded.nodes.base import Context, NodeOutput
 
@@ -73,16 +72,16 @@ _ALIGNED = {
 }  # fmt: skip
 
 
-def _interpolate_levels(known: tuple[float, ...], steps: int, denoise: float) -> NodeOutput:
+def _interpolate_levels(published: tuple[float, ...], steps: int, denoise: float) -> NodeOutput:
     """Known levels, interpolated in their logarithm; `denoise` keeps so large a part of the end."""
     if denoise <= 0:
         return NodeOutput((_NONE,))
-    kept = round(steps * denoise) if denoise < 1 else steps
-    levels = np.array(known)
+    count = round(steps * denoise) if denoise < 1 else steps
+    levels = np.array(published)
     if steps + 1 != len(levels):
-        places = np.linspace(0, 1, steps + 1)
-        levels = np.exp(np.interp(places, np.linspace(0, 1, len(levels)), np.log(levels)[::-1]))[::-1]
-    levels = levels[-(kept + 1) :].copy()
+        positions = np.linspace(0, 1, steps + 1)
+        levels = np.exp(np.interp(positions, np.linspace(0, 1, len(levels)), np.log(levels)[::-1]))[::-1]
+    levels = levels[-(count + 1) :].copy()
     levels[-1] = 0
     return NodeOutput((levels.astype(np.float32),))
 
@@ -103,15 +102,15 @@ _OPTIMAL = {
 
 def optimal_steps(_context: Context, model_type: str, steps: int, denoise: float) -> NodeOutput:
     """The published levels. For Chroma, which was made from FLUX, none were published: it gets FLUX's."""
-    known = {**_OPTIMAL, "Chroma": _OPTIMAL["FLUX"]}
-    if model_type not in known:
-        raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(known)}")
-    return _interpolate_levels(known[model_type], steps, denoise)
+    levels = {**_OPTIMAL, "Chroma": _OPTIMAL["FLUX"]}
+    if model_type not in levels:
+        raise ValueError(f"unknown model_type {model_type!r}; there are {', '.join(levels)}")
+    return _interpolate_levels(levels[model_type], steps, denoise)
 
 
 def gits(_context: Context, coeff: float, steps: int, denoise: float) -> NodeOutput:
     """Levels by the search of `diffusion.gits`; above 20 steps those of 20, interpolated."""
-    return _interpolate_levels(searched(round(coeff, 2), min(steps, LONGEST)), steps, denoise)
+    return _interpolate_levels(search_levels(round(coeff, 2), min(steps, LONGEST)), steps, denoise)
 
 
 def ltxv(

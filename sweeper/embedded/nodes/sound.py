@@ -86,20 +86,20 @@ def _play(context: Context, item: Array, length: int, vae: Vae) -> Array:
     notes = _NOTES[: item.shape[1]]
     for start in range(0, length, _BLOCK):
         context.check()
-        at = np.arange(start, min(start + _BLOCK, length))
-        place = np.clip((at + 0.5) / length * columns - 0.5, 0, columns - 1)
+        samples = np.arange(start, min(start + _BLOCK, length))
+        position = np.clip((samples + 0.5) / length * columns - 0.5, 0, columns - 1)
         for row, note in enumerate(notes):
             swing = sum(
-                (part / number) * np.sin(at * (2 * math.pi * note * number / RATE))
+                (part / number) * np.sin(samples * (2 * math.pi * note * number / RATE))
                 for number, part in enumerate(overtones, start=1)
             )
             for side in range(2):
-                envelope = np.interp(place, np.arange(columns), sides[side, row])
-                result[side, start : start + len(at)] += (envelope * swing).astype(np.float32)
+                envelope = np.interp(position, np.arange(columns), sides[side, row])
+                result[side, start : start + len(samples)] += (envelope * swing).astype(np.float32)
     return result / np.float32(2 * len(notes) ** 0.5)
 
 
-def encode(context: Context, audio: Audio, vae: Vae) -> NodeOutput:  # noqa: ARG001 - every decoder reads alike
+def encode(context: Context, audio: Audio, vae: Vae) -> NodeOutput:
     """How loud each note of the scale is over time, as a latent; what lies between the notes is lost."""
     waveform = resample(audio["waveform"], int(audio["sample_rate"]), RATE)
     length = waveform.shape[-1]
@@ -120,24 +120,24 @@ def encode(context: Context, audio: Audio, vae: Vae) -> NodeOutput:  # noqa: ARG
 def _measure_loudness(channel: Array, columns: int) -> Array:
     """[rows, columns]: the amplitude of each note in each part of the sound."""
     edges = np.linspace(0, len(channel), columns + 1).astype(int)
-    at = np.arange(len(channel))
-    found = np.zeros((_ROWS, columns))
+    samples = np.arange(len(channel))
+    amplitudes = np.zeros((_ROWS, columns))
     widths = np.maximum(np.diff(edges), 1)
     for row, note in enumerate(_NOTES):
-        turned = channel * np.exp(at * (-2j * math.pi * note / RATE))
+        turned = channel * np.exp(samples * (-2j * math.pi * note / RATE))
         sums = np.append(0, np.cumsum(turned))
-        found[row] = 2 * np.abs(np.diff(sums[edges])) / widths
-    return found
+        amplitudes[row] = 2 * np.abs(np.diff(sums[edges])) / widths
+    return amplitudes
 
 
-def resample(waveform: Array, rate: int, wanted: int) -> Array:
+def resample(waveform: Array, rate: int, new_rate: int) -> Array:
     """Band-limited, by its Fourier transform: [..., ceil(N * wanted / rate)]."""
-    if rate == wanted or waveform.shape[-1] == 0:
+    if rate == new_rate or waveform.shape[-1] == 0:
         return waveform
-    if min(rate, wanted) < 1:
-        raise ValueError(f"a sound of {rate} Hz cannot become one of {wanted} Hz")
-    common = math.gcd(rate, wanted)
-    old, new = rate // common, wanted // common
+    if min(rate, new_rate) < 1:
+        raise ValueError(f"a sound of {rate} Hz cannot become one of {new_rate} Hz")
+    common = math.gcd(rate, new_rate)
+    old, new = rate // common, new_rate // common
     count = waveform.shape[-1]
     padded = -(-count // old) * old
     check_size(*waveform.shape[:-1], padded // old * new)

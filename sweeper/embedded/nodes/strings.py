@@ -89,13 +89,13 @@ def extract(
     """The first or all matches or groups, one a line; empty where nothing is found."""
     flags = _flags(case_insensitive=case_insensitive, multiline=multiline, dotall=dotall)
     try:
-        found = list(re.finditer(regex_pattern, string, flags))
+        matches = list(re.finditer(regex_pattern, string, flags))
     except re.error:
-        found = []
+        matches = []
     if mode.endswith(("Match", "Matches")):
-        texts = [one.group(0) for one in found]
+        texts = [match_.group(0) for match_ in matches]
     else:
-        texts = [one.group(group_index) or "" for one in found if len(one.groups()) >= group_index]
+        texts = [match_.group(group_index) or "" for match_ in matches if len(match_.groups()) >= group_index]
     return NodeOutput(("\n".join(texts[:1] if mode.startswith("First") else texts),))
 
 

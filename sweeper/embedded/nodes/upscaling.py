@@ -37,8 +37,8 @@ def load(_context: Context, model_name: str) -> NodeOutput:
     """`4x-UltraSharp`, `RealESRGAN_x2`, `x8`: the factor in the name, 4 where it names none."""
     check_name(model_name)
     stem = re.split(r"[\\/]", model_name)[-1].lower()
-    found = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", stem)
-    factor = int(found.group(1) or found.group(2)) if found else 4
+    match = re.search(r"(?<!\d)([1248])\s*x|x\s*([1248])(?!\d)", stem)
+    factor = int(match.group(1) or match.group(2)) if match else 4
     crisp = 0.45 + 0.15 * float(np.tanh(digest_normals(f"upscale/{model_name}", 1)[0]))
     return NodeOutput((UpscaleModel(model_name, factor, crisp),))
 

@@ -77,7 +77,7 @@ def cascade(_context: Context, width: int, height: int, compression: int, batch_
     return NodeOutput((stage_c, stage_b))
 
 
-def cascade_encode(_context: Context, image: Array, vae: Vae, compression: int) -> NodeOutput:  # noqa: ARG001
+def cascade_encode(_context: Context, image: Array, vae: Vae, compression: int) -> NodeOutput:
     """The picture as stage C's latent; these models have one factor, whatever the compression."""
     samples, _ = coder.encode(image, vae)
     height, width = image.shape[1:3]
@@ -117,7 +117,7 @@ def _with_references(
     return positive, negative
 
 
-def make_references(  # noqa: PLR0917
+def make_references(
     vae: Vae, width: int, height: int, length: int, start: Array | None, end: Array | None
 ) -> list[Reference]:
     """What a first and a last picture hold a video of 4 frames a latent frame to."""
@@ -125,9 +125,12 @@ def make_references(  # noqa: PLR0917
     pictures = ((start, 0, 0), (end, last, -1))
     return [
         Reference(
-            encode_picture(image[which : which + 1] if which == 0 else image[-1:], vae, width, height), 1.0, at, REACH
+            encode_picture(image[which : which + 1] if which == 0 else image[-1:], vae, width, height),
+            1.0,
+            frame,
+            REACH,
         )
-        for image, at, which in pictures
+        for image, frame, which in pictures
         if image is not None
     ]
 
@@ -147,13 +150,13 @@ def wan(
     clip_vision_end_image: VisionOutput | None = None,
     start_image: Array | None = None,
     end_image: Array | None = None,
-    camera_conditions: Any = None,  # noqa: ARG001 - the procedural scenes are flat: there is no camera to move
+    camera_conditions: Any = None,  # the procedural scenes are flat: there is no camera to move
 ) -> NodeOutput:
     """WanImageToVideo and its relatives with a first, a last picture, or both."""
     references = make_references(vae, width, height, length, start_image, end_image)
     sides = positive, negative
-    for seen in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
-        sides = _with_references(sides, seen, [])
+    for vision in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
+        sides = _with_references(sides, vision, [])
     latent = _make_empty_video((width, height, length), batch_size, channels=16, step=4)
     return NodeOutput((*_with_references(sides, None, references), latent))
 
@@ -194,10 +197,10 @@ def image_to_latent(
     frames = latent["samples"].shape[2]
     samples = np.zeros((batch_size, 4, frames, height // 8, width // 8), np.float32)
     mask = np.ones((batch_size, 1, frames, 1, 1), np.float32)
-    for image, at in ((start_image, 0), (end_image, frames - 1)):
+    for image, index in ((start_image, 0), (end_image, frames - 1)):
         if image is not None:
-            samples[:, :, at] = encode_picture(image[:1], vae, width, height)[0]
-            mask[:, :, at] = 0
+            samples[:, :, index] = encode_picture(image[:1], vae, width, height)[0]
+            mask[:, :, index] = 0
     return NodeOutput(({"samples": samples, "noise_mask": mask, "frame_step": step},))
 
 
@@ -273,8 +276,8 @@ def ltxv_guide(
     samples: Array = latent["samples"]
     width, height = latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
     frames = samples.shape[2]
-    place = frame_idx if frame_idx >= 0 else max((frames - 1) * 8 + 1 + frame_idx, 0)
-    reference = Reference(encode_picture(image[:1], vae, width, height), strength, (place + 7) // 8, REACH)
+    frame = frame_idx if frame_idx >= 0 else max((frames - 1) * 8 + 1 + frame_idx, 0)
+    reference = Reference(encode_picture(image[:1], vae, width, height), strength, (frame + 7) // 8, REACH)
     return NodeOutput((with_reference(positive, reference), with_reference(negative, reference), latent))
 
 
@@ -310,8 +313,8 @@ def svd(
     hold = 1 / (1 + augmentation_level)
     reach = 1.5 * video_frames * 127 / max(motion_bucket_id, 1)
     reference = Reference(encode_picture(init_image[:1], vae, width, height), hold, 0, reach)
-    told = _with_references(sides, None, [reference])
-    return NodeOutput((*told, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
+    conditioned = _with_references(sides, None, [reference])
+    return NodeOutput((*conditioned, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
 def sv3d(
@@ -328,10 +331,10 @@ def sv3d(
     """A batch that goes once around the thing on the picture: held by it at both ends, least at its back."""
     sides = _make_sides(_encode_vision(init_image, clip_vision), elevation=elevation)
     hold = 0.9 / (1 + abs(elevation) / 90)
-    seen = encode_picture(init_image[:1], vae, width, height)
-    ends = [Reference(seen, hold, at, max(video_frames / 4, 1)) for at in (0, max(video_frames, 2) - 1)]
-    told = _with_references(sides, None, ends)
-    return NodeOutput((*told, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
+    picture = encode_picture(init_image[:1], vae, width, height)
+    ends = [Reference(picture, hold, frame, max(video_frames / 4, 1)) for frame in (0, max(video_frames, 2) - 1)]
+    conditioned = _with_references(sides, None, ends)
+    return NodeOutput((*conditioned, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
 def zero123_batched(
@@ -352,12 +355,12 @@ def zero123_batched(
     sides = _make_sides(_encode_vision(init_image, clip_vision))
     steps = np.arange(batch_size, dtype=np.float32)
     away = np.abs(elevation + steps * elevation_batch_increment) + np.abs(azimuth + steps * azimuth_batch_increment)
-    held = 1 / (1 + 2 * away / 180)
-    seen = np.repeat(encode_picture(init_image[:1], vae, width, height), batch_size, axis=0)
-    where = np.ones((batch_size, 1, 1), np.float32) * held[:, None, None].astype(np.float32)
-    told = _with_references(sides, None, [Reference(seen, 0.9, where=where)])
+    strength = 1 / (1 + 2 * away / 180)
+    pictures = np.repeat(encode_picture(init_image[:1], vae, width, height), batch_size, axis=0)
+    where = np.ones((batch_size, 1, 1), np.float32) * strength[:, None, None].astype(np.float32)
+    conditioned = _with_references(sides, None, [Reference(pictures, 0.9, where=where)])
     latent = _make_empty((batch_size, 4, height // 8, width // 8), width, height)
-    return NodeOutput((*told, {**latent, "batch_index": [0] * batch_size}))
+    return NodeOutput((*conditioned, {**latent, "batch_index": [0] * batch_size}))
 
 
 def hunyuan_refiner(
@@ -371,8 +374,8 @@ def hunyuan_refiner(
     if samples.ndim != 5 or samples.shape[1] != 4:
         return NodeOutput((positive, negative, out))
     frames = np.moveaxis(samples, 2, 1).reshape(-1, 4, *samples.shape[-2:])
-    told = _with_references((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
-    return NodeOutput((*told, out))
+    conditioned = _with_references((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
+    return NodeOutput((*conditioned, out))
 
 
 def zero123(
@@ -391,5 +394,5 @@ def zero123(
     sides = _make_sides(_encode_vision(init_image, clip_vision))
     away = (abs(elevation) + abs(azimuth)) / 180
     reference = Reference(encode_picture(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
-    told = _with_references(sides, None, [reference])
-    return NodeOutput((*told, _make_empty((batch_size, 4, height // 8, width // 8), width, height)))
+    conditioned = _with_references(sides, None, [reference])
+    return NodeOutput((*conditioned, _make_empty((batch_size, 4, height // 8, width // 8), width, height)))

@@ -35,8 +35,8 @@ def _with_control(sides: Sides, frames: Array | None, length: int, latents: int,
     """Both sides hinted by a control video: one of its pictures for each latent frame, the last one repeated."""
     if frames is None or strength == 0 or not len(frames):
         return sides
-    places = np.minimum(np.arange(latents) * 4, min(length, len(frames)) - 1)
-    hint = Hint(hints.load_control(_CONTROL), frames[places, ..., :3], strength)
+    indices = np.minimum(np.arange(latents) * 4, min(length, len(frames)) - 1)
+    hint = Hint(hints.load_control(_CONTROL), frames[indices, ..., :3], strength)
     return with_hint(sides[0], hint), with_hint(sides[1], hint)
 
 
@@ -108,15 +108,15 @@ def vace(
     if reference_image is not None:
         references.append(_make_subject(vae, reference_image, width, height))
     if control_video is not None:
-        shown = np.concatenate([control_video[:1]] * extra + [control_video])
+        control_frames = np.concatenate([control_video[:1]] * extra + [control_video])
         if control_masks is None:
-            sides = _with_control(sides, shown, length + extra, frames, strength)
+            sides = _with_control(sides, control_frames, length + extra, frames, strength)
         else:
-            places = np.minimum(np.arange(frames) * 4, len(shown) - 1)
-            kept = 1 - control_masks.reshape(-1, *control_masks.shape[-2:])
-            where = kept[np.minimum(places, len(kept) - 1)]
-            held = video.encode_picture(shown[places], vae, width, height)
-            references.append(Reference(held, min(strength, 1.0), where=where))
+            indices = np.minimum(np.arange(frames) * 4, len(control_frames) - 1)
+            unmasked = 1 - control_masks.reshape(-1, *control_masks.shape[-2:])
+            where = unmasked[np.minimum(indices, len(unmasked) - 1)]
+            latents = video.encode_picture(control_frames[indices], vae, width, height)
+            references.append(Reference(latents, min(strength, 1.0), where=where))
     return NodeOutput((*_with_references(sides, references), latent, extra))
 
 
@@ -143,7 +143,7 @@ def phantom(
     return NodeOutput((*_with_references((positive, negative), subjects), negative, latent))
 
 
-def _condition_on_sound(  # noqa: PLR0917 - what both sound nodes have in common
+def _condition_on_sound(
     sides: Sides,
     vae: Vae,
     latent: Latent,
@@ -228,17 +228,17 @@ def track(
     context: Context,
     *,
     tracks: str,
-    temperature: float,  # noqa: ARG001 - how sharply points pull: here nothing is moved along a track
-    topk: int,  # noqa: ARG001
+    temperature: float,  # how sharply points pull: here nothing is moved along a track
+    topk: int,
     **inputs: Any,
 ) -> NodeOutput:
     """The start picture holds as in WanImageToVideo; tracks are read, and move nothing in a procedural scene."""
     try:
-        told = json.loads(tracks.replace("'", '"'))
+        parsed = json.loads(tracks.replace("'", '"'))
     except ValueError as problem:
         raise ValueError(f"tracks is not JSON: {problem}") from problem
-    if not isinstance(told, list):
-        raise TypeError(f"tracks is a list of tracks, each a list of points; not {type(told).__name__}")
+    if not isinstance(parsed, list):
+        raise TypeError(f"tracks is a list of tracks, each a list of points; not {type(parsed).__name__}")
     return video.wan(context, **inputs)
 
 
@@ -256,19 +256,19 @@ def animate(
     video_frame_offset: int,
     clip_vision_output: VisionOutput | None = None,
     reference_image: Array | None = None,
-    face_video: Array | None = None,  # noqa: ARG001 - faces have no expression here
+    face_video: Array | None = None,  # faces have no expression here
     pose_video: Array | None = None,
     background_video: Array | None = None,
     character_mask: Array | None = None,
     continue_motion: Array | None = None,
 ) -> NodeOutput:
     """A character in place of another. Outputs beside the video: latent frames and pictures to trim, next offset."""
-    known = 0
+    known_frames = 0
     sides: Sides = (positive, negative)
     if continue_motion is not None:
         motion = continue_motion[-continue_motion_max_frames:]
         video_frame_offset = max(0, video_frame_offset - len(motion))
-        known = (len(motion) - 1) // 4 + 1
+        known_frames = (len(motion) - 1) // 4 + 1
         sides = _with_references(sides, video.make_references(vae, width, height, length, motion[-1:], None))
     latent = video.empty_wan(width, height, length + 4, batch_size)  # one latent frame in front for the reference
     frames = latent["samples"].shape[2]
@@ -278,9 +278,9 @@ def animate(
     if background_video is not None and len(background_video) > video_frame_offset:
         behind = background_video[video_frame_offset:]
         where = None if character_mask is None else 1 - character_mask.reshape(-1, *character_mask.shape[-2:])[:1]
-        held = video.encode_picture(behind[np.minimum(np.arange(frames) * 4, len(behind) - 1)], vae, width, height)
-        references.append(Reference(held, 0.8, where=where))
+        latents = video.encode_picture(behind[np.minimum(np.arange(frames) * 4, len(behind) - 1)], vae, width, height)
+        references.append(Reference(latents, 0.8, where=where))
     sides = _with_references(sides, references)
     if clip_vision_output is not None:
         sides = with_vision(sides[0], clip_vision_output, 0.5), sides[1]
-    return NodeOutput((*sides, latent, 1, max(0, known * 4 - 3), video_frame_offset + length))
+    return NodeOutput((*sides, latent, 1, max(0, known_frames * 4 - 3), video_frame_offset + length))

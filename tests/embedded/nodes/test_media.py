@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import math
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -73,14 +73,7 @@ def test_a_preview_is_temporary(context: Any) -> None:
 
 
 def test_without_pyav_a_node_says_what_to_install(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    imported = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "av":
-            raise ImportError(name)
-        return imported(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "av", None)
     for kind, inputs in {
         "SaveAudio": {"audio": tone(440), "filename_prefix": "x"},
         "SaveWEBM": {"images": np.zeros((1, 16, 16, 3)), "filename_prefix": "x", "codec": "vp9", "fps": 8.0, "crf": 32},

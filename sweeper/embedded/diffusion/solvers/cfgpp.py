@@ -108,10 +108,10 @@ def res_multistep(run: SolverRun, x: Array, sigmas: list[float], *, eta: float =
         else:
             h = math.log(sigma / down)
             # Where the last estimate stands on this step, in units of it.
-            place = math.log(old[1] / sigmas[i - 1]) / h
+            position = math.log(old[1] / sigmas[i - 1]) / h
             phi_1 = math.expm1(-h) / -h
             phi_2 = (phi_1 - 1) / -h
-            older = phi_2 / place if place else 0.0
+            older = phi_2 / position if position else 0.0
             if plus:
                 x = x + (denoised - own)
             x = x * math.exp(-h) + (own * (phi_1 - older) + old[0] * older) * h

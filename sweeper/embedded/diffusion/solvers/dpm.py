@@ -51,11 +51,11 @@ class _Step:
 
     def third(self) -> Array:
         r1, r2 = 1 / 3, 2 / 3
-        one = self._slope_at(r1, lambda: self._euler(r1))
+        first_slope = self._slope_at(r1, lambda: self._euler(r1))
         inner = r2 * self.h
         bend = self._sigma(r2) * (r2 / r1) * (math.expm1(inner) / inner - 1)
-        two = self._slope_at(r2, lambda: self._euler(r2) - (one - self.eps) * bend)
-        return self._euler(1.0) - (two - self.eps) * (self._sigma(1) / r2 * (math.expm1(self.h) / self.h - 1))
+        second_slope = self._slope_at(r2, lambda: self._euler(r2) - (first_slope - self.eps) * bend)
+        return self._euler(1.0) - (second_slope - self.eps) * (self._sigma(1) / r2 * (math.expm1(self.h) / self.h - 1))
 
 
 def _span(sigmas: list[float]) -> tuple[float, float]:
@@ -130,21 +130,21 @@ def dpm_adaptive(
     """
     if first <= 0 or max(tolerances) <= 0:
         raise ValueError(f"h_init {first} must be above 0, and so must rtol {tolerances[0]} or atol {tolerances[1]}")
-    at, end = _span(sigmas)
+    t, end = _span(sigmas)
     pid = _Pid(first, 1.5 if eta else order, gains, safety)
     previous, reported = x, 0
     for _ in range(_MOST):
-        if at >= end - 1e-5:
+        if t >= end - 1e-5:
             break
-        after = min(end, at + pid.size)
-        level, up = _lower(at, after, end, eta)
-        step = _Step(run, x, at, level)
+        after = min(end, t + pid.size)
+        level, up = _lower(t, after, end, eta)
+        step = _Step(run, x, t, level)
         low, high = (step.first(), step.second()) if order == 2 else (step.second(1 / 3), step.third())
         bound = np.maximum(np.abs(low), np.abs(previous)) * np.float32(tolerances[0])
         scale = np.maximum(np.float32(tolerances[1]), bound)
         if pid.is_accepted(float(np.sqrt(np.mean(np.square((low - high) / scale), dtype=np.float64)))):
-            sigma, sigma_after = math.exp(-at), math.exp(-after)
-            previous, x, at = low, high, after
+            sigma, sigma_after = math.exp(-t), math.exp(-after)
+            previous, x, t = low, high, after
             if up:
                 x = x + run.noise.draw_step(sigma, sigma_after) * np.float32(up)
             run.report(min(reported, len(sigmas) - 2), x, step.denoised)
@@ -152,10 +152,10 @@ def dpm_adaptive(
     return x
 
 
-def _lower(at: float, after: float, end: float, eta: float) -> tuple[float, float]:
+def _lower(t: float, after: float, end: float, eta: float) -> tuple[float, float]:
     """(t to step to, deviation of the noise that lifts it to `after` again); never below the last level."""
     if not eta:
         return after, 0.0
-    down, _ = ancestral_step(math.exp(-at), math.exp(-after), eta)
+    down, _ = ancestral_step(math.exp(-t), math.exp(-after), eta)
     level = min(end, -math.log(down)) if down > 0 else end
     return level, max(math.exp(-2 * after) - math.exp(-2 * level), 0.0) ** 0.5

@@ -28,7 +28,7 @@ def euler(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     return x
 
 
-def _renoise(run: SolverRun, x: Array, scale: float, up: float, sigma: float, after: float) -> Array:  # noqa: PLR0917
+def _renoise(run: SolverRun, x: Array, scale: float, up: float, sigma: float, after: float) -> Array:
     return x * scale + run.noise.draw_step(sigma, after) * up if after > 0 else x
 
 
@@ -109,11 +109,11 @@ def ddpm(run: SolverRun, x: Array, sigmas: list[float]) -> Array:
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
         eps, denoised = run.slope(x, sigma)
         run.report(i, x, denoised)
-        kept, kept_after = 1 / (sigma**2 + 1), 1 / (after**2 + 1)
-        alpha = kept / kept_after
-        x = (x * kept**0.5 - eps * ((1 - alpha) / (1 - kept) ** 0.5)) / alpha**0.5
+        signal, signal_after = 1 / (sigma**2 + 1), 1 / (after**2 + 1)
+        alpha = signal / signal_after
+        x = (x * signal**0.5 - eps * ((1 - alpha) / (1 - signal) ** 0.5)) / alpha**0.5
         if after > 0:
-            x = x + run.noise.draw_step(sigma, after) * ((1 - alpha) * (1 - kept_after) / (1 - kept)) ** 0.5
+            x = x + run.noise.draw_step(sigma, after) * ((1 - alpha) * (1 - signal_after) / (1 - signal)) ** 0.5
             x = x * (1 + after**2) ** 0.5
     return x
 

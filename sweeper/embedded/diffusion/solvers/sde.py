@@ -167,12 +167,12 @@ def er_sde(run: SolverRun, x: Array, sigmas: list[float], *, order: int = 3, eta
         if old is not None and order > 1:
             dt = float(levels[i + 1] - levels[i])
             width = -dt / 200
-            places = levels[i + 1] + np.arange(200) * width
-            integral = float(np.sum(1 / scale(places))) * width
+            points = levels[i + 1] + np.arange(200) * width
+            integral = float(np.sum(1 / scale(points))) * width
             slope = (denoised - old) / float(levels[i] - levels[i - 1])
             x = x + slope * (alpha * (dt + integral * float(scales[i + 1])))
             if old_slope is not None and order > 2:
-                moment = float(np.sum((places - levels[i]) / scale(places))) * width
+                moment = float(np.sum((points - levels[i]) / scale(points))) * width
                 bend = (slope - old_slope) / float((levels[i] - levels[i - 2]) / 2)
                 x = x + bend * (alpha * (dt**2 / 2 + moment * float(scales[i + 1])))
             old_slope = slope
@@ -195,8 +195,8 @@ def _seeds(run: SolverRun, x: Array, sigmas: list[float], shares: tuple[float, .
         h = space.log_snr(after) - start
         estimate, noise, last_share, last_sigma = denoised, None, 0.0, sigma
         for share in (*shares, 1.0):
-            at = after if share == 1.0 else space.from_log_snr(start + share * h)
-            fresh = run.noise.draw_step(last_sigma, at) * _one_minus_exp(2 * (share - last_share) * h) ** 0.5
+            level = after if share == 1.0 else space.from_log_snr(start + share * h)
+            fresh = run.noise.draw_step(last_sigma, level) * _one_minus_exp(2 * (share - last_share) * h) ** 0.5
             noise = fresh if noise is None else noise * math.exp(-(share - last_share) * h) + fresh
             grown = _one_minus_exp(2 * share * h)
             if share == shares[0] or len(shares) == 1:
@@ -206,11 +206,11 @@ def _seeds(run: SolverRun, x: Array, sigmas: list[float], shares: tuple[float, .
                 weight = (1 - grown / (2 * share * h)) * (share / shares[0] if share < 1 else 1.0)
                 weight /= 1.0 if share < 1 else shares[-1]
                 mixed = denoised * (grown - weight) + estimate * weight
-            point = x * (at / sigma * math.exp(-share * h)) + mixed * space.alpha(at) + noise * at
+            point = x * (level / sigma * math.exp(-share * h)) + mixed * space.alpha(level) + noise * level
             if share == 1.0:
                 x = point
             else:
-                estimate, last_share, last_sigma = run.denoise(point, at), share, at
+                estimate, last_share, last_sigma = run.denoise(point, level), share, level
     return x
 
 

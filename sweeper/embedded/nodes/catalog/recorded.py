@@ -79,8 +79,8 @@ def _read_node(name: str, record: Mapping[str, Any]) -> NodeClass:
 
 
 def _read_all() -> tuple[NodeClass, ...]:
-    told = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
-    return tuple(_read_node(name, told[name]) for name in IMPLEMENTATIONS)
+    records = json.loads(files(__package__).joinpath("recorded.json").read_text("utf-8"))
+    return tuple(_read_node(name, records[name]) for name in IMPLEMENTATIONS)
 
 
 NODES: tuple[NodeClass, ...] = _read_all()
