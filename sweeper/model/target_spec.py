@@ -1,7 +1,9 @@
-"""Targets as users write them (CONTRACT.md 15): what one may hold, which server it means, and all that is wrong.
+"""Parse targets as users write them, and find all mistakes in them.
 
-Pure, and without keys: where those come from is written here, but only `sweeper.comfy.target` looks there. Names that
-mean a server of their own (`embedded`, `cloud`) lead nowhere else, whoever gives them: done work is known by the name.
+A target is `embedded`, `cloud`, a name from a targets file, a URL, or a mapping such as `{url, dialect, api_key_env,
+concurrency, name}`. This module handles only the names of variables and commands that provide keys;
+`sweeper.comfy.target` reads the keys. The names `embedded` and `cloud` are reserved, because finished work is stored
+under the name of its target.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ EMBEDDED: Final = "embedded"
 CLOUD: Final = "cloud"
 DIALECTS: Final = ("cloud", "comfyui")
 
-# COMFY_API.md: the published host, and the customary variable of its key.
+# The public host of Comfy Cloud, and the environment variable that its documentation uses for the key.
 CLOUD_URL: Final = "https://cloud.comfy.org"
 CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 
@@ -33,7 +35,7 @@ _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 
 @dataclass(frozen=True, slots=True)
 class InvalidEntry:
-    """A named entry that cannot be used. Its mistakes are told where the name is meant, and nowhere else."""
+    """A named entry with mistakes. They are reported only if a target uses the name."""
 
     problems: tuple[Problem, ...]
 
@@ -44,10 +46,11 @@ NamedTargets = Mapping[str, TargetSpec | InvalidEntry]
 
 @dataclass(frozen=True, slots=True)
 class ParsedTarget:
-    """What a target means, if `sound`: its settings, with a `name`, and a `url` that is empty for the embedded server.
+    """A parsed target.
 
-    `entry` is the name under which it stands, None where the target itself says all. `wrong` holds (setting, message)
-    for each mistake; `problems` those of a file of the user's own.
+    If it is valid, `settings` has a `name`, and a `url` or `worker`; the `url` of the embedded server is empty. `entry`
+    is the name of the entry that defines the target, None if the target itself has all settings. `errors` has a
+    (setting, message) pair for each mistake in the target, `problems` the mistakes in the user's targets file.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class ParsedTarget:
 
 
 def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
-    """What a target as users write it means; `named` are the user's and the experiment's names."""
+    """Parse a target as users write it. `named` are the entries of the user and of the experiment by name."""
     if isinstance(spec, Mapping):
         return _parse_mapping(spec, named)
     if not isinstance(spec, str):
@@ -72,14 +75,14 @@ def parse_target(spec: Any, named: NamedTargets) -> ParsedTarget:
     if word == EMBEDDED:
         return ParsedTarget({"name": EMBEDDED, "url": "", "dialect": "cloud"})
     if word == CLOUD or "://" in word:
-        found = _parse_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
+        parsed = _parse_mapping({"url": CLOUD_URL if word == CLOUD else word}, named)
         return ParsedTarget(
-            found.settings, errors=tuple(("", said) for _, said in found.errors), problems=found.problems
+            parsed.settings, errors=tuple(("", message) for _, message in parsed.errors), problems=parsed.problems
         )
-    told = word.rpartition("@")[2]  # what stands before it may be a password
+    shown = word.rpartition("@")[2]  # the part before the @ may be a password
     return ParsedTarget(
         errors=(
-            ("", f"unknown name {told!r}{suggest(told, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),
+            ("", f"unknown name {shown!r}{suggest(shown, dict.fromkeys((EMBEDDED, CLOUD, *named)))} (a URL has ://)"),
         )
     )
 
@@ -88,17 +91,17 @@ def _parse_name(word: str, named: NamedTargets) -> ParsedTarget:
     entry = named[word]
     if isinstance(entry, InvalidEntry):
         return ParsedTarget(entry=word, problems=entry.problems)
-    wrong = tuple((".".join(map(str, path[1:])), said) for path, said in find_entry_problems({word: entry}))
-    if wrong:
-        return ParsedTarget(entry=word, errors=wrong)
-    found = _parse_mapping({**_to_mapping(word, entry), "name": word}, named)
-    return ParsedTarget(found.settings, word, found.errors, found.problems)
+    errors = tuple((".".join(map(str, path[1:])), message) for path, message in find_entry_problems({word: entry}))
+    if errors:
+        return ParsedTarget(entry=word, errors=errors)
+    parsed = _parse_mapping({**_to_mapping(word, entry), "name": word}, named)
+    return ParsedTarget(parsed.settings, word, parsed.errors, parsed.problems)
 
 
 def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget:
-    settings, wrong = _parse_settings(spec)
-    if wrong:
-        return ParsedTarget(settings, errors=tuple(wrong))
+    settings, errors = _parse_settings(spec)
+    if errors:
+        return ParsedTarget(settings, errors=tuple(errors))
     if settings.get("url") == CLOUD_URL:
         entry = named.get(CLOUD, {})
         if isinstance(entry, InvalidEntry):
@@ -108,83 +111,80 @@ def _parse_mapping(spec: Mapping[str, Any], named: NamedTargets) -> ParsedTarget
     return ParsedTarget(settings)
 
 
-def _merge_cloud_settings(given: Mapping[str, Any], entry: TargetSpec) -> dict[str, Any]:
-    """Settings of Comfy Cloud: what is given, then the entry `cloud` of the names, then the customary ones.
+def _merge_cloud_settings(own_settings: Mapping[str, Any], entry: TargetSpec) -> dict[str, Any]:
+    """Return the settings of Comfy Cloud: those given, then those of the entry `cloud`, then the defaults.
 
-    That entry says whence the key comes wherever Cloud is meant, because it can lead to that host only.
+    The entry `cloud` provides the key for every target on Comfy Cloud, because it cannot be for another host.
     """
-    kept, wrong = _parse_settings(_to_mapping(CLOUD, entry))
-    if wrong or kept["url"] != CLOUD_URL:
-        kept = {}  # told where that entry itself is meant, and by whoever reads the file
-    if given.get("api_key_env") or given.get("api_key_command"):
-        kept = {key: value for key, value in kept.items() if not key.startswith("api_key")}
-    found = {"name": CLOUD, "dialect": "cloud", **kept, **given}
-    if not found.get("api_key_command"):
-        found.setdefault("api_key_env", CLOUD_KEY)
-    return found
+    entry_settings, errors = _parse_settings(_to_mapping(CLOUD, entry))
+    if errors or entry_settings["url"] != CLOUD_URL:
+        entry_settings = {}  # its mistakes are reported elsewhere: where a target uses it, and where the file is read
+    if own_settings.get("api_key_env") or own_settings.get("api_key_command"):
+        entry_settings = {key: value for key, value in entry_settings.items() if not key.startswith("api_key")}
+    settings = {"name": CLOUD, "dialect": "cloud", **entry_settings, **own_settings}
+    if not settings.get("api_key_command"):
+        settings.setdefault("api_key_env", CLOUD_KEY)
+    return settings
 
 
 def find_entry_problems(named: Mapping[str, TargetSpec]) -> list[tuple[KeyPath, str]]:
-    """What is wrong with a mapping of names to targets, as (path, message) pairs."""
-    found: list[tuple[KeyPath, str]] = []
+    """Return what is wrong with a mapping of names to targets, as (path, message) pairs."""
+    problems: list[tuple[KeyPath, str]] = []
     for name, entry in named.items():
-        settings, problems = _parse_settings(_to_mapping(name, entry))
-        found += [((name, word) if word else (name,), message) for word, message in problems]
-        kept = _explain_reserved_name(name, settings)
-        if kept is not None:
-            found.append(((name,) if _is_reserved(name, EMBEDDED) else (name, "url"), kept))
+        settings, entry_problems = _parse_settings(_to_mapping(name, entry))
+        problems += [((name, setting) if setting else (name,), message) for setting, message in entry_problems]
+        reason = _explain_reserved_name(name, settings)
+        if reason is not None:
+            problems.append(((name,) if _is_reserved(name, EMBEDDED) else (name, "url"), reason))
         if isinstance(entry, Mapping) and entry.get("name", name) != name:
-            found.append(((name, "name"), f"its name is {name} already; take out `name`"))
-    return found
+            problems.append(((name, "name"), f"its name is already {name}; remove `name`"))
+    return problems
 
 
 def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tuple[KeyPath, str]]:
-    """What is wrong with `target` and `targets` of an experiment beyond the shapes that its schema checks, with paths.
+    """Return what is wrong with `target` and `targets` of an experiment, as (path, message) pairs.
 
-    `named` are the user's own names, which yield to the experiment's; None: a name that is not the experiment's may
-    be one that is given elsewhere.
+    Mistakes that the schema finds are left out. `named` are the user's entries; those of the experiment have
+    precedence. None: unknown names are no mistake, because the user's entries are not known yet.
     """
-    written = experiment if isinstance(experiment, Mapping) else {}
-    targets = written.get("targets")
-    own = targets if isinstance(targets, Mapping) else {}
-    entries = {name: entry for name, entry in own.items() if _is_spec(entry)}
-    found: list[tuple[KeyPath, str]] = [(("targets", *path), said) for path, said in find_entry_problems(entries)]
-    names = {**(named or {}), **dict.fromkeys(own, InvalidEntry(())), **entries}
-    target = written.get("target", EMBEDDED)
-    listed = target if isinstance(target, list) else [target]
-    understood = [parse_target(spec, names) for spec in listed]
-    places: list[KeyPath] = [("target", place) if listed is target else ("target",) for place in range(len(listed))]
-    for path, spec, one in zip(places, listed, understood, strict=True):
-        elsewhere = named is None and isinstance(spec, str) and "://" not in spec
-        if _is_spec(spec) and one.entry is None and not elsewhere:
-            found += [((*path, word) if word else path, said) for word, said in one.errors]
-    found += [(places[place], said) for place, said in find_duplicate_targets(understood)]
-    return [(path, said) for path, said in found if (path[-1], said) != _NO_URL]  # the schema has said that
+    mapping = experiment if isinstance(experiment, Mapping) else {}
+    targets = mapping.get("targets")
+    own_targets = targets if isinstance(targets, Mapping) else {}
+    entries = {name: entry for name, entry in own_targets.items() if _is_spec(entry)}
+    problems: list[tuple[KeyPath, str]] = [
+        (("targets", *path), message) for path, message in find_entry_problems(entries)
+    ]
+    names = {**(named or {}), **dict.fromkeys(own_targets, InvalidEntry(())), **entries}
+    target = mapping.get("target", EMBEDDED)
+    specs = target if isinstance(target, list) else [target]
+    parsed_targets = [parse_target(spec, names) for spec in specs]
+    paths: list[KeyPath] = [("target", index) if specs is target else ("target",) for index in range(len(specs))]
+    for path, spec, parsed in zip(paths, specs, parsed_targets, strict=True):
+        may_be_elsewhere = named is None and isinstance(spec, str) and "://" not in spec
+        if _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
+            problems += [((*path, setting) if setting else path, message) for setting, message in parsed.errors]
+    problems += [(paths[index], message) for index, message in find_duplicate_targets(parsed_targets)]
+    return [(path, message) for path, message in problems if (path[-1], message) != _NO_URL]  # the schema finds it
 
 
 def find_duplicate_targets(targets: Sequence[ParsedTarget]) -> Iterator[tuple[int, str]]:
-    """(place, message) of each target that is the same server as one before it: a plan is shared among servers."""
+    """Yield (index, message) for each target that is the same server as an earlier one."""
     names: set[str] = set()
     servers: dict[tuple[Any, ...], str] = {}
-    for place, one in enumerate(targets):
-        if not one.is_valid:
+    for index, target in enumerate(targets):
+        if not target.is_valid:
             continue
-        name, url = one.settings["name"], one.settings.get("url")
+        name, url = target.settings["name"], target.settings.get("url")
         if name in names:
-            yield place, f"{name} is given twice"
+            yield index, f"{name} is given twice"
         elif url:
-            # Two accounts of Comfy Cloud are two queues; a ComfyUI has one, whatever key its proxy asks for.
-            words = one.settings.get("api_key_command") or ()
-            account = (one.settings.get("api_key_env"), *words) if url == CLOUD_URL else ()
-            first = servers.setdefault((identify_server(url), *account), name)
-            if first != name:
-                yield (
-                    place,
-                    (
-                        f"{name} and {first} are one server ({url}); take one of them out: "
-                        "how many jobs it may have at once is its `concurrency`"
-                    ),
-                )
+            # Two accounts of Comfy Cloud have two queues. A ComfyUI has one queue, whatever key its proxy demands.
+            command = target.settings.get("api_key_command") or ()
+            account = (target.settings.get("api_key_env"), *command) if url == CLOUD_URL else ()
+            first_name = servers.setdefault((identify_server(url), *account), name)
+            if first_name != name:
+                remedy = "remove one of them, and set `concurrency` for more jobs at once"
+                yield index, f"{name} and {first_name} are the same server ({url}); {remedy}"
         names.add(name)
 
 
@@ -193,7 +193,7 @@ def _is_spec(value: Any) -> bool:
 
 
 def _to_mapping(name: str, entry: TargetSpec) -> dict[str, Any]:
-    """A named target as a mapping; `cloud` needs no URL."""
+    """Return a named target as a mapping. The entry `cloud` needs no URL."""
     mapping = {"url": entry} if isinstance(entry, str) else dict(entry)
     return {"url": CLOUD_URL, **mapping} if name == CLOUD else mapping
 
@@ -203,42 +203,45 @@ def _is_reserved(name: str, reserved: str) -> bool:
 
 
 def _explain_reserved_name(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Why a target of these settings cannot have that name: its work would stand for work done on another server."""
+    """Return why a target with these settings may not have this name, or None.
+
+    Its work would count as done on another server.
+    """
     if _is_reserved(name, EMBEDDED):
-        return f"the name {name} is kept for sweeper's own server; give yours another"
-    place = settings.get("url") or settings.get("worker")
-    if _is_reserved(name, CLOUD) and place not in (None, CLOUD_URL):
-        return f"the name {name} is kept for {CLOUD_URL}; give yours another"
+        return f"the name {name} is reserved for the embedded server; choose another name"
+    server = settings.get("url") or settings.get("worker")
+    if _is_reserved(name, CLOUD) and server not in (None, CLOUD_URL):
+        return f"the name {name} is reserved for {CLOUD_URL}; choose another name"
     return None
 
 
 def _parse_settings(spec: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The sound settings of a mapping, its URL normalised, and (setting, message) for each mistake."""
+    """Return the valid settings of a mapping, with a normalised URL, and a (setting, message) pair for each mistake."""
     problems: list[tuple[str, str]] = []
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if "url" not in spec and "worker" not in spec:
         problems.append(_NO_URL)
     if spec.get("api_key_env") and spec.get("api_key_command"):
-        problems.append(("", "`api_key_env` and `api_key_command` both say whence the key comes; give one"))
-    for word, value in spec.items():
-        if word not in _FIELDS:
-            problems.append((str(word), _explain_unknown_key(str(word))))
-        elif value is not None or word == "url":
+        problems.append(("", "give `api_key_env` or `api_key_command`, not both"))
+    for setting, value in spec.items():
+        if setting not in _FIELDS:
+            problems.append((str(setting), _explain_unknown_key(str(setting))))
+        elif value is not None or setting == "url":
             try:
-                found[word] = _CHECKS[word](value)
+                settings[setting] = _CHECKS[setting](value)
             except UsageError as error:
-                problems += [(word, one.message) for one in error.problems]
-    kept = _explain_reserved_name(found["name"], found) if "name" in found else None
-    if kept is not None:
-        problems.append(("name", kept))
-    return found, problems
+                problems += [(setting, problem.message) for problem in error.problems]
+    reason = _explain_reserved_name(settings["name"], settings) if "name" in settings else None
+    if reason is not None:
+        problems.append(("name", reason))
+    return settings, problems
 
 
 def _explain_unknown_key(word: str) -> str:
     if "key" in word.casefold() or "token" in word.casefold():
         return (
-            "a key may not stand in a file; put it into the environment and its name into `api_key_env`, or the "
-            "command that prints it into `api_key_command`"
+            "do not write a key into a file; put it into an environment variable named by `api_key_env`, or give a "
+            "command that prints it as `api_key_command`"
         )
     return f"unknown key{suggest(word, _FIELDS)}"
 
@@ -262,7 +265,7 @@ def _check_dialect(value: Any) -> str:
 
 
 def _check_variable(value: Any) -> str:
-    # Not repeated: whoever puts the key itself here must not find it in a log.
+    # The message does not quote the value, because a user may have written the key itself.
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         raise UsageError("give the name of an environment variable (letters, digits and _), not the key itself")
     return value

@@ -1,4 +1,5 @@
-"""What makes a plan fast and exact: columns of values, one block's grid, what is selected from it, how it nests.
+"""Expand an experiment into its trials, in written order and in the order in which they run.
 
-`sweeper.planning.plan` puts the pieces together; nothing here is meant for other callers.
+`plan` puts the other modules together: `columns` has values as functions of coordinates, `grid` compiles one block,
+`trial_filters` selects trials, `order` decides how the axes nest, `compatibility` checks a plan against a server.
 """

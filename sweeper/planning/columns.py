@@ -1,7 +1,7 @@
-"""Values as functions of the place in a grid: which dimensions decide a name, and what it is at given coordinates.
+"""Columns: values as functions of the coordinates in a grid.
 
-This is what makes planning fast: a value is normalised once per option, a derived text rendered once per combination
-of the dimensions that it depends on, and only joined per trial.
+A column knows which dimensions it depends on. So a value is normalised once for each option, and a derived text is
+rendered once for each combination of the dimensions that it depends on, not once for each trial.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-_MAX_CACHED: Final = 65_536  # combinations of a derived value kept at once
+_MAX_CACHED: Final = 65_536  # combinations of one derived value
 
-Coordinates = Sequence[int]  # of a trial: the place of its option in each dimension
+Coordinates = Sequence[int]  # of a trial: the index of its option in each dimension
 
 
 class Column(Protocol):
-    """A value at coordinates; it depends on `dimensions` only."""
+    """A value for each coordinates."""
 
     @property
     def dimensions(self) -> tuple[int, ...]:
-        """The places of the dimensions that it depends on, ascending."""
+        """The indexes of the dimensions that the value depends on, ascending."""
 
     def get(self, coordinates: Coordinates) -> Any:
-        """The value there."""
+        """Return the value at these coordinates."""
 
 
 class ConstantColumn:
@@ -34,7 +34,7 @@ class ConstantColumn:
         self.value = value
 
     def get(self, _coordinates: Coordinates) -> Any:
-        """The value."""
+        """Return the value."""
         return self.value
 
 
@@ -47,12 +47,12 @@ class OptionColumn:
         self.values = values
 
     def get(self, coordinates: Coordinates) -> Any:
-        """The value of the option there."""
+        """Return the value of the option at these coordinates."""
         return self.values[coordinates[self.dimension]]
 
 
 class ComputedColumn:
-    """A value computed from other columns, remembered per combination of their dimensions."""
+    """A value computed from other columns, and cached for each combination of their dimensions."""
 
     def __init__(self, inputs: Mapping[str, Column], compute: Callable[[dict[str, Any]], Any]) -> None:
         self.inputs = dict(inputs)
@@ -61,7 +61,7 @@ class ComputedColumn:
         self._cache: dict[tuple[int, ...], Any] = {}
 
     def get(self, coordinates: Coordinates) -> Any:
-        """The value there. Raises ExpressionError."""
+        """Return the value at these coordinates. Raises what the computation raises, such as ExperimentError."""
         key = tuple([coordinates[dimension] for dimension in self.dimensions])
         try:
             return self._cache[key]
@@ -75,5 +75,5 @@ class ComputedColumn:
 
 
 def merge_dimensions(columns: Iterable[Column]) -> tuple[int, ...]:
-    """The dimensions of all these columns, ascending."""
+    """Return the dimensions of all these columns, ascending."""
     return tuple(sorted({dimension for column in columns for dimension in column.dimensions}))

@@ -1,7 +1,7 @@
-"""A plan held against the node classes of a server: each value once, what no slot decides once.
+"""Check a plan against the node classes of a server: each value once, and the fixed parts of the workflow once.
 
-`sweeper.model.node_classes.template_check` says why that is the same as checking every workflow. Here its pieces meet
-the grids' values, and each finding gets the line where the value was written.
+`sweeper.model.node_classes.template_check` explains why this finds the same as a check of every workflow. This module
+runs its checks on the values of the grids and adds to each problem where the value was written.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from sweeper.planning.columns import merge_dimensions
 from sweeper.planning.grid import Grid
 from sweeper.schemas.values import KeyPath
 
-_MAX_COMBINATIONS: Final = 100_000  # of the values of one input; more than that only a text of several axes has
-_MAX_RENDERED: Final = 1_000  # trials checked whole where values are links themselves
+_MAX_COMBINATIONS: Final = 100_000  # of the values of one input; only a text of several axes can have more
+_MAX_RENDERED: Final = 1_000  # trials that are checked as a whole if values are links
 
 
 @dataclass(frozen=True, slots=True)
 class Compatibility:
-    """How a plan fits a server: `problems` would be refused, fail or show nothing; `notes` are odd but run, and so are
-    the `unsaved`, whose results are kept only where previews are.
+    """How a plan fits a server.
+
+    The server would refuse `problems`, or they would fail or have no effect. `notes` are odd but run. So do `unsaved`,
+    the outputs of a workflow that saves no file: their results are kept only with `--keep-temp`.
     """
 
     problems: tuple[Problem, ...]
@@ -41,16 +43,16 @@ class Compatibility:
 def check_compatibility(
     template: Template, grids: Iterable[Grid], trials: Iterable[Trial], info: NodeInfo
 ) -> Compatibility:
-    """Check every value of a plan against the classes of a server. `trials` are asked for only if values are links."""
+    """Check every value of a plan against the classes of a server. `trials` are used only if values are links."""
     check = check_template(template, info)
     problems = [template.make_problem(path, message) for path, message in (*check.fixed_problems, *check.ignored)]
-    rewired = False
+    has_changed_links = False
     for grid in grids:
-        for piece in check.input_checks:
-            for problem in _iter_input_problems(grid, piece):
-                rewired = rewired or problem is None
+        for input_check in check.input_checks:
+            for problem in _iter_input_problems(grid, input_check):
+                has_changed_links = has_changed_links or problem is None
                 problems += [problem] if problem is not None else []
-    if rewired:
+    if has_changed_links:
         problems += _iter_rendered_problems(check, itertools.islice(trials, _MAX_RENDERED))
     notes = [template.make_problem(path, message) for path, message in check.notes]
     unsaved = tuple(template.make_problem(path, message) for path, message in check.unsaved)
@@ -58,28 +60,32 @@ def check_compatibility(
 
 
 def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Problem, ...]:
-    """What a server would refuse of an experiment of which no plan can be made: what no slot decides, and each value
-    where it is written, for the inputs that one slot decides.
+    """Return what a server would refuse of an experiment that has mistakes, so that no plan can be made.
+
+    Checked are the fixed parts of the workflow, and every written value of the inputs that depend on one slot only.
     """
     template = experiment.template
     check = check_template(template, info)
     problems = [template.make_problem(path, message) for path, message in (*check.fixed_problems, *check.ignored)]
-    for piece in check.input_checks:
-        for where, value in _iter_written(experiment, piece.slots[0]) if len(piece.slots) == 1 else ():
-            with suppress(ExpressionError):  # as above
-                verdict = piece.check_values({piece.slots[0]: value})
-                problems += [replace(where, message=message) for _, message in verdict.problems]
+    for input_check in check.input_checks:
+        if len(input_check.slots) > 1:
+            continue
+        (slot,) = input_check.slots
+        for location, value in _iter_written(experiment, slot):
+            with suppress(ExpressionError):  # another problem reports it
+                result = input_check.check_values({slot: value})
+                problems += [replace(location, message=message) for _, message in result.problems]
     return tuple(dict.fromkeys(problems))
 
 
 def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, Any]]:
-    """Every value that a slot is given as it stands, and where, as a Problem without its message."""
+    """Yield every value that is written for a slot, with its location as a Problem without a message."""
     source = experiment.source
-    assert source is not None  # an experiment with mistakes was read from a file
+    assert source is not None  # an experiment with mistakes comes from a file
     found: list[tuple[KeyPath, Any]] = (
         [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
     )
-    found += [one for block in experiment.blocks for one in _iter_swept(block, slot, source)]
+    found += [value_at for block in experiment.blocks for value_at in _iter_swept(block, slot, source)]
     yield from ((source.make_problem(path, ""), value) for path, value in found)
     default = experiment.template.slots[slot].default
     if not found and slot not in experiment.derive and default is not MISSING:
@@ -87,40 +93,35 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
 
 
 def _iter_swept(block: Block, slot: str, source: Source) -> Iterator[tuple[KeyPath, Any]]:
-    """The values that a block gives a slot, and where it does."""
+    """Yield the values that a block has for a slot, with their paths."""
     for axis in (axis for dimension in block.dimensions for axis in dimension):
-        for place, option in enumerate(axis.options):
+        for index, option in enumerate(axis.options):
             if slot in option.sets:
-                yield (*axis.locate_option(source, place), "set", slot), option.sets[slot]
+                yield (*axis.locate_option(source, index), "set", slot), option.sets[slot]
             elif slot == axis.name and option.value is not MISSING:
-                yield axis.locate_option(source, place), option.value
-    for place, row in enumerate(block.include):
+                yield axis.locate_option(source, index), option.value
+    for index, row in enumerate(block.include):
         value = row.options[slot].value if slot in row.options else row.values.get(slot, MISSING)
         if value is not MISSING:
-            yield (*block.path, "include", place, slot), value
+            yield (*block.path, "include", index, slot), value
 
 
 def _iter_input_problems(grid: Grid, input_check: SlotInputCheck) -> Iterator[Problem | None]:
-    """The problems of one input over all its values; None where a value is a link, which only the whole graph tells."""
+    """Yield the problems of one input over all its values, and None for each value that is a link."""
     columns = {name: grid.slots[name] for name in input_check.slots}
-    dimensions = merge_dimensions(columns.values())
-    at = [0] * len(grid.sizes)
-    seen: set[str] = set()
-    points = itertools.product(*(range(grid.sizes[place]) for place in dimensions))
-    for point in itertools.islice(points, _MAX_COMBINATIONS):
-        for place, value in zip(dimensions, point, strict=True):
-            at[place] = value
+    seen: set[Problem] = set()
+    for coordinates in itertools.islice(grid.iter_points(merge_dimensions(columns.values())), _MAX_COMBINATIONS):
         try:
-            verdict = input_check.check_values({name: column.get(at) for name, column in columns.items()})
+            result = input_check.check_values({name: column.get(coordinates) for name, column in columns.items()})
         except ExpressionError:
-            continue  # the plan's own compilation tells that, with its values
-        if verdict.changes_links:
+            continue  # the compilation of the plan reports it with its values
+        if result.changes_links:
             yield None
-        for _, message in verdict.problems:
-            where = grid.locate_value(input_check.slots[0], at)
-            if (known := f"{where}{message}") not in seen:
-                seen.add(known)
-                yield replace(where, message=message)
+        for _, message in result.problems:
+            problem = replace(grid.locate_value(input_check.slots[0], coordinates), message=message)
+            if problem not in seen:
+                seen.add(problem)
+                yield problem
 
 
 def _iter_rendered_problems(check: TemplateCheck, trials: Iterable[Trial]) -> Iterator[Any]:

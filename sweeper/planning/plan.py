@@ -1,7 +1,7 @@
-"""The plan: an experiment's trials, in written order and in the order in which they run; a pure value, lazily produced.
+"""The plan: the trials of an experiment, produced lazily, in written order and in the order in which they run.
 
-A trial holds its params and digest, never its graph. `grid` compiles one block, `selection` filters it, `order` nests
-it; here the blocks become one sequence with one numbering.
+A trial has its params and its digest, but not its graph. This module joins the compiled blocks into one sequence with
+one numbering.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from sweeper.planning.server_cache import ServerCache
 from sweeper.planning.trial_filters import find_kept_positions
 
 _ASSUMED_COSTS: Final = Costs()
-_MAX_COUNTED: Final = 50_000  # trials of a block up to which its node executions are counted one by one
-_MAX_TRIED: Final = 2_000  # combinations of a computed text tried at once; a larger product is checked as it is walked
+_MAX_COUNTED: Final = 50_000  # trials of a block; for more, node executions are estimated
+_MAX_TRIED: Final = 2_000  # combinations of a computed text; others are checked when the trials are produced
 
 
 @dataclass(frozen=True, slots=True)
 class OrderReport:
-    """What the order of nesting saves on a server that keeps the last job's results.
+    """What the nesting order saves on a server that caches node results.
 
-    `axes` are outermost first, one list for each block; `executions` and `written` count node executions in this order
-    and in the written one. `measured` says whether the order went by measured node times, `caching` what the server
-    keeps: `classic` (the last job's results), `lru N` or `none`.
+    `axes` has the axes of each block, outermost first. `executions` and `written` count node executions in this order
+    and in the written order. `measured`: the order is based on measured node times. `caching` is the cache of the
+    server: `classic` (results of the last job), `lru N` or `none`.
     """
 
     axes: tuple[tuple[str, ...], ...]
@@ -50,14 +50,17 @@ class OrderReport:
 
     @property
     def saved(self) -> int:
-        """Node executions that the order saves against the written one."""
+        """The number of node executions that the order saves over the written order."""
         return self.written - self.executions
 
 
 class Plan:
-    """The ordered trials of an experiment. `len(plan)` is exact; iterating yields them in run order."""
+    """The trials of an experiment. `len(plan)` is exact. Iteration yields the trials in the order in which they run.
 
-    _parts: Sequence[_PlanPart] = ()  # of a plan that is no product: calibration and attribution make such
+    Raises ExperimentError if a rule fails or no trial is left.
+    """
+
+    _parts: Sequence[_PlanPart] = ()  # empty for the plans of calibration and attribution, which are not products
 
     def __init__(self, experiment: Experiment, costs: Costs = _ASSUMED_COSTS) -> None:
         self.experiment = experiment
@@ -65,7 +68,7 @@ class Plan:
         self._parts = [_with_best_order(experiment, part, costs) for part in _compile_parts(experiment)]
         if len(self) == 0:
             source = experiment.source
-            message = "no trial is left: `exclude` and `where` drop every one"
+            message = "no trial is left, because `exclude` and `where` drop all of them"
             raise ExperimentError(source.make_problem(("sweep",), message) if source is not None else message)
 
     def __len__(self) -> int:
@@ -78,82 +81,86 @@ class Plan:
             start += part.count
 
     def written(self) -> Iterator[Trial]:
-        """The trials in written order: the first axis outermost, the last varying fastest."""
+        """Yield the trials in written order: the first axis is outermost, the last varies fastest."""
         start = 0
         for part in self._parts:
             yield from part.iter_trials(start, part.written)
             start += part.count
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
-        """The concrete API-format graph of a trial, a new dict; input files stand in it under their local names."""
+        """Return the API-format graph of a trial as a new dict. Input files have their local names in it."""
         return self.experiment.template.render(trial.params)
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        """The local files that the trial's workflow reads."""
+        """Return the local files that the workflow of a trial reads."""
         slots = self.experiment.template.slots
-        masks = {slot.masked_slot: slot.name for slot in slots.values() if slot.kind == "mask"}
+        mask_of = {slot.masked_slot: slot.name for slot in slots.values() if slot.kind == "mask"}
 
         def make_input_file(address: Address, name: str | None) -> InputFile | None:
             value = trial.params.get(name) if name is not None else None
-            fact = self.experiment.files.get(value) if isinstance(value, str) else None
-            if name is None or fact is None:
+            hashed_file = self.experiment.files.get(value) if isinstance(value, str) else None
+            if name is None or hashed_file is None:
                 return None
-            mask = make_input_file(address, masks.get(name))
-            return InputFile(address.node, address.input, str(value), fact.path, fact.sha256, mask)
+            mask = make_input_file(address, mask_of.get(name))
+            return InputFile(address.node, address.input, str(value), hashed_file.path, hashed_file.sha256, mask)
 
-        places = [(address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses]
-        return tuple(found for address, name in places if (found := make_input_file(address, name)) is not None)
+        addresses = [
+            (address, slot.name) for slot in slots.values() if slot.kind == "file" for address in slot.addresses
+        ]
+        return tuple(file for address, name in addresses if (file := make_input_file(address, name)) is not None)
 
     def reordered(self, costs: Costs) -> Plan:
-        """The same trials, nested by other costs: measured node times, or a server that keeps no results."""
-        again = copy.copy(self)
-        again.__dict__.pop("order", None)
-        again._costs = costs  # noqa: SLF001 - a copy of our own
-        again._parts = [_with_best_order(self.experiment, part, costs) for part in self._parts]  # noqa: SLF001
-        return again
+        """Return a plan of the same trials in the order that is best for these costs."""
+        plan = copy.copy(self)
+        vars(plan).pop("order", None)  # cached
+        vars(plan).update(_costs=costs, _parts=[_with_best_order(self.experiment, part, costs) for part in self._parts])
+        return plan
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
-        """How the plan fits a server with these node classes: what it would refuse, coerce or fail on, and oddities."""
+        """Check the plan against the node classes of a server."""
         return check_compatibility(self.experiment.template, [part.grid for part in self._parts], self.written(), nodes)
 
     @cached_property
     def axis_columns(self) -> tuple[str, ...]:
-        """The table's columns of the axes, in order, over all blocks."""
+        """The axis columns of the table, in order, over all blocks."""
         return list_axis_columns(self.experiment)
 
     @property
     def slot_names(self) -> tuple[str, ...]:
-        """The template's slots, in its order."""
+        """The names of the slots, in the order of the template."""
         return tuple(self.experiment.template.slots)
 
     @cached_property
     def value_order(self) -> Mapping[str, tuple[int, ...]]:
-        """Where the rows have an axis' values in another order than they were written: see `declared`."""
+        """The written order of axis values, for axes whose values appear in another order: see `find_value_order`."""
         return find_value_order(self._parts)
 
     @cached_property
     def together(self) -> tuple[tuple[str, str], ...] | None:
-        """The pairs of axes that are swept as one: see `declared`. None for a plan that is no product."""
+        """The pairs of axis columns that vary together: see `find_linked_axes`. None if the plan is not a product."""
         return find_linked_axes(self._parts) if self._parts else None
 
     @cached_property
     def axis_sizes(self) -> Mapping[str, int]:
-        """How many different values or labels each axis has, over all blocks."""
+        """The number of different values or labels of each axis, over all blocks."""
         return {name: len(self.axis_cells(name)) for name in self.experiment.axis_names}
 
     def axis_cells(self, name: str) -> list[Any]:
-        """The values or labels of an axis as a table shows them, over all blocks, each once."""
-        axes = [axis for block in self.experiment.blocks for group in block.dimensions for axis in group]
+        """Return the values or labels of an axis as the table shows them, over all blocks, each once."""
+        axes = [axis for block in self.experiment.blocks for dimension in block.dimensions for axis in dimension]
         cells = [option.cell for axis in axes if axis.name == name for option in axis.options]
-        # Numbers and texts are themselves the key: an axis may have a million seeds. True equals 1, so it is encoded.
+        # Numbers and texts are their own keys, because an axis may have a million seeds. True equals 1, so encode it.
         plain = (int, float, str)
         return list({cell if type(cell) in plain else (encode_canonical(cell),): cell for cell in cells}.values())
 
     @cached_property
     def order(self) -> OrderReport:
-        """How the axes nest when the plan runs, and what that saves."""
+        """The nesting order of the axes when the plan runs, and what it saves."""
         products = [part for part in self._parts if part.is_product]
-        names = [tuple(axis.name for place in part.order for axis in part.grid.dimensions[place]) for part in products]
+        names = [
+            tuple(axis.name for dimension in part.order for axis in part.grid.dimensions[dimension])
+            for part in products
+        ]
         caching = self._costs.caching
         runs, written = (
             sum(sum(part.count_node_runs(self.experiment, order, caching).values()) for part, order in orders)
@@ -164,7 +171,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _PlanPart:
-    """A compiled piece of the plan: the product of a block, or one of its `include` rows."""
+    """A compiled part of the plan: the product of a block, or one of its `include` rows.
+
+    `kept_positions` are the written positions that the filters leave; None: all.
+    """
 
     grid: Grid
     order: tuple[int, ...]
@@ -176,10 +186,10 @@ class _PlanPart:
         return tuple(range(len(self.grid.sizes)))
 
     def count_node_runs(self, experiment: Experiment, order: tuple[int, ...], caching: ServerCache) -> dict[str, int]:
-        """How often each node runs in that order on a server that keeps results in this way.
+        """Count how often each node runs in this order with this cache.
 
-        For more than `_COUNTED` trials an estimate: filters drop evenly, and an LRU cache saves no more than the
-        classic one, which is the least that it saves.
+        For more than `_MAX_COUNTED` trials the result is an estimate. It assumes that filters drop evenly, and that an
+        LRU cache saves as much as the classic one, which is its minimum.
         """
         graph = experiment.template.graph
         if caching.kind == "none":
@@ -198,7 +208,7 @@ class _PlanPart:
         return prod(self.grid.sizes) if self.kept_positions is None else len(self.kept_positions)
 
     def iter_trials(self, start: int, order: tuple[int, ...]) -> Iterator[Trial]:
-        """The part's trials with the dimensions nested in `order`; indexes count from `start` in written order."""
+        """Yield the trials with the dimensions nested in `order`; the indexes count the written order from `start`."""
         if self.kept_positions is None:
             return self.grid.walk(order, start)
         numbered = enumerate(self.kept_positions, start)
@@ -206,8 +216,8 @@ class _PlanPart:
             return self.grid.visit(order, numbered)
 
         def sort_key(numbered_position: tuple[int, int]) -> tuple[int, ...]:
-            at = self.grid.to_coordinates(numbered_position[1])
-            return tuple([at[dimension] for dimension in order])
+            coordinates = self.grid.to_coordinates(numbered_position[1])
+            return tuple([coordinates[dimension] for dimension in order])
 
         return self.grid.visit(order, sorted(numbered, key=sort_key))
 
@@ -215,62 +225,69 @@ class _PlanPart:
 def plan(experiment: Experiment, *, nodes: NodeInfo | None = None, costs: Costs = _ASSUMED_COSTS) -> Plan:
     """Expand an experiment into its plan.
 
-    `nodes` are a server's node classes: then what that server would refuse, silently change or fail on is refused
-    here. `costs` decide how the axes nest. Raises ExperimentError when a rule fails, no trial is left, or the plan does
-    not fit.
+    With the node classes of a server as `nodes`, the plan is also checked against that server. `costs` decide how the
+    axes nest. Raises ExperimentError if a rule fails, no trial is left, or the server would refuse or silently change
+    a workflow, or fail on it.
     """
-    planned = Plan(experiment, costs)
-    if nodes is not None and (problems := planned.fit(nodes).problems):
+    expanded = Plan(experiment, costs)
+    if nodes is not None and (problems := expanded.fit(nodes).problems):
         raise ExperimentError(problems)
-    return planned
+    return expanded
 
 
 def iter_derived_values(experiment: Experiment, name: str) -> Iterator[Any]:
-    """Every value that `derive` gives a name anywhere in the sweep. Raises ExperimentError where it fails."""
+    """Yield every value that `derive` computes for a name in the sweep. Raises ExperimentError if it fails."""
     for grid in _iter_grids(experiment):
         yield from grid.iter_values(name)
 
 
 def iter_value_pairs(
-    experiment: Experiment, one: str, other: str
+    experiment: Experiment, first_name: str, second_name: str
 ) -> Iterator[tuple[Any, Any, Callable[[str], Problem]]]:
-    """The values that two slots have together anywhere in the product of a block, and what tells, until the next pair,
-    where the value of a slot was written, as a Problem without its message.
+    """Yield the pairs of values that two slots have together in the product of a block.
+
+    The third item is a function that returns where the value of a slot was written, as a Problem without a message. It
+    is valid until the next pair.
     """
     for grid in _iter_grids(experiment):
-        first, second = grid.slots[one], grid.slots[other]
-        for at in grid.iter_points(merge_dimensions((first, second))):
-            yield first.get(at), second.get(at), partial(grid.locate_value, coordinates=at)
+        first_column, second_column = grid.slots[first_name], grid.slots[second_name]
+        for coordinates in grid.iter_points(merge_dimensions((first_column, second_column))):
+            yield (
+                first_column.get(coordinates),
+                second_column.get(coordinates),
+                partial(grid.locate_value, coordinates=coordinates),
+            )
 
 
 def _iter_grids(experiment: Experiment) -> Iterator[Grid]:
-    """The product of each block, and its `include` rows, before anything is dropped."""
+    """Yield the product of each block, and its `include` rows, before filters."""
     for block in experiment.blocks:
         yield Grid(experiment, block.dimensions, {})
         yield from (_make_include_grid(experiment, block, row) for row in block.include)
 
 
 def _with_best_order(experiment: Experiment, part: _PlanPart, costs: Costs) -> _PlanPart:
-    """The part in the order that costs least, the written one where it costs no more.
+    """Return the part in the order of least cost; in the written order if it costs no more.
 
-    `best_order` reckons with a whole product and the classic cache. Filters, and a cache that keeps more, can make
-    the written order as good or better: then it stays.
+    `find_best_order` assumes a whole product and the classic cache. With filters or a larger cache, the written order
+    may be as good or better, so both are compared.
     """
     if not part.is_product or experiment.order == "written":
         return replace(part, order=part.written)
     order = find_best_order(experiment, part.grid, costs)
-    changed = part.kept_positions is not None or costs.caching.kind == "lru"
-    if changed and order != part.written and part.count <= _MAX_COUNTED:
+    may_differ = part.kept_positions is not None or costs.caching.kind == "lru"
+    if may_differ and order != part.written and part.count <= _MAX_COUNTED:
         graph = experiment.template.graph
-        spent = [
-            costs.add_up(graph, part.count_node_runs(experiment, one, costs.caching)) for one in (order, part.written)
+        costs_of_orders = [
+            costs.add_up(graph, part.count_node_runs(experiment, candidate, costs.caching))
+            for candidate in (order, part.written)
         ]
-        order = order if spent[0] < spent[1] else part.written
+        order = order if costs_of_orders[0] < costs_of_orders[1] else part.written
     return replace(part, order=order)
 
 
 def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
-    """The pieces of the plan in written order. Raises ExperimentError with what fails in any of them."""
+    """Return the parts of the plan in written order. Raises ExperimentError with the problems of all parts."""
     parts: list[_PlanPart] = []
     problems: list[Problem] = []
     for block in experiment.blocks:
@@ -278,10 +295,10 @@ def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
             Grid(experiment, block.dimensions, {}),
             *(_make_include_grid(experiment, block, extra) for extra in block.include),
         ]
-        found = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
-        problems += found
+        grid_problems = [problem for grid in grids for problem in grid.find_problems(_MAX_TRIED)]
+        problems += grid_problems
         try:
-            selected = find_kept_positions(grids[0], block) if not found else None
+            selected = find_kept_positions(grids[0], block) if not grid_problems else None
         except ExperimentError as error:
             problems += error.problems
             continue
@@ -293,6 +310,6 @@ def _compile_parts(experiment: Experiment) -> list[_PlanPart]:
 
 
 def _make_include_grid(experiment: Experiment, block: Block, row: IncludeRow) -> Grid:
-    """An `include` row as a product of one."""
+    """Return an `include` row as a product of one point."""
     axes = [(Axis(name, (option,), block.path),) for name, option in row.options.items()]
     return Grid(experiment, axes, row.values)

@@ -1,8 +1,7 @@
-"""What a server keeps of node results from one job to the next, and what therefore runs in a sequence of jobs.
+"""The cache of a ComfyUI server: which node results it keeps from job to job, and which nodes run therefore.
 
-Facts from `COMFYUI_BEHAVIOUR`, section 6, measured on a real server: by default the results of the preceding job's
-nodes only; with `--cache-lru N` about N results of the last jobs; with `--cache-none` nothing. Which order is best is
-`order`'s business.
+As measured on ComfyUI 0.3.64, a server keeps by default only the results of the nodes of the preceding job, of any
+client. With `--cache-lru N` it keeps about N results of the last jobs, with `--cache-none` nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Final, Literal
 
 from sweeper.model.workflow import Graph, find_sinks, iter_links
 
-Dependencies = Mapping[str, frozenset[int]]  # node id -> the dimensions that make it run again
+Dependencies = Mapping[str, frozenset[int]]  # for each node id, the dimensions whose change makes the node run again
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCache:
-    """One way of keeping. `size`: how many node results an `lru` cache holds."""
+    """The kind of cache that a server uses. `size` is the number of node results that an `lru` cache keeps."""
 
     kind: Literal["classic", "lru", "none"] = "classic"
     size: int = 0
@@ -32,52 +31,56 @@ NO_CACHE: Final = ServerCache("none")
 
 
 def parse_cache_arguments(arguments: Sequence[str]) -> ServerCache:
-    """What a ComfyUI started with this command line keeps; the default where it says nothing that we know."""
-    found = CLASSIC_CACHE
-    for place, argument in enumerate(arguments):
+    """Return the cache of a ComfyUI with this command line; the default if no known option is given."""
+    cache = CLASSIC_CACHE
+    for index, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         if name == "--cache-none":
-            found = NO_CACHE
+            cache = NO_CACHE
         elif name == "--cache-lru":
-            given = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
-            # ComfyUI takes 0 for "no LRU", which is the default way.
-            found = ServerCache("lru", int(given)) if given.isdecimal() and int(given) > 0 else CLASSIC_CACHE
+            size = value or (arguments[index + 1] if index + 1 < len(arguments) else "")
+            # `--cache-lru 0` means no LRU cache, so the default one.
+            cache = ServerCache("lru", int(size)) if size.isdecimal() and int(size) > 0 else CLASSIC_CACHE
         elif name == "--cache-classic":
-            found = CLASSIC_CACHE
-    return found
+            cache = CLASSIC_CACHE
+    return cache
 
 
 def find_smallest_cache(cachings: Iterable[ServerCache]) -> ServerCache:
-    """What to order for when several servers share a plan: the one that keeps least of those that keep anything."""
+    """Return the cache to plan for when several servers share a plan: the smallest that keeps anything."""
     keeping = [caching for caching in cachings if caching.kind != "none"]
     return min(keeping, key=lambda caching: caching.size, default=NO_CACHE)
 
 
 def count_lru_executions(
-    graph: Graph, points: Iterable[Sequence[int]], dependencies: Dependencies, size: int
+    graph: Graph, trials: Iterable[Sequence[int]], dependencies: Dependencies, size: int
 ) -> dict[str, int]:
-    """How often each node runs when the jobs at these coordinates come one after the other to an LRU cache.
+    """Count how often each node runs if the jobs at these coordinates run one after the other with an LRU cache.
 
-    Whole generations (jobs) go, and only when the next job begins: `caching.py:283-292` of ComfyUI 0.3.64.
+    The cache evicts the results of whole jobs, and only when the next job begins (ComfyUI 0.3.64, caching.py:283-292).
     """
     cache = _LruCache(size)
     sources = {node: tuple(source for _, source, _ in iter_links(graph[node])) for node in graph}
-    read = {node: tuple(sorted(dependencies[node])) for node in graph}
+    dimensions_of = {node: tuple(sorted(dependencies[node])) for node in graph}
     outputs = sorted(find_sinks(graph))
     counts = dict.fromkeys(graph, 0)
-    for point in points:
-        keys = {node: (node, *(point[place] for place in places)) for node, places in read.items()}
+    for coordinates in trials:
+        keys = {
+            node: (node, *(coordinates[dimension] for dimension in needed)) for node, needed in dimensions_of.items()
+        }
         cache.begin_job(keys.values())
-        waiting = list(outputs)
-        while waiting:
-            node = waiting.pop()
+        pending = list(outputs)
+        while pending:
+            node = pending.pop()
             if cache.add(keys[node]):
                 counts[node] += 1
-                waiting.extend(sources[node])
+                pending.extend(sources[node])
     return counts
 
 
 class _LruCache:
+    """A model of ComfyUI's LRU cache of `size` node results."""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self._last_used: dict[tuple[object, ...], int] = {}
@@ -85,7 +88,7 @@ class _LruCache:
         self._generation = self._oldest = 0
 
     def begin_job(self, keys: Iterable[tuple[object, ...]]) -> None:
-        """A job begins: its own results are fresh, and of the others the oldest jobs' go until enough are gone."""
+        """Mark the results of a new job as used, and evict those of the oldest jobs until the size is kept."""
         self._generation += 1
         for key in keys:
             self._last_used[key] = self._generation
@@ -95,7 +98,7 @@ class _LruCache:
             self._last_used = {key: used for key, used in self._last_used.items() if used >= self._oldest}
 
     def add(self, key: tuple[object, ...]) -> bool:
-        """Whether a node with this key has to run."""
+        """Add a result. Return whether it was not cached, so that its node has to run."""
         if key in self._cached:
             return False
         self._cached.add(key)

@@ -1,20 +1,24 @@
-"""What a server that keeps the last job's results runs again between two trials: where a plan is best cut in pieces."""
+"""The cost of running one trial after another, on a server that keeps the results of the last job.
+
+The runner splits a plan among servers where this cost is high.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sweeper.model.template import Template
+from sweeper.model.trial import Trial
 from sweeper.model.workflow import find_downstream
-
-if TYPE_CHECKING:
-    from sweeper.model.template import Template
-    from sweeper.model.trial import Trial
-    from sweeper.planning.order import Costs
+from sweeper.planning.order import Costs
 
 
 class TransitionCost:
-    """The cost of going from one trial to the next, by the slots that differ; in the unit of `Costs`."""
+    """The cost of one trial after another, by the slots whose values differ, in the unit of `Costs`.
+
+    `full_cost` is the cost of a whole graph.
+    """
 
     def __init__(self, template: Template, costs: Costs) -> None:
         self._graph = template.graph
@@ -24,13 +28,13 @@ class TransitionCost:
         self.full_cost = self._add_up(template.graph)
 
     def compute(self, before: Trial | None, after: Trial) -> float:
-        """What `after` costs when `before` was the job before it; the whole graph where there was none."""
+        """Return the cost of `after` if `before` was the previous job of the server; None: there was none."""
         if before is None or self._costs.caching.kind == "none":
             return self.full_cost
         changed = tuple([slot for slot, value in after.params.items() if not _is_same(before.params, slot, value)])
         if changed not in self._cache:
-            touched = {node for slot in changed for node in self._nodes[slot]}
-            self._cache[changed] = self._add_up(find_downstream(self._graph, touched))
+            nodes = {node for slot in changed for node in self._nodes[slot]}
+            self._cache[changed] = self._add_up(find_downstream(self._graph, nodes))
         return self._cache[changed]
 
     def _add_up(self, nodes: Any) -> float:

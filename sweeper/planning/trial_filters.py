@@ -1,4 +1,4 @@
-"""Which points of a block's product belong to the plan: `exclude`, then `where`, then `sample`."""
+"""Select the points of a block's product that become trials: by `exclude`, then `where`, then `sample`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from sweeper.model.workflow import encode_canonical
 from sweeper.planning.columns import Column, ComputedColumn
 from sweeper.planning.grid import Grid
 
-_MAX_RANKED: Final = 2_000_000  # more points than this are drawn by place: hashing them all would take too long
-_WHERE: Final = -1  # stands for `where` among the numbers of the rows of `exclude`
+_MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positions, because hashing is too slow
+_WHERE: Final = -1  # represents `where` among the indexes of the rows of `exclude`
 
 
 def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
-    """The written positions that stay, ascending; None where all do. Raises ExperimentError when `where` fails."""
+    """Return the written positions of the trials, ascending; None if all points stay.
+
+    Raises ExperimentError if `where` fails.
+    """
     total = prod(grid.sizes)
     sampled = block.sample is not None and block.sample.n < total
     if not block.exclude and block.where is None:
@@ -35,16 +38,16 @@ def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
     positions = array("Q", _iter_kept(grid, block))
     if block.sample is not None and block.sample.n < len(positions):
         if len(positions) > _MAX_RANKED:
-            return array("Q", sorted(positions[place] for place in _draw_positions(len(positions), block.sample)))
+            return array("Q", sorted(positions[index] for index in _draw_positions(len(positions), block.sample)))
         return _sample_positions(grid, positions, block.sample)
     return positions
 
 
 @dataclass(frozen=True, slots=True)
 class DropCounts:
-    """How many points of a block's product each filter drops; `exclude` counts row by row.
+    """How many points of a block's product each filter drops; `exclude` has a count for each row.
 
-    A point counts for the first filter that drops it, so the counts add up.
+    A point counts only for the first filter that drops it.
     """
 
     exclude: tuple[int, ...] = ()
@@ -53,12 +56,12 @@ class DropCounts:
 
     @property
     def total(self) -> int:
-        """Points of the product that are no trials."""
+        """The number of points that do not become trials."""
         return sum(self.exclude) + self.where + self.sample
 
 
 def count_dropped(grid: Grid, block: Block) -> DropCounts:
-    """What each filter of the block drops, by the same walk as `kept`. Raises ExperimentError when `where` fails."""
+    """Count the points that each filter of the block drops. Raises ExperimentError if `where` fails."""
     counts = Counter(_iter_reasons(grid, block)) if block.exclude or block.where is not None else Counter()
     rows = tuple([counts[row] for row in range(len(block.exclude))])
     left = prod(grid.sizes) - sum(rows) - counts[_WHERE]
@@ -66,26 +69,26 @@ def count_dropped(grid: Grid, block: Block) -> DropCounts:
 
 
 def iter_drop_reasons(grid: Grid, block: Block) -> Iterator[str | None]:
-    """For every point of a block's product, in written order, what drops it: `exclude[0]`, `where`, `sample`, or None.
+    """Yield for every point in written order the filter that drops it: `exclude[0]`, `where`, `sample`, or None.
 
-    Raises ExperimentError when `where` fails.
+    Raises ExperimentError if `where` fails.
     """
     selected = find_kept_positions(grid, block)
-    there = None if selected is None else set(selected)
+    kept = None if selected is None else set(selected)
     for position, reason in enumerate(_iter_reasons(grid, block)):
         if reason is None:
-            yield None if there is None or position in there else "sample"
+            yield None if kept is None or position in kept else "sample"
         else:
             yield "where" if reason == _WHERE else f"exclude[{reason}]"
 
 
 def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]:
-    """The block as the file has it; empty where there is no file."""
+    """Return the block as written in the file; empty without a file."""
     value = experiment.source.value if experiment.source is not None else {}
-    for part in block.path:
-        if isinstance(value, Mapping) and part not in value:
+    for key in block.path:
+        if isinstance(value, Mapping) and key not in value:
             return {}
-        value = value[part]
+        value = value[key]
     return value if isinstance(value, Mapping) else {}
 
 
@@ -94,16 +97,16 @@ def _iter_kept(grid: Grid, block: Block) -> Iterator[int]:
 
 
 def _iter_reasons(grid: Grid, block: Block) -> Iterator[int | None]:
-    """For every point in written order what drops it: a row of `exclude`, `_WHERE`, or None."""
-    where = _compile_where(grid, block)
+    """Yield for every point in written order what drops it: the index of an `exclude` row, `_WHERE`, or None."""
+    condition = _compile_where(grid, block)
     rows = [(number, list(row.items())) for number, row in enumerate(block.exclude)]
     for point in itertools.product(*(range(size) for size in grid.sizes)):
         for number, row in rows:
-            if all(point[place] in options for place, options in row):
+            if all(point[dimension] in options for dimension, options in row):
                 yield number
                 break
         else:
-            yield None if where is None or where.get(point) else _WHERE
+            yield None if condition is None or condition.get(point) else _WHERE
 
 
 def _compile_where(grid: Grid, block: Block) -> Column | None:
@@ -121,22 +124,25 @@ def _compile_where(grid: Grid, block: Block) -> Column | None:
 
 
 def _sample_positions(grid: Grid, positions: array[int], sample: Sample) -> array[int]:
-    """The `n` positions whose axis values hash lowest: a value added to an axis later does not reshuffle the rest."""
-    own = [axis.name for dimension in grid.dimensions for axis in dimension]  # not those of other blocks
+    """Return the `n` positions whose axis values have the lowest hashes.
+
+    So the sample changes little if a value is added to an axis later.
+    """
+    axis_names = [axis.name for dimension in grid.dimensions for axis in dimension]  # not the axes of other blocks
 
     def rank(position: int) -> bytes:
-        at = grid.to_coordinates(position)
-        cells = encode_canonical({name: grid.axes[name].get(at) for name in own})
+        coordinates = grid.to_coordinates(position)
+        cells = encode_canonical({name: grid.axes[name].get(coordinates) for name in axis_names})
         return hashlib.sha256(b"%d\n" % sample.seed + cells).digest()
 
     return array("Q", sorted(heapq.nsmallest(sample.n, positions, key=rank)))
 
 
 def _draw_positions(total: int, sample: Sample) -> set[int]:
-    """`n` distinct places below `total`, by counting through SHA-256: the same on every machine and version."""
-    found: set[int] = set()
+    """Return `n` distinct positions below `total`, from SHA-256: the same on every machine and version."""
+    positions: set[int] = set()
     for count in itertools.count():
-        if len(found) == sample.n:
+        if len(positions) == sample.n:
             break
-        found.add(int.from_bytes(hashlib.sha256(b"%d\n%d" % (sample.seed, count)).digest()[:16], "big") % total)
-    return found
+        positions.add(int.from_bytes(hashlib.sha256(b"%d\n%d" % (sample.seed, count)).digest()[:16], "big") % total)
+    return positions

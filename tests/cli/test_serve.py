@@ -143,7 +143,7 @@ def test_doctor_has_the_worst_exit_code_of_its_targets(sweeper):
         ("[1]", "is no targets file: a mapping of names to URLs or mappings is needed"),
         ("mine: 3", "targets.yaml:1: mine: a target is a URL or a mapping with `url`"),
         ("mine: [", "is not YAML"),
-        ("mine: {url: 'http://x', key: abc}", "a key may not stand in a file"),
+        ("mine: {url: 'http://x', key: abc}", "do not write a key into a file"),
     ],
 )
 def test_a_targets_file_that_is_wrong_is_told(sweeper, tmp_path, monkeypatch, text, message):

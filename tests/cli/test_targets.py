@@ -20,15 +20,15 @@ SAID = [
     "shop.yaml:3: target[1]: unknown name 'studoi'; did you mean 'studio'? (a URL has ://)",
     "shop.yaml:3: target[2]: 'http://x' was given with a key or password inside the URL; "
     "put the key into an environment variable and use {url: ..., api_key_env: NAME}",
-    "shop.yaml:3: target[3].name: the name Embedded is kept for sweeper's own server; give yours another",
-    "shop.yaml:3: target[5]: lab and http://localhost:9 are one server (http://127.0.0.1:9); take one of them out: how "
-    "many jobs it may have at once is its `concurrency`",
+    "shop.yaml:3: target[3].name: the name Embedded is reserved for the embedded server; choose another name",
+    "shop.yaml:3: target[5]: lab and http://localhost:9 are the same server (http://127.0.0.1:9); remove one of "
+    "them, and set `concurrency` for more jobs at once",
     "shop.yaml:5: targets.studio.api_key_env: give the name of an environment variable (letters, digits and _), not "
     "the key itself",
-    "shop.yaml:5: targets.studio.name: its name is studio already; take out `name`",
+    "shop.yaml:5: targets.studio.name: its name is already studio; remove `name`",
     "shop.yaml:5: targets.studio.url: 'ftp://x' is not a URL of a server (http://host:port or https://host)",
-    "shop.yaml:6: targets.Cloud.url: the name Cloud is kept for https://cloud.comfy.org; give yours another",
-    "shop.yaml:7: targets.embedded: the name embedded is kept for sweeper's own server; give yours another",
+    "shop.yaml:6: targets.Cloud.url: the name Cloud is reserved for https://cloud.comfy.org; choose another name",
+    "shop.yaml:7: targets.embedded: the name embedded is reserved for the embedded server; choose another name",
 ]
 
 
