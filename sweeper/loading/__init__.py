@@ -1,4 +1,4 @@
-"""From the texts that users write to checked values: YAML and JSON with lines, templates with their slots, experiments.
+"""Turn the files that users write into checked values: experiments, templates with slots, UI-format workflows.
 
 `sweeper.loading.load` opens the files and calls this; nothing here touches a disk.
 """

@@ -1,7 +1,7 @@
-"""Reads an experiment and all that it names: the only part of the model that opens files.
+"""Read an experiment and the files that it names.
 
-`load` gives the Experiment with its template checked; what is wrong in any of the files is reported together. `draft`
-gives what could be read in spite of it.
+`load` returns the Experiment or reports the problems of all files together. `load_partial` returns the valid parts in
+spite of problems.
 """
 
 from __future__ import annotations
@@ -31,90 +31,90 @@ from sweeper.planning.plan import Plan, iter_value_pairs
 from sweeper.schemas import find_schema_problems
 from sweeper.schemas.values import format_value
 
-MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest real workflows have 2 MB
+MAX_BYTES: Final = 64 * 1024 * 1024  # of one text file; the largest known workflows have 2 MB
 _CHUNK: Final = 1 << 20
 
 
 def load(
     experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: NamedTargets | None = None
 ) -> Experiment:
-    """Read an experiment with its template, its lists and its input files' hashes.
+    """Read an experiment with its template and its lists, and hash its input files.
 
-    `overrides` fixes names to one value each, as `--set` does. `named` are the user's names for servers: with them a
-    target that is none of these, and no name of the experiment's, is a problem too. Raises ExperimentError with every
-    problem of every file.
+    `overrides` fixes names to one value each, as `--set` does. `named` are the user's names for servers; with them, an
+    unknown name of a target is also a problem. Raises ExperimentError with the problems of all files.
     """
-    found = load_partial(experiment, overrides=overrides, named=named)
-    if found.problems:
-        raise ExperimentError(found.problems)
-    return found.experiment
+    partial = load_partial(experiment, overrides=overrides, named=named)
+    if partial.problems:
+        raise ExperimentError(partial.problems)
+    return partial.experiment
 
 
 def load_partial(
     experiment: str | os.PathLike[str], *, overrides: Mapping[str, Any] | None = None, named: NamedTargets | None = None
 ) -> PartialExperiment:
-    """As `load`, and what could be read in spite of its problems, for who looks for more of them.
+    """Read the valid parts of an experiment, and find the problems in the others. The arguments are those of `load`.
 
-    Raises ExperimentError where the file itself is no mapping in YAML.
+    Raises ExperimentError if the file is not YAML or not a mapping.
     """
     file = Path(experiment)
     source = _read_source(file, _format_path(file), parse_yaml, ExperimentError)
     value = source.value
     if not isinstance(value, dict):
-        raise ExperimentError(source.make_problem((), "is no experiment: a mapping with the key `template` is needed"))
+        raise ExperimentError(
+            source.make_problem((), "is not an experiment: a mapping with the key `template` is needed")
+        )
     if is_workflow(value):
         message = "is a workflow; an experiment names it under `template:`, and `sweeper init DIR` makes one to edit"
         raise ExperimentError(Problem(source.name, 0, "", message))
-    read: frozenset[str] = frozenset()
+    unused_names: frozenset[str] = frozenset()
     if overrides and not find_schema_problems("experiment", value):
-        value, read = apply_overrides(value, overrides)
+        value, unused_names = apply_overrides(value, overrides)
         source = source.with_value(value, {name: f"--set {name}" for name in overrides})
     problems: list[Problem] = []
     template = _load_referenced_template(source, file, problems)
     metrics = value.get("metrics")
     names = [str(metric) for metric in metrics] if isinstance(metrics, list) else []
-    unknown = [(names.index(metric), message) for metric, message in find_unknown_metrics(names)]
+    unknown_names = [(names.index(metric), message) for metric, message in find_unknown_metrics(names)]
     folder = _ExperimentFolder(file.parent)
-    found = build_experiment(
+    built = build_experiment(
         source,
         template,
         folder,
         file=file,
-        metric_problems=unknown,
+        metric_problems=unknown_names,
         problems=problems,
-        extra_used_names=read,
+        extra_used_names=unused_names,
         named=named,
     )
-    made, problems = replace(found.experiment, overrides=dict(overrides or {})), list(found.problems)
-    if found.has_plan:
+    loaded, problems = replace(built.experiment, overrides=dict(overrides or {})), list(built.problems)
+    if built.has_plan:
         try:
-            made = with_derived_files(made, folder)
-            problems += _find_mask_problems(made)
+            loaded = with_derived_files(loaded, folder)
+            problems += _find_mask_problems(loaded)
         except ExperimentError as error:
             problems += error.problems
-    return replace(found, experiment=made, problems=tuple(problems))
+    return replace(built, experiment=loaded, problems=tuple(problems))
 
 
 def check_targets(experiment: Experiment, named: NamedTargets) -> None:
-    """See that each of the experiment's own targets is one, `named` being the user's names. Raises ExperimentError."""
+    """Check the targets in the experiment. `named` are the user's names for servers. Raises ExperimentError."""
     source = experiment.source
-    wrong = find_target_problems(source.value, named) if source is not None else []
-    if source is not None and wrong:
-        raise ExperimentError(source.make_problem(path, message) for path, message in wrong)
+    target_problems = find_target_problems(source.value, named) if source is not None else []
+    if source is not None and target_problems:
+        raise ExperimentError(source.make_problem(path, message) for path, message in target_problems)
 
 
 def load_template(file: str | os.PathLike[str]) -> Template:
-    """Read a template: the workflow, and `name.slots.yaml` beside it where there is one. Raises TemplateError."""
+    """Read a template: the workflow, and `name.slots.yaml` beside it if it exists. Raises TemplateError."""
     path = Path(file)
     sidecar = path.with_name(path.name.removesuffix(path.suffix) + ".slots.yaml")
     workflow = _read_source(path, _format_path(path), parse_json, TemplateError)
-    there = os.path.exists(sidecar)  # noqa: PTH110 - Path's raises for names that no disk takes
-    slots = _read_source(sidecar, _format_path(sidecar), parse_yaml, TemplateError) if there else None
+    slots = _read_source(sidecar, _format_path(sidecar), parse_yaml, TemplateError) if _exists(sidecar) else None
     return build_template(workflow, slots)
 
 
 def read_workflow(file: str | os.PathLike[str]) -> Source:
-    """Read a workflow's JSON without asking what is in it. Raises TemplateError."""
+    """Read the JSON of a workflow without checking it. Raises TemplateError."""
     return _read_source(Path(file), _format_path(Path(file)), parse_json, TemplateError)
 
 
@@ -123,7 +123,7 @@ def _load_referenced_template(source: Source, file: Path, problems: list[Problem
     if not isinstance(name, str) or not name:
         return None
     path = file.parent / name
-    if not os.path.isfile(path):  # noqa: PTH113 - Path's raises for names that no disk takes
+    if not _exists(path) or path.is_dir():
         problems.append(
             source.make_problem(
                 ("template",), f"there is no file {format_value(name)}{_suggest_files(path, name, '.json')}"
@@ -139,12 +139,21 @@ def _load_referenced_template(source: Source, file: Path, problems: list[Problem
 
 
 def _with_relative_defaults(template: Template, home: Path, folder: Path) -> Template:
-    """A file slot's default is written relative to its template; params are relative to the experiment."""
+    """Make the defaults of file slots relative to the experiment, as params are. They are relative to the template."""
     slots = dict(template.slots)
     for name, slot in slots.items():
         if slot.is_file and isinstance(slot.default, str):
             slots[name] = replace(slot, default=_to_relative(home / slot.default, folder))
     return replace(template, slots=slots)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file or folder exists. False, and no error, for a name that no disk accepts."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _read_source(path: Path, name: str, parse: Any, error_class: type[ExperimentError | TemplateError]) -> Source:
@@ -172,12 +181,12 @@ def _read_source(path: Path, name: str, parse: Any, error_class: type[Experiment
 
 
 def _describe_folder(path: Path, name: str, suffix: str) -> str:
-    """That a folder was named, and the files in it that may have been meant."""
-    there = sorted(one.name for one in path.glob(f"*{suffix}") if not one.name.endswith(".slots.yaml"))
-    inside = [str(Path(name) / one) for one in there]
+    """Say that a path is a folder, and name the files in it."""
+    files = sorted(file.name for file in path.glob(f"*{suffix}") if not file.name.endswith(".slots.yaml"))
+    paths = [str(Path(name) / file) for file in files]
     return (
-        f"is a folder; name a file in it: {join_names(inside)}"
-        if inside
+        f"is a folder; name a file in it: {join_names(paths)}"
+        if paths
         else f"is a folder, without a {suffix} file in it"
     )
 
@@ -185,12 +194,12 @@ def _describe_folder(path: Path, name: str, suffix: str) -> str:
 def _to_relative(path: Path, folder: Path) -> str:
     try:
         return os.path.relpath(path, folder).replace(os.sep, "/")
-    except ValueError:  # Windows, on another drive: no relative way leads there
+    except ValueError:  # on another drive of Windows
         return path.resolve().as_posix()
 
 
 def _suggest_files(path: Path, name: str, suffix: str = "") -> str:
-    """The tail of "there is no file": what lies in that folder, as `name` would be written."""
+    """Return the end of the message "there is no file": the similar files in that folder, written as `name` is."""
     start = name[: len(name) - len(path.name)]
     try:
         with os.scandir(path.parent) as folder:
@@ -199,17 +208,17 @@ def _suggest_files(path: Path, name: str, suffix: str = "") -> str:
         return f"; there is no folder '{path.parent}' either"
     except (OSError, ValueError):
         return ""
-    there = sorted(entry for entry in entries if entry.endswith(suffix) and not entry.startswith("."))
-    return suggest(name, [start + entry for entry in there], "files there")
+    files = sorted(entry for entry in entries if entry.endswith(suffix) and not entry.startswith("."))
+    return suggest(name, [start + entry for entry in files], "files there")
 
 
 def _describe_cause(error: Exception) -> str:
-    """Why the system does not open a file; a name with a NUL never gets as far as the system."""
+    """Return why a file cannot be opened. A name with a NUL raises ValueError before the system is asked."""
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _format_path(path: Path) -> str:
-    """The path as the user would type it from here, without climbing steps."""
+    """Return the path relative to the current folder if it is inside it, else unchanged."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -217,20 +226,22 @@ def _format_path(path: Path) -> str:
 
 
 def _find_mask_problems(experiment: Experiment) -> Iterator[Problem]:
-    """What is wrong between masks and the pictures below them: each pair that a trial has, once, by the headers."""
+    """Yield each mask that does not fit the picture under it in any trial. Only the headers of the files are read."""
     for slot in experiment.template.slots.values():
         if slot.masked_slot:
-            odd = dict(_find_mismatched_pairs(experiment, slot.masked_slot, slot.name))
-            filtered = any(block.exclude or block.where or block.sample for block in experiment.blocks)
-            trials = Plan(experiment).written() if odd and filtered else ()
-            there = {(trial.params[slot.masked_slot], trial.params[slot.name]) for trial in trials}
-            yield from dict.fromkeys(problem for pair, problem in odd.items() if not filtered or pair in there)
+            mismatched = dict(_find_mismatched_pairs(experiment, slot.masked_slot, slot.name))
+            has_filters = any(block.exclude or block.where or block.sample for block in experiment.blocks)
+            trials = Plan(experiment).written() if mismatched and has_filters else ()
+            used_pairs = {(trial.params[slot.masked_slot], trial.params[slot.name]) for trial in trials}
+            yield from dict.fromkeys(
+                problem for pair, problem in mismatched.items() if not has_filters or pair in used_pairs
+            )
 
 
 def _find_mismatched_pairs(
     experiment: Experiment, picture: str, mask: str
 ) -> Iterator[tuple[tuple[Any, Any], Problem]]:
-    """Each pair of a picture and a mask that cannot go together, and why."""
+    """Yield each pair of a picture and a mask that do not fit, and why."""
     from sweeper.images.decoding import read_size
 
     @cache
@@ -241,24 +252,28 @@ def _find_mismatched_pairs(
             return str(error)
 
     seen: set[tuple[Any, Any]] = set()
-    for below, above, where in iter_value_pairs(experiment, picture, mask):
-        pair = below, above
+    for picture_name, mask_name, locate in iter_value_pairs(experiment, picture, mask):
+        pair = picture_name, mask_name
         if pair in seen or not {*pair} <= experiment.files.keys():
             continue
         seen.add(pair)
-        one, other = size_or_error(below), size_or_error(above)
-        if isinstance(one, str):
-            yield pair, replace(where(picture), message=f"the picture {format_value(below)} of a mask {one}")
-        elif isinstance(other, str):
-            yield pair, replace(where(mask), message=f"the mask {format_value(above)} {other}")
-        elif one != other:
-            sizes = f"{other[0]} x {other[1]} pixels, but its picture {format_value(below)} {one[0]} x {one[1]}"
-            message = f"the mask {format_value(above)} has {sizes}; the two must be of one size"
-            yield pair, replace(where(mask), message=message)
+        picture_size, mask_size = size_or_error(picture_name), size_or_error(mask_name)
+        if isinstance(picture_size, str):
+            yield (
+                pair,
+                replace(locate(picture), message=f"the picture {format_value(picture_name)} of a mask {picture_size}"),
+            )
+        elif isinstance(mask_size, str):
+            yield pair, replace(locate(mask), message=f"the mask {format_value(mask_name)} {mask_size}")
+        elif picture_size != mask_size:
+            mask_text = f"the mask {format_value(mask_name)} has {mask_size[0]} x {mask_size[1]} pixels"
+            picture_text = f"its picture {format_value(picture_name)} {picture_size[0]} x {picture_size[1]}"
+            message = f"{mask_text}, but {picture_text}; both must have the same size"
+            yield pair, replace(locate(mask), message=message)
 
 
 class _ExperimentFolder:
-    """The experiment's folder: every relative name in the file starts here."""
+    """The folder of the experiment. Relative names in the experiment start here."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -269,7 +284,7 @@ class _ExperimentFolder:
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise AxisError(f"'{name}' has more than {MAX_BYTES:,} bytes")
-            # Universal newlines would cut a line at a CR that stands alone.
+            # Universal newlines would also split a line at a single CR.
             return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AxisError(f"there is no file {format_value(name)}{_suggest_files(path, name)}") from error
@@ -279,20 +294,24 @@ class _ExperimentFolder:
             raise AxisError(f"{format_value(name)} cannot be read: {_describe_cause(error)}") from error
 
     def find_files(self, pattern: str) -> list[str]:
-        if Path(pattern) in (Path(), Path(Path(pattern).anchor)):  # Python 3.11's glob has an IndexError for these
+        if Path(pattern) in (Path(), Path(Path(pattern).anchor)):  # glob in Python 3.11 raises IndexError for these
             inside = pattern.rstrip("/") + "/*"
-            raise AxisError(f"{format_value(pattern)} is a folder and no pattern of files; its files are {inside}")
+            raise AxisError(
+                f"{format_value(pattern)} is a folder and not a pattern of files; use {inside} for its files"
+            )
         try:
             if Path(pattern).is_absolute():
                 anchor = Path(pattern).anchor
-                found = [str(one) for one in Path(anchor).glob(str(Path(pattern).relative_to(anchor))) if one.is_file()]
+                names = [
+                    str(path) for path in Path(anchor).glob(str(Path(pattern).relative_to(anchor))) if path.is_file()
+                ]
             else:
-                found = [one.relative_to(self.home).as_posix() for one in self.home.glob(pattern) if one.is_file()]
+                names = [path.relative_to(self.home).as_posix() for path in self.home.glob(pattern) if path.is_file()]
         except (ValueError, NotImplementedError, OSError) as error:
-            raise AxisError(f"{format_value(pattern)} is no pattern of files: {_describe_cause(error)}") from error
-        if not found:
+            raise AxisError(f"{format_value(pattern)} is not a pattern of files: {_describe_cause(error)}") from error
+        if not names:
             raise AxisError(f"no file matches {format_value(pattern)}")
-        return sorted(found)
+        return sorted(names)
 
     def hash_file(self, name: str) -> HashedFile:
         if name not in self.hashed_files:

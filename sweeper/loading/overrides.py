@@ -1,4 +1,4 @@
-"""`--set name=value`: an experiment's mapping with names fixed to one value each, wherever it gives them."""
+"""Apply `--set name=value`: fix names of an experiment to one value, wherever the experiment defines them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ Overrides = Mapping[str, Any]
 
 
 def apply_overrides(value: Mapping[str, Any], overrides: Overrides) -> tuple[dict[str, Any], frozenset[str]]:
-    """The experiment with each name fixed, and the names that only a `derive` that is now gone has read.
+    """Return the experiment with each name fixed, and the names that only a replaced `derive` reads.
 
-    An axis becomes one value (or the one of its labelled values or bundles that the value names), a derived name a
-    plain one, anything else moves to `params`. `value` has the shape of an experiment.
+    An axis gets one value, which may be the label of a labelled value or bundle. A derived name becomes a plain one,
+    and all other names move to `params`. `value` must be a valid experiment by the schema.
     """
     changed = dict(value)
     raw = value.get("sweep")
     blocks = [] if raw is None else raw if isinstance(raw, list) else [raw]
-    fixed = [_override_block(block, overrides) for block in blocks]
+    new_blocks = [_override_block(block, overrides) for block in blocks]
     if raw is not None:
-        changed["sweep"] = fixed if isinstance(raw, list) else fixed[0]
-    swept = [set(_iter_axis_names(block)) & overrides.keys() for block in blocks]
-    everywhere = set.intersection(*swept) if swept else set()
-    params = {name: one for name, one in (value.get("params") or {}).items() if name not in everywhere}
-    changed["params"] = {**params, **{name: one for name, one in overrides.items() if name not in everywhere}}
+        changed["sweep"] = new_blocks if isinstance(raw, list) else new_blocks[0]
+    swept_names = [set(_iter_axis_names(block)) & overrides.keys() for block in blocks]
+    swept_everywhere = set.intersection(*swept_names) if swept_names else set()
+    params = {
+        name: item_value for name, item_value in (value.get("params") or {}).items() if name not in swept_everywhere
+    }
+    changed["params"] = {
+        **params,
+        **{name: item_value for name, item_value in overrides.items() if name not in swept_everywhere},
+    }
     derive = value.get("derive") or {}
     changed["derive"] = {name: text for name, text in derive.items() if name not in overrides}
-    read = {name for gone in derive.keys() & overrides.keys() for name in _find_names(derive[gone])}
-    return changed, frozenset(read)
+    unused = {name for replaced in derive.keys() & overrides.keys() for name in _find_names(derive[replaced])}
+    return changed, frozenset(unused)
 
 
 def _iter_axis_names(block: Mapping[str, Any]) -> Iterator[str]:
@@ -47,14 +52,18 @@ def _override_block(block: Mapping[str, Any], overrides: Overrides) -> dict[str,
     if "zip" in block:
         groups = []
         for group in block["zip"]:
-            kept = {name: form for name, form in group.items() if name not in overrides}
-            alone = [{name: _override_axis(name, form, overrides)} for name, form in group.items() if name in overrides]
-            groups += [*([kept] if kept else []), *alone]
+            others = {name: form for name, form in group.items() if name not in overrides}
+            overridden = [
+                {name: _override_axis(name, form, overrides)} for name, form in group.items() if name in overrides
+            ]
+            groups += [*([others] if others else []), *overridden]
         changed["zip"] = groups
-    if "exclude" in block:  # a row about a value that is gone can drop nothing any more
+    if "exclude" in block:  # a row for another value of a fixed axis matches nothing now
         changed["exclude"] = [row for row in block["exclude"] if _can_match(row, overrides)]
     if "include" in block:
-        changed["include"] = [{name: overrides.get(name, one) for name, one in row.items()} for row in block["include"]]
+        changed["include"] = [
+            {name: overrides.get(name, item_value) for name, item_value in row.items()} for row in block["include"]
+        ]
     return changed
 
 
@@ -63,18 +72,18 @@ def _override_axis(name: str, form: Any, overrides: Overrides) -> Any:
         return form
     items = form if isinstance(form, list) else []
     labelled = [item for item in items if isinstance(item, dict) and "label" in item]
-    named = [item for item in labelled if format_label(item["label"]) == format_label(overrides[name])]
-    return named or [overrides[name]]
+    matching = [item for item in labelled if format_label(item["label"]) == format_label(overrides[name])]
+    return matching or [overrides[name]]
 
 
 def _can_match(row: Mapping[str, Any], overrides: Overrides) -> bool:
     return all(
-        encode_canonical(one) == encode_canonical(overrides[name]) for name, one in row.items() if name in overrides
+        encode_canonical(value) == encode_canonical(overrides[name]) for name, value in row.items() if name in overrides
     )
 
 
 def _find_names(text: str) -> tuple[str, ...]:
     try:
         return compile_text(text).names
-    except ExpressionError:  # it is told where the file is checked without the override
+    except ExpressionError:  # a check without the override reports it
         return ()

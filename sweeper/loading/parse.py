@@ -1,8 +1,8 @@
-"""Text to plain values, with the line of every key: YAML 1.2 (core schema) and JSON.
+"""Parse YAML 1.2 (core schema) and JSON into plain values, with the line of every key.
 
-PyYAML reads YAML 1.1, where `16:9` is the number 969, `no` is false and `1e-3` is a string; each of these has cost
-somebody a sweep. So its parser's events are used, and the scalars are resolved here by the 1.2 core schema
-(yaml.org/spec/1.2.2, section 10.3). Nothing here knows what a file is for, and nothing here opens one.
+PyYAML reads YAML 1.1, where `16:9` is the number 969, `no` is false and `1e-3` is a string. Users lost sweeps to each
+of these. So this module uses the events of PyYAML's parser and resolves scalars by the core schema of YAML 1.2
+(yaml.org/spec/1.2.2, section 10.3).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sweeper.model.numbers import TOO_LARGE, parse_number, shorten_number
 from sweeper.model.source import Source, SourceError, format_key_path
 from sweeper.schemas.values import KeyPath
 
-MAX_DEPTH: Final = 64  # of lists and mappings in each other; what copies or encodes a value recurses
-MAX_VALUES: Final = 1_000_000  # after aliases: a billion-laughs file reaches this in nine lines
+MAX_DEPTH: Final = 64  # of nested lists and mappings, because copying and encoding recurse
+MAX_VALUES: Final = 1_000_000  # with aliases expanded: a "billion laughs" file reaches this in nine lines
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
@@ -30,50 +30,56 @@ _CORE = "tag:yaml.org,2002:"
 
 
 def parse_yaml(text: str, name: str) -> Source:
-    """Parse YAML 1.2. Raises SourceError: does not parse, duplicate key, too deep, an alias bomb, a foreign tag."""
+    """Parse YAML 1.2.
+
+    Raises SourceError if the text is not YAML, has a duplicate key or an unknown tag, or is too deep or too large.
+    """
     builder = _YamlBuilder(name)
     try:
         value = builder.build_document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        raise SourceError(Problem(name, mark.line + 1 if mark else 0, "", f"is not YAML: {said}")) from error
-    except yaml.YAMLError as error:  # characters that YAML does not allow
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        raise SourceError(Problem(name, mark.line + 1 if mark else 0, "", f"is not YAML: {message}")) from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
         raise SourceError(Problem(name, 0, "", f"is not YAML: {str(error).splitlines()[0]}")) from error
     return Source(name, value, lambda: builder.lines)
 
 
 def parse_json(text: str, name: str) -> Source:
-    """Parse strict JSON: no NaN, no duplicate key. Raises SourceError: does not parse, too deep, a number too large."""
-    huge: list[str] = []
+    """Parse strict JSON, without NaN.
+
+    Raises SourceError if the text is not JSON, has a duplicate key, is too deep, or has a number that is too large.
+    """
+    infinite: list[str] = []
 
     def parse_float(written: str) -> float:
-        found = float(written)
-        if math.isinf(found):
-            huge.append(written)
-        return found
+        number = float(written)
+        if math.isinf(number):
+            infinite.append(written)
+        return number
 
     value = _decode_json(text, name, parse_float)
     if _is_too_deep(value):
         raise _make_depth_error(text, name)
-    if huge:  # the parser's hook knows no place
-        line = next(line for line, piece in _iter_json_tokens(text) if piece == huge[0])
-        place = format_key_path(next(_find_infinite(value, ())))
-        raise SourceError(Problem(name, line, place, f"{shorten_number(huge[0])} {TOO_LARGE}"))
+    if infinite:  # the hook of the parser does not know the position
+        line = next(line for line, lexeme in _iter_json_tokens(text) if lexeme == infinite[0])
+        path = format_key_path(next(_find_infinite(value, ())))
+        raise SourceError(Problem(name, line, path, f"{shorten_number(infinite[0])} {TOO_LARGE}"))
     return Source(name, value, lambda: dict(_iter_json_lines(text)))
 
 
 def _decode_json(text: str, name: str, parse_float: Callable[[str], float]) -> Any:
     def refuse(constant: str) -> Any:
-        raise SourceError(Problem(name, 0, "", f"holds {constant}, which JSON does not have"))
+        raise SourceError(Problem(name, 0, "", f"contains {constant}, which JSON does not allow"))
 
     def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        items: dict[str, Any] = {}
         for key, value in pairs:
-            if key in found:
-                raise SourceError(Problem(name, _find_second_key(text, key), "", f"the key '{key}' stands twice"))
-            found[key] = value
-        return found
+            if key in items:
+                raise SourceError(Problem(name, _find_second_key(text, key), "", f"the key '{key}' appears twice"))
+            items[key] = value
+        return items
 
     try:
         return json.loads(text, parse_constant=refuse, parse_float=parse_float, object_pairs_hook=build_object)
@@ -96,17 +102,18 @@ def _is_too_deep(value: Any) -> bool:
 
 
 def _make_depth_error(text: str, name: str) -> SourceError:
-    """The error for a JSON text of too many levels; its line is where the first one too many begins."""
-    line = depth = 0
-    for line, piece in _iter_json_tokens(text):  # noqa: B007 - the line where it stops is what is looked for
-        depth += 1 if piece in ("{", "[") else -1 if piece in ("}", "]") else 0
+    """Make the error for a JSON text of too many levels, with the line where the first level too many begins."""
+    last_line = depth = 0
+    for line, lexeme in _iter_json_tokens(text):
+        last_line = line
+        depth += 1 if lexeme in ("{", "[") else -1 if lexeme in ("}", "]") else 0
         if depth > MAX_DEPTH + 1:
             break
-    return SourceError(Problem(name, line, "", f"is nested more than {MAX_DEPTH} levels deep"))
+    return SourceError(Problem(name, last_line, "", f"is nested more than {MAX_DEPTH} levels deep"))
 
 
 def _find_infinite(value: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """The places of the infinite numbers, in the order of the text."""
+    """Yield the paths of infinite numbers in the order of the text."""
     if isinstance(value, float) and math.isinf(value):
         yield path
     elif isinstance(value, (dict, list)):
@@ -115,7 +122,10 @@ def _find_infinite(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 class _YamlBuilder:
-    """Builds plain values out of PyYAML's events, and the map from path to line."""
+    """Builds plain values from PyYAML's events, and maps paths to lines.
+
+    `anchors` has the value and the size of each anchor, `size` is the number of values so far, with aliases expanded.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -141,7 +151,7 @@ class _YamlBuilder:
     def add_size(self, event: Any, values: int) -> None:
         self.size += values
         if self.size > MAX_VALUES:
-            raise self.make_error(event, f"holds more than {MAX_VALUES:,} values once its aliases are followed")
+            raise self.make_error(event, f"contains more than {MAX_VALUES:,} values with its aliases expanded")
 
     def build_node(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> Any:
         self.lines.setdefault(path, _get_line(event))
@@ -194,13 +204,13 @@ class _YamlBuilder:
                 break
             if not isinstance(key_event, yaml.ScalarEvent):
                 raise self.make_error(key_event, "a key must be plain text")
-            key = key_event.value  # names are text, also one that looks like a number or like `on`
+            key = key_event.value  # a key is a text, even if it looks like a number or like `on`
             self.lines[(*path, key)] = _get_line(key_event)
             value = self.build_node(next(events), events, (*path, key), depth + 1)
             if key == "<<" and not key_event.style:
                 self.merge(key_event, merged, value)
             elif key in items:
-                raise self.make_error(key_event, f"the key '{key}' stands twice in one mapping")
+                raise self.make_error(key_event, f"the key '{key}' appears twice in one mapping")
             else:
                 items[key] = value
         return {**merged, **items} if merged else items
@@ -223,11 +233,11 @@ class _YamlBuilder:
         if kind == "float" and type(value) is int:
             return float(value)
         if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
-            raise self.make_error(event, f"'{text}' is no {event.tag}")
+            raise self.make_error(event, f"'{text}' is not a {event.tag}")
         return value
 
     def resolve_scalar(self, event: Any, path: KeyPath) -> Any:
-        """A plain scalar by the core schema of YAML 1.2."""
+        """Resolve a plain scalar by the core schema of YAML 1.2."""
         text: str = event.value
         try:
             number = parse_number(text)
@@ -250,41 +260,41 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+|\n')
 
 
 def _iter_json_tokens(text: str) -> Iterator[tuple[int, str]]:
-    """The brackets, commas, colons, strings and words of a JSON text, each with its line."""
+    """Yield the brackets, commas, colons, strings and words of a JSON text, each with its line."""
     line = 1
-    for piece in _JSON_TOKEN.findall(text):
-        if piece == "\n":
+    for lexeme in _JSON_TOKEN.findall(text):
+        if lexeme == "\n":
             line += 1
         else:
-            yield line, piece
+            yield line, lexeme
 
 
 def _iter_json_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """The line of every value of a JSON text that is known to parse."""
-    stack: list[list[Any]] = []  # of every open container: its bracket, the key or index, "after a colon"
+    """Yield the path and line of every value of a valid JSON text."""
+    stack: list[list[Any]] = []  # for every open container: its bracket, the key or index, and whether a colon came
     key: str | None = None
     yield (), 1
-    for line, piece in _iter_json_tokens(text):
-        if piece in "}]":
+    for line, lexeme in _iter_json_tokens(text):
+        if lexeme in "}]":
             stack.pop()
             key = None
-        elif piece == ":":
+        elif lexeme == ":":
             stack[-1][1:] = key, True
-        elif piece == ",":
+        elif lexeme == ",":
             stack[-1][2] = False
             if stack[-1][0] == "[":
                 stack[-1][1] += 1
         else:
             if stack and stack[-1][0] == "[":
-                yield tuple(part[1] for part in stack), line
-            elif stack and not stack[-1][2]:  # a value of an object stands at its key's line
-                key = json.loads(piece)
-                yield (*(part[1] for part in stack[:-1]), key), line
-            if piece in "{[":
-                stack.append([piece, 0 if piece == "[" else None, False])
+                yield tuple(frame[1] for frame in stack), line
+            elif stack and not stack[-1][2]:  # a value in an object has the line of its key
+                key = json.loads(lexeme)
+                yield (*(frame[1] for frame in stack[:-1]), key), line
+            if lexeme in "{[":
+                stack.append([lexeme, 0 if lexeme == "[" else None, False])
 
 
 def _find_second_key(text: str, key: str) -> int:
-    """The line of the second place where `key` stands as a key; good enough to point a reader there."""
-    places = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
-    return text.count("\n", 0, places[1]) + 1 if len(places) > 1 else 0
+    """Return the line of the second appearance of a key, in any object."""
+    positions = [match.start() for match in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
+    return text.count("\n", 0, positions[1]) + 1 if len(positions) > 1 else 0

@@ -1,4 +1,4 @@
-"""One block of a sweep, from the mapping that a user wrote to a Block: its axes, and the rows dropped and added."""
+"""Build one block of a sweep from the mapping that a user wrote: its axes, filters and extra rows."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
-    """The names an experiment may use: the template's slots, what `derive` makes, what its texts read.
+    """The names that an experiment may use: the slots, the names that `derive` computes, and those that texts read.
 
-    `unsure`: the template could not be read, so that any name may be one of its slots.
+    `no_template`: the template could not be read, so any name may be one of its slots.
     """
 
     slots: Mapping[str, Slot]
@@ -35,25 +35,29 @@ class KnownNames:
 
 
 class BlockOwner(Protocol):
-    """What a block needs of the experiment it stands in."""
+    """The builder of the experiment, as far as a block needs it."""
 
     @property
     def source(self) -> Source:
-        """The file, for the line of a key."""
+        """The experiment file, for the lines of keys."""
 
     @property
     def folder(self) -> FileAccess:
-        """Where lines, columns and patterns come from."""
+        """The access to files with values."""
 
     def add_problem(self, path: KeyPath, message: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
 
     def normalise_value(self, name: str, value: Any, path: KeyPath) -> Any:
-        """Normalise a value for the slot `name`, or note the problem."""
+        """Normalise a value for the slot `name`, or add a problem."""
 
 
 class BlockBuilder:
-    """Reads one block. `given` maps every name that it gives to where; `partial` are those not every option gives."""
+    """Builds one block.
+
+    `given_paths` maps every name that the block gives to its path. `partly_given` are the names that only some options
+    give, `used` the names that `where` reads.
+    """
 
     def __init__(
         self, owner: BlockOwner, raw: Mapping[str, Any], path: KeyPath, experiment: str, names: KnownNames
@@ -66,14 +70,16 @@ class BlockBuilder:
         self.given_paths: dict[str, KeyPath] = {}
         self.partly_given: set[str] = set()
         self.used: set[str] = set()
-        where = self._compile_where()
-        self.used |= set(where.names) if where is not None else set()
+        condition = self._compile_where()
+        self.used |= set(condition.names) if condition is not None else set()
         dimensions = tuple(self._build_dimensions())
         self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
         sample = raw.get("sample")
-        self.block = Block(dimensions=dimensions, where=where, sample=Sample(**sample) if sample else None, path=path)
-        exclude = tuple(self._resolve_exclude(row, place) for place, row in enumerate(raw.get("exclude", [])))
-        include = tuple(self._resolve_include(row, place) for place, row in enumerate(raw.get("include", [])))
+        self.block = Block(
+            dimensions=dimensions, where=condition, sample=Sample(**sample) if sample else None, path=path
+        )
+        exclude = tuple(self._resolve_exclude(row, index) for index, row in enumerate(raw.get("exclude", [])))
+        include = tuple(self._resolve_include(row, index) for index, row in enumerate(raw.get("include", [])))
         self.block = replace(self.block, exclude=exclude, include=include)
 
     def _compile_where(self) -> Any:
@@ -90,14 +96,14 @@ class BlockBuilder:
             axis = self._build_axis(name, form, (*self.path, "grid", name))
             if axis is not None:
                 yield (axis,)
-        for place, group in enumerate(self.raw.get("zip", [])):
-            path: KeyPath = (*self.path, "zip", place)
-            made = [self._build_axis(name, form, (*path, name)) for name, form in group.items()]
-            axes = tuple(axis for axis in made if axis is not None)
+        for index, group in enumerate(self.raw.get("zip", [])):
+            path: KeyPath = (*self.path, "zip", index)
+            axes_or_none = [self._build_axis(name, form, (*path, name)) for name, form in group.items()]
+            axes = tuple(axis for axis in axes_or_none if axis is not None)
             if len({len(axis.options) for axis in axes}) > 1:
                 lengths = ", ".join(f"{axis.name} has {len(axis.options)}" for axis in axes)
                 self.owner.add_problem(
-                    path, f"the axes of a zip group advance together and need equally many values: {lengths}"
+                    path, f"the axes of a zip group vary together and need the same number of values: {lengths}"
                 )
             elif axes:
                 yield axes
@@ -105,7 +111,7 @@ class BlockBuilder:
     def _build_axis(self, name: str, form: Any, path: KeyPath) -> Axis | None:
         slot = self.names.slots.get(name)
         try:
-            found = expand_axis(
+            options = expand_axis(
                 form,
                 axis=name,
                 experiment=self.experiment,
@@ -115,33 +121,32 @@ class BlockBuilder:
             )
         except AxisError as error:
             self.owner.add_problem(path, str(error))
-            self.given_paths.setdefault(name, path)  # it is wrong, not missing: one mistake, one message
+            self.given_paths.setdefault(name, path)  # so that it is not also reported as missing
             return None
-        self._check_name(name, found, path)
-        checked = [self._normalise_option(name, option, path, place, form) for place, option in enumerate(found)]
-        self._record_given(name, found, path)
-        return Axis(name, tuple(checked), path)
+        self._check_name(name, options, path)
+        normalised = [self._normalise_option(name, option, path, index, form) for index, option in enumerate(options)]
+        self._record_given(name, options, path)
+        return Axis(name, tuple(normalised), path)
 
     def _normalise_option(self, name: str, option: Option, path: KeyPath, index: int, form: Any) -> Option:
-        spot: KeyPath = (*path, index) if isinstance(form, list) else path
+        option_path: KeyPath = (*path, index) if isinstance(form, list) else path
         sets = {}
         for slot, value in option.sets.items():
             if not self._can_be_given(slot):
                 message = (
                     f"'{slot}' is neither a slot of the template nor used{suggest(slot, self.names.slots, 'slots')}"
                 )
-                self.owner.add_problem((*spot, "set", slot), message)
-            sets[slot] = self.owner.normalise_value(slot, value, (*spot, "set", slot))
+                self.owner.add_problem((*option_path, "set", slot), message)
+            sets[slot] = self.owner.normalise_value(slot, value, (*option_path, "set", slot))
         value = option.value
-        value = value if value is MISSING else self.owner.normalise_value(name, value, spot)
-        return Option(value, option.label, sets, option.groups)  # not `replace`: an axis may have a million values
+        value = value if value is MISSING else self.owner.normalise_value(name, value, option_path)
+        return Option(value, option.label, sets, option.groups)  # faster than `replace` for a million values
 
     def _check_name(self, name: str, options: list[Option], path: KeyPath) -> None:
-        bundles = all(option.sets for option in options)
+        is_bundle_axis = all(option.sets for option in options)
         if not _NAME.fullmatch(name):
-            self.owner.add_problem(
-                path, f"{format_value(name)} is no name for an axis: letters, digits, _ and -, a letter first"
-            )
+            message = "is not a name for an axis; use letters, digits, _ and -, with a letter or _ first"
+            self.owner.add_problem(path, f"{format_value(name)} {message}")
         elif name in self.names.slots and any(option.sets for option in options):
             message = f"'{name}' is a slot, and cannot be the name of bundles too; name the axis after what they are"
             self.owner.add_problem(path, f"{message}, such as 'format'")
@@ -150,7 +155,7 @@ class BlockBuilder:
         elif name in self.names.derived:
             line = self.owner.source.find_line(("derive", name))
             self.owner.add_problem(path, f"'{name}' is also in `derive` (line {line}); give it in one place only")
-        elif not self._can_be_given(name) and not bundles:
+        elif not self._can_be_given(name) and not is_bundle_axis:
             message = f"the axis '{name}' is neither a slot of the template nor used in `derive` or `where`"
             self.owner.add_problem(path, message + suggest(name, self.names.slots, "slots"))
 
@@ -159,41 +164,51 @@ class BlockBuilder:
         return names.no_template or name in names.slots or name in names.used or name in self.used
 
     def _record_given(self, name: str, options: list[Option], path: KeyPath) -> None:
-        """Note which names the axis gives; a name that another axis or bundle gives too is a problem."""
-        plain = [option for option in options if option.value is not MISSING]
-        names = dict.fromkeys([*([name] if plain else []), *(slot for option in options for slot in option.sets)])
-        for one in names:
-            if one in self.given_paths:
-                line = self.owner.source.find_line(self.given_paths[one])
+        """Record which names the axis gives. A name that another axis or bundle also gives is a problem."""
+        with_value = [option for option in options if option.value is not MISSING]
+        names = dict.fromkeys([*([name] if with_value else []), *(slot for option in options for slot in option.sets)])
+        for given_name in names:
+            if given_name in self.given_paths:
+                line = self.owner.source.find_line(self.given_paths[given_name])
                 self.owner.add_problem(
-                    path, f"'{one}' is also given by the sweep's line {line}; give it in one place only"
+                    path, f"'{given_name}' is also given by the sweep's line {line}; give it in one place only"
                 )
-            if one != name and one in self.names.derived:
+            if given_name != name and given_name in self.names.derived:
                 self.owner.add_problem(
-                    path, f"a bundle sets '{one}', which `derive` computes; give it in one place only"
+                    path, f"a bundle sets '{given_name}', which `derive` computes; give it in one place only"
                 )
-            self.given_paths.setdefault(one, path)
-            giving = sum(one in option.sets or (one == name and option.value is not MISSING) for option in options)
-            if giving < len(options):
-                self.partly_given.add(one)
+            self.given_paths.setdefault(given_name, path)
+            giving_count = sum(
+                given_name in option.sets or (given_name == name and option.value is not MISSING) for option in options
+            )
+            if giving_count < len(options):
+                self.partly_given.add(given_name)
 
     def _resolve_exclude(self, row: Mapping[str, Any], index: int) -> Mapping[int, frozenset[int]]:
         path: KeyPath = (*self.path, "exclude", index)
-        axes = {axis.name: (number, axis) for number, group in enumerate(self.block.dimensions) for axis in group}
-        found: dict[int, frozenset[int]] = {}
+        axes = {
+            axis.name: (dimension, axis)
+            for dimension, axes_of_dimension in enumerate(self.block.dimensions)
+            for axis in axes_of_dimension
+        }
+        matching_options: dict[int, frozenset[int]] = {}
         for name, value in row.items():
             if name not in axes:
-                self.owner.add_problem((*path, name), f"'{name}' is no axis of this block{suggest(name, axes, 'axes')}")
+                self.owner.add_problem(
+                    (*path, name), f"'{name}' is not an axis of this block{suggest(name, axes, 'axes')}"
+                )
                 continue
-            number, axis = axes[name]
-            matching = frozenset(spot for spot, option in enumerate(axis.options) if is_match(option, value))
-            if not matching and not self.names.no_template:  # without its slot a value of a file is a text
+            dimension, axis = axes[name]
+            matching = frozenset(
+                option_index for option_index, option in enumerate(axis.options) if is_match(option, value)
+            )
+            if not matching and not self.names.no_template:  # without a template, values from files are texts
                 cells = [option.cell for option in axis.options]
                 self.owner.add_problem(
                     (*path, name), f"no value of '{name}' is {format_value(value)}{suggest(value, cells, 'its values')}"
                 )
-            found[number] = found.get(number, matching) & matching
-        return found
+            matching_options[dimension] = matching_options.get(dimension, matching) & matching
+        return matching_options
 
     def _resolve_include(self, row: Mapping[str, Any], index: int) -> IncludeRow:
         path: KeyPath = (*self.path, "include", index)
@@ -201,35 +216,36 @@ class BlockBuilder:
         chosen = {name: axis.options[0] for name, axis in axes.items()}
         values: dict[str, Any] = {}
         for name, value in row.items():
-            spot: KeyPath = (*path, name)
+            value_path: KeyPath = (*path, name)
             if name in axes:
-                known = next((option for option in axes[name].options if is_match(option, value)), None)
-                if known is None and any(option.sets for option in axes[name].options):
+                known_option = next((option for option in axes[name].options if is_match(option, value)), None)
+                if known_option is None and any(option.sets for option in axes[name].options):
                     labels = [option.label for option in axes[name].options]
                     self.owner.add_problem(
-                        spot, f"'{name}' has no bundle {format_value(value)}{suggest(value, labels, 'its labels')}"
+                        value_path,
+                        f"'{name}' has no bundle {format_value(value)}{suggest(value, labels, 'its labels')}",
                     )
-                chosen[name] = known or Option(self.owner.normalise_value(name, value, spot))
+                chosen[name] = known_option or Option(self.owner.normalise_value(name, value, value_path))
             elif self._can_be_given(name):
-                values[name] = self.owner.normalise_value(name, value, spot)
+                values[name] = self.owner.normalise_value(name, value, value_path)
             else:
                 allowed = [*axes, *self.names.slots]
                 self.owner.add_problem(
-                    spot, f"'{name}' is neither an axis of this block nor a slot{suggest(name, allowed)}"
+                    value_path, f"'{name}' is neither an axis of this block nor a slot{suggest(name, allowed)}"
                 )
         return IncludeRow(chosen, values)
 
 
 def is_match(option: Option, value: Any) -> bool:
-    """Whether a row of `exclude` or `include` means this option: by its label, or by a value of the same type."""
+    """Whether a value in an `exclude` or `include` row means this option: its label, or an equal value of its type."""
     if option.label is not None and option.label == format_label(value):
         return True
     return option.value is not MISSING and _is_equal(option.value, value)
 
 
-def _is_equal(one: Any, other: Any) -> bool:
-    """4 equals 4.0, but neither "4" nor true equals a number, at any depth: as canonical JSON has it."""
+def _is_equal(first: Any, second: Any) -> bool:
+    """Compare two values as canonical JSON: 4 equals 4.0, but not "4" or true, at any depth."""
     try:
-        return encode_canonical(one) == encode_canonical(other)
-    except ValueError:  # NaN or infinity, which no value of an axis is
+        return encode_canonical(first) == encode_canonical(second)
+    except ValueError:  # NaN or infinity, which no axis can have
         return False

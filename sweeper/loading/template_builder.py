@@ -1,7 +1,7 @@
-"""From the text of a workflow, and of the slots file beside it, to a Template; every mistake is found, not the first.
+"""Build a Template from a workflow and the slots file beside it (the sidecar), and find every mistake in them.
 
-A slot gets its addresses from the sidecar's `at` (by node id, title or class) or from the Jinja2 in the workflow's own
-strings. Nothing here opens a file.
+The addresses of a slot come from `at` in the slots file (by node id, title or class) or from Jinja2 in the strings of
+the workflow.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sweeper.schemas.values import InvalidSchemaError, KeyPath
 
 
 def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
-    """Make the Template. Raises TemplateError with every problem of both files."""
+    """Build the Template. Raises TemplateError with every problem of both files."""
     problems = [workflow.make_problem(path, message) for path, message in find_shape_problems(workflow.value)]
-    shape = find_schema_problems("slots", sidecar.value) if sidecar is not None else []
+    sidecar_problems = find_schema_problems("slots", sidecar.value) if sidecar is not None else []
     if sidecar is not None:
-        problems += [sidecar.make_problem(path, message) for path, message in shape]
+        problems += [sidecar.make_problem(path, message) for path, message in sidecar_problems]
     if problems:
         raise TemplateError(problems)
     binder = _TemplateBuilder(workflow, sidecar)
@@ -38,34 +38,36 @@ def build_template(workflow: Source, sidecar: Source | None = None) -> Template:
 
 
 class _TemplateBuilder:
-    """One workflow on its way to a Template, and the problems met on the way."""
+    """Builds one Template and collects its problems."""
 
     def __init__(self, workflow: Source, sidecar: Source | None) -> None:
         self.workflow = workflow
         self.sidecar = sidecar
         self.graph: Graph = workflow.value
         self.problems: list[Problem] = []
-        self.sidecar_addresses: dict[str, tuple[Address, ...]] = {}  # of each slot the addresses of its `at`
+        self.sidecar_addresses: dict[str, tuple[Address, ...]] = {}  # the addresses of `at`, by slot
 
     def build(self) -> Template:
-        inline = list(self.find_inline_leaves())
-        declared: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
-        slots = {name: self.make_declared_slot(name, rules or {}, inline) for name, rules in declared.items()}
-        for leaf in inline:
+        inline_leaves = list(self.find_inline_leaves())
+        rules_by_name: Mapping[str, Any] = self.sidecar.value["slots"] if self.sidecar is not None else {}
+        slots = {
+            name: self.make_declared_slot(name, rules or {}, inline_leaves) for name, rules in rules_by_name.items()
+        }
+        for leaf in inline_leaves:
             for name in leaf.names:
                 if name not in slots:
-                    slots[name] = self.make_inline_slot(name, inline)
+                    slots[name] = self.make_inline_slot(name, inline_leaves)
         self.check_names(slots)
-        written = self.make_sidecar_leaves(slots, inline)
-        self.check_files(slots, inline)
-        slots, masks = self.attach_masks(slots)
+        sidecar_leaves = self.make_sidecar_leaves(slots, inline_leaves)
+        self.check_files(slots, inline_leaves)
+        slots, mask_of = self.attach_masks(slots)
         return Template(
             file=self.workflow.name,
             graph=self.graph,
             slots=slots,
             leaves=tuple(
-                replace(leaf, mask=next((masks[name] for name in leaf.names if name in masks), None))
-                for leaf in sorted([*inline, *written], key=lambda leaf: [str(part) for part in leaf.path])
+                replace(leaf, mask=next((mask_of[name] for name in leaf.names if name in mask_of), None))
+                for leaf in sorted([*inline_leaves, *sidecar_leaves], key=lambda leaf: [str(key) for key in leaf.path])
             ),
             description=str(self.sidecar.value.get("description", "")) if self.sidecar is not None else "",
             source=self.workflow,
@@ -82,7 +84,7 @@ class _TemplateBuilder:
                         expression = compile_text(text)
                     except ExpressionError as error:
                         self.add_problem(
-                            path, f"{error} (a text that is no Jinja2 goes between {{% raw %}} and {{% endraw %}})"
+                            path, f"{error} (put a text that is not Jinja2 between {{% raw %}} and {{% endraw %}})"
                         )
                     else:
                         yield Leaf(path, expression)
@@ -94,52 +96,62 @@ class _TemplateBuilder:
         if self.sidecar is not None:
             self.problems.append(self.sidecar.make_problem(path, message))
 
-    def make_inline_slot(self, name: str, inline: list[Leaf]) -> Slot:
-        default = _find_inline_default(name, inline)
-        return Slot(name, _find_inline_addresses(name, inline), SlotSchema(None), default)
+    def make_inline_slot(self, name: str, inline_leaves: list[Leaf]) -> Slot:
+        default = _find_inline_default(name, inline_leaves)
+        return Slot(name, _find_inline_addresses(name, inline_leaves), SlotSchema(None), default)
 
-    def make_declared_slot(self, name: str, rules: Mapping[str, Any], inline: list[Leaf]) -> Slot:
+    def make_declared_slot(self, name: str, rules: Mapping[str, Any], inline_leaves: list[Leaf]) -> Slot:
         path: KeyPath = ("slots", name)
         at = rules.get("at", [])
         addresses = [
             address
-            for number, form in enumerate(at if isinstance(at, list) else [at])
-            if (address := self.resolve_address(form, (*path, "at", number) if isinstance(at, list) else (*path, "at")))
+            for index, form in enumerate(at if isinstance(at, list) else [at])
+            if (address := self.resolve_address(form, (*path, "at", index) if isinstance(at, list) else (*path, "at")))
             is not None
         ]
-        written = tuple(dict.fromkeys(addresses))
-        self.sidecar_addresses[name] = written
-        inside = _find_inline_addresses(name, inline)
+        sidecar_addresses = tuple(dict.fromkeys(addresses))
+        self.sidecar_addresses[name] = sidecar_addresses
+        inline_addresses = _find_inline_addresses(name, inline_leaves)
         kind = rules.get("kind", "value")
         if kind == "mask":
-            self.check_mask(name, rules, inside)
-        elif not at and not inside:
+            self.check_mask(name, rules, inline_addresses)
+        elif not at and not inline_addresses:
             self.add_slot_problem(
-                path, "has no `at`, and the workflow has no {{ " + name + " }}; say where its value is written"
+                path,
+                "has no `at`, and the workflow has no {{ " + name + " }}; give the input that takes its value as `at`",
             )
         schema = self.compile_schema(rules.get("schema"), (*path, "schema"))
-        default = self.find_default(rules, schema, written, path)
+        default = self.find_default(rules, schema, sidecar_addresses, path)
         if default is MISSING:
-            default = _find_inline_default(name, inline)
-        of = rules.get("of", "")
-        return Slot(name, written + inside, schema, default, kind, rules.get("description", ""), path, of)
+            default = _find_inline_default(name, inline_leaves)
+        masked_slot = rules.get("of", "")
+        return Slot(
+            name,
+            sidecar_addresses + inline_addresses,
+            schema,
+            default,
+            kind,
+            rules.get("description", ""),
+            path,
+            masked_slot,
+        )
 
-    def check_mask(self, name: str, rules: Mapping[str, Any], inside: tuple[Address, ...]) -> None:
+    def check_mask(self, name: str, rules: Mapping[str, Any], inline_addresses: tuple[Address, ...]) -> None:
         path: KeyPath = ("slots", name)
         if "at" in rules:
-            self.add_slot_problem((*path, "at"), "a mask reaches where the picture of its `of` does; take `at` out")
-        if inside:
+            self.add_slot_problem((*path, "at"), "a mask has the inputs of the picture that `of` names; remove `at`")
+        if inline_addresses:
             self.add_slot_problem(
-                path, f"a mask has no place of its own in the workflow; take {{{{ {name} }}}} out of it"
+                path, f"a mask has no input of its own in the workflow; remove {{{{ {name} }}}} from it"
             )
         if "of" not in rules:
             self.add_slot_problem(path, "a mask needs `of`: the slot of `kind: file` whose picture it masks")
 
     def attach_masks(self, slots: Mapping[str, Slot]) -> tuple[dict[str, Slot], dict[str, str]]:
-        """The slots, each mask with the addresses of its picture; and file slot -> its mask."""
+        """Return the slots, each mask with the addresses of its picture, and the mask of each file slot by name."""
         files = [name for name, slot in slots.items() if slot.kind == "file"]
-        masks: dict[str, str] = {}
-        found = dict(slots)
+        mask_of: dict[str, str] = {}
+        new_slots = dict(slots)
         for name, slot in slots.items():
             path: KeyPath = (*slot.path, "of")
             if slot.masked_slot and slot.kind != "mask":
@@ -150,14 +162,12 @@ class _TemplateBuilder:
                     f"there is no slot '{slot.masked_slot}' of `kind: file`"
                     f"{suggest(slot.masked_slot, files, 'file slots')}",
                 )
-            elif slot.masked_slot in masks:
-                self.add_slot_problem(
-                    path, f"'{slot.masked_slot}' has a mask already: the slot '{masks[slot.masked_slot]}'"
-                )
+            elif slot.masked_slot in mask_of:
+                self.add_slot_problem(path, f"'{slot.masked_slot}' already has the mask '{mask_of[slot.masked_slot]}'")
             elif slot.masked_slot:
-                masks[slot.masked_slot] = name
-                found[name] = replace(slot, addresses=slots[slot.masked_slot].addresses)
-        return found, masks
+                mask_of[slot.masked_slot] = name
+                new_slots[name] = replace(slot, addresses=slots[slot.masked_slot].addresses)
+        return new_slots, mask_of
 
     def compile_schema(self, schema: Mapping[str, Any] | None, path: KeyPath) -> SlotSchema:
 
@@ -168,14 +178,14 @@ class _TemplateBuilder:
             return SlotSchema(None)
 
     def find_default(
-        self, rules: Mapping[str, Any], schema: SlotSchema, written: tuple[Address, ...], path: KeyPath
+        self, rules: Mapping[str, Any], schema: SlotSchema, sidecar_addresses: tuple[Address, ...], path: KeyPath
     ) -> Any:
-        """The slot's own default, or what the workflow holds at its first address."""
+        """Return the default of a slot: its own, or the workflow's value at its first address."""
         is_file = rules.get("kind", "value") != "value"
         if "default" in rules:
             value = rules["default"]
-        elif written and not is_file:  # the workflow's file name is one of the server's, not a file of ours
-            value = self.graph[written[0].node]["inputs"].get(written[0].input, MISSING)
+        elif sidecar_addresses and not is_file:  # a file name in the workflow is of the server, not a local file
+            value = self.graph[sidecar_addresses[0].node]["inputs"].get(sidecar_addresses[0].input, MISSING)
             if is_link(value) or (isinstance(value, str) and has_jinja(value)):
                 return MISSING
         else:
@@ -186,7 +196,9 @@ class _TemplateBuilder:
             if "default" in rules:
                 self.add_slot_problem((*path, "default"), str(error))
             else:
-                self.add_slot_problem((*path, "schema"), f"refuses the workflow's own value at {written[0]}: {error}")
+                self.add_slot_problem(
+                    (*path, "schema"), f"refuses the workflow's own value at {sidecar_addresses[0]}: {error}"
+                )
             return MISSING
 
     def resolve_address(self, form: Any, path: KeyPath) -> Address | None:
@@ -194,27 +206,27 @@ class _TemplateBuilder:
             node_id, dot, name = form.partition(".")
             if not dot or not name:
                 self.add_slot_problem(
-                    path, f"'{form}' is no address; an address is written node_id.input, such as 6.text"
+                    path, f"'{form}' is not an address; an address is written node_id.input, such as 6.text"
                 )
                 return None
             return self.resolve_input(node_id, name, path)
         if not {"node", "title", "class"} & set(form):
             self.add_slot_problem(path, "names no node; give `title`, `class` or `node` beside `input`")
             return None
-        found = [node_id for node_id, node in self.graph.items() if _is_match(form, node_id, node)]
-        if len(found) == 1:
-            return self.resolve_input(found[0], form["input"], path)
-        asked = ", ".join(f"{key} '{form[key]}'" for key in ("node", "title", "class") if key in form)
+        matching = [node_id for node_id, node in self.graph.items() if _is_match(form, node_id, node)]
+        if len(matching) == 1:
+            return self.resolve_input(matching[0], form["input"], path)
+        wanted = ", ".join(f"{key} '{form[key]}'" for key in ("node", "title", "class") if key in form)
         candidates = join_names(
-            _describe_node(node_id, node) for node_id, node in self.graph.items() if not found or node_id in found
+            _describe_node(node_id, node) for node_id, node in self.graph.items() if not matching or node_id in matching
         )
-        what = f"{len(found)} nodes have" if found else "no node has"
-        self.add_slot_problem(path, f"{what} {asked}; {'name one of' if found else 'the nodes are'}: {candidates}")
+        count = f"{len(matching)} nodes have" if matching else "no node has"
+        self.add_slot_problem(path, f"{count} {wanted}; {'name one of' if matching else 'the nodes are'}: {candidates}")
         return None
 
     def resolve_input(self, node_id: str, name: str, path: KeyPath) -> Address | None:
         if node_id not in self.graph:
-            nodes = [_describe_node(one, node) for one, node in self.graph.items()]
+            nodes = [_describe_node(other_id, node) for other_id, node in self.graph.items()]
             self.add_slot_problem(path, f"there is no node {node_id}; the nodes are: {join_names(nodes)}")
             return None
         node = self.graph[node_id]
@@ -226,9 +238,9 @@ class _TemplateBuilder:
             return None
         return Address(node_id, name)
 
-    def make_sidecar_leaves(self, slots: Mapping[str, Slot], inline: list[Leaf]) -> list[Leaf]:
-        """One leaf for each address of a sidecar slot; an address belongs to one slot only."""
-        owners = {(str(leaf.path[0]), str(leaf.path[2])): "Jinja2 of the workflow's own" for leaf in inline}
+    def make_sidecar_leaves(self, slots: Mapping[str, Slot], inline_leaves: list[Leaf]) -> list[Leaf]:
+        """Make one leaf for each address in the slots file. An address can belong to one slot only."""
+        owners = {(str(leaf.path[0]), str(leaf.path[2])): "Jinja2 in the workflow" for leaf in inline_leaves}
         leaves = []
         for slot in slots.values():
             for address in self.sidecar_addresses.get(slot.name, ()):
@@ -248,16 +260,19 @@ class _TemplateBuilder:
                 else:
                     self.add_problem((), message)
 
-    def check_files(self, slots: Mapping[str, Slot], inline: list[Leaf]) -> None:
-        """A file's name is replaced by the server's at upload, which only works where nothing else stands beside it."""
+    def check_files(self, slots: Mapping[str, Slot], inline_leaves: list[Leaf]) -> None:
+        """Check that a file slot is the whole content of its string, because the upload replaces the file name."""
         files = {name for name, slot in slots.items() if slot.kind == "file"}
-        for leaf in inline:
+        for leaf in inline_leaves:
             expression: Expression | None = leaf.expression
-            whole = len(leaf.path) == 3 and expression is not None
-            alone = whole and expression is not None and expression.text.strip().strip("{}").strip() in files
-            if files & set(leaf.names) and not alone:
+            is_whole_input = len(leaf.path) == 3 and expression is not None
+            is_sole_content = (
+                is_whole_input and expression is not None and expression.text.strip().strip("{}").strip() in files
+            )
+            if files & set(leaf.names) and not is_sole_content:
                 self.add_problem(
-                    leaf.path, f"the file slot {join_names(files & set(leaf.names))} must stand alone in this string"
+                    leaf.path,
+                    f"the file slot {join_names(files & set(leaf.names))} must be the whole content of this string",
                 )
 
 
@@ -268,16 +283,18 @@ def _iter_strings(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
         for key, item in value.items():
             yield from _iter_strings(item, (*path, key))
     elif isinstance(value, list) and not is_link(value):
-        for number, item in enumerate(value):
-            yield from _iter_strings(item, (*path, number))
+        for index, item in enumerate(value):
+            yield from _iter_strings(item, (*path, index))
 
 
-def _find_inline_addresses(name: str, inline: list[Leaf]) -> tuple[Address, ...]:
-    return tuple(dict.fromkeys(Address(str(leaf.path[0]), str(leaf.path[2])) for leaf in inline if name in leaf.names))
+def _find_inline_addresses(name: str, inline_leaves: list[Leaf]) -> tuple[Address, ...]:
+    return tuple(
+        dict.fromkeys(Address(str(leaf.path[0]), str(leaf.path[2])) for leaf in inline_leaves if name in leaf.names)
+    )
 
 
-def _find_inline_default(name: str, inline: list[Leaf]) -> Any:
-    for leaf in inline:
+def _find_inline_default(name: str, inline_leaves: list[Leaf]) -> Any:
+    for leaf in inline_leaves:
         if leaf.expression is not None and name in leaf.expression.defaults:
             return leaf.expression.defaults[name]
     return MISSING

@@ -112,7 +112,7 @@ def test_a_mask_of_another_size_is_told_before_anything_is_sent(sweep, tmp_path,
     assert [(problem.key, problem.message) for problem in caught.value.problems] == [
         (
             "sweep.grid.mask[1]",
-            "the mask 'small.png' has 8 x 8 pixels, but its picture 'photo.png' 16 x 16; the two must be of one size",
+            "the mask 'small.png' has 8 x 8 pixels, but its picture 'photo.png' 16 x 16; both must have the same size",
         ),
         ("sweep.grid.mask[2]", "the mask 'words.png' cannot be read as a picture: it is of no format known here"),
         (
@@ -154,9 +154,9 @@ def test_a_mask_that_breaks_off_is_a_row_and_nothing_is_submitted(sweep, tmp_pat
     [
         ({"mask": {"kind": "mask"}}, "slots.mask: a mask needs `of`"),
         ({"mask": {"kind": "mask", "of": "phto"}}, "there is no slot 'phto' of `kind: file`; did you mean 'photo'?"),
-        ({"mask": {"kind": "mask", "of": "photo", "at": "1.image"}}, "slots.mask.at: a mask reaches where the picture"),
+        ({"mask": {"kind": "mask", "of": "photo", "at": "1.image"}}, "slots.mask.at: a mask has the inputs of the picture"),
         ({"text": {"at": "3.filename_prefix", "of": "photo"}}, "slots.text.of: only a slot of `kind: mask` has `of`"),
-        ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' has a mask already"),
+        ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' already has the mask"),
     ],
 )
 def test_a_mask_slot_that_cannot_be_is_told(sweep, slots, said):
