@@ -143,7 +143,7 @@ def test_everything_that_cannot_be_converted_is_named_with_the_way_to_export(swe
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.splitlines() == [
             (
-                f"error: ui.json:1: {HEAD}. It could be converted here but for 2 things in it, by the node classes of "
+                f"error: ui.json:1: {HEAD}. 2 problems prevent the conversion here, by the node classes of "
                 "the embedded server (--target or --object-info gives others)"
             ),
             (

@@ -154,7 +154,7 @@ def test_a_mask_that_breaks_off_is_a_row_and_nothing_is_submitted(sweep, tmp_pat
     [
         ({"mask": {"kind": "mask"}}, "slots.mask: a mask needs `of`"),
         ({"mask": {"kind": "mask", "of": "phto"}}, "there is no slot 'phto' of `kind: file`; did you mean 'photo'?"),
-        ({"mask": {"kind": "mask", "of": "photo", "at": "1.image"}}, "slots.mask.at: a mask has the inputs of the picture"),
+        ({"mask": {"kind": "mask", "of": "photo", "at": "1.image"}}, "slots.mask.at: a mask has the inputs of"),
         ({"text": {"at": "3.filename_prefix", "of": "photo"}}, "slots.text.of: only a slot of `kind: mask` has `of`"),
         ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' already has the mask"),
     ],

@@ -1,8 +1,7 @@
-"""A UI-format workflow as values: nodes, links and subgraphs as ComfyUI's editor saves them.
+"""Parse a UI-format workflow: the nodes, links and subgraphs that ComfyUI's editor saves.
 
-Two shapes are read: schema 0.4, whose links are arrays `[id, origin, output, target, input, type]`, and schema 1.0,
-whose links are objects; the definitions of subgraphs always use objects (litegraph, `types/serialisation.ts`). What
-any of it means for the server is `canvas`'s business, and where a link comes from `canvas_links`'s.
+There are two shapes. In schema 0.4, links are arrays `[id, origin, output, target, input, type]`; in schema 1.0, they
+are objects. The definitions of subgraphs always use objects (litegraph, `types/serialisation.ts`).
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from sweeper.schemas.values import KeyPath
 
 MUTED: Final = 2  # litegraph's LGraphEventMode.NEVER
 BYPASSED: Final = 4  # LGraphEventMode.BYPASS
-_INPUT_NODE: Final = "-10"  # litegraph's SUBGRAPH_INPUT_ID, where a definition does not say
+_INPUT_NODE: Final = "-10"  # litegraph's SUBGRAPH_INPUT_ID, if a definition has none
 
 
 class MalformedWorkflowError(Exception):
-    """The canvas is not built as ComfyUI builds it; `path` says where."""
+    """The workflow is not built as ComfyUI builds it, at `path`."""
 
     def __init__(self, path: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -28,7 +27,7 @@ class MalformedWorkflowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a link comes from: a node's id and the number of its output."""
+    """The source of a link: the id of a node and the index of its output."""
 
     origin: str
     output: int
@@ -36,7 +35,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One input of a node on the canvas. `widget` names the widget that the socket stands for, if it does."""
+    """One input of a node in the editor. `widget` is the name of the widget that the socket represents, if any."""
 
     name: str
     type: str
@@ -46,7 +45,7 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node on the canvas. `values` are its widgets' values, a list or a mapping; `path` its place in the file."""
+    """One node in the editor. `values` are the values of its widgets, a list or a mapping; `path` locates the node."""
 
     id: str
     type: str
@@ -66,7 +65,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a subgraph; `links` are those inside the subgraph that end there."""
+    """An input or output of a subgraph. `links` are the links inside the subgraph that are connected to it."""
 
     name: str
     links: tuple[str, ...] = ()
@@ -74,7 +73,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class UiGraph:
-    """One graph: the root, or what is inside a subgraph, whose inputs come from the node `input_node`."""
+    """The main graph, or the graph inside a subgraph, whose inputs come from the node `input_node`."""
 
     nodes: Mapping[str, Node]
     links: Mapping[str, Link]
@@ -85,27 +84,27 @@ class UiGraph:
 
 @dataclass(frozen=True, slots=True)
 class UiWorkflow:
-    """A whole file: its root layer, and its subgraphs by the node type that stands for them."""
+    """A whole file: its main graph, and its subgraphs by the type of the nodes that represent them."""
 
     root: UiGraph
     subgraphs: Mapping[str, UiGraph]
 
 
 def parse_ui_workflow(value: Mapping[str, Any]) -> UiWorkflow:
-    """Read a UI-format file. Raises MalformedError."""
+    """Parse a UI-format workflow. Raises MalformedWorkflowError."""
     definitions = _require_mapping(value.get("definitions"), ("definitions",), optional=True)
     path: KeyPath = ("definitions", "subgraphs")
     subgraphs = {
-        str(one.get("id")): _parse_graph(one, (*path, number), is_root=False)
-        for number, one in enumerate(_require_mappings(definitions.get("subgraphs"), path))
+        str(subgraph.get("id")): _parse_graph(subgraph, (*path, index), is_root=False)
+        for index, subgraph in enumerate(_require_mappings(definitions.get("subgraphs"), path))
     }
     return UiWorkflow(_parse_graph(value, (), is_root=True), subgraphs)
 
 
 def _parse_graph(value: Mapping[str, Any], path: KeyPath, *, is_root: bool) -> UiGraph:
     nodes: dict[str, Node] = {}
-    for number, one in enumerate(_require_mappings(value.get("nodes"), (*path, "nodes"))):
-        node = _parse_node(one, (*path, "nodes", number))
+    for index, item in enumerate(_require_mappings(value.get("nodes"), (*path, "nodes"))):
+        node = _parse_node(item, (*path, "nodes", index))
         if node.id in nodes:
             raise MalformedWorkflowError(node.path, f"two nodes have the id {node.id}")
         nodes[node.id] = node
@@ -113,15 +112,15 @@ def _parse_graph(value: Mapping[str, Any], path: KeyPath, *, is_root: bool) -> U
     if is_root:
         return UiGraph(nodes, links)
     input_node = _require_mapping(value.get("inputNode"), (*path, "inputNode"), optional=True).get("id", _INPUT_NODE)
-    inputs = tuple(_parse_port(one) for one in _require_mappings(value.get("inputs"), (*path, "inputs")))
-    outputs = tuple(_parse_port(one) for one in _require_mappings(value.get("outputs"), (*path, "outputs")))
+    inputs = tuple(_parse_port(item) for item in _require_mappings(value.get("inputs"), (*path, "inputs")))
+    outputs = tuple(_parse_port(item) for item in _require_mappings(value.get("outputs"), (*path, "outputs")))
     return UiGraph(nodes, links, inputs, outputs, str(input_node))
 
 
 def _parse_node(value: Mapping[str, Any], path: KeyPath) -> Node:
     node_id, kind = value.get("id"), value.get("type")
     if not isinstance(node_id, (int, str)) or not isinstance(kind, str):
-        raise MalformedWorkflowError(path, "is no node: it needs an `id` and a `type`")
+        raise MalformedWorkflowError(path, "is not a node: it needs an `id` and a `type`")
     title, mode, order = value.get("title"), value.get("mode", 0), value.get("order", 0)
     return Node(
         id=str(node_id),
@@ -130,8 +129,8 @@ def _parse_node(value: Mapping[str, Any], path: KeyPath) -> Node:
         title=title if isinstance(title, str) else None,
         mode=mode if isinstance(mode, int) else 0,
         order=order if isinstance(order, int) else 0,
-        inputs=tuple(_parse_socket(one) for one in _require_mappings(value.get("inputs"), (*path, "inputs"))),
-        outputs=tuple(str(one.get("type")) for one in _require_mappings(value.get("outputs"), (*path, "outputs"))),
+        inputs=tuple(_parse_socket(item) for item in _require_mappings(value.get("inputs"), (*path, "inputs"))),
+        outputs=tuple(str(item.get("type")) for item in _require_mappings(value.get("outputs"), (*path, "outputs"))),
         values=value.get("widgets_values"),
         properties=_require_mapping(value.get("properties"), (*path, "properties"), optional=True),
     )
@@ -149,7 +148,7 @@ def _parse_socket(value: Mapping[str, Any]) -> Socket:
 
 
 def _normalise_type(value: Any) -> str:
-    """The types of litegraph are texts; old files hold a combo's options there, and 0 or -1 for "any" and "event"."""
+    """Return the type as a text. Old files have the options of a combo, or 0 or -1 for "any" and "event"."""
     return value if isinstance(value, str) else "COMBO" if isinstance(value, list) else "*"
 
 
@@ -159,20 +158,20 @@ def _parse_port(value: Mapping[str, Any]) -> Port:
 
 
 def _parse_links(value: Any, path: KeyPath) -> Iterator[tuple[str, Link]]:
-    for number, one in enumerate(value if isinstance(value, list) else []):
-        if one is None:
-            continue  # old editors left holes where links had been taken away
-        if isinstance(one, dict):
-            parts = [one.get("id"), one.get("origin_id"), one.get("origin_slot")]
-        elif isinstance(one, list) and len(one) >= 5:
-            parts = one[:3]
+    for index, item in enumerate(value if isinstance(value, list) else []):
+        if item is None:
+            continue  # old editors left null for removed links
+        if isinstance(item, dict):
+            fields = [item.get("id"), item.get("origin_id"), item.get("origin_slot")]
+        elif isinstance(item, list) and len(item) >= 5:
+            fields = item[:3]
         else:
-            raise MalformedWorkflowError((*path, number), "is no link")
-        link_id, origin, output = parts
+            raise MalformedWorkflowError((*path, index), "is not a link")
+        link_id, origin, output = fields
         if isinstance(output, str) and output.isdecimal():
-            output = int(output)  # the editor runs parseInt over it
+            output = int(output)  # the editor uses parseInt
         if not isinstance(link_id, (int, str)) or not isinstance(origin, (int, str)) or not isinstance(output, int):
-            raise MalformedWorkflowError((*path, number), "is no link")
+            raise MalformedWorkflowError((*path, index), "is not a link")
         yield str(link_id), Link(str(origin), output)
 
 
@@ -181,12 +180,12 @@ def _require_mapping(value: Any, path: KeyPath, *, optional: bool = False) -> Ma
         return value
     if optional and not value:
         return {}
-    raise MalformedWorkflowError(path, "a mapping belongs here")
+    raise MalformedWorkflowError(path, "a mapping is needed here")
 
 
 def _require_mappings(value: Any, path: KeyPath) -> list[Mapping[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise MalformedWorkflowError(path, "a list belongs here")
-    return [_require_mapping(one, (*path, number)) for number, one in enumerate(value)]
+        raise MalformedWorkflowError(path, "a list is needed here")
+    return [_require_mapping(item, (*path, index)) for index, item in enumerate(value)]

@@ -1,9 +1,9 @@
-"""The values that a subgraph's node holds itself, for inputs of the subgraph that stand for a widget inside.
+"""Find the values that the node of a subgraph (its host) has for inputs that represent a widget inside the subgraph.
 
-Three generations of the editor wrote them differently. With `proxyWidgets` (2025) the values stand in that list's
-order: an entry `["-1", name]` belongs to the subgraph's input of that name, any other mirrors a widget inside, whose
-own value counts. Without it (before, and again later) there is one value for every such input, in the order of the
-inputs (`SubgraphNode.ts`). Where no value is given, the one inside counts.
+Three generations of the editor saved them differently. With `proxyWidgets` (2025), the values are in the order of that
+list: an entry `["-1", name]` belongs to the input of that name, and any other entry mirrors a widget inside, whose own
+value counts. Without `proxyWidgets` (before and after), there is one value for each such input, in the order of the
+inputs (`SubgraphNode.ts`). If the host has no value, the value inside the subgraph counts.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from sweeper.loading.ui_format.graph import Node, UiGraph
 from sweeper.loading.ui_format.links import Scope, UnresolvedError
 from sweeper.loading.ui_format.widgets import is_control_value
 
-_OWN_INPUT: Final = "-1"  # the id under which `proxyWidgets` names the subgraph's own inputs
+_OWN_INPUT: Final = "-1"  # the id of the subgraph's own inputs in `proxyWidgets`
 _SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
 
 
 def find_host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
-    """The value that the outermost node on a way out of nested subgraphs holds for it, None where none does.
+    """Return the value of the outermost host that has one, on the way out of nested subgraphs; None if none has.
 
-    `ports` are the scopes on the way with the number of the subgraph's input, outermost first. Raises UnresolvedError
-    where a node's values cannot be told apart.
+    `ports` are the scopes on that way with the index of the subgraph's input, outermost first. Raises UnresolvedError
+    if the values of a host cannot be assigned to its inputs.
     """
-    for scope, number in ports:
+    for scope, index in ports:
         assert scope.host is not None
-        value = _collect_values(scope.host, scope.graph).get(scope.graph.inputs[number].name)
+        value = _collect_values(scope.host, scope.graph).get(scope.graph.inputs[index].name)
         if value is not None:
             return value
     return None
 
 
 def _collect_values(host: Node, graph: UiGraph) -> dict[str, Any]:
-    """The values that a host holds, by the name of the subgraph's input."""
+    """Return the values of a host by the name of the subgraph's input."""
     values = host.values
     if isinstance(values, Mapping):
         return dict(values)
@@ -47,18 +47,18 @@ def _collect_values(host: Node, graph: UiGraph) -> dict[str, Any]:
 
 
 def _collect_proxied(host: Node, graph: UiGraph, values: list[Any], proxies: list[Any]) -> dict[str, Any]:
-    found = {}
+    values_by_input = {}
     if len(values) > len(proxies):
-        raise UnresolvedError(f"{host} holds {len(values)} values for the {len(proxies)} widgets that it shows")
-    for value, proxy in zip(values, proxies, strict=False):  # trailing controls are not saved
+        raise UnresolvedError(f"{host} has {len(values)} values for the {len(proxies)} widgets that it shows")
+    for value, proxy in zip(values, proxies, strict=False):  # controls at the end are not saved
         if not isinstance(proxy, list) or len(proxy) < 2:
             raise UnresolvedError(f"{host} shows a widget that its `proxyWidgets` do not name")
         node_id, name = str(proxy[0]), str(proxy[1])
         if node_id == _OWN_INPUT:
-            found[name] = value
+            values_by_input[name] = value
         elif value is not None and not is_control_value(value) and not _has_value(graph.nodes.get(node_id), value):
-            raise UnresolvedError(f"{host} shows another value of '{name}' than node {node_id} inside it holds")
-    return found
+            raise UnresolvedError(f"{host} shows another value of '{name}' than node {node_id} inside it has")
+    return values_by_input
 
 
 def _has_value(node: Node | None, value: Any) -> bool:
@@ -69,24 +69,26 @@ def _has_value(node: Node | None, value: Any) -> bool:
 
 
 def _collect_in_order(host: Node, graph: UiGraph, values: list[Any]) -> dict[str, Any]:
-    """One value for every input that stands for a widget; after a seed "control after generate" may stand too."""
-    widgets = {
+    """Assign one value to each input that represents a widget. After a seed, skip a "control after generate" value."""
+    widget_names = {
         socket.link: socket.widget
         for node in graph.nodes.values()
         for socket in node.inputs
         if socket.link is not None and socket.widget is not None
     }
-    found: dict[str, Any] = {}
-    rest = list(values)
-    names = [(port.name, [widgets[link] for link in port.links if link in widgets]) for port in graph.inputs]
-    spare = len(values) - sum(bool(inside) for _, inside in names)
-    for name, inside in names:
-        if inside and rest:
-            found[name] = rest.pop(0)
-            if spare > 0 and _SEED_INPUTS & set(inside) and rest and is_control_value(rest[0]):
-                rest.pop(0)
-                spare -= 1
-    if rest or spare != 0:
-        shown = sum(bool(inside) for _, inside in names)
-        raise UnresolvedError(f"{host} holds {len(values)} values for the {shown} widgets that it shows")
-    return found
+    values_by_input: dict[str, Any] = {}
+    remaining = list(values)
+    widgets_by_input = [
+        (port.name, [widget_names[link] for link in port.links if link in widget_names]) for port in graph.inputs
+    ]
+    control_count = len(values) - sum(bool(inner_widgets) for _, inner_widgets in widgets_by_input)
+    for name, inner_widgets in widgets_by_input:
+        if inner_widgets and remaining:
+            values_by_input[name] = remaining.pop(0)
+            if control_count > 0 and _SEED_INPUTS & set(inner_widgets) and remaining and is_control_value(remaining[0]):
+                remaining.pop(0)
+                control_count -= 1
+    if remaining or control_count != 0:
+        widget_count = sum(bool(inner_widgets) for _, inner_widgets in widgets_by_input)
+        raise UnresolvedError(f"{host} has {len(values)} values for the {widget_count} widgets that it shows")
+    return values_by_input

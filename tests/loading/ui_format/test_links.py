@@ -83,7 +83,7 @@ def test_a_primitives_value_is_sent_as_the_widget_would_send_it() -> None:
     result = convert(encode, node(3, "PrimitiveNode", values=["a fox // at night"]), links=link)
     assert result.graph["1"]["inputs"] == {"text": "a fox "}
     assert reason(encode, node(3, "PrimitiveNode", values=[7]), links=link) == [
-        "node 1 (Encode) holds 7 for its input 'text' (STRING)"
+        "node 1 (Encode) has 7 for its input 'text' (STRING)"
     ]
 
 
@@ -91,7 +91,7 @@ def test_a_primitive_that_cannot_be_followed_is_named() -> None:
     number = node(1, "Number", socket("value", "INT", 1), values=[4])
     primitive = node(3, "PrimitiveNode", values=[12], title="Amount")
     assert reason(number, primitive, links=[(1, 3, 0, 1, 0, "INT")]) == [
-        "node 3 (PrimitiveNode, 'Amount') is linked to 'value' of node 1 (Number), which is no widget"
+        "node 3 (PrimitiveNode, 'Amount') is linked to 'value' of node 1 (Number), which is not a widget"
     ]
     widget = node(1, "Number", socket("value", "INT", 1, widget=True), values=[4])
     rerouted = [primitive, node(2, "Reroute", socket("", "*", 2))]
@@ -99,10 +99,10 @@ def test_a_primitive_that_cannot_be_followed_is_named() -> None:
         "node 3 (PrimitiveNode, 'Amount') is linked through a reroute, where ComfyUI does not pass its value on"
     ]
     empty = node(3, "PrimitiveNode", values=[])
-    assert reason(widget, empty, links=[(1, 3, 0, 1, 0, "INT")]) == ["node 3 (PrimitiveNode) holds no value"]
+    assert reason(widget, empty, links=[(1, 3, 0, 1, 0, "INT")]) == ["node 3 (PrimitiveNode) has no value"]
     replacing = node(3, "PrimitiveNode", values=["%a.b%"], properties={"Run widget replace on values": True})
     assert reason(widget, replacing, links=[(1, 3, 0, 1, 0, "INT")]) == [
-        "node 3 (PrimitiveNode) holds '%a.b%', in which ComfyUI's page fills in other nodes' values"
+        "node 3 (PrimitiveNode) has '%a.b%', in which ComfyUI's page inserts values of other nodes"
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_widget_whose_link_leads_nowhere_keeps_its_own_value() -> None:
     number = node(1, "Number", socket("value", "INT", 1, widget=True), values=[4])
     assert convert(number, links=[]).graph["1"]["inputs"] == {"value": 4}
     broken = node(1, "Number", socket("value", "INT", 1, widget=True), values=["?"])
-    assert reason(broken, links=[]) == ["node 1 (Number) holds \"?\" for its input 'value' (INT)"]
+    assert reason(broken, links=[]) == ["node 1 (Number) has \"?\" for its input 'value' (INT)"]
 
 
 def test_get_and_set_nodes_are_a_link() -> None:
@@ -185,7 +185,7 @@ def test_notes_and_other_furniture_of_the_page_are_left_out() -> None:
     page = [node(n, kind) for n, kind in enumerate(["Note", "MarkdownNote", "Label (rgthree)"], 20)]
     assert set(convert(PHOTO, *page, links=[]).graph) == {"1"}
     assert reason(save(), node(5, "Note"), links=[(9, 5, 0, 9, 0, IMAGE)]) == [
-        "node 5 (Note) is linked to, but exists on ComfyUI's page only"
+        "node 5 (Note) is linked to, but exists only on ComfyUI's page"
     ]
 
 
@@ -204,7 +204,7 @@ def test_reroutes_in_a_circle_are_named() -> None:
     links = [(1, 3, 0, 2, 0, "*"), (2, 2, 0, 3, 0, "*"), (9, 3, 0, 9, 0, IMAGE)]
     (sentence,) = reason(*circle, save(), links=links)
     assert sentence.startswith("the links into node")
-    assert sentence.endswith("go in a circle, or pass through over 150 nodes")
+    assert sentence.endswith("form a cycle, or pass through more than 150 nodes")
 
 
 def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first() -> None:
@@ -221,7 +221,7 @@ def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first
     with pytest.raises(UiFormatError) as caught:
         convert_to_api(broken, {name: OBJECT_INFO[name] for name in ("Photo", "Save", "Encode", "Number")})
     assert caught.value.problems == (
-        ((), f"{EXPORT_HINT}. It could be converted here but for 5 things in it"),
+        ((), f"{EXPORT_HINT}. 5 problems prevent the conversion here"),
         (("nodes", 0), "node 1 (Photos) is of a class that the server does not have (the nearest is Photo)"),
         (
             ("nodes", 1),
@@ -236,12 +236,12 @@ def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first
 @pytest.mark.parametrize(
     ("broken", "path", "sentence"),
     [
-        ({"nodes": [{"id": 1}], "links": []}, ("nodes", 0), "is no node: it needs an `id` and a `type`"),
-        ({"nodes": [3], "links": []}, ("nodes", 0), "a mapping belongs here"),
-        ({"nodes": {}, "links": []}, ("nodes",), "a list belongs here"),
+        ({"nodes": [{"id": 1}], "links": []}, ("nodes", 0), "is not a node: it needs an `id` and a `type`"),
+        ({"nodes": [3], "links": []}, ("nodes", 0), "a mapping is needed here"),
+        ({"nodes": {}, "links": []}, ("nodes",), "a list is needed here"),
         ({"nodes": [PHOTO, PHOTO], "links": []}, ("nodes", 1), "two nodes have the id 1"),
-        ({"nodes": [PHOTO], "links": [[1, 2]]}, ("links", 0), "is no link"),
-        ({"nodes": [PHOTO], "links": [{"id": 1}]}, ("links", 0), "is no link"),
+        ({"nodes": [PHOTO], "links": [[1, 2]]}, ("links", 0), "is not a link"),
+        ({"nodes": [PHOTO], "links": [{"id": 1}]}, ("links", 0), "is not a link"),
         ({"nodes": [], "links": []}, ("nodes",), "no node of it would be sent to a server"),
     ],
 )

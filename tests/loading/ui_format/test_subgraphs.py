@@ -65,12 +65,12 @@ def test_with_proxy_widgets_only_the_subgraphs_own_inputs_count() -> None:
 def test_a_value_that_stands_twice_and_differs_is_refused() -> None:
     mirrored = {"proxyWidgets": [["8", "radius"]]}
     assert reason(PHOTO, host(values=[7.5], properties=mirrored, title="Soft"), SAVE) == [
-        "node 57 (uuid-blur, 'Soft') shows another value of 'radius' than node 8 inside it holds"
+        "node 57 (uuid-blur, 'Soft') shows another value of 'radius' than node 8 inside it has"
     ]
 
 
 def test_values_that_do_not_fit_what_the_subgraph_shows_are_refused() -> None:
-    sentence = "node 57 (uuid-blur) holds 2 values for the 1 widgets that it shows"
+    sentence = "node 57 (uuid-blur) has 2 values for the 1 widgets that it shows"
     assert reason(PHOTO, host(values=[1.5, 2.5]), SAVE) == [sentence]
     assert reason(PHOTO, host(values=[1, 2], properties={"proxyWidgets": [["-1", "amount"]]}), SAVE) == [sentence]
     assert reason(PHOTO, host(values=["much"]), SAVE) == [
@@ -106,7 +106,7 @@ def test_a_primitive_on_a_subgraph_is_refused_for_comfyuis_versions_differ() -> 
     assert reason(PHOTO, node(2, "PrimitiveNode", values=[3]), linked, SAVE, links=links) == [
         (
             "node 2 (PrimitiveNode) is linked to the input 'amount' of the subgraph node 57 (uuid-blur), which "
-            "ComfyUI's versions treat differently; write the value into the subgraph's own widget"
+            "ComfyUI's versions treat differently; write the value into the widget of the subgraph"
         )
     ]
 
@@ -193,7 +193,7 @@ def test_an_unknown_class_inside_is_named_at_its_place_in_the_file() -> None:
 def test_a_subgraph_that_contains_itself_and_one_that_explodes_are_refused() -> None:
     endless = subgraph("uuid-blur", node(3, "uuid-blur"), links=[], ports=[], outputs=[])
     assert reason(PHOTO, host(), subgraphs=[endless]) == [
-        "node 3 (uuid-blur) stands for a subgraph that contains itself, or 50 others in one another"
+        "node 3 (uuid-blur) is a subgraph that contains itself, or more than 50 nested levels"
     ]
     doubling = [
         subgraph(f"s{n}", node(1, f"s{n + 1}"), node(2, f"s{n + 1}"), links=[], ports=[], outputs=[]) for n in range(30)

@@ -48,7 +48,7 @@ def test_values_by_name_are_taken_by_name() -> None:
 
 def test_values_by_name_that_lack_one_are_refused() -> None:
     assert reason(sample({"seed": 1, "steps": 2, "cfg": 3.5, "sampler": "heun"})) == [
-        "node 3 (Sample) holds no value for its input 'tile'"
+        "node 3 (Sample) has no value for its input 'tile'"
     ]
 
 
@@ -70,7 +70,7 @@ def test_an_input_added_to_the_class_since_takes_the_default_and_a_note_says_so(
     result = convert_to_api(canvas(sample([7, "fixed", 20, 8, "euler"])), OBJECT_INFO)
     assert result.graph["3"]["inputs"]["tile"] is False
     assert result.notes == (
-        (("nodes", 0), "node 3 (Sample) is from before its class had 'tile' = False: the server's default"),
+        (("nodes", 0), "node 3 (Sample) was saved before its class had 'tile' = False, the server's default"),
     )
 
 
@@ -87,7 +87,7 @@ def test_a_new_input_without_a_default_or_with_files_to_choose_from_is_not_guess
 def test_a_short_list_must_keep_to_the_limits_of_the_class_so_that_an_input_in_its_middle_is_noticed() -> None:
     assert reason(sample([7, "fixed", 512, 8, "euler"])) == [
         (
-            'node 3 (Sample) holds 5 values (7, "fixed", 512, 8, "euler"), which do not fit the 5 inputs that the '
+            'node 3 (Sample) has 5 values (7, "fixed", 512, 8, "euler"), which do not fit the 5 inputs that the '
             "server's class shows as widgets (seed, steps, cfg, sampler, tile)"
         )
     ]
@@ -108,7 +108,7 @@ def test_a_short_list_must_keep_to_the_limits_of_the_class_so_that_an_input_in_i
 )
 def test_values_that_do_not_fit_are_refused_with_what_was_found(values: list[Any]) -> None:
     (sentence,) = reason(sample(values, title="Main"))
-    assert sentence.startswith(f"node 3 (Sample, 'Main') holds {len(values)} values (7, ")
+    assert sentence.startswith(f"node 3 (Sample, 'Main') has {len(values)} values (7, ")
     assert sentence.endswith("the server's class shows as widgets (seed, steps, cfg, sampler, tile)")
 
 
@@ -124,13 +124,13 @@ def test_values_that_fit_in_two_ways_are_refused() -> None:
         )
     }
     assert reason(node(1, "Loose", values=[1, "fixed", "free", "a"]), info=info) == [
-        "node 1 (Loose) holds values that fit its inputs in more than one way"
+        "node 1 (Loose) has values that fit its inputs in more than one way"
     ]
 
 
 def test_a_seed_that_the_page_draws_at_random_is_refused() -> None:
     assert reason(sample([-1, "fixed", 20, 8, "euler", True])) == [
-        "node 3 (Sample) holds -1 for its 'seed', for which its page draws a random one; write a number"
+        "node 3 (Sample) has -1 for its 'seed', which its page replaces by a random one; write a number"
     ]
 
 
@@ -185,16 +185,15 @@ def test_a_prompt_is_sent_as_the_page_sends_it(text: str, sent: str) -> None:
 def test_a_prompt_out_of_which_the_page_picks_at_random_is_refused() -> None:
     assert reason(node(1, "Encode", values=["a {red|{dark |}blue} fox"])) == [
         (
-            'node 1 (Encode) holds the text "a {red|{dark |}blue} fox", out of whose {choices|like these} ComfyUI\'s '
-            "page picks one at random when it queues; write one of them there (a sweep can then go through all: "
-            "`choices`)"
+            'node 1 (Encode) has the text "a {red|{dark |}blue} fox", and ComfyUI\'s page picks one of the '
+            "{choices|like these} at random when it queues; write one of them (a sweep can try all of them: `choices`)"
         )
     ]
 
 
 def test_braces_in_braces_end_somewhere() -> None:
     assert reason(node(1, "Encode", values=["{" * 5000])) == [
-        "node 1 (Encode) holds a text with more than 50 braces inside one another"
+        "node 1 (Encode) has a text with more than 50 nested braces"
     ]
 
 
@@ -212,7 +211,7 @@ def test_a_file_name_that_the_page_fills_in_is_kept_and_noted() -> None:
     )
     assert result.graph["9"]["inputs"] == {"filename_prefix": "%date:yyyy%/x", "images": ["1", 0]}
     assert [note for _, note in result.notes] == [
-        "node 9 (Save) holds '%date:yyyy%/x', whose %...% only ComfyUI's page fills in"
+        "node 9 (Save) has '%date:yyyy%/x', whose %...% only ComfyUI's page replaces"
     ]
 
 
