@@ -1,7 +1,7 @@
 """sweeper: ask "what happens if I change this?" of any ComfyUI workflow, a thousand times, and keep every answer.
 
-The public names, resolved when first used: pytest imports this module in every project where sweeper is installed, and
-pandas alone takes a quarter of a second.
+Each public name is imported at its first use, because pytest imports this module in every project where sweeper is
+installed, and pandas alone takes a quarter of a second.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sweeper.running.run import run_async as run_async
     from sweeper.tables.dataframe import results as results
 
+# public name -> the module that defines it
 _MODULES = {
     "Experiment": "sweeper.model.experiment",
     "Plan": "sweeper.planning.plan",
@@ -50,14 +51,12 @@ _MODULES = {
     "run_async": "sweeper.running.run",
 }
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605 - one list serves both
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - ruff wants a literal; sorting the table keeps it the only list of names
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - 20 ms, and rarely wanted
-
-        return version("sweeper")
+    if name == "__version__":  # importlib.metadata takes 20 ms to import
+        return importlib.import_module("importlib.metadata").version("sweeper")
     if name not in _MODULES:
         raise AttributeError(f"module 'sweeper' has no attribute '{name}'")
     return getattr(importlib.import_module(_MODULES[name]), name)

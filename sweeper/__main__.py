@@ -1,4 +1,4 @@
-"""`python -m sweeper` is the `sweeper` command."""
+"""`python -m sweeper` runs the `sweeper` command."""
 
 from __future__ import annotations
 

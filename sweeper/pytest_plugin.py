@@ -62,8 +62,8 @@ class ExperimentFile(pytest.File):
         from sweeper.errors import SweeperError  # noqa: PLC0415 - only where an experiment is named
         from sweeper.loading.load import load  # noqa: PLC0415
         from sweeper.planning.plan import plan  # noqa: PLC0415
-        from sweeper.regression.baseline import default_folder, read_baseline  # noqa: PLC0415
-        from sweeper.regression.cases import format_cells, identify_points  # noqa: PLC0415
+        from sweeper.regression.baseline import default_folder, read_baseline
+        from sweeper.regression.cases import format_cells, identify_points
 
         try:
             experiment = load(self.path)
@@ -98,7 +98,7 @@ class ExperimentFile(pytest.File):
         session = getattr(self.config, "workerinput", {}).get("testrunuid")
         if session is None:
             return self._run_check(out)
-        from sweeper.regression.check import check  # noqa: PLC0415 - only where an experiment is named
+        from sweeper.regression.check import check
 
         mark = out / ".session" / f"{hashlib.sha256(session.encode()).hexdigest()[:16]}"
         with _wait_for_lock(mark.parent):
@@ -112,8 +112,8 @@ class ExperimentFile(pytest.File):
 
     def _run_check(self, out: Path) -> Comparisons:
         from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415 - as above
-        from sweeper.regression.accept import accept  # noqa: PLC0415
-        from sweeper.regression.check import check  # noqa: PLC0415
+        from sweeper.regression.accept import accept
+        from sweeper.regression.check import check
 
         target = self.config.getoption("sweeper_target") or None
         found = check(self.path, target=target, out=out, named=load_named_targets())
@@ -181,7 +181,7 @@ class CaseFailedError(Exception):
 
 
 def _describe(one: Comparison) -> str:
-    from sweeper.regression.junit import describe_case  # noqa: PLC0415 - as above
+    from sweeper.regression.junit import describe_case
 
     return describe_case(one)
 
@@ -202,7 +202,7 @@ def sweeper_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     On the first `--sweeper-target`; without one, on `sweeper_server`.
     """
     from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415 - only for who asks for it
-    from sweeper.regression.pytest_client import WorkflowClient  # noqa: PLC0415
+    from sweeper.regression.pytest_client import WorkflowClient
 
     targets = request.config.getoption("sweeper_target")
     target = targets[0] if targets else request.getfixturevalue("sweeper_server").url
@@ -231,9 +231,9 @@ class ImageRegression:
         """
         import shutil  # noqa: PLC0415 - as above
 
-        from sweeper.regression.cases import Case  # noqa: PLC0415
-        from sweeper.regression.match_files import match_files  # noqa: PLC0415
-        from sweeper.regression.thresholds import parse_threshold  # noqa: PLC0415
+        from sweeper.regression.cases import Case
+        from sweeper.regression.match_files import match_files
+        from sweeper.regression.thresholds import parse_threshold
 
         now = self._tmp / "image_regression.png"
         _save_png(image, now)

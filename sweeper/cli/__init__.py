@@ -1,8 +1,8 @@
-"""The command line: parse, call the library, print. The only package that may print or choose an exit code.
+"""The command line: parse arguments, call the library, print. No other package prints or chooses an exit code.
 
-This file is what every `sweeper` command imports first, so it imports nothing of weight: `sweeper`, `sweeper
---help` and `sweeper --version` are answered from the table below, and the click group (`group`) reads the same table,
-importing the one command that was asked for.
+Every `sweeper` command imports this file first, so it imports nothing heavy. `sweeper`, `sweeper --help` and `sweeper
+--version` print text from `command_table` without click; any other command line goes to the click group in
+`main_group`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from sweeper.cli.command_table import render_help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (without the program's name; `sys.argv` by default) and return its exit code."""
+    """Run one command line and return its exit code. `argv` excludes the program's name; default: `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] not in ("-h", "--help", "--version"):
-        from sweeper.cli.main_group import invoke  # noqa: PLC0415 - click is not needed for the lines below
+    needs_click = bool(arguments) and arguments[0] not in ("-h", "--help", "--version")
+    if not needs_click:
+        try:
+            sys.stdout.write(f"sweeper {sweeper.__version__}\n" if arguments[:1] == ["--version"] else render_help())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            pass
+        else:
+            return 0
+    from sweeper.cli.main_group import handle_closed_pipe, invoke
 
-        return invoke(arguments)
-    text = f"sweeper {sweeper.__version__}\n" if arguments and arguments[0] == "--version" else render_help()
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        from sweeper.cli.exit_codes import handle_closed_pipe  # noqa: PLC0415
-
-        return handle_closed_pipe()
-    return 0
+    return invoke(arguments) if needs_click else handle_closed_pipe()

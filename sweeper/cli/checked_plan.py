@@ -1,7 +1,7 @@
-"""Holds a plan against the node classes of its targets, or of a saved object_info, for commands that submit nothing.
+"""Load an experiment's plan and check it against the node classes of its targets, for commands that submit nothing.
 
-A target is asked; one that needs a key which is not there, or does not answer, is left
-out: planning works without servers, and the run itself checks once more.
+A target is skipped if its key is not set here or if it does not respond, because planning must work without servers,
+and the run checks again.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
 from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
-from sweeper.comfy.target import check_targets, resolve_targets
+from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
-
-if TYPE_CHECKING:
-    from sweeper.comfy.target import Target
-    from sweeper.model.experiment import Experiment
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.planning.plan import Plan
+from sweeper.loading.load import load_partial
+from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
+from sweeper.planning.compatibility import Compatibility, check_written_values
+from sweeper.planning.plan import Plan, plan
+from sweeper.running.node_class_cache import fetch_classes, get_cached_classes
 
 
 def load_checked_plan(
@@ -33,34 +33,31 @@ def load_checked_plan(
     object_info: Path | None = None,
     extra_check: Callable[[Experiment], object] | None = None,
 ) -> tuple[Plan, list[str]]:
-    """The plan of an experiment's file, and what is odd but runs, as `checked` tells it; `also` looks at the experiment
-    once more, for ExperimentErrors of its own.
+    """The plan of an experiment file, and notes on what is unusual but runs.
 
-    Raises ExperimentError with all that is wrong: where one stage finds something, each later one sees what is left.
+    `extra_check` may raise ExperimentError with further problems. Raises ExperimentError with every problem: if one
+    stage finds some, the later stages still check whatever could be read.
     """
-    from sweeper.loading.load import load_partial  # noqa: PLC0415 - as below
-    from sweeper.planning.plan import plan  # noqa: PLC0415
-
-    found = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
+    partial = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
     made: Plan | None = None
     notes: list[str] = []
-    problems = list(found.problems)
+    problems = list(partial.problems)
     if extra_check is not None:
         try:
-            extra_check(found.experiment)
-        except ExperimentError as error:  # a condition may be about what could not be read
-            problems += [one for one in error.problems if found.has_plan or not one.key.endswith(".where")]
-    if found.has_plan:
+            extra_check(partial.experiment)
+        except ExperimentError as error:  # a condition may name axes that could not be read
+            problems += [one for one in error.problems if partial.has_plan or not one.key.endswith(".where")]
+    if partial.has_plan:
         try:
-            made = plan(found.experiment)
+            made = plan(partial.experiment)
         except ExperimentError as error:
             problems += error.problems
-    if found.has_template and not any(one.key.startswith("target") for one in found.problems):
-        told = {(one.file, one.line, one.key) for one in problems}
+    if partial.has_template and not any(one.key.startswith("target") for one in partial.problems):
+        known = {(one.file, one.line, one.key) for one in problems}
         try:
-            notes = check_against_targets(made or found.experiment, targets, object_info)
+            notes = check_against_targets(made or partial.experiment, targets, object_info)
         except InputError as error:
-            problems += [one for one in error.problems if (one.file, one.line, one.key) not in told]
+            problems += [one for one in error.problems if (one.file, one.line, one.key) not in known]
     if problems or made is None:
         raise ExperimentError(problems)
     return made, notes
@@ -69,14 +66,12 @@ def load_checked_plan(
 def check_against_targets(
     plan_or_experiment: Plan | Experiment, targets: Sequence[Any] | None, object_info: Path | None = None
 ) -> list[str]:
-    """What is odd but runs, for each target that could be asked; with the file `object_info`, for what it describes.
-    An experiment has no plan for its mistakes: of it the written values are checked.
+    """Notes on what is unusual but runs, for each target whose node classes are known.
 
-    Raises ExperimentError for what would not run, UsageError for a file that cannot be used and a target that is none.
+    If `object_info` is given, its classes are used instead of the targets'. An experiment is passed if it has no plan
+    because of its mistakes; then only the values written in it are checked. Raises ExperimentError for what a target
+    would refuse, and UsageError for an unusable file or an unknown target.
     """
-    from sweeper.planning.compatibility import Compatibility, check_written_values  # noqa: PLC0415
-    from sweeper.planning.plan import Plan  # noqa: PLC0415 - each command imports what it uses
-
     problems: list[Problem] = []
     notes: list[str] = []
     experiment = plan_or_experiment.experiment if isinstance(plan_or_experiment, Plan) else plan_or_experiment
@@ -100,7 +95,7 @@ def check_against_targets(
 def _iter_known_classes(
     specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None
 ) -> Iterator[tuple[str, NodeInfo]]:
-    """The name and the classes of each server that can be had."""
+    """The name and the node classes of each server whose classes are known."""
     if object_info is not None:
         yield f"the server of {object_info.name}", load_classes(object_info)
         return
@@ -112,7 +107,7 @@ def _iter_known_classes(
 
 
 def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> Target | None:
-    """The target, None where this machine has no key for it: who only plans needs none."""
+    """The target; None if its key is not set on this machine."""
     try:
         (target,) = resolve_targets([spec], named=named, environ=os.environ, with_keys=with_keys)
     except UsageError:
@@ -121,11 +116,13 @@ def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> 
 
 
 def _find_classes(spec: Any, target: Target, named: Mapping[str, Any]) -> NodeInfo | None:
-    from sweeper.running.node_class_cache import fetch_classes, get_cached_classes  # noqa: PLC0415 - not for commands that ask nobody
+    """The classes of a target from the cache or the server.
 
-    # A Cloud is the same tomorrow, and a keyring is not to be opened for what is on disk; a ComfyUI may be another.
-    known = get_cached_classes(target) if target.dialect == "cloud" else None
-    if known is not None:
-        return known
+    Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is asked
+    each time, because its classes change with every custom node.
+    """
+    cached = get_cached_classes(target) if target.dialect == "cloud" else None
+    if cached is not None:
+        return cached
     keyed = _resolve_target(spec, named, with_keys=True)
     return asyncio.run(fetch_classes(keyed)) if keyed is not None else get_cached_classes(target)

@@ -1,22 +1,22 @@
-"""The commands, one line of help each, and the text of `sweeper --help`, which must not wait for an import of click."""
+"""The commands with one line of help each, and the text of `sweeper --help`. Imports nothing, so help is instant."""
 
 from __future__ import annotations
 
 # name -> (module of sweeper.cli.commands that holds its click command as `command`, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Run a sweep: submit what is not done yet, save every picture, write results.csv."),
+    "run": ("run", "Run a sweep: submit the trials not done yet, save every picture, write results.csv."),
     "plan": ("plan", "Show what a run would do: axes, trials, order, new and done. Submits nothing."),
-    "validate": ("validate", "Check experiments and templates; tell every mistake of every file."),
+    "validate": ("validate", "Check experiments and templates; report every mistake in every file."),
     "results": ("results", "Show the table of a run."),
     "runs": ("runs", "List the runs of a results folder."),
     "export": ("export", "Write the table as csv, tsv, jsonl, parquet or markdown."),
     "report": ("report", "Make a page of pictures that opens from disk, or contact sheets."),
-    "view": ("view", "Show that page in a browser while a run goes on."),
-    "accept": ("accept", "Accept the pictures of a run as the baseline; shows first what it changes."),
-    "check": ("check", "Run an experiment afresh and hold every picture against the accepted one."),
-    "calibrate": ("calibrate", "Measure how much pictures differ from time to time, and propose checks."),
-    "compare": ("compare", "Compare the pictures of two runs: new, gone, same, changed."),
-    "template": ("template", "See what could be swept in a workflow, and make a template of it."),
+    "view": ("view", "Show that page in a browser while the run continues."),
+    "accept": ("accept", "Accept the pictures of a run as the baseline; shows the changes first."),
+    "check": ("check", "Run an experiment again and compare every picture with the accepted one."),
+    "calibrate": ("calibrate", "Measure how much pictures vary between runs, and propose checks."),
+    "compare": ("compare", "Compare the pictures of two runs: new, gone, same or changed."),
+    "template": ("template", "List what can be swept in a workflow, and make a template from it."),
     "init": ("init", "Make a folder with a template and an experiment to edit."),
     "serve": ("serve", "Serve the Comfy Cloud or ComfyUI API on this machine, without a GPU."),
     "doctor": ("doctor", "Check this installation and the targets."),
@@ -33,17 +33,18 @@ Commands:
 
 Options:
   --version   Show the version.
-  -h, --help  Show this; `sweeper COMMAND --help` shows a command's options and an example.
+  -h, --help  Show this text. `sweeper COMMAND --help` shows a command's options and an example.
 
 Start with:
   sweeper init my-sweep
   sweeper run my-sweep/experiment.yaml
 
-Exit codes: 0 all is well; 1 a trial failed or a case changed; 2 the command line, an experiment or a template is
-wrong; 3 a target cannot be reached or refuses; 130 interrupted.
+Exit codes: 0 success; 1 a trial failed or a case changed; 2 a mistake in the command line, an experiment or a
+template; 3 a target is unreachable or refuses access; 130 interrupted.
 """
 
 
 def render_help() -> str:
+    """The text of `sweeper --help`."""
     width = max(map(len, COMMANDS))
     return _HELP.format(commands="\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items()))

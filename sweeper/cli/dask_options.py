@@ -1,4 +1,4 @@
-"""`--dask`: who runs an experiment and who compares its pictures, this process or a cluster's workers."""
+"""`--dask` and `--dask-resource`: choose whether this process or a Dask cluster runs trials and compares pictures."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ resources = click.option(
     "dask_resources",
     multiple=True,
     metavar="NAME=N",
-    help="What a worker must have, such as GPU=1; with --dask, may be repeated.",
+    help="A resource that a worker must have, such as GPU=1; needs --dask; may be repeated.",
 )
 
 
 def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[..., Run]:
-    """What runs an experiment. Raises UsageError for resources without a cluster, or that are no NAME=N."""
+    """The function that runs an experiment, here or on a cluster.
+
+    Raises UsageError for resources without a cluster, and for a resource that is not NAME=N.
+    """
     if dask is None:
         if resources:
-            raise UsageError("--dask-resource says what a worker of a cluster must have: give --dask too")
-        from sweeper.running.run import run  # noqa: PLC0415
+            raise UsageError("--dask-resource needs --dask: it says what a worker of the cluster must have")
+        from sweeper.running.run import run
 
         return run
     from sweeper.cluster import run as run_on
@@ -42,8 +45,8 @@ def choose_runner(dask: str | None, resources: tuple[str, ...]) -> Callable[...,
 
 
 def choose_comparer(dask: str | None) -> CompareFunction | None:
-    """Who looks at pictures that lie at a URL; None: this process, which fetches them."""
-    if dask is None or dask.strip().startswith("local:"):  # those workers are here, and gone when the run is over
+    """The function that compares pictures stored at a URL. None: this process downloads and compares them."""
+    if dask is None or dask.strip().startswith("local:"):  # such workers run on this machine and end with the run
         return None
     from sweeper.cluster.remote_compare import compare_on_cluster
 
@@ -51,11 +54,12 @@ def choose_comparer(dask: str | None) -> CompareFunction | None:
 
 
 def _parse_resource(text: str) -> tuple[str, float]:
+    """`GPU=1` as `("GPU", 1.0)`."""
     name, equals, amount = text.partition("=")
     try:
-        found = float(amount)
+        number = float(amount)
     except ValueError:
-        found = 0.0
-    if not name.strip() or not equals or not 0 < found < float("inf"):
+        number = 0.0
+    if not name.strip() or not equals or not 0 < number < float("inf"):
         raise UsageError(f"--dask-resource {text}: write NAME=N, such as GPU=1")
-    return name.strip(), found
+    return name.strip(), number

@@ -1,6 +1,6 @@
-"""The workflow that ComfyUI leaves in a picture: PNG text chunks, the EXIF of WebP and JPEG, the `comf` of an APNG.
+"""Read the workflow that ComfyUI embeds in a picture: PNG text chunks, EXIF of WebP and JPEG, `comf` chunks of APNG.
 
-What the text means is `workflow_file`'s affair.
+Parsing the texts belongs to `read_workflow`.
 """
 
 from __future__ import annotations
@@ -14,48 +14,49 @@ from sweeper.errors import Problem, TemplateError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What savers call the two texts (ComfyUI's nodes.py and nodes_images.py): the API-format graph, and the UI's.
+# The names of the two texts (ComfyUI's nodes.py and nodes_images.py): the workflow in API format and in UI format.
 PROMPT: Final = "prompt"
 WORKFLOW: Final = "workflow"
 _SIGNATURES: Final = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP"}
 
 
 def detect_image_format(path: Path) -> str | None:
-    """`PNG`, `JPEG` or `WebP` by the file's first bytes, None for any other file or none."""
+    """`PNG`, `JPEG` or `WebP`, by the file's first bytes. None for any other file, or if it cannot be opened."""
     try:
         with path.open("rb") as file:
             first = file.read(12)
     except OSError:
         return None
-    kind = next((kind for start, kind in _SIGNATURES.items() if first.startswith(start)), None)
-    return None if kind == "WebP" and first[8:] != b"WEBP" else kind
+    name = next((name for signature, name in _SIGNATURES.items() if first.startswith(signature)), None)
+    return None if name == "WebP" and first[8:] != b"WEBP" else name
 
 
 def read_workflow_texts(path: Path, image_format: str) -> dict[str, str]:
-    """The texts called `prompt` and `workflow` in a picture, as far as they are there. Raises TemplateError."""
+    """The texts `prompt` and `workflow` in a picture, if present. Raises TemplateError if it cannot be decoded."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            found: dict[str, str] = {}
+            texts: dict[str, str] = {}
             for name, text in _iter_texts(image):
-                found.setdefault(name.lower(), text)
+                texts.setdefault(name.lower(), text)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise TemplateError(Problem(str(path), 0, "", f"is no {image_format} that can be read: {error}")) from error
-    return {name: text for name, text in found.items() if name in (PROMPT, WORKFLOW)}
+        raise TemplateError(Problem(str(path), 0, "", f"cannot be read as {image_format}: {error}")) from error
+    return {name: text for name, text in texts.items() if name in (PROMPT, WORKFLOW)}
 
 
 def _iter_texts(image: Image) -> Iterator[tuple[str, str]]:
+    """(name, text) of every text in a picture."""
     for name, value in image.info.items():
         if isinstance(value, str):
             yield str(name), value
     for value in image.getexif().values():
-        # SaveAnimatedWEBP: the tags from 0x0110 down hold "prompt:{...}" and "workflow:{...}".
+        # SaveAnimatedWEBP writes "prompt:{...}" and "workflow:{...}" into the tags from 0x0110 down.
         name, colon, text = value.partition(":") if isinstance(value, str) else ("", "", "")
         if colon:
             yield name, text.rstrip("\0")
     if image.format == "PNG":
-        image.load()  # SaveAnimatedPNG writes its chunks behind the pixels
+        image.load()  # SaveAnimatedPNG writes its chunks after the pixels
         chunks: list[Any] = list(getattr(image, "private_chunks", ()))
         for chunk_id, data, *_ in chunks:
             head, zero, text_bytes = data.partition(b"\0")

@@ -1,6 +1,6 @@
-"""`sweeper plan --workflows DIR`: every distinct workflow of a plan as a file that ComfyUI accepts.
+"""`sweeper plan --workflows DIR`: write every distinct workflow of a plan as a file that ComfyUI accepts.
 
-Files are written as their trials pass, one at a time. What a run sends to a server is not made here.
+A run does not use these files: it sends workflows with the server's names of the uploaded input files.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.cli.read_workflow import encode_workflow
 from sweeper.errors import UsageError
+from sweeper.model.trial import Trial
 from sweeper.model.workflow import compute_digest, make_file_marker
+from sweeper.planning.plan import Plan
 from sweeper.tables.export import atomic_write
-
-if TYPE_CHECKING:
-    from sweeper.model.trial import Trial
-    from sweeper.planning.plan import Plan
 
 _FILE_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}\.json")
 
 
 class WorkflowFolder:
-    """A folder of `<index>-<first 8 digits of the digest>.json`; trials of one digest have one file, the first's name.
+    """Writes workflows to a folder as `<index>-<first 8 digits of the digest>.json`, one file for each digest.
 
-    Input files stand in them under their names as the experiment gives them: on a server they must be uploaded first.
+    `index` is that of the first trial with the digest. Input files keep their names from the experiment, so upload
+    them before a server runs the workflow.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        """Raises OSError when the folder cannot be made or read."""
+        """Raises OSError if the folder cannot be made or read."""
         self._plan = plan
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +40,11 @@ class WorkflowFolder:
         self.unchanged_count = 0
 
     def add(self, trial: Trial) -> None:
-        """Write the trial's workflow unless its like is written.
+        """Write the trial's workflow, unless a trial with the same digest was added before.
 
-        Raises UsageError when a file bears its name that is no workflow of that digest.
+        Raises UsageError if another file has its name.
         """
-        short = int(trial.digest[:24], 16)  # as in `foresight`: 96 bits, in a third of the memory of the text
+        short = int(trial.digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory
         if short in self._digests:
             return
         self._digests.add(short)
@@ -54,7 +53,7 @@ class WorkflowFolder:
         if path.name in self._existing_names:
             self._existing_names.discard(path.name)
             if not self._is_workflow_of(path, trial):
-                raise UsageError(f"{path}: there already, and it is not this trial's workflow; give another folder")
+                raise UsageError(f"{path}: exists, and is not this trial's workflow; give another folder")
             if path.read_bytes() == content:
                 self.unchanged_count += 1
                 return
@@ -64,11 +63,11 @@ class WorkflowFolder:
 
     @property
     def unrelated_count(self) -> int:
-        """How many files with such names the folder holds beside the plan's own: an earlier plan's."""
+        """How many workflow files in the folder do not belong to this plan, but to an earlier one."""
         return sum(1 for name in self._existing_names if _FILE_NAME.fullmatch(name))
 
     def _is_workflow_of(self, path: Path, trial: Trial) -> bool:
-        """Whether the file holds the work of this trial, whatever its layout, titles and names of input files."""
+        """Whether the file's workflow has the trial's digest, which ignores layout, titles and names of input files."""
         try:
             graph = json.loads(path.read_text("utf-8"))
             for file in self._plan.files(trial):

@@ -1,6 +1,6 @@
-"""`sweeper results --by` and `--pivot`: groups and pivots as tables for people and as JSON.
+"""`sweeper results --by` and `--pivot`: print groups and pivots as tables or as JSON.
 
-Which rows are meant is `asking`'s, means and spread are `grouping`'s.
+`table_query` selects the rows; `tables.aggregate` computes means and standard deviations.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sweeper.tables.export import format_rounded
 Labels = Mapping[str, Mapping[Any, Any]]
 
 
-def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], leading: ValueOrder) -> Rows:
-    """One row per group: the values grouped by, how many trials (and how many of them succeeded), and a Spread of each
-    column, None where no trial of the group has a number there.
+def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], value_order: ValueOrder) -> Rows:
+    """One row per group: its values of `by`, the number of trials and of those that succeeded, and a NumberSummary of
+    each of `columns` (None if no trial of the group has a number there).
     """
     return [
         {
@@ -29,14 +29,14 @@ def make_group_rows(rows: Rows, by: Sequence[str], columns: Sequence[str], leadi
             "succeeded": sum(row["status"] == "succeeded" for row in group.rows),
             **{name: group.summarize(name) for name in columns},
         }
-        for group in group_rows(rows, by, leading)
+        for group in group_rows(rows, by, value_order)
     ]
 
 
 def sort_groups(groups: Rows, sorts: Sequence[str]) -> Rows:
-    """By the values, the counts, or the mean of a column."""
-    plain = [{**{name: _to_mean(value) for name, value in group.items()}, "": group} for group in groups]
-    return [row[""] for row in sort_rows(plain, sorts)]
+    """Sort groups by their values, their counts, or the mean of a column."""
+    sortable = [{**{name: _to_mean(value) for name, value in group.items()}, "": group} for group in groups]
+    return [row[""] for row in sort_rows(sortable, sorts)]
 
 
 def _to_mean(value: Any) -> Any:
@@ -53,14 +53,14 @@ def groups_to_json(groups: Rows) -> list[dict[str, Any]]:
 
 
 def print_pivot(pivot: Pivot, x: str, y: str, column: str, labels: Labels) -> None:
-    """The means with their spread; the corner says what stands across and what down."""
+    """Print the means with their standard deviations. The top left cell names the columns of both axes."""
     across = [console.format_cell(_to_cell(x, value, labels)) or "(none)" for value in pivot.across]
     console.print_line(f"{column}: mean, and \N{PLUS-MINUS SIGN} standard deviation where a cell has several trials")
-    lines = [
+    rows = [
         [_to_cell(y, value, labels), *map(format_spread, cells)]
         for value, cells in zip(pivot.down, pivot.cells, strict=True)
     ]
-    console.print_table([f"{y} \\ {x}", *across], lines)
+    console.print_table([f"{y} \\ {x}", *across], rows)
 
 
 def pivot_to_json(pivot: Pivot, x: str, y: str, column: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def pivot_to_json(pivot: Pivot, x: str, y: str, column: str) -> dict[str, Any]:
 
 
 def format_spread(spread: NumberSummary | None) -> str:
-    """`127.5 ± 3.2`: the deviation with two digits, and the mean as far as those reach."""
+    """`127.5 ± 3.2`: the standard deviation with two significant digits, and the mean to the same decimal place."""
     if spread is None:
         return ""
     if not spread.sd:
@@ -90,7 +90,7 @@ def format_spread(spread: NumberSummary | None) -> str:
 
 
 def find_labels(rows: Rows, names: Sequence[str], columns: Sequence[str]) -> Labels:
-    """For each of `columns` that has a `.label` beside it: value -> label."""
+    """For each of `columns` with a `.label` column: value -> label."""
     return {
         name: {row[name]: row[f"{name}.label"] for row in rows if row[f"{name}.label"] is not None}
         for name in columns

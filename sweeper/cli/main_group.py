@@ -1,43 +1,90 @@
-"""The click group: finds a command in the table of `sweeper.cli`, imports that one module, and calls it."""
+"""The click group: imports the module of the command that was called, runs it, and reports every failure.
+
+The only place that turns an exception into lines on stderr and an exit code.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
+from sweeper.cli import console
 from sweeper.cli.command_table import COMMANDS
-from sweeper.cli.exit_codes import OK, report_failure
+from sweeper.cli.exit_codes import CLOSED_PIPE, INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT, OK, get_exit_code
 from sweeper.cli.options import SuggestingGroup
+from sweeper.errors import SweeperError
 
 
 class _LazyGroup(SuggestingGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
         module, line = COMMANDS[cmd_name]
-        found: click.Command = importlib.import_module(f"sweeper.cli.commands.{module}").command
-        found.short_help = line
-        return found
+        command: click.Command = importlib.import_module(f"sweeper.cli.commands.{module}").command
+        command.short_help = line
+        return command
 
 
 def make_group() -> click.Group:
-    """The whole command line as click sees it."""
+    """The whole command line as a click group."""
     return _LazyGroup("sweeper", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 
 
 def invoke(arguments: Sequence[str]) -> int:
-    """Run a command line and return its exit code; whatever goes wrong becomes a line on stderr."""
-    top = make_group()
+    """Run a command line and return its exit code. An exception becomes lines on stderr."""
+    group = make_group()
     try:
-        with top.make_context("sweeper", list(arguments)) as context:
-            code = top.invoke(context)
-    except Exception as failure:  # noqa: BLE001 - the only place that may: no traceback reaches a user
-        return report_failure(failure)
-    except KeyboardInterrupt as failure:
+        with group.make_context("sweeper", list(arguments)) as context:
+            code = group.invoke(context)
+    except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 - the one place that must: no user sees a traceback
         return report_failure(failure)
     return code if isinstance(code, int) else OK
+
+
+def report_failure(failure: BaseException) -> int:
+    """Print what went wrong on stderr, one line for each problem, and return the exit code."""
+    if os.environ.get("SWEEPER_DEBUG"):
+        traceback.print_exception(failure)
+    if isinstance(failure, click.exceptions.Exit):
+        return failure.exit_code
+    if isinstance(failure, BrokenPipeError):
+        return handle_closed_pipe()
+    if isinstance(failure, (KeyboardInterrupt, click.Abort)):
+        console.print_status("interrupted")
+        return INTERRUPTED
+    if isinstance(failure, click.ClickException):
+        return _report_usage_error(failure)
+    if isinstance(failure, SweeperError):
+        for line in str(failure).splitlines() or [type(failure).__name__]:
+            console.print_error(line)
+        return get_exit_code(failure)
+    if isinstance(failure, OSError) and failure.strerror:
+        console.print_error(": ".join(str(part) for part in (failure.filename, failure.strerror) if part))
+        return INVALID_INPUT
+    message = " ".join(str(failure).split()) or "no message"
+    console.print_error(f"{type(failure).__name__}: {message} (a bug in sweeper; SWEEPER_DEBUG=1 shows the traceback)")
+    return INTERNAL_ERROR
+
+
+def _report_usage_error(failure: click.ClickException) -> int:
+    console.print_error(" ".join(failure.format_message().split()))
+    context = getattr(failure, "ctx", None)
+    if context is not None:
+        console.print_status(f"`{context.command_path} --help` lists the options.")
+    return INVALID_INPUT
+
+
+def handle_closed_pipe() -> int:
+    """Return the exit code for a closed stdout, and redirect stdout so that Python's flush at exit does not fail."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return CLOSED_PIPE

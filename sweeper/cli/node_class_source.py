@@ -1,6 +1,6 @@
-"""Where commands take node classes from: a target, a file with a server's object_info, or by default ours.
+"""Where a command takes node classes from: `--target`, a saved object_info (`--object-info`), or the embedded server.
 
-A command that must convert or check uses `NodeInfo` made of it; here the JSON is fetched and its options declared.
+Declares the two options and gets the JSON. Converting and checking workflows with it belongs to the commands.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.comfy.target import resolve_targets
 from sweeper.errors import InputError, Problem, UsageError
-
-if TYPE_CHECKING:
-    from sweeper.model.node_classes import NodeInfo
+from sweeper.model.node_classes import NodeInfo
+from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -28,24 +28,24 @@ _target_option = click.option(
     "-t",
     "--target",
     metavar="TARGET",
-    help="Take node classes from this server: cloud, a URL or a name of the targets file. [default: embedded]",
+    help="Take node classes from this server: cloud, a URL or a name from the targets file. [default: embedded]",
 )
 object_info_option = click.option(
     "--object-info",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take node classes from this file: a server's answer to GET /object_info, saved.",
+    help="Take node classes from this file: a saved response to GET /object_info.",
 )
 
 
 def add_class_options(function: _F) -> _F:
-    """The two options; the command gets `target` and `object_info`."""
+    """Add both options to a command, which gets the arguments `target` and `object_info`."""
     return _target_option(object_info_option(function))
 
 
 @dataclass(frozen=True)
 class NodeClassSource:
-    """The node classes that a command goes by. `target` and `file` as given on the command line; not both."""
+    """The node classes that a command uses: those of `target` or in `file`, as given on the command line (not both)."""
 
     target: str | None = None
     file: Path | None = None
@@ -56,41 +56,32 @@ class NodeClassSource:
 
     @property
     def is_default(self) -> bool:
-        """Whether nobody chose: then these are the embedded server's, which has the core classes only."""
+        """Whether the classes are the embedded server's (the core classes only) because neither option was given."""
         return self.target is None and self.file is None
 
     @cached_property
     def object_info(self) -> Mapping[str, Any]:
-        """The JSON. Raises UsageError for a wrong option or file, TargetError for a server that does not tell."""
-        from sweeper.running.node_class_cache import get_embedded_object_info, get_object_info  # noqa: PLC0415 - only where asked for
-
+        """The JSON. Raises UsageError for a wrong option or file, TargetError if the server does not return it."""
         if self.file is not None:
             return _read_object_info(self.file)
         if self.target is None:
             return get_embedded_object_info()
-        from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
-
         (target,) = resolve_targets([self.target], named=load_named_targets(), environ=os.environ)
         return asyncio.run(get_object_info(target))
 
     @cached_property
     def classes(self) -> NodeInfo:
-        """The classes as a template should hold to them: any name of a model file fits, for those come and go."""
-        from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415 - not for --help
-
+        """The classes to check a template against. Any name of a model file is allowed, because those come and go."""
         return NodeInfo.from_object_info(self.object_info).with_any_model()
 
 
 def load_classes(file: Path) -> NodeInfo:
-    """The classes in a saved answer to GET /object_info, with the lists of that server. Raises UsageError."""
-    from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415 - not for --help
-
+    """The classes in a saved response to GET /object_info, with that server's model files. Raises UsageError."""
     return NodeInfo.from_object_info(_read_object_info(file))
 
 
 def _read_object_info(path: Path) -> Mapping[str, Any]:
-    from sweeper.model.node_classes import NodeInfo  # noqa: PLC0415
-
+    """The JSON of a saved object_info. Raises UsageError if it cannot be read or describes no node classes."""
     try:
         value = json.loads(path.read_text("utf-8-sig"))
         NodeInfo.from_object_info(value)
@@ -102,5 +93,5 @@ def _read_object_info(path: Path) -> Mapping[str, Any]:
         raise UsageError(Problem(str(path), 0, "", f"is not JSON: {error}")) from error
     if not value:
         raise UsageError(Problem(str(path), 0, "", "describes no node class"))
-    found: Mapping[str, Any] = value
-    return found
+    object_info: Mapping[str, Any] = value
+    return object_info

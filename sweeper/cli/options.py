@@ -1,4 +1,4 @@
-"""Options that several commands share, and the types of their values."""
+"""Options and arguments that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import click
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import UsageError
+from sweeper.loading.parse import parse_yaml
+from sweeper.model.source import SourceError
 
 
 def format_examples(*lines: str) -> str:
-    """The end of a command's help; the backspace keeps click from filling the lines into a paragraph."""
+    """The examples at the end of a command's help. The backspace stops click from joining the lines."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 class SuggestingGroup(click.Group):
-    """A group that knows which command a misspelt one was meant to be."""
+    """A click group that suggests the nearest command for a misspelt one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the nearest name in the error."""
+        """Like click's method, with the nearest name in the error."""
         names = self.list_commands(ctx)
         if not args[0].startswith("-") and args[0] not in names:
             raise click.UsageError(f"no such command '{args[0]}'{suggest(args[0], names)}", ctx)
@@ -30,26 +32,33 @@ class SuggestingGroup(click.Group):
 
 
 class DirOrUrl(click.Path):
-    """A folder, or a URL as it is written."""
+    """A folder as a Path, or a URL as the text that was given."""
 
-    name = "place"
+    name = "dir_or_url"
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click's, but a URL is no path."""
+        """Like click's method, but a text with `://` stays a text."""
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, and nothing else, on stdout.")
+baseline = click.option(
+    "--baseline",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of the baseline. [default: baselines/NAME beside the experiment]",
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show only problems.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 targets = click.option(
     "-t",
     "--target",
     "targets",
     multiple=True,
     metavar="TARGET",
-    help="embedded, cloud, a URL, or a name of the experiment's or of the targets file; may be repeated. "
+    help="embedded, cloud, a URL, or a name from the experiment or the targets file; may be repeated. "
     "[default: the experiment's]",
 )
 out = click.option(
@@ -57,10 +66,14 @@ out = click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Results folder. [default: results/NAME here]",
+    help="Results folder. [default: results/NAME in the current folder]",
 )
 settings = click.option(
-    "--set", "settings", multiple=True, metavar="SLOT=VALUE", help="Fix a slot or variable for this time; YAML value."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SLOT=VALUE",
+    help="Set a slot or variable for this command; VALUE is YAML.",
 )
 run_id = click.option(
     "--run", "run_id", metavar="ID", help="An earlier run (see `sweeper runs`). [default: the latest]"
@@ -70,34 +83,31 @@ experiment = click.argument("experiment", type=click.Path(path_type=Path), metav
 
 
 def get_workflow_path(file: Path) -> Path:
-    """A template's workflow, also where its slots file is given in its stead."""
+    """The workflow of a template. `file` is that workflow, or the slots file beside it."""
     stem = file.name.removesuffix(".slots.yaml")
     return file if stem == file.name else file.with_name(f"{stem}.json")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """`("steps=8", "prompt=a fox")` as `{"steps": 8, "prompt": "a fox"}`; values are YAML as in an experiment.
+    """`("steps=8", "prompt=a fox")` as `{"steps": 8, "prompt": "a fox"}`. Values are YAML, as in an experiment.
 
-    Raises UsageError for what is no NAME=VALUE, what does not parse, and a name given twice.
+    Raises UsageError if a setting is not NAME=VALUE, its value is not YAML, or a name is given twice.
     """
-    from sweeper.loading.parse import parse_yaml  # noqa: PLC0415 - YAML is read only when there is some
-    from sweeper.model.source import SourceError  # noqa: PLC0415 - YAML is read only when there is some
-
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
             raise UsageError(f"--set {setting}: write SLOT=VALUE, such as steps=8")
-        if name in found:
+        if name in values:
             raise UsageError(f"--set {name}: given twice")
         try:
-            found[name] = parse_yaml(text, f"--set {name}").value if text.strip() else text
+            values[name] = parse_yaml(text, f"--set {name}").value if text.strip() else text
         except SourceError as error:
             raise UsageError(f"--set {setting}: {error.problem.message}") from error
-    return found
+    return values
 
 
 def to_target_list(targets: tuple[str, ...]) -> list[str] | None:
-    """What the library takes: None means the experiment's own target."""
+    """The targets as the library takes them: None means the experiment's own."""
     return list(targets) or None

@@ -1,7 +1,7 @@
-"""`sweeper plan --diff`: a plan held against the rows of an earlier run, by the identity of the work.
+"""`sweeper plan --diff`: compare a plan with the rows of an earlier run.
 
-A trial is *same* when the run has its digest, *changed* when the run has another work under the same axis values, and
-*new* otherwise; a row of the run that is neither is *gone*. What became of the rows is `sweeper results`' affair.
+A trial is *same* if the run has its digest, *changed* if the run has another digest for the same axis values, and *new*
+otherwise. A row of the run that matches no trial is *gone*. Whether rows succeeded does not matter here.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.errors import UsageError
+from sweeper.model.result import Result
+from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
+from sweeper.tables.dataframe import find_results_folder
 
-if TYPE_CHECKING:
-    from sweeper.model.result import Result
-    from sweeper.model.trial import Trial
-
-MAX_LISTED: Final = 1_000  # of each kind; the counts are of all
+MAX_LISTED: Final = 1_000  # trials of each kind; the counts include all
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierTrial:
-    """One row of the run, as far as it matters here."""
+    """What a comparison needs of a row of the run: `columns` are its axis values, `params` its slot values."""
 
     trial: int
     columns: Mapping[str, Any]
@@ -33,10 +32,10 @@ class EarlierTrial:
 
 
 class PlanDiff:
-    """Sees the trials of a plan pass, one by one, and tells what they are beside the rows of a run."""
+    """Compares the trials of a plan, added one by one, with the rows of a run."""
 
     def __init__(self, folder: Path, run: int | str | None) -> None:
-        """`run` None: the latest of the folder. Raises ResultsError when there is none."""
+        """`run` None: the latest in the folder. Raises ResultsError if there is none."""
         with Store.open(folder, readonly=True) as store:
             self.run = int(run) if run is not None else store.latest_run_id()
             rows = [_to_earlier_trial(row) for row in store.results(run)]
@@ -53,31 +52,31 @@ class PlanDiff:
         self._changed: list[dict[str, Any]] = []
 
     def add(self, trial: Trial) -> None:
-        """Count one trial of the plan."""
+        """Compare one trial of the plan."""
         if trial.digest in self._digests:
             self._matched_digests.add(trial.digest)
             self.counts["same"] += 1
             return
-        place = next(iter(self._rows_by_axes.get(encode_canonical(trial.columns), ())), None)
-        if place is None:
+        row = next(iter(self._rows_by_axes.get(encode_canonical(trial.columns), ())), None)
+        if row is None:
             self.counts["new"] += 1
             if len(self._new) < MAX_LISTED:
                 self._new.append({"trial": trial.index, "axes": dict(trial.columns)})
             return
-        self._changed_rows.add(place.trial)
+        self._changed_rows.add(row.trial)
         self.counts["changed"] += 1
         if len(self._changed) < MAX_LISTED:
             self._changed.append(
                 {
                     "trial": trial.index,
-                    "was": place.trial,
+                    "was": row.trial,
                     "axes": dict(trial.columns),
-                    "params": _diff_params(place.params, trial.params),
+                    "params": _diff_params(row.params, trial.params),
                 }
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the counts, and up to `LISTED` trials of each kind but the same ones."""
+        """The comparison for JSON: the counts, and up to `MAX_LISTED` new, changed and gone trials."""
         gone = [
             row for row in self._rows if row.digest not in self._matched_digests and row.trial not in self._changed_rows
         ]
@@ -95,14 +94,10 @@ class PlanDiff:
 
 
 def resolve_diff_run(reference: str, out: Path) -> tuple[Path, str | None]:
-    """The folder and run that `--diff` means: a run's number in the experiment's folder, or a folder's latest run."""
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
-
+    """The folder and run that `--diff` names: the number of a run in `out`, or another results folder (latest run)."""
     if reference.isdecimal() and not Path(reference).exists():
         if not out.is_dir():
-            raise UsageError(
-                f"--diff {reference}: there are no results in {out} yet; a folder of results can be given too"
-            )
+            raise UsageError(f"--diff {reference}: {out} holds no results yet; you can also give a results folder")
         return out, reference
     return find_results_folder(reference), None
 
@@ -112,7 +107,7 @@ def _to_earlier_trial(row: Result) -> EarlierTrial:
 
 
 def _diff_params(earlier: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Slot -> [earlier value, value now] where they differ; a slot that one of the two lacks is null there."""
+    """Slot -> [earlier value, current value] where they differ; None where one of the two has no such slot."""
     names = dict.fromkeys([*current, *earlier])
     return {
         name: [earlier.get(name), current.get(name)]

@@ -1,6 +1,6 @@
-"""What is known of a plan before it runs: new and done, what is excluded, an estimate of time, and warnings.
+"""Summarize a plan before it runs: new and done trials, excluded combinations, an estimated time, and warnings.
 
-Reads the results folder where there is one; writes nothing and asks no server. How it is shown is `plan`'s affair.
+Reads the results folder if there is one. Writes nothing and contacts no server. Printing belongs to `plan_text`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.cli.targets_file import load_named_targets
 from sweeper.comfy.target import resolve_targets
+from sweeper.model.experiment import Block, Experiment
+from sweeper.model.trial import Trial
 from sweeper.planning.grid import Grid
 from sweeper.planning.order import Costs
+from sweeper.planning.plan import Plan
 from sweeper.planning.server_cache import find_smallest_cache
 from sweeper.planning.trial_filters import count_dropped, get_written_block
 from sweeper.running.node_class_cache import get_cache_mode
 from sweeper.store import FILE_NAME, Store
 from sweeper.store.records import FAILED, OPEN_STATES, REJECTED, SUCCEEDED, JobRecord
 
-if TYPE_CHECKING:
-    from sweeper.model.experiment import Block, Experiment
-    from sweeper.model.trial import Trial
-    from sweeper.planning.plan import Plan
-
 
 class PlanSummary:
-    """Counts the trials of a plan against a results folder while somebody walks over them."""
+    """Counts which trials of a plan a results folder already holds. The caller adds the trials one by one."""
 
     def __init__(
         self, plan: Plan, targets: Sequence[Any] | None, out: Path | None, *, notes: Sequence[str] = ()
     ) -> None:
-        """`targets` and `out` None: the experiment's own, and its default folder. `notes` are warnings from elsewhere.
+        """`targets` and `out` None: the experiment's targets and its default folder. `notes` become warnings.
 
         Raises UsageError, ResultsError.
         """
@@ -41,20 +39,19 @@ class PlanSummary:
         self.out = out or Path("results") / experiment.name
         specs = list(experiment.targets) if targets is None else list(targets)
         named = {**load_named_targets(), **experiment.named_targets}
-        targeted = resolve_targets(specs, named=named, environ={}, with_keys=False)
-        self.targets = [target.name for target in targeted]
+        resolved = resolve_targets(specs, named=named, environ={}, with_keys=False)
+        self.targets = [target.name for target in resolved]
         self._jobs, seconds = _load_records(self.out, self.targets)
-        self.plan = plan.reordered(
-            Costs(seconds, find_smallest_cache(map(get_cache_mode, targeted)))
-        )  # as the run does with them
+        costs = Costs(seconds, find_smallest_cache(map(get_cache_mode, resolved)))
+        self.plan = plan.reordered(costs)  # the same order as the run's
         self._digests: set[int] = set()
         self._counts = {"new": 0, "done": 0, "failed": 0, "open": 0, "duplicates": 0}
         self._new_digests = 0
 
     def add(self, trial: Trial) -> None:
-        """Count one trial as it passes."""
+        """Count one trial."""
         digest = trial.digest
-        short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory of the text
+        short = int(digest[:24], 16)  # 96 bits tell a million trials apart, in a third of the memory
         again = short in self._digests
         self._digests.add(short)
         self._counts["duplicates"] += again
@@ -70,7 +67,7 @@ class PlanSummary:
             self._new_digests += not again
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: what `plan --json` prints, once all trials have passed."""
+        """The summary that `plan --json` prints. Call it after all trials were added."""
         order = self.plan.order
         experiment = self.plan.experiment
         estimate = self._estimate()
@@ -100,11 +97,12 @@ class PlanSummary:
         }
 
     def _estimate(self) -> dict[str, Any] | None:
-        """Seconds that the new work takes one job after another, if each takes what the jobs on record took: the mean
-        of them, the shortest and the longest. None without such jobs.
+        """Seconds that the new jobs take one after another, from the mean, shortest and longest of the earlier jobs.
+
+        None if no earlier job succeeded.
         """
         times = [
-            max(0.0, job.ended - job.started)  # two clocks may be two machines'
+            max(0.0, job.ended - job.started)  # the two times may come from the clocks of two machines
             for job in self._jobs.values()
             if job.state == SUCCEEDED and job.started is not None and job.ended is not None
         ]
@@ -116,27 +114,27 @@ class PlanSummary:
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment
-        found = list(self.notes)
-        most = experiment.run.max_trials
-        if len(self.plan) > most:
-            found.append(f"`run` refuses more than {most} trials; --max-trials {len(self.plan)} lifts that")
-        return found
+        warnings = list(self.notes)
+        limit = experiment.run.max_trials
+        if len(self.plan) > limit:
+            warnings.append(f"`run` refuses more than {limit} trials; --max-trials {len(self.plan)} raises the limit")
+        return warnings
 
 
 def _describe_block(experiment: Experiment, block: Block) -> dict[str, Any]:
-    """One block's product, what its filters drop of it, and the rows that it adds."""
-    lost = count_dropped(Grid(experiment, block.dimensions, {}), block)
+    """The product of a block's axes, how many combinations each filter drops, and how many rows it adds."""
+    dropped = count_dropped(Grid(experiment, block.dimensions, {}), block)
     written = get_written_block(experiment, block)
-    rows = written.get("exclude", [{}] * len(lost.exclude))
+    rows = written.get("exclude", [{}] * len(dropped.exclude))
     excluded = [
-        {"reason": f"exclude[{place}]", "says": row, "count": count}
-        for place, (row, count) in enumerate(zip(rows, lost.exclude, strict=True))
+        {"reason": f"exclude[{index}]", "says": row, "count": count}
+        for index, (row, count) in enumerate(zip(rows, dropped.exclude, strict=True))
     ]
     if block.where is not None:
-        excluded.append({"reason": "where", "says": written.get("where"), "count": lost.where})
+        excluded.append({"reason": "where", "says": written.get("where"), "count": dropped.where})
     if block.sample is not None:
         excluded.append(
-            {"reason": "sample", "says": {"n": block.sample.n, "seed": block.sample.seed}, "count": lost.sample}
+            {"reason": "sample", "says": {"n": block.sample.n, "seed": block.sample.seed}, "count": dropped.sample}
         )
     product = prod(block.sizes)
     return {
@@ -145,12 +143,12 @@ def _describe_block(experiment: Experiment, block: Block) -> dict[str, Any]:
         "product": product,
         "excluded": excluded,
         "included": len(block.include),
-        "count": product - lost.total + len(block.include),
+        "count": product - dropped.total + len(block.include),
     }
 
 
 def _load_records(out: Path, targets: Sequence[str]) -> tuple[dict[str, JobRecord], dict[str, float]]:
-    """The jobs that stand for digests on these targets, and the measured seconds of node classes there."""
+    """The current job of each digest on these targets, and the mean seconds of each node class there."""
     if not (out / FILE_NAME).is_file():
         return {}, {}
     with Store.open(out, readonly=True) as store:

@@ -1,39 +1,37 @@
-"""How `sweeper plan` looks to a person: what is swept, what is left out, what a run would do, what has changed.
+"""The text output of `sweeper plan`: axes, filters, work to do, order, estimated time, and differences.
 
-Everything shown comes out of the summary that `--json` prints; only the axes' values are the plan's own.
+Everything comes from the summary that `--json` prints, except the values of the axes, which come from the plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.cli import console
 from sweeper.cli.schema_text import join_choices
-
-if TYPE_CHECKING:
-    from sweeper.planning.plan import Plan
+from sweeper.planning.plan import Plan
 
 _EXPLANATIONS: Final = {
-    "failed": "earlier; --retry-failed submits them again",
-    "open": "submitted earlier, outcome unknown: looked for before anything is sent",
-    "duplicates": "equal to another trial: done once",
+    "failed": "in an earlier run; --retry-failed submits them again",
+    "open": "submitted earlier, outcome unknown; checked before submitting",
+    "duplicates": "equal to another trial; run once",
 }
-_MAX_ROWS: Final = 10  # of each kind of difference
+_MAX_ROWS: Final = 10  # rows of each kind of difference
 _MAX_CELL_LENGTH: Final = 32  # characters of a value
-_Row = tuple[str, "int | str", str]  # label, number, what follows
+_Row = tuple[str, "int | str", str]  # label, number, the text after it
 
 
 def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str], None]) -> None:
-    """Put the plan on the screen, line by line."""
+    """Print a plan. `summary` is what PlanSummary.to_dict returns."""
     on = f" on {', '.join(summary['targets'])}" if summary["targets"] else ""
     print_line(f"{summary['name']}: {_pluralize(summary['count'], 'trial')} of {summary['template']}{on}")
     print_line("")
-    width = max(map(len, summary["axes"]), default=0)
-    room = max((len(str(size)) for size in summary["axes"].values()), default=0)
+    name_width = max(map(len, summary["axes"]), default=0)
+    size_width = max((len(str(size)) for size in summary["axes"].values()), default=0)
     for name, size in summary["axes"].items():
         values = join_choices([_shorten(console.format_cell(cell)) for cell in plan.axis_cells(name)])
-        print_line(console.sanitize(f"  {name:<{width}}  {size:>{room}}  {values}"))
+        print_line(console.sanitize(f"  {name:<{name_width}}  {size:>{size_width}}  {values}"))
     if summary["axes"]:
         print_line("")
     rows = [
@@ -42,20 +40,20 @@ def show_plan(plan: Plan, summary: Mapping[str, Any], print_line: Callable[[str]
         *_describe_order(summary),
         *_describe_estimate(summary),
     ]
-    widest = max(len(str(number)) for _, number, _ in rows if isinstance(number, int))
+    number_width = max(len(str(number)) for _, number, _ in rows if isinstance(number, int))
     for label, number, rest in rows:
-        cell = f"{number:>{widest}}" if isinstance(number, int) else number
+        cell = f"{number:>{number_width}}" if isinstance(number, int) else number
         print_line(console.sanitize(f"{label:<10} {cell}{f'  {rest}' if rest else ''}"))
     if "workflows" in summary:
-        made = summary["workflows"]
-        same = f"  ({made['same']} there already)" if made["same"] else ""
-        print_line(f"workflows  {made['written'] + made['same']}  in {made['dir']}{same}")
+        files = summary["workflows"]
+        same = f"  ({files['same']} unchanged)" if files["same"] else ""
+        print_line(f"workflows  {files['written'] + files['same']}  in {files['dir']}{same}")
     if "diff" in summary:
         _show_diff(summary["diff"], print_line)
 
 
 def _describe_filters(summary: Mapping[str, Any]) -> Iterator[_Row]:
-    """The products of the blocks and what becomes of them, where that is more than a number."""
+    """Rows for the product of each block, and for what its filters exclude and its `include` adds."""
     blocks = summary["blocks"]
     for number, block in enumerate(blocks, 1):
         if len(blocks) > 1 or len(block["sizes"]) > 1 or block["excluded"] or block["included"]:
@@ -70,6 +68,7 @@ def _describe_filters(summary: Mapping[str, Any]) -> Iterator[_Row]:
 
 
 def _format_filter(filter_value: Any) -> str:
+    """`{steps: 8, seed: 1}` for a mapping, as it is written in the experiment."""
     if isinstance(filter_value, Mapping):
         return "{" + ", ".join(f"{key}: {console.format_cell(value)}" for key, value in filter_value.items()) + "}"
     return console.format_cell(filter_value)
@@ -96,53 +95,53 @@ def _describe_order(summary: Mapping[str, Any]) -> Iterator[_Row]:
         label = "order" if len(order["axes"]) == 1 else f"order {number}"
         yield label, " > ".join(axes) or "a single trial", f"({order['mode']}, outermost first{by})"
     if order["saved"] > 0:
-        saved = f"runs {order['executions']} nodes where the written order runs {order['written']}"
+        saved = f"runs {order['executions']} nodes instead of {order['written']} in written order"
         yield "", f"{saved}: {order['saved']} saved", ""
 
 
 def _describe_estimate(summary: Mapping[str, Any]) -> Iterator[_Row]:
-    found = summary["estimate"]
+    estimate = summary["estimate"]
     if not summary["jobs"]:
         return
-    if found is None:
-        yield "estimate", "none yet: no earlier job tells how long one takes", ""
+    if estimate is None:
+        yield "estimate", "unknown: no job has run yet", ""
         return
-    job = found["job"]
-    each = f"{format_duration(job['mean_s'])} a job"
-    if found["by_jobs"] > 1:
+    job = estimate["job"]
+    each = f"{format_duration(job['mean_s'])} each"
+    if estimate["by_jobs"] > 1:
         each = f"{each} ({format_duration(job['min_s'])} to {format_duration(job['max_s'])})"
     spread = (
-        f" ({format_duration(found['min_s'])} to {format_duration(found['max_s'])})"
-        if found["max_s"] > found["min_s"]
+        f" ({format_duration(estimate['min_s'])} to {format_duration(estimate['max_s'])})"
+        if estimate["max_s"] > estimate["min_s"]
         else ""
     )
-    yield "estimate", f"{format_duration(found['mean_s'])}{spread} one job at a time", ""
-    yield "", f"by {_pluralize(found['by_jobs'], 'earlier job')}: {each}", ""
+    yield "estimate", f"{format_duration(estimate['mean_s'])}{spread} for one job at a time", ""
+    yield "", f"from {_pluralize(estimate['by_jobs'], 'earlier job')}: {each}", ""
 
 
 def _show_diff(diff: Mapping[str, Any], print_line: Callable[[str], None]) -> None:
     print_line("")
     print_line(f"against run {diff['run']} in {diff['results']}:")
-    meaning = {
+    explanations = {
         "same": "the same work",
         "new": "not in the run",
-        "changed": "other work under the same axis values",
-        "gone": "in the run, not in the plan any more",
+        "changed": "the same axis values, different work",
+        "gone": "in the run, no longer in the plan",
     }
-    widest = max(len(str(diff[kind])) for kind in meaning)
-    for kind, words in meaning.items():
-        print_line(f"  {kind:<8} {diff[kind]:>{widest}}  {words}")
+    widest = max(len(str(diff[kind])) for kind in explanations)
+    for kind, text in explanations.items():
+        print_line(f"  {kind:<8} {diff[kind]:>{widest}}  {text}")
     rows = [(kind, row) for kind in ("changed", "new", "gone") for row in diff["trials"][kind][:_MAX_ROWS]]
     if rows:
         print_line("")
         _print_table([_make_diff_row(kind, row) for kind, row in rows], print_line)
-    left = sum(max(0, diff[kind] - _MAX_ROWS) for kind in ("changed", "new", "gone"))
-    if left:
-        print_line(f"  and {left} more; --json lists them")
+    hidden = sum(max(0, diff[kind] - _MAX_ROWS) for kind in ("changed", "new", "gone"))
+    if hidden:
+        print_line(f"  and {hidden} more; --json lists them")
 
 
 def _make_diff_row(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
-    """One line of the table; the index is the plan's, and the run's for what is gone."""
+    """One row of the table. The trial number is the plan's, or the run's if the row is gone."""
     cells = {"": kind, "trial": str(row["trial"])}
     cells |= {name: _shorten(console.format_cell(value)) for name, value in row["axes"].items()}
     if kind == "changed":
@@ -155,7 +154,7 @@ def _make_diff_row(kind: str, row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _print_table(rows: list[dict[str, str]], print_line: Callable[[str], None]) -> None:
-    """Columns under headings; one that no row has anything in is left out, what differs comes last."""
+    """Print a table without its empty columns; the column `what differs` comes last."""
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
     names.sort(key=lambda name: name == "what differs")
     lines = [dict(zip(names, names, strict=True)), *rows]

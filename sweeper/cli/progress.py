@@ -1,6 +1,6 @@
-"""What a run shows while it goes on: a bar on a terminal, a line now and then anywhere else; both on stderr.
+"""Show the progress of a run on stderr: a bar on a terminal, a status line every few seconds otherwise.
 
-Only shown here; what happens is the runner's business, and it would go on the same without anybody watching.
+Only displays events; it decides nothing, and a run does the same without it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Final, Self
 
 from sweeper.cli import console
 from sweeper.model.result import FAILED, SUCCEEDED
 from sweeper.running import run_events as events
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SERVER_NAMES: Final = {"cloud": "Comfy Cloud's API", "comfyui": "ComfyUI"}
-_MAX_FAILURES_SHOWN: Final = 20  # each failed trial is a row of the table; a screen full of them hides the rest
+_MAX_FAILURES_SHOWN: Final = 20  # the table has all of them; a screen full of failures hides the rest
 
 
 class RunCounts:
-    """Counts of a run as the events tell them. Under way is also what a server is done with, and whose files come."""
+    """The counts of a run, from its events. A trial is under way until its files are downloaded."""
 
     def __init__(self) -> None:
         self.todo = 0
@@ -33,8 +30,9 @@ class RunCounts:
         self.in_flight: set[int] = set()
 
     def count(self, event: events.Event) -> None:
+        """Update the counts with one event."""
         match event:
-            case events.RunStarted():  # also of a second run, such as that of `check --attribute`
+            case events.RunStarted():  # also starts a second run, such as that of `check --attribute`
                 self.todo = event.todo
                 self.statuses.clear()
                 self.in_flight.clear()
@@ -50,7 +48,7 @@ class RunCounts:
 
     @property
     def done(self) -> int:
-        """Rows that got their words; trials that share one job count each."""
+        """Trials that ended. Trials that share one job count separately."""
         return sum(self.statuses.values())
 
     @property
@@ -69,13 +67,13 @@ class RunCounts:
 
 
 class ProgressDisplay:
-    """Receives a run's events and shows them. A context manager; `quiet` shows only what the user must know."""
+    """Shows a run's events: call it with each, inside its `with` block. `quiet` leaves only problems."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._clock = clock
         self._counts = RunCounts()
-        self._bar: tuple[Progress, TaskID] | None = None
+        self._bar: _Bar | None = None
         self._last_line_at = float("-inf")
         self._failure_count = 0
 
@@ -86,7 +84,7 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar[0].stop()
+            self._bar.stop()
             self._bar = None
 
     def __call__(self, event: events.Event) -> None:
@@ -98,15 +96,14 @@ class ProgressDisplay:
         if self._quiet:
             return
         if isinstance(event, events.RunStarted) and event.todo and console.is_terminal(sys.stderr) and not self._bar:
-            self._bar = _start_bar(event.todo)  # one for all runs: a second would stand below the first for ever
+            self._bar = _Bar(event.todo)  # one bar for all runs, or the first would stay on the screen
         if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, total=self._counts.total, completed=self._counts.done, counts=str(self._counts))
+            self._bar.update(self._counts)
         elif isinstance(event, events.TrialDone):
             self._show_status_line()
 
     def _show_status_line(self) -> None:
-        """At most one every few seconds, and always the last."""
+        """Print the counts, at most every few seconds, and always when all trials have ended."""
         now = self._clock()
         if now - self._last_line_at >= _SECONDS_BETWEEN_LINES or self._counts.done == self._counts.total:
             self._last_line_at = now
@@ -114,14 +111,12 @@ class ProgressDisplay:
 
     def _print_line(self, line: str) -> None:
         if self._bar is not None:
-            from rich.text import Text  # noqa: PLC0415 - it is loaded with the bar
-
-            self._bar[0].console.print(Text.from_ansi(line), soft_wrap=True)
+            self._bar.print_line(line)
         else:
             console.print_status(line)
 
     def _describe_event(self, event: events.Event) -> str | None:
-        """What a person should read about an event; None for what the bar tells."""
+        """The line that reports an event; None if the counts show it, or if the display is quiet."""
         match event:
             case events.TargetDown():
                 return f"{event.target}: {event.reason}; {_describe_retry(event)}"
@@ -130,26 +125,28 @@ class ProgressDisplay:
             case events.Notice():
                 return f"{console.paint('warning:', 'yellow')} {console.sanitize(event.message)}"
             case events.Cancelling():
-                return f"cancelling {_format_jobs(event.in_flight)} of ours"
+                return f"cancelling {_format_jobs(event.in_flight)}"
             case events.TrialDone() if event.status == FAILED:
                 return self._describe_failure(event)
         return None if self._quiet else _describe_routine_event(event)
 
     def _describe_failure(self, event: events.TrialDone) -> str | None:
+        """The line for a failed trial; None once enough failures were shown."""
         self._failure_count += 1
         if self._failure_count > _MAX_FAILURES_SHOWN:
-            return "further failures: see the table" if self._failure_count == _MAX_FAILURES_SHOWN + 1 else None
-        said = console.sanitize(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
-        return f"{console.paint('failed:', 'red')} {said}"
+            return "more trials failed: see the table" if self._failure_count == _MAX_FAILURES_SHOWN + 1 else None
+        message = console.sanitize(" ".join(f"trial {event.trial}: {event.error_type}: {event.error or ''}".split()))
+        return f"{console.paint('failed:', 'red')} {message}"
 
 
 def _describe_routine_event(event: events.Event) -> str | None:
+    """The line for an event that is not a problem; None if it needs no line."""
     match event:
         case events.RunStarted(todo=0):
-            return f"nothing to do: {_describe_nothing_to_do(event)}; nothing is submitted"
+            return f"nothing to do: {_describe_nothing_to_do(event)}"
         case events.RunStarted():
-            before = f", {event.reused} done before" if event.reused else ""
-            return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{before}, into {event.out}"
+            reused = f", {event.reused} already done" if event.reused else ""
+            return f"run {event.run_id}: {event.todo} of {event.trials} trials to do{reused}, into {event.out}"
         case events.ClusterReady():
             where = f", dashboard {event.dashboard}" if event.dashboard else ""
             return console.sanitize(f"cluster {event.address}: {event.workers} workers{where}")
@@ -157,51 +154,64 @@ def _describe_routine_event(event: events.Event) -> str | None:
             server = f"{_SERVER_NAMES.get(event.dialect, event.dialect)} {event.version}".rstrip()
             return console.sanitize(f"{event.target}: {server}, {event.concurrency} at a time")
         case events.TargetUp():
-            return f"{event.target}: answers again, after {event.seconds:.0f} s"
+            return f"{event.target}: responds again after {event.seconds:.0f} s"
         case events.Retrying():
-            return console.sanitize(f"trial {event.trial}: again in {event.wait:.1f} s: {event.reason}")
+            return console.sanitize(f"trial {event.trial}: retrying in {event.wait:.1f} s: {event.reason}")
         case events.TargetBusy():
-            return console.sanitize(f"{event.target}: takes no more for {event.seconds:.1f} s: {event.reason}")
+            return console.sanitize(f"{event.target}: busy, retrying in {event.seconds:.1f} s: {event.reason}")
     return None
 
 
 def _describe_nothing_to_do(event: events.RunStarted) -> str:
     if event.reused == event.trials:
-        return f"all {event.trials} trials were done before"
+        return f"all {event.trials} trials are already done"
     if event.reused:
-        return (
-            f"{event.reused} of {event.trials} trials were done before, the others are left out by --where or --limit"
-        )
-    return f"--where or --limit leaves out all {event.trials} trials"
+        return f"{event.reused} of {event.trials} trials are already done; --where or --limit excludes the others"
+    return f"--where or --limit excludes all {event.trials} trials"
 
 
 def _describe_retry(event: events.TargetDown) -> str:
     if event.final:
-        return "no more work for it"
-    limit = "" if event.patience is None else f", for up to {event.patience:g} s where no other target can go on"
-    return f"asked again until it answers{limit}"
+        return "it gets no more trials"
+    limit = "" if event.patience is None else f", for up to {event.patience:g} s if no other target can continue"
+    return f"retrying until it responds{limit}"
 
 
 def _describe_draining(event: events.Draining) -> str:
     why = {"interrupt": "interrupted", "max_failures": "too many failures"}.get(event.reason, event.reason)
     again = "; press Ctrl-C again to cancel" if event.reason == "interrupt" and event.in_flight else ""
-    return f"{why}: nothing more is submitted, waiting for {_format_jobs(event.in_flight)} in flight{again}"
+    return f"{why}: submitting no more, waiting for {_format_jobs(event.in_flight)} in flight{again}"
 
 
 def _format_jobs(number: int) -> str:
     return "1 job" if number == 1 else f"{number} jobs"
 
 
-def _start_bar(total: int) -> tuple[Progress, Any]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+class _Bar:
+    """A progress bar on stderr. rich is imported only here, when the first bar is drawn."""
 
-    progress = Progress(
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[counts]}"),
-        console=console.make_rich_console(sys.stderr),
-    )
-    task = progress.add_task("", total=total, counts="")
-    progress.start()
-    return progress, task
+    def __init__(self, total: int) -> None:
+        from rich import progress, text
+
+        self._to_text = text.Text.from_ansi
+        self._progress = progress.Progress(
+            progress.BarColumn(bar_width=30),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[counts]}"),
+            console=console.make_rich_console(sys.stderr),
+        )
+        self._task = self._progress.add_task("", total=total, counts="")
+        self._progress.start()
+
+    def update(self, counts: RunCounts) -> None:
+        """Show the counts."""
+        self._progress.update(self._task, total=counts.total, completed=counts.done, counts=str(counts))
+
+    def print_line(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(self._to_text(line), soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the bar as it is, and give the terminal back."""
+        self._progress.stop()

@@ -1,6 +1,6 @@
-"""A JSON Schema in the few words that fit into a cell: what a slot takes.
+"""Describe a slot's JSON Schema in the few words that fit into a table cell.
 
-`sweeper.schemas` tells what is wrong with a value; here nothing is judged.
+Validating values belongs to `sweeper.schemas`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-_MAX_CHOICES_LENGTH: Final = 60  # characters of a list of choices; the rest is counted
+_MAX_CHOICES_LENGTH: Final = 60  # characters of a list of choices
 _KNOWN_KEYWORDS: Final = frozenset(("type", "enum", "minimum", "maximum", "multipleOf", "minLength"))
 
 
 def describe_schema(schema: Mapping[str, Any] | None) -> str:
-    """`integer 1 .. 100`, `euler | heun | ... (44)`, `text, not empty`; empty where anything goes."""
+    """`integer 1 .. 100`, `euler | heun | ... (44)`, `text, not empty`; empty if every value is allowed."""
     if not schema:
         return ""
     if not set(schema) <= _KNOWN_KEYWORDS:
@@ -25,7 +25,10 @@ def describe_schema(schema: Mapping[str, Any] | None) -> str:
     if kind == "boolean":
         return "true | false"
     if kind == "string":
-        return "text, not empty" if schema.get("minLength") == 1 else _describe_text("text", schema, "minLength")
+        shortest = schema.get("minLength")
+        if shortest == 1:
+            return "text, not empty"
+        return f"text, at least {shortest} characters" if shortest else "text"
     word = kind if isinstance(kind, str) else " or ".join(kind)
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
@@ -37,12 +40,8 @@ def describe_schema(schema: Mapping[str, Any] | None) -> str:
     return word.strip()
 
 
-def _describe_text(word: str, schema: Mapping[str, Any], key: str) -> str:
-    return f"{word}, at least {schema[key]} characters" if schema.get(key) else word
-
-
 def join_choices(values: list[Any], max_length: int = _MAX_CHOICES_LENGTH) -> str:
-    """The first of some values, as many as have room, and how many there are where some have none."""
+    """As many of the first values as fit into `max_length` characters; if some do not, also the number of all."""
     texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
     shown: list[str] = []
     for text in texts:
@@ -53,9 +52,9 @@ def join_choices(values: list[Any], max_length: int = _MAX_CHOICES_LENGTH) -> st
 
 
 def _format_number(value: Any) -> str:
-    """As JSON has it, but 2^64 - 1 and its like as people know them."""
+    """A number as in JSON, but the limits of integer types as powers: `2^64 - 1`."""
     for power in (31, 32, 53, 63, 64):
-        for less in (0, 1):
-            if isinstance(value, int) and abs(value) == 2**power - less:
-                return f"{'-' if value < 0 else ''}2^{power}{' - 1' if less else ''}"
+        for offset in (0, 1):
+            if isinstance(value, int) and abs(value) == 2**power - offset:
+                return f"{'-' if value < 0 else ''}2^{power}{' - 1' if offset else ''}"
     return f"{value:.12g}" if isinstance(value, float) else json.dumps(value)

@@ -1,6 +1,6 @@
-"""One target as `sweeper doctor` sees it: does it answer, does it take our key, has it what an experiment needs.
+"""Check one target for `sweeper doctor`: is it reachable, is the key accepted, does it have what an experiment needs?
 
-Asks the server and changes nothing there. Each thing that is wrong comes with what to do about it. No key is shown.
+Changes nothing on the server. Each problem comes with a next step. Keys are never shown.
 """
 
 from __future__ import annotations
@@ -11,71 +11,70 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cli.exit_codes import OK, UNREACHABLE, get_exit_code
+from sweeper.comfy.protocol import Server
+from sweeper.comfy.target import Target, resolve_targets
 from sweeper.errors import InputError, RefusedError, SweeperError, TransientError, Trouble, UnreachableError
+from sweeper.model.target_spec import NamedTargets
+from sweeper.model.urls import is_loopback, strip_secrets
+from sweeper.planning.plan import Plan
+from sweeper.running.node_class_cache import get_classes
+from sweeper.running.preflight import attach_partner_key
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.protocol import Server
-    from sweeper.comfy.target import Target
-    from sweeper.model.target_spec import NamedTargets
-    from sweeper.planning.plan import Plan
 
 TargetReport = dict[str, Any]
 
-# What to do about an UnreachableError or TransientError, by its `trouble`; of a redirect the message says it.
+# The next step for an UnreachableError or TransientError, by its `trouble`. A redirect's message has its own.
 _NEXT_STEPS: Final = {
-    Trouble.NOT_COMFYUI: "another server answers there: correct host, port or path (a ComfyUI says in its first lines "
-    "where it listens), or look what a proxy before it does",
-    Trouble.BAD_CERTIFICATE: "use the name that the certificate is for, or let SSL_CERT_FILE name the certificate of "
-    "whoever signed it",
-    Trouble.NO_TLS: "it does not speak TLS at that port: write http:// in place of https://, or correct the port",
-    Trouble.TIMEOUT: "nothing came back in time: look in the server's log whether it hangs, whether the port is "
-    "another program's, and whether a firewall is between",
-    Trouble.DROPPED: "somebody takes the connection and ends it: write https:// where TLS is spoken, or correct the "
+    Trouble.NOT_COMFYUI: "another server responds there: correct the host, port or path (ComfyUI prints its address "
+    "when it starts), or check the proxy in front of it",
+    Trouble.BAD_CERTIFICATE: "use the host name in the certificate, or set SSL_CERT_FILE to its issuer's certificate",
+    Trouble.NO_TLS: "the server does not use TLS on that port: write http:// instead of https://, or correct the port",
+    Trouble.TIMEOUT: "no response in time: check the server's log, that no other program uses the port, and that no "
+    "firewall blocks it",
+    Trouble.DROPPED: "the server accepts the connection and closes it: write https:// if it uses TLS, or correct the "
     "port",
-    Trouble.SERVER_ERROR: "the server is there and cannot answer now: look in its log, or try again later",
+    Trouble.SERVER_ERROR: "the server is running but cannot respond now: check its log, or try again later",
 }
 
 
 async def diagnose_target(spec: Any, plan: Plan | None, named: NamedTargets) -> tuple[TargetReport, int]:
-    """What a target says of itself, JSON-ready, and the exit code that follows from it.
+    """Check a target. Returns what it reports, ready for JSON, and an exit code.
 
-    `spec` is a target as users write it, `named` are the user's own names; with `plan` its nodes, models, values and
-    files are held against the server.
+    `spec` is a target as users write it, `named` the user's named targets. If `plan` is given, its nodes, models,
+    values and files are checked against the server.
     """
-    from sweeper.comfy.target import resolve_targets  # noqa: PLC0415
-    from sweeper.model.urls import is_loopback  # noqa: PLC0415
-
-    told: TargetReport = {"target": _get_display_name(spec), "ok": False}
+    report: TargetReport = {"target": _get_display_name(spec), "ok": False}
     target: Target | None = None
     try:
         names = {**named, **(plan.experiment.named_targets if plan is not None else {})}
         (target,) = resolve_targets([spec], named=names, environ=os.environ)
-        told["target"] = target.name
-        told["url"] = target.url or None
-        told["key"] = f"from {target.key_source}" if target.key_source else None
+        report["target"] = target.name
+        report["url"] = target.url or None
+        report["key"] = f"from {target.key_source}" if target.key_source else None
         if target.keys and target.url.startswith("http://") and not is_loopback(target.url):
-            told["warning"] = "its key travels unencrypted: whoever is on the way can read it; prefer an https:// URL"
-        needs = await _connect(target, told, plan)
+            report["warning"] = (
+                "sweeper sends its key unencrypted, so others on the network can read it; use an https:// URL"
+            )
+        needs = await _connect(target, report, plan)
     except SweeperError as error:
-        told["problem"] = str(error)
-        told["next"] = _suggest_next_step(error, target)
-        return told, get_exit_code(error)
-    told["ok"] = not needs
-    return told, UNREACHABLE if needs else OK
+        report["problem"] = str(error)
+        report["next"] = _suggest_next_step(error, target)
+        return report, get_exit_code(error)
+    report["ok"] = not needs
+    return report, UNREACHABLE if needs else OK
 
 
 def _get_display_name(spec: Any) -> str:
-    """A target before it is known to be one: never with what stands before an @ or behind a ? in it."""
-    from sweeper.model.urls import strip_secrets  # noqa: PLC0415
-
+    """The name of a target that is not resolved yet, without secrets: user names, passwords and query strings."""
     name = spec.get("name") or spec.get("url") if isinstance(spec, Mapping) else spec
     return strip_secrets(str(name))
 
 
 async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> list[str]:
-    """Fill in what the server tells; the embedded one is started for it. Returns what the plan lacks there."""
-    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
+    """Query the server, and start it first if it is the embedded one. Returns what the plan needs and it lacks."""
+    from sweeper.comfy.client import ComfyClient
 
     if target.embedded:
         from sweeper.embedded import EmbeddedServer
@@ -86,9 +85,10 @@ async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> l
 
 
 async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | None) -> list[str]:
+    """Add what the server tells about itself to `report`. Returns what the plan needs and the server lacks."""
     async with client:
         server = await client.connect()
-        report.update(dialect=server.dialect, version=server.version or None, cache=get_cache_mode(server))
+        report.update(dialect=server.dialect, version=server.version or None, cache=read_cache_option(server))
         report["upload_limit"] = limit = await client.get_upload_limit()
         if plan is None:
             return []
@@ -105,13 +105,10 @@ async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | 
 
 
 async def _check_plan(client: ComfyClient, plan: Plan) -> tuple[list[str], list[str]]:
-    """(what the server lacks or would refuse, what is odd but runs)."""
-    from sweeper.running.node_class_cache import get_classes  # noqa: PLC0415
-    from sweeper.running.preflight import attach_partner_key  # noqa: PLC0415
-
+    """(what the server lacks or would refuse, notes on what is unusual but runs)."""
     classes = await get_classes(client, fresh=True)
     if classes is None:
-        return [], ["the server does not tell its node classes: nothing of the template was checked"]
+        return [], ["the server does not list its node classes, so the template was not checked"]
     fit = plan.fit(classes)
     lacks = [str(problem) for problem in fit.problems]
     try:
@@ -122,41 +119,42 @@ async def _check_plan(client: ComfyClient, plan: Plan) -> tuple[list[str], list[
 
 
 def _find_large_files(plan: Plan, limit: int | None) -> list[str]:
+    """A message for each input file that is larger than an upload may be (`limit`, in bytes)."""
     return [
-        f"{fact.path}: {size / 2**20:.0f} MiB, more than the {limit / 2**20:.0f} MiB of an upload there"
+        f"{fact.path}: {size / 2**20:.0f} MiB; an upload there may have at most {limit / 2**20:.0f} MiB"
         for fact in plan.experiment.files.values()
         if limit is not None and (size := fact.path.stat().st_size) > limit
     ]
 
 
-def get_cache_mode(server: Server) -> str | None:
-    """How a local ComfyUI keeps node results, by its command line; None where it does not tell (Cloud)."""
+def read_cache_option(server: Server) -> str | None:
+    """The cache mode in a local ComfyUI's command line: `classic`, `lru 10`, `none`. None for Comfy Cloud."""
     if not server.arguments:
         return None
     modes = [
-        " ".join(server.arguments[place : place + (2 if word == "--cache-lru" else 1)])
-        for place, word in enumerate(server.arguments)
+        " ".join(server.arguments[index : index + (2 if word == "--cache-lru" else 1)])
+        for index, word in enumerate(server.arguments)
         if word.startswith("--cache-")
     ]
     return modes[-1].removeprefix("--cache-") if modes else "classic"
 
 
 def _suggest_next_step(error: SweeperError, target: Target | None) -> str | None:
-    """What to do about a failure, where its message does not say it already."""
+    """The next step after a failure; None if the message already says it."""
     if target is None:
         return None
     if isinstance(error, RefusedError):
         if "HTTP 402" in str(error) or "HTTP 429" in str(error):
-            return "look at the account's credits and subscription; nothing that was done is lost"
+            return "check the account's credits and subscription; finished trials are not lost"
         if target.key_source is None:
-            return "it asks for a key: give the target as {url: ..., api_key_env: NAME} and put the key into NAME"
-        return f"the key from {target.key_source} is not one of that server's: make a new one there, or look for a typo"
+            return "the server needs a key: write the target as {url: ..., api_key_env: NAME} and set NAME to the key"
+        return (
+            f"the server does not accept the key from {target.key_source}: create a new one there, or look for a typo"
+        )
     if not isinstance(error, UnreachableError | TransientError):
         return None
     if error.trouble not in (Trouble.REFUSED, Trouble.NO_CONNECTION):
         return _NEXT_STEPS.get(error.trouble)
-    from sweeper.model.urls import is_loopback  # noqa: PLC0415
-
     if is_loopback(target.url):
-        return "start the server, or correct the port: a ComfyUI says in its first lines where it listens (8188)"
-    return "look whether host and port are right, the server runs with --listen, and no firewall or proxy is between"
+        return "start the server, or correct the port: ComfyUI prints its address when it starts (default port 8188)"
+    return "check host and port, that the server runs with --listen, and that no firewall or proxy blocks it"

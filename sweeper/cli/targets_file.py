@@ -1,6 +1,6 @@
-"""The user's own names for servers: `targets.yaml` in the configuration folder, or the file $SWEEPER_TARGETS names.
+"""Load the user's named targets from `targets.yaml` in the configuration folder, or from the file $SWEEPER_TARGETS.
 
-Only read here; what an entry may hold, and that keys never stand in it, is `sweeper.model.target_spec`' affair.
+Validating the entries, which never contain keys, belongs to `sweeper.model.target_spec`.
 """
 
 from __future__ import annotations
@@ -8,35 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from platformdirs import user_config_path
 
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.parse import parse_yaml
-from sweeper.model.source import SourceError
-
-if TYPE_CHECKING:
-    from sweeper.model.target_spec import InvalidEntry, TargetSpec
+from sweeper.model.source import Source, SourceError
+from sweeper.model.target_spec import InvalidEntry, TargetSpec, find_entry_problems
 
 TARGETS_VARIABLE = "SWEEPER_TARGETS"
 
 
 def get_targets_path(environ: Mapping[str, str]) -> Path:
-    """Where the file is looked for: the place that the system has for a user's settings, unless the variable says."""
+    """The path of the file: from $SWEEPER_TARGETS, or in the system's folder for user settings."""
     if TARGETS_VARIABLE in environ:
         return Path(environ[TARGETS_VARIABLE]).expanduser()
-    from platformdirs import user_config_path  # noqa: PLC0415 - only where a target may be named
-
     return user_config_path("sweeper", appauthor=False, roaming=True) / "targets.yaml"
 
 
 def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, TargetSpec | InvalidEntry]:
-    """Name -> URL or mapping; empty where there is no file. An entry with a mistake is a `Broken`, which tells it where
-    that name is meant: it stops nothing else.
+    """Name -> URL or mapping; empty if there is no file. Reads `os.environ` by default.
 
-    Raises UsageError for a file that is no mapping of targets, and when the one that $SWEEPER_TARGETS names is missing.
+    An entry with mistakes becomes an InvalidEntry, whose problems are raised only if a command uses that name. Raises
+    UsageError if the file is not a mapping of targets, or if $SWEEPER_TARGETS names a file that does not exist.
     """
-    from sweeper.model.target_spec import InvalidEntry, find_entry_problems  # noqa: PLC0415 - only where a target may be named
-
     environ = os.environ if environ is None else environ
     path = get_targets_path(environ)
     try:
@@ -53,24 +48,24 @@ def load_named_targets(environ: Mapping[str, str] | None = None) -> dict[str, Ta
         raise UsageError(error.problem) from error
     value = {} if source.value is None else source.value
     if not isinstance(value, dict):
-        raise UsageError(
-            source.make_problem((), "is no targets file: a mapping of names to URLs or mappings is needed")
-        )
-    found: dict[str, TargetSpec | InvalidEntry] = {}
-    for name, entry in value.items():
-        sound = isinstance(entry, (str, dict))
-        wrong = (
-            find_entry_problems({name: entry}) if sound else [((name,), "a target is a URL or a mapping with `url`")]
-        )
-        found[name] = (
-            InvalidEntry(tuple(sorted(source.make_problem(place, said) for place, said in wrong))) if wrong else entry
-        )
-    return found
+        raise UsageError(source.make_problem((), "not a targets file: write a mapping of names to URLs or mappings"))
+    return {name: _check_entry(source, name, entry) for name, entry in value.items()}
+
+
+def _check_entry(source: Source, name: str, entry: object) -> TargetSpec | InvalidEntry:
+    """The entry as it is, or an InvalidEntry with its problems."""
+    if isinstance(entry, (str, dict)):
+        mistakes = find_entry_problems({name: entry})
+        if not mistakes:
+            return entry
+    else:
+        mistakes = [((name,), "a target is a URL or a mapping with `url`")]
+    return InvalidEntry(tuple(sorted(source.make_problem(path, message) for path, message in mistakes)))
 
 
 def load_names_unless_given(targets: Sequence[str] | None) -> dict[str, TargetSpec | InvalidEntry] | None:
-    """The user's names, for loading an experiment whose own target is meant; None where the command line has others.
+    """The user's named targets for loading an experiment; None if the command line gives `targets` in place of its own.
 
-    Raises what `named_targets` does.
+    Raises UsageError as `load_named_targets` does.
     """
     return load_named_targets() if targets is None else None

@@ -1,43 +1,62 @@
-"""Pictures in the terminal: whether it can show them, and a few of them below a table.
+"""Show pictures in the terminal below a table of results.
 
-iTerm2's protocol is in `iterm`; kitty's and sixel are textual-image's work, and so are the half blocks of any other
-terminal. That package asks the terminal what it can as soon as it is imported, and may swallow a key that is typed
-meanwhile; so it is imported only where the environment names a terminal that will answer, or where pictures are asked
-for.
+iTerm2's protocol is implemented here; kitty's, sixel and the half blocks for other terminals come from textual-image.
+That package queries the terminal when it is imported and may swallow a key typed meanwhile. So it is imported only if
+the environment names a terminal that will answer, or if the user asks for pictures.
 """
 
 from __future__ import annotations
 
+import base64
+import importlib
+import io
 import logging
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from PIL import Image
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.control import Control
+from rich.measure import Measurement
+from rich.segment import ControlType, Segment
+from rich.table import Table
+from rich.text import Text
 
 from sweeper.cli import console
 from sweeper.errors import UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.store.remote_artifacts import local_path
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
-# Pictures that come without being asked for: a screen or two, not a scrolled-away thousand.
+# Without --images, pictures appear only for so many rows: a screen or two.
 _MAX_DEFAULT_ROWS: Final = 24
 _IMAGE_COLUMNS: Final = 24  # terminal columns of a picture
 
-# What terminals with a graphics protocol say of themselves; a multiplexer hides it and passes no pictures on.
+# Set by terminals with a graphics protocol. Multiplexers hide these variables, and pass no pictures on.
 _TERMINAL_VARIABLES: Final = ("KITTY_WINDOW_ID", "WEZTERM_PANE", "KONSOLE_VERSION", "ITERM_SESSION_ID", "WT_SESSION")
 _TERM_PROGRAMS: Final = ("iTerm.app", "WezTerm", "ghostty", "mintty", "rio")
 _TERMS: Final = ("xterm-kitty", "xterm-ghostty", "foot", "foot-extra", "mlterm", "contour")
 
-# What a row is shown by: caption, results folder, outputs with their SHA-256, status.
+_ITERM_PROGRAMS: Final = ("iTerm.app", "WezTerm")
+_NOT_ITERM_VARIABLES: Final = ("KITTY_WINDOW_ID", "ALACRITTY_WINDOW_ID", "XTERM_VERSION", "KONSOLE_VERSION")
+_DEFAULT_CELL_RATIO: Final = 2.0  # height of a cell over its width, if the terminal does not report its size in pixels
+# Rich prints a segment unchanged if it carries a control code; this one moves the cursor by no columns.
+_RAW_CONTROL: Final = [(ControlType.CURSOR_FORWARD, 0)]
+
+# A row as it is shown: caption, results folder, output names with their SHA-256, status.
 ImageRow = tuple[str, Path, Sequence[tuple[str, str]], str]
 
 
 def can_show_images(environment: Mapping[str, str]) -> bool:
-    """Whether the environment names a terminal that shows pictures."""
+    """Whether the environment names a terminal with a graphics protocol."""
     if environment.get("TERM", "").startswith(("screen", "tmux")) or environment.get("TERM") == "dumb":
         return False
     return (
@@ -48,19 +67,19 @@ def can_show_images(environment: Mapping[str, str]) -> bool:
 
 
 def should_show_images(requested: bool | None, rows: int) -> bool:
-    """Whether pictures are to be shown: as asked for, else where the terminal can and there are not too many rows.
+    """Whether to show pictures: as `requested`, or (None) if the terminal can and the table has few rows.
 
-    Raises UsageError where they are asked for and stdout is no terminal: what reads it would get no table any more; or
-    one without a size, which a pseudo-terminal is until somebody gives it one.
+    Raises UsageError if pictures are requested but stdout is not a terminal, because a program that reads it expects a
+    table, or if the terminal has no size, as a new pseudo-terminal does.
     """
     terminal = console.is_terminal(sys.stdout)
     if requested and not terminal:
         raise UsageError(
-            "--images: stdout is no terminal; `sweeper report --sheet FILE` draws the pictures into a file"
+            "--images: stdout is not a terminal; `sweeper report --sheet FILE` draws the pictures into a file"
         )
     if terminal and requested is not False and 0 in os.get_terminal_size(sys.stdout.fileno()):
         if requested:
-            raise UsageError("--images: this terminal has no columns or no lines; `stty cols 80 rows 24` gives it some")
+            raise UsageError("--images: this terminal has no columns or no lines; `stty cols 80 rows 24` sets them")
         return False
     if requested is not None:
         return requested
@@ -68,81 +87,124 @@ def should_show_images(requested: bool | None, rows: int) -> bool:
 
 
 def show(rows: Sequence[ImageRow]) -> None:
-    """The first picture of each row over its caption, as many beside each other as there is room."""
-    from rich.table import Table  # noqa: PLC0415 - 60 ms
-
+    """Print the first picture of each row above its caption, as many side by side as fit."""
     screen = console.make_rich_console(sys.stdout)
     per_line = max(1, shutil.get_terminal_size().columns // (_IMAGE_COLUMNS + 2))
     for start in range(0, len(rows), per_line):
         line = Table.grid(padding=(0, 2, 0, 0))
-        part = rows[start : start + per_line]
-        for _ in part:
+        shown = rows[start : start + per_line]
+        for _ in shown:
             line.add_column(width=_IMAGE_COLUMNS)
-        line.add_row(*(_render_image(row) for row in part))
-        line.add_row(*(_render_caption(row) for row in part))
+        line.add_row(*(_render_image(row) for row in shown))
+        line.add_row(*(_render_caption(row) for row in shown))
         screen.print(line)
 
 
-def _find_renderer() -> Callable[[Any], RenderableType] | None:
-    """What makes a picture in the terminal's own protocol, or None where it has none."""
-    from sweeper.cli import iterm_images  # noqa: PLC0415 - Rich, only where there are pictures
+def _render_image(row: ImageRow) -> RenderableType:
+    renderer = _find_renderer() or _make_half_block_renderer()
+    for path in _iter_image_paths(row):
+        try:
+            with Image.open(path) as image:
+                image.draft("RGB", (512, 512))
+                thumbnail = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+        thumbnail.thumbnail((512, 512))
+        return renderer(thumbnail)
+    return ""
 
-    if iterm_images.is_iterm_terminal(os.environ):
-        return lambda image: iterm_images.ITermImage(image, _IMAGE_COLUMNS)
+
+def _iter_image_paths(row: ImageRow) -> Iterator[Path]:
+    """The row's picture files. A name in the table that leads out of the results folder is skipped."""
+    folder = row[1].resolve()
+    for name, sha256 in row[2]:
+        path = local_path(folder, name, sha256).resolve()
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_relative_to(folder):
+            yield path
+
+
+def _render_caption(row: ImageRow) -> RenderableType:
+    caption, _, outputs, status = row
+    more = f" (1 of {len(outputs)})" if len(outputs) > 1 else ""
+    return Text(f"{caption}{more}" if status == "succeeded" else f"{caption}: {status}")  # Text: no markup
+
+
+def _find_renderer() -> Callable[[Any], RenderableType] | None:
+    """A function that renders a Pillow image in the terminal's own protocol; None if it has none."""
+    if _is_iterm_terminal(os.environ):
+        return lambda image: _ITermImage(image, _IMAGE_COLUMNS)
     renderable = _import_renderables()
     return (
         _make_renderer(renderable.Image) if renderable.Image in (renderable.SixelImage, renderable.TGPImage) else None
     )
 
 
-def _make_renderer(renderable_class: Any) -> Callable[[Any], RenderableType]:
-    return lambda image: renderable_class(image, width=_IMAGE_COLUMNS, height="auto")
-
-
 def _make_half_block_renderer() -> Callable[[Any], RenderableType]:
     return _make_renderer(_import_renderables().HalfcellImage)
 
 
+def _make_renderer(renderable_class: Any) -> Callable[[Any], RenderableType]:
+    return lambda image: renderable_class(image, width=_IMAGE_COLUMNS, height="auto")
+
+
 def _import_renderables() -> Any:
-    """The package's pictures. That a terminal answers none of its questions is no news to whoever asked for pictures:
-    without a handler of its own its log goes to stderr, with a traceback.
+    """Import textual-image's renderables.
+
+    Without the log handler, it logs a traceback to stderr if the terminal does not answer its queries.
     """
     logging.getLogger("textual_image").addHandler(logging.NullHandler())
-    from textual_image import renderable  # noqa: PLC0415 - asks the terminal; see the module's docstring
-
-    return renderable
+    return importlib.import_module("textual_image.renderable")
 
 
-def _render_image(row: ImageRow) -> RenderableType:
-    from PIL import Image
+def _is_iterm_terminal(environment: Mapping[str, str]) -> bool:
+    """Whether the environment names a terminal with iTerm2's protocol.
 
-    drawing = _find_renderer() or _make_half_block_renderer()
-    for path in _iter_image_paths(row):
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (512, 512))
-                small = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
-        small.thumbnail((512, 512))
-        return drawing(small)
-    return ""
+    Another terminal that was started from iTerm2 inherits its TERM_PROGRAM; its own variables give it away.
+    """
+    term = environment.get("TERM", "")
+    if not term.startswith(("xterm-256color", "wezterm")):
+        return False
+    if any(environment.get(name) for name in _NOT_ITERM_VARIABLES):
+        return False
+    return environment.get("TERM_PROGRAM") in _ITERM_PROGRAMS
 
 
-def _iter_image_paths(row: ImageRow) -> Iterator[Path]:
-    """What can be a picture, inside the results folder: the names in a table are no reason to read elsewhere."""
-    from sweeper.store.remote_artifacts import local_path  # noqa: PLC0415
+class _ITermImage:
+    """A Rich renderable: a Pillow image in iTerm2's protocol (OSC 1337), which sends the image file itself.
 
-    home = row[1].resolve()
-    for name, sha256 in row[2]:
-        path = local_path(home, name, sha256).resolve()
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_relative_to(home):
-            yield path
+    Sharper than sixel (true colours, the screen's own pixels), and needs no query to the terminal. The image is `width`
+    columns wide, and as many lines high as its shape requires.
+    """
+
+    def __init__(self, image: Image.Image, width: int) -> None:
+        self._width = width
+        self._height = max(1, round(width * image.height / image.width / _get_cell_ratio()))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        self._file = buffer.getvalue()
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        # First print blanks, so that Rich knows the size; then go to their first line, print the image, and return.
+        for _ in range(self._height):
+            yield Segment(" " * self._width + "\n")
+        yield Segment("\x1b7", control=_RAW_CONTROL)
+        yield Control.move(0, -self._height)
+        box = f"width={self._width};height={self._height};preserveAspectRatio=1"
+        data = base64.b64encode(self._file).decode("ascii")
+        yield Segment(f"\x1b]1337;File=inline=1;size={len(self._file)};{box}:{data}\x07", control=_RAW_CONTROL)
+        yield Segment("\x1b8", control=_RAW_CONTROL)
+
+    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
+        return Measurement(self._width, self._width)
 
 
-def _render_caption(row: ImageRow) -> RenderableType:
-    from rich.text import Text  # noqa: PLC0415 - never mark-up
-
-    caption, _, outputs, status = row
-    more = f" (1 of {len(outputs)})" if len(outputs) > 1 else ""
-    return Text(f"{caption}{more}" if status == "succeeded" else f"{caption}: {status}")
+def _get_cell_ratio() -> float:
+    """The height of a cell over its width, from the terminal's size in pixels."""
+    if sys.platform == "win32" or sys.__stdout__ is None:
+        return _DEFAULT_CELL_RATIO
+    try:
+        size = fcntl.ioctl(sys.__stdout__.fileno(), termios.TIOCGWINSZ, bytes(8))
+        rows, columns, width, height = struct.unpack("HHHH", size)
+        return float(height / rows / (width / columns))
+    except (OSError, ValueError, ZeroDivisionError):
+        return _DEFAULT_CELL_RATIO

@@ -1,4 +1,4 @@
-"""What a command that serves waits for: Ctrl-C, or SIGTERM."""
+"""Wait for Ctrl-C or SIGTERM, in commands that run until the user stops them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def catch_stop_signals() -> Iterator[Callable[[], None]]:
-    """Gives what blocks until either signal has come, also one that came before. Only in the main thread.
+    """Yield a function that blocks until Ctrl-C or SIGTERM arrives, or returns at once if one already did.
 
-    To be entered before an address is printed: whoever reads it may stop us at once.
+    Works only in the main thread. Enter it before printing an address, because a program that reads the address may
+    send the signal right away.
     """
-    asked = threading.Event()
+    stopped = threading.Event()
 
     def wait() -> None:
-        while not asked.wait(1.0):  # a wait without end would keep Windows from seeing Ctrl-C
+        while not stopped.wait(1.0):  # on Windows, a wait without a timeout blocks Ctrl-C
             pass
 
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield wait
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

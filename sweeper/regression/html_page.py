@@ -13,15 +13,18 @@ import html
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
 
 from sweeper.errors import ImageError, ResultsError
+from sweeper.images.compare import iter_frames
+from sweeper.images.decoding import Pixels
 from sweeper.images.media import FILM_TYPES, SOUND_TYPES
+from sweeper.images.pixel_distance import absolute_difference
 from sweeper.regression.comparison import Comparison, Comparisons
 from sweeper.regression.match_files import PICTURE_TYPES, TEXT_TYPES, map_parallel
-
-if TYPE_CHECKING:
-    from sweeper.images.decoding import Pixels
 
 _FILES_FOLDER: Final = "files"
 _WEB_FOLDER: Final = Path(__file__).with_name("web")
@@ -165,12 +168,6 @@ def _render_difference(one: Comparison, index: int, out: Path) -> str:
 
 def _difference_image(accepted: Path, now: Path) -> Any:
     """The difference of the first frame that has any, as an RGB image. Raises ImageError."""
-    import numpy as np
-    from PIL import Image
-
-    from sweeper.images.compare import iter_frames  # noqa: PLC0415
-    from sweeper.images.pixel_distance import absolute_difference  # noqa: PLC0415
-
     distance: Pixels = np.zeros((1, 1, 3))
     for one, other in zip(iter_frames(accepted), iter_frames(now), strict=False):
         distance = absolute_difference(one, other)

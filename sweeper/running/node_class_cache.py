@@ -54,7 +54,7 @@ async def get_object_info(target: Target) -> Mapping[str, Any]:
     kept: Mapping[str, Any] | None = _read_cache(target.url)
     if kept is not None and _parse_classes(kept) is not None:
         return kept
-    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
+    from sweeper.comfy.client import ComfyClient
 
     async with ComfyClient(target) as client:
         save_server(target, await client.connect())
@@ -89,7 +89,7 @@ async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo |
 
 async def fetch_classes(target: Target) -> NodeInfo | None:
     """The classes of a target, which is asked who it is: kept, or new; what was kept where it does not answer soon."""
-    from sweeper.comfy.client import ComfyClient  # noqa: PLC0415 - httpx, only where a server is asked
+    from sweeper.comfy.client import ComfyClient
 
     if target.embedded:
         return get_embedded_classes()

@@ -137,7 +137,7 @@ class Session:
         """Clients of the targets that answer, none when the run is stopped before. The others are `late`. Raises
         RefusedError for one that refuses us, and UnreachableError when nobody answers.
         """
-        from sweeper.comfy.client import ComfyClient  # noqa: PLC0415
+        from sweeper.comfy.client import ComfyClient
         from sweeper.running.health import connect_all  # noqa: PLC0415
 
         clients: list[ComfyClient] = []

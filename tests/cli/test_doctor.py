@@ -59,8 +59,8 @@ def test_a_target_that_nobody_serves_comes_with_the_next_step(sweeper, write):
 @pytest.mark.parametrize(
     ("settings", "step"),
     [
-        ({}, "it asks for a key: give the target as {url: ..., api_key_env: NAME}"),
-        ({"api_key_env": "WRONG"}, "the key from WRONG is not one of that server's"),
+        ({}, "the server needs a key: write the target as {url: ..., api_key_env: NAME}"),
+        ({"api_key_env": "WRONG"}, "the server does not accept the key from WRONG"),
     ],
 )
 def test_a_key_that_is_refused_comes_with_the_next_step(sweeper, write, monkeypatch, settings, step):
@@ -98,7 +98,7 @@ def test_a_file_that_is_too_large_for_the_target_is_told(sweeper, write, server)
         big.truncate(101 * 2**20)
     outcome = sweeper("doctor", file, "-t", server.url)
     assert outcome.code == 3
-    assert "big.png: 101 MiB, more than the 100 MiB of an upload there" in outcome.err
+    assert "big.png: 101 MiB; an upload there may have at most 100 MiB" in outcome.err
 
 
 def test_a_key_that_would_travel_unencrypted_is_warned_of(sweeper, tmp_path, monkeypatch):
@@ -108,5 +108,5 @@ def test_a_key_that_would_travel_unencrypted_is_warned_of(sweeper, tmp_path, mon
     monkeypatch.setenv("MY_KEY", KEY)
     outcome = sweeper("doctor", "-t", "far")
     assert outcome.code == 3
-    assert "warning: far: its key travels unencrypted" in outcome.err
-    assert "next: look whether host and port are right" in outcome.err
+    assert "warning: far: sweeper sends its key unencrypted" in outcome.err
+    assert "next: check host and port" in outcome.err

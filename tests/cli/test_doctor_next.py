@@ -57,8 +57,10 @@ def test_another_web_server_is_not_to_be_started(sweeper):
     with web() as place:
         outcome = sweeper("doctor", "-t", f"http://{place}")
         assert outcome.code == 3
-        assert next_step(outcome).startswith("another server answers there: correct host, port or path")
-        assert next_step(sweeper("doctor", "-t", f"https://{place}")).startswith("it does not speak TLS at that port")
+        assert next_step(outcome).startswith("another server responds there: correct the host, port or path")
+        assert next_step(sweeper("doctor", "-t", f"https://{place}")).startswith(
+            "the server does not use TLS on that port"
+        )
 
 
 def test_a_server_that_says_nothing_is_not_to_be_started_either(sweeper, monkeypatch):
@@ -66,7 +68,7 @@ def test_a_server_that_says_nothing_is_not_to_be_started_either(sweeper, monkeyp
     with silent() as place:
         outcome = sweeper("doctor", "-t", f"http://{place}")
     assert outcome.code == 3
-    assert next_step(outcome).startswith("nothing came back in time: look in the server's log whether it hangs")
+    assert next_step(outcome).startswith("no response in time: check the server's log")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
@@ -78,9 +80,9 @@ def test_a_certificate_that_nobody_signed_is_told_as_one(sweeper, tmp_path):
     with web(context=context) as place:
         outcome = sweeper("doctor", "-t", f"https://{place}")
         assert outcome.code == 3
-        assert next_step(outcome).startswith("use the name that the certificate is for, or let SSL_CERT_FILE name")
+        assert next_step(outcome).startswith("use the host name in the certificate, or set SSL_CERT_FILE")
         assert next_step(sweeper("doctor", "-t", f"http://{place}")).startswith(
-            "somebody takes the connection and ends"
+            "the server accepts the connection and closes"
         )
 
 

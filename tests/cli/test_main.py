@@ -11,9 +11,8 @@ import click
 import pytest
 
 from sweeper import __version__, errors
-from sweeper.cli import exit_codes
 from sweeper.cli.command_table import COMMANDS
-from sweeper.cli.main_group import make_group
+from sweeper.cli.main_group import make_group, report_failure
 from sweeper.did_you_mean import join_names
 from tests import ROOT
 
@@ -65,7 +64,7 @@ def test_template_without_a_verb_is_its_help(sweeper):
 
 
 def test_what_files_and_servers_say_cannot_steer_the_terminal(capsys):
-    exit_codes.report_failure(errors.UnreachableError("answered \x1b[2J\x07\x9b31m"))
+    report_failure(errors.UnreachableError("answered \x1b[2J\x07\x9b31m"))
 
     assert capsys.readouterr().err == "error: answered  [2J  31m\n"
 
@@ -88,7 +87,7 @@ def test_the_click_group_has_the_same_commands():
         ),
         (
             ["run", "x.yaml", "--max-failures", "110%"],
-            "error: Invalid value for '--max-failures': '110%' is not at least 0, or not a share of 0% to 100%",
+            "error: Invalid value for '--max-failures': '110%' is out of range: give at least 0, or 0% to 100%",
         ),
         (
             ["run", "x.yaml", "--fail-fast", "--max-failures", "1"],
@@ -130,7 +129,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(sweeper, arguments, me
     ],
 )
 def test_every_exception_has_its_exit_code_and_no_traceback(capsys, error, code):
-    assert exit_codes.report_failure(error) == code
+    assert report_failure(error) == code
     said = capsys.readouterr()
     assert said.out == ""
     assert "Traceback" not in said.err
@@ -140,19 +139,19 @@ def test_every_exception_has_its_exit_code_and_no_traceback(capsys, error, code)
 def test_every_problem_stands_on_its_own_line(capsys):
     problems = [errors.Problem("b.yaml", 2, "run", "no"), errors.Problem("a.yaml", 1, "", "no")]
 
-    exit_codes.report_failure(errors.ExperimentError(problems))
+    report_failure(errors.ExperimentError(problems))
 
     assert capsys.readouterr().err == "error: a.yaml:1: no\nerror: b.yaml:2: run: no\n"
 
 
 def test_a_mistake_of_ours_says_how_to_see_the_traceback(capsys, monkeypatch):
-    exit_codes.report_failure(ZeroDivisionError("division by zero"))
+    report_failure(ZeroDivisionError("division by zero"))
     short = capsys.readouterr().err
     monkeypatch.setenv("SWEEPER_DEBUG", "1")
-    exit_codes.report_failure(ZeroDivisionError("division by zero"))
+    report_failure(ZeroDivisionError("division by zero"))
 
     assert short == (
-        "error: ZeroDivisionError: division by zero (a mistake in sweeper; SWEEPER_DEBUG=1 shows the traceback)\n"
+        "error: ZeroDivisionError: division by zero (a bug in sweeper; SWEEPER_DEBUG=1 shows the traceback)\n"
     )
     assert capsys.readouterr().err == f"ZeroDivisionError: division by zero\n{short}"
 

@@ -49,7 +49,7 @@ def test_the_plan_for_people_says_the_same(sweeper, write):
         ["done", "0"],
     ):
         assert line in lines
-    assert "estimate   none yet: no earlier job tells how long one takes" in outcome.out.splitlines()
+    assert "estimate   unknown: no job has run yet" in outcome.out.splitlines()
 
 
 def test_jsonl_streams_every_trial_in_written_order(sweeper, write):
@@ -85,7 +85,7 @@ def test_streaming_and_json_go_together_when_only_one_has_stdout(sweeper, write)
 
     refused = sweeper("plan", "shop.yaml", "--json", "--csv", "-")
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == "error: only one of --json, --jsonl - and --csv - can have stdout\n"
+    assert refused.err == "error: --json, --jsonl - and --csv - all write to stdout; give one\n"
 
 
 def test_more_trials_than_one_chunk_are_all_streamed(sweeper, write):
@@ -133,9 +133,9 @@ def test_people_read_the_same_counts_and_how_long_it_may_take(sweeper, write, se
     lines = sweeper("plan", "shop.yaml").out.splitlines()
 
     assert f"done       1  (in {Path('results/shop')})" in lines
-    assert "failed     1  (earlier; --retry-failed submits them again)" in lines
-    assert "open       1  (submitted earlier, outcome unknown: looked for before anything is sent)" in lines
-    assert f"estimate   {said} one job at a time" in lines
+    assert "failed     1  (in an earlier run; --retry-failed submits them again)" in lines
+    assert "open       1  (submitted earlier, outcome unknown; checked before submitting)" in lines
+    assert f"estimate   {said} for one job at a time" in lines
 
 
 def test_equal_trials_are_duplicates(sweeper, write):
@@ -175,7 +175,7 @@ def test_a_plan_that_run_would_refuse_is_warned_of_not_refused(sweeper, write):
     outcome = sweeper("plan", "shop.yaml")
 
     assert outcome.code == 0
-    assert outcome.err == "warning: `run` refuses more than 1 trials; --max-trials 2 lifts that\n"
+    assert outcome.err == "warning: `run` refuses more than 1 trials; --max-trials 2 raises the limit\n"
 
 
 @pytest.mark.parametrize(

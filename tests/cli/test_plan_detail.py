@@ -90,12 +90,12 @@ def test_each_distinct_workflow_becomes_a_file(sweeper, write):
 
 def test_the_same_workflows_are_left_and_those_of_another_plan_told(sweeper, write):
     sweeper("plan", write(SMALL), "--workflows", "out")
-    assert "workflows  4  in out  (4 there already)" in sweeper("plan", "shop.yaml", "--workflows", "out").out
+    assert "workflows  4  in out  (4 unchanged)" in sweeper("plan", "shop.yaml", "--workflows", "out").out
 
     outcome = sweeper("plan", write(SMALL.replace("cfg: 2", "cfg: 3")), "--workflows", "out")
 
     assert len(list(Path("out").iterdir())) == 8
-    assert outcome.err == "warning: out holds 4 workflows that are not of this plan\n"
+    assert outcome.err == "warning: out holds 4 workflows that do not belong to this plan\n"
 
 
 @pytest.mark.parametrize("content", ["mine", "{}", "[1]", '{"1": {"class_type": "A", "inputs": {}}}'])
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_ours_is_never_overwritten(sweeper, write, content):
     outcome = sweeper("plan", "shop.yaml", "--workflows", "out")
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == f"error: {path}: there already, and it is not this trial's workflow; give another folder\n"
+    assert outcome.err == f"error: {path}: exists, and is not this trial's workflow; give another folder\n"
     assert path.read_text() == content
 
 
@@ -176,7 +176,7 @@ def test_a_changed_workflow_is_told_from_changed_params(sweeper, ran, write):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("7", "error: --diff 7: there are no results in results/shop yet; a folder of results can be given too\n"),
+        ("7", "error: --diff 7: results/shop holds no results yet; you can also give a results folder\n"),
         ("nowhere", "error: nowhere: no such results folder, and no experiment file of that name\n"),
     ],
 )

@@ -68,11 +68,11 @@ def test_without_a_terminal_there_are_lines_now_and_then(capsys):
             watch(events.TrialDone(trial, "succeeded", "embedded"))
 
     assert capsys.readouterr().err.splitlines() == [
-        "run 3: 4 of 5 trials to do, 1 done before, into results/x",
+        "run 3: 4 of 5 trials to do, 1 already done, into results/x",
         "embedded: Comfy Cloud's API, 2 at a time",
         "1/4: 1 done, 0 failed, 1 under way, 2 queued",
         "failed: trial 2: ExecutionError: node 3: no",
-        "trial 3: again in 1.5 s: connection reset",
+        "trial 3: retrying in 1.5 s: connection reset",
         "4/4: 3 done, 1 failed, 0 under way, 0 queued",
     ]
 
@@ -87,9 +87,9 @@ def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
 
     assert capsys.readouterr().err.splitlines() == [
         "failed: trial 2: ExecutionError: node 3: no",
-        "embedded: no answer; no more work for it",
-        "interrupted: nothing more is submitted, waiting for 2 jobs in flight; press Ctrl-C again to cancel",
-        "cancelling 1 job of ours",
+        "embedded: no answer; it gets no more trials",
+        "interrupted: submitting no more, waiting for 2 jobs in flight; press Ctrl-C again to cancel",
+        "cancelling 1 job",
     ]
 
 
@@ -100,7 +100,7 @@ def test_a_flood_of_failures_is_cut(capsys):
 
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 21
-    assert lines[-1] == "further failures: see the table"
+    assert lines[-1] == "more trials failed: see the table"
 
 
 @pytest.mark.parametrize(
@@ -108,29 +108,28 @@ def test_a_flood_of_failures_is_cut(capsys):
     [
         (
             events.RunStarted(2, Path("o"), 5, 0, 5, ()),
-            "nothing to do: all 5 trials were done before; nothing is submitted",
+            "nothing to do: all 5 trials are already done",
         ),
         (
             events.RunStarted(2, Path("o"), 5, 0, 2, ()),
-            "nothing to do: 2 of 5 trials were done before, the others are left out by --where or --limit; "
-            "nothing is submitted",
+            "nothing to do: 2 of 5 trials are already done; --where or --limit excludes the others",
         ),
         (
             events.RunStarted(2, Path("o"), 5, 0, 0, ()),
-            "nothing to do: --where or --limit leaves out all 5 trials; nothing is submitted",
+            "nothing to do: --where or --limit excludes all 5 trials",
         ),
         (events.TargetReady("mine", "comfyui", "0.3.64", 2), "mine: ComfyUI 0.3.64, 2 at a time"),
         (events.TargetReady("mine", "newer", "", 2), "mine: newer, 2 at a time"),
         (
             events.TargetDown("mine", "reset", final=False, patience=300.0),
-            "mine: reset; asked again until it answers, for up to 300 s where no other target can go on",
+            "mine: reset; retrying until it responds, for up to 300 s if no other target can continue",
         ),
         (events.Notice("a.png: metric 'mine' failed"), "warning: a.png: metric 'mine' failed"),
-        (events.TargetUp("mine", 36.4), "mine: answers again, after 36 s"),
-        (events.TargetBusy("mine", 2.0, 1, "queue full"), "mine: takes no more for 2.0 s: queue full"),
+        (events.TargetUp("mine", 36.4), "mine: responds again after 36 s"),
+        (events.TargetBusy("mine", 2.0, 1, "queue full"), "mine: busy, retrying in 2.0 s: queue full"),
         (
             events.Draining(1, "max_failures"),
-            "too many failures: nothing more is submitted, waiting for 1 job in flight",
+            "too many failures: submitting no more, waiting for 1 job in flight",
         ),
         (events.RunEnded(Run(1, Path("o"), 0, 0, 0, 0, 0, 0, 0)), None),
     ],

@@ -143,12 +143,12 @@ def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
         ),
         (["--by", "style", "--sort", "zz"], ["--sort: there is no column 'zz'; columns: style, sharpness, trials, "
                                              "succeeded"]),
-        (["--by", "style,style"], ["--by: 'style' is named 2 times; each column can be named once"]),
+        (["--by", "style,style"], ["--by: 'style' is listed 2 times; list it once"]),
         (
             ["--pivot", "steps,seed"],
-            ["--pivot: has 2 names, and needs three: X,Y,METRIC, such as steps,seed,sharpness"],
+            ["--pivot: has 2 names but needs three: X,Y,METRIC, such as steps,seed,sharpness"],
         ),
-        (["--pivot", ""], ["--pivot: has 0 names, and needs three: X,Y,METRIC, such as steps,seed,sharpness"]),
+        (["--pivot", ""], ["--pivot: has 0 names but needs three: X,Y,METRIC, such as steps,seed,sharpness"]),
         (
             ["--by", "", "--columns", ",", "--sort", ""],
             [
@@ -160,10 +160,10 @@ def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
         (
             ["--pivot", "steps,seed,kind", "--by", "style", "--sort", "x", "--limit", "1"],
             [
-                "--limit: a pivot is shown whole",
+                "--limit: a pivot table is always shown whole",
                 f"--pivot: {NO_NUMBERS}",
-                "--pivot: cannot go with --by; one table is one answer",
-                "--sort: a pivot keeps the order of the sweep",
+                "--pivot: cannot be combined with --by; give one",
+                "--sort: a pivot table keeps the order of the sweep",
             ],
         ),
     ],

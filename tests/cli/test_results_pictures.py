@@ -84,7 +84,7 @@ def test_a_terminal_that_tells_no_size_of_its_cells_gets_half_blocks_and_no_trac
 
 def test_a_terminal_without_columns_is_told_what_to_do(pictured):
     seen = screen(["results", pictured, "--images"], size=(0, 0, 0, 0))
-    assert "--images: this terminal has no columns or no lines; `stty cols 80 rows 24` gives it some" in seen
+    assert "--images: this terminal has no columns or no lines; `stty cols 80 rows 24` sets them" in seen
     assert "trial 0" not in screen(["results", pictured], device=SIXEL, size=(0, 0, 0, 0), WT_SESSION="x")
 
 
@@ -146,15 +146,15 @@ def test_a_pipe_gets_the_table_alone_and_an_error_where_pictures_are_asked_for(s
     assert "\x1b" not in sweeper("results", pictured).out
     outcome = sweeper("results", pictured, "--images")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith("error: --images: stdout is no terminal; ")
+    assert outcome.err.startswith("error: --images: stdout is not a terminal; ")
 
 
 def test_pictures_and_groups_or_json_exclude_each_other(sweeper, pictured):
     outcome = sweeper("results", pictured, "--images", "--by", "style", "--json")
     assert outcome.code == 2
     assert outcome.err.splitlines() == [
-        "error: --images: a group has no picture of its own",
-        "error: --images: cannot go with --json",
+        "error: --images: a group has no picture",
+        "error: --images: cannot be combined with --json",
     ]
 
 

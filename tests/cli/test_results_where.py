@@ -102,4 +102,4 @@ def test_where_nothing_matches_that_is_said_beside_the_empty_answer(sweeper, fol
     outcome = sweeper("results", folder, "--json", "--where", "style == 'oil'")
 
     assert (outcome.code, outcome.json) == (0, [])
-    assert outcome.err == "--where: style == 'oil' is true for none of the 2 trials\n"
+    assert outcome.err == "--where: style == 'oil' matches none of the 2 trials\n"

@@ -90,7 +90,7 @@ def test_a_run_leaves_pictures_and_a_table_and_the_second_submits_nothing(sweepe
             "pictures": str(Path("results/paint/artifacts")),
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)
-    assert "nothing to do: all 3 trials were done before; nothing is submitted" in second.err
+    assert "nothing to do: all 3 trials are already done" in second.err
     rows = table()
     assert [row["seed"] for row in rows] == ["0", "1", str(2**64 - 1)]
     for row in rows:
@@ -269,7 +269,7 @@ def test_ctrl_c_once_waits_and_twice_cancels_and_every_trial_keeps_its_row(sweep
 
     assert process.returncode == 130
     assert "Traceback" not in "".join([*said, err])
-    assert any(line.startswith("interrupted: nothing more is submitted, waiting for ") for line in said)
+    assert any(line.startswith("interrupted: submitting no more, waiting for ") for line in said)
     ended = json.loads(out)
     assert ended["stopped_by"] == "interrupt"
     assert ended["trials"] == 20 == sum(ended[name] for name in ("succeeded", "failed", "cancelled", "pending"))

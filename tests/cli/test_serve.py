@@ -41,7 +41,7 @@ def test_the_first_line_is_the_base_url_and_a_signal_ends_it_cleanly(number):
 
     assert url.startswith("http://127.0.0.1:")
     assert (process.returncode, out) == (0, "")
-    assert err == "serving the comfyui dialect; Ctrl-C ends it\n"
+    assert err == "serving the comfyui dialect; Ctrl-C stops it\n"
 
 
 def test_a_scenario_is_rehearsed(sweeper):
@@ -140,7 +140,7 @@ def test_doctor_has_the_worst_exit_code_of_its_targets(sweeper):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "is no targets file: a mapping of names to URLs or mappings is needed"),
+        ("[1]", "not a targets file: write a mapping of names to URLs or mappings"),
         ("mine: 3", "targets.yaml:1: mine: a target is a URL or a mapping with `url`"),
         ("mine: [", "is not YAML"),
         ("mine: {url: 'http://x', key: abc}", "do not write a key into a file"),

@@ -215,7 +215,7 @@ def test_what_an_export_wrote_is_one_object_for_machines(sweeper, recorded):
 
     assert (outcome.json, outcome.err) == ({"written": ["x.csv"], "format": "csv", "rows": 4}, "")
     refused = sweeper("export", recorded, "-o", "-", "--format", "csv", "--json")
-    assert (refused.code, refused.err) == (2, "error: only one of --json and -o - can have stdout\n")
+    assert (refused.code, refused.err) == (2, "error: --json and -o - both write to stdout; give one\n")
 
 
 def test_the_folder_of_an_export_is_made(sweeper, recorded):

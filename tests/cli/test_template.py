@@ -142,7 +142,7 @@ def test_new_replaces_nothing_without_force(sweeper):
 
     refused = sweeper("template", "new", "w.json", "-o", "x.json")
     assert refused.code == 2
-    assert refused.err == "error: x.slots.yaml: there already; --force replaces what is there\n"
+    assert refused.err == "error: x.slots.yaml: already exists; add --force to replace\n"
     assert not Path("x.json").exists()
     assert Path("x.slots.yaml").read_text() == "mine"
 
@@ -174,11 +174,11 @@ def save_torn_png():
         (
             save_plain_png,
             (
-                "plain.png: this PNG carries no workflow (neither a `prompt` text nor a `workflow` one); ComfyUI's "
-                "SaveImage writes both unless metadata is off, and most web sites take them out\n"
+                "plain.png: this PNG contains no workflow (neither a `prompt` text nor a `workflow` text); ComfyUI's "
+                "SaveImage writes both unless metadata is disabled, and most web sites remove them\n"
             ),
         ),
-        (save_torn_png, "torn.png: is no PNG that can be read"),
+        (save_torn_png, "torn.png: cannot be read as PNG"),
         (lambda: save_png("{"), "w.png: prompt: the PNG's workflow is not JSON"),
         (lambda: save_png("[1]"), "w.png: "),
         (
@@ -219,7 +219,7 @@ def test_init_makes_a_folder_that_plans_at_once(sweeper):
         "experiment.yaml", "txt2img.json", "txt2img.slots.yaml",
     ]  # fmt: skip
     assert len(plan(load("my-sweep/experiment.yaml"))) == 8
-    assert outcome.err.splitlines()[-1] == f"now: sweeper run {Path('my-sweep/experiment.yaml')}"
+    assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')}"
 
 
 def test_what_was_written_is_one_object_for_machines(sweeper):
@@ -242,7 +242,7 @@ def test_init_overwrites_nothing(sweeper):
     outcome = sweeper("init", "d")
 
     assert outcome.code == 2
-    assert outcome.err == "error: d: experiment.yaml there already; give another folder, or move them away\n"
+    assert outcome.err == "error: d: already contains experiment.yaml; give another folder, or move them away\n"
     assert [path.read_text() for path in Path("d").iterdir()] == ["mine"]
 
 

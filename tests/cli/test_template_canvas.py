@@ -130,7 +130,7 @@ def test_a_converted_workflow_never_replaces_the_editors_file_unasked(sweeper):
     outcome = sweeper("template", "new", "ui.json", "-o", "ui.json")
 
     assert outcome.code == 2
-    assert outcome.err.splitlines()[-1] == "error: ui.json: there already; --force replaces what is there"
+    assert outcome.err.splitlines()[-1] == "error: ui.json: already exists; add --force to replace"
     assert Path("ui.json").read_bytes() == before
 
 
@@ -143,8 +143,8 @@ def test_everything_that_cannot_be_converted_is_named_with_the_way_to_export(swe
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.splitlines() == [
             (
-                f"error: ui.json:1: {HEAD}. 2 problems prevent the conversion here, by the node classes of "
-                "the embedded server (--target or --object-info gives others)"
+                f"error: ui.json:1: {HEAD}. 2 problems prevent the conversion here, by the embedded "
+                "server's node classes (--target or --object-info gives others)"
             ),
             (
                 "error: ui.json:191: nodes[8]: node 11 (KSamplr) is of a class that the server does not have (the "
@@ -279,7 +279,7 @@ def test_a_request_to_a_server_is_unwrapped(sweeper, write):
 
     assert outcome.code == 0
     assert outcome.err.splitlines()[0] == (
-        "warning: request.json:3: prompt: the workflow is wrapped in a `prompt` key; what is inside it is taken"
+        "warning: request.json:3: prompt: the file holds the workflow inside a `prompt` key; sweeper uses that workflow"
     )
     assert json.loads(Path("x.json").read_text()) == graph
     assert len(plan(load(_experiment("x.json")))) == 1
@@ -350,5 +350,5 @@ def test_show_of_a_workflow_without_slots_says_how_to_get_some(sweeper):
     assert sweeper("template", "show", save()).out.splitlines() == [
         "ui.json: 7 nodes, 0 slots",
         "outputs: 9 (SaveImage, 'Save Image')",
-        "no slots yet: `sweeper template new` writes a slots file with all that could be one",
+        "no slots yet: `sweeper template new` writes a slots file with every possible slot",
     ]

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from sweeper.cli import main
+from tests import ROOT
 from tests.waiting import read_line
 
 GRAPH = {"1": {"class_type": "Save", "inputs": {"seed": 0}}}
@@ -35,7 +36,7 @@ def view():
     def start(*arguments, **environment):
         process = subprocess.Popen(
             [sys.executable, "-m", "sweeper", "view", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env={**os.environ, **environment},
+            text=True, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
         processes.append(process)
         return process, read_line(process.stdout).strip()
@@ -53,7 +54,7 @@ def test_the_first_line_is_the_address_and_sigterm_ends_it(plan, view):
     process.send_signal(signal.SIGTERM)
     rest, said = process.communicate(timeout=30)
     assert (process.returncode, rest) == (0, "")
-    assert "Ctrl-C ends it" in said
+    assert "Ctrl-C stops it" in said
 
 
 def test_a_plan_that_was_never_run_is_shown_as_not_run_yet(plan, view):
@@ -68,7 +69,7 @@ def test_elsewhere_than_on_loopback_the_address_holds_the_token_and_says_so(plan
     assert url.endswith("/#token=told%20before")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
-    assert "whoever has the address may look" in said
+    assert "anyone with this address can see it" in said
 
 
 def test_json_gives_the_address_to_programs(plan, view):

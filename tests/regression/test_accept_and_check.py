@@ -118,7 +118,7 @@ def test_a_where_that_is_true_for_no_trial_is_told_as_one(shop, command):
     sweeper.run(shop.file)
     told = command("accept", "results/shop", "--where", "steps > 100")
     assert told.code == 0
-    assert told.err == "--where: steps > 100 is true for none of the 2 trials\n"
+    assert told.err == "--where: steps > 100 matches none of the 2 trials\n"
     assert command("accept", "results/shop", "--where", "steps > 4").err == ""
 
 

@@ -203,7 +203,7 @@ def test_a_steady_server_needs_no_checks(grey, command):
     with serving() as url:
         told = command("calibrate", grey(), "--repeats", "2", "--target", url, "-q")
     assert told.code == 0
-    assert "no checks are needed" in told.out
+    assert "No checks are needed" in told.out
 
 
 def test_one_repeat_shows_no_noise(shop):

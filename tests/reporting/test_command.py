@@ -34,7 +34,7 @@ def test_missing_artifacts_are_warned_of(tmp_path, capsys):
     (out / "artifacts/picture-0.png").unlink()
     code, _, err = run(capsys, "report", out)
     assert code == 0
-    assert "1 artifacts are not there any more" in err
+    assert "1 artifacts are missing" in err
 
 
 def test_sheets_are_written_instead_of_the_page(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`sweeper accept`: a run's pictures become the baseline, after showing what that changes."""
+"""`sweeper accept`: make a run's pictures the baseline, after showing what that changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeper.errors import UsageError
 if TYPE_CHECKING:
     from sweeper.regression.accept import AcceptPlan
 
-_MAX_ROWS = 40  # changes on the terminal; the counts tell the rest
+_MAX_ROWS = 40  # changes shown; the counts include all
 
 
 @click.command(
@@ -26,49 +26,48 @@ _MAX_ROWS = 40  # changes on the terminal; the counts tell the rest
     )
 )
 @options.results
-@click.option(
-    "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    help="Folder of the baseline. [default: baselines/NAME beside the experiment]",
-)  # fmt: skip
+@options.baseline
 @click.option("--where", metavar="EXPR", help='Accept only the trials for which this is true, such as "steps > 4".')
 @click.option("--cases", type=click.File(encoding="utf-8"), metavar="FILE",
-              help="Accept only the cases named in this file, one a line; -: stdin.")  # fmt: skip
-@click.option("--new-only", is_flag=True, help="Accept only cases that have no picture yet.")
-@click.option("--add", is_flag=True, help="Where a case changed, keep its pictures and accept this one beside them.")
+              help="Accept only the cases named in this file, one per line; -: stdin.")  # fmt: skip
+@click.option("--new-only", is_flag=True, help="Accept only cases that have no accepted picture yet.")
+@click.option("--add", is_flag=True, help="If a case changed, accept its new picture beside the accepted ones.")
 @options.run_id
 @click.option("-y", "--yes", is_flag=True, help="Overwrite and remove without asking.")
 @options.as_json
 def command(
     results: Path, *, baseline: Path | None, cases: Any, run_id: str | None, yes: bool, as_json: bool, **selection: Any
 ) -> int:
-    """Accept the pictures of a run as the baseline that `sweeper check` holds later runs to.
+    """Accept the pictures of a run as the baseline that `sweeper check` compares later runs with.
 
-    Shows what changes first. Accepted pictures give way only when you say so: on a terminal it asks, elsewhere it needs
-    --yes.
+    Shows the changes first. Accepted pictures are overwritten only if you agree: on a terminal the command asks,
+    elsewhere it needs --yes.
     """
-    from sweeper.regression.accept import WRITES, plan_acceptance  # noqa: PLC0415 - each command imports what it uses
+    from sweeper.regression.accept import WRITES, plan_acceptance
 
     names = None if cases is None else [line.strip() for line in cases if line.strip()]
-    found = plan_acceptance(results, baseline, cases=names, run=run_id, **selection)
-    where, trials = selection["where"], len(found.run_cases.rows)
-    if where is not None and trials and not found.run_cases.select_rows(where):
+    accept_plan = plan_acceptance(results, baseline, cases=names, run=run_id, **selection)
+    where, trials = selection["where"], len(accept_plan.run_cases.rows)
+    if where is not None and trials and not accept_plan.run_cases.select_rows(where):
         console.print_status(describe_no_match(where, trials))
-    changes = [change for change in found.changes if change.kind in WRITES]
+    changes = [change for change in accept_plan.changes if change.kind in WRITES]
     if not as_json:
-        _show(found, changes)
-    for note in found.notes:
-        console.warn(f"kept as it was: {note}")
-    if found.overwrites and not yes:
+        _show(accept_plan, changes)
+    for note in accept_plan.notes:
+        console.warn(f"not changed: {note}")
+    if accept_plan.overwrites and not yes:
         if as_json or not (console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr)):
-            raise UsageError(f"{found.baseline.folder}: accepted pictures would be overwritten; --yes does it")
+            raise UsageError(
+                f"{accept_plan.baseline.folder}: accepted pictures would be overwritten; add --yes to do so"
+            )
         click.confirm("Overwrite them?", abort=True, err=True)
-    if found.writes:
-        found.apply()
+    if accept_plan.writes:
+        accept_plan.apply()
     if as_json:
         console.print_json(
             {
-                "baseline": str(found.baseline.folder),
-                "counts": found.counts,
+                "baseline": str(accept_plan.baseline.folder),
+                "counts": accept_plan.counts,
                 "changes": [{"case": one.case.name, "kind": one.kind, "reason": one.reason} for one in changes],
             }
         )

@@ -1,8 +1,7 @@
-"""`sweeper check`: an experiment is run afresh and held against its baseline."""
+"""`sweeper check`: run an experiment again and compare it with its baseline."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeper.cli import console, dask_options, options
-from sweeper.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE
+from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
+from sweeper.cli.progress import ProgressDisplay
+from sweeper.cli.targets_file import load_named_targets
+from sweeper.tables.export import atomic_write
 
 if TYPE_CHECKING:
     from sweeper.regression.comparison import Comparisons
 
-_MAX_ROWS = 40  # cases on the terminal; the reports hold all
+_MAX_ROWS = 40  # cases shown; the reports have all
 
 
 def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
@@ -33,23 +35,24 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
     )
 )
 @options.experiment
-@click.option(
-    "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    help="Folder of the baseline. [default: baselines/NAME beside the experiment]",
-)  # fmt: skip
+@options.baseline
 @options.targets
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Results folder of the fresh run. [default: results/NAME-check here]")  # fmt: skip
+              help="Results folder of the new run. [default: results/NAME-check in the current folder]")  # fmt: skip
 @_make_file_option("--junit", "Write JUnit XML.")
 @click.option("--html", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-              help="Write a page that shows base, now and difference.")  # fmt: skip
-@_make_file_option("--summary", "Write Markdown; appended where it is GitHub's step summary.")
-@click.option("--allow-new", is_flag=True, help="Cases without an accepted picture may be.")
-@click.option("--attribute", is_flag=True, help="Run the accepted workflows of changed cases too: whose change is it?")
+              help="Write a page that shows each accepted picture, the new one and their difference.")  # fmt: skip
+@_make_file_option("--summary", "Write Markdown; appends if FILE is $GITHUB_STEP_SUMMARY.")
+@click.option("--allow-new", is_flag=True, help="Do not fail on cases that have no accepted picture yet.")
+@click.option(
+    "--attribute",
+    is_flag=True,
+    help="Also run the accepted workflows of changed cases, to show whether the server or you changed them.",
+)
 @dask_options.dask
 @dask_options.resources
 @options.as_json
-@click.option("-q", "--quiet", is_flag=True, help="Show failures only.")
+@options.quiet
 def command(
     experiment: Path,
     *,
@@ -65,80 +68,74 @@ def command(
     dask_resources: tuple[str, ...],
     **check_options: Any,
 ) -> int:
-    """Run an experiment afresh and hold every picture against the accepted one: bytes, pixels, then `checks`.
+    """Run an experiment again and compare every picture with the accepted one: by bytes, by pixels, then by `checks`.
 
-    EXPERIMENT may be a results folder instead: then nothing is run, and what only a run could heed is refused. Exit
-    code 1 when a case changed, failed, is new, is missing or was never compared.
+    EXPERIMENT may be a results folder instead. Then nothing is run, and options that only apply to a run are rejected.
+    Exit code 1 if a case changed, failed, is new, is missing or could not be compared.
     """
-    from sweeper.cli.progress import ProgressDisplay  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415
-    from sweeper.regression.check import check, reject_for_folder  # noqa: PLC0415
+    from sweeper.regression.check import check, reject_for_folder
 
     answer, runs = dask_options.choose_comparer(dask), check_options["attribute"] or not experiment.is_dir()
     if experiment.is_dir():
-        of_a_run: dict[str, Any] = {"--out": out}
-        if not runs:  # a cluster that stays can still look at pictures that lie at a URL
-            of_a_run |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
-        reject_for_folder(experiment, [name for name, value in of_a_run.items() if value])
+        useless: dict[str, Any] = {"--out": out}
+        if not runs:  # a permanent cluster can still compare pictures that are stored at a URL
+            useless |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
+        reject_for_folder(experiment, [name for name, value in useless.items() if value])
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
-    with ProgressDisplay(quiet=quiet) as watch:
-        found = check(
+    with ProgressDisplay(quiet=quiet) as display:
+        comparisons = check(
             experiment, baseline, target=options.to_target_list(targets), out=out, named=load_named_targets(),
-            progress=watch, runner=runner, answer=answer, **check_options,
+            progress=display, runner=runner, answer=answer, **check_options,
         )  # fmt: skip
-    _write_reports(found, junit, html, summary)
+    _write_reports(comparisons, junit, html, summary)
     if as_json:
-        console.print_json(_as_json(found))
+        console.print_json(_as_json(comparisons))
     else:
-        _show(found, quiet=quiet)
-    if not found.has_baseline:
-        console.print_error(f"{found.baseline}: there is no baseline; `{found.accept_command}` makes one")
-    if found.stopped_by == "interrupt":
-        return INTERRUPTED
-    if found.stopped_by in ("refused", "unreachable"):
-        return UNREACHABLE
-    return OK if found.ok else FAILED
+        _show(comparisons, quiet=quiet)
+    if not comparisons.has_baseline:
+        console.print_error(f"{comparisons.baseline}: there is no baseline; `{comparisons.accept_command}` makes one")
+    return get_run_exit_code(comparisons.stopped_by, ok=comparisons.ok)
 
 
-def _write_reports(comparisons: Comparisons, junit: Path | None, html: Path | None, summary: Path | None) -> None:
-    if junit is not None:
-        from sweeper.regression.junit import to_junit_xml  # noqa: PLC0415
-        from sweeper.tables.export import atomic_write  # noqa: PLC0415
+def _write_reports(
+    comparisons: Comparisons, junit_file: Path | None, html_folder: Path | None, summary_file: Path | None
+) -> None:
+    from sweeper.regression import html_page, junit, markdown_summary
 
-        with atomic_write(junit) as file:
-            file.write(to_junit_xml(comparisons))
-    if html is not None:
-        from sweeper.regression.html_page import write_page  # noqa: PLC0415
-
-        write_page(comparisons, html)
-    if summary is not None:
-        from sweeper.regression.markdown_summary import render_markdown  # noqa: PLC0415
-
-        summary.parent.mkdir(parents=True, exist_ok=True)
-        shared = os.environ.get("GITHUB_STEP_SUMMARY")  # every step of a job adds to that file
-        with summary.open("a" if shared and Path(shared) == summary else "w", encoding="utf-8") as text:
-            text.write(render_markdown(comparisons))
+    if junit_file is not None:
+        with atomic_write(junit_file) as file:
+            file.write(junit.to_junit_xml(comparisons))
+    if html_folder is not None:
+        html_page.write_page(comparisons, html_folder)
+    if summary_file is not None:
+        summary_file.parent.mkdir(parents=True, exist_ok=True)
+        shared = os.environ.get("GITHUB_STEP_SUMMARY")  # all steps of a job append to that file
+        mode = "a" if shared and Path(shared) == summary_file else "w"
+        with summary_file.open(mode, encoding="utf-8") as stream:
+            stream.write(markdown_summary.render_markdown(comparisons))
 
 
 def _show(comparisons: Comparisons, *, quiet: bool) -> None:
     bad = [one for one in comparisons if one.state != "same"]
     if bad:
-        whose = any(one.verdict for one in bad)
-        headers = ("case", "state", "why", *(("whose change",) if whose else ()))
-        rows = [(one.case.name, one.state, one.reason, *((one.verdict,) if whose else ())) for one in bad[:_MAX_ROWS]]
-        console.print_table(headers, rows)
+        columns = ["case", "state", "why"]
+        rows = [[one.case.name, one.state, one.reason] for one in bad[:_MAX_ROWS]]
+        if any(one.verdict for one in bad):
+            columns.append("whose change")
+            rows = [[*row, one.verdict] for row, one in zip(rows, bad, strict=False)]
+        console.print_table(columns, rows)
         if len(bad) > _MAX_ROWS:
             console.print_line(f"... and {len(bad) - _MAX_ROWS} more")
         console.print_line()
     if bad or not quiet:
         counts = ", ".join(f"{count} {state}" for state, count in comparisons.counts.items() if count) or "no cases"
         console.print_line(f"{comparisons.experiment}: {counts}")
-        for told, count in comparisons.servers.items():
-            console.print_line(f"{told} ({count} cases)" if len(comparisons.servers) > 1 else told)
+        for server, count in comparisons.servers.items():
+            console.print_line(f"{server} ({count} cases)" if len(comparisons.servers) > 1 else server)
 
 
 def _as_json(comparisons: Comparisons) -> dict[str, Any]:
-    from sweeper.regression.junit import display_path  # noqa: PLC0415
+    from sweeper.regression.junit import display_path
 
     return {
         "experiment": comparisons.experiment,
@@ -157,8 +154,7 @@ def _as_json(comparisons: Comparisons) -> dict[str, Any]:
                 "state": one.state,
                 "tier": one.tier,
                 "reason": one.reason,
-                # JSON has no infinity: a PSNR of equal pictures is told by the tier.
-                "metrics": {name: value if math.isfinite(value) else None for name, value in one.metrics.items()},
+                "metrics": {name: console.to_json_number(value) for name, value in one.metrics.items()},
                 "accepted": display_path(one.accepted) if one.accepted else None,
                 "now": display_path(one.now) if one.now else None,
                 "verdict": one.verdict or None,

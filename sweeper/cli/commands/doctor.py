@@ -1,4 +1,4 @@
-"""`sweeper doctor`: this installation, and what each target says of itself. No key is ever shown."""
+"""`sweeper doctor`: check this installation and each target. Keys are never shown."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from sweeper import __version__
 from sweeper.cli import console, options
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
+from sweeper.cli.target_check import diagnose_target
+from sweeper.cli.targets_file import load_named_targets
 from sweeper.errors import Problem, UsageError
-
-if TYPE_CHECKING:
-    from sweeper.model.target_spec import NamedTargets
-    from sweeper.planning.plan import Plan
+from sweeper.loading.load import load
+from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED, InvalidEntry, NamedTargets
+from sweeper.planning.plan import Plan, plan
 
 
 @click.command(
@@ -37,50 +37,40 @@ if TYPE_CHECKING:
 def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
 
-    With EXPERIMENT its targets, and whether they have the nodes, models and values that it needs. Without it, the
-    embedded server, every name of the targets file, and Comfy Cloud where its key is set. Nothing is submitted.
+    With EXPERIMENT, checks its targets, and whether they have the nodes, models and values that it needs. Otherwise
+    checks the embedded server, every target of the targets file, and Comfy Cloud if its key is set. Submits nothing.
     """
-    from sweeper.cli.target_check import diagnose_target  # noqa: PLC0415 - each command imports what it uses
-
-    named, unread = _try_load_named_targets()
-    listed = options.to_target_list(targets)
-    plan = _load_plan(experiment, named if listed is None and not unread else None) if experiment is not None else None
-    found: dict[str, Any] = {
-        "sweeper": __version__,
+    named, file_problems = _try_load_named_targets()
+    requested = options.to_target_list(targets)
+    planned: Plan | None = None
+    if experiment is not None:
+        planned = plan(load(experiment, named=named if requested is None and not file_problems else None))
+    report: dict[str, Any] = {
+        "sweeper": version("sweeper"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _find_version(name) for name in _list_packages()},
         "free_bytes": shutil.disk_usage(".").free,
         "targets": [],
     }
-    if unread:
-        found["targets_file"] = "\n".join(map(str, unread))
-    code = INVALID_INPUT if unread else OK
-    for spec in listed or (plan.experiment.targets if plan is not None else _list_default_targets(named)):
-        told, failed = asyncio.run(
-            diagnose_target(spec, plan, named if not unread else _make_broken_entry(spec, unread))
-        )
-        found["targets"].append(told)
-        code = max(code, failed)
-    _add_broken_warnings(found, named, plan)
+    if file_problems:
+        report["targets_file"] = "\n".join(map(str, file_problems))
+    exit_code = INVALID_INPUT if file_problems else OK
+    for spec in requested or (planned.experiment.targets if planned is not None else _list_default_targets(named)):
+        names = named if not file_problems else _make_broken_entry(spec, file_problems)
+        target_report, code = asyncio.run(diagnose_target(spec, planned, names))
+        report["targets"].append(target_report)
+        exit_code = max(exit_code, code)
+    _add_broken_warnings(report, named, planned)
     if as_json:
-        console.print_json(found)
+        console.print_json(report)
     else:
-        _show(found)
-    return code
-
-
-def _load_plan(file: Path, named: NamedTargets | None) -> Plan:
-    from sweeper.loading.load import load  # noqa: PLC0415
-    from sweeper.planning.plan import plan  # noqa: PLC0415
-
-    return plan(load(file, named=named))
+        _show(report)
+    return exit_code
 
 
 def _try_load_named_targets() -> tuple[NamedTargets, tuple[Problem, ...]]:
-    """The user's targets, and why their file cannot be read, which is no fault of a target that needs none."""
-    from sweeper.cli.targets_file import load_named_targets  # noqa: PLC0415
-
+    """The user's named targets, or the problems of their file, which must not stop targets that do not need it."""
     try:
         return load_named_targets(), ()
     except UsageError as error:
@@ -88,39 +78,30 @@ def _try_load_named_targets() -> tuple[NamedTargets, tuple[Problem, ...]]:
 
 
 def _make_broken_entry(spec: Any, problems: tuple[Problem, ...]) -> NamedTargets:
-    """The user's names where their file cannot be read: what can only be one of them cannot be used for that reason."""
-    from sweeper.model.target_spec import CLOUD, EMBEDDED, InvalidEntry  # noqa: PLC0415
-
-    named = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
-    return {spec.strip(): InvalidEntry(problems)} if named else {}
+    """If the targets file has `problems` and `spec` can only be a name in it, that name as an invalid entry."""
+    is_name = isinstance(spec, str) and "://" not in spec and spec.strip() not in (EMBEDDED, CLOUD)
+    return {spec.strip(): InvalidEntry(problems)} if is_name else {}
 
 
 def _add_broken_warnings(report: dict[str, Any], named: NamedTargets, plan: Plan | None) -> None:
-    """Tell of entries of the targets file that cannot be used and that were not examined."""
-    from sweeper.model.target_spec import InvalidEntry  # noqa: PLC0415
-
-    examined = {told["target"] for told in report["targets"]} | set(plan.experiment.named_targets if plan else ())
-    broken = [one for name, one in named.items() if isinstance(one, InvalidEntry) and name not in examined]
-    if broken:
-        report["warnings"] = [str(problem) for one in broken for problem in one.problems]
+    """Add a warning for each invalid entry of the targets file that was not checked as a target."""
+    checked = {one["target"] for one in report["targets"]} | set(plan.experiment.named_targets if plan else ())
+    invalid = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
+    if invalid:
+        report["warnings"] = [str(problem) for entry in invalid for problem in entry.problems]
 
 
 def _list_default_targets(named: NamedTargets) -> list[str]:
-    """The targets that this user has: sweeper's own, those of the targets file, and Cloud where its key is there."""
-    from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED  # noqa: PLC0415
-
+    """The embedded server, the targets of the targets file, and Comfy Cloud if its key is set."""
     cloud = [CLOUD] if os.environ.get(CLOUD_KEY) and CLOUD not in named else []
     return [EMBEDDED, *cloud, *named]
 
 
 def _list_packages() -> list[str]:
-    """What sweeper asks for, its extras for users too."""
-    try:
-        wanted = requires("sweeper") or []
-    except PackageNotFoundError:
-        return []
-    plain = [text for text in wanted if "extra ==" not in text or "'test'" not in text.replace('"', "'")]
-    names = ["".join(char if char.isalnum() or char in "-_." else " " for char in text).split()[0] for text in plain]
+    """The packages that sweeper requires, including the extras for users."""
+    requirements = requires("sweeper") or []
+    users = [text for text in requirements if "extra ==" not in text or "'test'" not in text.replace('"', "'")]
+    names = ["".join(char if char.isalnum() or char in "-_." else " " for char in text).split()[0] for text in users]
     return list(dict.fromkeys(names))
 
 
@@ -137,15 +118,15 @@ def _show(report: dict[str, Any]) -> None:
     if report["packages"]:
         console.print_line()
         console.print_table(
-            ("package", "version"), [(name, has or "missing") for name, has in report["packages"].items()]
+            ("package", "version"), [(name, found or "missing") for name, found in report["packages"].items()]
         )
     console.print_line()
     for line in report.get("targets_file", "").splitlines():
         console.print_error(line)
     for warning in report.get("warnings", ()):
         console.warn(warning)
-    for told in report["targets"]:
-        _show_target(told)
+    for target_report in report["targets"]:
+        _show_target(target_report)
 
 
 def _show_target(target_report: dict[str, Any]) -> None:
@@ -155,7 +136,7 @@ def _show_target(target_report: dict[str, Any]) -> None:
     if target_report.get("upload_limit"):
         facts.append(f"uploads up to {target_report['upload_limit'] / 2**20:.0f} MiB")
     if target_report.get("dialect") and target_report["key"]:
-        # A ComfyUI asks for no key; whether a proxy before it does, nobody tells.
+        # A ComfyUI checks no key, and a proxy in front of it does not say whether it does.
         facts.append(f"key {'accepted' if target_report['dialect'] == 'cloud' else 'sent'} ({target_report['key']})")
     usable = "" if target_report["ok"] else "not usable" + (": " if facts else "")
     console.print_line(f"{target_report['target']}: {usable}{', '.join(facts)}")

@@ -1,4 +1,4 @@
-"""`sweeper export`: the table as a file, or on stdout."""
+"""`sweeper export`: write the table to a file or to stdout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
+from sweeper.tables import dataframe, export
 
 
 @click.command(
@@ -20,24 +21,26 @@ from sweeper.errors import UsageError
 )
 @options.results
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", help="Where to; the suffix chooses the format. -: stdout."
+    "-o", "--output", required=True, metavar="FILE", help="The file; its suffix chooses the format. -: stdout."
 )
-@click.option("--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, whatever the suffix.")
-@click.option("--safe-csv", is_flag=True, help="Defuse texts that a spreadsheet would run as formulas (csv, tsv).")
+@click.option(
+    "--format", "kind", metavar="FORMAT", help="csv, tsv, jsonl, parquet or markdown, regardless of the suffix."
+)
+@click.option("--safe-csv", is_flag=True, help="Escape texts that a spreadsheet would run as formulas (csv, tsv).")
 @options.run_id
 @options.as_json
 def command(results: Path, output: str, kind: str | None, run_id: str | None, *, safe_csv: bool, as_json: bool) -> None:
     """Write the table of a run as csv, tsv, jsonl, parquet or markdown."""
-    from sweeper.tables import dataframe, export  # noqa: PLC0415 - each command imports what it uses
-
     if not output or Path(output).is_dir():
-        found = "is a folder" if output else "is empty"
-        raise UsageError(f"-o '{output}': {found}; name a file, such as {Path(output) / 'table.csv'}, or - for stdout")
+        mistake = "is a folder" if output else "is empty"
+        raise UsageError(
+            f"-o '{output}': {mistake}; name a file, such as {Path(output) / 'table.csv'}, or - for stdout"
+        )
     if output == "-" and as_json:
-        raise UsageError("only one of --json and -o - can have stdout")
+        raise UsageError("--json and -o - both write to stdout; give one")
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
-    chosen = export.choose_format(output, kind)  # before anything is read
+    chosen = export.choose_format(output, kind)  # raises before anything is read
     frame = dataframe.results(results, run_id)
     if output == "-":
         export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)

@@ -1,4 +1,4 @@
-"""`sweeper init`: a folder with a template and an experiment that runs at once, to be edited."""
+"""`sweeper init`: make a folder with a template and an experiment that runs as it is, for the user to edit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @options.as_json
 def command(folder: Path, *, as_json: bool) -> None:
-    """Make a folder with a template and an experiment to edit. Nothing that is there is overwritten."""
+    """Make a folder with a template and an experiment to edit. Overwrites no files."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
     present = [name for name in STARTER_FILES if (folder / name).exists()]
     if present:
-        raise UsageError(f"{folder}: {', '.join(present)} there already; give another folder, or move them away")
+        raise UsageError(f"{folder}: already contains {', '.join(present)}; give another folder, or move them away")
     folder.mkdir(parents=True, exist_ok=True)
     for name in STARTER_FILES:
         content = resources.files("sweeper.cli").joinpath("starter", name).read_bytes()
-        with (folder / name).open("xb") as file:  # x: not even if somebody made it this instant
+        with (folder / name).open("xb") as file:  # x: fails if another process just made the file
             file.write(content)
         if not as_json:
             console.print_status(f"wrote {folder / name}")
@@ -35,4 +35,4 @@ def command(folder: Path, *, as_json: bool) -> None:
         written = [str(folder / name) for name in STARTER_FILES]
         console.print_json({"written": written, "experiment": str(folder / "experiment.yaml")})
         return
-    console.print_status(f"now: sweeper run {folder / 'experiment.yaml'}")
+    console.print_status(f"next: sweeper run {folder / 'experiment.yaml'}")

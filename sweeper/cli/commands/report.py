@@ -1,4 +1,4 @@
-"""`sweeper report`: the page of a run, or contact sheets of it."""
+"""`sweeper report`: write the HTML page of a run, or contact sheets of its pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import click
 from click.core import ParameterSource
 
 from sweeper.cli import console, options
-from sweeper.cli.baseline_check import check_results
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
+from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
+from sweeper.reporting.write_report import write_report
+from sweeper.tables.dataframe import find_results_folder
 
 
 @click.command(
@@ -29,21 +31,21 @@ from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 @options.run_id
 @click.option(
     "--baseline", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
-    help="Hold the pictures against this baseline. [default: baselines/NAME beside the experiment]",
+    help="Compare the pictures with this baseline. [default: baselines/NAME beside the experiment]",
 )  # fmt: skip
 @click.option(
-    "--check/--no-check", "compares", default=True,
-    help="Show what became of each picture since it was accepted. [default: where there is a baseline]",
+    "--check/--no-check", "with_check", default=True,
+    help="Show how each picture compares with the accepted one. [default: if there is a baseline]",
 )  # fmt: skip
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Draw contact sheets (.png, .webp) instead of the page; several pages are numbered.")  # fmt: skip
-@click.option("--x", metavar="AXIS", help="Across the sheet. [default: chosen from the axes]")
-@click.option("--y", metavar="AXIS", help="Down the sheet. [default: chosen from the axes]")
+@click.option("--x", metavar="AXIS", help="The axis across the sheet. [default: chosen by sweeper]")
+@click.option("--y", metavar="AXIS", help="The axis down the sheet. [default: chosen by sweeper]")
 @click.option("--animate", metavar="AXIS", help="One frame for each value of this axis (.webp, .png, .gif).")
 @click.option("--cell", type=click.IntRange(MIN_CELL_SIDE, 4096), default=256, show_default=True, metavar="PIXELS",
-              help="Longer side of a cell; the pictures of one trial share it.")  # fmt: skip
+              help="Longer side of a cell, which holds all pictures of a trial.")  # fmt: skip
 @click.option("--megapixels", type=click.FloatRange(1, MAX_MEGAPIXELS), default=50.0, show_default=True, metavar="N",
-              help="A sheet that would be larger becomes several.")  # fmt: skip
+              help="Split a sheet that would be larger into several.")  # fmt: skip
 @options.as_json
 def command(
     results: Path,
@@ -51,24 +53,22 @@ def command(
     out: Path | None,
     run_id: str | None,
     baseline: Path | None,
-    compares: bool,
+    with_check: bool,
     sheet: Path | None,
     as_json: bool,
     **sheet_options: Any,
 ) -> None:
     """Make a web page of a run that opens from disk, or contact sheets.
 
-    RESULTS is a results folder, or an experiment file (its default folder is meant).
+    RESULTS is a results folder, or an experiment file (for its default folder).
     """
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
-
     folder = find_results_folder(results)
     if sheet is not None:
         if out is not None:
             raise UsageError("--sheet FILE says where the sheets go; -o is for the page")
-        if baseline is not None or not compares:
+        if baseline is not None or not with_check:
             raise UsageError("sheets show no check; --baseline and --no-check are for the page")
-        from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets  # noqa: PLC0415
+        from sweeper.reporting.sheets.contact_sheet import SheetOptions, write_sheets
 
         files = write_sheets(folder, sheet, SheetOptions(**sheet_options), run=run_id)
         if as_json:
@@ -76,17 +76,19 @@ def command(
         for file in files if not as_json else ():
             console.print_line(str(file))
         return
-    asked = click.get_current_context().get_parameter_source
-    given = [f"--{name}" for name in sheet_options if asked(name) is not ParameterSource.DEFAULT]
+    get_source = click.get_current_context().get_parameter_source
+    given = [f"--{name}" for name in sheet_options if get_source(name) is not ParameterSource.DEFAULT]
     if given:
         belong = "belong" if len(given) > 1 else "belongs"
         raise UsageError(f"{', '.join(given)} {belong} to --sheet FILE; the page chooses axes and sizes in the browser")
-    from sweeper.reporting.write_report import write_report  # noqa: PLC0415
+    checked: CheckFindings | None = None
+    if with_check or baseline is not None:
+        from sweeper.cli.baseline_check import check_results
 
-    checked = check_results(folder, run_id, baseline) if compares or baseline is not None else None
+        checked = check_results(folder, run_id, baseline)
     report = write_report(folder, out, run=run_id, checked=checked)
     if report.missing_count:
-        console.warn(f"{report.missing_count} artifacts are not there any more; the page says so in their cells")
+        console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")
     if as_json:
         console.print_json({"page": str(report.page), "trials": report.trial_count, "missing": report.missing_count})
     else:

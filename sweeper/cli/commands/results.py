@@ -1,15 +1,16 @@
-"""`sweeper results`: the table of a run on the terminal, whole, in groups or as a pivot; or as JSON."""
+"""`sweeper results`: print the table of a run, whole, in groups or as a pivot table, or as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, options, terminal_images
+from sweeper.cli import console, group_tables, options
 from sweeper.cli.options import format_examples
 from sweeper.cli.table_query import (
     OptionErrors,
@@ -20,32 +21,37 @@ from sweeper.cli.table_query import (
     sort_rows,
     split_names,
 )
-from sweeper.did_you_mean import join_names as shortened
+from sweeper.did_you_mean import join_names
+from sweeper.model.expressions.column_expression import ColumnExpression
+from sweeper.store import Store
+from sweeper.store.remote_artifacts import download_artifacts
+from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
+from sweeper.tables.dataframe import build_frame, column_names, find_results_folder
+from sweeper.tables.export import to_records
 
 if TYPE_CHECKING:
-    from sweeper.model.expressions.column_expression import ColumnExpression
-    from sweeper.tables.aggregate import ValueOrder
+    from sweeper.cli.terminal_images import ImageRow
 
-# Shown after the axes where no columns are asked for; the rest is one `--columns` or `sweeper export` away.
+# Shown after the axes, without `--columns`.
 _OUTCOME_COLUMNS = ("status", "attempts", "ran_s")
 _COUNT_COLUMNS = ("trials", "succeeded")
 
 
 @dataclass(frozen=True, slots=True)
 class _RunTable:
-    """The rows of a run and what its columns are."""
+    """The rows of a run and its columns. `value_order` has the values of each axis in the order of the sweep."""
 
     rows: Rows
     names: tuple[str, ...]
     axes: tuple[str, ...]
     metrics: tuple[str, ...]
     folder: Path
-    leading: ValueOrder  # of the axes
+    value_order: ValueOrder
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """The options as they were given."""
+    """The options of the command, as they were given."""
 
     where: str | None
     sorts: tuple[str, ...]
@@ -69,95 +75,96 @@ class _Query:
 @click.option(
     "--where",
     metavar="EXPR",
-    help="Rows for which this is true, such as \"steps > 4 and style.label == 'oil'\"; a "
-    "column that is no word goes between backticks.",
+    help="Show the rows for which this is true, such as \"steps > 4 and style.label == 'oil'\". Put column names that "
+    "are not identifiers in backticks.",
 )
-@click.option("--sort", "sorts", multiple=True, metavar="COLUMN", help="Sort by this column; -COLUMN: descending.")
-@click.option("--columns", multiple=True, metavar="A,B,...", help="Show these columns only.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show the first N rows.")
+@click.option(
+    "--sort", "sorts", multiple=True, metavar="COLUMN", help="Sort by this column; -COLUMN sorts in descending order."
+)
+@click.option("--columns", multiple=True, metavar="A,B,...", help="Show only these columns.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show only the first N rows.")
 @click.option("--by", multiple=True, metavar="AXIS,...",
-              help="One row for each value (or combination): mean and standard deviation of every metric.")  # fmt: skip
-@click.option("--pivot", metavar="X,Y,METRIC", help="The means of METRIC, over the values of X across and of Y down.")
+              help="Show one row per value (or combination): mean and standard deviation of every metric.")  # fmt: skip
+@click.option(
+    "--pivot", metavar="X,Y,METRIC", help="Show the means of METRIC, with the values of X across and of Y down."
+)
 @click.option("--images/--no-images", default=None,
-              help="The pictures below the table. [default: up to 24, where the terminal does it]")  # fmt: skip
+              help="Show the pictures below the table. [default: up to 24, if the terminal can show them]")  # fmt: skip
 @options.as_json
 def command(
     results: Path, *, run_id: str | None, columns: tuple[str, ...], by: tuple[str, ...], pivot: str | None,
     as_json: bool, **rest: Any,
 ) -> None:  # fmt: skip
-    """Show the table of a run. RESULTS is a results folder, or an experiment file (its default folder is meant).
+    """Show the table of a run. RESULTS is a results folder, or an experiment file (for its default folder).
 
-    With --by and --pivot every column that holds numbers can be asked for: metrics, ran_s, attempts, slots.
+    --by and --pivot work with every column that holds numbers: metrics, ran_s, attempts, slots.
     """
-    asked = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
+    query = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
     table = _read_table(results, run_id)
-    empty = [option for option, given, names in (("--columns", columns, asked.columns), ("--by", by, asked.by))
-             if given and not names]  # fmt: skip
-    rows = _select_rows(table, asked, empty, has_pivot=pivot is not None, as_json=as_json)
-    if asked.pivot:
-        _show_pivot(rows, table, asked.pivot, as_json=as_json)
-    elif asked.by:
-        _show_groups(rows, table, asked, as_json=as_json)
+    given = (("--columns", columns, query.columns), ("--by", by, query.by))
+    empty_options = [option for option, texts, names in given if texts and not names]
+    rows = _select_rows(table, query, empty_options, has_pivot=pivot is not None, as_json=as_json)
+    if query.pivot:
+        _show_pivot(rows, table, query.pivot, as_json=as_json)
+    elif query.by:
+        _show_groups(rows, table, query, as_json=as_json)
     else:
-        _show_rows(rows, table, asked, as_json=as_json)
+        _show_rows(rows, table, query, as_json=as_json)
 
 
 def _read_table(results: Path, run_id: str | None) -> _RunTable:
-    from sweeper.store import Store  # noqa: PLC0415
-    from sweeper.tables.dataframe import build_frame, column_names, find_results_folder  # noqa: PLC0415
-    from sweeper.tables.export import to_records  # noqa: PLC0415 - each command imports what it uses
-
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run_id)
         rows = to_records(build_frame(store.results(run_id), layout))
-    leading = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
-    return _RunTable(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, leading)
+    value_order = {name: layout.values_in_order(name, [row[name] for row in rows]) for name in layout.axis_columns}
+    return _RunTable(rows, column_names(layout), tuple(layout.axis_columns), tuple(layout.metrics), folder, value_order)
 
 
 def _select_rows(
     table: _RunTable, query: _Query, empty_options: Sequence[str], *, has_pivot: bool, as_json: bool
 ) -> Rows:
-    """The rows that are meant. Raises UsageError with everything that is wrong with the options; `empty` are those that
-    were given without a name.
+    """The rows of `--where`. Raises UsageError with all mistakes in the options.
+
+    `empty_options` are the options that were given without a column name.
     """
-    mistakes = OptionErrors()
-    expression = compile_where(query.where, table.names, mistakes)
+    errors = OptionErrors()
+    expression = compile_where(query.where, table.names, errors)
     for option in empty_options:
-        mistakes.add(option, f"names no column; columns: {shortened(table.names)}")
+        errors.add(option, f"names no column; columns: {join_names(table.names)}")
     for option, names in (("--columns", query.columns), ("--by", query.by), ("--pivot", query.pivot)):
-        mistakes.check_columns(option, names, table.names)
-    _check_mean_columns(table, query, mistakes)
+        errors.check_columns(option, names, table.names)
+    _check_mean_columns(table, query, errors)
     known = [name for name in (*query.by, *_choose_mean_columns(table, query)) if name in table.names]
     sortable = [*known, *_COUNT_COLUMNS] if query.by else table.names
     if not has_pivot:
-        mistakes.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
+        errors.check_columns("--sort", [name.removeprefix("-") for name in query.sorts], sortable)
     if has_pivot and len(query.pivot) != 3:
-        found = f"{len(query.pivot)} name{'s' if len(query.pivot) != 1 else ''}"
-        mistakes.add("--pivot", f"has {found}, and needs three: X,Y,METRIC, such as steps,seed,sharpness")
+        names_given = f"{len(query.pivot)} name{'s' if len(query.pivot) != 1 else ''}"
+        errors.add("--pivot", f"has {names_given} but needs three: X,Y,METRIC, such as steps,seed,sharpness")
     for option, names in (("--by", query.by), ("--pivot", query.pivot)):
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-            mistakes.add(option, f"'{name}' is named {names.count(name)} times; each column can be named once")
-    for given, option, instead in _find_conflicts(query, has_pivot=has_pivot, as_json=as_json):
-        if given:
-            mistakes.add(option, instead)
-    mistakes.raise_if_any()
+            errors.add(option, f"'{name}' is listed {names.count(name)} times; list it once")
+    for is_conflict, option, message in _find_conflicts(query, has_pivot=has_pivot, as_json=as_json):
+        if is_conflict:
+            errors.add(option, message)
+    errors.raise_if_any()
     return _filter_table(table, expression, query)
 
 
 def _check_mean_columns(table: _RunTable, query: _Query, errors: OptionErrors) -> None:
-    """Columns of which a mean is asked for must hold numbers."""
+    """Add an error for each column whose mean is requested but which holds no numbers."""
     numeric = _find_numeric_columns(table)
-    measured = [("--pivot", name) for name in query.pivot[2:3]]
-    measured += [("--columns", name) for name in query.columns if query.by and name not in query.by]
-    for option, name in measured:
+    requested = [("--pivot", name) for name in query.pivot[2:3]]
+    requested += [("--columns", name) for name in query.columns if query.by and name not in query.by]
+    for option, name in requested:
         if name in table.names and name not in numeric:
-            allowed = f"; columns with numbers: {shortened(numeric)}" if numeric else ""
+            allowed = f"; columns with numbers: {join_names(numeric)}" if numeric else ""
             errors.add(option, f"'{name}' holds no numbers, and a mean needs some{allowed}")
 
 
 def _filter_table(table: _RunTable, expression: ColumnExpression | None, query: _Query) -> Rows:
-    """The rows of `--where`. That there is none is said: a condition that is always false may be a mistake."""
+    """The rows of `--where`. If there are none, says so, because that may be a mistake in the condition."""
     rows = filter_rows(table.rows, expression)
     if table.rows and not rows:
         console.print_status(describe_no_match(query.where, len(table.rows)))
@@ -165,28 +172,25 @@ def _filter_table(table: _RunTable, expression: ColumnExpression | None, query: 
 
 
 def _find_conflicts(query: _Query, *, has_pivot: bool, as_json: bool) -> Sequence[tuple[bool, str, str]]:
+    """(whether there is a conflict, option, message) for each pair of options that exclude each other."""
     return (
-        (has_pivot and bool(query.by), "--pivot", "cannot go with --by; one table is one answer"),
-        (has_pivot and bool(query.sorts), "--sort", "a pivot keeps the order of the sweep"),
-        (has_pivot and bool(query.columns), "--columns", "a pivot has the one that --pivot names"),
-        (has_pivot and query.limit is not None, "--limit", "a pivot is shown whole"),
-        (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture of its own"),
-        (bool(query.images) and as_json, "--images", "cannot go with --json"),
+        (has_pivot and bool(query.by), "--pivot", "cannot be combined with --by; give one"),
+        (has_pivot and bool(query.sorts), "--sort", "a pivot table keeps the order of the sweep"),
+        (has_pivot and bool(query.columns), "--columns", "a pivot table has only the column that --pivot names"),
+        (has_pivot and query.limit is not None, "--limit", "a pivot table is always shown whole"),
+        (bool(query.images) and (has_pivot or bool(query.by)), "--images", "a group has no picture"),
+        (bool(query.images) and as_json, "--images", "cannot be combined with --json"),
     )
 
 
 def _find_numeric_columns(table: _RunTable) -> list[str]:
-    """The columns that hold numbers: the metrics first, as they are asked for most."""
-    from sweeper.tables.aggregate import is_number  # noqa: PLC0415
-
+    """The columns that hold numbers: metrics first, then the others."""
     names = dict.fromkeys((*table.metrics, *table.names))
     return [name for name in names if name != "trial" and any(is_number(row[name]) for row in table.rows)]
 
 
 def _choose_mean_columns(table: _RunTable, query: _Query) -> list[str]:
-    """The columns whose means are shown: those asked for, or every metric and the seconds. What the groups are made by
-    is there already.
-    """
+    """The columns whose means are shown: those of --columns, or all metrics and `ran_s`, without those of --by."""
     if query.columns:
         return [name for name in query.columns if name not in query.by]
     numeric = _find_numeric_columns(table)
@@ -199,19 +203,28 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
     if as_json:
         console.print_json([{name: row[name] for name in shown} for row in rows])
         return
-    pictures = terminal_images.should_show_images(query.images, len(rows))
-    measured = ("queued_s", "ran_s", *table.metrics)
-    console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=measured)
-    if pictures:
-        from sweeper.store.remote_artifacts import download_artifacts  # noqa: PLC0415
-
+    show_images = _prepare_images(query.images, len(rows))
+    rounded = ("queued_s", "ran_s", *table.metrics)
+    console.print_table(shown, [[row[name] for name in shown] for row in rows], rounded=rounded)
+    if show_images is not None:
         download_artifacts(table.folder, (pair for row in rows for pair in _pair_outputs(row)))
-        terminal_images.show(
-            [(f"trial {row['trial']}", table.folder, _pair_outputs(row), row["status"]) for row in rows]
-        )
+        show_images([(f"trial {row['trial']}", table.folder, _pair_outputs(row), row["status"]) for row in rows])
+
+
+def _prepare_images(requested: bool | None, rows: int) -> Callable[[Sequence[ImageRow]], None] | None:
+    """The function that shows pictures in the terminal; None if there shall be none. Raises UsageError.
+
+    Rich and Pillow are imported only if stdout is a terminal, or if pictures are requested.
+    """
+    if requested is False or (requested is None and not console.is_terminal(sys.stdout)):
+        return None
+    from sweeper.cli.terminal_images import should_show_images, show
+
+    return show if should_show_images(requested, rows) else None
 
 
 def _pair_outputs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, SHA-256) of each output of a row."""
     return list(zip(row["outputs"], row["sha256"], strict=True))
 
 
@@ -221,10 +234,8 @@ def _choose_default_columns(rows: Rows, table: _RunTable) -> list[str]:
 
 
 def _show_groups(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) -> None:
-    from sweeper.cli import group_tables  # noqa: PLC0415
-
     columns = _choose_mean_columns(table, query)
-    groups = group_tables.make_group_rows(rows, query.by, columns, table.leading)
+    groups = group_tables.make_group_rows(rows, query.by, columns, table.value_order)
     groups = group_tables.sort_groups(groups, query.sorts)[: query.limit]
     if as_json:
         console.print_json(group_tables.groups_to_json(groups))
@@ -233,12 +244,9 @@ def _show_groups(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) 
 
 
 def _show_pivot(rows: Rows, table: _RunTable, pivot: list[str], *, as_json: bool) -> None:
-    from sweeper.cli import group_tables  # noqa: PLC0415
-    from sweeper.tables.aggregate import make_pivot  # noqa: PLC0415
-
     x, y, column = pivot
-    found = make_pivot(rows, x, y, column, table.leading)
+    pivot_table = make_pivot(rows, x, y, column, table.value_order)
     if as_json:
-        console.print_json(group_tables.pivot_to_json(found, x, y, column))
+        console.print_json(group_tables.pivot_to_json(pivot_table, x, y, column))
     else:
-        group_tables.print_pivot(found, x, y, column, group_tables.find_labels(rows, table.names, (x, y)))
+        group_tables.print_pivot(pivot_table, x, y, column, group_tables.find_labels(rows, table.names, (x, y)))

@@ -1,4 +1,4 @@
-"""`sweeper runs`: which runs a results folder holds."""
+"""`sweeper runs`: list the runs of a results folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
+from sweeper.store import Store
+from sweeper.tables.dataframe import find_results_folder
 
 
 @click.command(epilog=format_examples("sweeper runs results/quickstart", "sweeper results results/quickstart --run 1"))
@@ -16,11 +18,8 @@ from sweeper.cli.options import format_examples
 @options.as_json
 def command(results: Path, *, as_json: bool) -> None:
     """List the runs of a results folder, oldest first."""
-    from sweeper.store import Store  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.tables.dataframe import find_results_folder  # noqa: PLC0415
-
     with Store.open(find_results_folder(results), readonly=True) as store:
-        found = [
+        runs = [
             {
                 "run": record.id,
                 "experiment": record.experiment,
@@ -35,25 +34,15 @@ def command(results: Path, *, as_json: bool) -> None:
             for record in store.runs()
         ]
     if as_json:
-        console.print_json(found)
+        console.print_json(runs)
         return
-    headers = (
-        "run",
-        "started",
-        "ended",
-        "targets",
-        "trials",
-        "succeeded",
-        "failed",
-        "cancelled",
-        "pending",
-        "stopped_by",
-    )
-    console.print_table(headers, [[_format_value(name, one[name]) for name in headers] for one in found])
+    counts = ("trials", "succeeded", "failed", "cancelled", "pending")
+    headers = ("run", "started", "ended", "targets", *counts, "stopped_by")
+    console.print_table(headers, [[_format_value(name, run[name]) for name in headers] for run in runs])
 
 
 def _format_time(seconds: float | None) -> str | None:
-    """ISO 8601 in UTC, whole seconds."""
+    """Seconds since 1970 as ISO 8601 in UTC, in whole seconds."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""`sweeper validate`: every mistake of every file, before anything runs."""
+"""`sweeper validate`: report every mistake in experiments and templates, before anything runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from sweeper.cli import console, options
+from sweeper.cli.checked_plan import load_checked_plan
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.node_class_source import object_info_option
 from sweeper.cli.options import format_examples
 from sweeper.errors import InputError, Problem
+from sweeper.loading.load import load_template
 
 
 @click.command(epilog=format_examples("sweeper validate experiments/*.yaml templates/*.json"))
@@ -20,12 +22,12 @@ from sweeper.errors import InputError, Problem
 @object_info_option
 @options.as_json
 def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, as_json: bool) -> int:
-    """Check experiments (.yaml), with all that they name, and templates (.json, or their .slots.yaml)."""
-    listed = options.to_target_list(targets)
-    found: list[dict[str, object]] = []
+    """Check experiments (.yaml) with all files that they name, and templates (.json, or their .slots.yaml)."""
+    requested = options.to_target_list(targets)
+    reports: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials = _check_file(file, listed, object_info)
-        found.append(
+        kind, problems, trials = _check_file(file, requested, object_info)
+        reports.append(
             {
                 "file": str(file),
                 "kind": kind,
@@ -42,24 +44,22 @@ def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: P
         if not problems:
             console.print_line(f"{file}: {kind} is valid" + (f", {trials} trials" if trials is not None else ""))
     if as_json:
-        console.print_json(found)
-    return OK if all(one["valid"] for one in found) else INVALID_INPUT
+        console.print_json(reports)
+    return OK if all(report["valid"] for report in reports) else INVALID_INPUT
 
 
 def _check_file(
     file: Path, targets: list[str] | None, object_info: Path | None
 ) -> tuple[str, tuple[Problem, ...], int | None]:
-    """What kind of file it is, what is wrong with it, and how many trials an experiment gives."""
-    from sweeper.cli.checked_plan import load_checked_plan  # noqa: PLC0415 - each command imports what it uses
-    from sweeper.loading.load import load_template  # noqa: PLC0415
-    from sweeper.regression.thresholds import parse_checks  # noqa: PLC0415
+    """The kind of file (experiment or template), its problems, and the number of trials of an experiment."""
+    from sweeper.regression.thresholds import parse_checks
 
     is_template = options.get_workflow_path(file).suffix.lower() == ".json"
     try:
         if is_template:
             load_template(options.get_workflow_path(file))
             return "template", (), None
-        planned, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks)
-        return "experiment", (), len(planned)
+        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks)
+        return "experiment", (), len(plan)
     except InputError as error:
         return "template" if is_template else "experiment", error.problems, None

@@ -164,7 +164,7 @@ def test_run_view_shows_itself_and_goes_on_until_it_is_told_to_end(painter, visi
     page = visit(url)
     painter.go_on.set()
     page.wait_for_selector(".cell.succeeded img")
-    assert next(line for line in run.stderr if "Ctrl-C ends it" in line)
+    assert next(line for line in run.stderr if "Ctrl-C stops it" in line)
     assert httpx.get(f"{url}data.json").json()["statuses"][0] == "succeeded"
     run.send_signal(signal.SIGINT)
     out, _ = run.communicate(timeout=30)
