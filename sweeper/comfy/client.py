@@ -1,8 +1,8 @@
-"""The HTTP client of one target: drives the flows of its dialect, tries again what is worth it, opens downloads.
+"""The HTTP client of one target: runs the flows of its dialect, retries requests, and opens downloads.
 
-What a request means is the dialect's; what to do about a failed job is the runner's; which input files have to be
-brought at all is `uploads`' affair. The key leaves in one header, to
-the target's own origin only: redirects are never followed with it, and it is taken out of whatever a server echoes.
+The dialect defines the requests, `sweeper.running` decides what to do about a failed job, and `uploads` decides which
+input files to send. The key travels in one header, to the target's own origin only: the client follows no redirect with
+it, and removes it from everything that a server echoes.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Seconds. A read may take long: a ComfyUI that loads a model answers when it gets the interpreter back.
+# Seconds. A read may take long, because ComfyUI cannot respond while a model load holds the interpreter.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
 LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
-# Seconds between looks at a server on this machine, whichever its dialect: they cost nobody anything.
+# Seconds between two polls of a server on this machine, where polling is cheap for every dialect.
 _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
-# Seconds in which a request that we gave up may still be taken: by a server that was busy, from a proxy that has it.
+# Seconds in which a request whose connection dropped may still arrive, through a busy server or a proxy.
 _LATE_ARRIVAL: Final = 1.0
-_CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds that a server may ask us to wait where nothing is at stake yet
-_SERVER_INFO_TIMEOUT: Final = 10.0  # seconds for the server's versions, without which a run is no worse
+_CONNECT_MAX_RETRY_AFTER: Final = 30.0  # seconds; nothing was submitted yet, so a longer wait gains nothing
+_SERVER_INFO_TIMEOUT: Final = 10.0  # seconds; a run does not need the server's versions
 
 
 class ComfyClient:
-    """Speaks to one target. An async context manager; to be used within one event loop.
+    """The client of one target: an async context manager, for use within one event loop.
 
-    `transport` stands in for the network in tests. After `connect`, `dialect` and `target.dialect` are known.
+    `transport` replaces the network in tests. `connect` sets `dialect` and `target.dialect`.
     """
 
     def __init__(
@@ -83,18 +83,18 @@ class ComfyClient:
         self._transport = transport
         self._http = self._make_http_client(target.url)
         self._headers = dict(self._http.headers)
-        self._root = str(httpx.URL(target.url))  # as it goes over the wire
+        self._root = str(httpx.URL(target.url))  # encoded as httpx sends it
         self._keyless_http: HttpClient | None = None
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
-        # One that echoes our keys, as /queue does with extra_data, must not get them into a message of ours.
+        # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
         self.redact, self.redact_text = redaction.redact, redaction.redact_text
         self.request_count = 0
-        self.last_response_at = 0.0  # when the server last answered, by the loop's clock
-        self.extra_data: Mapping[str, str] = {}  # what every submission carries besides: the key for partner nodes
+        self.last_response_at = 0.0  # by the loop's clock
+        self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
     def _make_http_client(self, url: str | None, **redirects: Any) -> HttpClient:
-        """A client of httpx for that server, or for any. Raises UsageError for a proxy that cannot be used."""
+        """An HTTP client for one server, or for any (`url` None). Raises UsageError for an unusable proxy."""
         try:
             transport = self._transport or transport_for(LIMITS, url)
         except UsageError as error:
@@ -113,6 +113,7 @@ class ComfyClient:
         await self.close()
 
     async def close(self) -> None:
+        """Cancel running uploads and close all connections."""
         await self.uploads.close()
         await self._http.aclose()
         if self._keyless_http is not None:
@@ -120,42 +121,43 @@ class ComfyClient:
 
     @property
     def dialect(self) -> Dialect:
-        assert self._dialect is not None, "connect() first: the dialect is not known yet"
+        """The server's dialect. Known after `connect`, or if the target names it."""
+        assert self._dialect is not None, "call connect() first: the dialect is unknown"
         return self._dialect
 
     @property
     def loses_jobs_on_exit(self) -> bool:
-        """Whether the server is known to forget its jobs when its process ends."""
+        """Whether the server is known to lose its jobs when its process ends."""
         return self._dialect is not None and not self._dialect.jobs_survive_restart
 
     @property
     def poll_intervals(self) -> tuple[float, float]:
-        """Seconds between two looks at a job, at first and at most: shorter where the server is this machine's."""
+        """Seconds between two polls of a job: the first interval and the longest. Shorter for a local server."""
         return _LOCAL_POLL_INTERVALS if is_loopback(self.target.url) else self.dialect.poll_intervals
 
-    # --- what a target can be asked for
+    # --- operations
 
     async def connect(self) -> Server:
-        """Find out who answers, and in which dialect. Raises UnreachableError or RefusedError; nothing is changed.
+        """Identify the server and its dialect. Raises UnreachableError or RefusedError.
 
-        A refused connection is tried once more only: whoever waits for a server that is not started waits in vain.
+        A refused connection is retried only once, because a server that is not running will not start by itself.
         """
-        patience = replace(
+        retry_policy = replace(
             self.retry_policy,
             connect_attempts=2,
             max_retry_after=min(self.retry_policy.max_retry_after, _CONNECT_MAX_RETRY_AFTER),
         )
         try:
             if self._dialect is None:
-                name = await self.run_flow(DialectProbe().detect(), patience)
+                name = await self.run_flow(DialectProbe().detect(), retry_policy)
                 self._dialect = make_dialect(name)
                 self.target = replace(self.target, dialect=name)
-            return await self.run_flow(self.dialect.handshake(), patience)
+            return await self.run_flow(self.dialect.handshake(), retry_policy)
         except TransientError as error:
             raise UnreachableError(f"{self.target.name}: cannot be reached: {error}", trouble=error.trouble) from None
 
     async def get_server_info(self) -> dict[str, Any]:
-        """What the server says of its versions; empty where it does not, or not soon. Raises nothing of the network."""
+        """The server's versions (see `server_info`); empty if it does not report them in time, or fails."""
         try:
             async with asyncio.timeout(_SERVER_INFO_TIMEOUT):
                 return await self.run_flow(query_server_info(self.dialect.name), replace(self.retry_policy, attempts=1))
@@ -163,58 +165,61 @@ class ComfyClient:
             return {}
 
     async def submit(self, submission: JobSubmission) -> str | QueueFull:
-        """Send a job once; see `Dialect.submit` for what may be raised."""
+        """Submit a job, without retries. Raises the errors of `Dialect.submit`."""
         return await self.run_flow(self.dialect.submit(submission))
 
     async def get_job(self, prompt_id: str, *, thorough: bool = True, success_reported: bool = False) -> JobState:
-        """What became of a job; see `Dialect.look`."""
+        """Poll a job; see `Dialect.get_job`."""
         return await self.run_flow(
             self.dialect.get_job(prompt_id, thorough=thorough, success_reported=success_reported)
         )
 
     async def find_submission(self, search: JobSearch, *, allow_late_arrival: bool = True) -> str | None:
-        """Look for a submission of unknown outcome, as often as a lagging listing needs; `late`: also for as long as a
-        request may take to get there after its connection is gone. Raises TransientError when it stays unclear.
+        """Search for a submission with an unknown outcome; return its prompt_id, or None if the server lacks it.
+
+        Searches several times, because a listing may lag behind. With `allow_late_arrival` it also searches for as long
+        as the request may still arrive after its connection dropped. Raises TransientError if the outcome stays open.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + (_LATE_ARRIVAL if allow_late_arrival else 0.0)
-        looks = 0
-        while looks < self.dialect.lost_after_checks or loop.time() < until:
-            if looks:
-                await asyncio.sleep(self.poll_intervals[0] * 2 ** min(looks, 4))
-            found = await self.run_flow(self.dialect.find_submission(search))
-            if found is not None:
-                return found
-            looks += 1
+        checks = 0
+        while checks < self.dialect.lost_after_checks or loop.time() < until:
+            if checks:
+                await asyncio.sleep(self.poll_intervals[0] * 2 ** min(checks, 4))
+            prompt_id = await self.run_flow(self.dialect.find_submission(search))
+            if prompt_id is not None:
+                return prompt_id
+            checks += 1
         return None
 
     async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> bool:
-        """Stop these jobs, and tell whether all of them were told to; see `Dialect.cancel`."""
+        """Cancel these jobs; return whether the server was asked to cancel all of them. See `Dialect.cancel`."""
         return not prompt_ids or await self.run_flow(self.dialect.cancel(prompt_ids, ours))
 
     async def get_object_info(self) -> dict[str, Any]:
+        """The server's node classes, as ComfyUI describes them."""
         return await self.run_flow(self.dialect.get_object_info())
 
     async def get_upload_limit(self) -> int | None:
-        """Bytes that one request may have, None where the server does not tell. Raises TransientError, TargetError."""
-        found = (await self.run_flow(self.dialect.get_features())).get("max_upload_size")
-        return found if isinstance(found, int) and found > 0 else None
+        """The largest request body in bytes; None if the server reports none. Raises TransientError, TargetError."""
+        limit = (await self.run_flow(self.dialect.get_features())).get("max_upload_size")
+        return limit if isinstance(limit, int) and limit > 0 else None
 
     async def upload(self, path: Path, sha256: str, mask: Mask | None = None) -> Any:
-        """Bring a local file to the server, once per content; see `Uploads.bring`."""
+        """Upload a local file, once per content; see `Uploads.ensure_uploaded`."""
         return await self.uploads.ensure_uploaded(path, sha256, mask)
 
-    # --- driving a flow
+    # --- running a flow
 
     async def run_flow(self, flow: Flow[T], retry_policy: RetryPolicy | None = None) -> T:
-        """Run a flow to its end. Repeatable requests are tried again as `patience` allows; no other is."""
+        """Run a flow to its end; return its outcome. Only idempotent requests are retried."""
         try:
-            ask = next(flow)
+            request = next(flow)
             while True:
-                ask = flow.send(await self._send_with_retries(ask, retry_policy or self.retry_policy))
+                request = flow.send(await self._send_with_retries(request, retry_policy or self.retry_policy))
         except StopIteration as stop:
-            found: T = stop.value
-            return found
+            outcome: T = stop.value
+            return outcome
 
     async def _send_with_retries(self, request: ServerRequest, retry_policy: RetryPolicy) -> ServerResponse:
         waits = retry_policy.draw_waits(self.random) if request.idempotent else iter(())
@@ -223,7 +228,7 @@ class ComfyClient:
         refusals = 0
         while True:
             try:
-                reply = await self._send(request)
+                response = await self._send(request)
             except TransientError as error:
                 refusals += not error.sent
                 wait = next(waits, None) if refusals < retry_policy.connect_attempts else None
@@ -231,18 +236,19 @@ class ComfyClient:
                     raise
                 await asyncio.sleep(wait)
                 continue
-            if request.idempotent and (reply.status == 429 or reply.status >= 500 or _is_garbled(request, reply)):
+            failed = response.status == 429 or response.status >= 500 or _is_garbled(request, response)
+            if request.idempotent and failed:
                 wait = next(waits, None)
                 if wait is not None and loop.time() + wait <= deadline:
-                    said = f"HTTP {reply.status}: {read_error_message(reply)}"
+                    reason = f"HTTP {response.status}: {read_error_message(response)}"
                     deadline += await self.retry_waiter.wait(
-                        wait, read_retry_after(reply), said, max_retry_after=retry_policy.max_retry_after
+                        wait, read_retry_after(response), reason, max_retry_after=retry_policy.max_retry_after
                     )
                     continue
-            return reply
+            return response
 
     async def _send(self, request: ServerRequest) -> ServerResponse:
-        """One request, one answer. Raises TransientError; its `sent` says whether the request can have arrived."""
+        """Send a request once. Raises TransientError, whose `sent` says whether the request may have arrived."""
         self.request_count += 1
         try:
             if request.upload is not None:
@@ -252,9 +258,9 @@ class ComfyClient:
                 answer = await self._http.exchange(
                     request.method, self._build_url(request), *self._build_headers_and_body(request)
                 )
-        except httpx.InvalidURL as error:  # a name that no resolver takes
-            said = f"{self.target.name}: cannot be reached: {error}"
-            raise UnreachableError(said, trouble=Trouble.NO_CONNECTION) from None
+        except httpx.InvalidURL as error:  # a host name that no resolver accepts
+            message = f"{self.target.name}: cannot be reached: {error}"
+            raise UnreachableError(message, trouble=Trouble.NO_CONNECTION) from None
         except httpx.HTTPError as error:
             raise self._to_transient_error(error) from None
         self.last_response_at = asyncio.get_running_loop().time()
@@ -264,12 +270,12 @@ class ComfyClient:
         return ServerResponse(status, headers, self.redact(content))
 
     def _redact_location(self, path: str, location: str) -> str:
-        """Where a redirect leads, as the URL of a target where it keeps the path, without any credential in it."""
+        """A redirect's URL without credentials, and without `path` if it ends with it, as a target's URL does."""
         try:
-            whole = urljoin(self._root + path, location)
+            url = urljoin(self._root + path, location)
         except ValueError:
             return ""
-        return self.redact_text(strip_secrets(whole)).removesuffix(path)
+        return self.redact_text(strip_secrets(url)).removesuffix(path)
 
     def _build_url(self, request: ServerRequest) -> str:
         query = f"?{urlencode(request.query)}" if request.query else ""
@@ -284,7 +290,7 @@ class ComfyClient:
     def _build_headers_and_body(self, request: ServerRequest) -> tuple[dict[str, str], bytes | None]:
         if request.body is None:
             return self._build_headers(), None
-        # NaN is refused here: a server takes it, and then writes JSON that nobody can read.
+        # Reject NaN: ComfyUI accepts it, and then writes invalid JSON.
         content = json.dumps(request.body, allow_nan=False).encode()
         return self._build_headers() | {"Content-Type": "application/json"}, content
 
@@ -297,22 +303,23 @@ class ComfyClient:
 
     def _to_transient_error(self, error: httpx.HTTPError) -> TransientError:
         sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        said = self.redact_text(str(error) or type(error).__name__)
-        return TransientError(f"{type(error).__name__}: {said}", sent=sent, trouble=_classify_trouble(error))
+        message = self.redact_text(str(error) or type(error).__name__)
+        return TransientError(f"{type(error).__name__}: {message}", sent=sent, trouble=_classify_trouble(error))
 
     # --- files
 
     async def open_output(self, output: JobOutput, headers: dict[str, str]) -> ResponseStream:
-        """A file of the target, key included, its body unread; a redirect is for `fetch` to read, never to follow.
+        """Request a file of the target, with the key; the caller reads the body. Raises TransientError.
 
-        Raises TransientError.
+        Returns a redirect as it is, because it must not be followed with the key.
         """
         self.request_count += 1
-        ask = self.dialect.view_request(output)
-        return await self._open_stream(self._http, ask.method, self._build_url(ask), self._build_headers() | headers)
+        request = self.dialect.view_request(output)
+        all_headers = self._build_headers() | headers
+        return await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
 
     async def open_without_key(self, url: str, headers: dict[str, str]) -> ResponseStream:
-        """Fetch from a host that must never see the key. Raises TransientError."""
+        """Request a file from another host, without the key. Raises TransientError."""
         if self._keyless_http is None:
             self._keyless_http = self._make_http_client(None, follow_redirects=True, max_redirects=5)
         return await self._open_stream(self._keyless_http, "GET", url, self._headers | headers)
@@ -320,21 +327,20 @@ class ComfyClient:
     async def _open_stream(self, http: HttpClient, method: str, url: str, headers: dict[str, str]) -> ResponseStream:
         try:
             return await http.open_stream(method, url, headers)
-        except httpx.InvalidURL as error:  # httpx reads a redirect's address although it is not to follow it
-            said = self.redact_text(str(error))
-            raise TransientError(f"the server redirects to an address that is none: {said}") from None
+        except httpx.InvalidURL as error:  # httpx parses a redirect's URL even if it does not follow it
+            raise TransientError(f"the server redirects to an invalid URL: {self.redact_text(str(error))}") from None
         except httpx.HTTPError as error:
             raise self._to_transient_error(error) from None
 
 
 def _classify_trouble(error: httpx.HTTPError) -> Trouble:
     """The kind of a failed request. TLS failures are recognised by OpenSSL's text, whatever transport reports it."""
-    said = str(error)
+    message = str(error)
     if isinstance(error, httpx.TimeoutException):
         return Trouble.TIMEOUT
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    if "CERTIFICATE_VERIFY_FAILED" in message:
         return Trouble.BAD_CERTIFICATE
-    if "[SSL" in said:
+    if "[SSL" in message:
         return Trouble.NO_TLS
     if isinstance(error, httpx.ConnectError):
         return Trouble.REFUSED if is_connection_refused(error) else Trouble.NO_CONNECTION
@@ -342,6 +348,6 @@ def _classify_trouble(error: httpx.HTTPError) -> Trouble:
 
 
 def _is_garbled(request: ServerRequest, response: ServerResponse) -> bool:
-    """Whether a 200 is no whole JSON text on its face: a proxy's page, or half an answer. Every GET is for JSON."""
+    """Whether a 200 is not complete JSON, as every GET expects: a proxy's page, or a cut-off body. A quick check."""
     ends = response.content.strip()[:1] + response.content.strip()[-1:]
     return request.method == "GET" and response.status == 200 and ends not in (b"{}", b"[]")

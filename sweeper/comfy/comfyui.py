@@ -1,4 +1,7 @@
-"""The dialect of a ComfyUI server, after COMFYUI_BEHAVIOUR.md (section numbers below are its). Sans-IO."""
+"""The dialect of a ComfyUI server. Sans-IO.
+
+Statements about the server's behaviour were measured on ComfyUI 0.3.64.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,20 @@ from sweeper.comfy.protocol import (
 from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message
 from sweeper.errors import RejectedError, TransientError, UnreachableError
 
-_HISTORY_LIMIT: Final = 64  # entries of the history among which a job of unknown outcome is looked for
+_HISTORY_LIMIT: Final = 64  # latest history entries to search for a submission with an unknown outcome
 
 
 class ComfyUIDialect:
-    """One job at a time, our own prompt ids, everything forgotten by a restart."""
+    """A server that runs one job at a time, accepts our prompt ids, and forgets its jobs when it restarts."""
 
     name: Final = "comfyui"
-    # Two in flight: the next job is queued while one runs, so the GPU never waits for a round trip (section 7).
+    # One job runs while the next is queued, so the GPU never waits for a round trip.
     concurrency: Final = 2
     poll_intervals: Final = (0.05, 2.0)
-    # /queue before /history/{id} never missed a job that was there (3.3); once more, for a proxy between us.
+    # Polling /queue before /history/{id} missed no job in 400; the second check is for a proxy in between.
     lost_after_checks: Final = 2
     runs_one_job: Final = True
-    jobs_survive_restart: Final = False  # queue and history are the process's memory (section 5)
+    jobs_survive_restart: Final = False  # the process keeps queue and history in memory only
     has_event_stream: Final = True
     needs_key_in_events: Final = False
     sends_status_events: Final = True
@@ -51,10 +54,10 @@ class ComfyUIDialect:
         return {KEY_HEADER: key}
 
     def handshake(self) -> Flow[Server]:
-        reply = raise_for_status((yield ServerRequest("GET", "/system_stats")))
-        system = reply.json_object().get("system")
+        response = raise_for_status((yield ServerRequest("GET", "/system_stats")))
+        system = response.json_object().get("system")
         if not isinstance(system, Mapping):
-            raise UnreachableError(f"/system_stats does not answer as ComfyUI does: {reply.excerpt()!r}")
+            raise UnreachableError(f"/system_stats is not ComfyUI's: {response.excerpt()!r}")
         arguments = system.get("argv")
         return Server(
             self.name,
@@ -66,47 +69,47 @@ class ComfyUIDialect:
         body: dict[str, Any] = {"prompt": submission.graph, "prompt_id": submission.job_id}
         if submission.client_id:
             body["client_id"] = submission.client_id
-        if submission.extra_data:  # never null: that kills the server's worker (1.3)
+        if submission.extra_data:  # never null, which kills the server's worker thread
             body["extra_data"] = dict(submission.extra_data)
-        reply = yield ServerRequest("POST", "/prompt", body=body, idempotent=False)
-        answer = read_submission(reply, submission.graph)
+        response = yield ServerRequest("POST", "/prompt", body=body, idempotent=False)
+        answer = read_submission(response, submission.graph)
         if isinstance(answer, QueueFull):
             return answer
         prompt_id = answer.get("prompt_id")
         if not isinstance(prompt_id, str) or not prompt_id:
-            raise TransientError(f"the answer to a submission has no prompt_id: {reply.excerpt()!r}")
+            raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         errors = rejection_message(answer, submission.graph)
         if errors:
-            # 200 with node_errors: the valid outputs of it were queued all the same (section 1).
+            # 200 with node_errors: the server queued the valid outputs, and rejected the others.
             yield from self.cancel(frozenset([prompt_id]))
             raise RejectedError(errors)
         return prompt_id
 
-    def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:  # noqa: ARG002
+    def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:
         if thorough:
-            # The queue first, then the history: the other way round a job that just ended is in neither (3.3).
+            # The queue first, then the history: in the other order, a job that ends in between is in neither.
             queue = raise_for_status((yield ServerRequest("GET", "/queue"))).json_object()
             running, pending = _read_prompt_ids(queue, "queue_running"), _read_prompt_ids(queue, "queue_pending")
             if prompt_id in running:
                 return JobState("running")
             if prompt_id in pending:
                 return JobState("queued", running_job=next(iter(sorted(running)), None))
-        reply = raise_for_status((yield ServerRequest("GET", f"/history/{quote(prompt_id, safe='')}")))
-        found = reply.json_object()
-        entry = found.get(prompt_id)
+        response = raise_for_status((yield ServerRequest("GET", f"/history/{quote(prompt_id, safe='')}")))
+        history = response.json_object()
+        entry = history.get(prompt_id)
         if isinstance(entry, Mapping):
             return _read_state(entry)
-        if found:  # `{}` is its word for "not in the history"; anything else is somebody else's answer
-            raise TransientError(f"the answer is no history of that job: {reply.excerpt()!r}")
+        if history:  # `{}` means "not in the history"; anything else does not come from ComfyUI
+            raise TransientError(f"the response is not the history of that job: {response.excerpt()!r}")
         return JobState("lost" if thorough else "underway")
 
     def find_submission(self, search: JobSearch) -> Flow[str | None]:
-        # A client's prompt_id is honoured verbatim (section 2), so the job can only be there under ours.
+        # The server keeps our prompt_id as it is.
         state = yield from self.get_job(search.job_id, thorough=True)
         if state.state != "lost":
             return search.job_id
-        # Older servers (and some proxies) give ids of their own: then our mark in the graph tells. Only the latest of
-        # the history: all of it can stop a server for seconds (section 7).
+        # Older servers and some proxies assign ids of their own, so search for our marker in the graphs. Request only
+        # the latest entries, because the whole history can block a server for seconds.
         queue = raise_for_status((yield ServerRequest("GET", "/queue"))).json_object()
         recent = raise_for_status(
             (yield ServerRequest("GET", "/history", query={"max_items": str(_HISTORY_LIMIT)}))
@@ -115,29 +118,27 @@ class ComfyUIDialect:
         items += [entry.get("prompt") for entry in recent.values() if isinstance(entry, Mapping)]
         return next((str(item[1]) for item in items if _has_marker(item, search.job_id)), None)
 
-    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:  # noqa: ARG002
+    def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
         raise_for_status((yield ServerRequest("POST", "/queue", body={"delete": sorted(prompt_ids)})))
         running = _read_prompt_ids(
             raise_for_status((yield ServerRequest("GET", "/queue"))).json_object(), "queue_running"
         )
         for prompt_id in sorted(prompt_ids & running):
-            # With an id only that job is hit (3.4); older servers pass over the id, so it must be the one that runs.
+            # The id limits the interrupt to that job. Older servers ignore it, so the job must be the one that runs.
             raise_for_status((yield ServerRequest("POST", "/interrupt", body={"prompt_id": prompt_id})))
         return True
 
     def upload(self, name: str, content: bytes) -> Flow[str]:
-        reply = yield ServerRequest("POST", "/upload/image", upload=UploadForm(name, content, {"type": "input"}))
-        return read_uploaded_name(reply, name)
+        response = yield ServerRequest("POST", "/upload/image", upload=UploadForm(name, content, {"type": "input"}))
+        return read_uploaded_name(response, name)
 
     def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        reply = yield ServerRequest(
-            "POST", "/upload/mask", upload=UploadForm(name, content, mask_form_fields(original))
-        )
-        return read_uploaded_name(reply, name)
+        form = UploadForm(name, content, mask_form_fields(original))
+        return read_uploaded_name((yield ServerRequest("POST", "/upload/mask", upload=form)), name)
 
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
-        reply = yield replace(make_view_request("/view", to_input_file(value)), method="HEAD", idempotent=False)
-        return reply.status == 200 and (size is None or reply.headers.get("content-length") == str(size))
+        response = yield replace(make_view_request("/view", to_input_file(value)), method="HEAD", idempotent=False)
+        return response.status == 200 and (size is None or response.headers.get("content-length") == str(size))
 
     def view_request(self, output: JobOutput) -> ServerRequest:
         return make_view_request("/view", output)
@@ -146,27 +147,28 @@ class ComfyUIDialect:
         return raise_for_status((yield ServerRequest("GET", "/object_info"))).json_object()
 
     def get_features(self) -> Flow[dict[str, Any]]:
-        reply = raise_for_status((yield ServerRequest("GET", "/features")), 404)
-        return reply.json_object() if reply.status != 404 else {}
+        response = raise_for_status((yield ServerRequest("GET", "/features")), 404)
+        return response.json_object() if response.status != 404 else {}
 
 
-# --- what the cloud dialect reads alike
+# --- shared with the cloud dialect
 
 
 def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any] | QueueFull:
-    """The JSON object of an answer to POST /prompt, or Busy for a request that was turned away at the door.
+    """Read the response to POST /prompt: its JSON object, or QueueFull for 429 and 503.
 
-    Raises RejectedError for 400 and 413, and what `demand` raises: after any other 5xx it is open what was done.
+    Raises RejectedError for 400 and 413, and the errors of `raise_for_status`. After any other 5xx the outcome is
+    unknown.
     """
     if response.status in (429, 503) and not is_subscription_error(response):
-        # A gateway also says 503 when the server behind it fell silent over a job that it has.
+        # A gateway also sends 503 if its server accepted the job and then stopped responding.
         return QueueFull(
             f"HTTP {response.status}: {read_error_message(response)}",
             read_retry_after(response),
             may_be_accepted=response.status == 503,
         )
     if response.status == 413:
-        raise RejectedError(f"the workflow is larger than the server takes: {read_error_message(response)}")
+        raise RejectedError(f"the workflow is larger than the server accepts: {read_error_message(response)}")
     raise_for_status(response, 400)
     if response.status == 400:
         try:
@@ -178,23 +180,24 @@ def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[
 
 
 def read_uploaded_name(response: ServerResponse, name: str) -> str:
-    """The name that the server gave to an uploaded file. Raises RejectedError where it will not have the file."""
+    """The name that the server gave to an uploaded file. Raises RejectedError if the server rejects the file."""
     if response.status in (400, 413, 415, 422):
         raise RejectedError(
-            f"input file {name}: the server does not take it (HTTP {response.status}): {read_error_message(response)}"
+            f"input file {name}: the server rejects it (HTTP {response.status}): {read_error_message(response)}"
         )
     answer = raise_for_status(response).json_object()
-    given = answer.get("name")
-    if not isinstance(given, str) or not given:
-        raise TransientError(f"the answer to an upload has no name: {response.excerpt()!r}")
+    server_name = answer.get("name")
+    if not isinstance(server_name, str) or not server_name:
+        raise TransientError(f"the response to an upload has no name: {response.excerpt()!r}")
     subfolder = answer.get("subfolder")
-    return f"{subfolder}/{given}" if isinstance(subfolder, str) and subfolder else given
+    return f"{subfolder}/{server_name}" if isinstance(subfolder, str) and subfolder else server_name
 
 
 def mask_form_fields(original: str) -> dict[str, str]:
-    """The form of /upload/mask (3.8). `original` is known to be there: without it a server says 200 and writes nothing.
+    """The text fields of /upload/mask. `original` must exist: without it, ComfyUI answers 200 and writes nothing.
 
-    Overwritten, because the file that the server makes is not the one that it is sent: it never finds them equal.
+    With `overwrite`, because the server compares the uploaded file with the combined one that it wrote, never finds
+    them equal, and would store another copy each time.
     """
     subfolder, _, filename = original.rpartition("/")
     reference = {"filename": filename, "subfolder": subfolder, "type": "input"}
@@ -202,31 +205,32 @@ def mask_form_fields(original: str) -> dict[str, str]:
 
 
 def to_input_file(value: Any) -> JobOutput:
-    """An uploaded file by what `uploaded_name` made of the server's answer."""
+    """An uploaded file as an output, from the value that `read_uploaded_name` returned."""
     subfolder, _, filename = str(value).rpartition("/")
     return JobOutput("", "", 0, filename, subfolder, "input")
 
 
 def make_view_request(path: str, output: JobOutput) -> ServerRequest:
+    """The request that downloads an output from the `/view` at `path`."""
     return ServerRequest(
         "GET", path, query={"filename": output.filename, "subfolder": output.subfolder, "type": output.type}
     )
 
 
 def _read_prompt_ids(queue: Mapping[str, Any], name: str) -> set[str]:
-    """The prompt ids in one list of /queue. Raises TransientError where that is no list."""
+    """The prompt ids in one list of /queue. Raises TransientError if it is not a list."""
     return {str(item[1]) for item in _read_queue_items(queue, name)}
 
 
 def _read_queue_items(queue: Mapping[str, Any], name: str) -> list[list[Any]]:
     items = queue.get(name)
-    if not isinstance(items, list):  # taken for an empty queue, it would make every job a lost one
-        raise TransientError(f"the answer is no queue: it has no list {name!r}")
+    if not isinstance(items, list):  # treated as an empty queue, it would make every job look lost
+        raise TransientError(f"the response is not a queue: it has no list {name!r}")
     return [item for item in items if isinstance(item, list) and len(item) > 1]
 
 
 def _has_marker(item: Any, job: str) -> bool:
-    """Whether a queue item's graph bears the mark of that job of ours."""
+    """Whether the graph of a queue item has the marker of our job."""
     if not isinstance(item, list) or len(item) < 3 or not isinstance(item[2], Mapping):
         return False
     nodes = {name: node for name, node in item[2].items() if isinstance(node, Mapping)}
@@ -236,11 +240,11 @@ def _has_marker(item: Any, job: str) -> bool:
 def _read_state(entry: Mapping[str, Any]) -> JobState:
     status = entry.get("status")
     outputs = read_outputs(entry.get("outputs"))
-    word, data, started, ended = read_messages(status)
-    if word == "execution_error":
+    kind, data, started, ended = read_messages(status)
+    if kind == "execution_error":
         return make_failed_state(data, outputs=outputs, started=started, ended=ended)
-    if word == "execution_interrupted":
+    if kind == "execution_interrupted":
         return JobState("cancelled", outputs, started=started, ended=ended)
-    if word == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
+    if kind == "execution_success" or not isinstance(status, Mapping) or status.get("status_str") == "success":
         return JobState("succeeded", outputs, started=started, ended=ended)
     return make_failed_state(None, outputs=outputs, started=started, ended=ended)

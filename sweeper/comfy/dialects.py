@@ -1,13 +1,14 @@
-"""The two ways of speaking to a server behind one interface, and how to tell which one a server speaks.
+"""The interface of a dialect (the API that a server speaks), and a probe that finds a server's dialect.
 
-A dialect is data and flows (see `wire`): it yields requests and reads answers. Retrying, waiting and doing I/O are the
-client's. A third dialect is one more class, entered in `_DIALECTS`, `target.DIALECTS` and the experiment's schema.
+A dialect consists of data and flows (see `protocol`). It yields requests and reads responses; the client retries, waits
+and does the I/O. To add a dialect, write one more class, and name it in `_DIALECTS`, in `target_spec.DIALECTS` and in
+the experiment's schema.
 
-The versioned Comfy API v2 (`/api/v2/jobs`, `/api/v2/assets`) has its place here and no class yet: there is no server to
-hold one against. What it needs is there: `credentials` (it wants `Authorization: Bearer`), `submit` (its
-`Idempotency-Key` rejects a reuse and replays nothing, so a job of unknown outcome is looked for by `find` as on Cloud),
-`upload` (the value that stands in the graph is the dialect's to choose: there an asset instead of a name), `view` (an
-asset's content, with the same redirect), and `streams` (its events are no WebSocket; polling is the authority anyway).
+The versioned Comfy API v2 (`/api/v2/jobs`, `/api/v2/assets`) has no class yet, because there is no server to test one
+against. The interface has room for it: `auth_headers` (it uses `Authorization: Bearer`), `submit` (its
+`Idempotency-Key` rejects a reuse and replays nothing, so `find_submission` resolves an unknown outcome, as on Cloud),
+`upload` (the value in the graph is an asset instead of a name), `view_request` (an asset's content, with the same
+redirect), and `has_event_stream` (its events do not use a WebSocket).
 """
 
 from __future__ import annotations
@@ -34,117 +35,133 @@ from sweeper.errors import UnreachableError
 
 
 class Dialect(Protocol):
-    """What a dialect is. Flows raise the errors of `wire.demand`, and those named here."""
+    """One server API. Flows raise the errors of `protocol.raise_for_status`, and those named here."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The dialect's name, as users write it."""
+
     @property
     def concurrency(self) -> int:
-        """Jobs in flight where nobody says how many."""
+        """How many jobs to have in flight by default."""
 
     @property
     def poll_intervals(self) -> tuple[float, float]:
-        """Seconds between two looks at a job: at first, and at most."""
+        """Seconds between two polls of a job: the first interval, and the longest."""
 
     @property
     def lost_after_checks(self) -> int:
-        """Looks in a row that must find no trace of a job before it counts as lost."""
+        """After how many consecutive polls without a trace a job counts as lost."""
 
     @property
     def runs_one_job(self) -> bool:
-        """Whether a job that will not stop keeps every later one waiting."""
+        """Whether the server runs one job at a time, so that a job which ignores its cancellation blocks all others."""
 
     @property
     def jobs_survive_restart(self) -> bool:
-        """Whether its jobs outlive the server's process, so that one which is gone may still bring them to an end."""
+        """Whether jobs outlive the server's process."""
 
     @property
-    def needs_key_in_events(self) -> bool: ...
+    def needs_key_in_events(self) -> bool:
+        """Whether the URL of the event stream must contain the key."""
+
     @property
     def has_event_stream(self) -> bool:
-        """Whether it has the event stream that `events` reads, a WebSocket; where not, polling does without."""
+        """Whether the server has the WebSocket that `event_stream` reads. Without it, polling suffices."""
 
     @property
     def sends_status_events(self) -> bool:
-        """Whether every submission is followed by a `status` event, so that silence means a dead stream."""
+        """Whether a `status` event follows every submission, so that silence means a dead stream."""
 
     def auth_headers(self, key: str) -> dict[str, str]:
-        """The headers that show our key, on every request to the target itself."""
+        """The headers that contain the key, for every request to the target itself."""
 
     def handshake(self) -> Flow[Server]:
-        """Who answers there, and whether it takes our key. Raises UnreachableError, RefusedError."""
+        """Identify the server and check the key. Raises UnreachableError, RefusedError."""
 
     def submit(self, submission: JobSubmission) -> Flow[str | QueueFull]:
-        """The job's prompt_id, or that nothing was taken at the moment.
+        """Submit a job; return its prompt_id, or QueueFull.
 
-        Raises RejectedError, also for a 200 that carries errors (what was queued of it is cancelled). After any
-        TransientError with `sent` the outcome is unknown: `find` it.
+        Raises RejectedError, also for a 200 that contains errors (the part of the job that was queued is cancelled).
+        After a TransientError with `sent`, the outcome is unknown: call `find_submission`.
         """
 
     def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:
-        """What became of a job. Only a thorough look can say `lost`, and tell `queued` from `running`. `said`: an event
-        told of its success, so what confirms that may be asked first.
+        """The state of a job.
+
+        Only with `thorough` can it be `lost`, or distinguish `queued` from `running`. `success_reported`: an event
+        reported success, so a flow may first request what confirms it.
         """
 
     def find_submission(self, search: JobSearch) -> Flow[str | None]:
-        """The prompt_id of a submission whose outcome is unknown, None where the server has no trace of it.
-        Raises TransientError when it cannot be told yet.
+        """The prompt_id of a submission with an unknown outcome; None if the server has no trace of it.
+
+        Raises TransientError if the server cannot answer that yet.
         """
 
     def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
-        """Stop these jobs, waiting or running, and no others; `ours` are more that are not somebody else's. Whether all
-        of them were told to stop; no confirmation that they did: look at the jobs.
+        """Cancel these jobs, queued or running, and no others. `ours`: further jobs that belong to us.
+
+        Returns whether a cancellation was requested for all of them. That does not confirm it: poll the jobs.
         """
 
     def upload(self, name: str, content: bytes) -> Flow[Any]:
-        """Store an input file; what must stand in a workflow for it: here its name on the server."""
+        """Store an input file; return the value that a workflow uses for it, here its name on the server."""
 
     def upload_mask(self, name: str, content: bytes, original: str) -> Flow[str]:
-        """Store `original`, an uploaded picture by the name it got, with the alpha channel of `content`, a PNG of the
-        same size; the name under which a workflow must call the result.
+        """Store a masked copy of `original`, an uploaded picture, and return its name on the server.
+
+        `content` is a PNG of the same size, whose alpha channel is the mask.
         """
 
     def has_file(self, value: Any, size: int | None) -> Flow[bool]:
-        """Whether the server still has what `upload` or `upload_mask` gave this value for, and with that many bytes,
-        as far as it tells. One request, not to be repeated: without an answer the file is simply uploaded.
+        """Whether the server still has the file that `upload` or `upload_mask` returned `value` for.
+
+        Compares its size in bytes too, if both are known. Makes one request without retries, because uploading the
+        file again is a cheap answer to a failure.
         """
 
-    def view_request(self, output: JobOutput) -> ServerRequest: ...
-    def get_object_info(self) -> Flow[dict[str, Any]]: ...
+    def view_request(self, output: JobOutput) -> ServerRequest:
+        """The request that downloads an output."""
+
+    def get_object_info(self) -> Flow[dict[str, Any]]:
+        """The server's node classes, as ComfyUI describes them."""
+
     def get_features(self) -> Flow[dict[str, Any]]:
-        """What the server says it can do, such as `max_upload_size` (bytes); empty for one that has no such answer."""
+        """The server's features, such as `max_upload_size` (bytes); empty if it does not report any."""
 
 
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {"cloud": CloudDialect, "comfyui": ComfyUIDialect}
 
 
 def make_dialect(name: str) -> Dialect:
+    """The dialect of that name."""
     return _DIALECTS[name]()
 
 
 @dataclass(frozen=True, slots=True)
 class DialectProbe:
-    """Asks a server once which dialect it speaks (COMFY_API.md, last lines of "Local against Cloud")."""
+    """Asks a server once which dialect it speaks."""
 
     requests: tuple[ServerRequest, ...] = field(
         default=(ServerRequest("GET", "/system_stats"), ServerRequest("GET", "/api/user"))
     )
 
     def detect(self) -> Flow[str]:
-        """`comfyui` or `cloud`. Raises UnreachableError where the answers are neither's."""
-        local, account = self.requests
-        first = yield local
-        if first.status == 200 and _is_comfyui(first.content):
+        """Return `comfyui` or `cloud`. Raises UnreachableError if the server responds like neither."""
+        stats_request, user_request = self.requests
+        stats = yield stats_request
+        if stats.status == 200 and _is_comfyui(stats.content):
             return "comfyui"
-        reply = yield account
-        if reply.status == 401 or (reply.status == 200 and reply.content.lstrip().startswith(b"{")):
+        user = yield user_request
+        if user.status == 401 or (user.status == 200 and user.content.lstrip().startswith(b"{")):
             return "cloud"
-        for one in (first, reply):
-            if is_redirect(one):
-                raise_for_status(one)
+        for response in (stats, user):
+            if is_redirect(response):
+                raise_for_status(response)
         raise UnreachableError(
-            "somebody answers there, but neither as ComfyUI (/system_stats) nor as Comfy Cloud (/api/user); "
-            "say which with {url: ..., dialect: comfyui} if a proxy hides them"
+            "the server responds neither like ComfyUI (/system_stats) nor like Comfy Cloud (/api/user); "
+            "if a proxy hides these paths, name the dialect: {url: ..., dialect: comfyui}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Fetching one output: through the redirect without the key, streamed and hashed, checked, resumed after a drop.
+"""Download one output: streamed, hashed, checked, and resumed after a dropped connection.
 
-The bytes go to whoever receives them; names and places on our disk are `sweeper.store.artifacts`' business.
+A redirect to a storage host is followed without the key. `sweeper.store.artifacts` names and stores the files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from sweeper.comfy.protocol import JobOutput
 
 _REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
-# What a gateway says with 200 in place of a picture. ComfyUI never sends a page as one (COMFYUI_BEHAVIOUR.md 3.5).
+# A gateway may send such a page with status 200 in place of a picture. ComfyUI never does.
 _ERROR_PAGE_TYPES: Final = re.compile(r"(text/html|application/json)\b", re.IGNORECASE)
 _TEXT_SUFFIXES: Final = re.compile(r"\.(html?|json|gltf|txt|md)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadResult:
-    """What arrived: its hash, its size, and what the server called its type (empty where it did not)."""
+    """A received file: its hash, its size in bytes, and the server's Content-Type (empty if missing)."""
 
     sha256: str
     bytes: int
@@ -37,21 +37,21 @@ class DownloadResult:
 
 
 class Receiver(Protocol):
-    """Where the bytes of a file go, in order. Its errors are OSErrors, and go to the caller."""
+    """Takes the bytes of a file, in order. Its OSErrors reach the caller of `download`."""
 
     def write(self, chunk: bytes, /) -> Any: ...
     def restart(self) -> Any:
-        """Forget what came so far: the file begins anew."""
+        """Discard the bytes received so far."""
 
 
 @dataclass(slots=True)
 class _PartialFile:
-    """The part of a file that is here: where it goes, and what a resumed transfer must continue from."""
+    """The received part of a file, and what is needed to resume the transfer."""
 
     file: Receiver
     hash: Any = field(default_factory=hashlib.sha256)
     received: int = 0
-    validator: str | None = None  # the ETag: a resumed file must be the same file
+    validator: str | None = None  # the ETag, so that only the same file is resumed
 
     def restart(self) -> None:
         if self.received:
@@ -70,19 +70,19 @@ class _PartialFile:
 
 
 async def download(client: ComfyClient, output: JobOutput, file: Receiver) -> DownloadResult:
-    """Bring one output of a job into `file`.
+    """Download one output of a job into `file`, with retries.
 
-    A signed address is asked for anew at every try, so one that expired (403) is no matter. Raises LostError when the
-    server no longer has the file, TransientError when patience is over, OSError when our disk says no.
+    Every try asks for a new signed URL, so an expired one (403) does no harm. Raises LostError if the server no longer
+    has the file, TransientError after the last try, and OSError if `file` cannot be written.
     """
-    sink = _PartialFile(file)
+    partial = _PartialFile(file)
     waits = client.retry_policy.draw_waits(client.random)
     while True:
-        before = sink.received
+        before = partial.received
         try:
-            return await _download_once(client, output, sink)
+            return await _download_once(client, output, partial)
         except TransientError as error:
-            if sink.received > before:  # a connection that drops every megabyte still gets there
+            if partial.received > before:  # progress, so a connection that drops every megabyte gets there in the end
                 waits = client.retry_policy.draw_waits(client.random)
             wait = next(waits, None)
             if wait is None:
@@ -103,20 +103,20 @@ async def _download_once(client: ComfyClient, output: JobOutput, partial: _Parti
         except ValueError:
             location = ""
         if not location.startswith(("http://", "https://")):
-            raise TransientError("the server redirects to an address that is not http")
+            raise TransientError("the server redirects to a URL that is not http(s)")
         if client.redact_text(location) != location:
             raise LostError(
-                f"the server redirects to an address that holds our key; {output.filename!r} is not fetched"
+                f"the server redirects to a URL that contains our key; {output.filename!r} is not downloaded"
             )
         response = await client.open_without_key(location, partial.range_headers())
         if response.status == 403:
             await response.close()
-            raise TransientError("the signed address is no longer valid")
+            raise TransientError("the signed URL has expired")
     try:
         return await _receive_response(client, response, output, partial)
     except httpx.HTTPError as error:
         raise TransientError(
-            f"the transfer broke off after {partial.received} bytes ({type(error).__name__})"
+            f"the connection dropped after {partial.received} bytes ({type(error).__name__})"
         ) from None
     finally:
         await response.close()
@@ -126,18 +126,18 @@ async def _receive_response(
     client: ComfyClient, response: ResponseStream, output: JobOutput, partial: _PartialFile
 ) -> DownloadResult:
     status = response.status
-    if status == 416:  # what we hold is not the beginning of what the server has
+    if status == 416:  # the received part is longer than the server's file
         partial.restart()
         raise TransientError("the server cannot resume this file")
     if status not in (200, 206):
         body = await response.read()
-        if status in (400, 403, 404, 410):  # 403: a path out of the server's folders (COMFYUI_BEHAVIOUR.md 3.5)
-            raise LostError(f"the server does not give out the file {output.filename!r} (HTTP {status})")
+        if status in (400, 403, 404, 410):  # ComfyUI: 400 invalid name, 403 outside its folders, 404 missing
+            raise LostError(f"the server does not serve the file {output.filename!r} (HTTP {status})")
         raise_for_status(ServerResponse(status, response.headers, client.redact(body)[:4000]))
         raise TransientError(f"HTTP {status} where a file was expected")
     if status == 206 and not response.headers.get("content-range", "").startswith(f"bytes {partial.received}-"):
         partial.restart()
-        raise TransientError("the server resumed at another place than we asked for")
+        raise TransientError("the server resumed at the wrong byte")
     kind = response.headers.get("content-type", "")
     if _ERROR_PAGE_TYPES.match(kind) and not _TEXT_SUFFIXES.search(output.filename):
         raise TransientError(f"{client.redact_text(kind)} where a file was expected")
@@ -148,7 +148,7 @@ async def _receive_response(
 
 
 async def _read_body(response: ResponseStream, partial: _PartialFile) -> None:
-    """The body into the sink. Raises TransientError where it ends before its length, httpx.HTTPError for a drop."""
+    """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
     partial.validator = _strong_validator(response.headers.get("etag"))
     if response.headers.get("content-encoding", "identity") == "identity":
         length = response.headers.get("content-length")
@@ -156,13 +156,13 @@ async def _read_body(response: ResponseStream, partial: _PartialFile) -> None:
         async for chunk in response.aiter_raw():
             partial.write(chunk)
         if expected is not None and partial.received != expected:
-            raise TransientError(f"{partial.received} bytes came of {expected}")
-    else:  # asked not to, but it compressed: then its length says nothing, and a part cannot be resumed
+            raise TransientError(f"received {partial.received} of {expected} bytes")
+    else:  # compressed although we asked not to: the length does not apply, and a part cannot be resumed
         partial.restart()
         async for chunk in response.aiter_bytes():
             partial.write(chunk)
 
 
 def _strong_validator(etag: str | None) -> str | None:
-    """RFC 9110, 13.1.5: only a strong validator may stand in If-Range."""
+    """The ETag if it is strong; If-Range takes no other (RFC 9110, 13.1.5)."""
     return etag if etag and not etag.startswith("W/") else None

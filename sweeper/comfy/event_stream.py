@@ -1,9 +1,9 @@
-"""The event stream of one target: a WebSocket that is opened before the first submit and drained until the end.
+"""The event stream of one target: a WebSocket, opened before the first submission and read until the end of the run.
 
-It decides nothing: it wakes whoever waits for a job and feeds the progress display. Polling is the authority, so a
-stream that is refused, stalls or drops costs a little time and nothing else. After each drop it comes back under a new
-client id, because a ComfyUI server silences a re-used one when it notices the old socket's end
-(COMFYUI_BEHAVIOUR.md 4).
+The stream only wakes those who wait for a job, and feeds the progress display. Polling decides how a job ended, so a
+stream that is refused, stalls or drops costs a little time and nothing else. Each reconnect uses a new client id: when
+ComfyUI notices that an old socket closed, it removes the registration of the new socket with the same id, which then
+stays silent.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 from uuid import uuid4
@@ -28,20 +29,18 @@ from sweeper.comfy.previews import FEATURE_FLAGS_MESSAGE, read_preview
 from sweeper.comfy.retry import Backoff
 from sweeper.model.urls import is_loopback
 
-# Words after which a look at the job is worth it. `executing` with no node is ComfyUI's last word on a job; its
-# history may not be there at `execution_success` yet, but on Cloud that is the last word.
+# Events after which to poll the job. ComfyUI's last event is `executing` without a node, because the history may lag
+# behind `execution_success`; Comfy Cloud's last event is `execution_success`.
 _END_EVENTS: Final = ("execution_success", "execution_error", "execution_interrupted")
-# Half of what a ComfyUI says, and all of it said by `executing` and `progress` too: not worth its parsing.
+# Half of ComfyUI's messages. They repeat `executing` and `progress`, so parsing them is a waste.
 _SKIPPED_PREFIX: Final = '{"type": "progress_state"'
-_MAX_FRAME_BYTES: Final = 64 * 2**20  # bytes; a preview of a large picture
-_SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which a ComfyUI stream must have said `status`
+_MAX_FRAME_BYTES: Final = 64 * 2**20  # a preview of a large picture
+_SILENCE_TIMEOUT: Final = 3.0  # seconds after a submission within which ComfyUI must send `status`
 _RECONNECT: Final = Backoff(base_wait=0.15, max_wait=22.5, jitter_from=1 / 3)
-_MAX_ENDED_JOBS: Final = (
-    512  # ends of jobs that nobody waits for yet, as when the stream is faster than the answer to the POST
-)
+_MAX_ENDED_JOBS: Final = 512  # jobs that ended before anybody listened: an event may be faster than the POST's response
 
-# The handshake's URL holds the key on Cloud, and the library logs it: its records go nowhere.
-_NULL_LOGGER: Final = logging.getLogger("sweeper.comfy.event_stream.unheard")
+# On Cloud the URL of the handshake contains the key. websockets logs the URL, so its log records are dropped.
+_NULL_LOGGER: Final = logging.getLogger("sweeper.comfy.event_stream.dropped")
 _NULL_LOGGER.propagate = False
 _NULL_LOGGER.addHandler(logging.NullHandler())
 _NULL_LOGGER.setLevel(logging.CRITICAL + 1)
@@ -49,9 +48,12 @@ _NULL_LOGGER.setLevel(logging.CRITICAL + 1)
 
 @dataclass(slots=True)
 class Listener:
-    """What one job's waiter hears: `woken` when a look is worth it; `succeeded`, and `on_success()`, when the job is
-    said to have succeeded; `began` when execution started (by our clock); `on_progress(node, value, maximum)` and
-    `on_preview(node, image)` for the display; `nodes`, when each node began, and "" for the end (monotonic seconds).
+    """Receives the events of one job.
+
+    `woken`: set when polling the job is worthwhile. `succeeded`, and the call `on_success()`: the server reported
+    success. `started_at`: when execution began, by our clock. `on_progress(node, value, maximum)` and
+    `on_preview(node, image)` feed the display. `node_starts`: when each node began, with "" for the end, in monotonic
+    seconds.
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
@@ -63,7 +65,7 @@ class Listener:
     node_starts: list[tuple[str, float]] = field(default_factory=list)
 
     def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
-        """One message about the job that is not its end."""
+        """Handle an event of the job, unless it is an end event."""
         if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
             self.started_at = time.time()
         if kind == "executing" and isinstance(data.get("node"), str):
@@ -73,22 +75,21 @@ class Listener:
                 self.on_progress(node, value, maximum)
 
     def node_seconds(self) -> list[tuple[str, float]]:
-        """(node, seconds) of each node that was heard to begin and to be followed by another, or by the end."""
-        steps = zip(self.node_starts, self.node_starts[1:], strict=False)
-        return [(node, after - since) for (node, since), (_, after) in steps if node]
+        """(node, seconds) of each node whose beginning and end are known."""
+        return [(node, end - start) for (node, start), (_, end) in pairwise(self.node_starts) if node]
 
 
 class EventStream:
-    """An async context manager around the stream of one target. `client_id` is what a submission should carry now."""
+    """The stream of one target, an async context manager. Submissions must contain the current `client_id`."""
 
     def __init__(self, client: ComfyClient) -> None:
         self._client = client
         self._listeners: dict[str, Listener] = {}
-        self._ended: OrderedDict[str, bool] = OrderedDict()  # whether that was success
+        self._ended: OrderedDict[str, bool] = OrderedDict()  # prompt_id -> whether it succeeded
         self._task: asyncio.Task[None] | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
         self._socket: ClientConnection | None = None
-        self._executing_job: str | None = None  # the job that was last said to execute
+        self._executing_job: str | None = None  # the job of the last `executing` or `progress` event
         self._attempted = asyncio.Event()
         self.client_id: str | None = None
 
@@ -96,7 +97,7 @@ class EventStream:
         if not self._client.dialect.has_event_stream:
             return self
         self._task = asyncio.create_task(self._run())
-        # Clients that open it after the first submit miss short jobs; one that is refused must not hold up anybody.
+        # Opened after the first submission, it would miss short jobs. A refused stream must not delay the run.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._attempted.wait()
@@ -112,12 +113,12 @@ class EventStream:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a stream is open; not whether it will say anything."""
+        """Whether the WebSocket is open."""
         return self.client_id is not None
 
     @contextlib.contextmanager
     def listen(self, prompt_id: str, listener: Listener) -> Any:
-        """Route what is said of that job to `listener`, the end included if it was said already."""
+        """Send the events of that job to `listener`, including an end event that came before."""
         self._listeners[prompt_id] = listener
         if prompt_id in self._ended:
             listener.succeeded = self._ended[prompt_id]
@@ -129,12 +130,12 @@ class EventStream:
             self._ended.pop(prompt_id, None)
 
     def expect_status(self) -> None:
-        """A job was just queued: where the dialect says `status` then, silence from now on means a dead stream."""
+        """Replace the stream if it stays silent from now on, because the dialect sends `status` after a submission."""
         if self._socket is not None and self._client.dialect.sends_status_events and self._silence_timer is None:
             self._silence_timer = asyncio.get_running_loop().call_later(_SILENCE_TIMEOUT, self._abort, self._socket)
 
     def wake_all(self) -> None:
-        """Let everybody who waits for a job look at once."""
+        """Wake all listeners, so that they poll their jobs at once."""
         for listener in self._listeners.values():
             listener.woken.set()
 
@@ -151,13 +152,13 @@ class EventStream:
                     failures = 0
                     await socket.send(FEATURE_FLAGS_MESSAGE)
                     await self._read_frames(socket)
-            # Refused, reset, not a WebSocket, TLS, a proxy without its package: polling carries on without it.
+            # Refused, reset, not a WebSocket, a TLS error, a proxy without its package: polling goes on without it.
             except (OSError, TimeoutError, websockets.WebSocketException, EOFError, ValueError, ImportError):
                 pass
             self.client_id = self._socket = None
             self._cancel_silence_timer()
             self._attempted.set()
-            self.wake_all()  # what was missed meanwhile, a look finds out
+            self.wake_all()  # events may have been missed
             await asyncio.sleep(_RECONNECT.draw(failures, self._client.random))
             failures += 1
 
@@ -178,7 +179,7 @@ class EventStream:
             ping_interval=20,
             ping_timeout=20,
             max_size=_MAX_FRAME_BYTES,
-            compression=None,  # small texts and pictures: it would cost both ends more time than it saves bytes
+            compression=None,  # for small texts and compressed pictures it would cost more time than it saves
             logger=_NULL_LOGGER,
         )
 
@@ -194,17 +195,17 @@ class EventStream:
                 self._handle_preview(frame)
 
     def _cancel_silence_timer(self) -> None:
-        """Nothing is due any more: something came, or the stream is gone."""
+        """Stop expecting a message: one arrived, or the stream closed."""
         if self._silence_timer is not None:
             self._silence_timer.cancel()
             self._silence_timer = None
 
     def _abort(self, socket: ClientConnection) -> None:
-        """The stream is alive to TCP, silent to us."""
+        """Close a stream that is connected but silent."""
         self._silence_timer = None
         socket.transport.abort()
 
-    # --- what is said
+    # --- messages
 
     def _handle_message(self, message: Any) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("data"), dict):
@@ -231,7 +232,7 @@ class EventStream:
             listener.handle_event(kind, data)
 
     def _handle_preview(self, frame: bytes) -> None:
-        """A preview; one that does not tell its job belongs to the job at work."""
+        """Hand on a preview. One that does not name its job belongs to the job that executes."""
         preview = read_preview(frame)
         listener = None if preview is None else self._listeners.get(preview.prompt_id or self._executing_job or "")
         if preview is not None and listener is not None and listener.on_preview is not None:
@@ -239,7 +240,7 @@ class EventStream:
 
 
 def _read_progress(kind: Any, data: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """(node, value, maximum) of the nodes at work, from `progress` and `executing`; `progress_state` repeats them."""
+    """(node, value, maximum) from a `progress` or `executing` event; nothing from any other."""
     node = data.get("node")
     if not isinstance(node, str):
         return []

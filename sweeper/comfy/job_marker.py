@@ -1,7 +1,8 @@
-"""Our mark on a submitted graph: a filename prefix per job, and the fingerprint of a graph without it. Pure.
+"""Mark a submitted graph with its job: a prefix in every `filename_prefix`, and a fingerprint without it. Pure.
 
-Names on the server become unique, its folders stay small, and an equal trial never gets another run's file back
-(COMFYUI_BEHAVIOUR.md 3.2, 3.6, checklist 6). The trial's digest knows nothing of it.
+The prefix makes file names on the server unique and keeps its folders small (ComfyUI finds the next number by listing
+the folder). It also prevents a mix-up: ComfyUI answers a fully cached graph with the file of the earlier run, and
+reuses the number of a deleted file. The trial's digest does not include the prefix.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ Graph = Mapping[str, Mapping[str, Any]]
 
 
 def to_slug(text: str, limit: int = 40) -> str:
-    """Lower-case ASCII letters, digits and single dashes, at most `limit` characters; `x` for what leaves nothing."""
+    """Reduce a text to lower-case ASCII letters, digits and single dashes, at most `limit` characters; `x` if empty."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.casefold().encode("ascii", "ignore").decode()).strip("-")
     return cleaned[:limit].strip("-") or "x"
 
 
 def add_marker(graph: Graph, experiment: str, job: str) -> dict[str, Any]:
-    """A copy of the graph whose text `filename_prefix` inputs begin with `sweeper/<experiment>/<first 8 of job>/`."""
-    ours = f"sweeper/{to_slug(experiment)}/{job[:8]}/"
-    return _with_prefixes(graph, lambda prefix: ours + prefix)
+    """A copy of the graph with `sweeper/<experiment>/<first 8 of job>/` in front of each `filename_prefix`."""
+    marker = f"sweeper/{to_slug(experiment)}/{job[:8]}/"
+    return _with_prefixes(graph, lambda prefix: marker + prefix)
 
 
 def strip_marker(graph: Graph) -> dict[str, Any]:
-    """A copy of the graph without our prefixes."""
+    """A copy of the graph without the markers."""
     return _with_prefixes(graph, lambda prefix: _MARKER.sub("", prefix, count=1) if _MARKER.match(prefix) else prefix)
 
 
 def read_markers(graph: Graph) -> frozenset[str]:
-    """The job marks (8 hex digits) that the graph's prefixes bear."""
+    """The job ids in the graph's markers, each as its first 8 hex digits."""
     prefixes = (node.get("inputs", {}).get(_PREFIX_INPUT) for node in graph.values())
-    return frozenset(found[1] for prefix in prefixes if isinstance(prefix, str) and (found := _MARKER.match(prefix)))
+    return frozenset(match[1] for prefix in prefixes if isinstance(prefix, str) and (match := _MARKER.match(prefix)))
 
 
 def fingerprint(graph: Graph) -> str:
-    """SHA-256 by which a graph that a server lists is known again: our prefix out."""
+    """SHA-256 of the graph without its marker, to recognise the graph in a server's listing."""
     return workflow.compute_digest(strip_marker(graph))
 
 

@@ -1,7 +1,7 @@
-"""What passes between a flow and whoever does its I/O: questions, answers, and how an answer's status is judged.
+"""Requests, responses and job states, as the flows of a dialect exchange them with the client that does the I/O.
 
-A flow is a generator that yields `Ask` and is sent the `Reply`; its return value is the outcome. It neither waits nor
-opens anything, so a dialect is tested by handing it answers. No difference between dialects lives here.
+A flow is a generator that yields a `ServerRequest`, receives the `ServerResponse`, and returns the outcome. It does no
+I/O and never waits, so tests drive a dialect with prepared responses. Differences between dialects do not belong here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sweeper.errors import RefusedError, SweeperError, TransientError, Trouble, 
 T = TypeVar("T")
 
 _ACCOUNT_ERRORS: Final = ("InsufficientFundsError", "InactiveSubscriptionError")
-KEY_HEADER: Final = "X-API-Key"  # COMFY_API.md, "key"; before the dialect is known, too
-MAX_RETRY_AFTER: Final = 600.0  # seconds: a server that asks for a day is asked again long before, and may say more
+KEY_HEADER: Final = "X-API-Key"  # Comfy Cloud's; also sent while the dialect is unknown
+MAX_RETRY_AFTER: Final = 600.0  # seconds; a server that asks for more can ask again
 _EXCERPT_LENGTH: Final = 300  # characters of an unexpected body that a message shows
 
 
@@ -35,26 +35,26 @@ class UploadForm:
 
 @dataclass(frozen=True, slots=True)
 class ServerRequest:
-    """One HTTP request below the target's URL. `repeatable`: asking twice does what asking once does."""
+    """One HTTP request below the target's URL. Only an `idempotent` one may be retried."""
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Any = field(default=None, repr=False)  # JSON, where not None; its extra_data may hold a key
+    body: Any = field(default=None, repr=False)  # JSON unless None; its extra_data may contain a key
     upload: UploadForm | None = None
     idempotent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ServerResponse:
-    """One HTTP answer, read whole. Header names are lower-case; a `location` is as a message may show it."""
+    """One HTTP response, read to its end. Header names are lower-case; `location` is safe to show in messages."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
 
     def json(self) -> Any:
-        """The body as JSON, big integers kept. Raises TransientError: half an answer is no answer."""
+        """The body as JSON, with exact big integers. Raises TransientError if it is not JSON or is cut off."""
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError):
@@ -63,15 +63,16 @@ class ServerResponse:
             ) from None
 
     def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises TransientError where it is none."""
-        found = self.json()
-        if not isinstance(found, dict):
+        """The body as a JSON object. Raises TransientError if it is not one."""
+        body = self.json()
+        if not isinstance(body, dict):
             raise TransientError(
                 f"the server's answer is not a JSON object: {self.excerpt()!r}", trouble=Trouble.NOT_COMFYUI
             )
-        return found
+        return body
 
     def excerpt(self) -> str:
+        """The start of the body, for a message."""
         text = self.content[: 4 * _EXCERPT_LENGTH].decode("utf-8", "replace").strip()
         return text if len(text) <= _EXCERPT_LENGTH else text[:_EXCERPT_LENGTH] + "..."
 
@@ -81,7 +82,7 @@ Flow = Generator[ServerRequest, ServerResponse, T]
 
 @dataclass(frozen=True, slots=True)
 class JobOutput:
-    """A file on the server: what `view` needs to fetch it, and where in the job's outputs it stood."""
+    """A file on the server: the parameters to download it, and its position in the job's outputs."""
 
     node: str
     kind: str
@@ -93,10 +94,10 @@ class JobOutput:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What a server says of one job.
+    """What a server reports about one job.
 
-    `state`: queued, running, underway (in flight, the server does not say how far), succeeded, failed, cancelled,
-    lost. Times are seconds since 1970 by the server's clock, None where it did not tell.
+    `state`: queued, running, underway (one of these two; the server does not say which), succeeded, failed, cancelled,
+    or lost. Times are seconds since 1970 by the server's clock, or None if unknown.
     """
 
     state: str
@@ -105,34 +106,36 @@ class JobState:
     error: str | None = None
     started: float | None = None
     ended: float | None = None
-    is_stuck: bool = False  # it was told to stop and does not, so nothing else will run there
-    running_job: str | None = None  # of a queued job: which one the server is at, where it tells
+    is_stuck: bool = False  # it ignores its cancellation, so the server will run nothing else
+    running_job: str | None = None  # of a queued job: the prompt_id that the server runs now, if known
 
     @property
     def is_account_refusal(self) -> bool:
-        """Whether it failed because the account cannot pay: no later job would fare better (COMFY_API.md)."""
+        """Whether it failed because the account cannot pay. Every later job would fail the same way."""
         return self.state == "failed" and (self.error_type or "").rpartition(".")[2] in _ACCOUNT_ERRORS
 
     @property
     def is_over(self) -> bool:
+        """Whether its state is final."""
         return self.state in ("succeeded", "failed", "cancelled", "lost")
 
 
 @dataclass(frozen=True, slots=True)
 class JobSubmission:
-    """One job to be sent: `job` is our own id (a UUID), `client_id` that of our event stream, if any."""
+    """A job to submit. `job_id` is our own id (a UUID), `client_id` the id of our event stream, if one is open."""
 
     job_id: str
     graph: Mapping[str, Any]
     client_id: str | None = None
-    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # extra_data, which may hold a key
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain a key
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFull:
-    """The server took nothing: its queue is full, or it is overloaded. `retry_after` in seconds, if it said.
+    """The server did not accept a job, because its queue is full or it is overloaded.
 
-    `unsure`: somebody between us may have said so after the server had the job, so `find` it first.
+    `retry_after`: seconds, if the server asked for a wait. `may_be_accepted`: the response may come from a gateway
+    whose server did accept the job, so search for the job first.
     """
 
     reason: str
@@ -142,8 +145,10 @@ class QueueFull:
 
 @dataclass(frozen=True, slots=True)
 class JobSearch:
-    """A submission whose outcome is unknown. `since` and `now` are seconds since 1970 by our clock: when it was
-    intended, and the time of asking. `taken(prompt_id)` tells the jobs that are known to be others.
+    """A search for a submission whose outcome is unknown.
+
+    `intended_at` (when its intent was recorded) and `now` are seconds since 1970 by our clock. `is_known(prompt_id)`:
+    whether that id belongs to another job of ours.
     """
 
     job_id: str
@@ -155,8 +160,9 @@ class JobSearch:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answers at a target. `version` and `arguments` (a local server's command line, which shows its cache mode)
-    are empty where it does not tell.
+    """The server that responds at a target. `version` and `arguments` are empty if it does not report them.
+
+    `arguments`: a local server's command line, which shows its cache mode.
     """
 
     dialect: str
@@ -165,44 +171,45 @@ class Server:
 
 
 def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
-    """The reply, if its status is 2xx or one of `allowed`; otherwise the error that it means.
+    """Return the response if its status is 2xx or one of `allowed`; otherwise raise the matching error.
 
-    RefusedError for 401, 402 and 403, and for a 429 that speaks of the subscription (COMFY_API.md: 429 is either that
-    or a full queue); TransientError for other 429 and 5xx, with `retry_after`; UnreachableError for the rest.
+    RefusedError for 401, 402, 403, and a 429 about the subscription (Comfy Cloud sends 429 for that and for a full
+    queue). TransientError for any other 429 and 5xx, with `retry_after`. UnreachableError for the rest.
     """
     if 200 <= response.status < 300 or response.status in allowed:
         return response
-    said = read_error_message(response)
+    message = read_error_message(response)
     if response.status in (401, 403):
-        raise RefusedError(f"the server refuses the key or this client (HTTP {response.status}): {said}")
+        raise RefusedError(f"the server refuses the key or this client (HTTP {response.status}): {message}")
     if response.status == 402:
-        raise RefusedError(f"the account is out of credits (HTTP 402): {said}", is_account_problem=True)
+        raise RefusedError(f"the account is out of credits (HTTP 402): {message}", is_account_problem=True)
     if response.status == 429 and is_subscription_error(response):
-        raise RefusedError(f"the subscription is inactive (HTTP 429): {said}", is_account_problem=True)
+        raise RefusedError(f"the subscription is inactive (HTTP 429): {message}", is_account_problem=True)
     if response.status == 429 or response.status >= 500:
-        raise TransientError(f"HTTP {response.status}: {said}", retry_after=read_retry_after(response))
+        raise TransientError(f"HTTP {response.status}: {message}", retry_after=read_retry_after(response))
     if is_redirect(response):
-        where = response.headers["location"]
-        said = f"answers with a redirect (HTTP {response.status}) to {where}: use that address, if the ComfyUI is there"
-        raise UnreachableError(said, trouble=Trouble.REDIRECTED)
-    raise UnreachableError(f"an answer that no ComfyUI gives here (HTTP {response.status}): {said}")
+        url = response.headers["location"]
+        message = f"answers with a redirect (HTTP {response.status}) to {url}: use that address if ComfyUI is there"
+        raise UnreachableError(message, trouble=Trouble.REDIRECTED)
+    raise UnreachableError(f"not a response of ComfyUI or Comfy Cloud (HTTP {response.status}): {message}")
 
 
 def is_redirect(response: ServerResponse) -> bool:
-    """Whether the answer only sends us elsewhere, where we do not go: our key is not for whoever is there."""
+    """Whether the response is a redirect. The client never follows one, because another host must not see the key."""
     return 300 <= response.status < 400 and bool(response.headers.get("location"))
 
 
 def read_retry_after(response: ServerResponse) -> float | None:
-    """Seconds that the server asks us to wait, at most `LONGEST_ASKED` (RFC 9110, 10.2.3: a delay, or a date).
+    """Seconds to wait according to Retry-After, at most `MAX_RETRY_AFTER`; None without a valid header.
 
-    A date is one of the server's clock, which the answer's own Date shows; ours where it has none.
+    RFC 9110, 10.2.3: a number of seconds, or a date. A date is compared with the response's own Date header, because
+    the server's clock may differ from ours.
     """
-    said = response.headers.get("retry-after", "")
+    header = response.headers.get("retry-after", "")
     try:
-        seconds = float(said)
+        seconds = float(header)
     except ValueError:
-        until, now = _parse_date(said), _parse_date(response.headers.get("date", ""))
+        until, now = _parse_date(header), _parse_date(response.headers.get("date", ""))
         if until is None:
             return None
         seconds = max(0.0, until - (time.time() if now is None else now))
@@ -210,30 +217,30 @@ def read_retry_after(response: ServerResponse) -> float | None:
 
 
 def _parse_date(text: str) -> float | None:
-    """Seconds since 1970 of an HTTP-date, None for anything else."""
+    """Seconds since 1970 of an HTTP date; None for anything else."""
     try:
-        found = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError):
         return None
-    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
 
 
 def read_error_message(response: ServerResponse) -> str:
-    """What the server said, for people: the message of its error object, else the start of the body."""
+    """The server's error message for the user: from its error object, else the start of the body."""
     try:
-        found = response.json_object()
+        body = response.json_object()
     except SweeperError:
         return response.excerpt() or "(empty answer)"
-    error = found.get("error", found)
+    error = body.get("error", body)
     if isinstance(error, dict):
         parts = [str(error[name]) for name in ("message", "details") if error.get(name)]
         return ": ".join(parts) or str(error.get("type") or "") or response.excerpt()
-    return str(error) or str(found.get("message") or "") or response.excerpt()
+    return str(error) or str(body.get("message") or "") or response.excerpt()
 
 
 def is_subscription_error(response: ServerResponse) -> bool:
-    """Whether a 429 means an unpaid subscription and not a full queue; one that says when to come back does not."""
+    """Whether a 429 is about an unpaid subscription and not a full queue. One with Retry-After is about the queue."""
     if read_retry_after(response) is not None:
         return False
-    said = response.content[:4000].decode("utf-8", "replace").casefold()
-    return "queue" not in said and any(word in said for word in ("subscription", "not paid", "payment", "insufficient"))
+    text = response.content[:4000].decode("utf-8", "replace").casefold()
+    return "queue" not in text and any(word in text for word in ("subscription", "not paid", "payment", "insufficient"))

@@ -1,8 +1,7 @@
-"""Takes keys out of what a server says, in every spelling in which JSON, a URL or Base64 may hold them.
+"""Remove keys from a server's responses, in every form that JSON, a URL or Base64 gives them.
 
-Bytes in, bytes out, before anything is parsed: then no reader of an answer can meet a key, whether it reads JSON or
-shows the start of a page. Every answer of a server with a key passes here, so the slow look is taken only where a
-character says that it may find something.
+This works on the bytes of a response before anything parses them, so no reader of a response can see a key. Every
+response of a server with a key passes through here; the slow search runs only if the bytes contain an escape.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from collections.abc import Iterable
 from typing import Final
 
 _MASK: Final = b"***"
-_BACKSLASH_ESCAPED: Final = '"/\\'  # the printable characters that JSON may write with a backslash before them
-_PERCENT_ESCAPE: Final = re.compile(rb"%[2-7]")  # the first of the two digits of a printable character
-_MIN_BASE64_LENGTH: Final = 8  # characters of a key below which its Base64 is no more than a few common letters
+_BACKSLASH_ESCAPED: Final = '"/\\'  # printable characters that JSON may write after a backslash
+_PERCENT_ESCAPE: Final = re.compile(rb"%[2-7]")  # the start of an escaped printable character
+_MIN_BASE64_LENGTH: Final = 8  # characters of a key; the Base64 of a shorter one could occur by chance
 
 
 class Redaction:
-    """What to take out. `keys` are printable ASCII, as `keys.usable` has them."""
+    """Removes `keys`, which are printable ASCII (see `credentials.validate_key`)."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         forms = {form for key in keys if key for form in _encode_forms(key)}
@@ -30,23 +29,23 @@ class Redaction:
         self._escape_hints = tuple(f"\\{mark}".encode() for mark in ("u00", *short)) if ordered else ()
 
     def redact(self, content: bytes) -> bytes:
-        """The same without any key: `***` stands for each."""
+        """The content with `***` in place of each key."""
         for form in self._plain:
             content = content.replace(form, _MASK)
         if self._escape_hints and (
             any(mark in content for mark in self._escape_hints) or _PERCENT_ESCAPE.search(content)
         ):
-            for spelt in self._patterns:
-                content = spelt.sub(_MASK, content)
+            for pattern in self._patterns:
+                content = pattern.sub(_MASK, content)
         return content
 
     def redact_text(self, text: str) -> str:
-        """The same for text, which may be what was a URL or an error."""
+        """The same for a text, such as a URL or an error message."""
         return self.redact(text.encode("utf-8", "replace")).decode()
 
 
 def _encode_forms(key: str) -> Iterable[str]:
-    """The key itself, as a form's field writes it, and what Base64 makes of all of it."""
+    """The key as it is, as a form field encodes it, and in Base64."""
     yield key
     yield key.replace(" ", "+")
     if len(key) >= _MIN_BASE64_LENGTH:
@@ -55,13 +54,13 @@ def _encode_forms(key: str) -> Iterable[str]:
 
 
 def _spelling_pattern(letter: str) -> str:
-    r"""A pattern of every way to write one character: itself, `\u002f` or `\/`, `%2f` in either case.
+    r"""A pattern for every way to write one character: itself, `\u002f` or `\/`, `%2f` in either case.
 
-    A JSON text or a URL may stand inside another, three deep: then there are more backslashes, or `%252f`. Not any
-    number of them: a text of nothing else would be looked at from every place to its end.
+    JSON or URLs may be nested three deep, which adds backslashes or makes `%252f`. The repetition is bounded, because
+    an unbounded one would take quadratic time on a text of backslashes.
     """
     plain = re.escape(letter)
-    code = "".join(f"[{one}{one.upper()}]" for one in f"{ord(letter):02x}")
+    code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(letter):02x}")
     short = rf"|\\\\{{0,6}}{plain}" if letter in _BACKSLASH_ESCAPED else ""
-    # Each way begins with a plain character: then the regex engine passes quickly over what none begins with.
+    # Each alternative begins with a literal character, so the regex engine skips quickly to candidates.
     return rf"(?:{plain}|\\\\{{0,6}}u00{code}|%(?:25){{0,3}}{code}{short})"

@@ -1,6 +1,6 @@
-"""What servers of both dialects write alike: outputs, validation errors, execution errors. Pure readers of JSON.
+"""Read the JSON that ComfyUI and Comfy Cloud write alike: outputs, validation errors, execution errors. Pure.
 
-Servers are not trusted here: a part of an unexpected shape is passed over, never followed.
+Servers are not trusted: these readers ignore a part that does not have the expected shape.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from sweeper.errors import EXECUTION_ERROR
 
 
 def read_outputs(outputs_json: Any) -> tuple[JobOutput, ...]:
-    """Every file that a job names: any list of records with a `filename`, under any kind.
+    """Every file that a job lists: each record with a `filename`, whatever its kind.
 
-    Sorted by node (numbers as numbers), kind and place: the order in which nodes ran is an accident of the cache.
+    Sorted by node (numbers numerically), kind and position, because the order in which nodes ran depends on the
+    server's cache.
     """
     if not isinstance(outputs_json, Mapping):
         return ()
@@ -52,9 +53,9 @@ def _natural_sort_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def rejection_message(answer: Mapping[str, Any], graph: Mapping[str, Any]) -> str | None:
-    """Why a submission was refused, for people, or None where the answer holds no error.
+    """Why the server rejected a submission, in words for the user; None if the answer holds no error.
 
-    Built from `node_errors`: `error.details` is empty in all but a few cases (COMFYUI_BEHAVIOUR.md 1.1).
+    Uses `node_errors`, because ComfyUI leaves `error.details` empty unless an output node itself is invalid.
     """
     lines = list(_node_error_lines(answer.get("node_errors"), graph))
     if lines:
@@ -73,11 +74,11 @@ def _node_error_lines(node_errors: Any, graph: Mapping[str, Any]) -> Iterator[st
         if node_errors:
             yield str(node_errors)
         return
-    for node, found in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
-        kind = found.get("class_type") if isinstance(found, Mapping) else None
+    for node, entry in sorted(node_errors.items(), key=lambda item: _natural_sort_key(str(item[0]))):
+        kind = entry.get("class_type") if isinstance(entry, Mapping) else None
         kind = kind or (graph.get(node) or {}).get("class_type") or "?"
-        errors = found.get("errors") if isinstance(found, Mapping) else None
-        # The order inside a node is an accident of a set on the server; sorted, the same mistake reads the same.
+        errors = entry.get("errors") if isinstance(entry, Mapping) else None
+        # The server iterates over a set, so the order varies. Sorted, the same mistake always reads the same.
         for line in sorted(_format_error(error) for error in errors or [{}]):
             yield f"node {node} ({kind}) {line}"
 
@@ -90,31 +91,32 @@ def _format_error(error: Any) -> str:
     name = extra.get("input_name") if isinstance(extra, Mapping) else None
     if name and details.startswith(f"{name}:"):
         return details  # "sampler_name: 'nope' not in ['euler', ...]" says it all
-    told = f"{message} ({details})" if message and details and details != name else message or details or "is not valid"
-    return f"{name}: {told}" if name else told
+    text = f"{message} ({details})" if message and details and details != name else message or details or "is not valid"
+    return f"{name}: {text}" if name else text
 
 
 def make_failed_state(error: Any, **rest: Any) -> JobState:
     """The state of a job whose node failed, from an `execution_error` of either dialect."""
-    found = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
-    kind = str(found.get("exception_type") or EXECUTION_ERROR)
-    message = str(found.get("exception_message") or "failed without a reason").strip()
-    node, node_type = found.get("node_id"), found.get("node_type")
-    where = f"node {node} ({node_type}): " if node not in (None, "") else ""
-    return JobState("failed", error_type=kind, error=f"{where}{message}", **rest)
+    details = error if isinstance(error, Mapping) else {"exception_message": str(error or "failed without a reason")}
+    kind = str(details.get("exception_type") or EXECUTION_ERROR)
+    message = str(details.get("exception_message") or "failed without a reason").strip()
+    node, node_type = details.get("node_id"), details.get("node_type")
+    prefix = f"node {node} ({node_type}): " if node not in (None, "") else ""
+    return JobState("failed", error_type=kind, error=f"{prefix}{message}", **rest)
 
 
 def to_seconds(value: Any) -> float | None:
-    """A time of the server's as seconds since 1970: it may come in seconds or in milliseconds."""
+    """A server's timestamp, in seconds or milliseconds, as seconds since 1970; None if it is not a time."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return None
     return value / 1000 if value > 1e11 else float(value)  # 1e11 s is the year 5138; 1e11 ms was in 1973
 
 
 def read_messages(status: Any) -> tuple[str | None, dict[str, Any], float | None, float | None]:
-    """ComfyUI's `status.messages`: (last word, its data, start, end).
+    """Read ComfyUI's `status.messages`: (type of the last message, its data, start, end), times in seconds.
 
-    The last message decides, not `status_str`: an interrupted job says `error` too (COMFYUI_BEHAVIOUR.md 3.2, 9).
+    The last message tells how a job ended. `status_str` does not: it is `error` for an interrupted job too, and may
+    still have the value of the previous job if this one failed before any node ran.
     """
     messages = status.get("messages") if isinstance(status, Mapping) else None
     pairs = [
@@ -124,5 +126,5 @@ def read_messages(status: Any) -> tuple[str | None, dict[str, Any], float | None
     ]
     if not pairs:
         return None, {}, None, None
-    word, data = pairs[-1]
-    return str(word), data, to_seconds(pairs[0][1].get("timestamp")), to_seconds(data.get("timestamp"))
+    kind, data = pairs[-1]
+    return str(kind), data, to_seconds(pairs[0][1].get("timestamp")), to_seconds(data.get("timestamp"))

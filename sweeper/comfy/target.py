@@ -1,8 +1,7 @@
-"""Targets: where work can go, resolved from what users write, with their keys. The environment is an argument.
+"""Targets: the servers of a run, resolved from what the user writes, with their keys.
 
-What may be written is `sweeper.model.target_spec`' affair; that a URL without a `dialect` is probed is the client's.
-Keys never stand in a file: they come from the environment or from a command (`keys`), and stand in fields that no repr
-shows.
+`sweeper.model.target_spec` defines what users may write. The client probes the dialect of a URL. Keys come from the
+environment (an argument here) or from a command (see `credentials`), never from a file, and no repr shows them.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from sweeper.model.target_spec import (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server to run on. `name` is its identity for done work: a given name, `embedded`, `cloud`, or the URL.
+    """A server to run on. `name` identifies it in the store: the user's name for it, `embedded`, `cloud`, or the URL.
 
-    `dialect` is None until the server was asked. `concurrency` is None where nobody set one. `embedded`: sweeper starts
-    that server itself, and `url` is empty until it runs. `key` opens the server; `partner_key` pays for nodes that call
-    third parties, and goes into the submissions that have such nodes only.
+    `dialect` is None until the server was probed, `concurrency` unless the user set it. `embedded`: sweeper starts the
+    server itself, and `url` is empty until then. `key` authenticates every request. `partner_key` pays for nodes that
+    call third parties; only submissions with such nodes contain it.
     """
 
     name: str
@@ -45,14 +44,14 @@ class Target:
 
     @property
     def key_source(self) -> str | None:
-        """Where the key comes from, for people; None for a server that is asked without one."""
+        """The source of the key, for messages; None for a server without a key."""
         if self.api_key_command:
             return "api_key_command"
         return self.api_key_env
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that this server gets to see, and that nothing it says may bring to light."""
+        """The keys that this server receives, to be removed from everything it sends."""
         return tuple(key for key in (self.key, self.partner_key) if key)
 
 
@@ -64,20 +63,20 @@ def resolve_targets(
     with_keys: bool = True,
     command: Callable[[Sequence[str]], str] = credentials.read_key_from_command,
 ) -> tuple[Target, ...]:
-    """The targets that `specs` mean, in order; `named` are the user's and the experiment's, `environ` holds the keys.
+    """Resolve `specs` to targets, in order. `named` are the user's and the experiment's targets by name.
 
-    `with_keys` false: for who sends nothing; then no key is looked for. Raises UsageError with every mistake, each with
-    what is allowed: an unknown name or setting, a bad URL, a key written where it does not belong, a key that cannot be
-    had, one server twice, none at all.
+    `with_keys`: read keys from `environ` and `command`; False for a caller that sends nothing. Raises UsageError with
+    every mistake: an unknown name or setting, a bad URL, a key in the wrong place, a key that cannot be read, the same
+    server twice, or no target at all.
     """
     resolver = _Resolver(environ, command if with_keys else None)
-    understood = [parse_target(spec, named or {}) for spec in as_target_list(specs)]
+    parsed_targets = [parse_target(spec, named or {}) for spec in as_target_list(specs)]
     targets: list[Target] = []
-    problems = _collect_problems(understood)
-    for one in understood:
-        if one.is_valid:
+    problems = _collect_problems(parsed_targets)
+    for parsed in parsed_targets:
+        if parsed.is_valid:
             try:
-                targets.append(resolver.build_target(one.settings, _location_of(one)))
+                targets.append(resolver.build_target(parsed.settings, _location_of(parsed)))
             except UsageError as error:
                 problems += error.problems
     if problems:
@@ -86,19 +85,19 @@ def resolve_targets(
 
 
 def check_targets(specs: TargetSpec | Iterable[TargetSpec], named: NamedTargets) -> None:
-    """Raises what `resolve_targets` does for what is written, for whoever needs no targets and has no keys."""
+    """Check `specs` without reading keys. Raises UsageError with the mistakes that `resolve_targets` would report."""
     problems = _collect_problems([parse_target(spec, named) for spec in as_target_list(specs)])
     if problems:
         raise UsageError(problems)
 
 
-def _collect_problems(parsed: Sequence[ParsedTarget]) -> list[Problem]:
+def _collect_problems(parsed_targets: Sequence[ParsedTarget]) -> list[Problem]:
     problems: list[Problem] = []
-    for one in parsed:
-        where = _location_of(one)
-        problems += one.problems
-        problems += [Problem("", 0, f"{where}.{word}" if word else where, said) for word, said in one.errors]
-    return problems + [Problem("", 0, "target", said) for _, said in find_duplicate_targets(parsed)]
+    for parsed in parsed_targets:
+        location = _location_of(parsed)
+        problems += parsed.problems
+        problems += [Problem("", 0, f"{location}.{key}" if key else location, text) for key, text in parsed.errors]
+    return problems + [Problem("", 0, "target", text) for _, text in find_duplicate_targets(parsed_targets)]
 
 
 def _location_of(target: ParsedTarget) -> str:
@@ -106,29 +105,29 @@ def _location_of(target: ParsedTarget) -> str:
 
 
 def as_target_list(specs: Any) -> list[Any]:
-    """One target, or several, as a list. Raises UsageError for none, and for what can be no target."""
+    """One target or several, as a list. Raises UsageError for an empty list, and for a type that no target has."""
     if not isinstance(specs, str | Mapping | Iterable) or isinstance(specs, bytes):
         raise UsageError(
-            f"target: {specs!r} is no target; give `embedded`, `cloud`, a URL, a name, a mapping, or a list of these"
+            f"target: {specs!r} is not a target; give `embedded`, `cloud`, a URL, a name, a mapping, or a list of these"
         )
-    listed = [specs] if isinstance(specs, str | Mapping) else list(specs)
-    if not listed:
+    target_list = [specs] if isinstance(specs, str | Mapping) else list(specs)
+    if not target_list:
         raise UsageError("target: an empty list; give `embedded`, `cloud`, a URL, a name or a mapping")
-    return listed
+    return target_list
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolver:
-    """What is known beside the settings. `command` None: nobody needs keys now."""
+    """Builds targets, with keys from `environ` and `command`; no key is read if `command` is None."""
 
     environ: Mapping[str, str]
     command: Callable[[Sequence[str]], str] | None
 
     def build_target(self, settings: Mapping[str, Any], location: str) -> Target:
-        """The target of sound settings. Raises UsageError for a key that is not there or can be none."""
+        """Build a target from valid settings. Raises UsageError for a key that is missing or invalid."""
         if "worker" in settings:
-            said = "the server beside each worker of a Dask cluster: use it with --dask, or `url`"
-            raise UsageError(Problem("", 0, f"{location}.worker", said))
+            text = "the server beside each worker of a Dask cluster: use it with --dask, or give `url`"
+            raise UsageError(Problem("", 0, f"{location}.worker", text))
         name, url = settings["name"], settings["url"]
         variable, words = settings.get("api_key_env"), tuple(settings.get("api_key_command") or ())
         partner = settings.get("partner_key_env")
@@ -143,44 +142,41 @@ class _Resolver:
             partner_key_env=partner,
             embedded=not url,
             key=key,
-            # Comfy Cloud takes one key for both (COMFY_API.md, "partner nodes").
+            # Comfy Cloud accepts the account's key for partner nodes too.
             partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),
         )
 
     def read_key(self, variable: str | None, words: tuple[str, ...], name: str) -> str | None:
-        where = f"target {name}"
+        """The key from the command `words`, else from the environment variable; None if the target has neither."""
         if self.command is None or not (variable or words):
             return None
         try:
             if words:
                 return credentials.validate_key(self.command(words), "`api_key_command`")
-            key = credentials.read_key_from_variable(str(variable), self.environ)
-            if key is None:
-                raise UsageError(  # noqa: TRY301 - told of its place below, as the others
-                    f"its key is expected in the environment variable {_safe_variable_name(str(variable))}, "
-                    "which is not set"
-                )
-            return credentials.validate_key(key, f"the environment variable {_safe_variable_name(str(variable))}")
+            return self._read_variable(str(variable))
         except UsageError as error:
-            raise credentials.with_location(where, error) from None
+            raise credentials.with_location(f"target {name}", error) from None
+
+    def _read_variable(self, variable: str) -> str:
+        key = credentials.read_key_from_variable(variable, self.environ)
+        source = f"the environment variable {_safe_variable_name(variable)}"
+        if key is None:
+            raise UsageError(f"its key is expected in {source}, which is not set")
+        return credentials.validate_key(key, source)
 
     def read_partner_key(self, variable: str | None, name: str) -> str | None:
-        """A partner key that is not there is told only where a workflow needs it."""
-        key = (
-            credentials.read_key_from_variable(variable, self.environ)
-            if variable and self.command is not None
-            else None
-        )
+        """The key for partner nodes, or None. A missing one is an error only for a workflow that needs it."""
+        if not variable or self.command is None:
+            return None
+        key = credentials.read_key_from_variable(variable, self.environ)
+        if key is None:
+            return None
         try:
-            return (
-                credentials.validate_key(key, f"the environment variable {_safe_variable_name(str(variable))}")
-                if key
-                else None
-            )
+            return credentials.validate_key(key, f"the environment variable {_safe_variable_name(variable)}")
         except UsageError as error:
             raise credentials.with_location(f"target {name}", error) from None
 
 
 def _safe_variable_name(variable: str) -> str:
-    """The name of a variable; one that does not look like one (a key of plain letters?) is not repeated."""
+    """The name of a variable, unless it does not look like one: it may be a key written in the wrong place."""
     return variable if variable.isupper() and len(variable) <= 64 else "that `api_key_env` names"

@@ -1,7 +1,7 @@
-"""The input files of one target: what has to be brought there is brought once for each content, now and in later runs.
+"""The input files of one target. Each content is uploaded once, in this run and later ones.
 
-What an earlier run brought is believed only where the server still shows it: people empty input folders, and a name in
-a targets file may be another machine today. How a file is sent is the dialect's.
+An upload of an earlier run counts only if the server still has the file, because people empty input folders, and a
+target's name may stand for another machine today. The dialect defines how a file is sent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import RejectedError, TargetError, TransientError
 from sweeper.model.trial import make_content_key
@@ -20,52 +20,55 @@ if TYPE_CHECKING:
     from sweeper.comfy.dialects import Dialect
     from sweeper.comfy.protocol import Flow
 
-Mask = tuple["Path", str]  # a picture that masks another, and its hash
-UploadCallback = Callable[
-    [str, Any, int | None], None
-]  # content, what stands for it, its bytes there where they are its own
+Mask = tuple["Path", str]  # the file of a mask, and its SHA-256
+Uploaded = tuple[Any, int | None]  # the value that a workflow uses; the size in bytes, None for a masked picture
+UploadCallback = Callable[[str, Any, int | None], None]  # content key, value, size
 
-_IGNORE_UPLOAD: Final[UploadCallback] = lambda *_: None  # noqa: E731
+
+def _ignore_upload(*_: object) -> None:
+    """The callback of a target whose uploads are not recorded."""
 
 
 class Uploads:
-    """`perform` runs a flow of `dialect()` on the target."""
+    """Uploads files to one target, where `run_flow` runs the flows of `dialect()`. Content keys identify the files."""
 
     def __init__(self, run_flow: Callable[[Flow[Any]], Any], dialect: Callable[[], Dialect]) -> None:
         self._run_flow = run_flow
         self._dialect = dialect
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._uploaded: dict[str, tuple[Any, int | None]] = {}
-        self._unverified: Mapping[str, tuple[Any, int | None]] = {}
-        self._on_upload = _IGNORE_UPLOAD
+        self._uploaded: dict[str, Uploaded] = {}
+        self._unverified: Mapping[str, Uploaded] = {}
+        self._on_upload: UploadCallback = _ignore_upload
 
-    def preload(self, known: Mapping[str, tuple[Any, int | None]], on_upload: UploadCallback) -> None:
-        """Let `known`, which `note` was told of in earlier runs, count where the server has it still."""
+    def preload(self, known: Mapping[str, Uploaded], on_upload: UploadCallback) -> None:
+        """Use uploads of earlier runs if the server still has them, and call `on_upload` for each new one."""
         self._unverified, self._on_upload = known, on_upload
 
     def mark_unverified(self) -> None:
-        """The server was away: what it was brought counts only where it has it still, as after an earlier run."""
+        """Check each file again before its next use, because the server was unreachable and may have lost it."""
         self._unverified = {**self._unverified, **self._uploaded}
         self._tasks = {content: task for content, task in self._tasks.items() if not task.done()}
 
     async def are_missing(self, contents: Iterable[str]) -> bool:
-        """Whether the server has lost any of these, which are then brought again when they are asked for."""
-        found = [one for one in contents if one in self._uploaded and not await self._has_file(*self._uploaded[one])]
-        for content in found:
+        """Whether the server has lost any of these uploads. The next use uploads the lost ones again."""
+        uploaded = [content for content in contents if content in self._uploaded]
+        lost = [content for content in uploaded if not await self._has_file(*self._uploaded[content])]
+        for content in lost:
             self._tasks.pop(content, None)
             self._unverified = {known: value for known, value in self._unverified.items() if known != content}
-        return bool(found)
+        return bool(lost)
 
     async def close(self) -> None:
+        """Cancel the uploads that are still running."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def ensure_uploaded(self, path: Path, sha256: str, mask: Mask | None = None) -> Any:
-        """See to it that the server has a local file; what a workflow must have in its place.
+        """Upload a local file unless the server has it; return the value that a workflow uses for it.
 
-        `mask` is laid over it there (see `masks`). Raises RejectedError when a file is gone or another than planned,
-        when the mask does not fit, or when the server will not have it.
+        With `mask`, the server's copy gets that mask (see `masks`). Raises RejectedError if a file is missing or has
+        changed since it was planned, if the mask does not fit, or if the server rejects the file.
         """
         content = make_content_key(sha256, mask and mask[1])
         task = self._tasks.get(content)
@@ -88,17 +91,17 @@ class Uploads:
     async def _has_file(self, value: Any, size: int | None) -> bool:
         try:
             return bool(await self._run_flow(self._dialect().has_file(value, size)))
-        except (TransientError, TargetError):  # no answer is no yes; what is wrong there, the upload will tell
+        except (TransientError, TargetError):  # upload it then, which reports what is wrong
             return False
 
     async def _upload(self, path: Path, sha256: str) -> tuple[Any, int]:
         content = await asyncio.to_thread(_read_content, path, sha256)
-        # Named by content: the server then has it already under this name, or not at all (COMFYUI_BEHAVIOUR.md 3.8).
+        # Named by its content, so a file of this name on the server has the same content and is not stored twice.
         name = f"sweeper-{sha256[:16]}{path.suffix.lower()}"
         return await self._run_flow(self._dialect().upload(name, content)), len(content)
 
     async def _upload_masked(self, path: Path, sha256: str, mask: Mask) -> Any:
-        from sweeper.comfy.masks import paint_mask  # noqa: PLC0415 (Pillow, only where there is a mask)
+        from sweeper.comfy.masks import paint_mask
 
         original = await self.ensure_uploaded(path, sha256)
         picture = await asyncio.to_thread(_read_content, path, sha256)
@@ -109,11 +112,11 @@ class Uploads:
 
 
 def _read_content(path: Path, sha256: str) -> bytes:
-    """The bytes of an input file. Raises RejectedError when it is gone, or not the one that was planned."""
+    """The bytes of an input file. Raises RejectedError if it is missing or has changed since it was planned."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RejectedError(f"input file {path}: {error.strerror or error}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise RejectedError(f"input file {path} is not the one that was planned: it changed since")
+        raise RejectedError(f"input file {path} has changed since it was planned; plan and run again")
     return content

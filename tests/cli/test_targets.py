@@ -113,5 +113,5 @@ def test_a_run_in_python_finds_the_same_mistakes_with_their_lines(write, ours):
     with pytest.raises(ExperimentError, match=r"shop\.yaml:3: target: unknown name 'studoi'; did you mean 'studio'"):
         sweeper.run(sweeper.load(file))
     for wrong in (5, 2.5, b"embedded", True):
-        with pytest.raises(UsageError, match=r"target: .* is no target; give `embedded`, `cloud`, a URL, a name"):
+        with pytest.raises(UsageError, match=r"target: .* is not a target; give `embedded`, `cloud`, a URL, a name"):
             sweeper.run(file, target=wrong)

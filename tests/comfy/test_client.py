@@ -1,4 +1,4 @@
-"""The client's own part: what is tried again, what never is, uploads once, downloads whole. Answers by a function."""
+"""The client: which requests it retries, one upload per content, complete downloads. A function plays the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def using(handler, dialect, act, key=None):
 
 
 class Script:
-    """A handler that gives its answers in turn (the last for ever) and keeps the requests."""
+    """A handler that gives its answers in turn, repeats the last one, and records the requests."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -59,10 +59,10 @@ def refuse(request):
     raise httpx.ConnectError("refused", request=request)
 
 
-# --- trying again
+# --- retries
 
 
-def test_a_look_is_tried_again_and_has_an_end():
+def test_poll_is_retried_and_gives_up_after_the_last_attempt():
     script = Script(drop, httpx.Response(502), httpx.Response(200, text="<html>"), httpx.Response(200, json={}))
     state = using(script, "comfyui", lambda client: client.get_job("x", thorough=False))
     assert (state.state, len(script.requests)) == ("underway", 4)
@@ -74,7 +74,7 @@ def test_a_look_is_tried_again_and_has_an_end():
 
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
-ASKED = [
+RETRY_AFTER = [
     ({"Retry-After": "20"}, 20.0),
     ({"Retry-After": "Wed, 21 Oct 2026 07:28:45 GMT", "Date": DATE}, 45.0),
     ({"Retry-After": "Wed, 21 Oct 2026 07:27:00 GMT", "Date": DATE}, None),
@@ -87,26 +87,26 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize(("headers", "seconds"), ASKED)
+@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER)
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_gets_the_wait_that_it_asks_for_and_that_is_told(headers, seconds, status):
+def test_retry_after_is_obeyed_and_reported(headers, seconds, status):
     script = Script(httpx.Response(status, headers=headers, text="slow down"), httpx.Response(200, json={}))
-    told = []
+    reported = []
 
     async def act(client):
-        def hear(*wait):
-            told.append(wait)
-            client.retry_waiter.cut_short()  # nobody waits for 20 seconds here
+        def report(*wait):
+            reported.append(wait)
+            client.retry_waiter.cut_short()  # the test does not wait for 20 seconds
 
-        client.retry_waiter.on_wait = hear
+        client.retry_waiter.on_wait = report
         return await client.get_job("x", thorough=False)
 
     assert using(script, "comfyui", act).state == "underway"
     assert len(script.requests) == 2
-    assert told == ([] if seconds is None else [(seconds, f"HTTP {status}: slow down")])
+    assert reported == ([] if seconds is None else [(seconds, f"HTTP {status}: slow down")])
 
 
-def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
+def test_retry_after_does_not_count_towards_the_total_time():
     script = Script(*[httpx.Response(429, headers={"Retry-After": "0.2"})] * 3, httpx.Response(200, json={}))
     times = []
 
@@ -120,7 +120,7 @@ def test_a_wait_that_the_server_asks_for_is_waited_out_and_costs_no_patience():
     assert times[0] >= 0.6
 
 
-def test_a_download_waits_as_the_server_asks_too():
+def test_download_obeys_retry_after():
     script = Script(
         httpx.Response(503, headers={"Retry-After": "0.3"}), httpx.Response(200, stream=httpx.ByteStream(PICTURE))
     )
@@ -130,7 +130,7 @@ def test_a_download_waits_as_the_server_asks_too():
 
 
 @pytest.mark.parametrize("answer", [drop, httpx.Response(500), httpx.Response(200, text="{")])
-def test_a_submission_is_sent_once_whatever_comes_of_it(answer):
+def test_submission_is_never_retried(answer):
     script = Script(answer)
     with pytest.raises(TransientError) as caught:
         using(script, "cloud", lambda client: client.submit(JobSubmission("j", {})))
@@ -138,18 +138,18 @@ def test_a_submission_is_sent_once_whatever_comes_of_it(answer):
     assert len(script.requests) == 1
 
 
-def test_a_refused_connection_certainly_sent_nothing():
+def test_refused_connection_reports_that_nothing_was_sent():
     with pytest.raises(TransientError) as caught:
         using(Script(refuse), "cloud", lambda client: client.submit(JobSubmission("j", {})))
     assert not caught.value.sent
 
 
-def test_nobody_at_the_url_is_told_with_the_targets_name():
+def test_unreachable_target_is_reported_by_name():
     with pytest.raises(UnreachableError, match=r"^t: cannot be reached: ConnectError: refused"):
         using(Script(refuse), "comfyui", lambda client: client.connect())
 
 
-def test_a_dialect_that_nobody_named_is_asked_for_once():
+def test_unknown_dialect_is_probed_once():
     async def act(client):
         server = await client.connect()
         await client.connect()
@@ -162,7 +162,7 @@ def test_a_dialect_that_nobody_named_is_asked_for_once():
     assert [request.url.path for request in script.requests] == ["/base/system_stats"] * 3
 
 
-def test_big_integers_and_half_characters_leave_as_they_are():
+def test_big_integers_and_lone_surrogates_are_sent_unchanged():
     script = Script(httpx.Response(200, json={"prompt_id": "p"}))
     graph = {"1": {"class_type": "X", "inputs": {"seed": 2**64 - 1, "text": "half \ud83d"}}}
     using(script, "cloud", lambda client: client.submit(JobSubmission("j", graph)))
@@ -172,7 +172,7 @@ def test_big_integers_and_half_characters_leave_as_they_are():
 # --- uploads
 
 
-def test_a_file_is_uploaded_once_by_content_and_the_servers_name_is_used(tmp_path):
+def test_equal_files_are_uploaded_once_and_get_the_servers_name(tmp_path):
     first, second = tmp_path / "A.PNG", tmp_path / "b.png"
     first.write_bytes(PICTURE)
     second.write_bytes(PICTURE)
@@ -188,7 +188,7 @@ def test_a_file_is_uploaded_once_by_content_and_the_servers_name_is_used(tmp_pat
     assert PICTURE in request.content
 
 
-def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
+def test_file_changed_since_planning_is_not_uploaded(tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(b"other")
     script = Script(httpx.Response(200, json={"name": "x"}))
@@ -200,7 +200,7 @@ def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dialect", "answer", "brought"),
+    ("dialect", "answer", "uploads"),
     [
         ("comfyui", httpx.Response(200, headers={"Content-Length": str(len(PICTURE))}), False),
         ("comfyui", httpx.Response(200, headers={"Content-Length": "3"}), True),
@@ -211,7 +211,7 @@ def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
         ("cloud", httpx.ReadTimeout("late"), True),
     ],
 )
-def test_what_an_earlier_run_brought_counts_where_the_server_still_shows_it(tmp_path, dialect, answer, brought):
+def test_earlier_upload_is_reused_if_the_server_still_has_it(tmp_path, dialect, answer, uploads):
     file = tmp_path / "a.png"
     file.write_bytes(PICTURE)
     sha256 = hashlib.sha256(PICTURE).hexdigest()
@@ -222,20 +222,20 @@ def test_what_an_earlier_run_brought_counts_where_the_server_still_shows_it(tmp_
         client.uploads.preload({sha256: ("in/old.png", len(PICTURE))}, lambda *note: notes.append(note))
         return await client.upload(file, sha256)
 
-    assert using(script, dialect, act) == ("new.png" if brought else "in/old.png")
+    assert using(script, dialect, act) == ("new.png" if uploads else "in/old.png")
     assert dict(script.requests[0].url.params) == {"filename": "old.png", "subfolder": "in", "type": "input"}
-    assert len(script.requests) == 1 + brought
-    assert notes == ([(sha256, "new.png", len(PICTURE))] if brought else [])
+    assert len(script.requests) == 1 + uploads
+    assert notes == ([(sha256, "new.png", len(PICTURE))] if uploads else [])
 
 
 # --- downloads
 
 
-def broken(content, at, **headers):
-    """An answer whose body ends too soon, as after a dropped connection."""
+def broken(content, length, **headers):
+    """An answer whose body ends too early, as after a dropped connection."""
 
     async def body():
-        yield content[:at]
+        yield content[:length]
         raise httpx.ReadError("reset")
 
     return lambda _: httpx.Response(200, headers={"Content-Length": str(len(content)), **headers}, content=body())
@@ -260,36 +260,36 @@ class Received(io.BytesIO):
 
 def download_output(script, dialect="comfyui", key=None):
     file = Received()
-    found = using(script, dialect, lambda client: download(client, OUTPUT, file), key)
-    assert found.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
-    assert found.bytes == len(file.getvalue())
+    result = using(script, dialect, lambda client: download(client, OUTPUT, file), key)
+    assert result.sha256 == hashlib.sha256(file.getvalue()).hexdigest()
+    assert result.bytes == len(file.getvalue())
     return file.getvalue()
 
 
-def test_a_broken_download_goes_on_where_it_broke():
+def test_dropped_download_is_resumed():
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE))
     assert download_output(script) == PICTURE
     assert script.requests[1].headers["range"] == "bytes=5000-"
 
 
-def test_a_file_that_changed_in_between_is_fetched_from_its_beginning():
+def test_file_changed_during_download_is_downloaded_from_the_start():
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), ranged(PICTURE[::-1], '"v2"'))
     assert download_output(script) == PICTURE[::-1]
 
 
-def test_without_a_strong_validator_nothing_is_resumed():
+def test_download_without_a_strong_etag_is_not_resumed():
     script = Script(broken(PICTURE, 5000, ETag='W/"v1"'), ranged(PICTURE))
     assert download_output(script) == PICTURE
     assert "range" not in script.requests[1].headers
 
 
-def test_a_server_that_resumes_at_the_wrong_place_is_not_believed():
+def test_wrong_content_range_restarts_the_download():
     wrong = httpx.Response(206, headers={"Content-Range": "bytes 7-9/10"}, stream=httpx.ByteStream(b"xyz"))
     script = Script(broken(PICTURE, 5000, ETag='"v1"'), wrong, ranged(PICTURE))
     assert download_output(script) == PICTURE
 
 
-def test_a_signed_address_is_fetched_without_the_key_and_asked_for_again_when_it_expired():
+def test_signed_url_is_fetched_without_the_key_and_renewed():
     def storage(number):
         return lambda _: httpx.Response(302, headers={"Location": f"https://storage.example/f?sig={number}"})
 
@@ -300,7 +300,7 @@ def test_a_signed_address_is_fetched_without_the_key_and_asked_for_again_when_it
     assert script.requests[0].url.params["subfolder"] == "sub"
 
 
-def test_a_redirect_of_the_storage_host_is_followed_without_the_key_too():
+def test_storage_redirects_are_followed_without_the_key():
     script = Script(
         httpx.Response(302, headers={"Location": "/elsewhere"}),
         httpx.Response(307, headers={"Location": "https://b.example/f"}),
@@ -311,21 +311,21 @@ def test_a_redirect_of_the_storage_host_is_followed_without_the_key_too():
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "javascript:1", "http://[bad"])
-def test_a_redirect_to_no_web_address_is_not_followed(location):
+def test_redirect_to_a_non_http_url_is_not_followed(location):
     script = Script(httpx.Response(302, headers={"Location": location}))
     with pytest.raises(TransientError):
         download_output(script, "cloud")
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
-def test_a_gateways_page_is_not_taken_for_a_picture(kind):
+def test_gateway_page_is_not_stored_as_a_picture(kind):
     page = httpx.Response(200, headers={"Content-Type": kind}, stream=httpx.ByteStream(b"<html>log in</html>"))
     script = Script(page, httpx.Response(200, stream=httpx.ByteStream(PICTURE)))
     assert download_output(script) == PICTURE
 
 
-def test_a_file_that_is_gone_is_lost_and_a_broken_server_has_an_end():
-    with pytest.raises(LostError, match=r"does not give out the file 'a.png' \(HTTP 404\)"):
+def test_missing_file_is_lost_and_a_failing_server_ends_the_download():
+    with pytest.raises(LostError, match=r"does not serve the file 'a.png' \(HTTP 404\)"):
         download_output(Script(httpx.Response(404)))
     script = Script(httpx.Response(500))
     with pytest.raises(TransientError, match=r"a\.png: HTTP 500"):
@@ -347,5 +347,5 @@ async def _cookies_seen() -> list[str | None]:
     return seen
 
 
-def test_a_cookie_of_a_load_balancer_comes_back_with_every_later_request():
+def test_client_returns_load_balancer_cookies():
     assert asyncio.run(_cookies_seen()) == [None, "node=7", "node=7"]

@@ -1,4 +1,4 @@
-"""The event stream against a WebSocket server that says what a test tells it to."""
+"""The event stream against a WebSocket server that each test scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeper.comfy.event_stream import EventStream, Listener
 from sweeper.comfy.target import Target
 
 
-def said(kind, **data):
+def event(kind, **data):
     return json.dumps({"type": kind, "data": data})
 
 
@@ -41,13 +41,13 @@ def with_stream(talk, act, dialect="comfyui"):
 @pytest.mark.parametrize(
     "last",
     [
-        said("execution_success", prompt_id="p"),
-        said("execution_error", prompt_id="p"),
-        said("execution_interrupted", prompt_id="p"),
-        said("executing", prompt_id="p", node=None),
+        event("execution_success", prompt_id="p"),
+        event("execution_error", prompt_id="p"),
+        event("execution_interrupted", prompt_id="p"),
+        event("executing", prompt_id="p", node=None),
     ],
 )
-def test_every_last_word_wakes_the_one_who_waits(last):
+def test_each_end_event_wakes_the_listener(last):
     async def talk(socket):
         await socket.send(last)
         await socket.wait_closed()
@@ -61,13 +61,13 @@ def test_every_last_word_wakes_the_one_who_waits(last):
     with_stream(talk, act)
 
 
-def test_an_end_that_is_faster_than_the_answer_to_the_submission_is_kept():
+def test_end_event_before_the_submission_response_is_kept():
     listening = asyncio.Event()
 
     async def talk(socket):
-        await socket.send(said("execution_success", prompt_id="early"))
+        await socket.send(event("execution_success", prompt_id="early"))
         await listening.wait()
-        await socket.send(said("execution_success", prompt_id="later"))
+        await socket.send(event("execution_success", prompt_id="later"))
         await socket.wait_closed()
 
     async def act(stream, paths):
@@ -80,18 +80,18 @@ def test_an_end_that_is_faster_than_the_answer_to_the_submission_is_kept():
     with_stream(talk, act)
 
 
-def test_progress_is_fed_and_the_start_is_noted():
+def test_listener_gets_progress_and_start_time():
     heard = asyncio.Event()
 
     async def talk(socket):
         await heard.wait()
-        await socket.send(said("status", status={}))
+        await socket.send(event("status", status={}))
         await socket.send(b"\0\0\0\1 a preview")
         await socket.send("not json")
         await socket.send("[]")
-        await socket.send(said("executing", prompt_id="p", node="3"))
-        await socket.send(said("progress", prompt_id="p", node="3", value=2, max=20))
-        await socket.send(said("executing", prompt_id="p", node=None))
+        await socket.send(event("executing", prompt_id="p", node="3"))
+        await socket.send(event("progress", prompt_id="p", node="3", value=2, max=20))
+        await socket.send(event("executing", prompt_id="p", node=None))
         await socket.wait_closed()
 
     async def act(stream, paths):
@@ -105,19 +105,19 @@ def test_progress_is_fed_and_the_start_is_noted():
     with_stream(talk, act)
 
 
-def test_after_a_drop_it_comes_back_under_a_new_client_id_and_wakes_everybody():
+def test_reconnect_uses_a_new_client_id_and_wakes_all_listeners():
     connections = []
 
     async def talk(socket):
         connections.append(socket)
         if len(connections) > 1:
-            await socket.send(said("execution_success", prompt_id="q"))
+            await socket.send(event("execution_success", prompt_id="q"))
             await socket.wait_closed()
 
     async def act(stream, paths):
         with stream.listen("p", Listener()) as waiting, stream.listen("q", Listener()) as again:
             await waiting.woken.wait()
-            again.woken.clear()  # the drop woke everybody
+            again.woken.clear()  # the drop woke all listeners
             await again.woken.wait()
         first, second = paths
         assert first != second
@@ -126,14 +126,14 @@ def test_after_a_drop_it_comes_back_under_a_new_client_id_and_wakes_everybody():
     with_stream(talk, act)
 
 
-def test_a_stream_that_says_nothing_after_a_submission_is_replaced(monkeypatch):
+def test_stream_that_is_silent_after_a_submission_is_replaced(monkeypatch):
     monkeypatch.setattr(event_stream, "_SILENCE_TIMEOUT", 0.0)
     connections = []
 
     async def talk(socket):
         connections.append(socket)
         if len(connections) > 1:
-            await socket.send(said("execution_success", prompt_id="q"))
+            await socket.send(event("execution_success", prompt_id="q"))
         await socket.wait_closed()
 
     async def act(stream, paths):
@@ -149,7 +149,7 @@ def test_a_stream_that_says_nothing_after_a_submission_is_replaced(monkeypatch):
     with_stream(talk, act)
 
 
-def test_the_key_is_a_token_on_cloud_and_absent_elsewhere():
+def test_stream_url_contains_the_key_on_cloud_only():
     async def cloud(stream, paths):
         assert paths[0].endswith("&token=k%26y")
 
@@ -160,7 +160,7 @@ def test_the_key_is_a_token_on_cloud_and_absent_elsewhere():
     with_stream(lambda socket: socket.wait_closed(), local, "comfyui")
 
 
-def test_a_server_without_a_stream_holds_nobody_up():
+def test_missing_stream_does_not_block_the_run():
     async def go():
         async with ComfyClient(Target("t", "http://127.0.0.1:9", "comfyui")) as client, EventStream(client) as stream:
             assert not stream.is_connected

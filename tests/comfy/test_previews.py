@@ -14,17 +14,17 @@ JPEG = b"\xff\xd8\xff\xe0 a picture"
 PNG = b"\x89PNG\r\n\x1a\n a picture"
 
 
-def with_metadata(about, image=JPEG):
-    text = about if isinstance(about, bytes) else json.dumps(about).encode()
+def with_metadata(metadata, image=JPEG):
+    text = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
     return struct.pack(">II", 4, len(text)) + text + image
 
 
-def test_a_preview_with_metadata_tells_its_job_and_node():
+def test_preview_with_metadata_names_job_and_node():
     frame = with_metadata({"node_id": "3", "prompt_id": "abc", "image_type": "image/jpeg"})
     assert read_preview(frame) == Preview("abc", "3", JPEG)
 
 
-def test_a_preview_without_metadata_is_a_picture_alone():
+def test_preview_without_metadata_has_only_the_picture():
     assert read_preview(struct.pack(">II", 1, 2) + PNG) == Preview("", "", PNG)
 
 
@@ -35,12 +35,12 @@ def test_a_preview_without_metadata_is_a_picture_alone():
 @example(with_metadata([]))
 @example(with_metadata(b"[" * 2000))
 @example(with_metadata({"prompt_id": 7}, b"<svg onload=alert(1)>"))
-def test_what_is_no_preview_is_none_and_never_an_error(frame):
-    found = read_preview(frame)
-    assert found is None or found.image in (frame[8:], JPEG) or frame.endswith(found.image)
+def test_invalid_frame_gives_none_and_no_error(frame):
+    preview = read_preview(frame)
+    assert preview is None or preview.image in (frame[8:], JPEG) or frame.endswith(preview.image)
 
 
 @given(st.text(), st.text(), st.binary())
-def test_what_was_sent_comes_back(prompt_id, node, rest):
+def test_encoded_preview_is_read_back(prompt_id, node, rest):
     frame = with_metadata({"prompt_id": prompt_id, "node_id": node}, JPEG + rest)
     assert read_preview(frame) == Preview(prompt_id, node, JPEG + rest)

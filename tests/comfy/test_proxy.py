@@ -70,14 +70,14 @@ def greeted(url):
         ("HTTPS_PROXY", SOCKS, ""),
     ],
 )
-def test_a_target_that_a_proxy_is_not_meant_for_is_reached(server, monkeypatch, name, value, spared):
+def test_target_exempt_from_the_proxy_is_reached(server, monkeypatch, name, value, spared):
     monkeypatch.setenv(name, value)
     monkeypatch.setenv("NO_PROXY", spared.format(port=server.server_port))
     assert greeted(f"http://0.0.0.0:{server.server_port}") == "0.3.64"
     assert greeted(f"http://127.0.0.1:{server.server_port}") == "0.3.64"
 
 
-def test_a_proxy_of_the_environment_is_asked_in_the_targets_place(server, monkeypatch):
+def test_request_goes_through_the_environments_proxy(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{server.server_port}")
     monkeypatch.setenv("NO_PROXY", "elsewhere.invalid,gpu.invalid:1")
     assert greeted("http://gpu.invalid") == "0.3.64"
@@ -98,7 +98,7 @@ def test_a_proxy_of_the_environment_is_asked_in_the_targets_place(server, monkey
         ("http_proxy", "http://me:pass-WORD@h:99999", "that is no address (http://host:port)"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_told_with_what_to_do_and_without_its_password(monkeypatch, name, value, said):
+def test_unusable_proxy_is_reported_without_its_password(monkeypatch, name, value, said):
     monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(UsageError) as caught:
@@ -110,7 +110,7 @@ def test_a_proxy_that_cannot_be_used_is_told_with_what_to_do_and_without_its_pas
     assert "pass-WORD" not in told
 
 
-def test_a_picture_that_lies_behind_a_proxy_that_cannot_be_used_is_told_too(server, monkeypatch, tmp_path):
+def test_download_through_an_unusable_proxy_is_reported(server, monkeypatch, tmp_path):
     monkeypatch.setenv("ALL_PROXY", SOCKS)
     monkeypatch.setitem(sys.modules, "socksio", None)
 

@@ -1,4 +1,4 @@
-"""What is kept of a server's own account: versions, and nothing that does not belong in a file made to be committed."""
+"""Which facts about a server are kept: versions, and nothing that must not be committed to a repository."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ PACKS = {
 }
 
 
-def answered(dialect, answers):
-    """Drive the flow with these answers by path; everything else is a 404. Also the paths that it asked for."""
-    flow, asked = query_server_info(dialect), []
-    ask = next(flow)
+def query(dialect, answers):
+    """Run the flow with these answers by path, 404 for any other; return its result and the requested paths."""
+    flow, paths = query_server_info(dialect), []
+    request = next(flow)
     try:
         while True:
-            asked.append(ask.path)
-            found = answers.get(ask.path)
-            content = found if isinstance(found, bytes) else json.dumps(found).encode()
-            ask = flow.send(ServerResponse(404 if found is None else 200, {}, content))
+            paths.append(request.path)
+            answer = answers.get(request.path)
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            request = flow.send(ServerResponse(404 if answer is None else 200, {}, content))
     except StopIteration as stop:
-        return stop.value, asked
+        return stop.value, paths
 
 
-def test_a_comfyui_tells_its_versions_its_device_and_its_node_packs():
-    found, asked = answered("comfyui", {"/system_stats": STATS, "/customnode/installed": PACKS})
-    assert found == {
+def test_comfyui_reports_versions_device_and_node_packs():
+    facts, paths = query("comfyui", {"/system_stats": STATS, "/customnode/installed": PACKS})
+    assert facts == {
         "comfyui": "0.3.64",
         "python": "3.12.3",
         "pytorch": "2.8.0+cu129",
@@ -53,16 +53,16 @@ def test_a_comfyui_tells_its_versions_its_device_and_its_node_packs():
         "devices": ["cuda:0 NVIDIA L4 : native"],
         "nodes": {"by-git": "0badcafe", "rgthree-comfy": "1.0.2"},
     }
-    assert asked == ["/system_stats", "/v2/customnode/installed", "/customnode/installed"]
+    assert paths == ["/system_stats", "/v2/customnode/installed", "/customnode/installed"]
 
 
-def test_the_cloud_is_not_asked_for_what_only_comfyui_manager_knows():
-    assert answered("cloud", {"/api/system_stats": STATS})[1] == ["/api/system_stats"]
+def test_cloud_gets_no_comfyui_manager_requests():
+    assert query("cloud", {"/api/system_stats": STATS})[1] == ["/api/system_stats"]
 
 
 @pytest.mark.parametrize("odd", [None, b"", b"<html>", [], {}, {"system": 3, "devices": 4}, {"devices": [1, {}]}])
-def test_what_is_not_understood_is_left_out(odd):
-    assert answered("comfyui", {"/system_stats": odd, "/v2/customnode/installed": {"a": 1, "b": {}}})[0] == {}
+def test_malformed_facts_are_left_out(odd):
+    assert query("comfyui", {"/system_stats": odd, "/v2/customnode/installed": {"a": 1, "b": {}}})[0] == {}
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_what_is_not_understood_is_left_out(odd):
         (["-x", "http://host:1"], ["-x"]),
     ],
 )  # fmt: skip
-def test_of_a_command_line_only_options_numbers_and_plain_words_are_kept(arguments, kept):
+def test_arguments_keep_only_options_numbers_and_plain_words(arguments, kept):
     assert redact_arguments(arguments) == kept
 
 
-def test_a_server_that_is_silent_about_itself_is_no_trouble():
+def test_server_without_info_is_accepted():
     def answer(request):
         if request.url.path == "/system_stats":
             return httpx.Response(500, text="no")
         raise httpx.ConnectError("gone")
 
-    async def asked():
+    async def get_info():
         target = Target("t", "http://127.0.0.1:1", dialect="comfyui")
         async with ComfyClient(target, httpx.MockTransport(answer)) as client:
             return await client.get_server_info()
 
-    assert asyncio.run(asked()) == {}
+    assert asyncio.run(get_info()) == {}

@@ -1,3 +1,5 @@
+"""Resolving what users write to targets, with their keys."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,26 +11,26 @@ from sweeper.errors import UsageError
 from sweeper.model.urls import normalise_url
 
 
-def one(spec, named=None, environ=None):
+def resolve_one(spec, named=None, environ=None):
     (target,) = resolve_targets(spec, named=named, environ=environ or {})
     return target
 
 
-def test_embedded_has_its_own_identity_and_no_url_yet():
-    assert one("embedded") == Target("embedded", "", dialect="cloud", embedded=True)
+def test_embedded_target_has_no_url_yet():
+    assert resolve_one("embedded") == Target("embedded", "", dialect="cloud", embedded=True)
 
 
-def test_cloud_takes_its_key_from_the_environment():
-    target = one("cloud", environ={"COMFY_CLOUD_API_KEY": " k1 "})
+def test_cloud_reads_its_key_from_the_environment():
+    target = resolve_one("cloud", environ={"COMFY_CLOUD_API_KEY": " k1 "})
     assert (target.name, target.url, target.dialect, target.key) == ("cloud", "https://cloud.comfy.org", "cloud", "k1")
 
 
-def test_the_cloud_by_its_url_is_the_same_target():
-    assert one("https://Cloud.Comfy.org:443/", environ={"COMFY_CLOUD_API_KEY": "k"}).name == "cloud"
+def test_clouds_url_is_the_target_cloud():
+    assert resolve_one("https://Cloud.Comfy.org:443/", environ={"COMFY_CLOUD_API_KEY": "k"}).name == "cloud"
 
 
 @pytest.mark.parametrize(
-    ("written", "spelt"),
+    ("written", "normalised"),
     [
         ("http://127.0.0.1:8188", "http://127.0.0.1:8188"),
         ("HTTP://LocalHost:80/", "http://localhost"),
@@ -36,13 +38,13 @@ def test_the_cloud_by_its_url_is_the_same_target():
         ("http://[::1]:8188/", "http://[::1]:8188"),
     ],
 )
-def test_a_url_has_one_spelling_which_is_its_identity(written, spelt):
-    assert one(written).name == one(written).url == normalise_url(written) == spelt
-    assert one(written).dialect is None
+def test_url_is_normalised_and_identifies_the_target(written, normalised):
+    assert resolve_one(written).name == resolve_one(written).url == normalise_url(written) == normalised
+    assert resolve_one(written).dialect is None
 
 
-def test_a_mapping_says_everything():
-    target = one(
+def test_mapping_sets_every_field():
+    target = resolve_one(
         {"url": "http://gpu:8188", "dialect": "comfyui", "api_key_env": "K", "concurrency": 4, "name": "gpu"},
         environ={"K": "secret"},
     )
@@ -50,13 +52,13 @@ def test_a_mapping_says_everything():
     assert target.key == "secret"
 
 
-def test_a_name_comes_from_the_users_targets():
+def test_name_is_looked_up_in_the_users_targets():
     named = {"gpu": {"url": "http://gpu:8188", "concurrency": 2}, "lab": "http://lab:8188"}
-    assert one("gpu", named) == Target("gpu", "http://gpu:8188", concurrency=2)
-    assert one("lab", named).name == "lab"
+    assert resolve_one("gpu", named) == Target("gpu", "http://gpu:8188", concurrency=2)
+    assert resolve_one("lab", named).name == "lab"
 
 
-def test_a_list_is_several_targets_in_order():
+def test_list_gives_targets_in_order():
     targets = resolve_targets(["embedded", "http://a:1"], environ={})
     assert [target.name for target in targets] == ["embedded", "http://a:1"]
 
@@ -110,31 +112,33 @@ def test_a_list_is_several_targets_in_order():
         ("http://x/#frag", "remove everything from"),
     ],
 )
-def test_every_mistake_is_told_with_what_is_allowed(spec, message):
+def test_each_mistake_is_reported_with_what_is_allowed(spec, message):
     with pytest.raises(UsageError) as caught:
         resolve_targets(spec, named={"gpu": "http://gpu"}, environ={})
     assert message in str(caught.value)
 
 
-def test_two_ports_two_paths_and_two_accounts_of_the_cloud_are_two_targets():
+def test_other_port_path_or_account_is_another_target():
     ports = ["http://127.0.0.1:1", "http://localhost:2", "http://localhost:2/b", "https://localhost:2"]
     assert len(resolve_targets(ports, environ={})) == 4
     accounts = ["cloud", {"url": "https://cloud.comfy.org", "api_key_env": "MINE", "name": "mine"}]
-    found = resolve_targets(accounts, environ={"COMFY_CLOUD_API_KEY": "a", "MINE": "b"})
-    assert [target.key for target in found] == ["a", "b"]
+    targets = resolve_targets(accounts, environ={"COMFY_CLOUD_API_KEY": "a", "MINE": "b"})
+    assert [target.key for target in targets] == ["a", "b"]
 
 
-def test_a_mapping_that_leads_to_the_cloud_may_have_its_name():
+def test_mapping_with_clouds_url_may_be_named_cloud():
     spec = {"url": "https://cloud.comfy.org", "name": "cloud", "api_key_env": "MINE"}
-    assert one(spec, environ={"MINE": "k"}) == one("cloud", {"cloud": {"api_key_env": "MINE"}}, {"MINE": "k"})
+    assert resolve_one(spec, environ={"MINE": "k"}) == resolve_one(
+        "cloud", {"cloud": {"api_key_env": "MINE"}}, {"MINE": "k"}
+    )
 
 
-def test_a_target_is_a_value():
+def test_target_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        one("embedded").url = "http://elsewhere"  # type: ignore[misc]
+        resolve_one("embedded").url = "http://elsewhere"  # type: ignore[misc]
 
 
-def test_every_mistake_of_every_target_is_told_at_once():
+def test_all_mistakes_of_all_targets_are_reported_at_once():
     with pytest.raises(UsageError) as caught:
         resolve_targets(["gpo", {"url": "ftp://x", "dialect": "klaud", "concurrency": 0}], environ={})
     assert sorted(problem.key for problem in caught.value.problems) == [
@@ -142,32 +146,32 @@ def test_every_mistake_of_every_target_is_told_at_once():
     ]  # fmt: skip
 
 
-def test_a_key_may_come_from_a_command_and_is_kept_out_of_sight():
-    asked = []
+def test_key_is_read_from_a_command():
+    calls = []
 
     def keyring(words):
-        asked.append(words)
+        calls.append(words)
         return "k"
 
     entry = {"url": "http://gpu:1", "api_key_command": ["pass", "show", "gpu"]}
     (target,) = resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring)
-    assert (target.key, target.key_source, asked) == ("k", "api_key_command", [("pass", "show", "gpu")])
+    assert (target.key, target.key_source, calls) == ("k", "api_key_command", [("pass", "show", "gpu")])
     resolve_targets("gpu", named={"gpu": entry}, environ={}, command=keyring, with_keys=False)
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("spec", ["cloud", "https://cloud.comfy.org/", {"url": "https://cloud.comfy.org"}])
-def test_the_entry_cloud_says_how_comfy_cloud_is_reached_wherever_it_is_meant(spec):
+def test_entry_cloud_configures_comfy_cloud_however_it_is_named(spec):
     named = {"cloud": {"api_key_env": "TEAM_KEY", "concurrency": 5}}
-    target = one(spec, named, {"TEAM_KEY": "k", "COMFY_CLOUD_API_KEY": "other"})
+    target = resolve_one(spec, named, {"TEAM_KEY": "k", "COMFY_CLOUD_API_KEY": "other"})
     assert (target.name, target.url, target.key, target.concurrency) == ("cloud", "https://cloud.comfy.org", "k", 5)
     assert target.partner_key == "k"
 
 
-def test_what_a_mapping_says_of_cloud_goes_before_the_entry():
+def test_mapping_overrides_the_entry_cloud():
     named = {"cloud": {"api_key_command": ["pass", "cloud"], "concurrency": 5}}
     spec = {"url": "https://cloud.comfy.org", "api_key_env": "MINE", "concurrency": 1}
-    target = one(spec, named, {"MINE": "m"})
+    target = resolve_one(spec, named, {"MINE": "m"})
     assert (target.key, target.key_source, target.concurrency) == ("m", "MINE", 1)
 
 
@@ -182,14 +186,14 @@ def test_what_a_mapping_says_of_cloud_goes_before_the_entry():
         ({"gpu": {"dialect": "cloud"}}, "target gpu.url: a mapping needs the `url`"),
     ],
 )
-def test_a_name_that_cannot_be_what_its_entry_says(named, message):
+def test_entry_with_a_reserved_or_second_name_is_rejected(named, message):
     with pytest.raises(UsageError) as caught:
         resolve_targets(next(iter(named)), named=named, environ={})
     assert str(caught.value).startswith(message)
 
 
-def test_a_partner_key_is_its_own_and_missed_only_where_it_is_needed():
+def test_missing_partner_key_is_not_an_error():
     spec = {"url": "http://gpu:1", "partner_key_env": "PARTNER"}
-    assert one(spec, environ={"PARTNER": "p"}).partner_key == "p"
-    assert one(spec).partner_key is None
-    assert "secret" not in repr(one(spec, environ={"PARTNER": "secret"}))
+    assert resolve_one(spec, environ={"PARTNER": "p"}).partner_key == "p"
+    assert resolve_one(spec).partner_key is None
+    assert "secret" not in repr(resolve_one(spec, environ={"PARTNER": "secret"}))

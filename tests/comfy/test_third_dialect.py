@@ -1,4 +1,4 @@
-"""There is room for a third dialect: one class, and a whole run speaks it. And the words for dialects agree."""
+"""A third dialect takes one class, and a whole run works with it. All lists of dialect names agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "sk-third"
 
 
 class ThirdDialect(CloudDialect):
-    """Another name, another way to show the key, no WebSocket."""
+    """Another name, another header for the key, no WebSocket."""
 
     name = "third"
     has_event_stream = False
@@ -28,7 +28,7 @@ class ThirdDialect(CloudDialect):
         return {"X-API-Key": key, "X-Third": "yes"}
 
 
-def test_a_whole_run_in_a_dialect_that_sweeper_does_not_know(tmp_path, monkeypatch):
+def test_run_with_a_third_dialect(tmp_path, monkeypatch):
     from PIL import Image
 
     monkeypatch.setattr(dialects, "_DIALECTS", {**dialects._DIALECTS, "third": ThirdDialect})
@@ -42,12 +42,12 @@ def test_a_whole_run_in_a_dialect_that_sweeper_does_not_know(tmp_path, monkeypat
         run = sweeper.run(tmp_path / "e.yaml", target, tmp_path / "out", environ={"K": KEY})
     assert run.succeeded == 1
     assert server.seen.connections == 0
-    asked = [request for request in server.seen.requests if request.path.startswith("/api/")]
-    assert asked
-    assert all("x-third" in request.headers for request in asked)
+    api_requests = [request for request in server.seen.requests if request.path.startswith("/api/")]
+    assert api_requests
+    assert all("x-third" in request.headers for request in api_requests)
     assert not any("x-third" in request.headers for request in server.seen.storage_requests)
 
 
-def test_the_words_for_dialects_are_the_same_everywhere():
+def test_dialect_names_are_the_same_everywhere():
     written = load_schema("experiment")["$defs"]["settings"]["properties"]["dialect"]["enum"]
     assert list(dialects._DIALECTS) == list(DIALECTS) == written

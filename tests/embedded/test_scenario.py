@@ -31,7 +31,7 @@ def test_a_file_holds_a_scenario(tmp_path):
 
 
 def test_the_scenario_in_the_readme_is_one():
-    readme = (ROOT / "sweeper/embedded/README.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
     assert Scenario.from_mapping(yaml.safe_load(text)).jobs_at_once == 3
 

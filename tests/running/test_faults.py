@@ -115,7 +115,7 @@ def test_a_picture_that_is_gone_is_a_failed_row(server, go):
     assert (run.succeeded, run.failed) == (3, 1)
     (row,) = (row for row in rows if row.status == "failed")
     assert row.error_type == "LostError"
-    assert "does not give out the file" in row.error
+    assert "does not serve the file" in row.error
 
 
 def test_a_lost_job_is_sent_again_as_a_new_attempt(server, go):

@@ -43,7 +43,7 @@ def test_a_deleted_picture_is_fetched_again_and_nothing_is_submitted(server, tar
 @pytest.mark.parametrize(
     "lost",
     [
-        ("file", "the server does not give out the file"),
+        ("file", "the server does not serve the file"),
         ("other", "it has another file under that name now"),
         ("server", "it does not answer"),
     ],

@@ -263,7 +263,7 @@ def test_something_that_is_no_comfyui_is_told_apart(experiment, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
         threading.Thread(target=page.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{page.server_port}"
-        with pytest.raises(UnreachableError, match=f"^{url}: somebody answers there, but neither as ComfyUI"):
+        with pytest.raises(UnreachableError, match=f"^{url}: the server responds neither like ComfyUI"):
             sweeper.run(experiment(seed=[1]), url, tmp_path / "out")
         page.shutdown()
     assert not (tmp_path / "out").exists()
