@@ -129,7 +129,7 @@ def make_cloud_app(service: Service, sign_url: UrlSigner, asset_store: AssetStor
         ("/userdata/{file:path}", userdata.delete_file, "DELETE"),
         ("/experiment/models", routes.get_experiment_folders, "GET"),
         ("/experiment/models/{folder}", routes.get_experiment_files, "GET"),
-        ("/experiment/models/preview/{folder}/{place:int}/{file:path}", routes.refuse_preview, "GET"),
+        ("/experiment/models/preview/{folder}/{index:int}/{file:path}", routes.refuse_preview, "GET"),
         ("/workflow_templates", routes.get_empty_object, "GET"),
         ("/global_subgraphs", routes.get_empty_object, "GET"),
         ("/global_subgraphs/{id}", routes.refuse_subgraph, "GET"),

@@ -47,7 +47,7 @@ class Faults:
     fail_nodes: set[str] = field(default_factory=set)  # node ids or class names that raise when they run
     fail_node_times: int | None = None  # how many of those runs fail; None: all
     fail_type: str = "RuntimeError"  # exception_type of the failure, such as InsufficientFundsError or OOMError
-    fail_message: str = "This node was told to fail."
+    fail_message: str = "This node fails on purpose."
     stall_nodes: set[str] = field(default_factory=set)  # node ids or class names that hang until `release` or interrupt
     node_seconds: float = 0.0  # each executed node takes this much longer
 

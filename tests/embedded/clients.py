@@ -1,4 +1,4 @@
-"""Clients of the embedded server, one per dialect, that know how to wait for a job's end."""
+"""Test clients of the embedded server, one per dialect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEADLINE = 20.0
 
 
 class Comfy:
-    """A client of the comfyui dialect that knows how to wait."""
+    """A client of the comfyui dialect."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
@@ -25,24 +25,24 @@ class Comfy:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["prompt_id"])
 
-    def ended(self, prompt_id: str) -> dict[str, Any]:
-        """The history entry, once there is one."""
+    def wait_for_end(self, prompt_id: str) -> dict[str, Any]:
+        """Wait for the end of a job. Returns its history entry."""
         return wait_until(lambda: self.http.get(f"/history/{prompt_id}").json().get(prompt_id))
 
     def run(self, graph: Any, **fields: Any) -> dict[str, Any]:
-        return self.ended(self.submit(graph, **fields))
+        return self.wait_for_end(self.submit(graph, **fields))
 
-    def executed(self, graph: Any) -> dict[str, int]:
-        """Run it, and count which node ids were executed for it."""
+    def count_executed(self, graph: Any) -> dict[str, int]:
+        """Run a graph. Returns how often each node id was executed for it."""
         before = self.server.seen.node_ids.copy()
         assert self.run(graph)["status"]["status_str"] == "success"
         return dict(self.server.seen.node_ids - before)
 
 
 class Cloud:
-    """A client of the cloud dialect that knows how to wait, and holds every answer to the published contract.
+    """A client of the cloud dialect. It checks that every answer conforms to the published contract.
 
-    `answered` are the operations and statuses that it has met. Set `trusting` where a broken answer is wanted.
+    `answered` are the (operation, status) pairs that it has received. Set `trusting` to accept broken answers.
     """
 
     def __init__(self, server: EmbeddedServer, key: str | None = None) -> None:
@@ -53,9 +53,9 @@ class Cloud:
         self.http = httpx.Client(base_url=server.url, headers=headers, event_hooks={"response": [self._judge]})
 
     def _judge(self, response: httpx.Response) -> None:
-        met = None if self.trusting else judge(response)
-        if met is not None:
-            self.answered.add(met)
+        operation_and_status = None if self.trusting else judge(response)
+        if operation_and_status is not None:
+            self.answered.add(operation_and_status)
 
     def submit(self, graph: Any, **fields: Any) -> str:
         answer = self.http.post("/api/prompt", json={"prompt": graph, **fields})
@@ -65,11 +65,11 @@ class Cloud:
     def status(self, prompt_id: str) -> str:
         return str(self.http.get(f"/api/job/{prompt_id}/status").json()["status"])
 
-    def ended(self, prompt_id: str) -> dict[str, Any]:
-        """The job's details, once it has ended."""
+    def wait_for_end(self, prompt_id: str) -> dict[str, Any]:
+        """Wait for the end of a job. Returns its details."""
         wait_until(lambda: self.status(prompt_id) in {"success", "error", "cancelled", "lost"})
         answer: dict[str, Any] = self.http.get(f"/api/jobs/{prompt_id}").json()
         return answer
 
     def run(self, graph: Any, **fields: Any) -> dict[str, Any]:
-        return self.ended(self.submit(graph, **fields))
+        return self.wait_for_end(self.submit(graph, **fields))

@@ -1,14 +1,14 @@
-"""What Comfy Cloud promises of its answers, and a judge that holds every answer to it.
+"""The answers that Comfy Cloud documents, and a check that an answer conforms to them.
 
-`cloud_contract.yaml` is a table of the facts of the published specification in a notation of ours: for each method and
-path the statuses and the type of each answer. `python tests/embedded/cloud_contract.py FILE.yaml` writes it anew from
-the published file. A type is a word (`uuid`, `time`, `text`, ...), a list with the type of its items, a mapping from
-name to type (`name!` must be there, `*` stands for any other name), `{one of: words}`, `{any of: types}` (their
-`oneOf` too: an object of a queue item fits two of its alternatives), `{both: types}`; `T?` may be null, and a word with
-a capital letter is one of the table's own types.
+`cloud_contract.yaml` holds the facts of the published specification in a short notation: for each method and path the
+statuses and the type of each answer. `python tests/embedded/cloud_contract.py FILE.yaml` writes it again from the
+published file. A type is a word (`uuid`, `time`, `text`, ...), a list with the type of its items, a mapping from name
+to type (`name!` is required, `*` means any other name), `{one of: words}`, `{any of: types}` (also for `oneOf`, because
+a queue item matches two of its alternatives), or `{both: types}`. `T?` may be null. A capitalised word is a type of the
+table itself.
 
-With the published file at hand, schemathesis asks more: `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"`
-against `sweeper serve --api-key KEY`. What it then calls rejected are values of the right type that mean nothing.
+With the published file, schemathesis tests more: run `schemathesis run FILE.yaml --url URL -H "X-API-Key: KEY"` against
+`sweeper serve --api-key KEY`. It then reports as rejected some values that have the right type but no meaning.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ WORDS: dict[str, Any] = {
 }
 MEDIA = {"text/plain": "text", "application/octet-stream": "bytes", "image/png": "png", "image/webp": "webp"}
 
-# Statuses that any answer may have, whatever the document says of its path.
+# Statuses that any answer may have, even if the document does not list them for its path.
 ANYWHERE = {400, 401, 403, 404, 405, 413, 429, 500, 503}
 
 
 def notation(schema: dict[str, Any]) -> Any:
-    """An OpenAPI 3.0 schema in our notation."""
+    """Convert an OpenAPI 3.0 schema to our notation."""
     if "$ref" in schema:
         return schema["$ref"].rsplit("/", 1)[-1]
     for key, ours in (("oneOf", "any of"), ("allOf", "both")):
@@ -65,8 +65,8 @@ def notation(schema: dict[str, Any]) -> Any:
     return word + "?" * bool(schema.get("nullable"))
 
 
-def published(document: dict[str, Any]) -> dict[str, Any]:
-    """The table out of the published document."""
+def read_published(document: dict[str, Any]) -> dict[str, Any]:
+    """Read the table from the published document."""
     answers: dict[str, Any] = {}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -81,20 +81,20 @@ def published(document: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def table() -> dict[str, Any]:
-    """The table. Where the service is known to differ from its document, the service wins."""
-    found: dict[str, Any] = yaml.safe_load(TABLE.read_text("utf-8"))
-    types = found["types"]
+    """Load the table, corrected where the service is known to differ from its document."""
+    matches: dict[str, Any] = yaml.safe_load(TABLE.read_text("utf-8"))
+    types = matches["types"]
     types["JobStatusResponse"]["status!"] = "string"  # raw states, more than are documented
-    # Real classes have combos among their outputs, and nulls for a name and among the tooltips.
+    # Real classes have combos as outputs, and null as a name and as a tooltip.
     types["NodeInfo"] |= {"output": [{"any of": ["string", ["string"]]}], "output_tooltips": ["string?"]}
     types["NodeInfo"] |= {"display_name": "string?"}
-    types["WebSocketExecutionErrorMessage"]["data"]["exception_type"] = "string"  # a Python class as well
+    types["WebSocketExecutionErrorMessage"]["data"]["exception_type"] = "string"  # also a Python class
     types["WebSocketExecutingMessage"]["data"] |= {"node": "string?"}  # null in the last one
-    return found
+    return matches
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    """A type of the table as a JSON Schema."""
+    """Convert a type of the table to a JSON Schema."""
     if isinstance(kind, list):
         return {"type": "array", "items": schema_of(kind[0])}
     if isinstance(kind, dict):
@@ -114,23 +114,23 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 @cache
 def validator(name: str) -> Any:
-    """The validator of one of the table's types."""
+    """Make the validator of a type of the table."""
     return jsonschema.Draft202012Validator(schema_of(name))
 
 
 def operation(method: str, path: str) -> str | None:
-    """The documented `METHOD /path/{with}/names` that this request was for; the most literal one wins."""
-    found = []
+    """The documented `METHOD /path/{with}/names` that matches a request; the one with the fewest names wins."""
+    matches = []
     for name in table()["answers"]:
         verb, template = name.split(" ")
         pattern = re.sub(r"\\\{(file|filename)\\\}", ".+", re.escape(template))
         if verb == method and re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", pattern), path):
-            found.append(name)
-    return min(found, key=lambda name: name.count("{"), default=None)
+            matches.append(name)
+    return min(matches, key=lambda name: name.count("{"), default=None)
 
 
 def judge(response: httpx.Response) -> tuple[str, int] | None:
-    """(operation, status) of an answer that keeps the contract; None where there is none. Raises AssertionError."""
+    """Check an answer. Returns (operation, status), or None if it is undocumented. Raises AssertionError."""
     name = operation(response.request.method, response.request.url.path)
     if name is None:
         return None
@@ -159,6 +159,6 @@ def _judge_body(name: str, response: httpx.Response, kind: Any) -> None:
 
 
 if __name__ == "__main__":
-    facts = published(yaml.safe_load(Path(sys.argv[1]).read_text("utf-8")))
+    facts = read_published(yaml.safe_load(Path(sys.argv[1]).read_text("utf-8")))
     HEAD = "# Facts of Comfy Cloud's published specification 1.0.0; written and explained by cloud_contract.py.\n"
     TABLE.write_text(HEAD + yaml.safe_dump(facts, sort_keys=False, width=120, default_flow_style=None), "utf-8")

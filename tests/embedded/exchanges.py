@@ -1,7 +1,7 @@
-"""Requests for a ComfyUI, and what of an answer may be compared between two servers.
+"""Requests for a ComfyUI, and the parts of its answers that can be compared between two servers.
 
-Used by `test_embedded_beside_real.py`. Only core nodes, nothing that a real server takes and then dies of. What a
-ComfyUI 0.3.64 answered lies in `data/exchanges.json`; `python tests/embedded/exchanges.py URL` asks one anew.
+Used by `test_against_real_server.py`. The requests use core nodes only, and none that kills a real server.
+`data/exchanges.json` holds the answers of a ComfyUI 0.3.64; `python tests/embedded/exchanges.py URL` records others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RECORDED = Path(__file__).parent / "data" / "exchanges.json"
 
 Request = tuple[str, str, dict[str, Any]]
 
-# Chance, place or prose: not compared.
+# Not compared, because they are random, depend on the machine, or are prose.
 IGNORED = {"traceback", "timestamp", "tooltip", "description", "modified", "created", "output_tooltips"}
 
 
@@ -48,7 +48,7 @@ def graph(prefix: str = "sweeper/a", **inputs: Any) -> dict[str, Any]:
 
 
 def blend(prefix: str = "sweeper/b", **inputs: Any) -> dict[str, Any]:
-    """The same through an ImageBlend, which has a FLOAT and a newer COMBO."""
+    """The same graph with an ImageBlend, which has a FLOAT and a newer COMBO."""
     nodes = graph(prefix, n9_images=["3", 0])
     widgets = {"blend_factor": 0.5, "blend_mode": "normal"} | inputs
     nodes["3"] = {"class_type": "ImageBlend", "inputs": {"image1": ["1", 0], "image2": ["2", 0], **widgets}}
@@ -95,11 +95,11 @@ NODES = [
 ]
 WIDTHS = [0, 99999, 7.9, "7", "7.5", None, "abc", True, ..., [1], [1, 2, 3], [], {}, {"a": 1}, {"__value__": 9}]
 WIDGETS = [
-    *(prompt(graph(f"sweeper/w{place}", n1_width=value)) for place, value in enumerate(WIDTHS)),
+    *(prompt(graph(f"sweeper/w{index}", n1_width=value)) for index, value in enumerate(WIDTHS)),
     *(prompt(graph(n9_filename_prefix=value)) for value in (5, None, ...)),
     *(
-        prompt(blend(f"sweeper/f{place}", blend_factor=value))
-        for place, value in enumerate((2, -1, "0.5", "abc", None, [], "inf", "-inf"))
+        prompt(blend(f"sweeper/f{index}", blend_factor=value))
+        for index, value in enumerate((2, -1, "0.5", "abc", None, [], "inf", "-inf"))
     ),
     *(prompt(blend(blend_mode=value)) for value in ("nope", 5)),
     prompt({"8": {"class_type": "PreviewImage", "inputs": {"images": ["9", 0]}}, "7": graph()["1"], "9": {
@@ -190,7 +190,7 @@ REQUESTS: list[Request] = [
 
 
 def comparable(response: httpx.Response) -> Any:
-    """(status, media type, body) without what is chance, place or prose; a refusal's plain words are prose too."""
+    """(status, media type, body) of an answer, without IGNORED fields and without the plain text of refusals."""
     media = response.headers.get("content-type", "").partition(";")[0]
     refused = response.status_code >= 400
     if media == "application/json" and response.request.method != "HEAD":
@@ -199,16 +199,16 @@ def comparable(response: httpx.Response) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """JSON with ids and numbers of jobs blotted out, and what has no order sorted."""
+    """Replace ids and numbers of jobs in JSON, and sort values without an order."""
     if isinstance(value, dict):
-        found = {key: plain(part) for key, part in value.items() if key not in IGNORED}
+        result = {key: plain(part) for key, part in value.items() if key not in IGNORED}
         for key in ("prompt_id", "number"):
-            found |= {key: "*"} if key in found else {}
-        if found.get("type") == "prompt_outputs_failed_validation":
-            found["details"] = sorted(str(found["details"]).splitlines())
-        for key in ("current_outputs", "executed"):  # sets, there
-            found |= {key: sorted(found[key])} if key in found else {}
-        return found
+            result |= {key: "*"} if key in result else {}
+        if result.get("type") == "prompt_outputs_failed_validation":
+            result["details"] = sorted(str(result["details"]).splitlines())
+        for key in ("current_outputs", "executed"):  # sets in ComfyUI
+            result |= {key: sorted(result[key])} if key in result else {}
+        return result
     if isinstance(value, list):
         parts = [plain(part) for part in value]
         named = parts and all(isinstance(part, dict) and "details" in part for part in parts)
@@ -216,21 +216,23 @@ def plain(value: Any) -> Any:
             parts = parts[:1]  # an input's options, empty without the tooltip
         return sorted(parts, key=lambda part: part["details"]) if named else parts
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)  # ours are texts, because JSON has no infinity
+        return str(value)  # ours are strings, because JSON has no infinity
     return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "*", value) if isinstance(value, str) else value
 
 
-def spelt(request: Request) -> str:
-    """A request as one line, also its name in the recording."""
+def describe(request: Request) -> str:
+    """A request in one line, which is its name in the recording."""
     method, path, body = request
     return f"{method} {path} { ({key: value for key, value in body.items() if key != 'files'}) }"
 
 
 def answers(url: str) -> list[Any]:
-    """[request, what may be compared of its answer], for all requests in order."""
+    """Send all requests in order. Returns [request, comparable answer] for each."""
     with httpx.Client(base_url=url, timeout=30) as client:
         return [
-            [spelt(request), comparable(client.request(request[0], request[1], **request[2]))] for request in REQUESTS
+            [describe(request), comparable(client.request(method, path, **body))]
+            for request in REQUESTS
+            for method, path, body in [request]
         ]
 
 

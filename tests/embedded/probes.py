@@ -1,6 +1,6 @@
-"""Small node classes for the tests of the embedded server: they count, fail, wait and write files without Pillow.
+"""Small node classes for tests of the embedded server, without Pillow.
 
-The chain is that of the measurements in our notes: loader -> text encode -> sampler -> fail switch -> save.
+The standard workflow (`chain`) is loader -> text encode -> sampler -> fail switch -> save.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEED_MAX = 2**64 - 1
 
 
 class Gate:
-    """A node that waits here tells that it is inside, and goes on when it is opened or its job is to stop."""
+    """Stops a ProbeWait node: it sets `entered`, then waits until `opened` is set or its job is interrupted."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -160,7 +160,7 @@ def chain(
 
 
 def waiting(seed: int = 0, prefix: str = "wait") -> dict[str, Any]:
-    """A workflow that hangs at node 5 until its gate opens."""
+    """A workflow whose node 5 waits until its gate is opened."""
     graph = chain(seed=seed, prefix=prefix)
     graph["5"] = {"class_type": "ProbeWait", "inputs": {"image": ["4", 0]}}
     graph["9"]["inputs"]["images"] = ["5", 0]

@@ -1,8 +1,8 @@
-"""The comfyui dialect beside a real ComfyUI: the same requests to both, answers compared field by field.
+"""The comfyui dialect answers like a real ComfyUI: the same requests go to both, and the answers are compared.
 
-The answers of a ComfyUI 0.3.64 are recorded. Where SWEEPER_REAL_COMFYUI is the URL of one that may be used freely (jobs
-are submitted, files uploaded, settings written), it is asked as well, also about the events and histories of jobs. What
-differs on purpose: where the real server says 500 to bad input, ours says 400; texts that describe nodes are left out.
+The answers of a ComfyUI 0.3.64 are recorded. If SWEEPER_REAL_COMFYUI is the URL of a ComfyUI, the tests also compare to
+that one, including events and histories of jobs. They submit jobs, upload files and write settings there. Two
+differences are intended: ours answers 400 where ComfyUI answers bad input with 500, and has no descriptions of nodes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def agree(request: Request, ours: Any, real: Any) -> None:
     if real[0] == 500:
         assert ours[0] == 400
     elif real[0] >= 400 and request[1].startswith("/upload"):
-        assert ours[0] == real[0]  # ours says why
+        assert ours[0] == real[0]  # ours gives a reason
     else:
         assert ours == real
 
 
-def test_recorded_answers_are_given():
+def test_answers_equal_the_recorded_ones():
     with EmbeddedServer("comfyui") as server:
         ours = json.loads(json.dumps(answers(server.url)))
     for request, (name, answer), (recorded, real) in zip(REQUESTS, ours, json.loads(RECORDED.read_text()), strict=True):
@@ -55,14 +55,14 @@ def both() -> Iterator[tuple[httpx.Client, httpx.Client]]:
 
 
 @beside_real
-def test_the_same_requests_have_the_same_answers(both):
+def test_same_requests_get_same_answers(both):
     pairs = zip(REQUESTS, *(answers(str(client.base_url)) for client in both), strict=True)
     for request, (_, ours), (_, real) in pairs:
         agree(request, ours, real)
 
 
-def told(client: httpx.Client, nodes: dict[str, Any], **fields: Any) -> tuple[list[Any], Any]:
-    """(the messages of an event stream, the history entry) of a job."""
+def run_and_record(client: httpx.Client, nodes: dict[str, Any], **fields: Any) -> tuple[list[Any], Any]:
+    """Run a job. Returns (the messages of its event stream, its history entry)."""
     prompt_id, me = str(uuid.uuid4()), uuid.uuid4().hex
     messages = []
     url = str(client.base_url).replace("http", "ws").rstrip("/")
@@ -75,27 +75,27 @@ def told(client: httpx.Client, nodes: dict[str, Any], **fields: Any) -> tuple[li
             if message["type"] == "executing" and message["data"]["node"] is None:
                 break
     entry = client.get(f"/history/{prompt_id}").json()[prompt_id]
-    number, prompt_id, kept, extra, outputs = entry["prompt"]
+    number, prompt_id, graph_, extra, outputs = entry["prompt"]
     assert extra.pop("client_id") == me
     assert isinstance(number, int | float)
-    return messages, {**entry, "prompt": [kept, extra, outputs]}
+    return messages, {**entry, "prompt": [graph_, extra, outputs]}
 
 
 def summary(messages: list[Any], entry: Any) -> Any:
-    """What may be compared: how pictures are written out as text may not."""
+    """The comparable part of a job's messages and history; texts that describe pictures are left out."""
     for message in [*messages, *({"data": data} for _, data in entry["status"]["messages"])]:
         for name, value in message["data"].get("current_inputs", {}).items():
             if "tensor" in str(value) or "array" in str(value) or name.startswith("image"):
                 message["data"]["current_inputs"][name] = "a picture"
         if "exception_message" in message["data"]:
             message["data"]["exception_message"] = re.sub(r"'/.*/", "'", message["data"]["exception_message"])
-    # A status in between may be joined with the next, by either server.
+    # Either server may merge a status with the next one.
     return plain([message for message in messages if message["type"] != "status"]), plain(entry)
 
 
 @beside_real
 @pytest.mark.parametrize("case", ["runs", "runs again", "fails", "fails to save", "saves again", "has metadata"])
-def test_a_job_says_the_same_and_leaves_the_same(both, case):
+def test_job_sends_same_events_and_leaves_same_files(both, case):
     run = uuid.uuid4().hex
     nodes, fields = {
         "runs": (graph(f"sweeper/{run}"), {}),
@@ -105,24 +105,24 @@ def test_a_job_says_the_same_and_leaves_the_same(both, case):
         "saves again": (graph(f"sweeper/{run}"), {}),
         "has metadata": (graph(f"sweeper/{run}", n9_extra=5), {"extra_data": {"extra_pnginfo": {"sweeper": 1}}}),
     }[case]
-    found = []
+    results = []
     for client in both:
-        told(client, graph(f"sweeper/{run}", n1_color=7))  # now both have the same results at hand
+        run_and_record(client, graph(f"sweeper/{run}", n1_color=7))  # now both have the same cached results
         if case == "runs again":
-            told(client, nodes)
+            run_and_record(client, nodes)
         if case == "saves again":
-            told(client, graph(f"sweeper/{run}"))
+            run_and_record(client, graph(f"sweeper/{run}"))
             client.post("/free", json={"free_memory": True})
             wait_until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
-        found.append(summary(*told(client, nodes, **fields)))
-    (our_messages, our_entry), (messages, entry) = found
+        results.append(summary(*run_and_record(client, nodes, **fields)))
+    (our_messages, our_entry), (messages, entry) = results
     assert our_messages == messages
     assert our_entry == entry
 
 
 @beside_real
-def test_a_queue_of_jobs_is_listed_run_and_deleted_alike(both):
-    run, found = uuid.uuid4().hex, []
+def test_queued_jobs_are_listed_run_and_deleted_alike(both):
+    run, results = uuid.uuid4().hex, []
     for client in both:
         slow = graph(f"sweeper/{run}", n1_width=1500, n1_height=1500, n1_batch_size=2)
         client.post("/prompt", json={"prompt": slow, "prompt_id": f"{run}-slow"})
@@ -132,8 +132,8 @@ def test_a_queue_of_jobs_is_listed_run_and_deleted_alike(both):
         queue = client.get("/queue").json()
         client.post("/queue", json={"delete": [f"{run}4", "nobody"]})
         wait_until(lambda client=client: client.get("/prompt").json()["exec_info"]["queue_remaining"] == 0)
-        listed = sorted(item[1:] for item in queue["queue_pending"])
+        queued = sorted(item[1:] for item in queue["queue_pending"])
         history = client.get("/history?max_items=3").json()
-        found.append((plain(listed), list(history), client.get(f"/history/{run}4").json()))
-    assert found[0] == found[1]
-    assert found[0][1] == [f"{run}{name}" for name in ("-slow", -3, 5)]
+        results.append((plain(queued), list(history), client.get(f"/history/{run}4").json()))
+    assert results[0] == results[1]
+    assert results[0][1] == [f"{run}{name}" for name in ("-slow", -3, 5)]

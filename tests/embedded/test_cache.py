@@ -12,7 +12,7 @@ ALL = {"1": 1, "2": 1, "3": 1, "4": 1, "9": 1}
 POLICIES = ["classic", "lru 5", "lru 50", "none"]
 
 
-def renumbered():
+def renumber():
     names = {"1": "a", "2": "b", "3": "c", "4": "d", "9": "e"}
     graph = {}
     for node_id, node in chain().items():
@@ -39,51 +39,51 @@ CHANGES = {
     "text": (chain(text="other"), "2349"),
     "model": (chain(model="beta"), "12349"),
     "an unknown input on the loader": (unknown("1"), "12349"),
-    "other node ids and titles": (renumbered(), ""),
+    "other node ids and titles": (renumber(), ""),
 }
 
 
 @pytest.mark.parametrize("policy", ["classic", "lru 5", "lru 50"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_only_what_changed_and_what_lies_downstream_runs_again(serve, policy, change):
+def test_changed_nodes_and_those_downstream_run_again(serve, policy, change):
     comfy = serve("comfyui", cache=policy)
-    assert comfy.executed(chain()) == ALL
+    assert comfy.count_executed(chain()) == ALL
     graph, again = CHANGES[change]
-    assert comfy.executed(graph) == dict.fromkeys(again, 1)
+    assert comfy.count_executed(graph) == dict.fromkeys(again, 1)
 
 
-def test_without_a_cache_everything_runs_again(serve):
+def test_all_nodes_run_again_without_cache(serve):
     comfy = serve("comfyui", cache="none")
-    assert comfy.executed(chain()) == ALL
-    assert comfy.executed(chain()) == ALL
+    assert comfy.count_executed(chain()) == ALL
+    assert comfy.count_executed(chain()) == ALL
 
 
 @pytest.mark.parametrize(
     ("policy", "foreign", "again"),
     [("classic", 1, ALL), ("lru 5", 1, {}), ("lru 5", 2, ALL), ("lru 50", 2, {})],
 )
-def test_foreign_prompts_in_between_cost_everything_unless_the_cache_is_large(serve, policy, foreign, again):
+def test_other_prompts_in_between_evict_results_of_small_caches(serve, policy, foreign, again):
     comfy = serve("comfyui", cache=policy)
     comfy.run(chain())
-    for place in range(foreign):
-        comfy.run(chain(model="beta", text=f"foreign {place}"))
-    assert comfy.executed(chain()) == again
+    for index in range(foreign):
+        comfy.run(chain(model="beta", text=f"foreign {index}"))
+    assert comfy.count_executed(chain()) == again
 
 
 @pytest.mark.parametrize("policy", ["classic", "lru 5"])
-def test_a_rejected_prompt_in_between_costs_nothing(serve, policy):
+def test_rejected_prompt_in_between_evicts_nothing(serve, policy):
     comfy = serve("comfyui", cache=policy)
     comfy.run(chain())
     assert comfy.http.post("/prompt", json={"prompt": chain(sampler="nope")}).status_code == 400
-    assert comfy.executed(chain()) == {}
+    assert comfy.count_executed(chain()) == {}
 
 
 @pytest.mark.parametrize(("policy", "again"), [("classic", {"4": 1, "9": 1}), ("lru 50", {})])
-def test_a_failing_prompt_in_between_keeps_what_it_shares(serve, policy, again):
+def test_failing_prompt_in_between_keeps_shared_results(serve, policy, again):
     comfy = serve("comfyui", cache=policy)
     comfy.run(chain())
     assert comfy.run(chain(fail=True))["status"]["status_str"] == "error"
-    assert comfy.executed(chain()) == again
+    assert comfy.count_executed(chain()) == again
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_failing_prompt_in_between_keeps_what_it_shares(serve, policy, again):
     ],
 )
 @pytest.mark.parametrize("policy", POLICIES)
-def test_two_models_in_turn_are_loaded_as_often_as_measured(serve, policy, models, expected):
+def test_two_alternating_models_load_as_often_as_measured(serve, policy, models, expected):
     comfy = serve("comfyui", cache=policy)
     for seed, model in enumerate(models):
         comfy.run(chain(model={"A": "alpha", "B": "beta"}[model], seed=seed))
@@ -111,14 +111,14 @@ ORDERS = {
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_sweep_of_36_costs_what_its_order_says(serve, policy, order):
+def test_order_of_a_sweep_decides_how_many_nodes_run(serve, policy, order):
     comfy = serve("comfyui", cache=policy)
     values = {"model": ["alpha", "beta", "gamma"], "text": ["a", "b", "c"], "seed": [0, 1, 2, 3]}
     names = order.split()
     for combination in itertools.product(*(values[name] for name in names)):
         cell = dict(zip(names, combination, strict=True))
         last = comfy.submit(chain(steps=1, prefix="-".join(map(str, combination)), **cell))
-    comfy.ended(last)
+    comfy.wait_for_end(last)
     nodes = comfy.server.seen.nodes
     assert (nodes["ProbeLoader"], nodes["ProbeEncode"]) == ORDERS[order][policy]
     assert (nodes["ProbeSampler"], nodes["ProbeSave"]) == (36, 36)
@@ -126,10 +126,10 @@ def test_a_sweep_of_36_costs_what_its_order_says(serve, policy, order):
 
 def chains(shared):
     graph = {}
-    for place, (model, text, seed) in enumerate(itertools.product(["alpha", "beta", "gamma"], "abc", range(4))):
-        loader, encoder = (f"m{model}", f"t{model}{text}") if shared else (f"m{place}", f"t{place}")
-        one = chain(model=model, text=text, seed=seed, steps=1, prefix=f"p{place}")
-        names = {"1": loader, "2": encoder, "3": f"s{place}", "4": f"f{place}", "9": f"o{place}"}
+    for index, (model, text, seed) in enumerate(itertools.product(["alpha", "beta", "gamma"], "abc", range(4))):
+        loader, encoder = (f"m{model}", f"t{model}{text}") if shared else (f"m{index}", f"t{index}")
+        one = chain(model=model, text=text, seed=seed, steps=1, prefix=f"p{index}")
+        names = {"1": loader, "2": encoder, "3": f"s{index}", "4": f"f{index}", "9": f"o{index}"}
         for old, node in one.items():
             node["inputs"] = {
                 name: [names[value[0]], 0] if isinstance(value, list) else value
@@ -146,7 +146,7 @@ def chains(shared):
         ("none", True, (3, 9)), ("none", False, (36, 36)),
     ],
 )  # fmt: skip
-def test_one_merged_prompt_shares_what_is_equal_in_it(serve, policy, shared, expected):
+def test_equal_nodes_of_one_prompt_run_once(serve, policy, shared, expected):
     comfy = serve("comfyui", cache=policy)
     entry = comfy.run(chains(shared))
     assert len(entry["outputs"]) == 36
@@ -162,29 +162,29 @@ def test_two_equal_output_nodes_write_one_file_and_both_report_it(comfy):
     assert comfy.server.seen.nodes["ProbeSave"] == 1
 
 
-def test_renumbered_results_bear_the_id_under_which_they_ran(comfy):
+def test_cached_result_keeps_the_id_of_the_node_that_ran(comfy):
     comfy.run(chain())
-    entry = comfy.run(renumbered())
+    entry = comfy.run(renumber())
     assert set(entry["outputs"]) == {"e"}
     assert entry["meta"]["e"]["node_id"] == "9"
 
 
-def test_a_changed_file_runs_again_and_the_same_content_does_not(comfy):
+def test_file_with_changed_content_runs_again(comfy):
     graph = {
         "1": {"class_type": "ProbeFile", "inputs": {"file": "a.txt"}},
         "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "f"}},
     }
     file = comfy.server.folders.input_dir / "a.txt"
     file.write_text("one")
-    assert comfy.executed(graph) == {"1": 1, "9": 1}
+    assert comfy.count_executed(graph) == {"1": 1, "9": 1}
     file.write_text("one")
-    assert comfy.executed(graph) == {}
+    assert comfy.count_executed(graph) == {}
     file.write_text("two")
-    assert comfy.executed(graph) == {"1": 1, "9": 1}
+    assert comfy.count_executed(graph) == {"1": 1, "9": 1}
     assert "is_changed" not in comfy.run(graph)["prompt"][2]["1"]
 
 
-def test_a_fingerprint_that_fails_lets_the_node_run_and_say_so(comfy, gate):
+def test_failing_fingerprint_lets_the_node_run_and_report_it(comfy, gate):
     graph = {
         "1": {"class_type": "ProbeFile", "inputs": {"file": "a.txt"}},
         "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "f"}},
@@ -195,5 +195,5 @@ def test_a_fingerprint_that_fails_lets_the_node_run_and_say_so(comfy, gate):
     prompt_id = comfy.submit(graph)
     (comfy.server.folders.input_dir / "a.txt").unlink()
     gate.opened.set()
-    event, data = comfy.ended(prompt_id)["status"]["messages"][-1]
+    event, data = comfy.wait_for_end(prompt_id)["status"]["messages"][-1]
     assert (event, data["exception_type"], data["node_id"]) == ("execution_error", "FileNotFoundError", "1")

@@ -12,7 +12,7 @@ from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
 
 
-def test_a_job_runs_and_its_file_comes_from_the_storage_host(cloud):
+def test_job_runs_and_storage_host_serves_its_file(cloud):
     job = cloud.run(chain(text="a lighthouse"))
     assert job["status"] == "completed"
     answer = cloud.http.get("/api/view", params=job["outputs"]["9"]["images"][0])
@@ -24,7 +24,7 @@ def test_a_job_runs_and_its_file_comes_from_the_storage_host(cloud):
     assert cloud.server.seen.foreign_keys == 0
 
 
-def test_everything_lives_below_api_only(cloud):
+def test_all_paths_are_below_api(cloud):
     for path in ("/prompt", "/queue", "/history", "/object_info", "/view", "/user"):
         assert cloud.http.get(path).status_code == 404, path
     for path in ("prompt", "queue", "jobs", "history_v2", "object_info", "features", "system_stats", "user",
@@ -33,7 +33,7 @@ def test_everything_lives_below_api_only(cloud):
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": ""}, {b"X-API-Key": b"\xfc"}])
-def test_without_the_right_key_nothing_private_is_answered(serve, headers):
+def test_private_paths_need_the_right_key(serve, headers):
     server = serve("cloud", api_key="s3cret").server
     with httpx.Client(base_url=server.url, headers=headers) as stranger:
         answer = stranger.post("/api/prompt", json={"prompt": chain()})
@@ -46,7 +46,7 @@ def test_without_the_right_key_nothing_private_is_answered(serve, headers):
     assert server.seen.submits == 0
 
 
-def test_the_key_is_nowhere_to_be_read(serve):
+def test_key_is_in_no_answer_or_repr(serve):
     client = serve("cloud", api_key="s3cret")
     client.run(chain())
     for text in (repr(client.server), repr(client.server.settings), repr(client.server.seen)):
@@ -54,15 +54,15 @@ def test_the_key_is_nowhere_to_be_read(serve):
     assert client.http.get("/api/user").json() == {"status": "active"}
 
 
-def test_a_key_sent_to_the_storage_host_is_noticed(serve):
+def test_key_sent_to_the_storage_host_is_counted(serve):
     client = serve("cloud", api_key="s3cret")
     file = client.run(chain())["outputs"]["9"]["images"][0]
-    followed = client.http.get("/api/view", params=file, follow_redirects=True)  # the mistake of many a client
+    followed = client.http.get("/api/view", params=file, follow_redirects=True)  # a common mistake of clients
     assert followed.status_code == 200
     assert client.server.seen.foreign_keys == 1
 
 
-def test_signed_urls_cannot_be_forged_nor_bent(cloud):
+def test_forged_or_altered_signed_urls_are_refused(cloud):
     file = cloud.run(chain())["outputs"]["9"]["images"][0]
     good = httpx.URL(cloud.http.get("/api/view", params=file).headers["location"])
     later = good.copy_merge_params({"X-Expires": int(good.params["X-Expires"]) + 1})
@@ -74,7 +74,7 @@ def test_signed_urls_cannot_be_forged_nor_bent(cloud):
     assert httpx.get(good).status_code == 404
 
 
-def test_ids_and_order_are_the_servers(cloud, gate):
+def test_server_chooses_ids_and_order(cloud, gate):
     cloud.submit(waiting())
     assert gate.entered.wait(10)
     answers = [
@@ -86,12 +86,12 @@ def test_ids_and_order_are_the_servers(cloud, gate):
     assert len({str(uuid.UUID(answer["prompt_id"])) for answer in answers}) == 3
     pending = cloud.http.get("/api/queue").json()["queue_pending"]
     assert [item[1] for item in pending] == [answer["prompt_id"] for answer in answers]
-    place, prompt_id, graph, outputs, meta = pending[0]
-    assert (place, prompt_id, graph, outputs) == (2, answers[0]["prompt_id"], chain(seed=0), ["9"])
+    position, prompt_id, graph, outputs, meta = pending[0]
+    assert (position, prompt_id, graph, outputs) == (2, answers[0]["prompt_id"], chain(seed=0), ["9"])
     assert set(meta) == {"create_time"}
 
 
-def test_states_are_told_as_they_come(cloud, gate):
+def test_states_are_reported_as_they_change(cloud, gate):
     first = cloud.submit(waiting())
     assert gate.entered.wait(10)
     second = cloud.submit(chain())
@@ -103,13 +103,13 @@ def test_states_are_told_as_they_come(cloud, gate):
     assert [row["status"] for row in cloud.http.get("/api/jobs").json()["jobs"]] == ["pending", "in_progress"]
     assert cloud.http.get(f"/api/jobs/{first}").json().get("outputs") is None
     gate.opened.set()
-    assert cloud.ended(second)["status"] == "completed"
+    assert cloud.wait_for_end(second)["status"] == "completed"
     assert cloud.status(first) == "success"
     for path in ("job/{}/status", "jobs/{}", "history_v2/{}"):
         assert cloud.http.get("/api/" + path.format(uuid.uuid4())).status_code == 404
 
 
-def test_details_hold_the_workflow_and_rows_do_not(cloud):
+def test_only_details_of_a_job_hold_its_workflow(cloud):
     job = cloud.run(chain(), extra_data={"extra_pnginfo": {"sweeper": 1}})
     assert job["workflow"] == {"prompt": chain(), "extra_data": {"extra_pnginfo": {"sweeper": 1}}}
     assert job["outputs_count"] == 1
@@ -122,7 +122,7 @@ def test_details_hold_the_workflow_and_rows_do_not(cloud):
     assert row["id"] == job["id"]
 
 
-def test_the_list_of_jobs_pages_filters_and_sorts(cloud):
+def test_job_list_can_be_paged_filtered_and_sorted(cloud):
     good = [cloud.run(chain(seed=seed))["id"] for seed in range(3)]
     bad = cloud.run(chain(fail=True))["id"]
 
@@ -140,7 +140,7 @@ def test_the_list_of_jobs_pages_filters_and_sorts(cloud):
         assert cloud.http.get(f"/api/jobs?{query}").status_code == 400, query
 
 
-def test_a_failed_job_tells_its_error_everywhere(cloud):
+def test_failed_job_reports_its_error_in_every_listing(cloud):
     job = cloud.run(chain(fail=True))
     assert job["status"] == "failed"
     error = job["execution_error"]
@@ -152,7 +152,7 @@ def test_a_failed_job_tells_its_error_everywhere(cloud):
     assert (status["status"], status["error_message"]) == ("error", "the switch is on\n")
 
 
-def test_a_waiting_job_is_cancelled_and_remembered(cloud, gate):
+def test_cancelled_waiting_job_is_remembered(cloud, gate):
     running = cloud.submit(waiting())
     assert gate.entered.wait(10)
     first, second, third = (cloud.submit(chain(seed=seed)) for seed in range(3))
@@ -161,19 +161,19 @@ def test_a_waiting_job_is_cancelled_and_remembered(cloud, gate):
     assert cloud.status(first) == "cancelled"
     assert cloud.http.post("/api/queue", json={"clear": True}).json() == {"deleted": [], "cleared": True}
     gate.opened.set()
-    assert cloud.ended(running)["status"] == "completed"
-    assert {cloud.ended(job)["status"] for job in (second, third)} == {"cancelled"}
+    assert cloud.wait_for_end(running)["status"] == "completed"
+    assert {cloud.wait_for_end(job)["status"] for job in (second, third)} == {"cancelled"}
     assert sum(cloud.server.seen.executions.values()) == 1
 
 
-def test_an_interrupt_hits_every_running_job_whatever_it_names(serve):
+def test_interrupt_stops_every_running_job(serve):
     client = serve("cloud", workers=3)
     running = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
     wait_until(lambda: [client.status(job) for job in running] == ["executing"] * 3)
     waits = client.submit(chain())
     client.http.post("/api/interrupt", json={"prompt_id": running[0]})
-    assert {client.ended(job)["status"] for job in running} == {"cancelled"}
-    assert client.ended(waits)["status"] == "completed"
+    assert {client.wait_for_end(job)["status"] for job in running} == {"cancelled"}
+    assert client.wait_for_end(waits)["status"] == "completed"
     assert client.server.seen.most_running == 3
 
 
@@ -200,17 +200,17 @@ def test_history_v2_lists_ended_jobs_newest_first(cloud, gate):
     assert cloud.http.get("/api/history_v2").json() == {"history": []}
 
 
-def test_workers_run_as_many_jobs_at_once_each_with_its_own_cache(serve, gate):
+def test_each_worker_runs_one_job_with_its_own_cache(serve, gate):
     client = serve("cloud", workers=2)
     jobs = [client.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
     wait_until(lambda: sorted(client.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
     gate.opened.set()
-    assert {client.ended(job)["status"] for job in jobs} == {"completed"}
+    assert {client.wait_for_end(job)["status"] for job in jobs} == {"completed"}
     assert client.server.seen.most_running == 2
     assert client.server.seen.nodes["ProbeLoader"] == 2
 
 
-def test_models_are_listed_by_folder_and_any_name_is_taken(cloud):
+def test_models_are_listed_by_folder_and_any_name_is_accepted(cloud):
     assert cloud.http.get("/api/experiment/models").json() == [
         {"name": "upscale_models", "folders": ["upscale_models"]}
     ]

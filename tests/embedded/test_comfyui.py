@@ -10,7 +10,7 @@ import pytest
 from tests.embedded.probes import chain, waiting
 
 
-def test_a_job_runs_and_its_file_can_be_fetched(comfy):
+def test_job_runs_and_its_file_can_be_fetched(comfy):
     entry = comfy.run(chain(text="a lighthouse"), prompt_id="mine")
     assert entry["status"]["status_str"] == "success"
     assert entry["status"]["completed"] is True
@@ -24,7 +24,7 @@ def test_a_job_runs_and_its_file_can_be_fetched(comfy):
 def test_every_path_exists_with_and_without_api(comfy, prefix):
     answer = comfy.http.post(f"{prefix}/prompt", json={"prompt": chain(), "prompt_id": "p"})
     assert answer.json() == {"prompt_id": "p", "number": 0, "node_errors": {}}
-    comfy.ended("p")
+    comfy.wait_for_end("p")
     for path in ("queue", "prompt", "history", "history/p", "object_info", "object_info/ProbeSave", "system_stats",
                  "features", "models", "models/probe", "embeddings", "extensions"):  # fmt: skip
         status = comfy.http.get(f"{prefix}/{path}").status_code
@@ -37,18 +37,18 @@ def test_every_path_exists_with_and_without_api(comfy, prefix):
 @pytest.mark.parametrize(
     ("given", "kept"), [("sweep-1/cell 7", "sweep-1/cell 7"), (7, "7"), (None, "None"), ("", ""), ("æ%2F", "æ%2F")]
 )
-def test_a_clients_own_id_is_kept_verbatim(comfy, given, kept):
+def test_id_chosen_by_the_client_is_kept_verbatim(comfy, given, kept):
     answer = comfy.http.post("/prompt", json={"prompt": chain(), "prompt_id": given})
     assert answer.json()["prompt_id"] == kept
 
 
-def test_an_id_with_a_slash_is_found_percent_encoded(comfy):
+def test_id_with_a_slash_is_found_percent_encoded(comfy):
     comfy.submit(chain(), prompt_id="sweep-1/cell 7")
-    assert comfy.ended("sweep-1/cell 7")["prompt"][1] == "sweep-1/cell 7"
+    assert comfy.wait_for_end("sweep-1/cell 7")["prompt"][1] == "sweep-1/cell 7"
     assert set(comfy.http.get("/history/sweep-1%2Fcell%207").json()) == {"sweep-1/cell 7"}
 
 
-def test_an_id_used_again_replaces_its_history_entry_in_its_old_place(comfy):
+def test_reused_id_replaces_its_history_entry_at_the_same_position(comfy):
     for name, seed in (("a", 1), ("b", 2)):
         comfy.run(chain(seed=seed), prompt_id=name)
     comfy.submit(chain(seed=3), prompt_id="a")
@@ -58,7 +58,7 @@ def test_an_id_used_again_replaces_its_history_entry_in_its_old_place(comfy):
     assert history["a"]["prompt"][2]["3"]["inputs"]["seed"] == 3
 
 
-def test_numbers_count_every_post_without_its_own_and_front_goes_before(comfy, gate):
+def test_jobs_without_number_are_counted_and_front_is_negative(comfy, gate):
     def number(**fields):
         return comfy.http.post("/prompt", json={"prompt": chain(), **fields}).json().get("number")
 
@@ -69,11 +69,11 @@ def test_numbers_count_every_post_without_its_own_and_front_goes_before(comfy, g
     assert number() == 5
 
 
-def test_jobs_run_by_number_then_id_and_the_queue_shows_five_tuples(comfy, gate):
+def test_jobs_run_by_number_then_id_and_queue_lists_5_tuples(comfy, gate):
     comfy.submit(waiting(), prompt_id="first")
     assert gate.entered.wait(10)
-    for place, (name, number) in enumerate([("c", 5), ("b", 5), ("a", 6), ("z", 1), ("y", -1)]):
-        comfy.submit(chain(seed=place), prompt_id=name, number=number, client_id="me", extra_data={"k": 1})
+    for index, (name, number) in enumerate([("c", 5), ("b", 5), ("a", 6), ("z", 1), ("y", -1)]):
+        comfy.submit(chain(seed=index), prompt_id=name, number=number, client_id="me", extra_data={"k": 1})
     queue = comfy.http.get("/queue").json()
     assert [item[1] for item in queue["queue_running"]] == ["first"]
     assert sorted(item[1] for item in queue["queue_pending"]) == ["a", "b", "c", "y", "z"]
@@ -81,11 +81,11 @@ def test_jobs_run_by_number_then_id_and_the_queue_shows_five_tuples(comfy, gate)
     assert item == [6, "a", chain(seed=2), {"k": 1, "client_id": "me"}, ["9"]]
     assert comfy.http.get("/prompt").json() == {"exec_info": {"queue_remaining": 6}}
     gate.opened.set()
-    comfy.ended("a")
+    comfy.wait_for_end("a")
     assert list(comfy.http.get("/history").json()) == ["first", "y", "z", "b", "c", "a"]
 
 
-def test_a_job_is_never_in_neither_list_when_the_queue_is_asked_first(comfy):
+def test_job_is_always_in_the_queue_or_in_the_history(comfy):
     def where(name):
         queue = comfy.http.get("/queue").json()
         if any(item[1] == name for items in queue.values() for item in items):
@@ -94,13 +94,13 @@ def test_a_job_is_never_in_neither_list_when_the_queue_is_asked_first(comfy):
 
     for seed in range(40):
         name = comfy.submit(chain(seed=seed, steps=1, prefix=f"n{seed}"))
-        places = []
-        while not places or places[-1] != "history":
-            places.append(where(name))
-            assert places[-1] is not None
+        counts = []
+        while not counts or counts[-1] != "history":
+            counts.append(where(name))
+            assert counts[-1] is not None
 
 
-def test_deleting_takes_waiting_jobs_only_and_leaves_no_trace(comfy, gate):
+def test_delete_removes_only_waiting_jobs_without_a_trace(comfy, gate):
     comfy.submit(waiting(), prompt_id="running")
     assert gate.entered.wait(10)
     for name in ("a", "b", "b", "c"):
@@ -111,7 +111,7 @@ def test_deleting_takes_waiting_jobs_only_and_leaves_no_trace(comfy, gate):
     comfy.http.post("/queue", json={"clear": True})
     assert comfy.http.get("/queue").json()["queue_pending"] == []
     gate.opened.set()
-    comfy.ended("running")
+    comfy.wait_for_end("running")
     assert list(comfy.http.get("/history").json()) == ["running"]
     assert comfy.server.seen.cancelled == ["b", "a", "b", "c"] or sorted(comfy.server.seen.cancelled) == list("abbc")
 
@@ -134,7 +134,7 @@ def test_history_pages_from_either_end(comfy):
     assert comfy.http.get("/history/0").json() == {}
 
 
-def test_an_interrupt_hits_the_named_job_only_while_it_runs(comfy, gate):
+def test_interrupt_stops_the_named_job_only_while_it_runs(comfy, gate):
     comfy.submit(waiting(), prompt_id="running")
     comfy.submit(chain(), prompt_id="pending")
     assert gate.entered.wait(10)
@@ -142,28 +142,28 @@ def test_an_interrupt_hits_the_named_job_only_while_it_runs(comfy, gate):
     comfy.http.post("/interrupt", json={"prompt_id": "nobody"})
     assert comfy.http.get("/history/running").json() == {}
     comfy.http.post("/interrupt", json={"prompt_id": "running"})
-    entry = comfy.ended("running")
+    entry = comfy.wait_for_end("running")
     event, data = entry["status"]["messages"][-1]
     assert (entry["status"]["status_str"], entry["status"]["completed"]) == ("error", False)
     assert (event, data["node_id"], data["node_type"]) == ("execution_interrupted", "5", "ProbeWait")
     assert data["executed"] == ["1", "2", "3", "4"]
-    assert comfy.ended("pending")["status"]["status_str"] == "success"
+    assert comfy.wait_for_end("pending")["status"]["status_str"] == "success"
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"{}"])
-def test_an_interrupt_without_id_hits_whatever_runs(comfy, gate, body):
+def test_interrupt_without_id_stops_the_running_job(comfy, gate, body):
     comfy.submit(waiting(), prompt_id="running")
     assert gate.entered.wait(10)
     assert comfy.http.post("/interrupt", content=body).status_code == 200
-    assert comfy.ended("running")["status"]["messages"][-1][0] == "execution_interrupted"
+    assert comfy.wait_for_end("running")["status"]["messages"][-1][0] == "execution_interrupted"
 
 
-def test_an_interrupt_while_idle_does_nothing_to_the_next_job(comfy):
+def test_interrupt_while_idle_does_not_affect_the_next_job(comfy):
     comfy.http.post("/interrupt", json={})
     assert comfy.run(chain())["status"]["status_str"] == "success"
 
 
-def test_a_failing_node_ends_its_job_and_what_was_saved_before_stays(comfy):
+def test_failing_node_ends_its_job_and_saved_files_stay(comfy):
     graph = chain(fail=True)
     graph["10"] = {"class_type": "ProbeSave", "inputs": {"images": ["3", 0], "filename_prefix": "early"}}
     entry = comfy.run(graph)
@@ -179,7 +179,7 @@ def test_a_failing_node_ends_its_job_and_what_was_saved_before_stays(comfy):
     assert entry["outputs"] == {"10": {"images": [{"filename": "early_00001_.txt", "subfolder": "", "type": "output"}]}}
 
 
-def test_a_fully_cached_job_points_to_the_old_file(comfy):
+def test_fully_cached_job_reports_the_old_file(comfy):
     first = comfy.run(chain())
     second = comfy.run(chain())
     assert second["outputs"] == first["outputs"]
@@ -187,7 +187,7 @@ def test_a_fully_cached_job_points_to_the_old_file(comfy):
     assert comfy.server.seen.nodes["ProbeSave"] == 1
 
 
-def test_one_bad_output_of_two_is_reported_and_the_other_runs(comfy):
+def test_invalid_output_is_reported_and_the_other_one_runs(comfy):
     graph = chain()
     graph["50"] = {"class_type": "ProbeSave", "inputs": {"filename_prefix": "x"}}
     answer = comfy.http.post("/prompt", json={"prompt": graph})
@@ -195,7 +195,7 @@ def test_one_bad_output_of_two_is_reported_and_the_other_runs(comfy):
     errors = answer.json()["node_errors"]["50"]
     assert errors["dependent_outputs"] == ["50"]
     assert errors["errors"][0]["type"] == "required_input_missing"
-    entry = comfy.ended(answer.json()["prompt_id"])
+    entry = comfy.wait_for_end(answer.json()["prompt_id"])
     assert entry["prompt"][4] == ["9"]
     assert set(entry["outputs"]) == {"9"}
 
@@ -209,12 +209,12 @@ def test_partial_execution_targets_run_only_those_outputs(comfy):
     assert comfy.server.seen.nodes["ProbeFail"] == 0
 
 
-def test_free_memory_forgets_node_results_and_unloading_does_not(comfy):
+def test_free_memory_clears_node_results_unload_models_does_not(comfy):
     comfy.run(chain())
     comfy.http.post("/free", json={"unload_models": True})
-    assert comfy.executed(chain()) == {}
+    assert comfy.count_executed(chain()) == {}
     comfy.http.post("/free", json={"free_memory": True})
-    assert comfy.executed(chain()) == {"1": 1, "2": 1, "3": 1, "4": 1, "9": 1}
+    assert comfy.count_executed(chain()) == {"1": 1, "2": 1, "3": 1, "4": 1, "9": 1}
 
 
 def test_credentials_in_extra_data_do_not_reach_the_history(comfy):
@@ -222,7 +222,7 @@ def test_credentials_in_extra_data_do_not_reach_the_history(comfy):
     assert entry["prompt"][3] == {"extra_pnginfo": {"sweeper": {"cell": 7}}}
 
 
-def test_seeds_of_64_bits_survive(comfy):
+def test_64_bit_seeds_are_kept_exactly(comfy):
     entry = comfy.run(chain(seed=2**64 - 1))
     assert entry["prompt"][2]["3"]["inputs"]["seed"] == 18446744073709551615
     info = comfy.http.get("/object_info/ProbeSampler").json()
@@ -251,7 +251,7 @@ def test_object_info_has_comfyuis_shape_and_live_lists(comfy):
 @pytest.mark.parametrize(
     ("cache", "flags"), [("classic", []), ("lru 5", ["--cache-lru", "5"]), ("none", ["--cache-none"])]
 )
-def test_system_stats_tell_the_cache_mode_in_argv(serve, cache, flags):
+def test_system_stats_show_the_cache_policy_in_argv(serve, cache, flags):
     stats = serve("comfyui", cache=cache).http.get("/system_stats").json()
     assert stats["system"]["argv"][1:] == flags
     assert stats["system"]["comfyui_version"] == "0.3.64"
@@ -266,15 +266,15 @@ def test_gzipped_bodies_and_any_content_type_are_read(comfy):
     assert answer.status_code == 200
 
 
-def test_a_node_may_be_called_nothing_at_all(comfy):
+def test_node_id_may_be_empty(comfy):
     graph = chain()
     graph[""] = graph.pop("9")
     assert set(comfy.run(graph)["outputs"]) == {""}
 
 
-def test_only_one_job_runs_at_a_time_whatever_is_asked_for(serve):
+def test_only_one_job_runs_at_a_time_with_any_workers(serve):
     client = serve("comfyui", workers=4)
     names = [client.submit(chain(seed=seed)) for seed in range(20)]
     for name in names:
-        client.ended(name)
+        client.wait_for_end(name)
     assert client.server.seen.most_running == 1

@@ -1,6 +1,6 @@
-"""Every documented answer of Comfy Cloud that the embedded server gives, asked for and held to the contract.
+"""Requests that lead to every documented answer of Comfy Cloud which the embedded server can give.
 
-The judging is done by the client (`embedded_clients.Cloud`), for every other test of the dialect as well.
+The client (`clients.Cloud`) checks that each answer conforms to the contract, also in all other tests of the dialect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from tests import ROOT
 from tests.embedded.clients import Cloud
-from tests.embedded.cloud_contract import TABLE, published, schema_of, table
+from tests.embedded.cloud_contract import TABLE, read_published, schema_of, table
 from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
 
@@ -27,13 +27,13 @@ KEY = "s3cret"
 NOBODY = str(uuid.uuid4())
 PUBLISHED = ROOT.parent / "shared" / "api" / "comfy-cloud.openapi.yaml"
 
-# What the document names and this server has no occasion to answer, by status.
+# Documented statuses that this server never sends.
 NEVER = {
-    403: ["GET /api/job/{job_id}/status", "GET /api/jobs/{job_id}",  # there is one account: no job is another's
-          "POST /api/assets"],  # nothing is fetched from a URL, so none can ask for a login there (nor be gone)
+    403: ["GET /api/job/{job_id}/status", "GET /api/jobs/{job_id}",  # there is only one account
+          "POST /api/assets"],  # no URL is fetched, so none can need a login
     404: ["POST /api/assets"],
     200: ["GET /api/global_subgraphs/{id}", "GET /api/experiment/models/preview/{folder}/{path_index}/{filename}",
-          "GET /api/assets/remote-metadata", "POST /api/assets/download"],  # none are here, nothing is fetched
+          "GET /api/assets/remote-metadata", "POST /api/assets/download"],  # there are none, and nothing is fetched
     202: ["POST /api/assets/download"],
     400: ["GET /api/queue"],  # it takes no parameters
     401: ["GET /api/system_stats"],  # it is public
@@ -53,17 +53,17 @@ def account(serve: Any, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     return client
 
 
-def test_every_documented_answer_is_given_and_keeps_the_contract(account, gate):
+def test_every_documented_answer_conforms_to_the_contract(account, gate):
     jobs(account, gate)
-    turned_away(account)
+    send_refused_jobs(account)
     files(account)
     assets(account)
     userdata(account)
     reference(account)
-    strangers(account)
+    send_without_key(account)
     documented = {(name, status) for name, statuses in table()["answers"].items() for status in statuses}
     never = {(name, status) for status, names in NEVER.items() for name in names}
-    faults = {(name, 500) for name, _ in documented}  # only a broken server says this
+    faults = {(name, 500) for name, _ in documented}  # only a broken server sends this
     assert never <= documented
     assert documented - account.answered - faults == never
 
@@ -85,7 +85,7 @@ def jobs(account: Cloud, gate: Any) -> None:
         assert http.get(path).status_code == 404
     assert http.get("/api/jobs").json()["pagination"]["total"] == 4
     assert [row["id"] for row in http.get("/api/jobs", params={"workflow_id": NOBODY}).json()["jobs"]] == [job["id"]]
-    assert http.get("/api/jobs", params={"output_type": "image"}).json()["jobs"] == []  # the probes write text
+    assert http.get("/api/jobs", params={"output_type": "image"}).json()["jobs"] == []  # probe nodes write text
     for query in ("sort_by=colour", "sort_order=up", "output_type=text", "limit=0"):
         assert http.get(f"/api/jobs?{query}").status_code == 400
     assert http.post("/api/queue", json={"delete": [pending]}).json() == {"deleted": [pending]}
@@ -97,7 +97,7 @@ def jobs(account: Cloud, gate: Any) -> None:
     assert http.post("/api/history", json={"delete": [failed["id"]]}).status_code == 200
 
 
-def turned_away(account: Cloud) -> None:
+def send_refused_jobs(account: Cloud) -> None:
     faults, http = account.server.faults, account.http
     assert http.post("/api/prompt", json={"prompt": {}}).status_code == 400
     for knob, value, status in (("no_credits", True, 402), ("queue_full_times", 1, 429), ("error_503_times", 1, 503)):
@@ -122,10 +122,10 @@ def files(account: Cloud) -> None:
     assert layers["painted_masked"] == mask.json()["name"]
     assert http.get("/api/files/mask-layers", params={"filename": layers["mask"]}).json() == layers
     assert http.get("/api/files/mask-layers", params={"filename": sent["name"]}).status_code == 404
-    place = {"filename": sent["name"], "type": "input"}
-    assert http.get("/api/view", params=place).status_code == 302
+    reference_ = {"filename": sent["name"], "type": "input"}
+    assert http.get("/api/view", params=reference_).status_code == 302
     for channel, mode, pixel in (("rgb", "RGB", (1, 2, 3)), ("a", "L", 128), ("alpha", "L", 128)):
-        answer = http.get("/api/view", params={**place, "channel": channel})
+        answer = http.get("/api/view", params={**reference_, "channel": channel})
         picture = Image.open(io.BytesIO(answer.content))
         assert (answer.status_code, picture.mode, picture.getpixel((0, 0))) == (200, mode, pixel)
     assert http.get("/api/view", params={"filename": "none.png"}).status_code == 404
@@ -143,10 +143,10 @@ def assets(account: Cloud) -> None:
     assert fox["asset_hash"] == f"blake3:{blake3(png((9, 9, 9, 9))).hexdigest()}"
     again = http.post("/api/assets", files={"file": ("y.png", png((9, 9, 9, 9)))})
     assert (again.status_code, again.json()["id"], again.json()["created_new"]) == (200, fox["id"], False)
-    refused_uploads(account)
-    found = http.get(f"/api/assets/{fox['id']}").json()
-    told = set(fox) - {"created_new", "preview_url"}  # the URL is signed anew each time
-    assert {name: found[name] for name in told} == {name: fox[name] for name in told}
+    send_refused_uploads(account)
+    record = http.get(f"/api/assets/{fox['id']}").json()
+    fields = set(fox) - {"created_new", "preview_url"}  # the URL is signed anew each time
+    assert {name: record[name] for name in fields} == {name: fox[name] for name in fields}
     copy = {"hash": fox["asset_hash"], "tags": ["copy"], "name": "same fox.png"}
     assert [http.post("/api/assets/from-hash", json=copy).status_code for _ in range(2)] == [201, 200]
     assert http.post("/api/assets/from-hash", json={**copy, "hash": f"sha256:{64 * '0'}"}).status_code == 404
@@ -154,10 +154,10 @@ def assets(account: Cloud) -> None:
     assert http.head(f"/api/assets/hash/{fox['asset_hash']}").status_code == 200
     assert http.head(f"/api/assets/hash/blake3:{64 * '0'}").status_code == 404
     assert http.head("/api/assets/hash/nonsense").status_code == 400
-    listed_and_changed(account, fox)
+    list_and_change_assets(account, fox)
 
 
-def refused_uploads(account: Cloud) -> None:
+def send_refused_uploads(account: Cloud) -> None:
     http = account.http
     url = {"url": "http://127.0.0.1:9/x.png", "name": "x.png"}
     assert http.post("/api/assets", json=url).status_code == 422
@@ -173,13 +173,13 @@ def refused_uploads(account: Cloud) -> None:
     assert http.post(download, json={"source_url": "https://example.org/a"}).status_code == 400
 
 
-def listed_and_changed(account: Cloud, fox: dict[str, Any]) -> None:
+def list_and_change_assets(account: Cloud, fox: dict[str, Any]) -> None:
     http, path = account.http, f"/api/assets/{fox['id']}"
 
     def names(**query: Any) -> list[str]:
         return [asset["name"] for asset in http.get("/api/assets", params=query).json()["assets"]]
 
-    assert set(names(include_tags="output,text")) == {"probe_00001_.txt"}  # what the job has made
+    assert set(names(include_tags="output,text")) == {"probe_00001_.txt"}  # the output of the job
     assert names(include_tags="input,foxes") == ["fox.png"]
     assert names(name_contains="FOX", sort="name", order="asc") == ["fox.png", "same fox.png"]
     assert names(name_contains="FOX", exclude_tags="copy") == ["fox.png"]
@@ -208,7 +208,7 @@ def listed_and_changed(account: Cloud, fox: dict[str, Any]) -> None:
     for query in ("/api/tags?limit=0", "/api/assets/tags/refine?limit=x"):
         assert http.get(query).status_code == 400
     assert http.delete(path).status_code == 204
-    assert http.head(f"/api/assets/hash/{fox['asset_hash']}").status_code == 200  # the copy still has the bytes
+    assert http.head(f"/api/assets/hash/{fox['asset_hash']}").status_code == 200  # the copy still has the content
 
 
 def userdata(account: Cloud) -> None:
@@ -237,8 +237,8 @@ def reference(account: Cloud) -> None:
         assert http.get(f"/api/{path}").status_code == 404
 
 
-def strangers(account: Cloud) -> None:
-    """Every operation that the document lets answer 401 does, without the key."""
+def send_without_key(account: Cloud) -> None:
+    """Send every operation for which 401 is documented without the key."""
     key = account.http.headers.pop("X-API-Key")
     for name, statuses in table()["answers"].items():
         method, path = name.split(" ")
@@ -247,33 +247,33 @@ def strangers(account: Cloud) -> None:
     account.http.headers["X-API-Key"] = key
 
 
-def test_the_node_classes_of_the_real_server_keep_the_contract(serve):
+def test_node_classes_of_the_real_server_conform_to_the_contract(serve):
     answer = serve("cloud", nodes=None).http.get("/api/object_info")
     assert len(answer.json()) > 200
 
 
-def test_events_keep_the_contract(account):
+def test_events_conform_to_the_contract(account):
     kinds = {
         schema["type"]["one of"][0]: jsonschema.Draft202012Validator(schema_of(name))
         for name, schema in table()["types"].items()
         if name.startswith("WebSocket") and isinstance(schema, dict) and "data" in schema and name != "WebSocketMessage"
     }
     url = account.server.url.replace("http", "ws") + f"/ws?clientId=me&token={KEY}"
-    met = set()
+    answered_ = set()
     with connect(url, max_size=None) as socket:
         for graph in (chain(), chain(), chain(fail=True)):
             prompt_id = account.submit(graph, client_id="me")
             while True:
                 message = json.loads(socket.recv(timeout=20))
-                if message["type"] == "notification":  # sent by the service, not in its document
+                if message["type"] == "notification":  # the service sends it, but does not document it
                     continue
                 kinds[message["type"]].validate(message)
-                met.add(message["type"])
+                answered_.add(message["type"])
                 if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
                     break
-    assert set(kinds) - met == {"execution_interrupted"}
+    assert set(kinds) - answered_ == {"execution_interrupted"}
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published document is not beside this checkout")
-def test_the_table_is_the_published_document():
-    assert yaml.safe_load(TABLE.read_text("utf-8")) == published(yaml.safe_load(PUBLISHED.read_text("utf-8")))
+def test_our_table_equals_the_published_document():
+    assert yaml.safe_load(TABLE.read_text("utf-8")) == read_published(yaml.safe_load(PUBLISHED.read_text("utf-8")))

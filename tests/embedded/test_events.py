@@ -1,4 +1,4 @@
-"""The event stream: who hears what, and in which order, as measured on a real ComfyUI."""
+"""The event stream: which client gets which events, and in which order, as measured on a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def receive(socket):
     return json.loads(frame) if isinstance(frame, str) else frame
 
 
-def until_over(socket, prompt_id):
-    """All messages up to the last of this job, and three statuses; without the greeting."""
+def read_until_end(socket, prompt_id):
+    """Read all messages up to the last one of this job and three statuses, without the greeting."""
     messages = []
     while True:
         message = receive(socket)
@@ -40,7 +40,7 @@ def until_over(socket, prompt_id):
 
 
 def types(messages):
-    """Message types with what matters of each, in one word."""
+    """The types of messages, each with its most important detail."""
     words = []
     for message in messages:
         kind, data = message["type"], message["data"]
@@ -58,7 +58,7 @@ def types(messages):
     return words
 
 
-def test_the_greeting_tells_the_queue_and_the_id(comfy):
+def test_greeting_contains_queue_length_and_id(comfy):
     with stream(comfy) as socket:
         assert receive(socket) == {
             "type": "status",
@@ -68,14 +68,14 @@ def test_the_greeting_tells_the_queue_and_the_id(comfy):
         sid = receive(socket)["data"]["sid"]
         assert len(sid) == 32
         prompt_id = comfy.submit(chain(), client_id=sid)
-        assert types(until_over(socket, prompt_id))[-1] == "executing(None)"
+        assert types(read_until_end(socket, prompt_id))[-1] == "executing(None)"
 
 
-def test_a_normal_run_says_exactly_this(comfy):
+def test_normal_run_sends_exactly_these_events(comfy):
     with stream(comfy) as socket:
         receive(socket)
         prompt_id = comfy.submit(chain(steps=2), client_id="me")
-        messages = until_over(socket, prompt_id)
+        messages = read_until_end(socket, prompt_id)
     assert types(messages) == [
         "status(1)", "status(1)", "execution_start", "execution_cached",
         "state(1,running,0/1)", "executing(1)", "state(1,finished,1/1)",
@@ -99,11 +99,11 @@ def test_a_normal_run_says_exactly_this(comfy):
     assert by_type["executed"]["output"]["images"][0]["type"] == "output"
 
 
-def test_a_cached_run_says_exactly_this(comfy):
+def test_cached_run_sends_exactly_these_events(comfy):
     entry = comfy.run(chain())
     with stream(comfy) as socket:
         receive(socket)
-        messages = until_over(socket, comfy.submit(chain(), client_id="me"))
+        messages = read_until_end(socket, comfy.submit(chain(), client_id="me"))
     assert types(messages) == [
         "status(1)", "status(1)", "execution_start", "execution_cached", "executed(9)", "state(9,finished,1/1)",
         "execution_success", "status(0)", "executing(None)",
@@ -112,53 +112,53 @@ def test_a_cached_run_says_exactly_this(comfy):
     assert messages[4]["data"]["output"] == entry["outputs"]["9"]
 
 
-def test_a_failing_run_ends_with_its_error(comfy):
+def test_failing_run_ends_with_its_error(comfy):
     with stream(comfy) as socket:
         receive(socket)
         prompt_id = comfy.submit(chain(fail=True), client_id="me")
-        messages = until_over(socket, prompt_id)
+        messages = read_until_end(socket, prompt_id)
     assert types(messages)[-5:] == [
         "state(4,running,0/1)", "executing(4)", "execution_error", "status(0)", "executing(None)",
     ]  # fmt: skip
-    assert messages[-3]["data"] == comfy.ended(prompt_id)["status"]["messages"][-1][1]
+    assert messages[-3]["data"] == comfy.wait_for_end(prompt_id)["status"]["messages"][-1][1]
 
 
-def test_an_interrupted_run_ends_with_its_interruption(comfy, gate):
+def test_interrupted_run_ends_with_its_interruption(comfy, gate):
     with stream(comfy) as socket:
         receive(socket)
         prompt_id = comfy.submit(waiting(), client_id="me")
         assert gate.entered.wait(10)
         comfy.http.post("/interrupt", json={"prompt_id": prompt_id})
-        messages = until_over(socket, prompt_id)
+        messages = read_until_end(socket, prompt_id)
     assert types(messages)[-4:] == ["executing(5)", "execution_interrupted", "status(0)", "executing(None)"]
     assert set(messages[-3]["data"]) == {"prompt_id", "node_id", "node_type", "executed", "timestamp"}
 
 
-def test_the_history_is_there_when_the_last_message_comes(comfy):
+def test_history_lists_the_job_before_the_last_event(comfy):
     with stream(comfy) as socket:
         receive(socket)
         for seed in range(30):
             prompt_id = comfy.submit(chain(seed=seed, steps=1), client_id="me")
-            until_over(socket, prompt_id)
+            read_until_end(socket, prompt_id)
             assert prompt_id in comfy.http.get(f"/history/{prompt_id}").json()
 
 
-def test_a_rejected_prompt_says_nothing(comfy):
+def test_rejected_prompt_sends_no_events(comfy):
     with stream(comfy) as socket:
         receive(socket)
         assert comfy.http.post("/prompt", json={"prompt": {}, "client_id": "me"}).status_code == 400
         prompt_id = comfy.submit(chain(), client_id="me")
-        assert types(until_over(socket, prompt_id))[:3] == ["status(1)", "status(1)", "execution_start"]
+        assert types(read_until_end(socket, prompt_id))[:3] == ["status(1)", "status(1)", "execution_start"]
 
 
-def test_strangers_hear_only_the_status(comfy):
+def test_other_clients_get_only_the_status(comfy):
     with stream(comfy) as mine, stream(comfy, "clientId=other") as other:
         receive(mine), receive(other)
-        until_over(mine, comfy.submit(chain(), client_id="me"))
+        read_until_end(mine, comfy.submit(chain(), client_id="me"))
         assert types(receive(other) for _ in range(3)) == ["status(1)", "status(1)", "status(0)"]
 
 
-def test_a_job_without_client_id_tells_everybody_its_progress_and_nothing_else(comfy):
+def test_job_without_client_id_sends_only_progress_to_all(comfy):
     with stream(comfy) as socket:
         receive(socket)
         comfy.run(chain(steps=1))
@@ -168,7 +168,7 @@ def test_a_job_without_client_id_tells_everybody_its_progress_and_nothing_else(c
     assert {word.split("(")[0] for word in words} == {"status", "state", "progress"}
 
 
-def test_who_comes_late_is_told_the_current_node_without_a_job(comfy, gate):
+def test_late_client_gets_the_current_node_without_a_job_id(comfy, gate):
     comfy.submit(waiting(), client_id="me")
     assert gate.entered.wait(10)
     with stream(comfy) as socket:
@@ -201,7 +201,7 @@ def collect(socket, prompt_id):
             return frames
 
 
-def test_previews_come_as_event_1_unless_metadata_was_asked_for(serve):
+def test_previews_are_event_1_unless_metadata_was_requested(serve):
     comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         receive(socket)
@@ -210,7 +210,7 @@ def test_previews_come_as_event_1_unless_metadata_was_asked_for(serve):
     assert frame[8:10] == b"\xff\xd8"  # JPEG
 
 
-def test_a_comfyui_shows_no_work_in_progress_unless_asked_to(serve):
+def test_comfyui_sends_no_previews_by_default(serve):
     comfy = serve("comfyui")
     assert comfy.http.get("/system_stats").json()["system"]["argv"] == ["main.py"]
     with stream(comfy) as socket:
@@ -233,7 +233,7 @@ def test_pictures_can_be_sent_instead_of_saved(serve):
             assert [(picture.format, picture.size) for picture in pictures] == [("PNG", (600, 8))] * 2
 
 
-def test_previews_with_metadata_come_as_event_4(serve):
+def test_previews_with_metadata_are_event_4(serve):
     comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -251,7 +251,7 @@ def test_previews_with_metadata_come_as_event_4(serve):
     assert frame[8 + length :][:2] == b"\xff\xd8"
 
 
-def test_flags_count_only_in_the_first_message_and_junk_is_ignored(serve):
+def test_feature_flags_count_only_in_the_first_message(serve):
     comfy = serve("comfyui", previews=True)
     with stream(comfy) as socket:
         for junk in (
@@ -265,28 +265,28 @@ def test_flags_count_only_in_the_first_message_and_junk_is_ignored(serve):
         assert frame[:4] == b"\x00\x00\x00\x01"
 
 
-def test_a_second_socket_of_a_client_takes_over_and_survives_the_first(comfy):
+def test_second_stream_of_a_client_replaces_the_first(comfy):
     with stream(comfy) as first:
         receive(first)
         with stream(comfy) as second:
             receive(second)
             first.close()
             wait_until(lambda: comfy.server.seen.connections == 2)
-            until_over(second, comfy.submit(chain(), client_id="me"))
+            read_until_end(second, comfy.submit(chain(), client_id="me"))
 
 
-def test_a_client_that_stops_reading_holds_up_nobody(serve):
+def test_client_that_stops_reading_does_not_block_others(serve):
     comfy = serve("comfyui", previews=True)
     with stream(comfy, "clientId=deaf"), stream(comfy) as mine:
-        for place in range(40):  # 8 MB of previews: far more than the socket's buffers hold
-            graph = {**PICTURE, "1": {"class_type": "ProbePicture", "inputs": {"unknown": place}}}
+        for index in range(40):  # 8 MB of previews, far more than the socket buffers hold
+            graph = {**PICTURE, "1": {"class_type": "ProbePicture", "inputs": {"unknown": index}}}
             last = comfy.submit(graph, client_id="deaf")
-        comfy.ended(last)
+        comfy.wait_for_end(last)
         receive(mine)
         assert len(collect(mine, comfy.submit({**PICTURE}, client_id="me"))) == 1
 
 
-def test_cloud_asks_for_the_token_and_tells_a_job_without_client_id_to_everybody(serve):
+def test_cloud_needs_the_token_and_sends_jobs_without_id_to_all(serve):
     client = serve("cloud", api_key="s3cret")
     for query in ("clientId=me", "clientId=me&token=wrong"):
         with pytest.raises(InvalidStatus) as refused, stream(client, query):
@@ -295,13 +295,13 @@ def test_cloud_asks_for_the_token_and_tells_a_job_without_client_id_to_everybody
     with stream(client, "clientId=me&token=s3cret") as socket:
         assert receive(socket)["data"]["sid"] == "me"
         prompt_id = client.submit(chain(steps=1))
-        words = types(until_over(socket, prompt_id))
+        words = types(read_until_end(socket, prompt_id))
     assert words[2:6] == ["notification", "execution_start", "execution_cached", "state(1,running,0/1)"]
     assert words[-3:] == ["execution_success", "status(0)", "executing(None)"]
     assert not any("s3cret" in request.path for request in client.server.seen.requests)
 
 
-def test_cloud_tells_every_stream_of_every_job_and_shows_its_pictures_to_each_as_it_asked(serve):
+def test_cloud_sends_every_job_to_every_stream(serve):
     client = serve("cloud")
     with stream(client, "clientId=one") as rich, stream(client, "clientId=two") as plain:
         rich.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -311,13 +311,13 @@ def test_cloud_tells_every_stream_of_every_job_and_shows_its_pictures_to_each_as
         assert [collect(socket, prompt_id)[0][:4] for socket in (rich, plain)] == [b"\0\0\0\4", b"\0\0\0\1"]
 
 
-def test_cloud_tells_the_next_stream_what_nobody_heard(serve):
+def test_cloud_sends_missed_events_to_the_next_stream(serve):
     client = serve("cloud")
     prompt_id = client.run(chain())["id"]
     with stream(client) as socket:
-        said = [receive(socket) for _ in range(4)]
-    assert [message["type"] for message in said[1:]] == ["execution_start", "executed", "execution_success"]
-    assert all(message["data"]["prompt_id"] == prompt_id for message in said[1:])
+        events = [receive(socket) for _ in range(4)]
+    assert [message["type"] for message in events[1:]] == ["execution_start", "executed", "execution_success"]
+    assert all(message["data"]["prompt_id"] == prompt_id for message in events[1:])
     with stream(client, "clientId=later") as socket:
         assert receive(socket)["type"] == "status"
         assert receive_nothing(socket)
@@ -329,7 +329,7 @@ def receive_nothing(socket):
     return True
 
 
-def test_the_token_reaches_no_log(serve, caplog):
+def test_token_is_in_no_log(serve, caplog):
     caplog.set_level(logging.DEBUG)
     client = serve("cloud", api_key="s3cret")
     with stream(client, "clientId=me&token=s3cret") as socket:
@@ -361,7 +361,7 @@ def test_muted_refused_and_dropped_streams(comfy):
         list(socket)
 
 
-def test_the_reconnect_trap_silences_the_newer_socket(comfy):
+def test_reconnect_trap_silences_the_newer_stream(comfy):
     comfy.server.faults.reconnect_trap = True
     with stream(comfy) as first:
         receive(first)

@@ -1,4 +1,4 @@
-"""Every knob of `Faults`, through the wire."""
+"""Every field of `Faults`, over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def post(client, graph=None, **more):
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_a_connection_dropped_before_the_job_was_taken(serve, dialect):
+def test_connection_dropped_before_the_job_is_accepted(serve, dialect):
     client = serve(dialect)
     client.server.faults.drop_before_accept = 1
     with pytest.raises(httpx.RemoteProtocolError):
@@ -27,20 +27,20 @@ def test_a_connection_dropped_before_the_job_was_taken(serve, dialect):
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_a_connection_dropped_after_the_job_was_taken(serve, dialect):
+def test_connection_dropped_after_the_job_is_accepted(serve, dialect):
     client = serve(dialect)
     client.server.faults.drop_after_accept = 1
     with pytest.raises(httpx.RemoteProtocolError):
         post(client, prompt_id="mine")
     assert (client.server.seen.submits, client.server.seen.accepted) == (1, 1)
     if dialect == "comfyui":
-        assert client.ended("mine")["status"]["status_str"] == "success"
+        assert client.wait_for_end("mine")["status"]["status_str"] == "success"
     else:
         (row,) = client.http.get("/api/jobs").json()["jobs"]
-        assert client.ended(row["id"])["workflow"]["prompt"] == chain()
+        assert client.wait_for_end(row["id"])["workflow"]["prompt"] == chain()
 
 
-def test_a_full_queue_says_when_to_come_again(cloud):
+def test_full_queue_sends_retry_after(cloud):
     cloud.server.faults.queue_full_times = 2
     cloud.server.faults.retry_after = 7
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_a_full_queue_says_when_to_come_again(cloud):
     assert cloud.server.seen.accepted == 1
 
 
-def test_no_credits_and_no_subscription_last_until_they_are_mended(cloud):
+def test_missing_credits_and_subscription_last_until_reset(cloud):
     cloud.server.faults.no_credits = True
     assert [post(cloud).status_code for _ in range(2)] == [402, 402]
     cloud.server.faults.no_credits = False
@@ -63,7 +63,7 @@ def test_no_credits_and_no_subscription_last_until_they_are_mended(cloud):
     assert post(cloud).status_code == 200
 
 
-def test_servers_that_stumble(cloud):
+def test_general_errors_end_with_their_budget(cloud):
     faults, cloud.trusting = cloud.server.faults, True
     faults.error_500_times, faults.error_503_times, faults.garbage_times = 1, 1, 1
     answers = [cloud.http.get("/api/user") for _ in range(4)]
@@ -73,12 +73,12 @@ def test_servers_that_stumble(cloud):
     assert answers[3].json() == {"status": "active"}
 
 
-def test_a_job_that_is_lost(serve):
+def test_lost_job_is_lost_on_cloud_and_unknown_to_comfyui(serve):
     cloud = serve("cloud")
     cloud.server.faults.lose_times = 1
     lost = cloud.submit(chain())
     assert cloud.status(lost) == "lost"
-    assert cloud.ended(lost)["status"] == "failed"
+    assert cloud.wait_for_end(lost)["status"] == "failed"
     comfy = serve("comfyui")
     comfy.server.faults.lose_times = 1
     comfy.submit(chain(), prompt_id="gone")
@@ -87,17 +87,17 @@ def test_a_job_that_is_lost(serve):
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_a_status_request_that_is_dropped(serve, dialect):
+def test_status_request_can_be_dropped(serve, dialect):
     client = serve(dialect)
     prompt_id = client.submit(chain())
     client.server.faults.drop_status_times = 1
     path = f"/api/job/{prompt_id}/status" if dialect == "cloud" else f"/history/{prompt_id}"
     with pytest.raises(httpx.RemoteProtocolError):
         client.http.get(path)
-    client.ended(prompt_id)
+    client.wait_for_end(prompt_id)
 
 
-def test_states_that_no_document_names(cloud):
+def test_undocumented_states_are_reported_once_each(cloud):
     prompt_id = cloud.run(chain())["id"]
     cloud.server.faults.odd_states = ("allocated", "never_heard_of")
     assert [cloud.status(prompt_id) for _ in range(3)] == ["allocated", "never_heard_of", "success"]
@@ -108,7 +108,7 @@ def location(cloud):
     return cloud.http.get("/api/view", params=file).headers["location"]
 
 
-def test_downloads_that_stop_half_way(serve):
+def test_downloads_can_stop_halfway(serve):
     cloud = serve("cloud")
     url = location(cloud)
     cloud.server.faults.truncate_download_times = 1
@@ -123,14 +123,14 @@ def test_downloads_that_stop_half_way(serve):
     assert comfy.http.get("/view", params=file).status_code == 200
 
 
-def test_signed_urls_that_have_expired(cloud):
+def test_signed_urls_can_expire(cloud):
     url = location(cloud)
     cloud.server.faults.expire_download_times = 1
     assert httpx.get(url).status_code == 403
     assert httpx.get(url).status_code == 200
 
 
-def test_files_that_are_missing(comfy):
+def test_files_can_be_missing(comfy):
     file = comfy.run(chain())["outputs"]["9"]["images"][0]
     comfy.server.faults.missing_download_times = 1
     assert comfy.http.get("/view", params=file).status_code == 404
@@ -138,7 +138,7 @@ def test_files_that_are_missing(comfy):
 
 
 @pytest.mark.parametrize("which", ["3", "ProbeSampler"])
-def test_nodes_that_fail_by_id_or_class_under_any_name_of_error(cloud, which):
+def test_nodes_fail_by_id_or_class_with_any_exception_name(cloud, which):
     faults = cloud.server.faults
     faults.fail_nodes = {which}
     faults.fail_type, faults.fail_message = "InsufficientFundsError", "no more credits"
@@ -149,23 +149,23 @@ def test_nodes_that_fail_by_id_or_class_under_any_name_of_error(cloud, which):
     assert cloud.run(chain())["status"] == "completed"
 
 
-def test_nodes_that_fail_a_given_number_of_times(cloud):
+def test_nodes_fail_a_given_number_of_times(cloud):
     cloud.server.faults.fail_nodes = {"3"}
     cloud.server.faults.fail_node_times = 2
     assert [cloud.run(chain())["status"] for _ in range(3)] == ["failed", "failed", "completed"]
 
 
-def test_nodes_that_hang_until_they_are_released_or_interrupted(cloud):
+def test_nodes_stall_until_released_or_interrupted(cloud):
     faults = cloud.server.faults
     faults.stall_nodes = {"3"}
     first = cloud.submit(chain())
     wait_until(lambda: cloud.status(first) == "executing")
     cloud.http.post("/api/interrupt")
-    assert cloud.ended(first)["status"] == "cancelled"
+    assert cloud.wait_for_end(first)["status"] == "cancelled"
     second = cloud.submit(chain())
     wait_until(lambda: cloud.status(second) == "executing")
     faults.release()
-    assert cloud.ended(second)["status"] == "completed"
+    assert cloud.wait_for_end(second)["status"] == "completed"
     assert cloud.run(chain(seed=1))["status"] == "completed"
 
 
@@ -174,7 +174,7 @@ def test_slow_nodes_can_be_interrupted(cloud):
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
-    assert cloud.ended(job)["status"] == "cancelled"
+    assert cloud.wait_for_end(job)["status"] == "cancelled"
 
 
 def test_latency_delays_answers(cloud):
@@ -185,7 +185,7 @@ def test_latency_delays_answers(cloud):
     assert cloud.http.get("/api/user").status_code == 200
 
 
-def test_reset_turns_every_knob_off():
+def test_reset_switches_every_fault_off():
     off = Faults()
     faults = Faults(fail_nodes={"1"}, latency=3, lose_times=2, odd_states=("x",), mute_events=True)
     faults.reset()

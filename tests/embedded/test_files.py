@@ -1,4 +1,4 @@
-"""GET /view and the uploads, in both dialects, and names that try to climb."""
+"""GET /view and uploads in both dialects, and file names that lead out of their folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def png(colour=(10, 20, 30), size=(8, 4), mode="RGB", text=None):
 
 @pytest.fixture
 def full(comfy):
-    """A server whose output folder holds a.png, sub/b.png, and one level up a secret."""
+    """A server whose output folder holds a.png and sub/b.png, with a secret file one level up."""
     output = comfy.server.folders.output_dir
     (output / "sub").mkdir()
     (output / "a.png").write_bytes(png(text={"prompt": "{}"}))
@@ -63,13 +63,13 @@ def test_view_answers_with_comfyuis_statuses(full, query, status):
     assert full.http.get(f"/view?{query}").status_code == status
 
 
-def test_view_refuses_a_symbolic_link_that_leads_out(full):
+def test_view_refuses_a_symbolic_link_out_of_the_folder(full):
     output = full.server.folders.output_dir
     (output / "link.png").symlink_to(output.parent / "secret.png")
     assert full.http.get("/view?filename=link.png").status_code == 403
 
 
-def test_view_has_etag_ranges_and_head(full):
+def test_view_supports_etag_ranges_and_head(full):
     whole = full.http.get("/view?filename=a.png")
     data = whole.content
     assert whole.headers["content-type"] == "image/png"
@@ -105,25 +105,25 @@ def test_view_has_etag_ranges_and_head(full):
         ("channel=rgba", "PNG", "RGB"),
     ],
 )
-def test_view_reencodes_on_request_without_resizing_and_drops_metadata(full, query, kind, mode):
+def test_view_reencodes_in_full_size_and_drops_metadata(full, query, kind, mode):
     answer = full.http.get(f"/view?filename=a.png&{query}")
     picture = Image.open(io.BytesIO(answer.content))
     assert (picture.format, picture.mode, picture.size) == (kind, mode, (8, 4))
     assert ("prompt" in picture.info) == (query == "channel=rgba")
 
 
-def test_view_takes_the_alpha_channel(full):
+def test_view_extracts_the_alpha_channel(full):
     answer = full.http.get("/view?filename=b.png&subfolder=sub&channel=a")
     assert Image.open(io.BytesIO(answer.content)).getchannel("A").getextrema() == (128, 128)
 
 
-def test_what_is_no_picture_cannot_be_reencoded(full):
+def test_reencoding_a_file_that_is_not_a_picture_is_refused(full):
     (full.server.folders.output_dir / "x.png").write_bytes(b"not a picture")
     assert full.http.get("/view?filename=x.png&preview=webp").status_code == 400
     assert full.http.get("/view?filename=x.png").content == b"not a picture"
 
 
-def test_html_is_never_shown_as_html(full):
+def test_html_is_never_served_as_html(full):
     (full.server.folders.output_dir / "x.html").write_text("<script>")
     assert full.http.get("/view?filename=x.html").headers["content-type"] == "application/octet-stream"
 
@@ -132,7 +132,7 @@ def upload(client, data, name="a.png", path="/upload/image", **fields):
     return client.http.post(path, files={"image": (name, data)}, data=fields)
 
 
-def test_an_upload_keeps_its_name_and_gives_way_to_other_content(comfy):
+def test_upload_keeps_its_name_unless_another_file_has_it(comfy):
     names = [upload(comfy, data).json()["name"] for data in (b"one", b"two", b"one", b"two", b"three")]
     assert names == ["a.png", "a (1).png", "a.png", "a (1).png", "a (2).png"]
     assert comfy.server.seen.written == 3
@@ -144,7 +144,7 @@ def test_an_upload_keeps_its_name_and_gives_way_to_other_content(comfy):
     ]  # fmt: skip
 
 
-def test_an_upload_goes_where_it_is_told(comfy):
+def test_upload_is_stored_in_the_requested_folder(comfy):
     answer = upload(comfy, b"x", subfolder="deep/er", type="temp")
     assert answer.json() == {"name": "a.png", "subfolder": "deep/er", "type": "temp"}
     assert (comfy.server.folders.temp_dir / "deep/er/a.png").read_bytes() == b"x"
@@ -162,13 +162,13 @@ def test_an_upload_goes_where_it_is_told(comfy):
         ("n" * 300 + ".png", {}),
     ],
 )
-def test_uploads_that_climb_are_refused(comfy, name, fields):
+def test_uploads_out_of_the_folder_are_refused(comfy, name, fields):
     before = {path for path in comfy.server.folders.base.rglob("*") if path.is_file()}
     assert upload(comfy, b"x", name, **fields).status_code == 400
     assert {path for path in comfy.server.folders.base.rglob("*") if path.is_file()} == before
 
 
-def test_what_is_no_upload_is_refused(comfy):
+def test_malformed_uploads_are_refused(comfy):
     assert comfy.http.post("/upload/image", json={"image": "x"}).status_code == 400
     assert comfy.http.post("/upload/image", data={"image": "x"}).status_code == 400
     assert comfy.http.post("/upload/image", files={"other": ("a.png", b"x")}).status_code == 400
@@ -178,7 +178,7 @@ def test_what_is_no_upload_is_refused(comfy):
     assert broken.status_code == 400
 
 
-def test_a_mask_gives_its_alpha_to_the_original_and_keeps_its_texts(comfy):
+def test_mask_replaces_alpha_and_keeps_text_chunks(comfy):
     upload(comfy, png(text={"prompt": "kept"}), "original.png")
     reference = json.dumps({"filename": "original.png", "type": "input"})
     mask = png((0, 0, 0, 77), mode="RGBA")
@@ -194,7 +194,7 @@ def test_a_mask_gives_its_alpha_to_the_original_and_keeps_its_texts(comfy):
     assert upload(comfy, other_size, "m.png", "/upload/mask", original_ref=reference).status_code == 400
 
 
-def test_cloud_stores_by_content_under_a_hash(cloud):
+def test_cloud_stores_uploads_under_a_hash_of_their_content(cloud):
     data = png()
     name = f"{blake3(data).hexdigest()}.png"
     first = upload(cloud, data, "fox.jpeg", "/api/upload/image", subfolder="mine", type="input", overwrite="true")
@@ -206,7 +206,7 @@ def test_cloud_stores_by_content_under_a_hash(cloud):
     assert httpx.get(location).content == data
 
 
-def test_cloud_refuses_what_is_no_picture_or_beyond_its_limits(cloud):
+def test_cloud_refuses_uploads_that_are_too_large_or_not_pictures(cloud):
     wide = io.BytesIO()
     Image.new("1", (16_385, 1)).save(wide, format="PNG")
     for data in (b"not a picture", b"", wide.getvalue(), png() + b"\0" * (50 * 1024 * 1024)):
@@ -215,7 +215,7 @@ def test_cloud_refuses_what_is_no_picture_or_beyond_its_limits(cloud):
         assert answer.json()["message"]
 
 
-def test_cloud_merges_masks_into_a_new_content(cloud):
+def test_cloud_stores_a_masked_picture_as_new_content(cloud):
     name = upload(cloud, png(), "o.png", "/api/upload/image").json()["name"]
     reference = json.dumps({"filename": name, "type": "input"})
     mask = png((0, 0, 0, 5), mode="RGBA")
@@ -224,7 +224,7 @@ def test_cloud_merges_masks_into_a_new_content(cloud):
     assert Image.open(cloud.server.folders.input_dir / masked).getpixel((0, 0)) == (10, 20, 30, 5)
 
 
-def test_cloud_serves_one_channel_itself(cloud):
+def test_cloud_serves_single_channels_itself(cloud):
     (cloud.server.folders.output_dir / "a.png").write_bytes(png())
     answer = cloud.http.get("/api/view", params={"filename": "a.png", "channel": "rgb"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
@@ -232,7 +232,7 @@ def test_cloud_serves_one_channel_itself(cloud):
 
 
 @pytest.mark.parametrize("name", ["with space.png", "ünï-✓.png", "per%cent.png", "a#b?c.png", "a+b&c.png"])
-def test_signed_urls_carry_any_name(cloud, name):
+def test_signed_urls_work_for_any_file_name(cloud, name):
     folder = cloud.server.folders.output_dir / "sub dir"
     folder.mkdir()
     (folder / name).write_bytes(b"content")

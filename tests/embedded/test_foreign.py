@@ -1,8 +1,8 @@
-"""The requests of clients that others wrote, in their order: what each of them relies on.
+"""The requests of clients by other authors, in their order, with everything that each client relies on.
 
-Run against the server unchanged: ComfyUI's three script examples, comfy-api-simplified 1.6.0, comfy-cli 1.23.0 (local
-and cloud), comfy-ui-client 0.1.2, @stable-canvas/comfyui-client 1.5.9, @saintno/comfyui-sdk 0.3.1, the documented
-Python example of Comfy Cloud, and comfy-sdk 0.5.0 through comfy-api-proxy 0.1.6.
+These clients ran unchanged against the server: ComfyUI's three script examples, comfy-api-simplified 1.6.0, comfy-cli
+1.23.0 (local and cloud), comfy-ui-client 0.1.2, @stable-canvas/comfyui-client 1.5.9, @saintno/comfyui-sdk 0.3.1, the
+documented Python example of Comfy Cloud, and comfy-sdk 0.5.0 through comfy-api-proxy 0.1.6.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def local(serve):
     return serve("comfyui", nodes=None)
 
 
-def posted(url: str, data: bytes, kind: str | None = None) -> dict:
-    """As urllib does it: a POST without content type is called a form, whatever it holds."""
+def post_form(url: str, data: bytes, kind: str | None = None) -> dict:
+    """Send a POST as urllib does: without a content type, it is declared as a form."""
     request = urllib.request.Request(url, data=data, headers={"Content-Type": kind} if kind else {})
     with urllib.request.urlopen(request) as answer:
         return json.loads(answer.read())
 
 
-def test_listen_first_with_an_own_id_then_read_the_history(local):
+def test_client_that_connects_first_and_reads_the_history(local):
     url, client_id, prompt_id = local.server.url, str(uuid.uuid4()), str(uuid.uuid4())
     with connect(f"{url.replace('http', 'ws')}/ws?clientId={client_id}") as socket:
         body = {"prompt": GRAPH, "client_id": client_id, "prompt_id": prompt_id}
-        posted(f"{url}/prompt", json.dumps(body).encode())
+        post_form(f"{url}/prompt", json.dumps(body).encode())
         while True:
             frame = socket.recv(timeout=20)
-            assert isinstance(frame, str)  # this client would take a picture for a result
+            assert isinstance(frame, str)  # this client would mistake a preview for a result
             message = json.loads(frame)
             if message["type"] == "executing" and message["data"] == {"node": None, "prompt_id": prompt_id}:
                 break
@@ -63,9 +63,9 @@ def test_listen_first_with_an_own_id_then_read_the_history(local):
         assert Image.open(io.BytesIO(answer.read())).size == (64, 64)
 
 
-def test_submit_first_and_wait_for_an_empty_queue(local):
+def test_client_that_submits_and_waits_for_an_empty_queue(local):
     client_id = str(uuid.uuid4())
-    prompt_id = posted(f"{local.server.url}/prompt", json.dumps({"prompt": GRAPH, "client_id": client_id}).encode())[
+    prompt_id = post_form(f"{local.server.url}/prompt", json.dumps({"prompt": GRAPH, "client_id": client_id}).encode())[
         "prompt_id"
     ]
     with connect(f"{local.server.url.replace('http', 'ws')}/ws?clientId={client_id}") as socket:
@@ -73,12 +73,12 @@ def test_submit_first_and_wait_for_an_empty_queue(local):
             message = json.loads(socket.recv(timeout=20))
             if message["type"] == "status" and message["data"]["status"]["exec_info"]["queue_remaining"] == 0:
                 break
-    assert local.ended(prompt_id)["outputs"]["9"]["images"]
+    assert local.wait_for_end(prompt_id)["outputs"]["9"]["images"]
 
 
-def test_cloud_submit_first_then_listen_under_another_id_and_follow_the_redirect(serve):
+def test_cloud_client_that_submits_before_it_connects(serve):
     cloud = serve("cloud", nodes=None, api_key="s3cret")
-    for _ in range(2):  # the second is cached, and over before anybody listens
+    for _ in range(2):  # the second job is cached, and ends before the client connects
         prompt_id = cloud.http.post("/api/prompt", json={"prompt": GRAPH}).json()["prompt_id"]
         outputs = {}
         with connect(f"{cloud.server.url.replace('http', 'ws')}/ws?clientId={uuid.uuid4()}&token=s3cret") as socket:
@@ -96,8 +96,8 @@ def test_cloud_submit_first_then_listen_under_another_id_and_follow_the_redirect
         assert Image.open(io.BytesIO(answer.content)).size == (64, 64)
 
 
-def test_a_form_in_pieces_without_a_declared_length(local):
-    """Node's form libraries stream what they send."""
+def test_chunked_form_without_content_length_is_read(local):
+    """Form libraries for Node.js send chunked bodies."""
     picture = io.BytesIO()
     Image.new("RGB", (4, 4)).save(picture, format="PNG")
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'

@@ -1,4 +1,4 @@
-"""Requests that mean harm, or make no sense at all: each gets a 4xx, changes nothing, and the next job runs."""
+"""Hostile and meaningless requests: each gets a 4xx and changes nothing, and the next job runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Client = Cloud | Comfy
 
 @pytest.fixture(scope="module", params=["cloud", "comfyui"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A server that has done a job and keeps a file of the user's."""
+    """A server that has run a job and holds a user file."""
     with EmbeddedServer(request.param, nodes=probe_nodes()) as server:
         kind = Cloud if request.param == "cloud" else Comfy
         one = kind(server)
@@ -50,13 +50,13 @@ def state(client: Client) -> Any:
         if path.is_file()
     }
     jobs = "/api/jobs" if isinstance(client, Cloud) else "/history"
-    seen = client.server.seen
+    log = client.server.seen
     assets = client.http.get("/api/assets").json()["total"] if isinstance(client, Cloud) else 0
-    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), seen.accepted, assets
+    return files, client.http.get(jobs).json(), client.http.get("/api/queue").json(), log.accepted, assets
 
 
 def alive(client: Client) -> None:
-    """The worker still works."""
+    """Check that the worker still runs jobs."""
     job = client.run(chain(seed=1))
     assert "success" in json.dumps(job)
 
@@ -88,7 +88,7 @@ def cyclic() -> dict[str, Any]:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of so many pixels in a few kilobytes."""
+    """A PNG of many pixels in a few kilobytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -118,7 +118,7 @@ def bomb(width: int, height: int) -> bytes:
     ],
     ids=lambda body: body[:24].decode("latin-1"),
 )
-def test_bodies_that_would_hurt(client, body):
+def test_dangerous_bodies_are_refused(client, body):
     refused(client, "POST", "/api/prompt", content=body)
     alive(client)
 
@@ -143,17 +143,17 @@ def test_bodies_that_would_hurt(client, body):
         "/api/experiment/models/..%2f..",
     ],
 )
-def test_paths_that_climb(client, path):
+def test_paths_out_of_their_folder_are_refused(client, path):
     refused(client, "GET", path)
 
 
 @pytest.mark.parametrize("name", ["..%2fx", "%2e%2e/x", "a%2f..%2f..%2fx", "%00", "a" * 300])
-def test_user_files_stay_where_they_belong(client, name):
+def test_user_files_stay_in_the_users_folder(client, name):
     refused(client, "POST", f"/api/userdata/{name}", content=b"harm")
     refused(client, "DELETE", f"/api/userdata/{name}")
 
 
-def test_bodies_beyond_the_limit(client, monkeypatch):
+def test_bodies_above_the_limit_are_refused(client, monkeypatch):
     host, port = client.http.base_url.host, client.http.base_url.port
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=20)) as connection:
         connection.putrequest("POST", "/api/prompt")
@@ -171,36 +171,36 @@ def test_bodies_beyond_the_limit(client, monkeypatch):
 @pytest.mark.parametrize(
     "data", [bomb(60_000, 60_000), bomb(20_000, 10), bomb(16_000, 16_000), b"GIF89a", b"", bomb(4, 4)[:40]], ids=len
 )
-def test_pictures_that_are_bombs_or_none(client, data):
+def test_decompression_bombs_and_broken_pictures_are_refused(client, data):
     before = state(client)
     answer = client.http.post("/api/upload/image", files={"image": ("x.png", data)})
     if isinstance(client, Cloud):
         assert answer.status_code == 400
         assert state(client) == before
         return
-    # A ComfyUI takes any file; it must not fall over one.
-    place = {"filename": answer.json()["name"], "type": "input"}
+    # A ComfyUI accepts any file, and must survive it.
+    reference_ = {"filename": answer.json()["name"], "type": "input"}
     for query in ({"channel": "rgb"}, {"channel": "a"}, {"preview": "webp"}):
-        status = client.http.get("/view", params={**place, **query}).status_code
-        assert status == 400 or (status == 200 and len(data) == len(bomb(20_000, 10)))  # which is no bomb
-    reference = json.dumps(place)
+        status = client.http.get("/view", params={**reference_, **query}).status_code
+        assert status == 400 or (status == 200 and len(data) == len(bomb(20_000, 10)))  # which is not a bomb
+    reference = json.dumps(reference_)
     refused(client, "POST", "/upload/mask", files={"image": ("m.png", data)}, data={"original_ref": reference})
 
 
 @pytest.mark.parametrize("reference", ["", "[]", "5", "{}", '{"filename": "../x"}', '{"filename": 5}', "[" * 50_000])
-def test_masks_of_nothing(client, reference):
+def test_masks_without_an_original_are_refused(client, reference):
     sent = {"image": ("m.png", bomb(4, 4))}
     refused(client, "POST", "/api/upload/mask", files=sent, data={"original_ref": reference})
 
 
-def test_forms_with_too_much_in_them(client):
+def test_forms_with_too_many_fields_are_refused(client):
     refused(client, "POST", "/api/upload/image", files=[("image", (f"{n}", b"x")) for n in range(500)])
     fields = {f"field{number}": "x" for number in range(500)}
     refused(client, "POST", "/api/upload/image", files={"image": ("x.png", bomb(4, 4))}, data=fields)
     refused(client, "POST", "/api/upload/image", content=b"--", headers={"content-type": "multipart/form-data"})
 
 
-def test_a_stream_that_shouts_is_closed_and_nobody_else_hears_of_it(client):
+def test_stream_that_sends_too_much_is_closed_without_harm(client):
     url = client.server.url.replace("http", "ws") + "/ws?clientId="
     with connect(url + "quiet", max_queue=None) as quiet, connect(url + "loud", max_size=None, close_timeout=1) as loud:
         quiet.recv(timeout=20)
@@ -238,32 +238,32 @@ SENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def list_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        yield from places(child, (*path, key))
+        yield from list_paths(child, (*path, key))
 
 
 @st.composite
-def spoilt(draw: st.DrawFn) -> tuple[str, Any]:
-    """(path, body) of a request of which one part, at any depth, is something else."""
+def spoil(draw: st.DrawFn) -> tuple[str, Any]:
+    """(path, body) of a valid request in which one part, at any depth, is replaced by something else."""
     path = draw(st.sampled_from(sorted(SENT)))
     body = copy.deepcopy(SENT[path])
-    place = draw(st.sampled_from(list(places(body))))
+    reference_ = draw(st.sampled_from(list(list_paths(body))))
     value = draw(VALUES)
-    if not place:
+    if not reference_:
         return path, value
     parent = body
-    for key in place[:-1]:
+    for key in reference_[:-1]:
         parent = parent[key]
-    parent[place[-1]] = value
+    parent[reference_[-1]] = value
     return path, body
 
 
-@given(spoilt())
+@given(spoil())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_wrong_types_everywhere(client, request_):
+def test_wrong_types_never_cause_a_500(client, request_):
     path, body = request_
     before = client.server.seen.accepted
     answer = client.http.post(path, content=json.dumps(body).encode())
@@ -280,14 +280,14 @@ TEXT = st.text(max_size=30)
 
 @given(st.tuples(st.sampled_from(METHODS), st.sampled_from(NAMES), TEXT), st.tuples(st.sampled_from(QUERY), TEXT))
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_path_and_query(client, path, query):
+def test_any_path_and_query_gets_an_answer_below_500(client, path, query):
     method, name, tail = path
     url = f"/api/{name}/{quote(tail, errors='replace')}?{query[0]}={quote(query[1], errors='replace')}"
     answer = client.http.request(method, url)
     assert answer.status_code < 500
 
 
-def test_after_all_that_it_works(client):
+def test_server_still_works_after_hostile_requests(client):
     alive(client)
     assert Path(client.server.folders.user_dir / "mine.json").read_bytes() == b"{}"
     assert io.BytesIO(client.http.get("/api/userdata/mine.json").content).read() == b"{}"

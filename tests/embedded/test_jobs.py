@@ -1,4 +1,4 @@
-"""The queue by itself: its journal's failures, its memory, and its order whatever comes."""
+"""The job queue: failures of its journal, its memory, and its order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.embedded.probes import chain
 
 
 class BrokenJournal:
-    """A journal whose disk is full from some write on."""
+    """A journal whose disk is full after `good` writes."""
 
     def __init__(self, good):
         self.good = good
@@ -37,14 +37,14 @@ def queue(**options):
     return JobQueue(1, lambda remaining: None, **({"history_limit": None, "keep_cancelled": True} | options))
 
 
-def test_a_job_that_cannot_be_written_down_is_not_taken():
+def test_job_that_cannot_be_stored_is_not_queued():
     jobs = queue(journal=BrokenJournal(0))
     with pytest.raises(JournalError):
         jobs.put(job())
     assert (jobs.remaining, jobs.find("a")) == (0, None)
 
 
-def test_a_state_that_cannot_be_written_down_is_logged_and_stops_nothing(caplog):
+def test_state_that_cannot_be_stored_is_logged(caplog):
     jobs = queue(journal=BrokenJournal(1))
     jobs.put(job())
     with caplog.at_level(logging.ERROR):
@@ -57,7 +57,7 @@ def test_a_state_that_cannot_be_written_down_is_logged_and_stops_nothing(caplog)
     ]
 
 
-def test_an_ended_job_keeps_its_graph_in_little_memory():
+def test_ended_job_keeps_its_graph_compressed():
     jobs = queue()
     for name in ("a", "b"):
         jobs.put(job(name))
@@ -66,7 +66,7 @@ def test_an_ended_job_keeps_its_graph_in_little_memory():
     assert sys.getsizeof(jobs.find("a").stored_graph._packed) < 400
 
 
-def test_the_oldest_entry_goes_when_there_are_too_many():
+def test_history_limit_removes_the_oldest_entry():
     jobs = queue(history_limit=2, keep_cancelled=False)
     for name in ("a", "b", "a", "c", "d"):
         jobs.put(job(name))
@@ -75,32 +75,32 @@ def test_the_oldest_entry_goes_when_there_are_too_many():
     assert jobs.find("a") is None
 
 
-def test_closing_wakes_whoever_waits():
+def test_closing_wakes_waiting_workers():
     jobs = queue()
-    got = []
-    waiter = threading.Thread(target=lambda: got.append(jobs.take()))
+    results = []
+    waiter = threading.Thread(target=lambda: results.append(jobs.take()))
     waiter.start()
     jobs.close()
     waiter.join(10)
-    assert got == [None]
+    assert results == [None]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 3)), max_size=12), st.sets(st.sampled_from("abc")))
-def test_jobs_come_out_by_number_then_id_then_arrival_and_deleted_ones_never(put, deleted):
+def test_jobs_run_by_number_then_id_then_arrival(put, deleted):
     jobs = queue()
-    for place, (name, number) in enumerate(put):
-        jobs.put(job(name, number, seed=place))
+    for index, (name, number) in enumerate(put):
+        jobs.put(job(name, number, seed=index))
     cancelled = jobs.delete(sorted(deleted))
-    kept = [(number, name, place) for place, (name, number) in enumerate(put)]
+    expected = [(number, name, index) for index, (name, number) in enumerate(put)]
     for name in cancelled:
-        kept.remove(next(entry for entry in kept if entry[1] == name))
+        expected.remove(next(entry for entry in expected if entry[1] == name))
     taken = []
     while jobs.remaining > jobs.running:
         one = jobs.take()
         taken.append((one.number, one.id, one.graph["3"]["inputs"]["seed"]))
         jobs.finish(one, SUCCESS)
     if len({name for name, _ in put}) == len(put):
-        assert taken == sorted(kept)
+        assert taken == sorted(expected)
     assert [entry[:2] for entry in taken] == sorted(entry[:2] for entry in taken)
     assert len(taken) == len(put) - len(cancelled)
     assert set(cancelled) == deleted & {name for name, _ in put}

@@ -1,4 +1,4 @@
-"""The server with its own nodes: pictures from text, from an upload, and what the lists of nodes and models say."""
+"""The server with its own nodes: pictures from text and from uploads, and the lists of nodes and models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def txt2img(seed=1, **sampler):
     }  # fmt: skip
 
 
-def fetched(client, file):
+def fetch(client, file):
     if isinstance(client, Cloud):
         location = client.http.get("/api/view", params=file).headers["location"]
         return httpx.get(location).content
@@ -42,29 +42,29 @@ def fetched(client, file):
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_text_becomes_a_picture_that_holds_its_workflow(serve, dialect):
+def test_text_becomes_a_picture_with_its_workflow(serve, dialect):
     client = serve(dialect, nodes=None)
     job = client.run(txt2img(), extra_data={"extra_pnginfo": {"sweeper": {"cell": 7}}})
     file = job["outputs"]["9"]["images"][0]
     assert file == {"filename": "cell_00001_.png", "subfolder": "sweep", "type": "output"}
-    picture = Image.open(io.BytesIO(fetched(client, file)))
+    picture = Image.open(io.BytesIO(fetch(client, file)))
     assert (picture.format, picture.size, picture.mode) == ("PNG", (64, 48), "RGB")
     assert json.loads(picture.info["prompt"]) == txt2img()
     assert json.loads(picture.info["sweeper"]) == {"cell": 7}
 
 
-def test_the_same_workflow_gives_the_same_pixels_on_both_dialects_and_the_seed_changes_them(serve):
+def test_both_dialects_give_the_same_pixels_for_a_seed(serve):
     pixels = []
     for dialect, seed in (("cloud", 1), ("comfyui", 1), ("comfyui", 2)):
         client = serve(dialect, nodes=None)
         file = client.run(txt2img(seed))["outputs"]["9"]["images"][0]
-        pixels.append(Image.open(io.BytesIO(fetched(client, file))).tobytes())
+        pixels.append(Image.open(io.BytesIO(fetch(client, file))).tobytes())
     assert pixels[0] == pixels[1]
     assert pixels[1] != pixels[2]
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_an_upload_is_loaded_by_the_name_that_came_back(serve, dialect):
+def test_upload_is_loaded_by_the_returned_name(serve, dialect):
     client = serve(dialect, nodes=None)
     buffer = io.BytesIO()
     Image.new("RGB", (6, 5), (255, 0, 255)).save(buffer, format="PNG")
@@ -75,7 +75,7 @@ def test_an_upload_is_loaded_by_the_name_that_came_back(serve, dialect):
         "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x", "images": ["2", 0]}},
     }
     job = client.run(graph)
-    picture = Image.open(io.BytesIO(fetched(client, job["outputs"]["9"]["images"][0])))
+    picture = Image.open(io.BytesIO(fetch(client, job["outputs"]["9"]["images"][0])))
     assert picture.getpixel((0, 0)) == (0, 255, 0)
     graph["1"]["inputs"]["image"] = "nope.png"
     answer = client.http.post("/api/prompt", json={"prompt": graph})
@@ -89,29 +89,29 @@ def test_previews_are_temporary_files(serve):
     graph["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
     file = client.run(graph)["outputs"]["9"]["images"][0]
     assert file["type"] == "temp"
-    assert fetched(client, file)[:4] == b"\x89PNG"
+    assert fetch(client, file)[:4] == b"\x89PNG"
 
 
-def test_own_models_are_listed_and_strictness_holds_to_the_list(serve):
+def test_strict_models_refuses_unlisted_models(serve):
     client = serve("comfyui", nodes=None, strict_models=True)
-    listed = client.http.get("/models/checkpoints").json()
-    assert "procedural-paint.safetensors" in listed
+    names = client.http.get("/models/checkpoints").json()
+    assert "procedural-paint.safetensors" in names
     info = client.http.get("/object_info/CheckpointLoaderSimple").json()["CheckpointLoaderSimple"]
-    assert info["input"]["required"]["ckpt_name"][0] == listed
+    assert info["input"]["required"]["ckpt_name"][0] == names
     graph = txt2img()
     graph["4"]["inputs"]["ckpt_name"] = "sd_xl_base_1.0.safetensors"
     assert client.http.post("/prompt", json={"prompt": graph}).status_code == 400
     assert serve("comfyui", nodes=None).run(graph)["status"]["status_str"] == "success"
 
 
-def test_a_running_sampler_can_be_interrupted_between_steps(serve):
+def test_sampler_can_be_interrupted_between_steps(serve):
     client = serve("comfyui", nodes=None)
     graph = txt2img(steps=10_000)
     graph["5"]["inputs"] |= {"width": 512, "height": 512}
     prompt_id = client.submit(graph)
     wait_until(lambda: client.http.get("/queue").json()["queue_running"])
     client.http.post("/interrupt", json={"prompt_id": prompt_id})
-    assert client.ended(prompt_id)["status"]["messages"][-1][0] == "execution_interrupted"
+    assert client.wait_for_end(prompt_id)["status"]["messages"][-1][0] == "execution_interrupted"
 
 
 CELLS = st.fixed_dictionaries(
@@ -128,11 +128,11 @@ CELLS = st.fixed_dictionaries(
 @pytest.mark.parametrize("cache", ["classic", "lru 5", "none"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cells=st.lists(CELLS, min_size=1, max_size=8))
-def test_no_cache_ever_gives_a_job_another_jobs_result(shared, cache, cells):
+def test_no_cache_policy_mixes_up_results_of_jobs(shared, cache, cells):
     comfy: Comfy = shared(cache)
     ids = [comfy.submit(chain(steps=1, **cell)) for cell in cells]
     for prompt_id, cell in zip(ids, cells, strict=True):
-        entry = comfy.ended(prompt_id)
+        entry = comfy.wait_for_end(prompt_id)
         if cell["fail"]:
             assert entry["status"]["status_str"] == "error"
             continue
@@ -144,7 +144,7 @@ def test_no_cache_ever_gives_a_job_another_jobs_result(shared, cache, cells):
 
 @pytest.fixture
 def shared(serve):
-    """One server per cache for all examples: what one example leaves behind is part of the test."""
+    """One server per cache policy for all examples, because cached results of one example affect the next."""
     servers = {}
 
     def get(cache):

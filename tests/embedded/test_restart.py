@@ -1,4 +1,4 @@
-"""What survives a restart, a SIGTERM and a SIGKILL."""
+"""Jobs and files after a restart, a SIGTERM and a SIGKILL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print("bye", flush=True)
 
 
 class Process:
-    """A server in a process of its own, as a client sees it."""
+    """A server in its own process."""
 
     def __init__(self, dialect, data):
         command = [sys.executable, "-W", "error", "-c", SERVE, str(ROOT), dialect, str(data)]
@@ -41,7 +41,7 @@ class Process:
         self.url = read_line(self.process.stdout).strip()
 
     def end(self, number):
-        """Send a signal; (exit code, rest of stdout, stderr)."""
+        """Send a signal. Returns (exit code, rest of stdout, stderr)."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=20)
         return self.process.returncode, out, err
@@ -59,17 +59,17 @@ def process(dialect, data):
 
 @contextmanager
 def client(kind, server):
-    made = kind(server)
-    with closing(made.http):
-        yield made
+    client_ = kind(server)
+    with closing(client_.http):
+        yield client_
 
 
 def test_cloud_jobs_and_files_survive_a_stop(tmp_path):
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
         good, bad = cloud.run(chain(text="é")), cloud.run(chain(fail=True))
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
-        assert cloud.ended(good["id"]) == good
-        assert cloud.ended(bad["id"]) == bad
+        assert cloud.wait_for_end(good["id"]) == good
+        assert cloud.wait_for_end(bad["id"]) == bad
         assert [row["id"] for row in cloud.http.get("/api/jobs").json()["jobs"]] == [bad["id"], good["id"]]
         location = cloud.http.get("/api/view", params=good["outputs"]["9"]["images"][0]).headers["location"]
         assert httpx.get(location).text.endswith("é|0|4|7.0|euler")
@@ -79,20 +79,20 @@ def test_cloud_jobs_and_files_survive_a_stop(tmp_path):
         assert cloud.http.get(f"/api/jobs/{bad['id']}").status_code == 404
 
 
-def test_a_stop_puts_the_running_job_back_and_all_run_after_the_start(tmp_path):
+def test_stop_requeues_the_running_job_for_the_next_start(tmp_path):
     gate = Gate()
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
         jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
         assert gate.entered.wait(10)
     gate.opened.set()
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes(gate)) as server, client(Cloud, server) as cloud:
-        assert [cloud.ended(job)["status"] for job in jobs] == ["completed"] * 3
-        listed = cloud.http.get("/api/jobs?sort_order=asc").json()["jobs"]
-        assert [row["id"] for row in listed] == jobs
+        assert [cloud.wait_for_end(job)["status"] for job in jobs] == ["completed"] * 3
+        jobs_ = cloud.http.get("/api/jobs?sort_order=asc").json()["jobs"]
+        assert [row["id"] for row in jobs_] == jobs
         assert sum(server.seen.executions.values()) == 3
 
 
-def test_after_a_kill_the_running_job_is_lost_and_the_waiting_ones_run(tmp_path):
+def test_after_a_kill_the_running_job_is_lost_and_others_run(tmp_path):
     with process("cloud", tmp_path) as served, client(Cloud, served) as cloud:
         done = cloud.run(chain())["id"]
         running = cloud.submit(waiting())
@@ -100,18 +100,18 @@ def test_after_a_kill_the_running_job_is_lost_and_the_waiting_ones_run(tmp_path)
         waits = cloud.submit(chain(seed=3))
         served.end(signal.SIGKILL)
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
-        assert cloud.ended(done)["status"] == "completed"
+        assert cloud.wait_for_end(done)["status"] == "completed"
         assert cloud.status(running) == "lost"
-        lost = cloud.ended(running)
+        lost = cloud.wait_for_end(running)
         assert lost["status"] == "failed"
         assert lost["execution_error"]["exception_type"] == "ServiceError"
         assert lost["workflow"]["prompt"] == waiting()
-        assert cloud.ended(waits)["status"] == "completed"
+        assert cloud.wait_for_end(waits)["status"] == "completed"
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_it_cleanly_even_in_the_middle_of_a_job(tmp_path, dialect, number):
+def test_signals_end_the_server_cleanly_during_a_job(tmp_path, dialect, number):
     with process(dialect, tmp_path) as served:
         prefix = "/api" if dialect == "cloud" else ""
         answer = httpx.post(f"{served.url}{prefix}/prompt", json={"prompt": waiting()})
@@ -141,13 +141,13 @@ def test_two_servers_never_share_a_folder(tmp_path):
         pass
 
 
-def test_a_folder_with_something_else_under_the_jobs_name_is_refused(tmp_path):
+def test_foreign_file_with_the_name_of_the_journal_is_refused(tmp_path):
     (tmp_path / "jobs.sqlite").write_text("this is no database, but it is long enough to look at" * 20)
     with pytest.raises(UsageError, match="cannot keep jobs here"):
         EmbeddedServer(data=tmp_path, nodes=probe_nodes()).start()
 
 
-def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
+def test_cloud_keeps_assets_and_both_dialects_keep_user_files(tmp_path):
     for kind, dialect in ((Cloud, "cloud"), (Comfy, "comfyui")):
         server = EmbeddedServer(dialect, data=tmp_path / dialect, nodes=probe_nodes())
         with server, client(kind, server) as one:
@@ -156,7 +156,7 @@ def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
             if dialect == "cloud":
                 form = {"tags": "kept", "user_metadata": '{"a": 1}'}
                 asset = one.http.post("/api/assets", data=form, files={"file": ("a.bin", b"abc")}).json()
-                made = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
+                client_ = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
         with server, client(kind, server) as one:
             assert one.http.get("/api/userdata/mine.json").content == b"{}"
             if dialect == "comfyui":
@@ -164,13 +164,13 @@ def test_cloud_keeps_assets_and_user_files_and_comfyui_only_files(tmp_path):
                 assert one.http.get("/view", params=next(iter(job["outputs"].values()))["images"][0]).status_code == 200
                 continue
             assert one.http.get(f"/api/jobs/{job['id']}").json()["status"] == "completed"
-            kept = one.http.get(f"/api/assets/{asset['id']}").json()
-            assert (kept["tags"], kept["user_metadata"]) == (["kept"], {"a": 1})
+            asset_after = one.http.get(f"/api/assets/{asset['id']}").json()
+            assert (asset_after["tags"], asset_after["user_metadata"]) == (["kept"], {"a": 1})
             again = one.http.get("/api/assets", params={"include_tags": "output"}).json()["assets"]
-            assert [one["id"] for one in again] == [one["id"] for one in made]  # not taken in twice
+            assert [one["id"] for one in again] == [one["id"] for one in client_]  # not imported twice
 
 
-def test_assets_are_stored_under_the_same_keys_as_ever(tmp_path):
+def test_asset_records_keep_their_keys(tmp_path):
     with EmbeddedServer(data=tmp_path, nodes=probe_nodes()) as server, client(Cloud, server) as cloud:
         asset = cloud.http.post("/api/assets", files={"file": ("a.bin", b"abc")}).json()
     with closing(sqlite3.connect(tmp_path / "assets.sqlite")) as database:

@@ -1,4 +1,4 @@
-"""Scenarios: read strictly, decided by their seed, felt over the wire."""
+"""Scenarios: strict reading, decisions by the seed, and their effect over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.embedded.probes import chain, waiting
 from tests.waiting import wait_until
 
 
-def test_a_file_holds_a_scenario(tmp_path):
+def test_scenario_is_read_from_a_file(tmp_path):
     path = tmp_path / "slow.yaml"
     path.write_text(
         "seed: 7\nlatency: [0.02, 0.2]\nnode_seconds: 0.5\njob_seconds: [2, 3]\nconcurrency: 3\nqueue_bound: 20\n"
@@ -30,13 +30,13 @@ def test_a_file_holds_a_scenario(tmp_path):
     assert Scenario.read(path) == Scenario()
 
 
-def test_the_scenario_in_the_readme_is_one():
+def test_scenario_in_the_readme_is_valid():
     readme = (ROOT / "README.md").read_text("utf-8")
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
     assert Scenario.from_mapping(yaml.safe_load(text)).jobs_at_once == 3
 
 
-def test_a_scenario_cannot_be_changed():
+def test_scenario_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Scenario().seed = 1  # type: ignore[misc]
 
@@ -64,7 +64,7 @@ def test_a_scenario_cannot_be_changed():
         ("a: [", ":1: is not YAML: expected the node content, but found '<stream end>'"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message):
+def test_mistake_in_a_file_is_reported_with_its_line(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message) as raised:
@@ -72,7 +72,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(tmp_path, text, message)
     assert str(raised.value).startswith(str(path))
 
 
-def test_every_mistake_of_a_file_is_said_with_its_line(tmp_path):
+def test_all_mistakes_in_a_file_are_reported_with_their_lines(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("seed: 7\nlatncy: 0.1\nfailure_rate: 5%\n\ntier: pro\nconcurrency: 0\n")
     with pytest.raises(UsageError) as raised:
@@ -85,7 +85,7 @@ def test_every_mistake_of_a_file_is_said_with_its_line(tmp_path):
     ]
 
 
-def test_a_missing_file_is_said_with_the_nearest_name(tmp_path):
+def test_missing_file_is_reported_with_the_nearest_name(tmp_path):
     (tmp_path / "slow.yaml").write_text("seed: 1\n")
     with pytest.raises(UsageError, match=r"slo\.yaml: there is no such file; did you mean 'slow\.yaml'\?"):
         Scenario.read(tmp_path / "slo.yaml")
@@ -94,7 +94,7 @@ def test_a_missing_file_is_said_with_the_nearest_name(tmp_path):
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"\xff", "is not UTF-8 text (byte 0)"), (None, "cannot be read: ")])
-def test_what_is_no_text_is_said(tmp_path, data, said):
+def test_unreadable_file_is_reported(tmp_path, data, said):
     path = tmp_path / "odd.yaml"
     path.mkdir() if data is None else path.write_bytes(data)
     with pytest.raises(UsageError) as raised:
@@ -102,7 +102,7 @@ def test_what_is_no_text_is_said(tmp_path, data, said):
     assert str(raised.value).startswith(f"{path}: {said}")
 
 
-def test_decisions_follow_from_the_seed_and_the_rate():
+def test_decisions_depend_on_seed_and_rate_only():
     scenario = Scenario(seed=3, failure_rate=0.25, latency=(1.0, 2.0))
     struck = [scenario.should_inject("failure", time) for time in range(2000)]
     assert struck == [scenario.should_inject("failure", time) for time in range(2000)]
@@ -115,7 +115,7 @@ def test_decisions_follow_from_the_seed_and_the_rate():
     assert Scenario(latency=(0.5, 0.5)).draw_seconds("latency", 9) == 0.5
 
 
-def test_a_share_of_the_jobs_fails_the_same_ones_each_time(serve):
+def test_same_share_of_jobs_fails_in_every_run(serve):
     def outcomes():
         scenario = Scenario(seed=1, failure_rate=0.4, failure_type="OOMError")
         cloud = serve("cloud", faults=Faults(scenario=scenario))
@@ -129,7 +129,7 @@ def test_a_share_of_the_jobs_fails_the_same_ones_each_time(serve):
     assert error["exception_type"] == "OOMError"
 
 
-def test_a_bounded_queue_turns_jobs_away(serve, gate):
+def test_bounded_queue_refuses_jobs(serve, gate):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(queue_bound=1)))
     cloud.submit(waiting())
     assert gate.entered.wait(10)
@@ -137,14 +137,14 @@ def test_a_bounded_queue_turns_jobs_away(serve, gate):
     assert cloud.http.post("/api/prompt", json={"prompt": chain()}).status_code == 429
 
 
-def test_concurrency_is_the_scenarios(serve, gate):
+def test_concurrency_of_the_scenario_overrides_workers(serve, gate):
     cloud = serve("cloud", workers=1, faults=Faults(scenario=Scenario(concurrency=2)))
     jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(3)]
     wait_until(lambda: sorted(cloud.status(job) for job in jobs) == ["executing", "executing", "queued_limited"])
 
 
 @pytest.mark.parametrize(("tier", "at_once"), [("standard", 1), ("creator", 3), ("pro", 5)])
-def test_a_tier_says_how_many_jobs_run_at_once(serve, gate, tier, at_once):
+def test_tier_sets_how_many_jobs_run_at_once(serve, gate, tier, at_once):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(tier=tier)))
     jobs = [cloud.submit(waiting(seed=seed, prefix=f"w{seed}")) for seed in range(6)]
     states = ["executing"] * at_once + ["queued_limited"] * (6 - at_once)
@@ -155,10 +155,12 @@ def test_credits_run_out(serve, gate):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(credits=2)))
     first = cloud.submit(waiting())
     assert gate.entered.wait(10)
-    second, third = (cloud.submit(chain(seed=seed)) for seed in range(2))  # taken: nobody knows yet what they cost
+    second, third = (
+        cloud.submit(chain(seed=seed)) for seed in range(2)
+    )  # accepted, because their cost is not known yet
     gate.opened.set()
-    assert [cloud.ended(job)["status"] for job in (first, second, third)] == ["completed", "completed", "failed"]
-    assert cloud.ended(third)["execution_error"]["exception_type"] == "InsufficientFundsError"
+    assert [cloud.wait_for_end(job)["status"] for job in (first, second, third)] == ["completed", "completed", "failed"]
+    assert cloud.wait_for_end(third)["execution_error"]["exception_type"] == "InsufficientFundsError"
     answer = cloud.http.post("/api/prompt", json={"prompt": chain()})
     assert (answer.status_code, answer.json()["code"]) == (402, "InsufficientFundsError")
 
@@ -167,21 +169,21 @@ def test_models_load_slowly(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(model_seconds=(3600, 3600))))
     graph = {"1": {"class_type": "ProbeCombo", "inputs": {"mode": "normal"}}, "9": chain()["9"]}
     graph["9"]["inputs"]["images"] = ["1", 0]
-    assert cloud.run(graph)["status"] == "completed"  # it loads none
+    assert cloud.run(graph)["status"] == "completed"  # it loads no model
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
-    assert cloud.ended(job)["status"] == "cancelled"
+    assert cloud.wait_for_end(job)["status"] == "cancelled"
     assert cloud.server.seen.nodes["ProbeLoader"] == 0
 
 
 @pytest.mark.parametrize("setting", [{"tier": "pro"}, {"credits": 5}])
-def test_a_comfyui_has_no_account(setting):
+def test_comfyui_refuses_account_settings(setting):
     with pytest.raises(UsageError, match="only the cloud dialect has"):
         EmbeddedServer("comfyui", faults=Faults(scenario=Scenario(**setting)))
 
 
-def test_every_answer_may_be_an_error_or_get_lost(serve):
+def test_answers_can_be_errors_or_get_lost(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(error_rate=1)))
     assert cloud.http.get("/api/user").status_code == 503
     cloud = serve("cloud", faults=Faults(scenario=Scenario(drop_rate=1)))
@@ -190,7 +192,7 @@ def test_every_answer_may_be_an_error_or_get_lost(serve):
     assert cloud.server.seen.accepted == 1
 
 
-def test_slow_answers_and_slow_nodes(serve):
+def test_answers_and_nodes_can_be_slow(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(latency=(0.5, 0.6))))
     with pytest.raises(httpx.ReadTimeout):
         cloud.http.get("/api/user", timeout=0.05)
@@ -198,10 +200,10 @@ def test_slow_answers_and_slow_nodes(serve):
     job = cloud.submit(chain())
     wait_until(lambda: cloud.status(job) == "executing")
     cloud.http.post("/api/interrupt")
-    assert cloud.ended(job)["status"] == "cancelled"
+    assert cloud.wait_for_end(job)["status"] == "cancelled"
 
 
-def test_slow_jobs_are_slow_even_where_every_node_is_kept(serve):
+def test_job_seconds_apply_even_if_all_nodes_are_cached(serve):
     cloud = serve("cloud", faults=Faults(scenario=Scenario(job_seconds=(0.05, 0.05))))
     for _ in range(2):
         job = cloud.run(chain())
@@ -210,4 +212,4 @@ def test_slow_jobs_are_slow_even_where_every_node_is_kept(serve):
     waits = cloud.submit(chain())
     wait_until(lambda: cloud.status(waits) == "executing")
     cloud.http.post("/api/interrupt")
-    assert cloud.ended(waits)["status"] == "cancelled"
+    assert cloud.wait_for_end(waits)["status"] == "cancelled"

@@ -1,4 +1,4 @@
-"""Starting and stopping, arguments, threads, and requests that are not what they should be."""
+"""Starting and stopping, arguments, threads, and malformed requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeper.errors import UsageError
 from tests.embedded.probes import chain, probe_nodes, waiting
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_import_loads_nothing_heavy():
     code = (
         "import sys, sweeper.embedded, sweeper.embedded.faults\n"
         "heavy = {'numpy', 'PIL', 'starlette', 'uvicorn', 'sqlite3', 'pandas', 'httpx'} & set(sys.modules)\n"
@@ -29,7 +29,7 @@ def test_importing_the_package_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_nothing_remains_after_stop():
+def test_stop_leaves_no_threads_sockets_or_folders():
     before = set(threading.enumerate())
     with EmbeddedServer(nodes=probe_nodes(), workers=3) as server:
         assert len(set(threading.enumerate()) - before) == 4
@@ -41,7 +41,7 @@ def test_nothing_remains_after_stop():
         httpx.get(url + "/api/user")
 
 
-def test_stopping_in_the_middle_of_a_job_and_of_requests_is_clean(gate):
+def test_stop_during_a_job_and_requests_is_clean(gate):
     with EmbeddedServer("comfyui", nodes=probe_nodes(gate)) as server, httpx.Client(base_url=server.url) as client:
         client.post("/prompt", json={"prompt": waiting()})
         assert gate.entered.wait(10)
@@ -51,7 +51,7 @@ def test_stopping_in_the_middle_of_a_job_and_of_requests_is_clean(gate):
             client.get("/prompt")
 
 
-def test_a_server_can_be_started_again_and_tells_when_it_is_not_running():
+def test_server_can_be_started_again():
     server = EmbeddedServer(nodes=probe_nodes())
     for use in (lambda: server.url, lambda: server.folders, lambda: server.storage_url):
         with pytest.raises(UsageError, match="not running"):
@@ -69,7 +69,7 @@ def test_a_server_can_be_started_again_and_tells_when_it_is_not_running():
     assert len(urls) == 1, "who knew the URL finds it again"
 
 
-def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_path, monkeypatch):
+def test_concurrent_stop_waits_and_allows_a_start(tmp_path, monkeypatch):
     reached, go_on = threading.Event(), threading.Event()
     real = ServerThread.stop
 
@@ -88,12 +88,12 @@ def test_who_stops_it_too_waits_until_it_is_stopped_and_may_start_it_again(tmp_p
         assert second.is_alive()
         go_on.set()
         second.join(10)
-        server.start()  # a folder still held would be refused
+        server.start()  # a folder that is still in use would be refused
         first.join(10)
         assert httpx.get(server.url + "/api/user").status_code == 200
 
 
-def test_it_serves_a_client_in_the_event_loop_of_the_caller():
+def test_server_serves_a_client_in_the_callers_event_loop():
     async def run(server):
         async with httpx.AsyncClient(base_url=server.url) as client:
             answers = await asyncio.gather(*(client.post("/prompt", json={"prompt": chain(seed=i)}) for i in range(20)))
@@ -118,14 +118,14 @@ def test_wrong_arguments_are_refused_at_once(options, message):
         EmbeddedServer(**options)
 
 
-def test_a_taken_port_is_refused_with_its_address():
+def test_port_in_use_is_reported_with_its_address():
     with EmbeddedServer(nodes=probe_nodes()) as server:
         port = httpx.URL(server.url).port
         with pytest.raises(UsageError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*try another port"):
             EmbeddedServer("comfyui", port=port, nodes=probe_nodes()).start()
 
 
-def test_ipv6_addresses_make_a_url(serve):
+def test_ipv6_address_makes_a_url(serve):
     try:
         client = serve("cloud", host="::1")
     except UsageError:
@@ -148,7 +148,7 @@ def test_ipv6_addresses_make_a_url(serve):
         b'{"prompt": ' + b"9" * 10_000 + b"}",
     ],
 )  # fmt: skip
-def test_bodies_that_are_no_submission_get_400(serve, dialect, body):
+def test_malformed_submissions_get_400(serve, dialect, body):
     client = serve(dialect)
     answer = client.http.post("/api/prompt", content=body)
     assert answer.status_code == 400, answer.text
@@ -166,7 +166,7 @@ def test_bodies_that_are_no_submission_get_400(serve, dialect, body):
         {"partial_execution_targets": "9"}, {"partial_execution_targets": [9]}, {"partial_execution_targets": ["77"]},
     ],
 )  # fmt: skip
-def test_fields_that_would_hurt_a_real_server_get_400(comfy, fields):
+def test_fields_that_break_a_real_server_get_400(comfy, fields):
     answer = comfy.http.post("/prompt", json={"prompt": chain(), **fields})
     assert answer.status_code == 400, answer.text
     assert answer.json()["node_errors"] == {}
@@ -174,25 +174,25 @@ def test_fields_that_would_hurt_a_real_server_get_400(comfy, fields):
     assert comfy.server.seen.rejected == 1
 
 
-def test_two_equal_numbers_and_ids_wait_side_by_side(comfy, gate):
+def test_jobs_with_equal_number_and_id_are_both_queued(comfy, gate):
     comfy.submit(waiting())
     assert gate.entered.wait(10)
     for seed in (1, 2):
         comfy.submit(chain(seed=seed), prompt_id="same", number=5)
     gate.opened.set()
-    comfy.ended("same")
+    comfy.wait_for_end("same")
     assert comfy.run(chain())["status"]["status_str"] == "success"
     assert comfy.server.seen.executions["same"] == 2
 
 
 @pytest.mark.parametrize("path", ["/queue", "/history"])
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"delete": null}', b'{"delete": [1]}', b'{"delete": "x"}'])
-def test_bodies_that_are_no_order_get_400(comfy, path, body):
+def test_malformed_queue_and_history_bodies_get_400(comfy, path, body):
     assert comfy.http.post(path, content=body).status_code == 400
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'{"prompt_id": 3}'])
-def test_interrupts_of_the_wrong_shape_get_400(comfy, body):
+def test_malformed_interrupts_get_400(comfy, body):
     assert comfy.http.post("/interrupt", content=body).status_code == 400
 
 
@@ -211,7 +211,7 @@ def test_bodies_over_100_mib_get_413(comfy):
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_zip_bomb_gets_413_and_broken_zips_400(comfy):
+def test_zip_bomb_gets_413_and_broken_zip_400(comfy):
     import gzip
     import zlib
 
@@ -224,11 +224,11 @@ def test_a_zip_bomb_gets_413_and_broken_zips_400(comfy):
         assert comfy.http.post("/prompt", content=broken, headers={"content-encoding": "gzip"}).status_code == 400
 
 
-def test_lone_surrogates_pass_through_everything(comfy):
+def test_lone_surrogates_are_kept_everywhere(comfy):
     body = json.dumps({"prompt": chain(text="\ud800 fox", prefix="s")})
     answer = comfy.http.post("/prompt", content=body.encode())
     assert answer.status_code == 200
-    entry = comfy.ended(answer.json()["prompt_id"])
+    entry = comfy.wait_for_end(answer.json()["prompt_id"])
     assert entry["prompt"][2]["2"]["inputs"]["text"] == "\ud800 fox"
 
 
@@ -245,7 +245,7 @@ def raw(url, request):
     return b"".join(parts)
 
 
-def test_faults_given_at_the_start_are_the_servers():
+def test_server_uses_the_given_faults():
     faults = Faults(error_500_times=1)
     with EmbeddedServer(nodes=probe_nodes(), faults=faults) as server:
         assert server.faults is faults
@@ -253,7 +253,7 @@ def test_faults_given_at_the_start_are_the_servers():
         assert httpx.get(server.url + "/api/user").status_code == 200
 
 
-def test_requests_are_recorded_without_their_secrets(serve):
+def test_requests_are_logged_without_secrets(serve):
     client = serve("cloud", api_key="s3cret")
     client.http.get("/api/user?token=s3cret")
     request = client.server.seen.requests[-1]
@@ -275,6 +275,6 @@ def test_requests_are_recorded_without_their_secrets(serve):
         ("null", 403),
     ],
 )
-def test_pages_from_elsewhere_are_refused(comfy, origin, status):
+def test_cross_origin_requests_are_refused(comfy, origin, status):
     headers = {} if origin is None else {"origin": origin.replace("PORT", str(comfy.http.base_url.port))}
     assert comfy.http.get("/prompt", headers=headers).status_code == status

@@ -1,4 +1,4 @@
-"""The Comfy API v2 of the cloud dialect: jobs and assets, as its published specification has them."""
+"""Comfy API v2 of the cloud dialect: jobs and assets by its published specification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def submit(cloud: Cloud, workflow: Any, **headers: str) -> httpx.Response:
     return cloud.http.post("/api/v2/jobs", json={"workflow": workflow}, headers=headers)
 
 
-def ended(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
+def wait_for_end(cloud: Cloud, job: dict[str, Any]) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         found: dict[str, Any] = cloud.http.get(job["urls"]["self"]).json()
         return found if found["completed_at"] is not None else None
@@ -39,12 +39,12 @@ def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def test_a_job_runs_and_its_output_is_an_asset(cloud):
+def test_job_runs_and_its_output_is_an_asset(cloud):
     answer = submit(cloud, chain(text="a lighthouse"))
     assert answer.status_code == 201
     job = answer.json()
     assert job["status"] in {"queued", "running", "succeeded"}
-    done = ended(cloud, job)
+    done = wait_for_end(cloud, job)
     assert (done["status"], done["error"], done["queue_position"]) == ("succeeded", None, None)
     (output,) = done["outputs"]
     assert (output["node_id"], output["name"], output["type"], output["job_id"]) == (
@@ -62,8 +62,8 @@ def test_a_job_runs_and_its_output_is_an_asset(cloud):
     assert code(cloud.http.get(job["urls"]["events"])) == (501, "not_implemented")
 
 
-def test_a_failed_job_tells_its_node(cloud):
-    job = ended(cloud, submit(cloud, chain(fail=True)).json())
+def test_failed_job_reports_its_node(cloud):
+    job = wait_for_end(cloud, submit(cloud, chain(fail=True)).json())
     assert job["status"] == "failed"
     error = job["error"]
     assert (error["code"], error["node_id"], error["class_type"], error["message"]) == (
@@ -78,13 +78,13 @@ def test_waiting_and_running_jobs_are_cancelled_one_by_one(cloud, gate):
     assert [job["queue_position"] for job in (first, second)] == [0, 1]
     assert cloud.http.post(first["urls"]["cancel"]).json()["status"] == "canceled"
     assert cloud.http.post(running["urls"]["cancel"]).json()["status"] in {"canceling", "canceled"}
-    assert ended(cloud, running)["status"] == "canceled"
-    done = ended(cloud, second)
+    assert wait_for_end(cloud, running)["status"] == "canceled"
+    done = wait_for_end(cloud, second)
     assert done["status"] == "succeeded"
-    assert cloud.http.post(second["urls"]["cancel"]).json()["status"] == "succeeded"  # it does nothing
+    assert cloud.http.post(second["urls"]["cancel"]).json()["status"] == "succeeded"  # it has no effect
 
 
-def test_a_used_idempotency_key_is_refused_and_a_failed_submission_frees_it(cloud):
+def test_used_idempotency_key_is_refused(cloud):
     mine = {"Idempotency-Key": "mine"}
     assert code(submit(cloud, {}, **mine)) == (422, "invalid_workflow")
     assert submit(cloud, chain(), **mine).status_code == 201
@@ -92,7 +92,7 @@ def test_a_used_idempotency_key_is_refused_and_a_failed_submission_frees_it(clou
     assert cloud.server.seen.accepted == 1
 
 
-def test_assets_stand_in_workflows_by_id(cloud):
+def test_workflows_may_refer_to_assets_by_id(cloud):
     form = {"content_type": "text/plain", "file_path": "note.txt", "tags": ["a", "b"]}
     sent = cloud.http.post("/api/v2/assets", data=form, files={"file": ("note.txt", b"a note")})
     assert sent.status_code == 201
@@ -103,7 +103,7 @@ def test_assets_stand_in_workflows_by_id(cloud):
     reference = {"__type": "core/ASSET", "info": {"id": asset["id"]}}
     graph = {"1": {"class_type": "ProbeFile", "inputs": {"file": reference}}, "9": chain()["9"]}
     graph["9"]["inputs"]["images"] = ["1", 0]
-    done = ended(cloud, submit(cloud, graph).json())
+    done = wait_for_end(cloud, submit(cloud, graph).json())
     assert httpx.get(done["outputs"][0]["url"]).content == b"a note"
     for broken in ({"__type": "core/ASSET"}, {"__type": "core/ASSET", "info": {"id": "nobody"}}):
         graph["1"]["inputs"]["file"] = broken
@@ -120,7 +120,7 @@ def test_assets_stand_in_workflows_by_id(cloud):
     assert code(answer) == (422, "hash_mismatch")
 
 
-def test_what_is_turned_away(cloud):
+def test_invalid_requests_are_refused(cloud):
     post = cloud.http.post
     assert code(submit(cloud, {"nodes": [], "links": []})) == (422, "workflow_format_ui")
     assert code(submit(cloud, [])) == (422, "invalid_workflow")

@@ -1,4 +1,4 @@
-"""What POST /prompt says to graphs: the error types, words and coercions of a real ComfyUI."""
+"""Validation by POST /prompt: the error types, messages and conversions of a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def post(comfy, graph, **fields):
     return answer.status_code, answer.json()
 
 
-def edited(node, **inputs):
+def edit(node, **inputs):
     graph = chain()
     graph[node]["inputs"].update(inputs)
     return graph
@@ -42,7 +42,7 @@ def without(node, name):
          "Prompt has no outputs", ""),
     ],
 )  # fmt: skip
-def test_graphs_that_cannot_be_validated_at_all(comfy, graph, kind, message, details):
+def test_malformed_graphs_are_refused(comfy, graph, kind, message, details):
     status, body = post(comfy, graph)
     assert status == 400
     assert body == {
@@ -68,40 +68,40 @@ def only_error(comfy, graph, node):
     [
         ("3", without("3", "seed"), "required_input_missing", "seed"),
         ("3", without("3", "cond"), "required_input_missing", "cond"),
-        ("3", edited("3", steps=0), "value_smaller_than_min", "steps"),
-        ("3", edited("3", seed=2**64), "value_bigger_than_max", "seed"),
-        ("3", edited("3", sampler_name="Euler"), "value_not_in_list",
+        ("3", edit("3", steps=0), "value_smaller_than_min", "steps"),
+        ("3", edit("3", seed=2**64), "value_bigger_than_max", "seed"),
+        ("3", edit("3", sampler_name="Euler"), "value_not_in_list",
          "sampler_name: 'Euler' not in ['euler', 'heun', 'dpmpp_2m']"),
-        ("3", edited("3", cond=["1", 0]), "return_type_mismatch",
+        ("3", edit("3", cond=["1", 0]), "return_type_mismatch",
          "cond, received_type(PROBE_MODEL) mismatch input_type(PROBE_COND)"),
-        ("3", edited("3", cond=["1", 0, 0]), "bad_linked_input", "cond"),
-        ("3", edited("3", steps="7.5"), "invalid_input_type",
+        ("3", edit("3", cond=["1", 0, 0]), "bad_linked_input", "cond"),
+        ("3", edit("3", steps="7.5"), "invalid_input_type",
          "steps, 7.5, invalid literal for int() with base 10: '7.5'"),
-        ("3", edited("3", steps=None), "invalid_input_type", None),
-        ("3", edited("3", cfg="abc"), "invalid_input_type", None),
-        ("3", edited("3", cfg="nan"), "invalid_input_type", "cfg, nan, not a finite number"),
-        ("3", edited("3", model=["99", 0]), "exception_during_inner_validation", "'99'"),
-        ("3", edited("3", model=[1, 0]), "exception_during_inner_validation", "1"),
-        ("3", edited("3", model=["1", 7]), "exception_during_inner_validation", "tuple index out of range"),
-        ("3", edited("3", model=["1", "0"]), "exception_during_inner_validation", None),
-        ("3", edited("3", model=[["1"], 0]), "exception_during_inner_validation", "unhashable type: 'list'"),
+        ("3", edit("3", steps=None), "invalid_input_type", None),
+        ("3", edit("3", cfg="abc"), "invalid_input_type", None),
+        ("3", edit("3", cfg="nan"), "invalid_input_type", "cfg, nan, not a finite number"),
+        ("3", edit("3", model=["99", 0]), "exception_during_inner_validation", "'99'"),
+        ("3", edit("3", model=[1, 0]), "exception_during_inner_validation", "1"),
+        ("3", edit("3", model=["1", 7]), "exception_during_inner_validation", "tuple index out of range"),
+        ("3", edit("3", model=["1", "0"]), "exception_during_inner_validation", None),
+        ("3", edit("3", model=[["1"], 0]), "exception_during_inner_validation", "unhashable type: 'list'"),
         ("1", {**chain(), "1": {"class_type": "ProbeLoader"}}, "exception_during_inner_validation", "'inputs'"),
         ("9", {**chain(), "9": {"class_type": "ProbeSave"}}, "exception_during_validation", "'inputs'"),
-        ("1", edited("1", model_name="../../etc/passwd"), "value_not_in_list", None),
-        ("1", edited("1", model_name="/etc/passwd"), "value_not_in_list", None),
-        ("1", edited("1", model_name="c:\\models\\a"), "value_not_in_list", None),
-        ("1", edited("1", model_name=3), "value_not_in_list", None),
+        ("1", edit("1", model_name="../../etc/passwd"), "value_not_in_list", None),
+        ("1", edit("1", model_name="/etc/passwd"), "value_not_in_list", None),
+        ("1", edit("1", model_name="c:\\models\\a"), "value_not_in_list", None),
+        ("1", edit("1", model_name=3), "value_not_in_list", None),
     ],
 )  # fmt: skip
-def test_one_error_of_one_node(comfy, node, graph, kind, details):
+def test_single_errors_have_comfyuis_type_and_details(comfy, node, graph, kind, details):
     error = only_error(comfy, graph, node)
     assert error["type"] == kind
     if details is not None:
         assert error["details"] == details
 
 
-def test_the_record_of_an_error_says_what_was_given_and_what_is_allowed(comfy):
-    error = only_error(comfy, edited("3", steps=0), "3")
+def test_error_contains_received_value_and_input_config(comfy):
+    error = only_error(comfy, edit("3", steps=0), "3")
     assert error == {
         "type": "value_smaller_than_min",
         "message": "Value 0 smaller than min of 1",
@@ -112,13 +112,13 @@ def test_the_record_of_an_error_says_what_was_given_and_what_is_allowed(comfy):
             "received_value": 0,
         },
     }
-    error = only_error(comfy, edited("3", model=["99", 0]), "3")
-    assert error["extra_info"]["input_name"] == "image"  # of the node downstream, as ComfyUI has it
+    error = only_error(comfy, edit("3", model=["99", 0]), "3")
+    assert error["extra_info"]["input_name"] == "image"  # as in ComfyUI, those of the downstream node
     assert error["extra_info"]["linked_node"] == ["3", 0]
 
 
-def test_errors_of_all_reachable_nodes_come_at_once(comfy):
-    graph = edited("3", steps=0, seed=-1, sampler_name="nope")
+def test_errors_of_all_reachable_nodes_are_reported_together(comfy):
+    graph = edit("3", steps=0, seed=-1, sampler_name="nope")
     graph["4"]["inputs"].pop("fail")
     graph["unreached"] = {"class_type": "ProbeLoader", "inputs": {}}
     _, body = post(comfy, graph)
@@ -126,20 +126,20 @@ def test_errors_of_all_reachable_nodes_come_at_once(comfy):
     assert body["error"]["details"] == ""
 
 
-def test_the_output_nodes_own_errors_are_in_the_details(comfy):
+def test_details_contain_the_errors_of_the_output_node(comfy):
     _, body = post(comfy, without("9", "filename_prefix"))
     assert body["error"]["details"] == "Required input is missing: filename_prefix"
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_unknown_models_are_taken_unless_strict(serve, strict):
+def test_unknown_models_are_accepted_unless_strict(serve, strict):
     comfy = serve("comfyui", strict_models=strict)
-    status, _ = post(comfy, edited("1", model_name="sub/mine.safetensors"))
+    status, _ = post(comfy, edit("1", model_name="sub/mine.safetensors"))
     assert status == (400 if strict else 200)
-    assert post(comfy, edited("1", model_name=MODELS[0]))[0] == 200
+    assert post(comfy, edit("1", model_name=MODELS[0]))[0] == 200
 
 
-def test_what_validation_coerces_is_what_the_history_holds(comfy):
+def test_history_holds_the_converted_values(comfy):
     graph = chain()
     kinds = {"text": 123, "whole": 7.9, "flag": "false"}
     graph["k"] = {"class_type": "ProbeKinds", "inputs": kinds}
@@ -152,8 +152,8 @@ def test_what_validation_coerces_is_what_the_history_holds(comfy):
     assert comfy.run(graph)["prompt"][2]["k"]["inputs"] == {"text": "['a', 'b']", "whole": 1, "flag": True}
 
 
-def test_unknown_inputs_and_keys_pass_and_the_newer_combos_are_not_compared(comfy):
-    graph = edited("1", unknown={"deep": [1, 2, 3]})
+def test_unknown_inputs_and_newer_combos_are_not_checked(comfy):
+    graph = edit("1", unknown={"deep": [1, 2, 3]})
     graph["1"]["_meta"] = {"title": "a"}
     graph["1"]["colour"] = "red"
     graph["c"] = {"class_type": "ProbeCombo", "inputs": {"mode": "nope"}}
@@ -163,7 +163,7 @@ def test_unknown_inputs_and_keys_pass_and_the_newer_combos_are_not_compared(comf
     assert entry["prompt"][2] == graph
 
 
-def test_a_missing_file_is_refused_in_the_words_of_its_class(comfy):
+def test_missing_file_is_refused_with_the_message_of_its_class(comfy):
     graph = {
         "1": {"class_type": "ProbeFile", "inputs": {"file": "nope.png"}},
         "9": {"class_type": "ProbeSave", "inputs": {"images": ["1", 0], "filename_prefix": "f"}},
@@ -177,7 +177,7 @@ def test_a_missing_file_is_refused_in_the_words_of_its_class(comfy):
     assert comfy.run(graph)["status"]["status_str"] == "success"
 
 
-def test_a_cycle_is_refused_without_a_word_about_why(comfy):
+def test_cycle_is_refused_without_details(comfy):
     graph = chain()
     graph["3"]["inputs"]["model"] = ["4", 0]
     graph["4"]["inputs"]["image"] = ["3", 0]
@@ -199,14 +199,14 @@ def test_a_cycle_is_refused_without_a_word_about_why(comfy):
 def long_chain(length):
     graph = chain()
     source = "4"
-    for place in range(length):
-        graph[f"n{place}"] = {"class_type": "ProbeFail", "inputs": {"image": [source, 0], "fail": False}}
-        source = f"n{place}"
+    for index in range(length):
+        graph[f"n{index}"] = {"class_type": "ProbeFail", "inputs": {"image": [source, 0], "fail": False}}
+        source = f"n{index}"
     graph["9"]["inputs"]["images"] = [source, 0]
     return graph
 
 
-def test_chains_of_hundreds_of_nodes_run_and_of_a_thousand_are_refused(comfy):
+def test_chain_of_hundreds_of_nodes_runs_of_a_thousand_is_refused(comfy):
     assert comfy.run(long_chain(500))["status"]["status_str"] == "success"
     assert post(comfy, long_chain(1000))[0] == 400
     assert comfy.run(chain())["status"]["status_str"] == "success"
@@ -215,21 +215,21 @@ def test_chains_of_hundreds_of_nodes_run_and_of_a_thousand_are_refused(comfy):
 @pytest.mark.parametrize(
     "graph",
     [
-        edited("2", zz=["99", 0]),
-        edited("2", zz=["1", 5]),
-        edited("2", zz=["1", 0.5]),
+        edit("2", zz=["99", 0]),
+        edit("2", zz=["1", 5]),
+        edit("2", zz=["1", 0.5]),
         {**chain(), "far": {"class_type": "ProbeLoader"}},
         {**chain(), "far": {"class_type": "ProbeLoader", "inputs": "none"}},
     ],
 )
-def test_what_would_stop_a_real_server_is_refused(comfy, graph):
+def test_graphs_that_kill_a_real_server_are_refused(comfy, graph):
     status, body = post(comfy, graph)
     assert (status, body["error"]["type"]) == (400, "invalid_prompt")
     assert comfy.run(chain())["status"]["status_str"] == "success"
 
 
-def test_a_cycle_through_unknown_inputs_fails_when_it_runs(comfy):
-    graph = edited("1", zz=["2", 0])
+def test_cycle_through_unknown_inputs_fails_when_it_runs(comfy):
+    graph = edit("1", zz=["2", 0])
     event, data = comfy.run(graph)["status"]["messages"][-1]
     assert (event, data["exception_type"]) == ("execution_error", "graph.DependencyCycleError")
     assert data["node_id"] in {"1", "2"}
@@ -246,7 +246,7 @@ LINKS = st.lists(st.sampled_from(["1", "2", "3", "4", "9", "99", 1, -1, 0, 0.5])
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_no_graph_gets_a_500_or_stops_the_worker(comfy, data):
+def test_no_graph_causes_a_500_or_stops_the_worker(comfy, data):
     graph = chain(steps=1)
     for node, name in data.draw(
         st.lists(st.tuples(st.sampled_from(list(graph)), st.sampled_from(["model", "image", "steps", "fail", "new"])))
@@ -257,5 +257,5 @@ def test_no_graph_gets_a_500_or_stops_the_worker(comfy, data):
     answer = comfy.http.post("/prompt", json={"prompt": graph})
     assert answer.status_code in {200, 400}
     if answer.status_code == 200:
-        comfy.ended(answer.json()["prompt_id"])
+        comfy.wait_for_end(answer.json()["prompt_id"])
     assert comfy.http.get("/prompt").json()["exec_info"]["queue_remaining"] == 0

@@ -85,7 +85,7 @@ def test_a_failed_trial_is_a_row_and_is_sent_again_only_on_request(server, targe
     with Store.open(tmp_path / "out", readonly=True) as store:
         failed = next(row for row in store.results() if row.status == "failed")
     assert failed.error_type == "RuntimeError"
-    assert failed.error == "node 1 (Paint): This node was told to fail."
+    assert failed.error == "node 1 (Paint): This node fails on purpose."
     assert failed.attempts == 1
     plain = sweeper.run(plan, target, tmp_path / "out")
     assert (plain.submitted, plain.failed) == (0, 1)

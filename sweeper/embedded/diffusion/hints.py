@@ -85,7 +85,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A latent [n, 4, h, w] that the estimate is drawn to by `weight` (0-1), less so `reach` frames away from `at`."""
+    """A latent [n, 4, h, w] that draws the estimate by `weight` (0-1), less so `reach` frames away from `frame`."""
 
     samples: Array
     weight: float

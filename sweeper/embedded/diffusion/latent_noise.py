@@ -85,7 +85,7 @@ class FrameNoise(LatentNoise):
 
 
 class ScaledNoise:
-    """The noise of later steps, `by` times as strong: a sampler's `s_noise`."""
+    """The noise of later steps, `factor` times as strong: a sampler's `s_noise`."""
 
     def __init__(self, noise: LatentNoise, factor: float) -> None:
         self._noise = noise
@@ -102,7 +102,7 @@ class ScaledNoise:
 class BrownianPath:
     """Increments of one Brownian path, the same for every number of steps.
 
-    Midpoints are drawn from the Brownian bridge (Lévy's construction), each keyed by its place in the binary tree,
+    Midpoints are drawn from the Brownian bridge (Lévy's construction), each keyed by its position in the binary tree,
     so that runs with 10 and with 20 steps see one path, and SDE samplers converge as steps grow.
     """
 

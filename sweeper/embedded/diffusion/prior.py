@@ -45,7 +45,7 @@ _MOSAIC_SEED = 0x3053A1C
 class _Mosaic:
     """Patches of a latent of one size; pixels are kept sorted by patch, so that sums over patches are `reduceat`."""
 
-    order: NDArray[np.intp]  # pixel at each sorted place
+    order: NDArray[np.intp]  # pixel at each sorted position
     inverse: NDArray[np.intp]  # inverse of order
     starts: NDArray[np.intp]
     label: NDArray[np.intp]  # patch of each sorted pixel

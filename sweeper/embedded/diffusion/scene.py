@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# place: sky above, sky at the horizon, ground far, ground near (sRGB)
+# backdrop: sky above, sky at the horizon, ground far, ground near (sRGB)
 _PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "land": ((70, 130, 200), (205, 220, 225), (120, 150, 105), (75, 105, 55)),
     "sea": ((60, 125, 200), (200, 220, 230), (75, 140, 170), (25, 80, 125)),
@@ -35,7 +35,7 @@ _PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 class Words:
-    """The pooled embedding by feature name, with the places' shares made to sum to one."""
+    """The pooled embedding by feature name, with the shares of the backdrops made to sum to one."""
 
     def __init__(self, features: Array) -> None:
         self.features = features

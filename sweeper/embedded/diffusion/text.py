@@ -90,7 +90,7 @@ def encode(text: str) -> Array:
 
 
 def _is_subject_colour(words: list[tuple[str, float]], index: int) -> bool:
-    """True when the colour at `place` stands before a subject, as in "red fox" or "red and white fox"."""
+    """True when the colour at `index` stands before a subject, as in "red fox" or "red and white fox"."""
     for word, _ in words[index + 1 : index + 3]:
         name = word if word in WORDS else word.removesuffix("s")
         if name in WORDS:

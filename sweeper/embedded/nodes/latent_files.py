@@ -1,7 +1,7 @@
 """SaveLatent and LoadLatent: a latent on disk, in the safetensors format and with ComfyUI 0.3.64's names.
 
 The format (github.com/huggingface/safetensors, "Format"): eight bytes, little-endian, the length of a JSON header;
-the header, tensor name -> dtype, shape and place, and `__metadata__` of texts; then the numbers. What a VAE lost and
+the header, tensor name -> dtype, shape and offsets, and `__metadata__` of texts; then the numbers. What a VAE lost and
 carries beside the latent here (`diffusion.vae`) is not saved, as no other program knew it.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Latent = dict[str, Any]
 
 _TENSOR, _VERSION = "latent_tensor", "latent_format_version_0"
-_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}  # a BF16 is a F32's upper half, see `_numbers`
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}  # a BF16 is a F32's upper half, see `_decode_numbers`
 _OLD_SCALE = 1 / 0.18215  # files without the version hold Stable Diffusion's latents before scaling
 _MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit, bytes
 

@@ -95,7 +95,7 @@ class ReservedFile:
 
 
 class FileReserver:
-    """The numbered places of one save. Raises Exception for a prefix that climbs out of `base`."""
+    """Reserves the numbered files of one save. Raises Exception for a prefix that climbs out of `base`."""
 
     def __init__(self, base: Path, prefix: str, images: Array | None, suffix: str) -> None:
         """`images` fill %width% and %height%; both are 0 where there are none, as in ComfyUI."""
@@ -109,7 +109,7 @@ class FileReserver:
         self._counter = _next_counter(self._folder, self._name)
 
     def reserve(self, number: int) -> ReservedFile:
-        """The place of the batch's item `number`, which %batch_num% stands for."""
+        """Reserve the file of the batch item `number`, which %batch_num% stands for."""
         name = self._name.replace("%batch_num%", str(number))
         path, counter = _reserve_file(self._folder, name, self._counter, self._suffix)
         self._counter = counter + 1

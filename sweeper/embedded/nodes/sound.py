@@ -1,4 +1,4 @@
-"""AUDIO: sounds as numbers, and the way from a latent to a sound and back. Files are for `media`.
+"""AUDIO: sounds as numbers, and the way from a latent to a sound and back. Files are for `media_files`.
 
 An AUDIO is {"waveform": float32 [B, C, N], -1 to 1, "sample_rate": Hz}. A procedural model knows no music: it draws a
 picture 16 rows high, and the picture is played as a score, time from left to right, each row a note of a pentatonic

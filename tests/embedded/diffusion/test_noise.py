@@ -1,4 +1,4 @@
-"""Noise: the same everywhere, other for every seed, and a Brownian path that is one."""
+"""Noise is the same everywhere and different for every seed, and Brownian paths have the right statistics."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sweeper.embedded.diffusion.latent_noise import FrameNoise, LatentNoise, Sca
 SHAPE = (4, 16, 16)
 
 
-def test_the_first_numbers_are_what_they_always_were() -> None:
-    # Recorded once; another NumPy or machine that changes them changes every picture of every baseline.
+def test_first_numbers_never_change() -> None:
+    # Recorded once. If another NumPy or machine changes them, it changes every picture of every baseline.
     assert draw_normal(7, 0, 1, 0, (4,)).tolist() == pytest.approx([1.2810302, 2.4797926, -0.7845169, -0.5120691])
 
 
@@ -25,7 +25,7 @@ def test_seeds_differ_to_the_last_bit(one: int, other: int) -> None:
     assert equal == (one == other)
 
 
-def test_an_item_is_the_same_in_every_batch() -> None:
+def test_item_is_the_same_in_every_batch() -> None:
     alone, batch = LatentNoise(3, [2], SHAPE).draw_initial(), LatentNoise(3, range(5), SHAPE).draw_initial()
     assert np.array_equal(alone[0], batch[2])
     assert abs(float((batch[0] * batch[1]).mean())) < 0.1
@@ -38,7 +38,7 @@ def test_noise_is_standard_normal() -> None:
     assert float(sample.std()) == pytest.approx(1, abs=0.01)
 
 
-def test_steps_get_fresh_noise_and_repeat_from_the_start() -> None:
+def test_steps_get_fresh_but_reproducible_noise() -> None:
     noise = LatentNoise(3, [0], SHAPE)
     first, second = noise.draw_step(2.0, 1.0), noise.draw_step(1.0, 0.5)
     assert not np.array_equal(first, second)
@@ -67,7 +67,7 @@ def test_increments_are_standard_normal_and_independent() -> None:
     assert not np.array_equal(steps[0], LatentNoise(4, range(4), (4, 32, 32)).brownian(14.6, stream=1)(10.0, 6.0))
 
 
-def test_the_noise_of_a_video_turns_slowly_and_stays_standard_normal() -> None:
+def test_video_noise_changes_slowly_and_is_standard_normal() -> None:
     frames = FrameNoise(3, [0, 5], (4, 32, 32), 60).draw_initial()
     assert frames.shape == (120, 4, 32, 32)
     assert frames.std(axis=(1, 2, 3)) == pytest.approx(1, abs=0.06)

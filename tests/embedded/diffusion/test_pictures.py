@@ -1,4 +1,4 @@
-"""What a person sees: each axis of a sweep moves the picture the way users of diffusion models expect."""
+"""Each axis of a sweep changes the picture as users of diffusion models expect."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ for axes in ({{}}, {{"sampler": "dpmpp_2m_sde", "seed": 2**64 - 1}}, {{"checkpoi
 """
 
 
-def test_the_same_inputs_are_the_same_pixels_in_every_process() -> None:
+def test_same_inputs_give_same_pixels_in_every_process() -> None:
     def hashes(hash_seed: str) -> list[str]:
         code = SCRIPT.format(folder=str(ROOT))
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
@@ -87,7 +87,7 @@ def test_the_same_inputs_are_the_same_pixels_in_every_process() -> None:
     assert elsewhere[0] == hashlib.sha256((picture() * 255).astype("uint8").tobytes()).hexdigest()
 
 
-def test_few_steps_are_blurred_and_more_steps_settle() -> None:
+def test_few_steps_are_blurred_and_more_steps_converge() -> None:
     for sampler, scheduler in (("euler", "normal"), ("dpmpp_2m", "karras"), ("heun", "simple")):
         images = [picture(steps=steps, sampler=sampler, scheduler=scheduler) for steps in (2, 4, 8, 16, 32, 64)]
         moves = [apart(one, other) for one, other in pairwise(images)]
@@ -109,11 +109,11 @@ def test_cfg_adds_contrast_and_colour_step_by_step() -> None:
 
 
 def test_cfg_keeps_the_composition_for_most_seeds() -> None:
-    kept = 0
+    same_composition = 0
     for seed in range(12):
         low, high = latent(seed=seed, cfg=2.0)[0, 0], latent(seed=seed, cfg=12.0)[0, 0]
-        kept += np.corrcoef(low.ravel(), high.ravel())[0, 1] > 0.8
-    assert kept >= 11  # at a tie of two compositions guidance may tip the scale
+        same_composition += np.corrcoef(low.ravel(), high.ravel())[0, 1] > 0.8
+    assert same_composition >= 11  # if two compositions are equally likely, guidance may decide
 
 
 def test_seeds_choose_among_many_compositions() -> None:
@@ -145,7 +145,7 @@ def test_words_move_colour_and_light() -> None:
 
 
 def test_prompts_that_share_words_look_related() -> None:
-    """The more words two prompts share, the nearer their pictures, over several seeds."""
+    """The more words two prompts share, the more similar their pictures, over several seeds."""
     base = "a red fox in the snow"
     nearer = [base, "a brown fox in the snow", "a red wolf in the snow", "a wolf in a forest", "a city at night, neon"]
     means = [
@@ -157,7 +157,7 @@ def test_prompts_that_share_words_look_related() -> None:
     assert means[2] < 0.3 * means[4]
 
 
-def test_schedulers_lead_to_related_pictures_that_differ_at_few_steps() -> None:
+def test_schedulers_give_related_pictures() -> None:
     few = [picture(scheduler=name, steps=6) for name in ("karras", "exponential", "sgm_uniform", "beta")]
     assert all(apart(one, other) > 0.004 for i, one in enumerate(few) for other in few[:i])
     many = [picture(scheduler=name, steps=60) for name in ("karras", "beta")]
@@ -165,12 +165,12 @@ def test_schedulers_lead_to_related_pictures_that_differ_at_few_steps() -> None:
     assert apart(*many) < 0.4 * apart(many[0], other_seed)
 
 
-def test_a_larger_picture_is_no_crop_of_the_smaller_one_but_as_much_of_a_scene() -> None:
-    """Width and height give the canvas its shape; what is asked for fills it."""
+def test_larger_picture_shows_the_whole_scene() -> None:
+    """Width and height set the shape of the canvas, and the scene fills it."""
     small, large = picture(side=24), picture(side=48)
     assert small.shape == (192, 192, 3)
     assert large.shape == (384, 384, 3)
-    # The same prompt, light and colours, on another canvas: not the same pixels cut off.
+    # Prompt, light and colours are the same, but it is not a crop of the same pixels.
     assert large.mean(axis=(0, 1)) == pytest.approx(small.mean(axis=(0, 1)), abs=0.12)
     assert apart(large[:192, :192], small) > 0.05
 
@@ -178,11 +178,11 @@ def test_a_larger_picture_is_no_crop_of_the_smaller_one_but_as_much_of_a_scene()
 def test_negative_prompts_push_away() -> None:
     assert picture(negative="snow, bright").mean() < picture().mean()
     assert picture("a fox at night", negative="night, dark").mean() > picture("a fox at night").mean()
-    # Without guidance there is nothing to push with.
+    # Without guidance a negative prompt has no effect.
     assert apart(picture(negative="night", cfg=1.0), picture(cfg=1.0)) == 0
 
 
-def test_checkpoints_have_styles_of_their_own_and_any_name_is_one() -> None:
+def test_each_checkpoint_has_its_style_and_any_name_works() -> None:
     assert chroma(picture(checkpoint=INK)) < 0.6 * chroma(picture(checkpoint=PAINT))
     names = (PAINT, PHOTO, INK, "v1-5-pruned.safetensors", "sd_xl_base_1.0.safetensors", "dreamshaper_8.safetensors")
     images = [picture(checkpoint=name) for name in names]
@@ -192,7 +192,7 @@ def test_checkpoints_have_styles_of_their_own_and_any_name_is_one() -> None:
 
 @pytest.mark.parametrize("sigma", [0.15, 1.0, 4.0, 12.0])
 def test_the_denoiser_is_a_posterior_mean(sigma: float) -> None:
-    """By Tweedie's formula its Jacobian is Cov(x0 | x) / sigma^2: symmetric and positive, which no heuristic is."""
+    """By Tweedie's formula its Jacobian is Cov(x0 | x) / sigma^2, so it must be symmetric and positive."""
     prior = get_prior(pool(encode("a red fox in the snow, oil")), 12, 12)
     rng = np.random.default_rng(1)
     own = (DEVIATION**2 / (DEVIATION**2 + sigma**2))[:, None, None]
@@ -214,7 +214,7 @@ def test_the_denoiser_is_a_posterior_mean(sigma: float) -> None:
         assert float((v * ju).sum()) == pytest.approx(float((u * jv).sum()), abs=0.02 * scale)
 
 
-def test_encoding_is_undone_by_decoding_and_fades_with_distance() -> None:
+def test_decoding_inverts_encoding_less_so_with_distance() -> None:
     rng = np.random.default_rng(2)
     pixels = rng.random((1, 64, 80, 3), dtype=np.float32)
     decoder = models.load_vae(PHOTO)
@@ -228,7 +228,7 @@ def test_encoding_is_undone_by_decoding_and_fades_with_distance() -> None:
     assert errors[-1] == pytest.approx(apart(vae.decode(samples + np.float32(1), decoder), pixels), abs=0.01)
 
 
-def test_sides_that_are_no_multiple_of_eight_are_cut_evenly() -> None:
+def test_sides_are_cut_evenly_to_a_multiple_of_eight() -> None:
     pixels = np.zeros((1, 21, 19, 3), np.float32)
     pixels[:, 2:18, 1:17] = 1
     samples, _ = vae.encode(pixels, models.load_vae(PHOTO))
@@ -251,7 +251,7 @@ def test_brackets_weigh_words_as_in_comfyui() -> None:
 
 
 @pytest.mark.parametrize("word", sorted(WORDS) + sorted(COLOURS))
-def test_every_known_word_says_something(word: str) -> None:
+def test_every_known_word_changes_features(word: str) -> None:
     features = pool(encode(word))
     named = np.abs(features[: INDEX["hash0"]])
     assert named.any()
@@ -272,8 +272,8 @@ def test_an_unknown_sampler_is_named() -> None:
 
 
 @pytest.mark.parametrize("word", [*SUBJECTS[:-1], *BACKDROPS[1:]])
-def test_every_subject_and_place_can_be_seen(word: str) -> None:
-    """The feature alone, at full weight, against the same picture without it."""
+def test_every_subject_and_backdrop_is_visible(word: str) -> None:
+    """Compare a picture with one feature at full weight to the same picture without it."""
     features = pool(encode("a hill"))
     without = compose(features, 32, 40)
     named = features.copy()
@@ -289,7 +289,7 @@ def test_every_subject_and_place_can_be_seen(word: str) -> None:
 @pytest.mark.parametrize(
     "prompt", ["rain", "neon city at night", "a flock of large birds", "tiny far dragon", "vector art"]
 )
-def test_weather_light_and_number_can_be_seen(prompt: str) -> None:
+def test_weather_light_and_number_are_visible(prompt: str) -> None:
     plain, changed = compose(pool(encode("a hill")), 32, 40), compose(pool(encode(f"a hill, {prompt}")), 32, 40)
     assert np.isfinite(changed).all()
     assert (np.abs(changed - plain).max(axis=1) > 0.06).mean() > 0.02
@@ -306,19 +306,19 @@ def test_any_text_is_a_picture(prompt: str) -> None:
 @given(st.dictionaries(st.sampled_from(FEATURES), st.floats(-1e4, 1e4, width=32), max_size=12))
 @settings(max_examples=50)
 def test_any_embedding_is_a_picture(values: dict[str, float]) -> None:
-    """Weights, averages and LoRAs of strength 100 lead far from what words say."""
+    """Weights, averages and LoRAs of strength 100 give embeddings that no words have."""
     features = np.zeros(len(FEATURES), np.float32)
     for name, value in values.items():
         features[INDEX[name]] = value
     assert np.isfinite(compose(features, 8, 8)).all()
 
 
-def test_a_picture_beyond_the_memory_is_refused() -> None:
+def test_picture_that_needs_too_much_memory_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a picture of 8192 x 4104 needs more memory .* up to 16 megapixels"):
         get_prior(pool(encode("x")), 513, 1024)
 
 
-def test_large_priors_are_made_anew_and_equal() -> None:
+def test_large_priors_are_not_cached_but_equal() -> None:
     features = pool(encode("a fox"))
     one, other = get_prior(features, 136, 128), get_prior(features, 136, 128)
     assert one is not other
@@ -326,7 +326,7 @@ def test_large_priors_are_made_anew_and_equal() -> None:
     assert get_prior(features, 8, 8) is get_prior(features, 8, 8)
 
 
-def test_decoders_differ_in_texture_and_say_what_they_are() -> None:
+def test_decoders_differ_in_texture_and_name_themselves() -> None:
     clean = vae.decode(latent(), models.load_vae("pixel_space"))[0]
     assert repr(models.load_vae("pixel_space")) == "<procedural decoder 'pixel_space'>"
     assert repr(models.load_clip("clip_l.safetensors")) == "<procedural text encoder 'clip_l.safetensors'>"

@@ -13,8 +13,8 @@ from sweeper.embedded.diffusion.schedules import Sampling, karras, sampler_sigma
 DISCRETE, SD3, FLUX = Sampling(), Sampling("flow", 3.0), Sampling("flux", 1.15)
 
 
-def test_the_levels_are_stable_diffusions() -> None:
-    # 14.6146 and 0.0292 are the numbers that k-diffusion's users know for SD 1.x.
+def test_levels_are_those_of_stable_diffusion() -> None:
+    # 14.6146 and 0.0292 are k-diffusion's values for Stable Diffusion 1.x.
     assert pytest.approx(14.614642, abs=2e-5) == DISCRETE.sigma_max
     assert pytest.approx(0.0291675, abs=1e-6) == DISCRETE.sigma_min
     assert len(DISCRETE.sigmas) == 1000
@@ -29,7 +29,7 @@ def test_levels_fall_to_zero(name: str, steps: int, sampling: Sampling) -> None:
     assert sigmas[-1] == 0
     assert sigmas[0] <= np.float32(sampling.sigma_max) * 1.0001
     assert (np.diff(sigmas) < 0).all()
-    if name not in ("beta", "ddim_uniform"):  # these two may differ from what was asked, as in ComfyUI
+    if name not in ("beta", "ddim_uniform"):  # these two may have another number of steps, as in ComfyUI
         assert len(sigmas) == steps + 1
 
 
@@ -54,8 +54,8 @@ def test_karras_is_equation_five() -> None:
     assert np.allclose(np.diff(np.log(schedule(DISCRETE, "exponential", 6)[:-1])), -1.2433, atol=1e-3)
 
 
-def test_beta_steps_lie_at_the_quantiles_of_the_distribution() -> None:
-    # An independent quantile: integrate the density t^(a-1) (1-t)^(a-1) after t = sin^2(u), which tames its ends.
+def test_beta_steps_are_the_quantiles_of_the_distribution() -> None:
+    # An independent quantile: integrate the density t^(a-1) (1-t)^(a-1) with t = sin^2(u), which has no poles.
     u = np.linspace(0, np.pi / 2, 400_001)
     density = 2 * (np.sin(u) * np.cos(u)) ** (2 * 0.6 - 1)
     mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
@@ -75,7 +75,7 @@ def test_denoise_is_the_end_of_a_longer_schedule() -> None:
     half = sampler_sigmas(DISCRETE, "normal", "euler", 10, 0.5)
     assert half.tolist() == schedule(DISCRETE, "normal", 20)[-11:].tolist()
     assert sampler_sigmas(DISCRETE, "normal", "euler", 10, 0.0).tolist() == []
-    # Two-stage samplers leave out the last but one level.
+    # Two-stage samplers skip the last but one level.
     assert sampler_sigmas(DISCRETE, "normal", "dpm_2", 5).tolist() == [
         *schedule(DISCRETE, "normal", 6)[:-2].tolist(),
         0.0,

@@ -55,7 +55,7 @@ ORDERS |= {"lms": 2, "ipndm_v": 2, "deis": 2, "uni_pc": 2, "uni_pc_bh2": 2}
 @pytest.mark.parametrize(("name", "order"), ORDERS.items())
 def test_deterministic_samplers_converge_with_their_order(name: str, order: int) -> None:
     coarse, fine = error(name, 12), error(name, 48)
-    # Four times the steps: a method of order p is 4^p times better; 0.7 of the exponent is asked.
+    # With four times the steps, a method of order p is 4^p times better. The test requires 0.7 of the exponent.
     assert fine < coarse / 4 ** (0.7 * order)
 
 
@@ -63,12 +63,12 @@ def test_heun_beats_euler_at_equal_evaluations() -> None:
     assert error("heun", 20) < error("euler", 40) / 4
 
 
-# Not on this list: lcm, which by construction ends below the data's deviation, and dpm_adaptive, whose error does not
-# depend on the steps asked for, and dpmpp_2s_ancestral_cfg_pp, which mixes the sides of two evaluations (so does
-# ComfyUI) and ends below the data's deviation too.
+# These do not converge: lcm ends below the data's deviation by construction, the error of dpm_adaptive does not depend
+# on the number of steps, and dpmpp_2s_ancestral_cfg_pp mixes the sides of two evaluations, as in ComfyUI, and also ends
+# below the data's deviation.
 ODD = ("lcm", "dpm_adaptive", "dpm_fast", "dpmpp_2s_ancestral_cfg_pp")
 CONVERGING = [name for name in SOLVERS if name not in ODD]
-# ComfyUI defines these for variance exploding noise only, and so does this.
+# As in ComfyUI, these exist for variance exploding noise only.
 ONLY_DISCRETE = ("ddpm", "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp")
 
 
@@ -97,7 +97,7 @@ def test_dpm_solver_stops_at_the_last_level_above_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])
-def test_sde_samplers_settle_as_steps_grow(name: str) -> None:
+def test_sde_samplers_converge_as_steps_grow(name: str) -> None:
     def at(steps: int) -> Any:
         sigmas = sampler_sigmas(Sampling(), "karras", name, steps).tolist()
         return solve(name, sigmas, LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65), Sampling())
@@ -108,14 +108,14 @@ def test_sde_samplers_settle_as_steps_grow(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SOLVERS))
-def test_a_solver_repeats_itself(name: str) -> None:
+def test_solver_is_deterministic(name: str) -> None:
     sigmas = sampler_sigmas(Sampling(), "karras", name, 5).tolist()
     start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     assert np.array_equal(solve(name, sigmas, start, Sampling()), solve(name, sigmas, start, Sampling()))
 
 
 @pytest.mark.parametrize("stem", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"])
-def test_gpu_samplers_read_another_path(stem: str) -> None:
+def test_gpu_samplers_use_another_brownian_path(stem: str) -> None:
     sigmas = sampler_sigmas(Sampling(), "karras", stem, 8).tolist()
     start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     one, other = (solve(name, sigmas, start, Sampling()) for name in (stem, f"{stem}_gpu"))
@@ -123,12 +123,12 @@ def test_gpu_samplers_read_another_path(stem: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SOLVERS))
-def test_a_schedule_that_stops_above_zero_leaves_that_noise(name: str) -> None:
+def test_schedule_that_stops_above_zero_leaves_noise(name: str) -> None:
     stop = 0.6
     sigmas = np.exp(np.linspace(np.log(14.6), np.log(stop), 41)).tolist()
     start = LatentNoise(5, [0], SHAPE).draw_initial() * np.float32(14.65)
     result = solve(name, sigmas, start, Sampling())
     assert result.mean() == pytest.approx(MEAN, abs=0.15)
-    # lcm estimates and renoises, so that what the data varies by itself has shrunk.
+    # lcm estimates and adds noise again, which reduces the deviation of the data.
     data = 0.0 if name == "lcm" else DEVIATION
     assert result.std() == pytest.approx((data**2 + stop**2) ** 0.5, rel=0.15)

@@ -1,4 +1,4 @@
-"""A run context of the nodes' own protocol, over a temporary folder."""
+"""A `Context` for running nodes, with temporary folders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FolderContext:
         self.check()
 
     def run(self, kind: str, **inputs: Any) -> Any:
-        """The values of a node; its only value where there is one."""
+        """Run a node. Returns its values, or the value itself if there is only one."""
         values = NODE_CLASSES[kind].run(self, **inputs).values
         return values[0] if len(values) == 1 else values
 

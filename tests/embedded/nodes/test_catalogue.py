@@ -1,6 +1,6 @@
-"""The catalogue against the object_info that a ComfyUI 0.3.64 gave for the same classes (data/object_info.json).
+"""The catalogue equals the object_info of a ComfyUI 0.3.64 for the same classes (data/object_info.json).
 
-Compared is everything but prose (descriptions and tooltips): that is ComfyUI's own text; the catalogue has none of it.
+Descriptions and tooltips are not compared, because they are ComfyUI's own text and the catalogue does not contain them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sweeper.embedded.nodes.catalog.spec_builders import Deferred
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text("utf-8"))
 
 
-def described(node: NodeClass) -> dict[str, Any]:
+def describe_class(node: NodeClass) -> dict[str, Any]:
     def specs(inputs: Any) -> dict[str, Any]:
         return {name: [kind] if not more and not node.v3 else [kind, more] for name, (kind, more) in inputs.items()}
 
@@ -47,8 +47,8 @@ def described(node: NodeClass) -> dict[str, Any]:
     return info | flags | dict(node.flags)
 
 
-def without_prose(told: Any) -> dict[str, Any]:
-    facts = {key: value for key, value in told.items() if key not in ("description", "output_tooltips")}
+def without_prose(info: Any) -> dict[str, Any]:
+    facts = {key: value for key, value in info.items() if key not in ("description", "output_tooltips")}
     for group in ("required", "optional"):
         for _, *options in facts["input"].get(group, {}).values():
             for option in options:
@@ -57,21 +57,21 @@ def without_prose(told: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(NODE_CLASSES))
-def test_a_class_is_described_as_comfyui_describes_it(name: str) -> None:
+def test_class_is_described_as_comfyui_describes_it(name: str) -> None:
     node = NODE_CLASSES[name]
     expected = without_prose(json.loads(json.dumps(RECORDED[name])))
-    for model in node.models:  # the lists of model files are each server's own
+    for model in node.models:  # each server has its own model files
         if expected["input"]["required"][model][0] == "COMBO":
             expected["input"]["required"][model][1]["options"] = node.required[model][1]["options"]
         else:
             expected["input"]["required"][model][0] = node.required[model][0]
-    if not node.v3:  # an older class may say [type] or [type, {}]: it is one thing to a client
+    if not node.v3:  # [type] and [type, {}] mean the same to a client
         for group in ("required", "optional"):
             specs = expected["input"].get(group, {})
             specs.update({key: spec[:1] for key, spec in specs.items() if spec[1:] == [{}]})
     # Compared as text: the order of inputs is part of it.
-    found = described(node)
-    assert {key: json.dumps(value) for key, value in found.items()} == {
+    description = describe_class(node)
+    assert {key: json.dumps(value) for key, value in description.items()} == {
         key: json.dumps(value) for key, value in expected.items()
     }
 
@@ -89,13 +89,13 @@ def test_the_function_of_a_class_takes_its_inputs(name: str) -> None:
     assert open_ended or demanded <= set(node.required)
 
 
-def test_the_catalogue_has_none_of_comfyuis_prose() -> None:
+def test_catalogue_contains_no_prose_of_comfyui() -> None:
     for name, node in NODE_CLASSES.items():
         assert node.description == "", name
         assert not any("tooltip" in options for _, options in [*node.required.values(), *node.optional.values()]), name
 
 
-def test_only_a_newer_class_lists_the_tooltips_that_its_outputs_do_not_have() -> None:
+def test_only_newer_classes_list_missing_output_tooltips() -> None:
     for name, node in NODE_CLASSES.items():
         nulls = (None,) * len(node.outputs) if "api_node" in RECORDED[name] else None
         assert node.output_tooltips == nulls, name
@@ -114,7 +114,7 @@ def test_listing_the_nodes_imports_neither_numpy_nor_pillow() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_every_offered_sampler_and_scheduler_has_its_mathematics() -> None:
+def test_every_offered_sampler_and_scheduler_is_implemented() -> None:
     assert tuple(SOLVERS) == SAMPLERS
     assert tuple(schedules._SCHEDULERS) == SCHEDULERS
 

@@ -1,4 +1,4 @@
-"""More image nodes, text nodes and sigmas: against hand-computed values."""
+"""More image nodes, text nodes and sigmas, compared to values computed by hand."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def step_picture() -> Any:
         ("ImageScaleToMaxDimension", {"largest_size": 50}, (50, 25)),
     ],
 )
-def test_a_picture_is_scaled_to(kind: str, inputs: dict[str, Any], size: tuple[int, int], context: Any) -> None:
-    found = context.run(kind, image=np.zeros((1, 20, 40, 3), np.float32), upscale_method="area", **inputs)
-    assert (found.shape[2], found.shape[1]) == size
+def test_picture_is_scaled_to_the_requested_size(
+    kind: str, inputs: dict[str, Any], size: tuple[int, int], context: Any
+) -> None:
+    result = context.run(kind, image=np.zeros((1, 20, 40, 3), np.float32), upscale_method="area", **inputs)
+    assert (result.shape[2], result.shape[1]) == size
 
 
 def test_sizes_batches_and_turns(context: Any) -> None:
@@ -37,29 +39,31 @@ def test_sizes_batches_and_turns(context: Any) -> None:
     assert np.array_equal(context.run("ImageFromBatch", image=image, batch_index=1, length=9), image[1:])
     assert len(context.run("RepeatImageBatch", image=image, amount=2)) == 6
     turned = context.run("ImageRotate", image=image, rotation="90 degrees")
-    assert np.array_equal(turned[:, 0, -1], image[:, 0, 0])  # to the right: the first corner is at the right now
+    assert np.array_equal(
+        turned[:, 0, -1], image[:, 0, 0]
+    )  # turned to the right, so that the first corner is at the right
     flipped = context.run("ImageFlip", image=image, flip_method="y-axis: horizontally")
     assert np.array_equal(flipped, image[:, :, ::-1])
 
 
-def test_yuv_and_back_is_the_picture(context: Any) -> None:
+def test_yuv_conversion_can_be_inverted(context: Any) -> None:
     image = RNG.random((1, 5, 5, 3), dtype=np.float32)
     planes = dict(zip("YUV", context.run("ImageRGBToYUV", image=image), strict=True))
     assert context.run("ImageYUVToRGB", **planes) == pytest.approx(image, abs=0.01)
 
 
 @pytest.mark.parametrize("dither", ["none", "floyd-steinberg", "bayer-2", "bayer-16"])
-def test_quantising_leaves_so_many_colours(dither: str, context: Any) -> None:
+def test_quantising_leaves_the_requested_number_of_colours(dither: str, context: Any) -> None:
     ramp = np.repeat(np.linspace(0, 1, 64, dtype=np.float32)[None, None, :, None], 3, axis=3).repeat(8, axis=1)
-    found = context.run("ImageQuantize", image=ramp, colors=4, dither=dither)
-    assert 2 <= len(np.unique(found.reshape(-1, 3), axis=0)) <= 4
-    assert abs(found.mean() - ramp.mean()) < 0.1
+    result = context.run("ImageQuantize", image=ramp, colors=4, dither=dither)
+    assert 2 <= len(np.unique(result.reshape(-1, 3), axis=0)) <= 4
+    assert abs(result.mean() - ramp.mean()) < 0.1
 
 
-def test_an_edge_is_found_where_it_is_and_nowhere_else(context: Any) -> None:
-    found = context.run("Canny", image=step_picture(), low_threshold=0.1, high_threshold=0.3)[0, :, :, 0]
-    assert found[4:12].any(axis=1).all()
-    assert set(np.flatnonzero(found.any(axis=0)).tolist()) <= {7, 8}
+def test_canny_finds_exactly_the_edge(context: Any) -> None:
+    result = context.run("Canny", image=step_picture(), low_threshold=0.1, high_threshold=0.3)[0, :, :, 0]
+    assert result[4:12].any(axis=1).all()
+    assert set(np.flatnonzero(result.any(axis=0)).tolist()) <= {7, 8}
     with pytest.raises(ValueError, match="low_threshold should be smaller"):
         context.run("Canny", image=step_picture(), low_threshold=0.5, high_threshold=0.3)
 
@@ -78,20 +82,20 @@ def test_morphology_moves_an_edge_by_half_a_kernel(context: Any) -> None:
 def test_an_upscale_model_enlarges_by_the_factor_in_its_name(name: str, factor: int, context: Any) -> None:
     image = RNG.random((1, 12, 10, 3), dtype=np.float32)
     model = context.run("UpscaleModelLoader", model_name=name)
-    found = context.run("ImageUpscaleWithModel", upscale_model=model, image=image)
-    assert found.shape == (1, 12 * factor, 10 * factor, 3)
-    assert abs(found.mean() - image.mean()) < 0.03
+    result = context.run("ImageUpscaleWithModel", upscale_model=model, image=image)
+    assert result.shape == (1, 12 * factor, 10 * factor, 3)
+    assert abs(result.mean() - image.mean()) < 0.03
 
 
 @pytest.mark.parametrize("kind", ["UpscaleModelLoader", "ControlNetLoader", "CLIPVisionLoader", "StyleModelLoader"])
-def test_a_model_name_that_climbs_is_refused(kind: str, context: Any) -> None:
+def test_model_name_out_of_its_folder_is_refused(kind: str, context: Any) -> None:
     argument = {"UpscaleModelLoader": "model_name", "ControlNetLoader": "control_net_name"}
     argument |= {"CLIPVisionLoader": "clip_name", "StyleModelLoader": "style_model_name"}
     with pytest.raises(ValueError, match="invalid model name"):
         context.run(kind, **{argument[kind]: "../secret.pth"})
 
 
-def test_texts(context: Any) -> None:
+def test_text_nodes(context: Any) -> None:
     assert context.run("StringConcatenate", string_a="a", string_b="b", delimiter=", ") == "a, b"
     assert context.run("StringSubstring", string="lighthouse", start=0, end=5) == "light"
     assert context.run("StringLength", string="fox") == 3
@@ -103,20 +107,20 @@ def test_texts(context: Any) -> None:
     assert context.run("StringCompare", **compared, case_sensitive=True) is False
 
 
-def test_patterns(context: Any) -> None:
+def test_regular_expression_nodes(context: Any) -> None:
     flags = {"case_insensitive": True, "multiline": False, "dotall": False}
     assert context.run("RegexMatch", string="4 Steps", regex_pattern=r"\d+ steps", **flags) is True
     assert context.run("RegexMatch", string="x", regex_pattern="(", **flags) is False
     inputs = {"string": "a1 b2", "regex_pattern": r"([a-z])(\d)", "group_index": 2}
-    found = {
+    result = {
         mode: context.run("RegexExtract", **inputs, mode=mode, **flags)
         for mode in ("First Match", "All Matches", "First Group", "All Groups")
     }
-    assert found == {"First Match": "a1", "All Matches": "a1\nb2", "First Group": "1", "All Groups": "1\n2"}
+    assert result == {"First Match": "a1", "All Matches": "a1\nb2", "First Group": "1", "All Groups": "1\n2"}
     assert context.run("RegexReplace", string="a1 b2", regex_pattern=r"\d", replace="#", count=1) == "a# b2"
 
 
-def test_the_closed_forms_of_the_schedules(context: Any) -> None:
+def test_schedules_follow_their_formulas(context: Any) -> None:
     ends = {"steps": 5, "sigma_max": 10.0, "sigma_min": 0.1}
     geometric = context.run("ExponentialScheduler", **ends)
     assert geometric.tolist() == pytest.approx([10, 10**0.5, 1, 0.1**0.5, 0.1, 0])
@@ -130,8 +134,8 @@ def test_the_closed_forms_of_the_schedules(context: Any) -> None:
     assert (len(aligned), aligned[0], aligned[-1]) == (11, np.float32(14.6146412293), 0)
     assert len(context.run("AlignYourStepsScheduler", model_type="SD1", steps=10, denoise=0.5)) == 6
     beta = context.run("BetaSamplingScheduler", model=model, steps=12, alpha=0.6, beta=0.6)
-    known = context.run("BasicScheduler", model=model, scheduler="beta", steps=12, denoise=1.0)
-    assert beta.tolist() == known.tolist()
+    expected = context.run("BasicScheduler", model=model, scheduler="beta", steps=12, denoise=1.0)
+    assert beta.tolist() == expected.tolist()
     late = context.run("BetaSamplingScheduler", model=model, steps=12, alpha=0.4, beta=2.0)
     assert late[6] < beta[6]
 
@@ -160,7 +164,7 @@ def test_schedules_are_cut_and_joined(context: Any) -> None:
         ("ImageScale", {"upscale_method": "bilinear", "width": 16384, "height": 16384, "crop": "disabled"}),
     ],
 )
-def test_a_picture_that_would_take_all_memory_is_refused(kind: str, inputs: dict[str, Any], context: Any) -> None:
+def test_too_large_a_picture_is_refused(kind: str, inputs: dict[str, Any], context: Any) -> None:
     image = {} if kind == "EmptyImage" else {"image": np.zeros((1, 4, 4, 3), np.float32)}
     with pytest.raises(ValueError, match="the most is 268"):
         context.run(kind, **image, **inputs)

@@ -1,4 +1,4 @@
-"""Latents of every kind, videos, two-stage models, samplers with options, and encoders of other families."""
+"""Latents of all kinds, videos, two-stage models, samplers with options, and text encoders of other families."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parts(context: Any) -> dict[str, Any]:
     return {"model": model, "clip": clip, "vae": vae, **sides}
 
 
-def sampled(context: Any, parts: dict[str, Any], latent_image: Any, **changed: Any) -> Any:
+def sample_latent(context: Any, parts: dict[str, Any], latent_image: Any, **changed: Any) -> Any:
     inputs = {name: parts[name] for name in ("model", "positive", "negative")}
     inputs |= {"seed": 1, "steps": 4, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     return context.run("KSampler", **(inputs | {"latent_image": latent_image} | changed))
@@ -63,12 +63,12 @@ def test_a_batch_remembers_its_indices(context: Any, parts: dict[str, Any]) -> N
     three = context.run("EmptyLatentImage", width=64, height=64, batch_size=3)
     second = context.run("LatentFromBatch", samples=three, batch_index=1, length=1)
     assert second["batch_index"] == [1]
-    batch = sampled(context, parts, three)["samples"]
-    assert np.array_equal(sampled(context, parts, second)["samples"][0], batch[1])
+    batch = sample_latent(context, parts, three)["samples"]
+    assert np.array_equal(sample_latent(context, parts, second)["samples"][0], batch[1])
     joined = context.run("LatentBatch", samples1=second, samples2=three)
     assert joined["batch_index"] == [1, 0, 1, 2]
     fixed = context.run("LatentBatchSeedBehavior", samples=three, seed_behavior="fixed")
-    alike = sampled(context, parts, fixed)["samples"]
+    alike = sample_latent(context, parts, fixed)["samples"]
     assert np.array_equal(alike[0], alike[2])
 
 
@@ -98,7 +98,7 @@ def test_a_video_has_its_frames_and_moves_without_flicker(
     kind, length, shape, frames = video
     empty = context.run(kind, width=64, height=64, length=length, batch_size=1)
     assert empty["samples"].shape == shape
-    done = sampled(context, parts, empty)
+    done = sample_latent(context, parts, empty)
     assert done["samples"].shape == (1, 4, 3, 8, 8)
     images = context.run("VAEDecode", samples=done, vae=parts["vae"])
     assert images.shape == (frames, 64, 64, 3)
@@ -113,28 +113,28 @@ def test_a_video_starts_from_its_picture_and_ends_at_the_other(context: Any, par
     positive, negative, empty = context.run(
         "WanFirstLastFrameToVideo", **inputs, **size, start_image=dark, end_image=light
     )
-    done = sampled(context, parts, empty, positive=positive, negative=negative)
+    done = sample_latent(context, parts, empty, positive=positive, negative=negative)
     images = context.run("VAEDecode", samples=done, vae=parts["vae"])
     assert images[0].mean() < 0.25
     assert images[-1].mean() > 0.75
 
 
-def test_too_large_a_video_is_refused_before_it_is_drawn(context: Any, parts: dict[str, Any]) -> None:
+def test_too_large_a_video_is_refused_before_drawing(context: Any, parts: dict[str, Any]) -> None:
     huge = {"samples": np.zeros((1, 4, 4000, 64, 64), np.float32)}
     with pytest.raises(ValueError, match="this server decodes up to 120"):
         context.run("VAEDecode", samples=huge, vae=parts["vae"])
 
 
-def test_the_second_stage_of_cascade_keeps_what_the_first_composed(context: Any, parts: dict[str, Any]) -> None:
+def test_second_stage_of_cascade_keeps_the_composition(context: Any, parts: dict[str, Any]) -> None:
     stage_c, stage_b = context.run(
         "StableCascade_EmptyLatentImage", width=128, height=128, compression=42, batch_size=1
     )
     assert (stage_c["samples"].shape, stage_b["samples"].shape) == ((1, 16, 3, 3), (1, 4, 32, 32))
-    first = sampled(context, parts, stage_c)
+    first = sample_latent(context, parts, stage_c)
     assert first["samples"].shape == (1, 4, 16, 16)
-    told = context.run("StableCascade_StageB_Conditioning", conditioning=parts["positive"], stage_c=first)
-    second = sampled(context, parts, stage_b, positive=told, seed=99)
-    alone = sampled(context, parts, stage_b, seed=99)
+    conditioned = context.run("StableCascade_StageB_Conditioning", conditioning=parts["positive"], stage_c=first)
+    second = sample_latent(context, parts, stage_b, positive=conditioned, seed=99)
+    alone = sample_latent(context, parts, stage_b, seed=99)
     gap = [np.abs(one["samples"][:, :3] - first["samples"][:, :3]).mean() for one in (second, alone)]
     assert gap[0] < 0.5 * gap[1]
 
@@ -176,13 +176,13 @@ def test_a_sampler_takes_its_options(context: Any, parts: dict[str, Any]) -> Non
         ("ModelSamplingStableCascade", {"shift": 2.0}, 99.995),
     ],
 )
-def test_a_noise_schedule_is_put_on_a_model(
+def test_model_sampling_nodes_set_the_noise_schedule(
     kind: str, inputs: dict[str, Any], top: float, context: Any, parts: dict[str, Any]
 ) -> None:
     model = context.run(kind, model=parts["model"], **inputs)
     assert model.sampling.sigma_max == pytest.approx(top, rel=1e-3)
     empty = context.run("EmptyLatentImage", width=64, height=64)
-    assert np.isfinite(sampled(context, parts, empty, model=model)["samples"]).all()
+    assert np.isfinite(sample_latent(context, parts, empty, model=model)["samples"]).all()
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_a_noise_schedule_is_put_on_a_model(
         ("CLIPTextEncodePixArtAlpha", {"width": 1024, "height": 1024, "text": "a fox"}),
     ],
 )
-def test_one_text_in_every_field_is_that_text(kind: str, texts: dict[str, Any], context: Any, parts: Any) -> None:
+def test_same_text_in_every_field_equals_one_text(kind: str, texts: dict[str, Any], context: Any, parts: Any) -> None:
     rows = context.run(kind, clip=parts["clip"], **texts)[0][0]
     plain = parts["positive"][0][0]
     assert rows.sum(axis=1) == pytest.approx(plain.sum(axis=1), abs=1e-5)
 
 
-def test_patches_of_a_networks_inside_hand_the_model_on(context: Any, parts: dict[str, Any]) -> None:
+def test_patches_of_network_internals_return_the_model(context: Any, parts: dict[str, Any]) -> None:
     model = parts["model"]
     assert context.run("FreeU_V2", model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2) is model
     assert context.run("PerturbedAttentionGuidance", model=model, scale=3.0) is model

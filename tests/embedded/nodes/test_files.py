@@ -1,4 +1,4 @@
-"""LoadImage, SaveImage and PreviewImage: names, counters, metadata, formats, and paths that climb."""
+"""LoadImage, SaveImage and PreviewImage: names, counters, metadata, formats, and paths out of a folder."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from PIL import Image
 
 from sweeper.embedded.nodes import NODE_CLASSES
 
-# ComfyUI raises a plain Exception here, and its first line is this.
+# ComfyUI raises a plain Exception here whose first line is this.
 REFUSED = r"^\*{4} ERROR: Saving image outside the output folder is not allowed\."
 GREY = np.full((1, 4, 6, 3), 0.5, np.float32)
 
 
-def test_a_picture_is_saved_under_the_next_free_number(context: Any) -> None:
+def test_picture_is_saved_under_the_next_free_number(context: Any) -> None:
     (context.output_dir / "fox_00007_.png").write_bytes(b"")
     (context.output_dir / "foxes_00099_.png").write_bytes(b"")
-    found = context.ui("SaveImage", images=np.concatenate([GREY, GREY]), filename_prefix="fox")
-    assert found == [
+    result = context.ui("SaveImage", images=np.concatenate([GREY, GREY]), filename_prefix="fox")
+    assert result == [
         {"filename": "fox_00008_.png", "subfolder": "", "type": "output"},
         {"filename": "fox_00009_.png", "subfolder": "", "type": "output"},
     ]
@@ -36,7 +36,7 @@ def test_pixels_are_cut_off_not_rounded_and_clipped(context: Any) -> None:
         assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 127, 254, 255, 255]
 
 
-def test_a_png_carries_the_graph_and_every_key_of_the_extra_information(context: Any) -> None:
+def test_png_contains_the_graph_and_extra_information(context: Any) -> None:
     context.extra_pnginfo = {"workflow": {"nodes": []}, "sweeper": {"cell": 7}}
     [saved] = context.ui("SaveImage", images=GREY, filename_prefix="a")
     with Image.open(context.output_dir / saved["filename"]) as image:
@@ -59,26 +59,26 @@ def test_a_prefix_may_hold_folders_and_tokens(context: Any) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/tmp/x", "..", "a/../..", "x\0y"])
-def test_a_prefix_that_climbs_out_is_refused(context: Any, prefix: str) -> None:
+def test_prefix_out_of_the_folder_is_refused(context: Any, prefix: str) -> None:
     before = sorted(context.base.rglob("*"))
     with pytest.raises(Exception, match=REFUSED):
         context.ui("SaveImage", images=GREY, filename_prefix=prefix)
     assert sorted(context.base.rglob("*")) == before
 
 
-def test_a_symbolic_link_does_not_lead_out_either(context: Any, tmp_path_factory: Any) -> None:
+def test_symbolic_link_out_of_the_folder_is_refused(context: Any, tmp_path_factory: Any) -> None:
     (context.output_dir / "way").symlink_to(tmp_path_factory.mktemp("elsewhere"))
     with pytest.raises(Exception, match=REFUSED):
         context.ui("SaveImage", images=GREY, filename_prefix="way/x")
 
 
-def test_jobs_at_once_never_share_a_name(context: Any) -> None:
+def test_concurrent_jobs_never_share_a_name(context: Any) -> None:
     shades = [np.full((2, 4, 4, 3), i / 24 + 0.01, np.float32) for i in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda shade: context.ui("SaveImage", images=shade, filename_prefix="race"), shades))
-    names = [entry["filename"] for entries in found for entry in entries]
+        result = list(pool.map(lambda shade: context.ui("SaveImage", images=shade, filename_prefix="race"), shades))
+    names = [entry["filename"] for entries in result for entry in entries]
     assert len(set(names)) == 48
-    for shade, entries in zip(shades, found, strict=True):
+    for shade, entries in zip(shades, result, strict=True):
         for entry in entries:
             with Image.open(context.output_dir / entry["filename"]) as image:
                 assert np.asarray(image)[0, 0, 0] == int(np.float32(255) * shade[0, 0, 0, 0])
@@ -97,7 +97,7 @@ def put(context: Any, name: str, image: Image.Image, **options: Any) -> str:
     return name
 
 
-def test_alpha_becomes_the_mask_turned_around(context: Any) -> None:
+def test_mask_is_the_inverted_alpha(context: Any) -> None:
     name = put(context, "a.png", Image.new("RGBA", (5, 3), (255, 0, 51, 51)))
     image, mask = context.run("LoadImage", image=name)
     assert image.shape == (1, 3, 5, 3)
@@ -121,7 +121,7 @@ def test_a_palette_with_transparency_has_a_mask_too(context: Any) -> None:
     assert mask.all()
 
 
-def test_sixteen_bits_are_clipped_to_eight_as_comfyui_does_with_the_pillow_of_today(context: Any) -> None:
+def test_16_bit_pictures_are_clipped_to_8_bits(context: Any) -> None:
     deep = Image.fromarray(np.array([[0, 100, 255 * 100, 65535]], np.uint16))
     image, _ = context.run("LoadImage", image=put(context, "deep.png", deep))
     assert np.round(image[0, 0, :, 0] * 255).tolist() == [0, 100, 255, 255]
@@ -144,12 +144,12 @@ def test_one_channel_is_loaded_as_a_mask(context: Any, channel: str, expected: f
     assert mask[0, 0, 0] == pytest.approx(expected)
 
 
-def test_the_file_of_a_mask_is_checked_and_fingerprinted_beside_its_channel(context: Any) -> None:
+def test_mask_file_is_checked_and_fingerprinted(context: Any) -> None:
     node = NODE_CLASSES["LoadImageMask"]
     assert node.check(context, image="nope.png") == "Invalid image file: nope.png"
     name = put(context, "a.png", Image.new("L", (2, 2)))
-    found = node.fingerprint(context, image=name, channel="red")
-    assert found == hashlib.sha256((context.input_dir / name).read_bytes()).hexdigest()
+    result = node.fingerprint(context, image=name, channel="red")
+    assert result == hashlib.sha256((context.input_dir / name).read_bytes()).hexdigest()
 
 
 def test_a_batch_is_saved_as_one_animation(context: Any) -> None:
@@ -174,9 +174,9 @@ def test_a_batch_is_saved_as_one_animation(context: Any) -> None:
     assert b"comfprompt\0" in (context.output_dir / "clip" / "a_00002_.png").read_bytes()
 
 
-def test_a_picture_stands_as_its_exif_says(context: Any) -> None:
+def test_picture_is_rotated_by_its_exif(context: Any) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned a quarter to the right
+    exif[0x0112] = 6  # rotated by 90 degrees to the right
     name = put(context, "turned.jpg", Image.new("RGB", (8, 4)), exif=exif)
     image, _ = context.run("LoadImage", image=name)
     assert image.shape == (1, 8, 4, 3)
@@ -191,7 +191,7 @@ def test_the_frames_of_an_animation_are_a_batch(context: Any) -> None:
     assert image[2].mean() > image[1].mean() > image[0].mean()
 
 
-def test_another_folder_is_named_in_brackets(context: Any) -> None:
+def test_annotation_selects_another_folder(context: Any) -> None:
     Image.new("RGB", (2, 2)).save(context.output_dir / "done.png")
     assert NODE_CLASSES["LoadImage"].check(context, image="done.png [output]") is None
     assert context.run("LoadImage", image="done.png [output]")[0].shape == (1, 2, 2, 3)
@@ -200,14 +200,14 @@ def test_another_folder_is_named_in_brackets(context: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["nope.png", "../secret.png", "/etc/hostname", "sub/../../secret.png", "", "a\0b", ".."]
 )
-def test_what_is_missing_or_outside_is_an_invalid_image_file(context: Any, name: str) -> None:
+def test_missing_or_outside_file_is_an_invalid_image_file(context: Any, name: str) -> None:
     Image.new("RGB", (2, 2)).save(context.base / "secret.png")
     assert NODE_CLASSES["LoadImage"].check(context, image=name) == f"Invalid image file: {name}"
     with pytest.raises(FileNotFoundError, match="Invalid image file"):
         context.run("LoadImage", image=name)
 
 
-def test_the_fingerprint_is_the_content_not_the_name(context: Any) -> None:
+def test_fingerprint_depends_on_the_content_not_the_name(context: Any) -> None:
     name = put(context, "a.png", Image.new("RGB", (2, 2)))
     fingerprint = NODE_CLASSES["LoadImage"].fingerprint
     first = fingerprint(context, image=name)
@@ -216,7 +216,7 @@ def test_the_fingerprint_is_the_content_not_the_name(context: Any) -> None:
     assert fingerprint(context, image=name) != first
 
 
-def test_a_picture_that_cannot_be_written_leaves_nothing_behind(context: Any) -> None:
+def test_failed_write_leaves_no_file(context: Any) -> None:
     context.extra_pnginfo = {"\u4e2d": 1}  # a PNG keyword must be Latin-1
     with pytest.raises(UnicodeEncodeError):
         context.ui("SaveImage", images=GREY, filename_prefix="a")

@@ -1,4 +1,4 @@
-"""What steers a picture beside text: areas, masks, times, control, vision, references, LoRA, guidance patches."""
+"""Inputs beside text: areas, masks, time ranges, control, vision, references, LoRA, guidance patches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RED, BLUE = "a red flower in a desert at sunset, warm", "a blue sea at night"
 
 
 class Bench:
-    """A small checkpoint with two prompts, and the shortest way to a picture."""
+    """A checkpoint with two prompts, and short methods to make a picture."""
 
     def __init__(self, context: Any) -> None:
         self.run = context.run
@@ -48,7 +48,7 @@ def apart(first: Any, second: Any) -> float:
     return float(np.abs(first - second).mean() * 255)
 
 
-def test_two_areas_are_drawn_each_in_its_place(bench: Bench) -> None:
+def test_two_areas_are_drawn_in_their_own_parts(bench: Bench) -> None:
     half = {"width": 64, "height": 128, "y": 0, "strength": 1.0}
     left = bench.run("ConditioningSetArea", conditioning=bench.blue, x=0, **half)
     right = bench.run("ConditioningSetArea", conditioning=bench.red, x=64, **half)
@@ -68,7 +68,7 @@ def test_an_area_outside_the_picture_is_clipped_to_it(bench: Bench, area: tuple[
 
 
 @pytest.mark.parametrize("bounds", ["default", "mask bounds"])
-def test_a_mask_says_where_a_prompt_acts(bench: Bench, bounds: str) -> None:
+def test_mask_limits_where_a_prompt_acts(bench: Bench, bounds: str) -> None:
     mask = np.zeros((1, 128, 128), np.float32)
     mask[:, :, :64] = 1
     inputs = {"mask": mask, "strength": 4.0, "set_cond_area": bounds}
@@ -77,26 +77,26 @@ def test_a_mask_says_where_a_prompt_acts(bench: Bench, bounds: str) -> None:
 
 
 def test_the_strengths_of_two_prompts_weigh_them(bench: Bench) -> None:
-    found = []
+    results = []
     for strength in (0.0, 0.5, 1.0, 3.0, 10.0):
         weighed = bench.run("ConditioningSetAreaStrength", conditioning=bench.blue, strength=strength)
-        found.append(blueness(bench.picture(bench.both(bench.red, weighed), steps=4)))
-    assert found == sorted(found)
-    assert found[0] == blueness(bench.picture(bench.red, steps=4))
+        results.append(blueness(bench.picture(bench.both(bench.red, weighed), steps=4)))
+    assert results == sorted(results)
+    assert results[0] == blueness(bench.picture(bench.red, steps=4))
 
 
-def test_a_prompt_speaks_within_its_time_only(bench: Bench) -> None:
-    def handed(at: float) -> Any:
+def test_prompt_acts_only_within_its_time_range(bench: Bench) -> None:
+    def run_at(at: float) -> Any:
         early = bench.run("ConditioningSetTimestepRange", conditioning=bench.blue, start=0.0, end=at)
         late = bench.run("ConditioningSetTimestepRange", conditioning=bench.red, start=at, end=1.0)
         return bench.picture(bench.both(early, late))
 
-    assert np.array_equal(handed(1.0), bench.picture(bench.blue))
-    assert blueness(handed(0.9)) > blueness(handed(0.05)) + 0.1
+    assert np.array_equal(run_at(1.0), bench.picture(bench.blue))
+    assert blueness(run_at(0.9)) > blueness(run_at(0.05)) + 0.1
 
 
 @pytest.mark.parametrize("name", ["control_canny.pth", "depth.safetensors", "tile.safetensors", "anything.safetensors"])
-def test_control_strength_draws_the_picture_to_the_hint_smoothly(bench: Bench, name: str) -> None:
+def test_picture_follows_the_hint_by_control_strength(bench: Bench, name: str) -> None:
     hint = np.zeros((1, 128, 128, 3), np.float32)
     hint[:, 32:96, 32:96] = 1
     control = bench.run("ControlNetLoader", control_net_name=name)
@@ -111,7 +111,7 @@ def test_control_strength_draws_the_picture_to_the_hint_smoothly(bench: Bench, n
     assert max(apart(one, other) for one, other in pairwise(images)) < 0.6 * away[-1] + 6
 
 
-def test_control_acts_within_its_percents_and_each_name_has_a_style(bench: Bench) -> None:
+def test_control_acts_within_its_percent_range(bench: Bench) -> None:
     hint = np.zeros((1, 64, 64, 3), np.float32)
     hint[:, 16:48] = 1
     inputs = {"positive": bench.red, "negative": bench.none, "image": hint, "strength": 1.0, "start_percent": 0.0}
@@ -125,16 +125,16 @@ def test_control_acts_within_its_percents_and_each_name_has_a_style(bench: Bench
     assert apart(drawn("depth-a.pth", 1.0), drawn("depth-b.pth", 1.0)) > 0.5
 
 
-def test_what_vision_saw_colours_the_picture_by_its_strength(bench: Bench) -> None:
+def test_vision_output_colours_the_picture_by_strength(bench: Bench) -> None:
     vision = bench.run("CLIPVisionLoader", clip_name="v.safetensors")
     image = np.broadcast_to(np.array([0.1, 0.2, 0.9], np.float32), (1, 64, 64, 3))
     seen = bench.run("CLIPVisionEncode", clip_vision=vision, image=image, crop="center")
-    found = []
+    results = []
     for strength in (0.0, 0.4, 0.8):
         inputs = {"conditioning": bench.red, "clip_vision_output": seen, "noise_augmentation": 0.0}
-        found.append(blueness(bench.picture(bench.run("unCLIPConditioning", **inputs, strength=strength))))
-    assert found == sorted(found)
-    assert found[2] > found[0] + 0.05
+        results.append(blueness(bench.picture(bench.run("unCLIPConditioning", **inputs, strength=strength))))
+    assert results == sorted(results)
+    assert results[2] > results[0] + 0.05
 
 
 def test_an_edit_keeps_most_of_its_picture(bench: Bench) -> None:
@@ -147,7 +147,7 @@ def test_an_edit_keeps_most_of_its_picture(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("grow", [0, 6])
-def test_inpainting_changes_what_is_masked_and_nothing_else(bench: Bench, grow: int) -> None:
+def test_inpainting_changes_only_the_masked_part(bench: Bench, grow: int) -> None:
     picture = bench.picture(bench.red)[None]
     mask = np.zeros((1, 128, 128), np.float32)
     mask[:, 32:96, 32:96] = 1
@@ -157,7 +157,7 @@ def test_inpainting_changes_what_is_masked_and_nothing_else(bench: Bench, grow: 
     assert apart(image[:16], picture[0, :16]) < 2
 
 
-def test_the_model_for_inpainting_holds_to_what_lies_outside_the_mask(bench: Bench) -> None:
+def test_inpainting_model_keeps_the_picture_outside_the_mask(bench: Bench) -> None:
     picture = bench.picture(bench.red)[None]
     mask = np.zeros((1, 128, 128), np.float32)
     mask[:, :, :64] = 1
@@ -181,7 +181,7 @@ def test_hypernetworks_and_merges_move_the_style_smoothly(bench: Bench) -> None:
     assert apart(bench.picture(bench.red, model=loaded), images[0]) > 0.5
 
 
-def test_dual_guidance_at_one_is_the_first_conditioning_alone(bench: Bench) -> None:
+def test_dual_guidance_of_one_uses_only_the_first_conditioning(bench: Bench) -> None:
     def guided(first: float, second: float, style: str = "regular") -> Any:
         guider = bench.run(
             "DualCFGGuider",
@@ -215,7 +215,7 @@ def sampled(bench: Bench, guider: Any) -> Any:
     return bench.run("VAEDecode", samples=latent, vae=bench.vae)[0]
 
 
-def test_rescaling_tames_high_guidance(bench: Bench) -> None:
+def test_rescaling_reduces_contrast_of_high_guidance(bench: Bench) -> None:
     plain = bench.latent(bench.red, cfg=14.0)["samples"]
     tamed = bench.latent(bench.red, cfg=14.0, model=bench.run("RescaleCFG", model=bench.model, multiplier=0.7))
     assert tamed["samples"].std() < plain.std()
@@ -226,7 +226,7 @@ def test_rescaling_tames_high_guidance(bench: Bench) -> None:
 def test_linear_guidance_rises_over_a_batch(bench: Bench) -> None:
     model = bench.run("VideoLinearCFGGuidance", model=bench.model, min_cfg=1.0)
     three = bench.run("EmptyLatentImage", width=64, height=64, batch_size=3)
-    found = bench.latent(bench.red, model=model, cfg=9.0, latent_image=three)["samples"]
+    results = bench.latent(bench.red, model=model, cfg=9.0, latent_image=three)["samples"]
     ends = [bench.latent(bench.red, cfg=cfg, latent_image=three)["samples"] for cfg in (1.0, 9.0)]
-    assert np.array_equal(found[0], ends[0][0])
-    assert found[2] == pytest.approx(ends[1][2], abs=1e-5)
+    assert np.array_equal(results[0], ends[0][0])
+    assert results[2] == pytest.approx(ends[1][2], abs=1e-5)

@@ -1,4 +1,4 @@
-"""Latents on disk, judged by the safetensors package."""
+"""Latents on disk, checked with the safetensors package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 
 @settings(max_examples=40, deadline=None)
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
-def test_what_is_written_is_what_the_package_reads(tmp_path_factory: Any, samples: Any) -> None:
+def test_safetensors_package_reads_our_files(tmp_path_factory: Any, samples: Any) -> None:
     path = tmp_path_factory.mktemp("latents") / "a.latent"
     path.write_bytes(serialize(samples, {"prompt": '{"1": "é"}'}))
     tensors = load_file(path)
@@ -32,7 +32,7 @@ def test_what_is_written_is_what_the_package_reads(tmp_path_factory: Any, sample
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64])
-def test_what_the_package_writes_is_read(tmp_path: Path, kind: Any) -> None:
+def test_files_of_the_safetensors_package_are_read(tmp_path: Path, kind: Any) -> None:
     samples = np.linspace(-3, 3, 4 * 5 * 6).reshape(1, 4, 5, 6).astype(kind)
     path = tmp_path / "a.latent"
     path.write_bytes(save({"latent_tensor": samples, "latent_format_version_0": np.zeros(0, np.float32)}))
@@ -63,7 +63,7 @@ GOOD = serialize(np.zeros((1, 4, 2, 2), np.float32), {})
         GOOD.replace(b"[0,64]", b"[9,64]"), GOOD.replace(b"[0,64]", b"[64,0]"),
     ],
 )  # fmt: skip
-def test_what_is_no_latent_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_latent_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.latent"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"^bad\.latent: "):

@@ -1,6 +1,6 @@
-"""Lists: a node runs once for each item, a class that wants whole lists gets them, and what they show is joined.
+"""Lists: a node runs once for each item, or gets whole lists if its class asks for them, and `ui` outputs are joined.
 
-The numbers of files, runs and messages are those of a ComfyUI 0.3.64 on the same graphs.
+The numbers of files, runs and messages are those of a ComfyUI 0.3.64 for the same graphs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def empty(count: int, color: int = 255, width: int = 16) -> dict[str, Any]:
     return node("EmptyImage", width=width, height=16, batch_size=count, color=color)
 
 
-def files(entry: dict[str, Any], node_id: str, shown: str = "images") -> list[str]:
+def files(entry: dict[str, Any], node_id: str, output: str = "images") -> list[str]:
     assert entry["status"]["status_str"] == "success", entry["status"]
-    return [file["filename"] for file in entry["outputs"][node_id][shown]]
+    return [file["filename"] for file in entry["outputs"][node_id][output]]
 
 
-def test_a_list_runs_a_node_for_each_item_and_joins_what_it_shows(comfy: Comfy) -> None:
+def test_list_runs_a_node_for_each_item_and_joins_the_ui(comfy: Comfy) -> None:
     graph = {
         "1": empty(5),
         "2": node("RebatchImages", images=["1", 0], batch_size=2),
@@ -49,7 +49,7 @@ def test_a_list_runs_a_node_for_each_item_and_joins_what_it_shows(comfy: Comfy) 
     }
     entry = comfy.run(graph)
     assert files(entry, "4") == [f"five_{number:05}_.png" for number in range(1, 6)]
-    # The second time nothing runs, and the old list of files is shown.
+    # The second time nothing runs, and the old list of files is reported.
     again = comfy.run(graph)
     assert files(again, "4") == files(entry, "4")
     assert again["status"]["messages"][1][1]["nodes"] == ["1", "2", "3", "4"]
@@ -67,7 +67,7 @@ def test_the_shorter_of_two_lists_repeats_its_last_item(comfy: Comfy) -> None:
     assert len(files(comfy.run(graph), "6")) == 6
 
 
-def test_a_list_is_made_of_batches_again(comfy: Comfy) -> None:
+def test_rebatching_a_list_gives_batches(comfy: Comfy) -> None:
     graph = {
         "1": empty(5),
         "2": node("RebatchImages", images=["1", 0], batch_size=2),
@@ -79,7 +79,7 @@ def test_a_list_is_made_of_batches_again(comfy: Comfy) -> None:
     assert entry["outputs"]["4"]["animated"] == [True, True]
 
 
-def test_a_failure_within_a_list_shows_all_items_of_its_inputs(comfy: Comfy) -> None:
+def test_failure_within_a_list_reports_all_input_items(comfy: Comfy) -> None:
     graph = {
         "1": empty(3),
         "2": node("RebatchImages", images=["1", 0], batch_size=2),
@@ -96,8 +96,8 @@ def test_a_failure_within_a_list_shows_all_items_of_its_inputs(comfy: Comfy) -> 
 
 
 def test_object_info_says_which_outputs_are_lists(comfy: Comfy) -> None:
-    told = comfy.http.get("/object_info").json()
-    lists = {name for name, one in told.items() if any(one["output_is_list"])}
+    info = comfy.http.get("/object_info").json()
+    lists = {name for name, one in info.items() if any(one["output_is_list"])}
     assert lists == {"RebatchImages", "RebatchLatents"}
 
 

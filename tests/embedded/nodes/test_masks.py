@@ -1,4 +1,4 @@
-"""Masks, compositing, padding: against values computed by hand, and rules that hold for every mask."""
+"""Masks, compositing and padding: values computed by hand, and rules that hold for every mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MASKS = arrays.arrays(np.float32, (1, 7, 9), elements=st.floats(0, 1, width=32))
 
 
 class Bare:
-    """All that these nodes ask of a context."""
+    """The part of a context that these nodes use."""
 
     def check(self) -> None:
         pass
@@ -31,13 +31,13 @@ def mask(rows: list[list[float]]) -> Any:
     return np.array(rows, np.float32)[None]
 
 
-def test_solid_and_inverted_masks_are_each_others_rest() -> None:
+def test_solid_and_inverted_masks_add_up_to_one() -> None:
     solid = run("SolidMask", value=0.25, width=3, height=2)
     assert solid.shape == (1, 2, 3)
     assert run("InvertMask", mask=solid).tolist() == [[[0.75] * 3] * 2]
 
 
-def test_a_colour_is_found_exactly_at_eight_bits() -> None:
+def test_colour_matches_exactly_at_8_bits() -> None:
     image = np.array([[[[1, 0, 0.2], [1, 0, 0.21], [0.999, 0, 0.2]]]], np.float32)
     assert run("ImageColorToMask", image=image, color=0xFF0033).tolist() == [[[1, 0, 1]]]
 
@@ -53,16 +53,16 @@ def test_a_colour_is_found_exactly_at_eight_bits() -> None:
         ("xor", [1, 1, 0]),
     ],
 )
-def test_masks_are_combined_by(operation: str, expected: list[float]) -> None:
+def test_masks_are_combined_by_each_operation(operation: str, expected: list[float]) -> None:
     under, over = mask([[1, 0.2, 0]]), mask([[0.5, 0.6, 0.4]])  # 0.5 rounds to even, to 0
-    found = run("MaskComposite", destination=under, source=over, x=0, y=0, operation=operation)
-    assert found[0, 0].tolist() == pytest.approx(expected)
+    result = run("MaskComposite", destination=under, source=over, x=0, y=0, operation=operation)
+    assert result[0, 0].tolist() == pytest.approx(expected)
 
 
-def test_a_source_that_hangs_over_is_cut() -> None:
+def test_source_beyond_the_edge_is_cut() -> None:
     under = np.zeros((1, 2, 3), np.float32)
-    found = run("MaskComposite", destination=under, source=np.ones((1, 5, 5), np.float32), x=1, y=1, operation="add")
-    assert found[0].tolist() == [[0, 0, 0], [0, 1, 1]]
+    result = run("MaskComposite", destination=under, source=np.ones((1, 5, 5), np.float32), x=1, y=1, operation="add")
+    assert result[0].tolist() == [[0, 0, 0], [0, 1, 1]]
     assert not under.any()
 
 
@@ -82,9 +82,9 @@ def test_growing_never_darkens_and_shrinking_is_growing_of_the_inverse(field: An
 
 
 def test_feathering_ramps_from_the_edges() -> None:
-    found = run("FeatherMask", mask=np.ones((1, 1, 6), np.float32), left=2, top=0, right=2, bottom=0)
-    # On the right ComfyUI counts -0, -1: its first factor falls on the first column.
-    assert found[0, 0].tolist() == pytest.approx([0.25, 1, 1, 1, 1, 1])
+    result = run("FeatherMask", mask=np.ones((1, 1, 6), np.float32), left=2, top=0, right=2, bottom=0)
+    # On the right ComfyUI counts -0, -1, so its first factor applies to the first column.
+    assert result[0, 0].tolist() == pytest.approx([0.25, 1, 1, 1, 1, 1])
 
 
 @given(MASKS, st.floats(0, 1, width=32))
@@ -92,11 +92,11 @@ def test_a_threshold_leaves_black_and_white(field: Any, value: float) -> None:
     assert np.array_equal(run("ThresholdMask", mask=field, value=value), field > value)
 
 
-def test_a_picture_is_laid_over_another_through_a_mask() -> None:
+def test_picture_is_composited_through_a_mask() -> None:
     under, over = np.zeros((1, 2, 4, 3), np.float32), np.ones((1, 2, 2, 3), np.float32)
     inputs = {"destination": under, "source": over, "x": 1, "y": 0, "resize_source": False}
-    found = run("ImageCompositeMasked", **inputs, mask=mask([[0.5, 1], [0, 0.25]]))
-    assert found[0, :, :, 0].tolist() == [[0, 0.5, 1, 0], [0, 0, 0.25, 0]]
+    result = run("ImageCompositeMasked", **inputs, mask=mask([[0.5, 1], [0, 0.25]]))
+    assert result[0, :, :, 0].tolist() == [[0, 0.5, 1, 0], [0, 0, 0.25, 0]]
     assert run("ImageCompositeMasked", **{**inputs, "x": 3})[0, 0, :, 0].tolist() == [0, 0, 0, 1]
     assert run("ImageCompositeMasked", **{**inputs, "resize_source": True, "x": 0}).all()
 
@@ -118,7 +118,7 @@ def test_joining_and_splitting_an_alpha_are_inverse(image: Any, field: Any) -> N
 
 
 @pytest.mark.parametrize(("mode", "red"), [("SRC", 0.2), ("DST", 0.8), ("CLEAR", 0), ("MULTIPLY", 0.16), ("ADD", 1)])
-def test_porter_and_duff_agree_with_their_paper_where_all_is_opaque(mode: str, red: float) -> None:
+def test_porter_duff_modes_match_the_paper_for_opaque_pictures(mode: str, red: float) -> None:
     source, destination = np.full((1, 1, 1, 3), 0.2, np.float32), np.full((1, 1, 1, 3), 0.8, np.float32)
     opaque = np.zeros((1, 1, 1), np.float32)
     inputs = {"source": source, "source_alpha": opaque, "destination": destination, "destination_alpha": opaque}
@@ -130,8 +130,8 @@ def test_porter_and_duff_agree_with_their_paper_where_all_is_opaque(mode: str, r
 def test_pictures_are_stitched_with_a_gap_and_scaled_to_one_height() -> None:
     first, second = np.zeros((1, 4, 2, 3), np.float32), np.ones((1, 8, 8, 3), np.float32)
     inputs = {"image1": first, "image2": second, "spacing_width": 1, "spacing_color": "red"}
-    found = run("ImageStitch", **inputs, direction="right", match_image_size=True)
-    assert found.shape == (1, 4, 2 + 2 + 4, 3)
-    assert found[0, 0, :, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert found[0, 0, 2].tolist() == [1, 0, 0]
+    result = run("ImageStitch", **inputs, direction="right", match_image_size=True)
+    assert result.shape == (1, 4, 2 + 2 + 4, 3)
+    assert result[0, 0, :, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert result[0, 0, 2].tolist() == [1, 0, 0]
     assert run("ImageStitch", **inputs, direction="up", match_image_size=False).shape == (1, 4 + 2 + 8, 8, 3)

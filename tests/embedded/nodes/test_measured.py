@@ -1,6 +1,6 @@
-"""Image and mask nodes against the pixels that a real ComfyUI 0.3.64 gave for the same inputs (data/measured.json).
+"""Image and mask nodes give the pixels of a real ComfyUI 0.3.64 for the same inputs (data/measured.json).
 
-`$a`, `$b` are two small RGBA pictures, `$am`, `$bm` their masks; pixels are 8-bit, as SaveImage wrote them.
+`$a` and `$b` are two small RGBA pictures, `$am` and `$bm` their masks. Pixels are 8-bit, as SaveImage wrote them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 MEASURED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "measured.json").read_text("utf-8"))
-# The order of sums in PyTorch's and NumPy's arithmetic differs in the last bit here, and SaveImage cuts off.
+# PyTorch and NumPy differ in the last bit of these sums, and SaveImage truncates.
 ROUNDED = {"PorterDuffImageComposite", "ImageCompositeMasked", "ImageRGBToYUV", "ImageYUVToRGB", "JoinImageWithAlpha"}
 
 
@@ -28,17 +28,17 @@ def name_of(case: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", MEASURED["cases"], ids=name_of)
-def test_a_node_gives_the_pixels_of_a_real_server(case: dict[str, Any], context: Any) -> None:
-    known = {}
+def test_node_gives_the_pixels_of_a_real_server(case: dict[str, Any], context: Any) -> None:
+    values = {}
     for name in "ab":
         Image.fromarray(pixels(MEASURED[name])).save(context.input_dir / f"{name}.png")
-        known[f"${name}"], known[f"${name}m"] = context.run("LoadImage", image=f"{name}.png")
+        values[f"${name}"], values[f"${name}m"] = context.run("LoadImage", image=f"{name}.png")
     inputs = {
-        name: known.get(value, value) if isinstance(value, str) else value for name, value in case["inputs"].items()
+        name: values.get(value, value) if isinstance(value, str) else value for name, value in case["inputs"].items()
     }
-    found = context.run(case["class"], **inputs)
-    found = found[case["output"]] if isinstance(found, tuple) else found
-    written = np.clip(np.float32(255) * found[0], 0, 255).astype(np.uint8)
+    result = context.run(case["class"], **inputs)
+    result = result[case["output"]] if isinstance(result, tuple) else result
+    written = np.clip(np.float32(255) * result[0], 0, 255).astype(np.uint8)
     expected = pixels(case)
     assert written.shape == expected.shape
     assert np.abs(written.astype(int) - expected).max() <= (1 if case["class"] in ROUNDED else 0)

@@ -1,4 +1,4 @@
-"""Sounds and films: what nodes write is read by FFmpeg as what it says, and comes back as what it was."""
+"""Sounds and films: FFmpeg reads the files that nodes write, and nodes read them back."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def tone(frequency: float, seconds: float = 0.5, *, rate: int = RATE, channels: 
 
 
 def pitch(audio: dict[str, Any]) -> float:
-    """The strongest frequency of the first channel, Hz."""
+    """The strongest frequency of the first channel, in Hz."""
     wave = audio["waveform"][0, 0]
     spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
     return float(spectrum.argmax() * audio["sample_rate"] / len(wave))
 
 
-def shown(context: Any, kind: str, **inputs: Any) -> Any:
+def run_ui(context: Any, kind: str, **inputs: Any) -> Any:
     return NODE_CLASSES[kind].run(context, **inputs).ui
 
 
@@ -42,10 +42,10 @@ SAVERS = {
 
 
 @pytest.mark.parametrize("kind", SAVERS)
-def test_a_saved_sound_is_read_back(context: Any, kind: str) -> None:
+def test_saved_sound_can_be_read_back(context: Any, kind: str) -> None:
     options, suffix, codec, rate = SAVERS[kind]
     context.extra_pnginfo = {"workflow": {"nodes": []}}
-    ui = shown(context, kind, audio=tone(440), filename_prefix="audio/ComfyUI", **options)
+    ui = run_ui(context, kind, audio=tone(440), filename_prefix="audio/ComfyUI", **options)
     assert ui == {"audio": [{"filename": f"ComfyUI_00001_.{suffix}", "subfolder": "audio", "type": "output"}]}
     path = context.output_dir / "audio" / f"ComfyUI_00001_.{suffix}"
     with av.open(str(path)) as container:
@@ -61,18 +61,18 @@ def test_a_saved_sound_is_read_back(context: Any, kind: str) -> None:
 
 def test_flac_keeps_every_sample_to_its_precision(context: Any) -> None:
     sound = tone(330)
-    name = shown(context, "SaveAudio", audio=sound, filename_prefix="x")["audio"][0]["filename"]
+    name = run_ui(context, "SaveAudio", audio=sound, filename_prefix="x")["audio"][0]["filename"]
     back = context.run("LoadAudio", audio=f"{name} [output]")
     assert np.abs(back["waveform"] - sound["waveform"]).max() < 2**-14
 
 
 def test_a_preview_is_temporary(context: Any) -> None:
-    (file,) = shown(context, "PreviewAudio", audio=tone(440))["audio"]
+    (file,) = run_ui(context, "PreviewAudio", audio=tone(440))["audio"]
     assert file["type"] == "temp"
     assert (context.temp_dir / file["filename"]).is_file()
 
 
-def test_without_pyav_a_node_says_what_to_install(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyav_is_reported_with_the_package_to_install(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     for kind, inputs in {
         "SaveAudio": {"audio": tone(440), "filename_prefix": "x"},
@@ -89,13 +89,13 @@ def frames(count: int = 6, size: tuple[int, int] = (48, 32)) -> Any:
 
 
 @pytest.mark.parametrize(("codec", "name"), [("vp9", "vp9"), ("av1", "av1")])
-def test_webm(context: Any, codec: str, name: str) -> None:
+def test_webm_has_the_requested_codec_and_frames(context: Any, codec: str, name: str) -> None:
     policy = getattr(os, "sched_getscheduler", int)
     before = policy(0)
-    images = frames(size=(96, 64))  # AV1 takes nothing smaller than 64 pixels
-    ui = shown(context, "SaveWEBM", images=images, filename_prefix="w", codec=codec, fps=8.0, crf=20.0)
+    images = frames(size=(96, 64))  # AV1 needs at least 64 pixels
+    ui = run_ui(context, "SaveWEBM", images=images, filename_prefix="w", codec=codec, fps=8.0, crf=20.0)
     assert ui == {"images": [{"filename": "w_00001_.webm", "subfolder": "", "type": "output"}], "animated": [True]}
-    assert policy(0) == before  # an encoder that makes us a real-time thread
+    assert policy(0) == before  # this encoder makes its caller a real-time thread
     with av.open(str(context.output_dir / "w_00001_.webm")) as container:
         stream = container.streams.video[0]
         assert name in stream.codec.name or name in stream.codec.long_name.lower()
@@ -105,9 +105,9 @@ def test_webm(context: Any, codec: str, name: str) -> None:
     assert greys == pytest.approx(images.mean(axis=(1, 2, 3)).tolist(), abs=0.03)
 
 
-def test_a_film_with_its_sound_there_and_back(context: Any) -> None:
+def test_film_with_sound_can_be_read_back(context: Any) -> None:
     film = context.run("CreateVideo", images=frames(12), fps=12.0, audio=tone(440, 3.0))
-    ui = shown(context, "SaveVideo", video=film, filename_prefix="video/%width%", format="auto", codec="auto")
+    ui = run_ui(context, "SaveVideo", video=film, filename_prefix="video/%width%", format="auto", codec="auto")
     assert ui["images"] == [{"filename": "48_00001_.mp4", "subfolder": "video", "type": "output"}]
     saved = context.output_dir / "video" / "48_00001_.mp4"
     (context.input_dir / "film.mp4").write_bytes(saved.read_bytes())
@@ -117,18 +117,18 @@ def test_a_film_with_its_sound_there_and_back(context: Any) -> None:
     assert images.mean(axis=(1, 2, 3)).tolist() == pytest.approx(frames(12).mean(axis=(1, 2, 3)).tolist(), abs=0.03)
     assert rate == 12.0
     assert pitch(audio) == pytest.approx(440, abs=4)
-    # The sound is cut to the pictures: one second of the three (AAC rounds up to its frames).
+    # The sound is cut to the length of the pictures: one second of three (AAC rounds up to its frames).
     assert audio["waveform"].shape[-1] / RATE == pytest.approx(1.0, abs=0.06)
 
 
-def test_a_film_that_is_mp4_already_is_copied_with_the_graph_added(context: Any) -> None:
+def test_mp4_is_copied_with_the_graph_added(context: Any) -> None:
     film = context.run("CreateVideo", images=frames(), fps=6.0)
     inputs = {"filename_prefix": "v", "format": "mp4", "codec": "h264"}
-    shown(context, "SaveVideo", video=film, **inputs)
+    run_ui(context, "SaveVideo", video=film, **inputs)
     (context.input_dir / "a.mp4").write_bytes((context.output_dir / "v_00001_.mp4").read_bytes())
     context.prompt = {"1": {"class_type": "LoadVideo", "inputs": {}}}
     loaded = context.run("LoadVideo", file="a.mp4")
-    shown(context, "SaveVideo", video=loaded, **inputs)
+    run_ui(context, "SaveVideo", video=loaded, **inputs)
 
     def packets(name: str) -> tuple[list[bytes], Any]:
         with av.open(str(context.output_dir / name)) as container:
@@ -140,13 +140,13 @@ def test_a_film_that_is_mp4_already_is_copied_with_the_graph_added(context: Any)
     assert second[1] == context.prompt
 
 
-def test_files_that_are_not_there_or_no_sound_are_named(context: Any) -> None:
+def test_missing_or_silent_files_are_reported_by_name(context: Any) -> None:
     check = NODE_CLASSES["LoadAudio"].check
     assert check is not None
     assert check(context, audio="../secret.wav") == "Invalid audio file: ../secret.wav"
     assert NODE_CLASSES["LoadVideo"].check(context, file="no.mp4") == "Invalid video file: no.mp4"  # type: ignore[misc]
     film = context.run("CreateVideo", images=frames(), fps=6.0)
-    shown(context, "SaveVideo", video=film, filename_prefix="mute", format="auto", codec="auto")
+    run_ui(context, "SaveVideo", video=film, filename_prefix="mute", format="auto", codec="auto")
     with pytest.raises(ValueError, match="No audio stream"):
         context.run("LoadAudio", audio="mute_00001_.mp4 [output]")
 
@@ -175,7 +175,7 @@ def test_arithmetic_on_sounds(context: Any) -> None:
     assert context.run("EmptyAudio", duration=0.5, sample_rate=8000, channels=1)["waveform"].shape == (1, 1, 4000)
 
 
-def composed(context: Any, tags: str, *, seed: int = 1, family: str = "EmptyLatentAudio") -> dict[str, Any]:
+def compose(context: Any, tags: str, *, seed: int = 1, family: str = "EmptyLatentAudio") -> dict[str, Any]:
     model, clip, vae = context.run("CheckpointLoaderSimple", ckpt_name="ace_step_v1_3.5b.safetensors")
     positive = context.run("TextEncodeAceStepAudio", clip=clip, tags=tags, lyrics="", lyrics_strength=1.0)
     negative = context.run("ConditioningZeroOut", conditioning=positive)
@@ -188,32 +188,32 @@ def composed(context: Any, tags: str, *, seed: int = 1, family: str = "EmptyLate
 @pytest.mark.parametrize(
     ("family", "samples"), [("EmptyLatentAudio", 44 * 2048), ("EmptyAceStepLatentAudio", 21 * 512 * 8)]
 )
-def test_a_latent_is_played_for_as_long_as_it_stands_for(context: Any, family: str, samples: int) -> None:
-    sound = composed(context, "a slow piano", family=family)
+def test_latent_plays_for_its_duration(context: Any, family: str, samples: int) -> None:
+    sound = compose(context, "a slow piano", family=family)
     assert sound["sample_rate"] == RATE
     assert sound["waveform"].shape == (1, 2, samples)
     assert 0.01 < float(sound["waveform"].std()) < 0.5
     assert float(np.abs(sound["waveform"]).max()) <= 1
 
 
-def test_prompt_and_seed_are_heard_and_the_same_is_the_same(context: Any) -> None:
-    one = composed(context, "a slow piano")["waveform"]
-    assert np.array_equal(one, composed(context, "a slow piano")["waveform"])
+def test_prompt_and_seed_change_the_sound(context: Any) -> None:
+    one = compose(context, "a slow piano")["waveform"]
+    assert np.array_equal(one, compose(context, "a slow piano")["waveform"])
     for other in (
-        composed(context, "a bright forest")["waveform"],
-        composed(context, "a slow piano", seed=2)["waveform"],
+        compose(context, "a bright forest")["waveform"],
+        compose(context, "a slow piano", seed=2)["waveform"],
     ):
         assert float(np.abs(one - other).mean()) > 0.1 * float(np.abs(one).mean())
 
 
-def test_a_sound_encoded_and_decoded_has_its_note_again(context: Any) -> None:
+def test_encoded_and_decoded_sound_keeps_its_note(context: Any) -> None:
     vae = context.run("VAELoader", vae_name="pixel_space")
     for note in (220.0, 440.0):
         latent = context.run("VAEEncodeAudio", audio=tone(note, 2.0), vae=vae)
         assert pitch(context.run("VAEDecodeAudio", samples=latent, vae=vae)) == pytest.approx(note, abs=3)
 
 
-def test_what_is_heard_moves_a_video(context: Any) -> None:
+def test_sound_changes_a_video(context: Any) -> None:
     model, clip, vae = context.run("CheckpointLoaderSimple", ckpt_name="wan.safetensors")
     sides = {name: context.run("CLIPTextEncode", clip=clip, text="a fox") for name in ("positive", "negative")}
     encoder = context.run("AudioEncoderLoader", audio_encoder_name="wav2vec2.safetensors")
@@ -225,7 +225,7 @@ def test_what_is_heard_moves_a_video(context: Any) -> None:
             "WanSoundImageToVideo", vae=vae, audio_encoder_output=heard, **sides, **size
         )
         inputs = {"seed": 1, "steps": 4, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-        told = {"positive": positive, "negative": negative, "latent_image": latent}
-        drawn.append(context.run("KSampler", model=model, **told, **inputs)["samples"])
+        conditioned = {"positive": positive, "negative": negative, "latent_image": latent}
+        drawn.append(context.run("KSampler", model=model, **conditioned, **inputs)["samples"])
     assert drawn[0].shape == (1, 4, 2, 16, 16)
     assert float(np.abs(drawn[0] - drawn[1]).mean()) > 0.02

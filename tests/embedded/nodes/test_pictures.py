@@ -1,4 +1,4 @@
-"""Image nodes against values computed by hand or by another formula."""
+"""Image nodes, compared to values computed by hand or by another formula."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def test_nearest_exact_takes_the_pixel_under_each_centre() -> None:
 
 
 def test_bilinear_has_pytorchs_centres_and_clamped_edges() -> None:
-    # What PyTorch's interpolate gives for a doubling with align_corners false.
-    found = resize(plane([[0, 1, 4, 2]]), 8, 1, "bilinear").ravel()
-    assert found.tolist() == pytest.approx([0, 0.25, 0.75, 1.75, 3.25, 3.5, 2.5, 2])
-    # No antialiasing: a reduction by 4 reads two neighbours only.
+    # The values of PyTorch's interpolate for doubling with align_corners false.
+    result = resize(plane([[0, 1, 4, 2]]), 8, 1, "bilinear").ravel()
+    assert result.tolist() == pytest.approx([0, 0.25, 0.75, 1.75, 3.25, 3.5, 2.5, 2])
+    # Without antialiasing, a reduction by 4 reads only two neighbours.
     assert resize(plane([[0, 8, 2, 0, 0, 0, 0, 0]]), 2, 1, "bilinear").ravel().tolist() == pytest.approx([5, 0])
 
 
@@ -45,10 +45,10 @@ def test_bicubic_is_cubic_convolution_with_a_minus_three_quarters() -> None:
     row = [0.0, 1.0, 4.0, 2.0, 7.0]
     expected = []
     for new in range(10):
-        place = (new + 0.5) / 2 - 0.5
-        base = int(np.floor(place))
+        position = (new + 0.5) / 2 - 0.5
+        base = int(np.floor(position))
         taps = range(base - 1, base + 3)
-        expected.append(sum(row[min(max(tap, 0), 4)] * kernel(place - tap) for tap in taps))
+        expected.append(sum(row[min(max(tap, 0), 4)] * kernel(position - tap) for tap in taps))
     assert resize(plane([row]), 10, 1, "bicubic").ravel().tolist() == pytest.approx(expected, abs=1e-5)
 
 
@@ -60,16 +60,16 @@ def test_area_is_the_mean_of_every_touched_pixel() -> None:
 @given(st.integers(1, 24), st.integers(1, 24), st.sampled_from(["nearest-exact", "bilinear", "area", "bicubic"]))
 def test_a_flat_picture_stays_flat_at_every_size(width: int, height: int, method: str) -> None:
     flat = np.full((1, 3, 7, 9), 0.3, np.float32)
-    found = resize(flat, width, height, method)
-    assert found.shape == (1, 3, height, width)
-    assert np.allclose(found, 0.3, atol=1e-6)
+    result = resize(flat, width, height, method)
+    assert result.shape == (1, 3, height, width)
+    assert np.allclose(result, 0.3, atol=1e-6)
 
 
 def test_bislerp_keeps_the_length_of_turning_vectors() -> None:
     turning = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32).reshape(1, 2, 1, 2)  # two unit vectors at right angles
-    found = resize(turning, 4, 1, "bislerp")
-    assert np.allclose(np.hypot(found[0, 0], found[0, 1]), 1, atol=1e-5)
-    assert found[0, 0, 0, 1] == pytest.approx(np.cos(np.pi / 8), abs=1e-5)
+    result = resize(turning, 4, 1, "bislerp")
+    assert np.allclose(np.hypot(result[0, 0], result[0, 1]), 1, atol=1e-5)
+    assert result[0, 0, 0, 1] == pytest.approx(np.cos(np.pi / 8), abs=1e-5)
 
 
 def test_a_picture_scales_with_a_side_of_zero_following_the_other(context: Any) -> None:
@@ -87,18 +87,18 @@ def test_the_centre_crop_keeps_the_new_aspect_ratio(context: Any) -> None:
     assert np.array_equal(cropped, np.ones((1, 4, 4, 3), np.float32))
 
 
-def test_lanczos_is_pillows_on_eight_bits(context: Any) -> None:
+def test_lanczos_equals_pillow_at_8_bits(context: Any) -> None:
     from PIL import Image
 
     image = picture(1, 12, 16, 3)
-    found = context.run("ImageScaleBy", image=image, upscale_method="lanczos", scale_by=0.5)
+    result = context.run("ImageScaleBy", image=image, upscale_method="lanczos", scale_by=0.5)
     pixels = np.clip(255.0 * image[0], 0, 255).astype(np.uint8)
     expected = Image.fromarray(pixels).resize((8, 6), Image.Resampling.LANCZOS)
-    assert np.array_equal(np.round(found[0] * 255).astype(np.uint8), np.asarray(expected))
+    assert np.array_equal(np.round(result[0] * 255).astype(np.uint8), np.asarray(expected))
 
 
-def convolved(image: Any, radius: int, sigma: float) -> Any:
-    """The blur as ComfyUI writes it: a two-dimensional kernel over -1 .. 1, reflected edges; slow and plain."""
+def convolve(image: Any, radius: int, sigma: float) -> Any:
+    """ComfyUI's blur in its simple, slow form: a two-dimensional kernel over -1 .. 1 with reflected edges."""
     axis = np.linspace(-1, 1, 2 * radius + 1)
     kernel = np.exp(-(axis[:, None] ** 2 + axis[None] ** 2) / (2 * sigma**2))
     kernel /= kernel.sum()
@@ -113,7 +113,7 @@ def convolved(image: Any, radius: int, sigma: float) -> Any:
 @pytest.mark.parametrize(("radius", "sigma"), [(1, 1.0), (3, 0.4), (5, 10.0)])
 def test_blur_and_sharpen_are_the_two_dimensional_kernel(context: Any, radius: int, sigma: float) -> None:
     image = picture(2, 9, 11, 3)
-    blurred = convolved(image, radius, sigma)
+    blurred = convolve(image, radius, sigma)
     assert np.allclose(context.run("ImageBlur", image=image, blur_radius=radius, sigma=sigma), blurred, atol=1e-6)
     sharp = context.run("ImageSharpen", image=image, sharpen_radius=radius, sigma=sigma, alpha=0.3)
     assert np.allclose(sharp, np.clip(image + 3.0 * (image - blurred), 0, 1), atol=1e-5)
@@ -135,7 +135,7 @@ def test_a_blur_wider_than_the_picture_is_an_error(context: Any) -> None:
         ("soft_light", 0.5, 0.25, 0.375),
         ("soft_light", 0.64, 0.75, 0.72),  # 0.64 + 0.5 (sqrt 0.64 - 0.64)
         ("difference", 0.7, 0.3, 0.4),
-        ("difference", 0.3, 0.7, 0.0),  # signed there, hence clipped to black
+        ("difference", 0.3, 0.7, 0.0),  # negative before clipping, hence black
     ],
 )
 def test_blend_modes_have_the_published_values(
@@ -154,7 +154,7 @@ def test_an_unknown_blend_mode_fails_when_it_runs(context: Any) -> None:
         context.run("ImageBlend", image1=one, image2=one, blend_factor=1.0, blend_mode="nope")
 
 
-def test_small_image_nodes_do_what_they_say(context: Any) -> None:
+def test_invert_batch_crop_and_empty_nodes(context: Any) -> None:
     image = picture(1, 6, 8, 3)
     assert np.allclose(context.run("ImageInvert", image=image), 1 - image)
     assert np.array_equal(context.run("ImageCrop", image=image, width=3, height=99, x=2, y=4), image[:, 4:, 2:5])
@@ -166,7 +166,7 @@ def test_small_image_nodes_do_what_they_say(context: Any) -> None:
     assert np.allclose(red[1, 1, 2], [1, 128 / 255, 0])
 
 
-def test_a_height_of_zero_follows_the_width_and_a_radius_of_zero_does_nothing(context: Any) -> None:
+def test_height_zero_follows_the_width_and_radius_zero_does_nothing(context: Any) -> None:
     image = picture(1, 20, 40, 3)
     scaled = context.run("ImageScale", image=image, upscale_method="bicubic", width=10, height=0, crop="disabled")
     assert scaled.shape == (1, 5, 10, 3)
@@ -185,7 +185,7 @@ def test_blending_follows_the_first_pictures_channels_and_size(context: Any) -> 
     assert np.allclose(fitted, rgb * 0.5 + 0.125, atol=1e-6)
 
 
-def test_impossible_sizes_and_methods_are_named() -> None:
+def test_impossible_sizes_and_methods_are_reported() -> None:
     with pytest.raises(ValueError, match="cannot scale to 0 x 4: each side must be at least 1"):
         resize(plane([[1]]), 0, 4, "area")
     with pytest.raises(ValueError, match="unsupported upscale method 'nope'; there are nearest-exact, "):

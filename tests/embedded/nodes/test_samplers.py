@@ -1,4 +1,4 @@
-"""Samplers with options, guiders and schedulers that only a node of their own gives."""
+"""Samplers with options, guiders and schedulers that have their own nodes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def apart(first: Any, second: Any) -> float:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """A class's own defaults; false where a switch has none."""
+    """The default inputs of a class; False for a switch without a default."""
     specs = {**NODE_CLASSES[kind].required, **NODE_CLASSES[kind].optional}
     widgets = {name: spec for name, spec in specs.items() if spec[0] in ("INT", "FLOAT", "BOOLEAN", "COMBO")}
     return {
@@ -71,7 +71,7 @@ TWINS = {
 
 
 @pytest.mark.parametrize("kind", TWINS)
-def test_a_sampler_at_its_defaults_is_the_one_of_the_list(bench: Bench, kind: str) -> None:
+def test_sampler_with_defaults_equals_the_listed_one(bench: Bench, kind: str) -> None:
     inputs = defaults(kind) | ({"model": bench.model} if "model" in NODE_CLASSES[kind].required else {})
     own = bench.sampled(bench.run(kind, **inputs))
     assert apart(own, bench.sampled(bench.named(TWINS[kind]))) < 1e-6
@@ -90,7 +90,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("kind", "changed"), [(kind, one) for kind, many in CHANGES.items() for one in many])
-def test_every_option_moves_the_result(bench: Bench, kind: str, changed: dict[str, Any]) -> None:
+def test_every_option_changes_the_result(bench: Bench, kind: str, changed: dict[str, Any]) -> None:
     inputs = defaults(kind) | ({"model": bench.model} if "model" in NODE_CLASSES[kind].required else {})
     other = bench.sampled(bench.run(kind, **(inputs | changed)))
     assert np.isfinite(other).all()
@@ -107,7 +107,7 @@ def test_every_option_moves_the_result(bench: Bench, kind: str, changed: dict[st
         ("SamplerDPMAdaptative", {"rtol": 0.005, "atol": 0.0008}),
     ],
 )
-def test_without_noise_they_solve_the_same_equation(bench: Bench, kind: str, changed: dict[str, Any]) -> None:
+def test_samplers_without_noise_solve_the_same_equation(bench: Bench, kind: str, changed: dict[str, Any]) -> None:
     inputs = defaults(kind) | ({"model": bench.model} if "model" in NODE_CLASSES[kind].required else {})
     levels = bench.sigmas(120)
     if kind == "SamplerDPMAdaptative":
@@ -117,7 +117,7 @@ def test_without_noise_they_solve_the_same_equation(bench: Bench, kind: str, cha
     assert apart(own, exact) < 0.02
 
 
-def test_a_step_that_cannot_move_is_refused(bench: Bench) -> None:
+def test_zero_step_size_is_refused(bench: Bench) -> None:
     for changed in ({"h_init": 0.0}, {"rtol": 0.0, "atol": 0.0}):
         sampler = bench.run("SamplerDPMAdaptative", **(defaults("SamplerDPMAdaptative") | changed))
         with pytest.raises(ValueError, match="above 0"):
@@ -130,7 +130,7 @@ def test_lcm_upscale_ends_at_its_size(bench: Bench, scale: float, steps: int) ->
     side = round(12 * scale)
     grown = bench.sampled(sampler)
     assert grown.shape == (1, 4, side, side)
-    # It is the same picture, larger, as far as fresh noise of another size at every step leaves it.
+    # It is the same picture, larger, apart from the fresh noise of another size at every step.
     small = bench.sampled(bench.named("lcm"))
     shrunk = bench.run("LatentUpscaleBy", samples={"samples": grown}, upscale_method="area", scale_by=1 / scale)
     assert np.corrcoef(shrunk["samples"][0, 0].ravel(), small[0, 0].ravel())[0, 1] > 0.35
@@ -142,12 +142,12 @@ def perp(bench: Bench, negative: Any, **changed: Any) -> Any:
     return bench.sampled(bench.named("euler"), guider=guider)
 
 
-def test_perp_neg_takes_off_only_what_is_not_the_positives(bench: Bench) -> None:
+def test_perp_neg_removes_only_the_perpendicular_part(bench: Bench) -> None:
     plain = perp(bench, bench.negative, neg_scale=0.0)
     assert apart(plain, perp(bench, bench.positive)) < 1e-4  # the same text has nothing of its own
     once, twice = (apart(plain, perp(bench, bench.negative, neg_scale=scale)) for scale in (0.5, 1.5))
     assert 0.003 < once < twice
-    # A negative that shares words with the positive pushes a plain guider away from them, this one hardly.
+    # A negative prompt with the same words pushes a plain guider away from them, but hardly this one.
     shared = bench.text("a red flower in a desert")
     both = {"positive": bench.positive, "cfg": 4.0}
     usual = [
@@ -157,14 +157,14 @@ def test_perp_neg_takes_off_only_what_is_not_the_positives(bench: Bench) -> None
     assert apart(plain, perp(bench, shared)) < 0.6 * apart(*usual)
 
 
-def test_perp_neg_as_a_patch_is_the_guider(bench: Bench) -> None:
+def test_perp_neg_patch_equals_the_guider(bench: Bench) -> None:
     patched = bench.run("PerpNeg", model=bench.model, empty_conditioning=bench.empty, neg_scale=1.0)
     both = {"positive": bench.positive, "negative": bench.negative, "cfg": 4.0}
     guider = bench.run("CFGGuider", model=patched, **both)
     assert np.array_equal(bench.sampled(bench.named("euler"), guider=guider), perp(bench, bench.negative))
 
 
-def test_an_operation_acts_on_what_guidance_adds(bench: Bench) -> None:
+def test_operation_acts_on_the_guidance_only(bench: Bench) -> None:
     both = {"positive": bench.positive, "negative": bench.negative, "cfg": 9.0}
 
     def drawn(model: Any) -> Any:
@@ -175,15 +175,15 @@ def test_an_operation_acts_on_what_guidance_adds(bench: Bench) -> None:
     calmer = bench.run("LatentOperationTonemapReinhard", multiplier=0.5)
     calmed = drawn(bench.run("LatentApplyOperationCFG", model=bench.model, operation=calmer))
     assert apart(plain, calmed) > 0.01
-    assert np.abs(calmed[:, 1:3]).mean() < np.abs(plain[:, 1:3]).mean()  # guided less: less colour
+    assert np.abs(calmed[:, 1:3]).mean() < np.abs(plain[:, 1:3]).mean()  # less guidance gives less colour
 
 
-def test_published_levels_are_cut_by_denoise_and_end_at_zero(bench: Bench) -> None:
+def test_denoise_cuts_published_levels(bench: Bench) -> None:
     run = bench.run
     whole = run("OptimalStepsScheduler", model_type="FLUX", steps=10, denoise=1.0)
     assert whole[:3].tolist() == pytest.approx([0.9968, 0.9886, 0.9819])
     assert whole[-1] == 0
-    # As a ComfyUI 0.3.64 gave them.
+    # The levels of a ComfyUI 0.3.64.
     part = run("OptimalStepsScheduler", model_type="FLUX", steps=6, denoise=0.7)
     assert part.tolist() == pytest.approx([0.9720, 0.9471, 0.8568, 0.4402, 0.0], abs=5e-5)
     assert len(run("OptimalStepsScheduler", model_type="Wan", steps=10, denoise=0.0)) == 0
@@ -191,22 +191,22 @@ def test_published_levels_are_cut_by_denoise_and_end_at_zero(bench: Bench) -> No
         run("OptimalStepsScheduler", model_type="SD1", steps=10, denoise=1.0)
 
 
-def test_gits_puts_more_steps_at_low_noise_the_larger_its_coefficient(bench: Bench) -> None:
+def test_gits_coefficient_moves_steps_to_low_noise(bench: Bench) -> None:
     for steps in (4, 10, 20):
         means = []
         for coeff in (0.8, 1.0, 1.2, 1.5):
-            found = bench.run("GITSScheduler", coeff=coeff, steps=steps, denoise=1.0)
-            assert len(found) == steps + 1
-            assert (np.diff(found) < 0).all()
-            assert found[0] == pytest.approx(14.6146, abs=1e-3)
-            assert found[-1] == 0
-            means.append(float(np.log(found[1:-1]).mean()))
+            levels_ = bench.run("GITSScheduler", coeff=coeff, steps=steps, denoise=1.0)
+            assert len(levels_) == steps + 1
+            assert (np.diff(levels_) < 0).all()
+            assert levels_[0] == pytest.approx(14.6146, abs=1e-3)
+            assert levels_[-1] == 0
+            means.append(float(np.log(levels_[1:-1]).mean()))
         assert means == sorted(means, reverse=True)
     assert len(bench.run("GITSScheduler", coeff=1.2, steps=50, denoise=0.5)) == 26
 
 
-def test_gits_levels_are_the_best_of_their_search() -> None:
-    """Against every choice of three levels from the grid: 2 steps leave one to choose."""
+def test_gits_levels_minimise_the_cost() -> None:
+    """Compare to every choice of three levels from the grid: 2 steps leave one level to choose."""
     from sweeper.embedded.diffusion.gits import _costs
 
     grid, cost = _costs()

@@ -14,7 +14,7 @@ CHECKPOINT = "procedural-paint.safetensors"
 
 
 class Studio:
-    """A checkpoint and two prompts, with KSampler's inputs at hand."""
+    """A checkpoint, two prompts, and the inputs of KSampler."""
 
     def __init__(self, context: Any, checkpoint: str = CHECKPOINT, prompt: str = "a red fox in the snow") -> None:
         self.context = context
@@ -86,7 +86,7 @@ def test_every_sampler_gives_a_picture(studio: Studio, name: str, kind: str) -> 
     assert image.dtype == np.float32
     assert np.isfinite(image).all()
     assert 0.05 < image.std() < 0.6
-    # One report per step at most, never past the end, and a preview of latent size with each.
+    # At most one report per step, never past the end, each with a preview of latent size.
     values = [value for value, _, _ in studio.context.seen]
     assert values == sorted(values)
     assert all(1 <= value <= total == 6 for value, total, _ in studio.context.seen)
@@ -108,7 +108,7 @@ def test_an_item_of_a_batch_does_not_depend_on_the_batch(studio: Studio) -> None
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_2"])
-def test_two_halves_of_a_schedule_are_the_whole(studio: Studio, name: str) -> None:
+def test_two_halves_of_a_schedule_equal_the_whole(studio: Studio, name: str) -> None:
     whole = studio.part(studio.empty(), 0, 10000, noise=True, leftover=False, sampler_name=name)
     first = studio.part(studio.empty(), 0, 3, noise=True, leftover=True, sampler_name=name)
     second = studio.part(first, 3, 10000, noise=False, leftover=False, sampler_name=name)
@@ -122,12 +122,12 @@ def test_a_part_without_leftover_noise_ends_clean(studio: Studio) -> None:
     assert noisy["samples"].std() > 2 * clean["samples"].std()
 
 
-def test_a_part_that_starts_behind_the_end_changes_nothing(studio: Studio) -> None:
+def test_part_that_starts_after_the_end_changes_nothing(studio: Studio) -> None:
     latent = studio.latent()
     assert apart(studio.part(latent, 6, 10000, noise=True, leftover=False), latent) == 0
 
 
-def test_custom_sampling_is_ksampler_in_pieces(studio: Studio) -> None:
+def test_custom_sampling_equals_ksampler(studio: Studio) -> None:
     run = studio.context.run
     output, denoised = run(
         "SamplerCustomAdvanced",
@@ -141,7 +141,7 @@ def test_custom_sampling_is_ksampler_in_pieces(studio: Studio) -> None:
     assert np.allclose(denoised["samples"], output["samples"], atol=1e-4)  # the last Euler step ends at the estimate
 
 
-def test_no_noise_and_no_steps_leave_the_latent_alone(studio: Studio) -> None:
+def test_no_noise_and_no_steps_keep_the_latent(studio: Studio) -> None:
     run = studio.context.run
     latent = studio.latent()
     assert apart(studio.latent(latent_image=latent, denoise=0.0), latent) == 0
@@ -159,14 +159,14 @@ def test_no_noise_and_no_steps_leave_the_latent_alone(studio: Studio) -> None:
     assert apart(still, latent) < 0.05
 
 
-def test_the_flux_chain_draws_and_its_guidance_counts(context: Any) -> None:
+def test_flux_chain_draws_and_guidance_matters(context: Any) -> None:
     run = context.run
     model = run("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
     assert model.sampling.flow
     clip = run("DualCLIPLoader", clip_name1="t5xxl.safetensors", clip_name2="clip_l.safetensors", type="flux")
     vae = run("VAELoader", vae_name="ae.safetensors")
     shifted = run("ModelSamplingFlux", model=model, max_shift=1.15, base_shift=0.5, width=128, height=128)
-    # A picture of 64 patches lies below Flux's smallest of 256, on the same line.
+    # 64 patches are below Flux's minimum of 256, but on the same line.
     assert shifted.sampling.shift == pytest.approx(0.5 - 192 * 0.65 / 3840)
     latents = []
     for guidance in (1.0, 3.5, 10.0):
@@ -227,7 +227,7 @@ def test_a_lora_moves_the_picture_by_its_strength(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/../../b", "C:\\x", "", "a\\..\\b"])
-def test_a_model_name_that_climbs_is_refused(context: Any, name: str) -> None:
+def test_model_name_out_of_its_folder_is_refused(context: Any, name: str) -> None:
     for kind, value in (("CheckpointLoaderSimple", "ckpt_name"), ("VAELoader", "vae_name")):
         with pytest.raises(ValueError, match="invalid model name"):
             context.run(kind, **{value: name})
@@ -265,7 +265,7 @@ def test_latents_are_resized_and_repeated_as_comfyui_does(studio: Studio) -> Non
     assert np.array_equal(four["samples"][3], latent["samples"][0])
 
 
-def test_a_repeated_batch_counts_its_indices_and_masks_on(studio: Studio) -> None:
+def test_repeated_batch_continues_its_indices_and_masks(studio: Studio) -> None:
     latent = {"samples": np.zeros((2, 4, 8, 8), np.float32), "batch_index": [3, 5]}
     latent["noise_mask"] = np.stack([np.zeros((8, 8), np.float32), np.ones((8, 8), np.float32)])
     repeated = studio.context.run("RepeatLatentBatch", samples=latent, amount=2)
@@ -281,7 +281,7 @@ def test_a_scheduler_without_denoise_has_no_levels(studio: Studio) -> None:
     assert [count(denoise) for denoise in (0.0, 0.5, 1.0)] == [0, 10, 10]
 
 
-def test_denoise_leads_from_the_picture_to_the_prompt(studio: Studio) -> None:
+def test_denoise_moves_from_the_picture_to_the_prompt(studio: Studio) -> None:
     picture = studio.picture(studio.latent(positive=studio.text("a lighthouse by the sea"), steps=12))
     source = studio.context.run("VAEEncode", pixels=picture, vae=studio.vae)
     assert np.allclose(studio.picture(source), picture, atol=1e-6)
@@ -289,7 +289,7 @@ def test_denoise_leads_from_the_picture_to_the_prompt(studio: Studio) -> None:
     for denoise in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
         image = studio.picture(studio.latent(latent_image=source, denoise=denoise, steps=12))
         moved.append(float(np.abs(image - picture).mean()))
-    # Up to 0.4 what moves is the noise that is left, about the same each time; above, the picture gives way.
+    # Up to 0.4 only the remaining noise changes, by about the same amount; above, the picture changes.
     assert max(moved[:3]) < 0.03
     assert moved[2:] == sorted(moved[2:])
     assert moved[-1] > 0.12
@@ -300,7 +300,7 @@ def test_a_latent_of_another_model_is_refused(studio: Studio) -> None:
         studio.latent(latent_image={"samples": np.ones((1, 16, 8, 8), np.float32)})
 
 
-def test_what_a_noise_mask_protects_stays(studio: Studio) -> None:
+def test_noise_mask_protects_its_part(studio: Studio) -> None:
     latent = studio.latent()
     mask = np.zeros((1, 96, 128), np.float32)
     mask[:, :, 64:] = 1
@@ -310,7 +310,7 @@ def test_what_a_noise_mask_protects_stays(studio: Studio) -> None:
     assert np.abs(after[..., 9:] - before[..., 9:]).mean() > 0.05
 
 
-def test_primitives_hand_their_value_on(context: Any) -> None:
+def test_primitives_return_their_value(context: Any) -> None:
     for kind, value in {
         "PrimitiveInt": 2**62,
         "PrimitiveFloat": 0.1,
