@@ -1,4 +1,4 @@
-"""The command line as a person meets it: arguments in, exit code and two streams out, in an empty folder."""
+"""Fixtures that run the command line in an empty folder and return its exit code and both streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _an_empty_folder_and_a_clean_environment(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sweeper(capsys):
-    """Run one command line in this process."""
+    """A function that runs one command line in this process."""
 
     def run(*arguments):
         capsys.readouterr()
@@ -55,7 +55,7 @@ def sweeper(capsys):
 
 @pytest.fixture
 def process():
-    """Run one command line in a process of its own."""
+    """A function that runs one command line in a new process."""
 
     def run(*arguments, **options):
         command = [sys.executable, "-m", "sweeper", *map(str, arguments)]
@@ -72,18 +72,18 @@ SEED = 2**64 - 1
 
 @pytest.fixture
 def recorded():
-    """A results folder made without any server: one trial of each status, in one run."""
+    """A results folder made without a server: one run with one trial of each status."""
     out = Path("results/shop")
     layout = TableLayout("shop", ("style", "seed"), ("prompt", "seed"), ("brightness",))
     styles = ["oil", "ink", "wash", "oil"]
     rows = [
         (
-            place,
-            f"{place}" * 64,
-            {"prompt": f"a fox, {style}", "seed": SEED - place},
-            {"style": style, "seed": SEED - place},
+            index,
+            f"{index}" * 64,
+            {"prompt": f"a fox, {style}", "seed": SEED - index},
+            {"style": style, "seed": SEED - index},
         )
-        for place, style in enumerate(styles)
+        for index, style in enumerate(styles)
     ]
     with Store.open(out) as store:
         with store.transaction():
@@ -94,12 +94,12 @@ def recorded():
             ("failed", ("ExecutionError", "node 3 (KSampler): out of\nideas"), []),
             ("cancelled", None, []),
         ]
-        for place, (state, error, artifacts) in enumerate(ends):
+        for index, (state, error, artifacts) in enumerate(ends):
             store.record_intent(
-                JobRecord(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0)
+                JobRecord(f"job{index}", run, "embedded", f"{index}" * 64, "s" * 64, 1, f"p{index}", "intent", 1.0)
             )
-            store.record_submitted(f"job{place}", f"p{place}", 1.0)
-            store.record_finished(f"job{place}", state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
+            store.record_submitted(f"job{index}", f"p{index}", 1.0)
+            store.record_finished(f"job{index}", state, started=2.0, ended=2.5, error=error, artifacts=artifacts)
         store.cache_metrics([("f" * 64, "brightness", 127.5)])
         store.end_run(run, now=1_000_060.0, stopped_by=None)
     return out
@@ -132,7 +132,7 @@ slots:
 
 @pytest.fixture
 def write():
-    """Write an experiment `shop.yaml` beside a small template."""
+    """A function that writes an experiment `shop.yaml` beside a small template."""
 
     def make(text, name="shop.yaml"):
         Path("t.json").write_text(json.dumps(TXT2IMG))

@@ -1,4 +1,4 @@
-"""`sweeper compare` axis by axis: where the changes lie, counted on two runs that are made up."""
+"""`sweeper compare` by axis, on two made-up runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXES = {"style": ["oil", "ink"], "steps": [4, 8], "seed": [7]}
 
 @pytest.fixture
 def run():
-    """Make a results folder; `grey` gives the level of each picture by (style, steps, seed), None leaves it out."""
+    """Make a results folder; `grey` maps (style, steps, seed) to the grey level of a picture; None omits it."""
 
     def make(name, grey, axes=AXES):
         out = Path("results") / name
@@ -49,7 +49,7 @@ def run():
     return make
 
 
-def test_each_value_of_each_axis_has_its_counts_the_most_changed_first(sweeper, run):
+def test_axis_values_are_listed_with_counts_most_changed_first(sweeper, run):
     one = run("one", lambda *_: 100)
     other = run("other", lambda style, steps, _: 100 + (10 if style == "oil" else 40) * (steps == 8))
     outcome = sweeper("compare", one, other)
@@ -65,12 +65,12 @@ def test_each_value_of_each_axis_has_its_counts_the_most_changed_first(sweeper, 
     assert where == ["every changed case has steps = 8", "2 changed, 0 gone, 0 new, 2 same"]
 
 
-def test_what_came_and_went_is_counted_too_and_json_has_it_all(sweeper, run):
+def test_new_and_gone_cases_are_counted_and_json_lists_all(sweeper, run):
     one = run("one", lambda _, steps, __: None if steps == 8 else 100)
     other = run("other", lambda style, *_: None if style == "oil" else 100)
-    found = sweeper("compare", one, other, "--json").json
-    assert found["counts"] == {"changed": 0, "not compared": 0, "gone": 1, "new": 1, "same": 1}
-    assert found["axes"] == [
+    report = sweeper("compare", one, other, "--json").json
+    assert report["counts"] == {"changed": 0, "not compared": 0, "gone": 1, "new": 1, "same": 1}
+    assert report["axes"] == [
         {"axis": "style", "value": "in oil", "label": "oil", "cases": 1, "changed": 0, "not compared": 0, "gone": 1,
          "new": 0, "same": 0, "mae": None},
         {"axis": "style", "value": "in ink", "label": "ink", "cases": 2, "changed": 0, "not compared": 0, "gone": 0,
@@ -82,18 +82,18 @@ def test_what_came_and_went_is_counted_too_and_json_has_it_all(sweeper, run):
     ]  # fmt: skip
 
 
-def test_no_cause_is_named_where_the_changes_are_everywhere(sweeper, run):
+def test_no_axis_value_is_blamed_if_every_value_changed(sweeper, run):
     outcome = sweeper("compare", run("one", lambda *_: 100), run("other", lambda *_: 101))
     assert "every changed case has" not in outcome.out
     assert outcome.out.endswith("4 changed, 0 gone, 0 new, 0 same\n")
 
 
-def test_equal_runs_are_one_line(sweeper, run):
+def test_equal_runs_print_one_line(sweeper, run):
     outcome = sweeper("compare", run("one", lambda *_: 100), run("other", lambda *_: 100))
     assert (outcome.code, outcome.out) == (0, "0 changed, 0 gone, 0 new, 4 same\n")
 
 
-def test_a_picture_that_is_gone_or_broken_is_a_state_of_its_case_and_the_others_are_compared(sweeper, run):
+def test_missing_or_broken_picture_does_not_stop_the_comparison(sweeper, run):
     one, other = run("one", lambda *_: 100), run("other", lambda _, steps, __: 100 + steps)
     (one / "artifacts" / "0.png").unlink()
     (other / "artifacts" / "1.png").write_bytes(b"no picture")
@@ -109,7 +109,7 @@ def test_a_picture_that_is_gone_or_broken_is_a_state_of_its_case_and_the_others_
     assert sweeper("compare", one, other).out.endswith("2 changed, 2 not compared, 0 gone, 0 new, 0 same\n")
 
 
-def test_both_runs_are_looked_for_before_anything_is_said(sweeper, run):
+def test_problems_of_both_runs_are_reported_together(sweeper, run):
     one = run("one", lambda *_: 100)
     outcome = sweeper("compare", "results/gone", f"{one}@9")
     assert (outcome.code, outcome.out) == (2, "")

@@ -1,4 +1,4 @@
-"""How commands speak: tables that line up, and fit the terminal where there is one."""
+"""Console output: tables, JSON, colours and control characters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Terminal(io.TextIOWrapper):
         return self.buffer.getvalue().decode().splitlines()
 
 
-def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
+def test_table_aligns_numbers_right_and_texts_left(capsys):
     rows = [(5, "a", 0.123456789), (100, "bb", None), (None, "\u6f22", 2.0)]
     console.print_table(("n", "name", "share"), rows, rounded=("share",))
 
@@ -37,7 +37,7 @@ def test_numbers_stand_to_the_right_and_texts_to_the_left(capsys):
     ]
 
 
-def test_two_values_that_differ_never_look_alike(capsys):
+def test_different_values_never_look_alike(capsys):
     console.print_table(("cfg", "sharpness"),
                   [(0.1234567, 0.1234567), (0.1234568, 0.1234568), (1234567.25, 7.0), (7.0, 1)],
                   rounded=("sharpness",))  # fmt: skip
@@ -51,14 +51,14 @@ def test_two_values_that_differ_never_look_alike(capsys):
     ]
 
 
-def test_a_table_without_rows_is_its_headings(capsys):
+def test_table_without_rows_prints_its_header(capsys):
     console.print_table(("a", "b"), [])
 
     assert capsys.readouterr().out == "a  b\n"
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_headings_are_bold_on_a_terminal_unless_colour_is_unwelcome(monkeypatch, no_color):
+def test_header_is_bold_on_a_terminal_unless_no_color_is_set(monkeypatch, no_color):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -69,7 +69,7 @@ def test_headings_are_bold_on_a_terminal_unless_colour_is_unwelcome(monkeypatch,
 
 
 @given(st.lists(st.lists(st.text("ab \u6f22\u00e9", max_size=90), min_size=3, max_size=3), min_size=1, max_size=5))
-def test_on_a_terminal_no_line_is_wider_than_it(rows):
+def test_table_fits_the_width_of_the_terminal(rows):
     terminal = Terminal()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
@@ -81,7 +81,7 @@ def test_on_a_terminal_no_line_is_wider_than_it(rows):
     assert len(terminal.lines()) == len(rows) + 1
 
 
-def test_json_is_utf_8_whatever_the_locale(monkeypatch):
+def test_json_is_utf_8_in_any_locale(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     console.print_json({"prompt": "\u00e9\u6f22"})
@@ -89,7 +89,7 @@ def test_json_is_utf_8_whatever_the_locale(monkeypatch):
     assert stream.buffer.getvalue().decode("utf-8") == '{\n  "prompt": "\u00e9\u6f22"\n}\n'
 
 
-def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
+def test_closed_stderr_does_not_stop_the_program(monkeypatch):
     class Gone(io.StringIO):
         def write(self, _text):
             raise OSError
@@ -108,7 +108,7 @@ def test_a_stderr_that_is_gone_stops_nothing(monkeypatch):
         "\N{SLIGHTLY SMILING FACE}\u200d\N{LEFT RIGHT ARROW}\ufe0f",
     ],
 )
-def test_emoji_that_are_joined_stay_one(emoji):
+def test_joined_emoji_stay_joined(emoji):
     assert console.sanitize(f"a {emoji} b\n") == f"a {emoji} b "
     assert console.format_cell(emoji) == emoji
 
@@ -116,7 +116,7 @@ def test_emoji_that_are_joined_stay_one(emoji):
 @pytest.mark.parametrize(
     "char", ["\u202e", "\u2066", "\u200e", "\u200b", "\u200d", "\x1b", "\x9b", "\r", "\n", "\u2028", "\ufeff"]
 )
-def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
+def test_control_and_invisible_characters_become_spaces(char):
     assert console.sanitize(f"a{char}b") == "a b"
     assert console.sanitize(char) == " "
     assert console.sanitize(f"\N{FOX FACE}{char}") == "\N{FOX FACE} "
@@ -130,5 +130,5 @@ def test_what_steers_a_terminal_or_is_unseen_becomes_a_space(char):
         (1e-9 / 3, "3.33333e-10"), (1e300, "1e+300"), (float("inf"), "inf"), (12, "12"), ("a", "a"), (None, ""),
     ],
 )  # fmt: skip
-def test_what_was_measured_is_rounded_behind_its_whole_part_only(value, text):
+def test_rounding_keeps_the_whole_part_of_a_measure(value, text):
     assert console.format_measure(value) == text

@@ -1,4 +1,4 @@
-"""`sweeper doctor EXPERIMENT`: what each target lacks for it, and what to do about each thing that is wrong."""
+"""`sweeper doctor EXPERIMENT`: what each target lacks, and the next step for each problem."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ def server(request):
         yield server
 
 
-def test_an_experiment_that_a_target_can_run(sweeper, write):
+def test_doctor_passes_a_target_that_can_run_the_experiment(sweeper, write):
     with EmbeddedServer() as server:
         outcome = sweeper("doctor", write(PLAIN), "-t", server.url, "--json")
         people = sweeper("doctor", "shop.yaml", "-t", server.url)
     assert (outcome.code, people.code) == (0, 0)
-    (told,) = outcome.json["targets"]
-    assert told["experiment"] == {"file": "shop.yaml", "trials": 2, "lacks": [], "notes": []}
-    assert (told["ok"], told["upload_limit"]) == (True, 100 * 2**20)
+    (target,) = outcome.json["targets"]
+    assert target["experiment"] == {"file": "shop.yaml", "trials": 2, "lacks": [], "notes": []}
+    assert (target["ok"], target["upload_limit"]) == (True, 100 * 2**20)
     assert "  has what the 2 trials of shop.yaml need\n" in people.out
     assert server.seen.submits == 0
 
 
-def test_what_a_target_lacks_is_told_with_the_nearest_names(sweeper, server, write):
+def test_doctor_lists_what_a_target_lacks_with_near_names(sweeper, server, write):
     file = write(PLAIN)
     graph = json.loads(Path("t.json").read_text())
     graph["3"]["class_type"] = "KSamplr"
     graph["4"]["inputs"]["ckpt_name"] = "nowhere.safetensors"
     Path("t.json").write_text(json.dumps(graph))
     outcome = sweeper("doctor", file, "-t", server.url)
-    told = sweeper("doctor", file, "-t", server.url, "--json").json["targets"][0]
+    target = sweeper("doctor", file, "-t", server.url, "--json").json["targets"][0]
     assert outcome.code == 3
     assert f"{server.url}: not usable: " in outcome.out
     assert "the server has no class 'KSamplr'; did you mean 'KSampler'?" in outcome.err
     assert "nowhere.safetensors" in outcome.err
     assert "next: install what is missing on that server" in outcome.err
-    assert (told["ok"], len(told["experiment"]["lacks"])) == (False, 2)
+    assert (target["ok"], len(target["experiment"]["lacks"])) == (False, 2)
 
 
-def test_a_target_that_nobody_serves_comes_with_the_next_step(sweeper, write):
+def test_unreachable_target_comes_with_a_next_step(sweeper, write):
     outcome = sweeper("doctor", write(PLAIN + 'target: ["http://127.0.0.1:9", embedded]\n'))
     assert outcome.code == 3
     assert "http://127.0.0.1:9: not usable: url http://127.0.0.1:9" in outcome.out
@@ -63,7 +63,7 @@ def test_a_target_that_nobody_serves_comes_with_the_next_step(sweeper, write):
         ({"api_key_env": "WRONG"}, "the server does not accept the key from WRONG"),
     ],
 )
-def test_a_key_that_is_refused_comes_with_the_next_step(sweeper, write, monkeypatch, settings, step):
+def test_rejected_key_comes_with_a_next_step(sweeper, write, monkeypatch, settings, step):
     monkeypatch.setenv("WRONG", "wrong")
     with EmbeddedServer(api_key=KEY) as server:
         target = {"url": server.url, "dialect": "cloud", **settings}
@@ -72,21 +72,24 @@ def test_a_key_that_is_refused_comes_with_the_next_step(sweeper, write, monkeypa
     assert f"next: {step}" in outcome.err
 
 
-def test_an_experiment_that_is_wrong_is_told_before_any_target_is_asked(sweeper, server, write):
+def test_wrong_experiment_is_reported_before_any_request(sweeper, server, write):
     outcome = sweeper("doctor", write(PLAIN + "stps: 3\n"), "-t", server.url)
     assert (outcome.code, outcome.out) == (2, "")
     assert "unknown key 'stps'" in outcome.err
 
 
-def test_without_anything_named_every_target_of_the_user_is_examined(sweeper, tmp_path, monkeypatch):
+def test_doctor_without_arguments_checks_every_named_target(sweeper, tmp_path, monkeypatch):
     (tmp_path / "config" / "sweeper").mkdir(parents=True)
     (tmp_path / "config" / "sweeper" / "targets.yaml").write_text("lab: http://127.0.0.1:9\n")
     outcome = sweeper("doctor", "--json")
     assert outcome.code == 3
-    assert [(told["target"], told["ok"]) for told in outcome.json["targets"]] == [("embedded", True), ("lab", False)]
+    assert [(target["target"], target["ok"]) for target in outcome.json["targets"]] == [
+        ("embedded", True),
+        ("lab", False),
+    ]
 
 
-def test_a_file_that_is_too_large_for_the_target_is_told(sweeper, write, server):
+def test_doctor_reports_a_file_too_large_to_upload(sweeper, write, server):
     file = write("template: p.json\nparams: {image: big.png}\n")
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -101,7 +104,7 @@ def test_a_file_that_is_too_large_for_the_target_is_told(sweeper, write, server)
     assert "big.png: 101 MiB; an upload there may have at most 100 MiB" in outcome.err
 
 
-def test_a_key_that_would_travel_unencrypted_is_warned_of(sweeper, tmp_path, monkeypatch):
+def test_doctor_warns_of_a_key_sent_unencrypted(sweeper, tmp_path, monkeypatch):
     entry = {"url": "http://nowhere.invalid", "dialect": "cloud", "api_key_env": "MY_KEY"}
     (tmp_path / "targets.yaml").write_text(json.dumps({"far": entry}))
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))

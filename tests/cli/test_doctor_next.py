@@ -1,4 +1,4 @@
-"""`sweeper doctor` beside servers that are none of ours: the next step fits what is there, and shows no credential."""
+"""`sweeper doctor` and servers that are not ComfyUI: the next step fits the server and shows no credentials."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KEY = "sk-live-0123456789/SECRET"
 
 
 @contextmanager
-def web(location=None, context=None):
-    """The address of a web server that has one page, or a redirect for every path."""
+def serve_page(location=None, context=None):
+    """The address of a web server that has one page, or redirects every path."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -40,58 +40,60 @@ def web(location=None, context=None):
 
 
 @contextmanager
-def silent():
-    """The address of somebody who takes connections and says nothing."""
+def serve_nothing():
+    """The address of a server that accepts connections and never responds."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-def next_step(outcome):
+def get_next_step(outcome):
     (line,) = [line for line in outcome.err.splitlines() if line.startswith("next: ")]
     return line.removeprefix("next: ")
 
 
-def test_another_web_server_is_not_to_be_started(sweeper):
-    with web() as place:
-        outcome = sweeper("doctor", "-t", f"http://{place}")
+def test_next_step_for_a_web_server_that_is_not_comfyui(sweeper):
+    with serve_page() as address:
+        outcome = sweeper("doctor", "-t", f"http://{address}")
         assert outcome.code == 3
-        assert next_step(outcome).startswith("another server responds there: correct the host, port or path")
-        assert next_step(sweeper("doctor", "-t", f"https://{place}")).startswith(
+        assert get_next_step(outcome).startswith("another server responds there: correct the host, port or path")
+        assert get_next_step(sweeper("doctor", "-t", f"https://{address}")).startswith(
             "the server does not use TLS on that port"
         )
 
 
-def test_a_server_that_says_nothing_is_not_to_be_started_either(sweeper, monkeypatch):
+def test_next_step_for_a_server_that_never_responds(sweeper, monkeypatch):
     monkeypatch.setattr("sweeper.comfy.client.TIMEOUT", httpx.Timeout(0.1))
-    with silent() as place:
-        outcome = sweeper("doctor", "-t", f"http://{place}")
+    with serve_nothing() as address:
+        outcome = sweeper("doctor", "-t", f"http://{address}")
     assert outcome.code == 3
-    assert next_step(outcome).startswith("no response in time: check the server's log")
+    assert get_next_step(outcome).startswith("no response in time: check the server's log")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
-def test_a_certificate_that_nobody_signed_is_told_as_one(sweeper, tmp_path):
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"]
-    subprocess.run([*made, "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True)
+def test_next_step_for_a_self_signed_certificate(sweeper, tmp_path):
+    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"]
+    subprocess.run(
+        [*openssl, "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"], check=True, capture_output=True
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
-    with web(context=context) as place:
-        outcome = sweeper("doctor", "-t", f"https://{place}")
+    with serve_page(context=context) as address:
+        outcome = sweeper("doctor", "-t", f"https://{address}")
         assert outcome.code == 3
-        assert next_step(outcome).startswith("use the host name in the certificate, or set SSL_CERT_FILE")
-        assert next_step(sweeper("doctor", "-t", f"http://{place}")).startswith(
+        assert get_next_step(outcome).startswith("use the host name in the certificate, or set SSL_CERT_FILE")
+        assert get_next_step(sweeper("doctor", "-t", f"http://{address}")).startswith(
             "the server accepts the connection and closes"
         )
 
 
 @pytest.mark.parametrize("dialect", [None, "comfyui", "cloud"])
-def test_a_redirect_is_told_as_the_address_to_use_without_any_credential(sweeper, write, monkeypatch, dialect):
+def test_redirect_is_shown_without_credentials(sweeper, write, monkeypatch, dialect):
     monkeypatch.setenv("MY_KEY", KEY)
-    kept = "0123456789%2fSECRET"
-    with web(lambda path: f"https://me:pass-WORD@gpu.example/sk-live-{kept}{path}?token={KEY}") as place:
-        target = f"url: 'http://{place}/base', api_key_env: MY_KEY" + (f", dialect: {dialect}" if dialect else "")
+    secret = "0123456789%2fSECRET"
+    with serve_page(lambda path: f"https://me:pass-WORD@gpu.example/sk-live-{secret}{path}?token={KEY}") as address:
+        target = f"url: 'http://{address}/base', api_key_env: MY_KEY" + (f", dialect: {dialect}" if dialect else "")
         outcome = sweeper("doctor", write(f"template: t.json\nparams: {{prompt: a, seed: 1}}\ntarget: {{{target}}}\n"))
     assert outcome.code == 3
     assert "answers with a redirect (HTTP 301) to https://gpu.example/***/base: use that address" in outcome.err

@@ -1,4 +1,4 @@
-"""Every mistake in every file is told at once: no stage hides what a later one would have found."""
+"""Every mistake is reported at once: no stage hides the mistakes that a later one finds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ slots:
 
 @pytest.fixture
 def bare(write):
-    """As `write`, beside a template whose slots leave their limits to the node classes."""
+    """Like `write`, but the slots have no schemas, so that the node classes set the limits."""
 
     def make(text):
         name = write(text)
@@ -28,20 +28,20 @@ def bare(write):
     return make
 
 
-def keys(outcome):
+def list_keys(outcome):
     assert outcome.code == 2
     return [line.removeprefix("error: ").split(": ")[1] for line in outcome.err.splitlines()]
 
 
 @pytest.mark.parametrize("command", ["plan", "validate", "run"])
-def test_values_that_a_server_refuses_are_told_beside_an_unknown_key(sweeper, bare, command):
+def test_refused_values_are_reported_beside_an_unknown_key(sweeper, bare, command):
     text = """\
 template: t.json
 x: 1
 sweep:
   grid: {prompt: [1], sampler: [eulr], seed: [-4], steps: [8.5, 4], stpes: [1]}
 """
-    assert keys(sweeper(command, bare(text))) == [
+    assert list_keys(sweeper(command, bare(text))) == [
         "x", "sweep.grid.prompt[0]", "sweep.grid.sampler[0]", "sweep.grid.seed[0]", "sweep.grid.steps[0]",
         "sweep.grid.stpes", "slots.cfg.default",
     ]  # fmt: skip
@@ -49,7 +49,7 @@ sweep:
 
 
 @pytest.mark.parametrize("command", ["plan", "validate"])
-def test_a_condition_that_fails_hides_no_value_and_is_hidden_by_no_key(sweeper, bare, command):
+def test_failing_condition_and_other_mistakes_are_all_reported(sweeper, bare, command):
     text = """\
 template: t.json
 x: 1
@@ -61,25 +61,25 @@ sweep:
   include: [{seed: -3}]
   where: steps < prompt
 """
-    assert keys(sweeper(command, bare(text))) == [
+    assert list_keys(sweeper(command, bare(text))) == [
         "x", "sweep.grid.format[0].set.sampler", "sweep.include[0].seed", "sweep.where", "slots.cfg.default",
     ]  # fmt: skip
 
 
-def test_a_mistyped_name_of_a_fixed_value_brings_no_mistake_of_its_own(sweeper, bare):
+def test_misspelt_params_key_causes_no_further_mistakes(sweeper, bare):
     text = "template: t.json\nparms: {prompt: a fox, sampler: euler}\nparams: {steps: 4}\n"
-    assert keys(sweeper("validate", bare(text))) == ["parms", "slots.cfg.default"]
+    assert list_keys(sweeper("validate", bare(text))) == ["parms", "slots.cfg.default"]
 
 
-def test_a_target_that_is_none_hides_nothing_and_is_told_once(sweeper, bare):
+def test_unknown_target_is_reported_once_beside_other_mistakes(sweeper, bare):
     text = "template: t.json\ntarget: clod\nparams: {prompt: a fox, steps: 4, sampler: euler, seed: 1, cfg: 2}\n"
-    assert keys(sweeper("validate", bare(text + "sweep: {where: steps < prompt}\n"))) == ["target", "sweep.where"]
+    assert list_keys(sweeper("validate", bare(text + "sweep: {where: steps < prompt}\n"))) == ["target", "sweep.where"]
 
 
-def test_a_bad_bound_hides_no_unknown_measure(sweeper, write):
+def test_bad_threshold_does_not_hide_an_unknown_measure(sweeper, write):
     text = """\
 template: t.json
 sweep: {grid: {seed: [1], x: 3}}
 checks: {psnr: high, ssmi: ">= 0.9", overrides: [{where: x > 1, ssim: "> 0.5"}]}
 """
-    assert keys(sweeper("validate", write(text)))[1:] == ["checks.psnr", "checks.ssmi"]
+    assert list_keys(sweeper("validate", write(text)))[1:] == ["checks.psnr", "checks.ssmi"]

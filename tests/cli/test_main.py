@@ -1,4 +1,4 @@
-"""Before any command: help, version, exit codes, and that no traceback reaches a user."""
+"""Help, version, exit codes, and errors without tracebacks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sweeper.did_you_mean import join_names
 from tests import ROOT
 
 
-def python(code):
+def run_python(code):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
-def test_help_lists_every_command_with_its_line(sweeper, arguments):
+def test_help_lists_every_command(sweeper, arguments):
     outcome = sweeper(*arguments)
 
     assert outcome.code == 0
@@ -32,7 +32,7 @@ def test_help_lists_every_command_with_its_line(sweeper, arguments):
         assert any(row.split() == [name, *line.split()] for row in outcome.out.splitlines())
 
 
-def test_the_version_is_one_line_on_stdout(sweeper):
+def test_version_prints_one_line_on_stdout(sweeper):
     outcome = sweeper("--version")
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -40,17 +40,17 @@ def test_the_version_is_one_line_on_stdout(sweeper):
 
 
 @pytest.mark.parametrize("arguments", ["[]", "['--help']", "['--version']"])
-def test_help_and_version_import_neither_click_nor_anything_heavy(arguments):
+def test_help_and_version_import_nothing_heavy(arguments):
     heavy = "{'click', 'rich', 'yaml', 'jinja2', 'jsonschema', 'numpy', 'pandas', 'PIL', 'httpx', 'asyncio', 'sqlite3'}"
     code = f"import sys; from sweeper.cli import main; main({arguments}); print(sorted({heavy} & set(sys.modules)))"
 
-    done = python(code)
+    done = run_python(code)
 
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(sweeper, name):
+def test_help_of_every_command_has_an_example(sweeper, name):
     outcome = sweeper(name, "--help")
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -59,17 +59,17 @@ def test_every_command_has_help_with_an_example(sweeper, name):
         assert f"sweeper {one}" in sweeper(*one.split(), "--help").out.split("Example:")[1]
 
 
-def test_template_without_a_verb_is_its_help(sweeper):
+def test_template_without_a_subcommand_prints_its_help(sweeper):
     assert sweeper("template") == sweeper("template", "--help")
 
 
-def test_what_files_and_servers_say_cannot_steer_the_terminal(capsys):
+def test_error_messages_cannot_control_the_terminal(capsys):
     report_failure(errors.UnreachableError("answered \x1b[2J\x07\x9b31m"))
 
     assert capsys.readouterr().err == "error: answered  [2J  31m\n"
 
 
-def test_the_click_group_has_the_same_commands():
+def test_click_group_has_the_commands_of_the_table():
     assert make_group().list_commands(click.Context(make_group())) == list(COMMANDS)
 
 
@@ -100,7 +100,7 @@ def test_the_click_group_has_the_same_commands():
         (["template", "nwe"], "error: no such command 'nwe'; did you mean 'new'?"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_code_2(sweeper, arguments, message):
+def test_wrong_command_line_prints_one_line_and_exits_2(sweeper, arguments, message):
     outcome = sweeper(*arguments)
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -128,15 +128,15 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(sweeper, arguments, me
         (ZeroDivisionError("x"), 70),
     ],
 )
-def test_every_exception_has_its_exit_code_and_no_traceback(capsys, error, code):
+def test_every_exception_has_an_exit_code_and_no_traceback(capsys, error, code):
     assert report_failure(error) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "Traceback" not in said.err
-    assert len(said.err.splitlines()) == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "Traceback" not in streams.err
+    assert len(streams.err.splitlines()) == 1
 
 
-def test_every_problem_stands_on_its_own_line(capsys):
+def test_every_problem_is_printed_on_its_own_line(capsys):
     problems = [errors.Problem("b.yaml", 2, "run", "no"), errors.Problem("a.yaml", 1, "", "no")]
 
     report_failure(errors.ExperimentError(problems))
@@ -144,7 +144,7 @@ def test_every_problem_stands_on_its_own_line(capsys):
     assert capsys.readouterr().err == "error: a.yaml:1: no\nerror: b.yaml:2: run: no\n"
 
 
-def test_a_mistake_of_ours_says_how_to_see_the_traceback(capsys, monkeypatch):
+def test_unexpected_error_says_how_to_see_the_traceback(capsys, monkeypatch):
     report_failure(ZeroDivisionError("division by zero"))
     short = capsys.readouterr().err
     monkeypatch.setenv("SWEEPER_DEBUG", "1")
@@ -156,13 +156,13 @@ def test_a_mistake_of_ours_says_how_to_see_the_traceback(capsys, monkeypatch):
     assert capsys.readouterr().err == f"ZeroDivisionError: division by zero\n{short}"
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_closed_stdout_is_not_an_error():
     code = (
         "import subprocess as s, sys\n"
         "p = s.Popen([sys.executable, '-m', 'sweeper', '--help'], stdout=s.PIPE, stderr=s.PIPE)\n"
         "p.stdout.close(); print(p.wait(), p.stderr.read().decode())"
     )
 
-    done = python(code)
+    done = run_python(code)
 
-    assert done.stdout.split() in (["141"], ["0"])  # 0: all was written before the reader went
+    assert done.stdout.split() in (["141"], ["0"])  # 0: everything was written before the reader closed the pipe

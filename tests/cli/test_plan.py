@@ -1,4 +1,4 @@
-"""`sweeper plan` and `sweeper validate`: what would run, counted and streamed, and every mistake told."""
+"""`sweeper plan` and `sweeper validate`: counts, streams and mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ sweep:
 """
 
 
-def test_the_plan_as_json_has_count_axes_order_new_and_done(sweeper, write):
+def test_plan_json_has_count_axes_order_new_and_done(sweeper, write):
     plan = sweeper("plan", write(SWEEP), "--json").json
 
     assert (plan["name"], plan["count"], plan["new"], plan["done"]) == ("shop", 4, 4, 0)
@@ -36,7 +36,7 @@ def test_the_plan_as_json_has_count_axes_order_new_and_done(sweeper, write):
     assert not Path("results").exists()
 
 
-def test_the_plan_for_people_says_the_same(sweeper, write):
+def test_plan_text_shows_the_same_as_json(sweeper, write):
     outcome = sweeper("plan", write(SWEEP))
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -64,7 +64,7 @@ def test_jsonl_streams_every_trial_in_written_order(sweeper, write):
     assert "4 trials" in outcome.err
 
 
-def test_csv_streams_the_same_trials(sweeper, write):
+def test_csv_streams_the_same_trials_as_jsonl(sweeper, write):
     write(SWEEP)
     sweeper("plan", "shop.yaml", "--csv", "plan.csv", "--jsonl", "plan.jsonl")
 
@@ -77,7 +77,7 @@ def test_csv_streams_the_same_trials(sweeper, write):
     assert rows[3]["seed"] == str(2**64 - 1)
 
 
-def test_streaming_and_json_go_together_when_only_one_has_stdout(sweeper, write):
+def test_only_one_of_json_and_streams_may_use_stdout(sweeper, write):
     outcome = sweeper("plan", write(SWEEP), "--json", "--csv", "new/plan.csv")
 
     assert outcome.json["count"] == 4
@@ -88,7 +88,7 @@ def test_streaming_and_json_go_together_when_only_one_has_stdout(sweeper, write)
     assert refused.err == "error: --json, --jsonl - and --csv - all write to stdout; give one\n"
 
 
-def test_more_trials_than_one_chunk_are_all_streamed(sweeper, write):
+def test_plans_larger_than_one_chunk_are_streamed_whole(sweeper, write):
     write("name: shop\ntemplate: t.json\nsweep: {grid: {seed: {from: 0, to: 9999, step: 1}}}\n")
 
     outcome = sweeper("plan", "shop.yaml", "--csv", "-")
@@ -97,7 +97,7 @@ def test_more_trials_than_one_chunk_are_all_streamed(sweeper, write):
 
 
 def record_jobs(sweeper, seconds):
-    """One trial of `shop.yaml` succeeded, one failed, one was submitted and nobody knows what became of it."""
+    """Record three jobs of `shop.yaml`: one succeeded, one failed, one was submitted and its outcome is unknown."""
     digests = [json.loads(line)["digest"] for line in sweeper("plan", "shop.yaml", "--jsonl", "-").out.splitlines()]
     with Store.open(Path("results/shop")) as store:
         with store.transaction():
@@ -110,7 +110,7 @@ def record_jobs(sweeper, seconds):
                 store.record_finished(digest, state, started=10.0, ended=10.0 + seconds)
 
 
-def test_what_is_done_failed_or_open_on_the_target_is_counted(sweeper, write):
+def test_plan_counts_done_failed_and_open_trials(sweeper, write):
     write(SWEEP)
     record_jobs(sweeper, 2.5)
 
@@ -118,15 +118,15 @@ def test_what_is_done_failed_or_open_on_the_target_is_counted(sweeper, write):
     elsewhere = sweeper("plan", "shop.yaml", "--json", "--target", "http://127.0.0.1:9").json
 
     assert [plan[name] for name in ("count", "new", "done", "failed", "open")] == [4, 2, 1, 1, 1]
-    assert plan["estimate_s"] == 5.0  # two pieces of work, 2.5 s each
+    assert plan["estimate_s"] == 5.0  # two jobs of 2.5 s
     assert [elsewhere[name] for name in ("count", "new", "done", "failed", "open")] == [4, 4, 0, 0, 0]
     assert sweeper("plan", "shop.yaml", "--json", "--out", "other").json["done"] == 0
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(2.5, "5.0 s"), (60.0, "2 min 0 s"), (3661.0, "2 h 2 min")]
-)  # two pieces of work are left
-def test_people_read_the_same_counts_and_how_long_it_may_take(sweeper, write, seconds, said):
+    ("seconds", "duration"), [(2.5, "5.0 s"), (60.0, "2 min 0 s"), (3661.0, "2 h 2 min")]
+)  # two jobs are left
+def test_plan_text_shows_counts_and_estimated_time(sweeper, write, seconds, duration):
     write(SWEEP)
     record_jobs(sweeper, seconds)
 
@@ -135,10 +135,10 @@ def test_people_read_the_same_counts_and_how_long_it_may_take(sweeper, write, se
     assert f"done       1  (in {Path('results/shop')})" in lines
     assert "failed     1  (in an earlier run; --retry-failed submits them again)" in lines
     assert "open       1  (submitted earlier, outcome unknown; checked before submitting)" in lines
-    assert f"estimate   {said} for one job at a time" in lines
+    assert f"estimate   {duration} for one job at a time" in lines
 
 
-def test_equal_trials_are_duplicates(sweeper, write):
+def test_equal_trials_count_as_duplicates(sweeper, write):
     write("name: shop\ntemplate: t.json\nsweep: [{grid: {steps: [4, 8]}}, {grid: {steps: [8]}}]\n")
 
     plan = sweeper("plan", "shop.yaml", "--json").json
@@ -152,7 +152,7 @@ def test_planning_for_the_cloud_needs_no_key(sweeper, write):
     assert (outcome.code, outcome.json["targets"]) == (0, ["cloud"])
 
 
-def test_a_slot_that_reaches_no_output_is_warned_of(sweeper, write):
+def test_plan_warns_of_a_slot_that_reaches_no_output(sweeper, write):
     from sweeper.embedded.nodes import NODE_CLASSES
 
     write("name: shop\ntemplate: t.json\nsweep: {grid: {idle: [1, 2]}}\n")
@@ -169,7 +169,7 @@ def test_a_slot_that_reaches_no_output_is_warned_of(sweeper, write):
     assert "warning: t.json:1: slot 'idle' has no effect: no output depends on node 20\n" in outcome.err
 
 
-def test_a_plan_that_run_would_refuse_is_warned_of_not_refused(sweeper, write):
+def test_plan_warns_of_more_trials_than_run_accepts(sweeper, write):
     write("name: shop\ntemplate: t.json\nsweep: {grid: {steps: [1, 2]}}\nrun: {max_trials: 1}\n")
 
     outcome = sweeper("plan", "shop.yaml")
@@ -182,7 +182,7 @@ def test_a_plan_that_run_would_refuse_is_warned_of_not_refused(sweeper, write):
     ("settings", "seeds"),
     [(["seed=3"], [3]), (["steps=5"], [2**64 - 1] * 2), (["prompt=a: b # c"], None)],
 )
-def test_set_fixes_a_name_for_this_time(sweeper, write, settings, seeds):
+def test_set_overrides_a_value_for_one_command(sweeper, write, settings, seeds):
     write(SWEEP)
     options = [part for setting in settings for part in ("--set", setting)]
 
@@ -204,7 +204,7 @@ def test_set_fixes_a_name_for_this_time(sweeper, write, settings, seeds):
         ("stpes=8", "did you mean 'steps'?"),
     ],
 )
-def test_a_setting_that_cannot_be_read_is_exit_code_2(sweeper, write, setting, message):
+def test_unreadable_setting_exits_2(sweeper, write, setting, message):
     outcome = sweeper("plan", write(SWEEP), "--set", setting)
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -215,8 +215,8 @@ BOMB = "template: t.json\nparams:\n  a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"  {new}: &{new} [{','.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
-# Each with the words that must stand in its message. The exact messages are tested with the model; here: exit code 2,
-# the file and line, no traceback, nothing left behind.
+# Each with a text that its message must contain. Other tests check the exact messages; these check exit code 2, file
+# and line, no traceback, and that nothing is written.
 BAD = {
     "unknown key": ("name: shop\ntemplate: t.json\nsweeps: {}\n", "shop.yaml:3: sweeps: unknown key"),
     "misspelt slot": ("template: t.json\nsweep:\n  grid:\n    stpes: [1]\n", "did you mean 'steps'?"),
@@ -225,7 +225,7 @@ BAD = {
     "missing template": ("template: x.json\n", "shop.yaml:1: template: there is no file 'x.json'"),
     "no yaml": ("template: [\n", "is not YAML"),
     "alias bomb": (BOMB, "shop.yaml"),
-    "one name in two places": ("template: t.json\nparams: {steps: 1}\nsweep: {grid: {steps: [1]}}\n", "steps"),
+    "one name defined twice": ("template: t.json\nparams: {steps: 1}\nsweep: {grid: {steps: [1]}}\n", "steps"),
     "empty axis": ("template: t.json\nsweep: {grid: {steps: []}}\n", "steps"),
     "zip of unequal lengths": ("template: t.json\nsweep: {zip: [{steps: [1, 2], seed: [1]}]}\n", "zip"),
     "where that fails": ("template: t.json\nsweep: {grid: {steps: [1]}, where: steps / 0}\n", "where"),
@@ -237,7 +237,7 @@ BAD = {
 
 @pytest.mark.parametrize("command", ["run", "plan", "validate"])
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_exit_code_2_and_leaves_nothing_behind(sweeper, write, command, name):
+def test_bad_input_exits_2_and_writes_nothing(sweeper, write, command, name):
     text, message = BAD[name]
     before = {*Path().rglob("*"), Path(write(text)), Path("t.json"), Path("t.slots.yaml")}
 
@@ -249,7 +249,7 @@ def test_bad_input_is_exit_code_2_and_leaves_nothing_behind(sweeper, write, comm
     assert set(Path().rglob("*")) == before
 
 
-def test_a_template_in_ui_format_is_refused_with_the_way_to_export_it(sweeper):
+def test_ui_format_template_is_refused_with_export_instructions(sweeper):
     Path("ui.json").write_text('{"last_node_id": 1, "nodes": [], "links": []}')
     Path("x.yaml").write_text("template: ui.json\n")
 
@@ -259,7 +259,7 @@ def test_a_template_in_ui_format_is_refused_with_the_way_to_export_it(sweeper):
         assert "Export (API)" in outcome.err
 
 
-def test_validate_tells_every_mistake_of_every_file_on_lines_of_their_own(sweeper, write):
+def test_validate_prints_every_mistake_on_its_own_line(sweeper, write):
     write("template: t.json\nparams:\n  steps: many\n  cfgg: 1\n", "a.yaml")
     write("template: t.json\n", "good.yaml")
     write("templat: t.json\n", "b.yaml")
@@ -276,7 +276,7 @@ def test_validate_tells_every_mistake_of_every_file_on_lines_of_their_own(sweepe
     assert [line.split(":")[1].strip() for line in lines] == ["a.yaml", "a.yaml", "b.yaml", "b.yaml"]
 
 
-def test_validate_as_json_has_one_entry_per_file(sweeper, write):
+def test_validate_json_has_one_entry_per_file(sweeper, write):
     write("template: t.json\nparams:\n  steps: many\n", "a.yaml")
 
     outcome = sweeper("validate", "a.yaml", "t.json", "--json")
@@ -289,7 +289,7 @@ def test_validate_as_json_has_one_entry_per_file(sweeper, write):
 
 
 @pytest.mark.parametrize("command", ["plan", "validate"])
-def test_a_saved_object_info_stands_for_a_server_that_is_not_there(sweeper, write, command):
+def test_saved_object_info_replaces_an_unreachable_server(sweeper, write, command):
     only = {"KSampler": {"input": {"required": {"steps": ["INT", {"min": 1, "max": 3}]}}, "output": ["LATENT"]}}
     Path("info.json").write_text(json.dumps(only))
     outcome = sweeper(command, write(SWEEP), "--object-info", "info.json")

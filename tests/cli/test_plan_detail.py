@@ -1,4 +1,4 @@
-"""`sweeper plan` in detail: what is left out and why, workflows as files, and the plan held against a run."""
+"""`sweeper plan` in detail: exclusions with reasons, workflow files, and differences from a run."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ sweep:
 """
 
 
-def test_the_axes_and_the_order_of_several_blocks_say_what_they_are_of(sweeper, write):
-    shown = [line.split() for line in sweeper("plan", write(BLOCKS)).out.splitlines()]
-    assert ["cfg", "5", "1", "|", "2.5", "|", "7", "|", "3", "|", "4.5"] in shown
-    assert [line[:2] for line in shown if line[:1] == ["order"]] == [["order", "1"], ["order", "2"]]
+def test_axes_and_order_of_several_blocks_are_labelled(sweeper, write):
+    output = [line.split() for line in sweeper("plan", write(BLOCKS)).out.splitlines()]
+    assert ["cfg", "5", "1", "|", "2.5", "|", "7", "|", "3", "|", "4.5"] in output
+    assert [line[:2] for line in output if line[:1] == ["order"]] == [["order", "1"], ["order", "2"]]
     assert sweeper("plan", "shop.yaml", "--json").json["axes"] == {"cfg": 5, "steps": 2, "prompt": 2}
 
 
-def test_what_is_left_out_is_counted_by_reason(sweeper, write):
-    shown = sweeper("plan", write(FILTERED), "--json").json
+def test_excluded_combinations_are_counted_by_reason(sweeper, write):
+    output = sweeper("plan", write(FILTERED), "--json").json
 
-    (block,) = shown["blocks"]
+    (block,) = output["blocks"]
     assert block["excluded"] == [
         {"reason": "exclude[0]", "says": {"prompt": "a fox", "steps": 3}, "count": 2},
         {"reason": "exclude[1]", "says": {"steps": 3, "seed": 1}, "count": 1},
@@ -54,13 +54,13 @@ def test_what_is_left_out_is_counted_by_reason(sweeper, write):
         {"reason": "where", "says": "steps * cfg < 21", "count": 1},
         {"reason": "sample", "says": {"n": 5, "seed": 1}, "count": 2},
     ]
-    assert (block["product"], block["included"], block["count"], shown["count"]) == (12, 1, 6, 6)
+    assert (block["product"], block["included"], block["count"], output["count"]) == (12, 1, 6, 6)
 
 
-def test_people_read_the_same_reasons(sweeper, write):
+def test_plan_text_shows_the_reasons_for_exclusion(sweeper, write):
     lines = sweeper("plan", write(FILTERED)).out.splitlines()
 
-    start = next(place for place, line in enumerate(lines) if line.startswith("product"))
+    start = next(index for index, line in enumerate(lines) if line.startswith("product"))
     assert lines[start : start + 8] == [
         "product    12  = 2 x 3 x 2",
         "excluded    2  by exclude[0] {prompt: a fox, steps: 3}",
@@ -73,14 +73,14 @@ def test_people_read_the_same_reasons(sweeper, write):
     ]
 
 
-def test_each_distinct_workflow_becomes_a_file(sweeper, write):
+def test_workflows_writes_each_distinct_workflow(sweeper, write):
     write("name: shop\ntemplate: t.json\nsweep: [{grid: {steps: [4, 8]}}, {grid: {steps: [8]}}]\n")
 
-    made = sweeper("plan", "shop.yaml", "--workflows", "out", "--json").json["workflows"]
+    counts = sweeper("plan", "shop.yaml", "--workflows", "out", "--json").json["workflows"]
 
     planned = plan(load("shop.yaml"))
     first, second, _ = planned.written()
-    assert made == {"dir": "out", "written": 2, "same": 0}
+    assert counts == {"dir": "out", "written": 2, "same": 0}
     assert sorted(path.name for path in Path("out").iterdir()) == [
         f"0-{first.digest[:8]}.json",
         f"1-{second.digest[:8]}.json",
@@ -88,7 +88,7 @@ def test_each_distinct_workflow_becomes_a_file(sweeper, write):
     assert json.loads(Path(f"out/1-{second.digest[:8]}.json").read_text()) == planned.workflow(second)
 
 
-def test_the_same_workflows_are_left_and_those_of_another_plan_told(sweeper, write):
+def test_workflows_keeps_same_files_and_warns_of_other_plans(sweeper, write):
     sweeper("plan", write(SMALL), "--workflows", "out")
     assert "workflows  4  in out  (4 unchanged)" in sweeper("plan", "shop.yaml", "--workflows", "out").out
 
@@ -99,7 +99,7 @@ def test_the_same_workflows_are_left_and_those_of_another_plan_told(sweeper, wri
 
 
 @pytest.mark.parametrize("content", ["mine", "{}", "[1]", '{"1": {"class_type": "A", "inputs": {}}}'])
-def test_a_file_that_is_not_ours_is_never_overwritten(sweeper, write, content):
+def test_workflows_never_overwrites_a_foreign_file(sweeper, write, content):
     write(SMALL)
     path = Path("out") / f"0-{next(plan(load('shop.yaml')).written()).digest[:8]}.json"
     path.parent.mkdir()
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_ours_is_never_overwritten(sweeper, write, content):
     assert path.read_text() == content
 
 
-def test_a_file_of_the_same_work_in_another_layout_is_replaced(sweeper, write):
+def test_workflows_replaces_the_same_work_in_another_layout(sweeper, write):
     sweeper("plan", write(SMALL), "--workflows", "out")
     path = min(Path("out").iterdir())
     before = path.read_bytes()
@@ -124,20 +124,20 @@ def test_a_file_of_the_same_work_in_another_layout_is_replaced(sweeper, write):
 
 @pytest.fixture
 def ran(sweeper, write):
-    """The small sweep has been run."""
+    """The results of the small sweep."""
     write(SMALL)
     assert sweeper("run", "shop.yaml").code == 0
 
 
-@pytest.mark.parametrize("given", ["1", str(Path("results/shop")), "shop.yaml"])
-def test_an_unchanged_plan_is_the_same_as_its_run(sweeper, ran, given):
-    diff = sweeper("plan", "shop.yaml", "--diff", given, "--json").json["diff"]
+@pytest.mark.parametrize("reference", ["1", str(Path("results/shop")), "shop.yaml"])
+def test_diff_of_an_unchanged_plan_is_empty(sweeper, ran, reference):
+    diff = sweeper("plan", "shop.yaml", "--diff", reference, "--json").json["diff"]
 
     assert [diff[kind] for kind in ("same", "new", "changed", "gone")] == [4, 0, 0, 0]
     assert (diff["run"], diff["results"]) == (1, str(Path("results/shop")))
 
 
-def test_new_changed_and_gone_trials_are_told_apart(sweeper, ran, write):
+def test_diff_separates_new_changed_and_gone_trials(sweeper, ran, write):
     write(SMALL.replace("an owl", "a bear").replace("params: {cfg: 2}", "derive: {cfg: '{{ steps * 2 }}'}"))
 
     diff = sweeper("plan", "shop.yaml", "--diff", "1", "--json").json["diff"]
@@ -163,7 +163,7 @@ def test_new_changed_and_gone_trials_are_told_apart(sweeper, ran, write):
     ]
 
 
-def test_a_changed_workflow_is_told_from_changed_params(sweeper, ran, write):
+def test_diff_separates_changed_workflow_from_changed_params(sweeper, ran, write):
     graph = json.loads(Path("t.json").read_text())
     graph["9"]["inputs"]["filename_prefix"] = "q"
     Path("t.json").write_text(json.dumps(graph))
@@ -174,20 +174,20 @@ def test_a_changed_workflow_is_told_from_changed_params(sweeper, ran, write):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("reference", "message"),
     [
         ("7", "error: --diff 7: results/shop holds no results yet; you can also give a results folder\n"),
         ("nowhere", "error: nowhere: no such results folder, and no experiment file of that name\n"),
     ],
 )
-def test_a_run_that_is_not_there_is_an_error(sweeper, write, given, message):
-    outcome = sweeper("plan", write(SMALL), "--diff", given)
+def test_diff_with_a_missing_run_is_an_error(sweeper, write, reference, message):
+    outcome = sweeper("plan", write(SMALL), "--diff", reference)
 
     assert (outcome.code, outcome.out, outcome.err) == (2, "", message)
     assert not Path("results").exists()
 
 
-def test_an_unknown_run_of_a_folder_lists_what_there_is(sweeper, ran):
+def test_unknown_run_is_reported_with_the_existing_runs(sweeper, ran):
     outcome = sweeper("plan", "shop.yaml", "--diff", "7")
 
     assert (outcome.code, outcome.err) == (2, f"error: {Path('results/shop')}: no run 7 here; there are: 1\n")

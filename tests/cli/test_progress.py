@@ -1,4 +1,4 @@
-"""What a run shows: the events become a few lines on stderr, and a bar on a terminal."""
+"""The progress display: events become a few lines on stderr, and a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 STARTED = events.RunStarted(3, Path("results/x"), trials=5, todo=4, reused=1, targets=("embedded",))
 
 
-def story():
+def make_events():
     yield STARTED
     yield events.TargetReady("embedded", "cloud", "", 2)
     yield events.JobSubmitted("embedded", 1, "a", 1)
@@ -36,10 +36,10 @@ def story():
     yield events.Retrying("embedded", 3, 2, 1.5, "connection reset")
 
 
-def test_the_tally_counts_done_failed_running_and_queued():
+def test_counts_of_done_failed_running_and_queued_trials():
     tally = RunCounts()
     seen = []
-    for event in story():
+    for event in make_events():
         tally.count(event)
         seen.append(str(tally))
 
@@ -49,7 +49,7 @@ def test_the_tally_counts_done_failed_running_and_queued():
     assert seen[8] == "1 done, 1 failed, 0 under way, 2 queued"
 
 
-def test_rows_that_share_a_job_never_make_more_done_than_there_are():
+def test_rows_that_share_a_job_never_exceed_the_total():
     tally = RunCounts()
     for event in (events.RunStarted(1, Path("o"), 2, 1, 0, ()), events.JobSubmitted("t", 0, "a", 1)):
         tally.count(event)
@@ -59,10 +59,10 @@ def test_rows_that_share_a_job_never_make_more_done_than_there_are():
     assert (tally.done, tally.total, tally.queued) == (2, 2, 0)
 
 
-def test_without_a_terminal_there_are_lines_now_and_then(capsys):
+def test_status_lines_appear_without_a_terminal(capsys):
     times = iter([0.0, 1.0, 2.0, 20.0, 20.1])
     with ProgressDisplay(clock=lambda: next(times)) as watch:
-        for event in story():
+        for event in make_events():
             watch(event)
         for trial in (3, 4):
             watch(events.TrialDone(trial, "succeeded", "embedded"))
@@ -77,9 +77,9 @@ def test_without_a_terminal_there_are_lines_now_and_then(capsys):
     ]
 
 
-def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
+def test_quiet_still_shows_failures_and_stop_reasons(capsys):
     with ProgressDisplay(quiet=True) as watch:
-        for event in story():
+        for event in make_events():
             watch(event)
         watch(events.TargetDown("embedded", "no answer", final=True))
         watch(events.Draining(2, "interrupt"))
@@ -93,7 +93,7 @@ def test_quiet_still_tells_failures_and_what_stops_a_run(capsys):
     ]
 
 
-def test_a_flood_of_failures_is_cut(capsys):
+def test_only_the_first_failures_are_shown(capsys):
     with ProgressDisplay(quiet=True) as watch:
         for trial in range(30):
             watch(events.TrialDone(trial, "failed", "t", error_type="E", error="no"))
@@ -134,19 +134,19 @@ def test_a_flood_of_failures_is_cut(capsys):
         (events.RunEnded(Run(1, Path("o"), 0, 0, 0, 0, 0, 0, 0)), None),
     ],
 )
-def test_each_event_that_a_person_must_know_is_one_line(capsys, event, line):
+def test_important_events_print_one_line(capsys, event, line):
     with ProgressDisplay() as watch:
         watch(event)
 
     assert capsys.readouterr().err == ("" if line is None else f"{line}\n")
 
 
-def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
+def test_terminal_shows_a_bar_with_failures_above_it(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
     with ProgressDisplay() as watch:
-        for event in story():
+        for event in make_events():
             watch(event)
 
     text = terminal.getvalue()
@@ -155,12 +155,12 @@ def test_on_a_terminal_there_is_a_bar_and_failures_stand_above_it(monkeypatch):
     assert "trial 2: ExecutionError: node 3: no" in text
 
 
-def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkeypatch):
+def test_two_runs_share_one_bar_and_count_from_zero(monkeypatch):
     terminal, threads = Terminal(), set(threading.enumerate())
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")
     with ProgressDisplay() as watch:
-        for event in story():
+        for event in make_events():
             watch(event)
         watch(events.RunStarted(4, Path("results/y"), trials=3, todo=3, reused=0, targets=("embedded",)))
         so_far = len(terminal.getvalue())
@@ -171,7 +171,7 @@ def test_two_runs_in_a_row_share_one_bar_and_each_is_counted_from_nothing(monkey
     assert "2/4" not in last
     for thread in set(threading.enumerate()) - threads:
         thread.join(5)
-        assert not thread.is_alive()  # no bar is left that draws on
+        assert not thread.is_alive()  # no bar keeps drawing
 
 
 def test_no_color_is_obeyed(monkeypatch):

@@ -1,4 +1,4 @@
-"""`sweeper results --by` and `--pivot`: means and spread that can be reckoned by hand, and what is refused."""
+"""`sweeper results --by` and `--pivot`: means and deviations that can be checked by hand, and wrong options."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ NO_NUMBERS = "'kind' holds no numbers, and a mean needs some; columns with numbe
 
 @pytest.fixture
 def shop():
-    """A results folder without a server: three axes, one of them labelled, a numeric metric and one of texts."""
+    """A results folder made without a server: three axes (one with labels), a numeric metric and a text metric."""
     out = Path("results/shop")
     layout = TableLayout("shop", ("style", "style.label", "steps", "seed"), ("steps", "seed"), ("sharpness", "kind"))
     with Store.open(out) as store:
         with store.transaction():
             run = store.create_run(layout, file="shop.yaml", targets=["embedded"], now=1.0)
             rows = []
-            for place, (style, steps, seed) in enumerate(MEASURED):
+            for index, (style, steps, seed) in enumerate(MEASURED):
                 columns = {"style": f"in {style}", "style.label": style, "steps": steps, "seed": seed}
-                rows.append((place, f"{place}" * 64, {"steps": steps, "seed": seed}, columns))
+                rows.append((index, f"{index}" * 64, {"steps": steps, "seed": seed}, columns))
             store.add_trials(run, rows)
-        for place, value in enumerate(MEASURED.values()):
+        for index, value in enumerate(MEASURED.values()):
             store.record_intent(
-                JobRecord(f"job{place}", run, "embedded", f"{place}" * 64, "s" * 64, 1, f"p{place}", "intent", 1.0)
+                JobRecord(f"job{index}", run, "embedded", f"{index}" * 64, "s" * 64, 1, f"p{index}", "intent", 1.0)
             )
-            sha256, done = f"{place}f" * 32, value is not None
-            files = [Artifact("9", "images", 0, f"artifacts/{place}.png", sha256, 10, "a.png")] if done else []
-            store.record_finished(f"job{place}", "succeeded" if done else "failed", artifacts=files)
+            sha256, done = f"{index}f" * 32, value is not None
+            files = [Artifact("9", "images", 0, f"artifacts/{index}.png", sha256, 10, "a.png")] if done else []
+            store.record_finished(f"job{index}", "succeeded" if done else "failed", artifacts=files)
             if done:
                 store.cache_metrics([(sha256, "sharpness", value), (sha256, "kind", "a fox")])
     return out
 
 
-def lines(outcome):
+def split_lines(outcome):
     assert (outcome.code, outcome.err) == (0, "")
     return [line.split("  ") for line in outcome.out.splitlines()]
 
 
-def cells(outcome):
-    return [[cell.strip() for cell in line if cell.strip()] for line in lines(outcome)]
+def split_cells(outcome):
+    return [[cell.strip() for cell in line if cell.strip()] for line in split_lines(outcome)]
 
 
-def test_by_an_axis_gives_means_and_spread_under_the_labels(sweeper, shop):
-    assert cells(sweeper("results", shop, "--by", "style")) == [
+def test_by_an_axis_shows_means_and_deviations_with_labels(sweeper, shop):
+    assert split_cells(sweeper("results", shop, "--by", "style")) == [
         ["style", "trials", "succeeded", "sharpness"],
         ["oil", "4", "3", "8.3 ± 6.7"],
         ["ink", "4", "4", "624 ± 715"],
@@ -71,60 +71,60 @@ def test_by_an_axis_gives_means_and_spread_under_the_labels(sweeper, shop):
 
 
 def test_by_two_axes_sorted_by_a_mean(sweeper, shop):
-    assert cells(sweeper("results", shop, "--by", "style,steps", "--sort", "-sharpness", "--limit", "3"))[1:] == [
+    assert split_cells(sweeper("results", shop, "--by", "style,steps", "--sort", "-sharpness", "--limit", "3"))[1:] == [
         ["ink", "8", "2", "2", "1243 ± 12"],
         ["oil", "4", "2", "2", "12.0 ± 2.8"],
         ["ink", "4", "2", "2", "5"],
     ]
 
 
-def test_a_mean_beyond_a_million_keeps_its_whole_part():
+def test_mean_beyond_a_million_keeps_its_whole_part():
     assert group_tables.format_spread(summarize([1234567.25])) == "1234567"
     assert group_tables.format_spread(summarize([1234567.0, 1234567.0 + 1e-7])) == "1234567 ± 7.1e-08"
 
 
-def test_what_the_groups_are_made_by_stands_once_though_it_is_asked_for_again(sweeper, shop):
-    assert cells(sweeper("results", shop, "--by", "steps", "--columns", "steps,sharpness"))[:2] == [
+def test_group_column_appears_once_even_if_requested_twice(sweeper, shop):
+    assert split_cells(sweeper("results", shop, "--by", "steps", "--columns", "steps,sharpness"))[:2] == [
         ["steps", "trials", "succeeded", "sharpness"],
         ["4", "4", "4", "8.5 ± 4.4"],
     ]
-    found = sweeper("results", shop, "--by", "style", "--columns", "style,sharpness", "--json").json
-    assert [row["style"] for row in found] == ["in oil", "in ink"]
+    groups = sweeper("results", shop, "--by", "style", "--columns", "style,sharpness", "--json").json
+    assert [row["style"] for row in groups] == ["in oil", "in ink"]
 
 
-def test_by_as_json_has_the_whole_spread(sweeper, shop):
-    found = sweeper("results", shop, "--by", "steps", "--where", "style == 'in oil'", "--json").json
-    assert found[0] == {
+def test_by_json_has_the_whole_summary(sweeper, shop):
+    groups = sweeper("results", shop, "--by", "steps", "--where", "style == 'in oil'", "--json").json
+    assert groups[0] == {
         "steps": 4, "trials": 2, "succeeded": 2,
         "sharpness": {"n": 2, "mean": 12.0, "sd": pytest.approx(8**0.5), "least": 10.0, "greatest": 14.0},
     }  # fmt: skip
-    assert found[1]["trials"] == 2
-    assert found[1]["sharpness"] == {"n": 1, "mean": 1.0, "sd": None, "least": 1.0, "greatest": 1.0}
+    assert groups[1]["trials"] == 2
+    assert groups[1]["sharpness"] == {"n": 1, "mean": 1.0, "sd": None, "least": 1.0, "greatest": 1.0}
 
 
-def test_groups_can_be_of_any_columns(sweeper, shop):
-    found = sweeper("results", shop, "--by", "status", "--columns", "seed", "--json").json
-    assert [(row["status"], row["seed"]["n"]) for row in found] == [("succeeded", 7), ("failed", 1)]
+def test_any_column_can_be_grouped_by(sweeper, shop):
+    groups = sweeper("results", shop, "--by", "status", "--columns", "seed", "--json").json
+    assert [(row["status"], row["seed"]["n"]) for row in groups] == [("succeeded", 7), ("failed", 1)]
 
 
-def test_a_pivot_has_x_across_and_y_down(sweeper, shop):
-    assert cells(sweeper("results", shop, "--pivot", "steps, style, sharpness"))[1:] == [
+def test_pivot_has_x_across_and_y_down(sweeper, shop):
+    assert split_cells(sweeper("results", shop, "--pivot", "steps, style, sharpness"))[1:] == [
         ["style \\ steps", "4", "8"],
         ["oil", "12.0 ± 2.8", "1"],
         ["ink", "5", "1243 ± 12"],
     ]
 
 
-def test_a_pivot_as_json_has_null_where_there_is_nothing(sweeper, shop):
-    found = sweeper("results", shop, "--pivot", "seed,steps,sharpness", "--where", "style == 'in oil'", "--json").json
-    assert (found["x"], found["y"], found["column"], found["across"]) == ("seed", "steps", "sharpness", [1, 2])
-    assert [(row["value"], [cell and cell["mean"] for cell in row["cells"]]) for row in found["rows"]] == [
+def test_pivot_json_has_null_for_empty_cells(sweeper, shop):
+    pivot = sweeper("results", shop, "--pivot", "seed,steps,sharpness", "--where", "style == 'in oil'", "--json").json
+    assert (pivot["x"], pivot["y"], pivot["column"], pivot["across"]) == ("seed", "steps", "sharpness", [1, 2])
+    assert [(row["value"], [cell and cell["mean"] for cell in row["cells"]]) for row in pivot["rows"]] == [
         (4, [10.0, 14.0]),
         (8, [1.0, None]),
     ]
 
 
-def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
+def test_text_metric_is_shown_but_has_no_mean(sweeper, shop):
     assert [row["kind"] for row in sweeper("results", shop, "--json").json].count("a fox") == 7
     assert "kind" not in sweeper("results", shop, "--by", "style").out
 
@@ -168,7 +168,7 @@ def test_a_text_metric_is_shown_and_has_no_mean(sweeper, shop):
         ),
     ],
 )  # fmt: skip
-def test_every_wrong_option_is_told_at_once(sweeper, shop, options, messages):
+def test_every_wrong_option_is_reported_at_once(sweeper, shop, options, messages):
     outcome = sweeper("results", shop, *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.splitlines() == [f"error: {message}" for message in messages]
@@ -179,28 +179,28 @@ values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3))
 
 
 @given(st.lists(values))
-def test_a_spread_is_that_of_the_numbers_alone(found):
-    wanted = [value for value in found if type(value) in (int, float)]
-    made = summarize(found)
-    assert (made is None) == (not wanted)
-    if made is not None:
-        assert made.n == len(wanted)
-        assert made.mean == pytest.approx(statistics.mean(wanted), rel=1e-9, abs=1e-6)
-        assert (made.least, made.greatest) == (min(wanted), max(wanted))
-        if made.n > 1:
-            assert made.sd == pytest.approx(statistics.stdev(wanted), rel=1e-6, abs=1e-4)
+def test_summary_ignores_values_that_are_not_numbers(mixed):
+    numbers_only = [value for value in mixed if type(value) in (int, float)]
+    summary = summarize(mixed)
+    assert (summary is None) == (not numbers_only)
+    if summary is not None:
+        assert summary.n == len(numbers_only)
+        assert summary.mean == pytest.approx(statistics.mean(numbers_only), rel=1e-9, abs=1e-6)
+        assert (summary.least, summary.greatest) == (min(numbers_only), max(numbers_only))
+        if summary.n > 1:
+            assert summary.sd == pytest.approx(statistics.stdev(numbers_only), rel=1e-6, abs=1e-4)
 
 
-@settings(deadline=None)  # the first example imports what the others use
+@settings(deadline=None)  # the first example also imports modules
 @given(st.lists(st.fixed_dictionaries({"x": values, "y": values, "m": numbers | st.none()})))
 def test_groups_and_pivots_lose_no_row(rows):
     assert sum(len(group.rows) for group in group_rows(rows, ["x", "y"])) == len(rows)
     pivot = make_pivot(rows, "x", "y", "m")
-    cells = [cell for line in pivot.cells for cell in line if cell is not None]
-    assert sum(cell.n for cell in cells) == sum(row["m"] is not None for row in rows)
+    filled = [cell for line in pivot.cells for cell in line if cell is not None]
+    assert sum(cell.n for cell in filled) == sum(row["m"] is not None for row in rows)
 
 
-def test_one_true_and_the_text_one_are_three_values():
+def test_1_true_and_the_text_1_are_three_values():
     rows = [{"x": value} for value in (1, True, "1", 1.0, None)]
     assert [group.values[0] for group in group_rows(rows, ["x"])] == [1, True, "1", None]
     assert [len(group.rows) for group in group_rows(rows, ["x"])] == [2, 1, 1, 1]

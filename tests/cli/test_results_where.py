@@ -1,6 +1,4 @@
-"""`sweeper results --where` over every column that a table can have, whatever its name; and nothing found without a
-word.
-"""
+"""`sweeper results --where`: every column whatever its name, and no empty table without a message."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ METRICS = ("mine:word", "pkg.mine:glow")
 
 @pytest.fixture
 def folder():
-    """A results folder without a server."""
+    """A results folder made without a server."""
     out = Path("results/shop")
     with Store.open(out) as store, store.transaction():
         run = store.create_run(
@@ -50,7 +48,7 @@ def folder():
         ("steps > 4", [0]),
     ],
 )
-def test_every_column_can_be_asked_for(sweeper, folder, where, trials):
+def test_where_works_with_every_column(sweeper, folder, where, trials):
     outcome = sweeper("results", folder, "--json", "--where", where)
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -58,7 +56,7 @@ def test_every_column_can_be_asked_for(sweeper, folder, where, trials):
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "messages"),
     [
         ("scene.2 == 'snow'", ["there is no column 'scene.2'; did you mean 'scene.1'?"]),
         ("style.lable == 'oil'", ["there is no column 'style.lable'; did you mean 'style.label'?"]),
@@ -82,14 +80,14 @@ def test_every_column_can_be_asked_for(sweeper, folder, where, trials):
         ),
     ],
 )
-def test_what_is_no_column_is_told_and_never_an_empty_table(sweeper, folder, where, said):
+def test_unknown_column_is_an_error_not_an_empty_table(sweeper, folder, where, messages):
     outcome = sweeper("results", folder, "--where", where)
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.splitlines() == [f"error: --where: {sentence}" for sentence in said]
+    assert outcome.err.splitlines() == [f"error: --where: {message}" for message in messages]
 
 
-def test_an_operation_that_fails_is_told_although_another_column_has_no_value(sweeper, folder):
+def test_failing_operation_is_reported_despite_missing_values(sweeper, folder):
     outcome = sweeper("results", folder, "--where", "trial == 1 and steps is none and style / 2 > 1")
 
     assert outcome.code == 2
@@ -98,7 +96,7 @@ def test_an_operation_that_fails_is_told_although_another_column_has_no_value(sw
     )
 
 
-def test_where_nothing_matches_that_is_said_beside_the_empty_answer(sweeper, folder):
+def test_where_without_matches_says_so_beside_the_empty_table(sweeper, folder):
     outcome = sweeper("results", folder, "--json", "--where", "style == 'oil'")
 
     assert (outcome.code, outcome.json) == (0, [])

@@ -1,4 +1,4 @@
-"""`sweeper run`: what it asks of the library, what it prints, and its exit codes, against a real server."""
+"""`sweeper run`: its library calls, output and exit codes, with an embedded server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _keep(context, images, filename_prefix):
     return NodeOutput((), {"images": [{"filename": where.name, "subfolder": folder, "type": "output"}]})
 
 
-def _node(name, required, outputs, run):
+def _make_node(name, required, outputs, run):
     return NodeClass(
         name=name, display_name=name, category="", description="", required=required, optional={}, hidden={},
         outputs=outputs, output_names=outputs, output_node=not outputs, run=run,
@@ -50,8 +50,8 @@ def _node(name, required, outputs, run):
 
 
 NODES = {
-    "Paint": _node("Paint", {"seed": ("INT", {"max": 2**64 - 1}), "text": ("STRING", {})}, ("IMAGE",), _paint),
-    "Keep": _node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), _keep),
+    "Paint": _make_node("Paint", {"seed": ("INT", {"max": 2**64 - 1}), "text": ("STRING", {})}, ("IMAGE",), _paint),
+    "Keep": _make_node("Keep", {"images": ("IMAGE", {}), "filename_prefix": ("STRING", {})}, (), _keep),
 }
 
 
@@ -63,7 +63,7 @@ def server(request):
 
 @pytest.fixture
 def sweep():
-    """Write `paint.yaml`: seeds 0, 1, 2 unless told otherwise."""
+    """A function that writes `paint.yaml`, by default with seeds 0, 1 and 2."""
 
     def make(rest="sweep: {grid: {seed: [0, 1, 18446744073709551615]}}\n"):
         Path("t.json").write_text(json.dumps(PAINT))
@@ -73,11 +73,11 @@ def sweep():
     return make
 
 
-def table(folder="results/paint"):
+def read_table(folder="results/paint"):
     return list(csv.DictReader(io.StringIO(Path(folder, "results.csv").read_bytes().decode(), newline="")))
 
 
-def test_a_run_leaves_pictures_and_a_table_and_the_second_submits_nothing(sweeper, server, sweep):
+def test_run_saves_pictures_and_second_run_submits_nothing(sweeper, server, sweep):
     experiment = sweep()
 
     first = sweeper("run", experiment, "--target", server.url, "--json")
@@ -91,14 +91,14 @@ def test_a_run_leaves_pictures_and_a_table_and_the_second_submits_nothing(sweepe
     }  # fmt: skip
     assert (second.json["submitted"], second.json["reused"], second.json["succeeded"]) == (0, 3, 3)
     assert "nothing to do: all 3 trials are already done" in second.err
-    rows = table()
+    rows = read_table()
     assert [row["seed"] for row in rows] == ["0", "1", str(2**64 - 1)]
     for row in rows:
         (path,) = json.loads(row["outputs"])
         assert Path("results/paint", path).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_summary_is_on_stdout_and_progress_on_stderr(sweeper, server, sweep):
+def test_summary_goes_to_stdout_and_progress_to_stderr(sweeper, server, sweep):
     outcome = sweeper("run", sweep(), "--target", server.url, "--out", "elsewhere")
 
     lines = outcome.out.splitlines()
@@ -108,13 +108,13 @@ def test_the_summary_is_on_stdout_and_progress_on_stderr(sweeper, server, sweep)
     assert "3/3: 3 done, 0 failed, 0 under way, 0 queued" in outcome.err
 
 
-def test_quiet_says_nothing_when_all_is_well(sweeper, server, sweep):
+def test_quiet_prints_nothing_on_success(sweeper, server, sweep):
     outcome = sweeper("run", sweep(), "--target", server.url, "--quiet")
 
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
 
-def test_a_failed_trial_is_exit_code_1_with_its_reason(sweeper, server, sweep):
+def test_failed_trial_exits_1_with_its_reason(sweeper, server, sweep):
     server.faults.fail_nodes = {"Paint"}
     server.faults.fail_message = "No colour is left."
 
@@ -124,10 +124,10 @@ def test_a_failed_trial_is_exit_code_1_with_its_reason(sweeper, server, sweep):
     assert "failed: trial 0: " in outcome.err
     assert "No colour is left." in outcome.err
     assert "No colour is left." in outcome.out
-    assert [row["status"] for row in table()] == ["failed"] * 3
+    assert [row["status"] for row in read_table()] == ["failed"] * 3
 
 
-def test_where_limit_and_set_choose_what_is_submitted(sweeper, server, sweep):
+def test_where_limit_and_set_select_trials(sweeper, server, sweep):
     experiment = sweep()
 
     some = sweeper("run", experiment, "--target", server.url, "--where", "seed < 2", "--limit", "1", "--json").json
@@ -137,10 +137,10 @@ def test_where_limit_and_set_choose_what_is_submitted(sweeper, server, sweep):
 
     assert (some["submitted"], some["succeeded"], some["pending"]) == (1, 1, 2)
     assert (other["trials"], other["submitted"]) == (1, 1)
-    assert [(row["seed"], row["text"]) for row in table()] == [("7", "a lighthouse")]
+    assert [(row["seed"], row["text"]) for row in read_table()] == [("7", "a lighthouse")]
 
 
-def test_an_unreachable_target_is_exit_code_3_and_leaves_nothing(sweeper, sweep):
+def test_unreachable_target_exits_3_and_writes_nothing(sweeper, sweep):
     outcome = sweeper("run", sweep(), "--target", "http://127.0.0.1:9", "--json")
 
     assert (outcome.code, outcome.out) == (3, "")
@@ -148,7 +148,7 @@ def test_an_unreachable_target_is_exit_code_3_and_leaves_nothing(sweeper, sweep)
     assert not Path("results").exists()
 
 
-def test_a_key_that_is_missing_is_exit_code_2_before_anything_is_sent(sweeper, sweep):
+def test_missing_key_exits_2_before_any_request(sweeper, sweep):
     outcome = sweeper("run", sweep(), "--target", "cloud")
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -156,15 +156,15 @@ def test_a_key_that_is_missing_is_exit_code_2_before_anything_is_sent(sweeper, s
     assert not Path("results").exists()
 
 
-def test_a_target_can_be_named_in_the_targets_file(sweeper, server, sweep, tmp_path):
+def test_target_can_be_named_in_the_targets_file(sweeper, server, sweep, tmp_path):
     (tmp_path / "config/sweeper").mkdir(parents=True)
     (tmp_path / "config/sweeper/targets.yaml").write_text(f"mine: {server.url}\n")
 
     assert sweeper("run", sweep(), "--target", "mine", "--json").json["succeeded"] == 3
-    assert {row["target"] for row in table()} == {"mine"}
+    assert {row["target"] for row in read_table()} == {"mine"}
 
 
-def test_more_trials_than_max_trials_is_exit_code_2_and_leaves_nothing(sweeper, sweep):
+def test_more_trials_than_max_trials_exits_2_and_writes_nothing(sweeper, sweep):
     outcome = sweeper("run", sweep(), "--max-trials", "2")
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -172,7 +172,7 @@ def test_more_trials_than_max_trials_is_exit_code_2_and_leaves_nothing(sweeper, 
     assert not Path("results").exists()
 
 
-def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(sweeper, sweep):
+def test_unimportable_metric_is_reported_before_any_request(sweeper, sweep):
     outcome = sweeper("run", sweep("params: {seed: 1}\nmetrics: [no_such_module:f]\n"))
 
     assert outcome.code == 2
@@ -218,7 +218,7 @@ def test_every_option_reaches_the_library(sweeper, sweep, monkeypatch, arguments
     assert sweeper("run", sweep(), "--json", *arguments).code == 0
     assert calls == [("paint", target, out, {}, {**DEFAULTS, **changes})]
     for name, value in changes.items():
-        assert type(calls[0][4][name]) is type(value)  # a count of 1 is no share of 100%
+        assert type(calls[0][4][name]) is type(value)  # a count of 1 is not a share of 100%
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_every_option_reaches_the_library(sweeper, sweep, monkeypatch, arguments
         ({"succeeded": 5, "stopped_by": "unwritable"}, 1),
     ],
 )
-def test_the_exit_code_says_how_the_run_ended(sweeper, sweep, monkeypatch, changes, code):
+def test_exit_code_tells_how_the_run_ended(sweeper, sweep, monkeypatch, changes, code):
     facts = {"trials": 9, "submitted": 0, "succeeded": 0, "failed": 0, "cancelled": 0, "pending": 0, "reused": 0}
     monkeypatch.setattr("sweeper.running.run.run", lambda *_, **__: Run(1, Path("o"), **{**facts, **changes}))
 
@@ -248,7 +248,7 @@ def test_the_exit_code_says_how_the_run_ended(sweeper, sweep, monkeypatch, chang
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_once_waits_and_twice_cancels_and_every_trial_keeps_its_row(sweep, presses):
+def test_ctrl_c_waits_then_cancels_and_keeps_every_row(sweep, presses):
     sweep("sweep: {grid: {seed: {from: 0, to: 19, step: 1}}}\n")
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.node_seconds = 0.2
@@ -257,22 +257,22 @@ def test_ctrl_c_once_waits_and_twice_cancels_and_every_trial_keeps_its_row(sweep
         command = [sys.executable, "-m", "sweeper", "run", "paint.yaml", "--target", server.url, "--json"]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-            said = [read_line(process.stderr)]
-            while "trials to do" not in said[-1]:
-                said.append(read_line(process.stderr))
+            lines = [read_line(process.stderr)]
+            while "trials to do" not in lines[-1]:
+                lines.append(read_line(process.stderr))
             while not server.seen.accepted and process.poll() is None:
                 time.sleep(0.01)
             for _ in range(presses):
                 process.send_signal(signal.SIGINT)
-                said.append(read_line(process.stderr))
+                lines.append(read_line(process.stderr))
             out, err = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert "Traceback" not in "".join([*said, err])
-    assert any(line.startswith("interrupted: submitting no more, waiting for ") for line in said)
+    assert "Traceback" not in "".join([*lines, err])
+    assert any(line.startswith("interrupted: submitting no more, waiting for ") for line in lines)
     ended = json.loads(out)
     assert ended["stopped_by"] == "interrupt"
     assert ended["trials"] == 20 == sum(ended[name] for name in ("succeeded", "failed", "cancelled", "pending"))
     assert ended["pending"] > 0
     assert (ended["succeeded"] == 0) == (presses == 2)
-    assert len(table()) == 20
+    assert len(read_table()) == 20

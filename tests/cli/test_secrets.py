@@ -1,4 +1,4 @@
-"""A key written where it does not belong is refused, and not repeated on either stream or in any file."""
+"""A key in a wrong position is refused, and never repeated on a stream or in a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMANDS = [
 ]
 
 
-def said(outcome):
+def join_streams(outcome):
     assert outcome.code == 2
     assert outcome.err.startswith("error: ") or '"problem"' in outcome.out
     files = [path.read_bytes().decode("utf-8", "replace") for path in Path("results").rglob("*") if path.is_file()]
@@ -42,58 +42,65 @@ def said(outcome):
 
 @pytest.mark.parametrize("command", ["run", "plan", "doctor"])
 @pytest.mark.parametrize("url", URLS)
-def test_a_key_in_a_url_on_the_command_line(sweeper, write, command, url):
+def test_key_in_a_url_on_the_command_line_is_not_repeated(sweeper, write, command, url):
     experiment = write("template: t.json\nsweep: {grid: {seed: [1]}}\nparams: {prompt: a}\n")
-    assert KEY not in said(sweeper(command, experiment, "--target", url))
+    assert KEY not in join_streams(sweeper(command, experiment, "--target", url))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=json.dumps)
-def test_a_key_in_the_targets_file_and_in_an_experiment(sweeper, write, tmp_path, monkeypatch, entry):
+def test_key_in_targets_file_or_experiment_is_not_repeated(sweeper, write, tmp_path, monkeypatch, entry):
     body = {"template": "t.json", "sweep": {"grid": {"seed": [1]}}, "params": {"prompt": "a"}}
     ours = write(json.dumps({**body, "target": entry}), "ours.yaml")
     named = write(json.dumps({**body, "target": "mine", "targets": {"mine": entry}}), "named.yaml")
     plain = write(json.dumps(body))
-    texts = [said(sweeper("run", ours)), said(sweeper("run", named)), said(sweeper("doctor", ours))]
+    texts = [
+        join_streams(sweeper("run", ours)),
+        join_streams(sweeper("run", named)),
+        join_streams(sweeper("doctor", ours)),
+    ]
     (tmp_path / "targets.yaml").write_text(json.dumps({"mine": entry}))
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
-    texts += [said(sweeper("run", plain, "-t", "mine")), said(sweeper("doctor", "-t", "mine", "--json"))]
+    texts += [
+        join_streams(sweeper("run", plain, "-t", "mine")),
+        join_streams(sweeper("doctor", "-t", "mine", "--json")),
+    ]
     assert not [text for text in texts if KEY in text or KEY.replace("-", "") in text]
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_command_that_gives_no_key_is_told_without_its_words(sweeper, write, tmp_path, monkeypatch, words):
+def test_failed_key_command_is_reported_without_its_output(sweeper, write, tmp_path, monkeypatch, words):
     plain = write("template: t.json\nsweep: {grid: {seed: [1]}}\nparams: {prompt: a}\n")
     entry = {"url": "http://127.0.0.1:9", "api_key_command": words}
     (tmp_path / "targets.yaml").write_text(json.dumps({"mine": entry}))
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
-    text = said(sweeper("run", plain, "-t", "mine"))
+    text = join_streams(sweeper("run", plain, "-t", "mine"))
     assert "target mine: `api_key_command`" in text
     assert KEY not in text
-    assert sweeper("plan", plain, "-t", "mine").code == 0  # whoever only plans opens no keyring
+    assert sweeper("plan", plain, "-t", "mine").code == 0  # planning opens no keyring
 
 
-def test_a_command_in_an_experiment_is_never_run(sweeper, write):
-    made = Path("made").absolute()
-    entry = {"url": "http://127.0.0.1:9", "api_key_command": [sys.executable, "-c", f"open({str(made)!r}, 'w')"]}
+def test_key_command_in_an_experiment_is_never_run(sweeper, write):
+    marker = Path("made").absolute()
+    entry = {"url": "http://127.0.0.1:9", "api_key_command": [sys.executable, "-c", f"open({str(marker)!r}, 'w')"]}
     body = {"template": "t.json", "params": {"prompt": "a", "seed": 1}}
     for target in ({"target": entry}, {"target": [entry]}, {"target": "mine", "targets": {"mine": entry}}):
         outcome = sweeper("run", write(json.dumps({**body, **target})))
         assert outcome.code == 2
         assert "api_key_command: a command may stand in your own targets file only" in outcome.err
-    assert not made.exists()
+    assert not marker.exists()
 
 
-def test_a_key_from_a_command_opens_the_server_and_is_in_no_file(sweeper, write, tmp_path, monkeypatch):
+def test_key_from_a_command_works_and_is_in_no_file(sweeper, write, tmp_path, monkeypatch):
     plain = write("template: t.json\nsweep: {grid: {seed: [1, 2]}}\nparams: {prompt: a}\n")
     keyring = [sys.executable, "-c", f"print('{KEY}'); print('a second line')"]
     with EmbeddedServer(api_key=KEY) as server:
         (tmp_path / "targets.yaml").write_text(json.dumps({"mine": {"url": server.url, "api_key_command": keyring}}))
         monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
         outcome = sweeper("run", plain, "-t", "mine")
-        told = sweeper("doctor", "-t", "mine", "--json")
+        report = sweeper("doctor", "-t", "mine", "--json")
     assert outcome.code == 0
-    assert told.json["targets"][0]["key"] == "from api_key_command"
+    assert report.json["targets"][0]["key"] == "from api_key_command"
     files = [path.read_bytes() for path in Path("results").rglob("*") if path.is_file()]
     assert len(files) >= 4
     assert not [data for data in files if KEY.encode() in data]
-    assert KEY not in outcome.out + outcome.err + told.out + told.err
+    assert KEY not in outcome.out + outcome.err + report.out + report.err

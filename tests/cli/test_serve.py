@@ -1,4 +1,4 @@
-"""`sweeper serve` in a process of its own, and `sweeper doctor` looking at it."""
+"""`sweeper serve` in a new process, and `sweeper doctor` checking it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "a-key-that-nobody-may-see"
 
 
 @contextmanager
-def served(*options):
+def run_server(*options):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sweeper", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
@@ -32,8 +32,8 @@ def served(*options):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_line_is_the_base_url_and_a_signal_ends_it_cleanly(number):
-    with served("--dialect", "comfyui") as (process, url):
+def test_first_line_is_the_base_url_and_a_signal_stops_it(number):
+    with run_server("--dialect", "comfyui") as (process, url):
         with urllib.request.urlopen(f"{url}/system_stats") as answer:
             assert answer.status == 200
         process.send_signal(number)
@@ -44,9 +44,9 @@ def test_the_first_line_is_the_base_url_and_a_signal_ends_it_cleanly(number):
     assert err == "serving the comfyui dialect; Ctrl-C stops it\n"
 
 
-def test_a_scenario_is_rehearsed(sweeper):
+def test_serve_simulates_a_scenario(sweeper):
     Path("busy.yaml").write_text("error_rate: 1\n")
-    with served("--dialect", "comfyui", "--scenario", "busy.yaml") as (_, url):
+    with run_server("--dialect", "comfyui", "--scenario", "busy.yaml") as (_, url):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{url}/system_stats")
         caught.value.close()
@@ -72,7 +72,7 @@ def test_a_scenario_is_rehearsed(sweeper):
         ),
     ],
 )  # fmt: skip
-def test_a_server_that_cannot_be_as_asked_for_is_exit_code_2(sweeper, options, text, message):
+def test_conflicting_serve_options_exit_2(sweeper, options, text, message):
     Path("s.yaml").write_text(text)
 
     outcome = sweeper("serve", *options)
@@ -81,17 +81,17 @@ def test_a_server_that_cannot_be_as_asked_for_is_exit_code_2(sweeper, options, t
     assert outcome.err.startswith(message)
 
 
-def test_a_port_that_is_taken_is_exit_code_2(sweeper):
-    with served() as (_, url):
+def test_port_in_use_exits_2(sweeper):
+    with run_server() as (_, url):
         outcome = sweeper("serve", "--port", url.rpartition(":")[2])
 
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: cannot listen on 127.0.0.1:")
 
 
-def test_doctor_says_what_answers_and_never_shows_the_key(sweeper, monkeypatch, tmp_path):
+def test_doctor_describes_a_server_and_never_shows_the_key(sweeper, monkeypatch, tmp_path):
     (tmp_path / "config/sweeper").mkdir(parents=True)
-    with served("--api-key", KEY) as (_, url):
+    with run_server("--api-key", KEY) as (_, url):
         targets = tmp_path / "config/sweeper/targets.yaml"
         targets.write_text(f"mine: {{url: '{url}', api_key_env: MY_KEY}}\n")
         monkeypatch.setenv("MY_KEY", KEY)
@@ -101,8 +101,8 @@ def test_doctor_says_what_answers_and_never_shows_the_key(sweeper, monkeypatch, 
         bad = sweeper("doctor", "--target", "mine", "--json")
 
     assert good.code == 0
-    (told,) = good.json["targets"]
-    assert told == {
+    (report,) = good.json["targets"]
+    assert report == {
         "target": "mine", "ok": True, "url": url, "key": "from MY_KEY", "dialect": "cloud", "version": None,
         "cache": None, "upload_limit": 104857600,
     }  # fmt: skip
@@ -113,15 +113,15 @@ def test_doctor_says_what_answers_and_never_shows_the_key(sweeper, monkeypatch, 
     assert all(KEY not in text for outcome in (good, people, bad) for text in (outcome.out, outcome.err))
 
 
-def test_doctor_tells_version_and_cache_mode_of_a_local_server(sweeper):
-    with served("--dialect", "comfyui") as (_, url):
-        (told,) = sweeper("doctor", "--target", url, "--json").json["targets"]
+def test_doctor_shows_version_and_cache_mode_of_a_comfyui(sweeper):
+    with run_server("--dialect", "comfyui") as (_, url):
+        (report,) = sweeper("doctor", "--target", url, "--json").json["targets"]
 
-    assert (told["ok"], told["dialect"], told["key"], told["cache"]) == (True, "comfyui", None, "classic")
-    assert told["version"]
+    assert (report["ok"], report["dialect"], report["key"], report["cache"]) == (True, "comfyui", None, "classic")
+    assert report["version"]
 
 
-def test_doctor_without_a_target_examines_the_embedded_server_and_this_installation(sweeper):
+def test_doctor_without_a_target_checks_the_embedded_server(sweeper):
     outcome = sweeper("doctor", "--json")
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -130,7 +130,7 @@ def test_doctor_without_a_target_examines_the_embedded_server_and_this_installat
     assert outcome.json["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
-def test_doctor_has_the_worst_exit_code_of_its_targets(sweeper):
+def test_doctor_exits_with_the_worst_code_of_its_targets(sweeper):
     outcome = sweeper("doctor", "-t", "embedded", "-t", "http://127.0.0.1:9", "-t", "nobody", "--json")
 
     assert outcome.code == 3
@@ -146,7 +146,7 @@ def test_doctor_has_the_worst_exit_code_of_its_targets(sweeper):
         ("mine: {url: 'http://x', key: abc}", "do not write a key into a file"),
     ],
 )
-def test_a_targets_file_that_is_wrong_is_told(sweeper, tmp_path, monkeypatch, text, message):
+def test_wrong_targets_file_is_reported(sweeper, tmp_path, monkeypatch, text, message):
     (tmp_path / "targets.yaml").write_text(text)
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
 
@@ -156,17 +156,17 @@ def test_a_targets_file_that_is_wrong_is_told(sweeper, tmp_path, monkeypatch, te
     assert message in outcome.json["targets"][0]["problem"]
 
 
-def test_a_targets_file_that_is_named_and_missing_is_told(sweeper, monkeypatch):
+def test_missing_targets_file_is_reported(sweeper, monkeypatch):
     monkeypatch.setenv("SWEEPER_TARGETS", "nowhere.yaml")
 
-    found = sweeper("doctor", "--json")
+    outcome = sweeper("doctor", "--json")
 
-    assert found.code == 2
-    assert found.json["targets_file"] == "nowhere.yaml: there is no such file; $SWEEPER_TARGETS names it"
-    assert [told["ok"] for told in found.json["targets"]] == [True]
+    assert outcome.code == 2
+    assert outcome.json["targets_file"] == "nowhere.yaml: there is no such file; $SWEEPER_TARGETS names it"
+    assert [report["ok"] for report in outcome.json["targets"]] == [True]
 
 
-def test_doctor_lists_what_an_installation_asks_for(sweeper, tmp_path, monkeypatch):
+def test_doctor_lists_required_packages(sweeper, tmp_path, monkeypatch):
     info = tmp_path / "site" / "sweeper-9.9.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(

@@ -1,4 +1,4 @@
-"""results, runs, export: what a results folder says, on a terminal, as JSON, as a file."""
+"""`sweeper results`, `runs` and `export`: on a terminal, as JSON, and as a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_results_shows_axes_outcome_metrics_and_errors(sweeper, recorded):
     assert lines[4] == ["3", "oil", str(SEED - 3), "pending", "0"]
 
 
-def test_results_as_json_has_every_column_typed(sweeper, recorded):
+def test_results_json_has_every_column_with_its_type(sweeper, recorded):
     rows = sweeper("results", recorded, "--json").json
 
     assert [row["status"] for row in rows] == ["succeeded", "failed", "cancelled", "pending"]
@@ -50,7 +50,7 @@ def test_results_as_json_has_every_column_typed(sweeper, recorded):
     ("options", "trials"),
     [
         (["--where", "style == 'oil'"], [0, 3]),
-        (["--where", "brightness > 100"], [0]),  # a missing value compares with nothing
+        (["--where", "brightness > 100"], [0]),  # a comparison with a missing value is false
         (["--sort", "style"], [1, 0, 3, 2]),
         (["--sort", "-trial"], [3, 2, 1, 0]),
         (["--sort", "-style", "--sort", "-trial"], [2, 3, 0, 1]),
@@ -59,11 +59,11 @@ def test_results_as_json_has_every_column_typed(sweeper, recorded):
         (["--where", "style == 'oil'", "--sort", "-trial", "--limit", "1"], [3]),
     ],
 )
-def test_results_can_be_filtered_sorted_and_cut(sweeper, recorded, options, trials):
+def test_results_can_be_filtered_sorted_and_limited(sweeper, recorded, options, trials):
     assert [row["trial"] for row in sweeper("results", recorded, "--json", *options).json] == trials
 
 
-def test_columns_choose_and_order(sweeper, recorded):
+def test_columns_option_selects_and_orders(sweeper, recorded):
     assert sweeper("results", recorded, "--columns", "status, trial", "--limit", "1", "--json").json == [
         {"status": "succeeded", "trial": 0}
     ]
@@ -81,31 +81,31 @@ def test_columns_choose_and_order(sweeper, recorded):
         (["--run", "7"], "results/shop: no run 7 here"),
     ],
 )
-def test_a_wrong_question_is_exit_code_2_with_the_nearest_name(sweeper, recorded, options, message):
+def test_wrong_option_exits_2_with_the_nearest_name(sweeper, recorded, options, message):
     outcome = sweeper("results", recorded, *options)
 
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"error: {message}")
 
 
-def test_the_experiment_file_means_its_default_folder(sweeper, recorded, write):
+def test_experiment_file_selects_its_default_folder(sweeper, recorded, write):
     experiment = write("name: shop\ntemplate: t.json\n")
 
     assert sweeper("results", experiment, "--json").json == sweeper("results", recorded, "--json").json
 
 
 @pytest.mark.parametrize("command", [["results"], ["runs"], ["export", "-o", "x.csv"]])
-def test_a_folder_without_results_is_exit_code_2(sweeper, write, command):
+def test_folder_without_results_exits_2(sweeper, write, command):
     experiment = write("name: other\ntemplate: t.json\n")
     Path("empty").mkdir()
-    said = {
+    messages = {
         "nowhere": "error: nowhere: no such results folder, and no experiment file of that name\n",
         "empty": "error: empty: no results here",
         "t.json": "error: t.json: neither a results folder nor an experiment file (.yaml)\n",
         experiment: "error: shop.yaml: there are no results in results/other yet",
     }
 
-    for results, message in said.items():
+    for results, message in messages.items():
         outcome = sweeper(*command, results)
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.startswith(message)
@@ -113,38 +113,38 @@ def test_a_folder_without_results_is_exit_code_2(sweeper, write, command):
 
 
 @pytest.mark.parametrize("command", [["results"], ["report"], ["export", "-o", "x.csv"], ["compare", "results/shop"]])
-def test_a_misspelt_folder_of_results_is_told_with_the_one_that_is_there(sweeper, recorded, write, command):
+def test_misspelt_results_folder_is_reported_with_the_nearest(sweeper, recorded, write, command):
     write("name: shop\ntemplate: t.json\n")
     no_such = "no such results folder, and no experiment file of that name; did you mean"
 
-    for given, said in {
+    for name, message in {
         Path("results/shpo"): f"{no_such} {recorded}?",
         Path("shop"): f"{no_such} {recorded}?",
         Path("shp.yml"): f"{no_such} shop.yaml?",
         Path("results"): f"no results here, but in folders of it: {recorded}",
     }.items():
-        outcome = sweeper(*command, given)
-        assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {given}: {said}\n")
+        outcome = sweeper(*command, name)
+        assert (outcome.code, outcome.out, outcome.err) == (2, "", f"error: {name}: {message}\n")
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [
         ("afile/x.csv", "afile/x.csv: afile is a file, and a folder is needed there"),
         ("results", "-o 'results': is a folder; name a file, such as results/table.csv, or - for stdout"),
         ("", "-o '': is empty; name a file, such as table.csv, or - for stdout"),
     ],
 )
-def test_where_an_export_cannot_be_written_that_is_told(sweeper, recorded, output, said):
+def test_unwritable_export_is_reported(sweeper, recorded, output, message):
     Path("afile").touch()
 
     outcome = sweeper("export", recorded, "-o", output)
 
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.replace("\\", "/") == f"error: {said}\n"
+    assert outcome.err.replace("\\", "/") == f"error: {message}\n"
 
 
-def test_runs_lists_what_the_folder_holds(sweeper, recorded):
+def test_runs_lists_the_runs_of_a_folder(sweeper, recorded):
     (run,) = sweeper("runs", recorded, "--json").json
 
     assert run == {
@@ -156,14 +156,14 @@ def test_runs_lists_what_the_folder_holds(sweeper, recorded):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet", "md"])
-def test_export_writes_what_the_suffix_says(sweeper, recorded, suffix):
+def test_export_chooses_the_format_by_suffix(sweeper, recorded, suffix):
     outcome = sweeper("export", recorded, "-o", f"x.{suffix}")
 
     assert (outcome.code, outcome.out, outcome.err) == (0, "", f"wrote 4 rows to x.{suffix}\n")
     path = Path(f"x.{suffix}")
     readers = {
-        "csv": lambda: _seeds(path, ","),
-        "tsv": lambda: _seeds(path, "\t"),
+        "csv": lambda: _read_seeds(path, ","),
+        "tsv": lambda: _read_seeds(path, "\t"),
         "jsonl": lambda: [json.loads(line)["seed"] for line in path.read_text().splitlines()],
         "parquet": lambda: list(pd.read_parquet(path)["seed"]),
         "md": lambda: [int(line.split("|")[3]) for line in path.read_text().splitlines()[2:]],
@@ -171,12 +171,12 @@ def test_export_writes_what_the_suffix_says(sweeper, recorded, suffix):
     assert readers[suffix]() == [SEED, SEED - 1, SEED - 2, SEED - 3]
 
 
-def _seeds(path, delimiter):
+def _read_seeds(path, delimiter):
     text = io.StringIO(path.read_bytes().decode(), newline="")
     return [int(row["seed"]) for row in csv.DictReader(text, delimiter=delimiter)]
 
 
-def test_export_to_stdout_is_the_bytes_of_the_file(sweeper, process, recorded):
+def test_export_to_stdout_writes_the_bytes_of_the_file(sweeper, process, recorded):
     sweeper("export", recorded, "-o", "x.csv")
 
     outcome = process("export", recorded, "-o", "-", "--format", "csv")
@@ -185,7 +185,7 @@ def test_export_to_stdout_is_the_bytes_of_the_file(sweeper, process, recorded):
     assert outcome.out.encode() == Path("x.csv").read_bytes()
 
 
-def test_the_typed_door_gives_the_same_rows(recorded):
+def test_python_results_have_the_same_rows(recorded):
     frame = dataframe.results(recorded)
 
     assert frame["seed"].dtype == "uint64"
@@ -202,7 +202,7 @@ def test_the_typed_door_gives_the_same_rows(recorded):
         (["-o", "x.md", "--safe-csv"], "error: formulas can be defused in csv and tsv only, not in markdown"),
     ],
 )
-def test_an_export_that_cannot_be_is_exit_code_2_and_leaves_nothing(sweeper, recorded, options, message):
+def test_impossible_export_exits_2_and_writes_nothing(sweeper, recorded, options, message):
     outcome = sweeper("export", recorded, *options)
 
     assert (outcome.code, outcome.out) == (2, "")
@@ -210,7 +210,7 @@ def test_an_export_that_cannot_be_is_exit_code_2_and_leaves_nothing(sweeper, rec
     assert not list(Path().glob("x.*"))
 
 
-def test_what_an_export_wrote_is_one_object_for_machines(sweeper, recorded):
+def test_export_json_lists_the_written_file(sweeper, recorded):
     outcome = sweeper("export", recorded, "-o", "x.csv", "--json")
 
     assert (outcome.json, outcome.err) == ({"written": ["x.csv"], "format": "csv", "rows": 4}, "")
@@ -218,12 +218,12 @@ def test_what_an_export_wrote_is_one_object_for_machines(sweeper, recorded):
     assert (refused.code, refused.err) == (2, "error: --json and -o - both write to stdout; give one\n")
 
 
-def test_the_folder_of_an_export_is_made(sweeper, recorded):
+def test_export_makes_missing_folders(sweeper, recorded):
     assert sweeper("export", recorded, "-o", "new/folder/x.csv").code == 0
     assert [path.name for path in Path("new/folder").iterdir()] == ["x.csv"]
 
 
-def test_a_formula_is_defused_on_request(sweeper, recorded):
+def test_safe_csv_escapes_formulas(sweeper, recorded):
     from sweeper.store import Store
 
     with Store.open(recorded) as store, store.transaction():

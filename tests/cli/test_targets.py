@@ -1,4 +1,4 @@
-"""`target`, `targets` and the targets file: every mistake at once with its line, and none where nobody means it."""
+"""`target`, `targets` and the targets file: all mistakes at once with lines, but only for targets in use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAID = [
 
 @pytest.fixture
 def ours(tmp_path, monkeypatch):
-    """The user's targets file: one sound entry, and one with two mistakes."""
+    """A targets file with one valid entry, and one with two mistakes."""
     file = tmp_path / "targets.yaml"
     file.write_text("lab: http://127.0.0.1:9\nbad:\n  urk: http://b\n  concurrency: 0\n")
     monkeypatch.setenv("SWEEPER_TARGETS", str(file))
@@ -42,14 +42,14 @@ def ours(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
-def test_everything_about_targets_is_told_with_all_other_mistakes_of_the_file(sweeper, write, ours, command):
+def test_target_mistakes_are_reported_with_all_others(sweeper, write, ours, command):
     outcome = sweeper(command, write(WRONG))
     assert outcome.code == 2
     assert [line.removeprefix("error: ") for line in outcome.err.splitlines()] == SAID
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
-def test_a_wrong_entry_is_told_although_another_target_is_used(sweeper, write, command):
+def test_wrong_entry_is_reported_even_if_unused(sweeper, write, command):
     outcome = sweeper(command, write(PLAIN + "targets:\n  studio: ftp://x\n"), "--target", "embedded")
     assert outcome.code == 2
     assert outcome.err == (
@@ -58,7 +58,7 @@ def test_a_wrong_entry_is_told_although_another_target_is_used(sweeper, write, c
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run"])
-def test_a_name_that_is_somebody_elses_stops_nobody_who_gives_another(sweeper, write, ours, command):
+def test_unknown_target_name_can_be_replaced_by_an_option(sweeper, write, ours, command):
     file = write(PLAIN + "target: colleague\n")
     assert sweeper(command, file, "--target", "embedded").code == 0
     outcome = sweeper(command, file)
@@ -70,7 +70,7 @@ def test_a_name_that_is_somebody_elses_stops_nobody_who_gives_another(sweeper, w
 
 
 @pytest.mark.parametrize("command", ["validate", "plan", "run", "doctor"])
-def test_a_broken_entry_of_the_users_file_is_told_where_it_is_meant_and_only_there(sweeper, write, ours, command):
+def test_invalid_targets_entry_is_reported_only_where_used(sweeper, write, ours, command):
     outcome = sweeper(command, write(PLAIN + "target: bad\n"))
     assert outcome.code == 2
     assert f"{ours}:3: bad.urk: unknown key; did you mean 'url'?" in outcome.err
@@ -80,20 +80,20 @@ def test_a_broken_entry_of_the_users_file_is_told_where_it_is_meant_and_only_the
     assert sweeper(command, write(PLAIN + "target: bad\ntargets: {bad: 'http://127.0.0.1:9'}\n")).code != 2
 
 
-def test_doctor_names_a_broken_entry_and_leaves_the_embedded_server_out_of_it(sweeper, ours):
+def test_doctor_reports_an_invalid_entry_by_its_name(sweeper, ours):
     outcome = sweeper("doctor", "-t", "embedded", "--json")
     assert outcome.code == 0
     assert outcome.json["targets"][0]["ok"]
     assert [warning.split(": ")[1] for warning in outcome.json["warnings"]] == ["bad.url", "bad.urk", "bad.concurrency"]
     every = sweeper("doctor", "--json")
     assert every.code == 3
-    told = [
+    reports = [
         (one["target"], one["ok"], "targets.yaml:3: bad.urk" in one.get("problem", "")) for one in every.json["targets"]
     ]
-    assert told == [("embedded", True, False), ("lab", False, False), ("bad", False, True)]
+    assert reports == [("embedded", True, False), ("lab", False, False), ("bad", False, True)]
 
 
-def test_doctor_tells_of_a_file_that_cannot_be_read_once_and_examines_what_needs_none(sweeper, ours):
+def test_doctor_reports_an_unreadable_targets_file_once(sweeper, ours):
     ours.write_text("lab: [\n")
     outcome = sweeper("doctor", "-t", "embedded", "-t", "http://127.0.0.1:9", "--json")
     assert outcome.code == 3
@@ -104,12 +104,12 @@ def test_doctor_tells_of_a_file_that_cannot_be_read_once_and_examines_what_needs
     assert people.err.count("is not YAML") == 1
 
 
-def test_a_run_in_python_finds_the_same_mistakes_with_their_lines(write, ours):
+def test_python_run_finds_the_same_mistakes_with_lines(write, ours):
     import sweeper
     from sweeper.errors import ExperimentError, UsageError
 
     file = write(PLAIN + "target: studoi\ntargets: {studio: 'http://127.0.0.1:9'}\n")
-    assert sweeper.load(file).targets == ("studoi",)  # it may be a name that is given later
+    assert sweeper.load(file).targets == ("studoi",)  # the name may be defined later
     with pytest.raises(ExperimentError, match=r"shop\.yaml:3: target: unknown name 'studoi'; did you mean 'studio'"):
         sweeper.run(sweeper.load(file))
     for wrong in (5, 2.5, b"embedded", True):

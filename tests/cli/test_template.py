@@ -1,4 +1,4 @@
-"""`sweeper template` and `sweeper init`: from an exported workflow, or from nothing, to a template that binds."""
+"""`sweeper template` and `sweeper init`: make a valid template from a workflow, or from nothing."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def save_png(text=None, name="w.png"):
 
 
 @pytest.mark.parametrize("save", [save_json, save_png])
-def test_slots_lists_what_could_be_swept(sweeper, save):
-    found = sweeper("template", "slots", save(), "--json").json
+def test_slots_lists_every_possible_slot(sweeper, save):
+    rows = sweeper("template", "slots", save(), "--json").json
 
     keys = ["name", "address", "class_type", "title", "type", "value", "schema"]
-    assert [list(one) for one in found] == [keys] * 7
-    assert [{key: one[key] for key in keys[:-1]} for one in found[:5]] == [
+    assert [list(one) for one in rows] == [keys] * 7
+    assert [{key: one[key] for key in keys[:-1]} for one in rows[:5]] == [
         {
             "name": "prompt",
             "address": "6.text",
@@ -88,7 +88,7 @@ def test_slots_lists_what_could_be_swept(sweeper, save):
     ]
 
 
-def test_slots_for_people_is_a_table(sweeper):
+def test_slots_prints_a_table(sweeper):
     outcome = sweeper("template", "slots", save_json())
 
     lines = [line.split() for line in outcome.out.splitlines()]
@@ -98,17 +98,17 @@ def test_slots_for_people_is_a_table(sweeper):
     assert lines[4][-4:] == ["integer", "1", "..", "10000"]
 
 
-def test_types_limits_and_choices_are_those_of_the_embedded_servers_classes(sweeper):
-    found = {one["name"]: one["schema"] for one in sweeper("template", "slots", save_json(), "--json").json}
+def test_slot_schemas_come_from_the_embedded_node_classes(sweeper):
+    schemas = {one["name"]: one["schema"] for one in sweeper("template", "slots", save_json(), "--json").json}
 
-    assert found["steps"] == {"type": "integer", "minimum": 1, "maximum": 10000}
-    assert found["cfg"] == {"type": "number", "minimum": 0.0, "maximum": 100.0}
-    assert {"euler", "heun", "dpmpp_2m"} <= set(found["sampler"]["enum"])
-    assert found["prompt"] == {"type": "string"}
+    assert schemas["steps"] == {"type": "integer", "minimum": 1, "maximum": 10000}
+    assert schemas["cfg"] == {"type": "number", "minimum": 0.0, "maximum": 100.0}
+    assert {"euler", "heun", "dpmpp_2m"} <= set(schemas["sampler"]["enum"])
+    assert schemas["prompt"] == {"type": "string"}
 
 
 @pytest.mark.parametrize("save", [save_json, save_png])
-def test_new_writes_the_untouched_workflow_and_slots_that_bind(sweeper, save):
+def test_new_writes_the_workflow_and_a_valid_slots_file(sweeper, save):
     outcome = sweeper("template", "new", save(), "-o", "templates/fox.json")
 
     assert (outcome.code, outcome.out) == (0, "")
@@ -127,7 +127,7 @@ def test_new_keeps_the_bytes_of_a_json_file(sweeper):
     assert Path("x.json").read_bytes() == text.encode()
 
 
-def test_new_gives_an_export_its_slots_in_place(sweeper):
+def test_new_writes_slots_beside_an_exported_workflow(sweeper):
     save_json()
     before = Path("w.json").read_bytes()
 
@@ -150,7 +150,7 @@ def test_new_replaces_nothing_without_force(sweeper):
     assert "slots:" in Path("x.slots.yaml").read_text()
 
 
-def test_what_comfyui_left_beside_the_inputs_is_no_part_of_the_workflow(sweeper):
+def test_is_changed_is_removed_from_the_workflow(sweeper):
     graph = {**WORKFLOW, "6": {**WORKFLOW["6"], "is_changed": [math.nan]}}
     save_png(json.dumps(graph))
 
@@ -188,7 +188,7 @@ def save_torn_png():
         (lambda: "nowhere.json", "nowhere.json: there is no such file"),
     ],
 )
-def test_a_file_without_a_workflow_is_exit_code_2_with_the_reason(sweeper, save, message):
+def test_file_without_a_workflow_exits_2_with_the_reason(sweeper, save, message):
     file = save()
     for command in (["slots", file], ["new", file, "-o", "x.json"]):
         outcome = sweeper("template", *command)
@@ -204,14 +204,14 @@ def test_a_file_without_a_workflow_is_exit_code_2_with_the_reason(sweeper, save,
         ({"1": {"class_type": "X", "inputs": {}}}, "x.json", "error: w.json: no node of this workflow has an input"),
     ],
 )
-def test_new_refuses_what_makes_no_template(sweeper, graph, output, message):
+def test_new_refuses_a_workflow_without_possible_slots(sweeper, graph, output, message):
     outcome = sweeper("template", "new", save_json(graph), "-o", output)
 
     assert outcome.code == 2
     assert outcome.err.startswith(message)
 
 
-def test_init_makes_a_folder_that_plans_at_once(sweeper):
+def test_init_makes_a_folder_that_can_be_planned(sweeper):
     outcome = sweeper("init", "my-sweep")
 
     assert (outcome.code, outcome.out) == (0, "")
@@ -222,11 +222,11 @@ def test_init_makes_a_folder_that_plans_at_once(sweeper):
     assert outcome.err.splitlines()[-1] == f"next: sweeper run {Path('my-sweep/experiment.yaml')}"
 
 
-def test_what_was_written_is_one_object_for_machines(sweeper):
-    made = sweeper("init", "my-sweep", "--json")
+def test_json_lists_the_written_files(sweeper):
+    outcome = sweeper("init", "my-sweep", "--json")
     written = [Path("my-sweep", name) for name in ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")]
-    assert (made.code, made.err) == (0, "")
-    assert made.json == {"written": list(map(str, written)), "experiment": str(written[0])}
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json == {"written": list(map(str, written)), "experiment": str(written[0])}
 
     new = sweeper("template", "new", save_json(), "-o", "nodir/x.json", "--json")
     assert (new.code, new.err) == (0, "")
@@ -254,7 +254,7 @@ def test_init_refuses_a_file(sweeper):
     assert (outcome.code, outcome.err) == (2, "error: d: is a file; give the name of a folder\n")
 
 
-def test_what_init_makes_runs_at_once_on_the_embedded_server(sweeper):
+def test_init_experiment_runs_on_the_embedded_server(sweeper):
     sweeper("init", "my-sweep")
     small = ["--set", "width=64", "--set", "height=64", "--set", "steps=1"]
 
@@ -262,5 +262,5 @@ def test_what_init_makes_runs_at_once_on_the_embedded_server(sweeper):
 
     assert (outcome.code, outcome.json["succeeded"]) == (0, 8)
     rows = sweeper("results", "my-sweep/experiment.yaml", "--json").json
-    assert len({tuple(row["sha256"]) for row in rows}) == 8  # every axis moves the picture
+    assert len({tuple(row["sha256"]) for row in rows}) == 8  # every axis changes the picture
     assert all(row["brightness"] > 0 for row in rows)

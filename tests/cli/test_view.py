@@ -1,4 +1,4 @@
-"""`sweeper view`: its address, its end, its mistakes."""
+"""`sweeper view`: address, token, signals and mistakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan(tmp_path, monkeypatch):
 
 @pytest.fixture
 def view():
-    """Start `sweeper view`; gives the process and its first line on stdout."""
+    """A function that starts `sweeper view` and returns the process and its first line on stdout."""
     processes = []
 
     def start(*arguments, **environment):
@@ -47,37 +47,37 @@ def view():
         process.communicate(timeout=60)
 
 
-def test_the_first_line_is_the_address_and_sigterm_ends_it(plan, view):
+def test_view_prints_its_address_first_and_sigterm_stops_it(plan, view):
     process, url = view(plan)
     assert url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{url}data.json").json()["experiment"] == "e"
     process.send_signal(signal.SIGTERM)
-    rest, said = process.communicate(timeout=30)
+    rest, stderr = process.communicate(timeout=30)
     assert (process.returncode, rest) == (0, "")
-    assert "Ctrl-C stops it" in said
+    assert "Ctrl-C stops it" in stderr
 
 
-def test_a_plan_that_was_never_run_is_shown_as_not_run_yet(plan, view):
+def test_view_shows_a_plan_before_its_first_run(plan, view):
     _, url = view(plan)
     data = httpx.get(f"{url}data.json").json()
-    assert [data["statuses"][place] for place in data["status"]] == ["pending"] * 3
+    assert [data["statuses"][index] for index in data["status"]] == ["pending"] * 3
     assert data["workflow"]["known"] == [1, 1, 1]
 
 
-def test_elsewhere_than_on_loopback_the_address_holds_the_token_and_says_so(plan, view):
-    process, url = view(plan, "--host", "0.0.0.0", SWEEPER_VIEW_TOKEN="told before")
-    assert url.endswith("/#token=told%20before")
+def test_address_has_a_token_unless_on_loopback(plan, view):
+    process, url = view(plan, "--host", "0.0.0.0", SWEEPER_VIEW_TOKEN="my token")
+    assert url.endswith("/#token=my%20token")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert "anyone with this address can see it" in said
+    _, stderr = process.communicate(timeout=30)
+    assert "anyone with this address can see it" in stderr
 
 
-def test_json_gives_the_address_to_programs(plan, view):
+def test_view_json_has_the_address(plan, view):
     _, line = view(plan, "--json")
     assert json.loads(line)["url"].startswith("http://127.0.0.1:")
 
 
-def test_what_cannot_be_shown_is_told(plan, capsys):
+def test_view_reports_mistakes(plan, capsys):
     assert main(["view", "nothing"]) == 2
     assert "nothing: no such results folder" in capsys.readouterr().err
     assert main(["view", plan, "--host", "host.invalid"]) == 2

@@ -1,4 +1,4 @@
-"""`sweeper template` on what the editor saves: converted by a server's node classes, or refused with every reason."""
+"""`sweeper template` with workflows in UI format: converted by node classes, or refused with every reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = (
 )
 
 
-def node(node_id, kind, inputs=(), outputs=(), values=(), **more):
+def make_node(node_id, kind, inputs=(), outputs=(), values=(), **more):
     return {
         "id": node_id, "type": kind, "mode": 0, "properties": {}, "widgets_values": list(values),
         "inputs": [{"name": name, "type": kind, "link": link} for name, kind, link in inputs],
@@ -28,22 +28,22 @@ def node(node_id, kind, inputs=(), outputs=(), values=(), **more):
     }  # fmt: skip
 
 
-CANVAS = {
+UI_WORKFLOW = {
     "version": 0.4,
     "nodes": [
-        node(4, "CheckpointLoaderSimple", outputs=["MODEL", "CLIP", "VAE"], values=["mine.safetensors"]),
-        node(6, "CLIPTextEncode", [("clip", "CLIP", 1)], ["CONDITIONING"], ["a fox"], title="Words"),
-        node(7, "CLIPTextEncode", [("clip", "CLIP", 2)], ["CONDITIONING"], ["blurry"]),
-        node(5, "EmptyLatentImage", outputs=["LATENT"], values=[64, 64, 1]),
-        node(
+        make_node(4, "CheckpointLoaderSimple", outputs=["MODEL", "CLIP", "VAE"], values=["mine.safetensors"]),
+        make_node(6, "CLIPTextEncode", [("clip", "CLIP", 1)], ["CONDITIONING"], ["a fox"], title="Words"),
+        make_node(7, "CLIPTextEncode", [("clip", "CLIP", 2)], ["CONDITIONING"], ["blurry"]),
+        make_node(5, "EmptyLatentImage", outputs=["LATENT"], values=[64, 64, 1]),
+        make_node(
             3, "KSampler",
             [("model", "MODEL", 3), ("positive", "CONDITIONING", 4), ("negative", "CONDITIONING", 5),
              ("latent_image", "LATENT", 6)],
             ["LATENT"], [7, "randomize", 4, 8, "euler", "normal", 1],
         ),
-        node(8, "VAEDecode", [("samples", "LATENT", 7), ("vae", "VAE", 8)], ["IMAGE"]),
-        node(9, "SaveImage", [("images", "IMAGE", 9)], values=["x"]),
-        node(10, "PreviewImage", [("images", "IMAGE", 10)], mode=2),
+        make_node(8, "VAEDecode", [("samples", "LATENT", 7), ("vae", "VAE", 8)], ["IMAGE"]),
+        make_node(9, "SaveImage", [("images", "IMAGE", 9)], values=["x"]),
+        make_node(10, "PreviewImage", [("images", "IMAGE", 10)], mode=2),
     ],
     "links": [
         [1, 4, 1, 6, 0, "CLIP"], [2, 4, 1, 7, 0, "CLIP"], [3, 4, 0, 3, 0, "MODEL"], [4, 6, 0, 3, 1, "CONDITIONING"],
@@ -53,38 +53,38 @@ CANVAS = {
 }  # fmt: skip
 
 
-def save(value=CANVAS, name="ui.json"):
+def save(value=UI_WORKFLOW, name="ui.json"):
     Path(name).write_text(json.dumps(value, indent=1))
     return name
 
 
 def save_png(name="ui.png", **texts):
     info = PngInfo()
-    for key, text in (texts or {"workflow": json.dumps(CANVAS)}).items():
+    for key, text in (texts or {"workflow": json.dumps(UI_WORKFLOW)}).items():
         info.add_text(key, text)
     Image.new("RGB", (8, 8)).save(name, pnginfo=info)
     return name
 
 
 def save_webp(name="ui.webp"):
-    """As ComfyUI's SaveAnimatedWEBP does: the tags from 0x0110 down."""
+    """Save a WebP as ComfyUI's SaveAnimatedWEBP does, with texts in the tags from 0x0110 down."""
     image = Image.new("RGB", (8, 8))
     exif = image.getexif()
-    exif[0x010F] = "workflow:" + json.dumps(CANVAS)
+    exif[0x010F] = "workflow:" + json.dumps(UI_WORKFLOW)
     image.save(name, exif=exif)
     return name
 
 
 def save_apng(name="moving.png"):
-    """As ComfyUI's SaveAnimatedPNG does: a chunk of its own behind the pixels."""
+    """Save a PNG as ComfyUI's SaveAnimatedPNG does, with a `comf` chunk after the pixels."""
     info = PngInfo()
-    info.add(b"comf", b"workflow\0" + json.dumps(CANVAS).encode("latin-1"), after_idat=True)
+    info.add(b"comf", b"workflow\0" + json.dumps(UI_WORKFLOW).encode("latin-1"), after_idat=True)
     Image.new("RGB", (8, 8)).save(name, pnginfo=info)
     return name
 
 
 @pytest.mark.parametrize("write", [save, save_png, save_webp, save_apng])
-def test_what_the_editor_saves_becomes_a_template_that_runs(sweeper, write):
+def test_ui_format_becomes_a_template_that_runs(sweeper, write):
     file = write()
 
     outcome = sweeper("template", "new", file, "-o", "t.json")
@@ -103,17 +103,17 @@ def test_what_the_editor_saves_becomes_a_template_that_runs(sweeper, write):
     assert sweeper("run", "e.yaml", "--json").json["succeeded"] == 2
 
 
-def test_its_slots_are_listed_with_types_limits_and_choices(sweeper):
-    found = {one["name"]: one for one in sweeper("template", "slots", save(), "--json").json}
+def test_slots_of_ui_format_have_types_limits_and_choices(sweeper):
+    slots = {one["name"]: one for one in sweeper("template", "slots", save(), "--json").json}
 
-    assert list(found)[:6] == ["prompt", "negative", "seed", "steps", "cfg", "sampler"]
-    assert (found["prompt"]["value"], found["prompt"]["title"]) == ("a fox", "Words")
-    assert found["steps"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000}
-    assert found["scheduler"]["schema"]["enum"][0] == "simple"
-    assert "control_after_generate" not in found
+    assert list(slots)[:6] == ["prompt", "negative", "seed", "steps", "cfg", "sampler"]
+    assert (slots["prompt"]["value"], slots["prompt"]["title"]) == ("a fox", "Words")
+    assert slots["steps"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000}
+    assert slots["scheduler"]["schema"]["enum"][0] == "simple"
+    assert "control_after_generate" not in slots
 
 
-def test_the_slots_file_holds_the_choices_and_binds(sweeper):
+def test_slots_file_has_the_choices_and_is_valid(sweeper):
     sweeper("template", "new", save(), "-o", "t.json")
 
     slots = yaml.safe_load(Path("t.slots.yaml").read_text())["slots"]
@@ -123,7 +123,7 @@ def test_the_slots_file_holds_the_choices_and_binds(sweeper):
     assert sweeper("plan", "e.yaml").err.startswith("error: e.yaml:4: sweep.grid.sampler[1]: found 'eulr'")
 
 
-def test_a_converted_workflow_never_replaces_the_editors_file_unasked(sweeper):
+def test_converted_workflow_replaces_the_ui_file_only_by_force(sweeper):
     save()
     before = Path("ui.json").read_bytes()
 
@@ -134,8 +134,8 @@ def test_a_converted_workflow_never_replaces_the_editors_file_unasked(sweeper):
     assert Path("ui.json").read_bytes() == before
 
 
-def test_everything_that_cannot_be_converted_is_named_with_the_way_to_export(sweeper):
-    odd = {**CANVAS, "nodes": [*CANVAS["nodes"], node(11, "KSamplr"), node(12, "workflow>mine")]}
+def test_every_conversion_problem_is_listed_with_instructions(sweeper):
+    odd = {**UI_WORKFLOW, "nodes": [*UI_WORKFLOW["nodes"], make_node(11, "KSamplr"), make_node(12, "workflow>mine")]}
     file = save(odd)
 
     for command in (["slots", file], ["new", file, "-o", "x.json"], ["show", file]):
@@ -158,7 +158,7 @@ def test_everything_that_cannot_be_converted_is_named_with_the_way_to_export(swe
     assert not Path("x.json").exists()
 
 
-def test_an_experiment_over_it_is_told_both_ways_out(sweeper):
+def test_experiment_with_ui_format_gets_both_solutions(sweeper):
     save()
     Path("e.yaml").write_text("template: ui.json\n")
 
@@ -168,7 +168,7 @@ def test_an_experiment_over_it_is_told_both_ways_out(sweeper):
     assert outcome.err == f"error: ui.json:1: {HEAD}, or convert it: `sweeper template new FILE -o x.json`\n"
 
 
-# --- whose classes
+# --- where node classes come from
 
 
 OWN = {
@@ -178,16 +178,16 @@ OWN = {
         "output_node": True,
     }
 }
-OWN_CANVAS = {"nodes": [node(1, "MySampler", values=[3, "calm"])], "links": [], "version": 0.4}
+CUSTOM_WORKFLOW = {"nodes": [make_node(1, "MySampler", values=[3, "calm"])], "links": [], "version": 0.4}
 
 
-def test_classes_come_from_a_file(sweeper):
-    save(OWN_CANVAS)
+def test_node_classes_come_from_a_file(sweeper):
+    save(CUSTOM_WORKFLOW)
     save(OWN, "info.json")
 
-    found = sweeper("template", "slots", "ui.json", "--object-info", "info.json", "--json").json
+    slots = sweeper("template", "slots", "ui.json", "--object-info", "info.json", "--json").json
 
-    assert [(one["name"], one["schema"]) for one in found] == [
+    assert [(one["name"], one["schema"]) for one in slots] == [
         ("steps", {"type": "integer", "minimum": 2, "maximum": 9}),
         ("mood", {"enum": ["calm", "wild"]}),
     ]
@@ -195,7 +195,7 @@ def test_classes_come_from_a_file(sweeper):
     assert "node 1 (MySampler) is of a class that the server does not have" in refused.err
 
 
-def test_a_value_that_the_class_would_refuse_does_not_make_a_slots_file_that_does_not_bind(sweeper):
+def test_value_outside_its_class_still_gives_a_valid_slots_file(sweeper):
     save({"1": {"class_type": "MySampler", "inputs": {"steps": 30, "mood": "angry"}}}, "w.json")
     save(OWN, "info.json")
 
@@ -204,7 +204,7 @@ def test_a_value_that_the_class_would_refuse_does_not_make_a_slots_file_that_doe
     assert load_template("t.json").slots["steps"].default == 30
 
 
-def test_choices_keep_every_character_and_too_many_are_left_to_the_server(sweeper):
+def test_choices_keep_every_character_and_long_lists_are_omitted(sweeper):
     many = {"MySampler": {"input": {"required": {
         "mood": [["\N{FOX FACE}", "calm"]], "size": [[str(n) for n in range(101)]], "hue": [["r\xe9d\u2028", "b"]],
     }}, "output": [], "output_node": True}}  # fmt: skip
@@ -217,15 +217,15 @@ def test_choices_keep_every_character_and_too_many_are_left_to_the_server(sweepe
     assert schemas == {"mood": {"enum": ["\N{FOX FACE}", "calm"]}, "size": {}, "hue": {"enum": ["r\xe9d\u2028", "b"]}}
 
 
-def test_classes_come_from_a_server_and_are_kept(sweeper, tmp_path, monkeypatch):
+def test_node_classes_of_a_server_are_cached(sweeper, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save()
     with EmbeddedServer(dialect="comfyui") as server:
         assert sweeper("template", "slots", "ui.json", "--target", server.url).code == 0
-        asked = [request.path for request in server.seen.requests].count("/object_info")
+        request_count = [request.path for request in server.seen.requests].count("/object_info")
         url = server.url
-    assert asked == 1
-    assert sweeper("template", "slots", "ui.json", "--target", url).code == 0  # nobody answers there any more
+    assert request_count == 1
+    assert sweeper("template", "slots", "ui.json", "--target", url).code == 0  # the server is no longer running
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_classes_come_from_a_server_and_are_kept(sweeper, tmp_path, monkeypatch)
         ),
     ],
 )
-def test_classes_that_cannot_be_had_are_an_error_not_a_guess(sweeper, arguments, code, message):
+def test_unavailable_node_classes_are_an_error(sweeper, arguments, code, message):
     save()
     save({}, "empty.json")
     save(node_classes(), "info.json")
@@ -258,19 +258,19 @@ def test_classes_that_cannot_be_had_are_an_error_not_a_guess(sweeper, arguments,
     assert not Path("x.json").exists()
 
 
-# --- other wrappings
+# --- workflows inside other files
 
 
-def test_the_api_format_in_a_picture_goes_before_the_editors(sweeper):
+def test_api_format_in_a_picture_is_preferred(sweeper):
     graph = {"1": {"class_type": "EmptyLatentImage", "inputs": {"width": 8, "height": 8, "batch_size": 1}}}
-    file = save_png(prompt=json.dumps(graph), workflow=json.dumps(CANVAS))
+    file = save_png(prompt=json.dumps(graph), workflow=json.dumps(UI_WORKFLOW))
 
-    found = sweeper("template", "slots", file, "--json").json
+    slots = sweeper("template", "slots", file, "--json").json
 
-    assert [one["address"] for one in found] == ["1.width", "1.height", "1.batch_size"]
+    assert [one["address"] for one in slots] == ["1.width", "1.height", "1.batch_size"]
 
 
-def test_a_request_to_a_server_is_unwrapped(sweeper, write):
+def test_saved_request_is_unwrapped(sweeper, write):
     write("")
     graph = json.loads(Path("t.json").read_text())
     save({"client_id": "x", "prompt": graph}, "request.json")
@@ -282,10 +282,10 @@ def test_a_request_to_a_server_is_unwrapped(sweeper, write):
         "warning: request.json:3: prompt: the file holds the workflow inside a `prompt` key; sweeper uses that workflow"
     )
     assert json.loads(Path("x.json").read_text()) == graph
-    assert len(plan(load(_experiment("x.json")))) == 1
+    assert len(plan(load(_write_experiment("x.json")))) == 1
 
 
-def test_a_mistake_inside_a_request_is_told_with_its_line(sweeper):
+def test_mistake_in_a_saved_request_has_its_line(sweeper):
     save({"prompt": {"1": {"class_type": "X", "inputs": {"a": ["2", 0]}}}}, "request.json")
 
     outcome = sweeper("template", "slots", "request.json")
@@ -293,7 +293,7 @@ def test_a_mistake_inside_a_request_is_told_with_its_line(sweeper):
     assert outcome.err.splitlines()[-1].startswith("error: request.json:6: 1.inputs.a: links to node 2")
 
 
-def _experiment(template):
+def _write_experiment(template):
     Path("e.yaml").write_text(f"template: {template}\n")
     return "e.yaml"
 
@@ -301,16 +301,16 @@ def _experiment(template):
 # --- show
 
 
-def test_show_tells_what_a_template_is(sweeper, write):
+def test_show_describes_a_template(sweeper, write):
     write("")
 
-    shown = sweeper("template", "show", "t.json", "--json").json
+    description = sweeper("template", "show", "t.json", "--json").json
 
-    assert {key: shown[key] for key in ("file", "description", "nodes", "outputs")} == {
+    assert {key: description[key] for key in ("file", "description", "nodes", "outputs")} == {
         "file": "t.json", "description": "", "nodes": 7, "outputs": ["9"],
     }  # fmt: skip
-    assert [slot["name"] for slot in shown["slots"]] == ["prompt", "seed", "steps", "cfg"]
-    assert shown["slots"][1] == {
+    assert [slot["name"] for slot in description["slots"]] == ["prompt", "seed", "steps", "cfg"]
+    assert description["slots"][1] == {
         "name": "seed", "addresses": ["3.seed"], "kind": "value", "required": False, "default": 5,
         "schema": {"type": "integer", "minimum": 0}, "description": "", "reaches": ["3", "8", "9"], "outputs": ["9"],
     }  # fmt: skip
@@ -326,7 +326,7 @@ def test_show_tells_what_a_template_is(sweeper, write):
     ]
 
 
-def test_show_gives_a_slot_without_schema_its_class_s_and_tells_what_reaches_no_output(sweeper, write):
+def test_show_uses_class_schemas_and_marks_slots_without_output(sweeper, write):
     write("")
     graph = json.loads(Path("t.json").read_text())
     graph["20"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 8, "height": 8, "batch_size": 1}}
@@ -346,7 +346,7 @@ def test_show_gives_a_slot_without_schema_its_class_s_and_tells_what_reaches_no_
     assert (rows["image"]["kind"], rows["image"]["required"]) == ("file", True)
 
 
-def test_show_of_a_workflow_without_slots_says_how_to_get_some(sweeper):
+def test_show_without_slots_says_how_to_make_some(sweeper):
     assert sweeper("template", "show", save()).out.splitlines() == [
         "ui.json: 7 nodes, 0 slots",
         "outputs: 9 (SaveImage, 'Save Image')",
