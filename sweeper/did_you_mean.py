@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-_MAX_LISTED: Final = 12  # a list longer than this is no help to a reader
+_MAX_LISTED: Final = 12  # a longer list does not help the reader
 _MIN_SIMILARITY: Final = 0.6  # difflib's default cutoff: about 60% of the letters in common, in order
 _SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")  # of a file name; `1.5` has none
 _NUMERIC: Final = re.compile(r"[-+]?\.?[0-9]")

@@ -1,24 +1,24 @@
 """Every exception that sweeper raises on purpose, and the record of one mistake in an input file.
 
-What a caller can do about it decides where a class stands:
+The classes are grouped by what a caller can do:
 
 SweeperError
-├── InputError             fix what you wrote; nothing was submitted
-│   ├── ExperimentError    ... in the experiment
-│   ├── TemplateError      ... in the workflow template or its slots
-│   └── UsageError         ... on the command line, in the environment, in an argument
-├── ResultsError           the results folder cannot be used: held, unreadable, or of a newer sweeper
-├── TargetError            the server cannot be reached or refuses us
-│   ├── UnreachableError   no answer, or an answer that is no ComfyUI's
+├── InputError             fix the input; nothing was submitted
+│   ├── ExperimentError    ... the experiment
+│   ├── TemplateError      ... the workflow template or its slots
+│   └── UsageError         ... the command line, the environment or an argument
+├── ResultsError           the results folder cannot be used: in use, unreadable, or of a newer sweeper
+├── TargetError            the server cannot be reached or refuses our requests
+│   ├── UnreachableError   no response, or one that is not from ComfyUI
 │   └── RefusedError       key rejected, out of credits, no subscription
-├── JobError               the server took one job and it came to nothing; ends in that trial's row
-│   ├── RejectedError      the server's validation said no
+├── JobError               one job failed; the row of its trial has the error
+│   ├── RejectedError      the server refused the workflow
 │   ├── ExecutionError     a node failed
-│   └── LostError          the server no longer knows it
-├── TransientError         this request may well succeed in a moment: the runner tries again
-└── ImageError             pictures that cannot be read or compared
+│   └── LostError          the server no longer knows the job
+├── TransientError         the request may succeed soon, so the runner retries it
+└── ImageError             pictures cannot be read or compared
 
-No class knows an exit code or prints: `sweeper.cli` turns these into text and codes.
+No class prints or has an exit code; `sweeper.cli` turns errors into text and codes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from typing import Final
 
 
 class SweeperError(Exception):
-    """Base of everything sweeper raises on purpose."""
+    """The base class of every exception that sweeper raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One mistake in an input: where it is, and what to do about it.
+    """One mistake in an input: its location, and a message that says what to do.
 
-    `file` is as the user named it, `line` 1-based (0: unknown), `key` a dotted path such as `sweep.grid.steps[2]`.
+    `file` is the path as the user wrote it, `line` is 1-based (0: unknown), `key` is a path such as
+    `sweep.grid.steps[2]`.
     """
 
     file: str
@@ -51,7 +52,7 @@ class Problem:
 
 
 class InputError(SweeperError):
-    """What the user wrote is wrong. `problems` holds every mistake found, in file order."""
+    """The user's input is wrong. `problems` has every mistake, sorted by file and line."""
 
     def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
         if isinstance(problems, str):
@@ -75,11 +76,11 @@ class UsageError(InputError):
 
 
 class ResultsError(SweeperError):
-    """The results folder cannot be used: another run holds it, it cannot be read, a newer sweeper wrote it."""
+    """The results folder cannot be used: another run uses it, it is unreadable, or a newer sweeper wrote it."""
 
 
 class TargetError(SweeperError):
-    """The server cannot be reached or refuses us; no later trial would fare better."""
+    """The server cannot be reached or refuses our requests, so that other trials would fail there too."""
 
 
 class Trouble(Enum):
@@ -105,8 +106,10 @@ class UnreachableError(TargetError):
 
 
 class RefusedError(TargetError):
-    """The server knows us and says no: key rejected, credits used up, subscription inactive. `account`: it is one of
-    the last two, which its owner has to decide about; the others may be a gateway's word, and are one target's affair.
+    """The server refuses our requests: the key is rejected, the credits are used up, or the subscription is inactive.
+
+    `is_account_problem`: the credits or the subscription, which the owner of the account must settle. Other refusals
+    may come from a gateway and concern only one target.
     """
 
     def __init__(self, message: str, *, is_account_problem: bool = False) -> None:
@@ -115,7 +118,7 @@ class RefusedError(TargetError):
 
 
 class JobError(SweeperError):
-    """One job came to nothing. `error_type` goes into the table beside the message."""
+    """One job failed. `error_type` goes into the table beside the message."""
 
     @property
     def error_type(self) -> str:
@@ -123,7 +126,7 @@ class JobError(SweeperError):
 
 
 class RejectedError(JobError):
-    """The server's validation refused the workflow; sending it again cannot help."""
+    """The server refused the workflow. Sending it again cannot help."""
 
 
 class ExecutionError(JobError):
@@ -131,13 +134,13 @@ class ExecutionError(JobError):
 
 
 class LostError(JobError):
-    """The server took the job and no longer knows it, as after a restart."""
+    """The server accepted the job and no longer knows it, for example after a restart."""
 
 
-# The words of the table's `error_type` for what the server has no word of its own for.
+# Values of `error_type` in the table for errors that the server does not name itself.
 EXECUTION_ERROR: Final = ExecutionError.__name__
 LOST_ERROR: Final = LostError.__name__
-TIMED_OUT_ERROR: Final = "TimedOutError"  # this and the next are ends of a job that nobody has to be told by raising
+TIMED_OUT_ERROR: Final = "TimedOutError"  # never raised, as the next
 CANCELLED_ERROR: Final = "CancelledError"
 
 

@@ -68,7 +68,7 @@ def check_written_values(experiment: Experiment, info: NodeInfo) -> tuple[Proble
     check = check_template(template, info)
     problems = [template.make_problem(path, message) for path, message in (*check.fixed_problems, *check.ignored)]
     for input_check in check.input_checks:
-        if len(input_check.slots) > 1:
+        if len(input_check.slots) != 1:
             continue
         (slot,) = input_check.slots
         for location, value in _iter_written(experiment, slot):
@@ -82,13 +82,13 @@ def _iter_written(experiment: Experiment, slot: str) -> Iterator[tuple[Problem, 
     """Yield every value that is written for a slot, with its location as a Problem without a message."""
     source = experiment.source
     assert source is not None  # an experiment with mistakes comes from a file
-    found: list[tuple[KeyPath, Any]] = (
+    values_by_path: list[tuple[KeyPath, Any]] = (
         [(("params", slot), experiment.params[slot])] if slot in experiment.params else []
     )
-    found += [value_at for block in experiment.blocks for value_at in _iter_swept(block, slot, source)]
-    yield from ((source.make_problem(path, ""), value) for path, value in found)
+    values_by_path += [value_at for block in experiment.blocks for value_at in _iter_swept(block, slot, source)]
+    yield from ((source.make_problem(path, ""), value) for path, value in values_by_path)
     default = experiment.template.slots[slot].default
-    if not found and slot not in experiment.derive and default is not MISSING:
+    if not values_by_path and slot not in experiment.derive and default is not MISSING:
         yield experiment.template.locate_default(slot), default
 
 

@@ -64,7 +64,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _check_sequences(context, operator, left, right)
         return self.binop_table[operator](left, right)
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ARG002 - Jinja2's signature
+    def is_safe_attribute(self, obj: Any, attr: str, _value: Any) -> bool:
         """Whether a text may read this attribute."""
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
 
