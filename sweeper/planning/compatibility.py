@@ -117,8 +117,11 @@ def _iter_input_problems(grid: Grid, input_check: SlotInputCheck) -> Iterator[Pr
             continue  # the compilation of the plan reports it with its values
         if result.changes_links:
             yield None
-        for _, message in result.problems:
-            problem = replace(grid.locate_value(input_check.slots[0], coordinates), message=message)
+        for path, message in result.problems:
+            if input_check.slots:
+                problem = replace(grid.locate_value(input_check.slots[0], coordinates), message=message)
+            else:  # Jinja2 that reads no slot
+                problem = grid.experiment.template.make_problem(path, message)
             if problem not in seen:
                 seen.add(problem)
                 yield problem
