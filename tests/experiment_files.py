@@ -1,4 +1,4 @@
-"""Puts an experiment, its template and its files into a folder, and reads the messages of what refuses them."""
+"""Write an experiment, its template and its files into a folder, and plan it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def node(class_type, title=None, **inputs):
 
 
 def small():
-    """A workflow of two nodes, and its slots: enough for most questions."""
+    """A workflow of two nodes and its slots, enough for most tests."""
     graph = {
         "1": node("Text", "Words", text="a fox", steps=20, cfg=7.0, width=512, height=512, seed=0),
         "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
@@ -30,7 +30,7 @@ def small():
 
 
 def write(folder, experiment, graph=None, slots=None, files=None):
-    """Write `e.yaml`, `t.json`, `t.slots.yaml` and `files`; a str or bytes as they are, the rest as JSON."""
+    """Write `e.yaml`, `t.json`, `t.slots.yaml` and `files`: str and bytes unchanged, other values as JSON."""
     if graph is None:
         graph, slots = small() if slots is None else (small()[0], slots)
     contents = {"t.json": graph, "e.yaml": experiment}
@@ -45,7 +45,7 @@ def write(folder, experiment, graph=None, slots=None, files=None):
     return Path(folder) / "e.yaml"
 
 
-def planned(folder, experiment, graph=None, slots=None, files=None):
+def make_plan(folder, experiment, graph=None, slots=None, files=None):
     """The plan of an experiment given as a mapping or a text."""
     if isinstance(experiment, dict):
         experiment = {"name": "e", "template": "t.json", **experiment}
@@ -53,5 +53,5 @@ def planned(folder, experiment, graph=None, slots=None, files=None):
 
 
 def rows(plan):
-    """What a plan says, in written order, as plain data."""
+    """The trials of a plan in written order, as plain data."""
     return [(trial.index, dict(trial.params), dict(trial.axes), trial.digest) for trial in plan.written()]

@@ -1,4 +1,4 @@
-"""The nearest name of a message: near in what tells names apart, and never a name that was meant as something else."""
+"""Suggested names in messages: only similar names, and texts and numbers are distinguished."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from sweeper.did_you_mean import find_nearest, suggest
         ("", ["cfg"], None),
     ],
 )
-def test_a_name_is_near_by_what_its_suffix_and_folder_do_not_say(word, names, wanted):
+def test_a_common_suffix_or_folder_does_not_count_as_similar(word, names, wanted):
     assert find_nearest(word, names) == wanted
 
 
 @pytest.mark.parametrize(
-    ("word", "allowed", "said"),
+    ("word", "allowed", "expected"),
     [
         ("4", [4, 8], "; did you mean 4, without quotes?"),
         (4, ["4", "8"], "; did you mean the text '4', in quotes?"),
@@ -43,11 +43,11 @@ def test_a_name_is_near_by_what_its_suffix_and_folder_do_not_say(word, names, wa
         (5.5, range(14), "; allowed: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (2 more)"),
     ],
 )
-def test_texts_and_numbers_are_told_apart(word, allowed, said):
-    assert suggest(word, allowed) == said
+def test_texts_and_numbers_are_distinguished(word, allowed, expected):
+    assert suggest(word, allowed) == expected
 
 
 @given(st.text(max_size=8), st.lists(st.text(max_size=8), max_size=5))
-def test_what_is_suggested_is_always_one_of_the_names(word, names):
+def test_the_nearest_name_is_one_of_the_names(word, names):
     assert find_nearest(word, names) in {None, *names}
     assert word not in names or find_nearest(word, names) is not None or not word

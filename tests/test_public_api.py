@@ -1,4 +1,4 @@
-"""The shop window: few names, each lazily resolved, none that is a module's too."""
+"""The public names are few, resolved lazily, and none is the name of a module."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def test_the_public_names_are_few_and_sorted():
     assert len(sweeper.__all__) <= 20
 
 
-def test_every_public_name_resolves_to_the_thing_of_that_name():
+def test_every_public_name_resolves():
     for name in sweeper.__all__:
         assert getattr(sweeper, name).__name__ == name
 
 
-def test_no_public_name_is_a_modules():
+def test_no_public_name_is_a_module():
     assert not set(sweeper.__all__) & MODULES
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_an_unknown_name_raises_attribute_error():
     assert not hasattr(sweeper, "sweep_everything")
 
 

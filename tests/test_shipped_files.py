@@ -1,4 +1,4 @@
-"""What the project ships: every template and experiment plans, by both planners, and the same in every process."""
+"""Every shipped template and experiment plans, as by the reference planner, and equally in every process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 TEMPLATES = sorted((ROOT / "templates").glob("*.json"))
 NAMES = {"txt2img", "img2img", "hires-fix", "image-pipeline", "flux-txt2img"}
 
-# Everything that a plan says, in both orders, as one stream of bytes.
+# A whole plan in both orders as one stream of bytes.
 TELL = """
 import json, sys, sweeper
 for file in sys.argv[1:]:
@@ -33,22 +33,23 @@ for file in sys.argv[1:]:
 """
 
 
-def test_what_must_be_shipped_is_shipped():
+def test_required_files_are_shipped():
     assert {file.stem for file in TEMPLATES} >= NAMES
     assert {file.stem for file in EXPERIMENTS} >= {"quickstart", "sampler-shootout", "prompt-styles", "denoise-ladder"}
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_a_shipped_experiment_plans_and_its_workflows_have_its_digests(file):
+def test_shipped_experiments_plan_with_the_right_digests(file):
     plan = sweeper.plan(sweeper.load(file))
     trials = list(plan)
     assert len(plan) == len(trials) > 1
     assert sorted(trial.index for trial in trials) == list(range(len(plan)))
     for trial in trials:
         graph = plan.workflow(trial)
-        for found in plan.files(trial):
-            graph[found.node]["inputs"][found.input] = workflow.make_file_marker(found.sha256)
-        assert reference_planner.digest(graph) == trial.digest
+        for input_file in plan.files(trial):
+            marker = workflow.make_file_marker(input_file.sha256)
+            graph[input_file.node]["inputs"][input_file.input] = marker
+        assert reference_planner.compute_digest(graph) == trial.digest
     assert len(set(map(str, (trial.params for trial in trials)))) == len({trial.digest for trial in trials})
 
 
@@ -57,7 +58,7 @@ def test_quickstart_has_at_most_twelve_trials():
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
-def test_a_shipped_template_plans_with_an_experiment_over_each_of_its_slots(file, tmp_path):
+def test_each_slot_of_shipped_templates_can_be_swept(file, tmp_path):
     template = sweeper.load_template(file)
     (tmp_path / "hills.png").write_bytes(b"not looked into")
     files = {name: "hills.png" for name, slot in template.slots.items() if slot.kind == "file"}
@@ -72,7 +73,7 @@ def test_a_shipped_template_plans_with_an_experiment_over_each_of_its_slots(file
     assert set(plan.slot_names) == set(template.slots)
 
 
-def test_the_templates_show_both_ways_of_naming_slots():
+def test_shipped_templates_use_both_ways_of_slots():
     texts = {file.stem: file.read_text("utf-8") for file in TEMPLATES}
     assert any("{{" in text for text in texts.values())
     assert any("{{" not in text and (ROOT / f"templates/{name}.slots.yaml").exists() for name, text in texts.items())
@@ -85,8 +86,8 @@ def test_flux_has_the_nodes_that_a_real_server_needs():
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_a_shipped_file_fits_the_schema_that_editors_use(file):
-    # As editors do: with a YAML reader of their own.
+def test_shipped_files_are_valid_by_their_schemas(file):
+    # As editors do, with another YAML parser.
     import yaml
 
     jsonschema.validate(yaml.safe_load(file.read_text("utf-8")), load_schema("experiment"))
@@ -94,7 +95,7 @@ def test_a_shipped_file_fits_the_schema_that_editors_use(file):
     assert first == "# yaml-language-server: $schema=../sweeper/schemas/experiment.schema.json"
 
 
-def test_the_same_plan_byte_for_byte_in_two_processes_with_different_hash_seeds():
+def test_the_plan_does_not_depend_on_the_hash_seed():
     started = [
         subprocess.Popen(
             [sys.executable, "-c", TELL, *map(str, EXPERIMENTS)],
@@ -104,13 +105,13 @@ def test_the_same_plan_byte_for_byte_in_two_processes_with_different_hash_seeds(
         )
         for seed in ("1", "4242")
     ]
-    said = [process.communicate(timeout=60)[0] for process in started]
+    outputs = [process.communicate(timeout=60)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
-    assert said[0].count(b"\n") > 40
-    assert said[0] == said[1]
+    assert outputs[0].count(b"\n") > 40
+    assert outputs[0] == outputs[1]
 
 
-def test_planning_writes_nothing_beside_the_files(tmp_path):
+def test_planning_writes_no_files(tmp_path):
     before = sorted(ROOT.glob("experiments/**/*"))
     for file in EXPERIMENTS:
         plan_module.plan(sweeper.load(file))

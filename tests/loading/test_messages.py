@@ -1,7 +1,7 @@
-"""Bad input: the exact text of every message, with file and line, all of them at once and in the order of the file.
+"""Bad input gives exactly these messages with file and line, all at once and in the order of the file.
 
-The cases stand in `messages/*.txt`: `=== name`, then each file that differs from the usual ones under `--- file`, then
-what is said under `--- says`.
+The cases are in `messages/*.txt`: `=== name`, then each file that differs from the usual ones under `--- file`, then
+the expected messages under `--- says`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def cases():
         for chunk in ("\n" + file.read_text("utf-8")).split("\n=== ")[1:]:
             name, *sections = chunk.split("\n--- ")
             files = dict(section.split("\n", 1) for section in sections)
-            said = files.pop("says").rstrip("\n").split("\n")
-            yield pytest.param(files, said, id=name)
+            expected = files.pop("says").rstrip("\n").split("\n")
+            yield pytest.param(files, expected, id=name)
 
 
 @pytest.fixture
@@ -40,31 +40,31 @@ def here(tmp_path, monkeypatch):
 
 
 def lay_out(folder, files):
-    """Write the usual files, changed; a workflow of the case's own comes without the usual slots."""
+    """Write the usual files with those of the case. If the case has its own workflow, the usual slots are left out."""
     graph, slots = small()
     usual = {} if "t.json" in files or "t.slots.yaml" in files else slots
     write(folder, USUAL, graph, usual, BESIDE | {name: text + "\n" for name, text in files.items()})
 
 
-@pytest.mark.parametrize(("files", "said"), list(cases()))
-def test_what_is_said_of(here, files, said):
+@pytest.mark.parametrize(("files", "expected"), list(cases()))
+def test_messages(here, files, expected):
     lay_out(here, files)
     before = sorted(path.name for path in here.iterdir())
     with pytest.raises(ExperimentError) as caught:
         sweeper.plan(sweeper.load("e.yaml"))
-    assert said == str(caught.value).split("\n")
-    assert len(caught.value.problems) == len(said)
+    assert expected == str(caught.value).split("\n")
+    assert len(caught.value.problems) == len(expected)
     assert before == sorted(path.name for path in here.iterdir())
 
 
-def test_a_missing_experiment_is_told_with_the_nearest_file(here):
+def test_a_missing_experiment_gives_the_nearest_file(here):
     lay_out(here, {})
     with pytest.raises(ExperimentError) as caught:
         sweeper.load("ee.yaml")
     assert str(caught.value) == "ee.yaml: there is no such file; did you mean 'e.yaml'?"
 
 
-def test_a_file_elsewhere_is_named_as_the_user_named_it(tmp_path, monkeypatch):
+def test_a_file_in_another_folder_is_named_as_the_user_wrote_it(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent)
     lay_out(tmp_path, {"e.yaml": "name: e\ntemplate: t.json\nx: 1"})
     with pytest.raises(ExperimentError) as caught:
@@ -73,7 +73,7 @@ def test_a_file_elsewhere_is_named_as_the_user_named_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         (b"name: caf\xe9\n", "e.yaml: is not UTF-8 text (byte 9)"),
         ("name: e\n".encode("utf-16"), "e.yaml: is not UTF-8 text (byte 0)"),
@@ -83,15 +83,15 @@ def test_a_file_elsewhere_is_named_as_the_user_named_it(tmp_path, monkeypatch):
         (b"a: " + b"9" * 5000 + b"\n", "e.yaml:1: a: a number of more than 4000 digits"),
     ],
 )
-def test_a_file_that_is_hardly_text_is_refused_at_once(here, data, said):
+def test_a_file_that_is_not_text_is_refused(here, data, expected):
     (here / "e.yaml").write_bytes(data)
     with pytest.raises(ExperimentError) as caught:
         sweeper.load("e.yaml")
-    assert said == str(caught.value)
+    assert expected == str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         (b'{"1": "\xff"}', "t.json: is not UTF-8 text (byte 7)"),
         (b"[" * 100_000, "t.json:1: is nested more than 64 levels deep"),
@@ -103,20 +103,20 @@ def test_a_file_that_is_hardly_text_is_refused_at_once(here, data, said):
         (b"", "t.json:1: is not JSON: Expecting value, column 1"),
     ],
 )
-def test_a_template_that_is_hardly_text_is_refused_at_once(here, data, said):
+def test_a_template_that_is_not_text_is_refused(here, data, expected):
     (here / "t.json").write_bytes(data)
     with pytest.raises(TemplateError) as caught:
         sweeper.load_template("t.json")
-    assert said == str(caught.value)
+    assert expected == str(caught.value)
 
 
-def test_a_hundred_thousand_brackets_are_refused_at_once(here):
-    (here / "e.yaml").write_bytes(b"a: " + b"[" * 100_000)  # newer libyaml has a limit of its own, in other words
+def test_a_hundred_thousand_brackets_are_refused(here):
+    (here / "e.yaml").write_bytes(b"a: " + b"[" * 100_000)  # newer versions of libyaml have their own limit and message
     with pytest.raises(ExperimentError, match="nest"):
         sweeper.load("e.yaml")
 
 
-def test_an_integer_of_too_many_digits_in_a_template_is_refused(here):
+def test_an_integer_with_too_many_digits_in_a_template_is_refused(here):
     (here / "t.json").write_text('{"1": ' + "9" * 5000 + "}")
     with pytest.raises(TemplateError, match=r"^t\.json: is not JSON: Exceeds the limit"):
         sweeper.load_template("t.json")
@@ -129,7 +129,7 @@ def test_a_file_that_is_too_large_is_not_read(here):
         sweeper.load("e.yaml")
 
 
-def test_a_template_alone_raises_the_same_problems_as_in_its_experiment(here):
+def test_a_template_alone_has_the_same_problems(here):
     lay_out(here, {"t.slots.yaml": "slots:\n  steps: {at: 1.stps}\n  cfg: {at: 3.cfg}\n"})
     with pytest.raises(TemplateError) as alone:
         sweeper.load_template("t.json")
@@ -139,7 +139,7 @@ def test_a_template_alone_raises_the_same_problems_as_in_its_experiment(here):
     assert [problem.line for problem in alone.value.problems] == [2, 3]
 
 
-def test_crlf_bom_and_comments_keep_the_lines(here):
+def test_crlf_bom_and_comments_do_not_change_line_numbers(here):
     text = "\ufeff# first\r\nname: e\r\ntemplate: t.json\r\n\r\nparams: {stpes: 4}  # wrong\r\n"
     lay_out(here, {"e.yaml": text.removesuffix("\n")})
     with pytest.raises(ExperimentError, match=r"^e\.yaml:5: params\.stpes: "):

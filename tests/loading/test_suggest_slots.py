@@ -1,4 +1,4 @@
-"""What could be swept in a workflow: the names, the types, and a slots file that binds."""
+"""Suggested slots of a workflow: names, types, and a slots file that works."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bound(graph, object_info=None):
     return build_template(Source("x.json", graph, dict), parse_yaml(text, "x.slots.yaml"))
 
 
-def test_every_scalar_input_is_listed_and_no_link_the_best_known_first():
+def test_every_scalar_input_is_suggested_in_preferred_order():
     assert [(one.name, one.address, one.type, one.value) for one in suggest_slots(TXT2IMG)] == [
         ("prompt", "6.text", "string", "a fox"),
         ("negative", "7.text", "string", "blurry"),
@@ -58,13 +58,13 @@ def test_every_scalar_input_is_listed_and_no_link_the_best_known_first():
     ]
 
 
-def test_the_titles_and_classes_stand_beside():
+def test_suggestions_have_titles_and_classes():
     one = suggest_slots(TXT2IMG)[-1]
 
     assert (one.class_type, one.title) == ("SaveImage", "Save Image")
 
 
-def test_prompts_are_found_through_a_control_net_each_on_its_side():
+def test_prompts_are_found_through_a_control_net():
     graph = {
         "1": node("CLIPTextEncode", text="good", clip=["9", 0]),
         "2": node("CLIPTextEncode", text="bad", clip=["9", 0]),
@@ -78,7 +78,7 @@ def test_prompts_are_found_through_a_control_net_each_on_its_side():
     }  # fmt: skip
 
 
-def test_a_prompt_is_found_behind_a_guider_and_in_the_primitive_that_feeds_the_encoder():
+def test_a_prompt_is_found_through_a_guider_and_in_a_primitive():
     graph = {
         "1": node("PrimitiveStringMultiline", "What", value="a fox"),
         "2": node("CLIPTextEncode", text=["1", 0], clip=["8", 0]),
@@ -92,7 +92,7 @@ def test_a_prompt_is_found_behind_a_guider_and_in_the_primitive_that_feeds_the_e
     assert names(graph)["5.noise_seed"] == "seed"
 
 
-def test_an_encoder_of_several_texts_gives_several_prompts():
+def test_an_encoder_with_several_texts_gives_several_prompts():
     graph = {
         "1": node("CLIPTextEncodeFlux", clip_l="a", t5xxl="b", guidance=3.5),
         "2": node("BasicGuider", conditioning=["1", 0]),
@@ -101,7 +101,7 @@ def test_an_encoder_of_several_texts_gives_several_prompts():
     assert names(graph) == {"1.clip_l": "prompt_clip_l", "1.t5xxl": "prompt_t5xxl", "1.guidance": "guidance"}
 
 
-def test_a_text_behind_both_sides_is_the_prompt():
+def test_a_text_for_both_roles_is_the_prompt():
     graph = {
         "1": node("CLIPTextEncode", text="a"),
         "2": node("ConditioningZeroOut", conditioning=["1", 0]),
@@ -111,13 +111,13 @@ def test_a_text_behind_both_sides_is_the_prompt():
     assert names(graph) == {"1.text": "prompt"}
 
 
-def test_rival_names_get_the_titles_where_these_tell_them_apart():
+def test_equal_names_get_distinct_titles():
     graph = {"1": node("KSampler", "base", steps=1), "2": node("KSampler", "Hi-res fix", steps=2)}
 
     assert names(graph) == {"1.steps": "steps_base", "2.steps": "steps_hi_res_fix"}
 
 
-def test_rival_names_get_the_node_ids_where_titles_do_not_help():
+def test_equal_names_get_node_ids_if_titles_are_equal():
     graph = {"1": node("KSampler", "KSampler", steps=1), "2:7": node("KSampler", "KSampler", steps=2)}
 
     assert names(graph) == {"1.steps": "steps_1", "2:7.steps": "steps_2_7"}
@@ -127,7 +127,7 @@ def test_a_primitive_is_named_by_its_title():
     assert names({"1": node("PrimitiveInt", "Frame count", value=3)}) == {"1.value": "frame_count"}
 
 
-def test_names_that_the_table_or_jinja_need_are_not_suggested():
+def test_reserved_names_are_not_suggested():
     graph = {"1": node("Gate", **{"if": 1, "status": "x", "3d": 2, "größe": 1, "é": 1, "日本": 4})}
 
     assert names(graph) == {
@@ -136,7 +136,7 @@ def test_names_that_the_table_or_jinja_need_are_not_suggested():
     }  # fmt: skip
 
 
-def test_what_is_jinja_already_is_no_suggestion():
+def test_inputs_with_jinja_are_not_suggested():
     assert names({"1": node("X", text="{{ prompt }}", seed=1)}) == {"1.seed": "seed"}
 
 
@@ -154,7 +154,7 @@ INFO = {
 }  # fmt: skip
 
 
-def test_object_info_gives_types_and_limits_but_never_refuses_the_workflows_own_value():
+def test_limits_of_object_info_never_refuse_the_current_value():
     graph = {
         "3": node("KSampler", seed=7, steps=0, cfg=8, sampler_name="euler", note="n"),
         "4": node("LoadImage", image="a.png"),
@@ -170,7 +170,7 @@ def test_object_info_gives_types_and_limits_but_never_refuses_the_workflows_own_
     }
 
 
-def test_the_slots_file_binds_and_keeps_every_value():
+def test_the_slots_file_keeps_every_value():
     template = bound(TXT2IMG, INFO)
 
     assert list(template.slots) == [one.name for one in suggest_slots(TXT2IMG)]
@@ -194,17 +194,19 @@ nodes = st.builds(
 
 @given(st.dictionaries(st.sampled_from(["1", "2", "10", "3:4"]), nodes, min_size=1))
 def test_any_workflow_gives_unique_names_and_a_slots_file_that_parses(graph):
-    found = suggest_slots(graph)
+    suggestions = suggest_slots(graph)
 
-    assert len({one.name for one in found}) == len(found)
-    assert all(one.name.isidentifier() and one.name not in RESERVED_COLUMNS for one in found)
-    value = parse_yaml(render_slots_file("x.json", found), "x.slots.yaml").value
-    assert list(value["slots"] or {}) == [one.name for one in found]
-    assert [rules["at"] for rules in (value["slots"] or {}).values()] == [one.address for one in found]
+    assert len({suggestion.name for suggestion in suggestions}) == len(suggestions)
+    assert all(suggestion.name.isidentifier() and suggestion.name not in RESERVED_COLUMNS for suggestion in suggestions)
+    value = parse_yaml(render_slots_file("x.json", suggestions), "x.slots.yaml").value
+    assert list(value["slots"] or {}) == [suggestion.name for suggestion in suggestions]
+    assert [rules["at"] for rules in (value["slots"] or {}).values()] == [
+        suggestion.address for suggestion in suggestions
+    ]
 
 
 @pytest.mark.parametrize("break_", ["\n", "\u2028", "\x85", "\r\n"])
-def test_a_title_cannot_break_out_of_its_comment(break_):
+def test_a_title_cannot_end_its_comment(break_):
     text = render_slots_file("x.json", suggest_slots({"1": node("X", f"a{break_}evil: 1", seed=1)}))
 
     assert list(parse_yaml(text, "x").value["slots"]) == ["seed"]

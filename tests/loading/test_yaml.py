@@ -1,4 +1,4 @@
-"""YAML 1.2, core schema: what PyYAML's 1.1 would read as something else stays what the user meant."""
+"""YAML 1.2, core schema: values that YAML 1.1 would change keep their meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sweeper
-from tests.experiment_files import planned, write
+from tests.experiment_files import make_plan, write
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None}}}
 SLOTS = {"v": {"at": "1.v"}}
@@ -38,17 +38,17 @@ def read(folder, written):
     ],
 )  # fmt: skip
 def test_a_scalar_is_read_by_the_core_schema(tmp_path, written, value):
-    found = read(tmp_path, written)
-    assert (found, type(found)) == (value, type(value))
+    result = read(tmp_path, written)
+    assert (result, type(result)) == (value, type(value))
 
 
-def test_names_are_text_also_those_that_look_like_something_else(tmp_path):
+def test_keys_are_texts_even_if_they_look_like_numbers(tmp_path):
     text = 'name: e\ntemplate: t.json\nparams:\n  v: {on: 1, 16:9: 2, 7: 3, null: 4, "": 5}\n'
     (trial,) = sweeper.plan(sweeper.load(write(tmp_path, text.replace("16:9", '"16:9"'), GRAPH, SLOTS)))
     assert trial.params["v"] == {"on": 1, "16:9": 2, "7": 3, "null": 4, "": 5}
 
 
-def test_merges_and_aliases_are_followed_and_own_keys_win(tmp_path):
+def test_merges_and_aliases_work_and_own_keys_win(tmp_path):
     text = """
 name: e
 template: t.json
@@ -69,7 +69,7 @@ params:
     assert value["twice"] == [{"a": 1, "b": 1}] * 2
 
 
-def test_a_whole_sweep_may_be_merged_from_an_anchor_above(tmp_path):
+def test_a_sweep_may_be_merged_from_an_anchor(tmp_path):
     text = """
 name: e
 template: t.json
@@ -83,7 +83,7 @@ sweep:
     assert [trial.params["v"] for trial in plan.written()] == [1, 2, 2]
 
 
-def test_windows_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path):
+def test_windows_line_ends_and_a_bom_have_no_effect(tmp_path):
     text = "name: e\ntemplate: t.json\nparams:\n  v: |\n    a\n    b\n"
     unix = sweeper.plan(sweeper.load(write(tmp_path, text, GRAPH, SLOTS)))
     windows = ("\ufeff" + text).replace("\n", "\r\n")
@@ -103,7 +103,7 @@ JSON = st.recursive(
 
 @settings(max_examples=80, deadline=None)
 @given(JSON)
-def test_json_is_yaml(tmp_path_factory, value):
+def test_json_is_valid_yaml(tmp_path_factory, value):
     folder = tmp_path_factory.mktemp("json")
-    (trial,) = planned(folder, {"params": {"v": value}}, GRAPH, SLOTS)
+    (trial,) = make_plan(folder, {"params": {"v": value}}, GRAPH, SLOTS)
     assert trial.params["v"] == value

@@ -1,7 +1,7 @@
-"""Hypothesis strategies: templates with sidecar and inline slots, and experiments over them that are right.
+"""Hypothesis strategies for templates with sidecar and inline slots, and for valid experiments over them.
 
-`worlds()` draws (experiment, graph, slots, files). Every name plays one role: left to its default, fixed in `params`,
-derived, or swept in some blocks.
+`experiments()` draws (experiment, graph, slots, files). Every name has one role: it keeps its default, is fixed in
+`params`, is derived, or is swept in some blocks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from hypothesis import Phase
 from hypothesis import strategies as st
 
-# Without `explain`, which takes minutes here and says little.
+# Without `explain`, which takes minutes here and gives little information.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink)
 
 TEXT = st.text(alphabet="abz {}%'\"\\|é🦊,", min_size=1, max_size=8).filter(lambda text: text.strip() == text)
@@ -27,7 +27,7 @@ INLINE = ["one", "two", "three"]
 
 
 def is_plain(value):
-    """Whether a workflow may hold it: no Jinja2, and no list that looks like a link gone wrong."""
+    """Whether a workflow may contain the value: no Jinja2, and no list that looks like an invalid link."""
     return not isinstance(value, list) and not (isinstance(value, str) and ("{{" in value or "{%" in value))
 
 
@@ -40,10 +40,10 @@ def templates(draw, *, nested):
     kinds, slots = {}, {}
     graph = {"1": {"class_type": "A", "inputs": {"free": 1.5, "link": ["2", 0]}, "_meta": {"title": "é"}},
              "2": {"class_type": "B", "inputs": {"deep": {"list": [0, "plain", None]}}}}  # fmt: skip
-    for place, name in enumerate(SIDECAR[: draw(st.integers(0, 4))]):
+    for index, name in enumerate(SIDECAR[: draw(st.integers(0, 4))]):
         kinds[name] = draw(st.sampled_from(sorted(KINDS)))
         schema, values = KINDS[kinds[name]]
-        addresses = [f"1.x{place}", f"2.y{place}"][: draw(st.integers(1, 2))]
+        addresses = [f"1.x{index}", f"2.y{index}"][: draw(st.integers(1, 2))]
         for address in addresses:
             written, _, key = address.partition(".")
             graph[written]["inputs"][key] = draw(values.filter(is_plain))
@@ -52,10 +52,10 @@ def templates(draw, *, nested):
             slots[name]["schema"] = schema
         if draw(st.booleans()):
             slots[name]["default"] = draw(values)
-    for place, name in enumerate(INLINE[: draw(st.integers(0 if kinds else 1, 3))]):
+    for index, name in enumerate(INLINE[: draw(st.integers(0 if kinds else 1, 3))]):
         kinds[name] = draw(st.sampled_from(sorted(KINDS)))
         forms = ["{{ NAME }}", "a {{ NAME }}\nb", "{% if NAME %}{{ NAME }}{% else %}'{% endif %}", "{{NAME}}{{ NAME }}"]
-        graph["2"]["inputs"][f"z{place}"] = draw(st.sampled_from(forms)).replace("NAME", name)
+        graph["2"]["inputs"][f"z{index}"] = draw(st.sampled_from(forms)).replace("NAME", name)
         if nested and draw(st.booleans()):
             graph["2"]["inputs"]["deep"]["list"].append("{{ NAME }}".replace("NAME", name))
         schema, values = KINDS[kinds[name]]
@@ -64,7 +64,7 @@ def templates(draw, *, nested):
     return graph, slots, kinds
 
 
-def form(draw, name, kind, files, *, least=1):
+def draw_form(draw, name, kind, files, *, least=1):
     """Values for one axis, in one of the forms that fit its kind."""
     values = KINDS[kind][1] if kind in KINDS else TEXT
     forms = ["list", "labels"]
@@ -94,14 +94,14 @@ def form(draw, name, kind, files, *, least=1):
     return {"from": first, "to": last, "step": -step if last < first else step}
 
 
-def partitioned(draw, names, kinds, files, number):
-    """A block's `grid` and `zip`: every name once, alone, in a group, or inside a bundle."""
+def draw_axes(draw, names, kinds, files, number):
+    """The `grid` and `zip` of a block: every name once, alone, in a group, or in a bundle."""
     grid, groups, waiting = {}, [], list(names)
     while waiting:
         name = waiting.pop(0)
         way = draw(st.sampled_from(["grid", "grid", "zip", "bundle"]))
         if way == "grid":
-            grid[name] = form(draw, name, kinds[name], files)
+            grid[name] = draw_form(draw, name, kinds[name], files)
         elif way == "bundle" and kinds[name] != "variable":
             members = [name, *[waiting.pop(0) for _ in waiting[:1] if kinds[waiting[0]] != "variable"]]
             labels = ["portrait", "landscape"][: draw(st.integers(1, 2))]
@@ -112,12 +112,14 @@ def partitioned(draw, names, kinds, files, number):
         else:
             members = [name, *[waiting.pop(0) for _ in waiting[:1]]]
             size = draw(st.integers(2, 3))
-            groups.append({member: form(draw, member, kinds[member], files, least=size)[:size] for member in members})
+            groups.append(
+                {member: draw_form(draw, member, kinds[member], files, least=size)[:size] for member in members}
+            )
     return {**({"grid": grid} if grid else {}), **({"zip": groups} if groups else {})}
 
 
-def excluded(draw, block):
-    """Rows of `exclude` out of the values and labels that the block's lists have."""
+def draw_excludes(draw, block):
+    """Rows of `exclude` with values and labels of the block."""
     axes = [
         (name, values) for group in (block.get("grid", {}), *block.get("zip", [])) for name, values in group.items()
     ]
@@ -133,19 +135,19 @@ def excluded(draw, block):
     return rows
 
 
-def included(draw, block, names, kinds):
+def draw_includes(draw, block, names, kinds):
     axes = [name for group in (block.get("grid", {}), *block.get("zip", [])) for name in group if name in kinds]
-    found = []
+    rows = []
     for _ in range(draw(st.integers(0, 2))):
         keys = draw(st.lists(st.sampled_from([*axes, *names]), min_size=1, max_size=2, unique=True)) if names else []
         bundled = [key for item in block.get("grid", {}).values() for one in item if isinstance(one, dict)
                    for key in one.get("set", {})]  # fmt: skip
-        found.append({key: draw(KINDS.get(kinds[key], ("", TEXT))[1]) for key in keys if key not in bundled})
-    return found
+        rows.append({key: draw(KINDS.get(kinds[key], ("", TEXT))[1]) for key in keys if key not in bundled})
+    return rows
 
 
 @st.composite
-def worlds(draw, *, nested=False):
+def experiments(draw, *, nested=False):
     """(experiment, graph, slots, files) that plan without a problem, or to no trial at all."""
     graph, slots, kinds = draw(templates(nested=nested))
     files, params, derive = {}, {}, {}
@@ -171,11 +173,11 @@ def worlds(draw, *, nested=False):
     blocks = []
     for number in range(draw(st.sampled_from([1, 1, 2, 3]))):
         names = [*must, *[name for name in every if name not in must and draw(st.integers(0, 3))]]
-        block = partitioned(draw, draw(st.permutations(names)), kinds, files, number)
+        block = draw_axes(draw, draw(st.permutations(names)), kinds, files, number)
         if names and block:
-            block["exclude"] = excluded(draw, block)
+            block["exclude"] = draw_excludes(draw, block)
             block["where"] = draw(st.sampled_from(["true", f"{names[0]} != 4", f"{names[0]}|string|length > 1"]))
-            block["include"] = included(draw, block, [n for n in roles if roles[n] != "derive"], kinds)
+            block["include"] = draw_includes(draw, block, [n for n in roles if roles[n] != "derive"], kinds)
             block = {key: part for key, part in block.items() if part and part != "true"}
         blocks.append(block)
     experiment = {"name": "drawn", "template": "t.json"}

@@ -1,4 +1,4 @@
-"""The written order of an axis' values, told by the trials that have them first: only where the rows have another."""
+"""The written order of axis values, recorded by their first trials if the rows have another order."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from itertools import product
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.experiment_files import planned
+from tests.experiment_files import make_plan
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"x": 0, "n": 0, "p": "", "s": "euler"}}}
 SLOTS = {"x": {"at": "1.x", "schema": {"type": "number"}}, "n": {"at": "1.n", "schema": {"type": "integer"}},
          "p": {"at": "1.p", "schema": {"type": "string"}}, "s": {"at": "1.s"}}  # fmt: skip
 
 
-def told(folder, sweep, **more):
-    """The values of each axis whose order is told, in that order."""
-    plan = planned(folder, {"sweep": sweep, **more}, GRAPH, SLOTS)
+def find_written_order(folder, sweep, **more):
+    """The values of each axis with a recorded order, in that order."""
+    plan = make_plan(folder, {"sweep": sweep, **more}, GRAPH, SLOTS)
     trials = list(plan.written())
     return {name: [trials[at].columns[name] for at in order] for name, order in plan.value_order.items()}
 
 
-def test_values_that_a_filter_puts_off_keep_their_written_place(tmp_path):
+def test_values_delayed_by_a_filter_keep_their_written_order(tmp_path):
     grid = {"s": ["euler", "heun"], "n": [1, 2, 3, 4, 5]}
     exclude = [{"s": "euler", "n": 2}, {"s": "euler", "n": 3}]
-    assert told(tmp_path, {"grid": grid, "exclude": exclude}) == {"n": [1, 2, 3, 4, 5]}
-    assert told(tmp_path, {"grid": grid, "where": "s == 'heun' or n > 3"}) == {"n": [1, 2, 3, 4, 5]}
+    assert find_written_order(tmp_path, {"grid": grid, "exclude": exclude}) == {"n": [1, 2, 3, 4, 5]}
+    assert find_written_order(tmp_path, {"grid": grid, "where": "s == 'heun' or n > 3"}) == {"n": [1, 2, 3, 4, 5]}
 
 
-def test_nothing_is_told_where_the_rows_have_the_written_order(tmp_path):
+def test_no_order_is_given_if_the_rows_have_the_written_order(tmp_path):
     grid = {"s": ["euler", "heun"], "n": [3, 1, 2]}
-    assert told(tmp_path, {"grid": grid}) == {}
-    assert told(tmp_path, {"grid": grid, "exclude": [{"s": "heun", "n": 1}]}) == {}
-    assert told(tmp_path, [{"grid": grid}, {"grid": {"n": [9, 1]}}]) == {}
+    assert find_written_order(tmp_path, {"grid": grid}) == {}
+    assert find_written_order(tmp_path, {"grid": grid, "exclude": [{"s": "heun", "n": 1}]}) == {}
+    assert find_written_order(tmp_path, [{"grid": grid}, {"grid": {"n": [9, 1]}}]) == {}
 
 
-def test_a_null_and_a_label_are_values_with_a_place(tmp_path):
+def test_null_and_labels_have_an_order(tmp_path):
     style = [None, {"label": "oil", "value": "in oil"}, {"label": "ink", "value": "in ink"}]
     exclude = [{"n": 1, "style": None}, {"n": 1, "style": "oil"}]
     sweep = {"grid": {"n": [1, 2], "style": style}, "exclude": exclude}
-    found = told(tmp_path, sweep, derive={"p": "a fox {{ style or 1 }}"})
-    assert found == {"style": [None, "in oil", "in ink"], "style.label": [None, "oil", "ink"]}
+    orders = find_written_order(tmp_path, sweep, derive={"p": "a fox {{ style or 1 }}"})
+    assert orders == {"style": [None, "in oil", "in ink"], "style.label": [None, "oil", "ink"]}
 
 
-def test_a_bundle_has_its_labels_and_a_zip_all_its_axes(tmp_path):
+def test_bundles_and_zips_have_an_order(tmp_path):
     size = [{"label": "small", "set": {"x": 1}}, {"label": "large", "set": {"x": 2}}]
     zipped, exclude = [{"n": [7, 8], "p": ["a", "b"]}], [{"s": "e", "size": "small"}, {"s": "e", "n": 7}]
     sweep = {"grid": {"s": ["e", "h"], "size": size}, "zip": zipped, "exclude": exclude}
-    assert told(tmp_path, sweep) == {"size": ["small", "large"], "n": [7, 8], "p": ["a", "b"]}
+    assert find_written_order(tmp_path, sweep) == {"size": ["small", "large"], "n": [7, 8], "p": ["a", "b"]}
 
 
-def test_several_blocks_and_extra_rows_have_the_order_of_their_union(tmp_path):
+def test_several_blocks_and_extra_rows_have_one_order(tmp_path):
     first = {"grid": {"s": ["e", "h"], "n": [1, 2, 3]}, "exclude": [{"n": 2}], "include": [{"n": 9, "s": "e"}]}
     second = {"grid": {"n": [4, 2, 9, 5], "s": ["d"]}}
-    assert told(tmp_path, [first, second]) == {"n": [1, 2, 3, 9, 4, 5]}
+    assert find_written_order(tmp_path, [first, second]) == {"n": [1, 2, 3, 9, 4, 5]}
 
 
-def test_of_a_sample_of_many_seeds_only_what_was_drawn_is_told_and_never_too_much(tmp_path):
+def test_the_order_has_only_sampled_values_and_is_limited(tmp_path):
     def size(drawn):
         sweep = {"grid": {"n": [1, 2], "x": {"from": 1, "to": 30_000, "step": 1}}, "sample": {"n": drawn}}
-        return len(json.dumps(planned(tmp_path, {"sweep": sweep}, GRAPH, SLOTS).value_order))
+        return len(json.dumps(make_plan(tmp_path, {"sweep": sweep}, GRAPH, SLOTS).value_order))
 
     assert size(20) < 200
     assert size(9_000) < 80_000
@@ -69,21 +69,21 @@ def test_of_a_sample_of_many_seeds_only_what_was_drawn_is_told_and_never_too_muc
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.permutations([1, 2, 3, 4]), st.sets(st.tuples(st.integers(1, 4), st.sampled_from("ab")), max_size=7))
-def test_whatever_is_left_out_the_written_order_comes_back(tmp_path, numbers, gone):
+def test_the_written_order_survives_any_filter(tmp_path, numbers, gone):
     exclude = [{"n": n, "p": p} for n, p in sorted(gone)]
     sweep = {"grid": {"p": ["b", "a"], "n": numbers}, **({"exclude": exclude} if exclude else {})}
-    plan = planned(tmp_path, {"sweep": sweep}, GRAPH, SLOTS)
+    plan = make_plan(tmp_path, {"sweep": sweep}, GRAPH, SLOTS)
     trials = list(plan.written())
     left = [point for point in product(["b", "a"], numbers) if point[::-1] not in gone]
-    for name, place, written in (("p", 0, ["b", "a"]), ("n", 1, numbers)):
+    for name, index, written in (("p", 0, ["b", "a"]), ("n", 1, numbers)):
         leading = [trials[at].columns[name] for at in plan.value_order.get(name, ())]
-        there = list(dict.fromkeys([*leading, *(point[place] for point in left)]))
-        assert there == [value for value in written if value in {point[place] for point in left}]
+        there = list(dict.fromkeys([*leading, *(point[index] for point in left)]))
+        assert there == [value for value in written if value in {point[index] for point in left}]
 
 
-def test_what_is_swept_as_one_is_told_by_pairs_and_what_some_block_sweeps_apart_is_not(tmp_path):
+def test_linked_axes_are_pairs_that_no_block_separates(tmp_path):
     def pairs(sweep, **more):
-        return planned(tmp_path, {"sweep": sweep, **more}, GRAPH, SLOTS).together
+        return make_plan(tmp_path, {"sweep": sweep, **more}, GRAPH, SLOTS).together
 
     zipped = {"zip": [{"n": [7, 8], "s": ["a", "b"]}]}
     assert pairs({"grid": {"n": [1, 2], "s": [3, 4]}}) == ()

@@ -1,4 +1,4 @@
-"""What a server's way of caching makes of an order: against counts that were taken from a real ComfyUI."""
+"""Execution counts for each kind of cache, compared with counts of a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEEDS = {
     "save": frozenset({MODEL, TEXT, SEED}),
 }
 POINTS = list(itertools.product(range(3), range(3), range(4)))
-# COMFYUI_BEHAVIOUR, section 6: loader and encoder executions of 3 models, 3 texts, 4 seeds on ComfyUI 0.3.64.
+# Loader and encoder executions for 3 models, 3 texts and 4 seeds, measured on ComfyUI 0.3.64.
 CACHES = (CLASSIC_CACHE, *(ServerCache("lru", size) for size in (5, 50, 400)), NO_CACHE)
 MEASURED = {
     (MODEL, TEXT, SEED): ((3, 9), (3, 9), (3, 9), (3, 9), (36, 36)),
@@ -44,7 +44,7 @@ MEASURED = {
 
 
 @pytest.mark.parametrize("order", MEASURED)
-def test_the_counts_are_those_of_a_real_server(order):
+def test_execution_counts_are_those_of_a_real_server(order):
     runs = [count_cached_executions(GRAPH, order, POINTS, NEEDS, caching) for caching in CACHES]
     assert tuple((one["load"], one["encode"]) for one in runs) == MEASURED[order]
     assert {one["save"] for one in runs} == {36}
@@ -54,12 +54,12 @@ def test_the_counts_are_those_of_a_real_server(order):
     ("models", "size", "loads"),
     [("ABABABAB", 5, 5), ("ABABABAB", 50, 2), ("AAAABBBB", 5, 2), ("AAAABBBB", 50, 2)],
 )
-def test_alternating_models_are_kept_or_not_as_a_real_server_keeps_them(models, size, loads):
+def test_alternating_models_are_cached_as_on_a_real_server(models, size, loads):
     points = [(ord(model), 0, seed) for seed, model in enumerate(models)]
     assert count_lru_executions(GRAPH, points, NEEDS, size)["load"] == loads
 
 
-def test_a_node_is_not_run_for_users_that_are_kept():
+def test_a_node_does_not_run_for_cached_users():
     graph = {
         "a": {"class_type": "A", "inputs": {"x": 0}},
         "b": {"class_type": "B", "inputs": {"from": ["a", 0]}},
@@ -82,11 +82,11 @@ def test_a_node_is_not_run_for_users_that_are_kept():
         (("main.py", "--cache-classic"), CLASSIC_CACHE),
     ],
 )
-def test_the_command_line_of_a_server_tells_how_it_caches(arguments, caching):
+def test_cache_options_are_parsed(arguments, caching):
     assert parse_cache_arguments(arguments) == caching
 
 
-def test_of_several_servers_the_one_that_keeps_least_decides_unless_it_keeps_nothing():
+def test_the_smallest_cache_decides_unless_it_is_none():
     small, large = ServerCache("lru", 5), ServerCache("lru", 50)
     assert find_smallest_cache([large, small]) == small
     assert find_smallest_cache([large, CLASSIC_CACHE, NO_CACHE]) == CLASSIC_CACHE

@@ -1,4 +1,4 @@
-"""Values, digests, filters and samples: what one trial is, and which trials there are."""
+"""The trials of a plan: values, digests, filters and samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.experiment_files import planned, rows
+from tests.experiment_files import make_plan, rows
 from tests.planning import reference_planner
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -27,7 +27,7 @@ SLOTS = {
 
 
 def plan_of(folder, **experiment):
-    return planned(folder, experiment, GRAPH, SLOTS)
+    return make_plan(folder, experiment, GRAPH, SLOTS)
 
 
 def only(folder, **params):
@@ -50,11 +50,11 @@ def test_a_value_is_normalised_by_its_slot(tmp_path, name, written, value):
 
 
 @pytest.mark.parametrize(("name", "one", "other"), [("n", 7, 7.0), ("x", 7, 7.0), ("x", -0.0, 0), ("e", 8, 8.0)])
-def test_equal_values_are_one_digest(tmp_path, name, one, other):
+def test_equal_values_have_one_digest(tmp_path, name, one, other):
     assert only(tmp_path, **{name: one}).digest == only(tmp_path, **{name: other}).digest
 
 
-def test_a_value_is_data_and_never_rendered(tmp_path):
+def test_values_are_never_rendered(tmp_path):
     text = "{{ x }} {% if %} {# \"'\n\\ <b>"
     trial = only(tmp_path, p=text, any=text)
     assert trial.params["p"] == text
@@ -63,31 +63,31 @@ def test_a_value_is_data_and_never_rendered(tmp_path):
     assert graph["1"]["inputs"]["any"] == text
 
 
-def test_a_workflow_is_new_each_time_and_changing_it_changes_nothing(tmp_path):
+def test_a_workflow_is_a_new_dict_each_time(tmp_path):
     plan = plan_of(tmp_path, params={"any": [1, {"deep": 2}]})
     (trial,) = plan
     first = plan.workflow(trial)
     first["1"]["inputs"]["any"][1]["deep"] = "changed"
     first["2"]["inputs"]["from"].append("changed")
     assert plan.workflow(trial)["1"]["inputs"]["any"] == [1, {"deep": 2}]
-    assert reference_planner.digest(plan.workflow(trial)) == trial.digest
+    assert reference_planner.compute_digest(plan.workflow(trial)) == trial.digest
     assert list(plan) == [trial]
 
 
-def test_meta_is_no_part_of_the_digest_but_class_and_inputs_are(tmp_path):
+def test_the_digest_covers_class_and_inputs_but_not_meta(tmp_path):
     base = only(tmp_path).digest
     renamed = json.loads(json.dumps(GRAPH))
     renamed["1"]["_meta"] = {"title": "other", "more": 1}
     other = json.loads(json.dumps(GRAPH))
     other["2"]["class_type"] = "C"
-    assert next(iter(planned(tmp_path, {}, renamed, SLOTS))).digest == base
-    assert next(iter(planned(tmp_path, {}, other, SLOTS))).digest != base
+    assert next(iter(make_plan(tmp_path, {}, renamed, SLOTS))).digest == base
+    assert next(iter(make_plan(tmp_path, {}, other, SLOTS))).digest != base
 
 
-def test_the_experiments_name_and_the_order_of_keys_are_no_part_of_the_digest(tmp_path):
+def test_the_digest_ignores_the_name_and_the_order_of_keys(tmp_path):
     turned = {node: {key: GRAPH[node][key] for key in reversed(GRAPH[node])} for node in reversed(GRAPH)}
-    one = planned(tmp_path, {"name": "one"}, GRAPH, SLOTS)
-    two = planned(tmp_path, {"name": "two"}, turned, SLOTS)
+    one = make_plan(tmp_path, {"name": "one"}, GRAPH, SLOTS)
+    two = make_plan(tmp_path, {"name": "two"}, turned, SLOTS)
     assert [trial.digest for trial in one] == [trial.digest for trial in two]
 
 
@@ -97,23 +97,23 @@ FILE_SLOTS = {"image": {"at": "1.image", "kind": "file"}}
 
 
 def file_plan(folder, name, data):
-    return planned(folder, {"params": {"image": name}}, FILE_GRAPH, FILE_SLOTS, {name: data})
+    return make_plan(folder, {"params": {"image": name}}, FILE_GRAPH, FILE_SLOTS, {name: data})
 
 
-def test_a_file_counts_by_its_bytes_and_not_by_its_name(tmp_path):
+def test_the_digest_covers_the_content_of_files_not_their_names(tmp_path):
     one, same = file_plan(tmp_path, "a.png", b"1"), file_plan(tmp_path, "in/b.png", b"1")
     other = file_plan(tmp_path, "a.png", b"2")
     digests = [next(iter(plan)).digest for plan in (one, same, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_plan_names_every_place_of_a_file_with_its_path_and_hash(tmp_path):
+def test_a_plan_lists_input_files_with_path_and_hash(tmp_path):
     plan = file_plan(tmp_path, "in/a.png", b"1")
     (trial,) = plan
-    found = [(file.node, file.input, file.value, file.path, file.sha256) for file in plan.files(trial)]
+    files = [(file.node, file.input, file.value, file.path, file.sha256) for file in plan.files(trial)]
     sha256 = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     path = (tmp_path / "in/a.png").resolve()
-    assert sorted(found) == [("1", "image", "in/a.png", path, sha256), ("2", "image", "in/a.png", path, sha256)]
+    assert sorted(files) == [("1", "image", "in/a.png", path, sha256), ("2", "image", "in/a.png", path, sha256)]
     graph = plan.workflow(trial)
     assert all(graph[file.node]["inputs"][file.input] == file.value for file in plan.files(trial))
 
@@ -124,7 +124,7 @@ def test_without_a_sweep_there_is_one_trial(tmp_path):
     assert trial.params == {"n": 0, "x": 0.5, "p": "a", "e": 4, "any": None}
 
 
-def test_slots_keep_the_templates_order_and_axes_the_experiments(tmp_path):
+def test_slots_and_axes_keep_their_written_order(tmp_path):
     plan = plan_of(tmp_path, sweep=[{"grid": {"x": [1], "n": [1]}}, {"grid": {"p": ["b"], "n": [2]}}])
     assert plan.slot_names == ("n", "x", "p", "e", "any")
     assert plan.axis_columns == ("x", "n", "p")
@@ -133,14 +133,14 @@ def test_slots_keep_the_templates_order_and_axes_the_experiments(tmp_path):
     assert plan.axis_sizes == {"x": 1, "n": 2, "p": 1}
 
 
-def test_an_axis_of_several_blocks_has_as_many_values_as_are_different(tmp_path):
+def test_the_size_of_an_axis_counts_distinct_values(tmp_path):
     plan = plan_of(tmp_path, sweep=[{"grid": {"x": [1, 2]}}, {"grid": {"x": [2.0, 4, 5]}}])
     assert (plan.axis_sizes, plan.axis_cells("x")) == ({"x": 4}, [1.0, 2.0, 4.0, 5.0])
     plan = plan_of(tmp_path, sweep=[{"grid": {"any": [True, 1, "1", "true", None]}}, {"grid": {"any": [1.0, None]}}])
     assert plan.axis_sizes == {"any": 5}
 
 
-def test_labels_stand_in_axes_and_values_in_params_and_in_expressions(tmp_path):
+def test_axes_have_labels_and_params_have_values(tmp_path):
     sweep = {
         "grid": {
             "n": [{"label": "few", "value": 4}, 9],
@@ -159,26 +159,26 @@ def test_labels_stand_in_axes_and_values_in_params_and_in_expressions(tmp_path):
     assert [(trial.params["n"], trial.params["x"]) for trial in plan.written()] == [(4, 2.0), (9, 2.0), (9, 3.0)]
 
 
-def test_exclude_means_typed_values_or_labels_and_every_key_of_a_row(tmp_path):
+def test_exclude_matches_typed_values_or_labels_of_all_keys(tmp_path):
     grid = {"n": [4, 8], "e": [4, "auto"], "any": [True, 1, {"label": "one", "value": "x"}]}
     plan = plan_of(tmp_path, sweep={"grid": grid, "exclude": [{"n": 4.0, "e": 4}, {"any": 1}, {"any": "one", "n": 8}]})
-    found = [(trial.axes["n"], trial.axes["e"], trial.axes["any"]) for trial in plan.written()]
-    assert found == [(4, "auto", True), (4, "auto", "one"), (8, 4, True), (8, "auto", True)]
+    points = [(trial.axes["n"], trial.axes["e"], trial.axes["any"]) for trial in plan.written()]
+    assert points == [(4, "auto", True), (4, "auto", "one"), (8, 4, True), (8, "auto", True)]
 
 
-def test_two_trials_with_one_digest_are_two_rows(tmp_path):
+def test_trials_with_equal_digests_stay_separate_rows(tmp_path):
     plan = plan_of(tmp_path, sweep={"grid": {"n": [4, 4.0], "x": [1]}})
     assert [trial.index for trial in plan] == [0, 1]
     assert len({trial.digest for trial in plan}) == 1
 
 
-def test_derived_names_use_each_other_and_slots_with_their_defaults(tmp_path):
+def test_derived_names_may_use_each_other_and_defaults(tmp_path):
     derive = {"p": "{{ b }}!", "b": "{{ a }}{{ a }}", "a": "{{ x }}", "any": "{{ n + 1 }}"}
     trial = next(iter(plan_of(tmp_path, derive=derive)))
     assert (trial.params["p"], trial.params["any"]) == ("0.50.5!", 1)
 
 
-def test_a_block_that_lacks_an_axis_takes_params_or_the_default(tmp_path):
+def test_a_block_without_an_axis_uses_params_or_the_default(tmp_path):
     sweep = [{"grid": {"n": [1], "x": [1]}}, {"grid": {"e": [8]}}]
     first, second = plan_of(tmp_path, params={"n": 5}, sweep=sweep).written()
     assert (first.params["n"], first.params["x"], first.params["e"]) == (1, 1.0, 4)
@@ -200,13 +200,13 @@ def test_a_sample_is_a_reproducible_subset_in_written_order(size, seed):
     assert len(plan) == len(sampled) == min(size, len(everything))
     assert sampled == rows(again)
     assert [row[0] for row in sampled] == list(range(len(sampled)))
-    places = [[row[1:] for row in everything].index(row[1:]) for row in sampled]
-    assert places == sorted(set(places))
+    indexes = [[row[1:] for row in everything].index(row[1:]) for row in sampled]
+    assert indexes == sorted(set(indexes))
 
 
 @QUICK
 @given(st.integers(1, 20), st.sampled_from(["n", "x", "p"]))
-def test_a_value_added_at_the_end_only_displaces(size, axis):
+def test_a_value_added_to_an_axis_keeps_most_of_the_sample(size, axis):
     added = {**SAMPLED, axis: [*SAMPLED[axis], {"n": 99, "x": 9.5, "p": "z"}[axis]]}
     with tempfile.TemporaryDirectory() as folder:
         before = {row[3] for row in rows(plan_of(folder, sweep={"grid": SAMPLED, "sample": {"n": size}}))}
@@ -215,7 +215,7 @@ def test_a_value_added_at_the_end_only_displaces(size, axis):
     assert old <= before
 
 
-def test_another_seed_draws_another_sample_and_filters_come_first(tmp_path):
+def test_a_sample_depends_on_its_seed_and_follows_filters(tmp_path):
     def drawn(seed):
         sweep = {"grid": SAMPLED, "where": "n != 3", "exclude": [{"p": "b"}], "include": [{"n": 3}],
                  "sample": {"n": 7, "seed": seed}}  # fmt: skip
@@ -228,21 +228,21 @@ def test_another_seed_draws_another_sample_and_filters_come_first(tmp_path):
     assert len({json.dumps(sample) for sample in samples}) > 1
 
 
-def test_a_large_plan_starts_at_once_and_counts_without_walking(tmp_path):
+def test_a_large_plan_starts_and_counts_at_once(tmp_path):
     grid = {"n": {"from": 1, "to": 1000, "step": 1}, "x": {"from": 0, "to": 99.9, "step": 0.1}, "any": {"seeds": 1000}}
     plan = plan_of(tmp_path, sweep={"grid": grid})
     assert len(plan) == 10**9
     assert next(iter(plan)).index == 0
 
 
-def test_run_order_puts_the_costliest_downstream_outermost_and_written_order_can_be_asked_for(tmp_path):
+def test_run_order_puts_costly_axes_outermost_unless_written(tmp_path):
     graph = {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"n": 0}},
              "2": {"class_type": "KSampler", "inputs": {"x": 0.5, "model": ["1", 0]}}}  # fmt: skip
     slots = {"n": SLOTS["n"], "x": {"at": "2.x", "schema": {"type": "number"}}}
     experiment = {"sweep": {"grid": {"x": [1, 2], "n": [1, 2]}}}
-    plan = planned(tmp_path, experiment, graph, slots)
+    plan = make_plan(tmp_path, experiment, graph, slots)
     assert [(trial.index, trial.params["n"]) for trial in plan] == [(0, 1), (2, 1), (1, 2), (3, 2)]
     assert plan.order.axes == (("n", "x"),)
     assert (plan.order.executions, plan.order.written, plan.order.saved) == (2 + 4, 4 + 4, 2)
-    written = planned(tmp_path, {**experiment, "order": "written"}, graph, slots)
+    written = make_plan(tmp_path, {**experiment, "order": "written"}, graph, slots)
     assert [trial.index for trial in written] == [0, 1, 2, 3]

@@ -30,14 +30,14 @@ def images(result: ConversionResult) -> Any:
     return result.graph["9"]["inputs"].get("images")
 
 
-def test_links_are_read_as_arrays_and_as_objects() -> None:
+def test_links_may_be_arrays_or_objects() -> None:
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     link = [9, 1, 1, 9, 0, "MASK"]
     for links in ([link], [dict(zip(keys, link, strict=True))]):
         assert images(convert_to_api({"nodes": [PHOTO, save()], "links": links}, OBJECT_INFO)) == ["1", 1]
 
 
-def test_old_files_have_holes_among_their_links_and_outputs_written_as_text() -> None:
+def test_null_links_and_textual_output_indexes_of_old_files_are_accepted() -> None:
     assert images(
         convert_to_api({"nodes": [PHOTO, save()], "links": [None, [9, 1, "1", 9, 0, "MASK"]]}, OBJECT_INFO)
     ) == [
@@ -46,17 +46,17 @@ def test_old_files_have_holes_among_their_links_and_outputs_written_as_text() ->
     ]
 
 
-def test_titles_come_from_the_canvas_or_from_the_class() -> None:
+def test_titles_come_from_the_file_or_from_the_class() -> None:
     result = convert(node(4, "Load", values=["a"]), node(5, "Load", values=["b"], title="Base"), links=[])
     assert [one["_meta"]["title"] for one in result.graph.values()] == ["Load Model", "Base"]
 
 
-def test_nodes_come_in_the_order_in_which_the_canvas_runs_them() -> None:
+def test_nodes_are_in_execution_order() -> None:
     nodes = [node(n, "Number", values=[n], order=-n) for n in (1, 2, 3)]
     assert list(convert(*nodes, links=[]).graph) == ["3", "2", "1"]
 
 
-def test_reroutes_are_passed_through() -> None:
+def test_links_pass_through_reroutes() -> None:
     reroutes = [
         node(2, "Reroute", socket("", "*", 1), outputs=[IMAGE]),
         node(3, "Reroute (rgthree)", socket("", "*", 2), outputs=["*"]),
@@ -67,7 +67,7 @@ def test_reroutes_are_passed_through() -> None:
     assert set(result.graph) == {"1", "9"}
 
 
-def test_a_primitive_gives_its_value_to_the_widgets_that_it_is_linked_to() -> None:
+def test_a_primitive_gives_its_value_to_linked_widgets() -> None:
     result = convert(
         node(1, "Number", socket("value", "INT", 1, widget=True), values=[4]),
         node(2, "Blur", socket("image", IMAGE), socket("radius", "FLOAT", 2, widget=True), values=[1.5]),
@@ -77,7 +77,7 @@ def test_a_primitive_gives_its_value_to_the_widgets_that_it_is_linked_to() -> No
     assert plain(result.graph) == {"1": ("Number", {"value": 12}), "2": ("Blur", {"radius": 12})}
 
 
-def test_a_primitives_value_is_sent_as_the_widget_would_send_it() -> None:
+def test_the_value_of_a_primitive_is_converted_by_the_widget() -> None:
     link = [(1, 3, 0, 1, 0, "STRING")]
     encode = node(1, "Encode", socket("text", "STRING", 1, widget=True), values=["old"])
     result = convert(encode, node(3, "PrimitiveNode", values=["a fox // at night"]), links=link)
@@ -87,7 +87,7 @@ def test_a_primitives_value_is_sent_as_the_widget_would_send_it() -> None:
     ]
 
 
-def test_a_primitive_that_cannot_be_followed_is_named() -> None:
+def test_a_primitive_that_cannot_be_followed_is_a_problem() -> None:
     number = node(1, "Number", socket("value", "INT", 1), values=[4])
     primitive = node(3, "PrimitiveNode", values=[12], title="Amount")
     assert reason(number, primitive, links=[(1, 3, 0, 1, 0, "INT")]) == [
@@ -106,7 +106,7 @@ def test_a_primitive_that_cannot_be_followed_is_named() -> None:
     ]
 
 
-def test_a_muted_node_is_left_out_and_so_are_the_links_to_it() -> None:
+def test_muted_nodes_and_links_to_them_are_left_out() -> None:
     result = convert(node(1, "Photo", values=["x.png"], mode=2), save(), links=[(9, 1, 0, 9, 0, IMAGE)])
     assert plain(result.graph) == {"9": ("Save", {"filename_prefix": "C"})}
     assert [note for _, note in result.notes] == [
@@ -115,25 +115,25 @@ def test_a_muted_node_is_left_out_and_so_are_the_links_to_it() -> None:
     ]
 
 
-def test_muted_and_bypassed_nodes_need_not_be_known_to_the_server() -> None:
+def test_muted_and_bypassed_nodes_may_have_unknown_classes() -> None:
     lost = [node(7, "Elsewhere", mode=2, values=[1, 2]), node(8, "Elsewhere", mode=4)]
     assert set(convert(PHOTO, *lost, links=[]).graph) == {"1"}
 
 
 @pytest.mark.parametrize("output", [0, 1])
-def test_a_bypassed_node_passes_on_the_input_whose_type_fits(output: int) -> None:
-    swap = node(2, "Swap", socket("mask", "MASK", 1), socket("image", IMAGE, 2), mode=4)  # image and mask swap places
+def test_a_bypassed_node_passes_on_an_input_of_the_fitting_type(output: int) -> None:
+    swap = node(2, "Swap", socket("mask", "MASK", 1), socket("image", IMAGE, 2), mode=4)  # swaps image and mask
     links = [(1, 1, 1, 2, 0, "MASK"), (2, 1, 0, 2, 1, IMAGE), (9, 2, output, 9, 0, IMAGE)]
     assert images(convert(PHOTO, swap, save(), links=links)) == ["1", 0]
 
 
-def test_a_bypassed_node_prefers_the_input_in_the_place_of_the_output() -> None:
+def test_a_bypassed_node_prefers_the_input_at_the_index_of_the_output() -> None:
     join = node(2, "Join", socket("a", IMAGE, 1), socket("b", IMAGE, 2), mode=4, outputs=[IMAGE, IMAGE])
     links = [(1, 1, 0, 2, 0, IMAGE), (2, 3, 0, 2, 1, IMAGE), (9, 2, 1, 9, 0, IMAGE)]
     assert images(convert(PHOTO, node(3, "Photo", values=["x.png"]), join, save(), links=links)) == ["3", 0]
 
 
-def test_a_bypassed_node_prefers_exactly_the_type_to_one_that_also_fits() -> None:
+def test_a_bypassed_node_prefers_the_exact_type() -> None:
     nodes = [
         node(2, "Odd", socket("m", "MASK"), socket("any", "*", 1), socket("b", IMAGE, 2), mode=4, outputs=[IMAGE]),
         node(3, "Photo", values=["x.png"]),
@@ -142,14 +142,14 @@ def test_a_bypassed_node_prefers_exactly_the_type_to_one_that_also_fits() -> Non
     assert images(convert(PHOTO, *nodes, save(), links=links)) == ["3", 0]
 
 
-def test_types_fit_without_regard_to_case_in_lists_and_with_a_star() -> None:
+def test_types_match_ignoring_case_in_unions_and_with_a_star() -> None:
     for kind in ("image", "LATENT,IMAGE", "*"):
         one = node(2, "Any", socket("a", "MASK", 1), socket("b", kind, 2), mode=4, outputs=["MASK", kind])
         links = [(1, 1, 1, 2, 0, "MASK"), (2, 1, 0, 2, 1, kind), (9, 2, 1, 9, 0, IMAGE)]
         assert images(convert(PHOTO, one, save(), links=links)) == ["1", 0]
 
 
-def test_a_bypassed_node_without_a_fitting_input_links_nothing_and_a_note_says_so() -> None:
+def test_a_bypassed_node_without_a_fitting_input_gives_a_note() -> None:
     result = convert(node(1, "Photo", mode=4), save(), links=[(9, 1, 0, 9, 0, IMAGE)])
     assert images(result) is None
     assert result.notes[-1][1] == (
@@ -158,14 +158,14 @@ def test_a_bypassed_node_without_a_fitting_input_links_nothing_and_a_note_says_s
     )
 
 
-def test_a_widget_whose_link_leads_nowhere_keeps_its_own_value() -> None:
+def test_a_widget_with_a_dangling_link_keeps_its_value() -> None:
     number = node(1, "Number", socket("value", "INT", 1, widget=True), values=[4])
     assert convert(number, links=[]).graph["1"]["inputs"] == {"value": 4}
     broken = node(1, "Number", socket("value", "INT", 1, widget=True), values=["?"])
     assert reason(broken, links=[]) == ["node 1 (Number) has \"?\" for its input 'value' (INT)"]
 
 
-def test_get_and_set_nodes_are_a_link() -> None:
+def test_links_pass_through_get_and_set_nodes() -> None:
     pair = [node(2, "SetNode", socket("IMAGE", "*", 1), values=["pic"]), node(3, "GetNode", values=["pic"])]
     links = [(1, 1, 0, 2, 0, IMAGE), (9, 3, 0, 9, 0, IMAGE)]
     assert images(convert(PHOTO, *pair, save(), links=links)) == ["1", 0]
@@ -173,7 +173,7 @@ def test_get_and_set_nodes_are_a_link() -> None:
     assert images(convert(PHOTO, pair[0], save(), links=behind)) == ["1", 0]
 
 
-def test_a_get_node_without_its_one_set_node_is_named() -> None:
+def test_a_get_node_needs_exactly_one_set_node() -> None:
     get = node(3, "GetNode", values=["pic"])
     links = [(9, 3, 0, 9, 0, IMAGE)]
     assert reason(get, save(), links=links) == ["node 3 (GetNode) gets 'pic', which no SetNode sets"]
@@ -181,7 +181,7 @@ def test_a_get_node_without_its_one_set_node_is_named() -> None:
     assert reason(get, *setters, save(), links=links) == ["node 3 (GetNode) gets 'pic', which 2 SetNodes set"]
 
 
-def test_notes_and_other_furniture_of_the_page_are_left_out() -> None:
+def test_nodes_of_the_editor_only_are_left_out() -> None:
     page = [node(n, kind) for n, kind in enumerate(["Note", "MarkdownNote", "Label (rgthree)"], 20)]
     assert set(convert(PHOTO, *page, links=[]).graph) == {"1"}
     assert reason(save(), node(5, "Note"), links=[(9, 5, 0, 9, 0, IMAGE)]) == [
@@ -189,7 +189,7 @@ def test_notes_and_other_furniture_of_the_page_are_left_out() -> None:
     ]
 
 
-def test_a_link_that_the_file_lacks_is_noted() -> None:
+def test_a_missing_link_gives_a_note() -> None:
     result = convert(
         PHOTO, save(77), node(8, "Blur", socket("image", IMAGE, 5), values=[1]), links=[(5, 99, 0, 8, 0, "")]
     )
@@ -199,7 +199,7 @@ def test_a_link_that_the_file_lacks_is_noted() -> None:
     ]
 
 
-def test_reroutes_in_a_circle_are_named() -> None:
+def test_a_cycle_of_reroutes_is_a_problem() -> None:
     circle = [node(2, "Reroute", socket("", "*", 1)), node(3, "Reroute", socket("", "*", 2))]
     links = [(1, 3, 0, 2, 0, "*"), (2, 2, 0, 3, 0, "*"), (9, 3, 0, 9, 0, IMAGE)]
     (sentence,) = reason(*circle, save(), links=links)
@@ -207,7 +207,7 @@ def test_reroutes_in_a_circle_are_named() -> None:
     assert sentence.endswith("form a cycle, or pass through more than 150 nodes")
 
 
-def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first() -> None:
+def test_all_nodes_that_cannot_be_converted_are_reported_after_advice() -> None:
     broken = canvas(
         node(1, "Photos"),
         node(2, "workflow>Mine", title="Group"),
@@ -245,7 +245,7 @@ def test_every_node_that_cannot_be_converted_is_named_and_the_way_out_told_first
         ({"nodes": [], "links": []}, ("nodes",), "no node of it would be sent to a server"),
     ],
 )
-def test_a_file_that_is_no_canvas_is_refused(broken: Any, path: tuple[Any, ...], sentence: str) -> None:
+def test_a_malformed_file_is_refused(broken: Any, path: tuple[Any, ...], sentence: str) -> None:
     with pytest.raises(UiFormatError) as caught:
         convert_to_api(broken, OBJECT_INFO)
     assert caught.value.problems[1:] == ((path, sentence),)

@@ -1,4 +1,4 @@
-"""Any graph, drawn on a canvas in one of the many ways that the editor knows, converts back to that graph."""
+"""Any graph, drawn in one of the many ways of the editor, converts back to that graph."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def is_widget(spec: list[Any]) -> bool:
 def graphs(draw: st.DrawFn) -> dict[str, Any]:
     """An API-format graph whose links all lead back to earlier nodes."""
     graph: dict[str, Any] = {}
-    made: list[tuple[str, int, str]] = []  # node, output, type
-    for number in range(1, draw(st.integers(1, 8)) + 1):
-        kind = draw(st.sampled_from(CLASSES))
+    outputs: list[tuple[str, int, str]] = []  # node, output, type
+    for index in range(1, draw(st.integers(1, 8)) + 1):
+        class_type = draw(st.sampled_from(CLASSES))
         inputs: dict[str, Any] = {}
-        for name, spec in inputs_of(kind).items():
-            wanted = spec[0]
-            sources = [[one, output] for one, output, given_type in made if given_type == wanted]
+        for name, spec in inputs_of(class_type).items():
+            type_name = spec[0]
+            sources = [[item, output] for item, output, output_type in outputs if output_type == type_name]
             if sources and (not is_widget(spec) or draw(st.booleans())):
                 inputs[name] = draw(st.sampled_from(sources))
             elif is_widget(spec):
-                inputs[name] = draw(st.sampled_from(wanted) if isinstance(wanted, list) else VALUES[wanted])
-        graph[str(number)] = {"class_type": kind, "inputs": inputs}
-        made += [(str(number), output, one) for output, one in enumerate(OBJECT_INFO[kind]["output"])]
+                inputs[name] = draw(st.sampled_from(type_name) if isinstance(type_name, list) else VALUES[type_name])
+        graph[str(index)] = {"class_type": class_type, "inputs": inputs}
+        outputs += [(str(index), output, item) for output, item in enumerate(OBJECT_INFO[class_type]["output"])]
     return graph
 
 
 class Drawing:
-    """A canvas in the making: every choice that leaves the meaning alone is drawn."""
+    """Builds a UI-format workflow, with random choices that do not change its meaning."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -72,7 +72,7 @@ class Drawing:
         return link_id
 
     def detour(self, origin: int, output: int, kind: str) -> tuple[int, int]:
-        """Where a link may as well come from: through a reroute, a bypassed node, a Set and a Get node."""
+        """Lead a link through a reroute, a bypassed node, or a Set and a Get node. Return its new origin."""
         way = self.draw(st.sampled_from(["straight", "straight", "reroute", "bypass", "set and get"]))
         if way == "straight":
             return origin, output
@@ -89,17 +89,19 @@ class Drawing:
         return middle, 0
 
     def values(self, kind: str, inputs: dict[str, Any]) -> Any:
-        """The widgets' values, as a list or by name; an input that is linked keeps whatever it held before."""
-        found: list[Any] = []
-        named: dict[str, Any] = {}
+        """The values of the widgets, as a list or by name. A linked widget may have any old value."""
+        values: list[Any] = []
+        values_by_name: dict[str, Any] = {}
         for name, spec in inputs_of(kind).items():
             if is_widget(spec):
-                held = inputs.get(name)
-                named[name] = self.draw(st.sampled_from([0, None, "old"])) if isinstance(held, list) else held
-                found += [named[name], *(["randomize"] if name == "seed" else [])]
-        if "image" in named:
-            found += self.draw(st.sampled_from([[], ["image"], ["image", ""]]))
-        return named if self.draw(st.integers(0, 4)) == 0 else found
+                value = inputs.get(name)
+                values_by_name[name] = (
+                    self.draw(st.sampled_from([0, None, "old"])) if isinstance(value, list) else value
+                )
+                values += [values_by_name[name], *(["randomize"] if name == "seed" else [])]
+        if "image" in values_by_name:
+            values += self.draw(st.sampled_from([[], ["image"], ["image", ""]]))
+        return values_by_name if self.draw(st.integers(0, 4)) == 0 else values
 
     def node(self, node_id: str, one: dict[str, Any]) -> None:
         sockets = []
@@ -112,7 +114,7 @@ class Drawing:
                 sockets.append(socket(name, link_type, link, widget=is_widget(spec)))
             elif not is_widget(spec):
                 sockets.append(socket(name, link_type))
-            elif self.draw(st.integers(0, 5)) == 0:  # the value comes out of a primitive
+            elif self.draw(st.integers(0, 5)) == 0:  # the value comes from a primitive
                 primitive = self.new_id()
                 self.nodes.append(node(primitive, "PrimitiveNode", values=[value, "fixed"]))
                 sockets.append(socket(name, link_type, self.link(primitive, 0, link_type), widget=True))
@@ -135,8 +137,8 @@ class Drawing:
         return {"nodes": nodes, "links": links}
 
 
-def folded(drawn: dict[str, Any], host: int) -> dict[str, Any]:
-    """The same canvas with everything in one subgraph, which the node `host` stands for."""
+def fold(drawn: dict[str, Any], host: int) -> dict[str, Any]:
+    """The same workflow with everything in one subgraph, whose node is `host`."""
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     links = [one if isinstance(one, dict) else dict(zip(keys, one, strict=True)) for one in drawn["links"]]
     inside = {"id": "all-of-it", "inputs": [], "outputs": [], "nodes": drawn["nodes"], "links": links}
@@ -160,7 +162,7 @@ def convert_unless_ambiguous(workflow: dict[str, Any]) -> dict[str, Any]:
 
 @settings(max_examples=200, deadline=None)
 @given(drawings())
-def test_a_graph_drawn_on_a_canvas_converts_back_to_itself(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_any_drawing_of_a_graph_converts_back_to_the_graph(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
     before = copy.deepcopy(drawing)
     assert plain(convert_unless_ambiguous(drawing)) == plain(graph)
@@ -169,7 +171,7 @@ def test_a_graph_drawn_on_a_canvas_converts_back_to_itself(drawn: tuple[dict[str
 
 @settings(max_examples=50, deadline=None)
 @given(drawings())
-def test_the_same_in_a_subgraph_is_the_same_with_longer_ids(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_a_subgraph_converts_to_the_same_graph_with_longer_ids(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
     expected = {
         f"7:{node_id}": (
@@ -181,7 +183,7 @@ def test_the_same_in_a_subgraph_is_the_same_with_longer_ids(drawn: tuple[dict[st
         )
         for node_id, one in graph.items()
     }
-    assert plain(convert_unless_ambiguous(folded(drawing, 7))) == expected
+    assert plain(convert_unless_ambiguous(fold(drawing, 7))) == expected
 
 
 JSON = st.recursive(
@@ -195,21 +197,21 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(drawings(), st.data())
-def test_a_damaged_canvas_is_converted_or_refused_but_never_a_crash(
+def test_a_damaged_file_is_converted_or_refused_without_a_crash(
     drawn: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject
 ) -> None:
-    damaged = copy.deepcopy(drawn[1] if data.draw(st.booleans()) else folded(drawn[1], 7))
+    damaged = copy.deepcopy(drawn[1] if data.draw(st.booleans()) else fold(drawn[1], 7))
     for _ in range(data.draw(st.integers(1, 3))):
-        place: Any = damaged
+        container: Any = damaged
         while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            keys = list(container) if isinstance(container, dict) else list(range(len(container)))
             if not keys:
                 break
             key = data.draw(st.sampled_from(keys))
-            if not isinstance(place[key], (dict, list)) or data.draw(st.integers(0, 3)) == 0:
-                place[key] = data.draw(JSON)
+            if not isinstance(container[key], (dict, list)) or data.draw(st.integers(0, 3)) == 0:
+                container[key] = data.draw(JSON)
                 break
-            place = place[key]
+            container = container[key]
     with suppress(UiFormatError):
         result = convert_to_api(damaged, OBJECT_INFO)
         assert all(one["class_type"] in OBJECT_INFO for one in result.graph.values())

@@ -7,7 +7,7 @@ import pytest
 from sweeper.loading.ui_format.convert import ConversionResult, UiFormatError, convert_to_api
 from tests.loading.ui_format.ui_workflows import OBJECT_INFO, canvas, node, plain, socket, subgraph
 
-# A subgraph of a Blur (node 8) between its ports, whose radius is shown on the node that stands for it.
+# A subgraph with a Blur (node 8), whose radius is a widget of the host.
 BLURRING = subgraph(
     "uuid-blur",
     node(8, "Blur", socket("image", "IMAGE", 1), socket("radius", "FLOAT", 2, widget=True), values=[1.5]),
@@ -40,7 +40,7 @@ def radius(result: ConversionResult, node_id: str = "57:8") -> Any:
     return result.graph[node_id]["inputs"]["radius"]
 
 
-def test_a_subgraph_is_laid_open_with_the_ids_that_comfyui_gives() -> None:
+def test_a_subgraph_is_expanded_with_the_ids_of_comfyui() -> None:
     assert plain(convert(PHOTO, host(), SAVE).graph) == {
         "1": ("Photo", {"image": "x.png"}),
         "57:8": ("Blur", {"radius": 1.5, "image": ["1", 0]}),
@@ -48,13 +48,13 @@ def test_a_subgraph_is_laid_open_with_the_ids_that_comfyui_gives() -> None:
     }
 
 
-def test_a_value_on_the_subgraphs_own_node_comes_before_the_one_inside() -> None:
+def test_the_value_of_the_host_has_precedence() -> None:
     assert radius(convert(PHOTO, host(values=[2.5]), SAVE)) == 2.5
     assert radius(convert(PHOTO, host(values={"amount": 2.5}), SAVE)) == 2.5
     assert radius(convert(PHOTO, host(values=[None]), SAVE)) == 1.5
 
 
-def test_with_proxy_widgets_only_the_subgraphs_own_inputs_count() -> None:
+def test_with_proxy_widgets_only_own_inputs_have_values() -> None:
     proxies = {"proxyWidgets": [["8", "radius"], ["-1", "amount"], ["8", "control_after_generate"]]}
     assert radius(convert(PHOTO, host(values=[1.5, 2.5], properties=proxies), SAVE)) == 2.5
     assert radius(convert(PHOTO, host(values=[None, 2.5, "fixed"], properties=proxies), SAVE)) == 2.5
@@ -62,14 +62,14 @@ def test_with_proxy_widgets_only_the_subgraphs_own_inputs_count() -> None:
     assert radius(convert(PHOTO, host(values=[1.5], properties=mirrored), SAVE)) == 1.5
 
 
-def test_a_value_that_stands_twice_and_differs_is_refused() -> None:
+def test_two_different_values_of_one_widget_are_refused() -> None:
     mirrored = {"proxyWidgets": [["8", "radius"]]}
     assert reason(PHOTO, host(values=[7.5], properties=mirrored, title="Soft"), SAVE) == [
         "node 57 (uuid-blur, 'Soft') shows another value of 'radius' than node 8 inside it has"
     ]
 
 
-def test_values_that_do_not_fit_what_the_subgraph_shows_are_refused() -> None:
+def test_values_that_do_not_fit_the_host_are_refused() -> None:
     sentence = "node 57 (uuid-blur) has 2 values for the 1 widgets that it shows"
     assert reason(PHOTO, host(values=[1.5, 2.5]), SAVE) == [sentence]
     assert reason(PHOTO, host(values=[1, 2], properties={"proxyWidgets": [["-1", "amount"]]}), SAVE) == [sentence]
@@ -78,7 +78,7 @@ def test_values_that_do_not_fit_what_the_subgraph_shows_are_refused() -> None:
     ]
 
 
-def test_a_seeds_control_among_the_subgraphs_values_is_skipped() -> None:
+def test_the_seed_control_among_host_values_is_skipped() -> None:
     sampling = subgraph(
         "uuid-sample",
         node(
@@ -94,13 +94,13 @@ def test_a_seeds_control_among_the_subgraphs_values_is_skipped() -> None:
         assert {name: result.graph["57:8"]["inputs"][name] for name in ("seed", "steps")} == {"seed": 5, "steps": 30}
 
 
-def test_a_link_into_the_subgraph_comes_before_every_value() -> None:
+def test_a_link_into_the_subgraph_has_precedence_over_values() -> None:
     linked = host(57, socket("amount", "FLOAT", 5, widget=True), values=[2.5])
     links = [*LINKS, (5, 2, 0, 57, 1, "FLOAT")]
     assert radius(convert(PHOTO, node(2, "Number", values=[3]), linked, SAVE, links=links)) == ["2", 0]
 
 
-def test_a_primitive_on_a_subgraph_is_refused_for_comfyuis_versions_differ() -> None:
+def test_a_primitive_linked_to_a_subgraph_is_refused() -> None:
     linked = host(57, socket("amount", "FLOAT", 5, widget=True), values=[2.5])
     links = [*LINKS, (5, 2, 0, 57, 1, "FLOAT")]
     assert reason(PHOTO, node(2, "PrimitiveNode", values=[3]), linked, SAVE, links=links) == [
@@ -111,7 +111,7 @@ def test_a_primitive_on_a_subgraph_is_refused_for_comfyuis_versions_differ() -> 
     ]
 
 
-def test_one_subgraph_stands_in_two_places() -> None:
+def test_a_subgraph_may_be_used_twice() -> None:
     links = [(4, 1, 0, 57, 0, "IMAGE"), (5, 57, 0, 58, 0, "IMAGE"), (9, 58, 0, 9, 0, "IMAGE")]
     result = convert(PHOTO, host(57, values=[2.5]), host(58, link=5), SAVE, links=links)
     assert result.graph["58:8"]["inputs"] == {"radius": 1.5, "image": ["57:8", 0]}
@@ -122,9 +122,7 @@ def test_one_subgraph_stands_in_two_places() -> None:
 @pytest.mark.parametrize(
     ("outer", "inner", "expected"), [([4.5], [3.5], 4.5), ([], [3.5], 3.5), ([], [], 1.5), ([4.5], [], 4.5)]
 )
-def test_subgraphs_in_subgraphs_take_the_outermost_value(
-    outer: list[float], inner: list[float], expected: float
-) -> None:
+def test_nested_subgraphs_take_the_outermost_value(outer: list[float], inner: list[float], expected: float) -> None:
     wrapping = subgraph(
         "uuid-outer",
         node(
@@ -141,7 +139,7 @@ def test_subgraphs_in_subgraphs_take_the_outermost_value(
     assert result.graph["9"]["inputs"]["images"] == ["57:3:8", 0]
 
 
-def test_a_bypassed_subgraph_passes_its_link_on_and_a_muted_one_does_not() -> None:
+def test_a_bypassed_subgraph_passes_links_on_but_a_muted_one_does_not() -> None:
     assert plain(convert(PHOTO, host(mode=4), SAVE).graph)["9"] == (
         "Save",
         {"filename_prefix": "C", "images": ["1", 0]},
@@ -153,7 +151,7 @@ def test_a_bypassed_subgraph_passes_its_link_on_and_a_muted_one_does_not() -> No
     )
 
 
-def test_a_port_that_passes_straight_through_is_a_link() -> None:
+def test_a_link_may_pass_straight_through_a_subgraph() -> None:
     straight = subgraph(
         "uuid-blur",
         links=[(1, -10, 0, -20, 0, "IMAGE")],
@@ -163,7 +161,7 @@ def test_a_port_that_passes_straight_through_is_a_link() -> None:
     assert convert(PHOTO, host(), SAVE, subgraphs=[straight]).graph["9"]["inputs"]["images"] == ["1", 0]
 
 
-def test_a_get_node_inside_sees_the_set_node_outside() -> None:
+def test_a_get_node_inside_finds_the_set_node_outside() -> None:
     inside = subgraph(
         "uuid-blur",
         node(8, "Blur", socket("image", "IMAGE", 1), values=[1.5]),
@@ -178,7 +176,7 @@ def test_a_get_node_inside_sees_the_set_node_outside() -> None:
     assert result.graph["57:8"]["inputs"]["image"] == ["1", 0]
 
 
-def test_an_unknown_class_inside_is_named_at_its_place_in_the_file() -> None:
+def test_an_unknown_class_inside_is_reported_at_its_path() -> None:
     known = {name: one for name, one in OBJECT_INFO.items() if name != "Blur"}
     with pytest.raises(UiFormatError) as caught:
         convert(PHOTO, host(), SAVE, info=known)
@@ -190,7 +188,7 @@ def test_an_unknown_class_inside_is_named_at_its_place_in_the_file() -> None:
     )
 
 
-def test_a_subgraph_that_contains_itself_and_one_that_explodes_are_refused() -> None:
+def test_recursive_and_exploding_subgraphs_are_refused() -> None:
     endless = subgraph("uuid-blur", node(3, "uuid-blur"), links=[], ports=[], outputs=[])
     assert reason(PHOTO, host(), subgraphs=[endless]) == [
         "node 3 (uuid-blur) is a subgraph that contains itself, or more than 50 nested levels"

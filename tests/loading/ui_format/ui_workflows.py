@@ -1,4 +1,4 @@
-"""Small canvases made by hand, and the node classes that they use. Other test files draw with these."""
+"""Small UI-format workflows made by hand, and the node classes that they use."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ OBJECT_INFO: dict[str, Any] = {
 
 
 def socket(name: str, kind: str, link: int | None = None, *, widget: bool = False) -> dict[str, Any]:
-    """An input of a node on the canvas."""
+    """An input of a node in the editor."""
     return {"name": name, "type": kind, "link": link, **({"widget": {"name": name}} if widget else {})}
 
 
 def node(node_id: int | str, kind: str, *inputs: dict[str, Any], values: Any = None, **more: Any) -> dict[str, Any]:
-    """A node on the canvas; `values` are its `widgets_values`."""
+    """A node in the editor; `values` are its `widgets_values`."""
     outputs = more.pop("outputs", OBJECT_INFO.get(kind, {}).get("output", ["*"]))
     return {
         "id": node_id,

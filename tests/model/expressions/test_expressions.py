@@ -1,4 +1,4 @@
-"""Jinja2 in experiments: types are kept, nothing climbs out of the sandbox, and nothing small costs much."""
+"""Jinja2 in experiments: types are kept, the sandbox is tight, and costly texts are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import ExperimentError
 from sweeper.model.expressions import ExpressionError, compile_expression
-from tests.experiment_files import planned
+from tests.experiment_files import make_plan
 from tests.planning import reference_planner
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3, "f": 0.5}}}
@@ -18,8 +18,8 @@ SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
 FILTERS = "; filters: abs, capitalize, count, d, default, first, float, int, join, last, length, list, ... (20 more)"
 
 
-def derived(folder, text):
-    (trial,) = planned(folder, {"derive": {"v": text}}, GRAPH, SLOTS)
+def derive(folder, text):
+    (trial,) = make_plan(folder, {"derive": {"v": text}}, GRAPH, SLOTS)
     return trial.params["v"]
 
 
@@ -36,13 +36,13 @@ def derived(folder, text):
         ("{ n }", "{ n }"), ("", ""), ("{{ missing | default('d') }}{{ s }}", "dab"),
     ],
 )  # fmt: skip
-def test_a_derived_text_keeps_a_lone_expressions_type(tmp_path, text, value):
-    if "missing" in text:  # a default does not make a name: what nobody gives is a mistake
+def test_a_lone_expression_keeps_its_type(tmp_path, text, value):
+    if "missing" in text:  # a default does not define a name, and an undefined name is an error
         with pytest.raises(ExperimentError, match="'missing' is neither a slot nor a variable"):
-            derived(tmp_path, text)
+            derive(tmp_path, text)
         return
-    found = derived(tmp_path, text)
-    assert (found, type(found)) == (value, type(value))
+    result = derive(tmp_path, text)
+    assert (result, type(result)) == (value, type(value))
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,14 +52,16 @@ def test_a_derived_text_keeps_a_lone_expressions_type(tmp_path, text, value):
         lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"),
     max_leaves=6,
 ))  # fmt: skip
-def test_arithmetic_is_jinjas_own(tmp_path_factory, text):
-    found = derived(tmp_path_factory.mktemp("sums"), "{{ " + text + " }}")
-    wanted = reference_planner.JINJA.compile_expression(text)(n=3, f=0.5)
-    assert json.dumps(found) == json.dumps(wanted + 0.0 if isinstance(wanted, float) else wanted)  # no -0.0 in a slot
+def test_arithmetic_follows_jinja(tmp_path_factory, text):
+    result = derive(tmp_path_factory.mktemp("sums"), "{{ " + text + " }}")
+    expected = reference_planner.JINJA.compile_expression(text)(n=3, f=0.5)
+    assert json.dumps(result) == json.dumps(
+        expected + 0.0 if isinstance(expected, float) else expected
+    )  # no -0.0 in a slot
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("{{ s.__class__ }}", "access to attribute '__class__' of 'str' object is unsafe."),
         ("{{ ''['__class__'] }}", "access to attribute '__class__' of 'str' object is unsafe."),
@@ -125,16 +127,16 @@ def test_arithmetic_is_jinjas_own(tmp_path_factory, text):
         ("{{ '" + "x" * 30_000 + "' }}", "has more than 20,000 characters of Jinja2"),
     ],
 )  # fmt: skip
-def test_what_is_forbidden_or_too_much_is_told(tmp_path, text, said):
+def test_forbidden_or_costly_texts_are_refused(tmp_path, text, expected):
     with pytest.raises(ExperimentError) as caught:
-        derived(tmp_path, text)
+        derive(tmp_path, text)
     (problem,) = caught.value.problems
     message = problem.message.partition(" (with ")[0]
-    assert (problem.line, problem.key, message) == (1, "derive.v", said)
+    assert (problem.line, problem.key, message) == (1, "derive.v", expected)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "is empty, and a value is needed"),
         ("n >", "a value is missing before its end"),
@@ -147,29 +149,29 @@ def test_what_is_forbidden_or_too_much_is_told(tmp_path, text, said):
         ("{{ n }} > 4", "write the expression without '{{' and '}}' here"),
     ],
 )
-def test_an_expression_that_cannot_be_read_is_told_in_its_own_words(text, said):
+def test_syntax_errors_are_explained_in_the_words_of_the_user(text, expected):
     with pytest.raises(ExpressionError) as caught:
         compile_expression(text)
-    assert str(caught.value) == f"is not Jinja2: {said}"
+    assert str(caught.value) == f"is not Jinja2: {expected}"
 
 
 @pytest.mark.parametrize("value", ["{{ 9 ** 9 }}", "{% macro %}", "{{ s.__class__ }}", "a }} b {{ c", "{% raw %}"])
-def test_text_in_values_is_never_run(tmp_path, value):
+def test_jinja_in_values_is_never_rendered(tmp_path, value):
     graph = {"1": {"class_type": "A", "inputs": {"v": "{{ s }}!", "w": "{{ s }}"}}}
-    plan = planned(tmp_path, {"sweep": {"grid": {"s": [value]}}}, graph, {})
+    plan = make_plan(tmp_path, {"sweep": {"grid": {"s": [value]}}}, graph, {})
     (trial,) = plan
     assert plan.workflow(trial)["1"]["inputs"] == {"v": value + "!", "w": value}
 
 
-def test_the_example_values_of_a_failure_are_cut(tmp_path):
+def test_a_failure_message_cuts_long_values(tmp_path):
     experiment = {"params": {"s": "x" * 500}, "derive": {"v": "{{ s / 2 }}"}}
     with pytest.raises(ExperimentError) as caught:
-        planned(tmp_path, experiment, GRAPH, SLOTS)
+        make_plan(tmp_path, experiment, GRAPH, SLOTS)
     assert len(str(caught.value)) < 300
 
 
-def test_a_failing_text_gives_a_few_examples_and_not_a_thousand(tmp_path):
+def test_a_failing_text_gives_only_a_few_examples(tmp_path):
     experiment = {"sweep": {"grid": {"n": {"from": 1, "to": 1000, "step": 1}}}, "derive": {"v": "{{ n / 0 }}"}}
     with pytest.raises(ExperimentError) as caught:
-        planned(tmp_path, experiment, GRAPH, SLOTS)
+        make_plan(tmp_path, experiment, GRAPH, SLOTS)
     assert 1 <= len(caught.value.problems) <= 5

@@ -1,4 +1,4 @@
-"""Jinja2 in experiments, as prompt writers use it: held against Jinja2 itself; and whatever else a text may hold."""
+"""Common Jinja2 texts give the results of Jinja2 itself, and any text gives a value or an error."""
 
 from __future__ import annotations
 
@@ -90,15 +90,15 @@ USUAL = {"s": "a red  fox", "n": 3, "f": 0.25, "xs": ["oil", "ink", "Ink"], "ns"
         "{% for x in [] %}{% else %}none{% endfor %}",
     ],
 )
-def test_what_prompt_writers_use_gives_what_jinja_gives(text):
-    """As text, by Jinja2 itself without a sandbox; a lone expression keeps its type, so it gets a neighbour."""
+def test_common_texts_give_the_result_of_jinja(text):
+    """The dot makes a text of a lone expression too, because Jinja2 itself only renders texts."""
     assert compile_text("." + text).evaluate(USUAL) == reference_planner.JINJA.from_string("." + text).render(USUAL)
 
 
 @pytest.mark.parametrize(
     "text", ["n > 2", "-n + 5", "s ~ n", "'fox' in s and n in ns", "xs | map('upper') | list", "-f"]
 )
-def test_a_bare_expression_gives_what_jinja_gives(text):
+def test_bare_expressions_give_the_result_of_jinja(text):
     assert compile_expression(text).evaluate(USUAL) == reference_planner.JINJA.compile_expression(text)(USUAL)
 
 
@@ -114,7 +114,7 @@ def test_a_bare_expression_gives_what_jinja_gives(text):
         ("{{ n | default(1) }}{{ n | default(2) }}{{ s | default }}", {"n": 1}),
     ],
 )
-def test_constants_given_as_default_are_known(text, defaults):
+def test_constant_defaults_are_found(text, defaults):
     assert compile_text(text).defaults == defaults
 
 
@@ -131,7 +131,7 @@ def test_constants_given_as_default_are_known(text, defaults):
         ("{{ loop }}", ("loop",)),
     ],
 )
-def test_the_names_that_a_text_reads_are_those_it_does_not_bind(text, names):
+def test_names_exclude_those_that_the_text_defines(text, names):
     expression = compile_text(text)
     assert expression.names == names
     if text == "{{ " + names[0] + " }}":
@@ -147,7 +147,7 @@ FRAMES = ["{{{{ {} }}}}", "{{% for i in xs %}}{{{{ {} }}}}{{% endfor %}}", "{}"]
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join), st.sampled_from(FRAMES))
-def test_whatever_stands_in_a_text_gives_a_json_value_or_an_expression_error(parts, frame):
+def test_any_text_gives_a_json_value_or_an_expression_error(parts, frame):
     text = frame.format(parts)
     try:
         value = compile_text(text).evaluate(USUAL | {"self": 1, "range": 2, "loop": 3, "split": 4})

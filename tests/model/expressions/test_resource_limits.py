@@ -1,4 +1,4 @@
-"""Jinja2 again: signs and comments, and the bombs, in a process of their own with little memory and time."""
+"""Texts that would need gigabytes or hours ("bombs") are refused soon, tested in a process with limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from sweeper.errors import ExperimentError
 from sweeper.model.expressions import compile_text
 from tests import ROOT
-from tests.experiment_files import planned
+from tests.experiment_files import make_plan
 
 GRAPH = {"1": {"class_type": "A", "inputs": {"v": None, "s": "ab", "n": 3}}}
 SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
@@ -20,9 +20,9 @@ SLOTS = {name: {"at": f"1.{name}"} for name in GRAPH["1"]["inputs"]}
 GIVEN = {"big": "a" * 400_000, "same": "a" * 400_000, "huge": 10**4000, "words": ["x" * 900] * 1000}
 
 
-def derived(folder, text):
+def derive(folder, text):
     given = {name: value for name, value in GIVEN.items() if name in text}
-    (trial,) = planned(folder, {"params": given, "derive": {"v": text}}, GRAPH, SLOTS)
+    (trial,) = make_plan(folder, {"params": given, "derive": {"v": text}}, GRAPH, SLOTS)
     return trial.params["v"]
 
 
@@ -30,18 +30,18 @@ def derived(folder, text):
     ("text", "value"),
     [("{{ -n }}", -3), ("{{ -5 + 10 }}", 5), ("{{ -n + 1 }}", -2), ("{{- -n -}}", -3), ("{{ n - -n }}", 6)],
 )
-def test_a_sign_in_front_is_part_of_the_expression(tmp_path, text, value):
-    assert derived(tmp_path, text) == value
+def test_a_leading_sign_is_part_of_the_expression(tmp_path, text, value):
+    assert derive(tmp_path, text) == value
 
 
 @pytest.mark.parametrize("text", ["{{ n }}{# why #}", "{# why #}{{ n }}", "{{- n -}}{#- why -#}"])
-def test_a_comment_beside_an_expression_changes_nothing(tmp_path, text):
-    assert derived(tmp_path, text) == 3
+def test_a_comment_next_to_an_expression_has_no_effect(tmp_path, text):
+    assert derive(tmp_path, text) == 3
 
 
 @pytest.mark.parametrize("text", ["{{ n }}{# why #}", "{{ -n }}"])
-def test_inline_strings_of_a_template_are_read_the_same_way(tmp_path, text):
-    plan = planned(tmp_path, {"params": {"n": 3}}, {"1": {"class_type": "A", "inputs": {"v": text}}}, {})
+def test_strings_in_a_template_follow_the_same_rules(tmp_path, text):
+    plan = make_plan(tmp_path, {"params": {"n": 3}}, {"1": {"class_type": "A", "inputs": {"v": text}}}, {})
     (trial,) = plan
     assert plan.workflow(trial)["1"]["inputs"]["v"] == (-3 if "-" in text else 3)
 
@@ -55,7 +55,7 @@ NUMBER = "`is {}` takes a number of at most 1024 bits"
 LARGE = "gives a number too large to compute here"
 PARTS = "has too many parts; longer computations belong in a program"
 
-# What each asks for is gigabytes or hours; the answer has to be a refusal, soon.
+# Each of these needs gigabytes or hours and must be refused soon.
 BOMBS = {
     "power inside the round filter": ("{{ 1 | round(200000000, 'ceil') }}", DIGITS),
     "power of a negative precision": ("{{ 1 | round(-200000000) }}", DIGITS),
@@ -135,48 +135,48 @@ for name in sys.argv[2:]:
     print(end=json.dumps(name), flush=True)
     tracemalloc.start()
     try:
-        said = f"computed {str(compile_text(BOMBS[name][0]).evaluate(values))[:20]}"
+        message = f"computed {str(compile_text(BOMBS[name][0]).evaluate(values))[:20]}"
     except ExpressionError as error:
-        said = str(error)
+        message = str(error)
     peak = tracemalloc.get_traced_memory()[1] >> 20
     tracemalloc.stop()
-    print(end="\\t" + json.dumps([said, peak]) + "\\n", flush=True)
+    print(end="\\t" + json.dumps([message, peak]) + "\\n", flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def fates():
-    """What became of each bomb: [message, MiB]. One process tries all; where one kills it, another goes on behind."""
-    found = {}
-    while left := [name for name in BOMBS if name not in found]:
-        command = [sys.executable, "-c", RUN, str(ROOT), *left]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-        told = [line.split("\t") for line in done.stdout.splitlines()]
-        found |= {left[0]: [f"no answer at all: {done.stderr[-500:]}", 0]}
-        found |= {json.loads(name): json.loads(fate[0]) if fate else ["killed", 0] for name, *fate in told}
-    return found
+    """The result of each bomb: [message, MiB]. One process tries all; if one kills it, another continues after it."""
+    results = {}
+    while remaining := [name for name in BOMBS if name not in results]:
+        command = [sys.executable, "-c", RUN, str(ROOT), *remaining]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        lines = [line.split("\t") for line in process.stdout.splitlines()]
+        results |= {remaining[0]: [f"no answer at all: {process.stderr[-500:]}", 0]}
+        results |= {json.loads(name): json.loads(fate[0]) if fate else ["killed", 0] for name, *fate in lines}
+    return results
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of memory and time are set by POSIX's setrlimit")
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_before_it_takes_four_seconds_or_sixteen_megabytes(fates, name):
+def test_a_bomb_is_refused_within_four_seconds_and_sixteen_megabytes(fates, name):
     message, mebibytes = fates[name]
     assert message == BOMBS[name][1]
     assert mebibytes < 16
 
 
-def test_a_refusal_is_told_with_the_place_of_the_text(tmp_path):
+def test_a_refusal_names_the_location_of_the_text(tmp_path):
     with pytest.raises(ExperimentError, match=r"e\.yaml:1: derive\.v: takes too much work: more than 1,000,000"):
-        derived(tmp_path, BOMBS["join of joins"][0])
+        derive(tmp_path, BOMBS["join of joins"][0])
 
 
-def test_an_expression_is_counted_anew_for_each_trial():
+def test_each_trial_has_its_own_budget():
     expression = compile_text("{{ (s | replace('a', 'b')) ~ s }}")
     for _ in range(50):
         assert len(expression.evaluate({"s": "a" * 100_000})) == 200_000
 
 
-def test_what_fits_is_not_refused():
+def test_texts_within_the_budget_are_accepted():
     assert len(compile_text("{{ big[1:] }}{{ big[2:] }}").evaluate(GIVEN)) == 799_997
     assert len(compile_text("{{ big[:9] | replace('a', 'b' * 9999) }}").evaluate(GIVEN)) == 89_991
     assert compile_text(LOOP.format("{{ i }},")).evaluate({}).startswith("0,1,2,3")
@@ -186,26 +186,26 @@ def test_what_fits_is_not_refused():
 
 
 @pytest.mark.parametrize("text", ["-" * 400 + "n", "n" + " + n" * 900, "not " * 400 + "n", "n" + " ~ n" * 900])
-def test_a_long_chain_is_computed_or_refused_but_never_a_traceback(tmp_path, text):
+def test_a_long_chain_never_gives_a_traceback(tmp_path, text):
     try:
-        derived(tmp_path, "{{ " + text + " }}")
+        derive(tmp_path, "{{ " + text + " }}")
     except ExperimentError as error:
         assert len(str(error)) < 1000  # noqa: PT017 - either way is right
 
 
 @pytest.mark.parametrize("where", ["n + " * 3000 + ")", "n | " + "n" * 3000, "s." + "n" * 3000, "'n' * n * s"])
-def test_a_message_about_a_long_where_does_not_print_all_of_it(tmp_path, where):
+def test_a_message_about_a_long_where_is_cut(tmp_path, where):
     with pytest.raises(ExperimentError) as caught:
-        planned(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": where}}, GRAPH, SLOTS)
+        make_plan(tmp_path, {"sweep": {"grid": {"n": [1]}, "where": where}}, GRAPH, SLOTS)
     assert len(str(caught.value)) < 500
 
 
-def test_an_integer_too_long_to_print_is_refused_with_a_message(tmp_path):
+def test_an_integer_too_long_to_print_is_refused(tmp_path):
     with pytest.raises(ExperimentError):
-        derived(tmp_path, "{{ ('f' * 9000) | int(base=16) }}")
+        derive(tmp_path, "{{ ('f' * 9000) | int(base=16) }}")
 
 
-def test_a_slot_may_be_named_range_or_the_name_is_refused(tmp_path):
+def test_a_slot_may_be_named_range(tmp_path):
     graph = {"1": {"class_type": "A", "inputs": {"v": "{{ range }}"}}}
-    plan = planned(tmp_path, {"params": {"range": 7}}, graph, {"range": {"default": 1}})
+    plan = make_plan(tmp_path, {"params": {"range": 7}}, graph, {"range": {"default": 1}})
     assert plan.workflow(next(iter(plan)))["1"]["inputs"]["v"] == 7

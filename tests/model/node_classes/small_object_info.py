@@ -1,4 +1,4 @@
-"""A small `object_info` with every shape that matters, and a workflow that fits it. Made up; no server's own."""
+"""A small, invented `object_info` with every relevant shape, and a workflow that fits it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`graph_problems` and `graph_notes`: what must not be sent, what is only odd, and what is fine."""
+"""`find_graph_problems` and `find_graph_notes`: problems, notes, and valid graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sentences(graph: Any, **options: Any) -> list[str]:
     return [message for _, message in find_graph_problems(graph, INFO, **options)]
 
 
-def test_a_workflow_that_fits_has_no_problems_and_no_notes() -> None:
+def test_a_valid_workflow_has_no_problems_and_no_notes() -> None:
     assert find_graph_problems(workflow(), INFO) == []
     assert find_graph_notes(workflow(), INFO) == []
 
@@ -80,7 +80,7 @@ def test_a_workflow_that_fits_has_no_problems_and_no_notes() -> None:
          "node 6 (Encode) clip: links to output 0 of node 3 (Sampler), which is LATENT; CLIP is needed"),
     ],
 )  # fmt: skip
-def test_what_the_server_refuses_changes_or_fails_on_is_a_problem(changes: dict[str, Any], sentence: str) -> None:
+def test_graph_problems(changes: dict[str, Any], sentence: str) -> None:
     assert sentence in sentences(workflow(**changes))
 
 
@@ -88,18 +88,18 @@ def test_what_the_server_refuses_changes_or_fails_on_is_a_problem(changes: dict[
     "changes",
     [
         {"n3_seed": 2**64 - 1},
-        {"n3_steps": 20.0},  # an integer in JSON Schema's sense, and for the server
-        {"n3_cfg": 8},  # what JavaScript writes for 8.0
+        {"n3_steps": 20.0},  # an integer for JSON Schema and for the server
+        {"n3_cfg": 8},  # JavaScript writes 8.0 so
         {"n5_width": 130},  # `step` is not enforced
         {"n6_text": ""},
         {"n6_text": {"__value__": "a fox"}},
         {"n3_tiled": False},
-        {"n7": of("Number", value=9), "n3_steps": ["7", 0]},  # a widget made an input
-        {"n7": of("PickSampler"), "n3_sampler_name": ["7", 0]},  # the same list is put out
-        {"n7": of("Switch", anything=["8", 0], any_02=["5", 0]), "n9_images": ["7", 0]},  # "*" fits, and takes all
+        {"n7": of("Number", value=9), "n3_steps": ["7", 0]},  # a widget converted to an input
+        {"n7": of("PickSampler"), "n3_sampler_name": ["7", 0]},  # an output of the same list
+        {"n7": of("Switch", anything=["8", 0], any_02=["5", 0]), "n9_images": ["7", 0]},  # "*" matches every type
         {"n7": of("Show", source="text")},
         {"n7": of("Show", source=["4", 2])},
-        {"n7": of("Either", value=0.5), "n3_cfg": ["7", 0]},  # unions with a member in common
+        {"n7": of("Either", value=0.5), "n3_cfg": ["7", 0]},  # unions with a common member
         {"n7": of("Either", value=3)},
         {"n7": of("Row", image_1=["8", 0], image_2=["8", 0], count=2), "n9_images": ["7", 0]},
         {"n7": of("Batch", **{"images.image0": ["8", 0], "images.image1": ["8", 0]}), "n9_images": ["7", 0]},
@@ -113,7 +113,7 @@ def test_what_the_server_refuses_changes_or_fails_on_is_a_problem(changes: dict[
         {"n7": of("LoadImage", image="up.png [output]"), "n9_images": ["7", 0]},
     ],
 )
-def test_what_the_server_takes_and_runs_is_no_problem(changes: dict[str, Any]) -> None:
+def test_valid_graphs_have_no_problems(changes: dict[str, Any]) -> None:
     assert sentences(workflow(**changes)) == []
 
 
@@ -149,11 +149,11 @@ def test_what_the_server_takes_and_runs_is_no_problem(changes: dict[str, Any]) -
          "node 7 (Tags) tags: found 'c'; allowed: a, b"),
     ],
 )  # fmt: skip
-def test_newer_shapes_are_held_to_what_they_declare(changes: dict[str, Any], sentence: str) -> None:
+def test_newer_input_types_are_checked(changes: dict[str, Any], sentence: str) -> None:
     assert sentence in sentences(workflow(**changes))
 
 
-def test_every_problem_is_found_and_points_into_the_graph() -> None:
+def test_all_problems_are_found_with_their_paths() -> None:
     graph = workflow(n3_steps=0, n3_sampler_name="x", n5_width="512", n9_images=["99", 0])
     graph["8"] = of("Nothing")
     everything = {
@@ -169,7 +169,7 @@ def test_every_problem_is_found_and_points_into_the_graph() -> None:
     assert {path for path, _ in find_graph_problems(graph, INFO)} == everything - {("9", "inputs", "images")}
 
 
-def test_a_workflow_without_an_output_has_nothing_to_run() -> None:
+def test_a_workflow_without_an_output_is_a_problem() -> None:
     graph = workflow()
     del graph["9"]
     assert sentences(graph) == [
@@ -179,7 +179,7 @@ def test_a_workflow_without_an_output_has_nothing_to_run() -> None:
     assert sentences([])[0].startswith("no node is an output")
 
 
-def test_a_circle_is_a_problem_where_an_output_reaches_it() -> None:
+def test_a_cycle_is_a_problem_if_an_output_depends_on_it() -> None:
     row = of("Row", image_1=["11", 0], count=1)
     graph = workflow(n10=row, n11=of("Row", image_1=["10", 0], count=1))
     assert sentences(graph) == []
@@ -187,7 +187,7 @@ def test_a_circle_is_a_problem_where_an_output_reaches_it() -> None:
     assert sentences(graph) == ["these nodes link in a cycle: 10 -> 11 -> 10"]
 
 
-def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_class() -> None:
+def test_nodes_that_no_output_depends_on_give_only_notes() -> None:
     graph = workflow(n20=of("Latent", width="wide"))
     assert sentences(graph) == []
     assert [message for _, message in find_graph_notes(graph, INFO)] == [
@@ -199,7 +199,7 @@ def test_what_no_output_reaches_is_only_noted_as_the_server_only_looks_at_its_cl
     assert sentences(graph)[0].startswith("node 20: the server has no class 'Nothing'")
 
 
-def test_an_undeclared_literal_is_only_noted_for_the_server_ignores_it() -> None:
+def test_an_undeclared_literal_gives_only_a_note() -> None:
     graph = workflow(n3_upload="image")
     assert sentences(graph) == []
     assert find_graph_notes(graph, INFO) == [
@@ -210,7 +210,7 @@ def test_an_undeclared_literal_is_only_noted_for_the_server_ignores_it() -> None
     ]
 
 
-def test_an_uploaded_file_need_not_be_on_the_server_yet() -> None:
+def test_an_uploaded_file_may_be_missing_on_the_server() -> None:
     graph = workflow(n7=of("LoadImage", image="new.png"), n9_images=["7", 0])
     assert sentences(graph) != []
     assert sentences(graph, uploaded=[Address("7", "image")]) == []
@@ -220,7 +220,7 @@ def test_an_uploaded_file_need_not_be_on_the_server_yet() -> None:
     ]
 
 
-def test_a_file_that_the_server_has_none_of_is_better_given_as_a_slot() -> None:
+def test_a_file_for_an_empty_list_should_be_a_file_slot() -> None:
     empty = copy.deepcopy(OBJECT_INFO)
     empty["LoadImage"]["input"]["required"]["image"][0] = []
     graph = workflow(n7=of("LoadImage", image="a.png"), n9_images=["7", 0])
@@ -229,13 +229,13 @@ def test_a_file_that_the_server_has_none_of_is_better_given_as_a_slot() -> None:
     ]
 
 
-def test_a_node_of_an_unknown_class_that_links_to_nowhere_has_two_problems() -> None:
+def test_an_unknown_class_with_a_dangling_link_has_two_problems() -> None:
     assert sentences(workflow(n7=of("Nothing", image=["99", 0])))[1] == (
         "node 7 (Nothing) image: links to node 99, which is not in the workflow; its nodes: 3, 4, 5, 6, 8, 9, 7"
     )
 
 
-def test_a_number_too_large_for_a_float_is_refused_as_the_server_cannot_hold_it() -> None:
+def test_a_number_too_large_for_a_float_is_refused() -> None:
     info = NodeInfo.from_object_info({**OBJECT_INFO, "Number": {**OBJECT_INFO["Number"], "output_node": True}})
     float_input = copy.deepcopy(OBJECT_INFO)
     float_input["Number"]["input"]["required"]["value"] = ["FLOAT", {}]
@@ -245,15 +245,15 @@ def test_a_number_too_large_for_a_float_is_refused_as_the_server_cannot_hold_it(
     assert "too large for a number" in find_graph_problems(graph, NodeInfo.from_object_info(float_input))[0][1]
 
 
-def test_a_long_chain_is_followed_to_its_end() -> None:
+def test_a_chain_of_thousands_of_nodes_is_checked() -> None:
     graph: dict[str, Any] = {"0": of("Row", image_1="x", count=1)}
-    for place in range(1, 5000):
-        graph[str(place)] = of("Row", image_1=[str(place - 1), 0], count=1)
+    for index in range(1, 5000):
+        graph[str(index)] = of("Row", image_1=[str(index - 1), 0], count=1)
     graph["save"] = of("Save", images=["4999", 0], filename_prefix="x")
     assert [path for path, _ in find_graph_problems(graph, INFO)] == [("0", "inputs", "image_1")]
 
 
-def test_looking_changes_nothing() -> None:
+def test_the_check_does_not_change_the_graph() -> None:
     graph = workflow(n3_steps={"__value__": 3})
     before = copy.deepcopy(graph)
     find_graph_problems(graph, INFO)

@@ -1,6 +1,7 @@
-"""The check against servers: what the embedded one refuses never slips through, a real `object_info` is read whole.
+"""The graph check finds everything that the embedded server refuses, and accepts a real `object_info`.
 
-The file named by SWEEPER_OBJECT_INFO is what a real server answers to `GET /object_info`; without it those are skipped.
+SWEEPER_OBJECT_INFO names a file with the response of a real server to `GET /object_info`. Without it, the tests with a
+real server are skipped.
 """
 
 from __future__ import annotations
@@ -70,14 +71,14 @@ def mutations(count: int) -> Iterator[dict[str, Any]]:
                     graph[node_id]["class_type"] = choose.choice(["Nope", "ImageInvert", "PreviewImage"])
                 case 3 if len(graph) > 1:
                     del graph[node_id]
-                case 4 if choose.random() < 0.3:  # seldom: it hides all other mistakes
+                case 4 if choose.random() < 0.3:  # rarely, because it hides all other mistakes
                     graph[node_id].pop("inputs", None)
                 case _ if inputs:
                     inputs[choose.choice(list(inputs))] = choose.choice(VALUES)
         yield graph
 
 
-def test_nothing_that_the_server_refuses_slips_through(server: httpx.Client, info: NodeInfo) -> None:
+def test_the_check_finds_everything_that_the_server_refuses(server: httpx.Client, info: NodeInfo) -> None:
     assert find_graph_problems(GRAPH, info) == []
     refused = 0
     for graph in mutations(250):
@@ -89,9 +90,9 @@ def test_nothing_that_the_server_refuses_slips_through(server: httpx.Client, inf
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_our_templates_fit_the_embedded_server(path: Path, info: NodeInfo) -> None:
-    found = problems_with_defaults(path, info.with_any_model())
-    assert found == []
+def test_shipped_templates_fit_the_embedded_server(path: Path, info: NodeInfo) -> None:
+    problems = problems_with_defaults(path, info.with_any_model())
+    assert problems == []
 
 
 def problems_with_defaults(path: Path, info: NodeInfo) -> list[str]:
@@ -111,7 +112,7 @@ def real() -> dict[str, Any]:
     return answer
 
 
-def test_every_class_of_a_real_server_is_read_with_a_schema_or_as_a_link(real: dict[str, Any]) -> None:
+def test_every_input_of_a_real_server_has_a_schema_or_is_a_link(real: dict[str, Any]) -> None:
     info = NodeInfo.from_object_info(real)
     assert set(info.classes) == set(real)
     for name, declared in real.items():
@@ -127,7 +128,7 @@ def test_every_class_of_a_real_server_is_read_with_a_schema_or_as_a_link(real: d
                 assert one.kind == "link"
 
 
-def test_a_real_class_with_its_own_defaults_has_no_wrong_value(real: dict[str, Any]) -> None:
+def test_the_defaults_of_real_classes_are_valid(real: dict[str, Any]) -> None:
     info = NodeInfo.from_object_info({name: {**declared, "output_node": True} for name, declared in real.items()})
     wrong: list[str] = []
     for name, spec in info.classes.items():
@@ -136,12 +137,12 @@ def test_a_real_class_with_its_own_defaults_has_no_wrong_value(real: dict[str, A
             for one in spec.inputs.values()
             if one.kind == "widget" and (one.choices or one.default is not MISSING)
         }
-        found = find_graph_problems({"1": {"class_type": name, "inputs": values}}, info)
-        wrong += [message for path, message in found if len(path) > 2]  # the others are missing inputs
+        problems = find_graph_problems({"1": {"class_type": name, "inputs": values}}, info)
+        wrong += [message for path, message in problems if len(path) > 2]  # the others are missing inputs
     assert wrong == []
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_our_templates_fit_a_real_server_that_has_their_models(path: Path, real: dict[str, Any]) -> None:
-    found = problems_with_defaults(path, NodeInfo.from_object_info(real).with_any_model())
-    assert [message for message in found if "vae_name" not in message] == []
+def test_shipped_templates_fit_a_real_server_with_their_models(path: Path, real: dict[str, Any]) -> None:
+    problems = problems_with_defaults(path, NodeInfo.from_object_info(real).with_any_model())
+    assert [message for message in problems if "vae_name" not in message] == []

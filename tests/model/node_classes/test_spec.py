@@ -1,4 +1,4 @@
-"""What `NodeInfo` reads out of `object_info`: both shapes of combo, bounds, links, and what custom nodes write."""
+"""`NodeInfo` parses `object_info`: both shapes of combos, limits, links, and odd declarations of custom nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spec_of(declared: Any, *, others: dict[str, Any] | None = None) -> InputSpec
     return info.get_spec("One").inputs["x"]
 
 
-def test_inputs_come_in_order_required_first_and_know_what_they_are() -> None:
+def test_inputs_are_parsed_in_order_with_required_ones_first() -> None:
     sampler = small_info().get_spec("Sampler")
     assert list(sampler.inputs) == [
         "model", "seed", "steps", "cfg", "sampler_name", "positive", "latent_image", "tiled", "denoise",
@@ -38,7 +38,7 @@ def test_inputs_come_in_order_required_first_and_know_what_they_are() -> None:
     assert save.hidden == ("prompt",)
 
 
-def test_input_order_goes_before_the_order_of_the_mapping() -> None:
+def test_input_order_has_precedence_over_the_order_of_the_mapping() -> None:
     declared = node({"b": ["INT"], "a": ["INT"]})
     declared["input_order"] = {"required": ["a", "gone", "b"]}
     assert list(NodeInfo.from_object_info({"One": declared}).get_spec("One").inputs) == ["a", "b"]
@@ -69,14 +69,14 @@ def test_input_order_goes_before_the_order_of_the_mapping() -> None:
     ],
 )
 def test_a_declaration_becomes_the_schema_of_its_literals(declared: Any, schema: Any) -> None:
-    found = spec_of(declared)
-    assert found.schema == schema
+    spec = spec_of(declared)
+    assert spec.schema == schema
     if schema is not None:
         Draft202012Validator.check_schema(schema)
         json.dumps(schema, allow_nan=False)
 
 
-def test_options_with_pictures_are_taken_whole_and_by_name() -> None:
+def test_choices_with_pictures_are_accepted_whole_and_by_name() -> None:
     option = {"content": "a.safetensors", "image": "a.png"}
     schema = spec_of([[option]]).schema
     assert schema is not None
@@ -87,7 +87,7 @@ def test_options_with_pictures_are_taken_whole_and_by_name() -> None:
     assert not validator.is_valid("b.safetensors")
 
 
-def test_a_type_that_some_class_puts_out_is_linked_and_one_that_none_does_is_a_widget() -> None:
+def test_types_of_outputs_are_links_and_other_types_are_widgets() -> None:
     assert spec_of(["COLOR"]).kind == "widget"
     linked = spec_of(["COLOR"], others={"Maker": node({}, "COLOR")})
     assert (linked.kind, linked.schema) == ("link", None)
@@ -96,7 +96,7 @@ def test_a_type_that_some_class_puts_out_is_linked_and_one_that_none_does_is_a_w
     assert spec_of(["INT", {"socketless": True}]).kind == "widget"
 
 
-def test_defaults_are_kept_and_their_absence_is_not_null() -> None:
+def test_a_missing_default_differs_from_null() -> None:
     assert spec_of(["INT", {"default": 3}]).default == 3
     assert spec_of(["INT", {"default": None}]).default is None
     assert spec_of(["INT"]).default is MISSING
@@ -109,7 +109,7 @@ def test_defaults_are_kept_and_their_absence_is_not_null() -> None:
      ["COMFY_AUTOGROW_V3", {"template": {"input": None}}],
      ["COMFY_DYNAMICCOMBO_V3", {"options": [None, {"key": 1}]}], ["COMFY_NEW_V3", {}]],
 )  # fmt: skip
-def test_what_custom_nodes_write_by_mistake_is_read_without_a_stumble(declared: Any) -> None:
+def test_odd_declarations_of_custom_nodes_are_accepted(declared: Any) -> None:
     spec = NodeInfo.from_object_info({"One": node({"x": declared})}).get_spec("One")
     for one in spec.inputs.values():
         if one.schema is not None:
@@ -131,7 +131,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=3), json_values, max_size=3))
-def test_any_json_is_read_or_refused_as_no_object_info(answer: dict[str, Any]) -> None:
+def test_any_json_is_parsed_or_refused(answer: dict[str, Any]) -> None:
     try:
         info = NodeInfo.from_object_info(answer)
     except InputError:
@@ -139,19 +139,19 @@ def test_any_json_is_read_or_refused_as_no_object_info(answer: dict[str, Any]) -
     assert set(info.classes) == set(answer)
 
 
-def test_an_answer_that_is_no_object_info_is_refused() -> None:
+def test_a_response_that_is_not_object_info_is_refused() -> None:
     with pytest.raises(InputError, match="this is not an object_info"):
         NodeInfo.from_object_info({"error": "unauthorized"})
     with pytest.raises(InputError, match="this is not an object_info"):
         NodeInfo.from_object_info([])  # type: ignore[arg-type]
 
 
-def test_an_unknown_class_is_told_with_the_nearest_name() -> None:
+def test_an_unknown_class_gives_the_nearest_name() -> None:
     with pytest.raises(KeyError, match="no node class 'Samplr'; did you mean 'Sampler'"):
         small_info().get_spec("Samplr")
 
 
-def test_what_is_read_cannot_be_changed() -> None:
+def test_parsed_values_are_immutable() -> None:
     info = small_info()
     for value, name in (
         (info, "classes"),
@@ -162,38 +162,38 @@ def test_what_is_read_cannot_be_changed() -> None:
             setattr(value, name, None)
 
 
-def test_the_value_of_a_dynamic_combo_brings_its_own_inputs() -> None:
+def test_a_dynamic_combo_adds_the_inputs_of_its_value() -> None:
     spec = small_info().get_spec("SaveAs")
     assert list(spec.resolve_inputs({"format": "png"})) == ["images", "format", "format.depth"]
     assert list(spec.resolve_inputs({"format": "jpeg"})) == ["images", "format", "format.quality"]
     assert list(spec.resolve_inputs({"format": "gif"})) == ["images", "format"]
 
 
-def test_an_autogrowing_input_is_its_row_with_the_first_ones_required() -> None:
-    found = small_info().get_spec("Batch").resolve_inputs({"images.image5": ["1", 0]})
-    assert {name: one.required for name, one in found.items()} == {
+def test_an_autogrowing_input_has_numbered_inputs_and_requires_the_first() -> None:
+    inputs = small_info().get_spec("Batch").resolve_inputs({"images.image5": ["1", 0]})
+    assert {name: spec.required for name, spec in inputs.items()} == {
         "images.image0": True,
         "images.image1": True,
         "images.image5": False,
     }
-    assert all(one.type == "IMAGE" for one in found.values())
+    assert all(spec.type == "IMAGE" for spec in inputs.values())
 
 
-def test_an_autogrowing_input_may_name_its_row_and_one_that_is_not_understood_takes_all_below_it() -> None:
+def test_an_autogrowing_input_may_list_names_or_accept_all() -> None:
     template = {"input": {"optional": {"x": ["INT", {"min": 3}]}}, "names": ["a", "b"], "min": 1}
     declared = node(
         {"row": ["COMFY_AUTOGROW_V3", {"template": template}], "new": ["COMFY_AUTOGROW_V3", {"template": 1}]}
     )
     spec = NodeInfo.from_object_info({"One": declared}).get_spec("One")
-    found = spec.resolve_inputs({"row.b": 1, "new.x": 2})
-    assert [(name, one.required, one.schema) for name, one in found.items()] == [
+    inputs = spec.resolve_inputs({"row.b": 1, "new.x": 2})
+    assert [(name, input_spec.required, input_spec.schema) for name, input_spec in inputs.items()] == [
         ("row.b", False, {"type": "integer", "minimum": 3})
     ]
     assert spec.can_take_undeclared("new.x")
     assert not spec.can_take_undeclared("newer.x")
 
 
-def test_taking_any_model_frees_model_files_and_nothing_else() -> None:
+def test_with_any_model_frees_only_model_files() -> None:
     info = small_info().with_any_model()
     assert info.get_spec("Loader").inputs["ckpt_name"].schema == {"type": "string", "minLength": 1}
     assert info.get_spec("Empty").inputs["lora_name"].schema == {"type": "string", "minLength": 1}
@@ -201,7 +201,7 @@ def test_taking_any_model_frees_model_files_and_nothing_else() -> None:
     assert info.get_spec("Sampler").inputs["sampler_name"].choices == tuple(SAMPLERS)
 
 
-def test_reading_leaves_the_answer_as_it_was() -> None:
+def test_parsing_does_not_change_the_response() -> None:
     before = json.dumps(OBJECT_INFO)
     small_info().with_any_model()
     assert json.dumps(OBJECT_INFO) == before

@@ -1,4 +1,4 @@
-"""A template checked by pieces says what checking every rendered workflow says, at the cost of its values."""
+"""The check of a template finds the same problems as a check of every rendered workflow."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def sentences(bound: Template, **params: Any) -> list[str]:
     return [message for _, message in check_template(bound, INFO).find_problems(params)]
 
 
-# --- both ways agree
+# --- both checks agree
 
-# What may stand at an input: its own value, a slot of its own or shared, a text of two slots, a computation, a part.
+# The forms of an input: its own value, an own or shared slot, a text of two slots, a computation, a part.
 FORMS = ["own", "{{ a }}", "{{ b }}", "{{ c | default(3) }}", "{{ a }}-{{ b }}", "x{{ a }}", "{{ a ~ b }}", "nested"]
 PLACES = [
     ("3", "seed"), ("3", "steps"), ("3", "cfg"), ("3", "sampler_name"), ("3", "model"), ("3", "tiled"), ("3", "zz"),
@@ -67,7 +67,7 @@ EXTRA = {
 
 @st.composite
 def templates(draw: st.DrawFn) -> Template:
-    """A workflow with slots at random places: inline of every form, and by a sidecar."""
+    """A workflow with random slots: inline in every form, and in a slots file."""
     nodes = draw(st.sets(st.sampled_from(list(EXTRA))))
     nodes |= {"12"} if "14" in nodes else set()
     graph = workflow(**{f"n{node_id}": copy.deepcopy(EXTRA[node_id]) for node_id in sorted(nodes)})
@@ -97,7 +97,7 @@ def templates(draw: st.DrawFn) -> Template:
 
 @settings(max_examples=150, deadline=None)
 @given(bound=templates(), data=st.data())
-def test_checking_by_pieces_says_what_checking_the_rendered_workflow_says(bound: Template, data: st.DataObject) -> None:
+def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Template, data: st.DataObject) -> None:
     check = check_template(bound, INFO)
     for _ in range(3):
         params = {name: data.draw(VALUES, label=name) for name in bound.slots}
@@ -108,17 +108,17 @@ def test_checking_by_pieces_says_what_checking_the_rendered_workflow_says(bound:
 
 @settings(max_examples=50, deadline=None)
 @given(bound=templates(), data=st.data())
-def test_a_piece_depends_on_its_own_slots_only(bound: Template, data: st.DataObject) -> None:
+def test_an_input_check_depends_only_on_its_slots(bound: Template, data: st.DataObject) -> None:
     for piece in check_template(bound, INFO).input_checks:
         params = {name: data.draw(VALUES, label=name) for name in bound.slots}
         own = {name: params[name] for name in piece.slots}
         assert repr(piece.check_values(params)) == repr(piece.check_values(own))
 
 
-# --- what it costs
+# --- cost
 
 
-def test_slots_that_stand_alone_are_pieces_of_their_own_and_texts_that_cannot_be_wrong_are_none() -> None:
+def test_sole_slots_have_a_check_and_free_texts_have_none() -> None:
     graph = workflow(n3_seed="{{ seed }}", n5_width="{{ size }}", n5_height="{{ size }}", n6_text="{{ a }}, {{ b }}")
     pieces = check_template(template(graph), INFO).input_checks
     assert {(piece.node, piece.inputs, piece.slots) for piece in pieces} == {
@@ -128,7 +128,7 @@ def test_slots_that_stand_alone_are_pieces_of_their_own_and_texts_that_cannot_be
     }
 
 
-def test_a_name_put_together_is_a_piece_of_all_its_slots() -> None:
+def test_a_combined_name_is_checked_over_all_its_slots() -> None:
     bound = template(workflow(n4_ckpt_name="{{ style }}.{{ kind }}"))
     check = check_template(bound, INFO)
     assert [piece.slots for piece in check.input_checks] == [("style", "kind")]
@@ -138,13 +138,13 @@ def test_a_name_put_together_is_a_piece_of_all_its_slots() -> None:
     ]
 
 
-def test_a_text_put_together_where_a_number_belongs_is_wrong_whatever_the_values() -> None:
+def test_a_combined_text_never_fits_a_number_input() -> None:
     assert sentences(template(workflow(n3_steps="{{ a }}{{ b }}")), a=1, b=2) == [
         "node 3 (Sampler) steps: found '12', but an integer is needed"
     ]
 
 
-def test_the_option_of_a_dynamic_combo_decides_its_node_as_a_whole() -> None:
+def test_a_node_with_a_dynamic_combo_is_checked_as_a_whole() -> None:
     save = of("SaveAs", images=["8", 0], format="{{ format }}", **{"format.quality": "{{ quality }}"})
     bound = template(workflow(n9=save))
     check = check_template(bound, INFO)
@@ -158,7 +158,7 @@ def test_the_option_of_a_dynamic_combo_decides_its_node_as_a_whole() -> None:
     ]
 
 
-def test_a_value_that_is_a_link_sends_the_check_to_the_whole_graph() -> None:
+def test_a_value_that_is_a_link_makes_the_whole_graph_be_checked() -> None:
     graph = workflow(n20=of("Loader", ckpt_name="gone.pt"))
     bound = template(graph, {"model": {"at": "3.model", "default": ["4", 0]}})
     check = check_template(bound, INFO)
@@ -170,10 +170,10 @@ def test_a_value_that_is_a_link_sends_the_check_to_the_whole_graph() -> None:
     assert not check.input_checks[0].check_values({"model": "x"}).changes_links
 
 
-# --- what a template alone tells
+# --- problems of the template alone
 
 
-def test_what_no_slot_decides_is_found_once_and_told_as_static() -> None:
+def test_problems_without_slots_are_fixed_problems() -> None:
     check = check_template(template(workflow(n3_steps=0, n3_seed="{{ seed }}")), INFO)
     assert [message for _, message in check.fixed_problems] == [
         "node 3 (Sampler) steps: found 0, but at least 1 is needed"
@@ -183,7 +183,7 @@ def test_what_no_slot_decides_is_found_once_and_told_as_static() -> None:
     ]
 
 
-def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
+def test_a_slot_at_an_undeclared_input_is_ignored() -> None:
     check = check_template(template(workflow(n3_stps="{{ steps }}")), INFO)
     assert check.ignored == (
         (
@@ -195,13 +195,13 @@ def test_a_slot_at_an_input_that_the_class_lacks_would_sweep_nothing() -> None:
     assert check_template(template(switch), INFO).ignored == ()
 
 
-def test_a_slot_that_reaches_no_output_is_noted() -> None:
+def test_a_slot_without_effect_gives_a_note() -> None:
     check = check_template(template(workflow(n20=of("Latent", width="{{ lost }}", height=64))), INFO)
     assert check.find_problems({"lost": "nonsense"}) == []
     assert "slot 'lost' has no effect: no output depends on node 20" in [message for _, message in check.notes]
 
 
-def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
+def test_the_file_of_a_file_slot_may_be_missing_on_the_server() -> None:
     graph = workflow(n7=of("LoadImage", image="hills.png"), n9_images=["7", 0])
     bound = template(graph, {"picture": {"at": "7.image", "kind": "file"}})
     assert sentences(bound, picture="inputs/mine.png") == []
@@ -232,11 +232,11 @@ def test_a_file_slot_is_not_looked_for_on_the_server() -> None:
         ({"n6_text": {"__value__": ["{{ x }}"]}}, None),
     ],
 )
-def test_a_slot_takes_what_all_its_addresses_take(changes: dict[str, Any], schema: Any) -> None:
+def test_the_schema_of_a_slot_combines_its_addresses(changes: dict[str, Any], schema: Any) -> None:
     assert infer_slot_schema(template(workflow(**changes)), "x", INFO) == schema
 
 
-def test_choices_of_several_addresses_are_those_in_common_and_other_mixes_must_all_accept() -> None:
+def test_common_choices_of_addresses_are_allowed() -> None:
     other = {**OBJECT_INFO, "Other": {"input": {"required": {"name": [["heun", "euler", "ddim"]]}}, "output": []}}
     info = NodeInfo.from_object_info(other)
     graph = workflow(n3_sampler_name="{{ x }}", n20=of("Other", name="{{ x }}"))
@@ -247,7 +247,7 @@ def test_choices_of_several_addresses_are_those_in_common_and_other_mixes_must_a
     assert len(schema["allOf"]) == 3
 
 
-def test_an_input_that_is_only_linked_takes_links() -> None:
+def test_the_schema_of_a_link_input_is_a_link() -> None:
     bound = with_node_schemas(template(workflow(), {"model": {"at": "3.model"}}), INFO)
     normalise = bound.slots["model"].schema.normalise
     assert normalise(["4", 0]) == ["4", 0]
@@ -255,7 +255,7 @@ def test_an_input_that_is_only_linked_takes_links() -> None:
         normalise("paint")
 
 
-def test_slots_without_a_schema_get_one_and_their_values_are_normalised_by_it() -> None:
+def test_slots_without_a_schema_get_one_from_the_node_class() -> None:
     bound = template(
         workflow(n3_steps="{{ steps }}"),
         {"cfg": {"at": "3.cfg"}, "width": {"at": "5.width", "schema": {"type": "integer", "multipleOf": 64}}},
@@ -270,7 +270,7 @@ def test_slots_without_a_schema_get_one_and_their_values_are_normalised_by_it() 
     assert known.slots["width"] == bound.slots["width"]  # the user's own schema stays
 
 
-def test_a_default_that_the_server_refuses_is_left_for_the_check_to_tell() -> None:
+def test_a_default_that_the_server_refuses_stays_unchanged() -> None:
     bound = with_node_schemas(template(workflow(n3_cfg=500), {"cfg": {"at": "3.cfg"}}), INFO)
     assert bound.slots["cfg"].default == 500
     assert sentences(bound, cfg=500) == ["node 3 (Sampler) cfg: found 500, but at most 100.0 is needed"]
