@@ -1,4 +1,4 @@
-"""Runs the graph of a job: node by node, whatever the outputs need and the cache does not hold.
+"""Runs the graph of a job: the nodes on which its outputs depend and whose results are not cached.
 
 Each worker thread has its own `Executor` with its own cache, and runs one job at a time. The executor reports through
 `JobMessages`. An exception of a node ends the job and is reported in its messages; it never ends the thread.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Shared by all executors of a server."""
+    """The parts of a server that all its executors share."""
 
     nodes: Mapping[str, NodeClass]
     folders: Folders

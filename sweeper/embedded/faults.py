@@ -17,7 +17,7 @@ from sweeper.embedded.scenario import Scenario
 
 @dataclass(slots=True)
 class Faults:
-    """All off by default. Times are in seconds."""
+    """The faults to inject, all off by default. Times are in seconds."""
 
     # --- any request -------------------------------------------------------------------------------------------------
     latency: float = 0.0  # wait before any request is answered

@@ -25,7 +25,7 @@ MAX_CHAIN = 900
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """`error` is None if at least one output can run; `outputs` are the ids of these, in graph order.
+    """The result of `validate`: `error` is None if at least one output can run, and `outputs` are the ids of those.
 
     If `error` is None and `node_errors` is not empty, only some of the outputs run, as in ComfyUI.
     """

@@ -164,4 +164,4 @@ class ConditioningPart:
 
 
 def _levels(sampling: Sampling, start: float, end: float) -> tuple[float, float]:
-    return sampling.at_percent(start), sampling.at_percent(end)
+    return sampling.percent_to_sigma(start), sampling.percent_to_sigma(end)

@@ -51,7 +51,7 @@ def _cascade(shift: float) -> Table:
 
 
 @lru_cache(maxsize=64)
-def _shifted(kind: str, shift: float, low: float) -> Table:
+def _make_table(kind: str, shift: float, low: float) -> Table:
     if kind == "zsnr":
         return _zero_terminal()
     if kind == "edm":
@@ -89,7 +89,7 @@ class Sampling:
     @property
     def sigmas(self) -> Table:
         """Every trained noise level, rising."""
-        return _scaled_linear() if self.kind == "discrete" else _shifted(self.kind, self.shift, self.low)
+        return _scaled_linear() if self.kind == "discrete" else _make_table(self.kind, self.shift, self.low)
 
     @property
     def sigma_min(self) -> float:
@@ -115,7 +115,7 @@ class Sampling:
         t = timestep / 1000
         return self.shift * t / (1 + (self.shift - 1) * t)
 
-    def at_percent(self, percent: float) -> float:
+    def percent_to_sigma(self, percent: float) -> float:
         """The noise level after `percent` (0-1) of the trained time; ComfyUI's percent_to_sigma."""
         if percent <= 0:
             return 1.0 if self.flow else 999999999.9

@@ -28,12 +28,12 @@ def set_last_layer(_context: Context, clip: Clip, stop_at_clip_layer: int) -> No
     return NodeOutput((replace(clip, skip=-1 - stop_at_clip_layer),))
 
 
-def _with_options(conditioning: Conditioning, **options: Any) -> Conditioning:
+def with_options(conditioning: Conditioning, **options: Any) -> Conditioning:
     return [[embedding, {**old, **options}] for embedding, old in conditioning]
 
 
 def flux_guidance(_context: Context, conditioning: Conditioning, guidance: float) -> NodeOutput:
-    return NodeOutput((_with_options(conditioning, guidance=guidance),))
+    return NodeOutput((with_options(conditioning, guidance=guidance),))
 
 
 def combine(_context: Context, conditioning_1: Conditioning, conditioning_2: Conditioning) -> NodeOutput:

@@ -16,6 +16,7 @@ from sweeper.embedded.diffusion.hints import ControlNet, Hint, Reference, Vision
 from sweeper.embedded.diffusion.models import Clip, Model, Vae, embed
 from sweeper.embedded.diffusion.names import check_name
 from sweeper.embedded.nodes.base import Context, NodeOutput
+from sweeper.embedded.nodes.conditioning import with_options
 from sweeper.embedded.nodes.mask_ops import to_planes
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Latent = dict[str, Any]
-
-
-def with_options(conditioning: Conditioning, **options: Any) -> Conditioning:
-    return [[rows, {**old, **options}] for rows, old in conditioning]
 
 
 def _append_option(conditioning: Conditioning, name: str, entry: Any) -> Conditioning:

@@ -95,7 +95,15 @@ def _convert_to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _make_metadata(context: Context) -> PngInfo | None:
+def make_metadata(context: Context) -> dict[str, str]:
+    """The graph and each key of extra_pnginfo as JSON; empty if the server writes no metadata."""
+    if not context.save_metadata:
+        return {}
+    graphs = {"prompt": context.prompt, **context.extra_pnginfo}
+    return {name: json.dumps(value) for name, value in graphs.items()}
+
+
+def _make_png_info(context: Context) -> PngInfo | None:
     """The text chunks: `prompt`, and one per key of extra_pnginfo, each JSON."""
     if not context.save_metadata:
         return None
@@ -110,7 +118,7 @@ def _save_pngs(
     context: Context, images: Array, prefix: str, *, base: Path, kind: str, compress_level: int
 ) -> NodeOutput:
     reserver = FileReserver(base, prefix, images, ".png")
-    info = _make_metadata(context)
+    info = _make_png_info(context)
     results = []
     for number, picture in enumerate(to_pil_images(images)):
         context.check()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import hash_file, resolve_input
+from sweeper.embedded.nodes.files import hash_file, make_metadata, resolve_input
 from sweeper.embedded.nodes.output_naming import FileReserver
 
 if TYPE_CHECKING:
@@ -78,13 +78,9 @@ def _parse(content: bytes) -> Array:
 
 def save(context: Context, samples: Latent, filename_prefix: str) -> NodeOutput:
     """`<prefix>_00001_.latent` in the output folder. Raises Exception for a prefix that climbs out of it."""
-    metadata = {}
-    if context.save_metadata:
-        graphs = {"prompt": context.prompt, **context.extra_pnginfo}
-        metadata = {name: json.dumps(value) for name, value in graphs.items()}
     file = FileReserver(context.output_dir, filename_prefix, None, ".latent").reserve(0)
     with file.open_draft() as draft:
-        draft.write_bytes(serialize(samples["samples"], metadata))
+        draft.write_bytes(serialize(samples["samples"], make_metadata(context)))
     return NodeOutput(ui={"latents": [file.as_ui("output")]})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import math
 import os
 import secrets
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweeper.embedded.nodes.base import Context, Folders, NodeOutput
-from sweeper.embedded.nodes.files import hash_file, resolve_input
+from sweeper.embedded.nodes.files import hash_file, make_metadata, resolve_input
 from sweeper.embedded.nodes.output_naming import FileReserver, ReservedFile
 from sweeper.embedded.nodes.sound import resample
 
@@ -143,13 +142,6 @@ def fingerprint_video(context: Folders, file: str) -> float:
     return _find_input(context, file, "video").stat().st_mtime
 
 
-def _make_metadata(context: Context) -> dict[str, str]:
-    if not context.save_metadata:
-        return {}
-    graphs = {"prompt": context.prompt, **context.extra_pnginfo}
-    return {name: json.dumps(value) for name, value in graphs.items()}
-
-
 def _make_sound_frame(waveform: Array, rate: int) -> Any:
     """One frame of all samples of [C, N]; PyAV cuts it up."""
     layout = "mono" if len(waveform) == 1 else "stereo"
@@ -188,9 +180,7 @@ def _save_sounds(
     results = []
     for number, waveform in enumerate(audio["waveform"]):
         context.check()
-        content = _encode_sound(
-            resample(waveform, rate, saved_rate), saved_rate, kind, quality, _make_metadata(context)
-        )
+        content = _encode_sound(resample(waveform, rate, saved_rate), saved_rate, kind, quality, make_metadata(context))
         file = reserver.reserve(number)
         with file.open_draft() as draft:
             draft.write_bytes(content)
@@ -269,7 +259,7 @@ def save_webm(
     av = _import_av()
     file = FileReserver(context.output_dir, filename_prefix, images, ".webm").reserve(0)
     with _keep_priority(), file.open_draft() as draft, av.open(str(draft), mode="w", format="webm") as container:
-        container.metadata.update(_make_metadata(context))
+        container.metadata.update(make_metadata(context))
         stream = container.add_stream(name, rate=_to_thousandth(fps))
         stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], pixels
         stream.bit_rate, stream.options = 0, {"crf": str(crf), **options}
@@ -298,7 +288,7 @@ def save_video(
     file = reserver.reserve(0)
     with file.open_draft() as draft:
         if isinstance(video, FilmFile) and _is_mp4(video.path):
-            _copy_streams(video.path, draft, _make_metadata(context))
+            _copy_streams(video.path, draft, make_metadata(context))
         else:
             _write_mp4(context, draft, video.load())
     return _video_output(file)
@@ -326,7 +316,7 @@ def _copy_streams(source: Path, target: Path, metadata: dict[str, str]) -> None:
 def _write_mp4(context: Context, path: Path, film: Film) -> None:
     rate = _to_thousandth(film.rate)
     with _import_av().open(str(path), mode="w", format="mp4", options=_TAGS) as container:
-        container.metadata.update(_make_metadata(context))
+        container.metadata.update(make_metadata(context))
         stream = container.add_stream("h264", rate=rate)
         stream.width, stream.height = film.size
         stream.pix_fmt = "yuv420p"

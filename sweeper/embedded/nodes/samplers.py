@@ -103,7 +103,7 @@ def sa_solver(
     use_pece: bool,
     simple_order_2: bool,
 ) -> NodeOutput:
-    between = model.sampling.at_percent(sde_start_percent), model.sampling.at_percent(sde_end_percent)
+    between = model.sampling.percent_to_sigma(sde_start_percent), model.sampling.percent_to_sigma(sde_end_percent)
     options: dict[str, Any] = {"orders": (predictor_order, corrector_order), "between": between, "tau": eta}
     return _select("sa_solver", s_noise, **options, pece=use_pece, simple=simple_order_2)
 

@@ -176,4 +176,4 @@ def extend(
 def percent_to_sigma(_context: Context, model: Model, sampling_percent: float, return_actual_sigma: bool) -> NodeOutput:
     if return_actual_sigma and sampling_percent in {0.0, 1.0}:
         return NodeOutput((model.sampling.sigma_max if sampling_percent == 0 else model.sampling.sigma_min,))
-    return NodeOutput((model.sampling.at_percent(sampling_percent),))
+    return NodeOutput((model.sampling.percent_to_sigma(sampling_percent),))

@@ -106,14 +106,12 @@ def encode_picture(image: Array, vae: Vae, width: int, height: int) -> Array:
     return coder.encode(resize_image(image, width, height, "bilinear", centre=True), vae)[0]
 
 
-def _with_references(
-    sides: tuple[Conditioning, Conditioning], vision: VisionOutput | None, references: list[Reference]
+def with_references(
+    sides: tuple[Conditioning, Conditioning], references: list[Reference]
 ) -> tuple[Conditioning, Conditioning]:
     positive, negative = sides
     for reference in references:
         positive, negative = with_reference(positive, reference), with_reference(negative, reference)
-    if vision is not None:
-        positive = with_vision(positive, vision, 0.5)
     return positive, negative
 
 
@@ -154,11 +152,12 @@ def wan(
 ) -> NodeOutput:
     """WanImageToVideo and its relatives with a first, a last picture, or both."""
     references = make_references(vae, width, height, length, start_image, end_image)
-    sides = positive, negative
     for vision in (clip_vision_output, clip_vision_start_image, clip_vision_end_image):
-        sides = _with_references(sides, vision, [])
-    latent = _make_empty_video((width, height, length), batch_size, channels=16, step=4)
-    return NodeOutput((*_with_references(sides, None, references), latent))
+        if vision is not None:
+            positive = with_vision(positive, vision, 0.5)
+    return NodeOutput(
+        (*with_references((positive, negative), references), empty_wan(width, height, length, batch_size))
+    )
 
 
 def camera(
@@ -313,7 +312,7 @@ def svd(
     hold = 1 / (1 + augmentation_level)
     reach = 1.5 * video_frames * 127 / max(motion_bucket_id, 1)
     reference = Reference(encode_picture(init_image[:1], vae, width, height), hold, 0, reach)
-    conditioned = _with_references(sides, None, [reference])
+    conditioned = with_references(sides, [reference])
     return NodeOutput((*conditioned, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
@@ -333,7 +332,7 @@ def sv3d(
     hold = 0.9 / (1 + abs(elevation) / 90)
     picture = encode_picture(init_image[:1], vae, width, height)
     ends = [Reference(picture, hold, frame, max(video_frames / 4, 1)) for frame in (0, max(video_frames, 2) - 1)]
-    conditioned = _with_references(sides, None, ends)
+    conditioned = with_references(sides, ends)
     return NodeOutput((*conditioned, _make_empty((video_frames, 4, height // 8, width // 8), width, height)))
 
 
@@ -358,7 +357,7 @@ def zero123_batched(
     strength = 1 / (1 + 2 * away / 180)
     pictures = np.repeat(encode_picture(init_image[:1], vae, width, height), batch_size, axis=0)
     where = np.ones((batch_size, 1, 1), np.float32) * strength[:, None, None].astype(np.float32)
-    conditioned = _with_references(sides, None, [Reference(pictures, 0.9, where=where)])
+    conditioned = with_references(sides, [Reference(pictures, 0.9, where=where)])
     latent = _make_empty((batch_size, 4, height // 8, width // 8), width, height)
     return NodeOutput((*conditioned, {**latent, "batch_index": [0] * batch_size}))
 
@@ -374,7 +373,7 @@ def hunyuan_refiner(
     if samples.ndim != 5 or samples.shape[1] != 4:
         return NodeOutput((positive, negative, out))
     frames = np.moveaxis(samples, 2, 1).reshape(-1, 4, *samples.shape[-2:])
-    conditioned = _with_references((positive, negative), None, [Reference(frames, 0.95 * (1 - noise_augmentation))])
+    conditioned = with_references((positive, negative), [Reference(frames, 0.95 * (1 - noise_augmentation))])
     return NodeOutput((*conditioned, out))
 
 
@@ -394,5 +393,5 @@ def zero123(
     sides = _make_sides(_encode_vision(init_image, clip_vision))
     away = (abs(elevation) + abs(azimuth)) / 180
     reference = Reference(encode_picture(init_image[:1], vae, width, height), 0.9 / (1 + 2 * away))
-    conditioned = _with_references(sides, None, [reference])
+    conditioned = with_references(sides, [reference])
     return NodeOutput((*conditioned, _make_empty((batch_size, 4, height // 8, width // 8), width, height)))

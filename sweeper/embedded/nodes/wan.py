@@ -40,13 +40,6 @@ def _with_control(sides: Sides, frames: Array | None, length: int, latents: int,
     return with_hint(sides[0], hint), with_hint(sides[1], hint)
 
 
-def _with_references(sides: Sides, references: list[Reference]) -> Sides:
-    positive, negative = sides
-    for reference in references:
-        positive, negative = with_reference(positive, reference), with_reference(negative, reference)
-    return positive, negative
-
-
 def _make_subject(vae: Vae, picture: Array, width: int, height: int, weight: float = 0.5) -> Reference:
     """A picture that all frames have in common: what is on it, not where."""
     return Reference(video.encode_picture(picture[:1], vae, width, height), weight)
@@ -78,7 +71,7 @@ def control(
     references = video.make_references(vae, width, height, length, start_image, None)
     if ref_image is not None:
         references.append(_make_subject(vae, ref_image, width, height))
-    sides = _with_references(sides, references)
+    sides = video.with_references(sides, references)
     if clip_vision_output is not None:
         sides = with_vision(sides[0], clip_vision_output, 0.5), sides[1]
     return NodeOutput((*sides, latent))
@@ -117,7 +110,7 @@ def vace(
             where = unmasked[np.minimum(indices, len(unmasked) - 1)]
             latents = video.encode_picture(control_frames[indices], vae, width, height)
             references.append(Reference(latents, min(strength, 1.0), where=where))
-    return NodeOutput((*_with_references(sides, references), latent, extra))
+    return NodeOutput((*video.with_references(sides, references), latent, extra))
 
 
 def phantom(
@@ -140,7 +133,7 @@ def phantom(
     subjects = [
         _make_subject(vae, pictures[i : i + 1], width, height, 0.5 / len(pictures)) for i in range(len(pictures))
     ]
-    return NodeOutput((*_with_references((positive, negative), subjects), negative, latent))
+    return NodeOutput((*video.with_references((positive, negative), subjects), negative, latent))
 
 
 def _condition_on_sound(
@@ -155,7 +148,7 @@ def _condition_on_sound(
     width, height = latent["pixels"]
     sides = _with_control(_with_sound(sides, heard), control_of, length, latent["samples"].shape[2])
     if ref is not None:
-        sides = _with_references(sides, [_make_subject(vae, ref, width, height)])
+        sides = video.with_references(sides, [_make_subject(vae, ref, width, height)])
     return (*sides, latent)
 
 
@@ -176,7 +169,7 @@ def sound(
 ) -> NodeOutput:
     sides: Sides = (positive, negative)
     if ref_motion is not None and len(ref_motion):
-        sides = _with_references(sides, video.make_references(vae, width, height, length, ref_motion[-1:], None))
+        sides = video.with_references(sides, video.make_references(vae, width, height, length, ref_motion[-1:], None))
     latent = video.empty_wan(width, height, length, batch_size)
     return NodeOutput(_condition_on_sound(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
 
@@ -198,7 +191,7 @@ def sound_extended(
     width, height = video_latent.get("pixels", (samples.shape[-1] * 8, samples.shape[-2] * 8))
     sides: Sides = (positive, negative)
     if samples.shape[1] == 4:
-        sides = _with_references(sides, [Reference(samples[:, :, -1], 1.0, 0, video.REACH)])
+        sides = video.with_references(sides, [Reference(samples[:, :, -1], 1.0, 0, video.REACH)])
     latent = video.empty_wan(width, height, length, len(samples))
     return NodeOutput(_condition_on_sound(sides, vae, latent, length, audio_encoder_output, ref_image, control_video))
 
@@ -269,7 +262,7 @@ def animate(
         motion = continue_motion[-continue_motion_max_frames:]
         video_frame_offset = max(0, video_frame_offset - len(motion))
         known_frames = (len(motion) - 1) // 4 + 1
-        sides = _with_references(sides, video.make_references(vae, width, height, length, motion[-1:], None))
+        sides = video.with_references(sides, video.make_references(vae, width, height, length, motion[-1:], None))
     latent = video.empty_wan(width, height, length + 4, batch_size)  # one latent frame in front for the reference
     frames = latent["samples"].shape[2]
     references = [] if reference_image is None else [_make_subject(vae, reference_image, width, height)]
@@ -280,7 +273,7 @@ def animate(
         where = None if character_mask is None else 1 - character_mask.reshape(-1, *character_mask.shape[-2:])[:1]
         latents = video.encode_picture(behind[np.minimum(np.arange(frames) * 4, len(behind) - 1)], vae, width, height)
         references.append(Reference(latents, 0.8, where=where))
-    sides = _with_references(sides, references)
+    sides = video.with_references(sides, references)
     if clip_vision_output is not None:
         sides = with_vision(sides[0], clip_vision_output, 0.5), sides[1]
     return NodeOutput((*sides, latent, 1, max(0, known_frames * 4 - 3), video_frame_offset + length))

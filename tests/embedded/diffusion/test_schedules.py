@@ -90,6 +90,6 @@ def test_an_unknown_scheduler_is_named() -> None:
 @given(st.floats(0.01, 0.99))
 def test_percent_falls_through_the_levels(percent: float) -> None:
     for sampling in (DISCRETE, SD3, FLUX):
-        assert 0 < sampling.at_percent(percent) <= sampling.sigma_max
-        assert sampling.at_percent(percent) > sampling.at_percent(min(percent + 0.01, 1.0))
+        assert 0 < sampling.percent_to_sigma(percent) <= sampling.sigma_max
+        assert sampling.percent_to_sigma(percent) > sampling.percent_to_sigma(min(percent + 0.01, 1.0))
         assert sampling.from_log_snr(sampling.log_snr(0.4)) == pytest.approx(0.4)

@@ -111,7 +111,7 @@ def sa_solver(
     sigmas = run.with_finite_start(sigmas)
     count = len(sigmas)
     lambdas = [space.log_snr(sigma) if sigma > 0 else math.inf for sigma in sigmas]
-    noisy = between or (space.at_percent(0.2), space.at_percent(0.8))
+    noisy = between or (space.percent_to_sigma(0.2), space.percent_to_sigma(0.8))
     predicted, noise, strength = x, np.zeros_like(x), 0.0
     estimates: list[Array] = []
 

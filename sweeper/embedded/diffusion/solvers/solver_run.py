@@ -52,7 +52,7 @@ class SolverRun:
 
     def with_finite_start(self, sigmas: Sequence[float]) -> list[float]:
         """Sigmas whose first has a finite log SNR: a flow model starts at pure noise, where it is minus infinity."""
-        first = self.sampling.at_percent(1e-4) if self.sampling.flow and sigmas[0] >= 1 else sigmas[0]
+        first = self.sampling.percent_to_sigma(1e-4) if self.sampling.flow and sigmas[0] >= 1 else sigmas[0]
         return [first, *sigmas[1:]]
 
 
