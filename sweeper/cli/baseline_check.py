@@ -62,12 +62,19 @@ def _has_baseline(folder: Path, run_id: str | None, experiment: Experiment | Non
 def _to_findings(comparisons: Comparisons) -> CheckFindings:
     findings = [
         Finding(
-            *(one.trial, one.state, one.reason, one.case.name, one.accepted, one.metrics),
-            node=one.case.node,
-            position=one.case.position,
+            *(
+                comparison.trial,
+                comparison.state,
+                comparison.reason,
+                comparison.case.name,
+                comparison.accepted,
+                comparison.metrics,
+            ),
+            node=comparison.case.node,
+            position=comparison.case.position,
         )
-        for one in comparisons
-        if one.trial is not None
+        for comparison in comparisons
+        if comparison.trial is not None
     ]
-    missing_cases = [one.case.name for one in comparisons if one.trial is None]
+    missing_cases = [comparison.case.name for comparison in comparisons if comparison.trial is None]
     return CheckFindings(comparisons.baseline, STATES, findings, missing_cases)

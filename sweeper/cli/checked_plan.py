@@ -46,18 +46,22 @@ def load_checked_plan(
         try:
             extra_check(partial.experiment)
         except ExperimentError as error:  # a condition may name axes that could not be read
-            problems += [one for one in error.problems if partial.has_plan or not one.key.endswith(".where")]
+            problems += [
+                problem for problem in error.problems if partial.has_plan or not problem.key.endswith(".where")
+            ]
     if partial.has_plan:
         try:
             made = plan(partial.experiment)
         except ExperimentError as error:
             problems += error.problems
-    if partial.has_template and not any(one.key.startswith("target") for one in partial.problems):
-        known = {(one.file, one.line, one.key) for one in problems}
+    if partial.has_template and not any(problem.key.startswith("target") for problem in partial.problems):
+        known = {(problem.file, problem.line, problem.key) for problem in problems}
         try:
             notes = check_against_targets(made or partial.experiment, targets, object_info)
         except InputError as error:
-            problems += [one for one in error.problems if (one.file, one.line, one.key) not in known]
+            problems += [
+                problem for problem in error.problems if (problem.file, problem.line, problem.key) not in known
+            ]
     if problems or made is None:
         raise ExperimentError(problems)
     return made, notes
@@ -84,7 +88,7 @@ def check_against_targets(
             if isinstance(plan_or_experiment, Plan)
             else Compatibility(check_written_values(experiment, classes), ())
         )
-        problems += [replace(one, message=f"{one.message} (on {name})") for one in fit.problems]
+        problems += [replace(problem, message=f"{problem.message} (on {name})") for problem in fit.problems]
         notes += [str(note) for note in fit.notes]
         notes += [str(note) for note in fit.unsaved if not experiment.run.keep_temp]
     if problems:

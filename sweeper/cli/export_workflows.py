@@ -6,7 +6,6 @@ A run does not use these files: it sends workflows with the server's names of th
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ class WorkflowFolder:
         self._plan = plan
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._existing_names = set(os.listdir(folder))  # noqa: PTH208 - names only
+        self._existing_names = {path.name for path in folder.iterdir()}
         self._digests: set[int] = set()
         self.written_count = 0
         self.unchanged_count = 0

@@ -110,7 +110,7 @@ class PlanSummary:
             return None
         each = {"mean": sum(times) / len(times), "min": min(times), "max": max(times)}
         totals = {f"{name}_s": round(seconds * self._new_digests, 3) for name, seconds in each.items()}
-        return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(one, 3) for name, one in each.items()}}
+        return {**totals, "by_jobs": len(times), "job": {f"{name}_s": round(value, 3) for name, value in each.items()}}
 
     def _list_warnings(self) -> list[str]:
         experiment = self.plan.experiment

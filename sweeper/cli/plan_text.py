@@ -12,11 +12,6 @@ from sweeper.cli import console
 from sweeper.cli.schema_text import join_choices
 from sweeper.planning.plan import Plan
 
-_EXPLANATIONS: Final = {
-    "failed": "in an earlier run; --retry-failed submits them again",
-    "open": "submitted earlier, outcome unknown; checked before submitting",
-    "duplicates": "equal to another trial; run once",
-}
 _MAX_ROWS: Final = 10  # rows of each kind of difference
 _MAX_CELL_LENGTH: Final = 32  # characters of a value
 _Row = tuple[str, "int | str", str]  # label, number, the text after it
@@ -60,8 +55,8 @@ def _describe_filters(summary: Mapping[str, Any]) -> Iterator[_Row]:
             factors = " x ".join(map(str, block["sizes"]))
             yield "product" if len(blocks) == 1 else f"block {number}", block["product"], f"= {factors}"
         label = "excluded"
-        for one in block["excluded"]:
-            yield label, one["count"], f"by {one['reason']} {_format_filter(one['says'])}"
+        for dropped in block["excluded"]:
+            yield label, dropped["count"], f"by {dropped['reason']} {_format_filter(dropped['says'])}"
             label = ""
         if block["included"]:
             yield "included", block["included"], ""
@@ -77,13 +72,13 @@ def _format_filter(filter_value: Any) -> str:
 def _describe_work(summary: Mapping[str, Any]) -> Iterator[_Row]:
     yield "trials", summary["count"], ""
     if summary["duplicates"]:
-        yield "duplicates", summary["duplicates"], f"({_EXPLANATIONS['duplicates']})"
+        yield "duplicates", summary["duplicates"], "(equal to another trial; run once)"
     yield "done", summary["done"], f"(in {summary['out']})" if summary["done"] else ""
     if summary["failed"]:
-        yield "failed", summary["failed"], f"({_EXPLANATIONS['failed']})"
+        yield "failed", summary["failed"], "(in an earlier run; --retry-failed resubmits them)"
     yield "new", summary["new"], f"({_pluralize(summary['jobs'], 'job')})" if summary["jobs"] != summary["new"] else ""
     if summary["open"]:
-        yield "open", summary["open"], f"({_EXPLANATIONS['open']})"
+        yield "open", summary["open"], "(submitted earlier, outcome unknown; checked before submitting)"
 
 
 def _describe_order(summary: Mapping[str, Any]) -> Iterator[_Row]:

@@ -33,11 +33,11 @@ class OptionErrors:
     def add(self, option: str, message: str) -> None:
         self._problems.append(Problem("", 0, option, message))
 
-    def check_columns(self, option: str, requested: Iterable[str], names: Sequence[str], noun: str = "columns") -> None:
-        """Add an error for each name of `requested` that is not in `names`. `noun` heads the list of allowed names."""
+    def check_columns(self, option: str, requested: Iterable[str], names: Sequence[str]) -> None:
+        """Add an error for each name of `requested` that is not in `names`."""
         for name in requested:
             if name not in names:
-                self.add(option, f"there is no column '{name}'{suggest(name, names, noun)}")
+                self.add(option, f"there is no column '{name}'{suggest(name, names, 'columns')}")
 
     def raise_if_any(self) -> None:
         """Raise UsageError with all errors, if any."""

@@ -133,7 +133,7 @@ def test_plan_text_shows_counts_and_estimated_time(sweeper, write, seconds, dura
     lines = sweeper("plan", "shop.yaml").out.splitlines()
 
     assert f"done       1  (in {Path('results/shop')})" in lines
-    assert "failed     1  (in an earlier run; --retry-failed submits them again)" in lines
+    assert "failed     1  (in an earlier run; --retry-failed resubmits them)" in lines
     assert "open       1  (submitted earlier, outcome unknown; checked before submitting)" in lines
     assert f"estimate   {duration} for one job at a time" in lines
 

@@ -74,7 +74,8 @@ def test_failed_key_command_is_reported_without_its_output(sweeper, write, tmp_p
     (tmp_path / "targets.yaml").write_text(json.dumps({"mine": entry}))
     monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
     text = join_streams(sweeper("run", plain, "-t", "mine"))
-    assert "target mine: `api_key_command`" in text
+    assert text.startswith("error: target mine: ")
+    assert "`api_key_command`" in text
     assert KEY not in text
     assert sweeper("plan", plain, "-t", "mine").code == 0  # planning opens no keyring
 

@@ -68,7 +68,9 @@ def command(
             {
                 "baseline": str(accept_plan.baseline.folder),
                 "counts": accept_plan.counts,
-                "changes": [{"case": one.case.name, "kind": one.kind, "reason": one.reason} for one in changes],
+                "changes": [
+                    {"case": change.case.name, "kind": change.kind, "reason": change.reason} for change in changes
+                ],
             }
         )
     return 0
@@ -77,7 +79,8 @@ def command(
 def _show(accept_plan: AcceptPlan, changes: list[Any]) -> None:
     if changes:
         console.print_table(
-            ("case", "change", "why"), [(one.case.name, one.kind, one.reason) for one in changes[:_MAX_ROWS]]
+            ("case", "change", "why"),
+            [(change.case.name, change.kind, change.reason) for change in changes[:_MAX_ROWS]],
         )
         if len(changes) > _MAX_ROWS:
             console.print_line(f"... and {len(changes) - _MAX_ROWS} more")

@@ -49,27 +49,29 @@ def command(experiment: Path, *, targets: tuple[str, ...], as_json: bool, quiet:
         console.print_json(_as_json(calibration))
     else:
         _show(calibration)
-    ok = bool(calibration.items) and all(one.is_checkable for one in calibration.items)
+    ok = bool(calibration.items) and all(item.is_checkable for item in calibration.items)
     return get_run_exit_code(calibration.stopped_by, ok=ok and calibration.stopped_by is None)
 
 
 def _show(calibration: Calibration) -> None:
     rows: list[tuple[Any, ...]] = []
-    for one in calibration.items:
-        if one.stable or not one.noise:
-            rows.append((one.case.name, one.repeats, "", "", "", "", "the same pixels" if one.stable else one.reason))
-        for noise in one.noise:
+    for item in calibration.items:
+        if item.stable or not item.noise:
+            rows.append(
+                (item.case.name, item.repeats, "", "", "", "", "the same pixels" if item.stable else item.reason)
+            )
+        for noise in item.noise:
             bound = str(noise.threshold) if noise.threshold else f"none: {noise.reason}"
-            rows.append((one.case.name, one.repeats, noise.measure, noise.mean, noise.worst, noise.effect, bound))
+            rows.append((item.case.name, item.repeats, noise.measure, noise.mean, noise.worst, noise.effect, bound))
     headers = ("case", "repeats", "measure", "mean", "worst", "effect", "bound")
     console.print_table(headers, rows, rounded=("mean", "worst", "effect"))
     console.print_line()
-    uncheckable = [one for one in calibration.items if not one.is_checkable]
-    for one in uncheckable:
-        console.warn(f"no threshold can separate {one.case.name} from noise: {one.reason}")
+    uncheckable = [item for item in calibration.items if not item.is_checkable]
+    for item in uncheckable:
+        console.warn(f"no threshold can separate {item.case.name} from noise: {item.reason}")
     if calibration.checks:
         _show_checks(calibration.checks)
-    elif calibration.items and not uncheckable and all(one.stable for one in calibration.items):
+    elif calibration.items and not uncheckable and all(item.stable for item in calibration.items):
         console.print_line(
             "Every picture was the same every time. No checks are needed: by default pixels must be identical."
         )
@@ -99,11 +101,11 @@ def _as_json(calibration: Calibration) -> dict[str, Any]:
         "stopped_by": calibration.stopped_by,
         "cases": [
             {
-                "case": one.case.name,
-                "repeats": one.repeats,
-                "steady": one.stable,
-                "gated": one.is_checkable,
-                "reason": one.reason,
+                "case": item.case.name,
+                "repeats": item.repeats,
+                "steady": item.stable,
+                "gated": item.is_checkable,
+                "reason": item.reason,
                 "noise": {
                     noise.measure: {
                         "mean": console.to_json_number(noise.mean),
@@ -111,9 +113,9 @@ def _as_json(calibration: Calibration) -> dict[str, Any]:
                         "effect": console.to_json_number(noise.effect),
                         "bound": str(noise.threshold) if noise.threshold else None,
                     }
-                    for noise in one.noise
+                    for noise in item.noise
                 },
             }
-            for one in calibration.items
+            for item in calibration.items
         ],
     }

@@ -77,10 +77,10 @@ def command(
 
     answer, runs = dask_options.choose_comparer(dask), check_options["attribute"] or not experiment.is_dir()
     if experiment.is_dir():
-        useless: dict[str, Any] = {"--out": out}
+        ignored: dict[str, Any] = {"--out": out}
         if not runs:  # a permanent cluster can still compare pictures that are stored at a URL
-            useless |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
-        reject_for_folder(experiment, [name for name, value in useless.items() if value])
+            ignored |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
+        reject_for_folder(experiment, [name for name, value in ignored.items() if value])
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
     with ProgressDisplay(quiet=quiet) as display:
         comparisons = check(
@@ -116,13 +116,13 @@ def _write_reports(
 
 
 def _show(comparisons: Comparisons, *, quiet: bool) -> None:
-    bad = [one for one in comparisons if one.state != "same"]
+    bad = [comparison for comparison in comparisons if comparison.state != "same"]
     if bad:
         columns = ["case", "state", "why"]
-        rows = [[one.case.name, one.state, one.reason] for one in bad[:_MAX_ROWS]]
-        if any(one.verdict for one in bad):
+        rows = [[comparison.case.name, comparison.state, comparison.reason] for comparison in bad[:_MAX_ROWS]]
+        if any(comparison.verdict for comparison in bad):
             columns.append("whose change")
-            rows = [[*row, one.verdict] for row, one in zip(rows, bad, strict=False)]
+            rows = [[*row, comparison.verdict] for row, comparison in zip(rows, bad, strict=False)]
         console.print_table(columns, rows)
         if len(bad) > _MAX_ROWS:
             console.print_line(f"... and {len(bad) - _MAX_ROWS} more")
@@ -147,18 +147,18 @@ def _as_json(comparisons: Comparisons) -> dict[str, Any]:
         "servers": comparisons.servers,
         "cases": [
             {
-                "case": one.case.name,
-                "cells": dict(one.case.cells),
-                "node": one.case.node,
-                "position": one.case.position,
-                "state": one.state,
-                "tier": one.tier,
-                "reason": one.reason,
-                "metrics": {name: console.to_json_number(value) for name, value in one.metrics.items()},
-                "accepted": display_path(one.accepted) if one.accepted else None,
-                "now": display_path(one.now) if one.now else None,
-                "verdict": one.verdict or None,
+                "case": comparison.case.name,
+                "cells": dict(comparison.case.cells),
+                "node": comparison.case.node,
+                "position": comparison.case.position,
+                "state": comparison.state,
+                "tier": comparison.tier,
+                "reason": comparison.reason,
+                "metrics": {name: console.to_json_number(value) for name, value in comparison.metrics.items()},
+                "accepted": display_path(comparison.accepted) if comparison.accepted else None,
+                "now": display_path(comparison.now) if comparison.now else None,
+                "verdict": comparison.verdict or None,
             }
-            for one in comparisons
+            for comparison in comparisons
         ],
     }

@@ -41,21 +41,21 @@ def command(before: str, after: str, *, as_json: bool) -> int:
 
     states = compare_runs.STATES
     differences = compare_runs.compare_runs(*_read_runs(before, after))
-    counts = Counter(one.state for one in differences)
+    counts = Counter(difference.state for difference in differences)
     axes = by_axis.group_by_axis(differences)
     if as_json:
         console.print_json(
             {
                 "counts": {state: counts[state] for state in states},
-                "axes": [_axis_to_json(one, states) for one in axes],
+                "axes": [_axis_to_json(axis_value, states) for axis_value in axes],
                 "cases": [
                     {
-                        "case": one.case.name,
-                        "state": one.state,
-                        "reason": one.reason,
-                        "metrics": {name: console.to_json_number(value) for name, value in one.metrics.items()},
+                        "case": difference.case.name,
+                        "state": difference.state,
+                        "reason": difference.reason,
+                        "metrics": {name: console.to_json_number(value) for name, value in difference.metrics.items()},
                     }
-                    for one in differences
+                    for difference in differences
                 ],
             }
         )
@@ -69,20 +69,29 @@ def command(before: str, after: str, *, as_json: bool) -> int:
 def _print_differences(
     differences: Sequence[CaseDifference], axes: Sequence[AxisValue], suspects: Iterable[AxisValue]
 ) -> None:
-    rows = [(one.case.name, one.state, one.reason) for one in differences if one.state != "same"]
+    rows = [
+        (difference.case.name, difference.state, difference.reason)
+        for difference in differences
+        if difference.state != "same"
+    ]
     if not rows:
         return
     console.print_table(("case", "state", "why"), rows)
     console.print_line()
     if axes:
-        labels = Counter((one.axis, one.label) for one in axes)
+        labels = Counter((axis_value.axis, axis_value.label) for axis_value in axes)
         console.print_table(
             ("axis", "value", "cases", "changed", "new", "gone", "mae of 255"),
-            [_make_axis_row(one, ambiguous=labels[one.axis, one.label] > 1) for one in axes],
+            [
+                _make_axis_row(axis_value, ambiguous=labels[axis_value.axis, axis_value.label] > 1)
+                for axis_value in axes
+            ],
         )
         console.print_line()
-    for one in suspects:
-        console.print_line(f"every changed case has {one.axis} = {console.format_cell(_format_axis_value(one))}")
+    for axis_value in suspects:
+        console.print_line(
+            f"every changed case has {axis_value.axis} = {console.format_cell(_format_axis_value(axis_value))}"
+        )
 
 
 def _make_axis_row(axis_value: AxisValue, *, ambiguous: bool) -> tuple[Any, ...]:

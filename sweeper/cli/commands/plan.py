@@ -122,7 +122,10 @@ def _stream_trials(
         if jsonl is not None:
             jsonl.writelines(encode_line(_to_json_line(trial)) for trial in trials)
         if csv is not None:
-            rows = [(one.index, *map(one.columns.get, axes), *map(one.params.get, slots), one.digest) for one in trials]
+            rows = [
+                (trial.index, *map(trial.columns.get, axes), *map(trial.params.get, slots), trial.digest)
+                for trial in trials
+            ]
             lines = format_delimited((), [list(zip(*rows, strict=True))], dialect)
             next(lines)  # skip the header, which is already written
             csv.writelines(map(encode_line, lines))

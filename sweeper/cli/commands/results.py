@@ -101,8 +101,8 @@ def command(
     """
     query = _Query(columns=split_names(columns), by=split_names(by), pivot=split_names([pivot or ""]), **rest)
     table = _read_table(results, run_id)
-    given = (("--columns", columns, query.columns), ("--by", by, query.by))
-    empty_options = [option for option, texts, names in given if texts and not names]
+    name_lists = (("--columns", columns, query.columns), ("--by", by, query.by))
+    empty_options = [option for option, texts, names in name_lists if texts and not names]
     rows = _select_rows(table, query, empty_options, has_pivot=pivot is not None, as_json=as_json)
     if query.pivot:
         _show_pivot(rows, table, query.pivot, as_json=as_json)
@@ -212,7 +212,7 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
 
 
 def _prepare_images(requested: bool | None, rows: int) -> Callable[[Sequence[ImageRow]], None] | None:
-    """The function that shows pictures in the terminal; None if there shall be none. Raises UsageError.
+    """The function that shows pictures in the terminal; None if it should not. Raises UsageError.
 
     Rich and Pillow are imported only if stdout is a terminal, or if pictures are requested.
     """

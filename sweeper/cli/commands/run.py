@@ -76,9 +76,9 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
     "--max-failures", callback=_parse_max_failures, metavar="N|P%", help="Stop when more trials than this have failed."
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed trial.")
-@click.option("--retry-failed", is_flag=True, help="Submit trials that failed before again.")
-@click.option("--fresh", is_flag=True, help="Submit all trials again, including those that succeeded.")
-@click.option("--remake", is_flag=True, help="Submit trials again that succeeded but have no files (any more).")
+@click.option("--retry-failed", is_flag=True, help="Resubmit trials that failed in an earlier run.")
+@click.option("--fresh", is_flag=True, help="Resubmit all trials, including those that succeeded.")
+@click.option("--remake", is_flag=True, help="Resubmit trials that succeeded but have no files (any more).")
 @click.option("--where", metavar="EXPR", help='Submit only the trials for which this is true, such as "steps > 4".')
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N trials.")
 @click.option(

@@ -19,7 +19,14 @@ from sweeper.errors import UsageError
     )
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on.")
-@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@click.option(
+    "--port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Port to listen on; 0: any free port.",
+)
 @click.option(
     "--dialect", type=click.Choice(["cloud", "comfyui"]), default="cloud", show_default=True, help="The API to serve."
 )
@@ -28,7 +35,9 @@ from sweeper.errors import UsageError
     "--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Store jobs and files here."
 )
 @click.option("--strict-models", is_flag=True, help="Reject model files that the server does not have.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Jobs at a time (cloud). [default: 1]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Jobs to run at once (cloud only). [default: 1]"
+)
 @click.option(
     "--previews/--no-previews",
     default=None,

@@ -57,7 +57,7 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     """List every input of a workflow that could become a slot."""
     classes = NodeClassSource(target, object_info)
     suggestions = _suggest_slots(_read_workflow(file, classes), classes)
-    rows = [{name: getattr(one, name) for name in (*_COLUMNS, "schema")} for one in suggestions]
+    rows = [{name: getattr(suggestion, name) for name in (*_COLUMNS, "schema")} for suggestion in suggestions]
     if as_json:
         console.print_json(rows)
     else:
@@ -72,7 +72,9 @@ def slots(file: Path, *, target: str | None, object_info: Path | None, as_json: 
     )
 )
 @_file_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.json")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="The template to write."
+)
 @click.option("--force", is_flag=True, help="Replace existing files.")
 @add_class_options
 @options.as_json
@@ -96,10 +98,11 @@ def new(file: Path, *, output: Path, force: bool, target: str | None, object_inf
         if path.exists() and not (workflow.is_unchanged and path == output and output.samefile(file))
     ]
     if present and not force:
-        raise UsageError(f"{' and '.join(map(str, present))}: already exists; add --force to replace")
+        exist = "exists" if len(present) == 1 else "exist"
+        raise UsageError(f"{' and '.join(map(str, present))}: already {exist}; add --force to replace")
     for path, content in contents.items():
-        with atomic_write(path) as handle:
-            handle.write(content)
+        with atomic_write(path) as stream:
+            stream.write(content)
         if not as_json:
             console.print_status(f"wrote {path}")
     if as_json:
@@ -138,12 +141,13 @@ def _suggest_slots(workflow: LoadedWorkflow, classes: NodeClassSource) -> list[S
     """The inputs that can become slots, each with its node class's schema if the workflow's value fits it."""
     graph = workflow.graph
     return [
-        one if one.type == "file" else _with_class_schema(one, graph, classes.classes)
-        for one in suggest_slots(graph, classes.object_info)
+        suggestion if suggestion.type == "file" else _with_class_schema(suggestion, graph, classes.classes)
+        for suggestion in suggest_slots(graph, classes.object_info)
     ]
 
 
 def _with_class_schema(suggestion: Suggestion, graph: Graph, info: NodeInfo) -> Suggestion:
+    """The suggestion with the schema of its node class, if that is short and the workflow's value fits it."""
     node_id, _, name = suggestion.address.partition(".")
     spec = info.classes.get(suggestion.class_type)
     declared = spec.resolve_inputs(graph[node_id]["inputs"]).get(name) if spec is not None else None

@@ -27,7 +27,7 @@ _ENVIRONMENT_VARIABLE: Final = "SWEEPER_VIEW_TOKEN"
 host = click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST",
                     help="Address to listen on; any address but loopback requires a token from visitors.")  # fmt: skip
 port = click.option("--port", default=0, type=click.IntRange(0, 65535), metavar="PORT",
-                    help="[default: fixed for each results folder, so that the browser keeps its marks]")  # fmt: skip
+                    help="Port to listen on. [default: fixed per folder, so the browser keeps its marks]")  # fmt: skip
 
 
 @click.command(
