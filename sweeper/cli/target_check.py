@@ -73,7 +73,7 @@ def _get_display_name(spec: Any) -> str:
 
 
 async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> list[str]:
-    """Query the server, and start it first if it is the embedded one. Returns what the plan needs and it lacks."""
+    """Query the server (started first if it is the embedded one). Returns what the plan needs and the server lacks."""
     from sweeper.comfy.client import ComfyClient
 
     if target.embedded:
@@ -85,7 +85,7 @@ async def _connect(target: Target, report: TargetReport, plan: Plan | None) -> l
 
 
 async def _query_server(client: ComfyClient, report: TargetReport, plan: Plan | None) -> list[str]:
-    """Add what the server tells about itself to `report`. Returns what the plan needs and the server lacks."""
+    """Add the server's facts to `report`. Returns what the plan needs and the server lacks."""
     async with client:
         server = await client.connect()
         report.update(dialect=server.dialect, version=server.version or None, cache=read_cache_option(server))

@@ -212,7 +212,7 @@ def _show_rows(rows: Rows, table: _RunTable, query: _Query, *, as_json: bool) ->
 
 
 def _prepare_images(requested: bool | None, rows: int) -> Callable[[Sequence[ImageRow]], None] | None:
-    """The function that shows pictures in the terminal; None if it should not. Raises UsageError.
+    """The function that shows pictures in the terminal; None if they should not be shown. Raises UsageError.
 
     Rich and Pillow are imported only if stdout is a terminal, or if pictures are requested.
     """
