@@ -31,7 +31,7 @@ def test_scenario_is_read_from_a_file(tmp_path):
 
 
 def test_scenario_in_the_readme_is_valid():
-    readme = (ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / "sweeper/embedded/README.md").read_text("utf-8")
     (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "queue_bound" in block]
     assert Scenario.from_mapping(yaml.safe_load(text)).jobs_at_once == 3
 
