@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweeper.errors import Problem
-from sweeper.schemas.values import KeyPath
+from sweeper.schemas.values import KeyPath, escape_unprintable
 
 
 class SourceError(Exception):
@@ -68,4 +68,4 @@ def format_key_path(path: KeyPath) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return escape_unprintable(text)

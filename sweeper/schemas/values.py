@@ -37,11 +37,12 @@ def format_value(value: object, limit: int = 80) -> str:
     if isinstance(value, list):
         return "a list" if value else "an empty list"
     if isinstance(value, str):
-        text = f"'{_escape_unprintable(value[:limit])}'"
+        text = f"'{escape_unprintable(value[:limit])}'"
     else:
         text = "nothing" if value is None else json.dumps(value, default=str)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _escape_unprintable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
+    """Replace unprintable characters by their escapes in Python."""
     return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

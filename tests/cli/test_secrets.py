@@ -87,7 +87,7 @@ def test_key_command_in_an_experiment_is_never_run(sweeper, write):
     for target in ({"target": entry}, {"target": [entry]}, {"target": "mine", "targets": {"mine": entry}}):
         outcome = sweeper("run", write(json.dumps({**body, **target})))
         assert outcome.code == 2
-        assert "api_key_command: a command may stand in your own targets file only" in outcome.err
+        assert "api_key_command: give a command only in your own targets file" in outcome.err
     assert not marker.exists()
 
 

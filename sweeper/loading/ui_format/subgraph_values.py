@@ -13,10 +13,9 @@ from typing import Any, Final
 
 from sweeper.loading.ui_format.graph import Node, UiGraph
 from sweeper.loading.ui_format.links import Scope, UnresolvedError
-from sweeper.loading.ui_format.widgets import is_control_value
+from sweeper.loading.ui_format.widgets import SEED_INPUTS, is_control_value
 
 _OWN_INPUT: Final = "-1"  # the id of the subgraph's own inputs in `proxyWidgets`
-_SEED_INPUTS: Final = frozenset({"seed", "noise_seed"})
 
 
 def find_host_value(ports: tuple[tuple[Scope, int], ...]) -> Any:
@@ -85,7 +84,7 @@ def _collect_in_order(host: Node, graph: UiGraph, values: list[Any]) -> dict[str
     for name, inner_widgets in widgets_by_input:
         if inner_widgets and remaining:
             values_by_input[name] = remaining.pop(0)
-            if control_count > 0 and _SEED_INPUTS & set(inner_widgets) and remaining and is_control_value(remaining[0]):
+            if control_count > 0 and SEED_INPUTS & set(inner_widgets) and remaining and is_control_value(remaining[0]):
                 remaining.pop(0)
                 control_count -= 1
     if remaining or control_count != 0:

@@ -21,7 +21,7 @@ from sweeper.model.template import MISSING
 
 # The values of "control after generate". The first editors saved booleans.
 _CONTROL_VALUES: Final = frozenset({"fixed", "increment", "decrement", "randomize", "increment-wrap"})
-_SEED_INPUTS: Final = frozenset(
+SEED_INPUTS: Final = frozenset(
     {"seed", "noise_seed"}
 )  # the editor adds the control to these even if the class does not declare it
 _UPLOAD_OPTIONS: Final = ("image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload")
@@ -173,7 +173,7 @@ def _iter_expected(
         if input_spec.name in checks:
             yield _SavedValue(checks[input_spec.name], input_spec, is_optional=input_spec.name in optional)
             control = input_spec.options.get("control_after_generate")
-            if input_spec.type == "INT" and (control or input_spec.name in _SEED_INPUTS):
+            if input_spec.type == "INT" and (control or input_spec.name in SEED_INPUTS):
                 yield _SavedValue(is_control_value, is_optional=True)
             elif input_spec.type == "COMBO" and control:
                 yield _SavedValue(is_control_value, is_optional=True)
@@ -279,7 +279,7 @@ def convert_own_value(spec: InputSpec, value: Any) -> Any:
 
 
 def _convert_value(spec: InputSpec, value: Any) -> Any:
-    if spec.name in _SEED_INPUTS and _is_number(value) and value < 0:
+    if spec.name in SEED_INPUTS and _is_number(value) and value < 0:
         raise WidgetMismatchError(
             f"has {value} for its '{spec.name}', which its page replaces by a random one; write a number"
         )
