@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from typing import Final
 
 from sweeper.regression.comparison import FAILED, NOT_COMPARED, SAME, Comparison, Comparisons
+from sweeper.store.experiment_path import display_path
 
 # What XML 1.0 cannot hold, whatever a server or a prompt says.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -56,12 +55,6 @@ def describe_case(one: Comparison) -> str:
     lines += [f"servers: {one.servers}"] if one.servers else []
     lines += [f"whose change: {one.verdict}"] if one.verdict else []
     return "\n".join(lines)
-
-
-def display_path(file: Path) -> str:
-    """The way to a file from where the user is, whole where it does not lie below."""
-    here, place = Path.cwd(), Path(os.path.normpath(file.absolute()))
-    return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
 def _is_error(one: Comparison) -> bool:

@@ -1,7 +1,7 @@
-"""What is known of a results folder, and the files in it: the database, the records it holds, the artifacts.
+"""A results folder on disk: its database and its files.
 
-`store` has the queries, `database` opens and prepares the file, `records` are the frozen rows, `artifacts` names and
-places files. What runs and what is shown of it is not here.
+`store` has the queries, `database` opens the file and its schema, `records` are the rows as values, and `artifacts`
+names and saves files. Running trials and showing results do not belong here.
 """
 
 from sweeper.store.store import FILE_NAME, Store

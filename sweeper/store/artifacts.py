@@ -1,7 +1,6 @@
-"""Artifacts: files of ours, under safe names of ours, whole or not there at all.
+"""The folder of output files: each has a safe name that we chose, and appears complete or not at all.
 
-Whatever file name a server sends is a label: it chooses an extension from a list, and never a path. Where bytes come
-from is the caller's affair.
+A file name that a server sends only selects an extension from a list. It never becomes part of a path.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from typing import Any, BinaryIO, Final
 from sweeper.errors import ResultsError
 
 FOLDER: Final = "artifacts"
-_MAX_STEM: Final = 80  # characters of the speaking part; with the rest a name stays far below every system's 255
+_MAX_STEM: Final = 80  # characters of the readable part; a whole name then stays far below the limit of 255
 _PART_SUFFIX: Final = ".part"
-_MEMORY_LIMIT: Final = 4 * 2**20  # bytes of a file on its way in
-_JOB_PREFIX: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job in a `file_name`
+_MEMORY_LIMIT: Final = 4 * 2**20  # bytes; a larger incoming file goes to the disk
+_JOB_PREFIX: Final = re.compile(r"-([0-9a-f]{8})\.[^.]+(?:-\d+)?\.[a-z0-9]+$")  # the job id in a file name
 
-# Kinds of files that ComfyUI's nodes write; a name that ends otherwise becomes `.bin`, which nothing opens by itself.
+# Types of files that ComfyUI's nodes write. Any other becomes `.bin`, which no program opens by itself.
 _EXTENSIONS: Final = frozenset((
     "png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "jxl", "exr", "hdr", "apng", "svg", "psd",
     "mp4", "webm", "mkv", "mov", "avi", "m4v", "wav", "mp3", "flac", "ogg", "opus", "m4a", "aac",
@@ -50,20 +49,20 @@ _MAGIC: Final = (
     (re.compile(rb"OggS"), "ogg"),
     (re.compile(rb"glTF"), "glb"),
 )
-# Device names that Windows finds in any folder, whatever follows their first dot.
+# Windows treats these as devices in every folder, whatever follows their first dot.
 _RESERVED_NAMES: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 def build_stem(columns: Mapping[str, Any], job: str) -> str:
-    """`<slug of the axis cells>-<first 8 of the job id>`: ASCII, and no name that Windows keeps for itself.
+    """`<slug of the axis cells>-<first 8 of the job id>`, in ASCII and never a name that Windows reserves.
 
-    A cell that is empty, as of an axis that only another block has, has no word in it.
+    Empty cells, as of an axis that only another block has, are left out.
     """
     words = [_to_slug(_cell_text(value)) for value in columns.values() if value is not None]
-    speaking = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
-    if not speaking or _RESERVED_NAMES.fullmatch(speaking.partition(".")[0]):
-        speaking = f"trial-{speaking}".strip("-")
-    return f"{speaking}-{job[:8]}"
+    readable = "-".join(word for word in words if word)[:_MAX_STEM].strip("-.")
+    if not readable or _RESERVED_NAMES.fullmatch(readable.partition(".")[0]):
+        readable = f"trial-{readable}".strip("-")
+    return f"{readable}-{job[:8]}"
 
 
 def build_file_name(stem: str, node: str, position: int, extension: str) -> str:
@@ -72,7 +71,7 @@ def build_file_name(stem: str, node: str, position: int, extension: str) -> str:
 
 
 def guess_extension(label: str, content_type: str, head: bytes) -> str:
-    """Which kind of file this is: by the server's name for it, its content type, or its first bytes; else `bin`."""
+    """The extension for a file: by the server's name, its content type, or its first bytes; else `bin`."""
     suffix = PurePosixPath(label.replace("\\", "/")).suffix[1:].lower()
     if suffix in _EXTENSIONS:
         return "jpg" if suffix == "jpeg" else suffix
@@ -83,28 +82,28 @@ def guess_extension(label: str, content_type: str, head: bytes) -> str:
 
 
 def candidate_names(name: str) -> Iterator[str]:
-    """The names under which a file may be kept: its own, and those with a number where that is taken."""
-    base, dot, ending = name.rpartition(".")
+    """The names to try for a file: `name`, then `name` with a number from 2 to 9,999."""
+    base, dot, suffix = name.rpartition(".")
     yield name
-    yield from (f"{base}-{number}{dot}{ending}" for number in range(2, 10_000))
+    yield from (f"{base}-{number}{dot}{suffix}" for number in range(2, 10_000))
 
 
 def find_job_prefix(name: str) -> str | None:
-    """The first 8 characters of the id of the job whose file that is; None for a name that is not ours."""
-    found = _JOB_PREFIX.search(name)
-    return found and found[1]
+    """The first 8 characters of the job id in a file name; None if the name is not ours."""
+    match = _JOB_PREFIX.search(name)
+    return match and match[1]
 
 
 class IncomingFile:
-    """A file on its way in: in memory while it is small, then at `path`, beside its later place. Made by
-    `ArtifactFolder.incoming`.
+    """A file that is being received, made by `ArtifactFolder.open_incoming`.
 
-    Most pictures are small, and a file made on the event loop would hold up every other job while the disk is busy.
+    It stays in memory while it is small, then goes to the temporary `path`. Most pictures are small, and creating a
+    file on the event loop would delay every other job while the disk is busy.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.moved = False  # moved from `path` to its place
+        self.moved = False  # from `path` to its final name
         self._file: BinaryIO = io.BytesIO()
 
     def write(self, chunk: bytes) -> None:
@@ -115,17 +114,17 @@ class IncomingFile:
             self._file.write(chunk)
 
     def restart(self) -> None:
-        """Forget what came so far."""
+        """Discard what was received so far."""
         self._file.seek(0)
         self._file.truncate()
 
     def read_head(self, length: int) -> bytes:
-        """The first bytes; what is written next goes after them, so only for a file that is all there."""
+        """Read the first bytes. Only for a complete file, because the next `write` would overwrite what follows."""
         self._file.seek(0)
         return self._file.read(length)
 
     def finalize(self) -> Path:
-        """Bring it to the disk whole, and let go of it, to be moved from `path`: Windows moves no open file."""
+        """Write the whole file to the disk and close it (Windows cannot move an open file). Returns its path."""
         if self._file.closed:
             return self.path
         if isinstance(self._file, io.BytesIO):
@@ -136,7 +135,7 @@ class IncomingFile:
         return self.path
 
     def discard(self) -> None:
-        """Remove what is still at `path`."""
+        """Close the file and delete it, unless it was moved."""
         in_memory = isinstance(self._file, io.BytesIO)
         self._file.close()
         if not in_memory and not self.moved:
@@ -152,7 +151,7 @@ class IncomingFile:
 
 
 class ArtifactFolder:
-    """`<out>/artifacts`: files enter it whole, by rename, and never replace another."""
+    """`<out>/artifacts`. Files enter it complete, by rename, and never replace another file."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -160,9 +159,9 @@ class ArtifactFolder:
 
     @contextmanager
     def open_incoming(self, job: str, index: int) -> Iterator[IncomingFile]:
-        """A file to receive into; gone afterwards unless `keep` took it.
+        """Open a file to receive the job's output number `index`. It is deleted at the end unless `save` took it.
 
-        Raises ResultsError when the folder cannot be written, here or at any write.
+        Raises ResultsError if the folder cannot be written to, here or at any write.
         """
         with _translate_errors(self.path):
             if not self.path.is_dir():
@@ -174,53 +173,54 @@ class ArtifactFolder:
             file.discard()
 
     def save(self, file: IncomingFile, name: str) -> str:
-        """Make an incoming file durable under `name`, or under `name` with a number where that is taken; may be called
-        in a thread, since it waits for the disk.
+        """Make an incoming file durable under `name`, with a number if that name is taken.
 
-        Returns its path relative to the results folder, with `/`. Raises ResultsError when the disk will not have it.
+        Returns its path relative to the results folder, with `/`. Waits for the disk, so call it in a thread. Raises
+        ResultsError if the file cannot be written.
         """
         with _translate_errors(self.path):
             source = file.finalize()
             for candidate in candidate_names(name):
-                place = self.path / candidate
-                if _move_if_free(source, place):
+                if _move_if_free(source, self.path / candidate):
                     file.moved = True
                     _sync_folder(self.path)
-                    return f"{FOLDER}/{place.name}"
+                    return f"{FOLDER}/{candidate}"
         raise ResultsError(f"{self.path}: there are 10,000 files named {name} already")
 
     def remove_leftovers(self, unfinished: Iterable[str] = ()) -> None:
-        """Remove what a killed run left: half received files, and whole ones of jobs that never came to be recorded
-        (`unfinished`: their ids). Only for the holder of the folder.
+        """Delete what a killed run left: partial files, and files of jobs without a recorded end (ids `unfinished`).
+
+        Only for the process that has locked the folder.
         """
         if not self.path.is_dir():
             return
-        marks = {job[:8] for job in unfinished}
+        prefixes = {job[:8] for job in unfinished}
         for path in self.path.iterdir():
-            if (path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)) or find_job_prefix(path.name) in marks:
+            is_partial = path.name.startswith(".") and path.name.endswith(_PART_SUFFIX)
+            if is_partial or find_job_prefix(path.name) in prefixes:
                 path.unlink(missing_ok=True)
 
     def local_path(self, path: str) -> Path:
-        """Where a file that `keep` took can be read in this process."""
+        """Where this process can read a saved file."""
         return self.out / path
 
     def drop_local_copies(self, paths: Iterable[str]) -> None:
-        """These need not be readable here any more, as far as this is not their place."""
+        """Delete local copies of files that are stored elsewhere. Does nothing here: these are the files themselves."""
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files that `keep` took, but that are not recorded."""
+        """Delete files that were saved but not recorded."""
         for path in paths:
             with contextlib.suppress(OSError):
                 (self.out / path).unlink()
 
 
 def _move_if_free(source: Path, destination: Path) -> bool:
-    """Move `source` to `place` unless something is there; False then."""
+    """Move `source` to `destination`. Returns False if that exists already."""
     try:
-        os.link(source, destination)  # fails where the place is taken, which a rename would overwrite
+        os.link(source, destination)  # fails if the destination exists, which a rename would overwrite
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: we hold the folder, so nobody comes between these two
+    except OSError:  # a file system without hard links; the folder is locked, so nobody creates the file in between
         if destination.exists():
             return False
         source.replace(destination)
@@ -230,7 +230,7 @@ def _move_if_free(source: Path, destination: Path) -> bool:
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there, and its journal keeps renames in order
+    if os.name == "nt":  # Windows cannot open folders, and its journal keeps renames in order
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -244,7 +244,7 @@ def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResultsError(f"{folder}: {error.strerror or error}; nothing that was stored is lost") from error
+        raise ResultsError(f"{folder}: {error.strerror or error}; everything stored so far is safe") from error
 
 
 def _cell_text(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""The SQLite file of a results folder: its schema and version, how it is opened, and how its errors are told.
+"""The SQLite file of a results folder: its schema, its version, opening it, and its error messages.
 
-What the tables mean is the affair of `store` and `servers`; no query on them is made here.
+The queries are in `store` and `server_facts`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sweeper.errors import ResultsError
 
 SCHEMA_VERSION: Final = 4
 
-# Pages (of 4 KiB) of log after which a commit also brings it into the database file, and waits for the disk to have
-# both. SQLite's own 1000 are a hundred jobs, so with short jobs the event loop would stand still every few moments.
+# After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
+# disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
 _CHECKPOINT_PAGES: Final = 10_000
 
 SCHEMA: Final = """
@@ -47,17 +47,18 @@ CREATE TABLE metrics(
     sha256 TEXT NOT NULL, metric TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(sha256, metric)) WITHOUT ROWID;
 """
 
-# What leads from the version before each to it; a new store takes all of them after the schema of version 1.
+# The statements that upgrade a store to each version. A new store starts with version 1 and takes all of them.
 MIGRATIONS: Final = {
     2: """
 CREATE TABLE servers(
     run INTEGER NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, PRIMARY KEY(run, target)) WITHOUT ROWID;
 """,
-    # Which of the servers under one target's name has a job: a cluster's workers stand beside servers of their own.
+    # Which server a job went to. On a cluster, one target name covers many servers: each worker has its own.
     3: """
 CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
 """,
-    # What stands on a target for the content of an input file; `bytes` where it is the very file.
+    # The name under which a target has an uploaded input file, by the file's content.
+    # `bytes` is its size, NULL if the target stores another file, as for a mask.
     4: """
 CREATE TABLE uploads(
     target TEXT NOT NULL, content TEXT NOT NULL, value TEXT NOT NULL, bytes INTEGER,
@@ -67,13 +68,13 @@ CREATE TABLE uploads(
 
 _NO_STORE: Final = "not a sweeper store"
 _REMEDY: Final = (
-    "bring a good copy back, or move this file away: then `sweeper run` makes a new one, that knows no earlier work"
+    "restore a good copy, or move this file away and start over with `sweeper run`, which repeats all trials"
 )
 
 
 @contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system say into a sentence about the folder."""
+    """Turn errors of SQLite and of the file system into a ResultsError that names the folder."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -81,21 +82,21 @@ def translate_errors(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_NOTADB:
             raise ResultsError(f"{path}: {_NO_STORE}: {_describe_start(path)}; {_REMEDY}") from error
         if code == sqlite3.SQLITE_CORRUPT:
-            raise ResultsError(f"{path}: a damaged sweeper store, or none: {error}; {_REMEDY}") from error
-        raise ResultsError(f"{path}: {error}; is the disk full, or the folder read-only?") from error
+            raise ResultsError(f"{path}: the sweeper store is damaged: {error}; {_REMEDY}") from error
+        raise ResultsError(f"{path}: {error}; check that the disk is not full and the folder is writable") from error
     except OSError as error:
         raise ResultsError(f"{path.parent}: {error.strerror or error}") from error
 
 
 def _describe_start(path: Path) -> str:
-    """What was found in place of a database, as far as a message has room for it."""
+    """Describe the first bytes of a file that is not a database."""
     with path.open("rb") as file:
-        found = file.read(16)
-    return f"its {path.stat().st_size} bytes are no SQLite database, and begin with {found!r}"
+        head = file.read(16)
+    return f"its {path.stat().st_size} bytes are not an SQLite database and begin with {head!r}"
 
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """A connection in autocommit mode: transactions are ours to begin."""
+    """Connect in autocommit mode, so that transactions begin only where we begin them."""
     if not readonly:
         return sqlite3.connect(path, isolation_level=None, timeout=30)
     uri = path.resolve().as_uri()
@@ -103,41 +104,44 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchall()
     except sqlite3.OperationalError:
-        # A WAL database in a folder that cannot be written has nowhere for its index; nobody can be writing it either.
+        # In a read-only folder SQLite cannot create the index file that WAL mode needs. Nobody can be writing the
+        # database there either, so it is safe to call it immutable.
         connection.close()
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None)
     return connection
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, readonly: bool) -> None:
+    """Check that this is a store of ours, and unless `readonly` create or upgrade its schema. Raises ResultsError."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     if (tables or readonly) and (version == 0 or not {"runs", "trials", "jobs"}.issubset(tables)):
-        found = f"an SQLite database with other tables ({join_names(tables)})" if tables else "an empty file"
-        raise ResultsError(f"{path}: {_NO_STORE}: {found}; {_REMEDY}")
+        content = f"an SQLite database with other tables ({join_names(tables)})" if tables else "an empty file"
+        raise ResultsError(f"{path}: {_NO_STORE}: {content}; {_REMEDY}")
     if version > SCHEMA_VERSION:
         raise ResultsError(
-            f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}): upgrade"
+            f"{path}: written by a newer sweeper (store version {version}, this one reads {SCHEMA_VERSION}); "
+            "upgrade sweeper"
         )
     if version == 0:
         connection.execute("PRAGMA journal_mode = WAL")
         _apply_schema(connection, SCHEMA, 1)
         version = 1
-    if not readonly:  # a reader does without what an older store lacks
-        for following in range(version + 1, SCHEMA_VERSION + 1):
-            _apply_schema(connection, MIGRATIONS[following], following)
-    # A log is brought to the disk by `Log.sync`, when that matters and off the thread that talks to servers; SQLite
-    # would wait for the disk at every commit. Where it keeps no log (on some network drives), that stays its affair.
-    logged = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    if not readonly:  # readers cope with the tables that an older store lacks
+        for next_version in range(version + 1, SCHEMA_VERSION + 1):
+            _apply_schema(connection, MIGRATIONS[next_version], next_version)
+    # With FULL, SQLite would wait for the disk at every commit. `WriteAheadLog.sync` waits instead: only where it
+    # matters, and outside the event loop. Without a log (on some network drives) SQLite must wait itself.
+    has_log = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA synchronous = {'NORMAL' if logged else 'FULL'}")
+    connection.execute(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
 
 
 class WriteAheadLog:
-    """The write-ahead log of a database that we write to: where a commit stands before the database file has it.
+    """The write-ahead log of a database, which holds commits until SQLite copies them into the database file.
 
-    A committed transaction survives a kill at once, and a power cut after `sync`: SQLite checks each record of the log
-    when it reads it (https://www.sqlite.org/wal.html). A file of its own handle, so `sync` may run in any thread.
+    A commit survives a killed process at once, and a power cut after `sync`. SQLite verifies each record of the log
+    when it reads it (https://www.sqlite.org/wal.html). `sync` may run in any thread because it has its own file handle.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,13 +149,13 @@ class WriteAheadLog:
         self._file: BinaryIO | None = None
 
     def sync(self) -> None:
-        """Return when every commit so far is on the disk. Raises ResultsError."""
+        """Wait until every commit so far is on the disk. Raises ResultsError."""
         with translate_errors(self._path):
             if self._file is None:
                 log = self._path.with_name(f"{self._path.name}-wal")
                 if not log.exists():
-                    return  # nothing was committed, or SQLite keeps no log here
-                self._file = log.open("r+b", buffering=0)  # writable: Windows flushes no other
+                    return  # nothing was committed, or SQLite uses no log here
+                self._file = log.open("r+b", buffering=0)  # writable, because Windows flushes only such
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -160,14 +164,15 @@ class WriteAheadLog:
 
 
 class Database:
-    """An open database: statements, and transactions that are all or nothing. Not to be shared between threads, but
-    for `sync`. Everything raises ResultsError when the disk is full or the folder cannot be used.
+    """An open database, for use in one thread only (`sync` excepted).
+
+    Every method raises ResultsError if the disk is full or the folder cannot be used.
     """
 
     def __init__(self, path: Path, *, readonly: bool) -> None:
-        """Open the file at `path`, made (with its folder) and brought to this version's schema unless `readonly`.
+        """Open the file at `path`. Unless `readonly`, create it with its folder, or upgrade its schema.
 
-        Raises ResultsError also when it is no store of ours, and when a newer sweeper wrote it.
+        Raises ResultsError also if the file is not a sweeper store, or if a newer sweeper wrote it.
         """
         with translate_errors(path):
             if not readonly:
@@ -187,6 +192,7 @@ class Database:
         self._connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the rows of a SELECT."""
         with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:
@@ -195,11 +201,11 @@ class Database:
                 cursor.close()
 
     def has_table(self, table: str) -> bool:
-        """Whether there is such a table: an older store that is only read may lack one."""
+        """Whether the table exists. An older store that is opened for reading may lack some."""
         return any(self.query("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """One statement, which outside of a transaction is one of its own."""
+        """Execute one statement. Outside a transaction it is committed at once."""
         with translate_errors(self.path):
             return self._connection.execute(sql, parameters)
 
@@ -209,8 +215,10 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """All or nothing, safe from a kill at the end; from a power cut too if `durable`, else at the next `sync`.
-        Inside another it is part of that.
+        """Commit the block's statements together, or none of them if it raises.
+
+        At the end the commit survives a killed process. It survives a power cut too if `durable`, else after the next
+        `sync`. A transaction inside another one joins it.
         """
         if self._connection.in_transaction:
             yield
@@ -227,16 +235,16 @@ class Database:
             self.sync()
 
     def sync(self) -> None:
-        """Bring all that was committed to the disk; may be called from another thread."""
+        """Wait until everything committed so far is on the disk. May be called from another thread."""
         self._log.sync()
 
 
 def _apply_schema(connection: sqlite3.Connection, statements: str, version: int) -> None:
-    """All of the statements and the version that they make, or nothing."""
+    """Execute the statements and set the version, or do neither."""
     try:
         connection.executescript(f"BEGIN IMMEDIATE;{statements}PRAGMA user_version = {version};COMMIT;")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.rollback()
-        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # else somebody else was faster
+        if connection.execute("PRAGMA user_version").fetchone()[0] < version:  # otherwise another process did it first
             raise

@@ -1,7 +1,6 @@
-"""Where a run's experiment file is, told so that it is found again: from any folder, and when all was moved together.
+"""Store the experiment's path relative to the results folder, so that it still resolves after both are moved.
 
-The database has the way to it from the results folder; people get the way from where they are. Stores of before that
-have the way from where `sweeper run` was called, which holds as long as one stands there.
+Older stores hold the path relative to the folder in which `sweeper run` was called.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 
 
 def to_relative(results: Path, file: str) -> str:
-    """The way from a results folder to a file, with `/`; what is no file stays as it is."""
+    """The path of a file relative to the results folder, with `/`. Unchanged if there is no such file."""
     if not Path(file).is_file():
         return file
     try:
@@ -21,11 +20,15 @@ def to_relative(results: Path, file: str) -> str:
 
 
 def from_relative(file: str, results: Path) -> str:
-    """The way from here to a file that `seen_from` told, whole where it does not lie below here; what is not found
-    stays as it is.
+    """Resolve a path written by `to_relative`.
+
+    The result is relative if it is below the current folder, absolute otherwise. Unchanged if there is no such file.
     """
-    place = Path(os.path.normpath(results.absolute() / file))
-    if not place.is_file():
-        return file
-    here = Path.cwd()
-    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+    path = Path(os.path.normpath(results.absolute() / file))
+    return display_path(path) if path.is_file() else file
+
+
+def display_path(path: Path) -> str:
+    """A path for people: relative to the current folder if it is below it, absolute otherwise."""
+    current, absolute = Path.cwd(), Path(os.path.normpath(path.absolute()))
+    return str(absolute.relative_to(current) if absolute.is_relative_to(current) else absolute)

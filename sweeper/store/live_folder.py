@@ -1,9 +1,9 @@
-"""The folder through which a run shows what it is at to whoever looks on: `<results>/live/`.
+"""The folder `<results>/live/`, through which a run shows its progress to the live page.
 
-A viewer keeps the file `watched` young; a run that sees it puts the progress and the last preview of each trial in
-flight beside it, and takes them away when the trial is over. Nothing depends on it, and a run that nobody watches
-writes nothing. The truth about trials is in the store; when to write is the run's affair (`sweeper.running.live_feed`),
-how to show it the viewer's (`sweeper.reporting.live`).
+A viewer touches the file `watched` every few seconds. While it does, the run writes the progress and the latest preview
+of each running trial beside it, and removes them when the trial is over. Without a viewer the run writes nothing.
+Nothing else depends on this folder: the store has the facts. `sweeper.running.live_feed` decides when to write, and
+`sweeper.reporting.live` shows the result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Final
 FOLDER: Final = "live"
 _VIEWER_FILE: Final = "watched"
 _PROGRESS_FILE: Final = "progress.json"
-_VIEWER_TIMEOUT: Final = 15.0  # seconds: a viewer that was killed is forgotten after that
+_VIEWER_TIMEOUT: Final = 15.0  # seconds after which a viewer counts as gone
 
 
 @dataclass(frozen=True, slots=True)
 class TrialProgress:
-    """What is seen of a trial in flight: its node at step `value` of `maximum` (0 of 0: it began), and the number of
-    its last preview, 0 where there is none yet.
+    """The progress of a running trial: its node is at step `value` of `maximum` (0 of 0 at the start).
+
+    `preview` is the number of its latest preview, 0 if there is none yet.
     """
 
     node: str
@@ -34,54 +35,54 @@ class TrialProgress:
 
 
 class LiveFolder:
-    """Both ends of the folder. Every method leaves quietly when the folder cannot be used: it is only for looking."""
+    """Both sides of the folder. No method raises if the folder cannot be used, because it is only for display."""
 
     def __init__(self, results: Path) -> None:
         self._path = results / FOLDER
 
-    # --- the viewer's end
+    # --- for the viewer
 
     def announce_viewer(self) -> None:
-        """Say that somebody looks on; to be said again every few seconds."""
+        """Tell the run that there is a viewer. Call it again every few seconds."""
         with contextlib.suppress(OSError):
             self._path.mkdir(parents=True, exist_ok=True)
             (self._path / _VIEWER_FILE).touch()
 
     def remove_viewer(self) -> None:
-        """Nobody looks on any more (another viewer says so again by itself)."""
+        """Tell the run that this viewer is gone. Another viewer announces itself again."""
         with contextlib.suppress(OSError):
             (self._path / _VIEWER_FILE).unlink(missing_ok=True)
-            self._path.rmdir()  # only when it is empty: a run that still writes cleans up itself
+            self._path.rmdir()  # only if it is empty; otherwise the run cleans up
 
     def read_progress(self) -> dict[int, TrialProgress]:
-        """Every trial in flight that the run told something of, by its index."""
+        """The running trials whose progress is known, by trial index."""
         try:
-            told = json.loads((self._path / _PROGRESS_FILE).read_text("utf-8"))
+            entries = json.loads((self._path / _PROGRESS_FILE).read_text("utf-8"))
             return {
                 int(trial): TrialProgress(str(node), float(value), float(maximum), int(preview))
-                for trial, (node, value, maximum, preview) in told.items()
+                for trial, (node, value, maximum, preview) in entries.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
-            return {}  # not there yet, or not any more
+            return {}  # not written yet, or already removed
 
     def read_preview(self, trial: int) -> bytes | None:
-        """The last preview of a trial, as the server sent it."""
+        """The latest preview of a trial: the image file that the server sent."""
         try:
             return (self._path / _preview_name(trial)).read_bytes()
         except OSError:
             return None
 
-    # --- the run's end
+    # --- for the run
 
     def has_viewer(self, now: float) -> bool:
-        """Whether somebody looks on; `now` in seconds since 1970."""
+        """Whether a viewer announced itself lately; `now` in seconds since 1970."""
         try:
             return now - (self._path / _VIEWER_FILE).stat().st_mtime < _VIEWER_TIMEOUT
         except OSError:
             return False
 
     def write_progress(self, progress: Mapping[int, TrialProgress]) -> None:
-        """Tell what is in flight."""
+        """Write the progress of the running trials."""
         text = json.dumps({str(trial): [s.node, s.value, s.maximum, s.preview] for trial, s in progress.items()})
         self._write(_PROGRESS_FILE, text.encode())
 
@@ -89,12 +90,12 @@ class LiveFolder:
         self._write(_preview_name(trial), image)
 
     def remove_preview(self, trial: int) -> None:
-        """The trial is over: its artifacts are what there is to see."""
+        """Remove a trial's preview, because the trial is over."""
         with contextlib.suppress(OSError):
             (self._path / _preview_name(trial)).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """The run is over: take away everything that a run writes, that of a killed one too."""
+        """Remove everything that this run, or an earlier one that was killed, wrote here."""
         with contextlib.suppress(OSError):
             for path in self._path.iterdir():
                 if path.name != _VIEWER_FILE:

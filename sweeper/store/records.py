@@ -1,6 +1,6 @@
-"""What the store remembers, as values: runs, jobs and their states, artifacts, the layout of a table.
+"""The records of the store as values: runs, jobs and their states, artifacts, the layout of a table.
 
-No database here: `store` reads and writes these. The row of the table is `sweeper.model.result.Result`.
+`store` reads and writes them. A row of the table is a `sweeper.model.result.Result`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, Final
 from sweeper.model import result
 from sweeper.model.result import Result
 
-# What is known of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
-INTENT: Final = "intent"  # may or may not have reached the server
-SUBMITTED: Final = "submitted"  # the server gave or confirmed its prompt_id
+# The states of a job. INTENT is committed before the request leaves, so a crash can never hide a submission.
+INTENT: Final = "intent"  # the request may or may not have reached the server
+SUBMITTED: Final = "submitted"  # the server assigned or confirmed the prompt_id
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
-REJECTED: Final = "rejected"  # the server's validation said no
+REJECTED: Final = "rejected"  # the server's validation refused it
 CANCELLED: Final = "cancelled"
-LOST: Final = "lost"  # the server had it, or may have had it, and does not know it now
-UNSENT: Final = "unsent"  # certainly never reached the server
+LOST: Final = "lost"  # the server had it, or may have had it, and no longer knows it
+UNSENT: Final = "unsent"  # never reached the server
 
 OPEN_STATES: Final = (INTENT, SUBMITTED)
 STATUS_OF_STATE: Final = {
@@ -35,11 +35,13 @@ STATUS_OF_STATE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """What the table of a run needs beside its rows; column names in the table's order (CONTRACT.md 11).
+    """The columns of a run's table, and what else a table needs besides its rows. Names are in the table's order.
 
-    `value_order`: for a column of an axis whose values the rows have in another order than the experiment, the first
-    trial of each value in the experiment's order. By trial and not by value: a prompt is long. `together`: the pairs of
-    axes that are swept as one, as in a zip; None where that is not known, as in a run of before it was kept.
+    `value_order` is for axes whose values appear in the rows in another order than in the experiment. It maps the
+    column to the first trial of each value, in the experiment's order (trials, because a value may be a long prompt).
+    `together` lists the pairs of axes that vary together, as in a zip; None in runs that older versions recorded.
+
+    The fields are the keys of the JSON in the column `runs.layout`.
     """
 
     experiment: str
@@ -50,17 +52,20 @@ class TableLayout:
     together: tuple[tuple[str, str], ...] | None = None
 
     def values_in_order(self, column: str, cells: Sequence[Any]) -> list[Any]:
-        """One of `cells` for each value of an axis' column, in the order in which the values were written; empty where
-        that is the order of the rows (or is not known). `cells` are those of the column in all rows of the run.
+        """The values of an axis column in the order of the experiment.
+
+        `cells` are the column's cells in all rows of the run. Empty if the rows already have that order, or if it is
+        unknown.
         """
         return [cells[trial] for trial in self.value_order.get(column, ())]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run as `sweeper runs` lists it. Times are seconds since 1970, UTC; `ended` is None while it goes on, or
-    when it was killed. `stopped_by` is None for a run that came to its end. `overrides`: names that it fixed to a value
-    of their own, as `--set` does; empty for a run of before they were kept.
+    """One run, as `sweeper runs` lists it. Times are in seconds since 1970, UTC.
+
+    `ended` is None while the run goes on, or if it was killed. `stopped_by` is None if the run finished. `overrides`
+    are the values that `--set` fixed, by name; empty for runs that older versions recorded.
     """
 
     id: int
@@ -76,8 +81,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One submission as the store knows it. `id` is ours (a UUID, which ComfyUI takes as `prompt_id`); `sent` is the
-    digest of the graph as it was sent, our filename prefix taken out. Times are seconds since 1970, UTC.
+    """One submission of one trial. Times are in seconds since 1970, UTC.
+
+    `id` is a UUID of ours, which ComfyUI accepts as `prompt_id`. `sent` is the digest of the graph as sent, without our
+    file name prefix. The fields are the columns of the table `jobs`.
     """
 
     id: str
@@ -98,7 +105,10 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file on our disk. `path` is relative to the results folder, with `/`; `label` is what the server called it."""
+    """An output file that we have. `path` is relative to the results folder, with `/`, or a URL.
+
+    `label` is the file name that the server gave.
+    """
 
     node: str
     kind: str
@@ -111,7 +121,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """What tells an artifact of a row from the others, and where it is: see `Artifact`."""
+    """The part of an `Artifact` that identifies it among the files of its row."""
 
     node: str
     position: int
@@ -121,7 +131,7 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class TrialOutcome:
-    """A row of the table with its files, and the run whose job stands for it, None where no job does."""
+    """A row of the table with its files, and the run that submitted its job (None if it has no job)."""
 
     result: Result
     run: int | None
@@ -129,9 +139,9 @@ class TrialOutcome:
 
 
 def to_compact_json(value: Mapping[str, Any]) -> str:
-    """A mapping as it stands in a column.
+    """A mapping as JSON text, the form in which it is stored in one column.
 
-    JSON text and not columns: SQLite's integers are signed 64-bit, and a seed of 2**64 - 1 must come back as it went.
-    ASCII, so that half a surrogate pair, which JSON can write and UTF-8 cannot, comes back too.
+    One text and not a column for each value, because SQLite's integers are signed 64-bit and a seed may be 2**64 - 1.
+    ASCII, because half a surrogate pair can be written in JSON but not in UTF-8.
     """
     return json.dumps(dict(value), separators=(",", ":"))

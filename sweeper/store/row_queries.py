@@ -1,7 +1,7 @@
-"""How a row of the table is put together from a trial, the job that stands for it, its files and their metrics.
+"""Build the rows of the table from a trial, its job, its files and their metrics.
 
-The queries belong to the reading of their columns, so both are here; who runs them is `store`. Rows of one run have
-most of their texts in common, so each text is kept once for all of them.
+The queries are here, beside the code that reads their columns; `store` executes them. The rows of a run share most of
+their texts (`interned`), so each text is kept in memory once.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _UNMEASURED: Final = object()
 
 
 def build_results(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Result]:
-    """Rows of `ROWS` as Results. `cached`: by metric, the value for each sha256."""
-    shared: dict[str, str] = {}
+    """Results from the rows of the query `ROWS`. `cached`: metric -> SHA-256 -> value."""
+    interned: dict[str, str] = {}
     for row in rows:
-        yield _build_result(row, _parse_outputs(row), cached, shared)
+        yield _build_result(row, _parse_outputs(row), cached, interned)
 
 
 def build_outcomes(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[TrialOutcome]:
-    """Rows of `ROWS_WITH_FILES`."""
-    shared: dict[str, str] = {}
+    """Outcomes from the rows of the query `ROWS_WITH_FILES`."""
+    interned: dict[str, str] = {}
     for row in rows:
         outputs = _parse_outputs(row)
         files = tuple(
-            ArtifactRef(shared.setdefault(node, node), position, path, sha256)
+            ArtifactRef(interned.setdefault(node, node), position, path, sha256)
             for _, path, sha256, node, position in outputs
         )
-        yield TrialOutcome(_build_result(row, outputs, cached, shared), row[-1], files)
+        yield TrialOutcome(_build_result(row, outputs, cached, interned), row[-1], files)
 
 
 def _parse_outputs(row: tuple[Any, ...]) -> list[list[Any]]:
@@ -79,7 +79,7 @@ def _build_result(
 
 
 def _parse_cells(text: str, interned: dict[str, str]) -> dict[str, Any]:
-    """A column's mapping, its texts those of the rows before: an experiment's prompts come again in every row."""
+    """The mapping in a column. Its texts are shared with earlier rows, because prompts are repeated in every row."""
     return {
         interned.setdefault(name, name): interned.setdefault(value, value) if isinstance(value, str) else value
         for name, value in json.loads(text).items()
@@ -87,7 +87,7 @@ def _parse_cells(text: str, interned: dict[str, str]) -> dict[str, Any]:
 
 
 def _compute_elapsed(since: float | None, until: float | None) -> float | None:
-    """Never below zero: the two clocks may be two machines'."""
+    """Seconds between two times. Never below zero, because the times may come from the clocks of two machines."""
     return None if since is None or until is None else round(max(0.0, until - since), 6)
 
 
@@ -98,15 +98,16 @@ def _row_metrics(sha256: Sequence[str], digest: str, cached: Mapping[str, Mappin
 
 
 def _combine_values(sha256: Sequence[str], digest: str, known: Mapping[str, Any]) -> float | int | str | None:
-    """The mean of the outputs' numbers, or their texts; a metric of the params is kept under the trial's digest too.
+    """One metric of a row: the mean of its outputs' numbers, or their texts joined. None if some output has no value.
 
-    Kept as None is an output that is no picture (the film beside it, the sound): it has no part in the mean. Of one
-    that is not kept nobody knows a number yet, or it could not be measured: the others' mean would be another one.
+    A metric that reads the params is cached under `<sha256>:<digest>`. The cached value None means that the output is
+    not a picture (but a film or a sound), and it is left out. If an output has no cached value, it was not measured or
+    could not be, and the mean of the others would mislead.
     """
-    found = [known.get(one, known.get(f"{one}:{digest}", _UNMEASURED)) for one in sha256]
-    if _UNMEASURED in found:
+    cached = [known.get(sha, known.get(f"{sha}:{digest}", _UNMEASURED)) for sha in sha256]
+    if _UNMEASURED in cached:
         return None
-    values = [value for value in found if value is not None]
+    values = [value for value in cached if value is not None]
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) < len(values):
         return " ".join(map(str, values))

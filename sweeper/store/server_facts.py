@@ -1,7 +1,6 @@
-"""What a results folder knows of the servers that worked for it: what they said of themselves, how long their nodes
-took, which of several a job went to, and which input files they have.
+"""Facts about servers that a results folder records: versions, node times, which server has a job, uploaded files.
 
-Hints, all of them: without any a run is slower, not wrong. Jobs are `store`'s.
+All of them are hints. Without them a run is slower, but not wrong.
 """
 
 from __future__ import annotations
@@ -17,37 +16,35 @@ if TYPE_CHECKING:
 
 
 class ServerFacts:
-    """A part of `Store`, on the same database; every method may raise ResultsError."""
+    """The part of `Store` about servers, on the same database. Every method may raise ResultsError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def load_info(self) -> dict[tuple[int, str], dict[str, Any]]:
-        """What each target said of itself at the start of a run, as far as it was asked: (run, target) -> facts."""
+        """The recorded server information: (run, target) -> facts."""
         if not self._database.has_table("servers"):
             return {}
         rows = self._database.query("SELECT run, target, about FROM servers")
         return {(run, target): json.loads(about) for run, target, about in rows}
 
     def save_info(self, run_id: int, target: str, info: Mapping[str, Any]) -> None:
-        """Keep what a target says of itself (`sweeper.comfy.server_info`) in this run."""
+        """Record what a target reports about itself (`sweeper.comfy.server_info`) at the start of a run."""
         with self._database.transaction():
             row = (run_id, target, to_compact_json(info))
             self._database.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", row)
 
     def mean_node_seconds(self, targets: Iterable[str]) -> dict[str, float]:
-        """The mean seconds that a node of each class took on these targets, as far as they told."""
-        names = set(targets)
-        found: dict[str, tuple[int, float]] = {}
-        rows = self._database.query("SELECT target, class_type, runs, seconds FROM node_times")
-        for target, name, runs, seconds in rows:
-            if target in names:
-                before = found.get(name, (0, 0.0))
-                found[name] = (before[0] + runs, before[1] + seconds)
-        return {name: seconds / runs for name, (runs, seconds) in found.items()}
+        """The mean seconds that nodes of each class took on these targets: class -> seconds."""
+        rows = self._database.query(
+            "SELECT class_type, sum(seconds) / sum(runs) FROM node_times"
+            " WHERE target IN (SELECT value FROM json_each(?)) GROUP BY class_type",
+            (json.dumps(list(targets)),),
+        )
+        return dict(rows)
 
     def add_node_times(self, target: str, times: Mapping[str, tuple[int, float]]) -> None:
-        """Add class -> (runs, seconds in all) to what is known of a target."""
+        """Add node times of a target: class -> (number of runs, total seconds)."""
         with self._database.transaction():
             self._database.executemany(
                 "INSERT INTO node_times VALUES (?, ?, ?, ?) ON CONFLICT(target, class_type) DO UPDATE SET "
@@ -56,20 +53,21 @@ class ServerFacts:
             )
 
     def get_server_id(self, job: str) -> str | None:
-        """Where that job was sent to, for a target that is many servers; None where nobody noted it."""
-        found = next(iter(self._database.query("SELECT place FROM places WHERE job = ?", (job,))), None)
-        return None if found is None else str(found[0])
+        """The server that a job was sent to, for a target that is many servers; None if it is not recorded."""
+        row = next(iter(self._database.query("SELECT place FROM places WHERE job = ?", (job,))), None)
+        return None if row is None else str(row[0])
 
     def save_server_id(self, server_id: str, jobs: Iterable[str]) -> None:
-        """Commit that these jobs are about to be sent to `place`, durable as their intents."""
+        """Record that these jobs are about to be sent to this server. Durable at the next `sync`, as their intents."""
         with self._database.transaction(durable=False):
             self._database.executemany(
                 "INSERT OR REPLACE INTO places VALUES (?, ?)", [(job, server_id) for job in jobs]
             )
 
     def load_uploads(self, target: str) -> dict[str, tuple[Any, int | None]]:
-        """By content, what stands for an input file on that target, and its bytes; whether it is still there, only
-        the target can tell.
+        """The recorded uploads of a target: content -> (value for the workflow's input, size in bytes or None).
+
+        Only the target knows whether the files still exist.
         """
         if not self._database.has_table("uploads"):
             return {}
@@ -77,7 +75,7 @@ class ServerFacts:
         return {content: (json.loads(value), size) for content, value, size in rows}
 
     def save_upload(self, target: str, content: str, value: Any, size: int | None) -> None:
-        """That target has this content now. Lost in a power cut, it is uploaded again."""
+        """Record that a target has this content. If a power cut loses the record, the file is uploaded again."""
         with self._database.transaction(durable=False):
             row = (target, content, json.dumps(value), size)
             self._database.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", row)

@@ -1,11 +1,11 @@
-"""The truth about a results folder: `<out>/sweeper.sqlite`, its runs, trials, jobs, artifacts and cached metrics.
+"""The database of a results folder, `<out>/sweeper.sqlite`: its runs, trials, jobs, artifacts and cached metrics.
 
-Readers need no lock and never hold up a run (SQLite in WAL mode). One process at a time may write runs and jobs: the
-runner locks the folder (`sweeper.running.folder_lock`) while it does. This module decides what goes into a row of the
-table; `sweeper.tables` shows it. It touches no file but the database.
+Readers need no lock and never block a run, because SQLite is in WAL mode. Only one process at a time may write runs and
+jobs: a run locks the folder (`sweeper.running.folder_lock`). This module decides what goes into a row of the table, and
+`sweeper.tables` shows it. It touches no file but the database.
 
-The rows of a run are its `trials`, each joined by digest through `claims` to the one job that stands for that work in
-that run: a job of its own, or one of an earlier run that is not done again. So two trials with one digest share a job.
+A run has one row in `trials` for each trial. The table `claims` assigns one job to each (run, digest): a job of this
+run, or one of an earlier run whose result is reused. Two trials with the same digest therefore share a job.
 """
 
 from __future__ import annotations
@@ -52,11 +52,27 @@ SELECT count(*) FROM trials t JOIN claims c ON c.run = t.run AND c.digest = t.di
 WHERE t.run = ? AND j.state = ? AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.job = j.id)
 """
 
-_JOB_COLUMNS: Final = ", ".join(JobRecord.__slots__)
+_COUNT_BY_STATE: Final = """
+SELECT j.state, count(*) FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest
+LEFT JOIN jobs j ON j.id = c.job WHERE t.run = ? GROUP BY j.state
+"""
+
+# Both list the columns in the order of JobRecord's fields.
+_SELECT_JOBS: Final = """
+SELECT id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, error
+FROM jobs
+"""
+_ON_TARGETS: Final = " WHERE target IN (SELECT value FROM json_each(?))"
+_IN_ORDER: Final = " ORDER BY intended, attempt"
+_INSERT_JOB: Final = """
+INSERT OR REPLACE INTO jobs(
+    id, run, target, digest, sent, attempt, prompt_id, state, intended, submitted, started, ended, error_type, error)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 class Store:
-    """The database of one results folder. A context manager; not to be shared between threads."""
+    """The database of one results folder. A context manager; use it in one thread only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -66,10 +82,10 @@ class Store:
 
     @classmethod
     def open(cls, out: Path | str, *, readonly: bool = False) -> Store:
-        """Open `<out>/sweeper.sqlite`; create folder and file unless `readonly`.
+        """Open `<out>/sweeper.sqlite`, creating the folder and the file unless `readonly`.
 
-        Raises ResultsError when there is nothing to read, when it is no store of ours, when a newer sweeper wrote it,
-        or when the folder cannot be used.
+        Raises ResultsError if there is nothing to read, if the file is not a sweeper store, if a newer sweeper wrote
+        it, or if the folder cannot be used.
         """
         path = Path(out) / FILE_NAME
         if readonly and not path.is_file():
@@ -88,49 +104,48 @@ class Store:
     # --- reading
 
     def data_version(self) -> int:
-        """A number that is another one after somebody else wrote to this store."""
-        return int(next(iter(self._query("PRAGMA data_version")))[0])
+        """A number that changes when another connection writes to this store."""
+        return int(self._query_value("PRAGMA data_version"))
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Every run, oldest first."""
-        columns = "id, experiment, file, targets, trials, started, ended, stopped_by, layout"
+        rows = self._query(
+            "SELECT id, experiment, file, targets, trials, started, ended, stopped_by, layout FROM runs ORDER BY id"
+        )
         return tuple(
             RunRecord(
-                *(run, name, from_relative(file, self.path.parent), tuple(json.loads(targets))),
+                *(run_id, name, from_relative(file, self.path.parent), tuple(json.loads(targets))),
                 *(trials, started, ended, stopped_by, json.loads(layout).get("overrides", {})),
             )
-            for run, name, file, targets, trials, started, ended, stopped_by, layout in self._query(
-                f"SELECT {columns} FROM runs ORDER BY id"  # noqa: S608
-            )
+            for run_id, name, file, targets, trials, started, ended, stopped_by, layout in rows
         )
 
     def latest_run_id(self) -> int:
-        """The id of the latest run. Raises ResultsError where there is none."""
-        found: int | None = next(iter(self._query("SELECT max(id) FROM runs")))[0]
-        if found is None:
+        """The id of the latest run. Raises ResultsError if there is none."""
+        run_id: int | None = self._query_value("SELECT max(id) FROM runs")
+        if run_id is None:
             raise ResultsError(f"{self.path.parent}: no run is recorded here yet")
-        return found
+        return run_id
 
     def layout(self, run_id: int | str | None = None) -> TableLayout:
-        """The columns of a run's table (the latest run's by default). Raises ResultsError for an unknown run."""
+        """The columns of a run's table (by default the latest run's). Raises ResultsError for an unknown run."""
         run_id = self._resolve_run(run_id)
-        for (text,) in self._query("SELECT layout FROM runs WHERE id = ?", (run_id,)):
-            found = json.loads(text)
-            return TableLayout(
-                found["experiment"],
-                tuple(found["axis_columns"]),
-                tuple(found["slot_names"]),
-                tuple(found["metrics"]),
-                {name: tuple(trials) for name, trials in found.get("value_order", {}).items()},
-                None if found.get("together") is None else tuple((one, other) for one, other in found["together"]),
-            )
-        raise AssertionError  # _run found it
+        layout = json.loads(self._query_value("SELECT layout FROM runs WHERE id = ?", (run_id,)))
+        together = layout.get("together")
+        return TableLayout(
+            layout["experiment"],
+            tuple(layout["axis_columns"]),
+            tuple(layout["slot_names"]),
+            tuple(layout["metrics"]),
+            {name: tuple(trials) for name, trials in layout.get("value_order", {}).items()},
+            None if together is None else tuple((a, b) for a, b in together),
+        )
 
     def results(self, run_id: int | str | None = None) -> Iterator[Result]:
-        """One row per trial of a run (the latest by default), in written order.
+        """The rows of a run (by default the latest), one per trial, in written order.
 
-        Cached metrics of the run's layout are filled in where every output of the row was measured: the mean of the
-        numbers of those that are pictures.
+        A metric of the run's layout is filled in if every output of the row has been measured. With several pictures it
+        is the mean of their numbers.
         """
         run_id = self._resolve_run(run_id)
         yield from build_results(self._query(ROWS, (run_id,)), self._load_metrics(run_id))
@@ -144,66 +159,59 @@ class Store:
         return {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
 
     def count_by_status(self, run_id: int | str | None = None) -> dict[str, int]:
-        """How many rows of a run bear each status word; all four are present."""
-        run_id = self._resolve_run(run_id)
+        """Count the rows of a run by status. All four statuses are present."""
         counts = dict.fromkeys(result.STATUSES, 0)
-        for state, number in self._query(
-            "SELECT j.state, count(*) FROM trials t LEFT JOIN claims c ON c.run = t.run AND c.digest = t.digest"
-            " LEFT JOIN jobs j ON j.id = c.job WHERE t.run = ? GROUP BY j.state",
-            (run_id,),
-        ):
+        for state, number in self._query(_COUNT_BY_STATE, (self._resolve_run(run_id),)):
             counts[STATUS_OF_STATE.get(state, result.PENDING)] += number
         return counts
 
     def count_submitted(self, run_id: int) -> int:
-        """How many submissions of a run a server took or may have, retries included: not what was refused or unsent."""
-        sql = f"SELECT count(*) FROM jobs WHERE run = ? AND state NOT IN ('{UNSENT}', '{REJECTED}')"  # noqa: S608
-        return int(next(iter(self._query(sql, (run_id,))))[0])
+        """Count the submissions of a run that a server accepted or may have accepted, retries included."""
+        sql = "SELECT count(*) FROM jobs WHERE run = ? AND state NOT IN (?, ?)"
+        return int(self._query_value(sql, (run_id, UNSENT, REJECTED)))
 
     def count_reused(self, run_id: int) -> int:
-        """How many rows of a run rest on a job that another run submitted, and that came to an end."""
-        return int(next(iter(self._query(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED))))[0])
+        """Count the rows of a run that reuse a finished job of another run."""
+        return int(self._query_value(_COUNT_REUSED, (run_id, SUCCEEDED, FAILED, REJECTED)))
 
     def count_without_files(self, run_id: int) -> int:
-        """How many rows of a run succeeded and have no artifact."""
-        return int(next(iter(self._query(_COUNT_WITHOUT_FILES, (run_id, SUCCEEDED))))[0])
+        """Count the rows of a run that succeeded and have no artifact."""
+        return int(self._query_value(_COUNT_WITHOUT_FILES, (run_id, SUCCEEDED)))
 
     def jobs(self, digests: Iterable[str] | None = None) -> Iterator[JobRecord]:
-        """Every submission on record, or those of some digests, in the order in which they were intended."""
+        """Every job, or those of some digests, in the order of their intents."""
         wanted = None if digests is None else set(digests)
-        for row in self._query(f"SELECT {_JOB_COLUMNS} FROM jobs ORDER BY intended, attempt"):  # noqa: S608
-            if wanted is None or row[3] in wanted:
-                yield JobRecord(*row)
+        for row in self._query(_SELECT_JOBS + _IN_ORDER):
+            job = JobRecord(*row)
+            if wanted is None or job.digest in wanted:
+                yield job
 
     def current_jobs(self, targets: Iterable[str]) -> dict[str, JobRecord]:
-        """By digest, the job that stands for it on these targets: a success before anything else, else an open one,
-        else the latest. What `plan` and a second run call done, failed or to be looked for.
+        """The job that counts for each digest on these targets: digest -> job.
+
+        A successful job wins, then one whose outcome is still unknown, then the latest. `plan` and a later run of the
+        same experiment decide by these jobs which trials are done, failed, or must be looked for on a server.
         """
-        names = tuple(targets)
-        marks = ",".join("?" * len(names))
         rank = {SUCCEEDED: 2, INTENT: 1, SUBMITTED: 1}
         best: dict[str, JobRecord] = {}
-        for row in self._query(
-            f"SELECT {_JOB_COLUMNS} FROM jobs WHERE target IN ({marks}) ORDER BY intended, attempt",  # noqa: S608
-            names,
-        ):
+        for row in self._query(_SELECT_JOBS + _ON_TARGETS + _IN_ORDER, (json.dumps(list(targets)),)):
             job = JobRecord(*row)
-            before = best.get(job.digest)
-            if before is None or rank.get(job.state, 0) >= rank.get(before.state, 0):
+            previous = best.get(job.digest)
+            if previous is None or rank.get(job.state, 0) >= rank.get(previous.state, 0):
                 best[job.digest] = job
         return best
 
     def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
-        """How often this work was sent to these targets, as far as anybody knows."""
-        marks = ",".join("?" * len(targets))
-        sql = f"SELECT count(*) FROM jobs WHERE digest = ? AND state != '{UNSENT}' AND target IN ({marks})"  # noqa: S608
-        return int(next(iter(self._query(sql, (digest, *targets))))[0])
+        """Count how often this work was sent, or may have been sent, to these targets."""
+        sql = "SELECT count(*) FROM jobs WHERE digest = ? AND state != ? AND target IN (SELECT value FROM json_each(?))"
+        return int(self._query_value(sql, (digest, UNSENT, json.dumps(list(targets)))))
 
     def has_prompt_id(self, prompt_id: str) -> bool:
-        """Whether a job of this store already bears that id of the server's."""
+        """Whether a job in this store already has this id, which a server gave."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
+        """The files of one job, by its id."""
         rows = self._query(
             "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
             (job,),
@@ -211,21 +219,24 @@ class Store:
         return tuple(Artifact(*row) for row in rows)
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Path and SHA-256 of every artifact on record, of whatever run."""
+        """Path and SHA-256 of every artifact of every run."""
         yield from self._query("SELECT DISTINCT path, sha256 FROM artifacts")
 
     def load_cached_metrics(self, metric: str) -> dict[str, Any]:
-        """sha256 of a file -> the value of that metric, for every file it was computed of."""
+        """The values of one metric: SHA-256 of a file -> value."""
         rows = self._query("SELECT sha256, value FROM metrics WHERE metric = ?", (metric,))
         return {sha256: json.loads(value) for sha256, value in rows}
+
+    def _query_value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        return next(iter(self._query(sql, parameters)))[0]
 
     def _resolve_run(self, run_id: int | str | None) -> int:
         if run_id is None:
             return self.latest_run_id()
         known = [record.id for record in self.runs()]
-        for found in known:
-            if str(found) == str(run_id):
-                return found
+        for number in known:
+            if str(number) == str(run_id):
+                return number
         raise ResultsError(f"{self.path.parent}: no run {run_id} here{suggest(run_id, known, 'there are')}")
 
     # --- writing
@@ -235,7 +246,7 @@ class Store:
         return self._database.transaction(durable=durable)
 
     def sync(self) -> None:
-        """Bring all that was committed to the disk; may be called from another thread. Raises ResultsError."""
+        """Write everything committed so far to the disk. May be called from another thread. Raises ResultsError."""
         self._database.sync()
 
     def create_run(
@@ -247,11 +258,8 @@ class Store:
         now: float,
         overrides: Mapping[str, Any] | None = None,
     ) -> int:
-        """Record a run of the experiment `file`, its trials yet to be added; to be called inside `transaction`.
-
-        Returns its id.
-        """
-        # The overrides stand beside the layout, which they have made: a store of any version has a place for them.
+        """Record a run of the experiment `file`, still without trials, and return its id. Call inside `transaction`."""
+        # The overrides are stored inside the layout's JSON, so that they need no column that older stores lack.
         text = to_compact_json(
             {**{name: getattr(layout, name) for name in TableLayout.__slots__}, "overrides": overrides or {}}
         )
@@ -263,7 +271,7 @@ class Store:
         return cursor.lastrowid
 
     def add_trials(self, run_id: int, trials: Iterable[tuple[int, str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
-        """Add (index, digest, params, columns) rows to a run; to be called inside `transaction`."""
+        """Add (index, digest, params, columns) rows to a run. Call inside `transaction`."""
         rows = (
             (run_id, index, digest, to_compact_json(params), to_compact_json(columns))
             for index, digest, params, columns in trials
@@ -272,24 +280,24 @@ class Store:
         self._database.execute("UPDATE runs SET trials = trials + ? WHERE id = ?", (max(added, 0), run_id))
 
     def assign_jobs(self, run_id: int, jobs: Iterable[JobRecord]) -> None:
-        """Let these jobs stand for their digests in a run; to be called inside `transaction`."""
+        """Assign each job to its digest in this run, so that its result fills the rows. Call inside `transaction`."""
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
     def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
-        """Commit that a job is about to be submitted, which must wait for `sync` unless this is `durable`; the job
-        stands for its digest in its run from now on.
+        """Record that a job is about to be submitted, and assign it to its digest in its run.
+
+        Unless `durable`, call `sync` before the request leaves.
         """
-        marks = ",".join("?" * len(JobRecord.__slots__))
         with self.transaction(durable=durable):
-            self._database.execute(
-                f"INSERT OR REPLACE INTO jobs({_JOB_COLUMNS}) VALUES ({marks})",  # noqa: S608
-                tuple(getattr(job, name) for name in JobRecord.__slots__),
-            )
+            self._database.execute(_INSERT_JOB, tuple(getattr(job, name) for name in JobRecord.__slots__))
             self.assign_jobs(job.run, [job])
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
-        """The server took the job under that id. Lost in a power cut, it is an intent again: the job is looked for."""
+        """Record that the server accepted the job under this id.
+
+        If a power cut loses the record, the job is an intent again and the next run looks for it on the server.
+        """
         self._database.execute(  # one statement: a transaction of its own
             "UPDATE jobs SET state = ?, prompt_id = ?, submitted = coalesce(submitted, ?) WHERE id = ?",
             (SUBMITTED, _replace_surrogates(prompt_id), now, job_id),
@@ -305,40 +313,32 @@ class Store:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> None:
-        """What became of a job, with its files. `error` is (error_type, message). Durable at the next `sync`; lost in
-        a power cut, the job is looked for.
+        """Record how a job ended, and its files. `error` is (error_type, message).
+
+        The record is durable at the next `sync`. If a power cut loses it, the next run looks for the job on the server.
         """
         error_type, message = error or (None, None)
+        rows = [
+            (
+                *(job_id, index, _replace_surrogates(a.node), _replace_surrogates(a.kind), a.position),
+                *(a.path, a.sha256, a.bytes, _replace_surrogates(a.label)),
+            )
+            for index, a in enumerate(artifacts)
+        ]
         with self.transaction(durable=False):
             self._database.execute(
                 "UPDATE jobs SET state = ?, started = ?, ended = ?, error_type = ?, error = ? WHERE id = ?",
                 (state, started, ended, _replace_surrogates(error_type), _replace_surrogates(message), job_id),
             )
-            self._database.executemany(
-                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        job_id,
-                        n,
-                        _replace_surrogates(a.node),
-                        _replace_surrogates(a.kind),
-                        a.position,
-                        a.path,
-                        a.sha256,
-                        a.bytes,
-                        _replace_surrogates(a.label),
-                    )
-                    for n, a in enumerate(artifacts)
-                ],
-            )
+            self._database.executemany("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def end_run(self, run_id: int, *, now: float, stopped_by: str | None) -> None:
-        """The run is over."""
+        """Record when a run ended, and why if it did not finish."""
         with self.transaction():
             self._database.execute("UPDATE runs SET ended = ?, stopped_by = ? WHERE id = ?", (now, stopped_by, run_id))
 
     def cache_metrics(self, rows: Iterable[tuple[str, str, Any]], *, discard: Iterable[str] = ()) -> None:
-        """Keep (sha256, metric, value) for the next time; values are JSON. Metrics of `afresh` lose what was kept."""
+        """Store (sha256, metric, value) rows; values are JSON. First delete all values of the metrics in `discard`."""
         with self.transaction():
             self._database.executemany("DELETE FROM metrics WHERE metric = ?", [(metric,) for metric in discard])
             self._database.executemany(
@@ -348,5 +348,5 @@ class Store:
 
 
 def _replace_surrogates(text: str | None) -> str | None:
-    """A server's text without what UTF-8 cannot hold: it cut a message in the middle of a character."""
+    """Replace half a surrogate pair, which UTF-8 cannot hold. A server may cut a message inside a character."""
     return None if text is None else text.encode("utf-8", "replace").decode()

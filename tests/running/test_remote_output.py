@@ -174,7 +174,7 @@ def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
     with folder.open_incoming("job", 0) as file:
         file.write(b"one")
         url = folder.save(file, "a-0badcafe.9-0.png")
-    with pytest.raises(ResultsError, match="has another content than the one on record"):
+    with pytest.raises(ResultsError, match="the content is not the one on record"):
         download_artifact(tmp_path, url, "0" * 64)
     assert not list((tmp_path / "fetched").iterdir())
     assert isinstance(ArtifactFolder(tmp_path).local_path("artifacts/a.png"), Path)
@@ -184,8 +184,8 @@ def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
     ("url", "said"),
     [
         ("nosuch://bucket/x", "nosuch://bucket/x: Protocol not known: nosuch; write a URL such as s3://bucket/folder"),
-        ("s3://key:secret@bucket/x", "takes neither a password nor a query or fragment"),
-        ("memory://x?versionId=3", "takes neither a password nor a query or fragment"),
+        ("s3://key:secret@bucket/x", "must not contain a password, a query or a fragment"),
+        ("memory://x?versionId=3", "must not contain a password, a query or a fragment"),
     ],
 )
 def test_urls_that_cannot_be_used_are_refused_before_anything_is_sent(server, target, experiment, url, said):

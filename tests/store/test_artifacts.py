@@ -13,29 +13,29 @@ JOB = "0123456789abcdef"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(24)
 
 
-def keep(folder, content, name, place=0):
-    with folder.open_incoming(JOB, place) as file:
+def save(folder, content, name, index=0):
+    with folder.open_incoming(JOB, index) as file:
         file.write(content)
         return folder.save(file, name)
 
 
-def test_a_file_enters_whole_under_the_name_that_speaks_of_its_trial(tmp_path):
+def test_file_name_contains_the_axis_values_and_the_job(tmp_path):
     name = build_file_name(
         build_stem({"style": "Öl auf Leinwand", "steps": 8, "fast": True, "cfg": 7.5}, JOB), "9", 0, "png"
     )
     assert name == "Ol-auf-Leinwand-8-true-7.5-01234567.9-0.png"
-    assert keep(ArtifactFolder(tmp_path), b"picture", name) == f"artifacts/{name}"
+    assert save(ArtifactFolder(tmp_path), b"picture", name) == f"artifacts/{name}"
     assert (tmp_path / "artifacts" / name).read_bytes() == b"picture"
 
 
-def test_a_cell_that_another_block_fills_has_no_word_in_a_file_name():
+def test_empty_cells_are_left_out_of_a_file_name():
     assert build_stem({"weather": "rain", "style": None, "ink": "blue"}, JOB) == "rain-blue-01234567"
     assert build_stem({"style": None}, JOB) == "trial-01234567"
 
 
-def test_no_file_is_ever_replaced(tmp_path):
+def test_saving_never_replaces_a_file(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    assert [keep(folder, text, "a.png") for text in (b"1", b"2", b"3")] == [
+    assert [save(folder, text, "a.png") for text in (b"1", b"2", b"3")] == [
         "artifacts/a.png",
         "artifacts/a-2.png",
         "artifacts/a-3.png",
@@ -44,15 +44,15 @@ def test_no_file_is_ever_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("size", [4, 5 * 2**20])
-def test_a_transfer_that_breaks_off_leaves_nothing(tmp_path, size):
+def test_interrupted_transfer_leaves_no_file(tmp_path, size):
     folder = ArtifactFolder(tmp_path)
-    with pytest.raises(RuntimeError), folder.open_incoming(JOB, 0) as file:  # noqa: PT012 (the transfer breaks off in the block)
+    with pytest.raises(RuntimeError), folder.open_incoming(JOB, 0) as file:  # noqa: PT012 (the block is what fails)
         file.write(bytes(size))
         raise RuntimeError
     assert list((tmp_path / "artifacts").iterdir()) == []
 
 
-def test_a_large_file_is_on_the_disk_while_it_comes_and_can_begin_anew(tmp_path):
+def test_large_file_is_received_on_disk_and_can_restart(tmp_path):
     folder = ArtifactFolder(tmp_path)
     with folder.open_incoming(JOB, 0) as file:
         for _ in range(6):
@@ -65,18 +65,18 @@ def test_a_large_file_is_on_the_disk_while_it_comes_and_can_begin_anew(tmp_path)
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
-def test_what_a_killed_run_left_half_received_is_swept(tmp_path):
+def test_partial_files_of_a_killed_run_are_removed(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    keep(folder, b"whole", "a.png")
+    save(folder, b"whole", "a.png")
     (tmp_path / "artifacts" / f".{JOB}-1.part").write_bytes(b"half")
     folder.remove_leftovers()
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a.png"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "artifacts").write_text("in the way")
     with (
-        pytest.raises(ResultsError, match="nothing that was stored is lost"),
+        pytest.raises(ResultsError, match="everything stored so far is safe"),
         ArtifactFolder(tmp_path).open_incoming(JOB, 0),
     ):
         pass
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         ("", "", b"", "bin"),
     ],
 )
-def test_the_kind_of_a_file_is_told_by_label_type_or_first_bytes(label, content_type, head, expected):
+def test_extension_comes_from_label_type_or_first_bytes(label, content_type, head, expected):
     assert guess_extension(label, content_type, head) == expected
 
 
@@ -104,7 +104,7 @@ def test_the_kind_of_a_file_is_told_by_label_type_or_first_bytes(label, content_
     st.text(max_size=60),
     st.text(max_size=60),
 )
-def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
+def test_file_names_are_safe_for_any_input(columns, node, label):
     name = build_file_name(build_stem(columns, JOB), node, 0, guess_extension(label, "", b""))
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z0-9]+", name)
     assert len(name) <= 160
@@ -112,15 +112,15 @@ def test_whatever_trials_and_servers_say_a_name_is_safe(columns, node, label):
     assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)
 
 
-def test_files_of_jobs_that_were_never_recorded_are_swept_and_no_others(tmp_path):
+def test_only_files_of_unrecorded_jobs_are_removed(tmp_path):
     folder = ArtifactFolder(tmp_path)
-    kept = [
-        keep(folder, PNG, build_file_name(build_stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)
+    saved = [
+        save(folder, PNG, build_file_name(build_stem({"seed": 1}, job), "9", 0, "png")) for job in ("0" * 32, "1" * 32)
     ]
-    again = keep(folder, PNG, build_file_name(build_stem({"seed": 1}, "1" * 32), "9", 0, "png"))
-    (folder.path / "notes-11111111.txt").write_text("somebody's own, and no name of ours")
+    second_copy = save(folder, PNG, build_file_name(build_stem({"seed": 1}, "1" * 32), "9", 0, "png"))
+    (folder.path / "notes-11111111.txt").write_text("a file of the user")
     (folder.path / f".{'1' * 32}-0.part").write_bytes(b"half")
     folder.remove_leftovers(["1" * 32])
-    there = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
-    assert again != kept[1]
-    assert there == {kept[0], "artifacts/notes-11111111.txt"}
+    remaining = {f"artifacts/{path.name}" for path in folder.path.iterdir()}
+    assert second_copy != saved[1]
+    assert remaining == {saved[0], "artifacts/notes-11111111.txt"}

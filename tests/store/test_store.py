@@ -20,7 +20,7 @@ def job(job_id="j1", digest="d1", *, target="t", state=records.INTENT, intended=
     return JobRecord(job_id, 1, target, digest, "sent", 1, None, state, intended)
 
 
-def recorded(store, digests=("d1", "d2"), layout=LAYOUT, params=None):
+def record_run(store, digests=("d1", "d2"), layout=LAYOUT, params=None):
     with store.transaction():
         run = store.create_run(layout, file="x.yaml", targets=["t"], now=1.0)
         store.add_trials(
@@ -36,8 +36,8 @@ def store(tmp_path):
         yield store
 
 
-def test_every_trial_has_a_row_before_anything_is_submitted(store):
-    recorded(store)
+def test_every_trial_has_a_row_before_the_first_submission(store):
+    record_run(store)
     assert [(row.trial, row.status, row.attempts, row.outputs) for row in store.results()] == [
         (0, "pending", 0, ()),
         (1, "pending", 0, ()),
@@ -48,7 +48,7 @@ def test_every_trial_has_a_row_before_anything_is_submitted(store):
 
 
 def test_a_finished_job_fills_the_rows_of_its_digest(store):
-    recorded(store, ("d1", "d2", "d1"))
+    record_run(store, ("d1", "d2", "d1"))
     store.record_intent(job())
     store.record_submitted("j1", "p1", 11.0)
     files = (
@@ -88,21 +88,21 @@ def test_a_finished_job_fills_the_rows_of_its_digest(store):
         (records.UNSENT, "pending"),
     ],
 )
-def test_every_end_of_a_job_has_its_word_in_the_table(store, state, status):
-    recorded(store)
+def test_each_job_state_maps_to_a_status(store, state, status):
+    record_run(store)
     store.record_intent(job())
     store.record_finished("j1", state, error=("ValueError", "no"))
     row = next(store.results())
     assert (row.status, row.error_type, row.error) == (status, "ValueError", "no")
 
 
-def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
-    recorded(store, ("d1",))
+def test_results_default_to_the_latest_run(store):
+    record_run(store, ("d1",))
     store.record_intent(job())
     store.record_finished("j1", records.SUCCEEDED)
-    second = recorded(store, ("d1", "d2", "d3"))
+    second = record_run(store, ("d1", "d2", "d3"))
     with store.transaction():
-        store.assign_jobs(second, [found for found in store.current_jobs(["t"]).values() if found.digest == "d1"])
+        store.assign_jobs(second, [job for job in store.current_jobs(["t"]).values() if job.digest == "d1"])
     assert [row.status for row in store.results()] == ["succeeded", "pending", "pending"]
     assert [row.status for row in store.results("1")] == ["succeeded"]
     assert store.count_reused(second) == 1
@@ -111,8 +111,8 @@ def test_the_latest_run_is_the_table_and_earlier_runs_stay(store):
         next(store.results(7))
 
 
-def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_latest(store):
-    recorded(store)
+def test_current_job_is_a_success_then_an_open_job_then_the_latest(store):
+    record_run(store)
     store.record_intent(job("j1", state=records.SUCCEEDED, intended=1.0))
     store.record_intent(job("j2", state=records.FAILED, intended=2.0))
     store.record_intent(job("j3", "d2", state=records.SUBMITTED, intended=3.0))
@@ -120,7 +120,7 @@ def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_lat
     store.record_intent(job("j5", "d3", state=records.FAILED, intended=5.0))
     store.record_intent(job("j6", "d3", state=records.LOST, intended=6.0))
     store.record_intent(job("j7", "d4", target="elsewhere", state=records.SUCCEEDED))
-    assert {digest: found.id for digest, found in store.current_jobs(["t"]).items()} == {
+    assert {digest: job.id for digest, job in store.current_jobs(["t"]).items()} == {
         "d1": "j1",
         "d2": "j3",
         "d3": "j6",
@@ -128,8 +128,8 @@ def test_what_stands_for_a_digest_is_a_success_before_an_open_job_before_the_lat
     assert store.count_attempts("d1", ["t"]) == 2
 
 
-def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
-    recorded(store, ("d1",))
+def test_metrics_are_averaged_over_the_outputs_of_a_row(store):
+    record_run(store, ("d1",))
     store.record_intent(job())
     files = [Artifact("9", "images", n, f"artifacts/{n}.png", f"s{n}", 1, "") for n in range(2)]
     store.record_finished("j1", records.SUCCEEDED, artifacts=files)
@@ -139,22 +139,22 @@ def test_metrics_are_the_mean_over_the_outputs_of_a_row(store):
     assert next(store.results()).metrics == {"brightness": 15.0}
 
 
-def test_a_metric_is_of_the_pictures_among_the_outputs_once_all_of_them_are_measured(store):
-    recorded(store, ("d1",))
+def test_metric_needs_all_outputs_measured_and_skips_non_pictures(store):
+    record_run(store, ("d1",))
     store.record_intent(job())
     names = ("a.png", "b.png", "film.mp4")
     files = [Artifact("9", "images", n, f"artifacts/{name}", f"s{n}", 1, "") for n, name in enumerate(names)]
     store.record_finished("j1", records.SUCCEEDED, artifacts=files)
     store.cache_metrics([("s0", "brightness", 10.0), ("s2", "brightness", None)])
-    assert next(store.results()).metrics == {}  # of b.png nobody knows it yet, or it failed
+    assert next(store.results()).metrics == {}  # b.png is not measured yet, or its measurement failed
     store.cache_metrics([("s1", "brightness", 20.0)])
     assert next(store.results()).metrics == {"brightness": 15.0}
     store.cache_metrics([("s0", "brightness", "dark"), ("s1", "brightness", "light")])
     assert next(store.results()).metrics == {"brightness": "dark light"}
 
 
-def test_a_film_alone_has_no_metric(store):
-    recorded(store, ("d1",))
+def test_row_with_only_a_film_has_no_metric(store):
+    record_run(store, ("d1",))
     store.record_intent(job())
     store.record_finished(
         "j1", records.SUCCEEDED, artifacts=[Artifact("9", "video", 0, "artifacts/film.mp4", "s0", 1, "")]
@@ -179,15 +179,15 @@ values = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), values, max_size=4))
 @settings(deadline=None)
-def test_values_come_back_as_they_went(one_store, params):
-    recorded(one_store, ("d1",), params=params)
-    found = next(one_store.results()).params
-    assert found == params
-    assert repr(found) == repr(params)  # True is not 1, and 7.0 is not 7
+def test_values_survive_a_round_trip(one_store, params):
+    record_run(one_store, ("d1",), params=params)
+    stored = next(one_store.results()).params
+    assert stored == params
+    assert repr(stored) == repr(params)  # True is not 1, and 7.0 is not 7
 
 
-def test_text_that_no_encoding_holds_does_not_stop_a_row(store):
-    recorded(store)
+def test_half_a_surrogate_pair_becomes_a_question_mark(store):
+    record_run(store)
     store.record_intent(job())
     store.record_submitted("j1", "p\ud800", 1.0)
     files = [Artifact("9\ud800", "images", 0, "artifacts/a.png", "s", 1, "\udfff.png")]
@@ -195,26 +195,26 @@ def test_text_that_no_encoding_holds_does_not_stop_a_row(store):
     assert next(store.results()).error == "half a pair: ?"
 
 
-def test_reading_goes_on_while_a_run_writes(tmp_path):
+def test_readers_are_not_blocked_by_a_writer(tmp_path):
     with Store.open(tmp_path) as writer:
-        recorded(writer)
+        record_run(writer)
         with Store.open(tmp_path, readonly=True) as reader, writer.transaction():
             writer.create_run(LAYOUT, file="", targets=[], now=2.0)
             assert reader.latest_run_id() == 1
         with pytest.raises(ResultsError, match=r"readonly|read-only"), Store.open(tmp_path, readonly=True) as reader:
-            recorded(reader)
+            record_run(reader)
 
 
-def test_a_transaction_that_fails_leaves_nothing(store):
+def test_failed_transaction_writes_nothing(store):
     with pytest.raises(RuntimeError), store.transaction():  # noqa: PT012 (what fails is the block)
         store.create_run(LAYOUT, file="", targets=[], now=2.0)
         raise RuntimeError
     assert store.runs() == ()
 
 
-def test_a_read_only_folder_can_be_read(tmp_path):
+def test_store_in_a_read_only_folder_can_be_read(tmp_path):
     with Store.open(tmp_path) as store:
-        recorded(store)
+        record_run(store)
     (tmp_path / "sweeper.sqlite").chmod(0o444)
     tmp_path.chmod(0o555)
     try:
@@ -224,19 +224,18 @@ def test_a_read_only_folder_can_be_read(tmp_path):
         tmp_path.chmod(0o755)
 
 
-def older(folder):
-    """A store of version 1, which knew no servers."""
+def make_store_of_version_1(folder):
     connection = sqlite3.connect(folder / "sweeper.sqlite")
     connection.executescript(f"{SCHEMA}PRAGMA user_version = 1;")
     connection.close()
 
 
-def test_a_store_of_an_older_version_is_brought_up_by_who_writes_and_read_as_it_is(tmp_path):
-    older(tmp_path)
+def test_writing_upgrades_an_older_store_and_reading_does_not(tmp_path):
+    make_store_of_version_1(tmp_path)
     with Store.open(tmp_path, readonly=True) as store:
         assert store.servers.load_info() == {}
     with Store.open(tmp_path) as store:
-        run = recorded(store)
+        run = record_run(store)
         store.servers.save_info(run, "t", {"comfyui": "0.3.64", "argv": ["--cpu"]})
         store.servers.save_info(run, "t", {"comfyui": "0.3.65"})
     with Store.open(tmp_path, readonly=True) as store:
@@ -246,7 +245,7 @@ def test_a_store_of_an_older_version_is_brought_up_by_who_writes_and_read_as_it_
     connection.close()
 
 
-def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
+def test_opening_reports_missing_empty_and_newer_stores(tmp_path):
     with pytest.raises(ResultsError, match="no results here"):
         Store.open(tmp_path / "nowhere", readonly=True)
     with Store.open(tmp_path) as store, pytest.raises(ResultsError, match="no run is recorded"):
@@ -258,7 +257,7 @@ def test_no_results_no_runs_newer_stores_and_foreign_files_are_told(tmp_path):
         Store.open(tmp_path)
 
 
-def database(path, *statements):
+def make_database(path, *statements):
     connection = sqlite3.connect(path)
     for statement in statements:
         connection.execute(statement)
@@ -266,50 +265,55 @@ def database(path, *statements):
     connection.close()
 
 
-THEIRS = "CREATE TABLE theirs(x)"
-FOUND = {
-    "text": ("its 39 bytes are no SQLite database, and begin with b'this is garbage,'",
+FOREIGN_TABLE = "CREATE TABLE theirs(x)"
+FOREIGN_FILES = {
+    "text": ("its 39 bytes are not an SQLite database and begin with b'this is garbage,'",
              lambda path: path.write_bytes(b"this is garbage, not a database at all\n")),
-    "another program's": ("an SQLite database with other tables (theirs)", lambda path: database(path, THEIRS)),
-    "another program's with a version": ("an SQLite database with other tables (theirs)",
-                                         lambda path: database(path, THEIRS, "PRAGMA user_version = 99")),
+    "another program's": (
+        "an SQLite database with other tables (theirs)",
+        lambda path: make_database(path, FOREIGN_TABLE),
+    ),
+    "another program's with a version": (
+        "an SQLite database with other tables (theirs)",
+        lambda path: make_database(path, FOREIGN_TABLE, "PRAGMA user_version = 99"),
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("readonly", [True, False])
-@pytest.mark.parametrize(("found", "make"), FOUND.values(), ids=FOUND)
-def test_a_file_that_is_no_store_is_told_with_what_it_is_and_what_to_do(tmp_path, found, make, readonly):
+@pytest.mark.parametrize(("content", "make"), FOREIGN_FILES.values(), ids=FOREIGN_FILES)
+def test_foreign_file_is_described_and_left_unchanged(tmp_path, content, make, readonly):
     path = tmp_path / "sweeper.sqlite"
     make(path)
     before = path.read_bytes()
     with pytest.raises(ResultsError) as caught:
         Store.open(tmp_path, readonly=readonly)
-    assert str(caught.value).startswith(f"{path}: not a sweeper store: {found}; bring a good copy back, or move this")
+    assert str(caught.value).startswith(f"{path}: not a sweeper store: {content}; restore a good copy, or move this")
     assert path.read_bytes() == before
 
 
-def test_an_empty_file_is_no_store_to_read(tmp_path):
+def test_reading_an_empty_file_is_an_error(tmp_path):
     (tmp_path / "sweeper.sqlite").touch()
-    with pytest.raises(ResultsError, match="not a sweeper store: an empty file; bring"):
+    with pytest.raises(ResultsError, match="not a sweeper store: an empty file; restore"):
         Store.open(tmp_path, readonly=True)
 
 
-def test_a_store_that_was_cut_short_is_told_as_damaged(tmp_path):
+def test_truncated_store_is_reported_as_damaged(tmp_path):
     with Store.open(tmp_path) as store:
-        recorded(store)
+        record_run(store)
     path = tmp_path / "sweeper.sqlite"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ResultsError, match=r"a damaged sweeper store, or none: .*; bring a good copy back, or move"):
+    with pytest.raises(ResultsError, match=r"the sweeper store is damaged: .*; restore a good copy, or move"):
         Store.open(tmp_path, readonly=True)
 
 
 @pytest.mark.parametrize("value", [LAYOUT, job(), Artifact("9", "images", 0, "p", "s", 1, "l")])
-def test_what_the_store_remembers_are_values(value):
+def test_records_are_frozen(value):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, "x")
 
 
-def test_the_experiment_of_a_run_is_found_from_any_folder_and_after_a_move(tmp_path, monkeypatch):
+def test_experiment_path_resolves_from_any_folder_and_after_a_move(tmp_path, monkeypatch):
     project = tmp_path / "project"
     (project / "experiments").mkdir(parents=True)
     (project / "experiments/e.yaml").write_text("name: e")
@@ -325,7 +329,7 @@ def test_the_experiment_of_a_run_is_found_from_any_folder_and_after_a_move(tmp_p
     assert files("results/e") == [str(Path("experiments/e.yaml")), "gone.yaml"]
     monkeypatch.chdir(project / "results")
     assert files("e") == [str(project / "experiments/e.yaml"), "gone.yaml"]
-    elsewhere = tmp_path / "other/a/b"  # from where the same way leads to another experiment
+    elsewhere = tmp_path / "other/a/b"  # the same relative path leads to another experiment from here
     elsewhere.mkdir(parents=True)
     (tmp_path / "other/experiments").mkdir()
     (tmp_path / "other/experiments/e.yaml").write_text("name: other")

@@ -135,7 +135,7 @@ def _show(comparisons: Comparisons, *, quiet: bool) -> None:
 
 
 def _as_json(comparisons: Comparisons) -> dict[str, Any]:
-    from sweeper.regression.junit import display_path
+    from sweeper.store.experiment_path import display_path
 
     return {
         "experiment": comparisons.experiment,
