@@ -16,7 +16,7 @@ from sweeper.model.result import Result
 from sweeper.model.trial import Trial
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 MAX_LISTED: Final = 1_000  # trials of each kind; the counts include all
 

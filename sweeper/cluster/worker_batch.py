@@ -35,6 +35,7 @@ from sweeper.cluster.worker_context import (
     make_reporter,
 )
 from sweeper.errors import RefusedError, SweeperError
+from sweeper.images.metrics.registry import MetricInput
 from sweeper.running.run_events import TargetDown
 from sweeper.running.scheduler import Scheduler
 from sweeper.running.stop_control import INTERRUPT, REFUSED, UNREACHABLE, StopControl
@@ -295,7 +296,7 @@ class WorkerBatch:
         self._changed.set()
 
     def _with_measures(self, message: JobFinished) -> JobFinished:
-        from sweeper.images.metrics import MetricInput, measure_missing  # noqa: PLC0415 (NumPy and Pillow come with it)
+        from sweeper.images.metrics.measure import measure_missing  # noqa: PLC0415 (NumPy and Pillow come with it)
 
         trial = next(work.trial for job, work in self._work_items if job == message.job_id)
         files = [

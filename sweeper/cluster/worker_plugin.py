@@ -227,7 +227,7 @@ class SweeperWorkerPlugin(WorkerPlugin):
     def _make_batch(self, run_id: int, run_spec: RunSpec, worker_info: WorkerInfo) -> WorkerBatch:
         metrics: dict[str, Any] = {}
         if run_spec.metrics:
-            from sweeper.images.metrics import load_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
+            from sweeper.images.metrics.registry import load_metrics  # noqa: PLC0415 (NumPy and Pillow come with it)
 
             with contextlib.suppress(SweeperError):  # a metric of the user's that only the driver has: it measures
                 loaded = load_metrics(run_spec.metrics)

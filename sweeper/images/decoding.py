@@ -23,7 +23,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sweeper.errors import ImageError
+from sweeper.images.extras import load_imagecodecs
 
 # (height, width, channels), 0-255: uint8, or float64 where some value lies between the levels of 8 bits.
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
@@ -125,7 +125,7 @@ def decode_image(image: Image.Image, name: str) -> Pixels:
 
 def _decode_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
     """A plain PNG's pixels by imagecodecs; None for anything else, for trouble too: Pillow tells what is wrong."""
-    codecs = _load_imagecodecs()
+    codecs = load_imagecodecs()
     if codecs is None or image.format != "PNG" or image.mode not in _PLAIN_MODES or "transparency" in image.info:
         return None
     try:
@@ -134,15 +134,6 @@ def _decode_png(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
         return None
     shape = (image.height, image.width, *((len(image.getbands()),) if image.mode != "L" else ()))
     return found if found.dtype == np.uint8 and found.shape == shape else None
-
-
-@cache
-def _load_imagecodecs() -> Any:
-    try:
-        import imagecodecs  # noqa: PLC0415 - an extra
-    except ImportError:
-        return None
-    return imagecodecs
 
 
 def _to_plain_mode(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
+from sweeper.images.extras import load_av
 
 FILM_TYPES: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
 SOUND_TYPES: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
@@ -41,7 +42,7 @@ def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
 
     Raises ImageError where it cannot be read, or holds no frame: two such films would be alike without a look.
     """
-    av = _import_av(path)
+    av = load_av(path)
     seen = False
     try:
         with av.open(str(path)) as container:
@@ -58,7 +59,7 @@ def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
 
 def read_film_rate(path: Path) -> float | None:
     """Frames a second on average; None where the film does not tell. Raises ImageError where it cannot be read."""
-    av = _import_av(path)
+    av = load_av(path)
     try:
         with av.open(str(path)) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
@@ -73,7 +74,7 @@ def read_sound(path: Path) -> Sound | None:
         found = _read_pcm(path)
         if found is not None:
             return found
-    av = _import_av(path)
+    av = load_av(path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -106,13 +107,3 @@ def _read_pcm(path: Path) -> Sound | None:
     levels = np.frombuffer(data[:whole], dtype=_PCM_TYPES[width]).astype(np.float64).reshape(-1, channels)
     middle, reach = (128.0, 128.0) if width == 1 else (0.0, 2.0 ** (8 * width - 1))
     return Sound(rate, (levels - middle) / reach)
-
-
-def _import_av(path: Path) -> Any:
-    try:
-        import av  # noqa: PLC0415 - an extra, and heavy
-    except ImportError:
-        raise ImageError(
-            f"{path}: films and sounds are compared with PyAV: python -m pip install 'sweeper[media]'"
-        ) from None
-    return av

@@ -1,15 +1,14 @@
-"""What a network sees: LPIPS between two pictures, and CLIP's embedding of one, by ONNX files that the user has.
+"""Neural measures: LPIPS between two pictures, and CLIP's embedding of one, by ONNX files that the user provides.
 
-Weights are never fetched: `SWEEPER_LPIPS` and `SWEEPER_CLIP` name exported files, `onnxruntime` (extra `perceptual`)
-runs them, on one core each so that several comparisons at once share the machine.
+sweeper never downloads weights. `SWEEPER_LPIPS` and `SWEEPER_CLIP` name exported files, and `onnxruntime` (extra
+`perceptual`) executes them, each on one core so that several comparisons can share the machine.
 
-- LPIPS (Zhang et al. 2018): a model with two inputs (batch, 3, height, width), RGB from -1 to 1, whose first output is
-  the distance; `lpips.LPIPS(net="alex")` exports as that. Pictures are not resized: another size is another distance.
-- CLIP (Radford et al. 2021): an image tower with one input (batch, 3, side, side), RGB less CLIP's mean over its
-  deviation; its output `image_embeds`, or else the first of shape (batch, n), is the embedding. The picture's shorter
-  side is resized to the model's (bicubic) and the middle is cut out, as CLIP's own preprocessing does.
-
-What is measured, and when, is `measures`' business.
+- LPIPS (Zhang et al. 2018) is a model with two inputs (batch, 3, height, width), RGB from -1 to 1, whose first output
+  is the distance. `lpips.LPIPS(net="alex")` exports as such a model. Pictures are not resized, because the distance
+  depends on the size.
+- CLIP (Radford et al. 2021) is an image encoder with one input (batch, 3, side, side): RGB minus CLIP's mean, divided
+  by its deviation. The embedding is the output `image_embeds`, or else the first output of shape (batch, n). As in
+  CLIP's own preprocessing, the shorter side is resized to the model's side (bicubic) and the centre is cut out.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from PIL import Image
 from sweeper.errors import ImageError, UsageError
 from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
+from sweeper.images.extras import load_model
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -34,77 +34,83 @@ if TYPE_CHECKING:
 MODELS: Final[Mapping[str, str]] = {"lpips": "SWEEPER_LPIPS", "clip": "SWEEPER_CLIP"}
 _INPUT_COUNTS: Final = {"lpips": 2, "clip": 1}  # pictures
 
-_DEFAULT_SIDE: Final = 224  # of a CLIP model that takes any
+_DEFAULT_SIDE: Final = 224  # pixels, for a CLIP model that accepts any size
 _MEAN: Final = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)  # openai/CLIP, clip.py, _transform
 _DEVIATION: Final = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
 
 def find_model(measure: str) -> Path:
-    """The ONNX file that a measure of `MODELS` needs. Raises UsageError where it cannot be had, and says what to do."""
+    """The ONNX file for a measure in `MODELS`. Raises UsageError, with what to do, if it cannot be used."""
     variable = MODELS[measure]
-    named = os.environ.get(variable)
-    if not named:
+    value = os.environ.get(variable)
+    if not value:
         raise UsageError(f"'{measure}' needs a model: set {variable} to the path of an exported ONNX file")
-    path = Path(named)
+    path = Path(value)
     if not path.is_file():
-        raise UsageError(f"'{measure}' needs a model, and {variable} names {path}, which is no file")
+        raise UsageError(f"'{measure}' needs a model, and {variable} names {path}, which is not a file")
     _load_checked(path, input_count=_INPUT_COUNTS[measure])
     return path
 
 
 def embed_picture(picture: Pixels, model: Path) -> NDArray[np.float32]:
-    """The embedding (n,), of length 1, that an ONNX image model makes of a picture (height, width, 1-4), 0-255.
+    """The embedding (n,) of a picture (height, width, 1-4), 0-255, by an ONNX image encoder; its length is 1.
 
-    An alpha is left out. Raises UsageError for a file that is no such model or where onnxruntime is missing, ImageError
-    where it cannot be run on this picture.
+    Alpha is dropped. Raises UsageError if the file is not such a model or onnxruntime is missing, and ImageError if the
+    model fails on this picture.
     """
     session = _load_checked(model, input_count=1)
-    inputs = session.get_inputs()
-    side = next((n for n in inputs[0].shape[2:] if isinstance(n, int)), _DEFAULT_SIDE)
+    (image,) = session.get_inputs()
+    side = next((length for length in image.shape[2:] if isinstance(length, int)), _DEFAULT_SIDE)
     levels = np.asarray(_crop_square(_to_rgb(picture), side), dtype=np.float32) / np.float32(255)
     planes = np.ascontiguousarray(((levels - _MEAN) / _DEVIATION).transpose(2, 0, 1)[None])
-    names = [one.name for one in session.get_outputs()]
-    flat = [one.name for one in session.get_outputs() if len(one.shape) == 2]
-    if not flat:
-        raise UsageError(f"{model}: none of its outputs ({', '.join(names)}) is an embedding (batch, n)")
-    name = "image_embeds" if "image_embeds" in flat else flat[0]
-    found = _run(session, model, {inputs[0].name: planes}, name).ravel().astype(np.float32)
-    length = float(np.linalg.norm(found))
+    outputs = session.get_outputs()
+    vectors = [output.name for output in outputs if len(output.shape) == 2]
+    if not vectors:
+        names = ", ".join(output.name for output in outputs)
+        raise UsageError(f"{model}: none of its outputs ({names}) is an embedding (batch, n)")
+    name = "image_embeds" if "image_embeds" in vectors else vectors[0]
+    return normalize(_run(session, model, {image.name: planes}, name).ravel().astype(np.float32), model)
+
+
+def normalize(embedding: NDArray[np.float32], model: Path) -> NDArray[np.float32]:
+    """Scale an embedding to length 1. Raises ImageError, naming the model, if it is zero or not finite."""
+    length = float(np.linalg.norm(embedding))
     if not 0 < length < np.inf:
         raise ImageError(f"{model}: gave an embedding of length {length}")
-    unit: NDArray[np.float32] = found / np.float32(length)
+    unit: NDArray[np.float32] = embedding / np.float32(length)
     return unit
 
 
 def clip_similarity(a: Pixels, b: Pixels) -> float:
     """The cosine of the embeddings of two pictures, -1 to 1; 1 for equal ones. With alpha, the lower of two views."""
     model = find_model("clip")
-    pairs = zip(flatten_alpha(a), flatten_alpha(b), strict=True)
-    return min(min(1.0, float(embed_picture(one, model) @ embed_picture(other, model))) for one, other in pairs)
+    views = zip(flatten_alpha(a), flatten_alpha(b), strict=True)
+    return min(min(1.0, float(embed_picture(first, model) @ embed_picture(second, model))) for first, second in views)
 
 
 def lpips_distance(a: Pixels, b: Pixels) -> float:
-    """The LPIPS of two pictures, 0 for equal ones. With alpha, the greater of two views."""
+    """The LPIPS distance of two pictures, 0 for equal ones. With alpha, the greater of two views."""
     model = find_model("lpips")
     session = _load_checked(model, input_count=2)
-    inputs = session.get_inputs()
-    found = []
-    for pair in zip(flatten_alpha(a), flatten_alpha(b), strict=True):
-        feed = {one.name: _to_signed(picture) for one, picture in zip(inputs, pair, strict=True)}
-        found.append(float(_run(session, model, feed, session.get_outputs()[0].name).mean()))
-    return max(found)
+    names = [image.name for image in session.get_inputs()]
+    output = session.get_outputs()[0].name
+    distances = []
+    for views in zip(flatten_alpha(a), flatten_alpha(b), strict=True):
+        feed = {name: _to_signed(view) for name, view in zip(names, views, strict=True)}
+        distances.append(float(_run(session, model, feed, output).mean()))
+    return max(distances)
 
 
 def _to_signed(picture: Pixels) -> NDArray[np.float32]:
-    """(1, 3, height, width), -1 to 1."""
+    """A picture as (1, 3, height, width), -1 to 1."""
     levels = _to_rgb(picture).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return np.ascontiguousarray(levels.transpose(2, 0, 1)[None])
 
 
 def _to_rgb(picture: Pixels) -> Pixels:
     colour = picture[:, :, :1] if picture.shape[2] < 3 else picture[:, :, :3]
-    plain: Pixels = np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour  # type: ignore[assignment]
-    return plain
+    rgb: Pixels = np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour  # type: ignore[assignment]
+    return rgb
 
 
 def _crop_square(picture: Pixels, side: int) -> Image.Image:
@@ -120,54 +126,38 @@ def _crop_square(picture: Pixels, side: int) -> Image.Image:
 def _run(session: InferenceSession, model: Path, feed: Mapping[str, Any], output: str) -> NDArray[Any]:
     try:
         return np.asarray(session.run([output], dict(feed))[0])
-    except Exception as error:  # onnxruntime's own classes have no public base
-        raise ImageError(f"{model}: cannot be run on a picture of {_format_size(feed)}: {first_line(error)}") from error
-
-
-def _format_size(feed: Mapping[str, Any]) -> str:
-    height, width = next(iter(feed.values())).shape[2:]
-    return f"{width} x {height} pixels"
+    except Exception as error:  # onnxruntime's exceptions have no public base class
+        height, width = next(iter(feed.values())).shape[2:]
+        message = f"cannot be run on a picture of {width} x {height} pixels: {first_line(error)}"
+        raise ImageError(f"{model}: {message}") from error
 
 
 def _load_checked(model: Path, *, input_count: int) -> InferenceSession:
-    """The model, ready to run. Raises UsageError for a file that is no model of that many pictures."""
+    """Load a model. Raises UsageError if it is not a model of `input_count` pictures."""
     try:
-        stamp = model.stat().st_mtime_ns
+        modified = model.stat().st_mtime_ns
     except OSError as error:
         raise UsageError(f"{model}: cannot be read: {error.strerror or error}") from error
-    session = _load_cached(model, stamp)
-    shapes = [one.shape for one in session.get_inputs()]
-    if len(shapes) != input_count or any(len(shape) != 4 for shape in shapes):
-        told = ", ".join(f"{one.name} {one.shape}" for one in session.get_inputs())
-        wanted = "one picture" if input_count == 1 else "two pictures"
-        raise UsageError(f"{model}: takes {told}; needed is a model of {wanted} (batch, 3, height, width)")
+    session = _load_cached(model, modified)
+    inputs = session.get_inputs()
+    if len(inputs) != input_count or any(len(image.shape) != 4 for image in inputs):
+        actual = ", ".join(f"{image.name} {image.shape}" for image in inputs)
+        expected = "one picture" if input_count == 1 else "two pictures"
+        raise UsageError(f"{model}: its inputs are {actual}; give a model of {expected} (batch, 3, height, width)")
     return session
 
 
-def load_model(model: Path) -> InferenceSession:
-    """An ONNX file, ready to run on one thread: the files are what is shared among cores.
-
-    Raises ImportError where onnxruntime is missing, and what it raises itself for a file that is no model.
-    """
-    import onnxruntime  # noqa: PLC0415 - an extra, and heavy
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised; nothing of ours prints
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-
-
 def first_line(error: Exception) -> str:
-    """What onnxruntime says, without the frames of C++ below it."""
+    """The message of an onnxruntime exception, without the C++ stack below it."""
     return str(error).strip().split("\n", 1)[0]
 
 
 @lru_cache(maxsize=4)
-def _load_cached(model: Path, _stamp: int) -> InferenceSession:
-    """Loaded once for each version of the file; `run` may be called from several threads at once."""
+def _load_cached(model: Path, _modified: int) -> InferenceSession:
+    """Load each version of a file once. Several threads may call the session's `run` at once."""
     try:
         return load_model(model)
     except ImportError:
         raise UsageError("'lpips' and 'clip' need onnxruntime: python -m pip install 'sweeper[perceptual]'") from None
-    except Exception as error:  # as in _run
+    except Exception as error:  # as in `_run`
         raise UsageError(f"{model}: cannot be loaded as an ONNX model: {first_line(error)}") from error

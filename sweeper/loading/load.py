@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sweeper.did_you_mean import join_names, suggest
 from sweeper.errors import ExperimentError, ImageError, Problem, TemplateError
-from sweeper.images.metrics import find_unknown_metrics
+from sweeper.images.metrics.registry import find_unknown_metrics
 from sweeper.loading.experiment_builder import PartialExperiment, build_experiment, with_derived_files
 from sweeper.loading.overrides import apply_overrides
 from sweeper.loading.parse import parse_json, parse_yaml

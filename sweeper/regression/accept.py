@@ -24,7 +24,7 @@ from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, d
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 Kind = Literal["new", "changed", "added", "same", "removed", "kept"]
 WRITES: Final = ("new", "changed", "added", "removed")

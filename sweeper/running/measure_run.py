@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeper.images.metrics.registry import MetricInput
 from sweeper.store.remote_artifacts import download_artifact, is_url, local_path
 
 if TYPE_CHECKING:
-    from sweeper.images.metrics import MetricInput
     from sweeper.running.stop_control import StopControl
     from sweeper.store import Store
 
@@ -70,7 +70,7 @@ def _measure_files(
     problems: dict[str, list[Path]],
 ) -> list[tuple[str, str, Any]]:
     """The rows of some files."""
-    from sweeper.images.metrics import measure_missing  # noqa: PLC0415 (NumPy and Pillow come with it)
+    from sweeper.images.metrics.measure import measure_missing
 
     with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as aside:
         return list(measure_missing(_fetch_remote_files(files, Path(aside)), metrics, cached, problems))
@@ -109,8 +109,6 @@ def _describe_problem(problem: str, paths: list[Path]) -> str:
 
 def _list_files(store: Store, runs: Iterable[int], out: Path) -> Iterator[tuple[MetricInput, str]]:
     """Each file with its path on record."""
-    from sweeper.images.metrics import MetricInput  # noqa: PLC0415 - as above
-
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):

@@ -1,7 +1,7 @@
 """One run, step by step: targets, results folder, lanes, table and summary. Here network and disk are put together.
 
 How a job is carried, watched and retried is told by the modules beside this one; what the table looks like by
-`sweeper.tables.dataframe`. Nothing here prints: whoever wants to see passes `report`.
+`sweeper.tables.result_rows`. Nothing here prints: whoever wants to see passes `report`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Session:
         from sweeper.store import FILE_NAME, Store  # noqa: PLC0415
 
         if self.experiment.metrics:
-            from sweeper.images.metrics import load_metrics  # noqa: PLC0415
+            from sweeper.images.metrics.registry import load_metrics  # noqa: PLC0415
 
             self.metrics = load_metrics(self.experiment.metrics)
         async with AsyncExitStack() as connections:
@@ -304,7 +304,7 @@ class Session:
     async def _write_table(self, store: Store, run_id: int) -> None:
         from sweeper.running.measure_run import measure_run  # noqa: PLC0415
         from sweeper.running.restore_files import describe_empty_trials  # noqa: PLC0415
-        from sweeper.tables.dataframe import write_csv  # noqa: PLC0415
+        from sweeper.tables.result_rows import write_csv  # noqa: PLC0415
 
         for problem in await measure_run(store, run_id, self.out, self.metrics, self.control):
             self.report(Notice(problem))

@@ -1,1 +1,1 @@
-"""Tables of results: the DataFrame, the files it is exported to, and summaries by group."""
+"""Tables of results: their rows and columns, the DataFrame, the files it is exported to, and summaries by group."""

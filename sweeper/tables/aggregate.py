@@ -1,7 +1,7 @@
-"""Rows of a table brought together: groups with their means and spread, and a pivot over two columns.
+"""Group the rows of a table, with the mean and the deviation of each group, or make a pivot over two columns.
 
-Pure: rows are mappings from column to value, as `formats.records` makes them, and nothing is read or printed. pandas
-does the same on the frame of `sweeper.results`; here groups keep the order of the sweep, and 1, True and "1" are three.
+Pure functions on rows, which are mappings from column to value as `export.to_records` makes them. Unlike pandas, groups
+keep the order of the sweep, and 1, True and "1" are three values.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 Row = Mapping[str, Any]
-ValueOrder = Mapping[str, Sequence[Any]]  # by column its values in their order, where that is not the order of the rows
+ValueOrder = Mapping[str, Sequence[Any]]  # column -> its values in order, if that is not the order of the rows
 _NO_ORDER: Final[ValueOrder] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class NumberSummary:
-    """`n` numbers by their mean, sample standard deviation (n - 1; None for one number), least and greatest."""
+    """The number of values, their mean, sample standard deviation (n - 1; None for one value), minimum and maximum.
+
+    The field names are keys of the JSON output of `sweeper results --by`.
+    """
 
     n: int
     mean: float
@@ -30,7 +33,7 @@ class NumberSummary:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """The rows that have these values in the columns they were grouped by."""
+    """The rows with the same values in the grouping columns."""
 
     values: tuple[Any, ...]
     rows: tuple[Row, ...]
@@ -41,7 +44,7 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """`cells[place in down][place in across]`: the numbers of one column there, None where there are none."""
+    """A pivot table: `cells[i][j]` summarizes the rows with the values `down[i]` and `across[j]`; None if empty."""
 
     across: tuple[Any, ...]
     down: tuple[Any, ...]
@@ -49,7 +52,7 @@ class Pivot:
 
 
 def summarize(values: Iterable[Any]) -> NumberSummary | None:
-    """Of the finite numbers among `values`; None where there is none. True and False are no numbers."""
+    """Summarize the finite numbers among `values`, without True and False. None if there are none."""
     numbers = [value for value in values if is_number(value)]
     if not numbers:
         return None
@@ -63,30 +66,33 @@ def is_number(value: Any) -> bool:
 
 
 def group_rows(rows: Iterable[Row], columns: Sequence[str], value_order: ValueOrder = _NO_ORDER) -> list[RowGroup]:
-    """The rows by their values in `columns`, groups in the order in which they appear; where `leading` gives another
-    order of a column's values, by those of each column, the columns in the order of the rows' own.
+    """Group the rows by their values in `columns`, in the order in which the groups appear.
+
+    If `value_order` gives an order for one of the columns, the groups are sorted: by the values of each column, and the
+    columns in the order that they have in the rows.
     """
-    found: dict[tuple[Hashable, ...], list[Row]] = {}
+    by_key: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
-        found.setdefault(tuple(_comparison_key(row[name]) for name in columns), []).append(row)
-    groups = [RowGroup(tuple(members[0][name] for name in columns), tuple(members)) for members in found.values()]
-    if not any(value_order.get(name) for name in columns):
+        by_key.setdefault(tuple(_comparison_key(row[name]) for name in columns), []).append(row)
+    groups = [RowGroup(tuple(members[0][name] for name in columns), tuple(members)) for members in by_key.values()]
+    if not groups or not any(value_order.get(name) for name in columns):
         return groups
-    own = {name: place for place, name in enumerate(groups[0].rows[0])} if groups else {}
-    places = sorted(range(len(columns)), key=lambda place: own[columns[place]]) if groups else []
+    row_order = {name: index for index, name in enumerate(groups[0].rows[0])}
+    indexes = sorted(range(len(columns)), key=lambda index: row_order[columns[index]])
     ranks = [
-        _rank_values([*value_order.get(name, ()), *(g.values[n] for g in groups)]) for n, name in enumerate(columns)
+        _rank_values([*value_order.get(name, ()), *(group.values[index] for group in groups)])
+        for index, name in enumerate(columns)
     ]
-    return sorted(groups, key=lambda group: [ranks[place][_comparison_key(group.values[place])] for place in places])
+    return sorted(groups, key=lambda group: [ranks[index][_comparison_key(group.values[index])] for index in indexes])
 
 
 def _rank_values(values: Iterable[Any]) -> dict[Hashable, int]:
-    """The place of each value among them, by its first."""
-    return {key: place for place, key in enumerate(dict.fromkeys(map(_comparison_key, values)))}
+    """The rank of each value: its index among the distinct values."""
+    return {key: rank for rank, key in enumerate(dict.fromkeys(map(_comparison_key, values)))}
 
 
 def make_pivot(rows: Sequence[Row], x: str, y: str, column: str, value_order: ValueOrder = _NO_ORDER) -> Pivot:
-    """The numbers of `column` over the values of `x` across and of `y` down."""
+    """Summarize `column` for each value of `x` (across) and of `y` (down)."""
     across, down = group_rows(rows, [x], value_order), group_rows(rows, [y], value_order)
     cells = {tuple(map(_comparison_key, group.values)): group.summarize(column) for group in group_rows(rows, [y, x])}
     lines = tuple(group.values[0] for group in down)
@@ -98,7 +104,7 @@ def make_pivot(rows: Sequence[Row], x: str, y: str, column: str, value_order: Va
 
 
 def _comparison_key(value: Any) -> Hashable:
-    """4 and 4.0 are one value; True is not 1, and a list is compared by what it holds."""
+    """A key for comparing values: 4 equals 4.0, True does not equal 1, and lists are compared by their content."""
     if isinstance(value, (list, dict)):
         return ("json", json.dumps(value, sort_keys=True))
     return (isinstance(value, bool), value)

@@ -1,13 +1,11 @@
-"""The files a table is exported to: csv, tsv, JSON lines, Parquet, Markdown.
+"""Write a table to a file: csv, tsv, JSON lines, Parquet, Markdown.
 
-Everything here takes a DataFrame or plain columns of Python values; what stands in them is `table`'s business.
+The functions take a DataFrame, or columns of Python values. Only JSON lines hold `outputs` and `sha256` as real lists.
 
-Decisions a reader may miss:
-
-- CSV lines end in CRLF as RFC 4180 has them (Excel, pandas, R, SQLite, DuckDB and Python's csv read both); TSV, which
-  no standard binds and which people feed to `cut` and `awk`, ends its lines in LF.
-- csv and tsv are formatted column by column, because a column holds one type; that makes them faster than row-wise
-  writers, pandas' own included, and lets the empty text be told from a missing value, which pandas cannot.
+- CSV lines end in CRLF, as RFC 4180 says (Excel, pandas, R, SQLite, DuckDB and Python's csv read both). TSV has no
+  standard, and people feed it to `cut` and `awk`, so its lines end in LF.
+- csv and tsv are formatted column by column, because most columns hold one type. This is faster than writing row by
+  row, also than pandas. And it distinguishes an empty text from a missing value, which pandas cannot.
 """
 
 from __future__ import annotations
@@ -33,18 +31,20 @@ SUFFIXES: Final = {
 }  # fmt: skip
 FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
 
-# Leading characters that make Excel, LibreOffice and Google Sheets take a text for a formula (OWASP, "CSV Injection").
+# A text that begins with one of these is a formula to Excel, LibreOffice and Google Sheets (OWASP, "CSV Injection").
 FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
-CHUNK: Final = 8192  # rows formatted at once: enough to amortise, little to hold
+CHUNK: Final = 8192  # rows formatted at a time: enough to be fast, few enough to need little memory
 
-_JSON: Final = json.JSONEncoder(ensure_ascii=False)  # made once: json.dumps makes one for each call with options
+_JSON: Final = json.JSONEncoder(
+    ensure_ascii=False
+)  # made once, because json.dumps makes one for each call with options
 _LIST_COLUMNS: Final = frozenset({"outputs", "sha256"})
 
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How csv and tsv differ: what stands between fields, and what ends a line."""
+    """How csv and tsv differ."""
 
     delimiter: str
     line_end: str
@@ -54,7 +54,7 @@ CSV_DIALECTS: Final = {"csv": CsvDialect(",", "\r\n"), "tsv": CsvDialect("\t", "
 
 
 def encode_line(line: str) -> bytes:
-    """UTF-8. Half a surrogate pair has no such form: it becomes U+FFFD."""
+    """Encode as UTF-8, with U+FFFD for half a surrogate pair, which UTF-8 cannot hold."""
     try:
         return line.encode("utf-8")
     except UnicodeEncodeError:
@@ -62,54 +62,57 @@ def encode_line(line: str) -> bytes:
 
 
 def replace_surrogates(text: str) -> str:
-    """`text` with every half surrogate pair (a server cut its message there) replaced by U+FFFD."""
+    """Replace every half surrogate pair, where a server cut a message, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def format_number(value: float) -> str:
-    """A float for people: every digit it takes to tell it from its neighbours and no more; 7.0 as 7."""
+    """A float for people: as many digits as distinguish it from its neighbours; 7.0 becomes 7."""
     return repr(value).removesuffix(".0")
 
 
 def format_rounded(value: float) -> str:
-    """A float that was measured, to six digits, or as many as its whole part has: what follows is chance."""
+    """A measured float, rounded to six significant digits or to an integer, because further digits are noise."""
     return format_number(float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"))
 
 
 def to_json_text(value: Any) -> str:
-    """A list or mapping as the text that stands in a cell."""
+    """A list or mapping as the text of a cell."""
     return _JSON.encode(value)
 
 
 def choose_format(path: str | os.PathLike[str], name: str | None = None) -> str:
-    """The export format: as `given`, else by the suffix of `path`. An unknown one is a UsageError with the list."""
+    """The export format: `name` if given, else by the suffix of `path`.
+
+    Raises UsageError for an unknown one, with the list of formats.
+    """
     if name is not None:
         if name not in FORMATS:
             raise UsageError(f"unknown format '{name}'{suggest(name, FORMATS)}")
         return name
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        found = f"the suffix '{suffix}' names no format" if suffix else "without a suffix the format is unknown"
+        problem = f"unknown format '{suffix}'" if suffix else "the file name has no suffix, so the format is unknown"
         remedy = f"use one of {', '.join(SUFFIXES)}, or give the format: {', '.join(FORMATS)}"
-        raise UsageError(f"{os.fspath(path)}: {found}; {remedy}")
+        raise UsageError(f"{os.fspath(path)}: {problem}; {remedy}")
     return SUFFIXES[suffix]
 
 
 def export(
     table: pd.DataFrame,
     file: str | os.PathLike[str] | BinaryIO,
-    format: str | None = None,  # noqa: A002 - the word users know from pandas and from the command line
+    format_name: str | None = None,
     *,
     safe: bool = False,
 ) -> None:
-    """Write `table` to a path (through a temporary file, so never half) or to an open binary file.
+    """Write `table` to a path, atomically, or to an open binary file.
 
-    `safe` defuses formulas in csv and tsv: a text cell that a spreadsheet would run gets a leading `'`.
-    Raises UsageError for an unknown format, for `safe` where it means nothing, and for parquet without pyarrow.
+    With `safe`, a text cell in csv or tsv that a spreadsheet would execute as a formula gets a leading `'`. Raises
+    UsageError for an unknown format, for `safe` with another format, and for parquet without pyarrow.
     """
-    name = choose_format("" if hasattr(file, "write") else file, format)
+    name = choose_format("" if hasattr(file, "write") else file, format_name)
     if safe and name not in ("csv", "tsv"):
-        raise UsageError(f"formulas can be defused in csv and tsv only, not in {name}")
+        raise UsageError(f"formulas can be escaped only in csv and tsv, not in {name}")
     if name == "parquet":
         write: Callable[[BinaryIO], None] = _make_parquet_writer(table)
     elif name == "jsonl":
@@ -129,7 +132,7 @@ def export(
 
 
 def describe_write_error(path: Path, error: OSError) -> str:
-    """Why nothing can be written at `path`: what is in its way, else what the system says of it."""
+    """Explain why `path` cannot be written: a file in place of a folder, or else the system's message."""
     for folder in reversed(path.parents):
         if folder.exists() and not folder.is_dir():
             return f"{folder} is a file, and a folder is needed there"
@@ -138,17 +141,17 @@ def describe_write_error(path: Path, error: OSError) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """An open file that takes the place of `path` when the block ends well, and vanishes when it does not. The folder
-    is made where there is none.
+    """Open a file that replaces `path` at the end of the block, or is deleted if the block raises.
+
+    Creates the folder if necessary.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = temporary.open("wb")
     except OSError as error:
-        raise type(error)(
-            error.errno, describe_write_error(path, error), str(path)
-        ) from None  # nobody knows `temporary`
+        # The message names `path`, because the user does not know `temporary`.
+        raise type(error)(error.errno, describe_write_error(path, error), str(path)) from None
     try:
         with file as handle:
             yield handle
@@ -166,10 +169,10 @@ def _make_lines_writer(lines: Iterable[str]) -> Callable[[BinaryIO], None]:
 
 
 def _iter_columns(table: pd.DataFrame) -> Iterator[list[Sequence[Any]]]:
-    """The frame's cells as Python values, None for every kind of missing, a chunk of rows at a time."""
+    """The frame's columns as Python values, a chunk of rows at a time. Every kind of missing value becomes None."""
     for start in range(0, len(table), CHUNK):
         part = table.iloc[start : start + CHUNK]
-        yield [_to_python_values(part.iloc[:, place]) for place in range(part.shape[1])]
+        yield [_to_python_values(part.iloc[:, index]) for index in range(part.shape[1])]
 
 
 def _to_python_values(series: pd.Series[Any]) -> list[Any]:
@@ -180,29 +183,30 @@ def _to_python_values(series: pd.Series[Any]) -> list[Any]:
     return [None if absent else value for value, absent in zip(values, missing.tolist(), strict=True)]
 
 
-# --- csv and tsv: RFC 4180's quoting, with the empty text quoted so that it is not a missing value
+# --- csv and tsv: quoting as in RFC 4180; an empty text is quoted, to distinguish it from a missing value
 
 
 def format_delimited(
     names: Sequence[str], chunks: Iterable[list[Sequence[Any]]], dialect: CsvDialect, *, safe: bool = False
 ) -> Iterator[str]:
-    between, end = dialect.delimiter, dialect.line_end
-    yield between.join(_quote_fields(list(names), between, safe=safe)) + end
+    """The header line, then the lines of each chunk as one text. A chunk is a list of columns."""
+    delimiter, end = dialect.delimiter, dialect.line_end
+    yield delimiter.join(_quote_fields(list(names), delimiter, safe=safe)) + end
     for columns in chunks:
-        fields = [_format_fields(values, between, safe=safe) for values in columns]
-        yield end.join(map(between.join, zip(*fields, strict=True))) + end
+        fields = [_format_fields(values, delimiter, safe=safe) for values in columns]
+        yield end.join(map(delimiter.join, zip(*fields, strict=True))) + end
 
 
 def _format_fields(values: Sequence[Any], delimiter: str, *, safe: bool) -> Sequence[str]:
-    """The cells of one column as fields. Columns mostly hold one type, and each type has its fast way."""
-    kinds = set(map(type, values))
-    if kinds == {int}:
+    """The cells of one column as fields. Most columns hold one type, and each type has its fast way."""
+    types = set(map(type, values))
+    if types == {int}:
         return list(map(str, values))
-    if kinds == {float}:
+    if types == {float}:
         return list(map(repr, values))  # Python's repr is the shortest text that reads back as the same float
-    if kinds == {type(None)}:
+    if types == {type(None)}:
         return [""] * len(values)
-    if kinds == {str}:
+    if types == {str}:
         return _quote_fields(values, delimiter, safe=safe)
     texts = [index for index, value in enumerate(values) if value is not None and not _is_scalar(value)]
     fields = [_format_scalar(value) for value in values]
@@ -229,9 +233,8 @@ def _format_cell(value: Any) -> str:
 def _quote_fields(texts: Sequence[str], delimiter: str, *, safe: bool) -> Sequence[str]:
     if safe:
         texts = ["'" + text if text.startswith(FORMULA_STARTS) else text for text in texts]
-    # One look at all texts together spares a look at each: most columns need no quotes at all.
-    together = "".join(texts)
-    if not _needs_quotes(together, delimiter) and "" not in texts:
+    # Most columns need no quotes at all, and one test of all texts joined is faster than one test of each.
+    if not _needs_quotes("".join(texts), delimiter) and "" not in texts:
         return texts
     return [
         '"' + text.replace('"', '""') + '"' if not text or _needs_quotes(text, delimiter) else text for text in texts
@@ -262,7 +265,7 @@ def _to_json_value(name: str, cell: Any) -> Any:
 
 
 def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as JSON-ready mappings, as the JSON lines have them: lists as lists, missing as None."""
+    """The rows as mappings that JSON can hold, as in JSON lines: lists as lists, missing values as None."""
     return [json.loads(line) for line in _iter_json_lines(table)]
 
 
@@ -276,7 +279,7 @@ def _iter_markdown_lines(table: pd.DataFrame) -> Iterator[str]:
 
 
 def _format_markdown_cell(value: Any) -> str:
-    """A cell of a GitHub table: one line, no bar, and no mark-up that a prompt happens to spell."""
+    """A cell of a GitHub table: one line, with everything escaped that Markdown would interpret."""
     if value is None:
         return ""
     text = _format_scalar(value) if _is_scalar(value) else _format_cell(value)
@@ -302,7 +305,7 @@ def _make_parquet_writer(table: pd.DataFrame) -> Callable[[BinaryIO], None]:
 
 
 def _is_mixed(series: pd.Series[Any]) -> bool:
-    """A Parquet column has one type: what has none (1 beside "one", or integers out of 64 bits) goes as JSON text."""
+    """Whether a column has no single Parquet type (1 beside "one", or integers over 64 bits) and becomes JSON text."""
     return {type(value) for value in _to_python_values(series)} - {type(None)} not in (set(), {str})
 
 

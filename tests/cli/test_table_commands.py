@@ -196,10 +196,10 @@ def test_python_results_have_the_same_rows(recorded):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "x.xlsx"], "error: x.xlsx: the suffix '.xlsx' names no format; use one of .csv, .tsv,"),
+        (["-o", "x.xlsx"], "error: x.xlsx: unknown format '.xlsx'; use one of .csv, .tsv,"),
         (["-o", "-"], "error: -o -: stdout has no suffix; give --format, one of csv, tsv, jsonl, parquet, markdown"),
         (["-o", "x.csv", "--format", "cvs"], "error: unknown format 'cvs'; did you mean 'csv'?"),
-        (["-o", "x.md", "--safe-csv"], "error: formulas can be defused in csv and tsv only, not in markdown"),
+        (["-o", "x.md", "--safe-csv"], "error: formulas can be escaped only in csv and tsv, not in markdown"),
     ],
 )
 def test_impossible_export_exits_2_and_writes_nothing(sweeper, recorded, options, message):

@@ -214,7 +214,7 @@ def test_every_filter_of_a_png_gives_the_values_that_were_written(tmp_path, chan
     if fast:
         pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
     else:
-        monkeypatch.setattr("sweeper.images.decoding._load_imagecodecs", lambda: None)
+        monkeypatch.setattr("sweeper.images.decoding.load_imagecodecs", lambda: None)
     array = image_cases.noise(f"filters {channels} {size}", *size, channels)
     path = tmp_path / "a.png"
     path.write_bytes(written(array))
@@ -237,7 +237,7 @@ def test_what_decodes_faster_decodes_no_other_kind(tmp_path, monkeypatch):
         saved(tmp_path, "gamma.png", Image.fromarray(RGB), pnginfo=gamma()),
     ]
     quick = [pixel_hash(path) for path in paths]
-    monkeypatch.setattr("sweeper.images.decoding._load_imagecodecs", lambda: None)
+    monkeypatch.setattr("sweeper.images.decoding.load_imagecodecs", lambda: None)
     assert [pixel_hash(path) for path in paths] == quick
     assert len(set(quick)) == len(paths)
 

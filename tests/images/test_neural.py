@@ -118,7 +118,7 @@ def test_what_needs_a_model_is_measured_only_when_it_is_named(monkeypatch):
 
 def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
     monkeypatch.setenv("SWEEPER_LPIPS", str(tmp_path / "none.onnx"))
-    with pytest.raises(UsageError, match=r"SWEEPER_LPIPS names .*none\.onnx, which is no file"):
+    with pytest.raises(UsageError, match=r"SWEEPER_LPIPS names .*none\.onnx, which is not a file"):
         compare_images(RGB, MOVED, metrics=["lpips"])
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")
@@ -126,9 +126,9 @@ def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
     with pytest.raises(UsageError, match=r"bad\.onnx: cannot be loaded as an ONNX model"):
         compare_images(RGB, MOVED, metrics=["lpips"])
     monkeypatch.setenv("SWEEPER_LPIPS", str(clip))
-    with pytest.raises(UsageError, match="needed is a model of two pictures"):
+    with pytest.raises(UsageError, match="give a model of two pictures"):
         compare_images(RGB, MOVED, metrics=["lpips"])
-    with pytest.raises(UsageError, match="needed is a model of one picture"):
+    with pytest.raises(UsageError, match="give a model of one picture"):
         embed_picture(RGB, lpips)
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         embed_picture(RGB, tmp_path / "none.onnx")

@@ -137,7 +137,7 @@ def warm_up() -> None:
         "sweeper.running.run",
         "sweeper.loading.load",
         "sweeper.running.node_class_cache",
-        "sweeper.tables.dataframe",
+        "sweeper.tables.result_rows",
         "jsonschema",
         "httpcore",
     ):

@@ -1,4 +1,4 @@
-"""The table: its columns, the exact types of the DataFrame, and every export format read back."""
+"""Tables: their columns, the exact types of the DataFrame, and every export format read back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError, UsageError
 from sweeper.model.result import OUTCOME_COLUMNS, Result
-from sweeper.tables import dataframe, export
+from sweeper.tables import dataframe, export, result_rows
 
 SEED = 2**64 - 1
 REMEDY = (
@@ -31,20 +31,20 @@ class Layout:
     metrics: tuple[str, ...] = ()
 
 
-def one_slot(values):
+def make_frame(values):
     layout = Layout(slot_names=("x",))
     return dataframe.build_frame(
         [Result(i, {}, {"x": value}, "d" * 64) for i, value in enumerate(values)], layout
     ), layout
 
 
-def exported(frame, kind, **options):
+def export_bytes(frame, kind, **options):
     buffer = io.BytesIO()
     export.export(frame, buffer, kind, **options)
     return buffer.getvalue()
 
 
-def shop():
+def shop_results():
     layout = Layout(("style", "style.label", "seed"), ("prompt", "seed", "steps"), ("brightness",))
     done = Result(
         0, {"style": "in oil", "style.label": "oil", "seed": SEED},
@@ -60,8 +60,8 @@ def shop():
     return [done, failed], layout
 
 
-def test_columns_are_trial_then_axes_then_other_slots_then_the_outcome_then_metrics():
-    results, layout = shop()
+def test_columns_are_trial_axes_slots_outcome_metrics():
+    results, layout = shop_results()
 
     frame = dataframe.build_frame(results, layout)
 
@@ -70,12 +70,12 @@ def test_columns_are_trial_then_axes_then_other_slots_then_the_outcome_then_metr
     )  # fmt: skip
 
 
-def test_a_frame_without_rows_still_has_every_column_and_type():
-    _, layout = shop()
+def test_empty_frame_has_every_column_and_type():
+    _, layout = shop_results()
 
     frame = dataframe.build_frame([], layout)
 
-    assert tuple(frame.columns) == dataframe.column_names(layout)
+    assert tuple(frame.columns) == result_rows.column_names(layout)
     assert frame["trial"].dtype == "int64"
     assert frame["ran_s"].dtype == "float64"
 
@@ -97,39 +97,39 @@ def test_a_frame_without_rows_still_has_every_column_and_type():
         ([None, None], "object"),
     ],
 )
-def test_a_column_has_the_narrowest_type_that_keeps_every_value(values, dtype):
-    frame, _ = one_slot(values)
+def test_column_has_the_narrowest_exact_type(values, dtype):
+    frame, _ = make_frame(values)
 
     assert str(frame["x"].dtype) == dtype
-    kept = [None if pd.isna(value) else value for value in frame["x"].tolist()]
-    assert kept == values
-    assert [type(value) for value in kept] == [type(value) for value in values]
+    read = [None if pd.isna(value) else value for value in frame["x"].tolist()]
+    assert read == values
+    assert [type(value) for value in read] == [type(value) for value in values]
 
 
 def test_lists_and_mappings_are_json_text_in_the_frame():
-    frame, _ = one_slot([[1, "é"], {"a": None}, 3])
+    frame, _ = make_frame([[1, "é"], {"a": None}, 3])
 
     assert frame["x"].tolist() == ['[1, "é"]', '{"a": null}', 3]
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character():
-    frame, _ = one_slot(["cut \ud83d"])
+    frame, _ = make_frame(["cut \ud83d"])
 
     assert frame["x"].tolist() == ["cut \ufffd"]
 
 
-def test_the_streamed_csv_replaces_it_too(tmp_path):
+def test_streamed_csv_replaces_surrogates_too(tmp_path):
     layout = Layout(slot_names=("x",))
 
-    dataframe.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
+    result_rows.write_csv([Result(0, {}, {"x": "cut \ud83d"}, "d" * 64)], layout, tmp_path / "x.csv")
 
     assert "0,cut \ufffd," in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
-def test_csv_tells_missing_from_empty_and_quotes_what_rfc_4180_quotes():
-    results, layout = shop()
+def test_csv_distinguishes_missing_from_empty_and_follows_rfc_4180():
+    results, layout = shop_results()
 
-    lines = exported(dataframe.build_frame(results, layout), "csv").decode("utf-8")
+    lines = export_bytes(dataframe.build_frame(results, layout), "csv").decode("utf-8")
 
     assert lines == (
         "trial,style,style.label,seed,prompt,steps,digest,status,outputs,sha256,target,prompt_id,attempts,queued_s,"
@@ -140,48 +140,48 @@ def test_csv_tells_missing_from_empty_and_quotes_what_rfc_4180_quotes():
     )
 
 
-def test_the_streamed_csv_has_the_bytes_of_the_exported_one(tmp_path):
-    results, layout = shop()
+def test_streamed_and_exported_csv_are_identical(tmp_path):
+    results, layout = shop_results()
     path = tmp_path / "results.csv"
 
-    dataframe.write_csv(iter(results * 9000), layout, path)
+    result_rows.write_csv(iter(results * 9000), layout, path)
 
-    assert path.read_bytes() == exported(dataframe.build_frame(results * 9000, layout), "csv")
+    assert path.read_bytes() == export_bytes(dataframe.build_frame(results * 9000, layout), "csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_tsv_ends_lines_in_lf_and_quotes_tabs():
-    frame, _ = one_slot(["a\tb", "plain, text"])
+    frame, _ = make_frame(["a\tb", "plain, text"])
 
-    lines = exported(frame, "tsv").decode("utf-8").split("\n")
+    lines = export_bytes(frame, "tsv").decode("utf-8").split("\n")
 
     assert lines[1].startswith('0\t"a\tb"\t')
     assert lines[2].startswith("1\tplain, text\t")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-x", "@SUM(A1)", "\tx", "\rx"])
-def test_formulas_are_defused_on_request_only(text):
-    frame, _ = one_slot([text])
+def test_formulas_are_escaped_only_on_request(text):
+    frame, _ = make_frame([text])
 
-    plain = list(csv.reader(io.StringIO(exported(frame, "csv").decode(), newline="")))
-    safe = list(csv.reader(io.StringIO(exported(frame, "csv", safe=True).decode(), newline="")))
+    plain = list(csv.reader(io.StringIO(export_bytes(frame, "csv").decode(), newline="")))
+    safe = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
 
     assert plain[1][1] == text
     assert safe[1][1] == "'" + text
 
 
-def test_negative_numbers_are_no_formulas():
-    frame, _ = one_slot([-5, -0.5, "x"])
+def test_negative_numbers_are_not_escaped():
+    frame, _ = make_frame([-5, -0.5, "x"])
 
-    rows = list(csv.reader(io.StringIO(exported(frame, "csv", safe=True).decode(), newline="")))
+    rows = list(csv.reader(io.StringIO(export_bytes(frame, "csv", safe=True).decode(), newline="")))
 
     assert [row[1] for row in rows[1:]] == ["-5", "-0.5", "x"]
 
 
 def test_json_lines_hold_lists_as_lists_and_missing_as_null():
-    results, layout = shop()
+    results, layout = shop_results()
 
-    rows = [json.loads(line) for line in exported(dataframe.build_frame(results, layout), "jsonl").splitlines()]
+    rows = [json.loads(line) for line in export_bytes(dataframe.build_frame(results, layout), "jsonl").splitlines()]
 
     assert rows[0]["outputs"] == ["artifacts/x.png"]
     assert rows[0]["seed"] == SEED
@@ -209,59 +209,59 @@ def test_parquet_keeps_seeds_texts_booleans_and_missing_values(tmp_path):
     assert back["mixed"].tolist() == ["1", '"one"']
 
 
-def test_markdown_is_one_line_per_row_with_marks_escaped():
-    frame, _ = one_slot(["a|b\nc *d*", None])
+def test_markdown_has_one_escaped_line_per_row():
+    frame, _ = make_frame(["a|b\nc *d*", None])
 
-    lines = exported(frame[["trial", "x"]], "markdown").decode("utf-8").splitlines()
+    lines = export_bytes(frame[["trial", "x"]], "markdown").decode("utf-8").splitlines()
 
     assert lines == ["| trial | x |", "| --- | --- |", r"| 0 | a\|b<br>c \*d\* |", "| 1 |  |"]
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "format_name", "message"),
     [
         (
             "x.xlsx", None,
-            f"x.xlsx: the suffix '.xlsx' names no format; {REMEDY}",
+            f"x.xlsx: unknown format '.xlsx'; {REMEDY}",
         ),
         (
             "x", None,
-            f"x: without a suffix the format is unknown; {REMEDY}",
+            f"x: the file name has no suffix, so the format is unknown; {REMEDY}",
         ),
         ("x", "jsonline", "unknown format 'jsonline'; did you mean 'jsonl'?"),
         ("x", "xml", "unknown format 'xml'; allowed: csv, tsv, jsonl, parquet, markdown"),
     ],
 )  # fmt: skip
-def test_an_unknown_format_is_refused_with_the_list(name, given, message):
+def test_unknown_format_is_refused_with_the_list(name, format_name, message):
     with pytest.raises(UsageError) as caught:
-        export.choose_format(name, given)
+        export.choose_format(name, format_name)
 
     assert str(caught.value) == message
 
 
-def test_defusing_formulas_is_refused_where_it_means_nothing():
-    frame, _ = one_slot([1])
+def test_safe_is_refused_for_other_formats():
+    frame, _ = make_frame([1])
 
-    with pytest.raises(UsageError, match="in csv and tsv only, not in jsonl"):
-        exported(frame, "jsonl", safe=True)
+    with pytest.raises(UsageError, match="only in csv and tsv, not in jsonl"):
+        export_bytes(frame, "jsonl", safe=True)
 
 
-def test_a_failed_export_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+def test_failed_export_keeps_the_old_file(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("old")
 
-    def halves():
+    def fail_halfway():
         yield Result(0, {}, {}, "d" * 64)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        dataframe.write_csv(halves(), Layout(), path)
+        result_rows.write_csv(fail_halfway(), Layout(), path)
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_does_not_exist_is_a_results_error(tmp_path):
+def test_missing_folder_is_a_results_error(tmp_path):
     with pytest.raises(ResultsError, match="no such results folder"):
         dataframe.results(tmp_path / "nowhere")
 
@@ -280,11 +280,11 @@ columns = st.one_of(st.lists(cells, min_size=1), *[
 
 
 @given(columns)
-def test_every_csv_cell_reads_back_as_it_was(values):
-    frame, _ = one_slot(values)
+def test_every_csv_cell_survives_a_round_trip(values):
+    frame, _ = make_frame(values)
 
-    # The csv module cannot tell an empty from a missing field, so the distinction is read from the raw text.
-    text = exported(frame[["x", "trial"]], "csv").decode("utf-8")
+    # The csv module cannot distinguish an empty from a missing field, so the test counts the quotes in the raw text.
+    text = export_bytes(frame[["x", "trial"]], "csv").decode("utf-8")
     fields = [row[0] for row in csv.reader(io.StringIO(text, newline=""), strict=True)][1:]
 
     assert len(fields) == len(values)
@@ -299,17 +299,17 @@ def test_every_csv_cell_reads_back_as_it_was(values):
 
 
 @given(columns)
-def test_json_lines_read_back_with_value_and_type(values):
-    frame, _ = one_slot([value for value in values if value not in (float("inf"), float("-inf"))] or [None])
-    kept = [json.loads(line)["x"] for line in exported(frame, "jsonl").splitlines()]
+def test_json_lines_keep_value_and_type(values):
+    frame, _ = make_frame([value for value in values if value not in (float("inf"), float("-inf"))] or [None])
+    read = [json.loads(line)["x"] for line in export_bytes(frame, "jsonl").splitlines()]
     sent = [value for value in values if value not in (float("inf"), float("-inf"))] or [None]
 
-    assert [(type(value), value) for value in kept] == [(type(value), value) for value in sent]
+    assert [(type(value), value) for value in read] == [(type(value), value) for value in sent]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    frame, _ = one_slot([1])
+    frame, _ = make_frame([1])
 
     with pytest.raises(UsageError) as caught:
         export.export(frame, tmp_path / "x.parquet")

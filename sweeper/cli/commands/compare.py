@@ -13,7 +13,7 @@ from sweeper.cli import console, options
 from sweeper.cli.exit_codes import FAILED, OK
 from sweeper.cli.options import format_examples
 from sweeper.errors import ResultsError
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
     from sweeper.regression.by_axis import AxisValue

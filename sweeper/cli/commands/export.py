@@ -10,7 +10,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
-from sweeper.tables import dataframe, export
+from sweeper.tables import export
 
 
 @click.command(
@@ -41,7 +41,9 @@ def command(results: Path, output: str, kind: str | None, run_id: str | None, *,
     if output == "-" and kind is None:
         raise UsageError(f"-o -: stdout has no suffix; give --format, one of {', '.join(export.FORMATS)}")
     chosen = export.choose_format(output, kind)  # raises before anything is read
-    frame = dataframe.results(results, run_id)
+    from sweeper.tables.dataframe import results as read_frame
+
+    frame = read_frame(results, run_id)
     if output == "-":
         export.export(frame, sys.stdout.buffer, chosen, safe=safe_csv)
         sys.stdout.buffer.flush()

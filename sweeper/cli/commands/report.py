@@ -14,7 +14,7 @@ from sweeper.errors import UsageError
 from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.reporting.write_report import write_report
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 
 @click.command(

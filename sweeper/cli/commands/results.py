@@ -26,8 +26,9 @@ from sweeper.model.expressions.column_expression import ColumnExpression
 from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifacts
 from sweeper.tables.aggregate import ValueOrder, is_number, make_pivot
-from sweeper.tables.dataframe import build_frame, column_names, find_results_folder
 from sweeper.tables.export import to_records
+from sweeper.tables.result_rows import column_names
+from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
     from sweeper.cli.terminal_images import ImageRow
@@ -113,6 +114,8 @@ def command(
 
 
 def _read_table(results: Path, run_id: str | None) -> _RunTable:
+    from sweeper.tables.dataframe import build_frame
+
     folder = find_results_folder(results)
     with Store.open(folder, readonly=True) as store:
         layout = store.layout(run_id)

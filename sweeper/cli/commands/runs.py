@@ -10,7 +10,7 @@ import click
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.store import Store
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 
 @click.command(epilog=format_examples("sweeper runs results/quickstart", "sweeper results results/quickstart --run 1"))

@@ -17,7 +17,7 @@ from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
 from sweeper.loading.load import load
 from sweeper.model.experiment import Experiment
-from sweeper.tables.dataframe import find_results_folder
+from sweeper.tables.results_folder import find_results_folder
 
 if TYPE_CHECKING:
     from sweeper.reporting.live import LiveView

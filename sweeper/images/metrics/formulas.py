@@ -1,19 +1,20 @@
-"""The metrics that sweeper brings: a picture in, one number out, each with its unit and its source.
+"""The built-in metrics: functions from a picture to one number or text, each with its unit and its source.
 
-A picture is uint8 RGB of shape (height, width, 3). Nothing here reads a file or knows a name; NumPy is imported when a
-picture is measured, because names are checked by commands that never open one.
+A picture is uint8 RGB of shape (height, width, 3). `registry` has the names, because commands that never open a picture
+check names and must not load NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-_EDGE: Final = 100.0  # the gradient, in grey levels of 0-255, from which a pixel counts as edge
+from sweeper.images.hashes import phash
+
+_EDGE: Final = 100.0  # grey levels of 0-255: a pixel with this gradient or more is an edge
 
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -36,19 +37,18 @@ def contrast(picture: NDArray[np.uint8]) -> float:
 
 
 def sharpness(picture: NDArray[np.uint8]) -> float:
-    """Variance of the 4-neighbour Laplacian of luma over the inner pixels (Pech-Pacheco et al. 2000); 0 if there are
-    none.
-    """
+    """Variance of the 4-neighbour Laplacian of luma over the inner pixels (Pech-Pacheco et al. 2000); 0 without any."""
     luma = _luma(picture)
     if min(luma.shape) < 3:
         return 0.0
-    around = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
-    return float((around - 4.0 * luma[1:-1, 1:-1]).var())
+    neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
+    return float((neighbours - 4.0 * luma[1:-1, 1:-1]).var())
 
 
 def colourfulness(picture: NDArray[np.uint8]) -> float:
-    """Hasler and Suesstrunk 2003, "Measuring colourfulness in natural images", the metric of their equation for M(3):
-    0 is grey, 15 slight, 33 moderate, 59 quite, 109 extreme.
+    """Colourfulness M(3) of Hasler and Suesstrunk 2003, "Measuring colourfulness in natural images".
+
+    0 is grey, 15 slightly, 33 moderately, 59 quite and 109 extremely colourful.
     """
     import numpy as np  # noqa: PLC0415
 
@@ -64,7 +64,7 @@ def entropy(picture: NDArray[np.uint8]) -> float:
 
     counts = np.bincount(np.rint(_luma(picture)).astype(np.int64).ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
-    return float(abs(-(shares * np.log2(shares)).sum()))  # abs: one level only gives -0.0
+    return float(abs(-(shares * np.log2(shares)).sum()))  # abs, because a single level gives -0.0
 
 
 def edge_density(picture: NDArray[np.uint8]) -> float:
@@ -82,23 +82,21 @@ def edge_density(picture: NDArray[np.uint8]) -> float:
 
 
 def unique_colours(picture: NDArray[np.uint8]) -> float:
-    """How many different RGB triples there are."""
+    """The number of different RGB triples."""
     import numpy as np  # noqa: PLC0415
 
     wide = picture.astype(np.uint32)
     packed = (wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]
-    seen = np.zeros(1 << 24, dtype=np.bool_)  # 16 MB, and thirty times as fast as sorting a megapixel
-    seen[packed] = True
-    return float(np.count_nonzero(seen))
+    present = np.zeros(1 << 24, dtype=np.bool_)  # 16 MB, and thirty times as fast as sorting a megapixel
+    present[packed] = True
+    return float(np.count_nonzero(present))
 
 
 def perceptual_hash(picture: NDArray[np.uint8]) -> str:
-    """The 64-bit DCT hash (Zauner 2010) as 16 hex digits, row by row: the text that the ImageHash package prints.
+    """The 64-bit DCT hash (Zauner 2010) as 16 hex digits, row by row, as the ImageHash package prints it.
 
-    Pictures that look alike have hashes of which few bits differ; `sweeper.compare_images` counts them as `phash`.
+    The hashes of similar pictures differ in few bits; `sweeper.compare_images` counts them as `phash`.
     """
-    from sweeper.images.hashes import phash  # noqa: PLC0415
-
     bits = "".join("1" if bit else "0" for bit in phash(picture)[0].ravel())
     return f"{int(bits, 2):016x}"
 

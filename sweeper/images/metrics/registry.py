@@ -1,6 +1,6 @@
-"""From the name of a metric to its function: sweeper's own, a plug-in's (entry point), or the user's `module:function`.
+"""Find the function for a metric's name: a built-in one, a package's (entry point), or the user's `module:function`.
 
-No picture is opened here, and no formula written. Names are checked without importing anything of the user's.
+Checking names imports neither NumPy nor any module of the user.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem, SweeperError
-from sweeper.images.metrics.formulas import FORMULAS
-from sweeper.images.metrics.learned import LEARNED_NAMES, load_learned
 from sweeper.model.result import RESERVED_COLUMNS
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-METRIC_NAMES: Final = (*FORMULAS, *LEARNED_NAMES)
-ENTRY_POINT_GROUP: Final = "sweeper.metrics"  # of the entry points
+FORMULA_NAMES: Final = (
+    "brightness", "contrast", "sharpness", "colourfulness", "entropy", "edge_density", "unique_colours",
+    "perceptual_hash",
+)  # fmt: skip
+LEARNED_NAMES: Final = ("aesthetic", "prompt_similarity")
+METRIC_NAMES: Final = (*FORMULA_NAMES, *LEARNED_NAMES)
+ENTRY_POINT_GROUP: Final = "sweeper.metrics"
 
 _FUNCTION_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_FORMULAS_VERSION: Final = "1"  # to be raised when a formula gives another value for the same picture
+_FORMULAS_VERSION: Final = "1"  # increase it if a formula gives another value for the same picture
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a column comes about: `function(picture)`, or `function(picture, params)` where `reads_params`.
+    """How to compute a column: `function(picture)`, or `function(picture, params)` if `reads_params`.
 
-    `picture` is uint8 RGB of shape (height, width, 3), `params` maps every slot of the trial to its value. What comes
-    back is a finite number or a text. While `version` stays the same, so does the value of the same input: the cache
-    of another version is not used. `alone`: two threads must not be in it at once.
+    `picture` is uint8 RGB of shape (height, width, 3), and `params` maps every slot of the trial to its value. The
+    result is a finite number or a text. Cached values of another `version` are not used. If `single_threaded`, only one
+    thread at a time may call the function.
     """
 
     function: Callable[..., Any]
@@ -47,56 +49,74 @@ class Metric:
     single_threaded: bool = False
 
 
-def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
-    """(name, sentence) for each that is no metric, or that is given twice.
+@dataclass(frozen=True, slots=True)
+class MetricInput:
+    """An artifact to measure: the SHA-256 of its content, its path, and the digest and params of its trial."""
 
-    `module:function` passes here and is not imported, and so does the name of an entry point.
+    sha256: str
+    path: Path
+    digest: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def cache_key(self, metric: Metric) -> str:
+        """The key of a value in the store's cache: the content, and the trial too if the metric reads params."""
+        return f"{self.sha256}:{self.digest}" if metric.reads_params else self.sha256
+
+
+def find_unknown_metrics(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(name, message) for each name that is unknown or listed twice.
+
+    Names of entry points, and those of the form `module:function`, are accepted without importing anything.
     """
-    found: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     for name, count in Counter(names).items():
         if count > 1:
-            found.append((name, f"'{name}' is given {count} times; once makes its column"))
+            problems.append((name, f"'{name}' is listed {count} times; list it once"))
         if name in METRIC_NAMES or _FUNCTION_PATH.fullmatch(name):
             continue
-        plugged = _find_entry_points()
-        if name not in plugged:
-            known = (*METRIC_NAMES, *plugged)
-            found.append((name, f"unknown metric '{name}' (your own is written module:function){suggest(name, known)}"))
-    return found
+        plugins = _find_entry_points()
+        if name not in plugins:
+            hint = suggest(name, (*METRIC_NAMES, *plugins))
+            problems.append((name, f"unknown metric '{name}' (your own is written module:function){hint}"))
+    return problems
 
 
 def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """The metrics of these names, those of the user imported (from the current folder too).
+    """Load the metrics of these names. The user's modules are imported, from the current folder too.
 
-    Raises ExperimentError with every name that is no metric, cannot be imported, or lacks its package or model file.
+    Raises ExperimentError with every name that is unknown, cannot be imported, or lacks its package or model file.
     """
-    wanted = list(names)
-    unknown = find_unknown_metrics(wanted)
-    said = [sentence for _, sentence in unknown]
-    found: dict[str, Metric] = {}
-    for name in dict.fromkeys(wanted):
-        if name in (bad for bad, _ in unknown):
+    names = list(names)
+    unknown = dict(find_unknown_metrics(names))
+    messages = list(unknown.values())
+    metrics: dict[str, Metric] = {}
+    for name in dict.fromkeys(names):
+        if name in unknown:
             continue
         try:
-            found[name] = _load_metric(name)
+            metrics[name] = _load_metric(name)
         except SweeperError as error:
-            said.append(f"metric '{name}' {error}")
+            messages.append(f"metric '{name}' {error}")
         except Exception as error:  # noqa: BLE001 - importing runs the user's module, which may raise anything
-            said.append(f"metric '{name}' cannot be imported: {_describe_error(error)}")
-    if said:
-        raise ExperimentError([Problem("", 0, "", sentence) for sentence in said])
-    return found
+            messages.append(f"metric '{name}' cannot be imported: {_describe_error(error)}")
+    if messages:
+        raise ExperimentError([Problem("", 0, "", message) for message in messages])
+    return metrics
 
 
 def _describe_error(error: Exception) -> str:
-    plain = isinstance(error, (ImportError, AttributeError, TypeError))
-    return str(error) if plain else f"{type(error).__name__}: {error}"
+    is_clear = isinstance(error, (ImportError, AttributeError, TypeError))
+    return str(error) if is_clear else f"{type(error).__name__}: {error}"
 
 
 def _load_metric(name: str) -> Metric:
-    if name in FORMULAS:
+    if name in FORMULA_NAMES:
+        from sweeper.images.metrics.formulas import FORMULAS
+
         return Metric(FORMULAS[name], _FORMULAS_VERSION)
     if name in LEARNED_NAMES:
+        from sweeper.images.metrics.learned import load_learned
+
         model = load_learned(name)
         return Metric(model.function, model.version, model.reads_params)
     if _FUNCTION_PATH.fullmatch(name):
@@ -105,25 +125,23 @@ def _load_metric(name: str) -> Metric:
 
 
 def _find_entry_points() -> Mapping[str, EntryPoint]:
-    """The entry points of installed packages, by name; one that names a column of the table could only confuse."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - 20 ms that most experiments never need
-
+    """The entry points of installed packages by name, without those that have the name of a table column."""
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in RESERVED_COLUMNS}
 
 
 def _import_function(name: str) -> Any:
     module, _, function = name.partition(":")
-    # `sweeper` is a console script: unlike `python -m`, it does not look for modules where the user stands.
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    # `sweeper` is a console script. Unlike `python -m`, it does not look for modules in the current folder.
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
         return getattr(importlib.import_module(module), function)
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)
 
 
 def _wrap_function(function: Any) -> Metric:
-    """A function of somebody else's; its source is its version. Raises TypeError where it cannot be called as one."""
+    """A Metric for a function that is not ours. Raises TypeError if it cannot be called as a metric."""
     if not callable(function):
         raise TypeError(f"{function!r} is not a function")
     return Metric(function, _hash_source(function), reads_params=_takes_params(function), single_threaded=True)
@@ -132,27 +150,31 @@ def _wrap_function(function: Any) -> Metric:
 def _takes_params(function: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # written in C and silent about it
+    except ValueError:  # written in C, without a signature
         return False
-    for arguments in (("picture", "params"), ("picture",)):
-        needed = [one for one in signature.parameters.values() if one.default is one.empty and one.kind in _POSITIONAL]
-        if len(arguments) == 2 and len(needed) < 2 and "params" not in signature.parameters:
-            continue  # a second argument with a default of its own is the function's, unless it is called params
-        try:
-            signature.bind(*arguments)
-        except TypeError:
-            continue
-        return len(arguments) == 2
-    raise TypeError(f"it is called with the picture, or with the picture and params, and takes {signature}")
+    parameters = signature.parameters.values()
+    required = [one for one in parameters if one.default is one.empty and one.kind in _POSITIONAL]
+    # A second parameter with a default is an option of the function, unless its name is `params`.
+    may_take_params = len(required) >= 2 or "params" in signature.parameters
+    if may_take_params and _accepts(signature, "picture", "params"):
+        return True
+    if _accepts(signature, "picture"):
+        return False
+    raise TypeError(f"it must accept (picture) or (picture, params), but takes {signature}")
 
 
-_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+def _accepts(signature: inspect.Signature, *arguments: str) -> bool:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _hash_source(function: Callable[..., Any]) -> str:
-    """SHA-256 of the file that a function was written in: edit it, and everything is measured anew."""
+    """SHA-256 of the source file of a function, so that all pictures are measured again after an edit."""
     try:
         source = inspect.getsourcefile(inspect.unwrap(function))
         return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
-    except (TypeError, OSError):  # built in, or an object that is called
+    except (TypeError, OSError):  # a built-in function, or a callable object
         return ""

@@ -1,4 +1,4 @@
-"""Metrics of one picture: values that can be told by hand, names that are refused, files that are no pictures."""
+"""Metrics of one picture: values computed by hand, names that are refused, files that are not pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from sweeper.errors import ExperimentError, ImageError
-from sweeper.images import metrics
+from sweeper.images.metrics import registry
 from sweeper.images.metrics.formulas import FORMULAS
+from sweeper.images.metrics.measure import measure, measure_missing, read_picture
 
 
 def value(name, picture):
-    return metrics.measure(np.asarray(picture, dtype=np.uint8), metrics.load_metrics([name]))[name]
+    return measure(np.asarray(picture, dtype=np.uint8), registry.load_metrics([name]))[name]
 
 
 def plain(red, green, blue, size=(5, 7)):
@@ -59,22 +60,23 @@ CHECKERED = np.repeat((np.indices((8, 8)).sum(axis=0) % 2 * 255)[:, :, None], 3,
         ("unique_colours", [[[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]]], 3.0),
     ],
 )
-def test_a_metric_has_the_value_that_its_formula_gives(name, picture, expected):
+def test_formula_gives_the_expected_value(name, picture, expected):
     assert value(name, picture) == pytest.approx(expected, rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name != "perceptual_hash"])
 @given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))))
-def test_every_metric_is_finite_and_does_not_care_for_mirroring(name, picture):
+def test_every_metric_is_finite_and_ignores_mirroring(name, picture):
     assert math.isfinite(value(name, picture))
     assert value(name, picture[:, ::-1]) == pytest.approx(value(name, picture), abs=1e-6)
 
 
-def test_every_name_has_a_function():
-    assert list(metrics.load_metrics(FORMULAS)) == list(FORMULAS)
+def test_every_built_in_name_has_a_formula():
+    assert list(FORMULAS) == list(registry.FORMULA_NAMES)
+    assert list(registry.load_metrics(FORMULAS)) == list(FORMULAS)
 
 
-def test_the_perceptual_hash_is_the_text_that_imagehash_prints():
+def test_perceptual_hash_is_the_text_that_imagehash_prints():
     ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
 
     # By hand: a horizontal ramp has no vertical frequency, so only the first row of the 8 x 8 has coefficients; those
@@ -84,48 +86,48 @@ def test_the_perceptual_hash_is_the_text_that_imagehash_prints():
 
 
 @given(picture=arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
-def test_a_perceptual_hash_is_sixteen_hex_digits(picture):
+def test_perceptual_hash_is_sixteen_hex_digits(picture):
     assert re.fullmatch("[0-9a-f]{16}", value("perceptual_hash", picture))
 
 
-def test_an_unknown_name_is_told_with_the_nearest_and_without_numpy():
-    assert metrics.find_unknown_metrics(["brightness", "sharpnes", "stats:mean"]) == [
+def test_unknown_name_is_reported_with_the_nearest():
+    assert registry.find_unknown_metrics(["brightness", "sharpnes", "stats:mean"]) == [
         ("sharpnes", "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?")
     ]
 
 
-def test_a_metric_given_twice_is_told():
-    assert metrics.find_unknown_metrics(["contrast", "contrast"]) == [
-        ("contrast", "'contrast' is given 2 times; once makes its column")
+def test_metric_listed_twice_is_reported():
+    assert registry.find_unknown_metrics(["contrast", "contrast"]) == [
+        ("contrast", "'contrast' is listed 2 times; list it once")
     ]
 
 
-def test_all_bad_names_are_told_at_once(own):
-    own("needy_metrics", "def f(a, b, c): ...")
+def test_all_bad_names_are_reported_at_once(write_module):
+    write_module("needy_metrics", "def f(a, b, c): ...")
 
     with pytest.raises(ExperimentError) as caught:
-        metrics.load_metrics(["sharpnes", "no_such_module:f", "math:nothing", "math:pi", "needy_metrics:f"])
+        registry.load_metrics(["sharpnes", "no_such_module:f", "math:nothing", "math:pi", "needy_metrics:f"])
 
     assert str(caught.value).splitlines() == [
         "metric 'math:nothing' cannot be imported: module 'math' has no attribute 'nothing'",
         f"metric 'math:pi' cannot be imported: {math.pi} is not a function",
-        "metric 'needy_metrics:f' cannot be imported: it is called with the picture, or with the picture and "
-        "params, and takes (a, b, c)",
+        "metric 'needy_metrics:f' cannot be imported: it must accept (picture) or (picture, params), but "
+        "takes (a, b, c)",
         "metric 'no_such_module:f' cannot be imported: No module named 'no_such_module'",
         "unknown metric 'sharpnes' (your own is written module:function); did you mean 'sharpness'?",
     ]
 
 
-def test_a_module_that_fails_while_it_is_imported_is_told_with_its_error(own):
-    own("broken_metrics", "1 / 0")
+def test_failing_import_is_reported_with_its_error(write_module):
+    write_module("broken_metrics", "1 / 0")
 
     with pytest.raises(ExperimentError, match="'broken_metrics:f' cannot be imported: ZeroDivisionError: division"):
-        metrics.load_metrics(["broken_metrics:f"])
+        registry.load_metrics(["broken_metrics:f"])
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Write a module into the current folder; every name may be used once."""
+def write_module(tmp_path, monkeypatch):
+    """Write a module into the current folder. Each name can be used once."""
     monkeypatch.chdir(tmp_path)
 
     def write(name, text):
@@ -134,8 +136,8 @@ def own(tmp_path, monkeypatch):
     return write
 
 
-def test_a_function_of_the_user_is_found_in_the_current_folder(own):
-    own("my_own_metrics", "def corner(picture):\n    return picture[0, 0, 0]\n")
+def test_user_function_is_imported_from_the_current_folder(write_module):
+    write_module("my_own_metrics", "def corner(picture):\n    return picture[0, 0, 0]\n")
     before = list(sys.path)
 
     assert value("my_own_metrics:corner", plain(7, 0, 0)) == 7.0
@@ -153,26 +155,26 @@ def test_a_function_of_the_user_is_found_in_the_current_folder(own):
         ("(*pictures)", False),
     ],
 )
-def test_a_function_that_takes_params_gets_those_of_the_trial(own, signature, reads):
+def test_function_with_params_gets_those_of_the_trial(write_module, signature, reads):
     name = f"signed_metrics_{abs(hash(signature))}"
-    own(name, f"def f{signature}:\n    return 'called'\n")
+    write_module(name, f"def f{signature}:\n    return 'called'\n")
 
-    (metric,) = metrics.load_metrics([f"{name}:f"]).values()
+    (metric,) = registry.load_metrics([f"{name}:f"]).values()
 
     assert metric.reads_params == reads
-    assert metrics.measure(np.zeros((1, 1, 3), np.uint8), {"m": metric}, {"steps": 4}) == {"m": "called"}
+    assert measure(np.zeros((1, 1, 3), np.uint8), {"m": metric}, {"steps": 4}) == {"m": "called"}
 
 
-def test_the_version_of_a_function_is_its_source(own):
-    own("first_metrics", "def f(picture):\n    return 1\n")
-    own("second_metrics", "def f(picture):\n    return 2\n")
-    found = metrics.load_metrics(["first_metrics:f", "second_metrics:f"])
+def test_version_of_a_function_is_its_source(write_module):
+    write_module("first_metrics", "def f(picture):\n    return 1\n")
+    write_module("second_metrics", "def f(picture):\n    return 2\n")
+    measured = registry.load_metrics(["first_metrics:f", "second_metrics:f"])
 
-    assert found["first_metrics:f"].version != found["second_metrics:f"].version
+    assert measured["first_metrics:f"].version != measured["second_metrics:f"].version
 
 
-def test_a_package_brings_metrics_by_entry_point(own, tmp_path, monkeypatch):
-    own("plugged_metrics", "def warmth(picture):\n    return float(picture[..., 0].mean())\n")
+def test_package_adds_metrics_by_entry_point(write_module, tmp_path, monkeypatch):
+    write_module("plugged_metrics", "def warmth(picture):\n    return float(picture[..., 0].mean())\n")
     info = tmp_path / "plugged_metrics-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-metrics\nVersion: 1.0\n")
@@ -182,18 +184,18 @@ def test_a_package_brings_metrics_by_entry_point(own, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     assert value("warmth", plain(9, 0, 0)) == 9.0
-    # One that is called like a column of the table is none.
-    assert [name for name, _ in metrics.find_unknown_metrics(["warmth", "warmt", "status"])] == ["warmt", "status"]
-    assert metrics.find_unknown_metrics(["warmt"])[0][1].endswith("; did you mean 'warmth'?")
+    # An entry point with the name of a table column is ignored.
+    assert [name for name, _ in registry.find_unknown_metrics(["warmth", "warmt", "status"])] == ["warmt", "status"]
+    assert registry.find_unknown_metrics(["warmt"])[0][1].endswith("; did you mean 'warmth'?")
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [(lambda _: math.nan, "gave nan"), (lambda _: math.inf, "gave inf"), (lambda _: 1 / 0, "ZeroDivisionError")],
 )
-def test_a_metric_that_gives_no_number_is_an_error_with_its_name(result, said):
-    with pytest.raises(ImageError, match=f"metric 'mine' .*{said}"):
-        metrics.measure(np.zeros((1, 1, 3), np.uint8), {"mine": metrics.Metric(result, "")})
+def test_metric_without_a_number_is_an_error_with_its_name(result, message):
+    with pytest.raises(ImageError, match=f"metric 'mine' .*{message}"):
+        measure(np.zeros((1, 1, 3), np.uint8), {"mine": registry.Metric(result, "")})
 
 
 def test_pictures_of_every_mode_are_read_as_8_bit_rgb(tmp_path):
@@ -202,12 +204,12 @@ def test_pictures_of_every_mode_are_read_as_8_bit_rgb(tmp_path):
     Image.new("RGBA", (2, 1), (10, 20, 30, 0)).save(tmp_path / "alpha.png")
     Image.new("P", (2, 1), 0).save(tmp_path / "palette.png")
 
-    assert metrics.read_picture(tmp_path / "deep.png").tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
-    assert metrics.read_picture(tmp_path / "alpha.png").tolist() == [[[10, 20, 30]] * 2]
-    assert metrics.read_picture(tmp_path / "palette.png").shape == (1, 2, 3)
+    assert read_picture(tmp_path / "deep.png").tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
+    assert read_picture(tmp_path / "alpha.png").tolist() == [[[10, 20, 30]] * 2]
+    assert read_picture(tmp_path / "palette.png").shape == (1, 2, 3)
 
 
-def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
+def test_each_file_is_measured_once_and_others_are_none(tmp_path):
     Image.new("RGB", (4, 4), (255, 255, 255)).save(tmp_path / "a.png")
     (tmp_path / "b.mp4").write_bytes(b"no picture")
     paths = [
@@ -216,57 +218,61 @@ def test_each_file_is_measured_once_and_what_is_no_picture_is_none(tmp_path):
         ("bb", tmp_path / "b.mp4"),
         ("cc", tmp_path / "b.mp4"),
     ]
-    files = [metrics.MetricInput(sha256, path) for sha256, path in paths]
-    wanted = metrics.load_metrics(["brightness", "contrast"])
+    files = [registry.MetricInput(sha256, path) for sha256, path in paths]
+    loaded = registry.load_metrics(["brightness", "contrast"])
     problems = {}
 
-    found = list(metrics.measure_missing(files, wanted, {"contrast": {"aa", "bb"}, "brightness": {"cc"}}, problems))
+    measured = list(measure_missing(files, loaded, {"contrast": {"aa", "bb"}, "brightness": {"cc"}}, problems))
 
-    assert found == [("aa", "brightness", pytest.approx(255.0)), ("bb", "brightness", None), ("cc", "contrast", None)]
+    assert measured == [
+        ("aa", "brightness", pytest.approx(255.0)),
+        ("bb", "brightness", None),
+        ("cc", "contrast", None),
+    ]
     assert problems == {}
 
 
-def test_a_broken_picture_is_told_and_a_file_that_is_gone_left_out_so_that_neither_counts_as_no_picture(tmp_path):
+def test_broken_picture_is_reported_and_missing_file_skipped(tmp_path):
     Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
     (tmp_path / "empty.PNG").touch()
     names = ("broken.png", "empty.PNG", "gone.png")
     problems = {}
 
-    found = metrics.measure_missing(
-        [metrics.MetricInput(name, tmp_path / name) for name in names],
-        metrics.load_metrics(["brightness"]),
+    measured = measure_missing(
+        [registry.MetricInput(name, tmp_path / name) for name in names],
+        registry.load_metrics(["brightness"]),
         {},
         problems,
     )
 
-    assert list(found) == []
+    assert list(measured) == []
     assert problems == {
-        "no metric can be measured, as it cannot be read as a picture; is it whole?": [
+        "no metric can be computed because this cannot be read as a picture; check that it is complete": [
             tmp_path / "broken.png",
             tmp_path / "empty.PNG",
         ]
     }
 
 
-def test_what_reads_params_is_measured_once_for_each_trial(tmp_path):
+def test_metric_that_reads_params_is_computed_once_per_trial(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    files = [metrics.MetricInput("aa", tmp_path / "a.png", digest, {"steps": n}) for n, digest in enumerate("xyx")]
-    wanted = {"steps_again": metrics.Metric(lambda _, params: params["steps"], "", reads_params=True)}
+    files = [registry.MetricInput("aa", tmp_path / "a.png", digest, {"steps": n}) for n, digest in enumerate("xyx")]
+    loaded = {"steps_again": registry.Metric(lambda _, params: params["steps"], "", reads_params=True)}
 
-    assert list(metrics.measure_missing(files, wanted, {}, {})) == [
+    assert list(measure_missing(files, loaded, {}, {})) == [
         ("aa:x", "steps_again", 0.0),
         ("aa:y", "steps_again", 1.0),
     ]
 
 
-def test_a_metric_that_fails_is_told_and_the_others_still_count(tmp_path):
+def test_failing_metric_is_reported_and_others_are_kept(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    files = [metrics.MetricInput(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
-    wanted = {"bad": metrics.Metric(lambda _: math.nan, ""), **metrics.load_metrics(["brightness"])}
+    files = [registry.MetricInput(sha256, tmp_path / "a.png") for sha256 in ("aa", "bb")]
+    loaded = {"bad": registry.Metric(lambda _: math.nan, ""), **registry.load_metrics(["brightness"])}
     problems = {}
 
-    found = list(metrics.measure_missing(files, wanted, {}, problems))
+    measured = list(measure_missing(files, loaded, {}, problems))
 
-    assert found == [("aa", "brightness", 0.0), ("bb", "brightness", 0.0)]
-    assert problems == {"metric 'bad' gave nan, which is no finite number": [tmp_path / "a.png"] * 2}
+    assert measured == [("aa", "brightness", 0.0), ("bb", "brightness", 0.0)]
+    assert problems == {"metric 'bad' gave nan, which is not a finite number": [tmp_path / "a.png"] * 2}
