@@ -163,7 +163,7 @@ def test_every_flag_that_a_sentence_names_exists():
         command: Any = importlib.import_module(f"sweeper.cli.commands.{COMMANDS[name][0]}").command
         for one in (command, *getattr(command, "commands", {}).values()):
             known |= {opt for option in one.params for opt in (*option.opts, *option.secondary_opts)}
-    plugin = (ROOT / "sweeper/pytest_plugin.py").read_text("utf-8")
+    plugin = (ROOT / "sweeper/pytest_plugin/__init__.py").read_text("utf-8")
     for page in PAGES:
         prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
         for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose)):

@@ -16,14 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cluster.address import connect_cluster, resolve_address
 from sweeper.errors import ImageError, ResultsError
-from sweeper.regression.match_files import (
-    PICTURE_TYPES,
-    CompareResult,
-    CompareTask,
-    Match,
-    equal_metrics,
-    find_best_match,
-)
+from sweeper.images.file_types import PICTURE_TYPES
+from sweeper.regression.match_files import CompareResult, CompareTask, Match, equal_metrics, find_best_match
 from sweeper.regression.thresholds import Threshold
 from sweeper.running.async_tools import run_sync
 from sweeper.store.remote_artifacts import download_artifact

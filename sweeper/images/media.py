@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from sweeper.errors import ImageError
 from sweeper.images.decoding import Pixels
 from sweeper.images.extras import load_av
-
-FILM_TYPES: Final = frozenset(("mp4", "webm", "mkv", "mov", "avi", "m4v"))
-SOUND_TYPES: Final = frozenset(("wav", "flac", "mp3", "opus", "ogg", "m4a", "aac"))
+from sweeper.images.file_types import FILM_TYPES
 
 _PCM_TYPES: Final[Mapping[int, np.dtype[Any]]] = {1: np.dtype(np.uint8), 2: np.dtype("<i2"), 4: np.dtype("<i4")}
 

@@ -1,4 +1,4 @@
-"""Holding pictures to what was accepted: cases, baselines, accept, check, attribution, calibration, and their reports.
+"""Regression tests for pictures: cases, baselines, accept, check, attribution, calibration, and their reports.
 
-`sweeper.images` compares two pictures and `sweeper.running` runs trials. Nothing here prints.
+`sweeper.images` compares two pictures, and `sweeper.running` runs trials. Nothing here prints.
 """

@@ -1,32 +1,37 @@
-"""Accepting: a run's pictures become the baseline. First what it would change, as a value; then the change itself.
+"""Accept the pictures of a run as the baseline: first compute what would change, then write it.
 
-Nothing is overwritten or removed unless the caller says so (`yes`), and the manifest is written last, in one piece.
+Nothing is overwritten or removed unless the caller agrees (`yes`). The manifest is written last, atomically.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ImageError, InputError, ResultsError, UsageError
 from sweeper.images.byte_equality import compare_bytes, png_checksums
 from sweeper.images.compare import pixel_hash
+from sweeper.loading.load import load
 from sweeper.model.trial import InputFile
+from sweeper.planning.plan import Plan
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry, default_folder, read_baseline
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow, read_run
 from sweeper.regression.match_files import find_best_match, map_parallel
 from sweeper.regression.server_changes import find_models
 from sweeper.tables.results_folder import find_results_folder
 
-Kind = Literal["new", "changed", "added", "same", "removed", "kept"]
+Kind: TypeAlias = Literal["new", "changed", "added", "same", "removed", "kept"]
+# A graph, and the input files that it reads: `node.input` -> {file, sha256}.
+WorkflowInfo: TypeAlias = tuple[dict[str, Any], dict[str, dict[str, str]]]
 WRITES: Final = ("new", "changed", "added", "removed")
 OVERWRITES: Final = ("changed", "removed")
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
@@ -34,8 +39,14 @@ _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True, slots=True)
 class CaseChange:
-    """What accepting does to a case: `new` (it had no picture), `changed` (its pictures give way), `added` (one more
-    beside them), `same`, `removed` (the experiment has no such trial any more), `kept` (its trial gave nothing).
+    """What accepting does to a case.
+
+    - `new`: it has no accepted file yet.
+    - `changed`: the picture replaces its accepted files.
+    - `added`: the picture is accepted beside them.
+    - `same`: nothing changes.
+    - `removed`: the experiment no longer has this trial or output.
+    - `kept`: its trial did not succeed, so its accepted files stay.
     """
 
     case: Case
@@ -56,20 +67,21 @@ class AcceptPlan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cases of each kind; kinds without any are left out."""
+        """The number of cases of each kind that occurs."""
         return dict(Counter(change.kind for change in self.changes))
 
     @property
     def overwrites(self) -> bool:
-        """Whether an accepted picture would give way."""
+        """Whether an accepted file would be replaced or removed."""
         return any(change.kind in OVERWRITES for change in self.changes)
 
     @property
     def writes(self) -> bool:
+        """Whether there is anything to write."""
         return any(change.kind in WRITES for change in self.changes)
 
     def apply(self) -> None:
-        """Write files and manifest. Raises ResultsError when the folder or a picture cannot be used."""
+        """Write the files and the manifest. Raises ResultsError if the folder or a picture cannot be used."""
         try:
             _write_plan(self)
         except OSError as error:
@@ -89,16 +101,18 @@ def accept(
 ) -> AcceptPlan:
     """Accept the pictures of a results folder (or of an experiment file's default folder) as its baseline.
 
-    The arguments are those of `acceptance`. Raises UsageError, and writes nothing, when accepted pictures would give
-    way and `yes` is not given.
+    The arguments are those of `plan_acceptance`. Raises UsageError, and writes nothing, if accepted files would be
+    replaced or removed and `yes` is not given.
     """
-    found = plan_acceptance(results, baseline, where=where, new_only=new_only, add=add, cases=cases, run=run)
-    if found.overwrites and not yes:
-        told = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
-        raise UsageError(f"{found.baseline.folder}: accepted pictures would be overwritten ({told}); say yes to that")
-    if found.writes:
-        found.apply()
-    return found
+    plan = plan_acceptance(results, baseline, where=where, new_only=new_only, add=add, cases=cases, run=run)
+    if plan.overwrites and not yes:
+        counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items())
+        raise UsageError(
+            f"{plan.baseline.folder}: accepted pictures would be overwritten ({counts}); allow it with yes"
+        )
+    if plan.writes:
+        plan.apply()
+    return plan
 
 
 def plan_acceptance(
@@ -111,89 +125,88 @@ def plan_acceptance(
     cases: Iterable[str] | None = None,
     run: str | int | None = None,
 ) -> AcceptPlan:
-    """What accepting would change; nothing is written.
+    """Compute what accepting would change, without writing anything.
 
-    `baseline`: its folder, by default `baselines/<name>/` beside the experiment file. `where`: an expression over
-    slots and axes, `cases`: names of cases; both choose. `new_only`: only cases that have no picture yet. `add`: one
-    more picture for a case that changed, instead of another. `run`: an earlier run than the latest. Cases that the
-    experiment does not have any more are removed only when nothing is chosen.
+    - `baseline`: its folder, by default `baselines/<name>/` beside the experiment file.
+    - `where` (an expression over slots and axes) and `cases` (names of cases) select pictures.
+    - `new_only`: only cases that have no accepted file yet.
+    - `add`: for a changed case, keep its accepted files and add the picture.
+    - `run`: an earlier run than the latest.
 
-    Raises ResultsError for results or a baseline that cannot be read, UsageError for a `where` or a case that is
-    wrong, ImageError for a picture that cannot be read.
+    Cases that the experiment no longer has are removed only if nothing is selected.
+
+    Raises ResultsError for results or a baseline that cannot be read, UsageError for an invalid `where` or an unknown
+    case, and ImageError for a picture that cannot be read.
     """
-    observed = read_run(find_results_folder(results), run)
-    folder = Path(baseline) if baseline is not None else default_folder(observed.file, observed.experiment)
-    known = read_baseline(folder, observed.experiment)
-    rows = observed.select_rows(where)
-    wanted = set(cases) if cases is not None else None
-    if wanted is not None:
-        _check_case_names(wanted, rows)
-    shown = [(one, row) for row in rows for one in row.outputs if wanted is None or one.case.name in wanted]
-    observed.fetch(one for one, _ in shown)
-    absent = [told for one, _ in shown if (told := observed.describe_missing(one))]
-    if absent:
-        raise ResultsError("\n".join(absent))
-    changes = map_parallel(lambda pair: _plan_change(known, *pair, new_only=new_only, add=add), shown)
-    if wanted is None and not new_only and not add:
-        changes += _plan_without_output(known, observed, rows, remove_absent=where is None)
-    notes = [f"{one.case.name}: {one.reason}" for one in changes if one.kind == "kept"]
-    return AcceptPlan(known, observed, tuple(changes), tuple(notes))
+    run_cases = read_run(find_results_folder(results), run)
+    folder = Path(baseline) if baseline is not None else default_folder(run_cases.file, run_cases.experiment)
+    known = read_baseline(folder, run_cases.experiment)
+    rows = run_cases.select_rows(where)
+    names = set(cases) if cases is not None else None
+    if names is not None:
+        _check_case_names(names, rows)
+    pairs = [(output, row) for row in rows for output in row.outputs if names is None or output.case.name in names]
+    run_cases.fetch(output for output, _ in pairs)
+    missing = [message for output, _ in pairs if (message := run_cases.describe_missing(output))]
+    if missing:
+        raise ResultsError("\n".join(missing))
+    changes = map_parallel(lambda pair: _plan_change(known, *pair, new_only=new_only, add=add), pairs)
+    if names is None and not new_only and not add:
+        changes += _plan_without_output(known, run_cases, rows, remove_absent=where is None)
+    notes = [f"{change.case.name}: {change.reason}" for change in changes if change.kind == "kept"]
+    return AcceptPlan(known, run_cases, tuple(changes), tuple(notes))
 
 
 def _check_case_names(wanted: set[str], rows: Iterable[TrialRow]) -> None:
-    names = [one.case.name for row in rows for one in row.outputs]
+    names = [output.case.name for row in rows for output in row.outputs]
     unknown = sorted(wanted - set(names))
     if unknown:
         raise UsageError(
-            "; ".join(f"the run has no picture of a case '{name}'{suggest(name, names)}" for name in unknown)
+            "; ".join(f"the run has no picture of case '{name}'{suggest(name, names)}" for name in unknown)
         )
 
 
-def _plan_change(baseline: Baseline, one: OutputFile, row: TrialRow, *, new_only: bool, add: bool) -> CaseChange:
-    entry = baseline.entries.get(one.case.key)
+def _plan_change(baseline: Baseline, output: OutputFile, row: TrialRow, *, new_only: bool, add: bool) -> CaseChange:
+    entry = baseline.entries.get(output.case.key)
     if entry is None:
-        return CaseChange(one.case, "new", one, row)
+        return CaseChange(output.case, "new", output, row)
     if new_only:
-        return CaseChange(one.case, "same", one, row)
+        return CaseChange(output.case, "same", output, row)
     usable = [path for accepted in entry.accepted if (path := find_accepted_file(baseline, accepted)) is not None]
     if not usable:
-        return CaseChange(one.case, "changed", one, row, "its accepted files are gone or altered")
-    _, found = find_best_match(usable, one.path, {})
-    if found.passes:
-        return CaseChange(one.case, "same", one, row)
-    return CaseChange(one.case, "added" if add else "changed", one, row, found.reason)
+        return CaseChange(output.case, "changed", output, row, "its accepted files are missing or altered")
+    _, match = find_best_match(usable, output.path, {})
+    if match.passes:
+        return CaseChange(output.case, "same", output, row)
+    return CaseChange(output.case, "added" if add else "changed", output, row, match.reason)
 
 
 def find_accepted_file(baseline: Baseline, accepted: AcceptedFile) -> Path | None:
-    """The accepted file, if it is there and is the one that was accepted."""
+    """The path of an accepted file; None if it is missing or altered."""
     path = baseline.folder / accepted.file
     return None if describe_unusable(path, accepted) else path
 
 
 def is_surely_same(path: str, accepted: AcceptedFile, now: OutputFile) -> bool:
-    """Whether an accepted file is certainly met: today's has its bytes (a PNG's text aside), and it is the one that the
-    manifest tells of. False is no answer: look closer.
+    """Whether the accepted file at `path` is intact and equals today's file, apart from a PNG's text.
 
-    That takes no hash, which would take longer than the reading. Equal in every byte, the two have one hash, and
-    today's is known from its arrival; equal but for their text, the file has the size and the checksums of the pixels
-    that it was accepted with.
+    False means only that a closer look is necessary. This is fast because it computes no hash. If all bytes are equal,
+    the two files have the same hash, and today's was computed when it arrived. If they differ only in text, the size
+    and the checksums of the pixels must be those that were recorded when the file was accepted.
     """
     try:
-        found = compare_bytes(path, now.path_text)
+        equality = compare_bytes(path, now.path_text)
     except ImageError:
         return False
-    if found.identical:
+    if equality.identical:
         return now.sha256 == accepted.sha256
-    return (
-        found.equal
-        and found.size == accepted.size
-        and bool(found.checksums)
-        and found.checksums.hex() == accepted.ending
-    )
+    if not equality.equal or not equality.checksums:
+        return False
+    return equality.size == accepted.size and equality.checksums.hex() == accepted.ending
 
 
 def describe_unusable(path: Path, accepted: AcceptedFile) -> str:
-    """Why an accepted file cannot be compared with; empty when it can."""
+    """Why an accepted file cannot be used; empty if it can."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -201,48 +214,52 @@ def describe_unusable(path: Path, accepted: AcceptedFile) -> str:
     if data.startswith(_LFS_POINTER):
         return f"the accepted file {path} is only a Git LFS pointer; fetch it with `git lfs pull`"
     if hashlib.sha256(data).hexdigest() != accepted.sha256:
-        return f"the accepted file {path} is not the one that the manifest tells of"
+        return f"the accepted file {path} is not the one recorded in the manifest"
     return ""
 
 
 def _plan_without_output(
     baseline: Baseline, run_cases: RunCases, rows: Iterable[TrialRow], *, remove_absent: bool
 ) -> list[CaseChange]:
-    """What becomes of cases for which the run shows nothing."""
-    shown = {one.case.key for row in run_cases.rows for one in row.outputs}
-    broken = {row.point: row for row in rows if not row.succeeded}
+    """The changes to cases for which the run has no output."""
+    present = {output.case.key for row in run_cases.rows for output in row.outputs}
+    unsuccessful = {row.point: row for row in rows if not row.succeeded}
     planned = {row.point for row in run_cases.rows}
-    found = []
+    changes = []
     for key, entry in baseline.entries.items():
-        trial = entry.case.point
-        if trial in broken:
-            found.append(CaseChange(entry.case, "kept", reason=f"its trial is {broken[trial].result.status}"))
-        elif remove_absent and (trial not in planned or key not in shown):
-            reason = "no such trial any more" if trial not in planned else "its trial gives no such output any more"
-            found.append(CaseChange(entry.case, "removed", reason=reason))
-    return found
+        point = entry.case.point
+        if point in unsuccessful:
+            changes.append(CaseChange(entry.case, "kept", reason=f"its trial is {unsuccessful[point].result.status}"))
+        elif remove_absent and key not in present:
+            reason = "its trial no longer gives this output" if point in planned else "the trial no longer exists"
+            changes.append(CaseChange(entry.case, "removed", reason=reason))
+    return changes
 
 
 def _write_plan(plan: AcceptPlan) -> None:
-    known = plan.baseline
-    known.folder.mkdir(parents=True, exist_ok=True)
-    works = _workflows_by_digest(plan.run_cases, {one.row.result.digest for one in plan.changes if one.row is not None})
-    leaving: list[str] = []
+    baseline = plan.baseline
+    baseline.folder.mkdir(parents=True, exist_ok=True)
+    digests = {change.row.result.digest for change in plan.changes if change.row is not None}
+    workflows = _workflows_by_digest(plan.run_cases, digests)
+    replaced: list[str] = []
     for change in plan.changes:
         key = change.case.key
-        before = known.entries.get(key)
-        if change.kind == "removed" and before is not None:
-            leaving += [accepted.file for accepted in before.accepted]
-            del known.entries[key]
+        entry = baseline.entries.get(key)
+        previous = entry.accepted if entry is not None else ()
+        if change.kind == "removed" and entry is not None:
+            replaced += [accepted.file for accepted in previous]
+            del baseline.entries[key]
         elif change.kind in ("new", "changed", "added") and change.output is not None and change.row is not None:
-            kept = before.accepted if before is not None and change.kind == "added" else ()
-            leaving += [accepted.file for accepted in before.accepted] if before is not None and not kept else []
-            accepted = _add_file(known, change.output, kept, change.row, works.get(change.row.result.digest))
-            known.entries[key] = BaselineEntry(change.case, (*kept, accepted))
-    known.save()
-    staying = {accepted.file for entry in known.entries.values() for accepted in entry.accepted}
-    for name in set(leaving) - staying:
-        (known.folder / name).unlink(missing_ok=True)
+            others = previous if change.kind == "added" else ()
+            if not others:
+                replaced += [accepted.file for accepted in previous]
+            workflow = workflows.get(change.row.result.digest)
+            accepted = _add_file(baseline, change.output, others, change.row, workflow)
+            baseline.entries[key] = BaselineEntry(change.case, (*others, accepted))
+    baseline.save()
+    used = {accepted.file for entry in baseline.entries.values() for accepted in entry.accepted}
+    for name in set(replaced) - used:
+        (baseline.folder / name).unlink(missing_ok=True)
 
 
 def _add_file(
@@ -250,19 +267,19 @@ def _add_file(
     output: OutputFile,
     others: tuple[AcceptedFile, ...],
     row: TrialRow,
-    workflow: tuple[dict[str, Any], dict[str, dict[str, str]]] | None,
+    workflow: WorkflowInfo | None,
 ) -> AcceptedFile:
-    """Copy a picture into the baseline, and say all that is known of it."""
-    taken = {accepted.file for accepted in others}
+    """Copy a file into the baseline's folder, and describe it for the manifest."""
+    names = {accepted.file for accepted in others}
     extension = output.path.suffix[1:] or "bin"
-    number = next(n for n in range(1, len(taken) + 2) if output.case.build_file_name(extension, n) not in taken)
-    name = output.case.build_file_name(extension, number)
+    candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
+    name = next(candidate for candidate in candidates if candidate not in names)
     part = baseline.folder / f".{name}.part"
     shutil.copyfile(output.path, part)
     part.replace(baseline.folder / name)
     try:
         pixels = pixel_hash(baseline.folder / name)
-    except ImageError:  # a text, a sound, a video: its bytes are all that is known
+    except ImageError:  # a text, a sound, a video: only its bytes are known
         pixels = None
     data = (baseline.folder / name).read_bytes()
     accepted = AcceptedFile(
@@ -277,21 +294,16 @@ def _add_file(
     return replace(accepted, workflow=base, changes=changes, inputs=inputs, models=find_models(graph))
 
 
-def _workflows_by_digest(
-    run_cases: RunCases, digests: set[str]
-) -> Mapping[str, tuple[dict[str, Any], dict[str, dict[str, str]]]]:
-    """The workflow and the input files behind digests, where the experiment still makes them: digest -> both."""
-    from sweeper.loading.load import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
-    from sweeper.planning.plan import plan as planned  # noqa: PLC0415
-
+def _workflows_by_digest(run_cases: RunCases, digests: set[str]) -> dict[str, WorkflowInfo]:
+    """The workflows of these digests, as far as the experiment still makes them: digest -> workflow."""
     try:
-        plan = planned(load(run_cases.file))
-    except InputError:  # it has changed or gone since: the pictures can be accepted all the same
+        plan = Plan(load(run_cases.file))
+    except InputError:  # the experiment has changed or is gone; its pictures can be accepted all the same
         return {}
     return {
         trial.digest: (
             plan.workflow(trial),
-            {f"{one.node}.{one.input}": _describe_input(one) for one in plan.files(trial)},
+            {f"{file.node}.{file.input}": _describe_input(file) for file in plan.files(trial)},
         )
         for trial in plan.written()
         if trial.digest in digests
@@ -299,6 +311,6 @@ def _workflows_by_digest(
 
 
 def _describe_input(file: InputFile) -> dict[str, str]:
-    """An input file as the manifest keeps it, with its mask."""
+    """An input file, with its mask, as the manifest records it."""
     mask = {"mask": file.mask.value, "mask_sha256": file.mask.sha256} if file.mask is not None else {}
     return {"file": file.value, "sha256": file.sha256, **mask}

@@ -1,14 +1,15 @@
-"""Whose change it is: the accepted workflow runs once more on today's server, and its picture is held against both.
+"""Find out why a picture changed: run the accepted workflow again on today's server, and compare its picture with both.
 
-=========================== ============================== ==================================
-the accepted workflow's      held against what was accepted  verdict
-picture of today             and against today's picture
-=========================== ============================== ==================================
-is like the accepted one     and unlike today's              your workflow changed
-is unlike the accepted one   and like today's                the server drifted
-is unlike both                                               both
-is like both                 of one and the same workflow    not reproducible
-=========================== ============================== ==================================
+============================ ============================== ===========================
+Today's picture of the       Compared with today's picture  Verdict
+accepted workflow, compared  of today's workflow
+with the accepted picture
+============================ ============================== ===========================
+similar                      different                      your workflow changed
+different                    similar                        the server drifted
+different                    different                      both
+similar                      (both workflows are the same)  not reproducible
+============================ ============================== ===========================
 """
 
 from __future__ import annotations
@@ -17,25 +18,23 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.errors import ImageError
+from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.result import FAILED, Run
+from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
 from sweeper.planning.plan import Plan
-from sweeper.regression.baseline import AcceptedFile, Baseline
+from sweeper.regression.baseline import AcceptedFile, Baseline, read_baseline
 from sweeper.regression.cases import TrialRow, read_run
 from sweeper.regression.comparison import CHANGED, Comparison, Comparisons
 from sweeper.regression.match_files import match_files
-from sweeper.regression.thresholds import Checks
-
-if TYPE_CHECKING:
-    from sweeper.model.experiment import Experiment
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.model.result import Run
-    from sweeper.model.target_spec import NamedTargets, TargetSpec
-    from sweeper.running.run_events import Event
+from sweeper.regression.thresholds import Checks, parse_checks
+from sweeper.running.run_events import Event
 
 SERVER_DRIFTED: Final = "the server drifted"
 WORKFLOW_CHANGED: Final = "your workflow changed"
@@ -45,139 +44,142 @@ UNKNOWN: Final = "unknown"
 
 
 class StoredPlan(Plan):
-    """Workflows that a baseline kept, as a plan: one trial for each digest."""
+    """A plan of the workflows in a baseline, with one trial per digest."""
 
-    def __init__(self, experiment: Experiment, baseline: Baseline, stored: Sequence[AcceptedFile]) -> None:
+    def __init__(self, experiment: Experiment, baseline: Baseline, accepted: Sequence[AcceptedFile]) -> None:
         self.experiment = experiment
         self._baseline = baseline
-        self._stored = {one.digest: one for one in stored}
+        self._accepted = {file.digest: file for file in accepted}
         self.axis_columns = ("case",)
-        self.axis_sizes = {"case": len(self._stored)}
+        self.axis_sizes = {"case": len(self._accepted)}
 
     @property
     def slot_names(self) -> tuple[str, ...]:
         return ()
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self._accepted)
 
     def __iter__(self) -> Iterator[Trial]:
         return self.written()
 
     def written(self) -> Iterator[Trial]:
-        for index, digest in enumerate(self._stored):
+        for index, digest in enumerate(self._accepted):
             cells = {"case": digest[:12]}
             yield Trial(index, {}, cells, digest, cells)
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
-        graph = self._baseline.get_graph(self._stored[trial.digest])
-        assert graph is not None, "only accepted pictures whose workflow is known are planned"
+        graph = self._baseline.get_graph(self._accepted[trial.digest])
+        assert graph is not None, "the plan contains only files whose workflow is known"
         return graph
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
-        found = []
-        for address, about in self._stored[trial.digest].inputs.items():
+        folder = self.experiment.file.parent
+        inputs = []
+        for address, facts in self._accepted[trial.digest].inputs.items():
             node, _, name = address.partition(".")
-            path = (self.experiment.file.parent / about["file"]).resolve()
             mask = None
-            if "mask" in about:
-                where = (self.experiment.file.parent / about["mask"]).resolve()
-                mask = InputFile(node, name, about["mask"], where, about["mask_sha256"])
-            found.append(InputFile(node, name, about["file"], path, about["sha256"], mask))
-        return tuple(found)
+            if "mask" in facts:
+                mask = InputFile(node, name, facts["mask"], (folder / facts["mask"]).resolve(), facts["mask_sha256"])
+            path = (folder / facts["file"]).resolve()
+            inputs.append(InputFile(node, name, facts["file"], path, facts["sha256"], mask))
+        return tuple(inputs)
 
-    def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - there are no axes to nest
-        return self
+    def reordered(self, _costs: Costs) -> Plan:
+        return self  # there are no axes to reorder
 
-    def fit(self, nodes: NodeInfo) -> Compatibility:  # noqa: ARG002 - what today's server will not run is an answer, not a mistake
-        return Compatibility((), ())
+    def fit(self, _nodes: NodeInfo) -> Compatibility:
+        return Compatibility((), ())  # if today's server refuses the workflow, that is a result and not a mistake
 
 
 def attribute_changes(
     found: Comparisons,
-    baseline: Baseline,
-    checks: Checks,
     experiment: Experiment,
     *,
     target: TargetSpec | Sequence[TargetSpec] | None,
-    out: Path,
+    named: NamedTargets | None,
+    progress: Callable[[Event], None] | None,
     runner: Callable[..., Run],
-    named: NamedTargets | None = None,
-    progress: Callable[[Event], None] | None = None,
 ) -> Comparisons:
-    """The same comparisons, with a verdict on each changed case. Runs into `out`, a folder of its own, by `runner`,
-    which is `sweeper.run` or does as that.
+    """Add a verdict to each changed case. Returns `found` unchanged if nothing changed or the run was stopped.
 
-    Raises what `sweeper.run` raises; a workflow that cannot be run again makes the verdict `unknown`, with the reason.
+    `runner` is `sweeper.run`, or a function with the same arguments. It runs the accepted workflows into
+    `<results>-attribution`. Raises what `sweeper.run` raises. If a workflow cannot be run again, the verdict is
+    `unknown`, with the reason.
     """
-    changed = [one for one in found if one.state == CHANGED and one.accepted_info is not None]
-    reasons = {one.case.key: _rerun_obstacle(baseline, experiment, one.accepted_info) for one in changed}
-    stored = [one.accepted_info for one in changed if one.accepted_info is not None and not reasons[one.case.key]]
+    changed = {one.case.key: one.accepted_info for one in found if one.state == CHANGED and one.accepted_info}
+    if found.stopped_by is not None or not changed:
+        return found
+    baseline, checks = read_baseline(found.baseline, found.experiment), parse_checks(experiment)
+    obstacles = {key: _rerun_obstacle(baseline, experiment, file) for key, file in changed.items()}
+    runnable = [file for key, file in changed.items() if not obstacles[key]]
     rows: dict[str, TrialRow] = {}
-    stopped = found.stopped_by
-    if stored:
-        plan = StoredPlan(experiment, baseline, stored)
-        ended = runner(
+    stopped_by = None
+    if runnable:
+        out = found.results.with_name(f"{found.results.name}-attribution")
+        plan = StoredPlan(experiment, baseline, runnable)
+        run = runner(
             replace(experiment, metrics=()), target, out, plan=plan, named=named, progress=progress, fresh=True
         )
-        observed = read_run(out, ended.run_id)
-        rows = {row.result.digest: row for row in observed.rows if row.run in (ended.run_id, None)}
-        observed.fetch(shown for row in rows.values() for shown in row.outputs)
-        stopped = ended.stopped_by if ended.stopped_by == "interrupt" else stopped
+        run_cases = read_run(out, run.run_id)
+        rows = {row.result.digest: row for row in run_cases.rows if row.run in (run.run_id, None)}
+        run_cases.fetch(output for row in rows.values() for output in row.outputs)
+        stopped_by = run.stopped_by if run.stopped_by == "interrupt" else None
     items = []
     for one in found:
-        verdict = ""
-        if one.state == CHANGED and one.accepted_info is not None:
-            reason = reasons[one.case.key]
-            verdict = (
-                f"{UNKNOWN}: {reason}" if reason else _decide_verdict(one, rows.get(one.accepted_info.digest), checks)
-            )
+        file = changed.get(one.case.key)
+        if file is None:
+            items.append(one)
+            continue
+        obstacle = obstacles[one.case.key]
+        verdict = f"{UNKNOWN}: {obstacle}" if obstacle else _decide_verdict(one, file, rows.get(file.digest), checks)
         items.append(replace(one, verdict=verdict))
-    return replace(found, items=tuple(items), stopped_by=stopped)
+    return replace(found, items=tuple(items), stopped_by=stopped_by)
 
 
-def _rerun_obstacle(baseline: Baseline, experiment: Experiment, before: AcceptedFile | None) -> str:
-    """Why an accepted workflow cannot be run again; empty when it can."""
-    if before is None or baseline.get_graph(before) is None:
+def _rerun_obstacle(baseline: Baseline, experiment: Experiment, accepted: AcceptedFile) -> str:
+    """Why an accepted workflow cannot be run again; empty if it can."""
+    if baseline.get_graph(accepted) is None:
         return "the baseline does not hold the workflow that made the accepted picture"
-    files = [(about[kind], about[f"{prefix}sha256"]) for about in before.inputs.values()
-             for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in about]  # fmt: skip
+    files = [(facts[kind], facts[f"{prefix}sha256"]) for facts in accepted.inputs.values()
+             for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in facts]  # fmt: skip
     for file, sha256 in files:
         try:
             same = hashlib.sha256((experiment.file.parent / file).read_bytes()).hexdigest() == sha256
         except OSError:
             return f"the input file {file} is gone"
         if not same:
-            return f"the input file {file} is another one now"
+            return f"the input file {file} has changed"
     return ""
 
 
-def _decide_verdict(one: Comparison, row: TrialRow | None, checks: Checks) -> str:
-    assert one.accepted_info is not None
+def _decide_verdict(one: Comparison, accepted: AcceptedFile, row: TrialRow | None, checks: Checks) -> str:
+    """The verdict on a changed case; `row` is today's run of the accepted workflow."""
     assert one.accepted is not None
     assert one.now is not None
+    if row is not None and row.result.status == FAILED:
+        return (
+            f"{SERVER_DRIFTED}: it no longer runs the accepted workflow ({row.result.error_type}: {row.result.error})"
+        )
     if row is None or not row.succeeded:
-        result = row.result if row is not None else None
-        if result is not None and result.status == "failed":
-            error = f"{result.error_type}: {result.error}"
-            return f"{SERVER_DRIFTED}: it does not run the accepted workflow any more ({error})"
         return f"{UNKNOWN}: the accepted workflow was not run"
-    again = next(
-        (
-            shown.path
-            for shown in row.outputs
-            if (shown.case.node, shown.case.position) == (one.case.node, one.case.position)
-        ),
-        None,
-    )
-    if again is None:
-        return f"{SERVER_DRIFTED}: the accepted workflow gives no such output any more"
-    bounds = checks.thresholds_for(one.params, one.case.cells)
+    rerun = _find_output(row, one.case.node, one.case.position)
+    if rerun is None:
+        return f"{SERVER_DRIFTED}: the accepted workflow no longer gives this output"
+    thresholds = checks.thresholds_for(one.params, one.case.cells)
+    other_workflow = accepted.digest != one.digest
     try:
-        drifted = not match_files(one.accepted, again, bounds).passes
-        rewritten = one.accepted_info.digest != one.digest and not match_files(again, one.now, bounds).passes
+        drifted = not match_files(one.accepted, rerun, thresholds).passes
+        rewritten = other_workflow and not match_files(rerun, one.now, thresholds).passes
     except ImageError as error:
         return f"{UNKNOWN}: {error}"
     if drifted:
         return BOTH if rewritten else SERVER_DRIFTED
-    return WORKFLOW_CHANGED if rewritten or one.accepted_info.digest != one.digest else NOT_REPRODUCIBLE
+    return WORKFLOW_CHANGED if other_workflow else NOT_REPRODUCIBLE
+
+
+def _find_output(row: TrialRow, node: str, position: int) -> Path | None:
+    for output in row.outputs:
+        if (output.case.node, output.case.position) == (node, position):
+            return output.path
+    return None

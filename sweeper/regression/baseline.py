@@ -1,7 +1,7 @@
-"""A baseline on disk: `manifest.json`, made to be read and committed, and the accepted files beside it.
+"""A baseline on disk: the accepted files, and `manifest.json`, which people can read and commit.
 
-Which pictures belong in it is decided by `accepting`; whether today's are like them by `matching`. A workflow is kept
-once for all cases that share its nodes, with what each changes in it, so that attribution can run it again.
+`accept` decides which pictures belong in it, and `comparison` compares today's with them. For attribution the manifest
+also holds the workflows: once for all cases with the same nodes, plus the input values that differ in each case.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sweeper.regression.server_changes import Facts, server_key
 from sweeper.tables.export import atomic_write
 
 MANIFEST: Final = "manifest.json"
-VERSION: Final = 3  # 1 knew no `servers` and no `models`, 2 no `ending`
+VERSION: Final = 3  # version 1 had no `servers` and no `models`, version 2 no `ending`
 _VERSION_KEY: Final = "sweeper_baseline"
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-_EMPTY: Final[Mapping[str, Any]] = {}  # one for all cases
+_EMPTY: Final[Mapping[str, Any]] = {}  # shared by all cases
 
 
 def _get_empty() -> Mapping[str, Any]:
@@ -35,13 +35,15 @@ def _get_empty() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedFile:
-    """One accepted picture of a case. `file` is its name in the baseline's folder; `sha256` of its bytes, `pixels` of
-    its decoded pixels (None for what is no picture), `size` in bytes, `ending` the checksums that end a PNG's pixels,
-    in hex (`sweeper.images.byte_equality.ending`).
+    """One accepted file of a case, and how it was made. The fields are the keys in the manifest.
 
-    `workflow` names a graph of the baseline, `changes` the inputs (`node.input`) in which this trial's differs;
-    `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server of the baseline,
-    `models` are the model files that the workflow names; `sweeper` is the version that accepted it.
+    `file` is its name in the baseline's folder, `sha256` the hash of its bytes, and `pixels` the hash of its decoded
+    pixels (None if it is not a picture). `size` is in bytes, and `ending` are the checksums at the end of a PNG's
+    pixels, in hex (see `sweeper.images.byte_equality.png_checksums`).
+
+    `workflow` names a graph in the baseline, and `changes` are the inputs (`node.input`) with other values in this
+    trial. `inputs` are the local files that it read: address -> {file, sha256}. `server` names a server in the
+    baseline, `models` are the model files in the workflow, and `sweeper` is the version that accepted the file.
     """
 
     file: str
@@ -62,7 +64,7 @@ class AcceptedFile:
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """A case and the pictures that were accepted for it; a run that meets one of them passes."""
+    """A case and its accepted files. A picture that matches one of them passes."""
 
     case: Case
     accepted: tuple[AcceptedFile, ...]
@@ -70,7 +72,7 @@ class BaselineEntry:
 
 @dataclass(slots=True)
 class Baseline:
-    """What is accepted for an experiment: entries by case key, the workflows and the servers that they share."""
+    """The accepted files of an experiment: entries by case key, and the workflows and servers that they share."""
 
     folder: Path
     experiment: str
@@ -80,7 +82,7 @@ class Baseline:
     exists: bool = False
 
     def get_graph(self, accepted: AcceptedFile) -> dict[str, Any] | None:
-        """The workflow that made an accepted picture, a new dict; None where it is not known."""
+        """The workflow that made an accepted file, as a new dict; None if it is not known."""
         base = self.workflows.get(accepted.workflow or "")
         if base is None:
             return None
@@ -91,11 +93,11 @@ class Baseline:
         return graph
 
     def get_server(self, accepted: AcceptedFile) -> Facts:
-        """What the server that made an accepted picture told of itself; empty where it is not known."""
+        """The facts about the server that made an accepted file; empty if they are not known."""
         return self.servers.get(accepted.server or "", {})
 
     def add_server(self, facts: Facts) -> str | None:
-        """Remember a server: its name here; None for one that told nothing."""
+        """Add a server and return its name in the baseline, or None if there are no facts."""
         if not facts:
             return None
         name = server_key(facts)
@@ -103,7 +105,7 @@ class Baseline:
         return name
 
     def add_graph(self, graph: Graph) -> tuple[str, dict[str, Any]]:
-        """Remember a workflow: the name of the one that stands for its like, and what this one changes in it."""
+        """Add a workflow. Returns the name of the graph with the same nodes, and the inputs that differ from it."""
         shape = _graph_shape(graph)
         for name, base in self.workflows.items():
             if _graph_shape(base) == shape:
@@ -113,11 +115,11 @@ class Baseline:
         return name, {}
 
     def save(self) -> None:
-        """Write the manifest, whole or not at all. Raises OSError."""
-        kept = [accepted for entry in self.entries.values() for accepted in entry.accepted]
-        workflows, servers = {one.workflow for one in kept}, {one.server for one in kept}
+        """Write the manifest atomically, without the workflows and servers that no file uses. Raises OSError."""
+        files = [accepted for entry in self.entries.values() for accepted in entry.accepted]
+        workflows, servers = {file.workflow for file in files}, {file.server for file in files}
         self.workflows = {name: graph for name, graph in sorted(self.workflows.items()) if name in workflows}
-        self.servers = {name: about for name, about in sorted(self.servers.items()) if name in servers}
+        self.servers = {name: facts for name, facts in sorted(self.servers.items()) if name in servers}
         entries = sorted(self.entries.values(), key=lambda entry: _natural_key(entry.case.name))
         value = {
             _VERSION_KEY: VERSION,
@@ -134,9 +136,9 @@ class Baseline:
 
 
 def read_baseline(folder: Path, experiment: str) -> Baseline:
-    """The baseline of a folder; an empty one where there is no manifest.
+    """Read the baseline in a folder; it is empty if there is no manifest.
 
-    Raises ResultsError for a manifest that cannot be read, is of a newer sweeper or belongs to another experiment.
+    Raises ResultsError for a manifest that cannot be read, that a newer sweeper wrote, or of another experiment.
     """
     path = folder / MANIFEST
     try:
@@ -146,22 +148,23 @@ def read_baseline(folder: Path, experiment: str) -> Baseline:
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(value, dict) or _VERSION_KEY not in value:
-        raise ResultsError(f"{path}: is no manifest of a baseline; `sweeper accept` writes one")
+        raise ResultsError(f"{path}: this is not the manifest of a baseline; `sweeper accept` writes one")
     if value[_VERSION_KEY] not in range(1, VERSION + 1):
         raise ResultsError(
-            f"{path}: written by a newer sweeper (format {value[_VERSION_KEY]}, this one reads up to {VERSION})"
+            f"{path}: written by a newer sweeper (format {value[_VERSION_KEY]}, this one reads up to {VERSION}); "
+            "upgrade sweeper"
         )
     if value.get("experiment") != experiment:
         raise ResultsError(
             f"{path}: belongs to the experiment '{value.get('experiment')}', not to '{experiment}'; "
-            "name another folder with --baseline"
+            "give another folder with --baseline"
         )
     try:
         entries = _parse_entries(value["cases"], folder)
         workflows: dict[str, Graph] = {str(name): dict(graph) for name, graph in value["workflows"].items()}
-        servers: dict[str, Facts] = {str(name): dict(about) for name, about in value.get("servers", {}).items()}
+        servers: dict[str, Facts] = {str(name): dict(facts) for name, facts in value.get("servers", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{path}: is damaged ({type(error).__name__}: {error}); restore it from git") from error
+        raise ResultsError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from git") from error
     return Baseline(folder, experiment, entries, workflows, servers, exists=True)
 
 
@@ -171,28 +174,28 @@ def default_folder(experiment_file: Path, name: str) -> Path:
 
 
 def _parse_entries(cases: list[dict[str, Any]], folder: Path) -> dict[str, BaselineEntry]:
-    """By key. Takes the cases out of the list: as JSON each is larger than what it becomes."""
-    found: dict[str, BaselineEntry] = {}
+    """Entries by case key. Empties the list on the way, because the parsed JSON needs more memory than the entries."""
+    entries: dict[str, BaselineEntry] = {}
     texts: dict[str, str] = {}
     cases.reverse()
     while cases:
         entry = _parse_entry(cases.pop(), folder, texts)
-        found[entry.case.key] = entry
-    return found
+        entries[entry.case.key] = entry
+    return entries
 
 
 def _parse_entry(value: dict[str, Any], folder: Path, texts: dict[str, str]) -> BaselineEntry:
-    """`texts`: those of the entries before, which have most of them in common."""
+    """One entry. `texts` are the texts of earlier entries, which are shared because most of them are repeated."""
     case = Case(
         _intern_texts(value["cells"], texts), texts.setdefault(*[str(value["node"])] * 2), int(value["position"])
     )
     accepted = tuple(_parse_accepted(one, texts) for one in value["accepted"])
     for one in accepted:
-        # A manifest may come from a pull request: its names stay inside the folder.
+        # A manifest may come from a pull request, so its names must stay inside the folder.
         if one.file in ("", ".", "..") or any(mark in one.file for mark in "/\\:\0"):
-            raise ValueError(f"{one.file!r} is no file of {folder}")
+            raise ValueError(f"{one.file!r} is not a file name in {folder}")
     if not accepted:
-        raise ValueError(f"no picture of {case.name}")
+        raise ValueError(f"no accepted file for {case.name}")
     return BaselineEntry(case, accepted)
 
 
@@ -241,5 +244,5 @@ def _diff_inputs(base: Graph, graph: Graph) -> dict[str, Any]:
 
 
 def _natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sorts `steps=4` before `steps=20`."""
+    """A sort key that puts `steps=4` before `steps=20`."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text)]

@@ -1,7 +1,4 @@
-"""Where two runs differ: for each value of each axis, how many of its cases changed, came or went, and by how much.
-
-Pure: it reads what `runs` found. How it is shown is the command's business.
-"""
+"""Summarize by axis how two runs differ: for each value, how many cases changed, appeared or disappeared, how much."""
 
 from __future__ import annotations
 
@@ -17,8 +14,10 @@ from sweeper.regression.compare_runs import CaseDifference
 
 @dataclass(frozen=True, slots=True)
 class AxisValue:
-    """The cases of either run that have one value of an axis. `counts` are by state; `mae` is the mean absolute error,
-    0-255, over those of its changed cases that could be measured, None where there are none.
+    """The cases of both runs with one value of an axis.
+
+    `counts` are by state. `mae` is the mean absolute error, 0-255, over the changed cases that could be measured; None
+    if there are none.
     """
 
     axis: str
@@ -33,14 +32,14 @@ class AxisValue:
 
     @property
     def changed_share(self) -> float:
-        """How much of it is not the same, 0-1."""
+        """The share of cases that are not the same, 0-1."""
         return 1.0 - self.counts.get("same", 0) / self.cases
 
 
-def group_by_axis(found: Iterable[CaseDifference]) -> tuple[AxisValue, ...]:
-    """Axes in their order, those with one value only left out; in each, the value of which most changed first."""
+def group_by_axis(differences: Iterable[CaseDifference]) -> tuple[AxisValue, ...]:
+    """Group by axis and value, without axes that have a single value. The value with most changes comes first."""
     groups: dict[str, dict[str, list[CaseDifference]]] = {}
-    for one in found:
+    for one in differences:
         for axis, value in one.case.cells.items():
             if not axis.endswith(".label"):
                 groups.setdefault(axis, {}).setdefault(json.dumps(value, sort_keys=True), []).append(one)
@@ -69,5 +68,5 @@ def _sort_key(value: AxisValue) -> tuple[float, float]:
 
 
 def find_suspect_values(values: Iterable[AxisValue], changed: int) -> tuple[AxisValue, ...]:
-    """The values that every one of the `changed` cases has, while other cases do not: where to look for the cause."""
+    """The values that all `changed` cases share, one of which is probably the cause."""
     return tuple(value for value in values if changed and value.counts.get("changed", 0) == changed)

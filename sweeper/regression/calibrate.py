@@ -1,9 +1,9 @@
-"""`calibrate`: how much the pictures of one trial differ from time to time on a target, and which bounds hold that.
+"""Measure how much the pictures of a trial differ from one run to the next, and propose thresholds that allow it.
 
-Every trial runs several times. A server keeps the results of nodes that it has run, so that a plain repetition would
-measure its memory and not its noise: each repeat therefore bears an input that no node knows, which ComfyUI leaves out
-of the call but not out of the key of its cache. Nodes that only load files keep theirs: they make no noise, and loading
-a checkpoint anew for every repeat would take minutes.
+Every trial runs several times. Because servers cache the results of nodes, a plain repetition would only return the
+cached picture. Each repeat therefore has an extra input that no node knows: ComfyUI does not pass it to the node, but
+it is part of the cache key. Nodes that load files do not get it, because they make no noise and reloading a checkpoint
+for every repeat would take minutes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from sweeper.errors import ImageError, UsageError
+from sweeper.loading.load import load
+from sweeper.model.experiment import Experiment
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.trial import InputFile, Trial
 from sweeper.planning.compatibility import Compatibility
 from sweeper.planning.order import Costs
@@ -27,27 +31,25 @@ from sweeper.regression.match_files import HIGHER_IS_CLOSER, Match, map_parallel
 from sweeper.regression.noise import CaseNoise, MeasureNoise
 from sweeper.regression.propose_thresholds import propose_checks
 from sweeper.regression.thresholds import Threshold, parse_threshold
+from sweeper.running.run import run
+from sweeper.running.run_events import Event
 
-if TYPE_CHECKING:
-    from sweeper.model.experiment import Experiment
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.model.target_spec import NamedTargets, TargetSpec
-    from sweeper.running.run_events import Event
+CasePictures: TypeAlias = tuple[Case, list[Path]]  # a case, and its picture from each repeat
 
 REPEAT: Final = "sweeper_repeat"
 _PICTURE_MEASURES: Final = ("ssim", "psnr", "mae", "differing", "windowed")
-# What bounds are proposed of, whatever kind of file a case is, and what each says of equal files.
+# The measures with proposed thresholds, for any type of file, and their values for equal files.
 _EQUAL_VALUES: Final[Mapping[str, float]] = {
     "ssim": 1.0, "psnr": math.inf, "mae": 0.0, "windowed": 0.0, "sound_snr": math.inf, "sound_mae": 0.0,
     "text_ratio": 1.0,
 }  # fmt: skip
 _DECIBELS: Final = ("psnr", "sound_snr")
-_MAX_NEIGHBOURS: Final = 6  # other cases that a case is told from
+_MAX_NEIGHBOURS: Final = 6  # other cases from which a threshold must distinguish a case
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The noise of every case. `stopped_by`: why the run ended early, if it did."""
+    """The noise of every case. `stopped_by` is why the run ended early, if it did."""
 
     experiment: str
     repeats: int
@@ -56,14 +58,15 @@ class Calibration:
 
     @property
     def checks(self) -> dict[str, Any]:
-        """Proposed `checks`, with `overrides` where cases differ much. Empty where every picture was the same every
-        time, or where no one measure serves all cases: identical pixels is the check then, or there is none.
+        """The proposed `checks`, with `overrides` if the cases differ much.
+
+        Empty if every case is stable, so that identical pixels is the right check, or if no measure suits all cases.
         """
         return propose_checks(self.items)
 
 
 class RepeatedPlan(Plan):
-    """A plan whose trials come several times, each repeat a piece of work of its own."""
+    """A plan that repeats all trials several times. Each repeat has its own digest, so that it is executed."""
 
     def __init__(self, plan: Plan, repeats: int) -> None:
         self.experiment = plan.experiment
@@ -88,8 +91,8 @@ class RepeatedPlan(Plan):
             yield Trial(index, trial.params, trial.axes, digest, {**trial.columns, REPEAT: repeat})
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
-        repeat, place = divmod(trial.index, len(self._trials))
-        graph = self._plan.workflow(self._trials[place])
+        repeat, index = divmod(trial.index, len(self._trials))
+        graph = self._plan.workflow(self._trials[index])
         for node in graph.values():
             if "load" not in node["class_type"].casefold():
                 node["inputs"] = {**node["inputs"], REPEAT: repeat}
@@ -98,8 +101,8 @@ class RepeatedPlan(Plan):
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
         return self._plan.files(self._trials[trial.index % len(self._trials)])
 
-    def reordered(self, costs: Costs) -> Plan:  # noqa: ARG002 - repeats go round and round, so that each is apart
-        return self
+    def reordered(self, _costs: Costs) -> Plan:
+        return self  # the repeats of a trial must stay far apart
 
     def fit(self, nodes: NodeInfo) -> Compatibility:
         return self._plan.fit(nodes)
@@ -114,83 +117,84 @@ def calibrate(
     out: str | os.PathLike[str] | None = None,
     named: NamedTargets | None = None,
     progress: Callable[[Event], None] | None = None,
-    **changes: Any,
+    **options: Any,
 ) -> Calibration:
-    """Run every trial `repeats` times and measure how much its pictures differ among themselves.
+    """Run every trial `repeats` times and measure how much its pictures differ from each other.
 
-    `margin`: how many times the worst noise a bound allows (of decibels: that ratio in dB). `out`: by default
-    `results/<name>-calibrate/` here. The rest are the arguments of `sweeper.run`. Raises UsageError for fewer than two
-    repeats or a margin below 1; what `sweeper.run` raises.
+    A proposed threshold allows `margin` times the worst noise (for decibels, that ratio in dB). `out` is by default
+    `results/<name>-calibrate/` in the current folder. The others are arguments of `sweeper.run`.
+
+    Raises UsageError for fewer than two repeats or a margin below 1, and what `sweeper.run` raises.
     """
-    from sweeper.loading.load import load  # noqa: PLC0415 - as the runner, only where it is used
-    from sweeper.running.run import run  # noqa: PLC0415
-
     if repeats < 2:
-        raise UsageError(f"repeats: {repeats} is less than 2; noise shows only between pictures")
+        raise UsageError(f"repeats: {repeats} is less than 2, but noise is measured between pictures; give 2 or more")
     if not margin >= 1:
-        raise UsageError(f"margin: {margin} is below 1; it would refuse the noise that was measured")
+        raise UsageError(f"margin: {margin} is below 1, so a check would fail on the measured noise; give 1 or more")
     if isinstance(experiment, (str, os.PathLike)):
         experiment = load(experiment)
-    place = Path(out) if out is not None else Path("results") / f"{experiment.name}-calibrate"
+    folder = Path(out) if out is not None else Path("results") / f"{experiment.name}-calibrate"
     plan = RepeatedPlan(Plan(experiment), repeats)
-    ended = run(experiment, target, place, plan=plan, named=named, progress=progress, fresh=True, **changes)
-    pictures: dict[str, tuple[Case, list[Path]]] = {}
-    observed = read_run(place, ended.run_id)
-    observed.fetch(shown for row in observed.rows for shown in row.outputs if row.run == ended.run_id)
-    for row in observed.rows:
-        for shown in row.outputs if row.run == ended.run_id else ():
-            cells = {axis: value for axis, value in shown.case.cells.items() if axis != REPEAT}
-            case = Case(cells, shown.case.node, shown.case.position)
-            pictures.setdefault(case.key, (case, []))[1].append(shown.path)
-    known = list(pictures.values())
-    items = map_parallel(lambda one: _measure_noise(one[0], one[1], known, margin), known)
+    ended = run(experiment, target, folder, plan=plan, named=named, progress=progress, fresh=True, **options)
+    cases = _collect_pictures(folder, ended.run_id)
+    items = map_parallel(lambda pictures: _measure_noise(*pictures, cases, margin), cases)
     return Calibration(experiment.name, repeats, tuple(items), ended.stopped_by)
 
 
-def _measure_noise(case: Case, paths: list[Path], known: list[tuple[Case, list[Path]]], margin: float) -> CaseNoise:
+def _collect_pictures(folder: Path, run_id: int) -> list[CasePictures]:
+    run_cases = read_run(folder, run_id)
+    outputs = [output for row in run_cases.rows if row.run == run_id for output in row.outputs]
+    run_cases.fetch(outputs)
+    pictures: dict[str, CasePictures] = {}
+    for output in outputs:
+        cells = {axis: value for axis, value in output.case.cells.items() if axis != REPEAT}
+        case = Case(cells, output.case.node, output.case.position)
+        pictures.setdefault(case.key, (case, []))[1].append(output.path)
+    return list(pictures.values())
+
+
+def _measure_noise(case: Case, paths: list[Path], cases: list[CasePictures], margin: float) -> CaseNoise:
     if len(paths) < 2:
         return CaseNoise(case, len(paths), False, (), "fewer than two of its repeats succeeded")
     try:
         pairs = [_match_pair(*pair) for pair in itertools.combinations(paths, 2)]
-        others = [_match_pair(paths[0], path) for path in _find_neighbours(case, known)]
+        neighbours = [_match_pair(paths[0], path) for path in _find_neighbours(case, cases)]
     except ImageError as error:
         return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {error}")
-    apart = next((pair for pair in pairs if not pair.comparable), None)
-    if apart is not None:
-        return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {apart.reason}")
+    incomparable = next((pair for pair in pairs if not pair.comparable), None)
+    if incomparable is not None:
+        return CaseNoise(case, len(paths), False, (), f"its repeats cannot be compared: {incomparable.reason}")
     if all(pair.passes for pair in pairs):
         return CaseNoise(case, len(paths), True, ())
-    told = [name for name in _EQUAL_VALUES if any(name in pair.metrics for pair in pairs)]
-    measured = [other.metrics for other in others if other.tier == "beyond"]  # another size is told from any noise
-    noise = tuple(
-        _summarize_noise(
-            name, [pair.metrics.get(name, _EQUAL_VALUES[name]) for pair in pairs], [other[name] for other in measured],
-            margin,
-        )
-        for name in told
-    )  # fmt: skip
-    reason = "" if any(one.threshold for one in noise) else "its noise is as large as what tells it from its neighbours"
-    return CaseNoise(case, len(paths), False, noise, reason)
+    # A neighbour of another size cannot be confused with noise, so only those that were measured count.
+    measured = [neighbour.metrics for neighbour in neighbours if neighbour.tier == "beyond"]
+    noise = []
+    for name, equal_value in _EQUAL_VALUES.items():
+        if any(name in pair.metrics for pair in pairs):
+            values = [pair.metrics.get(name, equal_value) for pair in pairs]
+            noise.append(_summarize_noise(name, values, [metrics[name] for metrics in measured], margin))
+    is_checkable = any(one.threshold for one in noise)
+    reason = "" if is_checkable else "its noise is as large as the difference to neighbouring cases"
+    return CaseNoise(case, len(paths), False, tuple(noise), reason)
 
 
-def _match_pair(one: Path, other: Path) -> Match:
-    return match_files(one, other, {}, reported=_PICTURE_MEASURES)
+def _match_pair(first: Path, second: Path) -> Match:
+    return match_files(first, second, {}, reported=_PICTURE_MEASURES)
 
 
-def _find_neighbours(case: Case, known: list[tuple[Case, list[Path]]]) -> list[Path]:
-    """A picture of each case of the same output that is nearest in the sweep: fewest cells apart."""
+def _find_neighbours(case: Case, cases: list[CasePictures]) -> list[Path]:
+    """A picture of each neighbour: the cases of the same output that differ in the fewest cells."""
 
     def count_differences(other: Case) -> int:
         axes = {*case.cells, *other.cells}
         return sum(case.cells.get(axis) != other.cells.get(axis) for axis in axes)
 
-    same = [
-        (count_differences(one), paths[0])
-        for one, paths in known
-        if (one.node, one.position) == (case.node, case.position)
+    same_output = [
+        (count_differences(other), str(paths[0]))
+        for other, paths in cases
+        if (other.node, other.position) == (case.node, case.position)
     ]
-    near = sorted(((steps, str(path)) for steps, path in same if steps))
-    return [Path(path) for _, path in near[:_MAX_NEIGHBOURS]]
+    nearest = sorted((count, path) for count, path in same_output if count)
+    return [Path(path) for _, path in nearest[:_MAX_NEIGHBOURS]]
 
 
 def _summarize_noise(measure: str, values: list[float], effects: list[float], margin: float) -> MeasureNoise:
@@ -200,17 +204,16 @@ def _summarize_noise(measure: str, values: list[float], effects: list[float], ma
     mean = math.fsum(finite) / len(finite) if finite else math.inf
     effect = (max(effects) if higher else min(effects)) if effects else None
     if not math.isfinite(worst):
-        return MeasureNoise(measure, mean, worst, effect, None, "its noise is beyond any bound")
-    bound = _propose_threshold(measure, worst, margin)
-    if effect is not None and bound.is_met_by(effect):
-        return MeasureNoise(
-            measure, mean, worst, effect, None, f"{bound} would let a neighbour's picture pass ({effect:.4g})"
-        )
-    return MeasureNoise(measure, mean, worst, effect, bound)
+        return MeasureNoise(measure, mean, worst, effect, None, "no threshold allows its noise")
+    threshold = _propose_threshold(measure, worst, margin)
+    if effect is not None and threshold.is_met_by(effect):
+        reason = f"{threshold} would accept the picture of a neighbouring case ({effect:.4g})"
+        return MeasureNoise(measure, mean, worst, effect, None, reason)
+    return MeasureNoise(measure, mean, worst, effect, threshold)
 
 
 def _propose_threshold(measure: str, worst: float, margin: float) -> Threshold:
-    """The worst noise, `margin` times over, rounded outwards to three digits."""
+    """A threshold that allows `margin` times the worst noise, rounded to three digits in the looser direction."""
     if measure in _DECIBELS:
         return parse_threshold(f">= {math.floor((worst - 20 * math.log10(margin)) * 10) / 10:.1f}")
     if measure in HIGHER_IS_CLOSER:
@@ -220,6 +223,7 @@ def _propose_threshold(measure: str, worst: float, margin: float) -> Threshold:
 
 
 def _round_up(value: float) -> float:
+    """Round up to three significant digits."""
     if value <= 0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 2)

@@ -1,7 +1,7 @@
-"""Cases: the trials of a results folder as the regression suite knows them, by swept values and output, not by digest.
+"""Read the rows of a run as cases, with their files.
 
-So a changed workflow meets its old pictures. Here a run's rows are read off the store as cases with their files; what
-was accepted for a case is `baseline`'s affair.
+A case is identified by the swept values and the output, not by the digest of the workflow. The pictures of a changed
+workflow are therefore compared with the pictures accepted before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeper.model.result import SUCCEEDED, Result
 from sweeper.model.workflow import encode_canonical
 from sweeper.store import Store
 from sweeper.store.artifacts import build_file_name, build_stem
-from sweeper.store.records import ArtifactRef, RunRecord, TableLayout
+from sweeper.store.records import ArtifactRef, RunRecord
 from sweeper.store.remote_artifacts import download_artifacts, is_url, local_path
 
 _MAX_VALUE: Final = 40  # characters of a value in a case's name
@@ -30,8 +30,10 @@ _MAX_VALUE: Final = 40  # characters of a value in a case's name
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One output of one point of the sweep. `cells` are the axis cells of the table; `position` counts the files of
-    output node `node` from 0. `point` is the `point_key` of the cells, and made of them where it is not given.
+    """One output of one point of the sweep.
+
+    `cells` are the axis cells of the table, and `position` counts the files of the output node `node` from 0. `point`
+    is the `point_key` of the cells, computed if it is not given.
     """
 
     cells: Mapping[str, Any]
@@ -45,25 +47,25 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Canonical JSON: equal exactly for equal cases (7 and 7.0 are one value, "7" is another)."""
+        """Canonical JSON that is equal for equal cases only (7 equals 7.0, but not "7")."""
         return f"[{self.point},{_output_key(self.node, self.position)}"
 
     @property
     def name(self) -> str:
-        """How people read it: `prompt=a fox steps=4 [9]`, in one line; the second file of node 9 is `[9/1]`."""
-        place = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
-        return f"{format_cells(self.cells)} {_to_one_line(place)}".lstrip()
+        """The name for people, in one line: `prompt=a fox steps=4 [9]`. The second file of node 9 is `[9/1]`."""
+        output = f"[{self.node}/{self.position}]" if self.position else f"[{self.node}]"
+        return f"{format_cells(self.cells)} {_to_one_line(output)}".lstrip()
 
     def build_file_name(self, extension: str, number: int = 1) -> str:
-        """A safe name of ours for its accepted picture, the same for every version of it."""
-        mark = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
-        name = build_file_name(build_stem(self.cells, mark), self.node, self.position, extension)
+        """A safe name for its accepted file number `number`, from 1."""
+        digest = hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
+        name = build_file_name(build_stem(self.cells, digest), self.node, self.position, extension)
         base, dot, suffix = name.rpartition(".")
         return name if number == 1 else f"{base}-{number}{dot}{suffix}"
 
 
 def point_key(cells: Mapping[str, Any]) -> str:
-    """Canonical JSON of a point of the sweep, of all of whose outputs it is the `point`."""
+    """Canonical JSON that identifies a point of the sweep."""
     return _to_text(dict(cells))
 
 
@@ -77,18 +79,15 @@ def _to_text(value: object) -> str:
 
 
 def format_cells(cells: Mapping[str, Any]) -> str:
-    """`axis=value axis=value`; a long value is cut and ends in a hash, so that two stay two."""
+    """`axis=value axis=value`. A long value is cut and ends in a hash, so that different values stay different."""
     return " ".join(
         f"{_to_one_line(axis)}={_format_value(value)}" for axis, value in cells.items() if not axis.endswith(".label")
     )
 
 
 def _format_value(value: Any) -> str:
-    text = (
-        value
-        if isinstance(value, str) and not _is_number_like(value)
-        else encode_canonical(value).decode("utf-8", "replace")
-    )
+    is_plain_text = isinstance(value, str) and not _is_number_like(value)
+    text = value if is_plain_text else encode_canonical(value).decode("utf-8", "replace")
     plain = _to_one_line(text)
     if len(plain) <= _MAX_VALUE and plain == text:
         return plain
@@ -109,8 +108,9 @@ def _is_number_like(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file that a trial gave for a case: `file` in the results folder `home`, which is absolute; `sha256` of its
-    bytes as they arrived. `url`: where it lies instead; it is at `path` once it was fetched (`Observed.bring`).
+    """An output file of a trial: `file` in the absolute results folder `folder`, with the SHA-256 of its bytes.
+
+    If the file is stored at a `url`, it is at `path` only after `RunCases.fetch`.
     """
 
     case: Case
@@ -121,19 +121,21 @@ class OutputFile:
 
     @property
     def path(self) -> Path:
-        """Made when it is asked for: ten thousand of them are some megabytes."""
+        """Computed on demand, because ten thousand Path objects take some megabytes."""
         return Path(self.folder, self.file)
 
     @property
     def path_text(self) -> str:
-        return os.path.join(self.folder, self.file)  # noqa: PTH118 - at a tenth of the price of a Path
+        """`path` as a text, which is ten times faster."""
+        return f"{self.folder}{os.sep}{self.file}"
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial of a run: its cells and their `point_key`, what became of it, its files. `run` is the run whose job
-    stands for it, None where no job does: a row of a fresh run can still rest on an older one when the run was stopped.
-    `server` is what the server told of itself that did it.
+    """One trial of a run: its cells and their `point_key`, its result, and its files.
+
+    `run` is the run that submitted its job; None if it has no job. Even in a run that repeats everything, a row may
+    still have an older job if the run was stopped. `server` are the recorded facts about the server that did the job.
     """
 
     cells: Mapping[str, Any]
@@ -150,7 +152,7 @@ class TrialRow:
 
 @dataclass(frozen=True, slots=True)
 class RunCases:
-    """A run as cases. `file` is the experiment as the run recorded it."""
+    """The cases of a run. `file` is the recorded experiment file, and `names` are its slots and axis columns."""
 
     experiment: str
     file: Path
@@ -159,74 +161,73 @@ class RunCases:
     rows: tuple[TrialRow, ...]
     names: frozenset[str]
 
-    def describe_missing(self, shown: OutputFile) -> str:
-        """That a file of this run is gone, and what brings it back; empty where it is there."""
-        if shown.path.exists():
+    def describe_missing(self, output: OutputFile) -> str:
+        """A message that a file is gone and how to restore it; empty if it exists."""
+        if output.path.exists():
             return ""
-        if shown.url is not None:
-            return (
-                f"{shown.url} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
-            )
-        return f"{shown.path} is gone; `sweeper run {self.file} --out {self.folder}` fetches it again from its server"
+        command = f"sweeper run {self.file} --out {self.folder}"
+        return f"{output.url or output.path} is gone; `{command}` fetches it again from its server"
 
-    def fetch(self, shown: Iterable[OutputFile]) -> None:
-        """Have these files at their `path`, unless they are gone. Raises ResultsError for a storage that fails."""
-        download_artifacts(self.folder.resolve(), ((one.url, one.sha256) for one in shown if one.url is not None))
+    def fetch(self, outputs: Iterable[OutputFile]) -> None:
+        """Download the files that are at a URL, unless they are gone. Raises ResultsError if the storage fails."""
+        files = ((output.url, output.sha256) for output in outputs if output.url is not None)
+        download_artifacts(self.folder.resolve(), files)
 
     def select_rows(self, where: str | None) -> tuple[TrialRow, ...]:
-        """The rows for which an expression over slots and axes is true. Raises UsageError where it cannot be used."""
+        """The rows for which an expression over slots and axes is true. Raises UsageError if it is invalid."""
         if where is None:
             return self.rows
-        test = Condition(where, self.names, "--where")
-        return tuple(row for row in self.rows if test(row.result.params, row.result.columns))
+        condition = Condition(where, self.names, "--where")
+        return tuple(row for row in self.rows if condition(row.result.params, row.result.columns))
 
 
 def load_run_record(folder: Path, run: int | str | None = None) -> RunRecord:
-    """What is on record of the latest run of a results folder, or of another. Raises ResultsError."""
+    """The record of a run in a results folder, by default the latest. Raises ResultsError."""
     with Store.open(folder, readonly=True) as store:
         return _find_record(store, run)
 
 
 def _find_record(store: Store, run: int | str | None) -> RunRecord:
     run_id = store.latest_run_id() if run is None else run
-    store.layout(run_id)  # says so where there is no such run
+    store.layout(run_id)  # raises if there is no such run
     return next(record for record in store.runs() if str(record.id) == str(run_id))
 
 
 def read_run(folder: Path, run: int | str | None = None, trials: Collection[int] | None = None) -> RunCases:
-    """The latest run of a results folder, or another; only these trials, where they are given.
+    """Read a run of a results folder, by default the latest, and all its trials or some.
 
-    Raises ResultsError where there is nothing to read.
+    Raises ResultsError if there is nothing to read.
     """
     with Store.open(folder, readonly=True) as store:
         record = _find_record(store, run)
         layout = store.layout(record.id)
         outcomes = list(store.outcomes(record.id))
         servers = store.servers.load_info()
-    home, rows, seen = str(folder.resolve()), [], set()
-    for (cells, point), outcome in zip(identify_points([one.result for one in outcomes]), outcomes, strict=True):
-        if point in seen or not (
-            trials is None or outcome.result.trial in trials
-        ):  # overlapping blocks plan the same trial twice
+    absolute = str(folder.resolve())
+    rows: dict[str, TrialRow] = {}  # by point, because overlapping blocks plan the same trial twice
+    points = identify_points([outcome.result for outcome in outcomes])
+    for (cells, point), outcome in zip(points, outcomes, strict=True):
+        result = outcome.result
+        if point in rows or (trials is not None and result.trial not in trials):
             continue
-        seen.add(point)
-        one = outcome.result
-        shown = _collect_outputs(cells, point, home, outcome.files) if one.status == SUCCEEDED else ()
-        server = servers.get((outcome.run, one.target), {}) if outcome.run is not None and one.target else {}
-        rows.append(TrialRow(cells, point, one, shown, outcome.run, server))
-    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows), _list_names(layout))
+        outputs = _collect_outputs(cells, point, absolute, outcome.files) if result.status == SUCCEEDED else ()
+        server = servers.get((outcome.run, result.target), {}) if outcome.run is not None and result.target else {}
+        rows[point] = TrialRow(cells, point, result, outputs, outcome.run, server)
+    names = frozenset((*layout.axis_columns, *layout.slot_names))
+    return RunCases(record.experiment, Path(record.file), folder, record.id, tuple(rows.values()), names)
 
 
 def identify_points(rows: Sequence[Any]) -> list[tuple[Mapping[str, Any], str]]:
-    """The cells that key each row (Results or Trials: what has `columns` and `params`), and their `point_key`.
+    """The cells that identify each row (a Result or a Trial), and their `point_key`.
 
-    Rows of one key are told apart by the params in which they differ: an `include` row may set a slot that is no axis.
+    If several rows have the same axis cells, the params in which they differ are added to the cells. This happens
+    because an `include` row may set a slot that is not an axis.
     """
     keys = [point_key(row.columns) for row in rows]
-    crowded = {key for key, count in Counter(keys).items() if count > 1}
+    repeated = {key for key, count in Counter(keys).items() if count > 1}
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for key, row in zip(keys, rows, strict=True):
-        if key in crowded:
+        if key in repeated:
             groups.setdefault(key, []).append(row.params)
     differing = {key: names for key, group in groups.items() if (names := _find_differing(group))}
     return [
@@ -241,36 +242,32 @@ def _distinguish(row: Any, names: Iterable[str]) -> tuple[Mapping[str, Any], str
 
 
 def _find_differing(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the params that differ within a group."""
     return [name for name in group[0] if len({encode_canonical(params.get(name)) for params in group}) > 1]
 
 
 def _collect_outputs(
-    cells: Mapping[str, Any], point: str, home: str, files: Iterable[ArtifactRef]
+    cells: Mapping[str, Any], point: str, folder: str, files: Iterable[ArtifactRef]
 ) -> tuple[OutputFile, ...]:
-    found: dict[tuple[str, int], OutputFile] = {}
+    outputs: dict[tuple[str, int], OutputFile] = {}
     for file in files:
-        place = file.node, file.position
-        if place in found:
+        key = file.node, file.position
+        if key in outputs:
             continue
-        case = Case(cells, *place, point)
+        case = Case(cells, *key, point)
         if is_url(file.path):
-            found[place] = OutputFile(
-                case, home, str(local_path(Path(), file.path, file.sha256)), file.sha256, file.path
-            )
+            downloaded = str(local_path(Path(), file.path, file.sha256))
+            outputs[key] = OutputFile(case, folder, downloaded, file.sha256, file.path)
         else:
-            found[place] = OutputFile(case, home, file.path, file.sha256)
-    return tuple(found.values())
-
-
-def _list_names(layout: TableLayout) -> frozenset[str]:
-    return frozenset((*layout.axis_columns, *layout.slot_names))
+            outputs[key] = OutputFile(case, folder, file.path, file.sha256)
+    return tuple(outputs.values())
 
 
 class Condition:
-    """`where` over slots and the table's columns of axes: compiled and checked at once, then asked of each trial."""
+    """A `where` expression over slots and axis columns, compiled and checked once. Call it for each trial."""
 
     def __init__(self, text: str, names: Iterable[str], label: str) -> None:
-        """Raises UsageError where the expression does not parse or reads a name that no trial has."""
+        """Raises UsageError if the expression is invalid or contains an unknown name."""
         self.label = label
         try:
             self._expression = compile_column_expression(text, frozenset(names))
@@ -279,8 +276,8 @@ class Condition:
 
     def __call__(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> bool:
         try:
-            # A baseline may be older than a column.
-            absent = dict.fromkeys(self._expression.columns)
-            return bool(self._expression.evaluate({**absent, **cells, **params}))
+            # A baseline may be older than a column of the experiment, so that its cells lack the name.
+            missing = dict.fromkeys(self._expression.columns)
+            return bool(self._expression.evaluate({**missing, **cells, **params}))
         except ExpressionError as error:
             raise UsageError(f"{self.label}: for {format_cells(cells)}: {error}") from None

@@ -1,22 +1,25 @@
-"""Two runs held against each other: which cases are new, gone, the same, changed."""
+"""Compare two runs: which cases are new, gone, changed or the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from sweeper.errors import ImageError
 from sweeper.regression.cases import Case, OutputFile, RunCases
 from sweeper.regression.comparison import NOT_COMPARED
 from sweeper.regression.match_files import distance, map_parallel, match_files
 
-STATES = ("changed", NOT_COMPARED, "gone", "new", "same")
+STATES: Final = ("changed", NOT_COMPARED, "gone", "new", "same")
 
 
 @dataclass(frozen=True, slots=True)
 class CaseDifference:
-    """One case in two runs: `state` is `changed`, `gone` (in the first only), `new` (in the second only), `same`, or
-    `not compared` where a file is absent or cannot be read, with the `reason`.
+    """One case in two runs.
+
+    `state` is `changed`, `gone` (only in the first run), `new` (only in the second), `same`, or `not compared` if a
+    file is missing or unreadable, with the `reason`.
     """
 
     case: Case
@@ -27,31 +30,29 @@ class CaseDifference:
     after: Path | None = None
 
 
-def compare_runs(one: RunCases, other: RunCases) -> tuple[CaseDifference, ...]:
-    """Every case of either run, what changed first."""
-    before = {shown.case.key: shown for row in one.rows for shown in row.outputs}
-    after = {shown.case.key: shown for row in other.rows for shown in row.outputs}
+def compare_runs(old_run: RunCases, new_run: RunCases) -> tuple[CaseDifference, ...]:
+    """Compare every case of two runs, with the greatest changes first."""
+    before = {output.case.key: output for row in old_run.rows for output in row.outputs}
+    after = {output.case.key: output for row in new_run.rows for output in row.outputs}
     differing = [key for key in before if key in after and before[key].sha256 != after[key].sha256]
-    one.fetch(before[key] for key in differing)
-    other.fetch(after[key] for key in differing)
-    both = [(before[key], after[key]) for key in before if key in after]
-    found = map_parallel(lambda pair: _compare_case(one, other, *pair), both)
-    found += [
-        CaseDifference(shown.case, "gone", before=shown.path) for key, shown in before.items() if key not in after
-    ]
-    found += [CaseDifference(shown.case, "new", after=shown.path) for key, shown in after.items() if key not in before]
-    return tuple(sorted(found, key=lambda item: (STATES.index(item.state), -distance(item.metrics))))
+    old_run.fetch(before[key] for key in differing)
+    new_run.fetch(after[key] for key in differing)
+    pairs = [(before[key], after[key]) for key in before if key in after]
+    items = map_parallel(lambda pair: _compare_case(old_run, new_run, *pair), pairs)
+    items += [CaseDifference(old.case, "gone", before=old.path) for key, old in before.items() if key not in after]
+    items += [CaseDifference(new.case, "new", after=new.path) for key, new in after.items() if key not in before]
+    return tuple(sorted(items, key=lambda item: (STATES.index(item.state), -distance(item.metrics))))
 
 
-def _compare_case(one: RunCases, other: RunCases, before: OutputFile, after: OutputFile) -> CaseDifference:
-    if before.sha256 == after.sha256 and before.url and after.url:  # neither was fetched, nor needs to be
+def _compare_case(old_run: RunCases, new_run: RunCases, before: OutputFile, after: OutputFile) -> CaseDifference:
+    if before.sha256 == after.sha256 and before.url and after.url:  # neither was downloaded, and neither needs to be
         return CaseDifference(before.case, "same", before=before.path, after=after.path)
-    absent = [told for told in (one.describe_missing(before), other.describe_missing(after)) if told]
+    missing = [text for text in (old_run.describe_missing(before), new_run.describe_missing(after)) if text]
+    if missing:
+        return CaseDifference(before.case, NOT_COMPARED, "; ".join(missing), {}, before.path, after.path)
     try:
-        found = match_files(before.path, after.path, {}) if not absent else None
+        match = match_files(before.path, after.path, {})
     except ImageError as error:
-        found, absent = None, [str(error)]
-    if found is None:
-        return CaseDifference(before.case, NOT_COMPARED, "; ".join(absent), {}, before.path, after.path)
-    state = "same" if found.passes else "changed"
-    return CaseDifference(before.case, state, found.reason, dict(found.metrics), before.path, after.path)
+        return CaseDifference(before.case, NOT_COMPARED, str(error), {}, before.path, after.path)
+    state = "same" if match.passes else "changed"
+    return CaseDifference(before.case, state, match.reason, dict(match.metrics), before.path, after.path)

@@ -1,7 +1,4 @@
-"""A run held against a baseline, case by case: the states, and all of them together. Pure but for reading pictures.
-
-Running, and telling whose fault a change is, live elsewhere; so does every way of showing it.
-"""
+"""Compare the files of a run with a baseline, case by case. This reads files, but runs nothing and writes nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sweeper.errors import ImageError
-from sweeper.model.result import FAILED as ROW_FAILED
+from sweeper.model.result import FAILED as TRIAL_FAILED
 from sweeper.regression.accept import describe_unusable, is_surely_same
 from sweeper.regression.baseline import AcceptedFile, Baseline, BaselineEntry
 from sweeper.regression.cases import Case, OutputFile, RunCases, TrialRow
@@ -28,26 +25,28 @@ from sweeper.regression.match_files import (
     map_parallel,
 )
 from sweeper.regression.server_changes import describe_drift
-from sweeper.regression.thresholds import Checks, Threshold
+from sweeper.regression.thresholds import Checks, Thresholds
 
 SAME: Final = "same"
 CHANGED: Final = "changed"
-NEW: Final = "new"  # a picture without a baseline
-MISSING: Final = "missing"  # a baseline without a trial, or without the output
+NEW: Final = "new"  # a picture without an accepted one
+MISSING: Final = "missing"  # an accepted picture without a trial, or without the output
 FAILED: Final = "failed"  # its trial failed
-NOT_COMPARED: Final = "not compared"  # never "no regression": the trial did not run, or a file cannot be read
-FilePair = tuple[OutputFile, TrialRow, BaselineEntry]
-STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # what needs a look first
+NOT_COMPARED: Final = "not compared"  # the trial did not run, or a file cannot be read; the check does not pass
+STATES: Final = (CHANGED, FAILED, NOT_COMPARED, MISSING, NEW, SAME)  # the most important first
+FilePair: TypeAlias = tuple[OutputFile, TrialRow, BaselineEntry]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of one case. `tier` is how it was found the same or not (the words of `matching.Match`),
-    `reason` says why for people, `metrics` are the measures where there was something to measure.
+    """The state of one case.
 
-    `accepted` and `now` are the two files, kept as texts because ten thousand paths are some megabytes. `before` is
-    what the manifest says of the accepted one where they are not the same. `servers` tells on which servers they were
-    made, as far as these told. `verdict` is filled in by attribution.
+    `tier` is the step that decided it (see `match_files.Match`), `reason` explains it to people, and `metrics` are the
+    measures, if there was anything to measure.
+
+    `accepted` and `now` are the paths of the two files. They are stored as texts, because ten thousand Path objects
+    take some megabytes. `accepted_info` is the manifest's record of the accepted file if the two are not the same.
+    `servers` describes on which servers they were made. Attribution fills in `verdict`.
     """
 
     case: Case
@@ -75,16 +74,16 @@ class Comparison:
 
     @property
     def severity(self) -> float:
-        """How far it is from what was accepted, to sort by: the mean difference of 0-255, more where nothing fits."""
+        """How different the two files are, to sort by: the mean difference, 0-255, or more if they do not compare."""
         return distance(self.metrics) if self.state in (CHANGED, FAILED, NOT_COMPARED) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """Every case of a run and of its baseline. Iterates over the cases, those that need a look first.
+    """Every case of a run and of its baseline. Iterates over the cases, the most important first.
 
-    `allow_new`: cases without a baseline may be. `run`: the id of the run that was compared. `stopped_by`: why it
-    ended early, if it did. `elsewhere`: `baseline` is not the one that `sweeper accept` writes by itself.
+    With `allow_new`, cases without an accepted picture do not fail the check. `run` is the id of the run, and
+    `stopped_by` why it ended early, if it did. `custom_baseline`: the baseline is not the experiment's default one.
     """
 
     experiment: str
@@ -105,34 +104,31 @@ class Comparisons:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cases are in each state, all states present."""
-        found = Counter(one.state for one in self.items)
-        return {state: found[state] for state in STATES}
+        """The number of cases in each state. All states are present."""
+        counter = Counter(comparison.state for comparison in self.items)
+        return {state: counter[state] for state in STATES}
 
-    def is_blocking(self, one: Comparison) -> bool:
+    def is_blocking(self, comparison: Comparison) -> bool:
         """Whether this case keeps the check from passing."""
-        return one.state != SAME and not (one.state == NEW and self.allow_new)
+        return comparison.state != SAME and not (comparison.state == NEW and self.allow_new)
 
     @property
     def accept_command(self) -> str:
-        """What accepts these results as this baseline, as a shell takes it."""
-        where = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
-        return shlex.join(("sweeper", "accept", str(self.results), *where))
+        """The shell command that accepts these results as this baseline."""
+        options = ("--baseline", str(self.baseline)) if self.custom_baseline else ()
+        return shlex.join(("sweeper", "accept", str(self.results), *options))
 
     @property
     def servers(self) -> dict[str, int]:
-        """On which servers the pictures were accepted and made now, in sentences, and for how many cases each holds."""
-        return dict(Counter(one.servers for one in self.items if one.servers).most_common())
+        """Sentences about the servers on which the pictures were made -> the number of cases for each."""
+        return dict(Counter(comparison.servers for comparison in self.items if comparison.servers).most_common())
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was accepted still holds; never true where nothing was compared at all."""
-        return (
-            self.has_baseline
-            and self.stopped_by is None
-            and bool(self.items)
-            and not any(map(self.is_blocking, self.items))
-        )
+        """Whether the check passes. It does not if nothing was compared."""
+        if not self.has_baseline or self.stopped_by is not None or not self.items:
+            return False
+        return not any(map(self.is_blocking, self.items))
 
 
 def compare_with_baseline(
@@ -144,37 +140,34 @@ def compare_with_baseline(
     allow_new: bool = False,
     compare_remote: CompareFunction | None = None,
 ) -> Comparisons:
-    """Hold a run against a baseline.
+    """Compare every case of a run with the accepted files.
 
-    `answer`: who looks at pictures that lie at a URL; without, they are fetched. `fresh`: only what this very run made
-    counts; a row that rests on an earlier run's job is not compared. Raises UsageError when a `where` of the checks
-    cannot be computed.
+    `compare_remote` compares pictures that are at a URL; without it they are downloaded. With `fresh`, rows that
+    reuse a job of an earlier run are not compared. Raises UsageError if a `where` of the checks cannot be computed.
     """
     seen: set[str] = set()
     items: list[Comparison] = []
     pairs: list[FilePair] = []
-    ways: dict[str, list[str]] = {}
+    keys_by_point: dict[str, list[str]] = {}
     for key, entry in baseline.entries.items():
-        ways.setdefault(entry.case.point, []).append(key)
+        keys_by_point.setdefault(entry.case.point, []).append(key)
     for row in run_cases.rows:
-        known = ways.get(row.point, [])
+        accepted_keys = keys_by_point.get(row.point, [])
+        whole_trial = Case(row.cells, "", 0, row.point)
         if not row.succeeded or (fresh and row.run != run_cases.run):
-            cases = [baseline.entries[key].case for key in known] or [Case(row.cells, "", 0, row.point)]
+            cases = [baseline.entries[key].case for key in accepted_keys] or [whole_trial]
             items += [_build_unfinished(case, row, fresh=fresh) for case in cases]
-            seen.update(known)
+            seen.update(accepted_keys)
             continue
-        for shown in row.outputs:
-            key = shown.case.key
-            found = baseline.entries.get(key)
+        for output in row.outputs:
+            key = output.case.key
             seen.add(key)
-            if found is None:
-                items.append(_build_comparison(shown, row, NEW, reason="no picture was accepted for it yet"))
+            if key in baseline.entries:
+                pairs.append((output, row, baseline.entries[key]))
             else:
-                pairs.append((shown, row, found))
-        if not row.outputs and not known:
-            items.append(
-                _build_without_file(Case(row.cells, "", 0, row.point), row, NOT_COMPARED, "its trial gave no file")
-            )
+                items.append(_build_comparison(output, row, NEW, reason="no picture was accepted for it yet"))
+        if not row.outputs and not accepted_keys:
+            items.append(_build_without_file(whole_trial, row, NOT_COMPARED, "its trial gave no file"))
     items += _CaseComparer(run_cases, baseline, checks).compare_pairs(pairs, compare_remote)
     planned = {row.point for row in run_cases.rows}
     items += [_build_missing(baseline, entry, planned) for key, entry in baseline.entries.items() if key not in seen]
@@ -185,129 +178,132 @@ def compare_with_baseline(
 
 
 def _sort_by_severity(items: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    def rank(one: Comparison) -> tuple[int, float, int, str, int, str]:
-        first = STATES.index(one.state), -one.severity
-        if one.trial is None:
-            return *first, -1, "", 0, one.case.name
-        return *first, one.trial, one.case.node, one.case.position, ""  # no name has to be made
+    def rank(comparison: Comparison) -> tuple[int, float, int, str, int, str]:
+        first, case = (STATES.index(comparison.state), -comparison.severity), comparison.case
+        if comparison.trial is None:
+            return *first, -1, "", 0, case.name
+        return *first, comparison.trial, case.node, case.position, ""  # without the name, which takes long to build
 
     return tuple(sorted(items, key=rank))
 
 
 class _CaseComparer:
-    """A run beside a baseline, and what is the same for most of their cases: found once, by whichever thread."""
+    """Compares the files of a run with those of a baseline. Facts that many cases share are computed once."""
 
-    def __init__(self, observed: RunCases, baseline: Baseline, checks: Checks) -> None:
-        self._run_cases, self._baseline, self._checks = observed, baseline, checks
+    def __init__(self, run_cases: RunCases, baseline: Baseline, checks: Checks) -> None:
+        self._run_cases, self._baseline, self._checks = run_cases, baseline, checks
         self._folder = str(baseline.folder)
         self._drifts: dict[tuple[str | None, int], str] = {}
         self._equal_by_names: dict[tuple[str, ...], dict[str, float]] = {}
 
     def compare_pairs(self, pairs: list[FilePair], compare_remote: CompareFunction | None) -> list[Comparison]:
-        """What bytes and manifest do not settle is asked of whoever can look at the pictures."""
-        items = map_parallel(self._compare_bytes, pairs)
-        open_ = [place for place, item in enumerate(items) if isinstance(item, CompareTask)]
-        away = [place for place in open_ if compare_remote is not None and items[place].url is not None]
-        here = sorted(set(open_) - set(away))
-        self._run_cases.fetch(pairs[place][0] for place in here)
-        answers = dict(zip(here, map_parallel(compare_task, [items[place] for place in here]), strict=True))
-        if compare_remote is not None and away:
-            answers.update(zip(away, compare_remote([items[place] for place in away]), strict=True))
-        for place, found in answers.items():
-            items[place] = self._build_result(pairs[place], items[place], found)
-        return items
+        """Compare by bytes, then the rest by their content: here, or by `compare_remote` if they are at a URL."""
+        results = dict(enumerate(map_parallel(self._compare_bytes, pairs)))
+        done = {index: result for index, result in results.items() if isinstance(result, Comparison)}
+        tasks = {index: result for index, result in results.items() if isinstance(result, CompareTask)}
+        remote = [index for index, task in tasks.items() if compare_remote is not None and task.url is not None]
+        local = sorted(tasks.keys() - set(remote))
+        self._run_cases.fetch(pairs[index][0] for index in local)
+        answers = dict(zip(local, map_parallel(compare_task, [tasks[index] for index in local]), strict=True))
+        if compare_remote is not None and remote:
+            answers.update(zip(remote, compare_remote([tasks[index] for index in remote]), strict=True))
+        for index, answer in answers.items():
+            done[index] = self._build_result(pairs[index], tasks[index], answer)
+        return [done[index] for index in range(len(pairs))]
 
     def _compare_bytes(self, pair: FilePair) -> Comparison | CompareTask:
-        """What needs no look at pictures: the very bytes, or accepted files that cannot be used."""
-        shown, row, entry = pair
-        bounds = self._checks.thresholds_for(row.result.params, row.result.columns)
+        """Compare without decoding: the bytes are equal, or no accepted file can be used. Otherwise a task remains."""
+        output, row, entry = pair
+        thresholds = self._checks.thresholds_for(row.result.params, row.result.columns)
         for accepted in entry.accepted:
-            if shown.url is None and is_surely_same(self._get_accepted_path(accepted), accepted, shown):
-                return self._build_same(shown, row, accepted, bounds)
+            if output.url is None and is_surely_same(self._get_accepted_path(accepted), accepted, output):
+                return self._build_same(output, row, accepted, thresholds)
         usable: list[tuple[AcceptedFile, Path]] = []
         reasons: list[str] = []
         for accepted in entry.accepted:
             path = Path(self._get_accepted_path(accepted))
-            reason = describe_unusable(path, accepted)
-            if not reason and shown.url is not None and shown.sha256 == accepted.sha256:
-                return self._build_same(shown, row, accepted, bounds)
-            reasons += [reason] if reason else []
-            usable += [] if reason else [(accepted, path)]
+            if reason := describe_unusable(path, accepted):
+                reasons.append(reason)
+                continue
+            if output.url is not None and output.sha256 == accepted.sha256:
+                return self._build_same(output, row, accepted, thresholds)
+            usable.append((accepted, path))
         if not usable:
-            return _build_comparison(
-                shown, row, NOT_COMPARED, reason="; ".join(reasons), accepted_info=entry.accepted[0]
-            )
-        paths = tuple(path for _, path in usable)
-        return CompareTask(shown.path, shown.sha256, shown.url, paths, tuple(one.pixels for one, _ in usable), bounds)
+            reason = "; ".join(reasons)
+            return _build_comparison(output, row, NOT_COMPARED, reason=reason, accepted_info=entry.accepted[0])
+        paths, hashes = tuple(path for _, path in usable), tuple(accepted.pixels for accepted, _ in usable)
+        return CompareTask(output.path, output.sha256, output.url, paths, hashes, thresholds)
 
     def _build_same(
-        self, shown: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Mapping[str, Threshold]
+        self, output: OutputFile, row: TrialRow, accepted: AcceptedFile, thresholds: Thresholds
     ) -> Comparison:
-        metrics, servers = self._get_equal_metrics(thresholds), self._describe_drift(accepted, row)
-        path = self._get_accepted_path(accepted)
-        return _build_comparison(shown, row, SAME, accepted_file=path, tier="bytes", metrics=metrics, servers=servers)
+        return _build_comparison(
+            output, row, SAME, accepted_file=self._get_accepted_path(accepted), tier="bytes",
+            metrics=self._get_equal_metrics(thresholds), servers=self._describe_drift(accepted, row),
+        )  # fmt: skip
 
     def _build_result(self, pair: FilePair, task: CompareTask, result: CompareResult) -> Comparison:
-        shown, row, entry = pair
+        output, row, entry = pair
         path = task.accepted[0 if isinstance(result, ImageError) else result[0]]
-        before = next(one for one in entry.accepted if one.file == path.name)
-        servers = self._describe_drift(before, row)
+        accepted = next(file for file in entry.accepted if file.file == path.name)
+        servers = self._describe_drift(accepted, row)
         if isinstance(result, ImageError):
-            reason = (self._run_cases.describe_missing(shown) if task.url is None else "") or str(result)
+            missing = self._run_cases.describe_missing(output) if task.url is None else ""
             return _build_comparison(
-                shown, row, NOT_COMPARED, reason=reason, accepted_info=before, accepted_file=str(path), servers=servers
-            )
-        found = result[1]
+                output, row, NOT_COMPARED, reason=missing or str(result), accepted_info=accepted,
+                accepted_file=str(path), servers=servers,
+            )  # fmt: skip
+        match = result[1]
         return _build_comparison(
-            shown, row, SAME if found.passes else CHANGED, reason=found.reason, tier=found.tier, metrics=found.metrics,
-            accepted_info=None if found.passes else before, accepted_file=str(path), servers=servers,
+            output, row, SAME if match.passes else CHANGED, reason=match.reason, tier=match.tier,
+            metrics=match.metrics, accepted_info=None if match.passes else accepted, accepted_file=str(path),
+            servers=servers,
         )  # fmt: skip
 
     def _get_accepted_path(self, accepted: AcceptedFile) -> str:
-        return os.path.join(self._folder, accepted.file)  # noqa: PTH118 - a Path for each case takes longer
+        return f"{self._folder}{os.sep}{accepted.file}"  # building a Path for each case takes longer
 
     def _describe_drift(self, accepted: AcceptedFile, row: TrialRow) -> str:
-        key = accepted.server, id(row.server)  # which the rows of one run and target have in common
+        key = accepted.server, id(row.server)  # all rows of one run and target share this object
         if key not in self._drifts:
             self._drifts[key] = describe_drift(self._baseline.get_server(accepted), row.server)
         return self._drifts[key]
 
-    def _get_equal_metrics(self, thresholds: Mapping[str, Threshold]) -> Mapping[str, float]:
-        key = tuple(thresholds)
-        if key not in self._equal_by_names:
-            self._equal_by_names[key] = equal_metrics(thresholds)
-        return self._equal_by_names[key]
+    def _get_equal_metrics(self, thresholds: Thresholds) -> Mapping[str, float]:
+        names = tuple(thresholds)
+        if names not in self._equal_by_names:
+            self._equal_by_names[names] = equal_metrics(thresholds)
+        return self._equal_by_names[names]
 
 
-def _build_comparison(shown: OutputFile, row: TrialRow, state: str, **rest: Any) -> Comparison:
-    one = row.result
+def _build_comparison(output: OutputFile, row: TrialRow, state: str, **facts: Any) -> Comparison:
+    result = row.result
     return Comparison(
-        shown.case, state, trial=one.trial, digest=one.digest, params=one.params, current_file=shown.path_text,
-        seconds=one.ran_s, **rest,
+        output.case, state, trial=result.trial, digest=result.digest, params=result.params,
+        current_file=output.path_text, seconds=result.ran_s, **facts,
     )  # fmt: skip
 
 
 def _build_without_file(case: Case, row: TrialRow, state: str, reason: str) -> Comparison:
-    one = row.result
-    return Comparison(case, state, reason=reason, trial=one.trial, digest=one.digest, params=one.params)
+    result = row.result
+    return Comparison(case, state, reason=reason, trial=result.trial, digest=result.digest, params=result.params)
 
 
 def _build_unfinished(case: Case, row: TrialRow, *, fresh: bool) -> Comparison:
-    one = row.result
-    if one.status == ROW_FAILED:
-        said = f"{one.error_type}: {one.error}" if one.error_type else one.error or "its trial failed"
-        return _build_without_file(case, row, FAILED, " ".join(said.split()))
-    stale = fresh and row.succeeded
-    return _build_without_file(
-        case, row, NOT_COMPARED, "its trial was not run this time" if stale else f"its trial is {one.status}"
-    )
+    result = row.result
+    if result.status == TRIAL_FAILED:
+        error = f"{result.error_type}: {result.error}" if result.error_type else result.error or "its trial failed"
+        return _build_without_file(case, row, FAILED, " ".join(error.split()))
+    is_stale = fresh and row.succeeded
+    reason = "its trial was not run this time" if is_stale else f"its trial is {result.status}"
+    return _build_without_file(case, row, NOT_COMPARED, reason)
 
 
 def _build_missing(baseline: Baseline, entry: BaselineEntry, planned: set[str]) -> Comparison:
-    there = entry.case.point in planned
-    reason = "its trial gave no such output" if there else "the experiment has no such trial any more"
-    before = entry.accepted[0]
-    file = str(baseline.folder / before.file)
+    is_planned = entry.case.point in planned
+    reason = "its trial did not give this output" if is_planned else "the experiment no longer has this trial"
+    accepted = entry.accepted[0]
     return Comparison(
-        entry.case, MISSING, reason=reason, params=before.params, accepted_file=file, accepted_info=before
-    )
+        entry.case, MISSING, reason=reason, params=accepted.params,
+        accepted_file=str(baseline.folder / accepted.file), accepted_info=accepted,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A check as JUnit XML, which every CI system reads: one test case for each case, its state as its outcome."""
+"""Write a check as JUnit XML, which every CI system reads: one test case for each case."""
 
 from __future__ import annotations
 
@@ -9,56 +9,64 @@ from typing import Final
 from sweeper.regression.comparison import FAILED, NOT_COMPARED, SAME, Comparison, Comparisons
 from sweeper.store.experiment_path import display_path
 
-# What XML 1.0 cannot hold, whatever a server or a prompt says.
+# Characters that XML 1.0 cannot hold, but a server's message or a prompt may.
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit_xml(found: Comparisons) -> bytes:
-    """The check as UTF-8 XML. A changed, new or missing case is a failure, one that failed or was never compared an
-    error; a new case that is allowed is skipped, never passed. A check without any case is an error too.
+def to_junit_xml(comparisons: Comparisons) -> bytes:
+    """The check as UTF-8 XML.
+
+    A changed, new or missing case is a failure. A case that failed or was not compared is an error. A new case that is
+    allowed is skipped, not passed. A check without any case is an error too.
     """
-    items = list(found)
-    errors = sum(found.is_blocking(one) and _is_error(one) for one in items) + (not items)
-    failures = sum(found.is_blocking(one) and not _is_error(one) for one in items)
-    skipped = sum(one.state != SAME and not found.is_blocking(one) for one in items)
+    items = list(comparisons)
+    errors = sum(comparisons.is_blocking(comparison) and _is_error(comparison) for comparison in items) + (not items)
+    failures = sum(comparisons.is_blocking(comparison) and not _is_error(comparison) for comparison in items)
+    skipped = sum(comparison.state != SAME and not comparisons.is_blocking(comparison) for comparison in items)
     suite = ET.Element(
-        "testsuite", name=f"sweeper {found.experiment}", tests=str(max(len(items), 1)), failures=str(failures),
-        errors=str(errors), skipped=str(skipped), time=f"{sum(one.seconds or 0.0 for one in items):.3f}",
+        "testsuite", name=f"sweeper {comparisons.experiment}", tests=str(max(len(items), 1)), failures=str(failures),
+        errors=str(errors), skipped=str(skipped), time=f"{sum(comparison.seconds or 0.0 for comparison in items):.3f}",
     )  # fmt: skip
-    for one in items:
-        place = ET.SubElement(
-            suite, "testcase", classname=found.experiment, name=_clean(one.case.name), time=f"{one.seconds or 0.0:.3f}"
+    for comparison in items:
+        element = ET.SubElement(
+            suite,
+            "testcase",
+            classname=comparisons.experiment,
+            name=_clean(comparison.case.name),
+            time=f"{comparison.seconds or 0.0:.3f}",
         )
-        if one.state == SAME:
+        if comparison.state == SAME:
             continue
-        message = _clean(f"{one.state}: {one.reason}")
-        if not found.is_blocking(one):
-            ET.SubElement(place, "skipped", message=message)
+        message = _clean(f"{comparison.state}: {comparison.reason}")
+        if not comparisons.is_blocking(comparison):
+            ET.SubElement(element, "skipped", message=message)
             continue
-        told = ET.SubElement(place, "error" if _is_error(one) else "failure", message=message, type=one.state)
-        told.text = _clean(describe_case(one))
+        problem = ET.SubElement(
+            element, "error" if _is_error(comparison) else "failure", message=message, type=comparison.state
+        )
+        problem.text = _clean(describe_case(comparison))
     if not items:
-        place = ET.SubElement(suite, "testcase", classname=found.experiment, name="all cases")
-        ET.SubElement(place, "error", message="nothing was compared", type=NOT_COMPARED)
+        element = ET.SubElement(suite, "testcase", classname=comparisons.experiment, name="all cases")
+        ET.SubElement(element, "error", message="nothing was compared", type=NOT_COMPARED)
     suites = ET.Element("testsuites")
     suites.append(suite)
     text: bytes = ET.tostring(suites, encoding="utf-8", xml_declaration=True)
     return text
 
 
-def describe_case(one: Comparison) -> str:
-    """All that is known of a case, one fact a line."""
-    lines = [f"{one.state}: {one.reason}"]
-    lines += [f"{name}: {value:.6g}" for name, value in one.metrics.items()]
-    lines += [f"accepted: {display_path(one.accepted)}"] if one.accepted else []
-    lines += [f"now: {display_path(one.now)}"] if one.now else []
-    lines += [f"servers: {one.servers}"] if one.servers else []
-    lines += [f"whose change: {one.verdict}"] if one.verdict else []
+def describe_case(comparison: Comparison) -> str:
+    """All facts about a case, one per line."""
+    lines = [f"{comparison.state}: {comparison.reason}"]
+    lines += [f"{name}: {value:.6g}" for name, value in comparison.metrics.items()]
+    lines += [f"accepted: {display_path(comparison.accepted)}"] if comparison.accepted else []
+    lines += [f"now: {display_path(comparison.now)}"] if comparison.now else []
+    lines += [f"servers: {comparison.servers}"] if comparison.servers else []
+    lines += [f"verdict: {comparison.verdict}"] if comparison.verdict else []
     return "\n".join(lines)
 
 
-def _is_error(one: Comparison) -> bool:
-    return one.state in (FAILED, NOT_COMPARED)
+def _is_error(comparison: Comparison) -> bool:
+    return comparison.state in (FAILED, NOT_COMPARED)
 
 
 def _clean(text: str) -> str:

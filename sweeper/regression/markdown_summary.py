@@ -1,4 +1,4 @@
-"""A check as Markdown, for a pull request or GitHub's step summary."""
+"""Write a check as Markdown, for a pull request or GitHub's step summary."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ from typing import Final
 
 from sweeper.regression.comparison import Comparisons
 
-_MAX_CASES: Final = 50  # cases; GitHub cuts a step summary at a megabyte, and nobody reads further
+_MAX_CASES: Final = 50  # GitHub cuts a step summary at a megabyte
 
 
-def render_markdown(found: Comparisons) -> str:
-    """The verdict, the counts, and the cases that need a look."""
-    counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count) or "no cases"
-    lines = [f"### {'✅' if found.ok else '❌'} sweeper check: {_escape_cell(found.experiment)}", "", f"{counts}."]
-    lines += [f"\n{_escape_cell(told)} ({count} cases)." for told, count in found.servers.items()]
-    if not found.has_baseline:
+def render_markdown(comparisons: Comparisons) -> str:
+    """The result, the counts, and the cases that keep the check from passing."""
+    counts = ", ".join(f"{count} {state}" for state, count in comparisons.counts.items() if count) or "no cases"
+    lines = [
+        f"### {'✅' if comparisons.ok else '❌'} sweeper check: {_escape_cell(comparisons.experiment)}",
+        "",
+        f"{counts}.",
+    ]
+    lines += [f"\n{_escape_cell(servers)} ({count} cases)." for servers, count in comparisons.servers.items()]
+    if not comparisons.has_baseline:
         lines += ["", "There is no baseline: nothing was compared."]
-    if found.stopped_by:
-        lines += ["", f"The run ended early ({found.stopped_by}): what it did not reach was never compared."]
-    bad = [one for one in found if found.is_blocking(one)]
+    if comparisons.stopped_by:
+        lines += ["", f"The run ended early ({comparisons.stopped_by}), so the remaining trials were not compared."]
+    bad = [comparison for comparison in comparisons if comparisons.is_blocking(comparison)]
     if bad:
-        lines += ["", "| case | state | why | whose change |", "| --- | --- | --- | --- |"]
-        for case in bad[:_MAX_CASES]:
-            name, reason, verdict = map(_escape_cell, (case.case.name, case.reason, case.verdict))
-            lines.append(f"| {name} | {case.state} | {reason} | {verdict} |")
+        lines += ["", "| case | state | why | verdict |", "| --- | --- | --- | --- |"]
+        for comparison in bad[:_MAX_CASES]:
+            texts = (comparison.case.name, comparison.reason, comparison.verdict)
+            name, reason, verdict = map(_escape_cell, texts)
+            lines.append(f"| {name} | {comparison.state} | {reason} | {verdict} |")
     if len(bad) > _MAX_CASES:
         lines += ["", f"... and {len(bad) - _MAX_CASES} more."]
     return "\n".join(lines) + "\n"
 
 
 def _escape_cell(text: str) -> str:
-    """One line, no bar, and no mark-up that a prompt happens to spell."""
+    """One line of a table, with everything escaped that Markdown would interpret."""
     for mark in "\\`*_{}[]<>|~#@":
         text = text.replace(mark, "\\" + mark)
     return " ".join(text.split()).replace("&", "&amp;")

@@ -1,8 +1,8 @@
-"""Two files held against each other in tiers: same bytes, same content, then measures; files of any kind.
+"""Compare two files of any type in steps: by bytes, by content, then by measures.
 
-Pictures and films are compared frame by frame, the sound of a film as well, sounds sample by sample, texts by their
-lines; of any other file only its bytes are known. Each kind has its own measures, and of the bounds only those count
-that are about them: a text without a bound of its own must be equal. What is close enough is decided elsewhere.
+Pictures and films are compared frame by frame, sounds (also those of films) sample by sample, and texts line by line.
+Of any other file only the bytes are compared. Each type has its own measures, and only their thresholds apply to it: a
+text without a threshold for texts must be equal.
 """
 
 from __future__ import annotations
@@ -12,36 +12,39 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from sweeper.errors import ImageError
 from sweeper.images.compare import ALL_METRICS, compare_files, has_same_bytes
+from sweeper.images.file_types import FILM_TYPES, PICTURE_TYPES, SOUND_TYPES, TEXT_TYPES
 from sweeper.images.measures import EQUAL_VALUES
 from sweeper.images.measures import HIGHER_IS_CLOSER as PICTURES_CLOSER
-from sweeper.images.media import FILM_TYPES, SOUND_TYPES, read_sound
+from sweeper.images.media import read_sound
 from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS, find_sound_mismatch, measure_sound, text_ratio
-from sweeper.regression.thresholds import Threshold, find_violations
+from sweeper.regression.thresholds import Threshold, Thresholds, find_violations
 
-Tier = Literal["bytes", "pixels", "within", "beyond", "size", "channels", "frames", "rate", "length", "unlike"]
+Item = TypeVar("Item")
+Mapped = TypeVar("Mapped")
+Tier: TypeAlias = Literal[
+    "bytes", "pixels", "within", "beyond", "size", "channels", "frames", "rate", "length", "unlike"
+]
 
-# Told of every picture that differs, whatever the checks ask for: how much, and whether here or everywhere.
+# Measured for every picture that differs: how much, how many pixels, and whether they are in one spot.
 ALWAYS_REPORTED: Final = ("mae", "differing", "windowed")
 
 HIGHER_IS_CLOSER: Final = (*PICTURES_CLOSER, "sound_snr", "text_ratio")
 
-PICTURE_TYPES: Final = frozenset(("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "avif", "apng"))
-TEXT_TYPES: Final = frozenset(("txt", "json", "csv", "md", "yaml", "srt", "vtt"))
 _BATCH: Final = 16
-_MAX_DISTANCE: Final = 256.0  # of a distance that no two pictures reach
+_MAX_DISTANCE: Final = 256.0  # more than the distance of any two pictures
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How a file relates to an accepted one: `tier`, the measures, and for people why they are not the same.
+    """How a file relates to an accepted one: the step that decided it, the measures, and an explanation for people.
 
-    `within` and `beyond` say whether the measures keep the bounds. `size`, `channels`, `frames` (their number), `rate`
-    and `length` say in what two files differ that nothing can be measured; `unlike` is a file of a kind that has no
-    measure, or one without the sound that the other has.
+    `tier` is `bytes` or `pixels` (equal), `within` or `beyond` (the thresholds), or why nothing can be measured:
+    `size`, `channels`, `frames` (their number), `rate` or `length` differ, or the files are `unlike`, which means that
+    the type has no measure or that only one of them has sound.
     """
 
     tier: Tier
@@ -54,14 +57,16 @@ class Match:
 
     @property
     def comparable(self) -> bool:
-        """Whether the two can be laid over each other, however much they differ."""
+        """Whether the two files could be measured, however much they differ."""
         return self.passes or self.tier == "beyond"
 
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """A file to be held against those accepted for its case. `url`: where it lies, if not at `now`; `sha256` is its
-    bytes'. `pixels` are the decoded pixels of each accepted one, None for what is no picture.
+    """A file to compare with the accepted files of its case.
+
+    It is at `now`, or at `url` if that is not None. `sha256` is the hash of its bytes, and `pixel_hashes` are those of
+    the accepted files (None if a file is not a picture).
     """
 
     now: Path
@@ -69,114 +74,114 @@ class CompareTask:
     url: str | None
     accepted: tuple[Path, ...]
     pixel_hashes: tuple[str | None, ...]
-    thresholds: Mapping[str, Threshold]
+    thresholds: Thresholds
 
 
-# Which accepted file is met or the nearest, and how the file relates to it; or why that cannot be said.
-CompareResult = tuple[int, Match] | ImageError
-CompareFunction = Callable[[Sequence[CompareTask]], Sequence[CompareResult]]
+# The index of the accepted file that matches or is nearest, and how the file relates to it; or why it cannot be read.
+CompareResult: TypeAlias = tuple[int, Match] | ImageError
+CompareFunction: TypeAlias = Callable[[Sequence[CompareTask]], Sequence[CompareResult]]
 
 
 def match_files(
-    accepted: Path, now: Path, thresholds: Mapping[str, Threshold], *, reported: Iterable[str] = ALWAYS_REPORTED
+    accepted: Path, now: Path, thresholds: Thresholds, *, reported: Iterable[str] = ALWAYS_REPORTED
 ) -> Match:
-    """Hold one file against one accepted. `told`: what is measured of pictures beside the measures of the bounds.
+    """Compare a file with one accepted file.
 
-    Raises ImageError where one of them cannot be read.
+    `reported` names measures of pictures to compute besides those that have a threshold. Raises ImageError if a file
+    cannot be read.
     """
-    kind = now.suffix[1:].lower()
-    if kind in PICTURE_TYPES or kind in FILM_TYPES:
-        found = _match_pictures(accepted, now, _select_thresholds(ALL_METRICS, thresholds), reported)
-        if kind not in FILM_TYPES or found.tier == "bytes" or not found.passes:
-            return found
-        heard = _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
-        both = {**found.metrics, **heard.metrics}
-        return Match(found.tier if heard.tier == "pixels" else heard.tier, both, heard.reason)
+    file_type = now.suffix[1:].lower()
+    if file_type in PICTURE_TYPES:
+        return _match_pictures(accepted, now, _select_thresholds(ALL_METRICS, thresholds), reported)
+    if file_type in FILM_TYPES:
+        frames = _match_pictures(accepted, now, _select_thresholds(ALL_METRICS, thresholds), reported)
+        if frames.tier == "bytes" or not frames.passes:
+            return frames
+        sound = _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
+        metrics = {**frames.metrics, **sound.metrics}
+        return Match(frames.tier if sound.tier == "pixels" else sound.tier, metrics, sound.reason)
     if has_same_bytes(accepted, now):
         return Match("bytes")
-    if kind in TEXT_TYPES:
+    if file_type in TEXT_TYPES:
         return _match_texts(accepted, now, _select_thresholds(TEXT_METRICS, thresholds))
-    if kind in SOUND_TYPES:
+    if file_type in SOUND_TYPES:
         return _match_sounds(accepted, now, _select_thresholds(SOUND_METRICS, thresholds))
-    return Match("unlike", {}, f"bytes differ, and a .{kind} file has no measure")
+    return Match("unlike", {}, f"bytes differ, and .{file_type} files have no measure")
 
 
-def equal_metrics(thresholds: Mapping[str, Threshold]) -> dict[str, float]:
-    """What `match` says of a picture that has the accepted one's bytes."""
+def equal_metrics(thresholds: Thresholds) -> dict[str, float]:
+    """The metrics of two pictures with equal bytes."""
     return {name: EQUAL_VALUES[name] for name in dict.fromkeys((*thresholds, *ALWAYS_REPORTED)) if name in EQUAL_VALUES}
 
 
-def _select_thresholds(measures: Iterable[str], thresholds: Mapping[str, Threshold]) -> dict[str, Threshold]:
+def _select_thresholds(measures: Iterable[str], thresholds: Thresholds) -> dict[str, Threshold]:
     return {name: thresholds[name] for name in measures if name in thresholds}
 
 
-def _match_pictures(accepted: Path, now: Path, thresholds: Mapping[str, Threshold], reported: Iterable[str]) -> Match:
-    names = tuple(dict.fromkeys((*thresholds, *reported)))
-    found = compare_files(accepted, now, metrics=names)
-    if found.state == "same_bytes":
-        return Match("bytes", found.metrics)
-    if found.state == "same_pixels":
-        return Match("pixels", found.metrics)
-    if found.state != "measured":
-        return Match(found.state, {}, f"{found.state}: {_shorten_paths(found.reason, accepted, now)}")
-    share = found.metrics["differing"]
-    return _judge(
-        found.metrics, thresholds,
-        f"pixels differ: {share:.2%} of them, by {found.metrics['mae']:.3g} of 255 on average over all",
-    )  # fmt: skip
+def _match_pictures(accepted: Path, now: Path, thresholds: Thresholds, reported: Iterable[str]) -> Match:
+    comparison = compare_files(accepted, now, metrics=tuple(dict.fromkeys((*thresholds, *reported))))
+    metrics = comparison.metrics
+    if comparison.state == "same_bytes":
+        return Match("bytes", metrics)
+    if comparison.state == "same_pixels":
+        return Match("pixels", metrics)
+    if comparison.state != "measured":
+        return Match(comparison.state, {}, f"{comparison.state}: {_shorten_paths(comparison.reason, accepted, now)}")
+    amount = f"{metrics['differing']:.2%} of them, by {metrics['mae']:.3g} of 255 on average over all"
+    return _judge(metrics, thresholds, f"pixels differ: {amount}")
 
 
-def _judge(metrics: Mapping[str, float], thresholds: Mapping[str, Threshold], reason: str) -> Match:
-    """Whether measures keep the bounds; without any, that they are not those of equal files is enough (`unbound`)."""
+def _judge(metrics: Mapping[str, float], thresholds: Thresholds, difference: str) -> Match:
+    """Test metrics of files that are not equal. Without thresholds they fail, with `difference` as the reason."""
     if not thresholds:
-        return Match("beyond", metrics, reason)
-    missed = find_violations(thresholds, metrics)
-    said = ", ".join(f"{name} {metrics[name]:.4g}, not {bound}" for name, bound in missed.items())
-    return Match("beyond" if missed else "within", metrics, said)
+        return Match("beyond", metrics, difference)
+    violations = find_violations(thresholds, metrics)
+    reason = ", ".join(f"{name} {metrics[name]:.4g}, not {threshold}" for name, threshold in violations.items())
+    return Match("beyond" if violations else "within", metrics, reason)
 
 
-def _match_texts(accepted: Path, now: Path, thresholds: Mapping[str, Threshold]) -> Match:
-    one, other = (path.read_text("utf-8", "replace") for path in (accepted, now))
-    if one.splitlines() == other.splitlines():
+def _match_texts(accepted: Path, now: Path, thresholds: Thresholds) -> Match:
+    old, new = (path.read_text("utf-8", "replace") for path in (accepted, now))
+    if old.splitlines() == new.splitlines():
         return Match("pixels", {"text_ratio": 1.0})
-    ratio = text_ratio(one, other)
+    ratio = text_ratio(old, new)
     return _judge({"text_ratio": ratio}, thresholds, f"text differs; {ratio:.1%} of it is the same")
 
 
-def _match_sounds(accepted: Path, now: Path, thresholds: Mapping[str, Threshold]) -> Match:
-    one, other = read_sound(accepted), read_sound(now)
-    if one is None or other is None:
-        silent = ["the accepted film has no sound"] if one is None else []
-        silent += ["today's film has no sound"] if other is None else []
-        return Match("pixels") if len(silent) == 2 else Match("unlike", {}, silent[0])
-    mismatch = find_sound_mismatch(one, other)
+def _match_sounds(accepted: Path, now: Path, thresholds: Thresholds) -> Match:
+    old, new = read_sound(accepted), read_sound(now)
+    if old is None and new is None:
+        return Match("pixels")
+    if old is None:
+        return Match("unlike", {}, "the accepted film has no sound")
+    if new is None:
+        return Match("unlike", {}, "today's film has no sound")
+    mismatch = find_sound_mismatch(old, new)
     if mismatch is not None:
         state, reason = mismatch
         return Match(state, {}, f"{state}: {reason}")
-    metrics = measure_sound(one, other)
+    metrics = measure_sound(old, new)
     if metrics["sound_max"] == 0:
         return Match("pixels", metrics)
-    return _judge(
-        metrics, thresholds,
-        f"sound differs: by {metrics['sound_max']:.3g} of full scale at most, {metrics['sound_snr']:.1f} dB below it",
-    )  # fmt: skip
+    amount = f"by {metrics['sound_max']:.3g} of full scale at most, {metrics['sound_snr']:.1f} dB below it"
+    return _judge(metrics, thresholds, f"sound differs: {amount}")
 
 
-def find_best_match(accepted: Iterable[Path], now: Path, thresholds: Mapping[str, Threshold]) -> tuple[int, Match]:
-    """The accepted file that is met, or else the nearest: its place and how `now` relates to it."""
+def find_best_match(accepted: Iterable[Path], now: Path, thresholds: Thresholds) -> tuple[int, Match]:
+    """The first accepted file that matches, or else the nearest: its index, and how `now` relates to it."""
     best: tuple[int, Match] | None = None
-    for place, path in enumerate(accepted):
-        found = match_files(path, now, thresholds)
-        if found.passes:
-            return place, found
-        if best is None or distance(found.metrics) < distance(best[1].metrics):
-            best = place, found
-    assert best is not None, "a case has an accepted picture"
+    for index, path in enumerate(accepted):
+        match = match_files(path, now, thresholds)
+        if match.passes:
+            return index, match
+        if best is None or distance(match.metrics) < distance(best[1].metrics):
+            best = index, match
+    assert best is not None, "a case has an accepted file"
     return best
 
 
 def compare_task(task: CompareTask) -> CompareResult:
-    """The answer by looking at the files, which are here."""
+    """Do a task whose file is local."""
     try:
         return find_best_match(task.accepted, task.now, task.thresholds)
     except ImageError as error:
@@ -184,7 +189,7 @@ def compare_task(task: CompareTask) -> CompareResult:
 
 
 def distance(metrics: Mapping[str, float]) -> float:
-    """How far apart two files are, 0-255, whatever their kind; more where nothing of them could be measured."""
+    """How different two files of any type are, 0-255, or more if nothing could be measured."""
     if "mae" in metrics or "sound_mae" in metrics:
         return max(metrics.get("mae", 0.0), 127.5 * metrics.get("sound_mae", 0.0))
     return 255.0 * (1.0 - metrics["text_ratio"]) if "text_ratio" in metrics else _MAX_DISTANCE
@@ -196,14 +201,17 @@ def _shorten_paths(reason: str, *paths: Path) -> str:
     return reason
 
 
-def map_parallel(work: Any, items: Iterable[Any]) -> list[Any]:
-    """`work` of every item, in order, on all cores: decoding and NumPy let go of the interpreter. Memory holds one
-    pair of pictures for each core, not the suite.
+def map_parallel(function: Callable[[Item], Mapped], items: Iterable[Item]) -> list[Mapped]:
+    """Call `function` for every item, on all cores, and return the results in order.
+
+    Threads suffice, because decoding and NumPy release the interpreter lock. Memory holds one pair of pictures for each
+    core, not all of them.
     """
-    waiting, cores = list(items), os.cpu_count() or 1
-    # Several at a time: handing one over takes as long as comparing two small files. Few, that no core is left with
-    # the last of the costly ones.
-    size = max(1, min(_BATCH, len(waiting) // (8 * cores)))
-    batches = [waiting[at : at + size] for at in range(0, len(waiting), size)]
+    all_items, cores = list(items), os.cpu_count() or 1
+    # Batches, because passing an item to a thread takes as long as comparing two small files. But small ones, so that
+    # no core is left alone with the last expensive items.
+    size = max(1, min(_BATCH, len(all_items) // (8 * cores)))
+    batches = [all_items[start : start + size] for start in range(0, len(all_items), size)]
     with ThreadPoolExecutor(cores, thread_name_prefix="sweeper-compare") as pool:
-        return [one for found in pool.map(lambda batch: [work(item) for item in batch], batches) for one in found]
+        results = pool.map(lambda batch: [function(item) for item in batch], batches)
+        return [result for batch in results for result in batch]

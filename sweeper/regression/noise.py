@@ -1,4 +1,4 @@
-"""How much the pictures of one case differ from time to time, as `calibrate` measured it."""
+"""The noise of a case: how much its pictures differ from one run to the next, as `calibrate` measured it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from sweeper.regression.thresholds import Threshold
 
 @dataclass(frozen=True, slots=True)
 class MeasureNoise:
-    """What one measure says of one case: `mean` and `worst` over all pairs of its repeats, and `effect`, the least it
-    says between this case and its neighbours (None without any). `bound` keeps the noise out with a margin; None, with
-    the `reason`, where it would let a neighbour's picture pass too.
+    """The noise of one case by one measure.
+
+    `mean` and `worst` are over all pairs of its repeats. `effect` is the smallest difference to a neighbouring case in
+    the sweep (None without neighbours). `threshold` allows the noise with a margin. It is None, with a `reason`, if it
+    would also accept a neighbour's picture.
     """
 
     measure: str
@@ -25,7 +27,7 @@ class MeasureNoise:
 
 @dataclass(frozen=True, slots=True)
 class CaseNoise:
-    """One case: how many repeats were compared, whether all were equal to the pixel, and the noise by measure."""
+    """The noise of one case: the number of repeats, whether all have identical pixels (`stable`), and the noise."""
 
     case: Case
     repeats: int
@@ -35,5 +37,5 @@ class CaseNoise:
 
     @property
     def is_checkable(self) -> bool:
-        """Whether some check can tell a change of this case from its noise."""
-        return self.stable or any(one.threshold is not None for one in self.noise)
+        """Whether a check can distinguish a change of this case from its noise."""
+        return self.stable or any(noise.threshold is not None for noise in self.noise)

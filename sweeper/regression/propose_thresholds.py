@@ -1,58 +1,52 @@
-"""From noise to `checks`: one set of bounds where it serves all cases, `overrides` by an axis where cases differ much.
+"""Propose `checks` from measured noise: one set of thresholds for all cases, or `overrides` by an axis.
 
-A bound that allows the noisiest case may be blind for the others. Where the values of one axis tell the noisy cases
-from the steady ones, each value that needs a looser bound gets an override, and the rest stays tight: held to identical
-pixels, if it showed no noise at all. Nothing is measured here.
+A threshold that allows the noisiest case may miss changes of the others. If the noisy cases have other values of one
+axis than the stable cases, each such value gets an override with looser thresholds. The other values keep tight ones,
+or identical pixels if they showed no noise at all.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sweeper.errors import UsageError
 from sweeper.model.workflow import encode_canonical
 from sweeper.regression.cases import Condition
 from sweeper.regression.match_files import HIGHER_IS_CLOSER
-from sweeper.regression.thresholds import OVERRIDES, Threshold
+from sweeper.regression.noise import CaseNoise
+from sweeper.regression.thresholds import OVERRIDES, Threshold, Thresholds
 
-if TYPE_CHECKING:
-    from sweeper.regression.noise import CaseNoise
-
-Thresholds = Mapping[str, Threshold]
-_MAX_RATIO: Final = 3.0  # times: bounds that are farther apart are not thrown together
-_MAX_OVERRIDES: Final = 20  # overrides that somebody would still read
+_MAX_RATIO: Final = 3.0  # noise that differs by a greater factor needs separate thresholds
+_MAX_OVERRIDES: Final = 20  # people would not read more
 
 
 def propose_checks(items: Sequence[CaseNoise]) -> dict[str, Any]:
-    """`checks` for an experiment whose cases have this noise, in the words of its file; empty where every picture was
-    the same every time. Cases that cannot be gated at all are left out of account.
+    """The `checks` for an experiment whose cases have this noise, in the form of the experiment file.
+
+    Empty if all cases are stable. Cases that no threshold can check are ignored.
     """
-    usable = [one for one in items if one.is_checkable]
-    if all(one.stable for one in usable):
+    usable = [case for case in items if case.is_checkable]
+    if all(case.stable for case in usable):
         return {}
     single = _loosest_thresholds(usable)
-    if (
-        single
-        and not any(one.stable for one in usable)
-        and _is_similar_noise(usable, single)
-        and not _find_undetectable(usable, single)
-    ):
+    fits_all = bool(single) and not any(case.stable for case in usable) and _is_similar_noise(usable, single)
+    if fits_all and not _find_undetectable(usable, single):
         return _to_text(single)
     splits = [split for axis in _list_axes(usable) if (split := _split_by_axis(axis, usable)) is not None]
     if not splits:
         return _to_text(single)
     best = min(splits, key=lambda split: (split.undetectable, len(split.overrides)))
-    overrides = [{"where": where, **_to_text(bounds)} for where, bounds in best.overrides]
+    overrides = [{"where": where, **_to_text(thresholds)} for where, thresholds in best.overrides]
     return {**_to_text(best.base), OVERRIDES: overrides}
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """Bounds of most cases, those of some values of an axis by condition, and how many cases neither can tell."""
+    """The thresholds of most cases, overrides for some values of an axis, and how many cases' changes they miss."""
 
     base: Thresholds
     overrides: tuple[tuple[str, Thresholds], ...]
@@ -64,66 +58,73 @@ def _list_axes(items: Sequence[CaseNoise]) -> list[str]:
 
 
 def _split_by_axis(axis: str, items: Sequence[CaseNoise]) -> _Split | None:
-    """The axis' values in two heaps, the quiet ones with one set of bounds; None where that would not help."""
+    """Divide the values of an axis into quiet ones with common thresholds and loud ones with overrides.
+
+    None if that does not help.
+    """
     groups: dict[bytes, list[CaseNoise]] = {}
     for one in items:
         groups.setdefault(encode_canonical(one.case.cells.get(axis)), []).append(one)
-    loose = {key: _looseness(group) for key, group in groups.items()}
-    least = min(loose.values())
-    quiet = {key for key, much in loose.items() if much <= _MAX_RATIO * least}
+    noise_levels = {key: _noise_level(group) for key, group in groups.items()}
+    lowest = min(noise_levels.values())
+    quiet = {key for key, level in noise_levels.items() if level <= _MAX_RATIO * lowest}
     if len(quiet) == len(groups) or len(groups) - len(quiet) > _MAX_OVERRIDES:
         return None
-    rest = [one for key in quiet for one in groups[key]]
+    quiet_cases = [case for key in quiet for case in groups[key]]
     loud = {key: _loosest_thresholds(group) for key, group in groups.items() if key not in quiet}
-    # An override replaces bounds and takes none away: the base has only measures for which each override has its own.
-    shared = [name for name in _loosest_thresholds(rest) if all(name in bounds for bounds in loud.values())]
-    base = {name: _loosest_thresholds(rest)[name] for name in shared} if least > 0 else {}
-    overrides = tuple((_condition_text(axis, groups[key]), bounds) for key, bounds in loud.items())
-    if (least > 0 and not base) or not all(where and bounds for where, bounds in overrides):
+    # An override can replace thresholds but not remove them. So the base has only measures that every override has.
+    base = {
+        name: threshold
+        for name, threshold in _loosest_thresholds(quiet_cases).items()
+        if lowest > 0 and all(name in thresholds for thresholds in loud.values())
+    }
+    overrides = tuple((_condition_text(axis, groups[key]), thresholds) for key, thresholds in loud.items())
+    if (lowest > 0 and not base) or not all(where and thresholds for where, thresholds in overrides):
         return None
-    blind = len(_find_undetectable(rest, base)) + sum(
-        len(_find_undetectable(groups[key], {**base, **bounds})) for key, bounds in loud.items()
+    undetectable = len(_find_undetectable(quiet_cases, base)) + sum(
+        len(_find_undetectable(groups[key], {**base, **thresholds})) for key, thresholds in loud.items()
     )
-    return _Split(base, overrides, blind)
+    return _Split(base, overrides, undetectable)
 
 
 def _condition_text(axis: str, group: Sequence[CaseNoise]) -> str:
-    """An expression that is true for the group's value of the axis; empty where there is none."""
+    """An expression that is true for the group's value of the axis; empty if there is none."""
     where = f"{axis} == {json.dumps(group[0].case.cells.get(axis), ensure_ascii=False)}"
     try:
-        test = Condition(where, group[0].case.cells, "where")
-        return where if all(test({}, one.case.cells) for one in group) else ""
+        condition = Condition(where, group[0].case.cells, "where")
+        return where if all(condition({}, one.case.cells) for one in group) else ""
     except UsageError:
         return ""
 
 
 def _loosest_thresholds(items: Sequence[CaseNoise]) -> dict[str, Threshold]:
-    """By measure the bound that allows the noise of each; only measures that serve all of them."""
-    noisy = [
+    """The loosest threshold for each measure that all unstable cases have."""
+    thresholds_by_case = [
         {noise.measure: noise.threshold for noise in one.noise if noise.threshold} for one in items if not one.stable
     ]
-    found: dict[str, Threshold] = {}
-    for measure in noisy[0] if noisy else ():
-        bounds = [bound for one in noisy if (bound := one.get(measure)) is not None]
-        if len(bounds) == len(noisy):
+    loosest: dict[str, Threshold] = {}
+    for measure in thresholds_by_case[0] if thresholds_by_case else ():
+        candidates = [thresholds[measure] for thresholds in thresholds_by_case if measure in thresholds]
+        if len(candidates) == len(thresholds_by_case):
             pick = min if measure in HIGHER_IS_CLOSER else max
-            found[measure] = pick(bounds, key=lambda bound: bound.number)
-    return found
+            loosest[measure] = pick(candidates, key=lambda threshold: threshold.number)
+    return loosest
 
 
-def _looseness(items: Sequence[CaseNoise]) -> float:
-    """How far the noisiest of them goes, on the scale of its first measure with a bound; 0 for steady ones."""
+def _noise_level(items: Sequence[CaseNoise]) -> float:
+    """The worst noise of these cases, by the first measure of each; 0 if all are stable."""
     return max((_error_size(noise.measure, noise.worst) for one in items for noise in one.noise[:1]), default=0.0)
 
 
 def _error_size(measure: str, value: float) -> float:
+    """A measure's value on a scale where 0 is equal and more is worse."""
     if measure in ("psnr", "sound_snr"):
         return math.pow(10.0, -value / 20.0)
     return 1.0 - value if measure in HIGHER_IS_CLOSER else value
 
 
 def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> bool:
-    """Whether the loosest bound is not much looser than anybody's own."""
+    """Whether these thresholds are not much looser than any case needs."""
     return all(
         _error_size(noise.measure, thresholds[noise.measure].number)
         <= _MAX_RATIO * _error_size(noise.measure, noise.threshold.number)
@@ -134,7 +135,7 @@ def _is_similar_noise(items: Sequence[CaseNoise], thresholds: Thresholds) -> boo
 
 
 def _find_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> list[CaseNoise]:
-    """The cases whose neighbours' pictures would pass all of these bounds; none without bounds: pixels tell."""
+    """The unstable cases for which a neighbour's picture would pass all thresholds; none without thresholds."""
     return [
         one
         for one in items
@@ -149,4 +150,4 @@ def _find_undetectable(items: Sequence[CaseNoise], thresholds: Thresholds) -> li
 
 
 def _to_text(thresholds: Thresholds) -> dict[str, str]:
-    return {measure: str(bound) for measure, bound in thresholds.items()}
+    return {measure: str(threshold) for measure, threshold in thresholds.items()}

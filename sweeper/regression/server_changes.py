@@ -1,71 +1,71 @@
-"""Which server made a picture, for people: what `sweeper.comfy.server_info` kept of it, and how two of them differ.
+"""Describe for people which server made a picture, and how two servers differ; list the models in a workflow.
 
-Also which models a workflow names, since no server tells their content.
+The facts are those of `sweeper.comfy.server_info`. The models come from the workflow, because no server reports them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sweeper.model.workflow import encode_canonical
 
-Facts = Mapping[str, Any]
+Facts: TypeAlias = Mapping[str, Any]
 
 _WORDS: Final = {"server": "", "comfyui": "ComfyUI", "python": "Python", "pytorch": "PyTorch"}
 _MODEL_FILES: Final = (".safetensors", ".sft", ".ckpt", ".gguf", ".onnx", ".pth", ".pt", ".bin")
 
 
 def server_key(facts: Facts) -> str:
-    """A short name for a server's facts, the same for the same facts: `comfyui-0.3.64-1a2b3c4d`."""
+    """A short name for a server, equal for equal facts: `comfyui-0.3.64-1a2b3c4d`."""
     version = "".join(char for char in str(facts.get("comfyui") or "") if char.isalnum() or char in ".-")[:20]
-    mark = hashlib.sha256(encode_canonical(dict(facts))).hexdigest()[:8]
-    return f"comfyui-{version}-{mark}" if version else f"server-{mark}"
+    digest = hashlib.sha256(encode_canonical(dict(facts))).hexdigest()[:8]
+    return f"comfyui-{version}-{digest}" if version else f"server-{digest}"
 
 
 def describe_server(facts: Facts) -> str:
-    """`ComfyUI 0.3.64, Python 3.12.1, PyTorch 2.4.0 on cuda:0 NVIDIA L4`; empty where nothing is known."""
-    told = [f"{word} {_strip_note(facts[name])}".strip() for name, word in _WORDS.items() if facts.get(name)]
+    """`ComfyUI 0.3.64, Python 3.12.1, PyTorch 2.4.0 on cuda:0 NVIDIA L4`; empty if nothing is known."""
+    versions = [f"{word} {_strip_note(facts[name])}".strip() for name, word in _WORDS.items() if facts.get(name)]
     devices = ", ".join(map(str, facts.get("devices", ())))
-    return ", ".join(told) + (f" on {devices}" if told and devices else devices)
+    return ", ".join(versions) + (f" on {devices}" if versions and devices else devices)
 
 
 def list_changes(before: Facts, now: Facts) -> list[str]:
-    """Fact by fact, what is another now: `PyTorch 2.4.0 -> 2.5.1`. Only what both tell can be another."""
-    found = [
+    """The facts that changed: `PyTorch 2.4.0 -> 2.5.1`. A fact that only one server reports does not count."""
+    changes = [
         f"{word or name} {_strip_note(before[name])} -> {_strip_note(now[name])}"
         for name, word in _WORDS.items()
         if before.get(name) and now.get(name) and _strip_note(before[name]) != _strip_note(now[name])
     ]
     for name, word in (("devices", "device"), ("argv", "options")):
         if name in before and name in now and before[name] != now[name]:
-            old, new = (" ".join(map(str, one[name])) or "none" for one in (before, now))
-            found.append(f"{word} {old} -> {new}")
+            old, new = (" ".join(map(str, facts[name])) or "none" for facts in (before, now))
+            changes.append(f"{word} {old} -> {new}")
     if "nodes" in before and "nodes" in now:
         packs = sorted({*before["nodes"], *now["nodes"]})
         pairs = [(pack, before["nodes"].get(pack, "none"), now["nodes"].get(pack, "none")) for pack in packs]
-        found += [f"nodes {pack} {old} -> {new}" for pack, old, new in pairs if old != new]
-    return found
+        changes += [f"nodes {pack} {old} -> {new}" for pack, old, new in pairs if old != new]
+    return changes
 
 
 def _strip_note(fact: Any) -> str:
-    """Without the description behind a colon, which manifests of old hold of the embedded server."""
+    """Without the description after a colon, which old manifests have for the embedded server."""
     return str(fact).partition(":")[0]
 
 
 def describe_drift(before: Facts, now: Facts) -> str:
-    """One sentence on the two servers of a comparison; empty where neither is known."""
+    """A sentence about the two servers of a comparison; empty if neither is known."""
     if not before and not now:
         return ""
-    was, here = (describe_server(one) or "a server that told nothing" for one in (before, now))
-    other = list_changes(before, now)
-    if not other:
-        return f"accepted on {was}, now on the same" if was == here else f"accepted on {was}, now on {here}"
-    return f"accepted on {was}, now on {here} ({'; '.join(other)})"
+    old, new = (describe_server(facts) or "an unknown server" for facts in (before, now))
+    changes = list_changes(before, now)
+    if changes:
+        return f"accepted on {old}, now on {new} ({'; '.join(changes)})"
+    return f"accepted on {old}, now on {'the same' if old == new else new}"
 
 
 def find_models(graph: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """The model files that a workflow's nodes name, sorted."""
+    """The names of the model files in a workflow, sorted."""
     values = (value for node in graph.values() for value in node["inputs"].values())
     return tuple(sorted({value for value in values if isinstance(value, str) and value.lower().endswith(_MODEL_FILES)}))

@@ -1,7 +1,6 @@
-"""`checks` of an experiment: which measure a case must reach, and where other thresholds hold.
+"""Parse an experiment's `checks`: the thresholds that the measures must meet, and overrides for some cases.
 
-The shape is the schema's; here the bounds become values, and what a schema cannot know is checked: whether there is
-such a measure, and whether the names of a `where` exist.
+The JSON schema validates the form. This module validates the names of measures, and the names in a `where`.
 """
 
 from __future__ import annotations
@@ -10,18 +9,16 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem, UsageError
 from sweeper.images.compare import ALL_METRICS
 from sweeper.images.neural import MODELS, find_model
 from sweeper.images.sound_and_text import SOUND_METRICS, TEXT_METRICS
+from sweeper.model.experiment import Experiment
 from sweeper.planning.grid import list_axis_columns
 from sweeper.regression.cases import Condition
-
-if TYPE_CHECKING:
-    from sweeper.model.experiment import Experiment
 
 OVERRIDES: Final = "overrides"
 MEASURE_NAMES: Final = (*ALL_METRICS, *SOUND_METRICS, *TEXT_METRICS)
@@ -33,7 +30,7 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """`>= 0.95`."""
+    """A condition on the value of a measure, such as `>= 0.95`."""
 
     sign: str
     number: float
@@ -45,72 +42,75 @@ class Threshold:
         return f"{self.sign} {self.number:.6g}"
 
 
+Thresholds: TypeAlias = Mapping[str, Threshold]  # by measure
+
+
 def parse_threshold(text: str) -> Threshold:
-    """A bound as the experiment writes it. Raises UsageError for anything else."""
-    found = _THRESHOLD.fullmatch(text.strip())
-    if found is None:
-        raise UsageError(f'{text!r} is no bound; write one of >= <= > < == and a number, such as ">= 0.95"')
-    return Threshold(found[1], float(found[2]))
+    """Parse a threshold as an experiment has it. Raises UsageError for anything else."""
+    match = _THRESHOLD.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f'{text!r} is not a threshold; write one of >= <= > < == and a number, such as ">= 0.95"')
+    return Threshold(match[1], float(match[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The bounds of every case, and those that replace them where a condition holds; the last that holds wins.
+    """The thresholds of every case, and overrides for the trials for which a condition is true.
 
-    Without any bound a case is held to identical pixels.
+    If several conditions are true, the last one wins. Without any threshold the pixels must be identical.
     """
 
-    thresholds: Mapping[str, Threshold]
-    overrides: tuple[tuple[Condition, Mapping[str, Threshold]], ...] = ()
+    thresholds: Thresholds
+    overrides: tuple[tuple[Condition, Thresholds], ...] = ()
 
     def thresholds_for(self, params: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Threshold]:
-        """The bounds that hold for a trial. Raises UsageError when a condition cannot be computed for it."""
-        found = dict(self.thresholds)
-        for condition, bounds in self.overrides:
+        """The thresholds for a trial. Raises UsageError if a condition cannot be computed for it."""
+        merged = dict(self.thresholds)
+        for condition, thresholds in self.overrides:
             if condition(params, cells):
-                found |= bounds
-        return found
+                merged |= thresholds
+        return merged
 
 
 NO_CHECKS: Final = Checks({})
 
 
 def parse_checks(experiment: Experiment) -> Checks:
-    """The experiment's `checks`. Raises ExperimentError with every mistake: an unknown measure, a bad bound or name."""
+    """Parse the experiment's `checks`. Raises ExperimentError with all mistakes: unknown names, invalid thresholds."""
     problems: list[Problem] = []
     names = (*experiment.template.slots, *list_axis_columns(experiment))
-    bounds = _parse_thresholds(experiment, experiment.checks, (), problems)
+    base = _parse_thresholds(experiment, experiment.checks, (), problems)
     overrides = []
-    for place, entry in enumerate(experiment.checks.get(OVERRIDES, ())):
-        path = (OVERRIDES, place)
-        there = _parse_thresholds(experiment, entry, path, problems)
+    for index, entry in enumerate(experiment.checks.get(OVERRIDES, ())):
+        path = (OVERRIDES, index)
+        thresholds = _parse_thresholds(experiment, entry, path, problems)
         try:
-            overrides.append((Condition(entry["where"], names, "where"), there))
+            overrides.append((Condition(entry["where"], names, "where"), thresholds))
         except UsageError as error:
             problems += [_make_problem(experiment, (*path, "where"), problem.message) for problem in error.problems]
     if problems:
         raise ExperimentError(problems)
-    return Checks(bounds, tuple(overrides))
+    return Checks(base, tuple(overrides))
 
 
 def _parse_thresholds(
     experiment: Experiment, entry: Mapping[str, Any], path: tuple[str | int, ...], problems: list[Problem]
 ) -> dict[str, Threshold]:
-    found: dict[str, Threshold] = {}
+    thresholds: dict[str, Threshold] = {}
     for name, text in entry.items():
         if name in (OVERRIDES, "where"):
             continue
         if name not in MEASURE_NAMES:
-            message = f"there is no measure '{name}'{suggest(name, MEASURE_NAMES, 'measures')}"
+            message = f"unknown measure '{name}'{suggest(name, MEASURE_NAMES, 'measures')}"
             problems.append(_make_problem(experiment, (*path, name), message))
             continue
         try:
             if name in MODELS:
-                find_model(name)  # before anything is run
-            found[name] = parse_threshold(str(text))
+                find_model(name)  # to report a missing model before anything is run
+            thresholds[name] = parse_threshold(str(text))
         except UsageError as error:
             problems += [_make_problem(experiment, (*path, name), problem.message) for problem in error.problems]
-    return found
+    return thresholds
 
 
 def _make_problem(experiment: Experiment, path: tuple[str | int, ...], message: str) -> Problem:
@@ -120,6 +120,6 @@ def _make_problem(experiment: Experiment, path: tuple[str | int, ...], message: 
     return Problem(str(experiment.file), 0, ".".join(map(str, where)), message)
 
 
-def find_violations(thresholds: Mapping[str, Threshold], metrics: Mapping[str, float]) -> dict[str, Threshold]:
-    """The bounds that these measures do not keep."""
-    return {name: bound for name, bound in thresholds.items() if not bound.is_met_by(metrics[name])}
+def find_violations(thresholds: Thresholds, metrics: Mapping[str, float]) -> dict[str, Threshold]:
+    """The thresholds that these metrics do not meet."""
+    return {name: threshold for name, threshold in thresholds.items() if not threshold.is_met_by(metrics[name])}

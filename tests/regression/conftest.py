@@ -1,4 +1,4 @@
-"""A small experiment in a folder of its own, run on the embedded server; and the command line in this process."""
+"""Fixtures: a small experiment in its own folder for the embedded server, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEMPLATE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shop:
-    """`shop.yaml` and its template; written anew by calls."""
+    """The experiment `shop.yaml` and its template, which tests rewrite."""
 
     folder: Path
     file: Path
@@ -41,7 +41,7 @@ class Shop:
         self.file.write_text(json.dumps(value))
 
     def rewire(self, **inputs: Any) -> None:
-        """Write the template with other inputs of its KSampler."""
+        """Write the template with other values of its KSampler."""
         graph = json.loads(json.dumps(TEMPLATE))
         graph["3"]["inputs"] |= inputs
         (self.folder / "shop.json").write_text(json.dumps(graph))

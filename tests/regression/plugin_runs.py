@@ -1,4 +1,4 @@
-"""pytest as a project meets the plugin: in this process, which spares its imports, or in one of its own."""
+"""Run pytest with the plugin: in this process, which avoids the imports, or in a separate one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests import ROOT
 
 
 @dataclass(frozen=True)
-class Told:
+class PytestOutcome:
     returncode: int
     stdout: str
 
 
 def run_pytest(folder, *arguments):
-    """In this process. Test modules are imported anew each time: they may have been rewritten."""
+    """Run pytest in this process. Test modules are imported anew each time, because tests rewrite them."""
     text = io.StringIO()
     importlib.invalidate_caches()
     own = ["--capture=sys", "--import-mode=importlib", f"--rootdir={folder}"]
@@ -32,11 +32,11 @@ def run_pytest(folder, *arguments):
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
             del sys.modules[name]
-    return Told(int(code), text.getvalue())
+    return PytestOutcome(int(code), text.getvalue())
 
 
 def start_pytest(folder, *arguments):
-    """In a process of its own."""
+    """Run pytest in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", *_plugin(), *map(str, arguments)],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""From a run to a baseline, and from a changed workflow to exit code 1: the whole way, on the embedded server."""
+"""From a run to a baseline, and from a changed workflow to exit code 1, on the embedded server."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sweeper.errors import ExperimentError, ResultsError, UsageError
 BASELINE = Path("baselines/shop")
 
 
-def accepted(shop):
+def run_and_accept(shop):
     sweeper.run(shop.file)
     return sweeper.accept("results/shop")
 
 
-def states(found):
+def to_states(found):
     return {one.case.name: one.state for one in found}
 
 
-def test_a_changed_workflow_fails_the_check_and_names_the_cases_and_a_revert_passes(shop, command):
+def test_changed_workflow_fails_the_check_and_a_revert_passes(shop, command):
     assert command("run", shop.file, "-q").code == 0
     assert command("accept", "results/shop").code == 0
     assert command("check", shop.file, "-q").code == 0
@@ -48,21 +48,21 @@ def test_a_changed_workflow_fails_the_check_and_names_the_cases_and_a_revert_pas
     assert command("check", shop.file, "-q").code == 0
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_both_pictures_are_told_by_the_way_from_where_the_user_is(shop, command, whole):
-    accepted(shop)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_reports_show_paths_relative_to_the_current_folder(shop, command, absolute):
+    run_and_accept(shop)
     shop.rewire(cfg=2.0)
-    baseline, out = (place.absolute() if whole else place for place in (BASELINE, Path("now")))
-    told = command("check", shop.file, "--baseline", baseline, "--out", out, "--junit", "nodir/x.xml", "--json")
+    baseline, out = (path.absolute() if absolute else path for path in (BASELINE, Path("now")))
+    outcome = command("check", shop.file, "--baseline", baseline, "--out", out, "--junit", "nodir/x.xml", "--json")
     lines = ET.parse("nodir/x.xml").getroot()[0][0][0].text.splitlines()
     pictures = [line.partition(": ")[2] for line in lines if line.startswith(("accepted:", "now:"))]
     assert [Path(path).parent for path in pictures] == [BASELINE, Path("now/artifacts")]
-    case = json.loads(told.out)["cases"][0]
+    case = json.loads(outcome.out)["cases"][0]
     assert [case["accepted"], case["now"]] == pictures
 
 
-def test_a_baseline_is_read_again_as_it_was_written_and_written_the_same_twice(shop):
-    accepted(shop)
+def test_accepting_twice_writes_the_same_manifest(shop):
+    run_and_accept(shop)
     before = (BASELINE / "manifest.json").read_bytes()
     shutil.rmtree("baselines")
     sweeper.accept("results/shop")
@@ -74,15 +74,15 @@ def test_a_baseline_is_read_again_as_it_was_written_and_written_the_same_twice(s
     assert files == {path.name for path in BASELINE.glob("*.png")}
 
 
-def test_accepting_again_changes_nothing_and_needs_no_yes(shop):
-    accepted(shop)
-    again = sweeper.accept("results/shop")
-    assert again.counts == {"same": 2}
-    assert not again.writes
+def test_accepting_the_same_pictures_again_changes_nothing(shop):
+    run_and_accept(shop)
+    rerun = sweeper.accept("results/shop")
+    assert rerun.counts == {"same": 2}
+    assert not rerun.writes
 
 
-def test_accepted_pictures_are_never_overwritten_without_a_yes(shop, command):
-    accepted(shop)
+def test_accepted_pictures_are_overwritten_only_with_yes(shop, command):
+    run_and_accept(shop)
     before = {path.name: path.read_bytes() for path in BASELINE.iterdir()}
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
@@ -99,31 +99,31 @@ def test_accepted_pictures_are_never_overwritten_without_a_yes(shop, command):
     assert sweeper.check("results/shop").ok
 
 
-def test_new_only_and_where_and_cases_choose(shop):
-    accepted(shop)
+def test_new_only_where_and_cases_select_pictures(shop):
+    run_and_accept(shop)
     shop.write(steps=(3, 5, 7, 9))
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
     assert sweeper.accept("results/shop", new_only=True, where="steps == 7").counts == {"new": 1}
     assert sweeper.accept("results/shop", cases=["steps=9 seed=1 [9]"]).counts == {"new": 1}
     assert sweeper.accept("results/shop", where="steps == 3", yes=True).counts == {"changed": 1}
-    assert states(sweeper.check("results/shop"))["steps=5 seed=1 [9]"] == "changed"
+    assert to_states(sweeper.check("results/shop"))["steps=5 seed=1 [9]"] == "changed"
     with pytest.raises(UsageError, match="did you mean 'steps'"):
         sweeper.accept("results/shop", where="step == 3")
-    with pytest.raises(UsageError, match="no picture of a case"):
+    with pytest.raises(UsageError, match="no picture of case"):
         sweeper.accept("results/shop", cases=["steps=4 seed=1 [9]"])
 
 
-def test_a_where_that_is_true_for_no_trial_is_told_as_one(shop, command):
+def test_where_without_a_match_is_reported(shop, command):
     sweeper.run(shop.file)
-    told = command("accept", "results/shop", "--where", "steps > 100")
-    assert told.code == 0
-    assert told.err == "--where: steps > 100 matches none of the 2 trials\n"
+    outcome = command("accept", "results/shop", "--where", "steps > 100")
+    assert outcome.code == 0
+    assert outcome.err == "--where: steps > 100 matches none of the 2 trials\n"
     assert command("accept", "results/shop", "--where", "steps > 4").err == ""
 
 
-def test_a_case_with_two_accepted_pictures_passes_with_either(shop):
-    accepted(shop)
+def test_case_with_two_accepted_pictures_passes_with_either(shop):
+    run_and_accept(shop)
     shop.rewire(cfg=2.0)
     sweeper.run(shop.file)
     assert sweeper.accept("results/shop", add=True).counts == {"added": 2}
@@ -136,12 +136,16 @@ def test_a_case_with_two_accepted_pictures_passes_with_either(shop):
     assert not sweeper.check("results/shop").ok
 
 
-def test_new_cases_fail_unless_they_are_allowed_and_missing_ones_are_told(shop, command):
-    accepted(shop)
+def test_new_cases_fail_unless_allowed_and_missing_ones_are_reported(shop, command):
+    run_and_accept(shop)
     shop.write(steps=(3, 7))
     sweeper.run(shop.file)
     found = sweeper.check("results/shop")
-    assert states(found) == {"steps=3 seed=1 [9]": "same", "steps=7 seed=1 [9]": "new", "steps=5 seed=1 [9]": "missing"}
+    assert to_states(found) == {
+        "steps=3 seed=1 [9]": "same",
+        "steps=7 seed=1 [9]": "new",
+        "steps=5 seed=1 [9]": "missing",
+    }
     assert not found.ok
     shop.write(steps=(3, 5, 7))
     sweeper.run(shop.file)
@@ -150,32 +154,33 @@ def test_new_cases_fail_unless_they_are_allowed_and_missing_ones_are_told(shop, 
     assert command("check", "results/shop", "--allow-new").code == 0
 
 
-def test_without_a_baseline_nothing_is_ever_fine(shop, command):
+def test_check_without_a_baseline_fails(shop, command):
     sweeper.run(shop.file)
     outcome = command("check", "results/shop", "--allow-new")
     assert outcome.code == 1
     assert "there is no baseline" in outcome.err
 
 
-def test_done_as_told_a_check_without_a_baseline_has_one_the_next_time(shop, command):
+def test_suggested_accept_command_creates_the_baseline(shop, command):
     check = ("check", shop.file, "--baseline", "my base", "--html", "page")
-    told = command(*check)
-    assert told.code == 1
+    outcome = command(*check)
+    assert outcome.code == 1
     assert (
-        "my base: there is no baseline; `sweeper accept results/shop-check --baseline 'my base'` makes one" in told.err
+        "my base: there is no baseline; `sweeper accept results/shop-check --baseline 'my base'` makes one"
+        in outcome.err
     )
     page = html.unescape(Path("page/index.html").read_text("utf-8"))
     assert "<code>sweeper accept results/shop-check --baseline 'my base' --cases accepted.txt</code>" in page
-    _, *words = shlex.split(told.err.split("`")[1])
+    _, *words = shlex.split(outcome.err.split("`")[1])
     assert command(*words).code == 0
     assert command(*check).code == 0
     assert not Path("baselines").exists()
-    told = command("report", "results/shop-check", "--baseline", "no base")
-    assert "`sweeper accept results/shop-check --baseline 'no base'` makes one" in told.err
+    outcome = command("report", "results/shop-check", "--baseline", "no base")
+    assert "`sweeper accept results/shop-check --baseline 'no base'` makes one" in outcome.err
 
 
-def test_accepting_a_whole_run_removes_what_the_experiment_has_no_more(shop):
-    accepted(shop)
+def test_accepting_a_whole_run_removes_cases_that_no_longer_exist(shop):
+    run_and_accept(shop)
     shop.write(steps=(3,))
     sweeper.run(shop.file)
     with pytest.raises(UsageError, match="1 removed"):
@@ -185,114 +190,114 @@ def test_accepting_a_whole_run_removes_what_the_experiment_has_no_more(shop):
     assert sweeper.check("results/shop").ok
 
 
-def test_a_failed_trial_is_failed_and_its_picture_is_kept(shop):
-    accepted(shop)
+def test_failed_trial_fails_its_case_and_keeps_its_picture(shop):
+    run_and_accept(shop)
     broken = json.loads(Path("shop.json").read_text())
     broken["10"] = {"class_type": "NoSuchNode", "inputs": {}}
     broken["9"]["inputs"]["images"] = ["10", 0]
     Path("shop.json").write_text(json.dumps(broken))
     found = sweeper.check(shop.file, check=False)
-    assert set(states(found).values()) == {"failed"}
+    assert set(to_states(found).values()) == {"failed"}
     assert sweeper.accept("results/shop-check", yes=True).counts == {"kept": 2}
 
 
-def test_a_damaged_or_absent_accepted_file_is_not_compared(shop):
-    accepted(shop)
+def test_unusable_accepted_file_is_not_compared(shop):
+    run_and_accept(shop)
     one, other = sorted(BASELINE.glob("*.png"))
     one.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     other.unlink()
     found = sweeper.check("results/shop")
-    assert set(states(found).values()) == {"not compared"}
+    assert set(to_states(found).values()) == {"not compared"}
     assert any("git lfs pull" in item.reason for item in found)
     assert not found.ok
 
 
-def with_text(source, place, text):
-    """The same picture, its pixels compressed as they were, with a text of its own."""
+def write_with_text(source, destination, text):
+    """Copy a PNG and add a text to it, without compressing its pixels again."""
     data, chunk = source.read_bytes(), b"tEXtprompt\0" + text.encode()
     chunk = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
-    place.write_bytes(data[:33] + chunk + data[33:])  # behind signature and IHDR
+    destination.write_bytes(data[:33] + chunk + data[33:])  # after the signature and IHDR
 
 
 @pytest.mark.parametrize("text", ["", "made elsewhere"])
-def test_an_accepted_file_that_gave_way_to_todays_changed_picture_is_noticed(shop, text):
-    accepted(shop)
+def test_accepted_file_replaced_without_the_manifest_is_detected(shop, text):
+    run_and_accept(shop)
     shop.rewire(cfg=1.0)
-    assert set(states(sweeper.check(shop.file)).values()) == {"changed"}
+    assert set(to_states(sweeper.check(shop.file)).values()) == {"changed"}
     path = BASELINE / "manifest.json"
     manifest = json.loads(path.read_text())
     for item in sweeper.check("results/shop-check", BASELINE):
         shutil.copyfile(item.now, item.accepted)
         if text:
-            with_text(item.now, item.accepted, text)
-    for case in manifest["cases"]:  # even where the files happen to be as large as those that were accepted
+            write_with_text(item.now, item.accepted, text)
+    for case in manifest["cases"]:  # even if the files have the recorded size
         for one in case["accepted"]:
             one["size"] = (BASELINE / one["file"]).stat().st_size
     path.write_text(json.dumps(manifest))
     found = sweeper.check("results/shop-check", BASELINE)
-    assert set(states(found).values()) == {"not compared"}
-    assert all("not the one that the manifest tells of" in item.reason for item in found)
+    assert set(to_states(found).values()) == {"not compared"}
+    assert all("not the one recorded in the manifest" in item.reason for item in found)
 
 
 @pytest.mark.parametrize("name", ["ending", "sha256"])
-def test_a_picture_in_another_text_is_met_without_a_hash_where_its_checksums_are_known(shop, name):
-    accepted(shop)
+def test_picture_with_another_text_is_same_by_checksums_or_hash(shop, name):
+    run_and_accept(shop)
     for item in sweeper.check("results/shop"):
-        with_text(item.accepted, item.now, "of another day")
+        write_with_text(item.accepted, item.now, "of another day")
     path = BASELINE / "manifest.json"
     manifest = json.loads(path.read_text())
     for case in manifest["cases"]:
         for one in case["accepted"]:
             one.update({"ending": ""} if name == "ending" else {"sha256": "of nothing"})
     path.write_text(json.dumps(manifest))
-    # Without the checksums the hash decides, and it is right; with them nobody asks for it.
-    assert set(states(sweeper.check("results/shop")).values()) == {"same"}
+    # Without checksums the hash decides, and it is right. With checksums the hash is not used.
+    assert set(to_states(sweeper.check("results/shop")).values()) == {"same"}
 
 
-def test_checks_let_small_differences_pass_and_overrides_win(shop):
-    accepted(shop)
+def test_checks_allow_small_differences_and_overrides_win(shop):
+    run_and_accept(shop)
     for path in Path("results/shop/artifacts").iterdir():
         with Image.open(path) as image:
             image.point(lambda level: min(255, level + 1)).save(path)
-    assert set(states(sweeper.check("results/shop")).values()) == {"changed"}
+    assert set(to_states(sweeper.check("results/shop")).values()) == {"changed"}
     shop.write(checks={"mae": "<= 1.5"})
     found = sweeper.check("results/shop")
     assert found.ok
     assert {one.tier for one in found} == {"within"}
     shop.write(checks={"mae": "<= 1.5", "overrides": [{"where": "steps == 5", "mae": "<= 0.1"}]})
-    assert states(sweeper.check("results/shop")) == {"steps=3 seed=1 [9]": "same", "steps=5 seed=1 [9]": "changed"}
+    assert to_states(sweeper.check("results/shop")) == {"steps=3 seed=1 [9]": "same", "steps=5 seed=1 [9]": "changed"}
 
 
-def test_of_a_picture_that_was_deleted_it_is_told_what_fetches_it_again_and_it_does(shop, command):
-    accepted(shop)
+def test_deleted_picture_is_restored_by_the_suggested_command(shop, command):
+    run_and_accept(shop)
     gone, _ = sorted(Path("results/shop/artifacts").iterdir())
     gone.unlink()
     (lost,) = [one for one in sweeper.check("results/shop") if one.state == "not compared"]
-    again = "sweeper run shop.yaml --out results/shop"
-    assert lost.reason == f"{gone.resolve()} is gone; `{again}` fetches it again from its server"
+    rerun = "sweeper run shop.yaml --out results/shop"
+    assert lost.reason == f"{gone.resolve()} is gone; `{rerun}` fetches it again from its server"
     before = (BASELINE / "manifest.json").read_bytes()
-    told = command("accept", "results/shop", "--yes")
-    assert (told.code, told.err) == (2, f"error: {lost.reason}\n")
+    outcome = command("accept", "results/shop", "--yes")
+    assert (outcome.code, outcome.err) == (2, f"error: {lost.reason}\n")
     assert (BASELINE / "manifest.json").read_bytes() == before
-    assert command(*again.split()[1:], "-q").code == 0
+    assert command(*rerun.split()[1:], "-q").code == 0
     assert command("accept", "results/shop").code == 0
     assert sweeper.check("results/shop").ok
 
 
-def test_validate_tells_of_every_wrong_check_with_its_line(shop, command):
+def test_validate_reports_every_invalid_check_with_its_line(shop, command):
     shop.file.write_text(
         "template: shop.json\nsweep:\n  grid:\n    steps: [3]\n    seed: [1]\nchecks:\n  simm: '>= 0.9'\n"
         "  overrides:\n    - {where: stpes > 1, ssim: '>= 1'}\n"
     )
-    told = command("validate", "shop.yaml")
-    assert (told.code, told.out) == (2, "")
-    unknown, where = told.err.splitlines()
-    assert unknown.startswith("error: shop.yaml:7: checks.simm: there is no measure 'simm'; did you mean 'ssim'?")
+    outcome = command("validate", "shop.yaml")
+    assert (outcome.code, outcome.out) == (2, "")
+    unknown, where = outcome.err.splitlines()
+    assert unknown.startswith("error: shop.yaml:7: checks.simm: unknown measure 'simm'; did you mean 'ssim'?")
     assert where.startswith("error: shop.yaml:9: checks.overrides[0].where: ")
     assert "did you mean 'steps'?" in where
 
 
-def test_every_mistake_in_checks_is_told_at_once_before_anything_runs(shop):
+def test_all_mistakes_in_checks_are_reported_before_the_run(shop):
     shop.write(checks={"simm": ">= 1", "overrides": [{"where": "stpes > 1", "ssim": ">= 1"}]})
     with pytest.raises(ExperimentError) as caught:
         sweeper.check(shop.file)
@@ -301,18 +306,18 @@ def test_every_mistake_in_checks_is_told_at_once_before_anything_runs(shop):
     assert not Path("results").exists()
 
 
-def test_a_measure_without_its_model_is_told_before_anything_runs(shop, command, monkeypatch):
+def test_missing_model_of_a_measure_is_reported_before_the_run(shop, command, monkeypatch):
     monkeypatch.delenv("SWEEPER_LPIPS", raising=False)
     shop.write(checks={"lpips": "<= 0.1"})
-    told = command("check", shop.file)
-    assert told.code == 2
-    assert "shop.yaml" in told.err
-    assert "'lpips' needs a model: set SWEEPER_LPIPS to the path of an exported ONNX file" in told.err
+    outcome = command("check", shop.file)
+    assert outcome.code == 2
+    assert "shop.yaml" in outcome.err
+    assert "'lpips' needs a model: set SWEEPER_LPIPS to the path of an exported ONNX file" in outcome.err
     assert not Path("results").exists()
 
 
-def test_another_size_is_a_change_and_no_crash(shop):
-    accepted(shop)
+def test_picture_of_another_size_is_changed(shop):
+    run_and_accept(shop)
     for path in Path("results/shop/artifacts").iterdir():
         Image.new("RGB", (32, 64)).save(path)
     found = sweeper.check("results/shop")
@@ -323,66 +328,63 @@ def test_another_size_is_a_change_and_no_crash(shop):
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"sweeper_baseline": 99}', '{"sweeper_baseline": 1, "experiment": "shop"}']
 )
-def test_a_manifest_that_cannot_be_used_is_an_error_that_says_so(shop, text):
-    accepted(shop)
+def test_unusable_manifest_is_an_error(shop, text):
+    run_and_accept(shop)
     (BASELINE / "manifest.json").write_text(text)
     with pytest.raises(ResultsError, match="manifest"):
         sweeper.check("results/shop")
 
 
-def test_a_manifest_cannot_name_files_outside_its_folder(shop):
-    accepted(shop)
+def test_manifest_cannot_name_files_outside_its_folder(shop):
+    run_and_accept(shop)
     manifest = json.loads((BASELINE / "manifest.json").read_text())
     manifest["cases"][0]["accepted"][0]["file"] = "../../secret.png"
     (BASELINE / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ResultsError, match="no file of"):
+    with pytest.raises(ResultsError, match="not a file name in"):
         sweeper.check("results/shop")
 
 
-def test_what_was_not_run_this_time_is_not_compared(shop):
-    accepted(shop)
+def test_trial_that_was_not_run_this_time_is_not_compared(shop):
+    run_and_accept(shop)
     sweeper.check(shop.file)
     found = sweeper.check(shop.file, limit=1)
-    assert sorted(states(found).values()) == ["not compared", "same"]
+    assert sorted(to_states(found).values()) == ["not compared", "same"]
     assert not found.ok
 
 
-def test_a_results_folder_refuses_what_only_a_run_could_heed(shop, command):
-    accepted(shop)
+def test_options_of_a_run_are_rejected_for_a_results_folder(shop, command):
+    run_and_accept(shop)
     refused = command(
         "check", "results/shop", "--target", "cloud", "--out", "foo", "--dask", "local:2", "--dask-resource", "GPU=1"
     )
     assert refused.code == 2
     assert refused.err == (
-        "error: results/shop: --out, --target, --dask and --dask-resource cannot apply: a results folder is compared "
-        "as it is, and nothing is run; check the experiment instead (shop.yaml) to run it afresh, or leave out what "
-        "cannot apply\n"
+        "error: results/shop: --out, --target, --dask and --dask-resource have no effect, because checking a results "
+        "folder runs nothing; check the experiment (shop.yaml) to rerun it, or drop the options\n"
     )
-    with pytest.raises(
-        UsageError, match=r"results/shop: target, nonsense and tryals \(did you mean 'trials'\?\) cannot"
-    ):
-        sweeper.check("results/shop", target="cloud", nonsense=4, tryals=[1])
-    with pytest.raises(UsageError, match="results/shop: out and runner cannot apply"):
+    with pytest.raises(UsageError, match=r"results/shop: target has no effect, .*, or drop the option$"):
+        sweeper.check("results/shop", target="cloud")
+    with pytest.raises(TypeError, match="tryals"):
+        sweeper.check("results/shop", tryals=[1])
+    with pytest.raises(UsageError, match="results/shop: out and runner have no effect"):
         sweeper.check("results/shop", out="foo", runner=sweeper.run)
-    with pytest.raises(UsageError, match="results/shop: out cannot apply"):
+    with pytest.raises(UsageError, match="results/shop: out has no effect"):
         sweeper.check("results/shop", out="foo", attribute=True)
     assert command("check", "results/shop", "--target", "embedded", "--attribute").code == 0
 
 
-def test_an_experiment_is_checked_whole_and_only_its_results_folder_can_be_chosen_from(shop):
-    accepted(shop)
-    with pytest.raises(UsageError, match=r"shop\.yaml: run and trials cannot apply: an experiment is run afresh"):
-        sweeper.check(shop.file, run=1, trials=[0])
-    with pytest.raises(UsageError, match="trials cannot apply"):
+def test_options_of_a_results_folder_are_rejected_for_an_experiment(shop):
+    run_and_accept(shop)
+    with pytest.raises(TypeError, match="run"):
+        sweeper.check(shop.file, run=1)
+    with pytest.raises(TypeError, match="trials"):
         sweeper.check(sweeper.load(shop.file), trials=[0])
     assert not Path("results/shop-check").exists()
 
 
-def test_whose_change_it_is_cannot_be_told_without_the_experiment(shop):
-    accepted(shop)
+def test_attribution_needs_the_experiment_file(shop):
+    run_and_accept(shop)
     shop.file.rename("moved.yaml")
     assert [one.state for one in sweeper.check("results/shop", BASELINE)] == ["same", "same"]
-    with pytest.raises(
-        UsageError, match=r"attribute cannot apply: the experiment of these results \(.*shop\.yaml\) is"
-    ):
+    with pytest.raises(UsageError, match=r"attribute needs the experiment of these results, and .*shop\.yaml is gone"):
         sweeper.check("results/shop", BASELINE, attribute=True)

@@ -1,4 +1,4 @@
-"""Planted causes and planted noise, on servers with nodes of their own: what attribution and calibrate make of them."""
+"""Attribution and calibration, on servers with nodes that change their pictures or add noise on purpose."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ GRAPH = {
 
 
 @contextmanager
-def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iterator[str]:
-    """A server that paints a grey level plus tint plus shift, with normal noise that is another every time; its
-    deviation is the same for all levels, or one for each.
-    """
+def serve_nodes(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iterator[str]:
+    """A server that paints a grey level plus tint plus shift, plus normal noise with the deviation `sigma`."""
     random = np.random.default_rng(7)
 
     def paint(context: Any, level: int, tint: int) -> NodeOutput:
@@ -49,7 +47,7 @@ def serving(*, shift: int = 0, sigma: float | Mapping[int, float] = 0.0) -> Iter
         return NodeOutput((), {"images": [{"filename": name, "subfolder": "", "type": "output"}]})
 
     def hum(context: Any, images: Any, filename_prefix: str) -> NodeOutput:
-        """The same picture as a sound: its first row of pixels, from -1 to 1 for 0 to 255."""
+        """The picture as a sound: the pixels 0 to 255 as samples from -1 to 1."""
         name = f"{next(count)}.wav"
         context.output_dir.mkdir(parents=True, exist_ok=True)
         with wave.open(str(context.output_dir / name), "wb") as file:
@@ -82,7 +80,7 @@ def grey(shop):
         shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": list(levels)}}}))
         return shop.file
 
-    with serving() as url:
+    with serve_nodes() as url:
         sweeper.run(write(), target=url, out="results/shop")
     sweeper.accept("results/shop")
     return write
@@ -93,49 +91,33 @@ def grey(shop):
     [(0, 9, 0.0, SERVER_DRIFTED), (9, 0, 0.0, WORKFLOW_CHANGED), (9, 20, 0.0, BOTH)],
     ids=["server", "workflow", "both"],
 )
-def test_attribution_tells_the_planted_causes_apart(grey, tint, shift, sigma, verdict):
-    with serving(shift=shift, sigma=sigma) as url:
+def test_attribution_finds_the_planted_cause(grey, tint, shift, sigma, verdict):
+    with serve_nodes(shift=shift, sigma=sigma) as url:
         found = sweeper.check(grey(tint=tint), target=url, attribute=True)
     assert [one.state for one in found] == ["changed", "changed"]
     assert {one.verdict for one in found} == {verdict}
 
 
-def test_a_server_that_is_right_again_when_asked_twice_is_called_not_reproducible(grey):
-    from sweeper.regression.attribute import attribute_changes
-    from sweeper.regression.baseline import default_folder, read_baseline
-    from sweeper.regression.thresholds import NO_CHECKS
-
+def test_server_that_gives_the_accepted_picture_again_is_not_reproducible(grey):
     file = grey()
-    with serving(shift=9) as url:
-        found = sweeper.check(file, target=url)
-    experiment = sweeper.load(file)
-    known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
-    with serving() as url:
-        told = attribute_changes(
-            found, known, NO_CHECKS, experiment, target=url, out=found.results.with_name("again"), runner=sweeper.run
-        )
-    assert {one.verdict for one in told} == {NOT_REPRODUCIBLE}
+    with serve_nodes(shift=9) as url:
+        sweeper.check(file, target=url)
+    with serve_nodes() as url:
+        comparisons = sweeper.check("results/shop-check", "baselines/shop", target=url, attribute=True)
+    assert {one.verdict for one in comparisons} == {NOT_REPRODUCIBLE}
 
 
-def test_an_accepted_workflow_that_does_not_run_any_more_is_the_servers_drift(grey):
-    with serving(shift=9) as url:
-        found = sweeper.check(grey(), target=url)
-    assert not found.ok
-    from sweeper.regression.attribute import attribute_changes
-    from sweeper.regression.baseline import default_folder, read_baseline
-    from sweeper.regression.thresholds import NO_CHECKS
-
-    experiment = sweeper.load(grey())
-    known = read_baseline(default_folder(experiment.file, experiment.name), experiment.name)
-    with EmbeddedServer() as server:  # it knows no Paint
-        out = found.results.with_name("a")
-        told = attribute_changes(found, known, NO_CHECKS, experiment, target=server.url, out=out, runner=sweeper.run)
-    assert all(one.verdict.startswith(f"{SERVER_DRIFTED}: it does not run") for one in told)
+def test_accepted_workflow_that_no_longer_runs_is_server_drift(grey):
+    with serve_nodes(shift=9) as url:
+        assert not sweeper.check(grey(), target=url).ok
+    with EmbeddedServer() as server:  # it has no node class Paint
+        comparisons = sweeper.check("results/shop-check", "baselines/shop", target=server.url, attribute=True)
+    assert all(one.verdict.startswith(f"{SERVER_DRIFTED}: it no longer runs") for one in comparisons)
 
 
-def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(grey):
+def test_calibrate_measures_the_planted_noise_within_a_tenth(grey):
     sigma = 4.0
-    with serving(sigma=sigma) as url:
+    with serve_nodes(sigma=sigma) as url:
         found = sweeper.calibrate(grey(), 4, target=url)
         # |a - b| of two normal variables: 2 sigma / sqrt(pi); rounding to whole levels adds 1/12 to the variance.
         expected = 2 * math.sqrt(sigma**2 + 1 / 12) / math.sqrt(math.pi)
@@ -143,7 +125,7 @@ def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(gr
         for one in found.items:
             noise = {item.measure: item for item in one.noise}
             assert noise["mae"].mean == pytest.approx(expected, rel=0.1)
-            # PSNR tells of the same noise: its root mean square is sigma times the square root of two.
+            # PSNR measures the same noise: its root mean square is sigma times the square root of two.
             rms = 255 * 10 ** (-noise["psnr"].mean / 20)
             assert rms == pytest.approx(math.sqrt(2 * (sigma**2 + 1 / 12)), rel=0.1)
             assert noise["mae"].effect == pytest.approx(60, rel=0.1)
@@ -152,11 +134,11 @@ def test_calibrate_finds_the_planted_noise_within_a_tenth_and_its_bounds_hold(gr
         assert "mae" in found.checks
 
 
-def test_calibrate_measures_the_noise_of_sounds_too(shop):
+def test_calibrate_measures_the_noise_of_sounds(shop):
     graph = {**GRAPH, "2": {**GRAPH["2"], "class_type": "Hum"}}
     (shop.folder / "shop.json").write_text(json.dumps(graph))
     shop.file.write_text(json.dumps({"template": "shop.json", "sweep": {"grid": {"level": [100, 160]}}}))
-    with serving(sigma=4.0) as url:
+    with serve_nodes(sigma=4.0) as url:
         found = sweeper.calibrate(shop.file, 3, target=url)
     expected = 2 * math.sqrt(4.0**2 + 1 / 12) / math.sqrt(math.pi) / 127.5
     for one in found.items:
@@ -166,8 +148,8 @@ def test_calibrate_measures_the_noise_of_sounds_too(shop):
     assert set(found.checks) == {"sound_snr", "sound_mae"}
 
 
-def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
-    with serving(sigma=12.0) as url:
+def test_calibrate_proposes_nothing_if_noise_hides_the_effect(grey):
+    with serve_nodes(sigma=12.0) as url:
         found = sweeper.calibrate(grey(levels=(100, 101)), 3, target=url)
     assert not any(one.is_checkable for one in found.items)
     assert found.checks == {}
@@ -178,14 +160,14 @@ def test_calibrate_refuses_where_the_noise_is_as_large_as_the_effect(grey):
     [({20: 0.0, 100: 1.0, 180: 9.0}, False, [100, 180]), ({20: 1.0, 100: 1.2, 180: 9.0}, True, [180])],
     ids=["one is steady", "all are noisy"],
 )
-def test_cases_that_differ_much_get_overrides_that_hold_and_still_tell(grey, sigma, base, overridden, command):
-    with serving(sigma=sigma) as url:
+def test_overrides_allow_the_noise_and_still_detect_changes(grey, sigma, base, overridden, command):
+    with serve_nodes(sigma=sigma) as url:
         file = grey(levels=tuple(sigma))
         checks = sweeper.calibrate(file, 4, target=url).checks
         assert bool(set(checks) - {"overrides"}) == base
         assert [entry["where"] for entry in checks["overrides"]] == [f"level == {level}" for level in overridden]
-        shown = command("calibrate", file, "--repeats", "3", "--target", url, "-q").out
-        written = yaml.safe_load(shown[shown.index("checks:") :])["checks"]
+        printed = command("calibrate", file, "--repeats", "3", "--target", url, "-q").out
+        written = yaml.safe_load(printed[printed.index("checks:") :])["checks"]
         assert [entry["where"] for entry in written["overrides"]] == [entry["where"] for entry in checks["overrides"]]
         sweeper.run(file, target=url, out="results/noisy")
         sweeper.accept("results/noisy", yes=True)
@@ -193,28 +175,28 @@ def test_cases_that_differ_much_get_overrides_that_hold_and_still_tell(grey, sig
         file.write_text(json.dumps({**experiment, "checks": checks}))
         for _ in range(3):
             assert sweeper.check(file, target=url).ok
-    off = {level: deviation + (6.0 if level == 20 else 0.0) for level, deviation in sigma.items()}
-    with serving(sigma=off) as url:  # as noisy as another level may be, but this one may not
+    noisier = {level: deviation + (6.0 if level == 20 else 0.0) for level, deviation in sigma.items()}
+    with serve_nodes(sigma=noisier) as url:  # noise that is allowed for another level, but not for this one
         states = {one.case.cells["level"]: one.state for one in sweeper.check(file, target=url)}
     assert states == {20: "changed", 100: "same", 180: "same"}
 
 
-def test_a_steady_server_needs_no_checks(grey, command):
-    with serving() as url:
-        told = command("calibrate", grey(), "--repeats", "2", "--target", url, "-q")
-    assert told.code == 0
-    assert "No checks are needed" in told.out
+def test_stable_server_needs_no_checks(grey, command):
+    with serve_nodes() as url:
+        outcome = command("calibrate", grey(), "--repeats", "2", "--target", url, "-q")
+    assert outcome.code == 0
+    assert "No checks are needed" in outcome.out
 
 
-def test_one_repeat_shows_no_noise(shop):
+def test_calibrate_refuses_a_single_repeat(shop):
     with pytest.raises(UsageError, match="less than 2"):
         sweeper.calibrate(shop.file, 1)
 
 
-def test_two_runs_are_compared_case_by_case(grey, command):
-    with serving() as url:
+def test_compare_lists_the_cases_of_two_runs(grey, command):
+    with serve_nodes() as url:
         sweeper.run(grey(tint=5, levels=(100, 200)), target=url, out="results/other")
-    told = command("compare", "results/shop", "results/other")
-    assert told.code == 1
-    assert told.out.endswith("1 changed, 1 gone, 1 new, 0 same\n")
+    outcome = command("compare", "results/shop", "results/other")
+    assert outcome.code == 1
+    assert outcome.out.endswith("1 changed, 1 gone, 1 new, 0 same\n")
     assert command("compare", "results/shop", "results/shop@1").code == 0

@@ -1,4 +1,4 @@
-"""The manifest: whatever a sweep's values are, what was written is what is read, and names of files are safe."""
+"""The manifest: any values survive a round trip, and file names are safe."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ case = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(case, max_size=6), scalar)
-def test_every_case_comes_back_under_its_key_with_its_workflow(cases, value):
+def test_every_case_survives_a_round_trip_with_its_workflow(cases, value):
     with tempfile.TemporaryDirectory() as folder:
-        known = Baseline(Path(folder), "shop")
+        baseline = Baseline(Path(folder), "shop")
         graph = {"1": {"class_type": "A", "inputs": {"x": 0, "y": ["2", 0]}}, "2": {"class_type": "B", "inputs": {}}}
         other = {**graph, "1": {"class_type": "A", "inputs": {"x": value, "y": ["2", 0]}}}
-        known.add_graph(graph)
-        for one in cases:
-            base, changes = known.add_graph(other)
-            about = AcceptedFile(
-                one.build_file_name("png"), "0" * 64, None, 1, {}, "d", "t", workflow=base, changes=changes
+        baseline.add_graph(graph)
+        for case_ in cases:
+            base, changes = baseline.add_graph(other)
+            accepted = AcceptedFile(
+                case_.build_file_name("png"), "0" * 64, None, 1, {}, "d", "t", workflow=base, changes=changes
             )
-            known.entries[one.key] = BaselineEntry(one, (about,))
-        known.save()
-        again = read_baseline(Path(folder), "shop")
-        assert set(again.entries) == {one.key for one in cases}
-        assert all(entry.case.key == key for key, entry in again.entries.items())
-        assert all(again.get_graph(entry.accepted[0]) == other for entry in again.entries.values())
-        assert len(again.workflows) <= 1
+            baseline.entries[case_.key] = BaselineEntry(case_, (accepted,))
+        baseline.save()
+        restored = read_baseline(Path(folder), "shop")
+        assert set(restored.entries) == {case_.key for case_ in cases}
+        assert all(entry.case.key == key for key, entry in restored.entries.items())
+        assert all(restored.get_graph(entry.accepted[0]) == other for entry in restored.entries.values())
+        assert len(restored.workflows) <= 1
 
 
 @given(case, case)
-def test_different_cases_have_different_safe_file_names(one, other):
-    name = one.build_file_name("png")
+def test_different_cases_have_different_safe_file_names(case_, other):
+    name = case_.build_file_name("png")
     assert name.isascii()
     assert Path(name).name == name
     assert len(name) < 200
-    assert (name == other.build_file_name("png")) == (one.key == other.key)
+    assert (name == other.build_file_name("png")) == (case_.key == other.key)
 
 
 @given(case)
-def test_a_case_is_named_in_one_printable_line(one):
-    assert one.name.isprintable()
+def test_case_name_is_one_printable_line(case_):
+    assert case_.name.isprintable()

@@ -1,4 +1,4 @@
-"""The page of a check in a real browser: every way of looking, the keys, and the list that `accept` takes."""
+"""The page of a check in a real browser: its views, its keys, and the list for `sweeper accept`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sweeper.regression.html_page import write_page
 
 
 @pytest.fixture
-def opened(browser):
-    """Open a page from disk; what it writes to the console, throws or asks of a network fails the test."""
+def open_page(browser):
+    """Open a page from disk. The test fails if the page logs to the console, throws, or uses the network."""
     contexts, trouble = [], []
 
     def visit(file: Path, **options):
@@ -44,7 +44,7 @@ def picture(path, level, side=40, *, spot=0):
 
 @pytest.fixture
 def page_of(tmp_path):
-    """A page of made-up cases: a small change, a great one, another size, a text, a new one, a failed one."""
+    """A page of made-up cases: a small change, a large one, another size, a text, a new one, a failed one."""
 
     def case(name, *, accepted=None, now=None, **rest):
         files = {"accepted_file": accepted and str(accepted), "current_file": now and str(now)}
@@ -74,9 +74,9 @@ def names(page):
     return page.locator("section").evaluate_all("all => all.map(one => one.dataset.case)")
 
 
-def seen(page, place):
-    """The captions, and whether the pile shows, of one section."""
-    section = page.locator("section").nth(place)
+def visible_parts(page, index):
+    """The captions of one section, and whether its stack is visible."""
+    section = page.locator("section").nth(index)
     figures = section.locator("figure").evaluate_all(
         "all => all.filter(one => one.checkVisibility()).map(one => one.querySelector('figcaption').textContent)"
     )
@@ -84,30 +84,30 @@ def seen(page, place):
     return figures, bool(stack.count()) and stack.is_visible()
 
 
-def test_the_worst_comes_first_and_everything_is_shown_as_it_is(page_of, opened):
-    page = opened(page_of)
+def test_greatest_change_comes_first_and_texts_are_escaped(page_of, open_page):
+    page = open_page(page_of)
     order = [name.removeprefix("case=").removesuffix(" [9]") for name in names(page)]
     assert order == ["size", "failed", "text", "great", "small", "new"]
-    assert page.locator("h1").inner_text() == "made & up: needs a look"
+    assert page.locator("h1").inner_text() == "made & up: review needed"
     assert page.locator("section").nth(1).locator("p").text_content() == "OutOfMemory: <img src=x>"
     assert "+<script>alert(1)</script>" in (page.locator("pre").text_content() or "")
-    assert seen(page, 3) == (["base", "now", "difference"], False)
-    assert seen(page, 0) == (["base", "now"], False)
+    assert visible_parts(page, 3) == (["base", "now", "difference"], False)
+    assert visible_parts(page, 0) == (["base", "now"], False)
     assert page.locator("section").nth(4).locator(".verdict").inner_text() == "the server drifted"
     for image in page.locator("section img:visible").all():
         image.scroll_into_view_if_needed()
         page.wait_for_function("one => one.complete && one.naturalWidth > 0", arg=image.element_handle())
 
 
-def test_each_key_is_a_way_of_looking(page_of, opened):
-    page = opened(page_of)
+def test_each_key_selects_a_view(page_of, open_page):
+    page = open_page(page_of)
     page.keyboard.press("d")
-    assert seen(page, 3) == (["difference"], False)
-    assert seen(page, 0) == (["base", "now"], False)  # nothing to lay together: shown as ever
+    assert visible_parts(page, 3) == (["difference"], False)
+    assert visible_parts(page, 0) == (["base", "now"], False)  # nothing to lay together: shown as ever
     page.keyboard.press("b")
     page.locator("section").nth(3).scroll_into_view_if_needed()  # what is far from view is not laid out
     page.locator("section").nth(3).locator(".stack").wait_for()
-    assert seen(page, 3) == ([], True)
+    assert visible_parts(page, 3) == ([], True)
     turned = "state => getComputedStyle(document.querySelector('.pile .now')).visibility === state"
     for state in ("visible", "hidden", "visible"):
         page.wait_for_function(turned, arg=state)
@@ -116,27 +116,27 @@ def test_each_key_is_a_way_of_looking(page_of, opened):
     page.locator("input[type=range]").first.fill("20")
     assert pile.evaluate("one => getComputedStyle(one.querySelector('.now')).clipPath") == "inset(0px 0px 0px 20%)"
     page.get_by_role("button", name="Side by side").click()
-    assert seen(page, 3) == (["base", "now", "difference"], False)
+    assert visible_parts(page, 3) == (["base", "now", "difference"], False)
     assert page.locator("[aria-pressed=true]").inner_text() == "Side by side"
 
 
-def test_the_slider_shows_base_left_of_the_line_and_now_right_of_it(page_of, opened, tmp_path):
-    page = opened(page_of)
+def test_slider_shows_base_on_the_left_and_now_on_the_right(page_of, open_page, tmp_path):
+    page = open_page(page_of)
     page.keyboard.press("l")
     pile = page.locator("section").nth(3).locator(".pile")
     pile.scroll_into_view_if_needed()
     slider = page.locator("section").nth(3).locator("input[type=range]")
     levels = {}
-    for place in ("100", "0"):
-        slider.fill(place)
+    for index in ("100", "0"):
+        slider.fill(index)
         pile.screenshot(path=tmp_path / "pile.png")
         with Image.open(tmp_path / "pile.png") as image:
-            levels[place] = np.asarray(image.convert("RGB"))[30, 10].tolist()
+            levels[index] = np.asarray(image.convert("RGB"))[30, 10].tolist()
     assert levels == {"100": [100] * 3, "0": [102] * 3}  # base, and now
 
 
-def test_cases_are_accepted_from_the_keyboard_and_the_list_outlives_the_page(page_of, opened, tmp_path):
-    page = opened(page_of)
+def test_keyboard_accepts_cases_and_the_list_survives_a_reload(page_of, open_page, tmp_path):
+    page = open_page(page_of)
     for key in ("j", "a", "a", "a", "k", "k", "a"):  # size; failed has no picture to accept; text; back to failed
         page.keyboard.press(key)
     listed = page.locator("textarea").input_value()
@@ -159,8 +159,8 @@ def test_cases_are_accepted_from_the_keyboard_and_the_list_outlives_the_page(pag
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_in_both_themes(page_of, opened, scheme):
-    page = opened(page_of, color_scheme=scheme)
+def test_text_has_contrast_in_both_themes(page_of, open_page, scheme):
+    page = open_page(page_of, color_scheme=scheme)
     contrast = """one => {
         const light = (text) => { const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map(Number).map((n) => n / 255)
             .map((n) => (n <= 0.03928 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4));
@@ -174,12 +174,12 @@ def test_words_stand_out_in_both_themes(page_of, opened, scheme):
     assert (int(ground[4:].split(",")[0]) < 128) == (scheme == "dark")
 
 
-def test_the_list_of_a_real_check_is_what_accept_takes(shop, command, opened):
+def test_accept_takes_the_list_of_the_page(shop, command, open_page):
     assert command("run", "shop.yaml", "-q").code == 0
     assert command("accept", "results/shop").code == 0
     shop.rewire(cfg=2.0)
     assert command("check", "shop.yaml", "--html", "page", "-q").code == 1
-    page = opened(Path("page/index.html"))
+    page = open_page(Path("page/index.html"))
     page.keyboard.press("j")
     page.keyboard.press("a")
     Path("accepted.txt").write_text(page.locator("textarea").input_value())
@@ -189,7 +189,7 @@ def test_the_list_of_a_real_check_is_what_accept_takes(shop, command, opened):
     assert [one.state for one in sweeper.check("results/shop-check", "baselines/shop")] == ["changed", "same"]
 
 
-def test_an_earlier_checks_pictures_leave_the_folder_and_nothing_else_does(page_of, tmp_path):
+def test_only_the_files_of_an_earlier_check_are_removed(page_of, tmp_path):
     folder = page_of.parent / "files"
     (folder / "mine.png").write_bytes(b"mine")
     write_page(Comparisons("made & up", tmp_path, tmp_path, ()), page_of.parent)

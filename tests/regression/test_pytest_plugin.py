@@ -1,4 +1,4 @@
-"""The plugin as a project meets it; in a process of its own where that is what is tested."""
+"""The pytest plugin in a project, in a separate process where the test needs one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeper.store import Store
 from tests.regression.plugin_runs import ROOT, run_pytest, start_pytest
 
 
-def test_each_case_is_an_item_that_fails_when_its_picture_changed(shop):
+def test_each_case_is_an_item_that_fails_if_its_picture_changed(shop):
     Path("pytest.ini").write_text("[pytest]\nsweeper_experiments = shop.yaml\n")
     new = run_pytest(shop.folder)
     assert new.returncode == 1
@@ -30,23 +30,23 @@ def test_each_case_is_an_item_that_fails_when_its_picture_changed(shop):
     assert "shop.yaml::steps=3 seed=1 [9] PASSED" in passed.stdout
 
 
-def test_a_wrong_experiment_is_a_collection_error_that_names_the_line(shop):
+def test_invalid_experiment_is_a_collection_error(shop):
     shop.file.write_text("template: nowhere.json\n")
-    told = run_pytest(shop.folder, "--sweeper", "shop.yaml")
-    assert told.returncode == 2
-    assert "nowhere.json" in told.stdout
+    outcome = run_pytest(shop.folder, "--sweeper", "shop.yaml")
+    assert outcome.returncode == 2
+    assert "nowhere.json" in outcome.stdout
 
 
-def test_a_project_without_experiments_pays_nothing(tmp_path):
+def test_project_without_experiments_loads_nothing_heavy(tmp_path):
     (tmp_path / "test_nothing.py").write_text(
         "import sys\n\ndef test_nothing():\n"
         "    assert not {'numpy', 'pandas', 'PIL', 'httpx', 'sweeper.regression', 'sqlite3'} & set(sys.modules)\n"
     )
-    told = start_pytest(tmp_path)
-    assert told.returncode == 0, told.stdout
+    outcome = start_pytest(tmp_path)
+    assert outcome.returncode == 0, outcome.stdout
 
 
-def test_image_regression_holds_a_picture_and_the_server_serves(tmp_path):
+def test_image_regression_compares_with_the_accepted_picture(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "import os, urllib.request\nfrom PIL import Image\n\n"
         "def test_red(image_regression, sweeper_server):\n"
@@ -66,12 +66,12 @@ def test_image_regression_holds_a_picture_and_the_server_serves(tmp_path):
         del os.environ["LEVEL"]
 
 
-def runs_of(folder):
+def count_runs(folder):
     with Store.open(folder / "results" / "shop-pytest", readonly=True) as store:
         return len(store.runs()), len(list(store.jobs()))
 
 
-def test_workers_of_xdist_share_one_run_and_one_acceptance(shop):
+def test_xdist_workers_share_one_run_and_one_acceptance(shop):
     pytest.importorskip("xdist", reason="runs tests in several processes")
     shop.write(steps=(2, 3, 4, 5))
     (shop.folder / "test_mine.py").write_text(
@@ -82,13 +82,13 @@ def test_workers_of_xdist_share_one_run_and_one_acceptance(shop):
     accepted = run_pytest(shop.folder, *arguments, "--sweeper-accept-new")
     assert "10 passed" in accepted.stdout, accepted.stdout
     assert {"[gw0]", "[gw1]"} <= set(accepted.stdout.split())
-    assert runs_of(shop.folder) == (1, 4)
+    assert count_runs(shop.folder) == (1, 4)
     shop.rewire(cfg=2.0)
     changed = run_pytest(shop.folder, *arguments)
     assert "4 failed, 6 passed" in changed.stdout, changed.stdout
     assert changed.stdout.count("pixels differ") >= 4
     assert "10 passed" in run_pytest(shop.folder, *arguments, "--sweeper-accept").stdout
-    assert runs_of(shop.folder) == (3, 12)
+    assert count_runs(shop.folder) == (3, 12)
 
 
 CLIENT = """
@@ -117,13 +117,13 @@ def test_a_job_that_fails(sweeper_client):
 """
 
 
-def test_a_client_runs_workflows_on_the_embedded_server_or_on_the_target(shop):
+def test_client_runs_workflows_on_the_embedded_server_or_a_target(shop):
     (shop.folder / "test_mine.py").write_text(CLIENT.replace("TARGET", "None"))
     assert "3 passed" in run_pytest(shop.folder, "test_mine.py", "--sweeper-accept-new").stdout
     with EmbeddedServer(dialect="comfyui") as server:
         (shop.folder / "test_mine.py").write_text(CLIENT.replace("TARGET", repr(server.url)))
-        told = run_pytest(shop.folder, "test_mine.py", "--sweeper-target", server.url)
-        assert "3 passed" in told.stdout, told.stdout
+        outcome = run_pytest(shop.folder, "test_mine.py", "--sweeper-target", server.url)
+        assert "3 passed" in outcome.stdout, outcome.stdout
         assert server.seen.submits >= 3
 
 
@@ -137,12 +137,12 @@ def test_a_job_that_fails(sweeper_client):
 """
 
 
-def test_what_a_client_is_given_wrong_is_told_below_the_line_that_gave_it_and_no_page_of_ours(shop):
+def test_client_error_shows_the_calling_line_without_our_stack(shop):
     (shop.folder / "test_mine.py").write_text(WRONG)
-    told = run_pytest(shop.folder, "test_mine.py").stdout
-    assert "2 failed" in told
-    assert 'sweeper_client.run("shop.json", stepz=4, seed=1)' in told
-    assert "did you mean 'steps'?" in told
-    assert "gone.png" in told
-    assert str(ROOT / "sweeper") not in told, told
-    assert "\nsweeper/" not in told, told
+    outcome = run_pytest(shop.folder, "test_mine.py").stdout
+    assert "2 failed" in outcome
+    assert 'sweeper_client.run("shop.json", stepz=4, seed=1)' in outcome
+    assert "did you mean 'steps'?" in outcome
+    assert "gone.png" in outcome
+    assert str(ROOT / "sweeper") not in outcome, outcome
+    assert "\nsweeper/" not in outcome, outcome

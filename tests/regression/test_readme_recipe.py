@@ -1,4 +1,4 @@
-"""The README's recipe, run as written: accept, change one node of the template, be told; revert, be told nothing."""
+"""The recipe in the README, run as written: accept, change a node of the template, fail; revert, pass."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.regression.plugin_runs import run_pytest
 SECTION = (ROOT / "sweeper/regression/README.md").read_text("utf-8")
 
 
-def blocks(language):
+def find_blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 
 
-def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
+def test_recipe_works_as_written(tmp_path, monkeypatch, command):
     for folder in ("templates", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("experiments/baselines", ignore_errors=True)
     file = Path("experiments/quickstart.yaml")
     file.write_text(file.read_text("utf-8").replace("384", "64"), encoding="utf-8")  # small pictures are soon made
-    text = blocks("console")[0]
+    text = find_blocks("console")[0]
     lines = [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in text.splitlines()]
     assert [line[0] for line in lines] == ["run", "accept", "check"]
     assert [command(*line).code for line in lines] == [0, 0, 0]
@@ -55,14 +55,14 @@ def test_the_recipe_does_what_it_says(tmp_path, monkeypatch, command):
     assert run_pytest(tmp_path, "--sweeper", file).returncode == 0
 
 
-def test_the_measures_of_the_readme_are_all_there_are():
+def test_readme_lists_every_measure():
     (table,) = re.findall(r"^\| measure \|.*\n\|[- |]*\n((?:\|.*\n)+)", SECTION, re.MULTILINE)
     names = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(names) == sorted(MEASURE_NAMES)
 
 
-def test_the_checks_of_the_readme_are_some(shop):
-    (text,) = [block for block in blocks("yaml") if "checks:" in block]
+def test_checks_in_the_readme_are_valid(shop):
+    (text,) = [block for block in find_blocks("yaml") if "checks:" in block]
     checks = yaml.safe_load(text)
     assert find_schema_problems("experiment", {"template": "t.json", **checks}) == []
     shop.write(**checks)

@@ -1,4 +1,4 @@
-"""Which server made a picture: in the manifest, and in what a check tells when it is another one now."""
+"""Which server made a picture: in the manifest, and in the reports of a check if the server changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEFORE = {
 NOW = BEFORE | {"comfyui": "0.3.70", "devices": ["cuda:0 H100"], "argv": [], "nodes": {"a": "1", "b": "3", "c": "1"}}
 
 
-def test_each_fact_that_is_another_now_is_named():
+def test_each_changed_fact_is_listed():
     assert list_changes(BEFORE, NOW) == [
         "ComfyUI 0.3.64 -> 0.3.70",
         "device cuda:0 L4 -> cuda:0 H100",
@@ -31,11 +31,11 @@ def test_each_fact_that_is_another_now_is_named():
     )
     assert describe_drift(BEFORE, dict(BEFORE)).endswith("now on the same")
     assert describe_drift({}, {}) == ""
-    assert describe_drift({}, NOW).startswith("accepted on a server that told nothing, now on ComfyUI 0.3.70")
+    assert describe_drift({}, NOW).startswith("accepted on an unknown server, now on ComfyUI 0.3.70")
     assert server_key(BEFORE) == server_key(dict(reversed(BEFORE.items()))) != server_key(NOW)
 
 
-def test_how_the_embedded_server_describes_itself_is_no_fact_of_a_picture():
+def test_description_of_the_embedded_server_is_ignored():
     before, now = ({"server": f"sweeper 0.1.0: {words}"} for words in ("procedural nodes", "real samplers"))
     assert list_changes(before, now) == list_changes(before, {"server": "sweeper 0.1.0"}) == []
     assert describe_drift(before, now) == "accepted on sweeper 0.1.0, now on the same"
@@ -44,7 +44,7 @@ def test_how_the_embedded_server_describes_itself_is_no_fact_of_a_picture():
     ]
 
 
-def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_another(shop, command, monkeypatch):
+def test_manifest_records_the_server_and_a_check_reports_its_changes(shop, command, monkeypatch):
     assert command("run", "shop.yaml", "-q").code == 0
     assert command("accept", "results/shop").code == 0
     path = shop.folder / "baselines" / "shop" / "manifest.json"
@@ -57,22 +57,22 @@ def test_the_manifest_tells_the_server_and_the_models_and_a_check_what_is_anothe
     assert "now on the same" in command("check", "shop.yaml").out
     monkeypatch.setattr("sweeper.embedded.common_routes.COMFYUI_VERSION", "9.9.9")
     shop.rewire(cfg=2.0)
-    found = sweeper.check("shop.yaml")
-    (told,) = found.servers
-    assert told.endswith("(ComfyUI 0.3.64 -> 9.9.9)")
-    assert found.servers[told] == 2
-    assert "ComfyUI 0.3.64 -&gt; 9.9.9" in to_junit_xml(found).decode()
-    assert "9.9.9" in render_markdown(found)
-    assert "9.9.9" in write_page(found, shop.folder / "html").read_text("utf-8")
+    comparisons = sweeper.check("shop.yaml")
+    (sentence,) = comparisons.servers
+    assert sentence.endswith("(ComfyUI 0.3.64 -> 9.9.9)")
+    assert comparisons.servers[sentence] == 2
+    assert "ComfyUI 0.3.64 -&gt; 9.9.9" in to_junit_xml(comparisons).decode()
+    assert "9.9.9" in render_markdown(comparisons)
+    assert "9.9.9" in write_page(comparisons, shop.folder / "html").read_text("utf-8")
     assert "9.9.9" in command("check", "results/shop-check").out
-    # An accepted picture keeps the server that made it; the new one has its own.
+    # An accepted picture keeps the server that made it, and the new one has its own.
     assert command("accept", "results/shop-check", "--add").code == 0
-    known = read_baseline(path.parent, "shop")
-    versions = [[known.get_server(one)["comfyui"] for one in entry.accepted] for entry in known.entries.values()]
+    baseline = read_baseline(path.parent, "shop")
+    versions = [[baseline.get_server(one)["comfyui"] for one in entry.accepted] for entry in baseline.entries.values()]
     assert versions == [["0.3.64", "9.9.9"]] * 2
 
 
-def test_a_manifest_of_the_first_version_is_read(shop, command):
+def test_manifest_of_version_1_is_read(shop, command):
     assert command("run", "shop.yaml", "-q").code == 0
     assert command("accept", "results/shop").code == 0
     path = shop.folder / "baselines" / "shop" / "manifest.json"
@@ -83,6 +83,6 @@ def test_a_manifest_of_the_first_version_is_read(shop, command):
         del case["accepted"][0]["models"]
         case["accepted"][0]["server"] = "sweeper 0.1.0"
     path.write_text(json.dumps(manifest))
-    checked = command("check", "results/shop")
-    assert checked.code == 0
-    assert "accepted on a server that told nothing" in checked.out
+    outcome = command("check", "results/shop")
+    assert outcome.code == 0
+    assert "accepted on an unknown server" in outcome.out
