@@ -14,6 +14,7 @@ from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.store.experiment_path import display_path
 from sweeper.tables.export import atomic_write
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ def _show(comparisons: Comparisons, *, quiet: bool) -> None:
 
 
 def _as_json(comparisons: Comparisons) -> dict[str, Any]:
-    from sweeper.store.experiment_path import display_path
-
     return {
         "experiment": comparisons.experiment,
         "ok": comparisons.ok,
