@@ -23,7 +23,7 @@ def embedded_comfyui():
 
 
 def commanded(page, row):
-    return page.evaluate(f"sweeper.workflow.command(sweeper.page.dataset, {row})")
+    return page.evaluate(f"Workflow.makeCommand(sweeper.page.dataset, {row})")
 
 
 def test_the_rerun_command_asks_for_what_the_run_was_asked_for(project, embedded_comfyui, tmp_path, opened):
@@ -57,8 +57,9 @@ def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(pr
 def test_a_trial_that_no_expression_tells_from_another_has_no_rerun_command(made, opened):
     """Two lists: Jinja2 has them, but the page knows no way to write them that is theirs alone."""
     page = opened(made(Sweep({"note": [[1], [2]]})))
-    page.evaluate("sweeper.page.dataset.about.workflow = {base: {}, changes: [], known: [1, 1]}")
-    assert page.evaluate("sweeper.workflow.unasked(sweeper.page.dataset, 1)") == "no --where tells it from trial 0"
+    page.evaluate("sweeper.page.dataset.raw.workflow = {base: {}, changes: [], known: [1, 1]}")
+    reason = page.evaluate("Workflow.explainNoCommand(sweeper.page.dataset, 1)")
+    assert reason == "no --where condition separates it from trial 0"
 
 
 def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has_it(project, tmp_path, opened):
@@ -73,7 +74,7 @@ def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has
     project(targets={"box": server, "spare": spare}, **as_run)
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
-    text = page.evaluate("sweeper.page.marks.yaml()")
+    text = page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
     assert "secret" not in text + (out / "report/data.js").read_text()
     (tmp_path / "kept.yaml").write_text(text)
     kept = sweeper.load(tmp_path / "kept.yaml")
@@ -88,7 +89,7 @@ def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, em
     assert sweeper.run(project(), embedded_comfyui.url, out).succeeded == 2
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
-    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    (tmp_path / "kept.yaml").write_text(page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
     assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
 
 
@@ -106,7 +107,7 @@ def test_kept_trials_and_comments_of_any_letters_come_back_from_the_yaml(project
     page.evaluate(
         "text => [0, 1, 2].forEach(row => sweeper.page.marks.set(row, {verdict: 'keep', comment: text}))", ODD
     )
-    (tmp_path / "kept.yaml").write_text(page.evaluate("sweeper.page.marks.yaml()"))
+    (tmp_path / "kept.yaml").write_text(page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)"))
     kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
     assert [trial.params["prefix"] for trial in kept.written()] == texts
 
@@ -141,7 +142,7 @@ def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path
     out = tmp_path / "results"
     assert sweeper.run(project(), "embedded", out).succeeded == 2
     page = opened(write_report(out).page.parent)
-    first, second = page.evaluate("[0, 1].map(sweeper.page.dataset.digest)")
+    first, second = page.evaluate("[0, 1].map(row => sweeper.page.dataset.digest(row))")
     kept = json.dumps({second: {"verdict": "keep"}, "f" * 64: {"verdict": "keep"}})
     page.evaluate(
         "([key, kept]) => { localStorage.clear(); localStorage.setItem(key, kept) }", [f"sweeper:e:{first}", kept]
@@ -161,11 +162,11 @@ def test_what_set_gave_is_said_as_it_was_or_not_at_all(project, given, tmp_path,
     out = tmp_path / "results"
     assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == 2
     page = opened(write_report(out).page.parent)
-    options = page.evaluate("sweeper.page.dataset.about.asked.options")
+    options = page.evaluate("sweeper.page.dataset.raw.asked.options")
     if given == "\ud83d":
         assert options is None
         assert "--set gave this run cannot be written" in page.evaluate(
-            "sweeper.workflow.unasked(sweeper.page.dataset, 0)"
+            "Workflow.explainNoCommand(sweeper.page.dataset, 0)"
         )
     else:
         assert parse_settings((options[1],)) == {"note": given}

@@ -65,14 +65,14 @@ def test_the_focus_stays_on_the_menu_of_an_axis_in_no_place(page):
     menu.select_option("2")
     assert focused(page) == "seed"
     page.go_back()
-    page.wait_for_function("() => sweeper.page.state().pins.seed === undefined")
+    page.wait_for_function("() => sweeper.page.getState().pins.seed === undefined")
     assert menu.input_value() == ""  # it shows the state while it has the focus, too
 
 
 @pytest.mark.parametrize("view", ["grid", "table"])
 def test_the_current_trial_stays_so_when_a_mark_makes_the_view_anew(page, view):
     page.evaluate("view => { location.hash += `&view=${view}&where=mark == ''`; }", view)
-    page.wait_for_function("view => sweeper.page.state().view === view", arg=view)
+    page.wait_for_function("view => sweeper.page.getState().view === view", arg=view)
     page.locator("[role=grid]").focus()
     for key in ("ArrowDown", "ArrowDown", "k", "ArrowUp"):
         page.keyboard.press(key)

@@ -19,7 +19,7 @@ def folder(made):
 
 
 def told(page):
-    return page.locator(".told").inner_text()
+    return page.locator(".heat-status").inner_text()
 
 
 @pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
@@ -44,7 +44,7 @@ def test_each_cell_of_a_map_that_is_drawn_is_told_by_the_pointer_and_by_the_keyb
     canvas = page.locator(".plane canvas")
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 10.5 / 60, box["y"] + box["height"] * 4.5 / 50)
-    page.wait_for_function("() => document.querySelector('.told').textContent.startsWith('steps: 11')")
+    page.wait_for_function("() => document.querySelector('.heat-status').textContent.startsWith('steps: 11')")
     value = page.evaluate("sweeper.page.dataset.column('brightness').value(10 * 50 + 4 - 1)")
     assert told(page) == f"steps: 11 · cfg: 0.5 · brightness: {value}"
     canvas.focus()

@@ -57,7 +57,7 @@ def test_a_text_without_a_letter_has_a_label_that_is_seen(made, opened):
     assert page.get_by_role("rowheader").all_inner_texts() == ["a fox", "(empty)", '" "']
     captions = opened(made(Sweep({"prompt": ["a fox", ""], "seed": [1, 2, 3]}), "other"), "#x=seed&y=")
     captions.get_by_label("prompt", exact=True).select_option(label="(empty)")
-    captions.wait_for_function("() => sweeper.page.arranged().shown === 3")
+    captions.wait_for_function("() => sweeper.page.getArrangement().shown === 3")
 
 
 def test_controls_and_their_labels_stand_in_a_line(made, opened):
@@ -193,7 +193,7 @@ def test_a_long_number_in_a_caption_loses_its_middle_and_not_the_end_that_differ
     assert captions[2:] == ["150369102", "0"]
     fits = "all => all.every(one => one.scrollWidth <= one.clientWidth)"
     assert page.locator(".caption").evaluate_all(fits)
-    fitted = "([text, room]) => sweeper.letters.fitted(text, room)"
+    fitted = "([text, room]) => TextWidth.shorten(text, room)"
     both = page.evaluate(fitted, [f"{seeds[0]} · {seeds[1]}", 150])
     assert re.fullmatch(r"184\d*…\d*615 · 184\d*…\d*614", both)
     assert page.evaluate(fitted, [f"{seeds[0]}", 30]).endswith("…")  # no room for two ends

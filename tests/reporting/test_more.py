@@ -97,21 +97,21 @@ def test_a_trial_is_seen_beside_the_picture_that_was_accepted(checked, opened):
 def test_a_check_can_be_filtered_and_sorted_by(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 5")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 5")
     table = opened(checked, "#view=table&sort=check_ssim")
     assert table.locator(".tbody .trow").first.get_attribute("data-trial") == "1"
 
 
 def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_missing(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
-    found = page.get_by_role("group", name="What the check found")
+    found = page.get_by_role("group", name="Result of the check")
     assert found.inner_text().split("\n") == ["check:", "1 same", "1 changed", "1 new", "3 not compared"]
     page.get_by_role("button", name="3 not compared").click()
-    page.wait_for_function("() => sweeper.page.arranged().shown === 3")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 3")
     assert page.get_by_label("Filter").input_value() == "check == 'not compared'"
     assert page.get_by_role("button", pressed=True).all_inner_texts() == ["3 not compared", "Captions"]
     page.get_by_role("button", name="3 not compared").press("Enter")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 6")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 6")
     page.get_by_text("2 missing").click()
     assert page.locator(".missing li").all_inner_texts() == ["steps=2 [9]", "steps=<b>1</b> [9]"]
 
@@ -119,7 +119,7 @@ def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_
 def test_the_count_of_a_state_is_a_filter(made, opened):
     page = opened(made(Sweep(GRID, ends={1: ("failed", ("E", "no"))})))
     page.get_by_role("button", name="1 failed").click()
-    page.wait_for_function("() => sweeper.page.arranged().shown === 1")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 1")
     assert not page.locator(".missing").is_visible()
 
 
@@ -187,7 +187,7 @@ def test_why_a_cell_is_empty_is_told_without_a_pointer_too(made, opened, way):
             for key in (["ArrowRight"], ["ArrowLeft", "ArrowDown"])[place]:
                 page.keyboard.press(key)
             page.keyboard.press("Enter")
-        page.wait_for_function("told => document.querySelector('#said.shown')?.textContent === told", arg=reason)
+        page.wait_for_function("told => document.querySelector('#message.shown')?.textContent === told", arg=reason)
     assert page.locator("dialog[open]").count() == 0
 
 
@@ -197,11 +197,11 @@ def test_favourites_are_found_again(made, opened):
     page.evaluate("sweeper.page.marks.set(2, {stars: 3}); sweeper.page.marks.set(4, {verdict: 'keep'})")
     page.evaluate("sweeper.page.marks.set(5, {verdict: 'reject'})")
     page.get_by_label("Show", exact=True).select_option(label="favourites")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 2")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     page.evaluate("sweeper.page.marks.set(2, {stars: 0})")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 1")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 1")
     page.get_by_label("Filter").fill("mark != 'reject'")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 5")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 5")
 
 
 def test_the_file_that_is_looked_at_is_in_the_address(made, opened):
@@ -234,7 +234,7 @@ def real(tmp_path_factory):
 def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_knows(real, opened, capsys):
     page = opened(write_report(real / "out").page.parent)
     page.evaluate("for (const row of [0, 1]) sweeper.page.marks.set(row, {verdict: 'keep'})")
-    command = shlex.split(page.evaluate("sweeper.page.marks.accept()"))
+    command = shlex.split(page.evaluate("MarkExport.makeAcceptCommand(sweeper.page.dataset, sweeper.page.marks)"))
     assert command[:2] == ["sweeper", "accept"]
     assert main([*command[1:], "--yes"]) == 0
     capsys.readouterr()

@@ -100,31 +100,31 @@ def test_an_address_means_the_same_when_the_sweep_has_grown(made, opened):
     hidden = [0, 2, 4, 5, 7, 9, 10, 11]
     page.evaluate(
         """places => {
-            const { dataset, update, state } = sweeper.page;
+            const { dataset, update } = sweeper.page;
             const axis = dataset.axes[0];
-            const order = [7, 3, ...axis.places.filter(place => place !== 7 && place !== 3)];
-            update({hidden: sweeper.state.altered({}, "text", places.map(place => axis.places[place])),
-                    order: sweeper.state.altered({}, "text", order),
-                    pins: sweeper.state.altered({}, "steps", 1), y: "text", x: ""}); }""",
+            const order = [7, 3, ...axis.order.filter(place => place !== 7 && place !== 3)];
+            update({hidden: ViewState.withEntry({}, "text", places.map(place => axis.order[place])),
+                    order: ViewState.withEntry({}, "text", order),
+                    pins: ViewState.withEntry({}, "steps", 1), y: "text", x: ""}); }""",
         hidden,
     )
-    page.wait_for_function("() => sweeper.page.arranged().shown === 8")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 8")
     page.locator("#view .cell").nth(2).click()
     page.keyboard.press("s")
     address = "#" + page.url.partition("#")[2]
     assert address.endswith("&pin=steps:8")
-    told = """() => { const { state, dataset } = sweeper.page;
-        return [state().trial, state().with].map(trial => dataset.title(dataset.row(Number(trial)))); }"""
-    sides = "sweeper.page.arranged().rows.map(row => sweeper.page.dataset.axes[0].word(row.inner))"
+    told = """() => { const { getState, dataset } = sweeper.page;
+        return [getState().trial, getState().with].map(trial => dataset.title(dataset.row(Number(trial)))); }"""
+    sides = "sweeper.page.getArrangement().rows.map(row => sweeper.page.dataset.axes[0].labelOf(row.inner))"
     larger = opened(made(Sweep({"text": TEXTS, "steps": [2, 4, 8, 16], "new": [1, 2]}), "larger"), address)
-    assert larger.evaluate("Object.values(sweeper.page.state().pins)") == [2]
+    assert larger.evaluate("Object.values(sweeper.page.getState().pins)") == [2]
     assert [side for side in larger.evaluate(sides) if side != TEXTS[0]] == page.evaluate(sides)
     assert larger.evaluate(told) == [f"{title} · new: 1" for title in page.evaluate(told)]
     page.keyboard.press("Escape")
     every = page.evaluate(
-        "() => [...Array(48).keys()].map(trial => sweeper.address.writeTrial(sweeper.page.dataset, `${trial}`))"
+        "() => [...Array(48).keys()].map(trial => Address.writeTrial(sweeper.page.dataset, `${trial}`))"
     )
-    read = "words => words.map(word => Number(sweeper.address.readTrial(sweeper.page.dataset, word)))"
+    read = "words => words.map(word => Number(Address.readTrial(sweeper.page.dataset, word)))"
     assert page.evaluate(read, every) == list(range(48))
 
 
@@ -147,7 +147,7 @@ def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(ma
     controls = [page.get_by_label(label, exact=True) for label in ("X axis", "Filter", "Show", "Size")]
 
     def state():
-        count = page.evaluate("sweeper.page.arranged().shown")
+        count = page.evaluate("sweeper.page.getArrangement().shown")
         return [*(control.input_value() for control in controls), count]
 
     steps = [state()]
@@ -183,7 +183,7 @@ def test_a_filter_counts_before_the_next_action_that_follows_at_once(made, opene
     page.get_by_role("tab", name="Table").click()
     page.go_back()
     page.wait_for_selector(".cell")
-    assert page.evaluate("sweeper.page.arranged().shown") == 6
+    assert page.evaluate("sweeper.page.getArrangement().shown") == 6
 
 
 def test_cells_without_a_picture_say_why(made, opened):
@@ -253,7 +253,7 @@ def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, open
     assert sides.all_inner_texts() == ["false"]
     choose(page, "Y axis", "")
     page.get_by_label("flag", exact=True).select_option(label="(none)")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 4")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 4")
     trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == [4, 5, 6, 7]
 
@@ -311,7 +311,7 @@ def test_partners_of_a_zip_are_one_choice_and_no_choice_leaves_nothing(zipped, o
     assert pins.get_by_label("height").locator("option").all_inner_texts() == ["all", "96"]
     pins.get_by_label("height").select_option(label="96")
     pins.get_by_label("cfg").select_option(label="7")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 2")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     assert pins.get_by_label("width").locator("option").all_inner_texts() == ["all", "64", "96"]
     chosen = opened(zipped, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # as somebody wrote it: it can be taken back
     assert chosen.locator(".pins label").all_inner_texts() == ["denoise", "width", "height"]
@@ -377,7 +377,7 @@ def scrolled(opened, folder, address, **options):
     page = opened(folder, address, **options)
     page.mouse.move(*PLACE)
     page.mouse.wheel(0, 700)
-    page.wait_for_function(f"() => ({SCROLLED})() === 700 && !sweeper.page.busy()")
+    page.wait_for_function(f"() => ({SCROLLED})() === 700 && !sweeper.page.isBusy()")
     return page, page.evaluate(UNDER, PLACE)
 
 
@@ -472,7 +472,7 @@ def test_the_filter_language_means_what_it_says(made, opened):
         "'ail' in status": [1],
         "steps > 'a'": [],
     }
-    rows = """text => { const test = sweeper.expression.compile(text, sweeper.page.dataset);
+    rows = """text => { const test = Expression.compile(text, sweeper.page.dataset);
         return test.error || [0, 1, 2, 3, 4, 5].filter(test.holds); }"""
     assert {text: page.evaluate(rows, text) for text in cases} == cases
     for wrong in ("steps ==", "steps = 1", "(steps", "[1, 2", "nothing > 1", "steps > 1 2", "(" * 5000 + "1"):
@@ -500,20 +500,20 @@ def test_what_compares_nothing_is_searched_for_and_the_page_says_so(made, opened
         "33.0": [23],  # the metric of the last trial
         "cfg > 3 and prompt": [n for n in everything if n % 8 >= 4],
     }
-    found = """text => { const test = sweeper.expression.compile(text, sweeper.page.dataset);
+    found = """text => { const test = Expression.compile(text, sweeper.page.dataset);
         return [...Array(24).keys()].filter(test.holds); }"""
     assert {text: page.evaluate(found, text) for text in cases} == cases
-    said = page.locator("#bar .said")
+    said = page.locator("#bar .filter-status")
     for text, told in {
-        "fox (": "Filter: searched for fox ( among the values, found in 8 of 24 trials",
-        "cfg > 3": "Filter: an expression, true of 12 of 24 trials",
-        "cgf > 3": "Filter: searched for cgf > 3 among the values, found in 0 of 24 trials. "
-        "It is no expression: there is no column cgf",
+        "fox (": "Filter: searched the values for fox (, found in 8 of 24 trials",
+        "cfg > 3": "Filter: an expression, true for 12 of 24 trials",
+        "cgf > 3": "Filter: searched the values for cgf > 3, found in 0 of 24 trials. "
+        "It is not an expression: there is no column cgf",
     }.items():
         page.get_by_label("Filter").fill(text)
-        page.wait_for_function("told => document.querySelector('#bar .said').textContent === told", arg=told)
+        page.wait_for_function("told => document.querySelector('#bar .filter-status').textContent === told", arg=told)
     page.get_by_label("Filter").fill("")
-    page.wait_for_function("() => document.querySelector('#bar .said').textContent === ''")
+    page.wait_for_function("() => document.querySelector('#bar .filter-status').textContent === ''")
     assert said.is_hidden()
 
 
@@ -531,7 +531,8 @@ def test_the_example_in_the_filter_is_an_expression_that_finds_something(made, o
     page = opened(made(Sweep(axes, ends={0: ("failed", ("E", "no"))})))
     example = page.get_by_label("Filter").get_attribute("placeholder").removesuffix(", or a word")
     page.get_by_label("Filter").fill(example)
-    page.wait_for_function("() => document.querySelector('#bar .said').textContent.includes('an expression, true of')")
+    status = "document.querySelector('#bar .filter-status').textContent"
+    page.wait_for_function(f"() => {status}.includes('an expression, true for')")
     assert page.locator(".cell[data-trial]").count() > 0
 
 
@@ -540,8 +541,8 @@ def test_a_command_is_copied_even_where_the_clipboard_is_denied(made, opened):
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     page.evaluate("() => document.addEventListener('copy', () => (window.copied = String(getSelection())))")
     page.get_by_role("button", name="Copy accept command").click()
-    page.wait_for_selector("#said.shown")
-    assert page.locator("#said").inner_text() == "command copied"
+    page.wait_for_selector("#message.shown")
+    assert page.locator("#message").inner_text() == "command copied"
 
 
 def test_a_caption_that_is_too_long_is_shortened_to_its_cell_in_any_script(made, opened):
@@ -552,7 +553,7 @@ def test_a_caption_that_is_too_long_is_shortened_to_its_cell_in_any_script(made,
         const probe = document.createElement('span');
         document.querySelector('.cell').append(probe);
         probe.className = 'caption';
-        const fitted = sweeper.letters.fitted(word, 86);
+        const fitted = TextWidth.shorten(word, 86);
         probe.textContent = fitted ?? '';
         const box = document.createRange();
         box.selectNodeContents(probe);

@@ -41,7 +41,7 @@ def test_two_numbers_that_differ_are_read_as_two_and_marked_as_different(made, o
 )
 def test_only_what_was_measured_is_rounded_and_never_before_the_point(made, opened, number, exact, rounded):
     page = opened(made(Sweep({"steps": [1]})))
-    both = "value => [sweeper.dataset.text(value), sweeper.dataset.rounded(value)]"
+    both = "value => [ValueText.toText(value), ValueText.toRounded(value)]"
     assert page.evaluate(both, number) == [exact, rounded]
 
 
@@ -60,7 +60,7 @@ def test_measures_that_are_rounded_to_one_text_are_told_in_full_where_they_diffe
 def test_a_measure_is_looked_for_whole_however_it_is_rounded(made, opened):
     page = opened(made(Sweep({"steps": [4, 8]})))
     page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
-    found = """text => [0, 1].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"""
+    found = """text => [0, 1].filter(Expression.compile(text, sweeper.page.dataset).holds)"""
     assert [page.evaluate(found, text) for text in ("41", "1")] == [[0], []]
 
 
@@ -110,7 +110,7 @@ def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
         "deep snow": [0, 2],
         "karras": [2, 3],
     }
-    rows = "text => [0, 1, 2, 3].filter(sweeper.expression.compile(text, sweeper.page.dataset).holds)"
+    rows = "text => [0, 1, 2, 3].filter(Expression.compile(text, sweeper.page.dataset).holds)"
     assert {text: page.evaluate(rows, text) for text in cases} == cases
 
 

@@ -59,7 +59,7 @@ FLING = """async (size) => {
     await new Promise((done) => requestAnimationFrame(done));
   }
   const rest = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-  for (let n = 0; n < 200 && sweeper.page.busy(); n++) await rest();
+  for (let n = 0; n < 200 && sweeper.page.isBusy(); n++) await rest();
   await rest();
 }"""
 
@@ -123,7 +123,7 @@ def test_the_keyboard_reaches_the_far_end(large, opened):
 
 def test_a_filter_over_all_rows_leaves_exactly_those_that_hold(large, opened):
     page = opened(large.folder, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
-    assert page.evaluate("() => sweeper.page.arranged().shown") == 2 * 4
+    assert page.evaluate("() => sweeper.page.getArrangement().shown") == 2 * 4
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, "-80"), (160, "-160"), (320, "")])

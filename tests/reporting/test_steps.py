@@ -60,9 +60,9 @@ def test_a_swipe_leads_to_the_next_trial_and_a_scroll_does_not(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **PHONE)
     assert not page.locator(".keys").is_visible()
     swipe(page, (300, 350), (80, 360))
-    page.wait_for_function("() => sweeper.page.state().trial === '1'")
+    page.wait_for_function("() => sweeper.page.getState().trial === '1'")
     swipe(page, (80, 350), (300, 340))
-    page.wait_for_function("() => sweeper.page.state().trial === '0'")
+    page.wait_for_function("() => sweeper.page.getState().trial === '0'")
     swipe(page, (200, 400), (190, 200))
     assert shown(page) == "0"
 
@@ -73,4 +73,4 @@ def test_a_finger_on_the_slider_moves_the_slider(made, opened):
     middle = picture["y"] + picture["height"] / 2
     swipe(page, (300, middle), (40, middle))
     assert shown(page) == "0"
-    assert float(page.get_by_label("How much of A is seen").input_value()) < 30
+    assert float(page.get_by_label("How much of A is visible").input_value()) < 30

@@ -126,7 +126,7 @@ def test_the_concrete_workflow_comes_back_whole(planned, opened):
     plan, folder = planned
     page = opened(folder, "#trial=0")
     for trial in plan.written():
-        text = page.evaluate(f"sweeper.workflow.text(sweeper.page.dataset, {trial.index})")
+        text = page.evaluate(f"Workflow.toText(sweeper.page.dataset, {trial.index})")
         assert json.loads(text) == plan.workflow(trial)
 
 
@@ -167,7 +167,7 @@ def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyu
     out = tmp_path / "results"
     assert sweeper.run(tmp_path / "e.yaml", embedded_comfyui.url, out).succeeded == 1
     given = opened(write_report(out).page.parent, "#trial=0").evaluate(
-        "JSON.parse(sweeper.workflow.text(sweeper.page.dataset, 0))"
+        "JSON.parse(Workflow.toText(sweeper.page.dataset, 0))"
     )
     assert given["1"]["inputs"]["image"].startswith("sweeper-")
     answer = httpx.post(f"{embedded_comfyui.url}/prompt", json={"prompt": given})
@@ -177,7 +177,7 @@ def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyu
 def test_the_rerun_command_names_what_varies(planned, opened):
     _, folder = planned
     page = opened(folder)
-    command = page.evaluate("sweeper.workflow.command(sweeper.page.dataset, 2)")
+    command = page.evaluate("Workflow.makeCommand(sweeper.page.dataset, 2)")
     assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
 
 
@@ -185,7 +185,7 @@ def test_kept_trials_are_exported_as_an_experiment_that_makes_them_again(planned
     plan, folder = planned
     page = opened(folder)
     page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
-    text = page.evaluate("sweeper.page.marks.yaml()")
+    text = page.evaluate("MarkExport.toYaml(sweeper.page.dataset, sweeper.page.marks)")
     (tmp_path / "kept.yaml").write_text(text)
     assert yaml.safe_load(text)["name"] == "e-kept"
     kept = sweeper.plan(sweeper.load(tmp_path / "kept.yaml"))
@@ -246,7 +246,7 @@ def test_lines_and_the_heat_map_show_what_is_in_view_and_nothing_else(made, open
     lines = "svg.plot path[fill=none]"
     page = opened(folder, at)
     key = page.locator(".key li")
-    assert key.all_inner_texts() == [*PROMPTS[:8], "the first 8 of 12 in view; hide values, or filter, to see others"]
+    assert key.all_inner_texts() == [*PROMPTS[:8], "the first 8 of 12 in view; hide values or filter to see others"]
     page.get_by_label("Filter").fill("prompt >= 'p10'")
     page.wait_for_function("() => document.querySelectorAll('.key li').length === 3")
     assert key.all_inner_texts() == PROMPTS[9:]

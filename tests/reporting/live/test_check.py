@@ -96,7 +96,7 @@ def test_cells_say_whether_they_are_what_was_accepted_while_the_run_goes_on(acce
     settled(page)
     assert page.evaluate("window.stillThere") is True
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
-    page.wait_for_function("() => sweeper.page.arranged().shown === 2")
+    page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     page.locator('[data-trial="1"]').click()
     page.get_by_role("button", name="Accepted as B").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
@@ -112,7 +112,7 @@ def test_the_header_counts_what_is_found_while_the_run_goes_on_and_names_what_is
     assert "check: 2 not compared" in " ".join(counts.inner_text().split())
     assert main(["run", "e.yaml"]) == 0
     page.wait_for_selector(".missing:not([hidden])")
-    page.wait_for_function("() => sweeper.page.dataset.checkCounts().size === 2")
+    page.wait_for_function("() => sweeper.page.dataset.countCheckStates().size === 2")
     assert "check: 1 same 1 new" in " ".join(counts.inner_text().split())
     page.get_by_text("1 missing").click()
     assert page.locator(".missing li").all_inner_texts() == ["width=16 [2]"]

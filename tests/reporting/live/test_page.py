@@ -179,8 +179,8 @@ def test_a_token_is_taken_from_behind_the_hash_and_kept_in_a_cookie_that_scripts
         page = visit(f"http://127.0.0.1:{port}/#token=open%20sesame", ".cell")
         assert page.url == f"http://127.0.0.1:{port}/"
         assert page.evaluate("document.cookie") == ""
-        stranger = visit(f"http://127.0.0.1:{port}/#token=guess", "#said.shown")
-        assert "not the token" in stranger.locator("#said").inner_text()
+        stranger = visit(f"http://127.0.0.1:{port}/#token=guess", "#message.shown")
+        assert "not the token" in stranger.locator("#message").inner_text()
         stranger.get_by_label("The token").fill("open sesame")
         stranger.get_by_role("button", name="Enter").click()
         stranger.wait_for_selector(".cell")
@@ -210,7 +210,7 @@ def test_a_comment_survives_whatever_the_run_tells_while_it_is_written(painter, 
         page.locator(".cell.running").first.click()
         page.keyboard.press("c")
         page.keyboard.type("a comment ")
-        page.evaluate("window.box = document.activeElement; window.reason = document.querySelector('.found .reason')")
+        page.evaluate("window.box = document.activeElement; window.reason = document.querySelector('.outcome .reason')")
         painter.go_on.set()
         page.wait_for_selector("#zoom .stage img:not(.preview)", state="attached")
         page.keyboard.type("that is kept")
@@ -231,7 +231,7 @@ def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, t
         page.keyboard.press("c")
         painter.go_on.set()
         start(experiment, out, painter.server, "--set", "text=a hut").communicate(timeout=60)
-        page.wait_for_function("() => document.getElementById('said').textContent.includes('another run')")
+        page.wait_for_function("() => document.getElementById('message').textContent.includes('another run')")
         page.keyboard.type("still here")
         assert page.evaluate("window.stillThere")
         page.locator("#zoom textarea").blur()

@@ -1,80 +1,114 @@
-// What of the view is a value of an axis, or a trial, as words of the address: `steps:4`, `seed:5,"a fox, far away"`. It
-// is told by value and not by place, so that it means the same when the sweep has grown. No DOM.
+// @ts-check
+// Values and trials as words of the page's address: `steps:4`, `seed:5,"a fox, far away"`. They are written by value and
+// not by index, so that an address keeps its meaning when the sweep grows. No DOM.
 "use strict";
 
-(function (sweeper) {
-  const { json } = sweeper.dataset;
-  const PIECE = /"(?:[^"\\]|\\.)*"|[^,:"]+/g; // `:` and `,` are there to be read by people
-  const LONGEST = 48; // letters of a value that is written out
+const Address = (() => {
+  const WORD = /"(?:[^"\\]|\\.)*"|[^,:"]+/g; // `:` and `,` are there for readers
+  const MAX_LETTERS = 48; // of a value that is written in full
 
-  /** A value as one word: what is short and plain stands as it is, what is long is cut, with a sum of all its letters. */
-  function word(value) {
-    if (typeof value === "string" && /^[A-Za-z_][\w.-]*$/.test(value) && !/^(true|false|null)$/.test(value) && value.length <= LONGEST)
-      return value;
-    const letters = [...(typeof value === "string" ? value : json(value))];
-    if (letters.length > LONGEST) return JSON.stringify(`${letters.slice(0, LONGEST / 2).join("")}…${sum(letters)}`);
-    return typeof value === "string" || (typeof value === "object" && value !== null) ? JSON.stringify(letters.join("")) : json(value);
+  /**
+   * A value as one word. A short identifier stands as it is; a long text is cut and ends with a checksum of all of it.
+   * @param {Value} value @returns {string}
+   */
+  function toWord(value) {
+    if (typeof value === "string" && /^[A-Za-z_][\w.-]*$/.test(value) && !/^(true|false|null)$/.test(value) && value.length <= MAX_LETTERS)
+      {return value;}
+    const letters = [...(typeof value === "string" ? value : ValueText.toJson(value))];
+    if (letters.length > MAX_LETTERS) return JSON.stringify(`${letters.slice(0, MAX_LETTERS / 2).join("")}…${checksum(letters)}`);
+    return typeof value === "string" || (typeof value === "object" && value !== null) ? JSON.stringify(letters.join("")) : ValueText.toJson(value);
   }
 
-  const sum = (letters) => letters.reduce((total, letter) => (Math.imul(total, 31) + letter.codePointAt(0)) >>> 0, 7).toString(36);
+  /** @param {string[]} letters */
+  function checksum(letters) {
+    const sum = letters.reduce((total, letter) => (Math.imul(total, 31) + /** @type {number} */ (letter.codePointAt(0))) >>> 0, 7);
+    return sum.toString(36);
+  }
 
-  const pieces = (text) => (text.match(PIECE) ?? []).map(usual);
+  /**
+   * The words of a text, each as `toWord` writes it.
+   * @param {string} text
+   */
+  const splitWords = (text) => (text.match(WORD) ?? []).map(normalizeWord);
 
-  /** A word as `word` writes it, where somebody wrote it otherwise. */
-  function usual(piece) {
-    if (/^(true|false|null|-?\d[\w.+-]*)$/.test(piece)) return piece;
+  /**
+   * A word as `toWord` writes it; a person may have written it differently.
+   * @param {string} word
+   */
+  function normalizeWord(word) {
+    if (/^(true|false|null|-?\d[\w.+-]*)$/.test(word)) return word;
     try {
-      return word(piece.startsWith('"') ? JSON.parse(piece) : piece);
+      return toWord(word.startsWith('"') ? JSON.parse(word) : word);
     } catch {
-      return piece; // no text: no value is called so
+      return word; // not a text, so it matches no value
     }
   }
 
-  const axisOf = (dataset, name) => dataset.axes.find((axis) => word(axis.name) === name);
-  // A trial that has no value has the word `null`, as no value has.
-  const placeWord = (axis, place) => word(place < 0 ? null : axis.values[place]);
-  const byWord = (axis) => new Map(axis.places.map((place) => [placeWord(axis, place), place]));
+  /** @param {Dataset} dataset @param {string} word */
+  const findAxis = (dataset, word) => dataset.axes.find((axis) => toWord(axis.name) === word);
 
-  /** An axis and places on it. */
-  const writePlaces = (axis, places) => `${word(axis.name)}:${places.map((place) => placeWord(axis, place)).join()}`;
+  /**
+   * A trial without a value has the word `null`, which no value has.
+   * @param {Axis} axis @param {number} code
+   */
+  const codeWord = (axis, code) => toWord(code < 0 ? null : axis.values[code]);
 
-  /** [axis, places] of what `writePlaces` wrote, as far as there are such values still; null without such an axis. */
-  function readPlaces(dataset, text) {
-    const [name, ...words] = pieces(text);
-    const axis = axisOf(dataset, name);
+  /** @param {Axis} axis */
+  const codesByWord = (axis) => new Map(axis.order.map((code) => [codeWord(axis, code), code]));
+
+  /**
+   * Write an axis and some of its values, given by their codes.
+   * @param {Axis} axis @param {number[]} codes
+   */
+  const writeValues = (axis, codes) => `${toWord(axis.name)}:${codes.map((code) => codeWord(axis, code)).join()}`;
+
+  /**
+   * Read [axis, codes] from what `writeValues` wrote. Values that are gone are left out; null if the axis is gone.
+   * @param {Dataset} dataset @param {string} text @returns {[Axis, number[]] | null}
+   */
+  function readValues(dataset, text) {
+    const [name, ...words] = splitWords(text);
+    const axis = findAxis(dataset, name);
     if (axis === undefined) return null;
-    const places = byWord(axis);
-    return [axis, words.filter((one) => places.has(one)).map((one) => places.get(one))];
+    const codes = codesByWord(axis);
+    return [axis, words.flatMap((word) => codes.get(word) ?? [])];
   }
 
-  /** A trial by its values on all axes; where several have them, with which of these it is. */
+  /**
+   * Write a trial number as the trial's values on all axes. If earlier trials have the same values, its number among
+   * them follows.
+   * @param {Dataset} dataset
+   * @param {string} text a trial number; any other text is returned as it is
+   */
   function writeTrial(dataset, text) {
-    const row = numbered(text) ? dataset.row(Number(text)) : undefined;
+    const row = /^\d+$/.test(text) ? dataset.row(Number(text)) : undefined;
     if (row === undefined || dataset.axes.length === 0) return text;
-    const values = dataset.axes.map((axis) => writePlaces(axis, [axis.of[row]])).join();
-    let before = 1;
-    for (let other = 0; other < row; other++) if (dataset.axes.every((axis) => axis.of[other] === axis.of[row])) before += 1;
-    return before > 1 ? `${values},${before}` : values;
+    const values = dataset.axes.map((axis) => writeValues(axis, [axis.codes[row]])).join();
+    let rank = 1;
+    for (let other = 0; other < row; other++) if (dataset.axes.every((axis) => axis.codes[other] === axis.codes[row])) rank += 1;
+    return rank > 1 ? `${values},${rank}` : values;
   }
 
-  /** The number of the trial that has these values; "" where none has. A number, as somebody may write it, is one already. */
+  /**
+   * Read the number of the trial with these values; "" if there is none. A trial number is returned as it is.
+   * @param {Dataset} dataset @param {string} text
+   */
   function readTrial(dataset, text) {
     if (!text.includes(":")) return text;
-    const words = pieces(text);
-    const nth = words.length % 2 ? Number(words.pop()) : 1;
+    const words = splitWords(text);
+    const rank = words.length % 2 ? Number(words.pop()) : 1;
+    /** @type {[Axis, number | undefined][]} */
     const wanted = [];
-    for (let at = 0; at < words.length; at += 2) {
-      const axis = axisOf(dataset, words[at]);
-      if (axis !== undefined) wanted.push([axis, byWord(axis).get(words[at + 1])]); // an axis that is gone tells no trial from others
+    for (let index = 0; index < words.length; index += 2) {
+      const axis = findAxis(dataset, words[index]);
+      if (axis !== undefined) wanted.push([axis, codesByWord(axis).get(words[index + 1])]); // an axis that is gone cannot select
     }
-    let found = 0;
+    let count = 0;
     for (let row = 0; wanted.length > 0 && row < dataset.size; row++) {
-      if (wanted.every(([axis, place]) => axis.of[row] === place) && ++found === nth) return String(dataset.trial(row));
+      if (wanted.every(([axis, code]) => axis.codes[row] === code) && ++count === rank) return String(dataset.trial(row));
     }
     return "";
   }
 
-  const numbered = (text) => /^\d+$/.test(text);
-
-  sweeper.address = { writePlaces, readPlaces, writeTrial, readTrial };
-})((globalThis.sweeper ??= {}));
+  return { writeValues, readValues, writeTrial, readTrial };
+})();

@@ -1,327 +1,326 @@
-// One cell of the grid: its pictures, or why there are none, and what is said about it.
+// @ts-check
+// One cell of the grid: its pictures, or the reason why there are none, and the texts about it.
 "use strict";
 
-(function (sweeper) {
-  const { el } = sweeper.dom;
+/**
+ * @typedef {Context & CellOptions} CellContext
+ * @typedef {object} CellOptions
+ * @property {(image: HTMLImageElement, url: string) => void} load decides when a picture is loaded
+ * @property {Box} box pixels of the picture
+ * @property {boolean} [skipsCaptions] whether the grid scrolls too fast for captions to be read
+ */
+
+const Cell = (() => {
+  const { el } = Dom;
   const STARS = ["", "★", "★★", "★★★", "★★★★", "★★★★★"];
-  const WORDS = {
+  const LARGE = 96; // pixels from which on a cell has room for words and several files
+  const MAX_SPARE = 600;
+  /** @type {Record<string, string>} */
+  const STATUS_WORDS = {
     failed: "failed",
     cancelled: "cancelled",
     pending: "not run yet",
     running: "running",
     succeeded: "no file",
   };
+  /** @type {Record<string, string>} */
+  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", cancelled: "×", pending: "…", running: "…" };
 
-  const PLAYER = 110; // pixels from which on a browser draws the button of a player
-
-  /** Address of a file of the report: its parts are names of files, whatever stands in them. */
-  const address = (path) => path.split("/").map(encodeURIComponent).join("/");
-
-  /** The smallest thumbnail that fills a cell of so many pixels. */
-  function thumb(file, size, sides) {
-    const side = sides.find((one) => one >= size * devicePixelRatio);
-    return side === undefined ? file.thumb : file.thumb.replace(/\.webp$/, `-${side}.webp`);
-  }
+  /** @typedef {{sprite: HTMLElement, caption: HTMLElement, image: HTMLImageElement | null}} SimpleParts */
+  /** @type {WeakMap<HTMLElement, SimpleParts>} cell -> what it shows a simple trial with */
+  const simpleParts = new WeakMap();
+  /** @type {HTMLElement[]} cells of a grid that was closed, for the next one */
+  const spare = [];
 
   /**
-   * What shows a file: a picture, a player, or a plain word for what a browser cannot show. `src`: another address;
-   * `load(image, address)`: who decides when a picture is fetched; `box`: the pixels it is shown in, where a sprite may
-   * stand for it first; `frame`: the picture is the whole of its cell.
+   * The URL of a file of the report; its path may contain any character.
+   * @param {string} path
    */
-  function media(file, { full = false, src, load = (image, from) => (image.src = from), box, frame = false } = {}) {
-    if (file.kind === "missing") return el("span", { class: "word" }, "file is gone");
-    if (file.kind === "image" && (file.thumb || full || /\.(svg|avif)$/.test(file.path))) {
-      src ??= address(full ? file.path : (file.thumb ?? file.path));
-      // A thumbnail is decoded with the frame that shows it: a cell is never shown empty after its file is there.
-      const make = (load) => {
-        const image = el("img", { alt: "", decoding: full ? "async" : "sync", draggable: String(full) });
-        if (frame) {
-          image.className = "frame";
-          image.style.backgroundColor = file.colour;
-        }
-        load(image, src);
-        return image;
-      };
-      return (box && sweeper.sprites.create(file, box, () => make((image) => (image.src = src)))) ?? make(load);
-    }
-    if (file.kind === "video") {
-      return el("video", {
-        src: address(file.path),
-        controls: full,
-        muted: true,
-        loop: true,
-        playsinline: true,
-        // With a thumbnail nothing of a film is fetched before it is played.
-        poster: !full && file.thumb ? (src ?? address(file.thumb)) : undefined,
-        preload: full ? "auto" : file.thumb ? "none" : "metadata",
-      });
-    }
-    if (file.kind === "audio") return el("audio", { src: address(file.path), controls: true, preload: "none" });
-    return el(
-      "span",
-      { class: "word" },
-      full ? el("a", { href: address(file.path), download: "" }, file.was) : (/\.\w+$/.exec(file.was)?.[0] ?? "file"),
-    );
-  }
+  const toUrl = (path) => path.split("/").map(encodeURIComponent).join("/");
 
-  const spare = []; // cells of a grid that is gone: the next one takes them
-  const MOST_SPARE = 600;
-  const plains = new WeakMap(); // cell -> what it shows a plain trial with: {sprite, image, caption, tint}
+  const create = () => spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
 
-  function create() {
-    return spare.pop() ?? el("div", { class: "cell", role: "gridcell" });
-  }
-
-  function drop(node) {
+  /**
+   * Remove a cell and keep it for the next grid.
+   * @param {HTMLElement} node
+   */
+  function release(node) {
     node.remove();
-    for (const said of ["aria-label", "title"]) node.removeAttribute(said); // of a trial that the next grid may not show
-    if (spare.length < MOST_SPARE) spare.push(node);
+    for (const name of ["aria-label", "title"]) node.removeAttribute(name); // they describe a trial that the next grid may not show
+    if (spare.length < MAX_SPARE) spare.push(node);
   }
 
   /**
-   * Show a trial in a cell; a negative row is a combination that the plan does not have. `stack`: all trials of the cell
-   * where there are several. `brief`: what is read and not seen may wait for `complete`, and the caption too where the
-   * context says `unread`; returns whether it does.
+   * Show a trial in a cell. If `brief`, texts that are not visible may wait for `completeTexts`, and the caption too if
+   * the context `skipsCaptions`; returns whether they do.
+   * @param {HTMLElement} node
+   * @param {number} row negative for a combination that is not in the plan
+   * @param {number[] | null} stack all trials of the cell, if there are several
+   * @param {CellContext} context @param {boolean} brief
    */
-  function bind(node, row, stack, context, brief = false) {
-    const { dataset, marks, state } = context;
-    if (row >= 0 && !stack && isPlain(row, context)) {
-      bindPlain(node, row, context);
+  function showTrial(node, row, stack, context, brief = false) {
+    if (row < 0) {
+      showEmpty(node, row);
+      return false;
+    }
+    if (!stack && isSimple(row, context.dataset)) {
+      showSimple(node, row, context);
       if (!brief) describe(node, row, context);
       return brief;
     }
-    const before = node.dataset.row === String(row) ? node.querySelector("img.preview") : null;
-    node.dataset.row = row;
-    if (row < 0) {
-      node.className = "cell none";
-      for (const name of ["title", "aria-label"]) node.removeAttribute(name);
-      node.removeAttribute("data-trial");
-      node.draggable = false;
-      node.replaceChildren();
-      return false;
-    }
+    const { dataset, marks, state } = context;
+    const preview = node.dataset.row === String(row) ? node.querySelector("img") : null;
     const status = dataset.status(row);
     const files = dataset.files(row);
     node.className = `cell ${status}`;
-    node.dataset.trial = dataset.trial(row);
+    node.dataset.row = String(row);
+    node.dataset.trial = String(dataset.trial(row));
     node.draggable = files.length > 0;
-    const parts = [frame(files, status, dataset.reason(row), row, context, before)];
-    const summary = stack && sweeper.stack.summary(dataset, stack);
-    if (summary) parts.push(badge(summary, state.size));
-    else if (files.length > most(state)) parts.push(el("span", { class: "badge" }, counted(files, state)));
-    const check = dataset.check(row);
-    if (check) parts.push(verdict(check, node, state.size));
+    const parts = [makeFrame(row, context, preview?.classList.contains("preview") ? preview : null)];
+    const summary = stack && Stack.summarize(dataset, stack);
+    if (summary) parts.push(makeStackBadge(summary, state.size));
+    else if (files.length > maxFiles(state)) parts.push(el("span", { class: "badge" }, Media.describeCount(files, Media.choose(files, maxFiles(state)))));
+    const finding = dataset.finding(row);
+    if (finding) parts.push(makeCheckLabel(finding, node, state.size));
     if (state.captions) {
-      const words = el("span");
-      fillCaption(words, caption(row, context), state.size, context.tint(row));
-      parts.push(words);
+      const caption = el("span");
+      fillCaption(caption, makeCaption(row, context), state.size, context.tint(row));
+      parts.push(caption);
     }
     node.replaceChildren(...parts);
-    mark(node, row, marks, context);
+    showMark(node, row, marks);
     describe(node, row, context, summary);
     return false;
   }
 
-  /** One picture that has a sprite, of a trial that succeeded: what a grid of thousands mostly consists of. */
-  function isPlain(row, { dataset }) {
-    const files = dataset.files(row);
-    if (files.length !== 1 || files[0].kind !== "image" || sign(files[0]) || !files[0].thumb || !sweeper.sprites.has(files[0])) return false;
-    return dataset.status(row) === "succeeded" && !dataset.about.check;
+  /** @param {HTMLElement} node @param {number} row */
+  function showEmpty(node, row) {
+    node.className = "cell none";
+    node.dataset.row = String(row);
+    for (const name of ["title", "aria-label", "data-trial"]) node.removeAttribute(name);
+    node.draggable = false;
+    node.replaceChildren();
   }
 
-  /** The same elements whatever trial it is: while a grid scrolls, nothing is made and nothing is thrown away. */
-  function bindPlain(node, row, context) {
+  /**
+   * Whether a trial succeeded with one picture that has a sprite: nearly all cells of a large grid are like that.
+   * @param {number} row @param {Dataset} dataset
+   */
+  function isSimple(row, dataset) {
+    const files = dataset.files(row);
+    if (files.length !== 1 || files[0].kind !== "image" || Media.getSign(files[0]) || !files[0].thumb || !Sprites.has(files[0])) return false;
+    return dataset.status(row) === "succeeded" && !dataset.raw.check;
+  }
+
+  /**
+   * Show a simple trial. The cell keeps its elements, so scrolling neither makes elements nor throws any away.
+   * @param {HTMLElement} node @param {number} row @param {CellContext} context
+   */
+  function showSimple(node, row, context) {
     const { dataset, marks, state, box } = context;
     const [file] = dataset.files(row);
-    let parts = plains.get(node);
-    if (parts === undefined) plains.set(node, (parts = { sprite: el("span"), image: null, caption: el("span") }));
-    const { sprite, caption: below } = parts;
+    const parts = simpleParts.get(node) ?? { sprite: el("span"), image: null, caption: el("span") };
+    simpleParts.set(node, parts);
     if (node.className !== "cell succeeded plain") node.className = "cell succeeded plain";
-    node.dataset.row = row;
-    node.dataset.trial = dataset.trial(row);
+    node.dataset.row = String(row);
+    node.dataset.trial = String(dataset.trial(row));
     node.draggable = true;
-    const style = sweeper.sprites.centred(file, box);
-    sweeper.sprites.show(sprite, file, style, () => {
+    const style = Sprites.centreStyle(file, box);
+    Sprites.show(parts.sprite, file, style, () => {
       parts.image ??= el("img", { alt: "", decoding: "sync", draggable: "false" });
       parts.image.style.cssText = style;
-      parts.image.src = address(thumb(file, state.size, dataset.about.sides));
+      parts.image.src = toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides));
       return parts.image;
     });
-    // A text costs a layout of its cell, and memory until the browser finds the time to collect what that leaves behind.
-    if (state.captions) fillCaption(below, context.unread ? "" : caption(row, context), state.size, context.tint(row));
-    const wanted = state.captions ? [sprite, below] : [sprite];
-    const there = node.childNodes;
-    if (there.length !== wanted.length || wanted.some((one, place) => one !== there[place])) node.replaceChildren(...wanted);
-    if (marks.any(row)) mark(node, row, marks);
+    // A text costs a layout of its cell, and memory until the browser collects the old one.
+    if (state.captions) fillCaption(parts.caption, context.skipsCaptions ? "" : makeCaption(row, context), state.size, context.tint(row));
+    const wanted = state.captions ? [parts.sprite, parts.caption] : [parts.sprite];
+    const { childNodes } = node;
+    if (childNodes.length !== wanted.length || wanted.some((part, index) => part !== childNodes[index])) node.replaceChildren(...wanted);
+    if (marks.has(row)) showMark(node, row, marks);
   }
 
-  /** Ask for the pictures of a cell that still shows sprites; how many are they? */
-  function sharpen(node) {
-    return [...node.getElementsByClassName("sprite")].filter(sweeper.sprites.sharpen).length;
-  }
+  /**
+   * Load the pictures of a cell that still shows sprites. Returns how many.
+   * @param {HTMLElement} node
+   */
+  const sharpen = (node) => [...node.getElementsByClassName("sprite")].filter(Sprites.sharpen).length;
 
-  /** Text below a picture, shortened here: a style that cuts it off is a clip, which the browser goes through in each frame. */
+  /**
+   * Write a caption, shortened here. CSS could cut it off too, but the browser visits every clip in every frame.
+   * @param {HTMLElement} node @param {string} full
+   * @param {number} width pixels
+   * @param {string} tint the colour of the line below it
+   */
   function fillCaption(node, full, width, tint) {
-    const { firstChild } = node;
-    const fitted = sweeper.letters.fitted(full, width - 10);
-    const text = fitted ?? full;
-    const classes = fitted === undefined ? "caption cut" : "caption";
+    const shortened = TextWidth.shorten(full, width - 10);
+    const text = shortened ?? full;
+    const classes = shortened === undefined ? "caption cut" : "caption";
     if (node.className !== classes) node.className = classes;
-    if ((firstChild?.data ?? "") !== text) firstChild && text ? (firstChild.data = text) : (node.textContent = text);
-    const shade = tint === "transparent" ? "" : tint;
-    if (node.style.getPropertyValue("--tint") !== shade) node.style.setProperty("--tint", shade);
+    const old = /** @type {Text | null} */ (node.firstChild);
+    if (old && text) {
+      if (old.data !== text) old.data = text;
+    } else if ((old?.data ?? "") !== text) node.textContent = text;
+    const colour = tint === "transparent" ? "" : tint;
+    if (node.style.getPropertyValue("--tint") !== colour) node.style.setProperty("--tint", colour);
   }
 
-  /** A combination whose trials this view leaves out, but the plan has. */
-  function leftOut(node) {
+  /**
+   * Mark an empty cell whose trials are in the plan, but not in this view.
+   * @param {HTMLElement} node
+   */
+  function markFiltered(node) {
     node.classList.add("filtered");
     node.setAttribute("aria-label", "left out by the filter");
-    node.title = "Left out by the filter, or by what is chosen for the other axes";
+    node.title = "Left out by the filter, or by the values chosen for the other axes";
   }
 
-  /** A combination that the plan does not have, and which rule dropped it. */
-  function absent(node, values, dataset) {
-    node.title = dataset.absent(new Map(values.map(([axis, place]) => [axis.name, place])));
+  /**
+   * Explain in an empty cell which rule excludes its combination from the plan.
+   * @param {HTMLElement} node @param {AxisValue[]} values @param {Dataset} dataset
+   */
+  function markExcluded(node, values, dataset) {
+    node.title = dataset.explainExclusion(new Map(values.map(([axis, code]) => [axis.name, code])));
     node.setAttribute("aria-label", node.title);
   }
 
-  const SIGNS = { same: "=", changed: "≠", new: "+", missing: "−", failed: "!", "not compared": "?", cancelled: "×", pending: "…", running: "…" };
-
-  /** How many trials lie below the one that is shown, and what is to be known of them. */
-  function badge({ more, kind, count }, size) {
+  /**
+   * How many trials lie below the one that is shown, and the most urgent state among them.
+   * @param {StackSummary} summary @param {number} size
+   */
+  function makeStackBadge({ more, kind, count }, size) {
     if (!kind) return el("span", { class: "badge" }, `+${more}`);
-    const words = `+${more} · ${count} ${sweeper.stack.word(kind)}`;
-    const fits = sweeper.letters.fitted(words, size - 20) === words;
-    return el("span", { class: `badge holds-${kind.replace(" ", "-")}` }, fits ? words : `+${more} ${SIGNS[kind]}`);
+    const words = `+${more} · ${count} ${Stack.describeKind(kind)}`;
+    const fits = TextWidth.shorten(words, size - 20) === words;
+    return el("span", { class: `badge below-${kind.replace(" ", "-")}` }, fits ? words : `+${more} ${SIGNS[kind]}`);
   }
 
-  function checkReason(dataset, row) {
-    const check = dataset.check(row);
-    return check ? [`check: ${check.state}`, check.reason].filter(Boolean).join(", ") : "";
+  /**
+   * The state of the check, as a sign and a word, so that it does not depend on colour alone.
+   * @param {CheckFinding} finding @param {HTMLElement} node @param {number} size
+   */
+  function makeCheckLabel({ state }, node, size) {
+    node.classList.add(`check-${state.replace(" ", "-")}`);
+    const sign = SIGNS[state] ?? "?";
+    return el("span", { class: "verdict" }, size >= LARGE ? `${sign} ${state}` : sign);
   }
 
-  /** What the check found, as a sign that does not rest on its colour alone. */
-  function verdict(check, node, size) {
-    node.classList.add(`check-${check.state.replace(" ", "-")}`);
-    const sign = SIGNS[check.state] ?? "?";
-    return el("span", { class: "verdict" }, size >= 96 ? `${sign} ${check.state}` : sign);
-  }
+  /**
+   * How many files of a trial its cell shows.
+   * @param {State} state
+   */
+  const maxFiles = (state) => (state.size >= LARGE ? 4 : 1);
 
-  /** How many files of a trial its cell shows. */
-  const most = (state) => (state.size >= 96 ? 4 : 1);
-
-  /** As many files as a cell shows, one of each kind among them: a film or a sound after six stills would never be seen. */
-  function chosen(files, count) {
-    const kind = (file) => sign(file) || file.kind; // an animated picture is a film to the eye
-    const firsts = files.filter((file, place) => files.findIndex((other) => kind(other) === kind(file)) === place);
-    const wanted = [...new Set([...firsts, ...files])].slice(0, count);
-    return files.filter((file) => wanted.includes(file)).slice(0, count); // one file may be there twice
-  }
-
-  /** What a still has not: a film and a sound are told from one without a play button. */
-  const sign = ({ kind, frames }) => (kind === "video" || frames > 1 ? "▶" : kind === "audio" ? "♪" : "");
-
-  /** `width`: pixels that there are; a player of sounds without its button is none, and the sign says where there is one. */
-  function signed(file, shown, width) {
-    const mark = sign(file);
-    if (!mark) return shown;
-    const player = width < PLAYER && file.kind === "audio" ? null : shown;
-    return el("span", { class: "moving" }, player, el("span", { class: player ? "sign" : "sign alone", "aria-hidden": "true" }, mark));
-  }
-
-  /** How many files there are, and the signs of those that the cell does not show. */
-  function counted(files, state) {
-    const shown = chosen(files, most(state));
-    return [files.length, ...new Set(files.filter((file) => !shown.includes(file)).map(sign).filter(Boolean))].join(" ");
-  }
-
-  /** "6 pictures, 1 film", where there is anything but pictures; "" elsewhere. */
-  function kinds(files) {
-    const word = (file) => (file.kind === "audio" ? "sound" : sign(file) ? "film" : file.kind === "image" ? "picture" : "file");
-    const counts = new Map();
-    for (const file of files) counts.set(word(file), (counts.get(word(file)) ?? 0) + 1);
-    if (!files.some(sign)) return "";
-    return [...counts].map(([name, count]) => `${count} ${name}${count > 1 ? "s" : ""}`).join(", ");
-  }
-
-  /** The pictures of a trial; where there is none, a word in its place and the reason below it. */
-  function frame(files, status, reason, row, { dataset, state, load, box }, before) {
-    const source = (file) => (file.thumb ? address(thumb(file, state.size, dataset.about.sides)) : undefined);
-    if (files.length === 0) {
-      const holder = el("span", { class: "frame" });
-      const sight = dataset.sight(row);
-      if (sight?.[3]) {
-        // The same element as before: it shows the last preview until the next one is there.
-        const image = before ?? el("img", { alt: "", class: "preview", draggable: "false" });
-        image.src = `preview/${dataset.trial(row)}?${sight[3]}`;
-        holder.append(image);
-      } else holder.append(el("span", { class: "word" }, WORDS[status]));
-      if (status === "running") holder.append(el("progress", { max: sight?.[2] || null, value: sight?.[2] ? sight[1] : null }));
-      else if (state.size >= 96 && status === "failed") holder.append(el("span", { class: "why" }, reason));
-      return holder;
+  /**
+   * The files of a trial; without files its status and the reason.
+   * @param {number} row @param {CellContext} context
+   * @param {HTMLImageElement | null} preview the cell's last preview of this trial
+   */
+  function makeFrame(row, context, preview) {
+    const { dataset, state, load, box } = context;
+    const files = dataset.files(row);
+    if (files.length === 0) return makeStatusFrame(row, context, preview);
+    /** @param {PageFile} file */
+    const toSource = (file) => (file.thumb ? toUrl(Media.pickThumbnail(file, state.size, dataset.raw.sides)) : undefined);
+    const [first] = files;
+    if (files.length === 1 && first.kind === "image" && first.thumb && !Media.getSign(first)) {
+      return Media.create(first, { src: toSource(first), load, box, isFrame: true });
     }
-    if (files.length === 1 && files[0].kind === "image" && files[0].thumb && !sign(files[0])) {
-      return media(files[0], { src: source(files[0]), load, box, frame: true });
-    }
-    const shown = chosen(files, most(state));
+    const shown = Media.choose(files, maxFiles(state));
+    /** @type {Box} */
     const part = shown.length > 1 ? [(box[0] - 2) / 2, shown.length > 2 ? (box[1] - 2) / 2 : box[1]] : box;
-    const each = shown.map((file) => signed(file, media(file, { src: source(file), load, box: part }), part[0]));
-    return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, each);
+    const nodes = shown.map((file) => Media.addSign(file, Media.create(file, { src: toSource(file), load, box: part }), part[0]));
+    return el("span", { class: shown.length > 1 ? "frame several" : "frame" }, nodes);
   }
 
-  const named = (axis, row) => `${axis.name}: ${axis.word(axis.of[row])}`;
-
-  /** A value as a caption has it: what is in brackets, as "(none)", says of which axis. */
-  function valued(axis, row) {
-    const word = axis.word(axis.of[row]);
-    return word[0] === "(" ? named(axis, row) : word;
+  /** @param {number} row @param {CellContext} context @param {HTMLImageElement | null} preview */
+  function makeStatusFrame(row, { dataset, state }, preview) {
+    const frame = el("span", { class: "frame" });
+    const status = dataset.status(row);
+    const [, value, maximum, previewNumber] = dataset.progress(row) ?? ["", 0, 0, 0];
+    if (previewNumber) {
+      // Keep the element: it shows the last preview until the next one is loaded.
+      const image = preview ?? el("img", { alt: "", class: "preview", draggable: "false" });
+      image.src = `preview/${dataset.trial(row)}?${previewNumber}`;
+      frame.append(image);
+    } else frame.append(el("span", { class: "word" }, STATUS_WORDS[status]));
+    if (status === "running") frame.append(el("progress", { max: maximum || null, value: maximum ? value : null }));
+    else if (state.size >= LARGE && status === "failed") frame.append(el("span", { class: "why" }, dataset.reason(row)));
+    return frame;
   }
 
-  function caption(row, { dataset, state, colour, free }) {
+  /** @param {Axis} axis @param {number} row */
+  const describeValue = (axis, row) => `${axis.name}: ${axis.labelOf(axis.codes[row])}`;
+
+  /**
+   * A value for a caption; one in brackets, such as "(none)", needs the name of its axis.
+   * @param {Axis} axis @param {number} row
+   */
+  function captionValue(axis, row) {
+    const label = axis.labelOf(axis.codes[row]);
+    return label.startsWith("(") ? describeValue(axis, row) : label;
+  }
+
+  /** @param {number} row @param {CellContext} context */
+  function makeCaption(row, { dataset, state, colour, free }) {
     if (colour) return colour.label(row) || "no value";
-    if (free.length) return free.map((axis) => valued(axis, row)).join(" · ");
+    if (free.length > 0) return free.map((axis) => captionValue(axis, row)).join(" · ");
     const trial = dataset.trial(row);
-    return state.size < 96 ? String(trial) : `trial ${trial}`; // "trial 1…" would tell no cell from its neighbour
+    return state.size < LARGE ? String(trial) : `trial ${trial}`; // a cut "trial 1…" would be the same in many cells
   }
 
-  /** Verdict and stars on a bound cell. */
-  function mark(node, row, marks) {
+  /**
+   * Show keep or reject, stars and whether there is a comment.
+   * @param {HTMLElement} node @param {number} row @param {Marks} marks
+   */
+  function showMark(node, row, marks) {
     const { verdict, stars, comment } = marks.get(row);
     node.classList.toggle("keep", verdict === "keep");
     node.classList.toggle("reject", verdict === "reject");
     node.querySelector(".stars")?.remove();
-    const text = (STARS[stars] ?? "") + (comment ? " ✎" : "");
+    const text = STARS[stars] + (comment ? " ✎" : "");
     if (text) node.append(el("span", { class: "stars" }, text));
   }
 
-  /** What a brief `bind` left out. */
-  function complete(node, row, context) {
-    const parts = plains.get(node);
-    if (context.state.captions && parts) fillCaption(parts.caption, caption(row, context), context.state.size, context.tint(row));
+  /**
+   * Write the texts that a brief `showTrial` left out.
+   * @param {HTMLElement} node @param {number} row @param {CellContext} context
+   */
+  function completeTexts(node, row, context) {
+    const parts = simpleParts.get(node);
+    if (context.state.captions && parts) fillCaption(parts.caption, makeCaption(row, context), context.state.size, context.tint(row));
     describe(node, row, context);
   }
 
-  /** What is said of a cell to those who point at it, and to those who listen; `summary`: of the trials that share it. */
+  /**
+   * Write the tooltip and the text for screen readers.
+   * @param {HTMLElement} node @param {number} row @param {Context} context
+   * @param {StackSummary | null} [summary] of the trials that share the cell
+   */
   function describe(node, row, { dataset, marks, free }, summary = null) {
-    const without = free.filter((axis) => axis.of[row] < 0).map((axis) => named(axis, row)); // its caption has them too
-    const title = [dataset.title(row), ...without].join(" · ");
-    const [reason, check] = [dataset.reason(row), checkReason(dataset, row)];
+    const missing = free.filter((axis) => axis.codes[row] < 0).map((axis) => describeValue(axis, row)); // the caption has them too
+    const title = [dataset.title(row), ...missing].join(" · ");
+    const reason = dataset.reason(row);
+    const finding = dataset.finding(row);
+    const check = finding ? [`check: ${finding.state}`, finding.reason].filter(Boolean).join(", ") : "";
     const { verdict, stars, comment } = marks.get(row);
     node.title = [title, reason, check, summary?.words].filter(Boolean).join("\n");
     const words = [
       `trial ${dataset.trial(row)}`,
       title,
       dataset.status(row),
-      kinds(dataset.files(row)),
+      Media.describeKinds(dataset.files(row)),
       reason,
       check,
       verdict,
       stars ? `${stars} stars` : "",
-      comment ?? "",
+      comment,
       summary?.words,
     ];
     node.setAttribute("aria-label", words.filter(Boolean).join(", "));
   }
 
-  sweeper.cell = { absent, address, bind, complete, create, describe, drop, leftOut, mark, media, sharpen, STARS };
-})((globalThis.sweeper ??= {}));
+  return {
+    STARS, completeTexts, create, describe, markExcluded, markFiltered, release, sharpen, showMark, showTrial, toUrl,
+  };
+})();

@@ -1,8 +1,9 @@
+// @ts-check
 // Numbers as colours: one scale for cells, heat maps and lines.
 "use strict";
 
-(function (sweeper) {
-  // Five stops of viridis (Smith and van der Walt 2015): even to the eye, and readable without red and green.
+const Colours = (() => {
+  // Five stops of viridis (Smith and van der Walt 2015), which is perceptually uniform and readable with colour blindness.
   const STOPS = [
     [68, 1, 84],
     [59, 82, 139],
@@ -12,19 +13,28 @@
   ];
   const LINES = ["#3b78c4", "#d9822b", "#3f9b57", "#b5459e", "#8a6d3b", "#2aa3a3", "#c4453b", "#7a7f87"];
 
-  /** Colour of `share` (0 to 1) as rgb(). */
-  function at(share) {
-    const place = Math.min(1, Math.max(0, share)) * (STOPS.length - 1);
-    const low = Math.min(STOPS.length - 2, Math.floor(place));
-    const mixed = STOPS[low].map((part, i) => Math.round(part + (STOPS[low + 1][i] - part) * (place - low)));
+  /**
+   * The colour of a share from 0 to 1.
+   * @param {number} share
+   */
+  function pick(share) {
+    const position = Math.min(1, Math.max(0, share)) * (STOPS.length - 1);
+    const low = Math.min(STOPS.length - 2, Math.floor(position));
+    const mixed = STOPS[low].map((part, i) => Math.round(part + (STOPS[low + 1][i] - part) * (position - low)));
     return `rgb(${mixed.join(", ")})`;
   }
 
-  /** The text colour that can be read on `at(share)`. */
-  const ink = (share) => (share > 0.55 ? "#111" : "#fff");
+  /**
+   * A text colour that is readable on `pick(share)`.
+   * @param {number} share
+   */
+  const pickText = (share) => (share > 0.55 ? "#111" : "#fff");
 
-  /** Lowest and highest of some numbers; missing ones do not count. */
-  function extent(numbers) {
+  /**
+   * The lowest and the highest of some numbers, without missing ones; null if there is no number.
+   * @param {Iterable<Value>} numbers @returns {[number, number] | null}
+   */
+  function findExtent(numbers) {
     let [low, high] = [Infinity, -Infinity];
     for (const value of numbers) {
       if (typeof value !== "number") continue;
@@ -34,8 +44,11 @@
     return low <= high ? [low, high] : null;
   }
 
-  /** A number's share of its extent; a constant lies in the middle. */
-  const share = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
+  /**
+   * Where a number lies in its extent, from 0 to 1; 0.5 if the extent is one number.
+   * @param {number} value @param {[number, number]} extent
+   */
+  const toShare = (value, [low, high]) => (high > low ? (value - low) / (high - low) : 0.5);
 
-  sweeper.colours = { at, ink, extent, share, LINES };
-})((globalThis.sweeper ??= {}));
+  return { LINES, findExtent, pick, pickText, toShare };
+})();

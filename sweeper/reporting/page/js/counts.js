@@ -1,93 +1,114 @@
-// How many trials became what, and what a check found of them: each count is a filter. The nodes stay while a run goes
-// on, or a press on one would be lost whenever a number changes under it.
+// @ts-check
+// How many trials have which status, and which state of the check. Each count is a button that filters by it. The
+// buttons are kept while a run goes on: a press would be lost if its button were replaced.
 "use strict";
 
-(function (sweeper) {
-  const { el } = sweeper.dom;
-  const FOUND = ["same", "changed", "failed", "new", "not compared"]; // what a check says of a trial, in this order
-  const MOST_NAMES = 300; // of missing cases; a page is no manifest
+const Counts = (() => {
+  const { el } = Dom;
+  const CHECK_STATES = ["same", "changed", "failed", "new", "not compared"]; // in the order of showing
+  const MAX_NAMES = 300; // of missing cases
 
-  /** {node, recount(), show(state)}; `page` as of the bar. */
-  function create(page) {
-    const { dataset, update } = page;
-    const statuses = el("span", { class: "numbers", role: "group", "aria-label": "What became of the trials" });
-    const found = el("span", { class: "numbers", role: "group", "aria-label": "What the check found" });
-    const missing = el("details", { class: "missing" }, el("summary", {}), el("div", {}));
+  /** @param {Page} page */
+  function create({ dataset, update: updatePage }) {
+    const statuses = el("span", { class: "numbers", role: "group", "aria-label": "Status of the trials" });
+    const states = el("span", { class: "numbers", role: "group", "aria-label": "Result of the check" });
+    const missing = makeMissingList();
     const shown = el("span", { class: "dim" });
-    const alive = el("span", { class: "alive", role: "status" });
-    const node = el("div", { class: "counts" }, statuses, found, missing, shown, alive);
-    const made = new Map(); // filter -> its button
+    const live = el("span", { class: "alive", role: "status" });
+    /** @type {Map<string, HTMLButtonElement>} */
+    const buttons = new Map(); // by filter
     let where = "";
-    let names = null;
 
-    function button(filter, word) {
-      const press = () => update({ where: where === filter ? "" : filter });
-      const one = el("button", { type: "button", class: word.replace(" ", "-"), title: "show only these, or everything again", onclick: press });
-      made.set(filter, one);
-      return one;
+    /** @param {string} filter @param {string} word */
+    function makeButton(filter, word) {
+      const onclick = () => updatePage({ where: where === filter ? "" : filter });
+      const title = "show only these, or all again";
+      const button = el("button", { type: "button", class: word.replace(" ", "-"), title, onclick });
+      buttons.set(filter, button);
+      return button;
     }
 
-    /** A number and its word; where a word is a column's, what filters by it. */
-    function counter(column, word, count) {
+    /**
+     * A number and its word, as a button if the word is a value of a column.
+     * @param {string | null} column @param {string} word @param {number} count
+     */
+    function makeCount(column, word, count) {
       const text = `${count.toLocaleString("en")} ${word}`;
       if (column === null) return el("span", { class: word }, text);
       const filter = `${column} == '${word}'`;
-      const one = made.get(filter) ?? button(filter, word);
-      if (one.textContent !== text) one.textContent = text;
-      return one;
+      const button = buttons.get(filter) ?? makeButton(filter, word);
+      if (button.textContent !== text) button.textContent = text;
+      return button;
     }
 
-    function put(host, parts) {
-      const there = host.childNodes;
-      if (there.length !== parts.length || parts.some((part, place) => part !== there[place])) {
-        const focused = host.contains(document.activeElement) ? document.activeElement : null;
-        host.replaceChildren(...parts);
-        focused?.focus();
+    function update() {
+      // `running` comes from the run and is not a value of the column `status`.
+      const counts = [...dataset.countStatuses()].map(([word, count]) => makeCount(word === "running" ? null : "status", word, count));
+      replaceIfChanged(statuses, counts);
+      states.hidden = !dataset.raw.check;
+      if (dataset.raw.check) {
+        const byState = dataset.countCheckStates();
+        const words = [...new Set([...CHECK_STATES, ...byState.keys()])].filter((word) => byState.has(word));
+        replaceIfChanged(states, ["check:", ...words.map((word) => makeCount("check", word, byState.get(word) ?? 0))]);
       }
+      missing.show(dataset.raw.check?.gone ?? []);
+      live.textContent = Live.describe(dataset);
+      showPressed();
     }
 
-    function recount() {
-      // Who has a job in hand is told by the run, and by no column.
-      put(statuses, [...dataset.counts()].map(([word, count]) => counter(word === "running" ? null : "status", word, count)));
-      if (dataset.about.check) {
-        const counts = dataset.checkCounts();
-        const words = [...new Set([...FOUND, ...counts.keys()])].filter((word) => counts.has(word));
-        put(found, ["check:", ...words.map((word) => counter("check", word, counts.get(word)))]);
-      }
-      found.hidden = !dataset.about.check;
-      tellMissing(dataset.about.check?.gone ?? []);
-      alive.textContent = sweeper.live.words(dataset);
-      press();
+    function showPressed() {
+      for (const [filter, button] of buttons) button.setAttribute("aria-pressed", String(filter === where));
     }
 
-    /** Accepted cases that no trial makes: they have no cell, so their names stand here. */
-    function tellMissing(gone) {
-      missing.hidden = gone.length === 0;
-      if (gone === names) return;
-      names = gone;
-      const [summary, list] = missing.children;
-      summary.textContent = `${gone.length.toLocaleString("en")} missing`;
-      summary.title = ["Accepted, and made by no trial of this run:", ...gone.slice(0, 12), gone.length > 12 ? "…" : ""].join("\n");
-      const more = gone.length - MOST_NAMES;
+    /**
+     * @param {State} state
+     * @param {number} count of the trials shown
+     */
+    function show(state, count) {
+      where = state.where;
+      shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
+      showPressed();
+    }
+
+    return { node: el("div", { class: "counts" }, statuses, states, missing.node, shown, live), update, show };
+  }
+
+  /** @param {HTMLElement} host @param {(Node | string)[]} parts */
+  function replaceIfChanged(host, parts) {
+    const { childNodes } = host;
+    if (childNodes.length === parts.length && parts.every((part, index) => part === childNodes[index])) return;
+    const focused = document.activeElement;
+    const hadFocus = host.contains(focused);
+    host.replaceChildren(...parts);
+    if (hadFocus && focused instanceof HTMLElement) focused.focus();
+  }
+
+  /** The names of accepted cases that no trial makes any more; they have no cell in the grid. */
+  function makeMissingList() {
+    const title = "Accepted, but no trial of this run makes them:";
+    const summary = el("summary", {});
+    const list = el("div", {});
+    const node = el("details", { class: "missing" }, summary, list);
+    /** @type {string[] | null} */
+    let current = null;
+
+    /** @param {string[]} names */
+    function show(names) {
+      node.hidden = names.length === 0;
+      if (names === current) return;
+      current = names;
+      summary.textContent = `${names.length.toLocaleString("en")} missing`;
+      summary.title = [title, ...names.slice(0, 12), names.length > 12 ? "…" : ""].join("\n");
+      const more = names.length - MAX_NAMES;
       list.replaceChildren(
-        el("p", {}, "Accepted, and made by no trial of this run:"),
-        el("ul", {}, gone.slice(0, MOST_NAMES).map((name) => el("li", {}, name))),
+        el("p", {}, title),
+        el("ul", {}, names.slice(0, MAX_NAMES).map((name) => el("li", {}, name))),
         more > 0 ? el("p", {}, `and ${more.toLocaleString("en")} more`) : "",
       );
     }
 
-    function press() {
-      for (const [filter, one] of made) one.setAttribute("aria-pressed", String(filter === where));
-    }
-
-    function show(state, count) {
-      where = state.where;
-      shown.textContent = count === dataset.size ? "" : `${count.toLocaleString("en")} shown`;
-      press();
-    }
-
-    return { node, recount, show };
+    return { node, show };
   }
 
-  sweeper.counts = { create };
-})((globalThis.sweeper ??= {}));
+  return { create };
+})();

@@ -1,16 +1,35 @@
-// Making elements. Text always goes in as text: nothing in this page parses markup.
+// @ts-check
+// Helpers that make DOM elements. Text is always inserted as text: this page never parses markup.
 "use strict";
 
-(function (sweeper) {
-  /** An element with attributes (`class`, `aria-*`, ...), listeners (`onclick`: a function) and children. */
+/** @typedef {Node | string | null | undefined | false} Child what `el` takes as a child; nothing is shown for null, undefined and false */
+/** @typedef {Child | Child[] | Child[][]} Children */
+
+const Dom = (() => {
+  /**
+   * Make an element with attributes (`class`, `aria-*`, ...), listeners (`onclick`: a function) and children.
+   * @template {keyof HTMLElementTagNameMap} Tag
+   * @param {Tag} tag
+   * @param {Record<string, any>} [attributes] null, undefined and false leave an attribute out
+   * @param {Children[]} children @returns {HTMLElementTagNameMap[Tag]}
+   */
   function el(tag, attributes = {}, ...children) {
     return fill(document.createElement(tag), attributes, children);
   }
 
+  /**
+   * Make an SVG element; the parameters are those of `el`.
+   * @template {keyof SVGElementTagNameMap} Tag
+   * @param {Tag} tag @param {Record<string, any>} [attributes] @param {Children[]} children @returns {SVGElementTagNameMap[Tag]}
+   */
   function svg(tag, attributes = {}, ...children) {
     return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
   }
 
+  /**
+   * @template {Element} E
+   * @param {E} node @param {Record<string, any>} attributes @param {any[]} children @returns {E}
+   */
   function fill(node, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) {
       if (value === null || value === undefined || value === false) continue;
@@ -21,48 +40,94 @@
     return node;
   }
 
-  let fields = 0;
+  /**
+   * The element of index.html with this id.
+   * @param {string} id @returns {HTMLElement}
+   */
+  function byId(id) {
+    const node = document.getElementById(id);
+    if (node === null) throw new Error(`index.html has no element #${id}`);
+    return node;
+  }
 
-  /** Make anew what is in `host`: the focus then goes to what has the `data-keep` of the element that had it. */
-  function keepingFocus(host, redraw) {
-    const kept = host.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
+  /**
+   * Rebuild the content of `host` and give the focus back to the element with the same `data-keep` as before.
+   * @param {HTMLElement} host @param {() => void} redraw
+   */
+  function redrawKeepingFocus(host, redraw) {
+    const key = focusKey(host);
     redraw();
-    if (kept !== undefined) host.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
+    focusByKey(host, key);
   }
 
-  /** A control with its visible label beside it. */
-  function field(label, control, more = "") {
-    control.id = `field-${++fields}`;
+  /**
+   * The `data-keep` of the focused element inside `host`.
+   * @param {Node} host @returns {string | undefined}
+   */
+  function focusKey(host) {
+    const focused = document.activeElement;
+    return focused instanceof HTMLElement && host.contains(focused) ? focused.dataset.keep : undefined;
+  }
+
+  /** @param {ParentNode} host @param {string | undefined} key */
+  function focusByKey(host, key) {
+    const node = key === undefined ? null : host.querySelector(`[data-keep="${CSS.escape(key)}"]`);
+    if (node instanceof HTMLElement) node.focus();
+  }
+
+  let fieldCount = 0;
+
+  /**
+   * Put a visible label beside a control.
+   * @param {string} label @param {HTMLInputElement | HTMLSelectElement} control
+   * @param {string} [classes] more classes of the element around both
+   */
+  function makeField(label, control, classes = "") {
+    control.id = `field-${++fieldCount}`;
     control.dataset.keep ??= label;
-    return el("div", { class: `field ${more}` }, el("label", { for: control.id }, label), control);
+    return el("div", { class: `field ${classes}` }, el("label", { for: control.id }, label), control);
   }
 
-  /** A menu; `options` are [value, text]. */
-  function menu(options, chosen, change) {
-    const select = el("select", { onchange: () => change(select.value) });
+  /**
+   * @param {string[][]} options [value, text] of each
+   * @param {string} selected @param {(value: string) => void} onChange
+   */
+  function makeMenu(options, selected, onChange) {
+    const select = el("select", { onchange: () => onChange(select.value) });
     for (const [value, text] of options) select.append(el("option", { value }, text));
-    select.value = chosen;
+    select.value = selected;
     return select;
   }
 
-  /** Tell a person who listens, and one who looks, what just happened. */
-  let quiet = 0;
-  function say(text) {
-    const said = document.getElementById("said");
-    said.textContent = text;
-    said.classList.add("shown");
-    clearTimeout(quiet);
-    quiet = setTimeout(() => said.classList.remove("shown"), Math.max(3000, text.length * 60)); // as long as it takes to read
+  let hideTimer = 0;
+
+  /**
+   * Show a message at the bottom of the page for some seconds; screen readers read it aloud.
+   * @param {string} text
+   */
+  function announce(text) {
+    const message = byId("message");
+    message.textContent = text;
+    message.classList.add("shown");
+    clearTimeout(hideTimer);
+    hideTimer = setTimeout(() => message.classList.remove("shown"), Math.max(3000, text.length * 60)); // long enough to read it
   }
 
-  /** Offer a text as a file; works from file:// too. */
-  function save(name, type, text) {
+  /**
+   * Offer a text as a download; this also works from file://.
+   * @param {string} name @param {string} type @param {string} text
+   */
+  function saveFile(name, type, text) {
     const url = URL.createObjectURL(new Blob([text], { type }));
     el("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
-  async function copy(text, what) {
+  /**
+   * Copy a text to the clipboard and announce it as `what`.
+   * @param {string} text @param {string} what
+   */
+  async function copyText(text, what) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
@@ -73,8 +138,8 @@
       document.execCommand("copy"); // the only way on a page without clipboard permission
       area.remove();
     }
-    say(`${what} copied`);
+    announce(`${what} copied`);
   }
 
-  sweeper.dom = { el, svg, field, keepingFocus, menu, say, save, copy };
-})((globalThis.sweeper ??= {}));
+  return { el, svg, byId, makeField, makeMenu, redrawKeepingFocus, focusKey, focusByKey, announce, saveFile, copyText };
+})();

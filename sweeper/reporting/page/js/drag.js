@@ -1,64 +1,73 @@
-// Dragging: an axis onto the place where it is to be shown, and a cell's file out of the page.
+// @ts-check
+// Dragging: an axis to the direction that it shall have, and a cell's file out of the page.
 "use strict";
 
-(function (sweeper) {
+const Drag = (() => {
   const TYPE = "application/x-sweeper-axis";
-  const KINDS = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", webp: "image/webp", gif: "image/gif" };
+  /** @type {Record<string, string>} */
+  const MEDIA_TYPES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", webp: "image/webp", gif: "image/gif" };
 
-  /** An axis that can be taken: its menu does the same by keyboard and on a screen that is touched. */
-  function chip(axis) {
-    const { el } = sweeper.dom;
-    return el(
-      "span",
-      {
-        class: "chip",
-        draggable: "true",
-        title: `Drag ${axis.name} onto X axis, Y axis, an outer place, or onto the grid's labels`,
-        ondragstart(event) {
-          event.dataTransfer.setData(TYPE, axis.name);
-          event.dataTransfer.effectAllowed = "move";
-          event.stopPropagation();
-        },
-      },
-      axis.name,
-    );
+  /**
+   * An axis that can be dragged. Its menu does the same by keyboard and on touch screens.
+   * @param {Axis} axis
+   */
+  function makeChip(axis) {
+    /** @param {DragEvent} event */
+    function start(event) {
+      event.dataTransfer?.setData(TYPE, axis.name);
+      if (event.dataTransfer) event.dataTransfer.effectAllowed = "move";
+      event.stopPropagation();
+    }
+    const title = `Drag ${axis.name} onto X axis, Y axis, an outer axis, or the labels of the grid`;
+    return Dom.el("span", { class: "chip", draggable: "true", title, ondragstart: start }, axis.name);
   }
 
-  /** Let `node` take an axis; `taken(name)` is called with it. */
-  function target(node, taken) {
-    const over = (event) => {
-      if (!event.dataTransfer.types.includes(TYPE)) return;
+  /**
+   * Let an axis be dropped on an element.
+   * @param {HTMLElement} node @param {(name: string) => void} onDrop
+   */
+  function acceptAxis(node, onDrop) {
+    /** @param {DragEvent} event */
+    const onOver = (event) => {
+      if (!event.dataTransfer?.types.includes(TYPE)) return;
       event.preventDefault();
       node.classList.add("dropping");
     };
-    node.addEventListener("dragenter", over);
-    node.addEventListener("dragover", over);
-    node.addEventListener("dragleave", (event) => node.contains(event.relatedTarget) || node.classList.remove("dropping"));
+    node.addEventListener("dragenter", onOver);
+    node.addEventListener("dragover", onOver);
+    node.addEventListener("dragleave", (event) => {
+      if (!node.contains(/** @type {Node | null} */ (event.relatedTarget))) node.classList.remove("dropping");
+    });
     node.addEventListener("drop", (event) => {
       node.classList.remove("dropping");
-      const name = event.dataTransfer.getData(TYPE);
+      const name = event.dataTransfer?.getData(TYPE) ?? "";
       if (name === "") return;
       event.preventDefault();
-      taken(name);
+      onDrop(name);
     });
   }
 
   /**
-   * What leaves the page with a cell, a picture or a link: the artifact itself, never its thumbnail. `workflow`: JSON text
-   * that goes first, under `name`, for a program that fetches what it is given: ComfyUI may fetch neither a file of this
-   * disk nor another server's. (A picture of a dialog goes as a file of its own, which ComfyUI reads before all this.)
+   * Fill a drag of a cell, a picture or a link with the artifact itself, never its thumbnail.
+   *
+   * ComfyUI fetches the first URL it is given, but may fetch neither a file of this disk nor one of another server.
+   * Therefore a workflow goes first, as a data URL. A picture that is dragged out of the dialog is a file to the
+   * browser, which ComfyUI reads before all this.
+   * @param {DragEvent} event @param {PageFile | undefined} file
+   * @param {string | null} [workflow] JSON text
+   * @param {string} [name] of the workflow's file
    */
-  function carry(event, file, workflow = null, name = "") {
-    if (!file?.path) return;
-    const url = new URL(sweeper.cell.address(file.path), location.href).href;
-    const base = file.path.split("/").pop();
-    const kind = KINDS[/\w+$/.exec(base)?.[0].toLowerCase()] ?? "application/octet-stream";
+  function fillWithFile(event, file, workflow = null, name = "") {
+    if (!file?.path || event.dataTransfer === null) return;
+    const url = new URL(Cell.toUrl(file.path), location.href).href;
+    const fileName = file.path.split("/").at(-1) ?? "";
+    const type = MEDIA_TYPES[/\w+$/.exec(fileName)?.[0].toLowerCase() ?? ""] ?? "application/octet-stream";
     const inline = workflow && `data:application/json,${encodeURIComponent(workflow)}#/${encodeURIComponent(name)}`;
     event.dataTransfer.setData("text/uri-list", inline || url);
     event.dataTransfer.setData("text/plain", url);
-    event.dataTransfer.setData("DownloadURL", `${kind}:${base}:${url}`);
+    event.dataTransfer.setData("DownloadURL", `${type}:${fileName}:${url}`);
     event.dataTransfer.effectAllowed = "copy";
   }
 
-  sweeper.drag = { chip, target, carry, TYPE };
-})((globalThis.sweeper ??= {}));
+  return { acceptAxis, fillWithFile, makeChip };
+})();

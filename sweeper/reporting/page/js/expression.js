@@ -1,138 +1,48 @@
-// The filter: a small expression language over the columns, parsed and evaluated here. Nothing is ever run as code.
+// @ts-check
+// The filter: tests rows by an expression over the columns, or searches for words. No code of the user is ever run.
 //
-// Numbers, 'texts', true, false, none; names, `a name with spaces` in backticks; + - * / %; == != < <= > >=; in, not in;
-// and, or, not; (...), [...]. A label stands for its value. What compares nothing is searched for: it finds the rows that hold it.
+// A label may be written in place of its value. A text that compares nothing is searched for in the values of each row.
 "use strict";
 
-(function (sweeper) {
-  const TOKEN =
-    /\s*(?:(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|`([^`]*)`|([A-Za-z_][\w.]*)|(==|!=|<=|>=|[-+*/%<>()[\],]))/y;
-  const LEVELS = [["or"], ["and"], ["==", "!=", "<", "<=", ">", ">=", "in", "not in"], ["+", "-"], ["*", "/", "%"]];
-  const DEEPEST = 100;
+/**
+ * @typedef {object} Filter
+ * @property {(row: number) => boolean} holds whether a row passes
+ * @property {boolean} search whether the text is searched for, because it is not an expression
+ * @property {string} error why it is not an expression; "" if it is one
+ */
 
-  class ExpressionError extends Error {}
+const Expression = (() => {
+  const { isNumber, toText, toRounded } = ValueText;
 
-  function tokens(source) {
-    const found = [];
-    TOKEN.lastIndex = 0;
-    while (source.slice(TOKEN.lastIndex).trim() !== "") {
-      const at = TOKEN.lastIndex;
-      const match = TOKEN.exec(source);
-      if (match === null)
-        throw new ExpressionError(`cannot read ${JSON.stringify(source.slice(at).trim().slice(0, 20))}`);
-      if (match[1] !== undefined) found.push({ kind: "value", value: number(match[1]) });
-      else if ((match[2] ?? match[3]) !== undefined) {
-        found.push({ kind: "value", value: (match[2] ?? match[3]).replace(/\\(.)/g, "$1") });
-      } else if (match[4] !== undefined) found.push({ kind: "name", text: match[4] });
-      else if (match[5] !== undefined) {
-        const word = /^(and|or|not|in|true|false|none|null)$/i.test(match[5]);
-        found.push({ kind: word ? "word" : "name", text: word ? match[5].toLowerCase() : match[5] });
-      } else found.push({ kind: "sign", text: match[6] });
-    }
-    return found;
-  }
+  /** @param {Value} a @param {Value} b */
+  const isComparable = (a, b) => (isNumber(a) && isNumber(b)) || (typeof a === "string" && typeof b === "string");
+  /** @param {Value} a @param {Value} b */
+  const isEqual = (a, b) => (isNumber(a) && isNumber(b) ? a == b : a === b); // eslint-disable-line eqeqeq -- 5n == 5 but not 5n === 5
+  /** @param {Value} a @param {Value} b */
+  const isIn = (a, b) =>
+    Array.isArray(b) ? b.some((item) => isEqual(a, item)) : typeof b === "string" && typeof a === "string" && b.includes(a);
 
-  function number(text) {
-    const value = Number(text);
-    return Number.isInteger(value) && !Number.isSafeInteger(value) && /^\d+$/.test(text) ? BigInt(text) : value;
-  }
-
-  /** Parse into a tree of [operator, ...parts]; names are looked up in `known`. */
-  function parse(source, known) {
-    const list = tokens(source);
-    let at = 0;
-    let deep = 0;
-    const peek = (text) =>
-      list[at] !== undefined && list[at].kind !== "value" && list[at].kind !== "name" && list[at].text === text;
-    const take = (text) => peek(text) && ++at > 0;
-    const expect = (text) => {
-      if (!take(text))
-        throw new ExpressionError(
-          `expected ${text} ${list[at] ? "before " + (list[at].text ?? list[at].value) : "at the end"}`,
-        );
-    };
-
-    function operator(level) {
-      if (LEVELS[level].includes("not in") && peek("not") && list[at + 1]?.text === "in") {
-        at += 2;
-        return "not in";
-      }
-      return LEVELS[level].find((text) => take(text));
-    }
-
-    function binary(level) {
-      if (level === LEVELS.length) return unary();
-      if (level === 2 && take("not")) return ["not", nested(() => binary(2))];
-      let left = binary(level + 1);
-      for (let sign = operator(level); sign !== undefined; sign = operator(level))
-        left = [sign, left, binary(level + 1)];
-      return left;
-    }
-
-    function nested(read) {
-      if (++deep > DEEPEST) throw new ExpressionError("is nested too deeply");
-      const value = read();
-      deep -= 1;
-      return value;
-    }
-
-    function unary() {
-      if (take("-")) return ["negative", nested(unary)];
-      if (take("(")) {
-        const inner = nested(() => binary(0));
-        expect(")");
-        return inner;
-      }
-      if (take("[")) {
-        const items = [];
-        while (!take("]")) {
-          items.push(nested(() => binary(0)));
-          if (!peek("]")) expect(",");
-        }
-        return ["list", ...items];
-      }
-      const token = list[at++];
-      if (token === undefined) throw new ExpressionError("is not finished");
-      if (token.kind === "value") return ["value", token.value];
-      if (token.kind === "word" && ["true", "false", "none", "null"].includes(token.text)) {
-        return ["value", { true: true, false: false }[token.text] ?? null];
-      }
-      if (token.kind !== "name") throw new ExpressionError(`${token.text} is out of place`);
-      if (!known.has(token.text)) throw new ExpressionError(`there is no column ${token.text}`);
-      return ["name", token.text];
-    }
-
-    const tree = binary(0);
-    if (at < list.length) throw new ExpressionError(`${list[at].text ?? list[at].value} is out of place`);
-    return tree;
-  }
-
-  const comparable = (a, b) =>
-    (sweeper.dataset.isNumber(a) && sweeper.dataset.isNumber(b)) || (typeof a === "string" && typeof b === "string");
-  const same = (a, b) => (sweeper.dataset.isNumber(a) && sweeper.dataset.isNumber(b) ? a == b : a === b); // eslint-disable-line eqeqeq -- 5n == 5
-  const within = (a, b) =>
-    Array.isArray(b)
-      ? b.some((item) => same(a, item))
-      : typeof b === "string" && typeof a === "string" && b.includes(a);
+  /** @type {Record<string, (a: Value, b: Value) => Value>} */
   const BINARY = {
-    "==": same,
-    "!=": (a, b) => !same(a, b),
-    in: within,
-    "not in": (a, b) => !within(a, b),
-    "<": (a, b) => comparable(a, b) && a < b,
-    "<=": (a, b) => comparable(a, b) && a <= b,
-    ">": (a, b) => comparable(a, b) && a > b,
-    ">=": (a, b) => comparable(a, b) && a >= b,
-    "+": (a, b) => (typeof a === "string" ? a + sweeper.dataset.text(b) : Number(a) + Number(b)),
+    "==": isEqual,
+    "!=": (a, b) => !isEqual(a, b),
+    in: isIn,
+    "not in": (a, b) => !isIn(a, b),
+    "<": (a, b) => isComparable(a, b) && a < b,
+    "<=": (a, b) => isComparable(a, b) && a <= b,
+    ">": (a, b) => isComparable(a, b) && a > b,
+    ">=": (a, b) => isComparable(a, b) && a >= b,
+    "+": (a, b) => (typeof a === "string" ? a + toText(b) : Number(a) + Number(b)),
     "-": (a, b) => Number(a) - Number(b),
     "*": (a, b) => Number(a) * Number(b),
     "/": (a, b) => Number(a) / Number(b),
     "%": (a, b) => Number(a) % Number(b),
   };
 
+  /** @param {Tree} tree @param {(name: string) => Value} get @returns {Value} */
   function evaluate(tree, get) {
-    const [kind, left, right] = tree;
-    switch (kind) {
+    const [operator, left, right] = tree;
+    switch (operator) {
       case "value":
         return left;
       case "name":
@@ -150,94 +60,118 @@
       case "or":
         return evaluate(left, get) || evaluate(right, get);
       default:
-        return BINARY[kind](evaluate(left, get), evaluate(right, get));
+        return BINARY[operator](evaluate(left, get), evaluate(right, get));
     }
   }
 
-  const MATCHES = { "==": "or", in: "or", "!=": "and", "not in": "and" };
+  /** @type {Record<string, string>} how the test of a value and the test of its label are joined */
+  const JOINS = { "==": "or", in: "or", "!=": "and", "not in": "and" };
 
-  /** A tree in which a value that has a label may be called by it as well, as `exclude` of an experiment takes either. */
-  function labelled(tree, dataset) {
-    const [kind, ...parts] = tree;
-    if (kind === "value" || kind === "name") return tree;
-    const names = parts.filter((part) => part[0] === "name");
-    const label = MATCHES[kind] && names.length === 1 ? `${names[0][1]}.label` : "";
-    if (dataset.column(label)?.role !== "label") return [kind, ...parts.map((part) => labelled(part, dataset))];
-    return [MATCHES[kind], tree, [kind, ...parts.map((part) => (part === names[0] ? ["name", label] : part))]];
+  /**
+   * A tree in which a label also matches its value, as in `exclude` of an experiment.
+   * @param {Tree} tree @param {Dataset} dataset @returns {Tree}
+   */
+  function acceptLabels(tree, dataset) {
+    const [operator, ...operands] = tree;
+    if (operator === "value" || operator === "name") return tree;
+    const names = operands.filter((operand) => operand[0] === "name");
+    const label = JOINS[operator] && names.length === 1 ? `${names[0][1]}.label` : "";
+    if (dataset.column(label)?.role !== "label") return [operator, ...operands.map((operand) => acceptLabels(operand, dataset))];
+    return [JOINS[operator], tree, [operator, ...operands.map((operand) => (operand === names[0] ? ["name", label] : operand))]];
   }
 
-  /** Whether a tree asks something of a row: a number alone, or a text, is what somebody looks for. */
-  function asks(tree, dataset) {
-    const [kind, ...parts] = tree;
-    if (LEVELS[2].includes(kind)) return true;
-    if (kind === "value") return false;
-    if (kind !== "name") return parts.some((part) => asks(part, dataset));
-    const { values } = dataset.column(parts[0]);
-    return values?.length > 0 && values.every((value) => typeof value === "boolean");
+  /**
+   * Whether a tree is a condition. A number or a text alone is not: the user is searching for it.
+   * @param {Tree} tree @param {Dataset} dataset @returns {boolean}
+   */
+  function isCondition(tree, dataset) {
+    const [operator, ...operands] = tree;
+    if (ExpressionParser.COMPARISONS.includes(operator)) return true;
+    if (operator === "value") return false;
+    if (operator !== "name") return operands.some((operand) => isCondition(operand, dataset));
+    const column = dataset.column(operands[0]);
+    if (column === undefined || column.codes === null) return false;
+    return column.values.length > 0 && column.values.every((value) => typeof value === "boolean");
   }
 
-  /** A test of rows: {holds(row), search, error}. What asks nothing is searched for; `error`: why it is no expression. */
+  /**
+   * Compile a filter; a text that is not a condition is searched for.
+   * @param {string} source @param {Dataset} dataset @returns {Filter}
+   */
   function compile(source, dataset) {
     const trimmed = source.trim();
     if (trimmed === "") return { holds: () => true, search: false, error: "" };
-    let [words, reason] = [trimmed, "compares nothing"];
+    let [words, reason] = [trimmed, "it compares nothing"];
     try {
-      const tree = parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
-      if (asks(tree, dataset)) {
-        const meant = labelled(tree, dataset);
-        const holds = (row) => Boolean(evaluate(meant, (name) => dataset.column(name).value(row)));
+      const tree = ExpressionParser.parse(trimmed, new Set(dataset.columns.map((column) => column.name)));
+      if (isCondition(tree, dataset)) {
+        const test = acceptLabels(tree, dataset);
+        const holds = (/** @type {number} */ row) => Boolean(evaluate(test, (name) => dataset.column(name)?.value(row)));
         return { holds, search: false, error: "" };
       }
-      if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // in quotes, as with blanks at its ends
+      if (tree[0] === "value" && typeof tree[1] === "string") words = tree[1]; // quoted, for example to keep spaces at its ends
     } catch (error) {
       if (!(error instanceof ExpressionError)) throw error;
       reason = error.message;
     }
-    return { holds: search(words, dataset), search: true, error: reason };
+    return { holds: makeSearch(words, dataset), search: true, error: reason };
   }
 
-  /** Rows one of whose values holds these words, as they stand; a number is looked for whole, or 1 would be in every seed. */
-  function search(words, dataset) {
+  /**
+   * Make a test for the rows in which a value contains these words. A number must match a whole value: 1 would otherwise
+   * be found in every seed.
+   * @param {string} words @param {Dataset} dataset @returns {(row: number) => boolean}
+   */
+  function makeSearch(words, dataset) {
     const wanted = words.toLowerCase();
-    const figure = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words) ? number(words) : null;
-    const hit = (value, label, meant = label) => {
-      const is = sweeper.dataset.isNumber(value);
-      if (is && figure !== null && same(value, figure)) return true;
-      const bare = is && [sweeper.dataset.text(value), sweeper.dataset.rounded(value)].includes(label);
-      return bare ? label === words : [label, meant].some((text) => text.toLowerCase().includes(wanted));
+    const number = /^-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words) ? ExpressionParser.toNumber(words) : null;
+    /**
+     * @param {Value} value @param {string} label
+     * @param {string} [text] the value behind the label
+     */
+    const matches = (value, label, text = label) => {
+      if (isNumber(value) && number !== null && isEqual(value, number)) return true;
+      const isPlain = isNumber(value) && [toText(value), toRounded(value)].includes(label);
+      return isPlain ? label === words : [label, text].some((one) => one.toLowerCase().includes(wanted));
     };
-    const told = dataset.columns.filter((column) => column.of !== null);
-    const hits = told.map((column) => column.values.map((value, place) => hit(value, column.labels[place], column.texts?.[place])));
+    const coded = dataset.columns.filter((column) => column.codes !== null);
+    const hits = coded.map((column) => column.values.map((value, code) => matches(value, column.labels[code], column.texts?.[code])));
     return (row) =>
-      told.some((column, place) => column.of[row] >= 0 && hits[place][column.of[row]]) ||
-      dataset.metrics.some((column) => hit(column.value(row), column.label(row)));
+      coded.some((column, index) => column.codes[row] >= 0 && hits[index][column.codes[row]]) ||
+      dataset.metrics.some((column) => matches(column.value(row), column.label(row)));
   }
 
   const FALLBACK = "status == 'failed'";
-  const MOST_QUOTED = 24;
+  const MAX_QUOTED = 24; // letters
 
-  /** An expression that this very sweep understands, and that finds something: the values are those of one trial. */
-  function example(dataset) {
-    const usual = ({ name, values }) => values.length > 1 && /^[A-Za-z_]\w*$/.test(name);
-    const number = dataset.axes.find((axis) => usual(axis) && axis.numeric);
-    const word = dataset.axes.find((axis) => usual(axis) && axis.values.every((value) => typeof value === "string"));
+  /**
+   * An example for the empty filter field: an expression over this sweep's own axes that finds at least one trial.
+   * @param {Dataset} dataset @returns {string}
+   */
+  function makeExample(dataset) {
+    const usable = dataset.axes.filter(({ name, values }) => values.length > 1 && /^[A-Za-z_]\w*$/.test(name));
+    const number = usable.find((axis) => axis.numeric);
+    const word = usable.find((axis) => axis.values.every((value) => typeof value === "string"));
     const least = number?.values.reduce((a, b) => (b < a ? b : a));
-    const filled = (row) => [number, word].every((axis) => axis === undefined || axis.of[row] >= 0);
-    const rows = Array.from({ length: dataset.size }, (_, row) => row).filter(filled);
-    const row = rows.find((one) => number === undefined || number.value(one) > least) ?? rows[0];
+    const rows = dataset.filterRows((row) => [number, word].every((axis) => axis === undefined || axis.codes[row] >= 0));
+    const row = rows.find((candidate) => number === undefined || number.value(candidate) > least) ?? rows[0];
     if (row === undefined) return FALLBACK;
-    const found = [number && `${number.name} >= ${number.value(row)}`, word && quotation(word.name, word.value(row))];
-    const text = found.filter(Boolean).join(" and ");
-    const { holds, search } = compile(text, dataset); // a column may be called `in`, or a text be what no quotes hold
+    const conditions = [number && `${number.name} >= ${number.value(row)}`, word && quoteCondition(word.name, word.value(row))];
+    const text = conditions.filter(Boolean).join(" and ");
+    // Check it: an axis may be called `in`, or a text contain what quotes cannot hold.
+    const { holds, search } = compile(text, dataset);
     return text !== "" && !search && holds(row) ? text : FALLBACK;
   }
 
-  /** That a column has a text, or where it is long, its beginning. */
-  function quotation(name, text) {
+  /**
+   * The condition that a column has a text, or if the text is long, that it contains the text's beginning.
+   * @param {string} name @param {string} text
+   */
+  function quoteCondition(name, text) {
     const letters = [...text.split("\n")[0]];
-    const quoted = `'${letters.slice(0, MOST_QUOTED).join("").replace(/[\\']/g, "\\$&")}'`;
-    return letters.length <= MOST_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
+    const quoted = `'${letters.slice(0, MAX_QUOTED).join("").replace(/[\\']/g, "\\$&")}'`;
+    return letters.length <= MAX_QUOTED && !text.includes("\n") ? `${name} == ${quoted}` : `${quoted} in ${name}`;
   }
 
-  sweeper.expression = { compile, example, parse, evaluate, ExpressionError };
-})((globalThis.sweeper ??= {}));
+  return { compile, makeExample };
+})();

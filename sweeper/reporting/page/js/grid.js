@@ -1,395 +1,494 @@
-// The grid: only what is in view, and a little around it, is in the document, whatever the number of trials. What stands
-// where is told by `measures`, what surrounds the cells by `labels`, what a cell shows by `cell`.
+// @ts-check
+// The grid. Only the cells in view, and a few around them, are in the document, however many trials there are.
+// `GridGeometry` knows where each line is, `GridLabels` shows the labels, `Cell` fills a cell.
 "use strict";
 
-(function (sweeper) {
-  const { el, say } = sweeper.dom;
-  const OVERSCAN = 1; // lines kept on each side of the view
-  const BUDGET = 8; // milliseconds of filling cells in one frame; what is missing then comes with the next
-  // Pictures asked for in one frame. Each costs a browser a third of a millisecond or more, so that
-  // asking for a screen full of them at once is a frame that is missed, for cells that a fling leaves behind anyway.
-  const [FEWEST, MOST] = [12, 40];
-  // Pixels of scrolling in one frame from which on nobody can read a caption: it is written when it rests. Each costs a
-  // layout of its cell, and some memory until the browser collects it.
-  const PASSING = 16;
-  const PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
-  const BUILT = -1; // no timer yet: it is not at rest before its first frame
-  const SOON = 20; // the same after a change: the frame that shows it is not to wait for pictures
+/**
+ * @typedef {object} GridRow  one row of cells in the document
+ * @property {HTMLElement} node
+ * @property {Map<number, HTMLElement>} cells by column
+ * @property {number} index of the row that it shows
+ * @property {LineRange} columns that it covers
+ * @property {boolean} complete whether all of them have a cell
+ */
+/** @typedef {{top: number, left: number, height: number, width: number}} Viewport pixels */
+
+class GridView {
+  static OVERSCAN = 1; // lines that are kept on each side of the view
+  static FRAME_BUDGET = 8; // milliseconds for filling cells in one frame; the rest is filled in the next frames
+  // Pictures that are requested in one frame. Each costs a browser a third of a millisecond or more, so requesting a
+  // whole screen at once would miss a frame, for cells that a fast scroll leaves behind anyway.
+  static MIN_LOADS = 12;
+  static MAX_LOADS = 40;
+  // Pixels scrolled in one frame from which on captions cannot be read. They are then written when the scroll pauses,
+  // because each costs a layout of its cell, and some memory until the browser collects it.
+  static UNREADABLE_SPEED = 16;
+  static PAUSE = 100; // milliseconds without scrolling after which sprites become pictures
+  static PAUSE_AFTER_BUILD = 20; // the same after a change: its first frame does not wait for pictures
+  static NOT_SHOWN_YET = -1; // in place of a timer, until the first frame
 
   /**
-   * A grid in `host`, scrolled to `at`: [top, left]. `context` is the page's: dataset, marks, state, open(row), tint(row),
-   * room: pixels of the host.
+   * @param {HTMLElement} host @param {Context} context
+   * @param {[top: number, left: number]} [offset] pixels that it is scrolled to
    */
-  function create(host, context, at = [0, 0]) {
+  constructor(host, context, [top, left] = [0, 0]) {
     const { dataset, state, room } = context;
-    const shaped = new WeakSet(); // cells that have this grid's size
-    const waiting = []; // [image, address], asked for when their turn comes
-    const load = (image, from) => {
-      waiting.push([image, from]);
-      if (!live.drawing) later();
+    this.context = context;
+    /** @type {[image: HTMLImageElement, url: string][]} */
+    this.waiting = []; // pictures to be requested
+    /** @type {WeakSet<HTMLElement>} */
+    this.sized = new WeakSet(); // cells that have this grid's size
+    /** @type {Map<number, GridRow>} */
+    this.rows = new Map();
+    /** @type {Set<HTMLElement>} */
+    this.incomplete = new Set(); // cells without all of their texts
+    /** @type {Set<HTMLElement>} */
+    this.blurred = new Set(); // cells that may still show sprites
+    /** @type {[r: number, c: number] | null} */
+    this.current = null;
+    this.lastOffset = { top, left };
+    this.frame = 0;
+    this.frameTime = 0; // milliseconds, of the last frame
+    this.maxLoads = 24; // in one frame, on this machine
+    this.isDrawing = false;
+    this.isPassing = false; // whether it scrolls too fast for captions
+    this.isClosed = false;
+    this.pauseTimer = GridView.NOT_SHOWN_YET;
+    /** @type {[number, number]} */
+    this.mostLines = [0, 0]; // rows and columns that were in the document at once
+
+    const { arrangement, perLine } = GridView.arrange(room.width, context);
+    const { x } = arrangement.axis;
+    this.arrangement = perLine ? Layout.wrap(arrangement, perLine) : arrangement;
+    this.geometry = GridGeometry.compute(this.arrangement, state, dataset, innerWidth);
+    const { cellWidth, cellHeight, caption } = this.geometry;
+    /** @type {CellContext} */
+    this.cellContext = {
+      ...context,
+      free: perLine && x ? [x, ...context.free] : context.free,
+      load: (image, url) => this.queueLoad(image, url),
+      box: [cellWidth, cellHeight - caption],
     };
-    const { arranged, captions } = placed(room.width, { ...context, load });
-    const size = sweeper.measures.measure(arranged, state, dataset, innerWidth);
-    const passing = { ...captions, unread: true };
-    captions.box = passing.box = [size.cellWidth, size.cellHeight - size.caption];
-    const take = (place) => (name) => context.update(sweeper.state.place(context.state, place, name));
-    const labels = sweeper.labels.create(arranged, size, take);
-    const canvas = el("div", { class: "canvas", role: "presentation" }, labels.nodes);
-    const scroller = el(
-      "div",
-      {
-        class: arranged.exists ? "scroller flow" : "scroller",
-        role: "grid",
-        tabindex: 0,
-        "aria-label": "Trials",
-        "data-keep": "trials",
-        "aria-rowcount": arranged.rows.length + 1,
-        "aria-colcount": arranged.columns.length + 1,
-      },
-      canvas,
-    );
-    canvas.style.width = `${size.side + size.width}px`;
-    canvas.style.height = `${size.head + size.height}px`;
-    canvas.style.setProperty("--why-lines", size.reason); // one number for all cells, and nothing to do for each
-    const live = { from: { top: at[0], left: at[1] }, rows: new Map(), brief: new Set(), blurred: new Set(), at: null, frame: 0, drawing: false, loads: 24, last: 0, rest: 0, unread: false, closed: false, most: [0, 0] };
+    /** @type {CellContext} */
+    this.passingContext = { ...this.cellContext, skipsCaptions: true };
 
-    /** The rows and columns that stand in a view, and `more` on each side. */
-    function seen({ top, left, height, width }, more) {
-      const { range } = sweeper.measures;
-      return [
-        range(size.tops, top, top + height - size.head, size.cellHeight, more),
-        range(size.lefts, left, left + width - size.side, size.cellWidth, more),
-      ];
-    }
-
-    /**
-     * Bring the document up to the view. While it scrolls, `until` ends the filling of cells for this frame. `brief`: what
-     * is said of a cell comes when it rests.
-     */
-    function draw(until = Infinity, view = onScreen(), brief = until < Infinity) {
-      live.frame = 0;
-      live.drawing = true;
-      live.unread = brief && live.rest !== 0 && Math.abs(view.top - live.from.top) + Math.abs(view.left - live.from.left) > PASSING;
-      live.from = view;
-      const lines = [size.tops.length, size.lefts.length];
-      const [rows, columns] = seen(view, OVERSCAN).map((one, way) => {
-        live.most[way] = Math.max(live.most[way], one[1] - one[0]);
-        return sweeper.measures.stretched(one, live.most[way], lines[way]);
-      });
-      labels.draw(rows, columns);
-      const go = () => until === Infinity || performance.now() < until;
-      let whole = sweeper.recycle(live.rows, rows, {
-        make: newRow,
-        put: (row, r) => putRow(row, r, columns, brief),
-        drop: dropRow,
-        go,
-      });
-      for (const [r, row] of live.rows) {
-        if (r < 0 || (row.whole && row.columns[0] === columns[0] && row.columns[1] === columns[1])) continue;
-        row.whole = sweeper.recycle(row.cells, columns, { ...cellsOf(row, brief), go });
-        row.columns = columns;
-        whole &&= row.whole;
-      }
-      live.drawing = false;
-      askFor();
-      if (live.rest === 0) describe();
-      if (!whole || waiting.length > 0 || (live.rest === 0 && sharpen(...seen(view, 0)))) later();
-    }
-
-    const onScreen = () => ({
-      top: scroller.scrollTop,
-      left: scroller.scrollLeft,
-      height: scroller.clientHeight,
-      width: scroller.clientWidth,
+    /** @param {Direction} direction */
+    const takeAxis = (direction) => (/** @type {string} */ name) => context.update(ViewState.withAxis(context.state, direction, name));
+    this.labels = GridLabels.create(this.arrangement, this.geometry, takeAxis);
+    this.canvas = this.makeCanvas();
+    this.scroller = this.makeScroller();
+    GridEvents.listen(this);
+    this.scroller.addEventListener("scroll", () => (this.waitForPause(GridView.PAUSE), this.schedule()), { passive: true });
+    // Start waiting from the frame that shows the grid, however long it took to build.
+    requestAnimationFrame(() => {
+      if (this.pauseTimer === GridView.NOT_SHOWN_YET) this.waitForPause(GridView.PAUSE_AFTER_BUILD);
     });
+    this.draw(Infinity, { top, left, ...room }, true);
+    host.replaceChildren(this.scroller);
+    if (top > 0 || left > 0) this.scroller.scrollTo(left, top);
+    this.schedule();
+    if (this.arrangement.shown === 0)
+      {host.prepend(Dom.el("p", { class: "empty" }, `No trial is left: ${Layout.explainEmpty(dataset, state, context.holds)}.`));}
+    this.resizeObserver = new ResizeObserver(() => this.schedule());
+    this.resizeObserver.observe(this.scroller);
+  }
 
-    /** Ask for pictures that no sprite stands for, as many as this frame takes. */
-    function askFor() {
-      if (!scroller.isConnected) return; // a grid that is being built is not in the document yet, and neither is any picture
-      for (let asked = 0; waiting.length > 0 && asked < live.loads; ) {
-        const [image, from] = waiting.shift();
-        if (!image.isConnected) continue; // its cell has left the view
-        image.src = from;
-        asked += 1;
-      }
-    }
+  /**
+   * Arrange the trials. `perLine` is the number of cells in a line if a single row is wider than the view and is to be
+   * wrapped, else 0.
+   * @param {number} width pixels
+   * @param {Context} context
+   */
+  static arrange(width, { dataset, state, holds }) {
+    const arrangement = Layout.arrange(dataset, state, holds);
+    const { x, y, xx, yy } = arrangement.axis;
+    const perLine = Math.max(1, Math.floor((width - 24) / (state.size + 4)));
+    const isLong = x !== undefined && !y && !xx && !yy && arrangement.columns.length > perLine;
+    return { arrangement, perLine: isLong ? perLine : 0 };
+  }
 
-    /** Ask for the pictures of cells in view that still show sprites, as many as this frame takes; are there more? */
-    function sharpen([top, bottom], [left, right]) {
-      let asked = 0;
-      for (let r = top; r < bottom; r++) {
-        for (let c = left; c < right; c++) {
-          const node = cellAt([r, c]);
-          if (!live.blurred.has(node)) continue;
-          if (asked >= live.loads) return true;
-          asked += sweeper.cell.sharpen(node);
-          live.blurred.delete(node);
-        }
-      }
-      return false;
-    }
+  makeCanvas() {
+    const { side, head, width, height, reasonLines } = this.geometry;
+    const canvas = Dom.el("div", { class: "canvas", role: "presentation" }, this.labels.nodes);
+    canvas.style.width = `${side + width}px`;
+    canvas.style.height = `${head + height}px`;
+    canvas.style.setProperty("--why-lines", String(reasonLines)); // here once, so that no cell has to set it
+    return canvas;
+  }
 
-    /** Say what a passing cell left unsaid. */
-    function describe() {
-      for (const node of live.brief) sweeper.cell.complete(node, Number(node.dataset.row), captions);
-      live.brief.clear();
-    }
+  makeScroller() {
+    const attributes = {
+      class: this.arrangement.exists ? "scroller flow" : "scroller",
+      role: "grid",
+      tabindex: 0,
+      "aria-label": "Trials",
+      "data-keep": "trials",
+      "aria-rowcount": this.arrangement.rows.length + 1,
+      "aria-colcount": this.arrangement.columns.length + 1,
+    };
+    return Dom.el("div", attributes, this.canvas);
+  }
 
-    /** It scrolls, or has just been built: what is passed by needs no more than its sprite. */
-    function unrest(pause) {
-      clearTimeout(live.rest);
-      if (live.closed) return;
-      live.rest = setTimeout(() => {
-        live.rest = 0;
-        later();
-      }, pause);
-    }
+  // --- drawing
 
-    function later() {
-      live.frame ||= requestAnimationFrame((now) => {
-        const took = now - live.last; // since the last frame: as many pictures as this machine can take in one
-        live.loads = Math.min(MOST, Math.max(FEWEST, took < 20 ? live.loads + 2 : took < 40 ? live.loads : live.loads / 2));
-        live.last = now;
-        draw(performance.now() + BUDGET);
-      });
-    }
+  /** @returns {Viewport} */
+  getViewport() {
+    const { scrollTop, scrollLeft, clientHeight, clientWidth } = this.scroller;
+    return { top: scrollTop, left: scrollLeft, height: clientHeight, width: clientWidth };
+  }
 
-    // --- rows and cells: those that leave the view are those that come into it
+  /**
+   * The rows and columns in a viewport, and `extra` more on each side.
+   * @param {Viewport} viewport @param {number} extra @returns {[LineRange, LineRange]}
+   */
+  findVisible({ top, left, height, width }, extra) {
+    const { tops, lefts, head, side, cellHeight, cellWidth } = this.geometry;
+    return [
+      GridGeometry.findRange(tops, top, top + height - head, cellHeight, extra),
+      GridGeometry.findRange(lefts, left, left + width - side, cellWidth, extra),
+    ];
+  }
 
-    function newRow() {
-      return { node: canvas.appendChild(el("div", { class: "row", role: "row" })), cells: new Map(), place: -1, columns: [0, 0], whole: false };
-    }
+  /** Draw in the next frame. */
+  schedule() {
+    this.frame ||= requestAnimationFrame((now) => {
+      const duration = now - this.frameTime;
+      // Adjust to this machine: request more pictures as long as frames are on time.
+      const loads = duration < 20 ? this.maxLoads + 2 : duration < 40 ? this.maxLoads : this.maxLoads / 2;
+      this.maxLoads = Math.min(GridView.MAX_LOADS, Math.max(GridView.MIN_LOADS, loads));
+      this.frameTime = now;
+      this.draw(performance.now() + GridView.FRAME_BUDGET);
+    });
+  }
 
-    function dropRow(row) {
-      for (const node of row.cells.values()) dropCell(node);
-      row.node.remove();
-    }
+  /**
+   * Bring the document up to date with the view.
+   * @param {number} [deadline] when to stop filling cells in this frame
+   * @param {Viewport} [viewport]
+   * @param {boolean} [brief] whether texts that are not visible wait for a pause
+   */
+  draw(deadline = Infinity, viewport = this.getViewport(), brief = deadline < Infinity) {
+    this.frame = 0;
+    this.isDrawing = true;
+    const distance = Math.abs(viewport.top - this.lastOffset.top) + Math.abs(viewport.left - this.lastOffset.left);
+    this.isPassing = brief && this.pauseTimer !== 0 && distance > GridView.UNREADABLE_SPEED;
+    this.lastOffset = viewport;
+    const complete = this.drawCells(this.findKept(viewport), brief, () => deadline === Infinity || performance.now() < deadline);
+    this.isDrawing = false;
+    this.requestPictures();
+    if (this.pauseTimer === 0) this.completeTexts();
+    if (!complete || this.waiting.length > 0 || (this.pauseTimer === 0 && this.sharpen(...this.findVisible(viewport, 0)))) this.schedule();
+  }
 
-    function dropCell(node) {
-      live.brief.delete(node);
-      live.blurred.delete(node);
-      sweeper.cell.drop(node);
-    }
+  /**
+   * The rows and columns to keep in the document.
+   * @param {Viewport} viewport
+   */
+  findKept(viewport) {
+    const counts = [this.geometry.tops.length, this.geometry.lefts.length];
+    return this.findVisible(viewport, GridView.OVERSCAN).map((range, way) => {
+      this.mostLines[way] = Math.max(this.mostLines[way], range[1] - range[0]);
+      return GridGeometry.extendRange(range, this.mostLines[way], counts[way]);
+    });
+  }
 
-    /** Give a row another place; its cells then show what stands there. */
-    function putRow(row, r, columns, brief) {
-      row.place = r;
-      row.node.ariaRowIndex = r + 2;
-      row.node.setAttribute("aria-owns", `side-${r}`); // the label stands elsewhere in the document
-      row.node.style.cssText = `top:${size.head + size.tops[r]}px;height:${size.cellHeight}px`;
-      row.whole = sweeper.recycle(row.cells, columns, { ...cellsOf(row), put: putCell });
+  /**
+   * @param {LineRange[]} ranges of rows and columns
+   * @param {boolean} brief @param {() => boolean} hasTime
+   * @returns {boolean} whether all cells are filled
+   */
+  drawCells([rows, columns], brief, hasTime) {
+    this.labels.draw(rows, columns);
+    let complete = Recycle.cover(this.rows, rows, {
+      make: () => this.makeRow(),
+      put: (row, r) => this.putRow(row, r, columns, brief),
+      drop: (row) => this.dropRow(row),
+      hasTime,
+    });
+    for (const [r, row] of this.rows) {
+      if (r < 0 || (row.complete && row.columns[0] === columns[0] && row.columns[1] === columns[1])) continue;
+      row.complete = Recycle.cover(row.cells, columns, { ...this.cellActions(row, brief), hasTime });
       row.columns = columns;
-      for (const [c, node] of row.cells) fillCell(node, r, c, brief);
+      complete &&= row.complete;
     }
+    return complete;
+  }
 
-    /** How the cells of a row are made, shown at another column, and given away. */
-    function cellsOf(row, brief) {
-      return {
-        make: () => row.node.appendChild(sweeper.cell.create()),
-        put: (node, c) => {
-          putCell(node, c);
-          fillCell(node, row.place, c, brief);
-        },
-        drop: dropCell,
-      };
+  /** @param {HTMLImageElement} image @param {string} url */
+  queueLoad(image, url) {
+    this.waiting.push([image, url]);
+    if (!this.isDrawing) this.schedule();
+  }
+
+  /** Request pictures that have no sprite, as many as one frame takes. */
+  requestPictures() {
+    if (!this.scroller.isConnected) return; // while the grid is being built, no picture is in the document yet
+    for (let count = 0; this.waiting.length > 0 && count < this.maxLoads; ) {
+      const [image, url] = /** @type {[HTMLImageElement, string]} */ (this.waiting.shift());
+      if (!image.isConnected) continue; // its cell has left the view
+      image.src = url;
+      count += 1;
     }
+  }
 
-    function putCell(node, c) {
-      node.ariaColIndex = c + 2;
-      const left = `${size.side + size.lefts[c]}px`;
-      if (shaped.has(node)) return void (node.style.left = left);
-      shaped.add(node);
-      node.style.cssText = `left:${left};width:${size.cellWidth}px;height:${size.cellHeight}px`;
+  /**
+   * Load the pictures of cells in view that still show sprites, as many as one frame takes. Returns whether more are
+   * left.
+   * @param {LineRange} rows @param {LineRange} columns
+   */
+  sharpen([top, bottom], [left, right]) {
+    let count = 0;
+    for (let r = top; r < bottom; r++) {
+      for (let c = left; c < right; c++) {
+        const node = this.cellAt(r, c);
+        if (node === undefined || !this.blurred.has(node)) continue;
+        if (count >= this.maxLoads) return true;
+        count += Cell.sharpen(node);
+        this.blurred.delete(node);
+      }
     }
+    return false;
+  }
 
-    /** All trials of a cell that has `row` on top, where there are several, or null. */
-    const stackOf = (row, r, c) => (row >= 0 && arranged.more(row) ? arranged.trials(r, c) : null);
+  /** Write the texts that cells left out while they scrolled by. */
+  completeTexts() {
+    for (const node of this.incomplete) Cell.completeTexts(node, Number(node.dataset.row), this.cellContext);
+    this.incomplete.clear();
+  }
 
-    function fillCell(node, r, c, brief = false) {
-      const row = arranged.find(r, c);
-      if (sweeper.cell.bind(node, row, stackOf(row, r, c), live.unread ? passing : captions, brief)) live.brief.add(node);
-      else live.brief.delete(node);
-      live.blurred.add(node);
-      if (arranged.exists?.(r, c) === false) node.className = "cell beyond";
-      if (row < 0 && arranged.filtered(r, c)) sweeper.cell.leftOut(node);
-      else if (row < 0 && !arranged.exists) sweeper.cell.absent(node, arranged.values(r, c), dataset);
-      if (live.at !== null && live.at[0] === r && live.at[1] === c) point(node);
-      else if (node.id) node.removeAttribute("id");
-    }
+  /**
+   * Treat the grid as moving until nothing has scrolled for a while; moving cells show only sprites.
+   * @param {number} pause milliseconds
+   */
+  waitForPause(pause) {
+    clearTimeout(this.pauseTimer);
+    if (this.isClosed) return;
+    this.pauseTimer = setTimeout(() => {
+      this.pauseTimer = 0;
+      this.schedule();
+    }, pause);
+  }
 
-    /** The current cell is the only one with an id, which tells a screen reader where it is. */
-    function point(node) {
-      node.classList.add("current");
-      node.id = `cell-${live.at[0]}-${live.at[1]}`;
-    }
+  // --- rows and cells: those that leave the view become those that come into it
 
-    const cellAt = ([r, c]) => live.rows.get(r)?.cells.get(c);
+  /** @returns {GridRow} */
+  makeRow() {
+    const node = this.canvas.appendChild(Dom.el("div", { class: "row", role: "row" }));
+    return { node, cells: new Map(), index: -1, columns: [0, 0], complete: false };
+  }
 
-    // --- the current cell, moved by the keyboard
+  /** @param {GridRow} row */
+  dropRow(row) {
+    for (const node of row.cells.values()) this.dropCell(node);
+    row.node.remove();
+  }
 
-    /** The first cell that is wholly in view, or in view at all. */
-    function firstSeen() {
-      const view = onScreen();
-      const [[r, rows], [c, columns]] = seen(view, 0);
-      return [r + (size.tops[r] < view.top && r + 1 < rows), c + (size.lefts[c] < view.left && c + 1 < columns)];
-    }
+  /** @param {HTMLElement} node */
+  dropCell(node) {
+    this.incomplete.delete(node);
+    this.blurred.delete(node);
+    Cell.release(node);
+  }
 
-    /** Make a cell the current one, and bring it into view unless the view is to stay. */
-    function setCurrent(r, c, stay = false) {
-      if (arranged.rows.length === 0) return;
-      const last = cellAt(live.at ?? [-1, -1]);
-      last?.classList.remove("current");
-      last?.removeAttribute("id");
-      live.at = [
-        Math.min(Math.max(r, 0), arranged.rows.length - 1),
-        Math.min(Math.max(c, 0), arranged.columns.length - 1),
-      ];
-      if (!stay) bringIntoView(...live.at);
-      draw();
-      describe();
-      const node = cellAt(live.at);
-      if (node) point(node);
-      scroller.setAttribute("aria-activedescendant", node?.id ?? "");
-    }
+  /**
+   * Move a row to another index, and show the trials there.
+   * @param {GridRow} row @param {number} r @param {LineRange} columns @param {boolean} brief
+   */
+  putRow(row, r, columns, brief) {
+    const { head, tops, cellHeight } = this.geometry;
+    row.index = r;
+    row.node.ariaRowIndex = String(r + 2);
+    row.node.setAttribute("aria-owns", `side-${r}`); // its label is in another part of the document
+    row.node.style.cssText = `top:${head + tops[r]}px;height:${cellHeight}px`;
+    row.complete = Recycle.cover(row.cells, columns, { ...this.cellActions(row, brief), put: (node, c) => this.putCell(node, c) });
+    row.columns = columns;
+    for (const [c, node] of row.cells) this.fillCell(node, r, c, brief);
+  }
 
-    function bringIntoView(r, c) {
-      const [top, left] = [size.tops[r], size.lefts[c]];
-      const [viewTop, viewLeft] = [scroller.scrollTop, scroller.scrollLeft];
-      const roomY = scroller.clientHeight - size.head - size.cellHeight;
-      const roomX = scroller.clientWidth - size.side - size.cellWidth;
-      if (top - size.band < viewTop || top > viewTop + roomY)
-        scroller.scrollTop = top < viewTop + size.band ? top - size.band : top - roomY + size.gap;
-      if (left < viewLeft || left > viewLeft + roomX)
-        scroller.scrollLeft = left < viewLeft ? left : left - roomX + size.gap;
-    }
-
-    const current = () => (live.at === null ? -1 : arranged.find(...live.at));
-    /** The current cell has no trial: say why, to who has no pointer to rest on it. */
-    function explain() {
-      if (arranged.rows.length === 0) return;
-      setCurrent(...(live.at ?? firstSeen())); // it may have been scrolled out of view
-      const why = current() < 0 && cellAt(live.at)?.title;
-      if (why) say(why);
-    }
-
-    listen(scroller, { context, current, setCurrent, firstSeen, explain, at: () => live.at, whereIs: arranged.where });
-    scroller.addEventListener("scroll", () => (unrest(PAUSE), later()), { passive: true });
-
-    live.rest = BUILT;
-    requestAnimationFrame(() => live.rest === BUILT && unrest(SOON)); // counted from the frame that shows it, however long it was built
-    draw(Infinity, { top: at[0], left: at[1], ...room }, true);
-    host.replaceChildren(scroller);
-    if (at[0] > 0 || at[1] > 0) scroller.scrollTo(at[1], at[0]);
-    later();
-    if (arranged.shown === 0)
-      host.prepend(el("p", { class: "empty" }, `No trial is left: ${sweeper.layout.nothing(dataset, state, context.holds)}.`));
-    const resized = new ResizeObserver(later);
-    resized.observe(scroller);
-    /** Do something with the cell that a row belongs to, on top or below, if it is in view. */
-    const withCell = (row, act) => {
-      const place = arranged.where(row);
-      const node = place && cellAt(place);
-      if (node) act(node, place);
-    };
+  /** @param {GridRow} row @param {boolean} brief */
+  cellActions(row, brief) {
     return {
-      arranged,
-      /** Show these rows anew, where they are in view. */
-      refresh(changed) {
-        for (const row of changed) withCell(row, (node, place) => fillCell(node, ...place));
-        later();
+      make: () => row.node.appendChild(Cell.create()),
+      put: (/** @type {HTMLElement} */ node, /** @type {number} */ c) => {
+        this.putCell(node, c);
+        this.fillCell(node, row.index, c, brief);
       },
-      remark: (row) =>
-        withCell(row, (node, place) => {
-          if (Number(node.dataset.row) !== row) return; // what somebody thinks of a trial below is told of that one
-          const stack = stackOf(row, ...place);
-          sweeper.cell.mark(node, row, context.marks);
-          sweeper.cell.describe(node, row, context, stack && sweeper.stack.summary(dataset, stack));
-        }),
-      /** Make a trial the current one; unless the view is to `stay`, it comes into it. */
-      show(row, stay = false) {
-        const place = arranged.where(row);
-        if (place) setCurrent(...place, stay);
-      },
-      current,
-      /** Whether cells in view are still to be filled. */
-      busy: () => live.frame !== 0,
-      focus: () => scroller.focus(),
-      scroll: () => [scroller.scrollTop, scroller.scrollLeft],
-      close() {
-        resized.disconnect();
-        cancelAnimationFrame(live.frame);
-        clearTimeout(live.rest);
-        live.closed = true;
-        for (const row of live.rows.values()) dropRow(row);
-      },
+      drop: (/** @type {HTMLElement} */ node) => this.dropCell(node),
     };
   }
 
-  const STEPS = {
-    ArrowLeft: [0, -1],
-    ArrowRight: [0, 1],
-    ArrowUp: [-1, 0],
-    ArrowDown: [1, 0],
-    PageUp: [-5, 0],
-    PageDown: [5, 0],
-    Home: [0, -1e9],
-    End: [0, 1e9],
-  };
-
-  /** Keys, clicks, drags and players. */
-  function listen(scroller, { context, current, setCurrent, firstSeen, explain, at, whereIs }) {
-    const rowOf = (event) => Number(event.target.closest?.(".cell")?.dataset.row ?? -1);
-    // A press on a cell gives the focus too, before its click: who points at a cell has the current one by that.
-    scroller.addEventListener("focus", () => at() === null && scroller.matches(":focus-visible") && setCurrent(...firstSeen(), true));
-    scroller.addEventListener("keydown", (event) => {
-      if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
-      const step = STEPS[event.key];
-      const [r, c] = at() ?? firstSeen();
-      if (step !== undefined) setCurrent(r + step[0], c + step[1]);
-      else if (event.key === "Enter") current() >= 0 ? context.open(current()) : explain();
-      else if (!(current() >= 0 && context.markByKey(event.key, current()))) return;
-      event.preventDefault();
-    });
-    scroller.addEventListener("click", (event) => {
-      const row = rowOf(event);
-      const empty = event.target.closest(".cell.none");
-      if (empty !== null && empty.title !== "") return say(empty.title);
-      if (row < 0 || event.target.closest("audio")) return;
-      setCurrent(...whereIs(row));
-      context.open(row);
-    });
-    // A file leaves with its cell: onto a folder, or onto a program that reads it. (A picture that is dragged by itself
-    // would be the thumbnail.) Its workflow leaves with it, for ComfyUI.
-    scroller.addEventListener("dragstart", (event) => {
-      const row = rowOf(event);
-      if (row >= 0) sweeper.drag.carry(event, context.dataset.files(row)[0], ...sweeper.workflow.named(context.dataset, row));
-    });
-    for (const [kind, play] of [
-      ["pointerover", true],
-      ["pointerout", false],
-    ]) {
-      scroller.addEventListener(kind, (event) => {
-        if (event.target.tagName === "VIDEO") play ? event.target.play().catch(() => {}) : event.target.pause();
-      });
+  /** @param {HTMLElement} node @param {number} c */
+  putCell(node, c) {
+    const { side, lefts, cellWidth, cellHeight } = this.geometry;
+    node.ariaColIndex = String(c + 2);
+    const left = `${side + lefts[c]}px`;
+    if (this.sized.has(node)) {
+      node.style.left = left;
+      return;
     }
+    this.sized.add(node);
+    node.style.cssText = `left:${left};width:${cellWidth}px;height:${cellHeight}px`;
   }
 
-  /** Rows and columns; a single row that is wider than the view is set in lines, its values as captions. */
-  function placed(width, context) {
-    const arranged = sweeper.layout.arrange(context.dataset, context.state, context.holds);
-    const { x, y, xx, yy } = arranged.axis;
-    const perLine = Math.max(1, Math.floor((width - 24) / (context.state.size + 4)));
-    if (
-      x === undefined ||
-      y !== undefined ||
-      xx !== undefined ||
-      yy !== undefined ||
-      arranged.columns.length <= perLine
-    ) {
-      return { arranged, captions: context };
-    }
-    return { arranged: sweeper.layout.flow(arranged, perLine), captions: { ...context, free: [x, ...context.free] } };
+  /**
+   * All trials of a cell if there are several, else null.
+   * @param {number} row the first of them
+   * @param {number} r @param {number} c
+   */
+  getStack(row, r, c) {
+    return row >= 0 && this.arrangement.hasMore(row) ? this.arrangement.trials(r, c) : null;
   }
 
-  sweeper.grid = { create };
-})((globalThis.sweeper ??= {}));
+  /** @param {HTMLElement} node @param {number} r @param {number} c @param {boolean} [brief] */
+  fillCell(node, r, c, brief = false) {
+    const { arrangement } = this;
+    const row = arrangement.find(r, c);
+    const context = this.isPassing ? this.passingContext : this.cellContext;
+    if (Cell.showTrial(node, row, this.getStack(row, r, c), context, brief)) this.incomplete.add(node);
+    else this.incomplete.delete(node);
+    this.blurred.add(node);
+    if (arrangement.exists?.(r, c) === false) node.className = "cell beyond";
+    if (row < 0 && arrangement.isFiltered(r, c)) Cell.markFiltered(node);
+    else if (row < 0 && !arrangement.exists) Cell.markExcluded(node, arrangement.values(r, c), this.context.dataset);
+    if (this.current !== null && this.current[0] === r && this.current[1] === c) this.markCurrent(node);
+    else if (node.id) node.removeAttribute("id");
+  }
+
+  /** @param {number} r @param {number} c */
+  cellAt(r, c) {
+    return this.rows.get(r)?.cells.get(c);
+  }
+
+  // --- the current cell, which the keyboard moves
+
+  /**
+   * Only the current cell has an id, which tells a screen reader where it is.
+   * @param {HTMLElement} node
+   */
+  markCurrent(node) {
+    node.classList.add("current");
+    node.id = `cell-${this.current?.join("-")}`;
+  }
+
+  /**
+   * The first cell that is fully in view, or else partly.
+   * @returns {[number, number]}
+   */
+  findFirstVisible() {
+    const viewport = this.getViewport();
+    const [[r, rowsEnd], [c, columnsEnd]] = this.findVisible(viewport, 0);
+    const { tops, lefts } = this.geometry;
+    return [r + Number(tops[r] < viewport.top && r + 1 < rowsEnd), c + Number(lefts[c] < viewport.left && c + 1 < columnsEnd)];
+  }
+
+  /**
+   * Make a cell the current one.
+   * @param {number} r @param {number} c
+   * @param {boolean} [stay] whether the view stays even if the cell is outside of it
+   */
+  setCurrent(r, c, stay = false) {
+    const { rows, columns } = this.arrangement;
+    if (rows.length === 0) return;
+    const last = this.current && this.cellAt(...this.current);
+    last?.classList.remove("current");
+    last?.removeAttribute("id");
+    this.current = [Math.min(Math.max(r, 0), rows.length - 1), Math.min(Math.max(c, 0), columns.length - 1)];
+    if (!stay) this.scrollToCell(...this.current);
+    this.draw();
+    this.completeTexts();
+    const node = this.cellAt(...this.current);
+    if (node) this.markCurrent(node);
+    this.scroller.setAttribute("aria-activedescendant", node?.id ?? "");
+  }
+
+  /** @param {number} r @param {number} c */
+  scrollToCell(r, c) {
+    const { tops, lefts, head, side, band, gap, cellWidth, cellHeight } = this.geometry;
+    const { scroller } = this;
+    const [top, left] = [tops[r], lefts[c]];
+    const roomY = scroller.clientHeight - head - cellHeight;
+    const roomX = scroller.clientWidth - side - cellWidth;
+    if (top - band < scroller.scrollTop) scroller.scrollTop = top - band;
+    else if (top > scroller.scrollTop + roomY) scroller.scrollTop = top < scroller.scrollTop + band ? top - band : top - roomY + gap;
+    if (left < scroller.scrollLeft) scroller.scrollLeft = left;
+    else if (left > scroller.scrollLeft + roomX) scroller.scrollLeft = left - roomX + gap;
+  }
+
+  /** The row of the data that the current cell shows, or -1. */
+  getCurrentRow() {
+    return this.current === null ? -1 : this.arrangement.find(...this.current);
+  }
+
+  /** Say why the current cell has no trial, for users without a pointer. */
+  explainEmpty() {
+    if (this.arrangement.rows.length === 0) return;
+    this.setCurrent(...(this.current ?? this.findFirstVisible())); // it may have been scrolled out of view
+    const reason = this.current && this.getCurrentRow() < 0 && this.cellAt(...this.current)?.title;
+    if (reason) Dom.announce(reason);
+  }
+
+  // --- for the page
+
+  /**
+   * Call `act` with the cell that a row of the data belongs to, on top or below, if it is in view.
+   * @param {number} row @param {(node: HTMLElement, r: number, c: number) => void} act
+   */
+  withCell(row, act) {
+    const position = this.arrangement.locate(row);
+    const node = position && this.cellAt(...position);
+    if (node) act(node, ...position);
+  }
+
+  /**
+   * Show these rows of the data again, where they are in view.
+   * @param {Iterable<number>} rows
+   */
+  refresh(rows) {
+    for (const row of rows) this.withCell(row, (node, r, c) => this.fillCell(node, r, c));
+    this.schedule();
+  }
+
+  /**
+   * Show a changed mark.
+   * @param {number} row
+   */
+  refreshMark(row) {
+    this.withCell(row, (node, r, c) => {
+      if (Number(node.dataset.row) !== row) return; // a trial below the first shows no mark
+      const stack = this.getStack(row, r, c);
+      Cell.showMark(node, row, this.context.marks);
+      Cell.describe(node, row, this.cellContext, stack && Stack.summarize(this.context.dataset, stack));
+    });
+  }
+
+  /**
+   * Make a trial the current one; see `setCurrent`.
+   * @param {number} row @param {boolean} [stay]
+   */
+  show(row, stay = false) {
+    const position = this.arrangement.locate(row);
+    if (position) this.setCurrent(...position, stay);
+  }
+
+  /** Whether cells in view are still to be filled. */
+  isBusy() {
+    return this.frame !== 0;
+  }
+
+  focus() {
+    this.scroller.focus();
+  }
+
+  /** @returns {[number, number]} */
+  getScroll() {
+    return [this.scroller.scrollTop, this.scroller.scrollLeft];
+  }
+
+  close() {
+    this.resizeObserver.disconnect();
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.pauseTimer);
+    this.isClosed = true;
+    for (const row of this.rows.values()) this.dropRow(row);
+  }
+}

@@ -1,245 +1,323 @@
-// Where each trial stands: axes chosen for X, Y and the two outer places make rows, columns and cells. Pure, no DOM.
+// @ts-check
+// Arranges the trials in rows, columns and cells along the axes that the view chooses. No DOM.
 "use strict";
 
-(function (sweeper) {
-  const PLACES = ["x", "y", "xx", "yy"]; // across, down, outer columns, outer rows
-  const WIDEST = 8; // columns of a first view that repeats its X axis
+/** @typedef {"x" | "y" | "xx" | "yy"} Direction across, down, outer columns, outer rows */
+/** @typedef {{inner: number, outer: number}} Line a row or column of the grid, by the codes of its values; -1: no value */
+/** @typedef {[axis: Axis, code: number]} AxisValue */
+/**
+ * @typedef {object} Arrangement
+ * @property {Record<Direction, Axis | undefined>} axis
+ * @property {Line[]} columns
+ * @property {Line[]} rows
+ * @property {number} shown how many trials it shows
+ * @property {(r: number, c: number) => number} find the first trial's row of the data, or -1 for an empty cell
+ * @property {(r: number, c: number) => number[]} trials all rows of the data that share a cell, in written order
+ * @property {(row: number) => boolean} hasMore whether another trial follows this one in its cell
+ * @property {(r: number, c: number) => boolean} isFiltered whether a cell is empty only because this view leaves its trials out
+ * @property {(r: number, c: number) => AxisValue[]} values what the trials of a cell have in common
+ * @property {(row: number) => [number, number] | null} locate [r, c] of a trial; null if it is not shown
+ * @property {(r: number, c: number) => boolean} [exists] only of a wrapped row: whether the last line has this cell
+ */
 
-  /** The axes that a first look wants: the two with most values, long texts down the side; then up to two outer ones. */
-  function firstView(dataset) {
+const Layout = (() => {
+  /** @type {Direction[]} */
+  const DIRECTIONS = ["x", "y", "xx", "yy"];
+  const MAX_FIRST_COLUMNS = 8; // of a first view that repeats its X axis
+  const MAX_ACROSS_LABEL = 24; // letters of a value that is shown across when there is only one axis
+
+  /**
+   * Choose the axes of the first view: the two with most values, longer texts down the side, then up to two outer ones.
+   * @param {Dataset} dataset @returns {Record<Direction, string>}
+   */
+  function chooseFirstView(dataset) {
+    /** @type {Axis[]} */
     const chosen = [];
-    const several = dataset.axes.filter((axis) => axis.places.length > 1);
-    // Reading order breaks ties, so that a page opened twice is the same page.
-    for (const axis of several.sort((a, b) => b.places.length - a.places.length)) {
-      if (chosen.length < 4 && !determined(dataset, axis, chosen)) chosen.push(axis);
+    const varying = dataset.axes.filter((axis) => axis.order.length > 1);
+    // The sort is stable, so a page that is opened twice looks the same.
+    for (const axis of varying.sort((a, b) => b.order.length - a.order.length)) {
+      if (chosen.length < 4 && !isDetermined(dataset, axis, chosen)) chosen.push(axis);
     }
     const [first, second, third, fourth] = chosen;
     const view = { x: first?.name ?? "", y: second?.name ?? "", xx: fourth?.name ?? "", yy: third?.name ?? "" };
-    if (second && width(first) > width(second)) [view.x, view.y] = [second.name, first.name];
-    // A few columns more still fit a screen; beyond that, what is outer goes down the side.
-    const across = (view.x === first?.name ? first : second)?.places.length ?? 1;
-    if (third && across * third.places.length <= WIDEST) [view.xx, view.yy] = [view.yy, view.xx];
-    if (!second && first && width(first) > 24) [view.x, view.y] = ["", first.name];
+    if (second && longestLabel(first) > longestLabel(second)) [view.x, view.y] = [second.name, first.name];
+    // Outer columns are used only as long as all of them fit on a screen; otherwise the outer axis goes down the side.
+    const columnCount = (view.x === first?.name ? first : second)?.order.length ?? 1;
+    if (third && columnCount * third.order.length <= MAX_FIRST_COLUMNS) [view.xx, view.yy] = [view.yy, view.xx];
+    if (!second && first && longestLabel(first) > MAX_ACROSS_LABEL) [view.x, view.y] = ["", first.name];
     return view;
   }
 
-  const width = (axis) => Math.max(...axis.places.map((place) => axis.word(place).length));
+  /** @param {Axis} axis */
+  const longestLabel = (axis) => Math.max(...axis.order.map((code) => axis.labelOf(code).length));
 
-  /** Whether the values of `others` fix the value of `axis`: a partner in a zip, a part of a choice. */
-  function determined(dataset, axis, others) {
+  /**
+   * Whether the values of `others` fix the value of `axis`, as a partner in a zip does, or a part of a choice.
+   * @param {Dataset} dataset @param {Axis} axis @param {Axis[]} others
+   */
+  function isDetermined(dataset, axis, others) {
     if (others.length === 0) return false;
-    const seen = new Map();
+    const codes = new Map();
     for (let row = 0; row < dataset.size; row++) {
-      const key = others.reduce((sum, other) => sum * (other.values.length + 1) + other.of[row] + 1, 0);
-      const before = seen.get(key);
-      if (before === undefined) seen.set(key, axis.of[row]);
-      else if (before !== axis.of[row]) return false;
+      const key = others.reduce((sum, other) => sum * (other.values.length + 1) + other.codes[row] + 1, 0);
+      const before = codes.get(key);
+      if (before === undefined) codes.set(key, axis.codes[row]);
+      else if (before !== axis.codes[row]) return false;
     }
     return true;
   }
 
-  /** The places of an axis in the order of showing, hidden ones too; -1 stands for "has none". */
-  function ordered(axis, view) {
-    const there = new Set(axis.places);
-    const wished = (view.order[axis.name] ?? []).filter((place) => there.has(place));
-    return [...new Set([...wished, ...axis.places])];
+  /**
+   * The codes of an axis in the order of the view, hidden ones included.
+   * @param {Axis} axis @param {State} view
+   */
+  function orderCodes(axis, view) {
+    const known = new Set(axis.order);
+    const wanted = (view.order[axis.name] ?? []).filter((code) => known.has(code));
+    return [...new Set([...wanted, ...axis.order])];
   }
 
-  /** Those that are not hidden. */
-  function shownValues(axis, view) {
+  /**
+   * The codes of an axis that are not hidden, in the order of the view; [-1] without an axis.
+   * @param {Axis | undefined} axis @param {State} view
+   */
+  function shownCodes(axis, view) {
     if (axis === undefined) return [-1];
     const hidden = new Set(view.hidden[axis.name] ?? []);
-    return ordered(axis, view).filter((place) => !hidden.has(place));
+    return orderCodes(axis, view).filter((code) => !hidden.has(code));
   }
 
-  /** [axis, place] of the values that are chosen for axes in no place. */
-  function pinned(dataset, view) {
-    return Object.entries(view.pins)
-      .map(([name, place]) => [dataset.axes.find((one) => one.name === name), place])
-      .filter(([axis]) => axis !== undefined && !PLACES.some((place) => view[place] === axis.name));
+  /** @param {Dataset} dataset @param {State} view @param {Direction} direction */
+  const axisAlong = (dataset, view, direction) => dataset.axes.find((axis) => axis.name === view[direction]);
+
+  /**
+   * The values that are pinned for axes without a direction.
+   * @param {Dataset} dataset @param {State} view @returns {AxisValue[]}
+   */
+  function listPins(dataset, view) {
+    return dataset.axes
+      .filter((axis) => view.pins[axis.name] !== undefined && !DIRECTIONS.some((direction) => view[direction] === axis.name))
+      .map((axis) => [axis, view.pins[axis.name]]);
   }
 
+  /**
+   * Arrange the rows of the data that pass `holds` as a grid.
+   * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} [holds] @returns {Arrangement}
+   */
   function arrange(dataset, view, holds = () => true) {
-    const axis = Object.fromEntries(
-      PLACES.map((place) => [place, dataset.axes.find((one) => one.name === view[place])]),
-    );
-    const across = line(axis.x, axis.xx, view);
-    const down = line(axis.y, axis.yy, view);
-    const pins = pinned(dataset, view);
+    const [x, y, xx, yy] = DIRECTIONS.map((direction) => axisAlong(dataset, view, direction));
+    const across = makeLines(x, xx, view);
+    const down = makeLines(y, yy, view);
+    const pins = listPins(dataset, view);
+    /** @type {Map<number, number>} cell -> its first row of the data */
     const cells = new Map();
-    const filtered = new Set(); // cells whose trials the filter, or a choice among the other axes, leaves out
-    const next = new Int32Array(dataset.size).fill(-1);
-    const [usedAcross, usedDown] = [new Uint8Array(across.length), new Uint8Array(down.length)];
+    /** @type {Set<number>} cells with trials that the filter or a pin leaves out */
+    const filtered = new Set();
+    const next = new Int32Array(dataset.size).fill(-1); // the next row in the same cell
+    const used = { across: new Uint8Array(across.lines.length), down: new Uint8Array(down.lines.length) };
     let shown = 0;
     for (let row = dataset.size - 1; row >= 0; row--) {
-      const c = across.at(row);
-      const r = down.at(row);
+      const [c, r] = [across.indexOf(row), down.indexOf(row)];
       if (c < 0 || r < 0) continue;
-      const key = r * across.length + c;
-      if (pins.some(([one, place]) => one.of[row] !== place) || !holds(row)) {
+      const key = r * across.lines.length + c;
+      if (pins.some(([axis, code]) => axis.codes[row] !== code) || !holds(row)) {
         filtered.add(key);
         continue;
       }
-      const before = cells.get(key);
-      if (before !== undefined) next[row] = before;
+      next[row] = cells.get(key) ?? -1;
       cells.set(key, row);
-      usedAcross[c] = usedDown[r] = 1;
+      used.across[c] = used.down[r] = 1;
       shown += 1;
     }
-    return compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown, pins });
+    return compact({ x, y, xx, yy }, across, down, used, { cells, filtered, next, shown, pins });
   }
 
-  /** All (outer, inner) pairs of values along one direction; `at(row)` is the place of a trial among them. */
-  function line(inner, outer, view) {
-    const inners = shownValues(inner, view);
-    const outers = shownValues(outer, view);
-    const innerPlace = new Map(inners.map((value, place) => [value, place]));
-    const outerPlace = new Map(outers.map((value, place) => [value, place]));
-    const entries = outers.flatMap((out) => inners.map((value) => ({ inner: value, outer: out })));
-    const at = (row) => {
-      const i = innerPlace.get(inner === undefined ? -1 : inner.of[row]);
-      const o = outerPlace.get(outer === undefined ? -1 : outer.of[row]);
+  /**
+   * All (outer, inner) pairs of values in one direction; `indexOf(row)` is the index of a trial's line, or -1.
+   * @param {Axis | undefined} inner @param {Axis | undefined} outer @param {State} view
+   */
+  function makeLines(inner, outer, view) {
+    const inners = shownCodes(inner, view);
+    const outers = shownCodes(outer, view);
+    const innerIndex = new Map(inners.map((code, index) => [code, index]));
+    const outerIndex = new Map(outers.map((code, index) => [code, index]));
+    /** @type {Line[]} */
+    const lines = outers.flatMap((outerCode) => inners.map((code) => ({ inner: code, outer: outerCode })));
+    /** @param {number} row */
+    const indexOf = (row) => {
+      const i = innerIndex.get(inner === undefined ? -1 : inner.codes[row]);
+      const o = outerIndex.get(outer === undefined ? -1 : outer.codes[row]);
       return i === undefined || o === undefined ? -1 : o * inners.length + i;
     };
-    return { entries, at, length: entries.length };
+    return { lines, indexOf };
   }
 
-  /** Lines without a single trial are left out: the halves of a zip would else fill the page with nothing. */
-  function compact(axis, across, down, usedAcross, usedDown, { cells, filtered, next, shown, pins }) {
-    const kept = (entries, used) =>
-      entries.map((entry, place) => ({ ...entry, place })).filter((entry) => used[entry.place]);
-    const columns = kept(across.entries, usedAcross);
-    const rows = kept(down.entries, usedDown);
-    const find = (r, c) => cells.get(rows[r].place * across.length + columns[c].place) ?? -1;
-    const columnOf = new Map(columns.map((entry, place) => [entry.place, place]));
-    const rowOf = new Map(rows.map((entry, place) => [entry.place, place]));
+  /** @typedef {ReturnType<typeof makeLines>} Lines */
+
+  /**
+   * Leave out the lines without a trial: the halves of a zip would otherwise fill the page with empty cells.
+   * @param {Record<Direction, Axis | undefined>} axis @param {Lines} across @param {Lines} down
+   * @param {{across: Uint8Array, down: Uint8Array}} used
+   * @param {{cells: Map<number, number>, filtered: Set<number>, next: Int32Array, shown: number, pins: AxisValue[]}} content
+   * @returns {Arrangement}
+   */
+  function compact(axis, across, down, used, { cells, filtered, next, shown, pins }) {
+    /** @param {Lines} lines @param {Uint8Array} isUsed */
+    const keepUsed = ({ lines }, isUsed) => lines.map((line, index) => ({ ...line, index })).filter((line) => isUsed[line.index]);
+    const columns = keepUsed(across, used.across);
+    const rows = keepUsed(down, used.down);
+    const columnByIndex = new Map(columns.map((line, c) => [line.index, c]));
+    const rowByIndex = new Map(rows.map((line, r) => [line.index, r]));
+    /** @param {number} r @param {number} c */
+    const keyOf = (r, c) => rows[r].index * across.lines.length + columns[c].index;
     return {
       axis,
       columns,
       rows,
       shown,
-      find,
-      /** The trials of a cell, in written order; none for a combination that is not in the plan. */
+      find: (r, c) => cells.get(keyOf(r, c)) ?? -1,
       trials(r, c) {
-        const found = [];
-        for (let row = find(r, c); row >= 0; row = next[row]) found.push(row);
-        return found;
+        const trials = [];
+        for (let row = cells.get(keyOf(r, c)) ?? -1; row >= 0; row = next[row]) trials.push(row);
+        return trials;
       },
-      more: (row) => next[row] >= 0,
-      /** Whether a cell is empty only because its trials are left out of this view. */
-      filtered(r, c) {
-        const key = rows[r].place * across.length + columns[c].place;
-        return filtered.has(key) && !cells.has(key);
+      hasMore: (row) => next[row] >= 0,
+      isFiltered: (r, c) => filtered.has(keyOf(r, c)) && !cells.has(keyOf(r, c)),
+      values(r, c) {
+        const { inner, outer } = columns[c];
+        /** @type {[Axis | undefined, number][]} */
+        const values = [[axis.x, inner], [axis.xx, outer], [axis.y, rows[r].inner], [axis.yy, rows[r].outer], ...pins];
+        return /** @type {AxisValue[]} */ (values.filter(([one]) => one !== undefined));
       },
-      /** The values that the trials of a cell would have: [axis, place of its value] of each axis that is fixed there. */
-      values: (r, c) => [
-        [axis.x, columns[c].inner],
-        [axis.xx, columns[c].outer],
-        [axis.y, rows[r].inner],
-        [axis.yy, rows[r].outer],
-        ...pins,
-      ].filter(([one]) => one !== undefined),
-      /** [row, column] of a trial, or null where it is not shown. */
-      where(row) {
-        const [r, c] = [rowOf.get(down.at(row)), columnOf.get(across.at(row))];
+      locate(row) {
+        const [r, c] = [rowByIndex.get(down.indexOf(row)), columnByIndex.get(across.indexOf(row))];
         return r === undefined || c === undefined ? null : [r, c];
       },
     };
   }
 
-  /** One long row as lines of `perLine` cells, as a text is set; its labels then belong to the cells. */
-  function flow(arranged, perLine) {
-    const count = arranged.columns.length;
-    const place = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
-    const lines = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
+  /**
+   * Wrap one long row into lines of `perLine` cells, as words in a paragraph; its labels then belong to the cells.
+   * @param {Arrangement} arrangement @param {number} perLine @returns {Arrangement}
+   */
+  function wrap(arrangement, perLine) {
+    const count = arrangement.columns.length;
+    /** @param {number} r @param {number} c */
+    const columnOf = (r, c) => (c < perLine && r * perLine + c < count ? r * perLine + c : -1);
+    /** @param {number} length */
+    const makeBlank = (length) => Array.from({ length }, () => ({ inner: -1, outer: -1 }));
     return {
-      ...arranged,
-      axis: {},
-      rows: lines(Math.ceil(count / perLine)),
-      columns: lines(Math.min(perLine, count)),
-      filtered: (r, c) => place(r, c) >= 0 && arranged.filtered(0, place(r, c)),
-      find: (r, c) => (place(r, c) < 0 ? -1 : arranged.find(0, place(r, c))),
-      trials: (r, c) => (place(r, c) < 0 ? [] : arranged.trials(0, place(r, c))),
-      /** Whether a cell is there at all: the last line may be shorter. */
-      exists: (r, c) => place(r, c) >= 0,
-      where(row) {
-        const at = arranged.where(row);
-        return at && [Math.floor(at[1] / perLine), at[1] % perLine];
+      ...arrangement,
+      axis: { x: undefined, y: undefined, xx: undefined, yy: undefined },
+      rows: makeBlank(Math.ceil(count / perLine)),
+      columns: makeBlank(Math.min(perLine, count)),
+      isFiltered: (r, c) => columnOf(r, c) >= 0 && arrangement.isFiltered(0, columnOf(r, c)),
+      find: (r, c) => (columnOf(r, c) < 0 ? -1 : arrangement.find(0, columnOf(r, c))),
+      trials: (r, c) => (columnOf(r, c) < 0 ? [] : arrangement.trials(0, columnOf(r, c))),
+      exists: (r, c) => columnOf(r, c) >= 0,
+      locate(row) {
+        const position = arrangement.locate(row);
+        return position && [Math.floor(position[1] / perLine), position[1] % perLine];
       },
     };
   }
 
-  /** Runs of lines with one outer value: [{outer, from, to}], `to` exclusive. */
-  function bands(lines) {
-    const found = [];
-    lines.forEach((entry, place) => {
-      const last = found[found.length - 1];
-      if (last !== undefined && last.outer === entry.outer) last.to = place + 1;
-      else found.push({ outer: entry.outer, from: place, to: place + 1 });
+  /**
+   * Group consecutive lines with one outer value; `to` is exclusive.
+   * @param {Line[]} lines @returns {{outer: number, from: number, to: number}[]}
+   */
+  function groupByOuter(lines) {
+    /** @type {{outer: number, from: number, to: number}[]} */
+    const groups = [];
+    lines.forEach(({ outer }, index) => {
+      const last = groups.at(-1);
+      if (last?.outer === outer) last.to = index + 1;
+      else groups.push({ outer, from: index, to: index + 1 });
     });
-    return found;
+    return groups;
   }
 
-  /** Axes in no place: whoever looks at a cell with several trials may want one of them fixed. */
-  function free(dataset, view) {
-    const placed = PLACES.map((place) => dataset.axes.find((one) => one.name === view[place])).filter(Boolean);
-    return dataset.axes.filter(
-      (axis) => axis.places.length > 1 && !placed.includes(axis) && !determined(dataset, axis, placed),
-    );
+  /**
+   * Axes without a direction whose value the other axes do not fix: a cell may hold several of their values.
+   * @param {Dataset} dataset @param {State} view
+   */
+  function listFreeAxes(dataset, view) {
+    const placed = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? []);
+    return dataset.axes.filter((axis) => axis.order.length > 1 && !placed.includes(axis) && !isDetermined(dataset, axis, placed));
   }
 
-  const twins = new WeakMap(); // axis -> axis -> whether each fixes the other
+  /** @type {WeakMap<Axis, Map<Axis, boolean>>} */
+  const pairs = new WeakMap();
 
-  /** Whether each value of an axis goes with one of the other, both ways: partners of a zip. */
-  function paired(dataset, axis, other) {
-    if (!twins.has(axis)) twins.set(axis, new Map());
-    const known = twins.get(axis);
-    if (!known.has(other)) known.set(other, determined(dataset, axis, [other]) && determined(dataset, other, [axis]));
+  /**
+   * Whether each value of an axis goes with exactly one of the other, as in a zip.
+   * @param {Dataset} dataset @param {Axis} axis @param {Axis} other
+   */
+  function isPaired(dataset, axis, other) {
+    const known = pairs.get(axis) ?? new Map();
+    pairs.set(axis, known);
+    if (!known.has(other)) known.set(other, isDetermined(dataset, axis, [other]) && isDetermined(dataset, other, [axis]));
     return known.get(other);
   }
 
   /**
-   * What may be chosen among the axes in no place: [axis, places]. Of axes that are paired one is enough, and of each those
-   * values that go with what is chosen for the others.
+   * The free axes that the user can pin, each with the codes that go with the other pins. Only one of paired axes is
+   * listed.
+   * @param {Dataset} dataset @param {State} view @returns {[Axis, number[]][]}
    */
-  function choices(dataset, view) {
-    const pins = pinned(dataset, view);
-    const isPinned = (axis) => pins.some(([one]) => one === axis);
-    const found = [];
-    const all = free(dataset, view);
-    for (const axis of [...all.filter(isPinned), ...all.filter((one) => !isPinned(one))])
-      if (isPinned(axis) || !found.some((one) => paired(dataset, axis, one))) found.push(axis);
-    return all.filter((axis) => found.includes(axis)).map((axis) => [axis, possible(dataset, axis, pins)]);
+  function listPinChoices(dataset, view) {
+    const pins = listPins(dataset, view);
+    const isPinned = (/** @type {Axis} */ axis) => pins.some(([pinned]) => pinned === axis);
+    /** @type {Axis[]} */
+    const offered = [];
+    const free = listFreeAxes(dataset, view);
+    for (const axis of [...free.filter(isPinned), ...free.filter((one) => !isPinned(one))])
+      {if (isPinned(axis) || !offered.some((one) => isPaired(dataset, axis, one))) offered.push(axis);}
+    return free.filter((axis) => offered.includes(axis)).map((axis) => [axis, findPossibleCodes(dataset, axis, pins)]);
   }
 
-  function possible(dataset, axis, pins) {
-    const others = pins.filter(([one]) => one !== axis);
-    if (others.length === 0) return axis.places;
-    const met = new Set(pins.filter(([one]) => one === axis).map(([, place]) => place)); // what is chosen is told in any case
-    for (let row = 0; row < dataset.size; row++) if (others.every(([one, place]) => one.of[row] === place)) met.add(axis.of[row]);
-    return axis.places.filter((place) => met.has(place));
+  /** @param {Dataset} dataset @param {Axis} axis @param {AxisValue[]} pins */
+  function findPossibleCodes(dataset, axis, pins) {
+    const others = pins.filter(([pinned]) => pinned !== axis);
+    if (others.length === 0) return axis.order;
+    const possible = new Set(pins.filter(([pinned]) => pinned === axis).map(([, code]) => code)); // the pin itself stays listed
+    for (let row = 0; row < dataset.size; row++)
+      {if (others.every(([other, code]) => other.codes[row] === code)) possible.add(axis.codes[row]);}
+    return axis.order.filter((code) => possible.has(code));
   }
 
-  /** Why a view shows no trial: the fewest of its filter, its choices and its hidden values that leave none, in words. */
-  function nothing(dataset, view, holds) {
-    const pins = pinned(dataset, view);
-    const hiding = PLACES.map((place) => dataset.axes.find((one) => one.name === view[place]))
-      .filter((axis) => axis !== undefined && view.hidden[axis.name]?.length > 0)
-      .map((axis) => [axis, new Set(view.hidden[axis.name])]);
-    const named = (words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+  /**
+   * Why a view shows no trial: the smallest combination of its filter, pins and hidden values that leaves none.
+   * @param {Dataset} dataset @param {State} view @param {(row: number) => boolean} holds
+   */
+  function explainEmpty(dataset, view, holds) {
+    const pins = listPins(dataset, view);
+    const hiding = DIRECTIONS.flatMap((direction) => axisAlong(dataset, view, direction) ?? [])
+      .filter((axis) => view.hidden[axis.name]?.length > 0)
+      .map((axis) => ({ axis, hidden: new Set(view.hidden[axis.name]) }));
+    const join = (/** @type {string[]} */ words) => words.join(", ").replace(/, ([^,]*)$/, " and $1");
+    /** @type {[string, (row: number) => boolean][]} */
     const reasons = [
       ["the filter", holds],
-      [`choosing ${named(pins.map(([axis, place]) => `${axis.name} ${axis.word(place)}`))}`, (row) => pins.every(([axis, place]) => axis.of[row] === place)],
-      [`hiding values of ${named(hiding.map(([axis]) => axis.name))}`, (row) => !hiding.some(([axis, hidden]) => hidden.has(axis.of[row]))],
+      [
+        `choosing ${join(pins.map(([axis, code]) => `${axis.name} ${axis.labelOf(code)}`))}`,
+        (row) => pins.every(([axis, code]) => axis.codes[row] === code),
+      ],
+      [
+        `hiding values of ${join(hiding.map(({ axis }) => axis.name))}`,
+        (row) => !hiding.some(({ axis, hidden }) => hidden.has(axis.codes[row])),
+      ],
     ];
-    const rows = Array.from({ length: dataset.size }, (_, row) => row);
-    for (const some of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
-      if (rows.some((row) => some.every((one) => reasons[one][1](row)))) continue;
-      const words = named(some.map((one) => reasons[one][0]));
-      return some.length === 1 ? `${words} leaves none` : `${words} leave none together`;
+    const rows = dataset.filterRows(() => true);
+    for (const combination of [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) {
+      if (rows.some((row) => combination.every((index) => reasons[index][1](row)))) continue;
+      const words = join(combination.map((index) => reasons[index][0]));
+      return combination.length === 1 ? `${words} leaves none` : `${words} leave none together`;
     }
-    return "there is none";
+    return "there are none";
   }
 
-  sweeper.layout = { PLACES, arrange, bands, choices, firstView, flow, free, nothing, ordered, shownValues };
-})((globalThis.sweeper ??= {}));
+  return {
+    DIRECTIONS, arrange, chooseFirstView, explainEmpty, groupByOuter, listFreeAxes, listPinChoices, orderCodes, shownCodes, wrap,
+  };
+})();

@@ -1,168 +1,268 @@
-// Puts the page together: one state, what it shows, and the address that holds it.
+// @ts-check
+// Starts the page: one state, the view and the dialog that show it, and the address that stores it.
 "use strict";
 
-(function (sweeper) {
-  const GRID = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "view"];
-  const OTHER = ["view", "where", "colour", "metric", "lines", "sort", "columns", "x", "y"];
+/**
+ * @typedef {object} Page  what the parts of the page use
+ * @property {Dataset} dataset
+ * @property {Marks} marks
+ * @property {(change: Partial<State>, options?: {replace?: boolean}) => void} update changes the state; each change is a
+ *   step of Back, unless it replaces the last one
+ * @property {() => State} getState
+ * @property {() => Filter} getFilter
+ * @property {() => Column[]} getNumberColumns the columns that can colour cells and be plotted
+ * @property {() => number[]} getRows the rows that pass the filter
+ * @property {() => number[] | null} getTableRows the same in the table's order; null if another view is shown
+ * @property {() => Arrangement} getArrangement
+ * @property {() => boolean} isBusy whether the view is still being filled
+ * @property {(row: number) => void} open opens a trial in the dialog
+ * @property {(key: string, row: number) => boolean} markByKey marks a row, if the key means a mark
+ */
+/**
+ * @typedef {object} ViewContext  what a view needs besides
+ * @property {State} state
+ * @property {{width: number, height: number}} room pixels
+ * @property {Column | undefined} colour the column that colours the cells
+ * @property {(row: number) => string} tint the colour of a row
+ * @property {(row: number) => boolean} holds whether a row passes the filter
+ * @property {Axis[]} free the axes whose values a cell's caption has to name
+ */
+/** @typedef {Page & ViewContext} Context */
+/**
+ * @typedef {object} View
+ * @property {() => void} focus
+ * @property {() => any} getScroll
+ * @property {(row: number, stay?: boolean) => void} [show]
+ * @property {() => number} [getCurrentRow]
+ * @property {(rows: Iterable<number>) => void} [refresh]
+ * @property {(row: number) => void} [refreshMark]
+ * @property {() => boolean} [isBusy]
+ * @property {() => void} [close]
+ * @property {Arrangement} [arrangement]
+ */
 
-  function start() {
-    const dataset = sweeper.dataset.decode(sweeper.raw);
-    document.title = `${dataset.about.experiment} · sweeper`;
-    sweeper.sprites.install(dataset.about.sprites);
-    const first = sweeper.state.initial(dataset);
-    const host = document.getElementById("view");
-    const marks = sweeper.marks.open(dataset, (changed) => {
-      for (const row of changed) {
-        view?.remark?.(row);
-        zoom.remark(row);
-      }
-      bar.show(state, view?.arranged);
-      if (/\b(mark|stars|comment)\b/.test(state.where)) due ||= setTimeout(rebuild, 400);
-    });
-    let state = null;
-    let view = null;
-    let address = "";
-    let filter = sweeper.expression.compile("", dataset);
-    let rows = null;
-    let list = null;
-    let due = 0;
+class App {
+  static MARK_DELAY = 400; // milliseconds after which marks are applied to a filter by marks
+  static OUTCOME_DELAY = 1000; // the same for outcomes of a run that is still going
+  /** @type {(keyof State)[]} settings that the grid depends on */
+  static GRID_KEYS = ["x", "y", "xx", "yy", "size", "captions", "pins", "hidden", "order", "where", "colour", "view"];
+  /** @type {(keyof State)[]} the same for the table and the plots */
+  static OTHER_KEYS = ["view", "where", "colour", "metric", "lines", "sort", "columns", "x", "y"];
+  /** @type {(keyof State)[]} settings that change the layout, so that the scroll position loses its meaning */
+  static LAYOUT_KEYS = ["x", "y", "xx", "yy", "view", "size"];
 
-    const page = {
+  /** @param {any} raw the data as `data.js` has it */
+  constructor(raw) {
+    this.dataset = new Dataset(raw);
+    document.title = `${raw.experiment} · sweeper`;
+    Sprites.install(raw.sprites);
+    this.initial = ViewState.makeInitial(this.dataset);
+    this.host = Dom.byId("view");
+    this.address = location.hash;
+    this.state = ViewState.read(this.address, this.initial, this.dataset);
+    this.filter = Expression.compile(this.state.where, this.dataset);
+    /** @type {number[] | null} */
+    this.rows = null;
+    /** @type {{rows: number[], sort: string, sorted: number[]} | null} */
+    this.tableRows = null;
+    /** @type {View | null} */
+    this.view = null;
+    this.rebuildTimer = 0;
+    this.marks = new Marks(this.dataset, (rows) => this.showMarks(rows));
+    this.page = this.makePage();
+    this.bar = Bar.create(Dom.byId("bar"), this.page);
+    this.zoom = new Zoom(/** @type {HTMLDialogElement} */ (Dom.byId("zoom")), this.page);
+    this.listen();
+    this.build(false);
+    this.showState();
+    Live.follow(this.dataset, (rows, hasOutcomes) => this.showChanges(rows, hasOutcomes));
+    Sprites.loadAll();
+  }
+
+  /** @returns {Page} */
+  makePage() {
+    const { dataset, marks } = this;
+    return {
       dataset,
       marks,
-      update,
-      state: () => state,
-      filter: () => filter,
-      numbers: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map(dataset.column)],
-      rows: () => (rows ??= Array.from({ length: dataset.size }, (_, row) => row).filter(filter.holds)),
-      /** The rows in the order of the table, where that is what is looked at. */
-      listed() {
-        if (state.view !== "table") return null;
-        if (list?.of !== page.rows() || list.sort !== state.sort)
-          list = { of: page.rows(), sort: state.sort, rows: sweeper.table.sorted(dataset, page.rows(), state.sort) };
-        return list.rows;
-      },
-      arranged: () => view?.arranged ?? sweeper.layout.arrange(dataset, state, filter.holds),
-      busy: () => view?.busy?.() ?? false,
-      open: (row) => update({ trial: String(dataset.trial(row)) }),
+      update: (change, options) => this.update(change, options),
+      getState: () => this.state,
+      getFilter: () => this.filter,
+      getNumberColumns: () => [...dataset.metrics, ...["ran_s", "queued_s", "attempts"].map((name) => dataset.outcomeColumn(name))],
+      getRows: () => this.getRows(),
+      getTableRows: () => this.getTableRows(),
+      getArrangement: () => this.view?.arrangement ?? Layout.arrange(dataset, this.state, this.filter.holds),
+      isBusy: () => this.view?.isBusy?.() ?? false,
+      open: (row) => this.update({ trial: String(dataset.trial(row)) }),
       markByKey: (key, row) => markByKey(marks, key, row),
     };
-    /** What a run that goes on changed: at once in the cells; what depends on many rows is built anew now and then. */
-    function refresh(changed, outcomes) {
-      for (const row of changed) zoom.remark(row);
-      view.refresh?.(changed);
-      bar.recount();
-      if (outcomes && (state.where !== "" || state.colour !== "" || state.view !== "grid")) due ||= setTimeout(rebuild, 1000);
-    }
-    function rebuild() {
-      due = 0;
-      filter = sweeper.expression.compile(state.where, dataset);
-      rows = null;
-      build(true);
-      bar.show(state, view.arranged);
-    }
-    const bar = sweeper.bar.create(document.getElementById("bar"), page);
-    const zoom = sweeper.zoom.create(document.getElementById("zoom"), page);
+  }
 
-    /** Change the view; every change is a step that Back undoes, unless it replaces the last one. */
-    function update(change, { replace = false } = {}) {
-      const next = { ...state, ...change };
-      const text = `#${sweeper.state.write(next, first, dataset)}`;
-      if (replace) location.replace(text);
-      else location.hash = text;
-      address = location.hash;
-      apply(next);
-    }
+  getRows() {
+    return (this.rows ??= this.dataset.filterRows(this.filter.holds));
+  }
 
-    function apply(next) {
-      const before = state;
-      state = next;
-      const changed = (names) => before === null || names.some((name) => before[name] !== state[name]);
-      if (changed(["where"])) {
-        filter = sweeper.expression.compile(state.where, dataset);
-        rows = null;
-      }
-      if (changed(state.view === "grid" ? GRID : OTHER))
-        build(before !== null && !changed(["x", "y", "xx", "yy", "view", "size"]));
-      bar.show(state, view.arranged);
-      const wasOpen = before !== null && before.trial !== "";
-      zoom.show(state);
-      if (wasOpen && state.trial === "") {
-        const row = dataset.row(Number(before.trial));
-        if (row !== undefined) view.show?.(row);
-        view.focus?.();
-      }
-    }
+  getTableRows() {
+    const { view, sort } = this.state;
+    if (view !== "table") return null;
+    const rows = this.getRows();
+    if (this.tableRows?.rows !== rows || this.tableRows.sort !== sort)
+      {this.tableRows = { rows, sort, sorted: TableColumns.sortRows(this.dataset, rows, sort) };}
+    return this.tableRows.sorted;
+  }
 
-    function build(stay) {
-      const [held, row] = stay ? [view?.scroll?.(), view?.current?.()] : [];
-      // Asked for before anything is changed: afterwards it would have the browser lay out the page for it.
-      const room = { height: host.clientHeight, width: host.clientWidth };
-      sweeper.dom.keepingFocus(host, () => {
-        view?.close?.();
-        view = sweeper[state.view].create(host, { ...page, state, room, ...shades(page) }, held);
-        if (row >= 0) view.show?.(row, true);
-      });
-    }
+  // --- changes of the state
 
+  /** @param {Partial<State>} change @param {{replace?: boolean}} [options] */
+  update(change, { replace = false } = {}) {
+    const next = { ...this.state, ...change };
+    const address = `#${ViewState.write(next, this.initial, this.dataset)}`;
+    if (replace) location.replace(address);
+    else location.hash = address;
+    this.address = location.hash;
+    this.apply(next);
+  }
+
+  /** @param {State} next */
+  apply(next) {
+    const before = this.state;
+    this.state = next;
+    const isChanged = (/** @type {(keyof State)[]} */ keys) => keys.some((key) => before[key] !== next[key]);
+    if (isChanged(["where"])) this.compileFilter();
+    if (isChanged(next.view === "grid" ? App.GRID_KEYS : App.OTHER_KEYS)) this.build(!isChanged(App.LAYOUT_KEYS));
+    this.showState();
+    if (before.trial !== "" && next.trial === "") {
+      const row = this.dataset.row(Number(before.trial));
+      if (row !== undefined) this.view?.show?.(row);
+      this.view?.focus();
+    }
+  }
+
+  /** Show the state in the bar and in the dialog. */
+  showState() {
+    this.bar.show(this.state, this.view?.arrangement);
+    this.zoom.show(this.state);
+  }
+
+  compileFilter() {
+    this.filter = Expression.compile(this.state.where, this.dataset);
+    this.rows = null;
+  }
+
+  /**
+   * Build the view.
+   * @param {boolean} stay whether it keeps its scroll position and its current trial
+   */
+  build(stay) {
+    const scroll = stay ? this.view?.getScroll() : undefined;
+    const row = stay ? (this.view?.getCurrentRow?.() ?? -1) : -1;
+    // Read the size before anything changes: afterwards the browser would have to lay out the page for it.
+    const room = { height: this.host.clientHeight, width: this.host.clientWidth };
+    Dom.redrawKeepingFocus(this.host, () => {
+      this.view?.close?.();
+      this.view = this.createView({ ...this.page, ...this.makeViewContext(room) }, scroll);
+      if (row >= 0) this.view.show?.(row, true);
+    });
+  }
+
+  /** @param {Context} context @param {any} scroll @returns {View} */
+  createView(context, scroll) {
+    if (this.state.view === "table") return new TableView(this.host, context, scroll);
+    if (this.state.view === "plots") return Plots.create(this.host, context, scroll);
+    return new GridView(this.host, context, scroll);
+  }
+
+  /** @param {{width: number, height: number}} room @returns {ViewContext} */
+  makeViewContext(room) {
+    const { dataset, state } = this;
+    const column = dataset.column(state.colour);
+    const colour = column?.numeric ? column : undefined;
+    const extent = colour && Colours.findExtent(this.getRows().map((row) => colour.value(row)));
+    return {
+      state,
+      room,
+      colour,
+      tint(row) {
+        const value = colour?.value(row);
+        return extent && typeof value === "number" ? Colours.pick(Colours.toShare(value, extent)) : "transparent";
+      },
+      holds: this.filter.holds,
+      free: Layout.listFreeAxes(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
+    };
+  }
+
+  // --- changes of the data
+
+  /** @param {number[]} rows */
+  showMarks(rows) {
+    for (const row of rows) {
+      this.view?.refreshMark?.(row);
+      this.zoom.refresh(row);
+    }
+    this.bar.show(this.state, this.view?.arrangement);
+    if (/\b(mark|stars|comment)\b/.test(this.state.where)) this.rebuildSoon(App.MARK_DELAY);
+  }
+
+  /**
+   * Show what a run changed: in its cells at once, in everything that depends on many rows a little later.
+   * @param {Set<number>} rows @param {boolean} hasOutcomes
+   */
+  showChanges(rows, hasOutcomes) {
+    for (const row of rows) this.zoom.refresh(row);
+    this.view?.refresh?.(rows);
+    this.bar.updateCounts();
+    const { where, colour, view } = this.state;
+    if (hasOutcomes && (where !== "" || colour !== "" || view !== "grid")) this.rebuildSoon(App.OUTCOME_DELAY);
+  }
+
+  /** @param {number} delay milliseconds */
+  rebuildSoon(delay) {
+    this.rebuildTimer ||= setTimeout(() => {
+      this.rebuildTimer = 0;
+      this.compileFilter();
+      this.build(true);
+      this.bar.show(this.state, this.view?.arrangement);
+    }, delay);
+  }
+
+  listen() {
     addEventListener("hashchange", () => {
-      if (location.hash === address) return;
-      address = location.hash;
-      apply(sweeper.state.read(address, first, dataset));
+      if (location.hash === this.address) return;
+      this.address = location.hash;
+      this.apply(ViewState.read(this.address, this.initial, this.dataset));
     });
     addEventListener("keydown", (event) => {
-      if (!asksForFilter(event)) return;
-      bar.focusFilter();
+      const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select");
+      if (event.key !== "/" || isTyping || document.querySelector("dialog[open]")) return;
+      this.bar.focusFilter();
       event.preventDefault();
     });
-    address = location.hash;
-    apply(sweeper.state.read(address, first, dataset));
-    sweeper.live.follow(dataset, refresh);
-    sweeper.sprites.load();
-    sweeper.page = page; // for tests, and for whoever is curious
   }
+}
 
-  /** What a key means for the mark of a row; false where it means nothing. */
-  function markByKey(marks, key, row) {
-    const toggled = (verdict) => ({ verdict: marks.get(row).verdict === verdict ? "" : verdict });
-    if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
-    else if (key === "k") marks.set(row, toggled("keep"));
-    else if (key === "r") marks.set(row, toggled("reject"));
-    else return false;
-    return true;
-  }
+/**
+ * Change the mark of a row by a key; false if the key has no meaning.
+ * @param {Marks} marks @param {string} key @param {number} row
+ */
+function markByKey(marks, key, row) {
+  /** @param {"keep" | "reject"} verdict */
+  const toggle = (verdict) => marks.set(row, { verdict: marks.get(row).verdict === verdict ? "" : verdict });
+  if (/^[0-5]$/.test(key)) marks.set(row, { stars: Number(key) });
+  else if (key === "k") toggle("keep");
+  else if (key === "r") toggle("reject");
+  else return false;
+  return true;
+}
 
-  const asksForFilter = ({ key, target }) =>
-    key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !document.querySelector("dialog[open]");
+/** @type {{raw?: any, page?: Page}} `raw` comes from data.js; `page` is for tests, and for the browser's console */
+const sweeperGlobal = /** @type {any} */ (globalThis).sweeper ?? {};
 
-  /** What cells and rows need to be coloured by a number, and to caption what no axis tells. */
-  function shades(page) {
-    const { dataset } = page;
-    const state = page.state();
-    const colour = dataset.column(state.colour);
-    const usable = colour?.numeric ? colour : undefined;
-    const extent = usable && sweeper.colours.extent(page.rows().map(usable.value));
-    const tint = (row) => {
-      const value = usable?.value(row);
-      return extent && typeof value === "number"
-        ? sweeper.colours.at(sweeper.colours.share(value, extent))
-        : "transparent";
-    };
-    return {
-      colour: usable,
-      tint,
-      holds: page.filter().holds,
-      free: sweeper.layout.free(dataset, state).filter((axis) => state.pins[axis.name] === undefined),
-    };
-  }
-
-  try {
-    start();
-  } catch (error) {
-    const text = document.createElement("p");
-    text.className = "empty";
-    text.textContent = `The report cannot be shown: ${error.message}`;
-    document.getElementById("view").append(text);
-    throw error;
-  }
-})((globalThis.sweeper ??= {}));
+try {
+  sweeperGlobal.page = new App(sweeperGlobal.raw).page;
+} catch (error) {
+  const text = document.createElement("p");
+  text.className = "empty";
+  text.textContent = `The report cannot be shown: ${error instanceof Error ? error.message : error}`;
+  Dom.byId("view").append(text);
+  throw error;
+}

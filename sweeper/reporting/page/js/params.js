@@ -1,75 +1,102 @@
-// What a trial was made with and what was measured of it, as a person reads it; and in what two trials differ.
+// @ts-check
+// The params and metrics of a trial as a person reads them, and the differences between two trials.
 "use strict";
 
-(function (sweeper) {
-  const { el } = sweeper.dom;
-  const { json, visible } = sweeper.dataset;
+const Params = (() => {
+  const { el } = Dom;
+  const { toJson, toVisible } = ValueText;
   const NONE = "(none)"; // in place of a value
 
+  /** @param {Column} column */
   const isParam = ({ role }) => role === "axis" || role === "slot";
-  const isMeasure = ({ role, of }) => role === "metric" || (role === "check" && of === null);
+  /** @param {Column} column */
+  const isMetric = ({ role, codes }) => role === "metric" || (role === "check" && codes === null);
 
-  /** Whether two trials differ there: by their values, as two that are near each other may be rounded to one text. */
-  function differs(column, row, other) {
+  /**
+   * Whether two trials have different values; close values may be rounded to the same text.
+   * @param {Column} column @param {number} row
+   * @param {number} other -1: none
+   */
+  function isDifferent(column, row, other) {
     if (other < 0) return false;
-    return column.of === null ? (column.value(row) ?? null) !== (column.value(other) ?? null) : column.of[row] !== column.of[other];
+    if (column.codes !== null) return column.codes[row] !== column.codes[other];
+    return (column.value(row) ?? null) !== (column.value(other) ?? null);
   }
 
-  /** A trial by its values; by which it differs from `other` comes first, as there may be room for no more. */
-  function title(dataset, row, other = -1) {
-    const axes = dataset.axes.filter((axis) => axis.places.length > 1);
-    const apart = (axis) => differs(axis, row, other);
-    const named = [...axes.filter(apart), ...axes.filter((axis) => !apart(axis) && axis.of[row] >= 0)];
-    return named.map((axis) => `${axis.name}: ${brief(axis.word(axis.of[row]))}`).join(" · ") || `trial ${dataset.trial(row)}`;
+  /**
+   * A trial by its values. Those that differ from `other` come first, because the rest may be cut off.
+   * @param {Dataset} dataset @param {number} row @param {number} [other]
+   */
+  function makeTitle(dataset, row, other = -1) {
+    const axes = dataset.axes.filter((axis) => axis.order.length > 1);
+    const differs = (/** @type {Axis} */ axis) => isDifferent(axis, row, other);
+    const ordered = [...axes.filter(differs), ...axes.filter((axis) => !differs(axis) && axis.codes[row] >= 0)];
+    return ordered.map((axis) => `${axis.name}: ${truncate(axis.labelOf(axis.codes[row]))}`).join(" · ") || `trial ${dataset.trial(row)}`;
   }
 
-  /** Of a long text both ends: one prompt would else leave no room for what comes after it. */
-  const brief = (word) => (word.length > 48 ? `${word.slice(0, 30).trimEnd()} … ${word.slice(-12).trimStart()}` : word);
+  /**
+   * Both ends of a long text, so that a prompt leaves room for the values after it.
+   * @param {string} text
+   */
+  const truncate = (text) => (text.length > 48 ? `${text.slice(0, 30).trimEnd()} … ${text.slice(-12).trimStart()}` : text);
 
-  /** The words of a column's cells, as a function of the row: what is not there is told from what is empty. */
-  function teller(column) {
-    if (!isParam(column)) return (row) => column.label(row);
-    const words = column.labels.map(visible);
-    return (row) => words[column.of[row]] ?? NONE;
+  /**
+   * Make a function that formats a column's value in a row; a missing value and an empty text look different.
+   * @param {Column} column @returns {(row: number) => string}
+   */
+  function makeFormatter(column) {
+    if (column.codes === null || !isParam(column)) return (row) => column.label(row);
+    const labels = column.labels.map(toVisible);
+    return (row) => labels[column.codes[row]] ?? NONE;
   }
 
-  /** The word for a row's value and, where that is a label, what it stands for. */
-  function whole(column, row) {
-    if (column.of === null) return column.label(row) || NONE;
-    const place = column.of[row];
-    if (place < 0) return NONE;
-    const [word, meant] = [column.labels[place], column.texts?.[place]];
-    return meant === undefined || meant === word ? visible(word) : `${word}: ${visible(meant)}`;
+  /**
+   * A row's value in full: its label, and the value itself if that is another text.
+   * @param {Column} column @param {number} row
+   */
+  function formatFull(column, row) {
+    if (column.codes === null) return column.label(row) || NONE;
+    const code = column.codes[row];
+    if (code < 0) return NONE;
+    const [label, text] = [column.labels[code], column.texts?.[code]];
+    return text === undefined || text === label ? toVisible(label) : `${label}: ${toVisible(text)}`;
   }
 
-  /** The texts of a column for the trials `rows`: as in JSON where two that differ would be read as one, rounded or in quotes. */
-  function read(column, rows) {
-    const texts = rows.map((row) => whole(column, row));
-    const alike = rows.length === 2 && texts[0] === texts[1] && differs(column, ...rows);
-    return alike ? rows.map((row) => json(column.value(row) ?? null)) : texts;
+  /**
+   * The texts of a column for some rows; as JSON if two different values would have the same text.
+   * @param {Column} column @param {number[]} rows
+   */
+  function formatRows(column, rows) {
+    const texts = rows.map((row) => formatFull(column, row));
+    const isAmbiguous = rows.length === 2 && texts[0] === texts[1] && isDifferent(column, rows[0], rows[1]);
+    return isAmbiguous ? rows.map((row) => toJson(column.value(row) ?? null)) : texts;
   }
 
-  /** The table of a trial, and of `other` beside it where that is none below 0: what differs stands on top. */
-  function table(dataset, row, other) {
+  /**
+   * The table of a trial, with differences to the trial `other` on top; -1 stands for no other trial.
+   * @param {Dataset} dataset @param {number} row @param {number} other
+   */
+  function makeTable(dataset, row, other) {
     const rows = other < 0 ? [row] : [row, other];
-    const apart = (column) => differs(column, row, other);
-    const line = (column) => {
-      const texts = read(column, rows);
+    const differs = (/** @type {Column} */ column) => isDifferent(column, row, other);
+    /** @param {Column} column */
+    const makeLine = (column) => {
+      const texts = formatRows(column, rows);
       if (!isParam(column) && texts.every((text) => text === NONE)) return null;
       return el(
         "tr",
-        { class: column.name !== "ran_s" && apart(column) ? "differs" : "" },
+        { class: column.name !== "ran_s" && differs(column) ? "differs" : "" },
         el("th", { scope: "row" }, column.name),
         texts.map((text) => el("td", {}, text)),
       );
     };
-    const columns = dataset.columns.filter((column) => isParam(column) || isMeasure(column));
-    // How long it took differs every time, and tells nothing of what was asked for.
-    const sorted = [...columns.filter(apart), ...columns.filter((column) => !apart(column)), dataset.column("ran_s")];
-    const heads = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
-    const title = other >= 0 && el("thead", {}, el("tr", {}, el("th", {}, ""), heads));
-    return el("table", { class: "params" }, title, el("tbody", {}, sorted.map(line)));
+    const columns = dataset.columns.filter((column) => isParam(column) || isMetric(column));
+    // The duration comes last: it differs every time and was not asked for.
+    const sorted = [...columns.filter(differs), ...columns.filter((column) => !differs(column)), dataset.outcomeColumn("ran_s")];
+    const names = ["A", "B"].map((name) => el("th", { scope: "col" }, name));
+    const head = other >= 0 && el("thead", {}, el("tr", {}, el("th", {}, ""), names));
+    return el("table", { class: "params" }, head, el("tbody", {}, sorted.map(makeLine)));
   }
 
-  sweeper.params = { table, teller, title };
-})((globalThis.sweeper ??= {}));
+  return { makeFormatter, makeTable, makeTitle };
+})();

@@ -1,35 +1,40 @@
-// Nodes that stand for places of a list: those that scroll out of view are moved to the places that come into it.
+// @ts-check
+// Elements for the visible part of a list: those that scroll out of view are moved to what comes into view.
 "use strict";
 
-(function (sweeper) {
+const Recycle = (() => {
   /**
-   * Bring `map`, place -> node, to the range [from, to). `put(node, place)` shows a place in a node that was at another;
-   * `make()` gives a node where none is free. A node that is left over is removed, by `drop`. `go()` says whether there
-   * is time for one more, in this frame; is everything there?
+   * Make `items` (index -> element) cover a range. Returns whether it covers all of it.
+   * @template T
+   * @param {Map<number, T>} items @param {LineRange} range @param {object} actions
+   * @param {() => T} actions.make a new element, when none is free
+   * @param {(item: T, index: number) => void} actions.put shows another index in an element
+   * @param {(item: T) => void} actions.drop removes an element that is left over
+   * @param {() => boolean} [actions.hasTime] whether there is time for one more in this frame
    */
-  function recycle(map, [from, to], { make, put, drop = (node) => node.remove(), go = () => true }) {
+  function cover(items, [from, to], { make, put, drop, hasTime = () => true }) {
     const free = [];
-    for (const [place, node] of map) {
-      if (place >= from && place < to) continue;
-      map.delete(place);
-      free.push(node);
+    for (const [index, item] of items) {
+      if (index >= from && index < to) continue;
+      items.delete(index);
+      free.push(item);
     }
-    let whole = true;
-    for (let place = from; place < to; place++) {
-      if (map.has(place)) continue;
-      if (!go()) {
-        whole = false;
+    let complete = true;
+    for (let index = from; index < to; index++) {
+      if (items.has(index)) continue;
+      if (!hasTime()) {
+        complete = false;
         break;
       }
-      const node = free.pop() ?? make();
-      put(node, place);
-      map.set(place, node);
+      const item = free.pop() ?? make();
+      put(item, index);
+      items.set(index, item);
     }
-    // What there was no time for is out of view, and is taken again in the next frame.
-    if (whole) free.forEach(drop);
-    else free.forEach((node, n) => map.set(-1 - n - map.size, node));
-    return whole;
+    // Keep unused elements under negative indices: the next frame uses them.
+    if (complete) free.forEach(drop);
+    else free.forEach((item, n) => items.set(-1 - n - items.size, item));
+    return complete;
   }
 
-  sweeper.recycle = recycle;
-})((globalThis.sweeper ??= {}));
+  return { cover };
+})();

@@ -1,90 +1,123 @@
-// Sprites: every picture very small, on a few sheets that are loaded once; what a cell shows until its picture is there.
+// @ts-check
+// Sprites: every picture very small, on a few sheets that are loaded once. A cell shows its sprite until its picture is
+// loaded.
 "use strict";
 
-(function (sweeper) {
-  const makers = new WeakMap(); // sprite element -> makes the sharp picture that replaces it
-  const asked = new WeakMap(); // sprite element -> that picture, once it was asked for
-  const styles = new WeakMap(); // sprite element -> the style that it was shown in
-  let sheets = null; // {across, full, lines: of each sheet}
-  const held = []; // the sheets' pictures: as long as they are held, no cell waits for one
+/** @typedef {[width: number, height: number]} Box pixels */
 
-  /** Take in what the page's data says of the sheets; one class each, since a page with CSP has no style attributes. */
-  function install(about) {
-    if (about === undefined || about.sheets.length === 0) return;
-    const full = about.across ** 2;
-    const lines = about.sheets.map((_, n) => Math.ceil(Math.min(full, about.count - n * full) / about.across));
-    sheets = { ...about, full, lines };
-    const rules = about.sheets.map((path, n) => {
-      const url = new URL(sweeper.cell.address(path), document.baseURI).href;
-      return `.sheet-${n} { background-image: url(${JSON.stringify(url)}); background-size: ${about.across * 100}% ${lines[n] * 100}%; }`;
+const Sprites = (() => {
+  /** @type {WeakMap<Element, () => HTMLImageElement>} sprite -> makes the picture that replaces it */
+  const makers = new WeakMap();
+  /** @type {WeakMap<Element, HTMLImageElement>} sprite -> that picture, while it is loading */
+  const loading = new WeakMap();
+  /** @type {WeakMap<Element, string>} sprite -> the style it was last given */
+  const styles = new WeakMap();
+  /** @type {HTMLImageElement[]} the sheets: as long as they are referenced, no cell waits for one */
+  const images = [];
+  /** @type {{across: number, perSheet: number, paths: string[], lines: number[]} | null} */
+  let sheets = null;
+
+  /**
+   * Prepare the sheets. Each gets a class, because the page's content security policy forbids style attributes.
+   * @param {{across: number, sheets: string[], count: number} | undefined} raw `sprites` of the data
+   */
+  function install(raw) {
+    if (raw === undefined || raw.sheets.length === 0) return;
+    const { across, sheets: paths, count } = raw;
+    const perSheet = across ** 2;
+    const lines = paths.map((_, index) => Math.ceil(Math.min(perSheet, count - index * perSheet) / across));
+    sheets = { across, perSheet, paths, lines };
+    const rules = paths.map((path, index) => {
+      const url = JSON.stringify(new URL(Cell.toUrl(path), document.baseURI).href);
+      return `.sheet-${index} { background-image: url(${url}); background-size: ${across * 100}% ${lines[index] * 100}%; }`;
     });
     const style = new CSSStyleSheet();
     style.replaceSync(rules.join("\n"));
     document.adoptedStyleSheets.push(style);
   }
 
-  /** Load and decode all sheets, one after the other: those in view are asked for by their cells anyway. */
-  async function load() {
-    for (const path of sheets?.sheets ?? []) {
+  /** Load and decode all sheets, one after the other; cells in view request theirs earlier. */
+  async function loadAll() {
+    for (const path of sheets?.paths ?? []) {
       const image = new Image();
-      image.src = sweeper.cell.address(path);
-      held.push(image);
-      await image.decode().catch(() => {}); // a sheet that is gone: its cells wait for their pictures
+      image.src = Cell.toUrl(path);
+      images.push(image);
+      await image.decode().catch(() => {}); // if a sheet is gone, its cells wait for their pictures
     }
   }
 
+  /** @param {PageFile} file */
   const has = (file) => sheets !== null && file.sprite !== undefined;
 
-  /** A sprite for a file in a box of [width, height] pixels; undefined where it has none. `make`: as in `show`. */
-  function create(file, box, make) {
+  /**
+   * Make a sprite that fills a box; undefined if the file has none.
+   * @param {PageFile} file @param {Box} box
+   * @param {() => HTMLImageElement} makeImage as in `show`
+   */
+  function create(file, box, makeImage) {
     if (!has(file)) return undefined;
     const node = document.createElement("span");
-    show(node, file, sized(file, box), make);
+    show(node, file, fitStyle(file, box), makeImage);
     return node;
   }
 
-  /** Style of a file that is drawn out to the size that it has in a box of [width, height] pixels. */
-  function sized(file, [width, height]) {
+  /**
+   * The style that scales a file to a box.
+   * @param {PageFile} file @param {Box} box
+   */
+  function fitStyle(file, [width, height]) {
     const scale = Math.min(width / file.width, height / file.height);
     return `width:${file.width * scale}px;height:${file.height * scale}px`;
   }
 
-  /** The same for a file that is alone in its box: it stands in the middle without any help of a layout. */
-  function centred(file, [width, height]) {
+  /**
+   * The same with margins that centre the file, so that no layout has to.
+   * @param {PageFile} file @param {Box} box
+   */
+  function centreStyle(file, [width, height]) {
     const scale = Math.min(width / file.width, height / file.height);
     const [across, down] = [(width - file.width * scale) / 2, (height - file.height * scale) / 2];
-    return `${sized(file, [width, height])};margin:${down}px ${across}px`;
+    return `${fitStyle(file, [width, height])};margin:${down}px ${across}px`;
   }
 
-  /** Show a file's sprite in `node`, in this style. `make()` gives the picture itself, when `sharpen` wants it. */
-  function show(node, file, style, make) {
-    const sheet = Math.floor(file.sprite / sheets.full);
-    const place = file.sprite % sheets.full;
-    const share = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
-    const x = share(place % sheets.across, sheets.across);
-    const y = share(Math.floor(place / sheets.across), sheets.lines[sheet]);
+  /**
+   * Show a file's sprite in an element.
+   * @param {HTMLElement} node @param {PageFile} file @param {string} style
+   * @param {() => HTMLImageElement} makeImage makes the picture itself, when `sharpen` needs it
+   */
+  function show(node, file, style, makeImage) {
+    if (sheets === null || file.sprite === undefined) return;
+    const sheet = Math.floor(file.sprite / sheets.perSheet);
+    const index = file.sprite % sheets.perSheet;
+    const toPercent = (/** @type {number} */ at, /** @type {number} */ count) => (count > 1 ? (100 * at) / (count - 1) : 0);
+    const x = toPercent(index % sheets.across, sheets.across);
+    const y = toPercent(Math.floor(index / sheets.across), sheets.lines[sheet]);
     const classes = `sprite sheet-${sheet}`;
     if (node.className !== classes) node.className = classes;
-    // A style that is set as a whole is thrown away as a whole: in a fling that is more than all the sheets together.
+    // Set the style only if it changed: during a fast scroll, old style objects would take more memory than the sheets.
     if (styles.get(node) !== style) {
       node.style.cssText = style;
       styles.set(node, style);
     }
     node.style.backgroundPosition = `${x}% ${y}%`;
-    makers.set(node, make);
-    asked.delete(node);
+    makers.set(node, makeImage);
+    loading.delete(node);
   }
 
-  /** Ask for the picture that a sprite stands for; false where it was asked for. */
+  /**
+   * Load the picture of a sprite; false if that was already requested.
+   * @param {Element} node
+   */
   function sharpen(node) {
-    if (!makers.has(node)) return false;
-    const image = makers.get(node)();
+    const makeImage = makers.get(node);
+    if (makeImage === undefined) return false;
+    const image = makeImage();
     makers.delete(node);
-    asked.set(node, image);
-    // By then its cell may show another trial.
-    image.onload = () => asked.get(node) === image && node.replaceWith(image);
+    loading.set(node, image);
+    // When it is loaded, its cell may show another trial.
+    image.onload = () => loading.get(node) === image && node.replaceWith(image);
     return true;
   }
 
-  sweeper.sprites = { centred, create, has, install, load, sharpen, show };
-})((globalThis.sweeper ??= {}));
+  return { centreStyle, create, has, install, loadAll, sharpen, show };
+})();

@@ -1,33 +1,47 @@
-// What a cell holds that several trials share: the picture on top tells of one of them only. Pure, no DOM.
+// @ts-check
+// Summarises a cell that several trials share, because its picture shows only the first of them. No DOM.
 "use strict";
 
-(function (sweeper) {
-  // What somebody wants to know of first. A trial that a check was made of has two words, and counts as the first here.
-  const ORDER = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new"];
-  const WORDS = { pending: "not run yet" };
+/**
+ * @typedef {object} StackSummary
+ * @property {string} words how many of the trials have which state
+ * @property {number} more how many trials are hidden below the first
+ * @property {string} kind the most urgent state among those, unless the first trial has it too; else ""
+ * @property {number} count how many trials have that state
+ */
 
-  const word = (kind) => WORDS[kind] ?? kind;
+const Stack = (() => {
+  // From the most urgent on. A trial that was checked has a status and a state of the check; the more urgent one counts.
+  const URGENCY = ["failed", "changed", "missing", "cancelled", "pending", "running", "not compared", "new"];
 
-  /** The word for a trial: of what a check found, or became of it, what comes first; a plain one is `same` or `succeeded`. */
-  function kind(dataset, row) {
-    const [status, check] = [dataset.status(row), dataset.check(row)?.state];
-    return ORDER.find((one) => one === status || one === check) ?? check ?? status;
+  /** @param {string} kind */
+  const describeKind = (kind) => (kind === "pending" ? "not run yet" : kind);
+
+  /**
+   * The more urgent of a trial's status and its state of the check; `same` or `succeeded` if neither is urgent.
+   * @param {Dataset} dataset @param {number} row @returns {string}
+   */
+  function findKind(dataset, row) {
+    const [status, state] = [dataset.status(row), dataset.finding(row)?.state];
+    return URGENCY.find((kind) => kind === status || kind === state) ?? state ?? status;
   }
 
   /**
-   * The trials `rows` of one cell, the first on top: {words, more, kind, count}. `words`: how many of them are what; `more`:
-   * how many lie below; `kind`, `count`: what is to be known first of those, where the one on top does not show it; else "".
+   * @param {Dataset} dataset
+   * @param {number[]} rows of one cell, the first on top
+   * @returns {StackSummary}
    */
-  function summary(dataset, rows) {
-    const kinds = rows.map((row) => kind(dataset, row));
+  function summarize(dataset, rows) {
+    const kinds = rows.map((row) => findKind(dataset, row));
+    /** @type {Map<string, number>} */
     const counts = new Map();
-    for (const one of kinds) counts.set(one, (counts.get(one) ?? 0) + 1);
-    const each = [...counts].map(([one, count]) => `${count} ${word(one)}`).join(", ");
+    for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+    const parts = [...counts].map(([kind, count]) => `${count} ${describeKind(kind)}`).join(", ");
     const below = new Set(kinds.slice(1));
-    const first = ORDER.find((one) => below.has(one)) ?? "";
-    const told = first === kinds[0] ? "" : first;
-    return { words: `${rows.length} trials share this cell: ${each}`, more: rows.length - 1, kind: told, count: counts.get(told) ?? 0 };
+    const urgent = URGENCY.find((kind) => below.has(kind)) ?? "";
+    const kind = urgent === kinds[0] ? "" : urgent;
+    return { words: `${rows.length} trials share this cell: ${parts}`, more: rows.length - 1, kind, count: counts.get(kind) ?? 0 };
   }
 
-  sweeper.stack = { summary, word };
-})((globalThis.sweeper ??= {}));
+  return { describeKind, summarize };
+})();

@@ -1,8 +1,33 @@
-// The view as a value, and as the part of the URL behind `#`: whoever gets the address sees the same view.
+// @ts-check
+// The view as a value, and as the part of the address behind `#`: everybody who opens the address sees the same view.
 "use strict";
 
-(function (sweeper) {
-  const PLAIN = {
+/**
+ * @typedef {object} State
+ * @property {string} view "grid", "table" or "plots"
+ * @property {string} where the filter
+ * @property {string} colour the column that colours the cells; "" for none
+ * @property {string} metric the number that the plots show
+ * @property {string} lines the axis with one line for each value in the plots
+ * @property {string} sort the column that sorts the table; `-` before it sorts descending
+ * @property {string} columns of the table, as JSON; "" for the usual ones
+ * @property {string} trial the trial that is open in the dialog; "" for none
+ * @property {string} with the trial beside it, "accepted", or ""
+ * @property {string} file index of the file shown
+ * @property {string} mode how two files are compared: one of MODES
+ * @property {number} size pixels of a cell's width
+ * @property {boolean} captions
+ * @property {string} x the axis in each direction; "" for none
+ * @property {string} y
+ * @property {string} xx
+ * @property {string} yy
+ * @property {Record<string, number>} pins by axis the code that is chosen
+ * @property {Record<string, number[]>} hidden by axis the codes that are hidden
+ * @property {Record<string, number[]>} order by axis the codes in the wanted order
+ */
+
+const ViewState = (() => {
+  const DEFAULTS = {
     view: "grid",
     where: "",
     colour: "",
@@ -15,81 +40,116 @@
     file: "0",
     mode: "single",
   };
-  const TRIALS = ["trial", "with"]; // numbers here, which another run of the sweep may give to other trials
+  const TEXT_KEYS = /** @type {(keyof typeof DEFAULTS)[]} */ (Object.keys(DEFAULTS));
+  const TRIAL_KEYS = /** @type {const} */ (["trial", "with"]); // trial numbers, which change when the sweep grows
   const VIEWS = ["grid", "table", "plots"];
   const MODES = ["single", "side", "blink", "slider", "difference"];
 
-  /** What is kept by axis. Without a prototype: an axis may be called `__proto__` or `constructor`. */
-  const byAxis = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
+  /** The settings by axis. They have no prototype, since an axis may be called `__proto__` or `constructor`. */
+  const makeAxisSettings = () => ({ pins: Object.create(null), hidden: Object.create(null), order: Object.create(null) });
 
-  /** A copy with `name` set, or without it where the value is undefined. */
-  function altered(map, name, value) {
-    const copy = Object.assign(Object.create(null), map, Object.fromEntries([[name, value]]));
+  /**
+   * A copy with `name` set, or removed if the value is undefined.
+   * @template T
+   * @param {Record<string, T>} settings @param {string} name @param {T | undefined} value @returns {Record<string, T>}
+   */
+  function withEntry(settings, name, value) {
+    const copy = Object.assign(Object.create(null), settings, Object.fromEntries([[name, value]]));
     if (value === undefined) delete copy[name];
     return copy;
   }
 
-  function initial(dataset) {
-    return { ...PLAIN, ...sweeper.layout.firstView(dataset), size: sweeper.measures.small() ? 112 : 160, captions: true, ...byAxis() };
+  /**
+   * The state of an address without any setting.
+   * @param {Dataset} dataset @returns {State}
+   */
+  function makeInitial(dataset) {
+    const size = GridGeometry.isSmallWindow() ? 112 : 160;
+    return { ...DEFAULTS, ...Layout.chooseFirstView(dataset), size, captions: true, ...makeAxisSettings() };
   }
 
-  function write(state, first, dataset) {
-    const out = new URLSearchParams();
-    const put = (name, value, usual) => value !== usual && out.set(name, String(value));
-    const { PLACES } = sweeper.layout;
-    // All of them or none: what the first view of a larger sweep has in the other places is not what was looked at.
-    const chosen = PLACES.some((name) => state[name] !== first[name]) || [state.pins, state.hidden, state.order].some((one) => Object.keys(one).length);
-    if (chosen) for (const name of PLACES) out.set(name, state[name]);
-    for (const name of [...Object.keys(PLAIN), "size"]) put(name, TRIALS.includes(name) ? sweeper.address.writeTrial(dataset, state[name]) : state[name], first[name]);
-    put("captions", state.captions, first.captions);
+  /**
+   * Write the settings that differ from the initial state.
+   * @param {State} state @param {State} initial @param {Dataset} dataset
+   */
+  function write(state, initial, dataset) {
+    const params = new URLSearchParams();
+    const { DIRECTIONS } = Layout;
+    // Write all directions or none: a larger sweep may have another first view, which must not fill in the rest.
+    const hasSettings = [state.pins, state.hidden, state.order].some((settings) => Object.keys(settings).length > 0);
+    if (hasSettings || DIRECTIONS.some((direction) => state[direction] !== initial[direction]))
+      {for (const direction of DIRECTIONS) params.set(direction, state[direction]);}
+    for (const key of TEXT_KEYS) {
+      const text = key === "trial" || key === "with" ? Address.writeTrial(dataset, state[key]) : state[key];
+      if (text !== initial[key]) params.set(key, text);
+    }
+    if (state.size !== initial.size) params.set("size", String(state.size));
+    if (state.captions !== initial.captions) params.set("captions", String(state.captions));
     for (const axis of dataset.axes) {
-      const told = { pin: [state.pins[axis.name]], hide: state.hidden[axis.name] ?? [], order: state.order[axis.name] ? moved(axis, state) : [] };
-      for (const [name, places] of Object.entries(told))
-        if (places.length > 0 && places[0] !== undefined) out.append(name, sweeper.address.writePlaces(axis, places));
+      const pin = state.pins[axis.name];
+      const order = state.order[axis.name] ? trimOrder(axis, state) : [];
+      const hidden = state.hidden[axis.name] ?? [];
+      if (pin !== undefined) params.append("pin", Address.writeValues(axis, [pin]));
+      if (hidden.length > 0) params.append("hide", Address.writeValues(axis, hidden));
+      if (order.length > 0) params.append("order", Address.writeValues(axis, order));
     }
-    return out.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape, and are easier to read
+    return params.toString().replace(/%(3A|2C)/g, decodeURIComponent); // `:` and `,` need no escape and are easier to read
   }
 
-  /** The places of an axis as they are ordered, as far as they are not in the order that the rest has anyway. */
-  function moved(axis, state) {
-    const order = sweeper.layout.ordered(axis, state);
-    const ranks = new Map(axis.places.map((place, rank) => [place, rank]));
-    const usual = (place) => ranks.get(place);
+  /**
+   * The codes of an axis in their order, without those at the end that are in the usual order anyway.
+   * @param {Axis} axis @param {State} state
+   */
+  function trimOrder(axis, state) {
+    const order = Layout.orderCodes(axis, state);
+    const ranks = order.map((code) => axis.order.indexOf(code));
     let count = order.length - 1;
-    while (count > 0 && usual(order[count - 1]) < usual(order[count])) count -= 1;
-    return order.slice(0, count); // the rest follows in its usual order
+    while (count > 0 && ranks[count - 1] < ranks[count]) count -= 1;
+    return order.slice(0, count);
   }
 
-  /** Read an address somebody else may have written: what makes no sense is left as it usually is. */
-  function read(text, first, dataset) {
-    const given = new URLSearchParams(text.replace(/^#/, ""));
-    const state = { ...first, ...byAxis() };
-    for (const name of Object.keys(PLAIN)) if (given.has(name)) state[name] = given.get(name);
-    for (const place of sweeper.layout.PLACES) {
-      const name = given.get(place);
-      if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[place] = name;
+  /**
+   * Read an address, which somebody else may have written. Settings that make no sense keep their usual value.
+   * @param {string} text @param {State} initial @param {Dataset} dataset @returns {State}
+   */
+  function read(text, initial, dataset) {
+    const params = new URLSearchParams(text.replace(/^#/, ""));
+    const state = { ...initial, ...makeAxisSettings() };
+    for (const key of TEXT_KEYS) state[key] = params.get(key) ?? state[key];
+    for (const direction of Layout.DIRECTIONS) {
+      const name = params.get(direction);
+      if (name === "" || dataset.axes.some((axis) => axis.name === name)) state[direction] = name ?? "";
     }
-    if (!VIEWS.includes(state.view)) state.view = first.view;
-    if (!MODES.includes(state.mode)) state.mode = first.mode;
-    if (!/^\d{1,3}$/.test(state.file)) state.file = first.file;
-    const size = Number(given.get("size"));
+    if (!VIEWS.includes(state.view)) state.view = initial.view;
+    if (!MODES.includes(state.mode)) state.mode = initial.mode;
+    if (!/^\d{1,3}$/.test(state.file)) state.file = initial.file;
+    const size = Number(params.get("size"));
     if (Number.isInteger(size) && size >= 48 && size <= 512) state.size = size;
-    if (given.has("captions")) state.captions = given.get("captions") === "true";
-    for (const name of TRIALS) state[name] = sweeper.address.readTrial(dataset, state[name]);
-    const each = (name) => given.getAll(name).map((one) => sweeper.address.readPlaces(dataset, one)).filter((one) => one !== null);
-    for (const [axis, places] of each("hide")) state.hidden[axis.name] = places;
-    for (const [axis, places] of each("order")) state.order[axis.name] = places;
-    for (const [axis, [place]] of each("pin")) if (place !== undefined) state.pins[axis.name] = place;
+    if (params.has("captions")) state.captions = params.get("captions") === "true";
+    for (const key of TRIAL_KEYS) state[key] = Address.readTrial(dataset, state[key]);
+    /** @param {string} name */
+    const readEach = (name) => params.getAll(name).flatMap((one) => {
+      const values = Address.readValues(dataset, one);
+      return values === null ? [] : [values];
+    });
+    for (const [axis, codes] of readEach("hide")) state.hidden[axis.name] = codes;
+    for (const [axis, codes] of readEach("order")) state.order[axis.name] = codes;
+    for (const [axis, [code]] of readEach("pin")) if (code !== undefined) state.pins[axis.name] = code;
     return state;
   }
 
-  /** Give `place` to an axis; the axis that had it takes the other's old place, so that nothing is lost from view. */
-  function place(state, where, name) {
-    const next = { ...state, [where]: name };
-    const old = sweeper.layout.PLACES.find((other) => other !== where && name !== "" && state[other] === name);
-    if (old !== undefined) next[old] = state[where];
+  /**
+   * Give an axis a direction. The axis that had it takes the other's old direction, so that it stays in view.
+   * @param {State} state @param {Direction} direction
+   * @param {string} name the axis, or "" for none
+   * @returns {State}
+   */
+  function withAxis(state, direction, name) {
+    const next = { ...state, [direction]: name };
+    const old = Layout.DIRECTIONS.find((other) => other !== direction && name !== "" && state[other] === name);
+    if (old !== undefined) next[old] = state[direction];
     return next;
   }
 
-  sweeper.state = { altered, initial, write, read, place, MODES };
-})((globalThis.sweeper ??= {}));
+  return { makeInitial, read, withAxis, withEntry, write };
+})();

@@ -1,68 +1,90 @@
-// From one trial close up to the next: which that is, buttons that lead there, and a finger; keys are the dialog's own.
+// @ts-check
+// Moves from the open trial to its neighbours: finds them, and provides buttons and swipes. `Zoom` handles the keys.
 "use strict";
 
-(function (sweeper) {
-  const { el } = sweeper.dom;
-  const WAYS = [
+const Steps = (() => {
+  const { el } = Dom;
+  /** @typedef {(down: number, across: number) => number | undefined} FindNeighbour */
+  /** @typedef {(down: number, across: number) => void} Go */
+  const BUTTONS = [
     { name: "left", sign: "←", words: "to the left", step: [0, -1] },
     { name: "right", sign: "→", words: "to the right", step: [0, 1] },
     { name: "up", sign: "↑", words: "above", step: [-1, 0] },
     { name: "down", sign: "↓", words: "below", step: [1, 0] },
   ];
-  const FAR = 48; // pixels that a finger goes before it means the next trial
-  const HELD = "input, audio, video, .stack:has(.slider-line)"; // what a finger moves by itself
+  const MIN_SWIPE = 48; // pixels
+  const OWN_SWIPE = "input, audio, video, .stack:has(.slider-line)"; // controls that use a finger themselves
 
-  /** The trial beside `row` in a direction; what is not in the plan is stepped over. A table has one direction. */
-  function neighbour(page, row, down, across) {
-    const listed = page.listed();
-    if (listed !== null) return listed[listed.indexOf(row) + down + across];
-    const arranged = page.arranged();
-    const at = arranged.where(row);
-    if (at === null) return undefined;
-    const inCell = arranged.trials(...at);
-    if (inCell.length > 1 && across !== 0) {
-      const beside = inCell[inCell.indexOf(row) + across];
-      if (beside !== undefined) return beside;
+  /**
+   * The trial beside `row` in a direction; cells without a trial are skipped. A table has one direction only.
+   * @param {Page} page @param {number} row @param {number} down @param {number} across
+   * @returns {number | undefined} a row of the data
+   */
+  function findNeighbour(page, row, down, across) {
+    const tableRows = page.getTableRows();
+    if (tableRows !== null) return tableRows[tableRows.indexOf(row) + down + across];
+    const arrangement = page.getArrangement();
+    const position = arrangement.locate(row);
+    if (position === null) return undefined;
+    const stack = arrangement.trials(...position);
+    if (stack.length > 1 && across !== 0) {
+      const next = stack[stack.indexOf(row) + across];
+      if (next !== undefined) return next;
     }
-    for (
-      let [r, c] = [at[0] + down, at[1] + across];
-      r >= 0 && c >= 0 && r < arranged.rows.length && c < arranged.columns.length;
-      r += down, c += across
-    ) {
-      const found = arranged.find(r, c);
-      if (found >= 0) return found;
+    let [r, c] = [position[0] + down, position[1] + across];
+    while (r >= 0 && c >= 0 && r < arrangement.rows.length && c < arrangement.columns.length) {
+      const neighbour = arrangement.find(r, c);
+      if (neighbour >= 0) return neighbour;
+      r += down;
+      c += across;
     }
     return undefined;
   }
 
-  /** Buttons to the neighbours; `next(down, across)` tells the row there, or undefined; `along`: a list has no columns. */
-  function buttons(next, go, along) {
-    const button = ({ name, sign, words, step }) => {
-      const none = next(...step) === undefined;
-      const said = `The trial ${words}`;
-      // Not `disabled`, which would take the focus away from who is pressing it.
-      const told = { "aria-label": said, title: `${said}: key ${sign}`, "aria-disabled": none && "true" };
-      return el("button", { type: "button", ...told, "data-keep": name, onclick: () => go(...step) }, sign);
-    };
-    return el("div", { class: "steps", role: "group", "aria-label": "Neighbours" }, WAYS.slice(along ? 2 : 0).map(button));
+  /**
+   * Buttons to the neighbours.
+   * @param {FindNeighbour} find @param {Go} go
+   * @param {boolean} isList whether there are only rows, as in the table
+   */
+  function makeButtons(find, go, isList) {
+    const buttons = BUTTONS.slice(isList ? 2 : 0).map(({ name, sign, words, step: [down, across] }) => {
+      const label = `The trial ${words}`;
+      const attributes = {
+        type: "button",
+        "aria-label": label,
+        title: `${label}: key ${sign}`,
+        // Not `disabled`, because that would take the focus from a button that is being pressed.
+        "aria-disabled": find(down, across) === undefined && "true",
+        "data-keep": name,
+        onclick: () => go(down, across),
+      };
+      return el("button", attributes, sign);
+    });
+    return el("div", { class: "steps", role: "group", "aria-label": "Neighbours" }, buttons);
   }
 
-  /** A finger that goes across `node` leads to the next trial; what it scrolls, or a page that was made larger, stays. */
-  function swipes(node, go) {
-    let from = null;
-    const listen = (kind, act) => node.addEventListener(kind, act, { passive: true });
-    listen("touchstart", ({ touches, target }) => {
-      const alone = touches.length === 1 && (globalThis.visualViewport?.scale ?? 1) < 1.01 && !target.closest(HELD);
-      from = alone ? [touches[0].clientX, touches[0].clientY] : null;
-    });
-    listen("touchcancel", () => (from = null));
-    listen("touchend", ({ changedTouches }) => {
-      if (from === null) return;
-      const [x, y] = [changedTouches[0].clientX - from[0], changedTouches[0].clientY - from[1]];
-      from = null;
-      if (Math.abs(x) >= FAR && Math.abs(x) > 2 * Math.abs(y)) go(0, x < 0 ? 1 : -1);
-    });
+  /**
+   * Let a horizontal swipe over an element lead to the next trial, unless it scrolls a control or a page that is
+   * zoomed in.
+   * @param {HTMLElement} node @param {Go} go
+   */
+  function listenForSwipes(node, go) {
+    /** @type {Touch | null} */
+    let start = null;
+    const options = { passive: true };
+    node.addEventListener("touchstart", ({ touches, target }) => {
+      const isOwn = target instanceof Element && target.closest(OWN_SWIPE) !== null;
+      const isZoomed = (globalThis.visualViewport?.scale ?? 1) >= 1.01;
+      start = touches.length === 1 && !isZoomed && !isOwn ? touches[0] : null;
+    }, options);
+    node.addEventListener("touchcancel", () => (start = null), options);
+    node.addEventListener("touchend", ({ changedTouches: [end] }) => {
+      if (start === null) return;
+      const [x, y] = [end.clientX - start.clientX, end.clientY - start.clientY];
+      start = null;
+      if (Math.abs(x) >= MIN_SWIPE && Math.abs(x) > 2 * Math.abs(y)) go(0, x < 0 ? 1 : -1);
+    }, options);
   }
 
-  sweeper.steps = { buttons, neighbour, swipes };
-})((globalThis.sweeper ??= {}));
+  return { findNeighbour, listenForSwipes, makeButtons };
+})();

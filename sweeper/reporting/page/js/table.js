@@ -1,253 +1,206 @@
-// The same trials as a table: sorted, filtered, columns chosen; only the rows in view are in the document.
+// @ts-check
+// The trials as a table: sorted, filtered, with chosen columns. Only the rows in view are in the document.
 "use strict";
 
-(function (sweeper) {
-  const { el, say } = sweeper.dom;
-  const HEIGHT = 30; // pixels of a row
-  const OVERSCAN = 6;
-  const MOST_FIRST = 0.4; // of the width of the view
-  const BINS = 24; // of the distribution in a column's head
+class TableView {
+  static ROW_HEIGHT = 30; // pixels
+  static OVERSCAN = 6; // rows that are kept on each side of the view
+  static MAX_STICKY = 0.4; // share of the view that the first column may take and still stay in view
+  /** @type {Record<string, number>} rows that a key moves */
+  static STEPS = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
 
-  function create(host, context, [top, left] = [0, 0]) {
-    const { dataset, state, tint, colour } = context;
-    const columns = chosen(dataset, state);
-    const rows = sorted(dataset, context.rows(), state.sort);
-    const tellers = columns.map(sweeper.params.teller);
-    const widths = columns.map(wide);
-    const template = widths.map((width) => `${width}px`).join(" ");
-    const [sortName, down] = [state.sort.replace(/^-/, ""), state.sort.startsWith("-")];
-    const live = new Map();
-    let at = -1;
-    let frame = 0;
+  /**
+   * @param {HTMLElement} host @param {Context} context
+   * @param {[top: number, left: number]} [offset] pixels that it is scrolled to
+   */
+  constructor(host, context, [top, left] = [0, 0]) {
+    const { dataset, state } = context;
+    this.context = context;
+    this.columns = TableColumns.choose(dataset, state);
+    this.rows = TableColumns.sortRows(dataset, context.getRows(), state.sort);
+    this.formatters = this.columns.map(Params.makeFormatter);
+    const widths = this.columns.map(TableColumns.computeWidth);
+    this.template = widths.map((width) => `${width}px`).join(" ");
+    /** @type {Map<number, HTMLElement>} */
+    this.nodes = new Map(); // by index in `rows`
+    this.current = -1; // index in `rows`
+    this.frame = 0;
 
-    const heads = el(
-      "div",
-      { class: "trow thead", role: "row", "aria-rowindex": 1 },
-      columns.map((column) => {
-        const on = column.name === sortName;
-        const sort = () => context.update({ sort: on && !down ? `-${column.name}` : column.name });
-        return el(
-          "span",
-          { role: "columnheader", "aria-sort": on ? (down ? "descending" : "ascending") : "none" },
-          el(
-            "button",
-            { type: "button", onclick: sort, title: `Sort by ${column.name}`, "data-keep": `sort ${column.name}` },
-            column.name,
-            on ? (down ? " ▼" : " ▲") : "",
-          ),
-          column.numeric && column.role !== "trial" && distribution(column, rows),
-        );
-      }),
-    );
-    const body = el("div", { class: "tbody", role: "rowgroup" });
-    const scroller = el(
+    this.head = this.makeHead();
+    this.body = Dom.el("div", { class: "tbody", role: "rowgroup" });
+    this.body.style.height = `${this.rows.length * TableView.ROW_HEIGHT}px`;
+    this.body.style.width = this.head.style.width = `${widths.reduce((sum, width) => sum + width, 0)}px`;
+    this.scroller = Dom.el(
       "div",
       {
-        // The first column stays in view, unless it would be most of it.
-        class: widths[0] <= context.room.width * MOST_FIRST ? "scroller table first-stays" : "scroller table",
+        class: widths[0] <= context.room.width * TableView.MAX_STICKY ? "scroller table first-stays" : "scroller table",
         role: "grid",
         tabindex: 0,
         "aria-label": "Trials",
         "data-keep": "trials",
-        "aria-rowcount": rows.length + 1,
-        "aria-colcount": columns.length,
+        "aria-rowcount": this.rows.length + 1,
+        "aria-colcount": this.columns.length,
       },
-      heads,
-      body,
+      this.head,
+      this.body,
     );
-    body.style.height = `${rows.length * HEIGHT}px`;
-    body.style.width = heads.style.width = `${widths.reduce((sum, width) => sum + width, 0)}px`;
-    heads.style.gridTemplateColumns = template;
+    this.listen();
+    this.install(host);
+    this.scroller.scrollTo(left, top);
+    this.draw();
+    this.resizeObserver = new ResizeObserver(() => this.schedule());
+    this.resizeObserver.observe(this.scroller);
+  }
 
-    function makeRow(place) {
-      const row = rows[place];
-      const cells = columns.map((column, at) => {
-        const text = tellers[at](row);
-        const node = el(
-          "span",
-          { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null },
-          text,
-        );
-        if (column === colour) node.style.boxShadow = `inset 5px 0 ${tint(row)}`;
-        return node;
-      });
-      const node = el(
-        "div",
-        {
-          class: `trow ${dataset.status(row)}`,
-          role: "row",
-          "aria-rowindex": place + 2,
-          "data-trial": dataset.trial(row),
-        },
-        cells,
+  /** @param {HTMLElement} host */
+  install(host) {
+    // The table is rebuilt with each update of a run: the list of columns stays as it was.
+    const before = host.querySelector("details");
+    const chooser = TableColumns.makeChooser(this.context.dataset, this.columns, this.context.update);
+    chooser.open = before?.open ?? false;
+    const scrollTop = before?.lastElementChild?.scrollTop ?? 0;
+    host.replaceChildren(chooser, this.scroller);
+    if (chooser.lastElementChild) chooser.lastElementChild.scrollTop = scrollTop;
+    if (this.rows.length === 0) chooser.after(Dom.el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
+  }
+
+  makeHead() {
+    const { sort } = this.context.state;
+    const [sortName, isDescending] = [sort.replace(/^-/, ""), sort.startsWith("-")];
+    const cells = this.columns.map((column) => {
+      const { name } = column;
+      const isSorted = name === sortName;
+      const onclick = () => this.context.update({ sort: isSorted && !isDescending ? `-${name}` : name });
+      const button = Dom.el(
+        "button",
+        { type: "button", onclick, title: `Sort by ${name}`, "data-keep": `sort ${name}` },
+        name,
+        isSorted ? (isDescending ? " ▼" : " ▲") : "",
       );
-      node.dataset.row = row;
-      node.id = `row-${place}`;
-      node.style.top = `${place * HEIGHT}px`;
-      node.style.gridTemplateColumns = template;
-      node.classList.toggle("current", place === at);
-      return body.appendChild(node);
-    }
+      const direction = isSorted ? (isDescending ? "descending" : "ascending") : "none";
+      const spread = column.numeric && column.role !== "trial" && TableColumns.makeDistribution(column, this.rows);
+      return Dom.el("span", { role: "columnheader", "aria-sort": direction }, button, spread);
+    });
+    const head = Dom.el("div", { class: "trow thead", role: "row", "aria-rowindex": 1 }, cells);
+    head.style.gridTemplateColumns = this.template;
+    return head;
+  }
 
-    function draw() {
-      frame = 0;
-      const from = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - OVERSCAN);
-      const to = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + OVERSCAN);
-      for (const [place, node] of live) {
-        if (place < from || place >= to) {
-          node.remove();
-          live.delete(place);
-        }
+  /** @param {number} index */
+  makeRow(index) {
+    const { dataset, colour, tint } = this.context;
+    const row = this.rows[index];
+    const cells = this.columns.map((column, i) => {
+      const text = this.formatters[i](row);
+      const attributes = { role: "gridcell", class: column.numeric ? "number" : "", title: text.length > 24 ? text : null };
+      const cell = Dom.el("span", attributes, text);
+      if (column === colour) cell.style.boxShadow = `inset 5px 0 ${tint(row)}`;
+      return cell;
+    });
+    const node = Dom.el("div", { class: `trow ${dataset.status(row)}`, role: "row", "aria-rowindex": index + 2 }, cells);
+    node.dataset.trial = String(dataset.trial(row));
+    node.dataset.row = String(row);
+    node.id = `row-${index}`;
+    node.style.top = `${index * TableView.ROW_HEIGHT}px`;
+    node.style.gridTemplateColumns = this.template;
+    node.classList.toggle("current", index === this.current);
+    return this.body.appendChild(node);
+  }
+
+  draw() {
+    this.frame = 0;
+    const { ROW_HEIGHT, OVERSCAN } = TableView;
+    const { scrollTop, clientHeight } = this.scroller;
+    const from = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - OVERSCAN);
+    const to = Math.min(this.rows.length, Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + OVERSCAN);
+    for (const [index, node] of this.nodes) {
+      if (index < from || index >= to) {
+        node.remove();
+        this.nodes.delete(index);
       }
-      for (let place = from; place < to; place++) if (!live.has(place)) live.set(place, makeRow(place));
     }
+    for (let index = from; index < to; index++) if (!this.nodes.has(index)) this.nodes.set(index, this.makeRow(index));
+  }
 
-    /** The first row that is wholly in view. */
-    const firstSeen = () => Math.ceil(scroller.scrollTop / HEIGHT);
+  schedule() {
+    this.frame ||= requestAnimationFrame(() => this.draw());
+  }
 
-    /** Make a row the current one, and bring it into view unless the view is to stay. */
-    function setCurrent(place, stay = false) {
-      if (rows.length === 0) return;
-      live.get(at)?.classList.remove("current");
-      at = Math.min(Math.max(place, 0), rows.length - 1);
-      const [top, room] = [at * HEIGHT, scroller.clientHeight - heads.offsetHeight - HEIGHT];
-      if (!stay && top < scroller.scrollTop) scroller.scrollTop = top;
-      if (!stay && top > scroller.scrollTop + room) scroller.scrollTop = top - room;
-      draw();
-      live.get(at)?.classList.add("current");
-      scroller.setAttribute("aria-activedescendant", `row-${at}`);
-    }
+  /** The first row that is fully in view. */
+  findFirstVisible() {
+    return Math.ceil(this.scroller.scrollTop / TableView.ROW_HEIGHT);
+  }
 
-    scroller.addEventListener("scroll", () => (frame ||= requestAnimationFrame(draw)), { passive: true });
-    // A press on a row gives the focus too, before its click: who points at a row wants that one.
-    scroller.addEventListener("focus", () => at < 0 && scroller.matches(":focus-visible") && setCurrent(firstSeen(), true));
+  /**
+   * Make a row the current one.
+   * @param {number} index
+   * @param {boolean} [stay] whether the view stays even if the row is outside of it
+   */
+  setCurrent(index, stay = false) {
+    if (this.rows.length === 0) return;
+    const { scroller } = this;
+    const { ROW_HEIGHT } = TableView;
+    this.nodes.get(this.current)?.classList.remove("current");
+    this.current = Math.min(Math.max(index, 0), this.rows.length - 1);
+    const [top, room] = [this.current * ROW_HEIGHT, scroller.clientHeight - this.head.offsetHeight - ROW_HEIGHT];
+    if (!stay && top < scroller.scrollTop) scroller.scrollTop = top;
+    if (!stay && top > scroller.scrollTop + room) scroller.scrollTop = top - room;
+    this.draw();
+    this.nodes.get(this.current)?.classList.add("current");
+    scroller.setAttribute("aria-activedescendant", `row-${this.current}`);
+  }
+
+  listen() {
+    const { scroller, context } = this;
+    scroller.addEventListener("scroll", () => this.schedule(), { passive: true });
+    // A pointer press gives focus before its click; the click then opens the row.
+    scroller.addEventListener("focus", () => {
+      if (this.current < 0 && scroller.matches(":focus-visible")) this.setCurrent(this.findFirstVisible(), true);
+    });
     scroller.addEventListener("keydown", (event) => {
-      const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -15, PageDown: 15, Home: -1e9, End: 1e9 };
       if (event.target !== scroller || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (steps[event.key] !== undefined) setCurrent((at < 0 ? firstSeen() : at) + steps[event.key]);
-      else if (event.key === "Enter" && at >= 0) context.open(rows[at]);
-      else if (at < 0 || !context.markByKey(event.key, rows[at])) return;
-      else say(`trial ${dataset.trial(rows[at])} marked`);
+      const step = TableView.STEPS[event.key];
+      const row = this.getCurrentRow();
+      if (step !== undefined) this.setCurrent((this.current < 0 ? this.findFirstVisible() : this.current) + step);
+      else if (row < 0) return;
+      else if (event.key === "Enter") context.open(row);
+      else if (context.markByKey(event.key, row)) Dom.announce(`trial ${context.dataset.trial(row)} marked`);
+      else return;
       event.preventDefault();
     });
-    body.addEventListener("click", (event) => {
-      const node = event.target.closest(".trow");
-      if (node !== null && String(getSelection()) === "") context.open(Number(node.dataset.row));
-    });
-
-    const [before, now] = [host.querySelector("details.columns"), chooser(dataset, columns, context)];
-    now.open = before?.open ?? false; // the table is made anew with each tick
-    const seen = before?.lastChild.scrollTop ?? 0;
-    host.replaceChildren(now, scroller);
-    now.lastChild.scrollTop = seen;
-    if (rows.length === 0) now.after(el("p", { class: "empty" }, "No trial is left: the filter leaves none."));
-    scroller.scrollTo(left, top);
-    draw();
-    const resized = new ResizeObserver(() => (frame ||= requestAnimationFrame(draw)));
-    resized.observe(scroller);
-    return {
-      focus: () => scroller.focus(),
-      show(row, stay) {
-        const place = rows.indexOf(row);
-        if (place >= 0) setCurrent(place, stay);
-      },
-      current: () => rows[at] ?? -1,
-      scroll: () => [scroller.scrollTop, scroller.scrollLeft],
-      close() {
-        resized.disconnect();
-        cancelAnimationFrame(frame);
-      },
-    };
-  }
-
-  /** How the numbers of a column are spread, from its least to its greatest: one small picture. */
-  function distribution(column, rows) {
-    const values = rows.map(column.value).filter(sweeper.dataset.isNumber).map(Number);
-    const range = sweeper.colours.extent(values);
-    if (range === null || range[0] === range[1]) return null;
-    const bins = new Array(BINS).fill(0);
-    for (const value of values) bins[Math.min(BINS - 1, Math.floor(sweeper.colours.share(value, range) * BINS))] += 1;
-    const most = Math.max(...bins);
-    const name = `Distribution of ${column.name}: ${range.map(sweeper.dataset.rounded).join(" to ")}`;
-    const canvas = el("canvas", { class: "spread", width: BINS * 3, height: 14, role: "img", "aria-label": name, title: name });
-    const pen = canvas.getContext("2d");
-    pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--spread");
-    bins.forEach((count, place) => {
-      const height = Math.ceil((count / most) * 14);
-      pen.fillRect(place * 3, 14 - height, 2, height);
-    });
-    return canvas;
-  }
-
-  /** What a first look wants: the trial, what varies, what became of it, and the metrics. */
-  function chosen(dataset, state) {
-    let names = null;
-    try {
-      names = JSON.parse(state.columns || "null");
-    } catch {
-      /* an address somebody cut */
-    }
-    const wished = Array.isArray(names) ? dataset.columns.filter((column) => names.includes(column.name)) : [];
-    if (wished.length) return wished;
-    const failed = dataset.about.status.some((status) => dataset.about.statuses[status] === "failed");
-    const usual = ["trial", "status", "ran_s", ...(failed ? ["error"] : [])];
-    return dataset.columns.filter(
-      (column) => ["axis", "metric", "mark"].includes(column.role) || column.name === "check" || usual.includes(column.name),
-    );
-  }
-
-  function chooser(dataset, columns, context) {
-    const boxes = dataset.columns.map((column) => {
-      const box = el("input", { type: "checkbox", value: column.name, "data-keep": `column ${column.name}`, onchange: change });
-      box.checked = columns.includes(column);
-      return el("label", {}, box, column.name);
-    });
-    const details = el(
-      "details",
-      { class: "columns" },
-      el("summary", {}, `Columns (${columns.length} of ${dataset.columns.length})`),
-      el("div", { class: "strip" }, boxes),
-    );
-    function change() {
-      const names = [...details.querySelectorAll("input:checked")].map((box) => box.value);
-      context.update({ columns: JSON.stringify(names) });
-    }
-    return details;
-  }
-
-  /** Rows in the order of a column; a missing value comes last either way, numbers before texts. */
-  function sorted(dataset, rows, sort) {
-    const column = dataset.column(sort.replace(/^-/, ""));
-    if (column === undefined) return rows;
-    const sign = sort.startsWith("-") ? -1 : 1;
-    const key = (row) => column.value(row);
-    const rank = (value) => (value === null || value === undefined ? 2 : sweeper.dataset.isNumber(value) ? 0 : 1);
-    return [...rows].sort((left, right) => {
-      const [a, b] = [key(left), key(right)];
-      const [one, two] = [rank(a), rank(b)];
-      if (one !== two) return one === 2 || two === 2 ? one - two : sign * (one - two);
-      if (one === 2) return left - right;
-      const [x, y] = one === 0 ? [a, b] : [column.label(left), column.label(right)];
-      return x < y ? -sign : x > y ? sign : left - right;
+    this.body.addEventListener("click", (event) => {
+      const node = event.target instanceof Element ? event.target.closest(".trow") : null;
+      if (node instanceof HTMLElement && String(getSelection()) === "") context.open(Number(node.dataset.row));
     });
   }
 
-  let pen = null; // measures names as heads show them
+  // --- for the page
 
-  /** Pixels of a column: its longest values, and its name with the arrow of a sorted one. */
-  function wide(column) {
-    if (pen === null) {
-      pen = el("canvas").getContext("2d");
-      pen.font = `600 14px ${getComputedStyle(document.body).fontFamily}`;
-    }
-    const head = pen.measureText(`${column.name} ▼`).width + 24;
-    const labels =
-      column.of === null
-        ? column.numbers.slice(0, 200).map((_, row) => column.label(row))
-        : [...column.labels.slice(0, 200).map(sweeper.dataset.visible), column.of.includes(-1) ? "(none)" : ""];
-    const longest = labels.reduce((most, label) => Math.max(most, label.length), 0);
-    return Math.ceil(Math.min(320, Math.max(64, longest * 9.2 + 28, head)));
+  /**
+   * @param {number} row of the data
+   * @param {boolean} [stay]
+   */
+  show(row, stay = false) {
+    const index = this.rows.indexOf(row);
+    if (index >= 0) this.setCurrent(index, stay);
   }
 
-  sweeper.table = { create, sorted };
-})((globalThis.sweeper ??= {}));
+  /** The row of the data, or -1. */
+  getCurrentRow() {
+    return this.rows[this.current] ?? -1;
+  }
+
+  focus() {
+    this.scroller.focus();
+  }
+
+  /** @returns {[number, number]} */
+  getScroll() {
+    return [this.scroller.scrollTop, this.scroller.scrollLeft];
+  }
+
+  close() {
+    this.resizeObserver.disconnect();
+    cancelAnimationFrame(this.frame);
+  }
+}

@@ -1,78 +1,107 @@
-// The concrete workflow of a trial, put together again, and the command that runs it once more. No DOM.
+// @ts-check
+// The workflow of a trial, and the command that runs the trial again. No DOM.
 "use strict";
 
-(function (sweeper) {
-  const { exact, json, isNumber } = sweeper.dataset;
-  const WORDS = /^(and|else|false|if|in|is|none|not|or|true)$/i; // names that no expression can mean
+const Workflow = (() => {
+  const { decodeValue, toJson, isNumber } = ValueText;
+  const RESERVED = /^(and|else|false|if|in|is|none|not|or|true)$/i; // names that an expression cannot use
 
-  /** The API-format graph of a row as JSON text, or null with the reason in `missing`. */
-  function text(dataset, row) {
-    if (!known(dataset, row)) return null;
-    const packed = dataset.about.workflow;
-    const graph = exact(packed.base);
-    for (const change of packed.changes) {
-      if (change.of[row] >= 0) graph[change.node].inputs[change.input] = exact(change.values[change.of[row]]);
+  /**
+   * The workflow of a row in ComfyUI's API format, as JSON text; null if it is unknown (`explainMissing` says why).
+   * @param {Dataset} dataset @param {number} row
+   */
+  function toText(dataset, row) {
+    if (!isKnown(dataset, row)) return null;
+    const { base, changes } = dataset.raw.workflow;
+    const graph = decodeValue(base);
+    for (const { node, input, values, of } of changes) {
+      if (of[row] >= 0) graph[node].inputs[input] = decodeValue(values[of[row]]);
     }
-    return json(graph, "", "  ") + "\n";
+    return toJson(graph, "", "  ") + "\n";
   }
 
-  /** [text, file name] of a row's workflow; the text is null where it is not known. */
-  const named = (dataset, row) => [text(dataset, row), `trial-${dataset.trial(row)}.json`];
+  /**
+   * The workflow of a row and a name for its file.
+   * @param {Dataset} dataset @param {number} row @returns {[text: string | null, name: string]}
+   */
+  const getFile = (dataset, row) => [toText(dataset, row), `trial-${dataset.trial(row)}.json`];
 
-  const missing = (dataset) => dataset.about.workflow_missing ?? "the experiment has changed since this run";
-  const known = (dataset, row) => Boolean(dataset.about.workflow?.known[row]);
+  /** @param {Dataset} dataset @returns {string} */
+  const explainMissing = (dataset) => dataset.raw.workflow_missing ?? "the experiment has changed since this run";
 
-  /** A word for a POSIX shell. */
-  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
+  /** @param {Dataset} dataset @param {number} row */
+  const isKnown = (dataset, row) => Boolean(dataset.raw.workflow?.known[row]);
 
-  /** A value as Jinja2, which `--where` is written in, reads it. */
-  function literal(value) {
-    if (typeof value === "string") return json(value);
+  /**
+   * Quote a word for a POSIX shell.
+   * @param {string} word
+   */
+  const quoteWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", "'\\''")}'`);
+
+  /**
+   * A value in the language of `--where`, which is Jinja2; null if it cannot be written.
+   * @param {Value} value
+   */
+  function toLiteral(value) {
+    if (typeof value === "string") return toJson(value);
     if (value === true || value === false) return String(value);
     return isNumber(value) ? String(value) : null;
   }
 
-  /** The slots that vary, and that an expression can name with this trial's value. */
-  function telling(dataset, row) {
-    return sweeper.marks
-      .slotColumns(dataset)
-      .filter((column) => column.of[row] >= 0 && column.values.length > 1)
-      .filter(({ name }) => /^[A-Za-z_]\w*$/.test(name) && !WORDS.test(name))
-      .filter((column) => literal(column.value(row)) !== null);
+  /**
+   * The slots that vary and that an expression can compare with this trial's value.
+   * @param {Dataset} dataset @param {number} row
+   */
+  function listUsableSlots(dataset, row) {
+    return MarkExport.listSlotColumns(dataset)
+      .filter(({ codes, values }) => codes[row] >= 0 && values.length > 1)
+      .filter(({ name }) => /^[A-Za-z_]\w*$/.test(name) && !RESERVED.test(name))
+      .filter((column) => toLiteral(column.value(row)) !== null);
   }
 
-  /** What is true of this trial: every slot that varies, by its value. Empty where nothing varies. */
-  function condition(dataset, row) {
-    return telling(dataset, row)
-      .map((column) => `${column.name} == ${literal(column.value(row))}`)
-      .join(" and ");
+  /**
+   * The condition that every slot that varies has this trial's value; "" if none varies.
+   * @param {Dataset} dataset @param {number} row
+   */
+  const makeCondition = (dataset, row) =>
+    listUsableSlots(dataset, row).map(({ name, value }) => `${name} == ${toLiteral(value(row))}`).join(" and ");
+
+  /**
+   * Whether Jinja2 takes two values for equal: true is 1 there, and 7 is 7.0.
+   * @param {Value} a @param {Value} b
+   */
+  function isEqualInJinja(a, b) {
+    const [x, y] = [a, b].map((value) => (typeof value === "boolean" ? Number(value) : value));
+    return x == y; // eslint-disable-line eqeqeq -- 5n == 5 but not 5n === 5
   }
 
-  /** As Jinja2 holds values against each other: true is 1 there, and 7 is 7.0. */
-  const comparable = (value) => (typeof value === "boolean" ? Number(value) : value);
-
-  /** Why no command runs this trial again, and nothing else; "" where one does. */
-  function unasked(dataset, row) {
-    if (!known(dataset, row)) return missing(dataset);
-    if (dataset.about.asked.options === null) return "what --set gave this run cannot be written as a word";
-    const columns = telling(dataset, row);
-    const alike = (other) =>
-      columns.every((column) => comparable(column.value(other)) == comparable(column.value(row))); // eslint-disable-line eqeqeq -- 5n == 5
+  /**
+   * Why there is no command that runs this trial and only this one; "" if there is one.
+   * @param {Dataset} dataset @param {number} row
+   */
+  function explainNoCommand(dataset, row) {
+    if (!isKnown(dataset, row)) return explainMissing(dataset);
+    if (dataset.raw.asked.options === null) return "a value that --set gave this run cannot be written in a command";
+    const columns = listUsableSlots(dataset, row);
     for (let other = 0; other < dataset.size; other++) {
-      if (dataset.digest(other) !== dataset.digest(row) && alike(other))
-        return `no --where tells it from trial ${dataset.trial(other)}`;
+      if (dataset.digest(other) === dataset.digest(row)) continue;
+      if (columns.every((column) => isEqualInJinja(column.value(other), column.value(row))))
+        {return `no --where condition separates it from trial ${dataset.trial(other)}`;}
     }
     return "";
   }
 
-  /** The command that runs this trial again, as the run was asked for; null where there is none, see `unasked`. */
-  function command(dataset, row) {
-    if (unasked(dataset, row) !== "") return null;
-    const where = condition(dataset, row);
-    const { file, results, asked } = dataset.about;
+  /**
+   * The command that runs this trial again with the run's own options; null if there is none.
+   * @param {Dataset} dataset @param {number} row
+   */
+  function makeCommand(dataset, row) {
+    if (explainNoCommand(dataset, row) !== "") return null;
+    const where = makeCondition(dataset, row);
+    const { file, results, asked } = dataset.raw;
     const words = [file, ...asked.options, "--out", results, "--fresh", ...(where ? ["--where", where] : [])];
-    return `sweeper run ${words.map(quoted).join(" ")}`;
+    return `sweeper run ${words.map(quoteWord).join(" ")}`;
   }
 
-  sweeper.workflow = { text, named, missing, unasked, command, condition, quoted };
-})((globalThis.sweeper ??= {}));
+  return { explainMissing, explainNoCommand, getFile, makeCommand, makeCondition, quoteWord, toText };
+})();

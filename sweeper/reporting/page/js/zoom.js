@@ -1,251 +1,325 @@
-// One trial close up: its pictures, beside another's if wanted, its params, its workflow, and what a person thinks of it.
+// @ts-check
+// The dialog with one trial: its pictures, beside another trial's if wanted, its params, its workflow and its mark.
 "use strict";
 
-(function (sweeper) {
-  const { el, say } = sweeper.dom;
-  const KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
-  const NAMES = {
-    single: "One picture",
-    side: "Side by side",
-    blink: "Blink",
-    slider: "Slider",
-    difference: "Difference",
-  };
-  const ACCEPTED = "accepted"; // in place of a trial's number
-  const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-  const PARTS = ["head", "modes", "stage", "outputs", "found", "params", "facts", "actions"];
+/**
+ * @typedef {object} Shown  what the dialog shows
+ * @property {number} row A
+ * @property {number} previous the row that was A before; -1: none
+ * @property {number} other B; -1: none
+ * @property {boolean} wantsAccepted whether B is to be the accepted file
+ * @property {string} mode
+ * @property {number} output index of A's file
+ */
 
-  const nothing = () => el("div", { hidden: true });
+/** The elements of the dialog. Each is replaced only when it changes. */
+class ZoomParts {
+  static NAMES = ["head", "modes", "stage", "outputs", "outcome", "params", "facts", "actions"];
 
-  /** Zoom in the page's dialog; `page` gives update(change), arranged(), marks, markByKey, dataset. */
-  function create(dialog, page) {
-    const { dataset, marks } = page;
-    // What is looked at: rows, and the one before; `accepted`: B is to be what was accepted, and no other trial.
-    const drawn = { row: -1, previous: -1, other: -1, accepted: false, mode: "", output: 0 };
-    const opinion = sweeper.opinion.create(marks);
-    const { put, picture, left } = furnish(dialog, opinion.node);
-    const acts = actsOn(page, drawn);
-    const rowOf = (text) => (text === "" || text === ACCEPTED ? -1 : (dataset.row(Number(text)) ?? -1));
-
-    function show(state) {
-      const row = rowOf(state.trial);
-      if (row < 0) {
-        if (dialog.open) dialog.close();
-        return picture("", nothing); // no film plays on behind the page
-      }
-      if (row !== drawn.row) drawn.previous = drawn.row;
-      const output = Math.min(Number(state.file), Math.max(0, dataset.files(row).length - 1));
-      Object.assign(drawn, { row, other: rowOf(state.with), accepted: state.with === ACCEPTED, mode: state.mode, output });
-      render(true);
-      if (!dialog.open) dialog.showModal();
-    }
-
-    /** A run that goes on tells of every step: what is played, typed or chosen from here meanwhile is left alone. */
-    function render(anew) {
-      for (const [name, node] of Object.entries(told(page, drawn, acts))) put(name, node ?? nothing(), anew);
-      const shown = compared(dataset, drawn);
-      picture(JSON.stringify(shown), () => sweeper.pictures.compare(...shown));
-      opinion.show(drawn.row);
-      if (!dialog.contains(document.activeElement)) dialog.focus();
-    }
-
-    sweeper.steps.swipes(left, acts.go);
-    carry(dialog, dataset, drawn);
-    leave(dialog, acts.close);
-    keys(dialog, page, drawn, acts);
-    return { show, remark: (row) => dialog.open && row === drawn.row && render(false) };
+  /** @param {HTMLDialogElement} dialog @param {HTMLElement} markControls */
+  constructor(dialog, markControls) {
+    /** @type {Record<string, HTMLElement>} */
+    this.nodes = Object.fromEntries(ZoomParts.NAMES.map((name) => [name, ZoomParts.makeEmpty()]));
+    this.stageKey = "";
+    const { head, modes, stage, outputs, outcome, params, facts, actions } = this.nodes;
+    this.left = Dom.el("div", { class: "zoom-left" }, modes, stage, outputs);
+    const panel = Dom.el("aside", { class: "panel" }, outcome, markControls, params, facts, actions);
+    dialog.tabIndex = -1; // it receives the focus of elements that are removed
+    dialog.replaceChildren(head, Dom.el("div", { class: "zoom-body" }, this.left, panel));
   }
 
-  /** What stands in the dialog, by what it is of: each is replaced when it has changed, and only then. */
-  function furnish(dialog, opinion) {
-    const parts = Object.fromEntries(PARTS.map((name) => [name, nothing()]));
-    let pictured = "";
-    const left = el("div", { class: "zoom-left" }, parts.modes, parts.stage, parts.outputs);
-    const panel = el("aside", { class: "panel" }, parts.found, opinion, parts.params, parts.facts, parts.actions);
-    dialog.tabIndex = -1; // it takes the focus of what is gone
-    dialog.replaceChildren(parts.head, el("div", { class: "zoom-body" }, left, panel));
-
-    /** `anew`: of another trial, whose buttons do something else though they look alike. */
-    function put(name, node, anew) {
-      const before = parts[name];
-      if (!anew && before.isEqualNode(node)) return;
-      const kept = before.contains(document.activeElement) ? document.activeElement.dataset.keep : undefined;
-      before.replaceWith(node);
-      parts[name] = node;
-      if (kept) node.querySelector(`[data-keep="${CSS.escape(kept)}"]`)?.focus();
-    }
-
-    function picture(key, make) {
-      if (key === pictured) return;
-      pictured = key;
-      parts.stage.dispatchEvent(new Event("sweeper-gone"));
-      put("stage", make(), true);
-    }
-
-    return { put, picture, left };
+  static makeEmpty() {
+    return Dom.el("div", { hidden: true });
   }
 
-  // --- what is looked at
+  /**
+   * Replace a part if it changed.
+   * @param {string} name
+   * @param {HTMLElement | null} node null hides the part
+   * @param {boolean} always for another trial, whose buttons may look the same but act differently
+   */
+  replace(name, node, always) {
+    const old = this.nodes[name];
+    const next = node ?? ZoomParts.makeEmpty();
+    if (!always && old.isEqualNode(next)) return;
+    const focusKey = Dom.focusKey(old);
+    old.replaceWith(next);
+    this.nodes[name] = next;
+    Dom.focusByKey(next, focusKey);
+  }
 
-  /** Whether B is what was accepted for the very trial, and not another trial. */
-  const against = (dataset, { row, accepted }) => accepted && dataset.check(row)?.accepted.length > 0;
+  /**
+   * Replace the pictures if their key changed.
+   * @param {string} key @param {() => HTMLElement} make
+   */
+  replaceStage(key, make) {
+    if (key === this.stageKey) return;
+    this.stageKey = key;
+    this.nodes.stage.dispatchEvent(new Event("sweeper-gone"));
+    this.replace("stage", make(), true);
+  }
+}
 
-  /** What `pictures.compare` takes: the mode, A, B, and what they are called. */
-  function compared(dataset, drawn) {
-    const { row, other, mode, output } = drawn;
-    const [held, alone] = [against(dataset, drawn), other < 0];
-    const b = held ? acceptedFile(dataset, drawn) : alone ? undefined : counterpart(dataset, drawn);
-    const theirs = alone ? "" : sweeper.params.title(dataset, other, row);
-    const names = { a: sweeper.params.title(dataset, row, other), b: held ? "accepted" : theirs, none: dataset.reason(row) };
+class Zoom {
+  static ACCEPTED = "accepted"; // in place of B's trial number
+  /** @type {Record<string, string>} */
+  static MODE_KEYS = { s: "side", b: "blink", l: "slider", d: "difference", g: "single" };
+  static MODE_LABELS = { single: "One picture", side: "Side by side", blink: "Blink", slider: "Slider", difference: "Difference" };
+  /** @type {Record<string, [down: number, across: number]>} */
+  static ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+  /** @param {HTMLDialogElement} dialog @param {Page} page */
+  constructor(dialog, page) {
+    this.dialog = dialog;
+    this.page = page;
+    this.dataset = page.dataset;
+    /** @type {Shown} */
+    this.shown = { row: -1, previous: -1, other: -1, wantsAccepted: false, mode: "", output: 0 };
+    this.markControls = MarkControls.create(page.marks);
+    this.parts = new ZoomParts(dialog, this.markControls.node);
+    Steps.listenForSwipes(this.parts.left, (down, across) => this.go(down, across));
+    dialog.addEventListener("dragstart", (event) => this.fillDrag(event));
+    dialog.addEventListener("keydown", (event) => this.onKey(event));
+    dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.close();
+    });
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) this.close(); // beside its content
+    });
+  }
+
+  // --- what it shows
+
+  /**
+   * @param {string} trial
+   * @returns {number} its row, or -1
+   */
+  findRow(trial) {
+    return trial === "" || trial === Zoom.ACCEPTED ? -1 : (this.dataset.row(Number(trial)) ?? -1);
+  }
+
+  /**
+   * Show the trial of a state, or close the dialog if it has none.
+   * @param {State} state
+   */
+  show(state) {
+    const row = this.findRow(state.trial);
+    if (row < 0) {
+      if (this.dialog.open) this.dialog.close();
+      this.parts.replaceStage("", ZoomParts.makeEmpty); // otherwise a film would keep playing
+      return;
+    }
+    this.shown = {
+      row,
+      previous: row === this.shown.row ? this.shown.previous : this.shown.row,
+      other: this.findRow(state.with),
+      wantsAccepted: state.with === Zoom.ACCEPTED,
+      mode: state.mode,
+      output: Math.min(Number(state.file), Math.max(0, this.dataset.files(row).length - 1)),
+    };
+    this.render(true);
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  /**
+   * Show what a run or a mark changed, if this trial is open.
+   * @param {number} row
+   */
+  refresh(row) {
+    if (this.dialog.open && row === this.shown.row) this.render(false);
+  }
+
+  /**
+   * @param {boolean} isNewTrial whether to replace everything; a running job only replaces what it changes, so that a
+   *   film keeps playing and a text keeps its cursor
+   */
+  render(isNewTrial) {
+    const { row, other, output } = this.shown;
+    const { dataset, parts } = this;
+    const file = dataset.files(row)[output];
+    parts.replace("head", this.makeHead(), isNewTrial);
+    parts.replace("modes", this.makeModes(), isNewTrial);
+    parts.replace("outputs", this.makeOutputs(), isNewTrial);
+    parts.replace("outcome", Details.makeOutcome(dataset, row), isNewTrial);
+    parts.replace("params", Params.makeTable(dataset, row, other), isNewTrial);
+    parts.replace("facts", Details.makeFacts(dataset, row, file), isNewTrial);
+    parts.replace("actions", Details.makeActions(dataset, row, file), isNewTrial);
+    const comparison = this.getComparison();
+    parts.replaceStage(JSON.stringify(comparison), () => Comparison.create(...comparison));
+    this.markControls.show(row);
+    if (!this.dialog.contains(document.activeElement)) this.dialog.focus();
+  }
+
+  /** Whether B is the accepted file, because it was asked for and exists. */
+  isAgainstAccepted() {
+    return this.shown.wantsAccepted && (this.dataset.finding(this.shown.row)?.accepted.length ?? 0) > 0;
+  }
+
+  /** @returns {Parameters<typeof Comparison.create>} */
+  getComparison() {
+    const { dataset } = this;
+    const { row, other, mode, output } = this.shown;
+    const isAccepted = this.isAgainstAccepted();
+    const b = isAccepted ? this.findAcceptedFile() : other < 0 ? undefined : this.findCounterpart();
+    const names = {
+      a: Params.makeTitle(dataset, row, other),
+      b: isAccepted ? "accepted" : other < 0 ? "" : Params.makeTitle(dataset, other, row),
+      none: dataset.reason(row),
+    };
     return [mode, dataset.files(row)[output], b, names];
   }
 
-  /** The other trial's file of the same node, the same place in it and the same kind: what stands beside it is another. */
-  function counterpart(dataset, { row, other, output }) {
-    const [files, places] = [dataset.files(other), dataset.places(other)];
-    const [file, place] = [dataset.files(row)[output], dataset.places(row)[output]];
+  /** B's file of the same kind, node and position as A's. */
+  findCounterpart() {
+    const { row, other, output } = this.shown;
+    const [files, origins] = [this.dataset.files(other), this.dataset.origins(other)];
+    const file = this.dataset.files(row)[output];
     if (file === undefined) return files[0];
-    const alike = ({ kind }) => kind === file.kind || kind === "missing" || file.kind === "missing";
-    return files.find((one, at) => alike(one) && String(places[at]) === String(place));
+    const origin = String(this.dataset.origins(row)[output]);
+    const isSameKind = (/** @type {PageFile} */ { kind }) => kind === file.kind || kind === "missing" || file.kind === "missing";
+    return files.find((one, index) => isSameKind(one) && String(origins[index]) === origin);
   }
 
-  function acceptedFile(dataset, { row, output }) {
-    const { accepted: files, at } = dataset.check(row);
-    const place = dataset.places(row)[output];
-    return place === undefined ? files[0] : files[at.findIndex((one) => String(one) === String(place))];
+  /** The accepted file of the same node and position as A's. */
+  findAcceptedFile() {
+    const { row, output } = this.shown;
+    const { accepted, origins } = /** @type {CheckFinding} */ (this.dataset.finding(row));
+    const origin = this.dataset.origins(row)[output];
+    return origin === undefined ? accepted[0] : accepted[origins.findIndex((one) => String(one) === String(origin))];
   }
 
-  // --- what a person does there
+  // --- its parts
 
-  /** What buttons, keys and fingers do with what is `drawn`. */
-  function actsOn(page, drawn) {
-    const { dataset } = page;
-    const next = (down, across) => sweeper.steps.neighbour(page, drawn.row, down, across);
-    const replace = (change) => page.update(change, { replace: true });
-    const trial = (row) => String(dataset.trial(row));
-    return {
-      next,
-      close: () => page.update({ trial: "" }),
-      turn: (place) => replace({ file: String(place) }),
-      go(down, across) {
-        const row = next(down, across);
-        if (row !== undefined) replace({ trial: trial(row) });
-      },
-      hold() {
-        replace({ with: trial(drawn.row) });
-        say(`trial ${trial(drawn.row)} is held as B; move to another one`);
-      },
-      holdAccepted() {
-        const mode = drawn.mode === "single" ? "side" : drawn.mode;
-        replace(against(dataset, drawn) ? { with: "" } : { with: ACCEPTED, mode });
-      },
-      /** Comparing needs a second trial: the one held, else the one seen before, else a neighbour. */
-      setMode(mode) {
-        const change = { mode };
-        if (mode !== "single" && drawn.other < 0 && !against(dataset, drawn)) {
-          const beside = () => next(0, -1) ?? next(0, 1) ?? next(-1, 0) ?? next(1, 0);
-          const second = drawn.previous >= 0 ? drawn.previous : beside();
-          if (second === undefined) return say("there is no second trial in view to compare with");
-          change.with = trial(second);
-        }
-        replace(change);
-      },
-    };
+  /**
+   * @param {string} key finds the button again when it is replaced
+   * @param {Record<string, any>} attributes @param {string} text
+   */
+  static makeButton(key, attributes, text) {
+    return Dom.el("button", { type: "button", "data-keep": key, ...attributes }, text);
   }
 
-  /** The picture, and the link to its file, leave the page as the file itself. */
-  function carry(dialog, dataset, drawn) {
-    dialog.addEventListener("dragstart", (event) => {
-      const { row, other, output } = drawn;
-      if (event.target.closest?.(".actions a"))
-        return sweeper.drag.carry(event, dataset.files(row)[output], ...sweeper.workflow.named(dataset, row));
-      const src = event.target.closest?.(".stage img")?.getAttribute("src");
-      const seen = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.check(row)?.accepted ?? [])];
-      sweeper.drag.carry(event, seen.find((file) => file.path && sweeper.cell.address(file.path) === src));
-    });
-  }
-
-  /** Escape, and a click beside the dialog. */
-  function leave(dialog, close) {
-    dialog.addEventListener("cancel", (event) => {
-      event.preventDefault();
-      close();
-    });
-    dialog.addEventListener("click", (event) => event.target === dialog && close());
-  }
-
-  function keys(dialog, page, drawn, acts) {
-    dialog.addEventListener("keydown", (event) => {
-      if (
-        event.ctrlKey ||
-        event.metaKey ||
-        event.altKey ||
-        /^(INPUT|TEXTAREA|SELECT|AUDIO|VIDEO)$/.test(event.target.tagName)
-      )
-        return;
-      const key = event.key.toLowerCase();
-      if (ARROWS[event.key]) acts.go(...ARROWS[event.key]);
-      else if (KEYS[key]) acts.setMode(KEYS[key]);
-      else if (key === "h") acts.hold();
-      else if (key === "c") dialog.querySelector("textarea").focus();
-      else if (!page.markByKey(event.key, drawn.row)) return;
-      event.preventDefault();
-    });
-  }
-
-  // --- what is told of it
-
-  /** Every part but the pictures, by its name; null where there is nothing to tell. */
-  function told(page, drawn, acts) {
-    const { dataset } = page;
-    const { row, other, output } = drawn;
-    const file = dataset.files(row)[output];
-    return {
-      head: head(page, drawn, acts),
-      modes: modes(dataset, drawn, acts),
-      outputs: outputs(dataset.files(row), output, acts.turn),
-      found: sweeper.panel.found(dataset, row),
-      params: sweeper.params.table(dataset, row, other),
-      facts: sweeper.panel.facts(dataset, row, file),
-      actions: sweeper.panel.actions(dataset, row, file),
-    };
-  }
-
-  const button = (keep, attributes, words) => el("button", { type: "button", "data-keep": keep, ...attributes }, words);
-
-  function head(page, { row, other }, acts) {
-    const { dataset } = page;
-    return el(
+  makeHead() {
+    const { dataset, page } = this;
+    const { row, other } = this.shown;
+    return Dom.el(
       "header",
       { class: "zoom-head" },
-      el("h2", { title: dataset.title(row) }, sweeper.params.title(dataset, row, other)),
-      el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
-      sweeper.steps.buttons(acts.next, acts.go, page.listed() !== null),
-      button("close", { "aria-label": "Close", autofocus: true, onclick: acts.close }, "✕"),
+      Dom.el("h2", { title: dataset.title(row) }, Params.makeTitle(dataset, row, other)),
+      Dom.el("span", { class: "dim" }, `trial ${dataset.trial(row)}`),
+      Steps.makeButtons(
+        (down, across) => this.findNeighbour(down, across),
+        (down, across) => this.go(down, across),
+        page.getTableRows() !== null,
+      ),
+      Zoom.makeButton("close", { "aria-label": "Close", autofocus: true, onclick: () => this.close() }, "✕"),
     );
   }
 
-  function modes(dataset, drawn, acts) {
-    const { row, other, mode } = drawn;
-    const choose = (name) =>
-      button(name, { "aria-pressed": String(mode === name), onclick: () => acts.setMode(name) }, NAMES[name]);
-    const held = { "aria-pressed": String(Boolean(against(dataset, drawn))), onclick: acts.holdAccepted };
-    return el(
+  makeModes() {
+    const { row, other, mode } = this.shown;
+    const buttons = Object.entries(Zoom.MODE_LABELS).map(([name, label]) =>
+      Zoom.makeButton(name, { "aria-pressed": String(mode === name), onclick: () => this.setMode(name) }, label),
+    );
+    const accepted = { "aria-pressed": String(this.isAgainstAccepted()), onclick: () => this.toggleAccepted() };
+    const hasAccepted = (this.dataset.finding(row)?.accepted.length ?? 0) > 0;
+    return Dom.el(
       "div",
       { class: "strip", role: "group", "aria-label": "How to compare" },
-      Object.keys(NAMES).map(choose),
-      button("hold", { onclick: acts.hold }, "Hold as B"),
-      dataset.check(row)?.accepted.length > 0 && button("accepted", held, "Accepted as B"),
-      other >= 0 && el("span", { class: "dim" }, `B: trial ${dataset.trial(other)}`),
+      buttons,
+      Zoom.makeButton("hold", { onclick: () => this.hold() }, "Hold as B"),
+      hasAccepted && Zoom.makeButton("accepted", accepted, "Accepted as B"),
+      other >= 0 && Dom.el("span", { class: "dim" }, `B: trial ${this.dataset.trial(other)}`),
     );
   }
 
-  function outputs(files, output, turn) {
+  makeOutputs() {
+    const { row, output } = this.shown;
+    const files = this.dataset.files(row);
     if (files.length < 2) return null;
-    const one = (_, place) =>
-      button(`output-${place}`, { "aria-pressed": String(place === output), onclick: () => turn(place) }, `${place + 1}`);
-    return el("div", { class: "strip", role: "group", "aria-label": "Files of this trial" }, files.map(one));
+    const buttons = files.map((_, index) => {
+      const onclick = () => this.replaceState({ file: String(index) });
+      return Zoom.makeButton(`output-${index}`, { "aria-pressed": String(index === output), onclick }, `${index + 1}`);
+    });
+    return Dom.el("div", { class: "strip", role: "group", "aria-label": "Files of this trial" }, buttons);
   }
 
-  sweeper.zoom = { create };
-})((globalThis.sweeper ??= {}));
+  // --- what the user does
+
+  /** @param {Partial<State>} change */
+  replaceState(change) {
+    this.page.update(change, { replace: true });
+  }
+
+  close() {
+    this.page.update({ trial: "" });
+  }
+
+  /** @param {number} down @param {number} across */
+  findNeighbour(down, across) {
+    return Steps.findNeighbour(this.page, this.shown.row, down, across);
+  }
+
+  /** @param {number} down @param {number} across */
+  go(down, across) {
+    const row = this.findNeighbour(down, across);
+    if (row !== undefined) this.replaceState({ trial: String(this.dataset.trial(row)) });
+  }
+
+  /** Make this trial B, for comparison with others. */
+  hold() {
+    const trial = String(this.dataset.trial(this.shown.row));
+    this.replaceState({ with: trial });
+    Dom.announce(`trial ${trial} is held as B; move to another one`);
+  }
+
+  toggleAccepted() {
+    const mode = this.shown.mode === "single" ? "side" : this.shown.mode;
+    this.replaceState(this.isAgainstAccepted() ? { with: "" } : { with: Zoom.ACCEPTED, mode });
+  }
+
+  /**
+   * Set the mode. If it needs a second trial and none is held, take the one shown before, or a neighbour.
+   * @param {string} mode
+   */
+  setMode(mode) {
+    const { previous, other } = this.shown;
+    if (mode === "single" || other >= 0 || this.isAgainstAccepted()) return this.replaceState({ mode });
+    const findBeside = () =>
+      this.findNeighbour(0, -1) ?? this.findNeighbour(0, 1) ?? this.findNeighbour(-1, 0) ?? this.findNeighbour(1, 0);
+    const second = previous >= 0 ? previous : findBeside();
+    if (second === undefined) return Dom.announce("there is no second trial in view to compare with");
+    this.replaceState({ mode, with: String(this.dataset.trial(second)) });
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select, audio, video");
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+    const key = event.key.toLowerCase();
+    const arrow = Zoom.ARROWS[event.key];
+    if (arrow) this.go(...arrow);
+    else if (Zoom.MODE_KEYS[key]) this.setMode(Zoom.MODE_KEYS[key]);
+    else if (key === "h") this.hold();
+    else if (key === "c") this.dialog.querySelector("textarea")?.focus();
+    else if (!this.page.markByKey(event.key, this.shown.row)) return;
+    event.preventDefault();
+  }
+
+  /**
+   * Make a dragged picture, or the link to a file, leave the page as the file itself.
+   * @param {DragEvent} event
+   */
+  fillDrag(event) {
+    const { dataset } = this;
+    const { row, other, output } = this.shown;
+    const target = event.target instanceof Element ? event.target : null;
+    if (target?.closest(".actions a")) {
+      Drag.fillWithFile(event, dataset.files(row)[output], ...Workflow.getFile(dataset, row));
+      return;
+    }
+    const src = target?.closest(".stage img")?.getAttribute("src");
+    const files = [...dataset.files(row), ...(other < 0 ? [] : dataset.files(other)), ...(dataset.finding(row)?.accepted ?? [])];
+    Drag.fillWithFile(event, files.find((file) => file.path && Cell.toUrl(file.path) === src));
+  }
+}

@@ -1,31 +1,33 @@
-// The entrance of a live view that asks for a token: from behind the `#` of the address, or from whoever types it.
+// @ts-check
+// The login page of a live view. The token comes from the address, behind `#`, or the user types it.
 "use strict";
 
-(function () {
-  const form = document.getElementById("enter");
-  const field = document.getElementById("token");
-  const said = document.getElementById("said");
+(() => {
+  const form = /** @type {HTMLFormElement} */ (document.getElementById("enter"));
+  const field = /** @type {HTMLInputElement} */ (document.getElementById("token"));
+  const message = /** @type {HTMLElement} */ (document.getElementById("message"));
 
-  async function enter(token) {
-    const answer = await fetch("session", {
+  /** @param {string} token */
+  async function logIn(token) {
+    const response = await fetch("session", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ token }),
     });
-    if (answer.ok) location.replace("./");
+    if (response.ok) location.replace("./");
     else {
-      said.classList.add("shown");
-      said.textContent = "That is not the token.";
+      message.classList.add("shown");
+      message.textContent = "That is not the token. Copy it from the output of sweeper view.";
     }
   }
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    enter(field.value.trim());
+    logIn(field.value.trim());
   });
   const given = new URLSearchParams(location.hash.replace(/^#/, "")).get("token");
   if (given !== null) {
-    history.replaceState(null, "", location.pathname); // it stands in no history
-    enter(given);
+    history.replaceState(null, "", location.pathname); // the browser's history must not keep the token
+    logIn(given);
   }
 })();

@@ -1,0 +1,106 @@
+// @ts-check
+// The columns of the table: values with one code per trial, or plain numbers. No DOM.
+"use strict";
+
+/**
+ * @typedef {object} CodedColumn  a column that stores each distinct value once
+ * @property {string} name
+ * @property {string} role "axis", "label", "slot", "outcome", "metric" or "check"
+ * @property {Value[]} values
+ * @property {Int32Array} codes for each row the index of its value, or -1 where it has none
+ * @property {string[]} labels the text that shows each value
+ * @property {string[]} [texts] the value itself as text, where `labels` has another word for it
+ * @property {boolean} numeric
+ * @property {number} [none] the code before which "no value" comes in the order of the axis; by default it comes last
+ * @property {(row: number) => Value} value null where the row has none
+ * @property {(row: number) => string} label
+ */
+/** @typedef {CodedColumn & {order: number[], labelOf: (code: number) => string}} Axis `order`: its codes as they are shown */
+/**
+ * @typedef {object} NumberColumn  a column that stores one value per row: numbers, or what a person noted
+ * @property {string} name
+ * @property {string} role "trial", "outcome", "metric", "check" or "mark"
+ * @property {null} codes
+ * @property {boolean} numeric
+ * @property {(number | null)[]} numbers
+ * @property {(row: number) => Value} value
+ * @property {(row: number) => string} label
+ */
+/** @typedef {CodedColumn | NumberColumn} Column */
+
+const Columns = (() => {
+  const NO_VALUE = -1; // the code of a row without a value
+
+  /** @param {string} name @param {string} role @param {Value[]} values @param {Int32Array} codes @returns {CodedColumn} */
+  function makeCoded(name, role, values, codes) {
+    const labels = values.map(ValueText.toText);
+    return {
+      name,
+      role,
+      values,
+      codes,
+      labels,
+      numeric: values.length > 0 && values.every(ValueText.isNumber),
+      value: (row) => (codes[row] < 0 ? null : values[codes[row]]),
+      label: (row) => (codes[row] < 0 ? "" : labels[codes[row]]),
+    };
+  }
+
+  /**
+   * Decode a column of the data.
+   * @param {{name: string, role: string, values: any[], of: number[]}} raw
+   */
+  const decode = (raw) => makeCoded(raw.name, raw.role, raw.values.map(ValueText.decodeValue), Int32Array.from(raw.of));
+
+  /**
+   * Add to a column what an axis has besides: the order of its codes, and the label of each. The code -1 is among them
+   * if a trial has no value there, because it is null or belongs to another block of the sweep.
+   * @param {CodedColumn} column @returns {Axis}
+   */
+  function makeAxis(column) {
+    const order = [...column.values.keys()];
+    if (column.codes.includes(NO_VALUE)) order.splice(column.none ?? order.length, 0, NO_VALUE);
+    /** @param {number} code */
+    const labelOf = (code) => (code === NO_VALUE ? "(none)" : ValueText.toVisible(column.labels[code]));
+    return Object.assign(column, { order, labelOf });
+  }
+
+  /** @param {string} name @param {string} role @param {(number | null)[]} numbers @returns {NumberColumn} */
+  function makeNumbers(name, role, numbers) {
+    return {
+      name,
+      role,
+      codes: null,
+      numeric: true,
+      numbers,
+      value: (row) => numbers[row],
+      label: (row) => ValueText.toRounded(numbers[row]),
+    };
+  }
+
+  /**
+   * Set a row of a coded column; a value that is new to the column gets the next code.
+   * @param {CodedColumn} column @param {number} row @param {Value} value
+   */
+  function setValue(column, row, value) {
+    let code = value === null ? NO_VALUE : column.values.indexOf(value);
+    if (value !== null && code < 0) {
+      code = column.values.push(value) - 1;
+      column.labels.push(ValueText.toText(value));
+    }
+    column.codes[row] = code;
+  }
+
+  /**
+   * Show the values of `style` by the words of the column `style.label`, where it has any.
+   * @param {CodedColumn} column @param {CodedColumn} words
+   */
+  function applyLabels(column, words) {
+    column.texts = [...column.labels];
+    words.codes.forEach((code, row) => {
+      if (code >= 0 && column.codes[row] >= 0) column.labels[column.codes[row]] = words.labels[code];
+    });
+  }
+
+  return { applyLabels, decode, makeAxis, makeCoded, makeNumbers, setValue };
+})();

@@ -1,0 +1,147 @@
+// @ts-check
+// The controls of the grid: its axes, the size of its cells, captions, and pins for the other axes.
+"use strict";
+
+/**
+ * Applies what a user types or drags in a control, shortly after the last change.
+ *
+ * Changes without a pause are one step of Back: the first is a step, the others replace it. Another change in between,
+ * or Back itself, begins a new step.
+ */
+class PendingInput {
+  static STEP_PAUSE = 1500; // milliseconds without a change after which the next one is another step of Back
+  static DELAY = 120; // milliseconds
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.page = page;
+    /** @type {Partial<State> | null} */
+    this.change = null;
+    this.name = "";
+    this.timer = 0;
+    this.lastTime = 0;
+    /** @type {State | null} */
+    this.lastState = null; // that the last change led to; null when the next change is a new step
+  }
+
+  /**
+   * Apply a change of one setting soon.
+   * @param {Partial<State>} change
+   */
+  schedule(change) {
+    const [name] = Object.keys(change);
+    const now = performance.now();
+    if (this.name !== name || now - this.lastTime > PendingInput.STEP_PAUSE) this.lastState = null;
+    clearTimeout(this.timer);
+    this.change = change;
+    this.name = name;
+    this.lastTime = now;
+    this.timer = setTimeout(() => this.apply(), PendingInput.DELAY);
+  }
+
+  /** Apply a waiting change now, because its time has come or its control loses the focus. */
+  apply() {
+    clearTimeout(this.timer);
+    const { change } = this;
+    if (change === null) return;
+    this.change = null;
+    this.page.update(change, { replace: this.lastState === this.page.getState() });
+    this.lastState = this.page.getState();
+  }
+
+  /**
+   * Whether a control has a value that the page does not have yet.
+   * @param {keyof State} name
+   */
+  isPending(name) {
+    return this.change?.[name] !== undefined;
+  }
+}
+
+const GridControls = (() => {
+  const { el, makeField, makeMenu, redrawKeepingFocus } = Dom;
+  const MAX_CHIPS = 12;
+  /** @type {[Direction, string][]} */
+  const LABELS = [
+    ["x", "X axis"],
+    ["y", "Y axis"],
+    ["xx", "Outer columns"],
+    ["yy", "Outer rows"],
+  ];
+
+  /** @param {Page} page @param {PendingInput} input @returns {BarPart} */
+  function create(page, input) {
+    const { dataset, update } = page;
+    const axes = makeAxisMenus(page);
+    const size = el("input", {
+      type: "range",
+      min: 48,
+      max: 512,
+      step: 16,
+      oninput: () => input.schedule({ size: Number(size.value) }),
+      onchange: () => input.apply(),
+    });
+    const captions = el("button", { type: "button", onclick: () => update({ captions: !page.getState().captions }) }, "Captions");
+    const pins = el("div", { class: "tools pins" });
+    const chips = dataset.axes.length > 1 && ["Drag:", ...dataset.axes.slice(0, MAX_CHIPS).map(Drag.makeChip)];
+    const values = dataset.axes.length > 0 && el("button", { type: "button", onclick: () => ValuesDialog.open(page) }, "Values…");
+    const tools = el(
+      "div",
+      { class: "tools" },
+      axes.nodes,
+      makeField("Size", size),
+      captions,
+      values,
+      pins,
+      el("div", { class: "chips", "aria-label": "Axes to drag" }, chips),
+    );
+    const summary = el("summary", {}, "Axes, size, marks");
+    const node = el("details", { class: "more", open: !GridGeometry.isSmallWindow() }, summary, tools);
+    return {
+      nodes: [node],
+      show(state) {
+        node.hidden = state.view !== "grid";
+        axes.show(state);
+        if (!input.isPending("size")) size.value = String(state.size);
+        captions.setAttribute("aria-pressed", String(state.captions));
+        redrawKeepingFocus(pins, () => pins.replaceChildren(...makePinMenus(page, state)));
+      },
+    };
+  }
+
+  /**
+   * A menu of the axes for each direction; an axis can be dropped on it too.
+   * @param {Page} page @returns {BarPart}
+   */
+  function makeAxisMenus({ dataset, getState, update }) {
+    const options = [["", "(none)"], ...dataset.axes.map((axis) => [axis.name, `${axis.name} (${axis.order.length})`])];
+    const menus = LABELS.map(([direction, label]) => {
+      const setAxis = (/** @type {string} */ name) => update(ViewState.withAxis(getState(), direction, name));
+      const menu = makeMenu(options, "", setAxis);
+      const node = makeField(label, menu);
+      Drag.acceptAxis(node, setAxis);
+      return { direction, menu, node };
+    });
+    return {
+      nodes: menus.map(({ node }) => node),
+      show(state) {
+        for (const { direction, menu } of menus) menu.value = state[direction];
+      },
+    };
+  }
+
+  /**
+   * Menus for axes without a direction: all their trials share a cell until a value is chosen.
+   * @param {Page} page @param {State} state
+   */
+  function makePinMenus({ dataset, getState, update }, state) {
+    return Layout.listPinChoices(dataset, state).map(([axis, codes]) => {
+      const setPin = (/** @type {string} */ value) =>
+        update({ pins: ViewState.withEntry(getState().pins, axis.name, value === "" ? undefined : Number(value)) });
+      const options = [["", "all"], ...codes.map((code) => [String(code), axis.labelOf(code)])];
+      return makeField(axis.name, makeMenu(options, String(state.pins[axis.name] ?? ""), setPin));
+    });
+  }
+
+  return { create };
+})();

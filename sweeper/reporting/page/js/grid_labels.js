@@ -1,0 +1,136 @@
+// @ts-check
+// The labels of the grid, which stay in view: column labels, row labels, titles of the outer axes.
+"use strict";
+
+const GridLabels = (() => {
+  const { el } = Dom;
+
+  /** @param {Axis | undefined} axis @param {number} code */
+  const getLabel = (axis, code) => (axis === undefined ? "" : axis.labelOf(code));
+
+  /**
+   * Make the labels of a grid. All row labels share one sticky element, and so do all column labels: a browser keeps a
+   * layer for each sticky element and splits what is between them into more layers.
+   * @param {Arrangement} arrangement @param {Geometry} geometry
+   * @param {(direction: Direction) => (name: string) => void} takeAxis what happens when an axis is dropped there
+   */
+  function create(arrangement, geometry, takeAxis) {
+    const { axis, rows } = arrangement;
+    const heads = el("div", { class: "heads", role: "row", "aria-rowindex": 1 });
+    const sides = el("div", { class: "sides", role: "presentation" });
+    const bands = el("div", { class: "bands", role: "presentation" });
+    heads.style.height = `${geometry.head}px`;
+    sides.style.cssText = `width:${geometry.side}px;height:${geometry.height}px`;
+    Drag.acceptAxis(heads, takeAxis("x"));
+    Drag.acceptAxis(sides, takeAxis("y"));
+    heads.append(makeCorner(axis, geometry.side), ...makeOuterHeads(arrangement, geometry));
+    const groups = axis.yy ? Layout.groupByOuter(rows) : [];
+    /** @type {Record<"columns" | "rows" | "bands", Map<number, HTMLElement>>} */
+    const shown = { columns: new Map(), rows: new Map(), bands: new Map() };
+    const actions = {
+      columns: makeColumnActions(arrangement, geometry, heads),
+      rows: makeRowActions(arrangement, geometry, sides),
+      bands: makeBandActions(groups, axis.yy, geometry, bands),
+    };
+
+    /**
+     * Show the labels of these lines.
+     * @param {LineRange} rowRange @param {LineRange} columnRange
+     */
+    function draw(rowRange, columnRange) {
+      Recycle.cover(shown.columns, columnRange, actions.columns);
+      Recycle.cover(shown.rows, rowRange, actions.rows);
+      const first = groups.findIndex((group) => group.to > rowRange[0]);
+      const end = groups.findIndex((group) => group.from >= rowRange[1]);
+      Recycle.cover(shown.bands, first < 0 ? [0, 0] : [first, end < 0 ? groups.length : end], actions.bands);
+    }
+
+    return { nodes: [heads, sides, bands], draw };
+  }
+
+  const drop = (/** @type {HTMLElement} */ node) => node.remove();
+
+  /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
+  function makeColumnActions({ axis, columns }, { side, lefts, cellWidth, head, outer }, host) {
+    return {
+      make: () => host.appendChild(el("div", { class: "head", role: "columnheader" }, el("span", {}, ""))),
+      put(/** @type {HTMLElement} */ node, /** @type {number} */ c) {
+        writeLabel(node, getLabel(axis.x, columns[c].inner), cellWidth);
+        node.ariaColIndex = String(c + 2);
+        node.style.cssText = `left:${side + lefts[c]}px;width:${cellWidth}px;height:${head - outer}px`;
+      },
+      drop,
+    };
+  }
+
+  /** @param {Arrangement} arrangement @param {Geometry} geometry @param {HTMLElement} host */
+  function makeRowActions({ axis, rows }, { side, tops, cellHeight }, host) {
+    return {
+      make: () => host.appendChild(el("div", { class: "side", role: "rowheader" }, el("span", {}, ""))),
+      put(/** @type {HTMLElement} */ node, /** @type {number} */ r) {
+        writeLabel(node, getLabel(axis.y, rows[r].inner), side);
+        node.id = `side-${r}`;
+        node.style.cssText = `top:${tops[r]}px;height:${cellHeight}px`;
+      },
+      drop,
+    };
+  }
+
+  /**
+   * @param {ReturnType<typeof Layout.groupByOuter>} groups of rows
+   * @param {Axis | undefined} axis @param {Geometry} geometry @param {HTMLElement} host
+   */
+  function makeBandActions(groups, axis, { head, band, tops, cellHeight }, host) {
+    return {
+      make: () => host.appendChild(el("div", { class: "band" }, el("div", { class: "band-title" }))),
+      put(/** @type {HTMLElement} */ node, /** @type {number} */ index) {
+        const { from, to, outer } = groups[index];
+        const title = /** @type {HTMLElement} */ (node.firstElementChild);
+        title.replaceChildren(el("b", {}, axis?.name), ` ${getLabel(axis, outer)}`);
+        title.style.top = `${head}px`;
+        const [top, end] = [tops[from] - band, tops[to - 1] + cellHeight];
+        node.style.cssText = `top:${head + top}px;height:${end - top}px`;
+      },
+      drop,
+    };
+  }
+
+  /**
+   * Write a label. Only a text that may not fit on one line is clipped, because a clip costs several layouts.
+   * @param {HTMLElement} node @param {string} text
+   * @param {number} width pixels
+   */
+  function writeLabel(node, text, width) {
+    if (node.title === text) return;
+    node.title = text;
+    const span = /** @type {HTMLElement} */ (node.firstElementChild);
+    const classes = text.length * 9 > width - 12 ? "long" : "";
+    if (span.className !== classes) span.className = classes;
+    /** @type {Text} */ (span.firstChild).data = text;
+  }
+
+  /** @param {Record<Direction, Axis | undefined>} axis @param {number} width */
+  function makeCorner({ x, y }, width) {
+    const makeName = (/** @type {Axis | undefined} */ axis, /** @type {string} */ arrow) =>
+      axis && el("span", {}, Drag.makeChip(axis), ` ${arrow}`);
+    const node = el("div", { class: "corner" }, makeName(x, "→"), makeName(y, "↓"));
+    node.style.width = `${width}px`;
+    return node;
+  }
+
+  /** @param {Arrangement} arrangement @param {Geometry} geometry */
+  function makeOuterHeads({ axis: { xx }, columns }, { side, lefts, cellWidth }) {
+    if (!xx) return [];
+    return Layout.groupByOuter(columns).map(({ from, to, outer }) => {
+      const label = getLabel(xx, outer);
+      const title = el("span", { title: label }, el("b", {}, xx.name), ` ${label}`);
+      const node = el("div", { class: "outer-head" }, title);
+      title.style.left = `${side + 4}px`;
+      node.style.left = `${side + lefts[from]}px`;
+      node.style.width = `${lefts[to - 1] + cellWidth - lefts[from]}px`;
+      return node;
+    });
+  }
+
+  return { create };
+})();
