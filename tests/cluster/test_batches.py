@@ -36,7 +36,7 @@ def reruns(plan):
     return TransitionCost(plan.experiment.template, Costs())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sizes=st.lists(st.integers(1, 20), max_size=40), back=st.sets(st.integers(0, 35), max_size=10))
 def test_every_work_is_handed_out_once_whatever_comes_back(plan, reruns, sizes, back):
     pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), reruns)

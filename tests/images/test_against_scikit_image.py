@@ -77,7 +77,7 @@ def reference(a, b):
 
 
 @given(pairs())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_ssim_and_psnr_are_those_of_scikit_image(pair):
     kind, a, b = pair
     _, written, seen = KINDS[kind]
@@ -92,7 +92,7 @@ def test_ssim_and_psnr_are_those_of_scikit_image(pair):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_colour_difference_is_that_of_scikit_image(seed, channels):
     random = np.random.default_rng(seed)
     a, b = (random.integers(0, 256, (17, 19, channels), dtype=np.uint8) for _ in range(2))

@@ -177,7 +177,7 @@ def test_a_changed_sound_is_measured_and_its_bounds_are_its_own(tmp_path):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-4, 1.0))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_measures_of_sounds_agree_with_their_definition(seed, share):
     random = np.random.default_rng(seed)
     one, off = random.uniform(-0.5, 0.5, (50, 2)), random.uniform(-share, share, (50, 2))
@@ -194,7 +194,6 @@ words = st.lists(st.sampled_from(["a ", "fox ", "runs\n", "över ", "it. "]), ma
 
 
 @given(words, words)
-@settings(deadline=None)
 def test_the_ratio_of_texts_is_symmetric_within_its_bounds_and_one_only_for_equal_texts(a, b):
     assert text_ratio(a, b) == text_ratio(b, a)
     assert 0 <= text_ratio(a, b) <= 1

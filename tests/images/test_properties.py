@@ -36,7 +36,7 @@ def two_pictures(draw):
 
 
 @given(two_pictures())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_measures_are_symmetric_and_within_their_bounds(pictures):
     a, b = pictures
     found = compare_images(a, b)
@@ -53,7 +53,7 @@ def test_measures_are_symmetric_and_within_their_bounds(pictures):
 
 
 @given(two_pictures())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_only_equal_pictures_differ_nowhere(pictures):
     a, b = pictures
     found = compare_images(a, b)
@@ -62,7 +62,7 @@ def test_only_equal_pictures_differ_nowhere(pictures):
 
 
 @given(SHAPES.flatmap(lambda shape: filled(shape, np.uint8)))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_measures_themselves_give_what_equal_pictures_are_promised(picture):
     expected = {name: EQUAL_VALUES[name] for name in COMPARISON_METRICS}
     assert compare_images(picture, picture.copy()) == expected

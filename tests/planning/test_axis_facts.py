@@ -67,7 +67,7 @@ def test_the_order_has_only_sampled_values_and_is_limited(tmp_path):
     assert size(30_000) == len("{}")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.permutations([1, 2, 3, 4]), st.sets(st.tuples(st.integers(1, 4), st.sampled_from("ab")), max_size=7))
 def test_the_written_order_survives_any_filter(tmp_path, numbers, gone):
     exclude = [{"n": n, "p": p} for n, p in sorted(gone)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.experiment_files import make_plan
 from tests.planning.random_experiments import PHASES
 
-RELAXED = settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=25, phases=PHASES, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -20,7 +20,7 @@ case = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(case, max_size=6), scalar)
 def test_every_case_survives_a_round_trip_with_its_workflow(cases, value):
     with tempfile.TemporaryDirectory() as folder:

@@ -35,7 +35,7 @@ def reruns(plan):
     return TransitionCost(plan.experiment.template, Costs())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     takers=st.tuples(st.lists(st.sampled_from("abcd"), max_size=120), st.lists(st.sampled_from("abcd"), max_size=3)),
     count=st.integers(0, 36),

@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ResultsError
@@ -178,7 +178,6 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=5), values, max_size=4))
-@settings(deadline=None)
 def test_values_survive_a_round_trip(one_store, params):
     record_run(one_store, ("d1",), params=params)
     stored = next(one_store.results()).params

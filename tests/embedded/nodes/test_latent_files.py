@@ -20,7 +20,7 @@ from sweeper.embedded.nodes.latent_files import read, serialize
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=5, max_side=5), elements=FLOATS))
 def test_safetensors_package_reads_our_files(tmp_path_factory: Any, samples: Any) -> None:
     path = tmp_path_factory.mktemp("latents") / "a.latent"

@@ -101,7 +101,7 @@ def test_object_info_says_which_outputs_are_lists(comfy: Comfy) -> None:
     assert lists == {"RebatchImages", "RebatchLatents"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(1, 5), st.sampled_from([8, 16]), st.booleans()), min_size=1, max_size=5),
     st.integers(1, 6),

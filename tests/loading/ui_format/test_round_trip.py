@@ -160,7 +160,7 @@ def convert_unless_ambiguous(workflow: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(drawings())
 def test_any_drawing_of_a_graph_converts_back_to_the_graph(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
@@ -169,7 +169,7 @@ def test_any_drawing_of_a_graph_converts_back_to_the_graph(drawn: tuple[dict[str
     assert drawing == before
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawings())
 def test_a_subgraph_converts_to_the_same_graph_with_longer_ids(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
     graph, drawing = drawn
@@ -195,7 +195,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(drawings(), st.data())
 def test_a_damaged_file_is_converted_or_refused_without_a_crash(
     drawn: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject

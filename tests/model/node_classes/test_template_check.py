@@ -95,7 +95,7 @@ def templates(draw: st.DrawFn) -> Template:
     return template(graph, slots or None)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bound=templates(), data=st.data())
 def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Template, data: st.DataObject) -> None:
     check = check_template(bound, INFO)
@@ -106,7 +106,7 @@ def test_the_template_check_agrees_with_the_check_of_each_workflow(bound: Templa
         assert fast == slow
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(bound=templates(), data=st.data())
 def test_an_input_check_depends_only_on_its_slots(bound: Template, data: st.DataObject) -> None:
     for piece in check_template(bound, INFO).input_checks:
