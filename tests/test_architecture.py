@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "sweeper"
 FILES = sorted(ROOT.rglob("*.py"))
 
 IMPURE = {
-    "aiohttp", "asyncio", "glob", "httpx", "os", "pandas", "random", "shutil", "socket", "sqlite3", "subprocess",
+    "asyncio", "glob", "httpx", "os", "pandas", "random", "shutil", "socket", "sqlite3", "subprocess",
     "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
 

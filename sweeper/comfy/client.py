@@ -18,7 +18,6 @@ import httpx
 
 from sweeper.comfy.credentials import with_location
 from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
-from sweeper.comfy.http_client import HttpClient, RawResponse, ResponseStream, to_header_dict
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -30,16 +29,14 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     ServerResponse,
-    UploadForm,
     read_error_message,
     read_retry_after,
 )
-from sweeper.comfy.proxy import transport_for
 from sweeper.comfy.redaction import Redaction
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.server_info import query_server_info
 from sweeper.comfy.target import Target
-from sweeper.comfy.transport import is_connection_refused
+from sweeper.comfy.transport import describe_error, find_proxy, is_connection_refused, make_transport, was_sent
 from sweeper.comfy.uploads import Mask, Uploads
 from sweeper.errors import TargetError, TransientError, Trouble, UnreachableError, UsageError
 from sweeper.model.urls import is_loopback, strip_secrets
@@ -52,7 +49,8 @@ T = TypeVar("T")
 
 # Seconds. A read may take long, because ComfyUI cannot respond while a model load holds the interpreter.
 TIMEOUT: Final = httpx.Timeout(connect=10.0, read=60.0, write=60.0, pool=120.0)
-LIMITS: Final = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=30.0)
+# A few connections: for every request, httpcore asks the operating system about each idle one.
+LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=30.0)
 # Seconds between two polls of a server on this machine, where polling is cheap for every dialect.
 _LOCAL_POLL_INTERVALS: Final = (0.05, 1.0)
 # Seconds in which a request whose connection dropped may still arrive, through a busy server or a proxy.
@@ -82,9 +80,8 @@ class ComfyClient:
         self._dialect = make_dialect(target.dialect) if target.dialect else None
         self._transport = transport
         self._http = self._make_http_client(target.url)
-        self._headers = dict(self._http.headers)
         self._root = str(httpx.URL(target.url))  # encoded as httpx sends it
-        self._keyless_http: HttpClient | None = None
+        self._keyless_http: dict[str | None, httpx.AsyncClient] = {}  # by proxy
         self.uploads = Uploads(self.run_flow, lambda: self.dialect)
         # A server may echo our keys (ComfyUI's /queue contains extra_data), and our messages must not contain them.
         redaction = Redaction(target.keys)
@@ -93,18 +90,14 @@ class ComfyClient:
         self.last_response_at = 0.0  # by the loop's clock
         self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
-    def _make_http_client(self, url: str | None, **redirects: Any) -> HttpClient:
-        """An HTTP client for one server, or for any (`url` None). Raises UsageError for an unusable proxy."""
+    def _make_http_client(self, url: str) -> httpx.AsyncClient:
+        """An HTTP client for requests to `url`; it follows no redirect. Raises UsageError for an unusable proxy."""
         try:
-            transport = self._transport or transport_for(LIMITS, url)
+            transport = self._transport or make_transport(url, LIMITS)
         except UsageError as error:
             raise with_location(f"target {self.target.name}", error) from None
-        return HttpClient(
-            transport=transport,
-            headers={"Accept-Encoding": "identity", "User-Agent": "sweeper"},
-            timeout=TIMEOUT,
-            **redirects,
-        )
+        headers = {"Accept-Encoding": "identity", "User-Agent": "sweeper"}
+        return httpx.AsyncClient(transport=transport, headers=headers, timeout=TIMEOUT)
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,8 +109,8 @@ class ComfyClient:
         """Cancel running uploads and close all connections."""
         await self.uploads.close()
         await self._http.aclose()
-        if self._keyless_http is not None:
-            await self._keyless_http.aclose()
+        for http in self._keyless_http.values():
+            await http.aclose()
 
     @property
     def dialect(self) -> Dialect:
@@ -251,23 +244,17 @@ class ComfyClient:
         """Send a request once. Raises TransientError, whose `sent` says whether the request may have arrived."""
         self.request_count += 1
         try:
-            if request.upload is not None:
-                response = await self._http.send(self._build_upload(request, request.upload))
-                answer: RawResponse = (response.status_code, to_header_dict(response.headers.raw), response.content)
-            else:
-                answer = await self._http.exchange(
-                    request.method, self._build_url(request), *self._build_headers_and_body(request)
-                )
+            response = await self._http.send(self._build_request(request))
         except httpx.InvalidURL as error:  # a host name that no resolver accepts
             message = f"{self.target.name}: cannot be reached: {error}"
             raise UnreachableError(message, trouble=Trouble.NO_CONNECTION) from None
         except httpx.HTTPError as error:
             raise self._to_transient_error(error) from None
         self.last_response_at = asyncio.get_running_loop().time()
-        status, headers, content = answer
+        headers = dict(response.headers.multi_items())  # names in lower case; the last value of a repeated name
         if "location" in headers:
             headers["location"] = self._redact_location(request.path, headers["location"])
-        return ServerResponse(status, headers, self.redact(content))
+        return ServerResponse(response.status_code, headers, self.redact(response.content))
 
     def _redact_location(self, path: str, location: str) -> str:
         """A redirect's URL without credentials, and without `path` if it ends with it, as a target's URL does."""
@@ -284,31 +271,29 @@ class ComfyClient:
     def _build_headers(self) -> dict[str, str]:
         key = self.target.key
         if key is None:
-            return self._headers
-        return self._headers | (self._dialect.auth_headers(key) if self._dialect is not None else {KEY_HEADER: key})
+            return {}
+        return self._dialect.auth_headers(key) if self._dialect is not None else {KEY_HEADER: key}
 
-    def _build_headers_and_body(self, request: ServerRequest) -> tuple[dict[str, str], bytes | None]:
+    def _build_request(self, request: ServerRequest) -> httpx.Request:
+        url, headers = self._build_url(request), self._build_headers()
+        if request.upload is not None:
+            form = request.upload
+            files = {"image": (form.filename, form.content, "application/octet-stream")}
+            return self._http.build_request(request.method, url, data=dict(form.fields), files=files, headers=headers)
         if request.body is None:
-            return self._build_headers(), None
+            return self._http.build_request(request.method, url, headers=headers)
         # Reject NaN: ComfyUI accepts it, and then writes invalid JSON.
         content = json.dumps(request.body, allow_nan=False).encode()
-        return self._build_headers() | {"Content-Type": "application/json"}, content
-
-    def _build_upload(self, request: ServerRequest, upload: UploadForm) -> httpx.Request:
-        files = {"image": (upload.filename, upload.content, "application/octet-stream")}
-        fields = dict(upload.fields)
-        return self._http.build_request(
-            request.method, self._build_url(request), data=fields, files=files, headers=self._build_headers()
-        )
+        headers = headers | {"Content-Type": "application/json"}
+        return self._http.build_request(request.method, url, content=content, headers=headers)
 
     def _to_transient_error(self, error: httpx.HTTPError) -> TransientError:
-        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        message = self.redact_text(str(error) or type(error).__name__)
-        return TransientError(f"{type(error).__name__}: {message}", sent=sent, trouble=_classify_trouble(error))
+        message = f"{type(error).__name__}: {self.redact_text(describe_error(error))}"
+        return TransientError(message, sent=was_sent(error), trouble=_classify_trouble(error))
 
     # --- files
 
-    async def open_output(self, output: JobOutput, headers: dict[str, str]) -> ResponseStream:
+    async def open_output(self, output: JobOutput, headers: dict[str, str]) -> httpx.Response:
         """Request a file of the target, with the key; the caller reads the body. Raises TransientError.
 
         Returns a redirect as it is, because it must not be followed with the key.
@@ -318,15 +303,21 @@ class ComfyClient:
         all_headers = self._build_headers() | headers
         return await self._open_stream(self._http, request.method, self._build_url(request), all_headers)
 
-    async def open_without_key(self, url: str, headers: dict[str, str]) -> ResponseStream:
+    async def open_without_key(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Request a file from another host, without the key. Raises TransientError."""
-        if self._keyless_http is None:
-            self._keyless_http = self._make_http_client(None, follow_redirects=True, max_redirects=5)
-        return await self._open_stream(self._keyless_http, "GET", url, self._headers | headers)
+        proxy = find_proxy(url)
+        if proxy not in self._keyless_http:
+            try:
+                self._keyless_http[proxy] = self._make_http_client(url)
+            except UsageError as error:
+                raise TransientError(str(error), sent=False, trouble=Trouble.NO_CONNECTION) from None
+        return await self._open_stream(self._keyless_http[proxy], "GET", url, headers)
 
-    async def _open_stream(self, http: HttpClient, method: str, url: str, headers: dict[str, str]) -> ResponseStream:
+    async def _open_stream(
+        self, http: httpx.AsyncClient, method: str, url: str, headers: dict[str, str]
+    ) -> httpx.Response:
         try:
-            return await http.open_stream(method, url, headers)
+            return await http.send(http.build_request(method, url, headers=headers), stream=True)
         except httpx.InvalidURL as error:  # httpx parses a redirect's URL even if it does not follow it
             raise TransientError(f"the server redirects to an invalid URL: {self.redact_text(str(error))}") from None
         except httpx.HTTPError as error:

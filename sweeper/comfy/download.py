@@ -9,7 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -18,10 +18,10 @@ from sweeper.errors import LostError, TransientError
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.http_client import ResponseStream
     from sweeper.comfy.protocol import JobOutput
 
 _REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS: Final = 6
 # A gateway may send such a page with status 200 in place of a picture. ComfyUI never does.
 _ERROR_PAGE_TYPES: Final = re.compile(r"(text/html|application/json)\b", re.IGNORECASE)
 _TEXT_SUFFIXES: Final = re.compile(r"\.(html?|json|gltf|txt|md)$", re.IGNORECASE)
@@ -95,23 +95,7 @@ async def download(client: ComfyClient, output: JobOutput, file: Receiver) -> Do
 async def _download_once(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> DownloadResult:
     if not partial.range_headers():
         partial.restart()
-    response = await client.open_output(output, partial.range_headers())
-    if response.status in _REDIRECT_STATUSES:
-        await response.close()
-        try:
-            location = urljoin(response.url, response.headers.get("location", ""))
-        except ValueError:
-            location = ""
-        if not location.startswith(("http://", "https://")):
-            raise TransientError("the server redirects to a URL that is not http(s)")
-        if client.redact_text(location) != location:
-            raise LostError(
-                f"the server redirects to a URL that contains our key; {output.filename!r} is not downloaded"
-            )
-        response = await client.open_without_key(location, partial.range_headers())
-        if response.status == 403:
-            await response.close()
-            raise TransientError("the signed URL has expired")
+    response = await _open_through_redirects(client, output, partial)
     try:
         return await _receive_response(client, response, output, partial)
     except httpx.HTTPError as error:
@@ -119,18 +103,51 @@ async def _download_once(client: ComfyClient, output: JobOutput, partial: _Parti
             f"the connection dropped after {partial.received} bytes ({type(error).__name__})"
         ) from None
     finally:
-        await response.close()
+        await response.aclose()
+
+
+async def _open_through_redirects(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> httpx.Response:
+    """Request an output and follow its redirects. Only the first request carries the key."""
+    response = await client.open_output(output, partial.range_headers())
+    for _ in range(_MAX_REDIRECTS):
+        if response.status_code not in _REDIRECT_STATUSES:
+            break
+        await response.aclose()
+        location = _read_location(client, output, response)
+        response = await client.open_without_key(location, partial.range_headers())
+        if response.status_code == 403:
+            await response.aclose()
+            raise TransientError("the signed URL has expired")
+    if response.status_code in _REDIRECT_STATUSES:
+        await response.aclose()
+        raise TransientError(f"the server redirects more than {_MAX_REDIRECTS} times")
+    return response
+
+
+def _read_location(client: ComfyClient, output: JobOutput, response: httpx.Response) -> str:
+    """The URL of a redirect. Raises LostError if it contains our key, TransientError if it is not an http(s) URL."""
+    try:
+        location: str = urljoin(str(response.url), response.headers.get("location", ""))
+        parts = urlsplit(location)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise TransientError("the server redirects to a URL that is not http(s)")
+    if client.redact_text(location) != location:
+        raise LostError(f"the server redirects to a URL that contains our key; {output.filename!r} is not downloaded")
+    return location
 
 
 async def _receive_response(
-    client: ComfyClient, response: ResponseStream, output: JobOutput, partial: _PartialFile
+    client: ComfyClient, response: httpx.Response, output: JobOutput, partial: _PartialFile
 ) -> DownloadResult:
-    status = response.status
+    status = response.status_code
     if status == 416:  # the received part is longer than the server's file
         partial.restart()
         raise TransientError("the server cannot resume this file")
     if status not in (200, 206):
-        body = await response.read()
+        body = await response.aread()
         if status in (400, 403, 404, 410):  # ComfyUI: 400 invalid name, 403 outside its folders, 404 missing
             raise LostError(f"the server does not serve the file {output.filename!r} (HTTP {status})")
         raise_for_status(ServerResponse(status, response.headers, client.redact(body)[:4000]))
@@ -147,7 +164,7 @@ async def _receive_response(
     return DownloadResult(partial.hash.hexdigest(), partial.received, kind)
 
 
-async def _read_body(response: ResponseStream, partial: _PartialFile) -> None:
+async def _read_body(response: httpx.Response, partial: _PartialFile) -> None:
     """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
     partial.validator = _strong_validator(response.headers.get("etag"))
     if response.headers.get("content-encoding", "identity") == "identity":

@@ -1,10 +1,7 @@
-"""What carries httpx's requests: aiohttp's connections, under httpx's API and with httpx's errors.
+"""The connections of httpx to a server: which proxy they use, and what an error says about the failed request.
 
-httpx's own transport searches its pool anew at every request and parses HTTP in Python: a request costs it two to four
-times the processor time (measured, tests/benchmarks/runner.py), which beside a local GPU is time in which no job is
-queued. The transport that is published for this (httpx-aiohttp 0.2.0) is not used because it reports a connection that
-broke after the request as `ConnectTimeout`: we would take the job for not sent, and pay for it twice. Which error means
-what is therefore written down here; retrying and everything above one exchange is the client's.
+httpx sends a request once, because its own retries are off and because httpcore replaces an idle connection that the
+server has closed. Retries belong to `client`, which knows what a request sent twice may cost.
 """
 
 from __future__ import annotations
@@ -12,135 +9,105 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx
-from yarl import URL
 
-# Every error of aiohttp that certainly came before the request left; whatever is not here may have come after it.
-_ERRORS_BEFORE_SENT: Final = (
-    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),  # no connection, or none free, in time
-    (aiohttp.ClientConnectorError, httpx.ConnectError),  # names, TCP, TLS
-)
-_AUTO_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # headers are httpx's affair
+from sweeper.errors import UsageError
+from sweeper.model.urls import is_loopback, strip_secrets
 
-
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """For requests that need no proxy: see `proxies`. To be used within one event loop."""
-
-    def __init__(self, limits: httpx.Limits) -> None:
-        self._limits = limits
-        self._session: aiohttp.ClientSession | None = None
-
-    def _get_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._limits.max_connections or 0,
-                keepalive_timeout=self._limits.keepalive_expiry,
-                ssl=httpx.create_ssl_context(),  # the certificates that httpx trusts, from the environment too
-            )
-            # Cookies are httpx's affair as well; the session's own jar would send them a second time.
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_AUTO_HEADERS,
-                auto_decompress=False,
-            )
-        return self._session
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One exchange, the body of the answer unread. Raises httpx.TransportError."""
-        content = await request.aread()
-        # Not `multi_items()`, which guesses an encoding anew at every request.
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-        limits: dict[str, float | None] = request.extensions.get("timeout", {})
-        response = await self.send(request.method, str(request.url), headers, content, limits)
-        return httpx.Response(
-            response.status, headers=list(response.raw_headers), stream=ResponseBody(response), request=request
-        )
-
-    async def send(
-        self, method: str, url: str, headers: Any, content: bytes | None, timeouts: Mapping[str, float | None]
-    ) -> aiohttp.ClientResponse:
-        """The answer, its body unread: see `Body`. `url` is sent as it is written; `limits` as httpx's `Timeout` has
-        them. Raises httpx.TransportError, and httpx.InvalidURL for what is no URL.
-        """
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=timeouts.get("pool"),
-            sock_connect=timeouts.get("connect"),
-            sock_read=timeouts.get("read"),
-        )
-        try:
-            with _TRANSLATE_ERRORS:
-                return await self._get_session().request(
-                    method,
-                    URL(url, encoded=True),
-                    headers=headers,
-                    data=content or None,
-                    allow_redirects=False,
-                    timeout=timeout,
-                )
-        except ValueError as error:  # a port or a name that cannot be, which a server's redirect may have
-            raise httpx.InvalidURL(str(error)) from None
-
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+# The errors that httpx raises before it writes the first byte of a request. After any other error, the server may have
+# received the request.
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
-class ResponseBody(httpx.AsyncByteStream):
-    """What is still to come of an answer, as it goes over the wire."""
+def make_transport(url: str, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+    """Make the connections for requests to `url`, directly or through the proxy that is configured for it.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    Certificates are checked as httpx does by default: by certifi, or by SSL_CERT_FILE or SSL_CERT_DIR.
+    Raises UsageError, without the proxy's password, if that proxy cannot be used.
+    """
+    proxy = find_proxy(url)
+    try:
+        if proxy is None or (urlsplit(proxy).hostname and urlsplit(proxy).port != 0):
+            return httpx.AsyncHTTPTransport(proxy=proxy, limits=limits)
+        reason = "it has no host or port"
+    except ImportError:
+        reason = "it needs one more package: pip install 'httpx[socks]'"
+    except (ValueError, httpx.InvalidURL):
+        reason = "it is not a valid http://, https://, socks5:// or socks5h:// address"
+    host, variable = urlsplit(url).hostname, _find_proxy_variable(url)
+    source = f" ({variable})" if variable else ""
+    unset = f", or unset {variable}" if variable else ""
+    raise UsageError(
+        f"the environment sends requests to {host} through the proxy {strip_secrets(proxy or '')}{source}, "
+        f"which cannot be used: {reason}; correct it, add {host} to NO_PROXY{unset}"
+    )
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _TRANSLATE_ERRORS:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
 
-    async def aclose(self) -> None:
-        """Nothing more is read of it."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:  # what is still to come belongs to nobody: the connection cannot be used again
-            self._response.close()
+def find_proxy(url: str) -> str | None:
+    """Find the proxy for `url` in the environment or the system's settings; None means a direct connection.
+
+    httpx would set up every configured proxy, and fail on an unusable one that no request needs. The standard library
+    interprets NO_PROXY, as it does for the event stream. A connection to this machine is always direct.
+    """
+    parts = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _find_proxy_variable(url: str) -> str | None:
+    """Find the environment variable that names the proxy for `url`; None if the system's settings name it."""
+    names = [f"{scheme}_proxy" for scheme in (urlsplit(url).scheme, "all")]
+    return next((name for lower in names for name in (lower, lower.upper()) if os.environ.get(name)), None)
+
+
+def was_sent(error: httpx.HTTPError) -> bool:
+    """Return whether the server may have received the request that failed with `error`."""
+    return not isinstance(error, _NOT_SENT)
 
 
 def is_connection_refused(error: httpx.HTTPError) -> bool:
-    """Whether the machine itself answered that nothing listens at that port; what a proxy says of it is no proof."""
-    reason = getattr(error.__cause__, "os_error", None)
-    return isinstance(reason, ConnectionRefusedError)
+    """Return whether the server's own machine answered that nothing listens at the port.
+
+    False for a connection through a proxy: what a proxy says proves nothing about the server.
+    """
+    errors = _find_system_errors(error)
+    refused = bool(errors) and all(isinstance(one, ConnectionRefusedError) for one in errors)
+    return refused and find_proxy(str(error.request.url)) is None
 
 
-class _TranslateErrors:  # a class, which costs a third of a generator made into a context manager
-    """Says in httpx's words what aiohttp raises."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            raise httpx.ReadTimeout(str(error)) from error
-        if isinstance(error, aiohttp.ClientError | OSError):
-            kind: Any = next(
-                (ours for theirs, ours in _ERRORS_BEFORE_SENT if isinstance(error, theirs)), httpx.ReadError
-            )
-            raise kind(_describe_error(error)) from error
+def describe_error(error: httpx.HTTPError) -> str:
+    """Describe a failed request; a failed connection by its address and the operating system's reason."""
+    errors = _find_system_errors(error)
+    if not errors:
+        return str(error) or type(error).__name__
+    url = error.request.url
+    proxy = find_proxy(str(url))
+    address = f"{url.host}:{url.port or {'http': 80, 'https': 443}[url.scheme]}"
+    where = f"{address}: proxy {strip_secrets(proxy)}" if proxy else address
+    return f"{where}: {', '.join(dict.fromkeys(map(_describe_reason, errors)))}"
 
 
-def _describe_error(error: aiohttp.ClientError | OSError) -> str:
-    """What aiohttp says, but for a connection that was not made: "ssl:default" and a tuple say nothing to people."""
-    if not isinstance(error, aiohttp.ClientConnectorError):
-        return str(error)
-    reason = error.os_error
-    own = isinstance(reason, socket.gaierror | ssl.SSLError)  # numbers of their own; the others are the system's
-    said = reason.strerror if own or not reason.errno else os.strerror(reason.errno)
-    return f"{error.host}:{error.port}: {said or reason}"
+def _describe_reason(error: OSError) -> str:
+    """Return what the operating system, the resolver or OpenSSL says, without what asyncio adds."""
+    own_numbers = isinstance(error, socket.gaierror | ssl.SSLError)
+    return (error.strerror if own_numbers or not error.errno else os.strerror(error.errno)) or str(error)
 
 
-_TRANSLATE_ERRORS: Final = _TranslateErrors()
+def _find_system_errors(error: httpx.HTTPError) -> list[OSError]:
+    """Find the errors of the operating system behind a ConnectError, one for each address of the host that was tried.
+
+    httpx raises its error from httpcore's, which is raised while that of anyio is handled.
+    """
+    if not isinstance(error, httpx.ConnectError) or error.__cause__ is None:
+        return []
+    wrapped = error.__cause__.__context__
+    reason = wrapped and (wrapped.__cause__ or wrapped)
+    errors = reason.exceptions if isinstance(reason, ExceptionGroup) else (reason,)
+    return [one for one in errors if isinstance(one, OSError)]

@@ -66,7 +66,7 @@ def greeted(url):
         ("ALL_PROXY", SOCKS, "0.0.0.0"),
         ("all_proxy", SOCKS, "example.com, 0.0.0.0:{port}"),
         ("HTTP_PROXY", "socks://127.0.0.1:1", "*"),
-        ("http_proxy", "no proxy at all", "http://0.0.0.0"),
+        ("http_proxy", "no proxy at all", "0.0.0.0,example.com"),
         ("HTTPS_PROXY", SOCKS, ""),
     ],
 )
@@ -87,15 +87,19 @@ def test_request_goes_through_the_environments_proxy(server, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("ALL_PROXY", SOCKS, "the proxy socks5://127.0.0.1:1 (ALL_PROXY), which needs one more package: pip install"),
-        ("all_proxy", "socks://me:pass-WORD@h:1", "socks:// is no proxy that can be used, did you mean 'socks5'?"),
-        ("HTTP_PROXY", "ftp://h", "ftp:// is no proxy that can be used, allowed: http, https, socks5, socks5h"),
         (
-            "http_proxy",
-            "http://me:pass-WORD@",
-            "that is no address (http://host:port); correct it, or name gpu.invalid",
+            "ALL_PROXY",
+            SOCKS,
+            "the proxy socks5://127.0.0.1:1 (ALL_PROXY), which cannot be used: it needs one more package: pip",
         ),
-        ("http_proxy", "http://me:pass-WORD@h:99999", "that is no address (http://host:port)"),
+        (
+            "all_proxy",
+            "socks://me:pass-WORD@h:1",
+            "socks://h:1 (all_proxy), which cannot be used: it is not a valid",
+        ),
+        ("HTTP_PROXY", "ftp://h", "the proxy ftp://h (HTTP_PROXY), which cannot be used: it is not a valid"),
+        ("http_proxy", "http://me:pass-WORD@", "which cannot be used: it has no host or port; correct it"),
+        ("http_proxy", "http://me:pass-WORD@h:99999", "http://h:99999 (http_proxy), which cannot be used: it is not"),
     ],
 )
 def test_unusable_proxy_is_reported_without_its_password(monkeypatch, name, value, said):
@@ -106,7 +110,7 @@ def test_unusable_proxy_is_reported_without_its_password(monkeypatch, name, valu
     told = str(caught.value)
     assert told.startswith("target lab: the environment sends requests to gpu.invalid through the proxy ")
     assert said in told
-    assert told.endswith(f"or name gpu.invalid in NO_PROXY, or unset {name}")
+    assert told.endswith(f"; correct it, add gpu.invalid to NO_PROXY, or unset {name}")
     assert "pass-WORD" not in told
 
 

@@ -1,19 +1,47 @@
-"""The transport over real sockets: what is said of a request that failed decides whether a job is sent again."""
+"""The client over real sockets: what it says of a failed request decides whether a job is sent, and paid for, twice."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import logging
+import os
 import socket
 
 import httpx
 import pytest
 
-from sweeper.comfy.http_client import HttpClient
-from sweeper.comfy.transport import AiohttpTransport, is_connection_refused
+from sweeper.comfy import client as client_module
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.download import download
+from sweeper.comfy.protocol import JobOutput, JobSubmission
+from sweeper.comfy.retry import RetryPolicy
+from sweeper.comfy.target import Target
+from sweeper.errors import TransientError, Trouble, UnreachableError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+TAKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"prompt_id": "p"}'
+OUTPUT = JobOutput("9", "images", 0, "a b.png", "c+d", "output")
+KEY = "k-0123456789-SECRET"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop_factory(request):
+    """The loops that sweeper runs in; they report a broken connection in different ways."""
+    return None if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
+
+class Received(io.BytesIO):
+    def restart(self):
+        self.seek(0)
+        self.truncate()
 
 
 class Peer:
@@ -28,6 +56,7 @@ class Peer:
         self.requests = []
         self.connections = 0
         self.asked = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def serve(self, reader, writer):
         self.connections += 1
@@ -46,215 +75,252 @@ class Peer:
                 await writer.drain()
                 if answer.endswith(self.HANG_UP):
                     break
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionResetError):
             pass
         finally:
             writer.close()
+            self.ended.set()
+
+    def posted(self):
+        return [body for head, body in self.requests if head.startswith("POST")]
 
 
-def talk(peer, work, **options):
-    """`work(http, url)` with a client over the transport, against that peer; what it returns."""
+def talk(peer, act, *, loop_factory=None, dialect="comfyui", url=None, key=None):
+    """`act(client)` with a client of that peer, or of `url`, that tries nothing twice; what it returns."""
 
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        limits = httpx.Limits(max_connections=options.pop("connections", 2))
-        async with httpx.AsyncClient(transport=AiohttpTransport(limits), trust_env=False, **options) as http:
-            found = await work(http, url)
+        target = Target("t", url or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", dialect, key=key)
+        async with ComfyClient(target, retry_policy=RetryPolicy(attempts=1)) as client:
+            found = await act(client)
         server.close()
         await asyncio.sleep(0)  # the peer's connections end
         return found
 
-    return asyncio.run(go())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(go())
 
 
-@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\nConte" + Peer.HANG_UP, OK[:-1] + Peer.HANG_UP])
+async def submit(client):
+    return await client.submit(JobSubmission("j", {"1": {"class_type": "X", "inputs": {}}}))
+
+
+async def look(client):
+    return (await client.get_job("x", thorough=False)).state
+
+
+async def failure_of(work):
+    with pytest.raises(TransientError) as caught:
+        await work
+    return caught.value
+
+
+def failed_submission(peer, **options):
+    return talk(peer, lambda client: failure_of(submit(client)), **options)
+
+
+# --- whether a request can have left
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        b"HTTP/1.1 200 OK\r\nConte" + Peer.HANG_UP,
+        OK[:-1] + Peer.HANG_UP,
+        b"SSH-2.0-OpenSSH_9.9\r\n" + Peer.HANG_UP,
+    ],
+    ids=["nothing", "half a head", "half a body", "no HTTP"],
+)
 @pytest.mark.parametrize("used", [False, True], ids=["new connection", "used connection"])
-def test_a_connection_that_breaks_after_the_request_is_no_connection_error_and_sends_nothing_twice(answer, used):
+def test_broken_connection_counts_as_sent_and_sends_nothing_twice(answer, used, loop_factory):
     peer = Peer(*([OK] if used else []), answer)
 
-    async def work(http, url):
+    async def act(client):
         if used:
-            await http.get(url)
-        with pytest.raises(httpx.ReadError):  # a ConnectError or ConnectTimeout would say that nothing was sent
-            await http.post(url + "/prompt", json={"a": 1})
+            await look(client)
+        return await failure_of(submit(client))
 
-    talk(peer, work)
-    assert [body for head, body in peer.requests if head.startswith("POST /prompt")] == [b'{"a":1}']
-
-
-def test_nobody_there_is_told_apart_from_a_break():
-    async def work(http, url):
-        with pytest.raises(httpx.ConnectError):
-            await http.post("http://127.0.0.1:1/prompt", json={})
-
-    talk(Peer(OK), work)
-
-
-def test_a_silent_server_is_a_read_timeout_and_a_full_pool_is_not():
-    peer = Peer(b"")
-
-    async def work(http, url):
-        waiting = asyncio.create_task(http.post(url, json={}, timeout=httpx.Timeout(30)))
-        await peer.asked.wait()
-        with pytest.raises(httpx.ConnectTimeout):  # never sent: there is no second connection
-            await http.post(url, json={}, timeout=httpx.Timeout(30, pool=0.02))
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        with pytest.raises(httpx.ReadTimeout):
-            await http.post(url, json={}, timeout=httpx.Timeout(30, read=0.05))
-
-    talk(peer, work, connections=1)
-    assert len(peer.requests) == 2
-
-
-def test_an_answer_that_is_no_http_is_an_error_of_httpx():
-    async def work(http, url):
-        with pytest.raises(httpx.ReadError):
-            await http.get(url)
-
-    talk(Peer(b"SSH-2.0-OpenSSH_9.9\r\n" + Peer.HANG_UP), work)
-
-
-def test_requests_and_answers_pass_as_httpx_has_them():
-    answer = (
-        b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n"
-        b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nraw"
-    )
-    peer = Peer(answer, OK)
-
-    async def work(http, url):
-        async with http.stream("GET", url + "/view?filename=a%20b+c%2Fd") as response:
-            raw = b"".join([chunk async for chunk in response.aiter_raw()])
-        await http.get(url)
-        return response.status_code, response.headers.get_list("set-cookie"), raw
-
-    assert talk(peer, work, headers={"User-Agent": "sweeper", "Accept-Encoding": "identity"}) == (
-        302, ["a=1", "b=2"], b"raw",
-    )  # fmt: skip
-    first, second = (head for head, _ in peer.requests)
-    assert first.startswith("GET /view?filename=a%20b+c%2Fd HTTP/1.1\r\n")
-    assert first.lower().count("user-agent: sweeper") == first.lower().count("accept-encoding: identity") == 1
-    assert first.lower().count("\r\nhost:") == 1
-    assert second.lower().count("\r\ncookie:") == 1  # httpx's, and no second one
+    error = talk(peer, act, loop_factory=loop_factory)
+    assert (error.sent, error.trouble) == (True, Trouble.DROPPED)
+    assert len(peer.posted()) == 1
     assert peer.connections == 1
 
 
-def test_a_connection_whose_answer_was_not_read_to_its_end_is_not_used_again():
-    peer = Peer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000, OK)
+def test_connection_closed_while_idle_is_replaced_before_the_request(loop_factory):
+    peer = Peer(OK + Peer.HANG_UP, TAKEN)
 
-    async def work(http, url):
-        async with http.stream("GET", url):
-            pass
-        return (await http.get(url)).json()
+    async def act(client):
+        await look(client)
+        await peer.ended.wait()
+        await asyncio.sleep(0.05)  # the end of the connection has arrived here
+        return await submit(client)
 
-    assert talk(peer, work) == {}
+    assert talk(peer, act, loop_factory=loop_factory) == "p"
+    assert len(peer.posted()) == 1
     assert peer.connections == 2
 
 
-def exchanges(peer, count, *, streamed=False, **options):
-    """So many GETs by our client, over the transport; the answers' statuses."""
-
-    async def one(http, url):
-        if not streamed:
-            return (await http.exchange("GET", url, {}))[0]
-        stream = await http.open_stream("GET", url, {})
-        await stream.close()
-        return stream.status
-
-    async def go():
-        server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False, **options) as http:
-            statuses = [await one(http, f"{url}/here") for _ in range(count)]
-        server.close()
-        return statuses
-
-    return asyncio.run(go())
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_closed_port_means_not_sent_and_is_reported_with_address_and_reason(host, loop_factory):
+    with socket.socket() as bound:  # nobody listens at a port that is only bound
+        bound.bind(("127.0.0.1", 0))
+        address = f"{host}:{bound.getsockname()[1]}"
+        error = failed_submission(Peer(OK), url=f"http://{address}", loop_factory=loop_factory)
+    assert (error.sent, error.trouble) == (False, Trouble.REFUSED)
+    assert str(error) == f"ConnectError: {address}: Connection refused"
 
 
-def test_a_cookie_of_a_load_balancer_comes_back_with_the_next_request():
-    peer = Peer(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: node=7; Path=/\r\n\r\n"))
-    assert exchanges(peer, 2) == [200, 200]
-    assert "node=7" not in peer.requests[0][0]
-    assert "node=7" in peer.requests[1][0]
+def test_unknown_host_means_not_sent_and_is_no_closed_port(loop_factory):
+    error = failed_submission(Peer(OK), url="http://nowhere.invalid", loop_factory=loop_factory)
+    assert (error.sent, error.trouble) == (False, Trouble.NO_CONNECTION)
+    assert str(error).startswith("ConnectError: nowhere.invalid:80: ")
 
 
-@pytest.mark.parametrize(("streamed", "asked_for"), [(True, True), (True, False), (False, True)])
-def test_a_redirect_is_followed_only_where_that_was_asked_for_and_never_for_an_exchange(streamed, asked_for):
-    followed = streamed and asked_for
-    away = b"HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
-    peer = Peer(away, away if followed else OK, OK)
-    statuses = exchanges(peer, 1, streamed=streamed, follow_redirects=asked_for)
-    assert statuses == ([200] if followed else [302])
-    assert [head.split()[1] for head, _ in peer.requests] == (["/here", "/here", "/there"] if followed else ["/here"])
+def test_silent_server_counts_as_sent(monkeypatch):
+    monkeypatch.setattr(client_module, "TIMEOUT", httpx.Timeout(30, read=0.05))
+    peer = Peer(b"")
+    error = failed_submission(peer)
+    assert (error.sent, error.trouble) == (True, Trouble.TIMEOUT)
+    assert len(peer.posted()) == 1
 
 
-def test_who_listens_to_the_log_of_httpx_hears_of_every_exchange(caplog):
-    caplog.set_level(logging.INFO, logger="httpx")
-    assert exchanges(Peer(OK), 2) == [200, 200]
-    assert len([record for record in caplog.records if record.name == "httpx"]) == 2
+def test_no_free_connection_means_not_sent(monkeypatch):
+    monkeypatch.setattr(client_module, "TIMEOUT", httpx.Timeout(30, pool=0.02))
+    monkeypatch.setattr(client_module, "LIMITS", httpx.Limits(max_connections=1))
+    peer = Peer(b"")
+
+    async def act(client):
+        waiting = asyncio.create_task(look(client))
+        await peer.asked.wait()
+        error = await failure_of(submit(client))
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return error
+
+    assert not talk(peer, act).sent
+    assert peer.posted() == []
 
 
-@pytest.mark.parametrize("whole_way", [False, True], ids=["cut short", "through httpx"])
-def test_an_answer_that_is_compressed_although_we_asked_not_to_is_read_all_the_same(whole_way, caplog):
-    packed = gzip.compress(b'{"a": 1}')
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Length: %d\r\n\r\n"
-    peer = Peer(head % len(packed) + packed)
-    if whole_way:
-        caplog.set_level(logging.INFO, logger="httpx")
+@pytest.mark.parametrize("port", ["1", "peer"])
+def test_proxy_that_gives_no_connection_means_not_sent_and_no_closed_port(monkeypatch, port):
+    peer = Peer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
     async def go():
         server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prompt?a=b%20c"
-        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
-            answer = await http.exchange("POST", url, {"X-Own": "7"}, b"{}")
-            stream = await http.open_stream("GET", url, {})
-            raw = b"".join([chunk async for chunk in stream.aiter_raw()])
-            await stream.close()
-            second = await http.open_stream("GET", url, {})
-            decoded = b"".join([chunk async for chunk in second.aiter_bytes()])
-            await second.close()
+        proxy = server.sockets[0].getsockname()[1] if port == "peer" else 1
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:pass-WORD@127.0.0.1:{proxy}")
+        target = Target("t", "https://gpu.invalid", "comfyui")
+        async with ComfyClient(target, retry_policy=RetryPolicy(attempts=1)) as client:
+            error = await failure_of(submit(client))
         server.close()
-        return answer, raw, decoded, stream.url
+        return error
 
-    (status, headers, body), raw, decoded, url = asyncio.run(go())
-    assert (status, headers["x-twice"], body) == (200, "2", b'{"a": 1}')
-    assert (raw, decoded) == (packed, b'{"a": 1}')
-    assert url.endswith("/prompt?a=b%20c")
-    assert peer.requests[0][0].startswith("POST /prompt?a=b%20c HTTP/1.1\r\n")
-    assert "x-own: 7" in peer.requests[0][0].lower()
-    assert peer.requests[0][1] == b"{}"
+    error = asyncio.run(go())
+    assert not error.sent
+    assert error.trouble != Trouble.REFUSED
+    assert "pass-WORD" not in str(error)
+    if port == "1":
+        assert str(error) == "ConnectError: gpu.invalid:443: proxy http://127.0.0.1:1: Connection refused"
+    assert [head.split()[0] for head, _ in peer.requests] == ([] if port == "1" else ["CONNECT"])
+
+
+# --- redirects and keys
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirected_submission_is_not_followed(status):
+    other = Peer(TAKEN)
+
+    async def act(client):
+        server = await asyncio.start_server(other.serve, "127.0.0.1", 0)
+        where = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/prompt"
+        peer.answers = [f"HTTP/1.1 {status} Moved\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()]
+        with pytest.raises(UnreachableError, match="answers with a redirect"):
+            await submit(client)
+        server.close()
+
+    peer = Peer(OK)
+    talk(peer, act, key=KEY)
+    assert len(peer.requests) == 1
+    assert KEY in peer.requests[0][0]
+    assert other.requests == []
+
+
+def test_file_behind_redirects_is_fetched_without_key_and_cookie(caplog):
+    caplog.set_level(logging.DEBUG)
+    away = b"HTTP/1.1 307 Moved\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n"
+    storage = Peer(away, OK)
+
+    async def act(client):
+        server = await asyncio.start_server(storage.serve, "127.0.0.1", 0)
+        where = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/file?sig=1"
+        head = f"HTTP/1.1 302 Found\r\nLocation: {where}\r\nSet-Cookie: node=7\r\nContent-Length: 0\r\n\r\n"
+        peer.answers = [head.encode()]
+        file = Received()
+        await download(client, OUTPUT, file)
+        server.close()
+        return file.getvalue()
+
+    peer = Peer(OK)
+    assert talk(peer, act, key=KEY) == b"{}"
+    assert [KEY in head for head, _ in peer.requests] == [True]
+    assert [head.split()[1] for head, _ in storage.requests] == ["/file?sig=1", "/there"]
+    assert not [head for head, _ in storage.requests if KEY in head or "cookie" in head.lower()]
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://127.0.0.1:999999/x", "http://127.0.0.1:0/x", "http://[::1/x", f"http://{'a' * 64}.x/", "/again"],
+)
+def test_redirect_that_leads_nowhere_fails_only_the_download(location):
+    peer = Peer(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+    error = talk(peer, lambda client: failure_of(download(client, OUTPUT, Received())))
+    assert str(error).startswith("a b.png: ")
+    assert len(peer.requests) == (7 if location == "/again" else 1)
+
+
+# --- what travels
+
+
+def test_requests_travel_as_written_on_one_connection():
+    peer = Peer(OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: node=7; Path=/\r\n\r\n"), OK)
+
+    async def act(client):
+        response = await client.open_output(OUTPUT, {})
+        await response.aread()
+        await response.aclose()
+        await look(client)
+
+    talk(peer, act)
+    first, second = (head for head, _ in peer.requests)
+    assert first.startswith("GET /view?filename=a+b.png&subfolder=c%2Bd&type=output HTTP/1.1\r\n")
+    assert first.lower().count("user-agent: sweeper") == first.lower().count("accept-encoding: identity") == 1
+    assert first.lower().count("\r\nhost:") == 1
+    assert "node=7" not in first
+    assert second.lower().count("\r\ncookie: node=7") == 1  # a load balancer's cookie
     assert peer.connections == 1
 
 
-def test_an_address_that_is_none_is_told_as_httpx_tells_it():
-    async def work(_, url):
-        async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
-            for wrong in (f"{url}999999/x", "http://[::1/x", f"http://{'a' * 64}.x/"):
-                with pytest.raises(httpx.InvalidURL):
-                    await http.open_stream("GET", wrong, {})
+def test_connection_with_an_unread_answer_is_not_used_again():
+    peer = Peer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000, OK)
 
-    talk(Peer(OK), work)
+    async def act(client):
+        await (await client.open_output(OUTPUT, {})).aclose()
+        return await look(client)
 
-
-def test_a_connection_that_is_not_made_is_told_by_where_and_why():
-    with socket.socket() as bound:  # nobody listens at a port that is only bound
-        bound.bind(("127.0.0.1", 0))
-        port = bound.getsockname()[1]
-        closed, unknown = asyncio.run(refusals(port))
-    assert str(closed) == f"127.0.0.1:{port}: Connection refused"
-    assert str(unknown).startswith("nowhere.invalid:80: ")
-    assert "ssl" not in str(unknown)
-    assert is_connection_refused(closed)
-    assert not is_connection_refused(unknown)
+    assert talk(peer, act) == "underway"
+    assert peer.connections == 2
 
 
-async def refusals(port):
-    """What is said of a port where nobody listens, and of a name that nobody has."""
-    async with HttpClient(AiohttpTransport(httpx.Limits(max_connections=2)), trust_env=False) as http:
-        with pytest.raises(httpx.ConnectError) as closed:
-            await http.exchange("GET", f"http://127.0.0.1:{port}/x", {})
-        with pytest.raises(httpx.ConnectError) as unknown:
-            await http.exchange("GET", "http://nowhere.invalid/x", {})
-    return closed.value, unknown.value
+def test_answer_compressed_against_our_wish_is_read():
+    packed = gzip.compress(b'{"prompt_id": "p"}')
+    peer = Peer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+
+    async def act(client):
+        file = Received()
+        await download(client, OUTPUT, file)
+        return await submit(client), file.getvalue()
+
+    assert talk(peer, act) == ("p", b'{"prompt_id": "p"}')

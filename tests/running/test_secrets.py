@@ -35,7 +35,7 @@ def target(keyed):
 
 def test_the_key_opens_the_server_and_is_found_in_no_file_log_or_event(keyed, target, experiment, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    for name in ("httpx", "aiohttp.client", "websockets", "websockets.client", "asyncio", "sweeper"):
+    for name in ("httpx", "httpcore", "websockets", "websockets.client", "asyncio", "sweeper"):
         caplog.set_level(logging.DEBUG, logger=name)
     keyed.faults.error_500_times = 1
     keyed.faults.drop_after_accept = 1

@@ -134,7 +134,7 @@ def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeyp
                 server.faults.release()
             else:
                 outages.append(True)
-                server.faults.drop_status_times = 4
+                server.faults.drop_status_times = 2  # both tries of one question
 
         target = {"url": server.url, "dialect": "comfyui"}
         run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=hear, patience=0.0)
