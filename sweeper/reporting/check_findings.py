@@ -1,7 +1,6 @@
-"""What a check found, as the page shows it: a state and a reason for each trial, and the accepted pictures.
+"""The findings of a check as the page's data: a state and a reason for each trial, and the accepted files.
 
-Comparing is the regression suite's affair; here its findings become columns of the page's data. A trial with several
-outputs bears the state that needs a look first.
+`sweeper.regression` compares; this module only converts. A trial with several outputs gets the most urgent state.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from sweeper.reporting.dataset import encode_values
 from sweeper.tables.export import replace_surrogates
 
 NOT_COMPARED: Final = "not compared"
-NO_CASE_COMPARED: Final = "no case of it was compared"
+NO_CASE_COMPARED: Final = "none of its cases was compared"
 ACCEPTED_FOLDER: Final = "accepted"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check says of one output: `state` and `reason` in the check's own words, `measures` by name, the picture
-    that was accepted, and the case's name, by which `sweeper accept --cases` knows it. `node` and `position`: which
-    output it is of.
+    """What a check found of one output, which `node` and `position` identify.
+
+    `case` is the name for `sweeper accept --cases`, `accepted` the accepted file, `measures` the measured differences.
     """
 
     trial: int
@@ -40,8 +39,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckFindings:
-    """The findings of a check. `order`: its states, those that need a look first. `gone`: the names of accepted cases
-    that no trial makes any more.
+    """The findings of a check.
+
+    `state_order` lists its states from the most urgent on. `missing_cases` names accepted cases that no trial makes.
     """
 
     baseline: Path
@@ -50,19 +50,19 @@ class CheckFindings:
     missing_cases: Sequence[str] = ()
 
     def group_by_trial(self) -> dict[int, list[Finding]]:
-        """The findings of each trial, the one that needs a look first before the others."""
-        found: dict[int, list[Finding]] = {}
-        for finding in sorted(self.findings, key=lambda one: self.state_order.index(one.state)):
-            found.setdefault(finding.trial, []).append(finding)
-        return found
+        """The findings of each trial, the most urgent first."""
+        by_trial: dict[int, list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda finding: self.state_order.index(finding.state)):
+            by_trial.setdefault(finding.trial, []).append(finding)
+        return by_trial
 
 
 def build_check_data(
     rows: Sequence[Result], checked: CheckFindings, file_indices: Mapping[Path, int]
 ) -> dict[str, Any]:
-    """What the page knows of a check; `places` are those of the accepted pictures among its files."""
-    found = checked.group_by_trial()
-    first = [next(iter(found.get(row.trial, ())), None) for row in rows]
+    """Build the page's `check`. `file_indices`: of the accepted files among the page's files."""
+    by_trial = checked.group_by_trial()
+    first = [next(iter(by_trial.get(row.trial, ())), None) for row in rows]
     states, of = encode_values(one.state if one is not None else NOT_COMPARED for one in first)
     reasons, why = encode_values(
         replace_surrogates(one.reason) if one is not None else NO_CASE_COMPARED for one in first
@@ -85,22 +85,22 @@ def build_check_data(
         "accepted": [
             [
                 {"file": file_indices[path], "at": at}
-                for path, at in _list_accepted(found.get(row.trial, ()))
+                for path, at in _list_accepted(by_trial.get(row.trial, ()))
                 if path in file_indices
             ]
             for row in rows
         ],
-        "cases": [[replace_surrogates(one.case) for one in found.get(row.trial, ())] for row in rows],
+        "cases": [[replace_surrogates(one.case) for one in by_trial.get(row.trial, ())] for row in rows],
     }
 
 
 def list_missing_cases(checked: CheckFindings) -> list[str]:
-    """What the page is told of cases that have no row: it names them."""
+    """The names of accepted cases that no trial makes, as the page shows them."""
     return [replace_surrogates(name) for name in checked.missing_cases]
 
 
 def build_row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> dict[str, Any]:
-    """What a check says of one row, for a page that has the rest already; `names`: those of the accepted pictures."""
+    """Build the check of one row, to update a page that is already open; `names`: of the accepted files."""
     first = findings[0] if findings else None
     measures = (
         {} if first is None else {f"check_{name}": _drop_infinite(value) for name, value in first.measures.items()}
@@ -119,23 +119,23 @@ def build_row_check(findings: Sequence[Finding], names: Mapping[Path, str]) -> d
 
 
 def build_accepted_entry(path: Path, name: str) -> dict[str, Any]:
-    """An accepted picture among the page's files, under a name of its own in the folder `accepted`."""
+    """Build the entry of an accepted file, which is in the folder `accepted` under this name."""
     kind = MEDIA_TYPES.get(path.suffix.lower(), "other").partition("/")[0]
     return {"kind": kind, "was": path.name, "path": f"{ACCEPTED_FOLDER}/{name}", "accepted": True}
 
 
 def _list_accepted(findings: Iterable[Finding]) -> list[tuple[Path, list[Any]]]:
-    """The pictures accepted for these, each with the [node, position] of the output that it is of."""
+    """The accepted files of these findings, each with the [node, position] of its output."""
     return [(one.accepted, [one.node, one.position]) for one in findings if one.accepted is not None]
 
 
 def find_accepted_pictures(checked: CheckFindings | None) -> list[Path]:
-    """The accepted pictures that there are, each once."""
+    """The accepted files that exist, each once."""
     if checked is None:
         return []
     return [path for path in dict.fromkeys(path for path, _ in _list_accepted(checked.findings)) if path.is_file()]
 
 
 def _drop_infinite(value: float | None) -> float | None:
-    """JSON has no infinity; the psnr of equal pictures is left out."""
+    """None for infinity, which JSON does not have; the PSNR of equal pictures is infinite."""
     return value if value is not None and abs(value) != float("inf") else None

@@ -1,9 +1,7 @@
-"""What an earlier report left in the folder and this one does not show: removed, so that who gets the folder gets no
-picture that was taken out of the sweep.
+"""Removes files of earlier reports, so that a shared folder does not contain pictures that left the sweep.
 
-A report may be written into a folder that holds other things. So only what is on record as a report's own is removed:
-in the data of the report that is there, in its index of thumbnails, and among the artifacts of the store; and sprite
-sheets, which are named as nothing else is.
+The folder may hold other files too. Therefore only files that are known to be a report's are removed: those in the
+previous report's data or in its index of thumbnails, artifacts of the store, and sprite sheets by their unique names.
 """
 
 from __future__ import annotations
@@ -17,37 +15,36 @@ from typing import Any, Final
 from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import FILES_FOLDER
 from sweeper.reporting.sprites import is_sprite_sheet
-from sweeper.reporting.thumbnails import THUMBS_FOLDER as THUMBS
-from sweeper.reporting.thumbnails import iter_file_names
+from sweeper.reporting.thumbnails import THUMBS_FOLDER, iter_file_names
 
-_FOLDERS: Final = (FILES_FOLDER, ACCEPTED_FOLDER, THUMBS)
+_FOLDERS: Final = (FILES_FOLDER, ACCEPTED_FOLDER, THUMBS_FOLDER)
 
 
 def remove_stale_files(
     out: Path, data: Mapping[str, Any], artifacts: Iterable[tuple[str, str]], dropped_thumbs: Iterable[str]
 ) -> None:
-    """Remove the files of earlier reports in `out` that are not among those of `shown`, this report's data; to be done
-    before its data replaces that of the one before. `known`: name and SHA-256 of every artifact of the store, `thumbs`:
-    the SHA-256 that the index of thumbnails had. Raises OSError.
+    """Remove the files of earlier reports that this report does not show. Call it before `data.json` is replaced.
+
+    `data` is this report's. `artifacts`: name and SHA-256 of every artifact of the store; `dropped_thumbs`: SHA-256 of
+    the thumbnails that left the index. Raises OSError.
     """
     own = {*_iter_report_files(_read_previous_data(out))}
     for name, sha in artifacts:
         own |= {f"{FILES_FOLDER}/{name}", *_iter_thumb_paths(sha)}
     for sha in dropped_thumbs:
         own.update(_iter_thumb_paths(sha))
-    kept = {
-        place.casefold() for place in _iter_report_files(data)
-    }  # where a file system takes both for one name, both stay
-    others = {place for place in own if place.casefold() not in kept}
+    # Compare without case, because some file systems take both spellings for one file.
+    shown = {path.casefold() for path in _iter_report_files(data)}
+    stale = {path for path in own if path.casefold() not in shown}
     for folder in _FOLDERS:
         for name in _list_files(out, folder):
-            place = f"{folder}/{name}"
-            if place in others or (folder == THUMBS and is_sprite_sheet(name) and place not in kept):
+            path = f"{folder}/{name}"
+            if path in stale or (folder == THUMBS_FOLDER and is_sprite_sheet(name) and path not in shown):
                 (out / folder / name).unlink(missing_ok=True)
 
 
 def _list_files(out: Path, folder: str) -> list[str]:
-    """What is in a folder of the report; nothing where it is a link: what is behind one is somebody's, and no copy."""
+    """The files in a folder of the report; none if the folder is a link, because its target is not the report's."""
     path = out / folder
     if not path.is_dir() or path.resolve() != out.resolve() / folder:
         return []
@@ -59,17 +56,18 @@ def _read_previous_data(out: Path) -> Any:
     try:
         return json.loads((out / "data.json").read_text("utf-8"))
     except (OSError, ValueError):
-        return None  # there is none, or it is not a report's
+        return None  # there is none, or another program wrote it
 
 
 def _iter_report_files(data: Any) -> Iterator[str]:
-    """The files of a report by its data, relative to its folder; whatever else a file of that name may hold."""
+    """The files that a report's data names, relative to its folder. Accepts any JSON value."""
     if not isinstance(data, Mapping):
         return
     files, sprites = data.get("files"), data.get("sprites")
     for entry in files if isinstance(files, list) else ():
         if isinstance(entry, Mapping):
-            yield from (place for place in (entry.get("path"),) if isinstance(place, str))
+            if isinstance(path := entry.get("path"), str):
+                yield path
             if isinstance(thumb := entry.get("thumb"), str):
                 yield from _iter_thumb_paths(PurePosixPath(thumb).stem)
     sheets = sprites.get("sheets") if isinstance(sprites, Mapping) else None
@@ -77,4 +75,4 @@ def _iter_report_files(data: Any) -> Iterator[str]:
 
 
 def _iter_thumb_paths(sha: str) -> Iterator[str]:
-    return (f"{THUMBS}/{name}" for name in iter_file_names(sha))
+    return (f"{THUMBS_FOLDER}/{name}" for name in iter_file_names(sha))

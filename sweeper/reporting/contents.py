@@ -1,6 +1,6 @@
-"""What the page shows of a run beside its rows: which files there are, of what kind, and where the run came from.
+"""The page's data about files and about the run itself; `dataset` has the data about its trials.
 
-Shared by the report's folder (`write_report`) and the live view (`sweeper.reporting.live`).
+The report (`write_report`) and the live view (`sweeper.reporting.live`) share it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sweeper.errors import InputError
+from sweeper.loading.load import load
 from sweeper.model.result import Result
+from sweeper.planning.plan import plan
 from sweeper.reporting.excluded_reasons import encode_exclusions
 from sweeper.reporting.run_again import describe_rerun
-from sweeper.reporting.thumbnails import THUMBS_FOLDER as THUMBS
+from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.workflows import UploadedInputs, encode_workflows
 from sweeper.store import Store
 from sweeper.store.records import RunRecord, TableLayout
@@ -28,30 +30,31 @@ MEDIA_TYPES: Final = {
     ".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg", ".opus": "audio/ogg",
     ".m4a": "audio/mp4", ".aac": "audio/aac",
 }  # fmt: skip
-"""What browsers show, by suffix; the part before the slash is the kind of cell."""
+"""The files that browsers can show, by suffix. The part before the slash is the kind of file on the page."""
 
 
 def find_run_record(store: Store, run: str | None) -> RunRecord:
-    """The record of a run, by default of the latest. Raises ResultsError for one that is not there."""
+    """Find a run, by default the latest. Raises ResultsError if it does not exist."""
     store.layout(run)
     wanted_id = store.latest_run_id() if run is None else run
     return next(record for record in store.runs() if str(record.id) == str(wanted_id))
 
 
 def collect_artifacts(rows: Sequence[Result], results: Path) -> dict[str, tuple[Path | None, str]]:
-    """Every output of the rows by its path on record: the file (None where it is gone), and its SHA-256. What lies at
-    a URL is fetched. Raises ResultsError where its storage cannot be asked.
+    """Locate the outputs of all rows: recorded path -> (file, or None if it is gone; SHA-256).
+
+    Downloads artifacts that are stored at a URL. Raises ResultsError if that storage cannot be reached.
     """
     home = results.resolve()
     download_artifacts(results, (pair for row in rows for pair in zip(row.outputs, row.sha256, strict=True)))
-    found: dict[str, tuple[Path | None, str]] = {}
+    artifacts: dict[str, tuple[Path | None, str]] = {}
     for row in rows:
         for name, sha in zip(row.outputs, row.sha256, strict=True):
-            if name not in found:
+            if name not in artifacts:
                 path = local_path(home, name, sha).resolve()
-                inside = path.is_relative_to(home) and path.is_file()
-                found[name] = (path if inside else None, sha)
-    return found
+                is_present = path.is_relative_to(home) and path.is_file()
+                artifacts[name] = (path if is_present else None, sha)
+    return artifacts
 
 
 def build_file_entries(
@@ -60,12 +63,12 @@ def build_file_entries(
     thumbs: Mapping[str, Any],
     sprite_indices: Mapping[str, int] | None = None,
 ) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """What the page knows of each file that was found, and for each row the places of its files among them.
+    """Build the page's `files` and `outputs`: an entry for each artifact, and for each row the indices of its entries.
 
-    `sprites`: the place on the sprite sheets by SHA-256; a picture without one is shown when its thumbnail is there.
+    `sprite_indices`: the index on the sprite sheets by SHA-256. A picture without one appears when its thumbnail loads.
     """
     sprite_indices = sprite_indices or {}
-    places = {name: place for place, name in enumerate(artifacts)}
+    indices = {name: index for index, name in enumerate(artifacts)}
     files = []
     for name, (path, sha) in artifacts.items():
         suffix = PurePosixPath(name).suffix.lower()
@@ -75,13 +78,13 @@ def build_file_entries(
             entry |= {"path": f"{FILES_FOLDER}/{path.name}", "bytes": path.stat().st_size}
         thumb = thumbs.get(sha)
         if thumb is not None:
-            entry |= {"thumb": f"{THUMBS}/{sha}.webp", "width": thumb.width, "height": thumb.height}
+            entry |= {"thumb": f"{THUMBS_FOLDER}/{sha}.webp", "width": thumb.width, "height": thumb.height}
             entry |= {"colour": thumb.colour, "frames": thumb.frames, "workflow": thumb.workflow}
             entry["kind"] = "image" if kind in ("image", "other") else kind
             if sha in sprite_indices:
                 entry["sprite"] = sprite_indices[sha]
         files.append(entry)
-    return files, [[places[name] for name in row.outputs] for row in rows]
+    return files, [[indices[name] for name in row.outputs] for row in rows]
 
 
 def describe_run(
@@ -93,15 +96,12 @@ def describe_run(
     *,
     first_started: float | None = None,
 ) -> dict[str, Any]:
-    """What the page says of the run; where the experiment can still be read, the workflows and what its rules drop.
+    """Build the page's data about the run. If its experiment can still be read, that includes workflows and exclusions.
 
-    `brought`: see `workflows`. `began`: when the first run of this results folder did, which tells it from others
-    wherever it is moved to, and however its sweep grows; None before there is one.
+    `uploaded`: see `encode_workflows`. `first_started`: when the first run of this results folder started (Unix
+    seconds), or None if none has. It identifies the folder, even after the folder moves or its sweep grows.
     """
-    from sweeper.loading.load import load  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
-    from sweeper.planning.plan import plan  # noqa: PLC0415
-
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "run": record.id, "file": record.file, "targets": list(record.targets), "started": record.started,
         "ended": record.ended, "stopped_by": record.stopped_by, "results": str(results), "workflow": None,
         "template": None, "description": "", "began": first_started,
@@ -109,22 +109,22 @@ def describe_run(
     experiment = None
     try:
         experiment = load(record.file, overrides=record.overrides)
-        told["description"] = experiment.description
+        data["description"] = experiment.description
         value = experiment.source.value if experiment.source is not None else {}
-        told["template"] = value.get("template") if isinstance(value, dict) else None
+        data["template"] = value.get("template") if isinstance(value, dict) else None
         planned = plan(experiment)
-        told["workflow"] = encode_workflows(planned, rows, uploaded)
-        told["left_out"] = encode_exclusions(planned, rows, layout)
+        data["workflow"] = encode_workflows(planned, rows, uploaded)
+        data["left_out"] = encode_exclusions(planned, rows, layout)
     except (InputError, OSError) as error:
-        told["workflow_missing"] = f"the experiment cannot be read any more: {str(error).splitlines()[0]}"
+        data["workflow_missing"] = f"the experiment can no longer be read: {str(error).splitlines()[0]}"
     else:
-        if told["workflow"] is None:
-            told["workflow_missing"] = "the experiment has changed since this run"
-    return told | {"asked": describe_rerun(record, layout, experiment)}
+        if data["workflow"] is None:
+            data["workflow_missing"] = "the experiment has changed since this run"
+    return data | {"asked": describe_rerun(record, layout, experiment)}
 
 
 def load_uploaded_inputs(store: Store, rows: Sequence[Result]) -> UploadedInputs:
-    """What the targets of these rows have of input files, as far as runs noted it. Raises ResultsError."""
+    """Load the recorded names of input files on the targets of these rows. Raises ResultsError."""
     targets = {row.target for row in rows if row.target is not None}
     return {
         name: {content: value for content, (value, _) in store.servers.load_uploads(name).items()} for name in targets

@@ -1,8 +1,8 @@
-"""What the page knows of a run, as one JSON value: columns by value and place, outcomes, files.
+"""The page's data about the trials of a run, as one JSON value.
 
-Pure: rows in, a mapping out. A column is stored once per distinct value with one small number per trial, which keeps
-ten thousand trials at a few megabytes. Which files exist, and their thumbnails, is told by the caller (`folder`).
-How the page shows any of it is the page's business.
+Pure functions: rows in, a mapping out. A column stores each distinct value once, and for each trial the index of its
+value; ten thousand trials then take a few megabytes. `contents` adds the files and the run. The page decodes all of it
+in `page/js/dataset.js`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from sweeper.reporting.thumbnails import SMALLER_SIDES
 from sweeper.store.records import ArtifactRef, TableLayout
 from sweeper.tables.export import replace_surrogates
 
-FORMAT: Final = 3  # of the data; the page refuses one that it does not know
+FORMAT: Final = 3  # of the data; the page refuses any other
 _MAX_EXACT_INT: Final = 2**53  # JavaScript's numbers hold integers exactly up to here
 
 
 def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, Any]:
-    """The page's data for these rows, without `files`, `workflow` and what is known of the run.
+    """Build the data of these rows, without files, workflows and the run.
 
-    `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`; `of[i]` is the place of trial i's
-    value in `values`, or -1 where it has none (`none`: the place of the value before which that stands, where it is not
-    after all of them). Metrics and seconds are plain lists of numbers or null; a metric that
-    gives texts is a column of `outcome` instead, as it has no scale.
+    `columns` are `{name, role, values, of}` with role `axis`, `label` or `slot`. `of[i]` is the index of the value of
+    trial i in `values`, or -1 if it has none. If "no value" does not come last in the axis, `none` is the index of the
+    value after it. Metrics and seconds are plain lists of numbers or null; a metric of texts is a column of `outcome`.
     """
     texts = [name for name in layout.metrics if any(isinstance(row.metrics.get(name), str) for row in results)]
     axes = tuple(layout.axis_columns)
@@ -64,18 +63,18 @@ def build_dataset(results: Sequence[Result], layout: TableLayout) -> dict[str, A
 
 
 def encode_file_origins(rows: Iterable[Sequence[Sequence[Any]]]) -> dict[str, Any]:
-    """Where the files of each row come from, given for each row as by `places_of`: `values` and `of` as of a column."""
+    """Encode the origins of all rows, each as `list_file_origins` returns it, like a column."""
     values, of = encode_values(rows)
     return {"values": values, "of": of}
 
 
 def list_file_origins(files: Iterable[ArtifactRef]) -> list[list[Any]]:
-    """The [node, position] of each of a row's files: the same output in every trial, however many came before it."""
+    """The [node, position] of each of a row's files, which identifies the same output in every trial."""
     return [[file.node, file.position] for file in files]
 
 
 def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
-    """What a run may change of one row, for a page that has the rest already."""
+    """Build the values of a row that a run can still change, to update a page that is already open."""
     return {
         "status": STATUSES.index(row.status),
         "error_type": None if row.error_type is None else replace_surrogates(row.error_type),
@@ -89,12 +88,12 @@ def build_row_outcome(row: Result, layout: TableLayout) -> dict[str, Any]:
 
 
 def select_axes(names: Sequence[str]) -> list[str]:
-    """Those of the table's columns of axes that are axes themselves, and no labels of one."""
+    """The axes among these columns, without the columns that only label an axis."""
     return [name for name in names if _find_role(name, names) == "axis"]
 
 
 def _find_role(name: str, axes: Sequence[str]) -> str:
-    """`style.label` is how `style` is shown, and no axis beside it."""
+    """Return "label" for `style.label` beside `style`, otherwise "axis"."""
     return "label" if name.endswith(".label") and name.removesuffix(".label") in axes else "axis"
 
 
@@ -110,8 +109,10 @@ def _build_axis_column(name: str, role: str, rows: Sequence[Result], layout: Tab
 
 
 def encode_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> tuple[list[Any], list[int], int | None]:
-    """As `coded`, for a column of an axis: its values as they were written, and before which of them None stands (after
-    all: their number), where a row has none. `rows` are all of the run.
+    """Encode an axis for all rows of a run, with its values in the order in which the experiment writes them.
+
+    Returns the values, the index of each row's value (-1: none), and the index of the value that "no value" comes
+    before: `len(values)` if it comes last, None if every row has a value.
     """
     cells = [row.columns.get(name) for row in rows]
     leading = layout.values_in_order(name, cells)
@@ -121,11 +122,11 @@ def encode_axis(name: str, rows: Sequence[Result], layout: TableLayout) -> tuple
 
 
 def encode_values(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
-    """Distinct values in the order of their first appearance, and each cell's place among them (-1: None).
+    """Return the distinct values in the order of their first appearance, and the index of each cell's value (None: -1).
 
-    7 and 7.0 are two values, as true and 1 are: equality is that of the JSON text.
+    Values are equal if their JSON texts are: 7 and 7.0 are two values, and so are true and 1.
     """
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     values: list[Any] = []
     of: list[int] = []
     for cell in cells:
@@ -133,17 +134,17 @@ def encode_values(cells: Iterable[Any]) -> tuple[list[Any], list[int]]:
             of.append(-1)
             continue
         key = json.dumps(cell, sort_keys=True)
-        if key not in places:
-            places[key] = len(values)
+        if key not in indices:
+            indices[key] = len(values)
             values.append(_to_exact(cell))
-        of.append(places[key])
+        of.append(indices[key])
     return values, of
 
 
 def _to_exact(value: Any) -> Any:
-    """A JSON value that JavaScript reads without loss: a large integer becomes `{"$int": "18446744073709551615"}`.
+    """Convert a JSON value so that JavaScript reads it without loss.
 
-    A mapping that itself has such a key is told apart by `{"$map": ...}` around it.
+    A large integer becomes `{"$int": "18446744073709551615"}`, and a mapping with such a key `{"$map": ...}`.
     """
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_EXACT_INT:
         return {"$int": str(value)}
@@ -158,23 +159,25 @@ def _to_exact(value: Any) -> Any:
 
 
 def as_json(data: Mapping[str, Any]) -> str:
-    """The data as JSON text, ASCII so that nothing depends on how a server or a browser reads the file."""
+    """The data as JSON text, in ASCII so that its encoding does not matter."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 def as_script(data: Mapping[str, Any]) -> str:
-    """The data as a classic script: a page opened from a disk may load scripts, and nothing else.
+    """The data as a classic script, because a page that is opened from a disk can load only scripts.
 
-    `JSON.parse` of a string and not an object literal: faster to read, and `__proto__` stays an ordinary key. `files`
-    stands in columns: a browser holds the text of a script as long as the page is open, and files are most of it.
+    The script parses a JSON string: browsers read that faster than an object literal, and `__proto__` stays an ordinary
+    key. Files are stored in columns to save memory: a browser keeps the text of a script, and files are most of it.
     """
     text = as_json({**data, "files": transpose_files(data["files"])})
     return f"globalThis.sweeper ??= {{}};\nsweeper.raw = JSON.parse({json.dumps(text)});\n"
 
 
 def transpose_files(files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Files as `{count, columns}`: by name a list of values, null where a file has none, `{each: value}` where all have
-    the same, or `{made: "thumbs/*.webp"}` where all are the file's SHA-256 in the same text.
+    """Store files as `{count, columns}`.
+
+    A column is a list of values (null: the file has none), `{each: value}` if all files have the same, or
+    `{made: "thumbs/*.webp"}` if each value is the same text around the file's SHA-256.
     """
     names = dict.fromkeys(name for file in files for name in file)
     return {"count": len(files), "columns": {name: _compress_column(name, files) for name in names}}
@@ -186,7 +189,7 @@ def _compress_column(name: str, files: Sequence[Mapping[str, Any]]) -> Any:
     if all(type(value) is type(first) and value == first for value in values):
         return {"each": first}
     if name != "sha256" and sha and isinstance(first, str) and sha in first and "*" not in first:
-        made = first.replace(sha, "*")
-        if values == [made.replace("*", file.get("sha256", "")) for file in files]:
-            return {"made": made}
+        pattern = first.replace(sha, "*")
+        if values == [pattern.replace("*", file.get("sha256", "")) for file in files]:
+            return {"made": pattern}
     return values

@@ -1,7 +1,6 @@
-"""Why a combination of values is no trial: the rule of the sweep that dropped it, for the page's empty cells.
+"""Why a combination of values is not a trial: which rule of the sweep excluded it, for the page's empty cells.
 
-Told only where the experiment, as it stands now, still has the very combinations of the rows; which cell asks is the
-page's business, which points a rule drops the plan's (`planning.selection`).
+Known only if the experiment still plans exactly the trials of the rows. `planning.trial_filters` applies the rules.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from sweeper.reporting.dataset import encode_axis, select_axes
 from sweeper.store.records import TableLayout
 from sweeper.tables.export import replace_surrogates
 
-_MAX_POINTS: Final = 200_000  # points of all products together: beyond, a browser would take too long to look one up
-_NO_VALUE: Final = -1  # in place of a value's place: there is no value
-_UNKNOWN_VALUE: Final = -2  # the same: no trial has it, so the page knows none
+_MAX_POINTS: Final = 200_000  # of all products together; a lookup among more would be slow in a browser
+_NO_VALUE: Final = -1  # in place of the index of a value: there is no value
+_UNKNOWN_VALUE: Final = -2  # the same: no trial has the value, so the page does not know it
 
 
 def encode_exclusions(plan: Plan, rows: Sequence[Result], layout: TableLayout) -> dict[str, Any] | None:
-    """`{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`; None where it cannot be told.
+    """Return `{rules, blocks: [{sizes, axes: [{name, over, of}], by}]}`, or None if the reasons are unknown.
 
-    `of` gives, for each combination of the dimensions in `over`, the place of the axis' value among those of the page;
-    `by` is run-length coded in written order: [how many points, the number of their rule or -1 for a trial].
+    `of` has the index of the axis' value for each combination of the dimensions in `over`. `by` has run-length coded
+    pairs in written order: [number of points, index of their rule or -1 for a trial].
     """
     experiment = plan.experiment
     if sum(prod(block.sizes) for block in experiment.blocks) > _MAX_POINTS or len(plan) != len(rows):
@@ -45,9 +44,9 @@ def encode_exclusions(plan: Plan, rows: Sequence[Result], layout: TableLayout) -
 
 
 def _index_values(rows: Sequence[Result], name: str, layout: TableLayout) -> dict[str, int]:
-    """The places that `dataset` gives the values of an axis."""
-    _, of, _ = encode_axis(name, rows, layout)
-    return {_to_json(row.columns.get(name)): place for row, place in zip(rows, of, strict=True)}
+    """The index of each value of an axis in the page's data, by its JSON text."""
+    _, indices, _ = encode_axis(name, rows, layout)
+    return {_to_json(row.columns.get(name)): index for row, index in zip(rows, indices, strict=True)}
 
 
 def _encode_block(
@@ -55,35 +54,34 @@ def _encode_block(
 ) -> dict[str, Any]:
     grid = Grid(experiment, block.dimensions, {})
     axes = []
-    for name, places in values.items():
+    for name, indices in values.items():
         column = grid.columns[name]
-        at, of = [0] * len(grid.sizes), []
-        for point in itertools.product(*(range(grid.sizes[place]) for place in column.dimensions)):
-            for place, option in zip(column.dimensions, point, strict=True):
-                at[place] = option
-            value = column.get(at)
-            of.append(_NO_VALUE if value is None else places.get(_to_json(value), _UNKNOWN_VALUE))
+        point, of = [0] * len(grid.sizes), []
+        for options in itertools.product(*(range(grid.sizes[dimension]) for dimension in column.dimensions)):
+            for dimension, option in zip(column.dimensions, options, strict=True):
+                point[dimension] = option
+            value = column.get(point)
+            of.append(_NO_VALUE if value is None else indices.get(_to_json(value), _UNKNOWN_VALUE))
         axes.append({"name": name, "over": list(column.dimensions), "of": of})
-    words = _describe_rules(experiment, block)
+    descriptions = _describe_rules(experiment, block)
     by = [
-        [len(list(run)), -1 if reason is None else rules.setdefault(words[reason], len(rules))]
+        [len(list(run)), -1 if reason is None else rules.setdefault(descriptions[reason], len(rules))]
         for reason, run in itertools.groupby(iter_drop_reasons(grid, block))
     ]
     return {"sizes": list(grid.sizes), "axes": axes, "by": by}
 
 
 def _describe_rules(experiment: Experiment, block: Block) -> dict[str, str]:
-    """What is said of each rule of a block, in the words of its file."""
+    """Describe each rule of a block as its file writes it."""
     written = get_written_block(experiment, block)
     rows = written.get("exclude", [{}] * len(block.exclude))
-    said = {f"exclude[{place}]": f"`exclude` row {place + 1}: {_format_row(row)}" for place, row in enumerate(rows)}
+    texts = {f"exclude[{index}]": f"`exclude` row {index + 1}: {_format_row(row)}" for index, row in enumerate(rows)}
     if block.where is not None:
-        said["where"] = f'`where: "{block.where.text}"`'
+        texts["where"] = f'`where: "{block.where.text}"`'
     if block.sample is not None:
-        said["sample"] = f"`sample`: {block.sample.n} trials were drawn, and not this one"
-    several = len(experiment.blocks) > 1
-    where = f" (of sweep[{block.path[-1]}])" if several else ""
-    return {reason: replace_surrogates(text + where) for reason, text in said.items()}
+        texts["sample"] = f"`sample`: {block.sample.n} trials were drawn, but not this one"
+    suffix = f" (of sweep[{block.path[-1]}])" if len(experiment.blocks) > 1 else ""
+    return {reason: replace_surrogates(text + suffix) for reason, text in texts.items()}
 
 
 def _format_row(row: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""How a run was asked for, told so that its trials can be asked for again: by a command, or by an experiment of a few.
+"""Describes how to rerun trials of a run: the options of a command, and the keys of a smaller experiment.
 
-Never a key: an experiment whose URLs hold one cannot be read, its targets name an environment variable at most, and
-what looks like more is left out.
+A report must not contain an API key. Targets name environment variables for their keys; anything else in such a setting
+is left out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sweeper.store.records import RunRecord, TableLayout
 
 
 def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experiment | None) -> dict[str, Any]:
-    """What a page needs to ask for trials of this run again; `experiment` is None where it cannot be read any more.
+    """Build the page's `asked`; `experiment` is None if it can no longer be read.
 
-    `options`: those of `sweeper run` beside what chooses the trials, as words; None where no command can say them.
-    `kept`: the keys of an experiment of some of its trials, beside those that say which.
+    `options`: the options of `sweeper run` except those that select trials, as words; None if a command cannot express
+    them. `kept`: the keys of an experiment of some trials except those that select them.
     """
     value = experiment.source.value if experiment is not None and experiment.source is not None else {}
     own = not record.targets or _list_target_names(value.get("target", "embedded")) == tuple(
@@ -46,17 +46,17 @@ def describe_rerun(record: RunRecord, layout: TableLayout, experiment: Experimen
 
 
 def _format_setting(name: str, value: Any) -> tuple[str, str] | None:
-    """`--set name=value`; None where the value, read again, would be another one."""
+    """Format `--set name=value`; None if parsing that text would give another value."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         same = json.dumps(parse_yaml(text, "--set").value) == json.dumps(value)
-    except (SourceError, UnicodeEncodeError):  # half a surrogate pair is no word of a command, either
+    except (SourceError, UnicodeEncodeError):  # a command cannot contain half a surrogate pair
         return None
     return ("--set", f"{name}={text}") if same else None
 
 
 def _list_target_names(target: Any) -> tuple[str, ...]:
-    """The names under which the store knows the targets of an experiment, as far as one tells them without asking."""
+    """The names of an experiment's targets in the store, as far as they are known without connecting."""
     specs: Sequence[Any] = target if isinstance(target, list) else [target]
     named = (one.get("name") or one.get("url") or "" if isinstance(one, Mapping) else str(one) for one in specs)
     return tuple(map(_normalize_name, named))
@@ -67,7 +67,7 @@ def _normalize_name(name: str) -> str:
 
 
 def _remove_secrets(setting: Any) -> Any:
-    """A target, or several, without what a page must not tell."""
+    """Leave out values of `..._env` settings that are not names of variables, and could be keys."""
     if isinstance(setting, list):
         return [_remove_secrets(one) for one in setting]
     if isinstance(setting, Mapping):
@@ -76,5 +76,5 @@ def _remove_secrets(setting: Any) -> Any:
 
 
 def _is_variable_name(name: Any) -> bool:
-    """Whether that is the name of a variable, and not the key itself put there by mistake."""
+    """Whether this is the name of a variable, and not a key that was put there by mistake."""
     return isinstance(name, str) and name.isupper() and len(name) <= 64

@@ -1,8 +1,8 @@
-"""Sprite sheets: every picture of a report once more, very small, hundreds of them in one file.
+"""Sprite sheets: all pictures of a report again, very small, hundreds of them in one file.
 
-A browser spends a third of a millisecond on every file it is asked for, so that ten thousand single files cannot
-follow a scroll. A few sheets are loaded when the page opens, and then any cell shows a blurred picture at once, until
-it has the sharp one (`thumbnails`). How the page shows them is `page/js/sprites.js`.
+A browser spends a third of a millisecond on each file it requests, so ten thousand files cannot keep up with a scroll.
+The page loads a few sheets when it opens; a cell then shows a blurred picture at once, until its thumbnail is loaded.
+`page/js/sprites.js` shows them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image
+
 from sweeper.errors import ResultsError
 from sweeper.reporting.thumbnails import SMALLER_SIDES, SPRITE_SIDE, THUMBS_FOLDER, make_sprite
 
@@ -27,22 +29,21 @@ _SHEET_NAME: Final = re.compile(r"sprites-[0-9a-f]{20}\.webp|\.sprites-[0-9a-f]{
 
 @dataclass(frozen=True, slots=True)
 class Sprites:
-    """Where the sprite of each picture stands: `places[sha256]` counts through `sheets`, line by line."""
+    """The sheets, and by SHA-256 the index of each picture's sprite, counted line by line through all sheets."""
 
     sheets: tuple[str, ...]
     indices: dict[str, int]
 
     def as_data(self) -> dict[str, Any]:
-        """What the page knows of them: paths relative to the report, and how many there are."""
+        """The page's `sprites`; paths are relative to the report."""
         return {"across": SPRITES_PER_LINE, "sheets": list(self.sheets), "count": len(self.indices)}
 
 
 def make_sprites(report: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> Sprites:
-    """The sprite sheets of these pictures, in this order, all of which have a thumbnail in the report's folder; `made`:
-    sprites that are in memory already, by SHA-256.
+    """Make the sprite sheets of these pictures, in this order. All must have a thumbnail in the report's folder.
 
-    Pictures that stand together in the run share a sheet. A sheet is named by what is on it, and made once. Raises
-    ResultsError when the folder cannot be read or written.
+    `loaded`: sprites that are already in memory, by SHA-256. Pictures that are neighbours in the run share a sheet. A
+    sheet is named by its content and made once. Raises ResultsError if the folder cannot be read or written.
     """
     folder = report / THUMBS_FOLDER
     parts = [shas[start : start + _SPRITES_PER_SHEET] for start in range(0, len(shas), _SPRITES_PER_SHEET)]
@@ -53,30 +54,27 @@ def make_sprites(report: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -
                 _make_sheet(folder, part, folder / name, loaded)
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror or error}") from error
-    return Sprites(tuple(f"{THUMBS_FOLDER}/{name}" for name in names), {sha: place for place, sha in enumerate(shas)})
+    return Sprites(tuple(f"{THUMBS_FOLDER}/{name}" for name in names), {sha: index for index, sha in enumerate(shas)})
 
 
 def is_sprite_sheet(name: str) -> bool:
-    """Whether a file of the folder of thumbnails is a sheet, or what a kill in the middle of writing one leaves."""
+    """Whether a file in the folder of thumbnails is a sheet, or the partly written file of a killed process."""
     return _SHEET_NAME.fullmatch(name) is not None
 
 
 def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[str, Any]) -> None:
-    from PIL import Image
-
     sprites = _load_sprites(folder, shas, loaded)
-    mode = "RGBA" if any(one.mode == "RGBA" for one in sprites) else "RGB"
+    mode = "RGBA" if any(sprite.mode == "RGBA" for sprite in sprites) else "RGB"
     sheet = Image.new(mode, (SPRITES_PER_LINE * SPRITE_SIDE, -(-len(shas) // SPRITES_PER_LINE) * SPRITE_SIDE))
-    for place, one in enumerate(sprites):
-        sheet.paste(one, (place % SPRITES_PER_LINE * SPRITE_SIDE, place // SPRITES_PER_LINE * SPRITE_SIDE))
+    for index, sprite in enumerate(sprites):
+        line, column = divmod(index, SPRITES_PER_LINE)
+        sheet.paste(sprite, (column * SPRITE_SIDE, line * SPRITE_SIDE))
     part = path.with_name(f".{path.name}.part")
     sheet.save(part, "WEBP", quality=_QUALITY, method=1)
     part.replace(path)
 
 
 def _load_sprites(folder: Path, shas: Sequence[str], loaded: Mapping[str, Any]) -> list[Any]:
-    from PIL import Image
-
     def load_sprite(sha: str) -> Any:
         if sha in loaded:
             return loaded[sha]

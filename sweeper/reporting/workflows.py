@@ -1,7 +1,7 @@
-"""Every trial's concrete workflow in little space: the first one whole, and for each trial only what differs.
+"""The workflows of all trials in little space: the first in full, and for each trial only its differences.
 
-The page puts them together again to copy or save one. Which trials there are is told by their digests: a workflow is
-given only where the experiment, as it stands now, still makes the very work that the row is about.
+The page assembles them again to copy or save one. Trials are matched by digest: a row has a workflow only if the
+experiment still makes exactly that trial.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from sweeper.reporting.dataset import encode_values
 _ABSENT: Final = {"$absent": True}
 
 
-UploadedInputs = Mapping[
-    str, Mapping[str, Any]
-]  # by target: what a workflow must have for an input file, by its content
+UploadedInputs = Mapping[str, Mapping[str, Any]]
+"""By target, then by the file's content: the value that a workflow needs for an input file on that target."""
 
 
 def encode_workflows(plan: Plan, rows: Sequence[Result], uploaded: UploadedInputs) -> dict[str, Any] | None:
-    """`{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`; None where no row's work is known.
+    """Return `{base, changes: [{node, input, values, of}], known: [0 or 1 per row]}`, or None if no workflow is known.
 
-    Input files stand in them as the row's target has them, so that it takes the workflow as it is; where nothing is
-    known of that, under their names here.
+    Input files have the names that they have on the row's target, so that the target accepts the workflow unchanged.
+    If those are unknown, they keep their names on this machine.
     """
     digests = [row.digest for row in rows]
     target_of = {row.digest: row.target or "" for row in rows}
@@ -39,12 +38,12 @@ def encode_workflows(plan: Plan, rows: Sequence[Result], uploaded: UploadedInput
     base = next(iter(graphs.values()))
     flat = {digest: dict(_iter_inputs(graph)) for digest, graph in graphs.items()}
     start = dict(_iter_inputs(base))
-    # Slots change inputs and never nodes, so the addresses of one graph are those of all.
-    varying = [at for at in start if any(inputs.get(at, _ABSENT) != start[at] for inputs in flat.values())]
+    # Slots change inputs and never nodes, so all graphs have the same inputs.
+    varying = [key for key in start if any(inputs.get(key, _ABSENT) != start[key] for inputs in flat.values())]
     changes = []
-    for at in varying:
-        values, of = encode_values(flat[digest].get(at) if digest in flat else None for digest in digests)
-        changes.append({"node": at[0], "input": at[1], "values": values, "of": of})
+    for node, name in varying:
+        values, of = encode_values(flat[digest].get((node, name)) if digest in flat else None for digest in digests)
+        changes.append({"node": node, "input": name, "values": values, "of": of})
     (base_coded,), _ = encode_values([dict(base)])
     return {"base": base_coded, "changes": changes, "known": [int(digest in flat) for digest in digests]}
 

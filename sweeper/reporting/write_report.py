@@ -1,8 +1,8 @@
-"""Writes the report's folder: the page's own files, the data beside it, thumbnails, and every artifact.
+"""Writes the report's folder: the page, its data, thumbnails and all artifacts.
 
-The folder stands alone: it can be moved, mailed or put on a web server. Artifacts are hard-linked into it where the
-file system can, so that a report costs little disk, and copied elsewhere. What an earlier report left there is removed
-(`earlier`). Nothing outside the folder is touched, and in it nothing that is no report's.
+The folder is self-contained: it can be moved, mailed or put on a web server. Artifacts are hard-linked into it to save
+disk space, or copied if the file system has no hard links. `cleanup` removes files of earlier reports. Other files, in
+the folder or elsewhere, are never touched.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PAGE_FOLDER: Final = Path(__file__).parent / "page"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written: the page, how many trials it shows, and how many artifacts were not there any more."""
+    """A written report; `missing_count` is the number of artifacts that no longer exist."""
 
     page: Path
     trial_count: int
@@ -55,76 +55,77 @@ class Report:
 def write_report(
     results: Path, out: Path | None = None, *, run: str | None = None, checked: CheckFindings | None = None
 ) -> Report:
-    """Write the page of a results folder to `out`, by default `<results>/report/`; `checked`: what a check found.
+    """Write the report of a results folder to `out`, by default `<results>/report/`. `checked`: findings to show.
 
-    Raises ResultsError when the results cannot be read or the folder cannot be written.
+    Raises ResultsError if the results cannot be read or the folder cannot be written.
     """
     out = results / "report" if out is None else out
     with Store.open(results, readonly=True) as store:
         layout = store.layout(run)
         outcomes = list(store.outcomes(run))
-        record, began = find_run_record(store, run), store.runs()[0].started
+        record, first_started = find_run_record(store, run), store.runs()[0].started
         rows = [outcome.result for outcome in outcomes]
-        brought = load_uploaded_inputs(store, rows)
-        known = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
+        uploaded = load_uploaded_inputs(store, rows)
+        stored = [(local_path(results, path, sha).name, sha) for path, sha in store.files()]
     data = build_dataset(rows, layout) | {
-        "places": encode_file_origins(list_file_origins(one.files) for one in outcomes)
+        "places": encode_file_origins(list_file_origins(outcome.files) for outcome in outcomes)
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        found = collect_artifacts(rows, results)
+        artifacts = collect_artifacts(rows, results)
         thumbnails = Thumbnails(out)
-        pictures = select_pictures((sha, path) for path, sha in found.values() if path is not None)
+        pictures = select_pictures((sha, path) for path, sha in artifacts.values() if path is not None)
         thumbs = thumbnails.make(pictures)
         sprites = make_sprites(out, list(thumbs), thumbnails.sprites)
-        data["files"], data["outputs"] = build_file_entries(rows, found, thumbs, sprites.indices)
+        data["files"], data["outputs"] = build_file_entries(rows, artifacts, thumbs, sprites.indices)
         data["sprites"] = sprites.as_data()
-        _link_files({path: path.name for path, _ in found.values() if path is not None}, out / FILES_FOLDER)
+        _link_files({path: path.name for path, _ in artifacts.values() if path is not None}, out / FILES_FOLDER)
         if checked is not None:
             data["check"] = _link_accepted(checked, rows, data["files"], out)
-        data |= describe_run(record, results, rows, layout, brought, first_started=began)
-        remove_stale_files(out, data, known, thumbnails.prune_index(pictures))
+        data |= describe_run(record, results, rows, layout, uploaded, first_started=first_started)
+        remove_stale_files(out, data, stored, thumbnails.prune_index(pictures))
         _write_file(out / "data.json", as_json(data))
         _write_file(out / "data.js", as_script(data))
         for source in sorted(PAGE_FOLDER.rglob("*")):
             if source.suffix in (".html", ".js", ".css"):
-                place = out / source.relative_to(PAGE_FOLDER)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(place, source.read_text("utf-8"))
+                path = out / source.relative_to(PAGE_FOLDER)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_file(path, source.read_text("utf-8"))
     except OSError as error:
         reason = describe_write_error(out / "index.html", error)
         raise ResultsError(f"{out}: the report cannot be written: {reason}") from error
-    return Report(out / "index.html", len(rows), sum(path is None for path, _ in found.values()))
+    return Report(out / "index.html", len(rows), sum(path is None for path, _ in artifacts.values()))
 
 
 def _link_accepted(
     checked: CheckFindings, rows: Sequence[Result], files: list[dict[str, Any]], out: Path
 ) -> dict[str, Any]:
-    """Bring the accepted pictures too, and tell what the check found of each trial."""
+    """Link the accepted files into the report and build the page's `check`; adds entries to `files`."""
     pictures = find_accepted_pictures(checked)
-    # Their own folder's names: an accepted picture is replaced in place, so its size alone would not tell.
+    # Name them by content: an accepted file may have been replaced by another one of the same size.
     names = {path: f"{sha256(path.read_bytes()).hexdigest()[:20]}{path.suffix.lower()}" for path in pictures}
     _link_files(names, out / ACCEPTED_FOLDER)
-    places = {path: len(files) + place for place, path in enumerate(pictures)}
+    indices = {path: len(files) + index for index, path in enumerate(pictures)}
     files += [build_accepted_entry(path, names[path]) for path in pictures]
-    return build_check_data(rows, checked, places)
+    return build_check_data(rows, checked, indices)
 
 
 def _link_files(sources: Mapping[Path, str], folder: Path) -> None:
-    """Link or copy files into the report under these names; what is there with the same size stays: neither artifacts
-    nor what is named by its content ever change.
+    """Link or copy files into a folder under these names.
+
+    A file of the same size is kept, because neither artifacts nor files named by their content ever change.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for source, name in sources.items():
-        place = folder / name
-        if place.exists():
-            if place.samefile(source) or place.stat().st_size == source.stat().st_size:
+        path = folder / name
+        if path.exists():
+            if path.samefile(source) or path.stat().st_size == source.stat().st_size:
                 continue
-            place.unlink()
+            path.unlink()
         try:
-            os.link(source, place)
+            os.link(source, path)
         except OSError:  # another file system, or one without hard links
-            shutil.copyfile(source, place)
+            shutil.copyfile(source, path)
 
 
 def _write_file(path: Path, text: str) -> None:

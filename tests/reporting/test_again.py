@@ -51,7 +51,7 @@ def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(pr
     assert commanded(page, 1) is None
     file.unlink()
     page = opened(write_report(out, tmp_path / "gone").page.parent, "#trial=1")
-    assert "the experiment cannot be read any more" in page.locator(".actions").inner_text()
+    assert "the experiment can no longer be read" in page.locator(".actions").inner_text()
 
 
 def test_a_trial_that_no_expression_tells_from_another_has_no_rerun_command(made, opened):

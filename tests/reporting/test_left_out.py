@@ -85,7 +85,7 @@ def test_a_sample_is_named_and_so_is_the_block(reported, opened):
     first = {"grid": {"width": [8, 16], "height": [8, 16]}, "sample": {"n": 3}}
     page = opened(reported([first, {"grid": {"width": [24], "height": [32]}}]))
     assert holes(page) == sorted(
-        ["Not in the plan: left out by `sample`: 3 trials were drawn, and not this one (of sweep[0])"]
+        ["Not in the plan: left out by `sample`: 3 trials were drawn, but not this one (of sweep[0])"]
         + ["Not in the plan: the sweep never combines these values"] * 4
     )
 

@@ -45,7 +45,7 @@ def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened)
     words = [page.locator(f'[data-trial="{n}"] .verdict').inner_text() for n in range(4)]
     assert words == ["= same", "≠ changed", "+ new", "? not compared"]
     assert "ssim 0.1, allowed >= 0.95 <b>" in page.locator('[data-trial="1"]').get_attribute("aria-label")
-    assert "no case of it was compared" in page.locator('[data-trial="3"]').get_attribute("title")
+    assert "none of its cases was compared" in page.locator('[data-trial="3"]').get_attribute("title")
     looks = "cells => new Set(cells.map(c => getComputedStyle(c).outlineStyle + getComputedStyle(c).outlineColor)).size"
     assert page.locator("#view .cell").evaluate_all(looks) >= 3
 

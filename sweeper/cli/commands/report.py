@@ -13,7 +13,6 @@ from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
 from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
-from sweeper.reporting.write_report import write_report
 from sweeper.tables.results_folder import find_results_folder
 
 
@@ -86,6 +85,8 @@ def command(
         from sweeper.cli.baseline_check import check_results
 
         checked = check_results(folder, run_id, baseline)
+    from sweeper.reporting.write_report import write_report
+
     report = write_report(folder, out, run=run_id, checked=checked)
     if report.missing_count:
         console.warn(f"{report.missing_count} artifacts are missing; the page marks their cells")

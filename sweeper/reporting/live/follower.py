@@ -17,6 +17,7 @@ from typing import Any, Final
 from sweeper.errors import InputError, ResultsError
 from sweeper.model.experiment import Experiment
 from sweeper.model.result import PENDING, Result
+from sweeper.planning.plan import plan
 from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.contents import (
     build_file_entries,
@@ -363,8 +364,6 @@ def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result])
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
     """The plan of an experiment that was never run here: every trial is still to come."""
-    from sweeper.planning.plan import plan  # noqa: PLC0415 - Jinja2 and jsonschema, only for this
-
     planned = plan(experiment)
     columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
     known = (planned.value_order, planned.together)

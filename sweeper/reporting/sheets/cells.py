@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image, UnidentifiedImageError
+
 from sweeper.errors import ImageError
 from sweeper.reporting.thumbnails import is_film, read_first_frame
 
@@ -42,8 +44,6 @@ def compute_cell_size(cells: Iterable[Cell], label_length: int, max_side: int) -
 
 
 def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
-    from PIL import Image, UnidentifiedImageError
-
     if not cell.paths:
         return None
     try:
@@ -68,8 +68,6 @@ def arrange_tiles(count: int) -> tuple[int, int]:
 
 def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
     """The picture no larger than `box`, with alpha; None where it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         if is_film(path):
             small = read_first_frame(path).convert("RGBA")

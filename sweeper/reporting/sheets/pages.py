@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from PIL import Image, ImageDraw
+
 from sweeper.errors import UsageError
 from sweeper.reporting.sheets.cells import (
     LABEL_SIZE,
@@ -115,8 +117,6 @@ def _sample_cell_size(sheets: Sequence[Sheet], max_side: int) -> tuple[int, int]
 
 
 def _pad_image(image: Any, size: tuple[int, int]) -> Any:
-    from PIL import Image
-
     whole = Image.new("RGB", size, _BACKGROUND)
     whole.paste(image, (0, 0))
     return whole
@@ -201,8 +201,6 @@ class _SheetRenderer:
         )
 
     def render_page(self, strips: Sequence[_Strip], page_label: str) -> Any:
-        from PIL import Image
-
         strips = [*strips, self._make_footer(page_label)]
         image = Image.new("RGB", (self.width, sum(strip.height for strip in strips) + 2 * _MARGIN), _BACKGROUND)
         top = _MARGIN
@@ -313,16 +311,12 @@ class _SheetRenderer:
 
     def _draw_dash(self, image: Any, origin: tuple[int, int], height: int) -> None:
         """A dash, as in a table: left out of the sweep, and no picture that failed to be drawn."""
-        from PIL import ImageDraw
-
         long = max(_MIN_DASH_WIDTH, self.cell_size[0] // 10)
         left, top = origin[0] + (self.cell_size[0] - long) // 2, origin[1] + height // 2
         ImageDraw.Draw(image).rectangle((left, top, left + long - 1, top + 1), fill=_DASH_COLOUR)
 
     def _draw_reason(self, image: Any, reason: str, origin: tuple[int, int], box: tuple[int, int]) -> None:
         """Why there is no picture, as much of it as the box holds."""
-        from PIL import ImageDraw
-
         failed = reason.startswith("failed")
         corners = (origin[0], origin[1], origin[0] + box[0] - 1, origin[1] + box[1] - 1)
         ImageDraw.Draw(image).rectangle(corners, fill=_ERROR_BACKGROUND if failed else _EMPTY_BACKGROUND)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, Final
 
+from PIL import Image, ImageDraw, ImageFont
+
 # Asked for by name, which Pillow looks up in the system's font folders; the last resort is the font inside Pillow.
 _CANDIDATES: Final = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "segoeui.ttf", "NotoSansCJK-Regular.ttc",
@@ -34,8 +36,6 @@ class _FontFace:
         self._missing_glyph = self._render_glyph(_NONCHARACTER)
 
     def load(self, size: int) -> Any:
-        from PIL import ImageFont
-
         size = self.bitmap_size or size
         if size not in self._sizes:
             made = ImageFont.load_default(size) if self._name is None else ImageFont.truetype(self._name, size)
@@ -52,8 +52,6 @@ class _FontFace:
     def _render_glyph(self, character: str) -> bytes:
         if self.bitmap_size is None:
             return bytes(self.load(16).getmask(character))
-        from PIL import Image, ImageDraw
-
         drawn = Image.new("RGBA", (self.bitmap_size, self.bitmap_size), (0, 0, 0, 0))
         ImageDraw.Draw(drawn).text((0, 0), character, font=self.load(16), embedded_color=True)
         return drawn.tobytes()
@@ -92,8 +90,6 @@ class TextRenderer:
 
     def draw(self, image: Any, origin: tuple[int, int], line: str, size: int, colour: str) -> None:
         """Write a line on a Pillow image, its top left corner at `at`."""
-        from PIL import ImageDraw
-
         left = float(origin[0])
         baseline = origin[1] + int(self._faces[0].load(size).getmetrics()[0])  # one for all fonts: their ascents differ
         for face, run in self._split_runs(line):
@@ -105,8 +101,6 @@ class TextRenderer:
 
     def _draw_emoji(self, image: Any, origin: tuple[int, int], face: _FontFace, run: str, size: int) -> None:
         """Emoji that a font has as pictures of one size: drawn at that size, made smaller, set on the baseline `at`."""
-        from PIL import Image, ImageDraw
-
         assert face.bitmap_size is not None
         font = face.load(size)
         box = font.getbbox(run)
