@@ -1,4 +1,4 @@
-"""How two pictures differ, in numbers: decoding to one scale, and the measures themselves.
+"""Compare two pictures, films, sounds or texts in numbers, and compute metrics of one picture.
 
-The door is `sweeper.images.compare`; what a regression check makes of the numbers does not live here.
+Start at `compare` for pictures. What a check accepts is decided in `sweeper.regression`.
 """

@@ -1,6 +1,6 @@
 """Colour difference as people see it: sRGB to CIELAB, and CIEDE2000 between two colours.
 
-What a transparent picture looks like depends on what is behind it; `views` shows it over black and over white.
+A transparent picture looks different on each background, so `flatten_alpha` shows it over black and over white.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Values = NDArray[np.float64]
 _TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degree observer
 _CUBE = 0.008856  # below this CIELAB's cube root gives way to a line (CIE 15:2004, to four digits)
-_CHUNK = 8192  # pixels at a time: three dozen temporaries of it stay in the cache
+_CHUNK = 8192  # pixels at a time, so that three dozen temporary arrays stay in the cache
 
 
 def flatten_alpha(pixels: Pixels) -> list[Pixels]:
-    """The picture without its alpha: itself where it has none, else as it looks over black and over white.
+    """The views of a picture without alpha: itself if it has none, or else how it looks over black and over white.
 
-    Arrays of shape (..., 1-4); what comes back has 1 or 3 channels, 0-255.
+    Takes arrays of shape (..., 1-4), and returns arrays with 1 or 3 channels, 0-255.
     """
     if pixels.shape[-1] in (1, 3):
         return [pixels]
-    cover = pixels[..., -1:] / 255.0
-    over_black = pixels[..., :-1] * cover
-    return [over_black, over_black + 255.0 * (1.0 - cover)]
+    alpha = pixels[..., -1:] / 255.0
+    over_black = pixels[..., :-1] * alpha
+    return [over_black, over_black + 255.0 * (1.0 - alpha)]
 
 
 def mean_ciede2000(a: Pixels, b: Pixels, mask: NDArray[np.bool_]) -> float:
-    """The mean of CIEDE2000 over all pixels, those outside `mask` being equal; with alpha, the worse of two views."""
+    """The mean CIEDE2000 over all pixels; those outside `mask` are equal. With alpha, the worse of two views."""
     if not mask.any():
         return 0.0
     pairs = zip(flatten_alpha(_select_pixels(a, mask)), flatten_alpha(_select_pixels(b, mask)), strict=True)
@@ -66,7 +66,7 @@ def to_lab(pixels: Pixels) -> Values:
 
 
 def _to_linear(encoded: Values) -> Values:
-    """The transfer function of IEC 61966-2-1, 0-1 to 0-1."""
+    """Apply the transfer function of IEC 61966-2-1, 0-1 to 0-1."""
     return np.where(encoded > 0.04045, ((encoded + 0.055) / 1.055) ** 2.4, encoded / 12.92)
 
 
@@ -77,7 +77,8 @@ def ciede2000(one: Values, other: Values) -> Values:
     """CIEDE2000 between CIELAB colours (3, n), with all weights 1: an array (n,), 0 for equal colours.
 
     G. Sharma, W. Wu and E. N. Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test
-    data, and mathematical observations", Color Research and Application 30 (2005), 21-30; numbers are its equations.
+    data, and mathematical observations", Color Research and Application 30 (2005), 21-30. Numbers in
+    parentheses are its equations.
     """
     chroma, hue = _chroma_and_hue(one, other)
     lightness = (one[0] + other[0]) / 2.0
@@ -100,7 +101,7 @@ def ciede2000(one: Values, other: Values) -> Values:
 def _tint(hue: Values) -> Values:
     """T of (15): 1 - 0.17 cos(h - 30) + 0.24 cos 2h + 0.32 cos(3h + 6) - 0.20 cos(4h - 63), angles in degrees.
 
-    The multiples come from one cosine and one sine, which are the dearest calls here.
+    The multiple angles are computed from one cosine and one sine, because these calls are expensive.
     """
     cos_1, sin_1 = np.cos(hue), np.sin(hue)
     cos_2, sin_2 = 2.0 * cos_1 * cos_1 - 1.0, 2.0 * sin_1 * cos_1
@@ -120,12 +121,12 @@ _SIN = {angle: math.sin(math.radians(angle)) for angle in (6, 30, 63)}
 
 
 def _norm(x: Values, y: Values) -> Values:
-    """Colours are far from overflow, so five times as fast as `hypot`."""
+    """The length of a vector. Five times as fast as `hypot`, and colours cannot overflow."""
     return np.sqrt(x * x + y * y)
 
 
 def _saturation(chroma: Values) -> Values:
-    """sqrt(C^7 / (C^7 + 25^7)), of equations (4) and (17); the power by hand, ten times as fast as `**`."""
+    """sqrt(C^7 / (C^7 + 25^7)), of equations (4) and (17). Multiplying is ten times as fast as `**`."""
     seventh = chroma * chroma
     seventh = seventh * seventh * seventh * chroma
     return np.sqrt(seventh / (seventh + 25.0**7))
@@ -146,14 +147,14 @@ def _chroma_and_hue(one: Values, other: Values) -> tuple[list[Values], list[Valu
 
 
 def _hue_difference(hue: list[Values], product: Values) -> Values:
-    """(10): the short way round, 0 where a colour is grey."""
+    """(10): the shorter angle between two hues, 0 if a colour is grey."""
     turn = hue[1] - hue[0]
     turn = np.where(turn > math.pi, turn - 2.0 * math.pi, np.where(turn < -math.pi, turn + 2.0 * math.pi, turn))
     return np.where(product == 0.0, 0.0, turn)
 
 
 def _mean_hue(hue: list[Values], product: Values) -> Values:
-    """(14): half way along the short way round, the hue of the other where one colour is grey."""
+    """(14): the middle of the shorter angle, or the other hue if one colour is grey."""
     total = hue[0] + hue[1]
     around = np.where(total < 2.0 * math.pi, total + 2.0 * math.pi, total - 2.0 * math.pi)
     mean = np.where(np.abs(hue[0] - hue[1]) > math.pi, around, total) / 2.0

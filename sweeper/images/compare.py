@@ -1,6 +1,6 @@
-"""Comparing pictures: `compare_images` for numbers, `compare_files` for a check that must not crash, and the hashes.
+"""Compare pictures: `compare_images` returns numbers, `compare_files` never raises for a mismatch. Also hash pictures.
 
-The measures, all on the 8-bit scale 0-255 whatever the source (`comparing.decoding` says how each kind gets there):
+The measures, all on the 8-bit scale 0-255 (see `sweeper.images.decoding`):
 
 ========== ======== ======== ====================================================================================
 name       range    equal    meaning
@@ -11,19 +11,16 @@ ms_ssim    0 to 1   1        the same on up to five scales
 mae        0 to 255 0        mean absolute difference over pixels and channels
 max_abs    0 to 255 0        largest difference of any channel of any pixel
 differing  0 to 1   0        share of pixels of which any channel differs at all
-ciede2000  0 up     0        mean colour difference over pixels; 1 is about what an eye can tell
+ciede2000  0 up     0        mean colour difference over pixels; 1 is barely visible
 phash      0 to 64  0        differing bits of the DCT perceptual hash
 windowed   0 to 1   0        largest share of differing pixels in any 16 x 16 window
-lpips      0 up     0        LPIPS by the ONNX file that `SWEEPER_LPIPS` names; only when asked for
-clip       -1 to 1  1        cosine of CLIP's embeddings by the file that `SWEEPER_CLIP` names; only when asked for
+lpips      0 up     0        LPIPS by the ONNX file that `SWEEPER_LPIPS` names; only on request
+clip       -1 to 1  1        cosine of CLIP's embeddings by the file that `SWEEPER_CLIP` names; only on request
 ========== ======== ======== ====================================================================================
 
-Alpha is one more channel for all but `ciede2000`, `phash`, `lpips` and `clip`, which take the worse of the picture over
-black and over white. Of an animation or a film every frame is compared with its counterpart, and each measure is that
-of its worst frame.
-
-What is accepted as close enough, and what a baseline is, does not live here. Equal files cost their reading; each
-measure is computed only when asked for.
+Alpha is one more channel, except for `ciede2000`, `phash`, `lpips` and `clip`, which use the worse result of the
+picture over black and over white. Animations and films are compared frame by frame, and each measure is that of the
+worst frame. Only the requested measures are computed, and equal files are only read.
 """
 
 from __future__ import annotations
@@ -66,12 +63,12 @@ State: TypeAlias = Literal["same_bytes", "same_pixels", "measured", "size", "cha
 
 @dataclass(frozen=True, slots=True)
 class ImageComparison:
-    """How two picture files relate.
+    """The result of comparing two picture files.
 
-    `state` is `same_bytes` (a PNG's text chunks aside), `same_pixels`, `measured`, or what cannot be compared: `size`,
-    `channels`, `frames` (their number) or `rate` (a film's frames a second). `metrics` holds the measures asked for and
-    is empty where nothing can be compared; `reason` then says why, with what both have. `frames` is how many were
-    compared; 0 also for films of the same bytes, which are not opened.
+    `state` is `same_bytes` (apart from a PNG's text chunks), `same_pixels`, `measured`, or what prevents a comparison:
+    `size`, `channels`, `frames` (their number) or `rate` (a film's frames per second). `metrics` has the requested
+    measures. It is empty if nothing can be compared, and `reason` then explains why. `frames` is the number of compared
+    frames; 0 for films with equal bytes, which are not opened.
     """
 
     state: State
@@ -81,35 +78,34 @@ class ImageComparison:
 
 
 def compare_images(a: Picture, b: Picture, *, metrics: Iterable[str] = COMPARISON_METRICS) -> dict[str, float]:
-    """The measures of two pictures, in the order asked for: paths, Pillow images or arrays, in any mixture.
+    """Compute measures of two pictures, in the given order. Each may be a path, a Pillow image or an array.
 
-    Arrays are (height, width) or (height, width, 1-4): uint8, uint16, bool, or other numbers on the 0-255 scale. A path
-    stands for all frames of its file, a Pillow image for the frame it stands at. Every measure is symmetric.
+    Arrays are (height, width) or (height, width, 1-4): uint8, uint16, bool, or other numbers on the scale 0-255. A path
+    means all frames of the file, a Pillow image its current frame. Every measure is symmetric.
 
-    Raises ImageError for what cannot be read as a picture, and for two of different size, channels or number of frames;
-    UsageError for a metric that there is not.
+    Raises ImageError for something that cannot be read as a picture, or if the sizes, channels or numbers of frames
+    differ, and UsageError for an unknown metric.
     """
-    found = _compare(a, b, _check_metrics(metrics))
-    if found.reason:
-        raise ImageError(found.reason)
-    return dict(found.metrics)
+    comparison = _compare(a, b, _check_metrics(metrics))
+    if comparison.reason:
+        raise ImageError(comparison.reason)
+    return dict(comparison.metrics)
 
 
 def compare_files(
     a: str | os.PathLike[str], b: str | os.PathLike[str], *, metrics: Iterable[str] = COMPARISON_METRICS
 ) -> ImageComparison:
-    """As `compare_images`, in tiers and with a mismatch as a state: equal bytes are not decoded, equal pixels not
-    measured.
+    """Compare two files in steps: equal bytes are not decoded, and equal pixels are not measured.
 
-    Raises ImageError only for a file that cannot be read as a picture.
+    Unlike `compare_images`, a mismatch is a state. Raises ImageError only for a file that cannot be read as a picture.
     """
     return _compare(Path(a), Path(b), _check_metrics(metrics))
 
 
 def has_same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
-    """Whether two files are equal byte for byte, the text chunks of a PNG aside: ComfyUI writes the workflow there.
+    """Whether two files of any type are equal byte for byte, apart from the text chunks of a PNG.
 
-    Files of any kind. Raises ImageError when one cannot be read.
+    ComfyUI writes the workflow into these chunks. Raises ImageError if a file cannot be read.
     """
     return is_same_file(Path(a), Path(b))
 
@@ -117,16 +113,16 @@ def has_same_bytes(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool
 def pixel_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256, as 64 hex digits, of a picture file's decoded pixels: scale, size, channels and values of every frame.
 
-    Equal exactly when `compare_files` says `same_pixels` or better; compression, text and palette order do not matter.
-    Raises ImageError when the file cannot be read as a picture.
+    Equal if and only if `compare_files` returns `same_pixels` or `same_bytes`. Compression, text and the order of a
+    palette do not matter. Raises ImageError if the file cannot be read as a picture.
     """
     return hash_pixels(iter_frames(path))
 
 
 def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
-    """Every frame of a picture or a film in turn, (height, width, 1-4), 0-255. Raises ImageError as `pixel_hash`."""
-    place = Path(path)
-    data = None if is_film(place) else read_bytes(place)
+    """Decode the frames of a picture or a film, (height, width, 1-4), 0-255. Raises ImageError like `pixel_hash`."""
+    file = Path(path)
+    data = None if is_film(file) else read_bytes(file)
     return _open_source(path, data, str(path)).frames
 
 
@@ -140,7 +136,7 @@ def _check_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _FrameSource:
-    """A picture whose frames are decoded one by one, when asked for; a film's `count` shows only at its end."""
+    """A picture whose frames are decoded on demand. A film's `count` is None, because only its end shows it."""
 
     name: str
     count: int | None
@@ -168,7 +164,7 @@ def _compare_films(a: Path, b: Path, metrics: tuple[str, ...]) -> ImageCompariso
         return ImageComparison("same_bytes", {name: EQUAL_VALUES[name] for name in metrics}, 0)
     rates = read_film_rate(a), read_film_rate(b)
     if None not in rates and rates[0] != rates[1]:
-        return ImageComparison("rate", {}, 0, f"{a} has {rates[0]:g} frames a second, {b} has {rates[1]:g}")
+        return ImageComparison("rate", {}, 0, f"{a} has {rates[0]:g} frames per second, {b} has {rates[1]:g}")
     return _compare_frames(_open_source(a, None, ""), _open_source(b, None, ""), metrics)
 
 
@@ -211,7 +207,7 @@ def _compare_frames(one: _FrameSource, other: _FrameSource, metrics: tuple[str, 
 
 
 def _is_equal(left: Pixels, right: Pixels) -> bool:
-    """A few rows at a time: most pictures that differ do so in the first, and nothing of a picture's size is made."""
+    """Compare a few rows at a time, because different pictures mostly differ in the first ones, and to save memory."""
     return all(
         np.array_equal(left[at : at + _ROWS_AT_ONCE], right[at : at + _ROWS_AT_ONCE])
         for at in range(0, left.shape[0], _ROWS_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Pictures as a few bytes: the hash of their pixels, and the perceptual hash."""
+"""Hashes of pictures: the exact hash of their pixels, and the perceptual hash."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image
 from sweeper.images.colour import flatten_alpha
 from sweeper.images.decoding import Pixels
 
-_SIDE, _FREQUENCIES = 32, 8  # the reduced picture, and the low frequencies kept of it
+_SIDE, _FREQUENCIES = 32, 8  # the side of the reduced picture, and the number of its low frequencies
 
 
 def hash_pixels(frames: Iterable[Pixels]) -> str:
     """SHA-256, as 64 hex digits, of each frame's shape, scale and pixels."""
     digest = hashlib.sha256()
     for frame in frames:
-        # Little-endian and row by row on every machine; the shape tells 2 x 8 from 4 x 4.
+        # Little-endian and row by row on every machine. The shape distinguishes 2 x 8 from 4 x 4.
         plain = np.ascontiguousarray(frame, dtype=np.uint8 if frame.dtype == np.uint8 else "<f8")
         digest.update(f"{plain.dtype.str} {plain.shape}\n".encode())
         digest.update(plain.data)
@@ -28,18 +28,18 @@ def hash_pixels(frames: Iterable[Pixels]) -> str:
 
 
 def phash(pixels: Pixels) -> list[NDArray[np.bool_]]:
-    """The 64 bits of the DCT perceptual hash, for each of the picture's `views`.
+    """The 64 bits of the DCT perceptual hash, for each view of the picture without alpha.
 
-    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), in the form that the ImageHash
-    package made common: luma reduced to 32 x 32 (Lanczos), DCT-II, the 8 x 8 lowest frequencies with the constant one,
-    each bit telling whether its coefficient lies above their median. Coefficients are rounded to six decimals first:
-    those of a constant picture are zero but for rounding, and would hash to noise.
+    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), as the ImageHash package
+    computes it: luma reduced to 32 x 32 (Lanczos), DCT-II, the 8 x 8 lowest frequencies with the constant one. A bit is
+    set if its coefficient is above their median. Coefficients are rounded to six decimals first, because those of a
+    constant picture are zero except for rounding errors, and the hash would be noise.
     """
     return [_hash_view(view) for view in flatten_alpha(pixels)]
 
 
 def phash_distance(a: Pixels, b: Pixels) -> int:
-    """How many of the 64 bits differ, 0-64; with alpha, in the worse of two views."""
+    """The number of the 64 bits that differ; with alpha, in the worse of two views."""
     return max(int((one != other).sum()) for one, other in zip(phash(a), phash(b), strict=True))
 
 
@@ -53,8 +53,8 @@ def _hash_view(view: Pixels) -> NDArray[np.bool_]:
 
 
 def _build_cosines() -> NDArray[np.float64]:
-    frequency, place = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None, :]
-    return 2.0 * np.cos(math.pi * frequency * (2 * place + 1) / (2 * _SIDE))
+    frequency, index = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None, :]
+    return 2.0 * np.cos(math.pi * frequency * (2 * index + 1) / (2 * _SIDE))
 
 
 _COSINES = _build_cosines()

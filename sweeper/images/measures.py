@@ -1,4 +1,4 @@
-"""The measures by name, what each says of equal pictures, and which way is worse. Work they share is done once."""
+"""The measures of two pictures by name, their values for equal pictures, and which direction is worse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweeper.images.decoding import Pixels
 
 
 class ImagePair:
-    """Two arrays of one shape, and what several measures need of them, computed when first asked for."""
+    """Two arrays of the same shape, and values that several measures need, computed when first used."""
 
     def __init__(self, a: Pixels, b: Pixels) -> None:
         self.a = a
@@ -48,10 +48,10 @@ MEASURES: Final[Mapping[str, Callable[[ImagePair], float]]] = {
     "clip": lambda pair: neural.clip_similarity(pair.a, pair.b),
 }
 
-# What needs nothing but the two pictures: the others are measured only when they are named.
+# The measures that need no model. The others are computed only if they are named.
 DEFAULT_NAMES: Final = tuple(name for name in MEASURES if name not in neural.MODELS)
 
-# What each gives for equal pictures; the property tests hold the measures to it, so that equal files need no decoding.
+# The values for equal pictures, so that equal files need no decoding. Property tests verify them.
 EQUAL_VALUES: Final[Mapping[str, float]] = {
     "psnr": math.inf, "ssim": 1.0, "ms_ssim": 1.0, "mae": 0.0, "max_abs": 0.0, "differing": 0.0, "ciede2000": 0.0,
     "phash": 0, "windowed": 0.0, "lpips": 0.0, "clip": 1.0,
@@ -61,11 +61,11 @@ HIGHER_IS_CLOSER: Final = ("psnr", "ssim", "ms_ssim", "clip")
 
 
 def measure_pair(a: Pixels, b: Pixels, names: Iterable[str]) -> dict[str, float]:
-    """The measures of these names for two arrays of one shape."""
+    """Compute these measures for two arrays of the same shape."""
     pair = ImagePair(a, b)
     return {name: MEASURES[name](pair) for name in names}
 
 
 def take_worse(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    """Measure by measure, the one that tells of the greater difference."""
+    """For each measure, the value that means the greater difference."""
     return {name: (min if name in HIGHER_IS_CLOSER else max)(one[name], other[name]) for name in one}

@@ -1,7 +1,6 @@
-"""Films as frames and sounds as waveforms, by PyAV (FFmpeg), the extra `media`; PCM in WAV needs nothing but Python.
+"""Read films as frames and sounds as waveforms, by PyAV (FFmpeg, extra `media`). PCM in WAV needs only Python.
 
-Frames come as 8-bit RGB, whatever the film's own colours are; of a film with several streams the first of a kind
-counts. What two of them have in common is measured elsewhere.
+Frames are always 8-bit RGB. Of several video or audio streams only the first is read.
 """
 
 from __future__ import annotations
@@ -36,27 +35,27 @@ def is_film(path: Path) -> bool:
 
 
 def iter_film_frames(path: Path) -> Generator[Pixels, None, None]:
-    """Every frame of a film in turn, uint8 RGB, one in memory at a time.
+    """Decode the frames of a film one by one, as uint8 RGB.
 
-    Raises ImageError where it cannot be read, or holds no frame: two such films would be alike without a look.
+    Raises ImageError if the film cannot be read or has no frame, because two films without frames would seem equal.
     """
     av = load_av(path)
     seen = False
     try:
         with av.open(str(path)) as container:
             for stream in container.streams.video[:1]:
-                stream.thread_count = 1  # several comparisons share the cores already
+                stream.thread_count = 1  # the cores already run several comparisons
                 for frame in container.decode(stream):
                     seen = True
                     yield frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ImageError(f"{path}: a frame cannot be decoded: {error}") from error
     if not seen:
-        raise ImageError(f"{path}: holds no frame")
+        raise ImageError(f"{path}: the film has no frame")
 
 
 def read_film_rate(path: Path) -> float | None:
-    """Frames a second on average; None where the film does not tell. Raises ImageError where it cannot be read."""
+    """The average number of frames per second; None if the film does not say. Raises ImageError if it is unreadable."""
     av = load_av(path)
     try:
         with av.open(str(path)) as container:
@@ -67,11 +66,11 @@ def read_film_rate(path: Path) -> float | None:
 
 
 def read_sound(path: Path) -> Sound | None:
-    """The waveform of a file, None for a film without any. Raises ImageError where it cannot be read."""
+    """Read the waveform of a file; None for a film without sound. Raises ImageError if it cannot be read."""
     if path.suffix.lower() == ".wav":
-        found = _read_pcm(path)
-        if found is not None:
-            return found
+        sound = _read_pcm(path)
+        if sound is not None:
+            return sound
     av = load_av(path)
     try:
         with av.open(str(path)) as container:
@@ -80,7 +79,7 @@ def read_sound(path: Path) -> Sound | None:
             stream = container.streams.audio[0]
             stream.thread_count = 1
             resampler = av.AudioResampler(format="dblp", layout=stream.layout, rate=stream.rate)
-            frames = (*container.decode(stream), None)  # None: what the resampler still holds
+            frames = (*container.decode(stream), None)  # None flushes the resampler
             planes = [part.to_ndarray() for frame in frames for part in resampler.resample(frame)]
             channels = len(stream.layout.channels)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -89,7 +88,7 @@ def read_sound(path: Path) -> Sound | None:
 
 
 def _read_pcm(path: Path) -> Sound | None:
-    """A WAV of whole bytes; None for one in another form, which FFmpeg may know."""
+    """Read a WAV of 8, 16 or 32 bits; None for another format, which FFmpeg may know."""
     try:
         with path.open("rb") as file, wave.open(file) as sound:
             width, channels = sound.getsampwidth(), sound.getnchannels()

@@ -1,6 +1,6 @@
-"""Pixel by pixel: how far two pictures are apart, how many pixels differ, and how densely.
+"""Measures of the pixels of two pictures: how much they differ, how many, and how densely.
 
-Arrays in, numbers out; both arrays are `decoding.Pixels` of one shape.
+The arrays are `decoding.Pixels` of the same shape.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WINDOW = 16  # pixels
 
 
 def absolute_difference(a: Pixels, b: Pixels) -> Pixels:
-    """|a - b|, 0-255, exact; uint8 when both are, which is several times faster than any wider type."""
+    """|a - b|, 0-255, exact. uint8 if both are, which is several times faster than wider types."""
     if a.dtype == np.uint8 and b.dtype == np.uint8:
         lower: NDArray[np.uint8] = np.minimum(a, b)
         return np.maximum(a, b) - lower
@@ -45,18 +45,18 @@ def mean(distance: Pixels) -> float:
 
 
 def find_differing(distance: Pixels) -> NDArray[np.bool_]:
-    """(height, width): True where any channel differs at all."""
+    """A mask (height, width) of the pixels of which any channel differs."""
     mask: NDArray[np.bool_] = distance[:, :, 0] != 0
-    for channel in range(1, distance.shape[2]):  # any(axis=2) walks three bytes at a time and takes ten times as long
+    for channel in range(1, distance.shape[2]):  # ten times faster than any(axis=2)
         mask |= distance[:, :, channel] != 0
     return mask
 
 
 def worst_window(mask: NDArray[np.bool_]) -> float:
-    """The largest share, 0-1, of True in any 16 x 16 window that lies inside the picture, at every position.
+    """The largest share, 0-1, of True in any 16 x 16 window inside the picture.
 
-    A picture smaller than the window in a direction is spanned by it there. Tells a local defect from speckle, as the
-    `windowSize` of pixelmatch does.
+    If the picture is smaller, so is the window. This distinguishes a local defect from speckle, like the `windowSize`
+    of pixelmatch.
     """
     if not mask.any():
         return 0.0
@@ -64,7 +64,7 @@ def worst_window(mask: NDArray[np.bool_]) -> float:
         return 1.0
     height, width = min(_WINDOW, mask.shape[0]), min(_WINDOW, mask.shape[1])
     down, across = mask.shape[0] - height + 1, mask.shape[1] - width + 1
-    rows = np.zeros((down, mask.shape[1]), dtype=np.uint8)  # a side of 16 fits 8 bits, the window of 256 does not
+    rows = np.zeros((down, mask.shape[1]), dtype=np.uint8)  # a sum of 16 fits 8 bits, a sum of 256 does not
     for shift in range(height):
         rows += mask[shift : shift + down].view(np.uint8)
     counts = np.zeros((down, across), dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""How two waveforms and two texts differ, in numbers: pure, and for what is no picture.
+"""Measures of two sounds and of two texts.
 
 ============ ========= ======= =========================================================================
 name         range     equal   meaning
@@ -25,12 +25,12 @@ from sweeper.images.media import Sound
 SOUND_METRICS: Final = ("sound_snr", "sound_mae", "sound_max")
 TEXT_METRICS: Final = ("text_ratio",)
 
-# Up to how many pieces two texts are compared by letter, by word, else by line: difflib's time grows with the square.
+# Longer texts are compared by word or by line instead of by letter, because difflib's time grows with the square.
 _MAX_LETTERS, _MAX_WORDS = 2_000, 5_000
 
 
 def find_sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels", "rate", "length"], str] | None:
-    """In what two waveforms differ that they cannot be laid over each other, and how much; None where they can."""
+    """Why two sounds cannot be compared sample by sample: (what differs, explanation); None if they can."""
     (frames, channels), (frames_2, channels_2) = accepted.samples.shape, now.samples.shape
     if channels != channels_2:
         return "channels", f"the accepted sound has {channels}, today's {channels_2}"
@@ -42,12 +42,12 @@ def find_sound_mismatch(accepted: Sound, now: Sound) -> tuple[Literal["channels"
 
 
 def measure_sound(accepted: Sound, now: Sound) -> dict[str, float]:
-    """The measures of two waveforms of one shape."""
+    """Compute the measures of two sounds of the same shape."""
     if not accepted.samples.size:
         return {"sound_snr": math.inf, "sound_mae": 0.0, "sound_max": 0.0}
-    off = np.abs(accepted.samples - now.samples)
-    snr = _to_decibels(float(np.square(accepted.samples).mean()), float(np.square(off).mean()))
-    return {"sound_snr": snr, "sound_mae": float(off.mean()), "sound_max": float(off.max())}
+    error = np.abs(accepted.samples - now.samples)
+    snr = _to_decibels(float(np.square(accepted.samples).mean()), float(np.square(error).mean()))
+    return {"sound_snr": snr, "sound_mae": float(error.mean()), "sound_max": float(error.max())}
 
 
 def _to_decibels(power: float, noise: float) -> float:
@@ -57,12 +57,13 @@ def _to_decibels(power: float, noise: float) -> float:
 
 
 def text_ratio(a: str, b: str) -> float:
-    """Twice the letters in common over all letters of both, 0 to 1; symmetric. By letter for short texts, by word or
-    line for longer ones, which never finds more.
+    """Twice the number of common letters divided by the letters of both texts, 0 to 1; symmetric.
+
+    Longer texts are compared by word or by line, which never finds more in common.
     """
     if a == b:
         return 1.0
-    first, second = sorted((a, b))  # difflib's answer may depend on which comes first
+    first, second = sorted((a, b))  # sorted, because difflib's result may depend on the order
     pieces = _split_texts(first, second)
     blocks = difflib.SequenceMatcher(None, *pieces, autojunk=False).get_matching_blocks()
     common = sum(len(piece) for block in blocks for piece in pieces[0][block.a : block.a + block.size])

@@ -1,17 +1,17 @@
 """Structural similarity: SSIM (Wang, Bovik, Sheikh and Simoncelli 2004) and MS-SSIM (Wang, Simoncelli and Bovik 2003).
 
-The window is a Gaussian of sigma 1.5 cut at 3.5 sigma (11 taps), the data range 255, variances those of a population,
-and only windows that lie inside the picture count: scikit-image's `structural_similarity(gaussian_weights=True,
-sigma=1.5, use_sample_covariance=False, data_range=255)`, to rounding in double precision.
+The window is a Gaussian of sigma 1.5 cut at 3.5 sigma (11 taps), the data range is 255, variances are those of a
+population, and only windows inside the picture count. This equals scikit-image's `structural_similarity(
+gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)`, up to rounding in double precision.
 
-How it is fast without single precision, whose cancellation in E[x^2] - E[x]^2 would cost the sixth decimal:
+It cannot use single precision, because cancellation in E[x^2] - E[x]^2 costs the sixth decimal. It is still fast:
 
-- with s = a + b and d = a - b four filtered fields (s, s^2, d, d^2) tell what the usual five do, and where d is zero
-  the answer is one without a filter;
-- a filter along an axis is a product with a narrow band matrix, done by BLAS in blocks (8 outputs from 18 inputs): more
-  multiplications than needed, in the one routine that reaches the machine's speed;
-- the picture goes through in strips that stay in the cache. Their products are too small for BLAS to split among
-  threads, so that several comparisons at once share the cores without quarrelling.
+- with s = a + b and d = a - b, four filtered fields (s, s^2, d, d^2) suffice instead of five, and where d is zero the
+  result is 1 without a filter;
+- a filter along an axis is a product with a narrow band matrix, done by BLAS in blocks (8 outputs from 18 inputs). This
+  needs more multiplications, but no other routine reaches the machine's speed;
+- the picture is processed in strips that stay in the cache. Their products are too small for BLAS to use threads, so
+  that several comparisons can share the cores.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sweeper.images.decoding import Pixels
 
 _RADIUS = 5  # int(3.5 sigma + 0.5)
 _TAPS = 2 * _RADIUS + 1
-_BLOCK = 8  # outputs of one product, measured: longer blocks waste multiplications
+_BLOCK = 8  # outputs of one product; measured: longer blocks waste multiplications
 _BLOCK_INPUTS = _BLOCK + 2 * _RADIUS  # inputs of them
 _MAX_COLUMNS = 1024  # columns of one product down: below the 2^18 multiplications from which OpenBLAS may use threads
 _STRIP_ROWS = 64  # rows of one strip: four fields of 64 x 1024 doubles are 2 MB
-_BUFFER_SIZE = 4 * (_STRIP_ROWS + 2 * _RADIUS) * 2048  # doubles kept for the next picture, 5 MB
+_BUFFER_SIZE = 4 * (_STRIP_ROWS + 2 * _RADIUS) * 2048  # doubles that are reused for the next picture, 5 MB
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 of the 2004 paper
 
 # The exponents of the five scales, finest first: Wang, Simoncelli and Bovik 2003, section 3.2. They sum to 1.
@@ -41,9 +41,10 @@ Plane = NDArray[np.float64]
 
 
 class _BufferPool(threading.local):
-    """Three arrays for each thread, used for strip after strip of picture after picture: fresh ones of this size come
-    from the system, page by page, at twice the cost. Very wide pictures get their own, so that memory does not keep
-    what one of them took.
+    """Three arrays for each thread, reused for every strip of every picture.
+
+    New arrays of this size would double the time, because the system allocates them page by page. Very wide pictures
+    get their own arrays, which are freed afterwards.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ def ssim(a: Pixels, b: Pixels) -> tuple[Plane, Plane]:
     """(SSIM, contrast-structure term), each the mean over the windows, one value per channel, -1 to 1.
 
     A side shorter than the 11 taps is mirrored outward by 5 pixels (edge pixel repeated), so that each of its pixels
-    has a window: a single pixel compares by its luminance alone.
+    has a window. Single pixels are therefore compared only by their luminance.
     """
     a, b = _pad(a), _pad(b)
     store = _BUFFERS.get_arrays(4 * min(_STRIP_ROWS + 2 * _RADIUS, a.shape[0]) * a.shape[1])
@@ -75,8 +76,8 @@ def ms_ssim(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
     """MS-SSIM, 0 to 1, the mean over channels; `finest` is `similarity(a, b)`.
 
     Each coarser scale averages 2 x 2 pixels (an odd side repeats its last), as long as no side falls below the 11
-    taps: 176 pixels always have all five scales. A smaller picture is compared on those it has, their exponents scaled
-    to sum to 1. A negative mean, which has no real power, counts as 0.
+    taps. From 176 pixels on there are all five scales. A smaller picture has fewer, and their exponents are scaled to
+    sum to 1. A negative mean, which has no real power, counts as 0.
     """
     found = [finest]
     while len(found) < len(SCALES) and min(a.shape[0], a.shape[1]) >= 2 * _TAPS:
@@ -105,7 +106,7 @@ def _halve(pixels: Pixels) -> Plane:
 
 
 def _sum_channel(a: NDArray[np.generic], b: NDArray[np.generic], strips: list[_Strip]) -> tuple[float, float]:
-    """The sums of SSIM and of its contrast-structure term over all windows of one channel."""
+    """Sum SSIM and its contrast-structure term over all windows of one channel."""
     total = structure = 0.0
     top = 0
     for strip in strips:
@@ -133,13 +134,14 @@ _Product = tuple[Plane, Plane, Plane]  # two factors, and where their product go
 
 
 class _Strip:
-    """The arrays that a strip goes through, and the products that filter it, laid out once for all strips of its
-    height. What Python does between two of NumPy's calls, other threads wait for, and arrays made and given up strip
-    after strip, the system takes back and hands out again under a lock that all threads share.
+    """The arrays and the products that filter a strip, prepared once for all strips of the same height.
 
-    `levels` are the two pictures' and one more array of their kind, `mask` tells where they are equal. `fields` (n,
-    rows + 10, columns) come to stand in `filtered`, 10 rows and 10 columns fewer; `spare` is one more field of that
-    size, in the place of `fields`, which are done with then.
+    This helps threads: Python code between two NumPy calls blocks the other threads, and so does the system's lock when
+    arrays are allocated and freed for each strip.
+
+    `levels` are those of the two pictures and one more array of the same type, and `mask` is True where they are equal.
+    `fields` (n, rows + 10, columns) are filtered into `filtered`, with 10 rows and 10 columns less. `spare` is one more
+    array of that size; it reuses the memory of `fields`, which are no longer needed then.
     """
 
     def __init__(self, store: list[Plane], rows: int, columns: int, exact: type[np.generic]) -> None:
@@ -165,17 +167,17 @@ class _Strip:
 
 
 def _make_strips(store: list[Plane], height: int, columns: int, exact: type[np.generic]) -> list[_Strip]:
-    """From the top; all that are whole are one and the same, for they come one after the other."""
+    """Strips from top to bottom. Full-height strips share one buffer, since they are processed in turn."""
     whole, rest = divmod(height, _STRIP_ROWS)
-    found = [_Strip(store, _STRIP_ROWS, columns, exact)] * whole if whole else []
-    return [*found, _Strip(store, rest, columns, exact)] if rest else found
+    strips = [_Strip(store, _STRIP_ROWS, columns, exact)] * whole if whole else []
+    return [*strips, _Strip(store, rest, columns, exact)] if rest else strips
 
 
 def _reshape(store: Plane, *shape: int) -> Plane:
     return store[: math.prod(shape)].reshape(shape)
 
 
-# Both give NumPy all whole blocks of 8 outputs in one call, which hands them to BLAS one by one; then what is left.
+# Both pass all whole blocks of 8 outputs to NumPy in one call, which passes each to BLAS; then the rest.
 
 
 def _vertical_products(fields: Plane, result: Plane) -> list[_Product]:
@@ -185,7 +187,7 @@ def _vertical_products(fields: Plane, result: Plane) -> list[_Product]:
     found: list[_Product] = []
     if whole:
         windows = sliding_window_view(fields, _BLOCK_INPUTS, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
-        # A view, for an axis is only split.
+        # A view, because the axis is only split.
         found.append((_VERTICAL_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
     if end < height:
         found.append((_VERTICAL_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
@@ -206,9 +208,10 @@ def _horizontal_products(lines: Plane, result: Plane) -> list[_Product]:
 
 
 def _sum_terms(fields: Plane, structure: Plane) -> tuple[float, float]:
-    """Sums of SSIM and its contrast-structure term from the filtered fields, all of which are overwritten.
+    """Sum SSIM and its contrast-structure term from the filtered fields, which are overwritten.
 
-    4 E[a]E[b] = s^2 - d^2, 2 (E[a]^2 + E[b]^2) = s^2 + d^2, and the same for (co)variances: all terms come out doubled.
+    4 E[a]E[b] = s^2 - d^2 and 2 (E[a]^2 + E[b]^2) = s^2 + d^2, and the same for (co)variances, so all terms
+    are doubled.
     """
     s, s2, d, d2 = fields
     np.square(s, out=s)
@@ -223,7 +226,7 @@ def _sum_terms(fields: Plane, structure: Plane) -> tuple[float, float]:
     luminance = np.subtract(s, d, out=d2)
     s += d
     luminance /= s
-    luminance *= structure  # not `vdot`: BLAS would wake its threads for one, and they spin
+    luminance *= structure  # not `vdot`, because BLAS would start its threads for it
     return float(luminance.sum()), float(structure.sum())
 
 
@@ -238,4 +241,4 @@ def _make_band() -> Plane:
 
 
 _VERTICAL_BAND = _make_band()
-_HORIZONTAL_BAND = np.ascontiguousarray(_VERTICAL_BAND.T)  # a transposed view would send BLAS the slow way round
+_HORIZONTAL_BAND = np.ascontiguousarray(_VERTICAL_BAND.T)  # a copy, because BLAS is slow on a transposed view

@@ -78,7 +78,7 @@ def reference(a, b):
 
 @given(pairs())
 @settings(max_examples=400)
-def test_ssim_and_psnr_are_those_of_scikit_image(pair):
+def test_ssim_and_psnr_equal_scikit_image(pair):
     kind, a, b = pair
     _, written, seen = KINDS[kind]
     with TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def test_ssim_and_psnr_are_those_of_scikit_image(pair):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3]))
 @settings(max_examples=60)
-def test_the_colour_difference_is_that_of_scikit_image(seed, channels):
+def test_colour_difference_equals_scikit_image(seed, channels):
     random = np.random.default_rng(seed)
     a, b = (random.integers(0, 256, (17, 19, channels), dtype=np.uint8) for _ in range(2))
     labs = [color.rgb2lab(np.repeat(one, 3 // channels, axis=2) / 255.0) for one in (a, b)]

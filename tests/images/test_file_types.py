@@ -38,20 +38,20 @@ def test_path_image_and_array_give_the_same_numbers(tmp_path):
             assert compare_images(one, other) == expected
 
 
-def test_neither_array_is_changed():
+def test_comparing_changes_neither_array():
     a, b = RGB.copy(), MOVED.copy()
     compare_images(a, b)
     np.testing.assert_array_equal(a, RGB)
     np.testing.assert_array_equal(b, MOVED)
 
 
-def test_a_view_with_strides_is_compared_as_its_copy():
+def test_strided_view_compares_like_its_copy():
     assert compare_images(RGB[::-1, ::2], MOVED[::-1, ::2]) == compare_images(
         RGB[::-1, ::2].copy(), MOVED[::-1, ::2].copy()
     )
 
 
-def test_a_palette_is_looked_up(tmp_path):
+def test_palette_is_looked_up(tmp_path):
     few = (RGB // 128) * 120
     plain = Image.fromarray(few)
     palette = plain.quantize(8)
@@ -64,7 +64,7 @@ def test_a_palette_is_looked_up(tmp_path):
     assert pixel_hash(saved(tmp_path, "r.png", reordered)) == pixel_hash(path)
 
 
-def test_a_transparent_palette_colour_is_alpha(tmp_path):
+def test_transparent_palette_colour_becomes_alpha(tmp_path):
     palette = Image.fromarray((RGB // 128) * 120).quantize(8)
     path = saved(tmp_path, "t.png", palette, transparency=3)
     with Image.open(path) as image:
@@ -74,7 +74,7 @@ def test_a_transparent_palette_colour_is_alpha(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "key", "channels"), [("L", 7, 2), ("1", 0, 2), ("RGB", (1, 2, 3), 4)])
-def test_a_transparent_colour_is_alpha_in_pictures_without_a_palette_too(tmp_path, mode, key, channels):
+def test_transparent_colour_without_a_palette_becomes_alpha(tmp_path, mode, key, channels):
     shape = (4, 4, 3) if mode == "RGB" else (4, 4)
     values = np.zeros(shape, np.uint8)
     values[0, 0] = key
@@ -86,7 +86,7 @@ def test_a_transparent_colour_is_alpha_in_pictures_without_a_palette_too(tmp_pat
     assert is_same(path, expected)
 
 
-def test_black_and_white_is_greyscale_of_0_and_255(tmp_path):
+def test_black_and_white_becomes_greyscale(tmp_path):
     bits = GREY > 100
     path = saved(tmp_path, "1.png", Image.fromarray(bits))
     with Image.open(path) as image:
@@ -95,7 +95,7 @@ def test_black_and_white_is_greyscale_of_0_and_255(tmp_path):
     assert is_same(path, np.where(bits, 255, 0).astype(np.uint8))
 
 
-def test_sixteen_bits_reach_the_scale_of_eight_with_their_fractions(tmp_path):
+def test_sixteen_bits_are_scaled_with_their_fractions(tmp_path):
     wide = GREY.astype(np.uint16) * 257
     path = saved(tmp_path, "16.png", Image.fromarray(wide))
     assert is_same(path, GREY)
@@ -108,7 +108,7 @@ def test_sixteen_bits_reach_the_scale_of_eight_with_their_fractions(tmp_path):
     assert pixel_hash(path) == pixel_hash(saved(tmp_path, "8.png", Image.fromarray(GREY)))
 
 
-def test_alpha_is_a_channel_like_the_others():
+def test_alpha_counts_as_a_channel():
     opaque = np.dstack([RGB, np.full((20, 30), 255, np.uint8)])
     clearer = opaque.copy()
     clearer[3, 4, 3] = 55
@@ -119,7 +119,7 @@ def test_alpha_is_a_channel_like_the_others():
 
 
 @pytest.mark.parametrize("level", [0, 255])
-def test_a_change_of_alpha_alone_is_seen_on_whatever_colour(level):
+def test_change_of_alpha_is_detected_on_any_colour(level):
     a, b = np.full((8, 8, 4), level, np.uint8), np.full((8, 8, 4), level, np.uint8)
     a[:, :, 3], b[:, :, 3] = 255, 0
     assert compare_images(a, b)["ciede2000"] == pytest.approx(100, abs=1e-3)
@@ -135,7 +135,7 @@ def test_other_colour_spaces_are_converted_to_rgb(mode):
     assert is_same(image, np.asarray(image.convert("RGB")))
 
 
-def test_premultiplied_alpha_and_palettes_with_alpha_become_plain_alpha():
+def test_premultiplied_and_palette_alpha_become_plain_alpha():
     rgba = Image.fromarray(np.dstack([RGB, GREY | 128]))
     assert is_same(rgba.convert("RGBa"), np.asarray(rgba.convert("RGBa").convert("RGBA")))
     palette = rgba.quantize(16, method=Image.Quantize.FASTOCTREE)
@@ -154,7 +154,7 @@ def test_premultiplied_alpha_and_palettes_with_alpha_become_plain_alpha():
         (np.zeros((2, 2, 4)), np.zeros((2, 2, 2)), "the first picture is RGBA, the second picture is greyscale with"),
     ],
 )
-def test_pictures_that_cannot_be_compared_are_both_described(a, b, message):
+def test_mismatch_describes_both_pictures(a, b, message):
     with pytest.raises(ImageError, match=f"^{message}"):
         compare_images(a, b)
 
@@ -162,23 +162,23 @@ def test_pictures_that_cannot_be_compared_are_both_described(a, b, message):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 2, 5)), r"an array of shape \(2, 2, 5\) is no picture; allowed: \(height, width\)"),
-        (np.zeros((1, 2, 2, 3)), r"an array of shape \(1, 2, 2, 3\) is no picture"),
+        (np.zeros((2, 2, 5)), r"an array of shape \(2, 2, 5\) is not a picture; allowed: \(height, width\)"),
+        (np.zeros((1, 2, 2, 3)), r"an array of shape \(1, 2, 2, 3\) is not a picture"),
         (np.zeros((0, 4, 3)), r"has no pixels \(shape \(0, 4, 3\)\)"),
-        (np.array([["a"]]), "an array of <U1 is no picture; allowed: bool, integers, floats"),
+        (np.array([["a"]]), "an array of <U1 is not a picture; allowed: bool, integers, floats"),
         (np.array([[256]]), r"holds values outside 0-255 \(256.0 to 256.0\)"),
         (np.array([[-1.0, 4.0]]), r"holds values outside 0-255 \(-1.0 to 4.0\)"),
         (np.array([[np.nan, 4.0]]), "holds values outside 0-255"),
-        (np.array([[0.5, 1.0]]), "floats between 0 and 1 are on another scale; multiply them by 255"),
+        (np.array([[0.5, 1.0]]), "its floats are between 0 and 1; multiply them by 255"),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(array, message):
+def test_array_that_is_not_a_picture_is_refused(array, message):
     with pytest.raises(ImageError, match=f"^the second picture: {message}"):
         compare_images(np.zeros((2, 2)), array)
 
 
 def test_images_without_a_scale_are_refused():
-    with pytest.raises(ImageError, match="floating-point pictures have no scale; save it with 8 or 16 bits"):
+    with pytest.raises(ImageError, match="floating-point pictures have no fixed scale; save it with 8 or 16 bits"):
         compare_images(Image.new("F", (2, 2)), Image.new("F", (2, 2)))
     with pytest.raises(ImageError, match=r"holds values outside 0-65535 \(70000 to 70000\)"):
         compare_images(Image.new("I", (2, 2), 70000), Image.new("I", (2, 2)))
@@ -210,7 +210,7 @@ def written(array):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (11, 7), (64, 65)])
 @pytest.mark.parametrize("fast", [True, False])
-def test_every_filter_of_a_png_gives_the_values_that_were_written(tmp_path, channels, size, fast, monkeypatch):
+def test_every_png_filter_is_decoded(tmp_path, channels, size, fast, monkeypatch):
     if fast:
         pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
     else:
@@ -221,7 +221,7 @@ def test_every_filter_of_a_png_gives_the_values_that_were_written(tmp_path, chan
     assert is_same(path, array)
 
 
-def test_what_decodes_faster_decodes_no_other_kind(tmp_path, monkeypatch):
+def test_fast_decoder_gives_the_same_hashes(tmp_path, monkeypatch):
     """Palettes, transparent colours, 16 bits, animations: the same hash with imagecodecs and without."""
     pytest.importorskip("imagecodecs", reason="decodes faster than Pillow")
     few = Image.fromarray((RGB // 128) * 120)

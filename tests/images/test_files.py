@@ -35,7 +35,7 @@ def animation(path, frames, **options):
     return path
 
 
-def test_a_png_with_another_workflow_in_its_text_has_the_same_bytes(tmp_path):
+def test_png_with_another_workflow_has_the_same_bytes(tmp_path):
     a = png(tmp_path / "a.png", RGB, text={"prompt": '{"3": {}}', "workflow": "x" * 200})
     b = png(tmp_path / "b.png", RGB, text={"prompt": '{"4": {"inputs": {}}}'})
     c = png(tmp_path / "c.png", RGB)
@@ -48,13 +48,13 @@ def test_a_png_with_another_workflow_in_its_text_has_the_same_bytes(tmp_path):
     assert found.metrics["ssim"] == 1
 
 
-def test_other_chunks_of_a_png_are_not_left_out(tmp_path):
+def test_other_chunks_of_a_png_count(tmp_path):
     a, b = png(tmp_path / "a.png", RGB, dpi=(72, 72)), png(tmp_path / "b.png", RGB, dpi=(300, 300))
     assert not has_same_bytes(a, b)
     assert compare_files(a, b).state == "same_pixels"
 
 
-def test_files_of_any_kind_are_compared_by_bytes(tmp_path):
+def test_files_of_any_type_are_compared_by_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"tEXt")
     (tmp_path / "b").write_bytes(b"tEXt")
     (tmp_path / "c").write_bytes(b"")
@@ -69,7 +69,7 @@ CHUNKS = st.lists(
 
 
 @hypothesis.given(CHUNKS, CHUNKS, st.sampled_from([0, 0, 1, 12]), st.sampled_from([b"", b"", b"x"]))
-def test_two_pngs_are_the_same_exactly_where_their_chunks_without_text_are(tmp_path_factory, a, b, cut, more):
+def test_pngs_are_equal_if_their_chunks_without_text_are(tmp_path_factory, a, b, cut, more):
     def written(name, chunks):
         parts = [
             len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
@@ -85,7 +85,7 @@ def test_two_pngs_are_the_same_exactly_where_their_chunks_without_text_are(tmp_p
     assert has_same_bytes(written("a.png", a), written("b.png", b)) == (left[0] == left[1])
 
 
-def test_a_png_whose_chunks_do_not_add_up_is_equal_only_to_itself(tmp_path):
+def test_png_with_invalid_chunks_equals_only_itself(tmp_path):
     whole = png(tmp_path / "a.png", RGB, text={"prompt": "one"}).read_bytes()
     other = png(tmp_path / "b.png", RGB, text={"prompt": "two"}).read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:-20])
@@ -94,7 +94,7 @@ def test_a_png_whose_chunks_do_not_add_up_is_equal_only_to_itself(tmp_path):
     assert has_same_bytes(tmp_path / "a.png", tmp_path / "a.png")
 
 
-def test_another_compression_has_the_same_pixels_and_the_same_hash(tmp_path):
+def test_compression_changes_neither_pixels_nor_hash(tmp_path):
     a, b = png(tmp_path / "a.png", RGB, compress_level=0), png(tmp_path / "b.png", RGB, compress_level=9)
     webp = tmp_path / "c.webp"
     Image.fromarray(RGB).save(webp, lossless=True)
@@ -105,7 +105,7 @@ def test_another_compression_has_the_same_pixels_and_the_same_hash(tmp_path):
         assert pixel_hash(other) == pixel_hash(a)
 
 
-def test_the_pixel_hash_is_one_of_values_and_of_shape(tmp_path):
+def test_pixel_hash_depends_on_values_and_shape(tmp_path):
     bytes_of = np.arange(48, dtype=np.uint8)
     shapes = [(4, 4, 3), (2, 8, 3), (8, 2, 3), (6, 8), (8, 6), (4, 3, 4)]
     hashes = {pixel_hash(png(tmp_path / "x.png", bytes_of.reshape(shape))) for shape in shapes}
@@ -118,7 +118,7 @@ def test_the_pixel_hash_is_one_of_values_and_of_shape(tmp_path):
     )
 
 
-def test_pixels_that_differ_are_measured(tmp_path):
+def test_different_pixels_are_measured(tmp_path):
     other = RGB.copy()
     other[5, 6] ^= 64
     found = compare_files(
@@ -137,7 +137,7 @@ def test_pixels_that_differ_are_measured(tmp_path):
         (RGB[:, :, 0], "channels", "{a} is RGB, {b} is greyscale"),
     ],
 )
-def test_a_mismatch_is_a_state_here_and_an_error_there(tmp_path, other, state, reason):
+def test_mismatch_is_a_state_or_an_error(tmp_path, other, state, reason):
     a, b = png(tmp_path / "a.png", RGB), png(tmp_path / "b.png", other)
     found = compare_files(a, b)
     assert (found.state, found.metrics, found.reason) == (state, {}, reason.format(a=a, b=b))
@@ -147,7 +147,7 @@ def test_a_mismatch_is_a_state_here_and_an_error_there(tmp_path, other, state, r
 
 
 @pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
-def test_of_an_animation_the_worst_frame_counts(tmp_path, suffix):
+def test_worst_frame_of_an_animation_counts(tmp_path, suffix):
     frames = [image_cases.gradient(f"frame {at}", 40, 40, 3) // 64 * 80 for at in range(4)]
     changed = [frame.copy() for frame in frames]
     changed[1][3:9, 3:9] = 255
@@ -170,7 +170,7 @@ def test_of_an_animation_the_worst_frame_counts(tmp_path, suffix):
     assert pixel_hash(a) != pixel_hash(b)
 
 
-def test_another_number_of_frames_is_a_state_of_its_own(tmp_path):
+def test_different_number_of_frames_is_a_state(tmp_path):
     frames = [RGB, RGB[::-1], RGB[:, ::-1]]
     a = animation(tmp_path / "a.webp", frames, lossless=True)
     b = animation(tmp_path / "b.webp", frames[:2], lossless=True)
@@ -180,7 +180,7 @@ def test_another_number_of_frames_is_a_state_of_its_own(tmp_path):
         compare_images(a, b)
 
 
-def test_a_pillow_image_is_the_frame_it_stands_at(tmp_path):
+def test_pillow_image_is_its_current_frame(tmp_path):
     path = animation(tmp_path / "a.webp", [RGB, RGB[::-1], RGB[:, ::-1]], lossless=True)
     with Image.open(path) as image:
         image.seek(1)
@@ -189,7 +189,7 @@ def test_a_pillow_image_is_the_frame_it_stands_at(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_picture_is_an_error_also_when_it_equals_itself(tmp_path, content):
+def test_file_that_is_not_a_picture_is_an_error_even_if_equal(tmp_path, content):
     bad = tmp_path / "bad.png"
     bad.write_bytes(content)
     good = png(tmp_path / "good.png", RGB)
@@ -202,7 +202,7 @@ def test_what_is_no_picture_is_an_error_also_when_it_equals_itself(tmp_path, con
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of metadata that it skips
 @pytest.mark.parametrize("suffix", ["png", "webp", "gif", "jpg", "tiff", "bmp"])
-def test_a_broken_file_is_an_error_and_never_a_crash(tmp_path, suffix):
+def test_broken_file_is_an_image_error(tmp_path, suffix):
     whole = tmp_path / f"whole.{suffix}"
     options = {"save_all": True, "append_images": [Image.fromarray(RGB[::-1])]} if suffix in ("webp", "gif") else {}
     Image.fromarray(RGB).save(whole, **options)
@@ -220,7 +220,7 @@ def test_a_broken_file_is_an_error_and_never_a_crash(tmp_path, suffix):
     assert failed > len(data) // 97 // 2
 
 
-def test_a_missing_file_is_an_error_that_names_it(tmp_path):
+def test_missing_file_is_an_error_with_its_name(tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: cannot be read: No such file or directory"):
         compare_images(tmp_path / "none.png", RGB)
     with pytest.raises(ImageError, match="cannot be read"):
@@ -228,7 +228,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, 300_000, 599_999])
-def test_one_byte_anywhere_in_a_long_file_makes_it_another(tmp_path, place):
+def test_one_byte_anywhere_makes_a_file_different(tmp_path, place):
     """Longer than a piece of the comparison, with an end shorter than one; compared after files of other bytes."""
     data = np.random.default_rng(1).integers(0, 256, 600_000, dtype=np.uint8)
     one, copy, other = (tmp_path / f"{name}.bin" for name in ("one", "copy", "other"))

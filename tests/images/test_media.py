@@ -70,7 +70,7 @@ def wav(path, samples, *, width=2, rate=RATE):
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "avi"])
-def test_a_film_is_its_frames(tmp_path, suffix):
+def test_film_is_compared_by_its_frames(tmp_path, suffix):
     a = film(tmp_path / f"a.{suffix}", FRAMES)
     changed = [frame.copy() for frame in FRAMES]
     changed[3][10:20, 10:20] ^= 0xFF
@@ -84,7 +84,7 @@ def test_a_film_is_its_frames(tmp_path, suffix):
     assert compare_files(a, a).state == "same_bytes"
 
 
-def test_one_film_in_two_containers_has_the_same_pixels_and_hash(tmp_path):
+def test_film_in_two_containers_has_the_same_pixels_and_hash(tmp_path):
     a, b = film(tmp_path / "a.mkv", FRAMES), film(tmp_path / "b.avi", FRAMES)
     assert compare_files(a, b).state == "same_pixels"
     assert pixel_hash(a) == pixel_hash(b) != pixel_hash(film(tmp_path / "c.mkv", FRAMES[1:]))
@@ -93,7 +93,7 @@ def test_one_film_in_two_containers_has_the_same_pixels_and_hash(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "codec", "pixels"), [("mp4", "mpeg4", "yuv420p"), ("webm", "libvpx-vp9", "yuv420p")]
 )
-def test_the_films_that_servers_make_are_read(tmp_path, suffix, codec, pixels):
+def test_films_of_servers_are_read(tmp_path, suffix, codec, pixels):
     a = film(tmp_path / f"a.{suffix}", FRAMES, codec=codec, pixels=pixels)
     b = film(tmp_path / f"b.{suffix}", [255 - frame for frame in FRAMES], codec=codec, pixels=pixels)
     assert len(list(iter_film_frames(a))) == 5
@@ -102,7 +102,7 @@ def test_the_films_that_servers_make_are_read(tmp_path, suffix, codec, pixels):
     assert found.metrics["mae"] > 20
 
 
-def test_what_films_cannot_be_laid_over_each_other_is_a_state(tmp_path):
+def test_films_that_cannot_be_compared_have_a_state(tmp_path):
     a = film(tmp_path / "a.mkv", FRAMES)
     short, slow = film(tmp_path / "short.mkv", FRAMES[:3]), film(tmp_path / "slow.mkv", FRAMES, rate=4)
     for one, other, counts in ((a, short, (5, 3)), (short, a, (3, 5))):
@@ -110,12 +110,12 @@ def test_what_films_cannot_be_laid_over_each_other_is_a_state(tmp_path):
         assert (found.state, found.metrics) == ("frames", {})
         assert found.reason == f"{one} has {counts[0]} frames, {other} has {counts[1]}"
     found = compare_files(a, slow, metrics=["mae"])
-    assert (found.state, found.reason) == ("rate", f"{a} has 8 frames a second, {slow} has 4")
+    assert (found.state, found.reason) == ("rate", f"{a} has 8 frames per second, {slow} has 4")
     told = match_files(a, short, {"mae": parse_threshold("<= 255")})
     assert (told.tier, told.reason) == ("frames", "frames: the accepted picture has 5 frames, today's has 3")
 
 
-def test_a_broken_film_is_an_error_of_the_tree(tmp_path):
+def test_broken_film_is_an_image_error(tmp_path):
     a = film(tmp_path / "a.mkv", FRAMES)
     bad = tmp_path / "bad.mkv"
     for content in (b"", b"no film", a.read_bytes()[:300]):
@@ -124,7 +124,7 @@ def test_a_broken_film_is_an_error_of_the_tree(tmp_path):
             compare_files(a, bad, metrics=["mae"])
 
 
-def test_a_film_whose_sound_changed_is_not_the_same(tmp_path):
+def test_film_with_another_sound_is_not_the_same(tmp_path):
     a, b = film(tmp_path / "a.mkv", FRAMES, sound=TONE), film(tmp_path / "b.mkv", FRAMES, sound=TONE * 0.9)
     mute = film(tmp_path / "c.mkv", FRAMES)
     assert compare_files(a, b).state == "same_pixels"
@@ -143,14 +143,14 @@ def test_a_film_whose_sound_changed_is_not_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_a_wav_is_its_samples_from_minus_one_to_one(tmp_path, width):
+def test_wav_samples_are_from_minus_one_to_one(tmp_path, width):
     found = read_sound(wav(tmp_path / "a.wav", TONE, width=width))
     assert found.rate == RATE
     np.testing.assert_allclose(found.samples, TONE, atol=1.1 / 2 ** (8 * width - 1))
 
 
 @pytest.mark.parametrize(("suffix", "codec", "apart"), [("flac", "flac", 1e-4), ("mp3", "libmp3lame", 0.1)])
-def test_a_sound_is_read_whatever_its_form(tmp_path, suffix, codec, apart):
+def test_sounds_of_every_format_are_read(tmp_path, suffix, codec, apart):
     found = read_sound(sound(tmp_path / f"a.{suffix}", TONE, codec))
     assert found.rate == RATE
     assert found.samples.shape[1] == 2
@@ -158,7 +158,7 @@ def test_a_sound_is_read_whatever_its_form(tmp_path, suffix, codec, apart):
     assert near < apart
 
 
-def test_a_changed_sound_is_measured_and_its_bounds_are_its_own(tmp_path):
+def test_changed_sound_has_its_own_thresholds(tmp_path):
     a, b = wav(tmp_path / "a.wav", TONE), wav(tmp_path / "b.wav", TONE * 0.99)
     found = match_files(a, b, {"ssim": parse_threshold(">= 0.5")})
     assert found.tier == "beyond"
@@ -178,7 +178,7 @@ def test_a_changed_sound_is_measured_and_its_bounds_are_its_own(tmp_path):
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-4, 1.0))
 @settings(max_examples=40)
-def test_the_measures_of_sounds_agree_with_their_definition(seed, share):
+def test_measures_of_sounds_follow_their_definition(seed, share):
     random = np.random.default_rng(seed)
     one, off = random.uniform(-0.5, 0.5, (50, 2)), random.uniform(-share, share, (50, 2))
     found = measure_sound(Sound(1, one), Sound(1, one + off))
@@ -194,20 +194,20 @@ words = st.lists(st.sampled_from(["a ", "fox ", "runs\n", "över ", "it. "]), ma
 
 
 @given(words, words)
-def test_the_ratio_of_texts_is_symmetric_within_its_bounds_and_one_only_for_equal_texts(a, b):
+def test_text_ratio_is_symmetric_and_one_only_for_equal_texts(a, b):
     assert text_ratio(a, b) == text_ratio(b, a)
     assert 0 <= text_ratio(a, b) <= 1
     assert (text_ratio(a, b) == 1) == (a == b)
 
 
 @pytest.mark.parametrize("length", [100, 3_000, 30_000])
-def test_a_text_with_one_more_tenth_shares_twenty_of_twenty_one_parts(length):
+def test_text_ratio_of_a_longer_text(length):
     numbers = [f"{number:04}\n" for number in range(length // 5)]
     longer = numbers + [f"x{number:03}\n" for number in range(length // 50)]
     assert text_ratio("".join(numbers), "".join(longer)) == pytest.approx(20 / 21, abs=0.03)
 
 
-def test_a_text_is_held_to_equal_lines_or_to_its_own_bound(tmp_path):
+def test_text_needs_equal_lines_or_meets_its_threshold(tmp_path):
     a, b, c = (tmp_path / f"{name}.txt" for name in "abc")
     a.write_bytes(b"a red fox\nin snow\n")
     b.write_bytes(b"a red fox\r\nin snow")
@@ -218,7 +218,7 @@ def test_a_text_is_held_to_equal_lines_or_to_its_own_bound(tmp_path):
     assert match_files(a, c, {"text_ratio": parse_threshold(">= 0.9")}).tier == "beyond"
 
 
-def test_without_pyav_films_are_never_called_the_same_but_for_their_bytes(tmp_path, monkeypatch):
+def test_films_without_pyav_are_the_same_only_by_bytes(tmp_path, monkeypatch):
     a, b = film(tmp_path / "a.mkv", FRAMES), film(tmp_path / "b.mkv", FRAMES[::-1])
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     assert match_files(a, a, {}).tier == "bytes"

@@ -72,7 +72,7 @@ def by_hand(picture, side=8):
     return found / np.linalg.norm(found)
 
 
-def test_an_embedding_is_that_of_the_preprocessed_picture_with_length_one(clip):
+def test_embedding_is_of_the_preprocessed_picture_and_length_one(clip):
     for picture in (RGB, MOVED, RGB[:, :12]):
         found = embed_picture(picture, clip)
         assert found.dtype == np.float32
@@ -84,7 +84,7 @@ def test_an_embedding_is_that_of_the_preprocessed_picture_with_length_one(clip):
     np.testing.assert_array_equal(embed_picture(fine, clip), embed_picture(RGB, clip))
 
 
-def test_clip_is_the_cosine_and_lpips_the_models_number(clip, lpips):
+def test_clip_is_the_cosine_and_lpips_the_number_of_the_model(clip, lpips):
     found = compare_images(RGB, MOVED, metrics=["clip", "lpips"])
     assert found["clip"] == pytest.approx(by_hand(RGB) @ by_hand(MOVED), abs=1e-5)
     assert found["lpips"] == pytest.approx(np.square((RGB / 127.5) - (MOVED / 127.5)).mean(), rel=1e-5)
@@ -92,7 +92,7 @@ def test_clip_is_the_cosine_and_lpips_the_models_number(clip, lpips):
     assert compare_images(RGB, RGB.copy(), metrics=["clip", "lpips"]) == {"clip": 1.0, "lpips": 0.0}
 
 
-def test_of_transparent_pictures_the_worse_view_counts(lpips):
+def test_worse_view_of_transparent_pictures_counts(lpips):
     clear = np.dstack([RGB, np.full(RGB.shape[:2], 128, np.uint8)])
     opaque = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
     over_white = np.square((RGB / 255 - (RGB * (128 / 255) + 127) / 255) * 2).mean()
@@ -101,7 +101,7 @@ def test_of_transparent_pictures_the_worse_view_counts(lpips):
     assert found == pytest.approx(max(over_white, over_black), rel=1e-4)
 
 
-def test_frames_of_an_animation_are_seen_one_by_one(tmp_path, lpips):
+def test_frames_of_an_animation_are_compared_one_by_one(tmp_path, lpips):
     frames = [Image.fromarray(one) for one in (RGB, MOVED)]
     for name, order in (("a", frames), ("b", frames[::-1])):
         order[0].save(tmp_path / f"{name}.webp", save_all=True, append_images=order[1:], lossless=True)
@@ -109,14 +109,14 @@ def test_frames_of_an_animation_are_seen_one_by_one(tmp_path, lpips):
     assert found.metrics == pytest.approx(compare_images(RGB, MOVED, metrics=["lpips"]))
 
 
-def test_what_needs_a_model_is_measured_only_when_it_is_named(monkeypatch):
+def test_measures_with_a_model_are_computed_only_on_request(monkeypatch):
     monkeypatch.delenv("SWEEPER_CLIP", raising=False)
     assert not {"clip", "lpips"} & {*compare_images(RGB, MOVED)} | {*COMPARISON_METRICS} & {"clip", "lpips"}
     with pytest.raises(UsageError, match="'clip' needs a model: set SWEEPER_CLIP to the path"):
         compare_images(RGB, MOVED, metrics=["clip"])
 
 
-def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
+def test_unsuitable_model_is_reported(tmp_path, monkeypatch, clip, lpips):
     monkeypatch.setenv("SWEEPER_LPIPS", str(tmp_path / "none.onnx"))
     with pytest.raises(UsageError, match=r"SWEEPER_LPIPS names .*none\.onnx, which is not a file"):
         compare_images(RGB, MOVED, metrics=["lpips"])
@@ -134,7 +134,7 @@ def test_what_is_no_such_model_is_told(tmp_path, monkeypatch, clip, lpips):
         embed_picture(RGB, tmp_path / "none.onnx")
 
 
-def test_a_model_that_refuses_a_picture_is_an_error_of_that_picture(tmp_path, monkeypatch):
+def test_model_that_fails_on_a_picture_is_an_image_error(tmp_path, monkeypatch):
     shape = [1, 3, 64, 64]
     fixed = model(tmp_path / "fixed.onnx", [("Sub", ["a", "b"], "d", {})], {"a": shape, "b": shape}, {"d": shape})
     monkeypatch.setenv("SWEEPER_LPIPS", str(fixed))

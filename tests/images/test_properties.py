@@ -37,7 +37,7 @@ def two_pictures(draw):
 
 @given(two_pictures())
 @settings(max_examples=150)
-def test_measures_are_symmetric_and_within_their_bounds(pictures):
+def test_measures_are_symmetric_and_in_range(pictures):
     a, b = pictures
     found = compare_images(a, b)
     assert found == compare_images(b, a)
@@ -54,7 +54,7 @@ def test_measures_are_symmetric_and_within_their_bounds(pictures):
 
 @given(two_pictures())
 @settings(max_examples=60)
-def test_only_equal_pictures_differ_nowhere(pictures):
+def test_only_equal_pictures_have_no_difference(pictures):
     a, b = pictures
     found = compare_images(a, b)
     equal = bool(np.array_equal(a * np.float64(1 / LEVELS[a.dtype]), b * np.float64(1 / LEVELS[b.dtype])))
@@ -63,7 +63,7 @@ def test_only_equal_pictures_differ_nowhere(pictures):
 
 @given(SHAPES.flatmap(lambda shape: filled(shape, np.uint8)))
 @settings(max_examples=60)
-def test_the_measures_themselves_give_what_equal_pictures_are_promised(picture):
+def test_measures_of_equal_pictures_are_the_promised_values(picture):
     expected = {name: EQUAL_VALUES[name] for name in COMPARISON_METRICS}
     assert compare_images(picture, picture.copy()) == expected
     assert measure_pair(picture, picture.copy(), COMPARISON_METRICS) == expected
