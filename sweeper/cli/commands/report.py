@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -11,9 +11,11 @@ from click.core import ParameterSource
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
 from sweeper.errors import UsageError
-from sweeper.reporting.check_findings import CheckFindings
 from sweeper.reporting.sheets.limits import MAX_MEGAPIXELS, MIN_CELL_SIDE
 from sweeper.tables.results_folder import find_results_folder
+
+if TYPE_CHECKING:
+    from sweeper.reporting.check_findings import CheckFindings
 
 
 @click.command(
