@@ -79,12 +79,12 @@ def ms_ssim(a: Pixels, b: Pixels, finest: tuple[Plane, Plane]) -> float:
     taps. From 176 pixels on there are all five scales. A smaller picture has fewer, and their exponents are scaled to
     sum to 1. A negative mean, which has no real power, counts as 0.
     """
-    found = [finest]
-    while len(found) < len(SCALES) and min(a.shape[0], a.shape[1]) >= 2 * _TAPS:
+    scales = [finest]
+    while len(scales) < len(SCALES) and min(a.shape[0], a.shape[1]) >= 2 * _TAPS:
         a, b = _halve(a), _halve(b)
-        found.append(ssim(a, b))
-    weights = np.array(SCALES[: len(found)])
-    terms = np.array([structure for _, structure in found[:-1]] + [found[-1][0]])
+        scales.append(ssim(a, b))
+    weights = np.array(SCALES[: len(scales)])
+    terms = np.array([structure for _, structure in scales[:-1]] + [scales[-1][0]])
     powers = np.maximum(terms, 0.0) ** (weights / weights.sum())[:, None]
     return float(powers.prod(axis=0).mean())
 
@@ -184,27 +184,29 @@ def _vertical_products(fields: Plane, result: Plane) -> list[_Product]:
     count, height, columns = result.shape
     whole = height // _BLOCK
     end = whole * _BLOCK
-    found: list[_Product] = []
+    products: list[_Product] = []
     if whole:
         windows = sliding_window_view(fields, _BLOCK_INPUTS, axis=1)[:, ::_BLOCK].swapaxes(2, 3)
         # A view, because the axis is only split.
-        found.append((_VERTICAL_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
+        products.append((_VERTICAL_BAND, windows, result[:, :end].reshape(count, whole, _BLOCK, columns)))
     if end < height:
-        found.append((_VERTICAL_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:]))
-    return found
+        products.append(
+            (_VERTICAL_BAND[: height - end, : height - end + 2 * _RADIUS], fields[:, end:], result[:, end:])
+        )
+    return products
 
 
 def _horizontal_products(lines: Plane, result: Plane) -> list[_Product]:
     count, width = result.shape
     whole = width // _BLOCK
     end = whole * _BLOCK
-    found: list[_Product] = []
+    products: list[_Product] = []
     if whole:
         windows = sliding_window_view(lines, _BLOCK_INPUTS, axis=1)[:, ::_BLOCK].swapaxes(0, 1)
-        found.append((windows, _HORIZONTAL_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
+        products.append((windows, _HORIZONTAL_BAND, result[:, :end].reshape(count, whole, _BLOCK).swapaxes(0, 1)))
     if end < width:
-        found.append((lines[:, end:], _HORIZONTAL_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
-    return found
+        products.append((lines[:, end:], _HORIZONTAL_BAND[: width - end + 2 * _RADIUS, : width - end], result[:, end:]))
+    return products
 
 
 def _sum_terms(fields: Plane, structure: Plane) -> tuple[float, float]:

@@ -19,8 +19,6 @@ _EDGE: Final = 100.0  # grey levels of 0-255: a pixel with this gradient or more
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Rec. ITU-R BT.601 luma, 0-255."""
-    import numpy as np  # noqa: PLC0415
-
     red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
     luma: NDArray[np.float64] = 0.299 * red + 0.587 * green + 0.114 * blue
     return luma
@@ -50,8 +48,6 @@ def colourfulness(picture: NDArray[np.uint8]) -> float:
 
     0 is grey, 15 slightly, 33 moderately, 59 quite and 109 extremely colourful.
     """
-    import numpy as np  # noqa: PLC0415
-
     red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
     red_green, yellow_blue = red - green, (red + green) / 2.0 - blue
     spread = np.hypot(red_green.std(), yellow_blue.std())
@@ -60,8 +56,6 @@ def colourfulness(picture: NDArray[np.uint8]) -> float:
 
 def entropy(picture: NDArray[np.uint8]) -> float:
     """Shannon entropy in bits, 0-8, of luma rounded to 256 levels."""
-    import numpy as np  # noqa: PLC0415
-
     counts = np.bincount(np.rint(_luma(picture)).astype(np.int64).ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     return float(abs(-(shares * np.log2(shares)).sum()))  # abs, because a single level gives -0.0
@@ -69,8 +63,6 @@ def entropy(picture: NDArray[np.uint8]) -> float:
 
 def edge_density(picture: NDArray[np.uint8]) -> float:
     """Share, 0-1, of the inner pixels whose Sobel gradient of luma (kernel sums of 4, so 0-1443) reaches 100."""
-    import numpy as np  # noqa: PLC0415
-
     luma = _luma(picture)
     if min(luma.shape) < 3:
         return 0.0
@@ -83,8 +75,6 @@ def edge_density(picture: NDArray[np.uint8]) -> float:
 
 def unique_colours(picture: NDArray[np.uint8]) -> float:
     """The number of different RGB triples."""
-    import numpy as np  # noqa: PLC0415
-
     wide = picture.astype(np.uint32)
     packed = (wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]
     present = np.zeros(1 << 24, dtype=np.bool_)  # 16 MB, and thirty times as fast as sorting a megapixel
