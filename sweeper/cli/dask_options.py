@@ -48,7 +48,7 @@ def choose_comparer(dask: str | None) -> CompareFunction | None:
     """The function that compares pictures stored at a URL. None: this process downloads and compares them."""
     if dask is None or dask.strip().startswith("local:"):  # such workers run on this machine and end with the run
         return None
-    from sweeper.cluster.remote_compare import compare_on_cluster
+    from sweeper.cluster import compare_on_cluster
 
     return partial(compare_on_cluster, dask)
 

@@ -1,34 +1,46 @@
-"""Sweeps on a Dask cluster: the driver plans and records as on one machine, workers carry trials to their own servers.
+"""Runs on a Dask cluster. The driver plans and records as on one machine; workers execute trials on their own servers.
 
 ```
-driver                                            worker (one per server)
-session    connects, checks, records              berth     the plugin: the server beside it, groups under way
-pool       works that wait                        stint     one group's trials, carried by sweeper.running's own lane
-dispatch   groups as Dask tasks, a bounded window  aboard    what stands there for plan, store and folder
-tending    one group: intents, news, artifacts    calls     what the driver asks of a worker
-fleet      who is there                           messages  what passes between the two
+driver                                               worker (one per server)
+cluster_session  connects, checks, records           worker_plugin   the server beside it, its batches
+work_pool        work that no worker has             worker_batch    one batch, executed by sweeper.running
+dispatcher       batches as Dask tasks               worker_context  stand-ins for plan, store and run context
+batch_follower   one batch: intents, messages        worker_rpc      what the driver calls on a worker
+workers          which workers are present           messages        what driver and worker exchange
 ```
 
-Dask decides which worker takes a group. The worker says that it has it, and waits; the driver commits the intents and
-where they go, and only then lets the group begin. So a task that Dask runs again submits nothing, and what a dead
-worker or driver left can be looked for at the place where it went. Needs the extra `dask`, imported with this package's
-modules and by nothing else.
+Dask chooses the worker of a batch. The worker reports that it has the batch, and waits. The driver records the intents,
+and to which server they go; only then does it start the batch. So a task that Dask runs again submits nothing, and
+after a crash of worker or driver, the jobs can be found on their server.
+
+This package needs the extra `dask`. Its functions are imported when first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
+
+from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
     from sweeper.cluster.cluster_session import run as run
     from sweeper.cluster.cluster_session import run_async as run_async
+    from sweeper.cluster.remote_compare import compare_on_cluster as compare_on_cluster
 
-__all__ = ["run", "run_async"]
+_MODULES = {"compare_on_cluster": "remote_compare", "run": "cluster_session", "run_async": "cluster_session"}
+
+__all__ = sorted(_MODULES)  # noqa: PLE0605 (one list serves both)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    """Import a function. Raises UsageError if the extra is not installed."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 (with the rest, only where a cluster is asked for)
-
-    return getattr(importlib.import_module("sweeper.cluster.cluster_session"), name)
+    try:
+        module = importlib.import_module(f"sweeper.cluster.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "distributed":
+            raise
+        raise UsageError("--dask needs the package `distributed`: pip install 'sweeper[dask]'") from None
+    return getattr(module, name)

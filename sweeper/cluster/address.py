@@ -1,4 +1,4 @@
-"""Which cluster `--dask` means, and a client of it: `local:N`, a scheduler's address, its file, or `auto`."""
+"""Resolve `--dask` to a cluster (`local:N`, a scheduler's address or file, or `auto`), and connect to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALLOWED_FORMS: Final = (
 
 
 def resolve_address(text: str, environ: Mapping[str, str]) -> str:
-    """`local:N`, an address, or `file:PATH`, out of what the user wrote. Raises UsageError with the allowed forms."""
+    """Resolve the user's text to `local:N`, an address, or `file:PATH`. Raises UsageError with the allowed forms."""
     word = text.strip()
     if word == "auto":
         word = environ.get(ADDRESS_VARIABLE, "").strip()
@@ -42,19 +42,17 @@ def resolve_address(text: str, environ: Mapping[str, str]) -> str:
 
 @asynccontextmanager
 async def connect_cluster(address: str) -> AsyncIterator[Client]:
-    """A client of that cluster in the running loop; a local one lives as long as the block.
+    """Connect to a cluster in the running loop. A local cluster lives as long as the `async with` block.
 
-    Raises UsageError where the extra is missing, UnreachableError when no scheduler answers.
+    Raises UnreachableError if no scheduler responds.
     """
-    try:
-        from distributed import Client, LocalCluster  # noqa: PLC0415 (only with --dask)
-    except ImportError:
-        raise UsageError("--dask needs the package `distributed`: pip install 'sweeper[dask]'") from None
+    from distributed import Client, LocalCluster
+
     async with contextlib.AsyncExitStack() as stack:
         options: dict[str, Any] = {"asynchronous": True, "set_as_default": False, "timeout": 10}
         try:
             if address.startswith("local:"):
-                # One process beside each server; the second thread has the next group ready.
+                # One process per server. The second thread prepares the next batch.
                 cluster = LocalCluster(
                     n_workers=int(address.removeprefix("local:")),
                     threads_per_worker=2,
@@ -71,6 +69,6 @@ async def connect_cluster(address: str) -> AsyncIterator[Client]:
             else:
                 client = await stack.enter_async_context(Client(address, **options))
         except (OSError, ValueError, TimeoutError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise UnreachableError(f"--dask {address}: no Dask scheduler answers there: {said}") from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnreachableError(f"--dask {address}: no Dask scheduler responds there: {reason}") from None
         yield client

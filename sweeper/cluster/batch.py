@@ -1,4 +1,4 @@
-"""A group of works as the driver follows it, from a waiting task to the last news. A record, no more."""
+"""A batch of work items, as the driver follows it from its Dask task to its last message."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Batch:
-    """`place`: where its jobs may stand, if they were sent before. `addresses`: the workers that may take it, None for
-    all. `seat`: the worker that it was granted to. `jobs`: its works by the ids of their jobs, `ended` those of them
-    that came to an end or went back. `born`: when its task was given to Dask, in seconds of the loop's clock.
+    """A batch. `created_at`: when its task was submitted to Dask, by the loop's clock.
+
+    `server_id`: the server that may have its jobs, if they were submitted before. `addresses`: the workers that may
+    take it, None for all. `worker`: the worker that runs it. `work_by_job`: its items by job id; `ended_jobs`: those
+    jobs that ended or were returned. `saved_artifacts`: by job id, until its trial is reported.
     """
 
     id: str
@@ -35,14 +37,15 @@ class Batch:
 
     @property
     def unfinished(self) -> list[WorkItem]:
-        return [work for job, work in self.work_by_job.items() if job not in self.ended_jobs]
+        """The items whose job has not ended."""
+        return [item for job_id, item in self.work_by_job.items() if job_id not in self.ended_jobs]
 
     @property
     def pending(self) -> list[WorkItem]:
-        """Those that no server is known to have."""
-        return [work for work in self.unfinished if work.job is not None and work.job.state == INTENT]
+        """The unfinished items that no server is known to have; they wait on the worker."""
+        return [item for item in self.unfinished if item.job is not None and item.job.state == INTENT]
 
     @property
     def submitted(self) -> list[WorkItem]:
-        """Those that a server is known to have; others were intended, and wait on the worker."""
-        return [work for work in self.unfinished if work.job is not None and work.job.state == SUBMITTED]
+        """The unfinished items that a server is known to have."""
+        return [item for item in self.unfinished if item.job is not None and item.job.state == SUBMITTED]

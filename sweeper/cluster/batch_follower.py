@@ -1,4 +1,4 @@
-"""One granted group, from its intents to its last news: all is written down here before the worker forgets it."""
+"""Follow one batch from its intents to its last message, and record everything before the worker forgets it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sweeper.store.records import JobRecord
 
 if TYPE_CHECKING:
     from sweeper.cluster.batch import Batch
-    from sweeper.cluster.messages import BatchFinished, WorkerMessage
+    from sweeper.cluster.messages import BatchFinished, WorkerInfo, WorkerMessage
     from sweeper.cluster.work_pool import WorkPool
     from sweeper.running.run_context import RunContext
     from sweeper.running.work import WorkItem
@@ -39,32 +39,30 @@ if TYPE_CHECKING:
 
 
 class BatchFollower:
-    """Writes down what groups do; `name` is the target's, under which every worker's work stands."""
+    """Records what batches do. `name`: the target's, under which the store keeps the work of all workers."""
 
     def __init__(self, context: RunContext, store: Store, registry: WorkerRegistry, pool: WorkPool, name: str) -> None:
         self.context, self.store, self.registry, self.pool, self.name = context, store, registry, pool, name
 
-    async def follow(self, batch: Batch) -> BatchFinished | None:
-        """Let a granted group begin and follow it to its end; None when its worker is gone."""
-        assert batch.worker is not None
-        address = batch.worker.address
-        opening: BatchStart | None = None
+    async def follow(self, batch: Batch, worker: WorkerInfo) -> BatchFinished | None:
+        """Start a batch on a worker and follow it to its end. Returns None if the worker is gone."""
+        start: BatchStart | None = None
         try:
-            files = [file for work in batch.work_items for file in self.context.plan.files(work.trial)]
-            await send_inputs(self.registry, batch.worker, index_by_worker_name(files))
-            opening = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch))
+            files = [file for item in batch.work_items for file in self.context.plan.files(item.trial)]
+            await send_inputs(self.registry, worker, index_by_worker_name(files))
+            start = BatchStart(pack(self._build_items(batch)), await self._record_intents(batch, worker.server_id))
             number = 0
             while True:
                 update: WorkerUpdate | None = await self.registry.call(
-                    worker_rpc.pull_update, batch.id, number, opening, address=address
+                    worker_rpc.pull_update, batch.id, number, start, address=worker.address
                 )
                 if update is None:
                     return None
-                await self._record_update(batch, update)
-                number, opening = update.number, None
+                await self._record_update(batch, worker, update)
+                number, start = update.number, None
                 if update.finished is not None:
                     self._add_node_times(update.finished)
-                    await self.registry.call(worker_rpc.close_batch, batch.id, address=address)
+                    await self.registry.call(worker_rpc.close_batch, batch.id, address=worker.address)
                     return update.finished
         except WorkerGoneError:
             return None
@@ -76,16 +74,16 @@ class BatchFollower:
             times[name] = (before[0] + runs, before[1] + seconds)
 
     def _build_items(self, batch: Batch) -> list[BatchItem]:
-        plan, sought = self.context.plan, batch.server_id is not None
+        plan, is_search = self.context.plan, batch.server_id is not None
         return [
             BatchItem(
-                work.trial,
-                plan.workflow(work.trial),
-                plan.files(work.trial),
-                work.job if sought else None,
-                self._other_prompt_ids(work) if sought else frozenset(),
+                item.trial,
+                plan.workflow(item.trial),
+                plan.files(item.trial),
+                item.job if is_search else None,
+                self._other_prompt_ids(item) if is_search else frozenset(),
             )
-            for work in batch.work_items
+            for item in batch.work_items
         ]
 
     def _other_prompt_ids(self, item: WorkItem) -> frozenset[str]:
@@ -95,94 +93,90 @@ class BatchFollower:
 
     # --- intents
 
-    async def _record_intents(self, batch: Batch) -> tuple[JobLease, ...]:
-        """Have on the disk that the group's jobs go, and where. Adopted jobs were intended when they were sent."""
-        assert batch.worker is not None
+    async def _record_intents(self, batch: Batch, server_id: str) -> tuple[JobLease, ...]:
+        """Record the intents to submit the batch's jobs to that server. Open jobs have their intents already."""
         if batch.server_id is not None:
-            batch.work_by_job = {work.job.id: work for work in batch.work_items if work.job is not None}
+            batch.work_by_job = {item.job.id: item for item in batch.work_items if item.job is not None}
             return ()
-        store = self.store
-        jobs = [self._make_job(work) for work in batch.work_items]
-        with store.transaction(durable=False):
-            store.servers.save_server_id(batch.worker.server_id, [job.id for job in jobs])
-            for work, job in zip(batch.work_items, jobs, strict=True):
-                store.record_intent(job)
-                work.job = job
-                work.submissions += 1
-        batch.work_by_job = {job.id: work for job, work in zip(jobs, batch.work_items, strict=True)}
+        jobs = [self._make_job(item) for item in batch.work_items]
+        with self.store.transaction(durable=False):
+            self.store.servers.save_server_id(server_id, [job.id for job in jobs])
+            for item, job in zip(batch.work_items, jobs, strict=True):
+                self.store.record_intent(job)
+                item.job = job
+                item.submissions += 1
+        batch.work_by_job = {job.id: item for job, item in zip(jobs, batch.work_items, strict=True)}
         await self.context.flush()
         return tuple(JobLease(job.id, job.attempt, job.intended) for job in jobs)
 
     def _make_job(self, item: WorkItem) -> JobRecord:
-        shared = self.context
-        attempt = self.store.count_attempts(item.trial.digest, shared.target_names) + 1
-        if shared.settings.fresh:
+        context = self.context
+        attempt = self.store.count_attempts(item.trial.digest, context.target_names) + 1
+        if context.settings.fresh:
             attempt = item.submissions + 1
         return JobRecord(
-            id=shared.new_id(),
-            run=shared.run_id,
+            id=context.new_id(),
+            run=context.run_id,
             target=self.name,
             digest=item.trial.digest,
-            sent=fingerprint(shared.plan.workflow(item.trial)),
+            sent=fingerprint(context.plan.workflow(item.trial)),
             attempt=attempt,
             prompt_id=None,
             state=records.INTENT,
-            intended=shared.now(),
+            intended=context.now(),
         )
 
-    # --- news
+    # --- messages
 
-    async def _record_update(self, group: Batch, update: WorkerUpdate) -> None:
-        """Write a batch down: files first, then all rows in one transaction, then whoever watches hears of it."""
-        for item in update.messages:
-            if isinstance(item, JobFinished) and item.artifacts:
-                kept = await fetch_artifacts(self.registry, group, item, update.file_contents, self.context.folder)
-                group.saved_artifacts[item.job_id] = kept
+    async def _record_update(self, batch: Batch, worker: WorkerInfo, update: WorkerUpdate) -> None:
+        """Record an update: the files first, then all records in one transaction. Report the events at last."""
+        for message in update.messages:
+            if isinstance(message, JobFinished) and message.artifacts:
+                batch.saved_artifacts[message.job_id] = await fetch_artifacts(
+                    self.registry, worker, batch.id, message, contents=update.file_contents, folder=self.context.folder
+                )
         with self.store.transaction(durable=False):
-            for item in update.messages:
-                self._record_message(group, item)
-        await self.context.flush()  # the worker forgets it next
-        for item in update.messages:
-            self._report_message(group, item)
+            for message in update.messages:
+                self._record_message(batch, message)
+        await self.context.flush()  # with the next pull, the worker forgets these messages
+        for message in update.messages:
+            self._report_message(batch, message)
 
     def _record_message(self, batch: Batch, message: WorkerMessage) -> None:
-        store = self.store
         if isinstance(message, JobAccepted):
-            work = batch.work_by_job[message.job_id]
-            store.record_submitted(message.job_id, message.prompt_id, message.submitted_at)
-            if work.job is not None:
-                work.job = replace(
-                    work.job, state=records.SUBMITTED, prompt_id=message.prompt_id, submitted=message.submitted_at
+            item = batch.work_by_job[message.job_id]
+            self.store.record_submitted(message.job_id, message.prompt_id, message.submitted_at)
+            if item.job is not None:
+                item.job = replace(
+                    item.job, state=records.SUBMITTED, prompt_id=message.prompt_id, submitted=message.submitted_at
                 )
         elif isinstance(message, JobFinished):
-            kept = batch.saved_artifacts.get(message.job_id, ())
-            store.record_finished(
+            self.store.record_finished(
                 message.job_id,
                 message.state,
                 started=message.started,
                 ended=message.ended,
                 error=message.error,
-                artifacts=kept,
+                artifacts=batch.saved_artifacts.get(message.job_id, ()),
             )
             if message.measures:
-                store.cache_metrics(message.measures)
+                self.store.cache_metrics(message.measures)
             self._update_job(batch.work_by_job[message.job_id], message)
 
-    def _update_job(self, work: WorkItem, message: JobFinished) -> None:
-        assert work.job is not None
+    def _update_job(self, item: WorkItem, message: JobFinished) -> None:
+        assert item.job is not None
         error_type, error = message.error or (None, None)
-        work.job = replace(work.job, state=message.state, error_type=error_type, error=error)
+        item.job = replace(item.job, state=message.state, error_type=error_type, error=error)
         if message.state == records.UNSENT:
-            work.submissions -= 1
+            item.submissions -= 1
 
     def _report_message(self, batch: Batch, message: WorkerMessage) -> None:
         if isinstance(message, EventForwarded):
             self.context.report(message.event)
         elif isinstance(message, TrialFinished):
             batch.ended_jobs.add(message.job_id)
-            self._finish_trial(
-                batch.work_by_job[message.job_id], message, batch.saved_artifacts.pop(message.job_id, ())
-            )
+            artifacts = batch.saved_artifacts.pop(message.job_id, ())
+            self._finish_trial(batch.work_by_job[message.job_id], message, artifacts)
         elif isinstance(message, JobFinished) and message.state == records.UNSENT:
             batch.ended_jobs.add(message.job_id)
             self.pool.requeue(batch.work_by_job[message.job_id])
@@ -196,20 +190,17 @@ class BatchFollower:
         self.pool.complete()
 
     def finish_recorded(self, batch: Batch, job_id: str) -> None:
-        """The end of a job was written down, and then its worker was gone: say what its row says."""
-        work = batch.work_by_job[job_id]
-        assert work.job is not None
-        state, error = work.job.state, (work.job.error_type or "", work.job.error or "")
-        status = records.STATUS_OF_STATE[state]
-        said = TrialFinished(
-            job_id, status, None if status == result.SUCCEEDED else error, state == records.REJECTED, None
-        )
-        self._report_message(batch, said)
+        """Report the trial of a job whose end was recorded before its worker was gone."""
+        job = batch.work_by_job[job_id].job
+        assert job is not None
+        status = records.STATUS_OF_STATE[job.state]
+        error = None if status == result.SUCCEEDED else (job.error_type or "", job.error or "")
+        self._report_message(batch, TrialFinished(job_id, status, error, job.state == records.REJECTED, None))
 
-    # --- another submission
+    # --- retries
 
     def mark_lost(self, item: WorkItem, message: str) -> None:
-        """A job that nobody can be asked about any more: so says its row, unless another submission is allowed."""
+        """Record that a job is lost, because its server is gone. Retries its trial if that is allowed."""
         assert item.job is not None
         error = (LOST_ERROR, message)
         self.store.record_finished(item.job.id, records.LOST, error=error)
@@ -219,15 +210,15 @@ class BatchFollower:
             self.pool.complete()
 
     def schedule_retry(self, item: WorkItem) -> bool:
-        """Whether the work goes back to be submitted once more, after a wait: the rules of one machine."""
-        job, shared = item.job, self.context
+        """Return an item to the pool after a wait, if it may be retried. Follows the same rules as a single machine."""
+        job, context = item.job, self.context
         assert job is not None
-        enough = item.submissions and (item.submissions > shared.settings.retries or shared.control.stopping)
-        if not self._is_worth_retrying(item, job) or enough:
+        is_last = item.submissions and (item.submissions > context.settings.retries or context.control.stopping)
+        if not self._is_worth_retrying(item, job) or is_last:
             return False
-        wait = RESUBMIT_BACKOFF.draw(item.submissions, shared.random) if item.submissions else 0.0
+        wait = RESUBMIT_BACKOFF.draw(item.submissions, context.random) if item.submissions else 0.0
         reason = f"{job.error_type}: {job.error}"
-        shared.report(Retrying(self.name, item.trial.index, job.attempt + 1, wait, reason))
+        context.report(Retrying(self.name, item.trial.index, job.attempt + 1, wait, reason))
         self.pool.delayed += 1
 
         def requeue() -> None:
@@ -243,6 +234,6 @@ class BatchFollower:
         if job.state != records.FAILED:
             return False
         state = JobState("failed", error_type=job.error_type, error=job.error)
-        memory = is_out_of_memory(state)
-        item.memory_failures += memory
-        return (memory and item.memory_failures <= 1) or (is_transient(state) and not memory)
+        is_memory = is_out_of_memory(state)
+        item.memory_failures += is_memory
+        return (is_memory and item.memory_failures <= 1) or (is_transient(state) and not is_memory)

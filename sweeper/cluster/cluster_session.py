@@ -1,4 +1,4 @@
-"""A run on a Dask cluster: the runner's session, with a fleet of workers in the place of connections of its own."""
+"""A run on a Dask cluster: the session of a local run, with the workers of a cluster in place of connections."""
 
 from __future__ import annotations
 
@@ -13,32 +13,44 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from sweeper.cluster import worker_rpc
 from sweeper.cluster.address import connect_cluster, resolve_address
+from sweeper.cluster.dispatcher import Dispatcher
+from sweeper.cluster.messages import RunSpec, WorkerInfo
+from sweeper.cluster.work_pool import WorkPool
+from sweeper.cluster.worker_context import ClusterArtifactFolder
+from sweeper.cluster.worker_plugin import SHARED_MARKER
 from sweeper.cluster.worker_target import resolve_for_workers
+from sweeper.cluster.workers import WorkerRegistry, fetch_identity, make_worker_event
+from sweeper.comfy.target import Target
 from sweeper.errors import RefusedError, UnreachableError
 from sweeper.model.target_spec import CLOUD_URL
+from sweeper.planning.order import Costs
 from sweeper.planning.server_cache import find_smallest_cache, parse_cache_arguments
+from sweeper.planning.transition_cost import TransitionCost
 from sweeper.running import run as local_run
-from sweeper.running.run_events import ClusterReady, Notice, TargetDown, TargetReady
+from sweeper.running.measure_run import get_cacheable_versions
+from sweeper.running.resume import iter_remaining
+from sweeper.running.run_context import RunContext
+from sweeper.running.run_events import ClusterReady, Notice
 from sweeper.running.session import Session
+from sweeper.running.sharding import SingleQueue
+from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from sweeper.cluster.messages import WorkerInfo
-    from sweeper.cluster.work_pool import WorkPool
-    from sweeper.cluster.workers import WorkerRegistry
-    from sweeper.comfy.target import Target
     from sweeper.model.experiment import Experiment
     from sweeper.model.result import Run
     from sweeper.model.target_spec import NamedTargets, TargetSpec
+    from sweeper.planning.plan import Plan
     from sweeper.running.restore_files import MissingFiles
     from sweeper.running.resume import ResumeState
     from sweeper.store import Store
     from sweeper.store.artifacts import ArtifactFolder
 
-_POLL_INTERVAL: Final = 0.5  # seconds between two looks for the first worker
+_POLL_INTERVAL: Final = 0.5  # seconds between two checks for the first worker
 
 
 def run(
@@ -50,10 +62,10 @@ def run(
 ) -> Run:
     """Run an experiment on a Dask cluster and wait for its end; `rest` are the arguments of `sweeper.run`.
 
-    `cluster`: `local:N` starts N workers here, else a scheduler's address or file, or `auto` for the one that
-    DASK_SCHEDULER_ADDRESS names. `resources`: what a worker must have of Dask's, such as {"GPU": 1}.
+    `cluster`: `local:N` to start N workers on this machine, a scheduler's address or file, or `auto` for the address
+    in DASK_SCHEDULER_ADDRESS. `resources`: the Dask resources that a worker must have, such as {"GPU": 1}.
 
-    Raises UsageError also for a cluster whose workers have another version, UnreachableError when no scheduler answers.
+    Raises UsageError also if the workers have another version, and UnreachableError if no scheduler responds.
     """
     return local_run.run(experiment, session=_bind_session(cluster, resources), **rest)
 
@@ -65,23 +77,24 @@ async def run_async(
     resources: Mapping[str, float] | None = None,
     **rest: Any,
 ) -> Run:
-    """As `run`, to be awaited."""
+    """Run an experiment as `run` does, inside an event loop."""
     return await local_run.run_async(experiment, session=_bind_session(cluster, resources), **rest)
 
 
-def _bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[Session]:
+def _bind_session(cluster: str, resources: Mapping[str, float] | None) -> type[ClusterSession]:
     class BoundSession(ClusterSession):
         address = resolve_address(cluster, os.environ)
-        needs: Mapping[str, float] = dict(resources or {})
+        worker_resources: Mapping[str, float] = dict(resources or {})
 
     return BoundSession
 
 
 @dataclass(slots=True)
 class _WorkerClient:
-    """A worker's server in the place of a client, for the check against its node classes. The class is kept by the
-    server's place, since its URL means another server on every machine. `extra_data` is set where partner nodes need a
-    key, which is the workers' own.
+    """Stands in for the client of a worker's server, for the check against its node classes.
+
+    The node classes are cached by server id, because the URL may mean another server on every machine. The check sets
+    `extra_data` if partner nodes need a key, which only workers have.
     """
 
     target: Target
@@ -90,82 +103,67 @@ class _WorkerClient:
     extra_data: Mapping[str, str] = field(default_factory=dict)
 
     async def get_object_info(self) -> Any:
-        from sweeper.cluster import worker_rpc  # noqa: PLC0415 (distributed)
-
+        """The node classes of the server."""
         return await self.registry.call(worker_rpc.get_object_info, self.registry.run_spec, address=self.address)
 
 
 class ClusterSession(Session):
-    """The steps of a Session that a cluster does. `address`: the cluster's; `needs`: Dask's resources of a worker."""
+    """A session on the cluster at `address`. `worker_resources`: the Dask resources that a worker must have."""
 
     address: str = ""
-    resources: Mapping[str, float] = {}
+    worker_resources: Mapping[str, float] = {}
 
     @classmethod
     def resolve_targets(
-        cls,
-        specs: TargetSpec | Sequence[TargetSpec],
-        *,
-        named: NamedTargets,
-        environ: Mapping[str, str],  # noqa: ARG003 (keys are read on the workers)
+        cls, specs: TargetSpec | Sequence[TargetSpec], *, named: NamedTargets, environ: Mapping[str, str]
     ) -> tuple[Target, ...]:
-        """The one target; keys and `${NAME}` are the workers' to fill in. Raises UsageError."""
+        """The one target. Workers insert keys and `${NAME}`. Raises UsageError."""
         return (resolve_for_workers(specs, named),)
 
-    # --- the steps that differ
+    # --- the steps that differ from a local run
 
     async def _connect(self, stack: AsyncExitStack) -> Sequence[Any]:
-        """The fleet, with at least one worker whose server answers, or none when the run is stopped before."""
-        client = await stack.enter_async_context(connect_cluster(self.address))
-        from sweeper.cluster.workers import WorkerRegistry  # noqa: PLC0415 (distributed, which `connected` has found)
+        """The registry, with at least one usable worker; nothing if the run is stopped before.
 
+        Raises RefusedError or UnreachableError if no worker can be used.
+        """
+        client = await stack.enter_async_context(connect_cluster(self.address))
         await self._wait_for_worker(client)
         if self.control.stopping:
             return ()
-        fleet = WorkerRegistry(client, self._make_run_spec(), self.resources)
-        await fleet.install_plugin(are_children=self.address.startswith("local:"))
+        registry = WorkerRegistry(client, self._make_run_spec(), self.worker_resources)
+        await registry.install_plugin(are_children=self.address.startswith("local:"))
         came: list[WorkerInfo] = []
-        while not fleet.workers and not fleet.unusable and not self.control.stopping:
-            came, _ = await fleet.refresh()
-            if not fleet.present:
+        while not registry.workers and not registry.unusable and not self.control.stopping:
+            came, _ = await registry.refresh()
+            if not registry.present:
                 await asyncio.sleep(_POLL_INTERVAL)
-        self.report(ClusterReady(self.address, str(client.dashboard_link or ""), len(fleet.workers)))
-        for seat in came:
-            self._report_worker(seat)
-        if not fleet.workers and not self.control.stopping:
-            worst = next((seat for seat in came if seat.refused), came[0])
-            kind = RefusedError if worst.refused else UnreachableError
-            raise kind("; ".join(f"{seat.name}: {seat.problem}" for seat in came))
-        self.caching = find_smallest_cache(parse_cache_arguments(seat.arguments) for seat in fleet.workers.values())
-        for seat in fleet.workers.values():
-            self.server_infos.setdefault(self.targets[0].name, dict(seat.server_info))
-        return (fleet,) if fleet.workers else ()
+        workers = list(registry.workers.values())
+        self.report(ClusterReady(self.address, str(client.dashboard_link or ""), len(workers)))
+        for worker in came:
+            self.report(make_worker_event(worker, self.targets[0].name))
+        if not workers and not self.control.stopping:
+            first = next((worker for worker in came if worker.refused), came[0])
+            error_class = RefusedError if first.refused else UnreachableError
+            raise error_class("; ".join(f"{worker.name}: {worker.problem}" for worker in came))
+        self.caching = find_smallest_cache(parse_cache_arguments(worker.arguments) for worker in workers)
+        if workers:
+            self.server_infos.setdefault(self.targets[0].name, dict(workers[0].server_info))
+        return (registry,) if workers else ()
 
     async def _wait_for_worker(self, client: Client) -> None:
-        """Wait for the first worker; a task that wants one makes a cluster that adapts itself start it."""
-        from sweeper.cluster.workers import fetch_identity  # noqa: PLC0415 (distributed)
-
+        """Wait for the first worker. A task that needs one makes an adaptive cluster start it."""
         if (await fetch_identity(client))["workers"]:
             return
-        self.report(Notice(f"{self.address} has no worker yet; waiting for one (Ctrl-C ends it)"))
-        wish = client.submit(int, 0, pure=False, resources=dict(self.resources))
-        while not self.control.stopping and wish.status == "pending":  # noqa: ASYNC110 (two things to wait for)
+        self.report(Notice(f"{self.address} has no worker yet; waiting for one (press Ctrl-C to stop)"))
+        future = client.submit(int, 0, pure=False, resources=dict(self.worker_resources))
+        while not self.control.stopping and future.status == "pending":  # noqa: ASYNC110 (two things to wait for)
             await asyncio.sleep(_POLL_INTERVAL)
 
-    def _report_worker(self, worker: WorkerInfo) -> None:
-        name = f"{worker.name}: {self.targets[0].name}"
-        if worker.problem is None:
-            self.report(TargetReady(name, worker.dialect, worker.version, worker.concurrency))
-        else:
-            self.report(TargetDown(name, worker.problem, final=True))
-
-    def _make_run_spec(self) -> Any:
-        from sweeper.cluster.messages import RunSpec  # noqa: PLC0415
-
+    def _make_run_spec(self) -> RunSpec:
         folder = str(self.out.resolve())
-        key = hashlib.sha256(f"{socket.gethostname()} {folder}".encode()).hexdigest()[:24]
         return RunSpec(
-            folder_id=key,
+            folder_id=hashlib.sha256(f"{socket.gethostname()} {folder}".encode()).hexdigest()[:24],
             driver_id=f"sweeper-{uuid4().hex}",
             experiment=self.experiment.name,
             target=self.targets[0],
@@ -177,67 +175,57 @@ class ClusterSession(Session):
         )
 
     async def _check(self, client: Any) -> None:
-        fleet: WorkerRegistry = client
-        seat = next(iter(fleet.workers.values()))
-        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=seat.server_id)
+        registry: WorkerRegistry = client
+        worker = next(iter(registry.workers.values()))
+        target = self.targets[0] if self.targets[0].embedded else replace(self.targets[0], url=worker.server_id)
         if target.partner_key_env is not None or target.url == CLOUD_URL:
             target = replace(target, partner_key="on the workers")
-        asked = _WorkerClient(target, fleet, seat.address)
-        await super()._check(asked)
-        fleet.run_spec = replace(fleet.run_spec, has_partner_nodes=bool(asked.extra_data))
+        worker_client = _WorkerClient(target, registry, worker.address)
+        await super()._check(worker_client)
+        registry.run_spec = replace(registry.run_spec, has_partner_nodes=bool(worker_client.extra_data))
 
-    async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:  # noqa: ARG002 (as the base has it)
-        """Not from workers' servers: what is gone is told, with what brings it back."""
-        paths = [artifact.path for _, gone in missing.jobs for artifact in gone]
+    async def _restore(self, missing: MissingFiles, clients: Sequence[Any]) -> None:
+        """Report the missing files. A cluster does not fetch them again from the workers' servers."""
+        paths = [artifact.path for _, artifacts in missing.jobs for artifact in artifacts]
+        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
         self.report(
             Notice(
-                f"gone, and not fetched again from workers' servers: {paths[0]}"
-                f"{f' and {len(paths) - 1} more files' if len(paths) > 1 else ''}; the rows stay, and `--remake` "
-                "submits their trials again"
+                f"missing, and not fetched again from the workers' servers: {paths[0]}{more}; "
+                "the rows stay. Use `--remake` to submit their trials again"
             )
         )
 
     def _mark_embedded_lost(self, store: Store, state: ResumeState) -> None:
-        """Nothing: a worker's embedded server outlives a driver, so its jobs are looked for like any."""
+        """Do nothing: a worker's embedded server outlives the driver, so its jobs can be searched for."""
 
     async def _execute(
         self, store: Store, state: ResumeState, clients: Sequence[Any], run_id: int, folder: ArtifactFolder
     ) -> str | None:
-        from sweeper.cluster.dispatcher import Dispatcher  # noqa: PLC0415
-        from sweeper.cluster.work_pool import WorkPool  # noqa: PLC0415
-        from sweeper.cluster.worker_plugin import SHARED_MARKER  # noqa: PLC0415 (distributed)
-        from sweeper.planning.order import Costs  # noqa: PLC0415
-        from sweeper.planning.transition_cost import TransitionCost  # noqa: PLC0415
-        from sweeper.running.measure_run import get_cacheable_versions  # noqa: PLC0415
-        from sweeper.running.resume import iter_remaining  # noqa: PLC0415
-
-        fleet: WorkerRegistry = clients[0]
-        fleet.run_spec = replace(fleet.run_spec, metrics=get_cacheable_versions(store, self.metrics))
+        """Dispatch the remaining trials. Returns why the run stopped early, for the user."""
+        registry: WorkerRegistry = clients[0]
+        registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, self.metrics))
         costs = Costs(store.servers.mean_node_seconds(self.target_names), self.caching)
         plan = self.plan.reordered(costs)
         fresh = iter_remaining(plan, state, self.settings, self.is_selected)
         pool = WorkPool(fresh, state.todo, TransitionCost(self.experiment.template, costs))
-        shared = self._make_context(store, state, plan, run_id, folder)
-        mark = self.out / SHARED_MARKER
-        mark.write_text(fleet.run_spec.token, "ascii")
+        context = self._make_context(store, state, plan, run_id, folder)
+        marker = self.out / SHARED_MARKER
+        marker.write_text(registry.run_spec.token, "ascii")
         try:
-            dispatch = Dispatcher(shared, store, fleet, pool)
-            fleet.reset()
-            await fleet.refresh()
-            self._queue_open_items(store, state, pool, fleet)
-            return await dispatch.run()
+            dispatcher = Dispatcher(context, store, registry, pool)
+            registry.reset()
+            await registry.refresh()
+            self._queue_open_items(store, state, pool, registry)
+            return await dispatcher.run()
         finally:
             with contextlib.suppress(OSError):
-                mark.unlink()
-            for target, times in shared.node_times.items():
+                marker.unlink()
+            for target, times in context.node_times.items():
                 store.servers.add_node_times(target, times)
 
-    def _make_context(self, store: Store, state: ResumeState, plan: Any, run_id: int, folder: ArtifactFolder) -> Any:
-        from sweeper.cluster.worker_context import ClusterArtifactFolder  # noqa: PLC0415
-        from sweeper.running.run_context import RunContext  # noqa: PLC0415
-        from sweeper.running.sharding import SingleQueue  # noqa: PLC0415
-        from sweeper.running.work_queue import WorkQueue  # noqa: PLC0415
-
+    def _make_context(
+        self, store: Store, state: ResumeState, plan: Plan, run_id: int, folder: ArtifactFolder
+    ) -> RunContext:
         return RunContext(
             plan=plan,
             experiment=self.experiment.name,
@@ -246,24 +234,24 @@ class ClusterSession(Session):
             folder=ClusterArtifactFolder(folder.out) if self.artifact_url is None else folder,
             settings=self.settings,
             control=self.control,
-            work_queue=WorkQueue([], SingleQueue(iter(()))),  # a cluster's work waits in a Pool
+            work_queue=WorkQueue([], SingleQueue(iter(()))),  # unused: the work of a cluster waits in its WorkPool
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
         )
 
     def _queue_open_items(self, store: Store, state: ResumeState, pool: WorkPool, registry: WorkerRegistry) -> None:
-        """What an earlier driver left open: to be looked for at its place, or known never to have left."""
+        """Queue the jobs that an earlier driver left open: to search for them, or to submit unsent ones again."""
         target = self.targets[0]
-        for work in state.unresolved:
-            job = work.job
+        for item in state.unresolved:
+            job = item.job
             assert job is not None
             if job.id in registry.unsent_jobs:
                 store.record_finished(job.id, records.UNSENT)
-                work.job = None
-                pool.requeue(work)
+                item.job = None
+                pool.requeue(item)
                 continue
-            place = store.servers.get_server_id(job.id)
-            if place is None:  # sent from one machine: to the URL, or to a server that ended with that run
-                place = f"embedded {socket.gethostname()}" if target.embedded else target.url
-            pool.add_open_item(place, work)
+            server_id = store.servers.get_server_id(job.id)
+            if server_id is None:  # a local run sent it: to the URL, or to an embedded server that ended with that run
+                server_id = f"embedded {socket.gethostname()}" if target.embedded else target.url
+            pool.add_open_item(server_id, item)

@@ -1,4 +1,4 @@
-"""What passes between driver and workers, as frozen values that pickle. No behaviour but packing."""
+"""The messages between driver and workers: frozen values that can be pickled."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What every worker of one run must know. `key` is the results folder's identity, `epoch` this driver's: a worker
-    lets go of the groups that an earlier epoch of the same key left with it. `target.key` is None: keys are read from
-    the worker's own environment. `folder` is the results folder, and `token` what its `.shared` file says, so that a
-    worker that sees the same file writes artifacts there itself. `metrics`: name -> version of those to be measured on
-    workers. `partner`: the workflows have nodes of paid partners, whose key must go with them. `pictures`: the URL
-    where workers put artifacts, None for the results folder.
+    """What every worker of a run must know.
+
+    `folder_id` identifies the results folder and `driver_id` this driver; a worker drops the batches that another
+    driver of the same folder left with it. `target.key` is None, because workers read keys from their own environment.
+    `folder` is the results folder, and `token` the content of its `.shared` file: a worker that reads the same token
+    there writes artifacts into the folder itself. `metrics`: name -> version of the metrics that workers measure.
+    `has_partner_nodes`: submissions need the key for paid partner nodes. `artifact_url`: where workers store artifacts,
+    None for the results folder.
     """
 
     folder_id: str
@@ -40,10 +42,12 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker as it describes itself. `place` names the server beside it for ever, `url` is its address as seen from
-    there. `problem`: why it cannot be used; None where it can. `unsent`: jobs of an earlier epoch that certainly never
-    left that worker. `shared`: it puts artifacts where they stay. `groups`: how many it may have at a time.
-    `about`: what its server says of itself.
+    """A worker, as it describes itself.
+
+    `server_id` identifies the server beside it, also for later runs; `url` is that server's URL as the worker sees it.
+    `max_batches`: how many batches it takes at a time. `stores_directly`: it writes artifacts to their final place.
+    `problem`: why it cannot be used, else None; `refused`: because its server refused us. `unsent_jobs`: jobs of an
+    earlier driver that certainly never left this worker. `server_info`: see `sweeper.comfy.server_info`.
     """
 
     address: str
@@ -65,8 +69,10 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """One trial of a group with its graph and files. `job`: a submission of unknown fate, to be looked for; `taken`:
-    the server's ids that are known to be others of the same work.
+    """One trial of a batch with its graph and files.
+
+    `job`: an earlier submission with an unknown outcome, to search for first. `other_prompt_ids`: the prompt ids of
+    other jobs with the same digest.
     """
 
     trial: Trial
@@ -78,10 +84,11 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True)
 class BatchTask:
-    """A group of trials as a task's only argument. The trials come with the grant: Dask's own logs keep the tasks of
-    the last thousand messages, so what is in them adds up, on driver and scheduler. The `Order` is known by its epoch.
+    """The only argument of a Dask task.
 
-    `url`: the server that alone can tell what became of these, where they are open; None: the worker's own.
+    The trials follow in a `BatchStart`, and workers find the `RunSpec` by `driver_id`, because Dask's logs keep the
+    tasks of the last thousand messages in the memory of driver and scheduler. `server_url`: the only server that knows
+    the batch's open jobs; None: the worker's own.
     """
 
     batch_id: str
@@ -91,22 +98,24 @@ class BatchTask:
 
 
 def worker_file_name(file: InputFile) -> str:
-    """What an input file is called on a worker."""
+    """The name of an input file on a worker."""
     return f"{file.sha256}{file.path.suffix}"
 
 
 def pack(items: Iterable[BatchItem]) -> bytes:
+    """Pickle and compress the items of a batch. Graphs of one template differ little, so they compress well."""
     return zlib.compress(pickle.dumps(list(items)), 1)
 
 
 def unpack(packed: bytes) -> list[BatchItem]:
-    found: list[BatchItem] = pickle.loads(zlib.decompress(packed))  # noqa: S301 (Dask's own tasks come by pickle too)
-    return found
+    """The items that `pack` packed."""
+    items: list[BatchItem] = pickle.loads(zlib.decompress(packed))  # noqa: S301 (Dask itself sends tasks as pickles)
+    return items
 
 
 @dataclass(frozen=True, slots=True)
 class JobLease:
-    """A committed intent: from now on the worker may submit that trial, under this id of ours."""
+    """A recorded intent: from now on the worker may submit that trial, under this job id."""
 
     job_id: str
     attempt: int
@@ -115,20 +124,18 @@ class JobLease:
 
 @dataclass(frozen=True, slots=True)
 class BatchStart:
-    """What sets a group going. `items` is packed: graphs of one template differ in little. `grants` are in the order of
-    the items that have no job yet.
-    """
+    """Starts a batch. `packed_items` come from `pack`; `leases` are in the order of the items without a job."""
 
     packed_items: bytes = field(repr=False)
     leases: tuple[JobLease, ...]
 
 
-# --- what a worker tells, in the order in which it happened
+# --- messages of a worker, in the order of the events
 
 
 @dataclass(frozen=True, slots=True)
 class JobAccepted:
-    """The server took a job under that prompt_id, or it was found there."""
+    """The server accepted a job under that prompt_id, or the worker found the job there."""
 
     job_id: str
     prompt_id: str
@@ -137,7 +144,7 @@ class JobAccepted:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """What became of a job, as `Store.finish` takes it. `measures` are (sha256, metric, value) of its artifacts."""
+    """How a job ended, as `Store.record_finished` takes it. `measures`: (sha256, metric, value) of its artifacts."""
 
     job_id: str
     state: str
@@ -150,7 +157,7 @@ class JobFinished:
 
 @dataclass(frozen=True, slots=True)
 class TrialFinished:
-    """The lane's last word on a trial. `final`: another submission cannot help, whatever the state says."""
+    """The worker's result for a trial. `final`: no other submission can help, whatever the state is."""
 
     job_id: str
     status: str
@@ -161,7 +168,7 @@ class TrialFinished:
 
 @dataclass(frozen=True, slots=True)
 class EventForwarded:
-    """Something for whoever watches the run."""
+    """An event for the driver's progress display."""
 
     event: Event
 
@@ -171,8 +178,10 @@ WorkerMessage = JobAccepted | JobFinished | TrialFinished | EventForwarded
 
 @dataclass(frozen=True, slots=True)
 class BatchFinished:
-    """The group has ended on that worker. `left`: jobs that stay open. `reason` as `RunControl`'s: None, unless the
-    server refused us or stopped answering; `error` says it to people. `node_times` are class -> (runs, seconds).
+    """The end of a batch on its worker.
+
+    `open_jobs`: jobs that stay open. `reason`: one of `stop_control`'s, if the server refused us or stopped responding;
+    `error` explains it. `node_times`: node class -> (runs, seconds).
     """
 
     open_jobs: tuple[str, ...]
@@ -183,7 +192,7 @@ class BatchFinished:
 
 @dataclass(frozen=True, slots=True)
 class WorkerUpdate:
-    """News up to and including `number`. `contents`: small artifacts by their path; larger ones are asked for."""
+    """The messages up to `number`. `file_contents`: small artifacts by path; the driver reads larger ones in chunks."""
 
     number: int
     messages: tuple[WorkerMessage, ...]

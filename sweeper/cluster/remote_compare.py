@@ -1,7 +1,7 @@
-"""A check's pictures compared on workers, where they lie at a URL: the accepted ones go there, verdicts come back.
+"""Compare a check's pictures, stored at URLs, on the workers of a cluster.
 
-First only the hash of the accepted picture's pixels goes, and most pictures are the same; the accepted file itself
-follows where that does not settle it. What counts as the same is `sweeper.regression`'s affair, on either side.
+Workers first get only the hashes of the accepted pictures' pixels, which settles most pictures. For the others they
+get the accepted files. `sweeper.regression` decides what counts as equal, on driver and worker.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.cluster.address import connect_cluster, resolve_address
 from sweeper.errors import ImageError, ResultsError
+from sweeper.images.compare import pixel_hash
 from sweeper.images.file_types import PICTURE_TYPES
 from sweeper.regression.match_files import CompareResult, CompareTask, Match, equal_metrics, find_best_match
 from sweeper.regression.thresholds import Threshold
@@ -25,13 +26,13 @@ from sweeper.store.remote_artifacts import download_artifact
 if TYPE_CHECKING:
     from distributed import Client
 
-_FILES_PER_TASK: Final = 8  # pictures of one task that looks at pixels
-_MAX_TASKS: Final = 64  # tasks that stand in the scheduler at a time
+_FILES_PER_TASK: Final = 8  # pictures whose pixels one Dask task hashes
+_MAX_TASKS: Final = 64  # Dask tasks at a time
 
 
 @dataclass(frozen=True, slots=True)
 class PixelMatchTask:
-    """Whether the pixels of the picture at a URL are those of an accepted one, by their hashes."""
+    """Find out whether a picture at a URL has the pixels of an accepted one, by their hashes."""
 
     url: str
     sha256: str
@@ -40,18 +41,18 @@ class PixelMatchTask:
 
 @dataclass(frozen=True, slots=True)
 class RemoteCompareTask:
-    """The picture at a URL, to be held against accepted files: (suffix, content) of each."""
+    """Compare a picture at a URL with accepted files, given as (suffix, content)."""
 
     url: str
     sha256: str
     accepted: tuple[tuple[str, bytes], ...] = field(repr=False)
-    bounds: Mapping[str, Threshold]
+    thresholds: Mapping[str, Threshold]
 
 
 def compare_on_cluster(cluster: str, tasks: Sequence[CompareTask]) -> list[CompareResult]:
-    """The answers to questions about pictures at URLs, by the workers of a cluster (as `--dask` names it).
+    """Compare pictures at URLs on a cluster (named as in `--dask`); return the results in order.
 
-    Raises UsageError and UnreachableError as `sweeper.cluster.run`, ResultsError where a worker cannot get a picture.
+    Raises UsageError and UnreachableError like `sweeper.cluster.run`, ResultsError if a worker cannot read a picture.
     """
     address = resolve_address(cluster, os.environ)
     return run_sync(lambda: _compare(address, tasks))
@@ -59,36 +60,44 @@ def compare_on_cluster(cluster: str, tasks: Sequence[CompareTask]) -> list[Compa
 
 async def _compare(address: str, tasks: Sequence[CompareTask]) -> list[CompareResult]:
     async with connect_cluster(address) as client:
-        looks = [PixelMatchTask(one.url or "", one.sha256, one.pixel_hashes) for one in tasks]
-        batches = [tuple(looks[start : start + _FILES_PER_TASK]) for start in range(0, len(looks), _FILES_PER_TASK)]
-        met = [place for found in await _map_on_workers(client, match_pixels, batches) for place in found]
-        differ = [number for number, place in enumerate(met) if place is None]
-        cases = ((_build_remote_task, tasks[number]) for number in differ)
-        judged = dict(zip(differ, await _map_on_workers(client, compare_to_accepted, list(cases)), strict=True))
-    found: list[CompareResult] = []
-    for number, (question, place) in enumerate(zip(tasks, met, strict=True)):
-        if place is not None:
-            found.append((place, Match("pixels", equal_metrics(question.thresholds))))
+        pixel_tasks = [PixelMatchTask(task.url or "", task.sha256, task.pixel_hashes) for task in tasks]
+        starts = range(0, len(pixel_tasks), _FILES_PER_TASK)
+        chunks = [pixel_tasks[start : start + _FILES_PER_TASK] for start in starts]
+        matches = [match for chunk in await _map_on_workers(client, match_pixels, chunks) for match in chunk]
+        differing = [task for task, match in zip(tasks, matches, strict=True) if match is None]
+        compared = iter(await _map_on_workers(client, compare_to_accepted, differing, prepare=_build_remote_task))
+    results: list[CompareResult] = []
+    for task, match in zip(tasks, matches, strict=True):
+        if match is not None:
+            results.append((match, Match("pixels", equal_metrics(task.thresholds))))
         else:
-            answer = judged[number]
-            found.append(ImageError(answer) if isinstance(answer, str) else answer)
-    return found
+            result = next(compared)
+            results.append(ImageError(result) if isinstance(result, str) else result)
+    return results
 
 
-async def _map_on_workers(client: Client, function: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
-    """What workers make of each item, in order. An item may be (how to make it, of what), made when it leaves."""
-    room = asyncio.Semaphore(_MAX_TASKS)
+async def _map_on_workers(
+    client: Client,
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    prepare: Callable[[Any], Any] | None = None,
+) -> list[Any]:
+    """Call a function on workers for each item; return the results in order.
 
-    async def ask(item: Any) -> Any:
-        async with room:
-            made = item[0](item[1]) if callable(item[0]) else item
-            future = client.submit(function, made, pure=False)
+    `prepare` converts an item here, just before it is sent, so that few converted items are in memory at a time.
+    """
+    semaphore = asyncio.Semaphore(_MAX_TASKS)
+
+    async def call(item: Any) -> Any:
+        async with semaphore:
+            future = client.submit(function, prepare(item) if prepare else item, pure=False)
             try:
                 return await future
             finally:
                 await future.cancel()
 
-    return list(await asyncio.gather(*map(ask, items)))
+    return list(await asyncio.gather(*map(call, items)))
 
 
 def _build_remote_task(task: CompareTask) -> RemoteCompareTask:
@@ -100,14 +109,12 @@ def _build_remote_task(task: CompareTask) -> RemoteCompareTask:
 
 
 def match_pixels(tasks: Sequence[PixelMatchTask]) -> list[int | None]:
-    """For each, the place of the accepted picture whose pixels it has; None where that is not so, or not known."""
-    return [_match_pixels_of(one) for one in tasks]
+    """For each task, the index of the accepted picture with the same pixels; None if there is none, or unknown."""
+    return [_match_pixels_of(task) for task in tasks]
 
 
 def _match_pixels_of(task: PixelMatchTask) -> int | None:
-    from sweeper.images.compare import pixel_hash  # noqa: PLC0415 (NumPy and Pillow, which a driver need not have loaded)
-
-    if Path(task.url).suffix[1:].lower() not in PICTURE_TYPES:  # a film's sound is heard too
+    if Path(task.url).suffix[1:].lower() not in PICTURE_TYPES:  # the sound of a video counts too
         return None
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
         path = download_artifact(Path(folder), task.url, task.sha256)
@@ -121,7 +128,7 @@ def _match_pixels_of(task: PixelMatchTask) -> int | None:
 
 
 def compare_to_accepted(task: RemoteCompareTask) -> tuple[int, Match] | str:
-    """Which accepted file is met or nearest, and how; or why that cannot be said."""
+    """The index of the accepted file that matches best, and how; or why the picture cannot be compared."""
     with tempfile.TemporaryDirectory(prefix="sweeper-check-") as folder:
         try:
             path = download_artifact(Path(folder), task.url, task.sha256)
@@ -130,10 +137,10 @@ def compare_to_accepted(task: RemoteCompareTask) -> tuple[int, Match] | str:
         if path is None:
             return f"{task.url} is gone"
         accepted: list[Path] = []
-        for number, (suffix, content) in enumerate(task.accepted):
-            accepted.append(Path(folder) / f"accepted-{number}{suffix}")
+        for index, (suffix, content) in enumerate(task.accepted):
+            accepted.append(Path(folder) / f"accepted-{index}{suffix}")
             accepted[-1].write_bytes(content)
         try:
-            return find_best_match(accepted, path, task.bounds)
+            return find_best_match(accepted, path, task.thresholds)
         except ImageError as error:
             return str(error).replace(str(path), task.url)

@@ -1,6 +1,6 @@
-"""What stands on a worker for the driver's plan, store and common ground, so that the lane carries trials as ever.
+"""Worker-side stand-ins for the driver's plan, store and run context, so that the same job code runs on a worker.
 
-Nothing here decides: it notes what the lane would have written, for the driver to write.
+They decide nothing. They send the driver what the job code would have written to the store.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from sweeper.store.artifacts import IncomingFile
     from sweeper.store.records import Artifact, JobRecord
 
-# A stint has its own words for its end; steps and pictures of every node would fill the network for a bar.
+# The driver reports the stop itself, and the progress of every node would flood the network.
 _NOT_FORWARDED = (Draining, Cancelling, JobProgress, JobPreview)
 
 
 class RemoteStore:
-    """Stands for the store: `intend` was committed by the driver before, the rest becomes news. `states`: what is known
-    of each granted job here; `submitting`: those whose submission has left and is not answered yet.
+    """A `JobStore` that sends each record to the driver, which has recorded the intents already.
+
+    `job_states`: the state of each job of the batch. `submitting`: jobs whose submission has no response yet.
     """
 
     def __init__(self, send: Callable[[WorkerMessage], None]) -> None:
@@ -50,30 +51,37 @@ class RemoteStore:
         self.attempt_by_digest: dict[str, int] = {}
 
     def add_lease(self, digest: str, lease: JobLease) -> None:
+        """Allow one submission of that digest."""
         self.job_states[lease.job_id] = records.UNSENT
         self.attempt_by_digest[digest] = lease.attempt
 
     def add_job(self, job: JobRecord) -> None:
+        """Add a job that was submitted earlier."""
         self.job_states[job.id] = job.state
 
-    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:  # noqa: ARG002 (a batch has one target)
+    def add_prompt_ids(self, prompt_ids: Iterable[str]) -> None:
+        """Add prompt ids that the driver's store has."""
+        self._prompt_ids.update(prompt_ids)
+
+    def count_attempts(self, digest: str, targets: Sequence[str]) -> int:
+        """The attempts before the leased one."""
         return self.attempt_by_digest[digest] - 1
 
     def has_prompt_id(self, prompt_id: str) -> bool:
+        """Whether another job has this id."""
         return prompt_id in self._prompt_ids
 
-    def add_prompt_ids(self, prompt_ids: Iterable[str]) -> None:
-        self._prompt_ids.update(prompt_ids)
-
-    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:  # noqa: ARG002 (it is, on the driver's disk)
-        assert job.id in self.job_states, "only what the driver has committed may leave"
+    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
+        """Note that a leased job is about to be submitted."""
+        assert job.id in self.job_states, "the driver has not recorded the intent of this job"
         self.job_states[job.id] = records.INTENT
         self.submitting.add(job.id)
 
     def sync(self) -> None:
-        """Nothing to do: what must be on a disk is on the driver's."""
+        """Do nothing, because the driver writes to the disk."""
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
+        """Send the prompt id of an accepted job."""
         self.job_states[job_id] = records.SUBMITTED
         self.submitting.discard(job_id)
         self._prompt_ids.add(prompt_id)
@@ -89,50 +97,53 @@ class RemoteStore:
         error: tuple[str, str] | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> None:
+        """Send how a job ended. An unsent job may be submitted later, so the batch reports it at its own end."""
         self.job_states[job_id] = state
         self.submitting.discard(job_id)
-        if state != records.UNSENT:  # that one may leave again in a moment; the stint tells at its end
+        if state != records.UNSENT:
             self._send(JobFinished(job_id, state, started, ended, error, tuple(artifacts)))
 
 
 class ClusterArtifactFolder(ArtifactFolder):
-    """Artifacts of a cluster: what a process brought before it died is found again, not brought twice."""
+    """An artifact folder that finds the files which a process saved before it died, and does not save them twice."""
 
     def save(self, file: IncomingFile, name: str) -> str:
-        """As the base class; but where this very file is under that name, which bears its job's id, it is the one."""
-        place = self.path / name
-        if place.is_file() and filecmp.cmp(file.finalize(), place, shallow=False):
+        """Save as the base class does, unless the same file has that name already. The name contains the job's id."""
+        path = self.path / name
+        if path.is_file() and filecmp.cmp(file.finalize(), path, shallow=False):
             file.path.unlink()
             return f"{FOLDER}/{name}"
         return super().save(file, name)
 
 
 class PendingTrials:
-    """A group's trials that are not begun, as a lane's supply; the far ones may be taken back."""
+    """The `WorkSource` of a batch: its trials that have not begun. The last ones may be returned to the driver."""
 
     def __init__(self) -> None:
         self.work_items: deque[WorkItem] = deque()
 
     @property
     def is_empty(self) -> bool:
+        """Whether all trials have begun or were returned."""
         return not self.work_items
 
-    def take(self, target: str) -> WorkItem | None:  # noqa: ARG002 (there is one here)
+    def take(self, target: str) -> WorkItem | None:
+        """The next trial, if there is one."""
         return self.work_items.popleft() if self.work_items else None
 
     def unassign(self, target: str) -> None:
-        """What waits goes back to the driver."""
+        """Do nothing: at its end, the batch returns what is left to the driver."""
 
 
 class BatchQueue(WorkQueue):
-    """The backlog of one group: what its server may not be sent under the driver's id goes back to the driver."""
+    """The work queue of a batch. It returns items to the driver that need a new job id before another submission."""
 
     def __init__(self, source: PendingTrials, return_to_driver: Callable[[WorkItem], None]) -> None:
         super().__init__([], source)
         self._return_to_driver = return_to_driver
 
     def requeue(self, item: WorkItem, target: str) -> None:
-        """As the base class; a work whose id is spent needs the driver's next intent."""
+        """Requeue as the base class does. An item without a job goes to the driver, which records a new intent."""
         if item.job is None:
             self._return_to_driver(item)
             self.complete(target)
@@ -141,56 +152,58 @@ class BatchQueue(WorkQueue):
 
 
 class RemotePlan:
-    """Stands for the plan: the graphs that the driver rendered, by digest."""
+    """A `WorkflowSource` with the graphs that the driver rendered. `localize`: an input file's copy on this worker."""
 
     def __init__(self, items: Iterable[BatchItem], localize: Callable[[InputFile], InputFile]) -> None:
         self._items = {item.trial.digest: item for item in items}
         self._localize = localize
 
     def workflow(self, trial: Trial) -> dict[str, Any]:
-        # A copy of two levels: the carrier writes the names of uploaded files into it.
+        """A copy of the trial's graph, two levels deep, because the job code inserts the names of uploaded files."""
         graph = self._items[trial.digest].graph
         return {key: {**node, "inputs": dict(node.get("inputs", {}))} for key, node in graph.items()}
 
     def files(self, trial: Trial) -> tuple[InputFile, ...]:
+        """The trial's input files on this worker."""
         return tuple(map(self._localize, self._items[trial.digest].files))
 
 
 @dataclass(slots=True)
 class WorkerRunContext(RunContext):
-    """The common ground of one group's lane. Failures are counted by the driver, rows are written there."""
+    """The run context of one batch. The driver counts failures and records the results of trials."""
 
     send: Callable[[WorkerMessage], None] = lambda _: None
 
     @property
     def is_only_target(self) -> bool:
-        """No: what waits here may be taken back for another worker."""
+        """False, because another worker may take pending trials."""
         return False
 
     async def flush(self) -> None:
-        """The driver committed the intents before the group was granted."""
+        """Do nothing, because the driver recorded the intents before it started the batch."""
 
     def finish_trial(
         self,
         item: WorkItem,
         status: str,
-        target: str,  # noqa: ARG002
+        target: str,
         *,
-        artifacts: tuple[Artifact, ...] = (),  # noqa: ARG002 (told with the job's end)
+        artifacts: tuple[Artifact, ...] = (),
         error: tuple[str, str] | None = None,
         seconds: float | None = None,
     ) -> None:
+        """Send the result of a trial. Its artifacts were sent with the end of its job."""
         assert item.job is not None
         self.send(TrialFinished(item.job.id, status, error, item.finished, seconds))
 
 
 def make_reporter(send: Callable[[WorkerMessage], None], name: str) -> Callable[[Event], None]:
-    """A `report` that hands on what the driver's watcher should know, under this worker's name."""
+    """A `report` that forwards events to the driver, with `name` (this worker and its target) as their target."""
 
     def report(event: Event) -> None:
         if isinstance(event, _NOT_FORWARDED):
             return
-        named: Any = event
-        send(EventForwarded(replace(named, target=name) if hasattr(event, "target") else event))
+        renamed: Any = event
+        send(EventForwarded(replace(renamed, target=name) if hasattr(event, "target") else event))
 
     return report

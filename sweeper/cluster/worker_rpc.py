@@ -1,9 +1,7 @@
-"""What a driver asks of one worker, by `Client.run`: each function runs in that worker's event loop."""
+"""What a driver calls on one worker, by `Client.run`. Each function runs in that worker's event loop."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.cluster.messages import BatchStart, RunSpec, WorkerInfo, WorkerUpdate
@@ -14,74 +12,77 @@ if TYPE_CHECKING:
 
 
 async def register_worker(run_spec: RunSpec, dask_worker: Worker) -> WorkerInfo:
+    """Prepare the worker for a run; see `SweeperWorkerPlugin.register`."""
     return await plugin_of(dask_worker).register(run_spec)
 
 
 async def retire_worker(dask_worker: Worker) -> None:
-    """No more groups for this worker in this run: its server refuses us, or is gone."""
+    """Accept no more batches in this run, because the worker's server refuses us or is gone."""
     await dask_worker.set_resources(**{RESOURCE_NAME: 0})
 
 
 async def pull_update(batch_id: str, after: int, start: BatchStart | None, dask_worker: Worker) -> WorkerUpdate | None:
-    """The next news of a group, which `opening` sets going; None where this worker does not have it (any more)."""
-    stint = plugin_of(dask_worker).batches.get(batch_id)
-    if stint is None or stint.dropped:
+    """The messages of a batch after number `after`; None if the worker does not have the batch. `start` starts it."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    if batch is None or batch.dropped:
         return None
     if start is not None:
-        stint.start(start)
-    return await stint.pull_update(after)
+        batch.start(start)
+    return await batch.pull_update(after)
 
 
 async def close_batch(batch_id: str, dask_worker: Worker) -> None:
-    """The driver has written down everything of that group."""
-    stint = plugin_of(dask_worker).batches.pop(batch_id, None)
-    if stint is not None:
-        stint.clear()
+    """Forget a batch, because the driver has recorded everything."""
+    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
+    if batch is not None:
+        batch.clear()
 
 
 async def drop_batch(batch_id: str, dask_worker: Worker) -> tuple[str, ...] | None:
-    """Let go of a group; the jobs of it that never left, None where it is not here."""
-    stint = plugin_of(dask_worker).batches.pop(batch_id, None)
-    return None if stint is None else await stint.drop()
+    """Give up a batch; return its jobs that were never submitted, None if the worker does not have the batch."""
+    batch = plugin_of(dask_worker).batches.pop(batch_id, None)
+    return None if batch is None else await batch.drop()
 
 
 async def stop_batches(driver_id: str, cancelling: bool, dask_worker: Worker) -> None:
-    for stint in plugin_of(dask_worker).batches.values():
-        if stint.run_spec.driver_id == driver_id:
-            stint.stop(cancelling=cancelling)
+    """Submit nothing more for that driver; with `cancelling`, cancel its jobs too."""
+    for batch in plugin_of(dask_worker).batches.values():
+        if batch.run_spec.driver_id == driver_id:
+            batch.stop(cancelling=cancelling)
 
 
 async def return_pending(batch_id: str, count: int, dask_worker: Worker) -> int:
-    stint = plugin_of(dask_worker).batches.get(batch_id)
-    return 0 if stint is None else stint.return_pending(count)
+    """Return up to `count` pending trials of a batch to the driver; see `WorkerBatch.return_pending`."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    return 0 if batch is None else batch.return_pending(count)
 
 
-async def read_chunk(batch_id: str, path: str, offset: int, size: int, dask_worker: Worker) -> bytes | None:
-    """So many bytes of an artifact of that group that the driver has not written down yet; None where it is gone."""
-    stint = plugin_of(dask_worker).batches.get(batch_id)
-    if stint is None:
+def read_chunk(batch_id: str, path: str, offset: int, size: int, dask_worker: Worker) -> bytes | None:
+    """`size` bytes of an artifact that the driver has not recorded yet; None if the worker does not have the batch."""
+    batch = plugin_of(dask_worker).batches.get(batch_id)
+    if batch is None:
         return None
-    with stint.folder.local_path(path).open("rb") as file:
+    with batch.folder.local_path(path).open("rb") as file:
         file.seek(offset)
         return file.read(size)
 
 
-async def find_missing_inputs(names: tuple[str, ...], dask_worker: Worker) -> tuple[str, ...]:
-    """Which of these input files, named by SHA-256 and suffix, are not here yet."""
-    inputs = plugin_of(dask_worker).inputs_folder
-    return tuple(name for name in names if not (inputs / name).is_file())
+def find_missing_inputs(names: tuple[str, ...], dask_worker: Worker) -> tuple[str, ...]:
+    """Those of these input files (see `worker_file_name`) that the worker does not have."""
+    folder = plugin_of(dask_worker).inputs_folder
+    return tuple(name for name in names if not (folder / name).is_file())
 
 
-async def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:
-    """A piece of an input file; it has its name once the last is there."""
-    partial: Path = plugin_of(dask_worker).inputs_folder / f".{name}.part"
+def write_input(name: str, offset: int, content: bytes, last: bool, dask_worker: Worker) -> None:
+    """Write a chunk of an input file. The file gets its name with the `last` chunk."""
+    partial = plugin_of(dask_worker).inputs_folder / f".{name}.part"
     with partial.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         file.write(content)
     if last:
-        os.replace(partial, partial.with_name(name))  # noqa: PTH105 (a rename does not block)
+        partial.replace(partial.with_name(name))
 
 
 async def get_object_info(run_spec: RunSpec, dask_worker: Worker) -> dict[str, Any]:
-    """What the server beside that worker says of its node classes. Raises SweeperError."""
+    """The node classes of the server beside the worker. Raises SweeperError."""
     return await plugin_of(dask_worker).get_object_info(run_spec)

@@ -1,6 +1,6 @@
-"""The target of a run on a cluster: one name for many servers, resolved on the driver and completed on each worker.
+"""The target of a run on a cluster: one name for many servers, resolved by the driver and completed by each worker.
 
-The driver reads no key and no worker's environment; what is written here as `${NAME}` is the worker's.
+The driver reads no key and no worker's environment. `${NAME}` in a URL stands for a variable of the worker.
 """
 
 from __future__ import annotations
@@ -9,26 +9,29 @@ import os
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.comfy.target import Target, as_target_list, resolve_targets
 from sweeper.errors import UsageError
 from sweeper.model.target_spec import NamedTargets, TargetSpec
 from sweeper.model.urls import is_loopback
 
+if TYPE_CHECKING:
+    from sweeper.embedded import EmbeddedServer
+
 _PLACEHOLDER_URL: Final = "http://worker.invalid"
 
 
 def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTargets | None) -> Target:
-    """The one target that a run on a cluster may have, its `url` as written for the workers.
+    """Resolve the one target of a run on a cluster; its `url` stays as written, for the workers to complete.
 
-    Raises UsageError as `resolve_targets`, for several targets, and for a loopback URL, which is another server on
-    every worker and so must be written as `{worker: URL}`.
+    Raises UsageError like `resolve_targets`, for several targets, and for a loopback URL: it names another server on
+    every worker, so users must write it as `{worker: URL}`.
     """
-    listed = as_target_list(specs)
-    if len(listed) != 1:
+    target_list = as_target_list(specs)
+    if len(target_list) != 1:
         raise UsageError("target: a run on a Dask cluster has one target; its workers are many servers under one name")
-    spec: Any = listed[0]
+    spec: Any = target_list[0]
     entry = (named or {}).get(spec.strip()) if isinstance(spec, str) else None
     if isinstance(entry, Mapping) and "worker" in entry:
         spec = {"name": spec.strip(), **entry}
@@ -38,21 +41,21 @@ def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTa
             raise UsageError("target.worker: give the URL of the server as each worker sees it, in place of `url`")
         rest = {key: value for key, value in spec.items() if key != "worker"}
         rest.setdefault("name", f"worker {url.strip()}")
-        found = resolve_targets({**rest, "url": _PLACEHOLDER_URL}, environ={}, with_keys=False)[0]
-        return replace(found, url=url.strip())
-    found = resolve_targets([spec], named=named, environ={}, with_keys=False)[0]
-    if found.url and is_loopback(found.url):
+        target = resolve_targets({**rest, "url": _PLACEHOLDER_URL}, environ={}, with_keys=False)[0]
+        return replace(target, url=url.strip())
+    target = resolve_targets([spec], named=named, environ={}, with_keys=False)[0]
+    if target.url and is_loopback(target.url):
         raise UsageError(
-            f"target: {found.url} is another server on every machine of the cluster; "
-            f'write target: {{worker: "{found.url}"}} for the one beside each worker'
+            f"target: {target.url} is another server on every machine of the cluster; "
+            f'write target: {{worker: "{target.url}"}} for the one beside each worker'
         )
-    return found
+    return target
 
 
 def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
-    """On a worker: `${NAME}` put in, the keys read; may wait for a command that prints one.
+    """Complete a target on a worker: insert variables into the URL, and read the keys. May run a key command.
 
-    Raises UsageError for what that worker's environment lacks.
+    Raises UsageError for a variable or key that the worker's environment lacks.
     """
     try:
         url = string.Template(target.url).substitute(environ)
@@ -68,10 +71,17 @@ def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
         "partner_key_env": target.partner_key_env,
         "name": target.name,
     }
-    found = resolve_targets({key: value for key, value in spec.items() if value is not None}, environ=environ)[0]
-    return replace(found, concurrency=target.concurrency)
+    resolved = resolve_targets({key: value for key, value in spec.items() if value is not None}, environ=environ)[0]
+    return replace(resolved, concurrency=target.concurrency)
 
 
 def worker_environment() -> Mapping[str, str]:
-    """The environment of the process that asks, which is a worker's."""
+    """The environment of this process, which is a worker's."""
     return os.environ
+
+
+def start_embedded_server(slots: int) -> EmbeddedServer:
+    """Start an embedded server in this process that runs `slots` jobs at a time."""
+    from sweeper.embedded import EmbeddedServer
+
+    return EmbeddedServer(dialect="cloud", workers=slots).start()

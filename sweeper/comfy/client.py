@@ -75,7 +75,7 @@ class ComfyClient:
     ) -> None:
         self.target = target
         self.retry_policy = retry_policy or RetryPolicy()
-        self.random = random or Random()  # noqa: S311 (jitter, not a secret)
+        self.random = random or Random()
         self.retry_waiter = RetryWaiter(self.retry_policy.max_wait)
         self._dialect = make_dialect(target.dialect) if target.dialect else None
         self._transport = transport

@@ -125,7 +125,7 @@ class Scenario:
         return low if low == high else low + (high - low) * self._draw(kind, index)
 
     def _draw(self, kind: str, index: int) -> float:
-        return random.Random(f"{self.seed} {kind} {index}").random()  # noqa: S311 - not used for secrets
+        return random.Random(f"{self.seed} {kind} {index}").random()
 
 
 def _suggest_file(path: Path) -> str:

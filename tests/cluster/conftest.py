@@ -1,6 +1,6 @@
-"""A LocalCluster of worker processes, each beside a server of its own, and experiments over small nodes.
+"""A LocalCluster of worker processes, each with its own server, and experiments that use small nodes.
 
-The servers live in the test's process, so they outlive any worker that is killed, and their counts can be asked for.
+The servers run in the test's process, so they outlive a killed worker and tests can read their counters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TARGET = {"worker": "${SERVER_URL}", "name": "fleet"}
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[EmbeddedServer]]:
-    """One ComfyUI per worker: it takes our prompt ids, runs one job at a time and outlives its worker."""
+    """One ComfyUI per worker. It accepts our prompt ids, runs one job at a time, and outlives its worker."""
     from tests.cluster.probes import NODES, WORKERS
 
     started = [EmbeddedServer(dialect="comfyui", nodes=NODES).start() for _ in range(WORKERS)]
@@ -45,7 +45,7 @@ def cluster(servers: list[EmbeddedServer]) -> Iterator[BesideServers]:
 
 @pytest.fixture
 def executions(servers: list[EmbeddedServer]) -> Callable[[], list[int]]:
-    """How often each job ran since the test began, over all servers: a trial that ran twice is one more entry."""
+    """How often each job ran since the test began, on all servers. A trial that ran twice adds an entry."""
     before = [set(server.seen.executions) for server in servers]
 
     def counts() -> list[int]:
@@ -61,7 +61,7 @@ def executions(servers: list[EmbeddedServer]) -> Callable[[], list[int]]:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Callable[..., Any]:
-    """Makes an experiment over the probe nodes: `experiment(seed=[1, 2], run={...})`; its seeds are this test's own."""
+    """Makes experiments that use the probe nodes: `experiment(seed=[1, 2], run={...})`. Each test has its own seeds."""
     from tests.cluster.probes import SLOTS, TEMPLATE
 
     offset = int(hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8], 16)

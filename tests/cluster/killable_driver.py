@@ -1,8 +1,8 @@
-"""A driver that kills itself with SIGKILL at a chosen step of its store; run as a script.
+"""A driver that kills itself with SIGKILL at a chosen call of its store; run as a script.
 
-python mortal.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD, which is
-one of Store's or of its Servers'.
-python mortal.py EXPERIMENT CLUSTER OUT: runs, prints each event's class, and at the end stopped_by.
+python killable_driver.py EXPERIMENT CLUSTER OUT METHOD WHEN NUMBER: dies before or after the NUMBERth call of METHOD,
+a method of Store or ServerFacts.
+python killable_driver.py EXPERIMENT CLUSTER OUT: runs, prints the class of each event, and stopped_by at the end.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def die_at(method: str, when: str, number: int) -> None:
         calls += 1
         if calls == number and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        found = original(self, *args, **kwargs)
+        value = original(self, *args, **kwargs)
         if calls == number and when == "after":
             os.kill(os.getpid(), signal.SIGKILL)
-        return found
+        return value
 
     setattr(owner, method, dying)
 
@@ -39,8 +39,8 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)
     if crash:
         die_at(crash[0], crash[1], int(crash[2]))
-    ended = run(file, cluster, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
-    sys.stdout.write(f"stopped_by {ended.stopped_by}\n")
+    finished = run(file, cluster, out=out, progress=lambda event: sys.stdout.write(type(event).__name__ + "\n"))
+    sys.stdout.write(f"stopped_by {finished.stopped_by}\n")
 
 
 if __name__ == "__main__":

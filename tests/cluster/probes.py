@@ -1,4 +1,4 @@
-"""A LocalCluster whose workers stand beside servers of their own, and the small nodes of those servers."""
+"""A LocalCluster whose workers have a server each, and the small nodes of those servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOTS = {
 
 
 def _paint(context: Any, seed: int, size: int, fail: str) -> NodeOutput:
-    time.sleep(0.01)  # so that several are in flight when something dies
+    time.sleep(0.01)  # so that several jobs are in flight when a process is killed
     if fail != "no":
         raise RuntimeError(fail)
     return NodeOutput(((hashlib.sha256(str(seed).encode()).digest(), size),))
@@ -34,12 +34,12 @@ def _keep(context: Any, images: tuple[bytes, int], filename_prefix: str) -> Node
     from PIL import Image
 
     folder, _, name = filename_prefix.rpartition("/")
-    place = context.output_dir / folder
-    place.mkdir(parents=True, exist_ok=True)
-    file = f"{name}_{len(list(place.glob(f'{name}_*'))) + 1:05}_.png"
+    path = context.output_dir / folder
+    path.mkdir(parents=True, exist_ok=True)
+    file = f"{name}_{len(list(path.glob(f'{name}_*'))) + 1:05}_.png"
     seed, size = images
     noise = np.random.default_rng(list(seed)).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(place / file)
+    Image.fromarray(noise).save(path / file)
     return NodeOutput((), {"images": [{"filename": file, "subfolder": folder, "type": "output"}]})
 
 
@@ -68,9 +68,9 @@ class BesideServers(LocalCluster):
         super().__init__(n_workers=0, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0", **options)
 
     def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
-        found = {}
+        specs = {}
         for name, spec in super().new_worker_spec().items():
             url = self.urls[int(name) % len(self.urls)]
             environ = {**spec["options"].get("env", {}), "SERVER_URL": url}
-            found[name] = {**spec, "options": {**spec["options"], "env": environ}}
-        return found
+            specs[name] = {**spec, "options": {**spec["options"], "env": environ}}
+        return specs

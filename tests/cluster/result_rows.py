@@ -1,4 +1,4 @@
-"""What must be equal in two runs of one plan: everything but ids, times, and the part of a name that an id gives."""
+"""Read the parts of rows that must be equal in two runs of one plan: all but ids, times, and the job id in a name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sweeper.store import Store
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    """Each row of the latest run, its files checked against their hashes."""
-    found = []
+    """The rows of the latest run. Checks the hashes of their files."""
+    rows = []
     with Store.open(out, readonly=True) as store:
         for row in store.results():
             for path, digest in zip(row.outputs, row.sha256, strict=True):
                 assert hashlib.sha256((out / path).read_bytes()).hexdigest() == digest
-            found.append(
+            rows.append(
                 {
                     "trial": row.trial, "columns": row.columns, "params": row.params, "digest": row.digest,
                     "status": row.status, "sha256": row.sha256, "target": row.target, "attempts": row.attempts,
@@ -26,10 +26,10 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
                     "outputs": [re.sub(r"-[0-9a-f]{8}(\.[^/]*)$", r"\1", path) for path in row.outputs],
                 }
             )  # fmt: skip
-    return found
+    return rows
 
 
 def raw_rows(out: Path) -> list[Result]:
-    """Each row of the latest run as the store has it."""
+    """The rows of the latest run, as the store returns them."""
     with Store.open(out, readonly=True) as store:
         return list(store.results())

@@ -1,6 +1,9 @@
-"""What `--dask` and a worker's target may be, and what is said about anything else; no cluster is started."""
+"""Which values `--dask` and a worker's target may have, and the messages for others. Without a cluster."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +12,7 @@ from sweeper.cluster.worker_target import resolve_for_workers, resolve_on_worker
 from sweeper.errors import UsageError
 
 
-def test_addresses(tmp_path):
+def test_address_forms_are_resolved(tmp_path):
     file = tmp_path / "scheduler.json"
     file.write_text("{}")
     environ = {"DASK_SCHEDULER_ADDRESS": "tcp://lab:8786"}
@@ -20,7 +23,7 @@ def test_addresses(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("auto", "DASK_SCHEDULER_ADDRESS is not set"),
         ("local", "how many workers? local:4 starts four"),
@@ -29,26 +32,26 @@ def test_addresses(tmp_path):
         ("scheduler:8786", "neither an address nor a scheduler file that exists; give local:N"),
     ],
 )
-def test_what_is_no_address_is_told_with_what_is(text, said):
+def test_invalid_address_is_rejected_with_the_allowed_forms(text, message):
     with pytest.raises(UsageError, match="--dask") as caught:
         resolve_address(text, {})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_workers_target_is_completed_on_the_worker():
+def test_worker_target_is_completed_on_the_worker():
     written = {"worker": "http://127.0.0.1:${PORT}", "api_key_env": "KEY", "concurrency": 3}
     target = resolve_for_workers(written, None)
     assert (target.name, target.key, target.concurrency) == ("worker http://127.0.0.1:${PORT}", None, 3)
-    here = resolve_on_worker(target, {"PORT": "8189", "KEY": "secret-of-the-worker"})
-    assert (here.url, here.name, here.concurrency) == ("http://127.0.0.1:8189", target.name, 3)
-    assert here.key == "secret-of-the-worker"
+    completed = resolve_on_worker(target, {"PORT": "8189", "KEY": "secret-of-the-worker"})
+    assert (completed.url, completed.name, completed.concurrency) == ("http://127.0.0.1:8189", target.name, 3)
+    assert completed.key == "secret-of-the-worker"
     with pytest.raises(UsageError, match="PORT is not set in this worker's environment"):
         resolve_on_worker(target, {"KEY": "x"})
     with pytest.raises(UsageError, match="KEY, which is not set"):
         resolve_on_worker(target, {"PORT": "8189"})
 
 
-def test_a_named_target_may_be_the_workers():
+def test_named_target_may_be_a_worker_target():
     named = {"lab": {"worker": "http://127.0.0.1:8188"}, "cloud-like": "https://comfy.example"}
     assert resolve_for_workers("lab", named).name == "lab"
     assert resolve_for_workers("cloud-like", named).url == "https://comfy.example"
@@ -56,7 +59,7 @@ def test_a_named_target_may_be_the_workers():
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("http://localhost:8188", 'write target: {worker: "http://localhost:8188"}'),
         (["embedded", "cloud"], "has one target"),
@@ -65,13 +68,13 @@ def test_a_named_target_may_be_the_workers():
         ({"worker": "http://a:1", "dialekt": "cloud"}, "did you mean 'dialect'?"),
     ],
 )
-def test_targets_that_a_cluster_cannot_have(spec, said):
+def test_target_that_a_cluster_cannot_use_is_rejected(spec, message):
     with pytest.raises(UsageError) as caught:
         resolve_for_workers(spec, None)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_workers_target_needs_a_cluster(tmp_path):
+def test_worker_target_needs_a_cluster(tmp_path):
     import sweeper
 
     (tmp_path / "t.json").write_text('{"1": {"class_type": "Paint", "inputs": {"seed": "{{ seed }}"}}}')
@@ -79,3 +82,15 @@ def test_a_workers_target_needs_a_cluster(tmp_path):
     with pytest.raises(UsageError, match="use it with --dask"):
         sweeper.run(tmp_path / "e.yaml", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_worker_resources_reach_the_session():
+    session_module = pytest.importorskip("sweeper.cluster.cluster_session", reason="the extra `dask` is not installed")
+    session = session_module._bind_session("local:2", {"GPU": 1})
+    assert (session.address, session.worker_resources) == ("local:2", {"GPU": 1})
+
+
+def test_missing_extra_is_reported():
+    code = "import sys; sys.modules['distributed'] = None; from sweeper.cluster import run"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "UsageError: --dask needs the package `distributed`: pip install 'sweeper[dask]'" in failed.stderr

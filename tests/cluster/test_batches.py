@@ -1,4 +1,4 @@
-"""How works that no worker has become groups: each handed out once, cut where a model changes, no cluster started."""
+"""How the pool cuts its work into batches: each item once, with a cut where the model changes. Without a cluster."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ def plan(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reruns(plan):
+def transition_cost(plan):
     return TransitionCost(plan.experiment.template, Costs())
 
 
 @settings(max_examples=150)
-@given(sizes=st.lists(st.integers(1, 20), max_size=40), back=st.sets(st.integers(0, 35), max_size=10))
-def test_every_work_is_handed_out_once_whatever_comes_back(plan, reruns, sizes, back):
-    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), reruns)
+@given(sizes=st.lists(st.integers(1, 20), max_size=40), returned=st.sets(st.integers(0, 35), max_size=10))
+def test_each_item_is_handed_out_once_although_some_are_returned(plan, transition_cost, sizes, returned):
+    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), transition_cost)
     taken = []
     for size in [*sizes, *[20] * 40]:
-        group = pool.take(size)
-        assert len(group) <= size + size // 2
-        for work in group:
-            if work.trial.index in back:
-                back.discard(work.trial.index)
-                pool.requeue(work)
+        batch = pool.take(size)
+        assert len(batch) <= size + size // 2
+        for item in batch:
+            if item.trial.index in returned:
+                returned.discard(item.trial.index)
+                pool.requeue(item)
             else:
-                taken.append(work.trial.index)
+                taken.append(item.trial.index)
     assert sorted(taken) == list(range(len(plan)))
     assert pool.idle
 
 
-def test_a_group_ends_where_the_model_changes(plan, reruns):
-    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), reruns)
-    models = [{work.trial.params["model"] for work in pool.take(size)} for size in (10, 14, 9)]
+def test_batch_ends_where_the_model_changes(plan, transition_cost):
+    pool = WorkPool((WorkItem(trial) for trial in plan), len(plan), transition_cost)
+    models = [{item.trial.params["model"] for item in pool.take(size)} for size in (10, 14, 9)]
     assert models == [{"a"}, {"b"}, {"c"}]
 
 
-def test_what_is_taken_back_begins_with_another_model(plan, reruns):
-    pool = WorkPool(iter(()), 0, reruns)
-    works = [WorkItem(trial) for trial in plan][: 2 * PER_MODEL]
-    assert pool.count_to_steal([], works[4:]) == PER_MODEL, "not the middle, which lies within the second model"
-    assert pool.count_to_steal(works[:2], works[2:3]) == 1, "a whole job behind two others"
-    assert pool.count_to_steal([], works[:1]) == 0, "it is next anyway"
+def test_stolen_items_begin_with_another_model(plan, transition_cost):
+    pool = WorkPool(iter(()), 0, transition_cost)
+    items = [WorkItem(trial) for trial in plan][: 2 * PER_MODEL]
+    assert pool.count_to_steal([], items[4:]) == PER_MODEL, "not the middle, which is within the second model"
+    assert pool.count_to_steal(items[:2], items[2:3]) == 1, "a whole job behind two others"
+    assert pool.count_to_steal([], items[:1]) == 0, "it is next anyway"

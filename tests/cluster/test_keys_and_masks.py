@@ -1,4 +1,4 @@
-"""What must reach a worker's server beside the workflow: partner keys of its own, pictures with their masks."""
+"""What reaches a worker's server besides the workflow: the worker's partner key, and pictures with their masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def paid(tmp_path):
 
 @pytest.fixture
 def beside_a_paid_server(monkeypatch):
-    """A cluster of one worker with keys in its environment that this process does not have, and its server."""
+    """A cluster with one worker and its server. Only the worker has the keys in its environment."""
     with tattling(KEY, "nowhere") as (server, _):
         with monkeypatch.context() as there:
             there.setenv("WORKERS_KEY", KEY)
@@ -43,7 +43,7 @@ def beside_a_paid_server(monkeypatch):
             yield cluster.scheduler_address, server
 
 
-def test_the_partner_key_is_the_workers_and_goes_to_its_server_only(beside_a_paid_server, paid, tmp_path):
+def test_partner_key_of_the_worker_goes_to_its_server_only(beside_a_paid_server, paid, tmp_path):
     address, server = beside_a_paid_server
     target = {
         "worker": "${SERVER_URL}", "dialect": "cloud", "api_key_env": "WORKERS_KEY",
@@ -58,21 +58,19 @@ def test_the_partner_key_is_the_workers_and_goes_to_its_server_only(beside_a_pai
 
 
 @pytest.mark.parametrize("named", [{}, {"partner_key_env": "NOT_SET_THERE"}])
-def test_partner_nodes_without_a_key_on_the_worker_are_told_and_nothing_is_sent(
-    beside_a_paid_server, paid, tmp_path, named
-):
+def test_missing_partner_key_on_the_worker_stops_the_run(beside_a_paid_server, paid, tmp_path, named):
     address, server = beside_a_paid_server
     target = {"worker": "${SERVER_URL}", "dialect": "cloud", "api_key_env": "WORKERS_KEY", **named}
     try:
-        said = str(run_on(paid, address, target=target, out=tmp_path / "out").error)
+        message = str(run_on(paid, address, target=target, out=tmp_path / "out").error)
     except SweeperError as error:
-        said = str(error)
-    assert "paid partner" in said
-    assert (named.get("partner_key_env") or "partner_key_env") in said
+        message = str(error)
+    assert "paid partner" in message
+    assert (named.get("partner_key_env") or "partner_key_env") in message
     assert not [sent for sent in server.journal if b"POST /api/prompt" in sent]
 
 
-def test_masks_go_with_their_pictures_and_mask_there(cluster, tmp_path):
+def test_masks_are_sent_and_applied_on_the_worker(cluster, tmp_path):
     import numpy as np
     from PIL import Image
 
@@ -104,7 +102,7 @@ def test_masks_go_with_their_pictures_and_mask_there(cluster, tmp_path):
     assert corners == [[255, 0], [0, 255]]
 
 
-def test_a_deleted_picture_is_told_and_made_again_on_request(cluster, experiment, executions, tmp_path):
+def test_deleted_picture_is_reported_and_remade_with_remake(cluster, experiment, executions, tmp_path):
     plan = experiment(seed=[1, 2, 3])
     run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
     before = rows_of(tmp_path / "out")
@@ -114,8 +112,8 @@ def test_a_deleted_picture_is_told_and_made_again_on_request(cluster, experiment
 
     again = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", progress=events.append)
 
-    told = [event.message for event in events if hasattr(event, "message")]
-    assert any(gone.name in message and "`--remake` submits their trials again" in message for message in told)
+    messages = [event.message for event in events if hasattr(event, "message")]
+    assert any(gone.name in message and "Use `--remake`" in message for message in messages)
     assert (again.submitted, again.succeeded) == (0, 3)
     assert len(executions()) == 3
     remade = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", remake=True)

@@ -1,4 +1,4 @@
-"""Pictures of a cluster's run at a URL: put there by the workers, measured and compared where they are."""
+"""Pictures of a cluster's run at a URL: stored, measured and compared by the workers."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from sweeper.store.remote_artifacts import download_artifact
 from tests.cluster.result_rows import raw_rows
 
 
-def measured(out):
+def read_measured_rows(out):
     return [(row.status, row.sha256, row.metrics, row.attempts) for row in raw_rows(out)]
 
 
-def test_workers_put_pictures_there_and_measure_them_before(servers, cluster, experiment, executions, tmp_path):
+def test_workers_store_pictures_at_the_url_and_measure_them(servers, cluster, experiment, executions, tmp_path):
     bucket = (tmp_path / "bucket").as_uri()
     plan = experiment(seed=list(range(12)), size=[64, 900], metrics=("brightness",), run={"out": bucket})
-    alone = experiment(seed=list(range(12)), size=[64, 900], metrics=("brightness",))
-    sweeper.run(alone, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
-    once = len(executions())
+    local = experiment(seed=list(range(12)), size=[64, 900], metrics=("brightness",))
+    sweeper.run(local, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
+    before = len(executions())
 
     run = run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
 
     assert (run.succeeded, run.pictures) == (24, bucket)
-    assert measured(tmp_path / "far") == measured(tmp_path / "near")
-    assert len(executions()) - once == 24
+    assert read_measured_rows(tmp_path / "far") == read_measured_rows(tmp_path / "near")
+    assert len(executions()) - before == 24
     names = set()
     for row in raw_rows(tmp_path / "far"):
         (url,), (sha256,) = row.outputs, row.sha256
         names.add(url.rpartition("/")[2])
         assert hashlib.sha256((tmp_path / "bucket" / url.rpartition("/")[2]).read_bytes()).hexdigest() == sha256
-    assert {path.name for path in (tmp_path / "bucket").iterdir()} == names, "whole files, and no others"
+    assert {path.name for path in (tmp_path / "bucket").iterdir()} == names, "complete files, and no others"
     assert not list((tmp_path / "far").rglob("*.png"))
     again = run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
     assert (again.submitted, again.reused) == (0, 24)
 
 
-def test_a_worker_that_cannot_reach_the_place_says_so(cluster, experiment, tmp_path):
-    """A kind of URL that this process has a package for, and its workers have not."""
+def test_worker_without_access_to_the_url_reports_it(cluster, experiment, tmp_path):
+    """This process has a package for the kind of URL, but its workers do not."""
     from fsspec import register_implementation
     from fsspec.implementations.memory import MemoryFileSystem
 
@@ -59,35 +59,35 @@ def test_a_worker_that_cannot_reach_the_place_says_so(cluster, experiment, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_check_on_the_cluster_is_the_same_as_here_and_fetches_nothing(cluster, experiment, tmp_path):
+def test_check_on_the_cluster_equals_a_local_check(cluster, experiment, tmp_path):
     plan = partial(experiment, seed=list(range(4)), run={"out": (tmp_path / "bucket").as_uri()})
     runner = partial(run_on, cluster=cluster.scheduler_address)
-    asked = []
+    compared = []
 
     def answer(questions):
-        asked.extend(questions)
+        compared.extend(questions)
         return compare_on_cluster(cluster.scheduler_address, questions)
 
     runner(plan(), out=tmp_path / "first")
     sweeper.accept(tmp_path / "first", tmp_path / "base")
     check = partial(sweeper.check, baseline=tmp_path / "base", out=tmp_path / "now", runner=runner, answer=answer)
     assert check(plan()).ok
-    assert asked == [], "equal bytes are seen by their hash"
+    assert compared == [], "the hash shows equal files"
 
     for path in (tmp_path / "base").glob("*.png"):
         _damage(path, pixels=path.name.startswith(min(one.name for one in (tmp_path / "base").glob("*.png"))))
-    _accept_as_it_is(tmp_path / "base")
+    _update_manifest(tmp_path / "base")
     found = check(plan())
-    assert len(asked) == 4
+    assert len(compared) == 4
     assert sorted((one.state, one.tier) for one in found) == [("changed", "beyond"), *[("same", "pixels")] * 3]
-    assert not list((tmp_path / "now").rglob("*.png")), "only verdicts came back"
+    assert not list((tmp_path / "now").rglob("*.png")), "workers return results, not pictures"
     here = sweeper.check(tmp_path / "now", tmp_path / "base")
     assert [(one.state, one.tier, one.reason, dict(one.metrics)) for one in here] == [
         (one.state, one.tier, one.reason, dict(one.metrics)) for one in found
     ]
 
 
-def test_a_picture_that_is_gone_or_none_is_told(cluster, tmp_path):
+def test_missing_or_invalid_picture_is_reported(cluster, tmp_path):
     bucket = tmp_path / "bucket"
     bucket.mkdir()
     (bucket / "text.png").write_bytes(b"no picture")
@@ -96,16 +96,16 @@ def test_a_picture_that_is_gone_or_none_is_told(cluster, tmp_path):
     from PIL import Image
 
     Image.new("RGB", (8, 8)).save(accepted)
-    bounds = {"mae": parse_threshold("<= 1")}
+    thresholds = {"mae": parse_threshold("<= 1")}
     gone, broken = (
-        CompareTask(tmp_path / name, sha256, (bucket / name).as_uri(), (accepted,), (None,), bounds)
+        CompareTask(tmp_path / name, sha256, (bucket / name).as_uri(), (accepted,), (None,), thresholds)
         for name in ("gone.png", "text.png")
     )
-    told = [str(one) for one in compare_on_cluster(cluster.scheduler_address, [gone, broken])]
-    assert told[0] == f"{(bucket / 'gone.png').as_uri()} is gone"
-    place = download_artifact(tmp_path, broken.url, sha256)
-    here = str(compare_task(CompareTask(place, sha256, None, (accepted,), (None,), bounds)))
-    assert told[1].partition("<")[0] == here.replace(str(place), broken.url).partition("<")[0]
+    messages = [str(error) for error in compare_on_cluster(cluster.scheduler_address, [gone, broken])]
+    assert messages[0] == f"{(bucket / 'gone.png').as_uri()} is gone"
+    path = download_artifact(tmp_path, broken.url, sha256)
+    here = str(compare_task(CompareTask(path, sha256, None, (accepted,), (None,), thresholds)))
+    assert messages[1].partition("<")[0] == here.replace(str(path), broken.url).partition("<")[0]
 
 
 def _damage(path: Path, *, pixels: bool) -> None:
@@ -119,8 +119,8 @@ def _damage(path: Path, *, pixels: bool) -> None:
         image.save(path, compress_level=0)
 
 
-def _accept_as_it_is(folder: Path) -> None:
-    """Write the manifest to tell of the files that are there."""
+def _update_manifest(folder: Path) -> None:
+    """Let the manifest describe the current files."""
     import json
 
     from sweeper.images.compare import pixel_hash

@@ -1,4 +1,4 @@
-"""What a cluster's run takes care of beside the trials: files both ways, the brake, idle workers, who may work."""
+"""A cluster's run besides the trials: file transfer, stopping, idle workers, and which workers may work."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ from tests.cluster.result_rows import raw_rows, rows_of
 
 @pytest.fixture
 def own_folder(monkeypatch):
-    """Workers that do not see the driver's results folder: the mark that they look for is not there."""
-    monkeypatch.setattr("sweeper.cluster.worker_plugin.SHARED_MARKER", ".seen-by-nobody")
+    """Workers that do not see the driver's results folder, because the marker has another name."""
+    monkeypatch.setattr("sweeper.cluster.cluster_session.SHARED_MARKER", ".other-name")
 
 
-def test_files_come_to_the_driver_in_pieces_and_are_measured_where_they_are(
-    servers, cluster, experiment, own_folder, tmp_path
-):
+def test_files_are_fetched_in_chunks_and_measured_on_the_worker(servers, cluster, experiment, own_folder, tmp_path):
     plan = experiment(seed=[1, 2], size=[16, 700, 1500], metrics=("brightness",))
     run_on(plan, cluster.scheduler_address, out=tmp_path / "far")
     sweeper.run(plan, {"url": servers[0].url, "name": "fleet"}, tmp_path / "near")
     sizes = sorted(path.stat().st_size for path in (tmp_path / "far" / "artifacts").iterdir())
-    assert sizes[0] < 2**20 < sizes[2] < 4 * 2**20 < sizes[-1], "inline, one piece, several pieces"
+    assert sizes[0] < 2**20 < sizes[2] < 4 * 2**20 < sizes[-1], "inline, one chunk, several chunks"
     assert rows_of(tmp_path / "far") == rows_of(tmp_path / "near")
     assert all(row.metrics["brightness"] is not None for row in raw_rows(tmp_path / "far"))
 
 
-def test_input_files_go_to_the_workers_once_by_content(cluster, tmp_path):
+def test_input_files_are_sent_to_workers_by_content(cluster, tmp_path):
     from PIL import Image
 
     for name, shade in (("a", 10), ("b", 200)):
@@ -56,7 +54,7 @@ def test_input_files_go_to_the_workers_once_by_content(cluster, tmp_path):
     assert dark < light
 
 
-def test_the_failure_budget_counts_all_workers(cluster, experiment, executions, tmp_path):
+def test_max_failures_counts_all_workers(cluster, experiment, executions, tmp_path):
     plan = experiment(seed=list(range(200)), fail=["odd"], run={"max_failures": 5})
     run = run_on(plan, cluster.scheduler_address, out=tmp_path / "out")
     assert run.stopped_by == "max_failures"
@@ -66,14 +64,14 @@ def test_the_failure_budget_counts_all_workers(cluster, experiment, executions, 
     assert len(executions()) == run.failed
 
 
-def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(servers, cluster, experiment, tmp_path):
+def test_first_stop_waits_for_running_jobs_and_the_next_run_resumes(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
     control = StopControl()
-    told = threading.Event()
+    stopped = threading.Event()
 
     def watch(event):
-        if isinstance(event, TrialDone) and not told.is_set():  # a second time would cancel
-            told.set()
+        if isinstance(event, TrialDone) and not stopped.is_set():  # a second stop would cancel
+            stopped.set()
             control.stop()
 
     first = run_on(plan, cluster.scheduler_address, out=tmp_path / "out", control=control, progress=watch)
@@ -86,7 +84,7 @@ def test_stopping_once_waits_for_what_runs_and_the_next_run_does_the_rest(server
     assert {row.attempts for row in raw_rows(tmp_path / "out")} == {1}
 
 
-def test_a_worker_that_is_told_to_stop_for_each_of_its_groups_cancels_nothing():
+def test_repeated_drain_cancels_nothing():
     control = StopControl()
     for _ in range(2):
         control.drain("interrupt")
@@ -95,7 +93,7 @@ def test_a_worker_that_is_told_to_stop_for_each_of_its_groups_cancels_nothing():
     assert control.cancelling
 
 
-def test_stopping_twice_cancels_our_jobs_on_every_server(servers, cluster, experiment, tmp_path):
+def test_second_stop_cancels_our_jobs_on_every_server(servers, cluster, experiment, tmp_path):
     plan = experiment(seed=list(range(60)))
     control = StopControl()
     for server in servers:
@@ -119,8 +117,8 @@ def test_stopping_twice_cancels_our_jobs_on_every_server(servers, cluster, exper
     assert run.cancelled + run.pending == 60
 
 
-def test_what_waits_behind_a_slow_server_is_taken_back_when_others_are_idle(servers, cluster, experiment, tmp_path):
-    """One server stands still until only its own two jobs are left: without that the run would never get there."""
+def test_idle_workers_steal_pending_trials_of_a_slow_one(servers, cluster, experiment, tmp_path):
+    """One server stalls until only its own two jobs are left, which happens only if others take its pending trials."""
     plan = experiment(seed=list(range(40)))
     servers[0].faults.stall_nodes = {"Paint"}
     done = threading.Event()
@@ -139,7 +137,7 @@ def test_what_waits_behind_a_slow_server_is_taken_back_when_others_are_idle(serv
     assert {row.attempts for row in raw_rows(tmp_path / "out")} == {1}
 
 
-def test_a_worker_without_its_server_is_told_and_left_out(servers, experiment, tmp_path):
+def test_worker_without_a_server_is_reported_and_skipped(servers, experiment, tmp_path):
     events = []
     with BesideServers([servers[0].url, "http://127.0.0.1:9"], silence_logs=50) as cluster:
         cluster.scale(2)
@@ -161,14 +159,14 @@ def test_a_worker_without_its_server_is_told_and_left_out(servers, experiment, t
         assert not (tmp_path / "never").exists()
 
 
-def test_workers_with_another_version_are_named_before_anything_is_sent(cluster, experiment, tmp_path, monkeypatch):
+def test_workers_with_another_version_are_listed_before_submitting(cluster, experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeper, "__version__", "99.0")
     with pytest.raises(UsageError, match=r"this is sweeper 99\.0 .* tcp://127\.0\.0\.1:\d+: 0\.1\.0"):
         run_on(experiment(seed=[1]), cluster.scheduler_address, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_only_workers_that_have_the_resource_work_and_late_ones_join(experiment, servers, tmp_path):
+def test_only_workers_with_the_resource_work_and_late_ones_join(experiment, servers, tmp_path):
     from distributed import LocalCluster
 
     with LocalCluster(
