@@ -24,7 +24,7 @@ from sweeper.comfy.job_marker import fingerprint
 from sweeper.comfy.protocol import JobState
 from sweeper.errors import LOST_ERROR
 from sweeper.model import result
-from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_out_of_memory, is_transient
+from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
 from sweeper.running.run_events import Retrying
 from sweeper.store import records
 from sweeper.store.records import JobRecord
@@ -233,7 +233,4 @@ class BatchFollower:
             return True
         if job.state != records.FAILED:
             return False
-        state = JobState("failed", error_type=job.error_type, error=job.error)
-        is_memory = is_out_of_memory(state)
-        item.memory_failures += is_memory
-        return (is_memory and item.memory_failures <= 1) or (is_transient(state) and not is_memory)
+        return is_worth_retrying(item, JobState("failed", error_type=job.error_type, error=job.error))

@@ -146,7 +146,7 @@ class ClusterSession(Session):
             first = next((worker for worker in came if worker.refused), came[0])
             error_class = RefusedError if first.refused else UnreachableError
             raise error_class("; ".join(f"{worker.name}: {worker.problem}" for worker in came))
-        self.caching = find_smallest_cache(parse_cache_arguments(worker.arguments) for worker in workers)
+        self.server_cache = find_smallest_cache(parse_cache_arguments(worker.arguments) for worker in workers)
         if workers:
             self.server_infos.setdefault(self.targets[0].name, dict(workers[0].server_info))
         return (registry,) if workers else ()
@@ -204,7 +204,7 @@ class ClusterSession(Session):
         """Dispatch the remaining trials. Returns why the run stopped early, for the user."""
         registry: WorkerRegistry = clients[0]
         registry.run_spec = replace(registry.run_spec, metrics=get_cacheable_versions(store, self.metrics))
-        costs = Costs(store.servers.mean_node_seconds(self.target_names), self.caching)
+        costs = Costs(store.servers.mean_node_seconds(self.target_names), self.server_cache)
         plan = self.plan.reordered(costs)
         fresh = iter_remaining(plan, state, self.settings, self.is_selected)
         pool = WorkPool(fresh, state.todo, TransitionCost(self.experiment.template, costs))

@@ -1,4 +1,4 @@
-"""How a plan is run: options, events for whoever watches, the schedule, one lane per target, one job's way.
+"""Running a plan: settings, the work queue, a worker for each target, the life of a job, and events for observers.
 
-`session` puts these together, `sweeper.running.run` is the door to it. Nothing here prints.
+`run` holds the entry points, `session` puts the parts together. Nothing here prints.
 """

@@ -1,38 +1,30 @@
-"""Run a coroutine from synchronous code, wait for one thing unless another comes first, unpack exception groups."""
+"""Run a coroutine from synchronous code, cancel one when a condition comes first, and unpack exception groups."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def run_sync(make_coroutine: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What the coroutine that `make` gives returns or raises; in a thread of its own where a loop runs here already."""
+    """Run the coroutine that `make_coroutine` returns to its end, and return or raise what it returns or raises.
+
+    Uses a thread of its own if this thread already runs an event loop, as in a notebook.
+    """
     if not _is_loop_running():
         return _run_coroutine(make_coroutine())
-    outcome: list[T] = []
-    errors: list[BaseException] = []
-
-    def run_in_thread() -> None:
-        try:
-            outcome.append(_run_coroutine(make_coroutine()))
-        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=run_in_thread, name="sweeper-run")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
+    thread = ThreadPoolExecutor(1, "sweeper-run")
+    future = thread.submit(lambda: _run_coroutine(make_coroutine()))
+    thread.shutdown(wait=False)
+    return future.result()
 
 
 def _is_loop_running() -> bool:
-    """Asked here, since work that began in the `except` block would have every error of its own told below this one."""
+    # A function of its own: errors of code that ran inside the `except` block would show this RuntimeError as context.
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -46,7 +38,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The one of uvloop where that is installed (the extra `fast`); None: asyncio's."""
+    """Uvloop's event loop if the extra `fast` is installed; None selects asyncio's."""
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -55,15 +47,18 @@ def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def cancel_when(condition: Coroutine[Any, Any, Any], coroutine: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` gives or raises; None, and it is cancelled, where `end` comes first."""
-    doing, ending = asyncio.ensure_future(coroutine), asyncio.ensure_future(condition)
+    """Run `coroutine`, and cancel it if `condition` returns first.
+
+    Returns or raises what `coroutine` returns or raises; returns None if it was cancelled.
+    """
+    task, watcher = asyncio.ensure_future(coroutine), asyncio.ensure_future(condition)
     try:
-        await asyncio.wait((doing, ending), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
     finally:
-        doing.cancel()
-        ending.cancel()
-        await asyncio.gather(doing, ending, return_exceptions=True)
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,7 +1,7 @@
-"""How many jobs may be in flight on one target now: its setting, and what the server's 429s have taught us.
+"""Limits the jobs in flight on one target, and adapts the limit when the server's queue is full.
 
-A full queue lowers the limit to what was in flight and closes the gate for as long as the server asks; every so many
-accepted jobs raise it by one again (additive increase, as TCP does).
+A full queue (HTTP 429) lowers the limit below the number of jobs in flight and pauses submissions for as long as the
+server asks. After a number of accepted jobs the limit rises by one again (additive increase, as in TCP).
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import asyncio
 from random import Random
 from typing import Final
 
-_SHORT_JOB: Final = 0.5  # seconds that a job has its place, below which the time between two jobs matters
-_RAISE_AFTER: Final = 8  # accepted jobs, per place, before one more place is tried
-_MIN_WAIT: Final = 0.05
-_MAX_WAIT: Final = 30.0  # seconds, where the server does not say
+from sweeper.comfy.retry import Backoff
+
+_SHORT_JOB: Final = 0.5  # seconds: with jobs shorter than this, the time between two jobs matters
+_RAISE_AFTER: Final = 8  # accepted jobs per permit before the limit rises by one
+_MIN_WAIT: Final = 0.05  # seconds, also if the server asks for 0, so that we do not retry in a busy loop
+# The wait after a full queue, in seconds, if the server does not ask for one.
+_QUEUE_FULL_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
 
 
 class ConcurrencyLimit:
-    """`most`: the setting, at least 1. `limit`: what is allowed now."""
+    """A semaphore whose size adapts. `maximum`: the configured size, at least 1; `current`: the size now.
+
+    `full_since`: the loop's time since when the server has accepted nothing; None after an accepted job.
+    """
 
     def __init__(self, maximum: int, random: Random) -> None:
         self.maximum = maximum
@@ -32,12 +38,12 @@ class ConcurrencyLimit:
         self.mean_duration: float | None = None  # seconds
 
     async def acquire(self) -> None:
-        """Wait for a free place and an open gate, and take the place."""
+        """Wait for a free permit and take it."""
         await self.wait_available()
         self.in_use += 1
 
     async def wait_available(self) -> None:
-        """Wait for a free place and an open gate; the place is there for whoever enters first."""
+        """Wait for a free permit without taking it: another waiter may take it first."""
         loop = asyncio.get_running_loop()
         while True:
             wait = self._paused_until - loop.time()
@@ -54,16 +60,16 @@ class ConcurrencyLimit:
         self._wake()
 
     def record_duration(self, seconds: float) -> None:
-        """A job had its place for so long: the mean of the latest dozen or so is the pace."""
+        """Add the seconds that a job held its permit to `mean_duration`, a mean of about the last ten jobs."""
         self.mean_duration = seconds if self.mean_duration is None else 0.9 * self.mean_duration + 0.1 * seconds
 
     @property
     def has_short_jobs(self) -> bool:
-        """Whether jobs are so short that what lies between two of them matters."""
+        """Whether jobs are so short that the time between two of them matters."""
         return self.mean_duration is not None and self.mean_duration < _SHORT_JOB
 
     def record_accepted(self) -> None:
-        """The server took a job."""
+        """Note that the server accepted a job; this may raise the limit."""
         self._queue_full_count, self.full_since = 0, None
         self._accepted_count += 1
         if self.current < self.maximum and self._accepted_count >= _RAISE_AFTER * self.current:
@@ -72,20 +78,24 @@ class ConcurrencyLimit:
             self._wake()
 
     def record_queue_full(self, retry_after: float | None) -> float:
-        """The server took nothing: queue full, or overloaded. Returns the seconds until we ask again."""
+        """Lower the limit and pause, because the server's queue is full. Returns the pause in seconds.
+
+        `retry_after`: the pause that the server asks for, in seconds; None if it names none.
+        """
         now = asyncio.get_running_loop().time()
         self.current = max(1, min(self.current, self.in_use - 1))
         self._accepted_count = 0
         self._queue_full_count += 1
         self.full_since = now if self.full_since is None else self.full_since
-        grown = min(_MAX_WAIT, 0.25 * 2**self._queue_full_count)
-        # A server that says 0 is asked again soon, not in a circle.
-        wait = max(retry_after, _MIN_WAIT) if retry_after is not None else self._random.uniform(grown / 2, grown)
+        if retry_after is None:
+            wait = _QUEUE_FULL_BACKOFF.draw(self._queue_full_count, self._random)
+        else:
+            wait = max(retry_after, _MIN_WAIT)
         self._paused_until = max(self._paused_until, now + wait)
         return wait
 
     def wake_all(self) -> None:
-        """Let everybody waiting look again at once, as when the run stops."""
+        """End the pause and let all waiters check again, for example because the run stops."""
         self._paused_until = 0.0
         self._wake()
 
@@ -95,30 +105,30 @@ class ConcurrencyLimit:
 
 
 class Permit:
-    """One worker's place in a gate: entered before its job is sent, left when that is over or the worker gives up."""
+    """One permit of a ConcurrencyLimit, held from before a job is submitted until it ends; reusable."""
 
     def __init__(self, limit: ConcurrencyLimit) -> None:
         self._limit = limit
         self._acquired_at: float | None = None
 
     async def acquire(self) -> None:
-        """Wait for a place, unless it is held."""
+        """Wait for a permit; returns at once if it is held already."""
         if self._acquired_at is None:
             await self._limit.acquire()
             self._acquired_at = asyncio.get_running_loop().time()
 
     def record_accepted(self) -> None:
-        """The server took the job."""
+        """Note that the server accepted the job."""
         self._limit.record_accepted()
 
     def release(self) -> None:
-        """Give the place free, if it is held, and tell the gate how long it was."""
+        """Release the permit, if it is held, and record how long it was."""
         if self._acquired_at is not None:
             self._limit.record_duration(asyncio.get_running_loop().time() - self._acquired_at)
             self._acquired_at = None
             self._limit.release()
 
     def release_if_short(self) -> None:
-        """Give the place free where jobs are short."""
+        """Release the permit if the target's jobs are short."""
         if self._limit.has_short_jobs:
             self.release()

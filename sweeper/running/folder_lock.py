@@ -1,6 +1,7 @@
-"""Holding a results folder: one run at a time, and the second learns who has it.
+"""Lock a results folder, so that one run at a time writes it; a second run's error names the owner.
 
-The operating system ends a hold with its process, so a killed run leaves nothing to clean up. Reading needs no hold.
+The operating system releases the lock when its process ends, so a killed run leaves nothing to clean up. Reading needs
+no lock.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import IO, Final
 from sweeper.errors import ResultsError
 
 LOCK_FILE_NAME: Final = ".lock"
-_LOCK_OFFSET: Final = 2**30  # Windows locks bytes against readers too: one far behind the text that says who holds it
+_LOCK_OFFSET: Final = 2**30  # Windows blocks readers of locked bytes: lock one far behind the text that names the owner
 
 
 @contextmanager
 def lock_folder(out: Path, *, now: float) -> Iterator[None]:
-    """Hold the folder `out`, which is created, for as long as the block runs. `now`: seconds since 1970.
+    """Create the folder `out` if needed, and lock it while the block runs. `now`: seconds since 1970.
 
-    Raises ResultsError when another run holds it, or when the folder cannot be written.
+    Raises ResultsError if another run has locked it, or if the folder cannot be written.
     """
     path = out / LOCK_FILE_NAME
     try:
@@ -52,14 +53,17 @@ def lock_folder(out: Path, *, now: float) -> Iterator[None]:
 
 
 def is_locked(out: Path) -> bool:
-    """Whether a run seems to have the folder, told without touching its hold: a killed run leaves its words behind."""
+    """Whether a run seems to have locked the folder. Does not touch the lock.
+
+    Checks that the owner named in the lock file is alive, because a killed run leaves its name behind.
+    """
     try:
-        found = json.loads((out / LOCK_FILE_NAME).read_text("utf-8"))
-        if os.name == "nt" or found["host"] != socket.gethostname():
-            return True  # nobody here can tell
-        os.kill(int(found["pid"]), 0)
+        owner = json.loads((out / LOCK_FILE_NAME).read_text("utf-8"))
+        if os.name == "nt" or owner["host"] != socket.gethostname():
+            return True  # cannot be checked from here
+        os.kill(int(owner["pid"]), 0)
     except PermissionError:
-        return True  # somebody else's process
+        return True  # alive, and another user's
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
@@ -67,13 +71,13 @@ def is_locked(out: Path) -> bool:
 
 def _describe_owner(path: Path) -> str:
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return f" (process {found['pid']} on {found['host']}, since {found['since']})"
+        owner = json.loads(path.read_text("utf-8"))
+        return f" (process {owner['pid']} on {owner['host']}, since {owner['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-if os.name == "nt":  # pragma: no cover - the other half of a pair; each runs on its own system
+if os.name == "nt":  # pragma: no cover - tests run on POSIX
     import msvcrt
 
     def _try_lock(file: IO[str]) -> bool:

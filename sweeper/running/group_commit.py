@@ -1,6 +1,6 @@
-"""Waiting for the disk off the event loop, once for everybody who comes while it is busy.
+"""Group commit: one fsync, off the event loop, for all coroutines that wait for the disk at the same time.
 
-What is brought to the disk, and when somebody must wait for it, is for others to say.
+What is written, and who has to wait for it, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-_GATHER_SECONDS: Final = 0.003  # seconds in which more may come to wait for the same sync: each costs the loop a little
+_GATHER_SECONDS: Final = 0.003  # time for more waiters to join the next sync, since each sync costs the loop a little
 
 
 class GroupCommit:
-    """`sync()` brings all that was written so far to the disk; it is called in one thread only.
+    """Runs `sync()`, which flushes all earlier writes to the disk, in one thread for many waiters.
 
-    A thread of its own, which goes on by itself as long as somebody waits: in a shared pool an intent would wait for
-    its turn behind a dozen files, and on a busy event loop every step back to it costs milliseconds, several a job.
+    The thread is its own, because in a shared pool an intent would wait behind a dozen files. It loops as long as there
+    are waiters, because each return to a busy event loop costs milliseconds, several times per job.
     """
 
     def __init__(self, sync: Callable[[], None]) -> None:
@@ -30,7 +30,7 @@ class GroupCommit:
         self._busy = False
 
     async def flush(self) -> None:
-        """Return when all that was written before this call is on the disk. Raises what `sync` raises."""
+        """Wait until everything written before this call is on the disk. Raises what `sync` raises."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         with self._lock:
@@ -41,24 +41,24 @@ class GroupCommit:
         await done
 
     def close(self) -> None:
-        """Nobody waits any more; to be called before the loop ends."""
+        """End the thread. Call it when nothing waits any more, and before the event loop closes."""
         self._thread.shutdown()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             with self._lock:
-                # Whoever comes from now on may have written after the sync began, and waits for the next.
-                waiting, self._waiters = self._waiters, []
-                if not waiting:
+                # Later waiters may write after the sync has begun, so they wait for the next one.
+                waiters, self._waiters = self._waiters, []
+                if not waiters:
                     self._busy = False
                     return
             error: Exception | None = None
             try:
                 self._sync()
-            except Exception as found:  # noqa: BLE001 (it is those who wait that it must reach)
-                error = found
-            loop.call_soon_threadsafe(_resolve_waiters, waiting, error)
-            if len(waiting) > 1:  # with one job at a time nobody else would come, and that one would wait
+            except Exception as sync_error:  # noqa: BLE001 (raised again in every waiter)
+                error = sync_error
+            loop.call_soon_threadsafe(_resolve_waiters, waiters, error)
+            if len(waiters) > 1:  # with one job at a time there are no more waiters to gather
                 time.sleep(_GATHER_SECONDS)
 
 

@@ -1,8 +1,8 @@
-"""Which targets of a run answer now; one that does not is asked again for as long as that may be of use.
+"""Tracks which targets are reachable, and retries the others while they may still be needed.
 
-Others go on without it, and it is used again whenever it is back. It is given up once nobody who answers can bring on
-what is left, and it, and every other silent target, has said nothing for `patience` seconds; sooner where its process
-is gone, and with it the jobs that were waited for.
+The other targets go on without an unreachable one, and it gets work again when it responds. It is given up if none of
+the reachable targets can continue and all unreachable ones have been silent for `patience` seconds. It is given up
+sooner if its process has exited, because the jobs that we wait for are gone with it.
 """
 
 from __future__ import annotations
@@ -11,98 +11,97 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from sweeper.comfy.client import ComfyClient
+from sweeper.comfy.protocol import Server
+from sweeper.comfy.retry import Backoff
 from sweeper.errors import RefusedError, Trouble, UnreachableError
 from sweeper.running.async_tools import cancel_when
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import TargetDown, TargetUp
-
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.protocol import Server
-    from sweeper.running.run_context import RunContext
 
 T = TypeVar("T")
 
-_FIRST_DELAY: Final = 0.1  # seconds before the first question; every further wait is twice as long
-_MAX_DELAY: Final = 10.0
+# The wait in seconds before an unreachable target is tried again.
+_RECONNECT_BACKOFF: Final = Backoff(base_wait=0.1, max_wait=10.0, jitter_from=0.5)
 _PING_TIMEOUT: Final = 5.0  # seconds
-_GONE_AFTER: Final = 30.0  # seconds with nobody at a port until its process counts as gone: a tunnel may come back
-_CONNECT_WAIT: Final = 5.0  # seconds that those who answer wait for the others
+_PATIENCE_CHECK_INTERVAL: Final = 10.0  # seconds, at most
+_GONE_AFTER: Final = 30.0  # seconds of refused connections after which the process has exited; a tunnel may come back
+_CONNECT_WAIT: Final = 5.0  # seconds that the run waits for the other targets once one has responded
 
 
 @dataclass(slots=True)
 class Connections:
-    """`servers`: whom the clients, in their order, have met. `late`: clients that nobody answered yet, and why."""
+    """`servers`: the clients that connected, in their order. `pending`: the others, each with the reason."""
 
     servers: list[tuple[ComfyClient, Server]] = field(default_factory=list)
     pending: list[tuple[ComfyClient, str]] = field(default_factory=list)
 
 
 async def connect_all(clients: Sequence[ComfyClient]) -> Connections:
-    """Ask every target who it is. One that says nothing, as a machine that hangs, holds up no other for long.
+    """Connect to all targets of a run concurrently. A target that hangs delays the others for a few seconds only.
 
-    Raises RefusedError for one that refuses us, and UnreachableError when nobody answers.
+    Raises RefusedError if a target refuses us, and UnreachableError if none responds.
     """
-    asking = [asyncio.ensure_future(client.connect()) for client in clients]
+    tasks = [asyncio.ensure_future(client.connect()) for client in clients]
     try:
-        await _wait_for_answers(asking)
-        met = Connections()
-        for client, task in zip(clients, asking, strict=True):
+        await _wait_for_answers(tasks)
+        connections = Connections()
+        for client, task in zip(clients, tasks, strict=True):
             name = client.target.name
             try:
                 if task.done():
-                    met.servers.append((client, task.result()))
+                    connections.servers.append((client, task.result()))
                 else:
-                    met.pending.append((client, f"does not answer within {_CONNECT_WAIT:g} s"))
+                    connections.pending.append((client, f"no response within {_CONNECT_WAIT:g} s"))
             except UnreachableError as error:
-                met.pending.append((client, str(error).removeprefix(f"{name}: ")))
+                connections.pending.append((client, str(error).removeprefix(f"{name}: ")))
             except RefusedError as error:
                 raise RefusedError(f"{name}: {error}", is_account_problem=error.is_account_problem) from None
     finally:
-        for task in asking:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-    if not met.servers:
-        raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in met.pending))
-    return met
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if not connections.servers:
+        raise UnreachableError("; ".join(f"{client.target.name}: {reason}" for client, reason in connections.pending))
+    return connections
 
 
 async def _wait_for_answers(tasks: Sequence[asyncio.Future[Server]]) -> None:
-    """Return when all have answered, when one refuses us, or when one has answered and the others had their time."""
+    """Wait until all have responded, one refuses us, or one has responded and the others had enough time."""
     loop, waiting = asyncio.get_running_loop(), set(tasks)
     deadline = loop.time() + _CONNECT_WAIT
     while waiting:
-        over = [task.exception() for task in tasks if task.done()]
-        if any(error is not None and not isinstance(error, UnreachableError) for error in over):
+        errors = [task.exception() for task in tasks if task.done()]  # None: it connected
+        if any(error is not None and not isinstance(error, UnreachableError) for error in errors):
             return
-        left = deadline - loop.time()
-        if left <= 0 and None in over:
+        remaining = deadline - loop.time()
+        if remaining <= 0 and None in errors:
             return
-        _, waiting = await asyncio.wait(
-            waiting, timeout=left if left > 0 else None, return_when=asyncio.FIRST_COMPLETED
-        )
+        timeout = remaining if remaining > 0 else None
+        _, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 class HealthMonitor:
-    """`names`: the targets that answer at the start."""
+    """Knows which targets are up or down. `reachable`: the names of those that are up at the start."""
 
     def __init__(self, context: RunContext, reachable: Iterable[str]) -> None:
         self._context = context
         self._reachable = set(reachable)
-        self._down_since: dict[str, float] = {}  # since when, by the loop's clock
-        self._refusing_since: dict[str, float] = {}  # of these, since when nothing listens at their ports
+        self._down_since: dict[str, float] = {}  # by the event loop's clock
+        self._refusing_since: dict[str, float] = {}  # since when their ports refuse connections
 
     def is_down(self, target: str) -> bool:
-        """Whether that target is being waited for."""
+        """Whether a target is unreachable and being retried."""
         return target in self._down_since
 
     def mark_dead(self, target: str) -> None:
-        """That target gets no more work in this run."""
+        """Note that a target gets no more work in this run."""
         self._reachable.discard(target)
 
     async def ping(self, client: ComfyClient) -> bool:
-        """Whether a target answers a question now. Raises RefusedError."""
+        """Whether a target responds now. Raises RefusedError."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 await client.connect()
@@ -111,75 +110,79 @@ class HealthMonitor:
         return True
 
     async def wait_until_up(self, client: ComfyClient, reason: str) -> Server | None:
-        """Wait until a target that fell silent answers; None where there is nothing left for it to do.
+        """Retry an unreachable target until it responds. Returns None if there is no more work for it.
 
-        Raises UnreachableError when it is given up (its `trouble` is `REFUSED` where its process is gone), and
-        RefusedError when it refuses us.
+        Raises UnreachableError when the target is given up (with Trouble.REFUSED if its process has exited), and
+        RefusedError if it refuses us. `reason`: why it is unreachable, as a message.
         """
-        shared, name, began = self._context, client.target.name, asyncio.get_running_loop().time()
+        context, name, began = self._context, client.target.name, asyncio.get_running_loop().time()
         self._down_since[name] = began
         self._reachable.discard(name)
-        shared.work_queue.suspend(name)
-        shared.report(TargetDown(name, reason, final=False, patience=shared.settings.patience))
+        context.work_queue.suspend(name)
+        context.report(TargetDown(name, reason, final=False, patience=context.settings.patience))
         try:
             server = await self.run_unless_finished(self._reconnect(client, reason))
         finally:
             del self._down_since[name]
             self._refusing_since.pop(name, None)
-            shared.work_queue.resume(name)
+            context.work_queue.resume(name)
         if server is not None:
             self._reachable.add(name)
-            shared.report(TargetUp(name, asyncio.get_running_loop().time() - began))
+            context.report(TargetUp(name, asyncio.get_running_loop().time() - began))
         return server
 
     async def run_unless_finished(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` gives; None, and it is let go, once nobody gets any more work in this run."""
+        """Run `coroutine`, but cancel it and return None when no target gets any more work in this run."""
         return await cancel_when(self._context.work_queue.wait_finished(), coroutine)
 
     async def _reconnect(self, client: ComfyClient, reason: str) -> Server:
-        said = [reason]
-        server = await cancel_when(self._wait_for_patience(client), self._connect_with_backoff(client, said))
+        last_reason = [reason]
+        server = await cancel_when(self._wait_for_patience(client), self._connect_with_backoff(client, last_reason))
         if server is None:
             trouble = Trouble.TIMEOUT if self._find_gone_since(client) is None else Trouble.REFUSED
-            raise UnreachableError(said[-1], trouble=trouble)
+            raise UnreachableError(last_reason[0], trouble=trouble)
         return server
 
     async def _connect_with_backoff(self, client: ComfyClient, last_reason: list[str]) -> Server:
-        wait = _FIRST_DELAY
+        """Retry until the target responds. The one entry of `last_reason` is replaced after each failure."""
+        name, failures = client.target.name, 0
         while True:
-            await asyncio.sleep(self._context.random.uniform(wait / 2, wait))
+            await asyncio.sleep(_RECONNECT_BACKOFF.draw(failures, self._context.random))
             try:
                 return await client.connect()
             except UnreachableError as error:
                 last_reason[:] = [str(error)]
                 if error.trouble is Trouble.REFUSED:
-                    self._refusing_since.setdefault(client.target.name, asyncio.get_running_loop().time())
+                    self._refusing_since.setdefault(name, asyncio.get_running_loop().time())
                 else:
-                    self._refusing_since.pop(client.target.name, None)
-            wait = min(2 * wait, _MAX_DELAY)
+                    self._refusing_since.pop(name, None)
+            failures += 1
 
     async def _wait_for_patience(self, client: ComfyClient) -> None:
-        """Return when patience is over."""
-        loop, backlog = asyncio.get_running_loop(), self._context.work_queue
+        """Wait until the target is to be given up."""
+        loop, work_queue = asyncio.get_running_loop(), self._context.work_queue
         while True:
-            left = self._get_deadline(client) - loop.time()
-            stuck = backlog.is_stuck(self._reachable)
-            if stuck and left <= 0:
+            remaining = self._get_deadline(client) - loop.time()
+            is_stuck = work_queue.is_stuck(self._reachable)
+            if is_stuck and remaining <= 0:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _MAX_DELAY) if stuck else None):
-                    await backlog.wait_changed()
+                async with asyncio.timeout(min(remaining, _PATIENCE_CHECK_INTERVAL) if is_stuck else None):
+                    await work_queue.wait_changed()
 
     def _get_deadline(self, client: ComfyClient) -> float:
-        """When patience with a silent target is over, by the loop's clock."""
-        patience, gone = self._context.settings.patience, self._find_gone_since(client)
-        return max(self._down_since.values()) + patience if gone is None else gone + min(_GONE_AFTER, patience)
+        """When to give up an unreachable target, by the event loop's clock."""
+        patience, gone_since = self._context.settings.patience, self._find_gone_since(client)
+        if gone_since is None:
+            return max(self._down_since.values()) + patience
+        return gone_since + min(_GONE_AFTER, patience)
 
     def _find_gone_since(self, client: ComfyClient) -> float | None:
-        """Since when a target's process seems to be gone, its jobs with it, where there are others to do them.
+        """Since when a target's process seems to have exited, its jobs lost with it; None if it may still execute them.
 
-        That may be wrong where a tunnel ended, so not where a job is paid for.
+        Also None without a reachable target to take over the jobs, and for paid partner nodes, because the process may
+        be alive behind a tunnel that ended.
         """
         name = client.target.name
-        forgetful = client.loses_jobs_on_exit or self._context.work_queue.has_our_ids(name)
-        return self._refusing_since.get(name) if forgetful and not client.extra_data and self._reachable else None
+        loses_jobs = client.loses_jobs_on_exit or self._context.work_queue.has_our_ids(name)
+        return self._refusing_since.get(name) if loses_jobs and not client.extra_data and self._reachable else None

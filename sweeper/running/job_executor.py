@@ -1,7 +1,7 @@
-"""One job's way on one target: intent, submission, watch, artifacts, row.
+"""Executes work items on one target: record the intent, submit the job, poll it, download its files, record the result.
 
-Every step is committed before the next begins, so that a kill between any two of them leaves enough to look the job
-up by. What to do when the target itself is gone is the lane's affair: TransientError and RefusedError go there.
+Every step is committed before the next begins, so that after a kill at any moment the next run can find the job. What
+to do if the target itself fails does not belong here; TransientError and TargetError go to the target worker.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
-from sweeper.comfy.event_stream import Listener
+from sweeper.comfy.event_stream import EventStream, Listener
 from sweeper.comfy.job_marker import add_marker, fingerprint
 from sweeper.comfy.protocol import JobSearch, JobState, JobSubmission, QueueFull
 from sweeper.errors import (
@@ -29,25 +30,21 @@ from sweeper.errors import (
 from sweeper.model import result
 from sweeper.model.trial import make_content_key
 from sweeper.running.async_tools import cancel_when
-from sweeper.running.poll_job import InFlight, poll_job
-from sweeper.running.retry_rules import is_out_of_memory, is_transient
+from sweeper.running.concurrency_limit import Permit
+from sweeper.running.poll_job import InFlight, JobPoller
+from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobPreview, JobProgress, JobSubmitted, Retrying
+from sweeper.running.work import WorkItem
 from sweeper.store import records
 from sweeper.store.artifacts import build_file_name, build_stem, guess_extension
 from sweeper.store.records import Artifact, JobRecord
 
-if TYPE_CHECKING:
-    from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.event_stream import EventStream
-    from sweeper.running.concurrency_limit import Permit
-    from sweeper.running.run_context import RunContext
-    from sweeper.running.work import WorkItem
-
-_HEAD_BYTES: Final = 32  # bytes that tell a file's kind
+_HEAD_BYTES: Final = 32  # enough to recognize a file's type
 
 
 class JobExecutor:
-    """Carries works to their end on one target."""
+    """Executes work items on one target."""
 
     def __init__(self, context: RunContext, client: ComfyClient, events: EventStream) -> None:
         self.context = context
@@ -55,217 +52,215 @@ class JobExecutor:
         self.events = events
         self.target_name = client.target.name
         self.in_flight = InFlight()
-        self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job: the workflows of intents that are not sent yet
+        self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job id: the workflows of intents not yet sent
 
     async def execute(self, item: WorkItem, permit: Permit) -> QueueFull | None:
-        """Bring a work to its end, which may be that the run is stopping and it stays as it is. Its place is given free
-        as soon as its job is over, before its files are here: the next job need not wait for them.
+        """Execute one item to the end, or leave it unchanged if the run is stopping.
 
-        Busy: the server took nothing, the work is to be given back. Raises TransientError when the target does not
-        answer (give it back too: its job is looked for first), RefusedError when it refuses us, UnreachableError for
-        an answer that no ComfyUI gives and, with the work `final`, when it is stuck.
+        Releases the permit when the job ends, before its files are downloaded, so that the next job need not wait.
+        Returns QueueFull if the server did not accept the job; the caller requeues the item.
+
+        Raises TransientError if the target does not respond; requeue the item, and its job is searched for first.
+        Raises RefusedError if the target refuses us. Raises UnreachableError for a response that no ComfyUI gives and,
+        with `item.finished` set, if the target does not cancel a job.
         """
-        # A ComfyUI's word that a job succeeded frees the place before a look confirms it: its queue has no bound, and
-        # takes one more should that be wrong. Elsewhere it may be turned away then, which only short jobs are worth.
-        early = permit.release if self.client.dialect.runs_one_job else permit.release_if_short
-        listener = Listener(on_success=early)
-        if item.pinned_to is not None and not self._is_prepared(item) and not await self._resume(item):
-            return None
+        # ComfyUI's event "succeeded" releases the permit before polling confirms it. ComfyUI's queue has no limit, so
+        # one job more does no harm if the event was wrong. Other queues may be full then; only short jobs are worth it.
+        release_early = permit.release if self.client.dialect.runs_one_job else permit.release_if_short
+        listener = Listener(on_success=release_early)
+        job = item.open_job
+        if job is not None and job.prompt_id is not None:
+            self._report_submitted(item, job, job.prompt_id, found=True)
         while True:
-            if item.pinned_to is None or self._is_prepared(item):
+            job = item.open_job
+            if job is None or self._is_prepared(job):
                 if self.context.control.stopping:
                     self.discard_prepared(item)
                     return None
-                await permit.acquire()
-                self.in_flight.sending += 1
-                try:
-                    answer = await self._submit(item, listener)
-                finally:
-                    self.in_flight.sending -= 1
-                if isinstance(answer, QueueFull):
-                    return answer
-                if item.pinned_to is not None:
-                    permit.record_accepted()
-            if item.pinned_to is not None and not await self._follow(item, listener, permit):
+                queue_full = await self._submit_with_permit(item, listener, permit)
+                if queue_full is not None:
+                    return queue_full
+            elif job.prompt_id is None:  # an earlier submission whose outcome is unknown
+                await self._resolve_unknown(item, job)
+            elif not await self._follow(item, job, job.prompt_id, listener=listener, permit=permit):
                 return None
-            if item.pinned_to is None and not await self._should_retry(item):
-                return None
-            listener = Listener(on_success=early)
+            if item.open_job is None:
+                if not await self._should_retry(item):
+                    return None
+                listener = Listener(on_success=release_early)
 
     async def prepare(self, item: WorkItem) -> None:
-        """Do before there is a place what `carry` would do in it: render the workflow, commit the intent, wait for the
-        disk. Not where files must be uploaded, nor where a job must be looked for.
+        """Do in advance what `execute` does before sending: render the workflow, record the intent, wait for the disk.
+
+        Does nothing if files must be uploaded or an earlier job must be searched for.
         """
-        if item.pinned_to is None and not self.context.control.stopping and not self.context.plan.files(item.trial):
+        if item.open_job is None and not self.context.control.stopping and not self.context.plan.files(item.trial):
             graph: dict[str, Any] = self.context.plan.workflow(item.trial)
             job = self._record_intent(item, fingerprint(graph))
             self._prepared_graphs[job.id] = add_marker(graph, self.context.experiment, job.id)
             await self.context.flush()
 
     def discard_prepared(self, item: WorkItem) -> None:
-        """A prepared work will not be sent now."""
-        if self._is_prepared(item):
-            assert item.job is not None
-            del self._prepared_graphs[item.job.id]
-            self.context.finish_job(item, records.UNSENT)
+        """Undo `prepare`, because the item will not be sent now."""
+        if (job := item.open_job) is not None and self._is_prepared(job):
+            del self._prepared_graphs[job.id]
+            self.context.finish_job(item, job, records.UNSENT)
 
-    def _is_prepared(self, item: WorkItem) -> bool:
-        return item.job is not None and item.job.id in self._prepared_graphs
+    def _is_prepared(self, job: JobRecord) -> bool:
+        return job.id in self._prepared_graphs
 
-    # --- from intent to prompt_id
+    # --- from the intent to the prompt_id
 
-    async def _resume(self, item: WorkItem) -> bool:
-        """A job of unknown fate: find it, or know that the server has no trace of it. Whether to go on."""
-        job = item.job
-        assert job is not None
-        if job.prompt_id is None:
-            await self._resolve_unknown(item)
-        else:
-            self._report_submitted(item, found=True)
-        return item.pinned_to is not None or await self._should_retry(item)
+    async def _submit_with_permit(self, item: WorkItem, listener: Listener, permit: Permit) -> QueueFull | None:
+        await permit.acquire()
+        self.in_flight.sending += 1
+        try:
+            queue_full = await self._submit(item, listener)
+        finally:
+            self.in_flight.sending -= 1
+        if item.open_job is not None:
+            permit.record_accepted()
+        return queue_full
 
     async def _submit(self, item: WorkItem, listener: Listener) -> QueueFull | None:
-        """Commit the intent and send the job. Afterwards it has a prompt_id, or its state says that it is over."""
-        graph = self._prepared_graphs.pop(item.job.id, None) if item.job is not None else None
-        if graph is None:
-            graph = await self._prepare_submission(item)
-            if graph is None:
+        """Record the intent and send the job.
+
+        Afterwards the job is open and has a prompt_id, unless it ended or the run stopped before it was sent.
+        """
+        if (job := item.open_job) is not None:
+            graph = self._prepared_graphs.pop(job.id)
+        else:
+            prepared = await self._prepare_submission(item)
+            if prepared is None:
                 return None
-        job = item.job
-        assert job is not None
+            job, graph = prepared
         submission = JobSubmission(job.id, graph, self.events.client_id, self.client.extra_data)
         self.events.expect_status()
-        sent = self.context.now()
+        sent_at = self.context.now()
         try:
-            with self.events.listen(job.id, listener):  # ComfyUI takes our id, and may be done before it answers
+            with self.events.listen(job.id, listener):  # ComfyUI uses our id, and may be done before it responds
                 answer = await self.client.submit(submission)
         except RejectedError as error:
             if not item.consecutive_failures and await self._has_missing_inputs(item):
-                self.context.finish_job(item, records.UNSENT)
-                item.job = None  # what could be done without them may have been begun: its id is not used again
-                raise TransientError("input files are gone there, and are brought again", sent=False) from None
-            self._record_rejection(item, error)
+                self.context.finish_job(item, job, records.UNSENT)
+                item.job = None  # the server may have run the nodes that need no files, so use a new id
+                raise TransientError("the server lost input files; they are uploaded again", sent=False) from None
+            self._record_rejection(item, job, error)
             return None
-        except TargetError:  # whatever that was, it took nothing
-            self.context.finish_job(item, records.UNSENT)
+        except TargetError:  # whatever it means, the server did not accept the job
+            self.context.finish_job(item, job, records.UNSENT)
             raise
         except TransientError as error:
             if error.sent:
-                await self._resolve_unknown(item)
+                await self._resolve_unknown(item, job)
                 return None
-            self.context.finish_job(item, records.UNSENT)
+            self.context.finish_job(item, job, records.UNSENT)
             raise
         if isinstance(answer, QueueFull):
             return await self._handle_queue_full(item, job, answer)
-        self._record_submitted(item, answer, sent)
+        self._record_submitted(item, job, answer, sent_at)
         return None
 
     async def _handle_queue_full(self, item: WorkItem, job: JobRecord, answer: QueueFull) -> QueueFull | None:
-        """The server took nothing; None where it did, and somebody between us did not know."""
-        if (
-            answer.may_be_accepted
-            and (there := await self.client.find_submission(self._make_search(job), allow_late_arrival=False))
-            is not None
-        ):
-            self._record_submitted(item, there, job.intended, found=True)
-            return None
-        self.context.finish_job(item, records.UNSENT)
-        if answer.may_be_accepted:  # it may have been there before a restart: its id is not used again
+        """Return the answer, or None if the server accepted the job although a proxy answered otherwise."""
+        if answer.may_be_accepted:
+            prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=False)
+            if prompt_id is not None:
+                self._record_submitted(item, job, prompt_id, job.intended, found=True)
+                return None
+        self.context.finish_job(item, job, records.UNSENT)
+        if answer.may_be_accepted:  # a server that restarted since may have had the job, so use a new id
             item.job = None
         return answer
 
-    async def _prepare_submission(self, item: WorkItem) -> dict[str, Any] | None:
-        """The workflow as it is to be sent, its files uploaded and its intent on the disk; None where the server will
-        not have a file, which is then the end of the work, or where the run is stopped before they are there.
+    async def _prepare_submission(self, item: WorkItem) -> tuple[JobRecord, dict[str, Any]] | None:
+        """Upload the item's files and flush its intent to the disk. Returns the job and the workflow to send.
+
+        Returns None if the run stops before the files are uploaded, or if the server rejects a file.
         """
-        shared = self.context
-        graph: dict[str, Any] = shared.plan.workflow(item.trial)
-        refusal: RejectedError | None = None
+        context = self.context
+        graph: dict[str, Any] = context.plan.workflow(item.trial)
+        rejection: RejectedError | None = None
         try:
-            for file in shared.plan.files(item.trial):
+            for file in context.plan.files(item.trial):
                 mask = (file.mask.path, file.mask.sha256) if file.mask is not None else None
-                there = await cancel_when(shared.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
-                if there is None:  # the run is to end, and nothing of this work has left
+                uploaded = await cancel_when(context.stopped.wait(), self.client.upload(file.path, file.sha256, mask))
+                if uploaded is None:
                     return None
-                graph[file.node]["inputs"][file.input] = there
+                graph[file.node]["inputs"][file.input] = uploaded
         except RejectedError as error:
-            refusal = error
+            rejection = error
         job = self._record_intent(item, fingerprint(graph))
-        if refusal is not None:
-            self._record_rejection(item, refusal)
+        if rejection is not None:
+            self._record_rejection(item, job, rejection)
             return None
-        await shared.flush()
-        return add_marker(graph, shared.experiment, job.id)
+        await context.flush()
+        return job, add_marker(graph, context.experiment, job.id)
 
     async def _has_missing_inputs(self, item: WorkItem) -> bool:
-        """Whether a server that will not have a workflow lacks a file that it was brought, as after a restart."""
-        contents = [
-            content
+        """Whether the server lost a file that we uploaded for this item, for example in a restart."""
+        content_keys = [
+            key
             for file in self.context.plan.files(item.trial)
-            for content in {file.sha256, make_content_key(file.sha256, file.mask.sha256 if file.mask else None)}
+            for key in {file.sha256, make_content_key(file.sha256, file.mask.sha256 if file.mask else None)}
         ]
-        return await self.client.uploads.are_missing(contents)
+        return await self.client.uploads.are_missing(content_keys)
 
     def _record_intent(self, item: WorkItem, graph_fingerprint: str) -> JobRecord:
-        shared = self.context
-        last = item.job
-        # An id that certainly never arrived is used again: a server that is busy for hours leaves one record, not many.
-        job_id = last.id if last and last.state == records.UNSENT and last.run == shared.run_id else None
-        attempt = 1 if item.never_submitted else shared.store.count_attempts(item.trial.digest, shared.target_names) + 1
-        item.never_submitted = False
-        if shared.settings.fresh:
+        context, last = self.context, item.job
+        # Reuse an id that was certainly never sent, so that a server that is busy for hours leaves one record only.
+        job_id = last.id if last and last.state == records.UNSENT and last.run == context.run_id else None
+        if context.settings.fresh:
             attempt = item.submissions + 1
-        item.job = JobRecord(
-            id=job_id or shared.new_id(),
-            run=shared.run_id,
+        elif item.never_submitted:
+            attempt = 1
+        else:
+            attempt = context.store.count_attempts(item.trial.digest, context.target_names) + 1
+        item.never_submitted = False
+        job = JobRecord(
+            id=job_id or context.new_id(),
+            run=context.run_id,
             target=self.target_name,
             digest=item.trial.digest,
             sent=graph_fingerprint,
             attempt=attempt,
             prompt_id=None,
             state=records.INTENT,
-            intended=shared.now(),
+            intended=context.now(),
         )
-        shared.store.record_intent(item.job, durable=False)
+        context.store.record_intent(job, durable=False)
+        item.job = job
         item.submissions += 1
-        return item.job
+        return job
 
-    async def _resolve_unknown(self, item: WorkItem) -> None:
-        """Look for a job whose submission has an unknown outcome, before anything is sent again."""
-        job = item.job
-        assert job is not None
-        found = await self.client.find_submission(self._make_search(job))
-        if found is None:
-            self.context.finish_job(
-                item, records.LOST, error=(LOST_ERROR, "the server has no trace of this submission")
-            )
+    async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> None:
+        """Search the server for a submission whose outcome is unknown, before anything is sent again."""
+        prompt_id = await self.client.find_submission(self._make_search(job))
+        if prompt_id is None:
+            error = (LOST_ERROR, "the server has no trace of this submission")
+            self.context.finish_job(item, job, records.LOST, error=error)
         else:
-            self._record_submitted(item, found, job.intended, found=True)
+            self._record_submitted(item, job, prompt_id, job.intended, found=True)
 
     def _make_search(self, job: JobRecord) -> JobSearch:
         return JobSearch(job.id, job.sent, job.intended, self.context.now(), self.context.store.has_prompt_id)
 
-    def _record_submitted(self, item: WorkItem, prompt_id: str, sent: float, *, found: bool = False) -> None:
-        job = item.job
-        assert job is not None
-        self.context.store.record_submitted(job.id, prompt_id, sent)
-        item.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent)
-        self._report_submitted(item, found=found)
+    def _record_submitted(
+        self, item: WorkItem, job: JobRecord, prompt_id: str, sent_at: float, *, found: bool = False
+    ) -> None:
+        self.context.store.record_submitted(job.id, prompt_id, sent_at)
+        item.job = replace(job, state=records.SUBMITTED, prompt_id=prompt_id, submitted=sent_at)
+        self._report_submitted(item, job, prompt_id, found=found)
 
-    def _report_submitted(self, item: WorkItem, *, found: bool) -> None:
-        job = item.job
-        assert job is not None
-        assert job.prompt_id is not None
-        self.context.report(JobSubmitted(self.target_name, item.trial.index, job.prompt_id, job.attempt, found=found))
+    def _report_submitted(self, item: WorkItem, job: JobRecord, prompt_id: str, *, found: bool) -> None:
+        self.context.report(JobSubmitted(self.target_name, item.trial.index, prompt_id, job.attempt, found=found))
 
-    # --- from prompt_id to the row
+    # --- from the prompt_id to the result
 
-    async def _follow(self, item: WorkItem, listener: Listener, permit: Permit) -> bool:
-        """Watch a submitted job to its end and record it. Whether another submission is to be thought about."""
-        job = item.job
-        assert job is not None
-        assert job.prompt_id is not None
-        prompt_id = job.prompt_id
+    async def _follow(
+        self, item: WorkItem, job: JobRecord, prompt_id: str, *, listener: Listener, permit: Permit
+    ) -> bool:
+        """Follow a submitted job to its end and record it. Whether another submission may help."""
 
         def report_progress(node: str, value: float, maximum: float) -> None:
             self.context.report(JobProgress(self.target_name, item.trial.index, prompt_id, node, value, maximum))
@@ -277,128 +272,117 @@ class JobExecutor:
         self.in_flight.ids.add(prompt_id)
         try:
             with self.events.listen(prompt_id, listener):
-                state = await poll_job(
-                    self.context,
-                    self.client,
-                    job,
-                    listener,
-                    in_flight=self.in_flight,
-                    events=self.events,
-                    on_seen=item.reset_failures,
-                )
+                state = await JobPoller(
+                    self.context, self.client, job, prompt_id, listener,
+                    in_flight=self.in_flight, events=self.events, on_seen=item.reset_failures,
+                ).run()  # fmt: skip
         finally:
             self.in_flight.ids.discard(prompt_id)
-        if state is None:  # stopped, but the server would not confirm: it stays open, to be looked for next time
+        if state is None:  # cancelled without confirmation: the job stays open, and the next run searches for it
             return False
         if state.state == "succeeded":
             permit.release()
-            return await self._record_success(item, state, listener)
-        return self._record_failure(item, state, listener)
-
-    async def _record_success(self, item: WorkItem, state: JobState, listener: Listener) -> bool:
-        job = item.job
-        assert job is not None
-        try:
-            artifacts = await self._fetch_artifacts(item, state)
-        except LostError as error:  # files that may come another time are waited for: the job is done, and paid for
-            failure = (error.error_type, f"the job succeeded, but: {error}")
-            self.context.finish_job(item, records.FAILED, error=failure, times=self._get_times(state, listener))
-            self.context.finish_trial(item, result.FAILED, self.target_name, error=failure)
+            await self._record_success(item, job, state, listener)
             return False
+        return self._record_failure(item, job, state, listener)
+
+    async def _record_success(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> None:
+        try:
+            artifacts = await self._fetch_artifacts(item, job, state)
+        except LostError as error:  # gone for good; other errors are retried, because the job is paid for
+            failure = (error.error_type, f"the job succeeded, but: {error}")
+            self.context.finish_job(item, job, records.FAILED, error=failure, times=self._get_times(state, listener))
+            self.context.finish_trial(item, result.FAILED, self.target_name, error=failure)
+            return
         started, ended = self._get_times(state, listener)
         self.context.store.record_finished(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
         item.finished = True
         seconds = ended - started if started is not None and ended is not None else None
         self.context.record_node_times(self.target_name, listener.node_seconds())
         self.context.finish_trial(item, result.SUCCEEDED, self.target_name, artifacts=artifacts, seconds=seconds)
-        return False
 
-    async def _fetch_artifacts(self, item: WorkItem, state: JobState) -> tuple[Artifact, ...]:
-        """Every output of a job as an artifact of ours."""
-        job = item.job
-        assert job is not None
+    async def _fetch_artifacts(self, item: WorkItem, job: JobRecord, state: JobState) -> tuple[Artifact, ...]:
+        """Download the job's outputs: all of them, or none if one fails."""
         base = build_stem(item.trial.columns, job.id)
         numbers: Counter[str] = Counter()
-        kept: list[Artifact] = []
+        artifacts: list[Artifact] = []
         try:
-            for place, output in enumerate(state.outputs):
+            for index, output in enumerate(state.outputs):
                 if output.type == "temp" and not self.context.settings.keep_temp:
                     continue
-                with self.context.folder.open_incoming(job.id, place) as file:
+                with self.context.folder.open_incoming(job.id, index) as file:
                     fetched = await download(self.client, output, file)
-                    ending = guess_extension(output.filename, fetched.content_type, file.read_head(_HEAD_BYTES))
-                    name = build_file_name(base, output.node, numbers[output.node], ending)
+                    suffix = guess_extension(output.filename, fetched.content_type, file.read_head(_HEAD_BYTES))
+                    name = build_file_name(base, output.node, numbers[output.node], suffix)
                     path = await asyncio.to_thread(self.context.folder.save, file, name)
                 numbers[output.node] += 1
                 label = f"{output.subfolder}/{output.filename}" if output.subfolder else output.filename
-                kept.append(
+                artifacts.append(
                     Artifact(output.node, output.kind, output.position, path, fetched.sha256, fetched.bytes, label)
                 )
         except BaseException:
-            self.context.folder.delete(artifact.path for artifact in kept)  # all of a job's files, or none
+            self.context.folder.delete(artifact.path for artifact in artifacts)
             raise
-        return tuple(kept)
+        return tuple(artifacts)
 
-    def _record_failure(self, item: WorkItem, state: JobState, listener: Listener) -> bool:
+    def _record_failure(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> bool:
         """Record any end but success. Whether another submission may help."""
-        job, times = item.job, self._get_times(state, listener)
-        assert job is not None
+        times = self._get_times(state, listener)
         if state.state == "cancelled":
             error = (CANCELLED_ERROR, state.error or "the job was cancelled")
-            self.context.finish_job(item, records.CANCELLED, error=error, times=times)
-            if self.in_flight.given_up:  # by us, and the server has let go of it: another target may do it
+            self.context.finish_job(item, job, records.CANCELLED, error=error, times=times)
+            if self.in_flight.given_up:  # we cancelled it, and the server confirms: another target may execute the item
                 raise TransientError("this target was given up")
             self.context.finish_trial(item, result.CANCELLED, self.target_name, error=error)
             return False
         if state.state == "lost":
-            self.context.finish_job(
-                item, records.LOST, error=(LOST_ERROR, "the server no longer knows the job"), times=times
-            )
+            error = (LOST_ERROR, "the server no longer knows the job")
+            self.context.finish_job(item, job, records.LOST, error=error, times=times)
             return True
         error = (state.error_type or EXECUTION_ERROR, state.error or "failed without a reason")
         if state.is_account_refusal:
-            # Recorded as lost, so that the plain command submits it again once the account is in order.
-            self.context.finish_job(item, records.LOST, error=error, times=times)
+            # Recorded as lost, so that the next run submits it again once the account is in order.
+            self.context.finish_job(item, job, records.LOST, error=error, times=times)
             item.finished = True
             self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
             raise RefusedError(f"{error[0]}: {error[1]}", is_account_problem=True)
-        self.context.finish_job(item, records.FAILED, error=error, times=times)
-        memory = is_out_of_memory(state)
-        item.memory_failures += memory
-        if (memory and item.memory_failures <= 1) or (is_transient(state) and not memory):
+        self.context.finish_job(item, job, records.FAILED, error=error, times=times)
+        if is_worth_retrying(item, state):
             return True
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
         if state.is_stuck:
             item.finished = self.in_flight.given_up = True
             self.events.wake_all()
-            raise UnreachableError(f"it answers, but does not let go of job {job.prompt_id}: restart that server")
+            raise UnreachableError(f"the server responds but will not cancel job {job.prompt_id}; restart it")
         return False
 
     async def _should_retry(self, item: WorkItem) -> bool:
-        """Whether the work, whose last job is over, is to be submitted once more now; waits where that is wise."""
-        job, shared = item.job, self.context
-        if job is None:  # stopped before anything was to be sent
+        """Whether to submit an item again whose last job has ended. Waits for the backoff first."""
+        context, job = self.context, item.job
+        if job is None:  # the run stopped before the first submission
             return False
         if job.state not in (records.LOST, records.FAILED) or item.finished:
             return False
-        if item.submissions and (item.submissions > shared.settings.retries or shared.control.stopping):
-            shared.finish_trial(item, result.FAILED, self.target_name, error=(job.error_type or "", job.error or ""))
+        if not item.submissions:
+            return True
+        if item.submissions > context.settings.retries or context.control.stopping:
+            error = (job.error_type or "", job.error or "")
+            context.finish_trial(item, result.FAILED, self.target_name, error=error)
             return False
-        if item.submissions:
-            wait = shared.random.uniform(0, min(30.0, 0.25 * 2**item.submissions))
-            reason = f"{job.error_type}: {job.error}"
-            shared.report(Retrying(self.target_name, item.trial.index, job.attempt + 1, wait, reason))
-            await shared.sleep(wait)
+        wait = RESUBMIT_BACKOFF.draw(item.submissions, context.random)
+        reason = f"{job.error_type}: {job.error}"
+        context.report(Retrying(self.target_name, item.trial.index, job.attempt + 1, wait, reason))
+        await context.sleep(wait)
         return True
 
-    def _record_rejection(self, item: WorkItem, error: RejectedError) -> None:
-        found = (error.error_type, str(error))
-        self.context.finish_job(item, records.REJECTED, error=found)
+    def _record_rejection(self, item: WorkItem, job: JobRecord, rejection: RejectedError) -> None:
+        error = (rejection.error_type, str(rejection))
+        self.context.finish_job(item, job, records.REJECTED, error=error)
         item.finished = True
-        self.context.finish_trial(item, result.FAILED, self.target_name, error=found)
+        self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
-        """Start and end of the execution: the server's word, else ours; never one of each clock."""
+        """Start and end of the execution, seconds since 1970: both by the server's clock, or else both by ours."""
         if state.started is not None and state.ended is not None:
             return state.started, state.ended
         return listener.started_at, self.context.now() if listener.started_at is not None else None

@@ -1,6 +1,6 @@
-"""Passes a run's events on, and shows what is in flight to a viewer in another process, if there is one.
+"""Forwards a run's events, and writes the trials in flight to files for a viewer in another process, if there is one.
 
-Only the last word and the last picture of a trial count, so most of them are never written.
+A viewer needs only the latest step and preview of each trial, so most of them are never written.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from sweeper.running.run_events import (
 )
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 
-_VIEWER_CHECK_INTERVAL: Final = 1.0  # seconds after which it is looked again whether there is a viewer
-_WRITE_INTERVAL: Final = 0.25  # seconds: nobody sees more than a few pictures a second
+_VIEWER_CHECK_INTERVAL: Final = 1.0  # seconds between two checks whether there is a viewer
+_WRITE_INTERVAL: Final = 0.25  # seconds: people see no more than a few pictures a second
 
 
 class LiveFeed:
-    """Called with each event of a run; `then` is who else wants them."""
+    """Called with each event of a run, which it passes on to `forward`.
+
+    `clock` (monotonic) and `now` (since 1970) return seconds.
+    """
 
     def __init__(
         self,
@@ -42,19 +45,19 @@ class LiveFeed:
         self._clock = clock
         self._now = now
         self._progress: dict[int, TrialProgress] = {}
-        self._preview_written_at: dict[int, float] = {}  # trial: when its last preview was written
+        self._preview_written_at: dict[int, float] = {}  # by trial, on `clock`
         self._last_write = self._last_viewer_check = float("-inf")
         self._viewer_seen = False
 
     def __call__(self, event: Event) -> None:
-        """Take note of one event."""
+        """Handle one event."""
         match event:
             case JobSubmitted():
                 self._update(event.trial, TrialProgress("", 0.0, 0.0))
             case JobProgress():
-                before = self._progress.get(event.trial)
-                number = before.preview if before is not None else 0
-                self._update(event.trial, TrialProgress(event.node, event.value, event.maximum, number))
+                previous = self._progress.get(event.trial)
+                previews = previous.preview if previous is not None else 0
+                self._update(event.trial, TrialProgress(event.node, event.value, event.maximum, previews))
             case JobPreview():
                 self._write_preview(event)
             case TrialDone() | Retrying():
@@ -75,8 +78,8 @@ class LiveFeed:
             return
         self._preview_written_at[event.trial] = clock
         self._folder.write_preview(event.trial, event.image)
-        before = self._progress.get(event.trial, TrialProgress(event.node, 0.0, 0.0))
-        self._update(event.trial, replace(before, preview=before.preview + 1))
+        previous = self._progress.get(event.trial, TrialProgress(event.node, 0.0, 0.0))
+        self._update(event.trial, replace(previous, preview=previous.preview + 1))
 
     def _remove_trial(self, trial: int) -> None:
         if self._progress.pop(trial, None) is not None and self._has_viewer():

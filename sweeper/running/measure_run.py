@@ -1,7 +1,7 @@
-"""After a run: the metrics of its artifacts, each file measured once and kept by content in the store's cache.
+"""Measures the metrics of a run's artifacts after the run. Each file is measured once; the store caches the values.
 
-Beside the values the cache keeps the version of each metric, under a name that no metric has. Where one is of another
-version by now (its function was edited, its model exchanged), what was measured before is dropped and measured anew.
+The cache also keeps the version of each metric, under a name that no metric can have. If a metric has another version
+now (its function was edited, its model replaced), its old values are discarded and measured again.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from sweeper.images.metrics.registry import MetricInput
+from sweeper.images.metrics.registry import Metric, MetricInput
+from sweeper.running.stop_control import StopControl
+from sweeper.store import Store
 from sweeper.store.remote_artifacts import download_artifact, is_url, local_path
 
-if TYPE_CHECKING:
-    from sweeper.running.stop_control import StopControl
-    from sweeper.store import Store
-
-_BATCH_SIZE = 16  # files measured between two looks at the brake
+_BATCH_SIZE = 16  # files that are measured between two checks whether the run is cancelled
 _VERSION_PREFIX: Final = "version of "  # a metric's name has no space
 
 
-async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, Any], control: StopControl) -> list[str]:
-    """Fill the store's cache for what the rows of a run show. Returns what could not be measured, for people.
+async def measure_run(
+    store: Store, run_id: int, out: Path, metrics: dict[str, Metric], control: StopControl
+) -> list[str]:
+    """Measure the files of a run that the store's cache lacks. Returns a message for each problem.
 
-    Stops early when the run is to be cancelled; a later run measures the rest.
+    Stops early if the run is cancelled; a later run measures the rest.
     """
     if not metrics:
         return []
@@ -39,7 +39,7 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
     if stale:
         store.cache_metrics([("", _VERSION_PREFIX + name, metrics[name].version) for name in stale], discard=stale)
         cached.update({name: {} for name in stale})
-    # Earlier runs show the same columns: what they lost is measured again too.
+    # Earlier runs have the same columns, so measure again what they lost.
     runs = [run_id] if not stale else [run_id, *(run.id for run in store.runs() if run.id != run_id)]
     files = iter(
         [
@@ -49,66 +49,67 @@ async def measure_run(store: Store, run_id: int, out: Path, metrics: dict[str, A
         ]
     )
     problems: dict[str, list[Path]] = {}
-    # Decoding and NumPy let go of the interpreter; a function of the user's was never promised company.
+    # Decoding and NumPy release the interpreter lock. A user's function need not be safe to run in several threads.
     threads = 1 if any(metric.single_threaded for metric in metrics.values()) else min(os.cpu_count() or 1, _BATCH_SIZE)
     while batch := list(islice(files, _BATCH_SIZE)):
         if control.cancelling:
             break
         shares = [batch[start::threads] for start in range(threads)]
-        found = [asyncio.to_thread(_measure_files, share, metrics, cached, problems) for share in shares]
-        rows = [row for share in await asyncio.gather(*found) for row in share]
+        tasks = [asyncio.to_thread(_measure_files, share, metrics, cached, problems) for share in shares]
+        rows = [row for share in await asyncio.gather(*tasks) for row in share]
         store.cache_metrics(rows)
         for key, name, value in rows:
             cached[name][key] = value
-    return [_describe_problem(sentence, paths) for sentence, paths in problems.items()]
+    return [_describe_problem(problem, paths) for problem, paths in problems.items()]
 
 
 def _measure_files(
     files: list[tuple[MetricInput, str]],
-    metrics: dict[str, Any],
+    metrics: dict[str, Metric],
     cached: dict[str, dict[str, Any]],
     problems: dict[str, list[Path]],
 ) -> list[tuple[str, str, Any]]:
-    """The rows of some files."""
+    """The cache rows (key, metric, value) of some files. Runs in a thread."""
     from sweeper.images.metrics.measure import measure_missing
 
-    with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as aside:
-        return list(measure_missing(_fetch_remote_files(files, Path(aside)), metrics, cached, problems))
+    with tempfile.TemporaryDirectory(prefix="sweeper-measure-") as folder:
+        return list(measure_missing(_fetch_remote_files(files, Path(folder)), metrics, cached, problems))
 
 
 def _fetch_remote_files(files: Iterable[tuple[MetricInput, str]], folder: Path) -> Iterator[MetricInput]:
-    """Files to be read one after another: what lies elsewhere is here for as long; what is gone there is left out."""
+    """Yield the files, those at a URL downloaded to `folder` until the next is asked for. Skips files that are gone."""
     for file, path in files:
         if not is_url(path) or file.path.is_file():
             yield file
-        elif (brought := download_artifact(folder, path, file.sha256)) is not None:
-            yield replace(file, path=brought)
-            brought.unlink()
+        elif (downloaded := download_artifact(folder, path, file.sha256)) is not None:
+            yield replace(file, path=downloaded)
+            downloaded.unlink()
 
 
-def get_cacheable_versions(store: Store, metrics: dict[str, Any]) -> dict[str, str]:
-    """By name, the version of the metrics whose values may enter the cache while a run goes on: what is kept is of that
-    version, or nothing is kept yet. The others are measured anew by `measure_run`.
+def get_cacheable_versions(store: Store, metrics: dict[str, Metric]) -> dict[str, str]:
+    """By name, the versions of the metrics whose values may be added to the cache during a run.
+
+    These are metrics whose cached values have the current version, or that have none yet. `measure_run` measures the
+    others after the run.
     """
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name, metric in metrics.items():
-        known = store.load_cached_metrics(_VERSION_PREFIX + name).get("")
-        if known is None and not store.load_cached_metrics(name):
+        cached_version = store.load_cached_metrics(_VERSION_PREFIX + name).get("")
+        if cached_version is None and not store.load_cached_metrics(name):
             store.cache_metrics([("", _VERSION_PREFIX + name, metric.version)])
-            known = metric.version
-        if known == metric.version:
-            found[name] = metric.version
-    return found
+            cached_version = metric.version
+        if cached_version == metric.version:
+            versions[name] = metric.version
+    return versions
 
 
 def _describe_problem(problem: str, paths: list[Path]) -> str:
-    """What is true of a thousand files is said once."""
     more = f" (and of {len(paths) - 1} more files)" if len(paths) > 1 else ""
     return f"{paths[0]}: {problem}{more}"
 
 
 def _list_files(store: Store, runs: Iterable[int], out: Path) -> Iterator[tuple[MetricInput, str]]:
-    """Each file with its path on record."""
+    """Yield each file of some runs with its recorded path, relative to `out` or a URL."""
     for run_id in runs:
         for row in store.results(run_id):
             for path, sha256 in zip(row.outputs, row.sha256, strict=True):

@@ -1,8 +1,9 @@
-"""What servers are, for planning before anything is sent: node classes and way of caching, kept on disk for a day.
+"""Caches what servers report, for planning before anything is sent: their node classes and how they cache results.
 
-A real `object_info` has hundreds of kilobytes, and a Cloud's takes seconds: so it is kept by the target's URL, until
-another version or another command line answers there. Models and files come and go, so whoever finds a problem by what
-was kept asks once more (`fresh=True`). What the classes mean is `sweeper.model.node_classes`' business.
+A real `object_info` has hundreds of kilobytes, and Comfy Cloud takes seconds to send it. So it is cached on disk by
+the target's URL, for a day or until a server with another version or command line responds there. Models and files
+come and go, so whoever finds a problem with cached classes fetches them again (`fresh=True`). What the classes mean is
+defined in `sweeper.model.node_classes`.
 """
 
 from __future__ import annotations
@@ -12,51 +13,50 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from platformdirs import user_cache_path
+
+from sweeper import embedded
+from sweeper.comfy.protocol import Server
+from sweeper.comfy.target import Target
 from sweeper.errors import SweeperError, UnreachableError
 from sweeper.model.node_classes import NodeInfo
 from sweeper.planning.server_cache import CLASSIC_CACHE, ServerCache, parse_cache_arguments
 
 if TYPE_CHECKING:
     from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.protocol import Server
-    from sweeper.comfy.target import Target
 
 _MAX_AGE: Final = 24 * 3600.0  # seconds
 _CLASSES_KIND: Final = "object_info"
 _SERVER_KIND: Final = "server"
-_CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without
+_CONNECT_TIMEOUT: Final = 5.0  # seconds, for commands that can do without the server
 
 
 def get_embedded_classes() -> NodeInfo:
-    """The classes of the embedded server, which asks for no model file by name."""
+    """The node classes of the embedded server."""
     return NodeInfo.from_object_info(get_embedded_object_info())
 
 
 def get_embedded_object_info() -> dict[str, Any]:
-    """What `GET /object_info` of the embedded server answers, without starting one."""
-    from sweeper.embedded import node_classes
-
-    return node_classes()
+    """What the embedded server returns for `GET /object_info`, without starting one."""
+    return embedded.node_classes()
 
 
 async def get_object_info(target: Target) -> Mapping[str, Any]:
-    """A target's `object_info` as it answers it: kept for a day, or asked of it now.
+    """A target's `object_info`, cached or fetched.
 
-    Raises TargetError: it cannot be reached, refuses us, or answers something else.
+    Raises TargetError if the target does not respond, refuses us, or returns something else.
     """
     if target.embedded:
         return get_embedded_object_info()
-    kept: Mapping[str, Any] | None = _read_cache(target.url)
-    if kept is not None and _parse_classes(kept) is not None:
-        return kept
-    from sweeper.comfy.client import ComfyClient
-
-    async with ComfyClient(target) as client:
+    cached: Mapping[str, Any] | None = _read_cache(target.url)
+    if cached is not None and _parse_classes(cached) is not None:
+        return cached
+    async with _open_client(target) as client:
         save_server(target, await client.connect())
         answer = await client.get_object_info()
     if _parse_classes(answer) is None:
@@ -66,66 +66,79 @@ async def get_object_info(target: Target) -> Mapping[str, Any]:
 
 
 def get_cached_classes(target: Target) -> NodeInfo | None:
-    """What was kept of a target's classes, if it is no older than a day; the embedded server's are always known."""
+    """The cached classes of a target, at most a day old. Those of the embedded server are always known."""
     if target.embedded:
         return get_embedded_classes()
     return _parse_classes(_read_cache(target.url))
 
 
 async def get_classes(client: ComfyClient, *, fresh: bool = False) -> NodeInfo | None:
-    """The classes of a connected target; None where it does not tell, or tells what cannot be read."""
-    known = None if fresh else get_cached_classes(client.target)
-    if known is not None:
-        return known
+    """The classes of a connected target, cached unless `fresh`; None if it does not return them or they are invalid."""
+    cached = None if fresh else get_cached_classes(client.target)
+    if cached is not None:
+        return cached
     try:
         answer = await client.get_object_info()
     except SweeperError:
         return None
-    info = _parse_classes(answer)
-    if info is not None and not client.target.embedded:
+    classes = _parse_classes(answer)
+    if classes is not None and not client.target.embedded:
         _write_cache(client.target.url, answer)
-    return info
+    return classes
 
 
 async def fetch_classes(target: Target) -> NodeInfo | None:
-    """The classes of a target, which is asked who it is: kept, or new; what was kept where it does not answer soon."""
-    from sweeper.comfy.client import ComfyClient
+    """The classes of a target that is not connected yet: checks which server is there, so that the cache is right.
 
+    Returns what is cached if the server does not respond soon.
+    """
     if target.embedded:
         return get_embedded_classes()
     with suppress(SweeperError, TimeoutError):
-        async with ComfyClient(target) as client:
+        async with _open_client(target) as client:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 save_server(target, await client.connect())
             return await get_classes(client)
     return get_cached_classes(target)
 
 
+@asynccontextmanager
+async def _open_client(target: Target) -> AsyncIterator[ComfyClient]:
+    from sweeper.comfy.client import ComfyClient
+
+    async with ComfyClient(target) as client:
+        yield client
+
+
 def save_server(target: Target, server: Server) -> ServerCache:
-    """Note who answers at a target, and how it caches; what was kept of another server's classes there is dropped."""
-    caching = parse_cache_arguments(server.arguments)
+    """Save which server a target is and how it caches results, and return the latter.
+
+    If it is another server than before, the cached classes are removed.
+    """
+    server_cache = parse_cache_arguments(server.arguments)
     if not target.embedded:
-        # A digest: a command line names folders of the server's machine, which are nobody's business here.
+        # A digest, because a command line names folders of the server's machine, which do not belong here.
         identity = hashlib.sha256(repr((server.dialect, server.version, server.arguments)).encode()).hexdigest()
-        known = _read_cache(target.url, _SERVER_KIND)
-        if not isinstance(known, dict) or known.get("identity") != identity:
+        saved = _read_cache(target.url, _SERVER_KIND)
+        if not isinstance(saved, dict) or saved.get("identity") != identity:
             with suppress(OSError):
                 _get_cache_path(target.url, _CLASSES_KIND).unlink(missing_ok=True)
-        _write_cache(target.url, {"identity": identity, "kind": caching.kind, "size": caching.size}, _SERVER_KIND)
-    return caching
+        entry = {"identity": identity, "kind": server_cache.kind, "size": server_cache.size}
+        _write_cache(target.url, entry, _SERVER_KIND)
+    return server_cache
 
 
 def get_cache_mode(target: Target) -> ServerCache:
-    """How a target cached when it was last asked, no longer than a day ago; ComfyUI's default otherwise."""
-    known = None if target.embedded else _read_cache(target.url, _SERVER_KIND)
+    """How a target cached results when it was last connected, at most a day ago; ComfyUI's default if unknown."""
+    saved = None if target.embedded else _read_cache(target.url, _SERVER_KIND)
     try:
-        return CLASSIC_CACHE if known is None else ServerCache(known["kind"], int(known["size"]))
+        return CLASSIC_CACHE if saved is None else ServerCache(saved["kind"], int(saved["size"]))
     except (TypeError, KeyError, ValueError):
         return CLASSIC_CACHE
 
 
 def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
-    """What was kept for a URL, if it is no older than a day; None otherwise."""
+    """The entry for a URL, if it is at most a day old; None otherwise."""
     path = _get_cache_path(url, kind)
     with suppress(OSError, ValueError):
         if time.time() - path.stat().st_mtime <= _MAX_AGE:
@@ -134,7 +147,7 @@ def _read_cache(url: str, kind: str = _CLASSES_KIND) -> Any:
 
 
 def _parse_classes(answer: Any) -> NodeInfo | None:
-    """None for an answer that is empty or no object_info: better no check than a wrong one."""
+    """None for an answer that is empty or not an object_info, because no check is better than a wrong one."""
     if not isinstance(answer, Mapping) or not answer:
         return None
     try:
@@ -144,13 +157,11 @@ def _parse_classes(answer: Any) -> NodeInfo | None:
 
 
 def _get_cache_path(url: str, kind: str) -> Path:
-    from platformdirs import user_cache_path  # noqa: PLC0415 - only where something is kept
-
     return user_cache_path("sweeper", appauthor=False) / kind / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.json"
 
 
 def _write_cache(url: str, answer: Mapping[str, Any], kind: str = _CLASSES_KIND) -> None:
-    """Best effort: a cache that cannot be written costs time, nothing else."""
+    """Write an entry if possible; without it, the next command only takes longer."""
     path = _get_cache_path(url, kind)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

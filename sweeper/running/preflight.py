@@ -1,27 +1,26 @@
-"""Whether a plan may go to a target: its classes know every node and value, and partner nodes have their key.
+"""Checks a plan against a target before anything is submitted: node classes, values, and the key for partner nodes.
 
-Partner nodes call a paid third party; a submission must carry a key for them. The key goes into
-`extra_data.api_key_comfy_org` of workflows that have such nodes on that server, and nowhere else. Which class is one,
-the server's object_info says (`api_node`).
+Partner nodes call a paid third party and need a key of their own. ComfyUI reads it from the submission's
+`extra_data.api_key_comfy_org`. We send it only with workflows that have partner nodes on that server, which marks
+them by `api_node` in its object_info.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sweeper.errors import ExperimentError, UsageError
+from sweeper.model.node_classes import NodeInfo
+from sweeper.model.template import Template
+from sweeper.planning.plan import Plan
+from sweeper.running.node_class_cache import get_classes
 from sweeper.running.run_events import Notice
+from sweeper.running.settings import EffectiveSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sweeper.comfy.client import ComfyClient
-    from sweeper.model.node_classes import NodeInfo
-    from sweeper.model.template import Template
-    from sweeper.planning.plan import Plan
-    from sweeper.running.settings import EffectiveSettings
-
 
 PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 
@@ -29,46 +28,44 @@ PARTNER_KEY_FIELD: Final = "api_key_comfy_org"
 async def check_target(
     client: ComfyClient, plan: Plan, settings: EffectiveSettings, report: Callable[[Notice], None]
 ) -> None:
-    """Hold a plan against the target's node classes, if `settings.check`; let submissions carry the partner key they
-    need; tell of a workflow that would save nothing.
+    """Check a plan against the target's node classes, if `settings.check`; attach the partner key if it is needed.
 
-    Raises ExperimentError for what would not run there, and UsageError where partner nodes have no key.
+    Warns of a workflow that would save no files. Raises ExperimentError for what would not run on the target, and
+    UsageError if partner nodes have no key. Checks nothing if the target does not return its classes.
     """
-    from sweeper.running.node_class_cache import get_classes  # noqa: PLC0415
-
-    check = settings.check
-    if not check and client.target.partner_key is None:
+    if not settings.check and client.target.partner_key is None:
         return
-    for fresh in (False, True):  # what was kept of the server may be old: models come and go
+    for fresh in (False, True):  # cached classes may be outdated, because models come and go
         classes = await get_classes(client, fresh=fresh)
         if classes is None:
             return
         try:
-            attach_partner_key(client, plan.experiment.template, classes, required=check)
+            attach_partner_key(client, plan.experiment.template, classes, required=settings.check)
         except UsageError:
             if fresh:
                 raise
             continue
-        if not check:
+        if not settings.check:
             return
         fit = plan.fit(classes)
         problems = fit.problems
-        if not problems:  # its notes are told by `plan` and `validate`; a run has more to say
+        if not problems:
+            # Other notes of `fit` are shown by `plan` and `validate`; they would only be noise here.
             for note in fit.unsaved if not settings.keep_temp else ():
                 report(Notice(str(note)))
             return
     name = client.target.name
     raise ExperimentError(
-        replace(problem, message=f"{problem.message} (on {name}; --no-check sends it nevertheless)")
+        replace(problem, message=f"{problem.message} (on {name}; --no-check submits it nevertheless)")
         for problem in problems
     )
 
 
 def attach_partner_key(client: ComfyClient, template: Template, classes: NodeInfo, *, required: bool) -> None:
-    """Let the client's submissions carry the partner key where the template has partner nodes.
+    """Make the client send the partner key with every submission, if the template has partner nodes.
 
-    A class is no slot's to choose, so the template tells it for every trial. `demanded`: a key that is missing is told
-    now, before anything is sent. Raises UsageError.
+    The template decides for all trials, because slots cannot change the class of a node. Raises UsageError if
+    `required` and the key is missing.
     """
     nodes = [
         f"{node_id} ({node['class_type']})"
@@ -89,5 +86,5 @@ def attach_partner_key(client: ComfyClient, template: Template, classes: NodeInf
         )
         raise UsageError(
             f"target {target.name}: node {', '.join(nodes)} calls a paid partner, which needs a key of its own: "
-            f"{missing} (--no-check sends the workflow without)"
+            f"{missing} (--no-check submits the workflow without)"
         )

@@ -1,8 +1,8 @@
-"""Artifacts that are gone from the results folder, as when somebody deleted a picture: noticed, and fetched again.
+"""Finds artifacts that are missing from the results folder, for example because they were deleted, and restores them.
 
-A job that was paid for is not sent again for it: its server is asked for the file once more. What it does not have any
-more is told, and `remake` submits those trials again. The embedded server ends with its run and costs nothing, so its
-trials are simply done anew.
+A paid job is not submitted again for that: its server is asked for the file once more. If the server no longer has it,
+that is reported, and `remake` resubmits the trial. The embedded server ends with its run and costs nothing, so its
+trials are simply executed again.
 """
 
 from __future__ import annotations
@@ -10,57 +10,53 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
+from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.download import download
 from sweeper.comfy.protocol import JobOutput
 from sweeper.errors import JobError, TargetError, TransientError
 from sweeper.model.target_spec import EMBEDDED
 from sweeper.running.run_events import Notice
-from sweeper.store import records
+from sweeper.running.settings import EffectiveSettings
+from sweeper.store import Store, records
+from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.records import Artifact, JobRecord
 from sweeper.store.remote_artifacts import folder_for, is_url, list_names
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sweeper.comfy.client import ComfyClient
-    from sweeper.running.settings import EffectiveSettings
-    from sweeper.store import Store
-    from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.store.records import Artifact, JobRecord
 
 
 class MissingFiles:
-    """Finds the jobs that succeeded and whose files are not all there. `jobs` are those to be restored, `again` the
-    number of those that the embedded server does anew because of that.
+    """Finds the jobs that succeeded but whose files are not all present.
+
+    `jobs`: those to restore, with their missing artifacts. `redo_count`: how many the embedded server executes again.
     """
 
     def __init__(self, store: Store | None, out: Path, settings: EffectiveSettings) -> None:
         self._store = store
         self._remake = settings.remake
         self._keep_temp = settings.keep_temp
-        self._names_by_folder: dict[str, frozenset[str]] = {}  # names by folder or URL
+        self._names_by_folder: dict[str, frozenset[str]] = {}  # also by URL
         self.out = out
         self.jobs: list[tuple[JobRecord, tuple[Artifact, ...]]] = []
         self.redo_count = 0
 
     def __call__(self, job: JobRecord) -> bool:
-        """Whether the job's work is to be done anew. One whose files can perhaps be had again is noted instead."""
+        """Whether to execute the job's trial again. If its files can perhaps be restored, adds it to `jobs` instead."""
         if job.state != records.SUCCEEDED or self._store is None:
             return False
-        kept = self._store.artifacts(job.id)
-        if not kept and self._keep_temp:  # previews were not asked for then; only a job made anew has them for sure
+        artifacts = self._store.artifacts(job.id)
+        if not artifacts and self._keep_temp:  # it ran without keep_temp, and only another run surely gives previews
             return self._remake or job.target == EMBEDDED
-        gone = [one for one in kept if not self._is_present(one.path)]
-        if not gone:
+        missing = [artifact for artifact in artifacts if not self._is_present(artifact.path)]
+        if not missing:
             return False
         if self._remake:
             return True
         if job.target == EMBEDDED:
             self.redo_count += 1
             return True
-        self.jobs.append((job, tuple(gone)))
+        self.jobs.append((job, tuple(missing)))
         return False
 
     def _is_present(self, path: str) -> bool:
@@ -71,18 +67,18 @@ class MissingFiles:
 
 
 def describe_regenerated(count: int) -> str:
-    """What to say of so many trials of the embedded server whose files are gone."""
-    return f"files of {count} trial{'s' if count > 1 else ''} are gone; the embedded server makes them again"
+    """Describe `count` trials of the embedded server whose files are missing."""
+    return f"files of {count} trial{'s' if count > 1 else ''} are missing; the embedded server generates them again"
 
 
 def describe_empty_trials(count: int, settings: EffectiveSettings) -> str:
-    """What to say of so many trials that succeeded without a file, and what to do about it."""
-    said = f"{count} trial{'s' if count > 1 else ''} succeeded and left no file to keep"
+    """Describe `count` trials that succeeded without a file, and say what to do about it."""
+    message = f"{count} trial{'s' if count > 1 else ''} succeeded but saved no file"
     if not settings.keep_temp:
-        return f"{said}: add a node that saves, such as SaveImage, or keep previews with `--keep-temp --remake`"
-    return (
-        said if settings.remake else f"{said}; `--remake` does them again, should they have been done without previews"
-    )
+        return f"{message}: add a node that saves, such as SaveImage, or keep previews with `--keep-temp --remake`"
+    if settings.remake:
+        return message
+    return f"{message}; if they ran without `--keep-temp`, run them again with `--remake`"
 
 
 def _list_names(folder: Path) -> frozenset[str]:
@@ -94,54 +90,53 @@ def _list_names(folder: Path) -> frozenset[str]:
 
 
 async def restore(missing: MissingFiles, clients: Sequence[ComfyClient], report: Callable[[Notice], None]) -> None:
-    """Fetch what is gone from the targets that answer to where it was, and tell what came of it. Raises ResultsError
-    for our disk, or what is in its place.
+    """Download the missing files again, each to its old path, and report the outcome.
+
+    Raises ResultsError if a file cannot be written, or if another file is at its path.
     """
     by_name = {client.target.name: client for client in clients}
-    fetched: Counter[tuple[str, str]] = Counter()
+    restored: Counter[tuple[str, str]] = Counter()
     failed: dict[tuple[str, str], list[str]] = {}
-    for job, gone in missing.jobs:
+    for job, artifacts in missing.jobs:
         client = by_name.get(job.target)
-        for artifact in gone:
+        for artifact in artifacts:
             folder = folder_for(missing.out, artifact.path)
-            reason = "it does not answer" if client is None else await _restore_artifact(client, job, artifact, folder)
+            reason = "no response" if client is None else await _restore_artifact(client, job, artifact, folder)
             if reason is None:
-                fetched[job.target, artifact.path.rpartition("/")[0]] += 1
+                restored[job.target, artifact.path.rpartition("/")[0]] += 1
             else:
                 failed.setdefault((job.target, reason), []).append(artifact.path)
-    for (target, place), count in fetched.items():
-        report(Notice(f"{_describe_count(count)} gone from {place}/ and fetched again from {target}, at no cost"))
+    for (target, path), count in restored.items():
+        files, were = ("1 file", "was") if count == 1 else (f"{count} files", "were")
+        report(Notice(f"{files} missing from {path}/ {were} downloaded again from {target}, at no cost"))
     for (target, reason), paths in failed.items():
+        files, are = ("1 file", "is") if len(paths) == 1 else (f"{len(paths)} files", "are")
+        more = ", ..." if len(paths) > 1 else ""
         report(
             Notice(
-                f"{_describe_count(len(paths))} gone and could not be fetched again from {target} ({reason}): "
-                f"{paths[0]}"
-                f"{', ...' if len(paths) > 1 else ''}; the rows stay, and `--remake` submits their trials again"
+                f"{files} {are} missing and could not be downloaded again from {target} ({reason}): {paths[0]}{more}; "
+                "the rows stay, and `--remake` submits their trials again"
             )
         )
-
-
-def _describe_count(count: int) -> str:
-    return f"{count} file{'s were' if count > 1 else ' was'}"
 
 
 async def _restore_artifact(
     client: ComfyClient, job: JobRecord, artifact: Artifact, folder: ArtifactFolder
 ) -> str | None:
-    """Put one artifact back to its place; why not, for people, or None.
+    """Download one artifact to its old path. Returns why that failed, as a message, or None.
 
-    By the server's own name for the file and not by the job: a restarted ComfyUI has forgotten its jobs and kept the
-    files. The hash tells whether it is still the same one.
+    Requests the file by the server's name for it and not through the job, because a restarted ComfyUI has forgotten its
+    jobs but kept the files. The hash shows whether it is still the same file.
     """
     subfolder, _, filename = artifact.label.rpartition("/")
     reason = ""
-    for category in ("output", "temp"):  # which of them it was is not on record
+    for category in ("output", "temp"):  # the store does not record which of them it was
         output = JobOutput(artifact.node, artifact.kind, artifact.position, filename, subfolder, category)
         try:
             with folder.open_incoming(job.id, artifact.position) as file:
-                found = await download(client, output, file)
-                if found.sha256 != artifact.sha256:
-                    reason = reason or "it has another file under that name now"
+                fetched = await download(client, output, file)
+                if fetched.sha256 != artifact.sha256:
+                    reason = reason or "the server has another file of that name now"
                     continue
                 await asyncio.to_thread(folder.save, file, PurePosixPath(artifact.path).name)
                 return None

@@ -1,6 +1,6 @@
-"""The beginning of a run: which trials are done already, which jobs must be looked for, what is left to submit.
+"""The start of a run: which trials are done already, which jobs must be searched for, what is left to submit.
 
-`survey` only reads. `record` writes the run and all its trials in one transaction, so a run is there whole or not.
+`load_resume_state` only reads. `record_run` writes the run and all its trials in one transaction.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from sweeper.errors import LOST_ERROR
+from sweeper.model.experiment import Experiment
+from sweeper.model.trial import Trial
+from sweeper.planning.plan import Plan
+from sweeper.running.settings import EffectiveSettings
 from sweeper.running.work import WorkItem
-from sweeper.store import records
+from sweeper.store import Store, records
 from sweeper.store.records import OPEN_STATES, JobRecord, TableLayout
 
-if TYPE_CHECKING:
-    from sweeper.model.experiment import Experiment
-    from sweeper.model.trial import Trial
-    from sweeper.planning.plan import Plan
-    from sweeper.running.settings import EffectiveSettings
-    from sweeper.store import Store
-
-# Ends that the plain command does not submit again (CONTRACT.md 18).
+# Jobs that ended in one of these states are not submitted again, unless an option such as --retry-failed asks for it.
 _ENDED = (records.SUCCEEDED, records.FAILED, records.REJECTED)
 
 
 @dataclass(slots=True)
 class ResumeState:
-    """What stands for the digests of a plan. `done`: nothing to do for them in this run, which show in `reused` rows.
-    `todo`: how many digests there are to be done, which show in `rows` rows, or in more where a limit cuts off some.
+    """What earlier runs have done for the digests of a plan.
+
+    `current_jobs`: by digest, the job whose result counts. `done`: the digests with nothing left to do, which have
+    `reused` rows. `unresolved`: items whose jobs may still be on a server. `first_index` and `duplicates`: by digest,
+    the first trial that has it, and the others. `todo`: the number of digests to execute, which have `todo_rows` rows,
+    or more if `limit` leaves some out.
     """
 
     current_jobs: dict[str, JobRecord]
@@ -54,31 +54,32 @@ def load_resume_state(
     *,
     should_redo: Callable[[JobRecord], bool],
 ) -> ResumeState:
-    """Walk the plan in written order beside what the store knows of these targets.
+    """Compare the plan, in written order, with the jobs that the store has for these targets.
 
-    `anew(job)` says of a job that ended whether its work is to be done again, as when its files are gone.
+    `is_selected(trial)`: whether this run may submit the trial. `should_redo(job)`: whether the work of an ended job is
+    to be repeated, for example because its files are missing.
     """
-    found = ResumeState({} if store is None else store.current_jobs(target_names))
-    fresh: list[str] = []
+    state = ResumeState({} if store is None else store.current_jobs(target_names))
+    selected: list[str] = []
     for trial in plan.written():
         digest = trial.digest
-        if digest in found.first_index:
-            found.duplicates.setdefault(digest, []).append(trial.index)
+        if digest in state.first_index:
+            state.duplicates.setdefault(digest, []).append(trial.index)
             continue
-        found.first_index[digest] = trial.index
-        job = found.current_jobs.get(digest)
+        state.first_index[digest] = trial.index
+        job = state.current_jobs.get(digest)
         if job is not None and job.state in OPEN_STATES:
-            found.unresolved.append(WorkItem(trial, job))
+            state.unresolved.append(WorkItem(trial, job))
         elif job is not None and _is_ended(job, settings) and not should_redo(job):
-            found.done.add(digest)
+            state.done.add(digest)
         elif is_selected(trial):
-            fresh.append(digest)
-    count = len(fresh) if settings.limit is None else min(len(fresh), settings.limit)
-    found.todo = count + len(found.unresolved)
-    # Which of them a limit leaves is known only in run order.
-    shown = [work.trial.digest for work in found.unresolved] + (fresh if count == len(fresh) else [])
-    found.todo_rows = found.todo + sum(len(found.duplicates.get(digest, ())) for digest in shown)
-    return found
+            selected.append(digest)
+    count = len(selected) if settings.limit is None else min(len(selected), settings.limit)
+    state.todo = count + len(state.unresolved)
+    # If a limit leaves some out, which ones is only known in run order, so their duplicates are not counted.
+    shown = [item.trial.digest for item in state.unresolved] + (selected if count == len(selected) else [])
+    state.todo_rows = state.todo + sum(len(state.duplicates.get(digest, ())) for digest in shown)
+    return state
 
 
 def _is_ended(job: JobRecord, settings: EffectiveSettings) -> bool:
@@ -97,7 +98,7 @@ def record_run(
     experiment: Experiment,
     now: float,
 ) -> int:
-    """Write the run, its trials, and the jobs that stand for them so far. Returns the run's id."""
+    """Write the run, its trials, and their current jobs. Returns the run's id."""
     with store.transaction():
         file, overrides = str(experiment.file), experiment.overrides
         run_id = store.create_run(layout, file=file, targets=target_names, now=now, overrides=overrides)
@@ -107,34 +108,31 @@ def record_run(
 
 
 def mark_embedded_lost(store: Store, state: ResumeState, target: str) -> None:
-    """Jobs on the embedded server of an earlier process: it is gone, and they with it. Asking would be in vain."""
-    for work in state.unresolved:
-        if work.job is not None and work.pinned_to == target:
-            store.record_finished(
-                work.job.id, records.LOST, error=(LOST_ERROR, "the embedded server ended with its run")
-            )
-            work.job = replace(work.job, state=records.LOST)
+    """Mark the open jobs on `target`, an embedded server of an earlier process, as lost with it."""
+    error = (LOST_ERROR, "the embedded server ended with its run")
+    for item in state.unresolved:
+        if (job := item.open_job) is not None and job.target == target:
+            store.record_finished(job.id, records.LOST, error=error)
+            item.job = replace(job, state=records.LOST)
 
 
 def iter_remaining(
     plan: Plan, state: ResumeState, settings: EffectiveSettings, is_selected: Callable[[Trial], bool]
 ) -> Iterator[WorkItem]:
-    """The works that were never submitted or are to be submitted again, in run order, each digest once: at the first
-    trial that has it in written order, so that nothing need be remembered of what was handed out.
+    """The items to submit, in run order; `state.unresolved` are not among them.
+
+    Each digest comes once, with the first trial in written order that has it, so that no memory of earlier items is
+    needed.
     """
-    opened = {work.trial.digest for work in state.unresolved}
+    unresolved = {item.trial.digest for item in state.unresolved}
 
-    def iter_items() -> Iterator[WorkItem]:
-        for trial in plan:
-            digest = trial.digest
-            if (
-                trial.index != state.first_index[digest]
-                or digest in state.done
-                or digest in opened
-                or not is_selected(trial)
-            ):
-                continue
-            job = state.current_jobs.get(digest)
-            yield WorkItem(trial, job, never_submitted=job is None)
+    def is_remaining(trial: Trial) -> bool:
+        digest = trial.digest
+        is_first = trial.index == state.first_index[digest]
+        return is_first and digest not in state.done and digest not in unresolved and is_selected(trial)
 
-    return islice(iter_items(), settings.limit)
+    def make_item(trial: Trial) -> WorkItem:
+        job = state.current_jobs.get(trial.digest)
+        return WorkItem(trial, job, never_submitted=job is None)
+
+    return islice(map(make_item, filter(is_remaining, plan)), settings.limit)

@@ -1,36 +1,43 @@
-"""Which ends of a job are worth another submission. Pure.
+"""Decides which failed jobs are worth another submission, and how long to wait before it. Pure.
 
-Only what may well go otherwise next time: a lost job, a full memory (once), a broken connection of the server's own.
-A node that failed on its inputs will fail again, and is not paid for twice.
+Worth it are failures that may well not repeat: a lost job, a full memory (once), a broken network connection of the
+server itself. A node that failed on its inputs would fail again, so it is not paid for twice.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from sweeper.comfy.protocol import JobState
 from sweeper.comfy.retry import Backoff
+from sweeper.running.work import WorkItem
 
-if TYPE_CHECKING:
-    from sweeper.comfy.protocol import JobState
-
-# The wait before a job is submitted once more; the first retry has one submission behind it.
+# The wait in seconds before a job is submitted again; the first retry has one submission behind it.
 RESUBMIT_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0)
 
 _OUT_OF_MEMORY: Final = re.compile(r"out ?of ?memory|\boom|oom_?error", re.IGNORECASE)
-# COMFY_API.md names the two downloads; the others are what Python raises when the server's own network fails.
+# Comfy Cloud reports the two download errors; the others are what Python raises when the server's network fails.
 _TRANSIENT: Final = re.compile(
     r"ModelDownloadError|ImageDownloadError|ConnectionError|ConnectionResetError|ConnectionAbortedError|"
     r"BrokenPipeError|ConnectTimeout|ReadTimeout|TimeoutError|RemoteDisconnected|IncompleteRead|ServiceUnavailable"
 )
 
 
+def is_worth_retrying(item: WorkItem, state: JobState) -> bool:
+    """Whether to submit the item again after its job ended in this state. Counts the item's memory failures."""
+    if is_out_of_memory(state):
+        item.memory_failures += 1
+        return item.memory_failures == 1
+    return is_transient(state)
+
+
 def is_out_of_memory(state: JobState) -> bool:
-    """Whether the job failed for want of memory: the server then unloads its models, so once more is worth it."""
-    told = f"{state.error_type or ''} {state.error or ''}"
-    return state.state == "failed" and _OUT_OF_MEMORY.search(told) is not None
+    """Whether the job ran out of memory. ComfyUI unloads its models then, so one retry may succeed."""
+    text = f"{state.error_type or ''} {state.error or ''}"
+    return state.state == "failed" and _OUT_OF_MEMORY.search(text) is not None
 
 
 def is_transient(state: JobState) -> bool:
-    """Whether the job failed of something that has nothing to do with its workflow."""
+    """Whether the job failed for a reason that has nothing to do with its workflow."""
     return state.state == "failed" and _TRANSIENT.search(state.error_type or "") is not None

@@ -1,4 +1,4 @@
-"""What the lanes of one run share: the plan, the store, the settings, the brake, and the count of failures."""
+"""The context of one run, shared by all its target workers: plan, store, settings, stop control, failure count."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from sweeper.model import result
+from sweeper.model.trial import InputFile, Trial
 from sweeper.running.group_commit import GroupCommit
 from sweeper.running.run_events import Event, TrialDone
+from sweeper.running.settings import EffectiveSettings
 from sweeper.running.stop_control import MAX_FAILURES, StopControl
+from sweeper.running.work import WorkItem
+from sweeper.running.work_queue import WorkQueue
 from sweeper.store import records
-
-if TYPE_CHECKING:
-    from sweeper.model.trial import InputFile, Trial
-    from sweeper.running.settings import EffectiveSettings
-    from sweeper.running.work import WorkItem
-    from sweeper.running.work_queue import WorkQueue
-    from sweeper.store.artifacts import ArtifactFolder
-    from sweeper.store.records import Artifact, JobRecord
+from sweeper.store.artifacts import ArtifactFolder
+from sweeper.store.records import Artifact, JobRecord
 
 
 class WorkflowSource(Protocol):
@@ -68,8 +66,11 @@ class JobStore(Protocol):
 
 @dataclass(slots=True)
 class RunContext:
-    """One run's common ground. `plan` gives workflows and files; `names` are the targets of this run; `twins` tells
-    the trials that share a digest with an earlier one. Clock, ids and randomness are here to be given.
+    """The state that the target workers of one run share.
+
+    `duplicates`: by digest, the indexes of the trials that share it with an earlier trial. `random`, `now` (seconds
+    since 1970) and `new_id` are fields so that tests can replace them. `node_times`: by target and node class, how
+    often it ran and the seconds in all.
     """
 
     plan: WorkflowSource
@@ -88,7 +89,7 @@ class RunContext:
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
     failures: int = 0
-    error: str | None = None  # why the run stopped early, for people
+    error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     node_times: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
     _group_commit: GroupCommit = field(init=False)
@@ -97,11 +98,11 @@ class RunContext:
         self._group_commit = GroupCommit(self.store.sync)
 
     def close(self) -> None:
-        """The run is over."""
+        """End the context's thread; call it at the end of the run."""
         self._group_commit.close()
 
     def record_node_times(self, target: str, nodes: Iterable[tuple[str, float]]) -> None:
-        """Note how long nodes ran, by class; written at the end of the run, since nothing depends on it before."""
+        """Add up (node, seconds) pairs by node class. The session writes them to the store at the end of the run."""
         times = self.node_times.setdefault(target, {})
         for node, seconds in nodes:
             if name := self.node_classes.get(node):
@@ -110,15 +111,15 @@ class RunContext:
 
     @property
     def is_only_target(self) -> bool:
-        """Whether nobody else could have the work that a lane takes early."""
+        """Whether there is one target only, so that it can take items early without keeping them from others."""
         return len(self.target_names) == 1
 
     async def flush(self) -> None:
-        """Return when all that the store was told so far is on the disk. Raises ResultsError."""
+        """Wait until everything written to the store so far is on the disk. Raises ResultsError."""
         await self._group_commit.flush()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, but not past the moment when the run is asked to stop."""
+        """Sleep, but wake as soon as the run stops."""
         try:
             async with asyncio.timeout(seconds):
                 await self.stopped.wait()
@@ -128,14 +129,16 @@ class RunContext:
     def finish_job(
         self,
         item: WorkItem,
+        job: JobRecord,
         state: str,
         *,
         error: tuple[str, str] | None = None,
         times: tuple[float | None, float | None] = (None, None),
     ) -> None:
-        """The work's last job is over; so says the store first, then memory."""
-        job = item.job
-        assert job is not None
+        """Record the end of `job`, the item's last one: first in the store, then in the item.
+
+        `error`: (error_type, message). `times`: start and end of the execution, seconds since 1970.
+        """
         self.store.record_finished(job.id, state, started=times[0], ended=times[1], error=error)
         error_type, message = error or (None, None)
         item.job = replace(job, state=state, error_type=error_type, error=message)
@@ -152,7 +155,7 @@ class RunContext:
         error: tuple[str, str] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Tell the watcher about every trial that this work stands for, and stop the run when too many failed."""
+        """Report the result of every trial that the item stands for, and stop the run if too many failed."""
         error_type, message = error or (None, None)
         for index in (item.trial.index, *self.duplicates.get(item.trial.digest, ())):
             outputs = tuple(artifact.path for artifact in artifacts)
@@ -168,5 +171,5 @@ def _describe_failures(failures: int, allowed: float) -> str:
     return (
         f"{count}, more than max_failures allows"
         if allowed
-        else f"{count}, and none was to (--fail-fast, or max_failures: 0)"
+        else f"{count} and no failures are allowed (--fail-fast or max_failures: 0)"
     )

@@ -1,19 +1,19 @@
-"""What a run tells whoever watches it, as frozen values. Watching is optional, and a watcher decides nothing."""
+"""The events of a run: frozen values passed to its `progress` callback. An observer cannot influence the run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sweeper.model.result import Run
+from sweeper.model.result import Run
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run is recorded. Of the `trials` rows `todo` may change in this run, and `reused` stand on work of earlier
-    runs that is not done again; the others are left out by `where` or `limit`.
+    """The run is recorded in the store.
+
+    Of its `trials` rows, this run may change `todo`, and `reused` show results of earlier runs that are not repeated.
+    `where` or `limit` leave out the others.
     """
 
     run_id: int
@@ -26,8 +26,9 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class ClusterReady:
-    """A Dask cluster answers: its scheduler's address, the link to its dashboard (empty where it has none), and the
-    number of its workers that can be used now.
+    """A Dask cluster responded. `address` is its scheduler's, `dashboard` a URL (empty: there is none).
+
+    `workers`: the number of usable workers now.
     """
 
     address: str
@@ -37,7 +38,7 @@ class ClusterReady:
 
 @dataclass(frozen=True, slots=True)
 class TargetReady:
-    """A target answers. `version` is empty where it does not tell; `concurrency` is jobs in flight at most."""
+    """A target responded. `version` is empty if unknown; `concurrency` is the maximum of jobs in flight."""
 
     target: str
     dialect: str
@@ -47,8 +48,9 @@ class TargetReady:
 
 @dataclass(frozen=True, slots=True)
 class TargetDown:
-    """A target does not answer, or refuses us (`final`: it gets no more work in this run). One that is not given up is
-    asked again while others have work, and for `patience` seconds where nobody else can go on.
+    """A target does not respond or refuses us. `final`: it gets no more work in this run.
+
+    Otherwise the run retries it while other targets have work, and for `patience` seconds if none can continue.
     """
 
     target: str
@@ -59,7 +61,7 @@ class TargetDown:
 
 @dataclass(frozen=True, slots=True)
 class TargetUp:
-    """A target that was down for so many `seconds` answers again."""
+    """A target responds again after it was down for `seconds`."""
 
     target: str
     seconds: float
@@ -67,7 +69,7 @@ class TargetUp:
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """The server took a job. `found`: it was sent earlier and was found there instead of being sent again."""
+    """The server accepted a job. `found`: an earlier submission was found on the server, so nothing was sent now."""
 
     target: str
     trial: int
@@ -78,7 +80,7 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """A node of a job is at step `value` of `maximum` (0 of 0: it began)."""
+    """A node of a job is at step `value` of `maximum` (0 of 0: it has just started)."""
 
     target: str
     trial: int
@@ -90,7 +92,7 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True)
 class JobPreview:
-    """The server sent a picture of how far a job is: the bytes of a JPEG or PNG, as they came."""
+    """The server sent a preview of a job in progress: `image` holds the bytes of a JPEG or PNG."""
 
     target: str
     trial: int
@@ -101,7 +103,7 @@ class JobPreview:
 
 @dataclass(frozen=True, slots=True)
 class TrialDone:
-    """A row got its final words of this run. `seconds` is its execution time, None where the server did not tell."""
+    """The result row of a trial is final for this run. `seconds`: the execution time, None if unknown."""
 
     trial: int
     status: str
@@ -114,7 +116,7 @@ class TrialDone:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A trial is submitted again after `wait` seconds."""
+    """A trial will be submitted again after `wait` seconds."""
 
     target: str
     trial: int
@@ -125,7 +127,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class TargetBusy:
-    """A target takes nothing more at the moment; we ask again after `seconds`, with at most `limit` in flight."""
+    """A target's queue is full; the run retries after `seconds`, with at most `limit` jobs in flight."""
 
     target: str
     seconds: float
@@ -135,7 +137,7 @@ class TargetBusy:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """Nothing more is submitted; `in_flight` jobs are waited for. `reason`: interrupt, max_failures."""
+    """The run submits nothing more and waits for `in_flight` jobs. `reason`: a constant of `stop_control`."""
 
     in_flight: int
     reason: str
@@ -143,21 +145,21 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Cancelling:
-    """Our `in_flight` jobs are being cancelled."""
+    """The run cancels its `in_flight` jobs."""
 
     in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the user should know and that stops nothing, such as a picture that could not be measured."""
+    """A warning that stops nothing, such as a picture that could not be measured."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over, its table written."""
+    """The run has ended and its table is written."""
 
     run: Run
 

@@ -1,31 +1,31 @@
-"""How one run is to go: what the caller asks for, completed by what the experiment says."""
+"""The settings of one run: the caller's options, completed by those of the experiment file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeper.errors import UsageError
-
-if TYPE_CHECKING:
-    from sweeper.model.experiment import RunSettings
-    from sweeper.model.trial import Trial
+from sweeper.model.experiment import RunSettings
+from sweeper.model.expressions import ExpressionError
+from sweeper.model.expressions.column_expression import compile_column_expression
+from sweeper.model.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What may differ from one run of an experiment to the next. None: as the experiment's `run:` says.
+    """Options that may differ from one run of an experiment to the next. None: use the experiment's `run:` section.
 
     `concurrency`: jobs in flight per target. `retries`: submissions after the first. `timeout`: seconds of execution.
     `max_failures`: a count (int) or a share of the plan (float, 0 to 1). `fail_fast`: stop after the first failure.
-    `retry_failed`: submit again what failed before; `fresh`: also what succeeded. `where`: a Jinja2 expression over
-    slots and axes, and `limit`, a count, choose which trials this run submits; the others keep their rows.
-    `patience`: seconds that targets of a run that has begun may say nothing while no other can go on, after which it
-    ends; as long as others work, one that is silent is asked again without end. `keep_temp`: fetch previews (`temp`).
-    `remake`: submit again what succeeded and whose files are gone from the results folder (otherwise they are fetched
-    from the server once more, if it still has them), with `keep_temp` also what left none.
-    `check`: hold the plan against the target's node classes before anything is submitted.
+    `retry_failed`: resubmit trials that failed before; `fresh`: also those that succeeded. `where` (a Jinja2
+    expression over slots and axes) and `limit` (a count) select the trials to submit; the others keep their rows.
+    `patience`: seconds to retry unreachable targets of a running run if no reachable target can continue; while one
+    can, they are retried without end. `keep_temp`: fetch previews (ComfyUI's type `temp`) too.
+    `remake`: resubmit trials that succeeded but whose files are missing from the results folder, and with `keep_temp`
+    those that left no file. Without it, missing files are downloaded again if the server still has them.
+    `check`: check the plan against the target's node classes before submitting.
     """
 
     concurrency: int | None = None
@@ -46,7 +46,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSettings:
-    """The options of one run, complete. `concurrency` None: as the target or its dialect says."""
+    """The options of one run with all defaults applied. `concurrency` None: use that of the target or its dialect."""
 
     concurrency: int | None
     retries: int
@@ -62,21 +62,23 @@ class EffectiveSettings:
 
 
 def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: int) -> EffectiveSettings:
-    """Options over the experiment's RunSettings. Raises UsageError for values out of range, and when the plan has
-    more than `max_trials` trials (CONTRACT.md 20).
+    """Apply the experiment's `run:` section as defaults of `options`. `trial_count`: the size of the plan.
+
+    Raises UsageError for values out of range, and if the plan has more than `max_trials` trials, which protects from
+    a sweep that is larger, and dearer, than it was meant to be.
     """
-    for name, least in (("concurrency", 1), ("retries", 0), ("max_trials", 1), ("limit", 0)):
+    for name, minimum in (("concurrency", 1), ("retries", 0), ("max_trials", 1), ("limit", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"{name}: {value} is less than {least}")
+        if value is not None and value < minimum:
+            raise UsageError(f"{name}: {value} is less than {minimum}")
     if options.timeout is not None and not options.timeout > 0:
         raise UsageError(f"timeout: {options.timeout} is not a number of seconds above 0")
     if options.patience is not None and not options.patience >= 0:
         raise UsageError(f"patience: {options.patience} is not a number of seconds, at least 0")
-    most = _apply_default(options.max_trials, defaults.max_trials)
-    if most is not None and trial_count > most:
+    max_trials = _apply_default(options.max_trials, defaults.max_trials)
+    if max_trials is not None and trial_count > max_trials:
         raise UsageError(
-            f"the plan has {trial_count} trials, more than max_trials allows ({most}); nothing was submitted. "
+            f"the plan has {trial_count} trials, more than max_trials allows ({max_trials}); nothing was submitted. "
             f"Narrow the sweep, or lift the limit with --max-trials {trial_count}"
         )
     return EffectiveSettings(
@@ -96,17 +98,17 @@ def resolve_settings(options: RunOptions, defaults: RunSettings, trial_count: in
     )
 
 
-def _apply_default(given: Any, default: Any) -> Any:
-    return default if given is None else given
+def _apply_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
-def _count_allowed_failures(max_failures: int | float | None, trial_count: int) -> float:  # noqa: PYI041 (the two mean different things)
+def _count_allowed_failures(max_failures: float | None, trial_count: int) -> float:
     if max_failures is None:
         return float("inf")
     if not isinstance(max_failures, int):
         if not 0 <= max_failures <= 1:
             raise UsageError(
-                f"max_failures: {max_failures} is no share of the plan (0 to 1; a count is a whole number)"
+                f"max_failures: {max_failures} is not a share of the plan (0 to 1; a count is a whole number)"
             )
         return max_failures * trial_count
     if max_failures < 0:
@@ -115,21 +117,15 @@ def _count_allowed_failures(max_failures: int | float | None, trial_count: int) 
 
 
 class TrialFilter:
-    """`--where`: whether this run may submit a trial, by its slots and the table's columns of its axes. The expression
-    is checked before anything else happens.
-    """
+    """`--where`: whether this run may submit a trial, judged by its slots and its columns of the table."""
 
     def __init__(self, text: str | None, names: Sequence[str]) -> None:
-        """`names`: what the expression may use. Raises UsageError where it does not parse or uses another name."""
-        from sweeper.model.expressions import ExpressionError  # noqa: PLC0415 (Jinja2)
-        from sweeper.model.expressions.column_expression import compile_column_expression  # noqa: PLC0415
+        """Compile the expression `text`, which may use `names`; None selects every trial.
 
-        self._expression = None
-        self._error: type[Exception] = ExpressionError
-        if text is None:
-            return
+        Raises UsageError if it does not parse or uses another name.
+        """
         try:
-            self._expression = compile_column_expression(text, names)
+            self._expression = None if text is None else compile_column_expression(text, names)
         except ExpressionError as error:
             raise UsageError(f"--where: {error}") from None
 
@@ -139,5 +135,5 @@ class TrialFilter:
         values: Mapping[str, Any] = {**trial.axes, **trial.columns, **trial.params}
         try:
             return bool(self._expression.evaluate(values))
-        except self._error as error:
+        except ExpressionError as error:
             raise UsageError(f"--where: trial {trial.index}: {error}") from None

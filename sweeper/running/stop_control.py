@@ -1,4 +1,4 @@
-"""Stopping a run: once to drain, twice to cancel; from a signal, from another thread, or because too much failed."""
+"""Stop a run: first drain it, then cancel it; from a signal, another thread, or because too many trials failed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ INTERRUPT: Final = "interrupt"
 MAX_FAILURES: Final = "max_failures"
 REFUSED: Final = "refused"
 UNREACHABLE: Final = "unreachable"
-UNWRITABLE: Final = "unwritable"  # the results folder takes no more
+UNWRITABLE: Final = "unwritable"  # the results folder can no longer be written
 
 
 class StopControl:
-    """The brake of one run; `stop` may be called from any thread, before the run too."""
+    """Stops one run. `stop` may be called from any thread, also before the run begins; the other methods may not.
+
+    `reason`: why the run stops, one of the words above; None while it goes on.
+    """
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -34,29 +37,29 @@ class StopControl:
         return self.reason is not None
 
     def stop(self) -> None:
-        """First call: submit nothing more, wait for what is in flight. Second call: cancel that too."""
+        """First call: submit nothing more and wait for the jobs in flight. Second call: cancel them."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.stop_with, INTERRUPT)
         else:
             self.stop_with(INTERRUPT)
 
     def stop_with(self, reason: str) -> None:
-        """Drain for that reason; an interrupt while draining cancels. To be called in the run's own loop."""
+        """Drain for this reason; an interrupt while draining cancels. Call it in the run's event loop."""
         if self.stopping and reason == INTERRUPT:
             self.cancelling = True
-        # Too many failures is what happened first; Ctrl-C afterwards is still the last word on how it ended.
+        # The first reason counts, but Ctrl-C overrides it: then the user decided how the run ended.
         if self.reason is None or reason == INTERRUPT:
             self.reason = reason
         for notify in list(self._subscribers):
             notify()
 
     def drain(self, reason: str) -> None:
-        """Drain, if nobody said so before: told by several, this cancels nothing. In the run's own loop, as `halt`."""
+        """Drain unless the run stops already, so that several callers do not cancel it. Call it in the run's loop."""
         if not self.stopping:
             self.stop_with(reason)
 
     async def run_unless_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` gives or raises; None, and it is cancelled, once the run is asked to stop."""
+        """Run `coroutine`, but cancel it and return None as soon as the run stops."""
         stopped = asyncio.Event()
         with self.subscribe(stopped.set):
             if self.stopping:
@@ -65,7 +68,7 @@ class StopControl:
 
     @contextmanager
     def subscribe(self, notify: Callable[[], None]) -> Iterator[None]:
-        """Call `notify` in the running loop at every change."""
+        """Call `notify` in the running event loop whenever `reason` or `cancelling` may have changed."""
         outer, self._loop = self._loop, asyncio.get_running_loop()
         self._subscribers.append(notify)
         try:
@@ -77,7 +80,7 @@ class StopControl:
 
 @contextmanager
 def stop_on_signals(control: StopControl) -> Iterator[None]:
-    """Let Ctrl-C (and SIGTERM) stop the run; only in the main thread, where alone signals may be set."""
+    """Let Ctrl-C and SIGTERM stop the run. Does nothing outside the main thread, where Python allows no handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -87,7 +90,7 @@ def stop_on_signals(control: StopControl) -> Iterator[None]:
     for number in numbers:
         try:
             loop.add_signal_handler(number, control.stop_with, INTERRUPT)
-        except NotImplementedError:  # Windows' loop has none; a plain handler runs between two steps of it
+        except NotImplementedError:  # on Windows, where a plain handler runs between two steps of the loop
             signal.signal(number, lambda *_: control.stop())
     try:
         yield

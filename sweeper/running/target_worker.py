@@ -1,17 +1,20 @@
-"""One target's share of a run: it pulls work as fast as the target takes it, and sits out the target's bad moments.
+"""One target's worker: takes items as fast as the target accepts jobs, and handles the target's failures.
 
-A target that does not answer gives what it was never sent to the others, and is asked again (see `presence`); what it
-may have taken waits for it, unless it took that with it: the queue of a ComfyUI ends with its process.
+If a target does not respond, its unsent items go to the other targets, and `health` retries it. Items whose jobs it
+may have wait for it, unless its process has exited: ComfyUI keeps its queue in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from sweeper.comfy.client import ComfyClient
 from sweeper.comfy.event_stream import EventStream
-from sweeper.comfy.protocol import QueueFull
+from sweeper.comfy.protocol import QueueFull, Server
+from sweeper.comfy.retry import Backoff
 from sweeper.errors import (
     LOST_ERROR,
     RefusedError,
@@ -22,34 +25,27 @@ from sweeper.errors import (
     UnreachableError,
 )
 from sweeper.running.concurrency_limit import ConcurrencyLimit, Permit
+from sweeper.running.health import HealthMonitor
 from sweeper.running.job_executor import JobExecutor
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice, Retrying, TargetBusy, TargetDown
 from sweeper.running.stop_control import REFUSED, UNREACHABLE
+from sweeper.running.work import WorkItem
 from sweeper.store import records
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from sweeper.comfy.client import ComfyClient
-    from sweeper.comfy.protocol import Server
-    from sweeper.running.health import HealthMonitor
-    from sweeper.running.run_context import RunContext
-    from sweeper.running.work import WorkItem
-
-_MAX_FAILURES_IN_A_ROW: Final = (
-    5  # times that a target is in trouble over one work before that is left for the next run
-)
-_MAX_SUSPICIOUS_ANSWERS: Final = (
-    3  # answers in a row that no ComfyUI gives, or refusals, which something before it may have given
-)
-_MAX_WAIT: Final = 30.0  # seconds before a work over which a target was in trouble is tried again
-_QUEUE_FULL_LIMIT: Final = 600.0  # seconds of nothing but "queue full", with nothing of ours in that queue
+_MAX_FAILURES_IN_A_ROW: Final = 5  # of one item, before it is postponed to the next run
+_MAX_SUSPICIOUS_ANSWERS: Final = 3  # in a row: refusals and answers that no ComfyUI gives, perhaps from a gateway
+# The wait in seconds before an item is tried again on a target that failed over it.
+_ITEM_BACKOFF: Final = Backoff(base_wait=0.25, max_wait=30.0, jitter_from=0.5)
+_QUEUE_FULL_LIMIT: Final = 600.0  # seconds of "queue full" without a job of ours in it, before the target is given up
 
 
 @dataclass(frozen=True, slots=True)
 class PendingTarget:
-    """A target that did not answer at the start of the run: why, and what is to be done with the server that answers
-    after all before it gets work: `welcome` gives its gate, and raises a SweeperError where it cannot be used.
+    """A target that did not respond at the start of the run, and why.
+
+    If it responds later, `prepare` checks it before it gets work. It returns the target's limit, or raises a
+    SweeperError if the target cannot be used.
     """
 
     reason: str
@@ -57,9 +53,9 @@ class PendingTarget:
 
 
 class TargetWorker:
-    """`gate`: how many jobs the target may have now; `late` in its place for one that does not answer yet.
-    `on_death(reason, message, account)` is called once, when this target gets no more work in this run; `account`:
-    because its account cannot pay.
+    """Executes items on one target. `limit`: how many jobs it may have, or a PendingTarget if it does not respond yet.
+
+    `on_death(reason, message, is_account_problem)` is called once, if this target gets no more work in this run.
     """
 
     def __init__(
@@ -74,7 +70,7 @@ class TargetWorker:
         self.client = client
         self.name = client.target.name
         self.dead = False
-        self._process_gone = False  # dead, and so are its jobs
+        self._process_gone = False  # dead, and its jobs are lost
         self._suspicious_answers = 0
         self._prepare_semaphore = asyncio.Semaphore(1)
         self._pending = limit if isinstance(limit, PendingTarget) else None
@@ -83,46 +79,46 @@ class TargetWorker:
         self._executor: JobExecutor | None = None
         self._on_death = on_death
         self._take_lock = asyncio.Lock()
-        self._last_has_permit = asyncio.Event()  # set when whoever took a work last has a place for it
+        self._last_has_permit = asyncio.Event()  # set when the item taken last has its permit
         self._last_has_permit.set()
 
     async def run(self) -> None:
-        """Until there is no more work, the run stops, or the target is given up."""
+        """Run until there is no more work, the run stops, or the target is given up."""
         if self._pending is not None and not await self._wait_until_usable(self._pending):
             return
         self._prepare_semaphore = asyncio.Semaphore(self.limit.maximum)
         async with EventStream(self.client) as events:
-            carrier = self._executor = JobExecutor(self.context, self.client, events)
+            executor = self._executor = JobExecutor(self.context, self.client, events)
             async with asyncio.TaskGroup() as group:
-                # As many again bring in files of jobs that are over, while the next ones run.
+                # Twice as many as jobs in flight, because half of them may be downloading the files of ended jobs.
                 for _ in range(2 * max(self.limit.maximum, 2)):
-                    group.create_task(self._process_items(carrier))
+                    group.create_task(self._process_items(executor))
 
     async def _wait_until_usable(self, pending: PendingTarget) -> bool:
-        """Wait for a target that was not there at the start. Whether it is to be used."""
+        """Wait for a target that did not respond at the start. Whether it can be used."""
         reason = pending.reason
         while True:
             try:
                 server = await self._health.wait_until_up(self.client, reason)
                 if server is None:
                     return False
-                gate = await self._health.run_unless_finished(pending.prepare(self.client, server))
+                limit = await self._health.run_unless_finished(pending.prepare(self.client, server))
             except TransientError as error:
                 reason = str(error)
-            except SweeperError as error:  # whatever is wrong with that one, the others have their work
+            except SweeperError as error:  # whatever is wrong with this target, the others go on
                 self._give_up(error)
                 return False
             else:
-                self.limit = gate or self.limit
-                return gate is not None
+                self.limit = limit or self.limit
+                return limit is not None
 
     @property
     def in_flight(self) -> int:
-        ours = self._executor and self._executor.in_flight
-        return len(ours.ids) + ours.sending if ours else 0
+        jobs = self._executor and self._executor.in_flight
+        return len(jobs.ids) + jobs.sending if jobs else 0
 
     def wake(self) -> None:
-        """The run is stopping: whoever waits, for a place or for a job, is to look at that now."""
+        """Let everything that waits for a permit or a job check again, because the run is stopping."""
         self.limit.wake_all()
         if self.context.control.cancelling:
             self.client.retry_waiter.cut_short()
@@ -131,83 +127,85 @@ class TargetWorker:
 
     async def _process_items(self, executor: JobExecutor) -> None:
         while not self.dead:
-            place = Permit(self.limit)
+            permit = Permit(self.limit)
             try:
-                work = await self._take_next(executor, place)
-                if work is None:
+                item = await self._take_next(executor, permit)
+                if item is None:
                     return
                 if self.dead or self._health.is_down(self.name):
-                    executor.discard_prepared(work)
-                    self._requeue(work)
+                    executor.discard_prepared(item)
+                    self._requeue(item)
                     continue
-                trouble = await self._execute(work, executor, place)
+                failure = await self._execute(item, executor, permit)
             finally:
-                place.release()
-            if trouble is not None:
-                await self._recover(trouble, work)
+                permit.release()
+            if failure is not None:
+                await self._recover(failure, item)
 
     async def _take_next(self, executor: JobExecutor, permit: Permit) -> WorkItem | None:
-        """The next work, with a place for it.
+        """Take the next item and acquire a permit for it. None: there is no more work.
 
-        Where jobs are short, what must be on the disk before one is sent would show as time in which the server has
-        nothing to do. There, works are prepared before a place is free; elsewhere none is taken before, so that another
-        target may have it, and a kill leaves no intents that were never sent.
+        If jobs are short, waiting for the disk before each submission would leave the server idle, so items are
+        prepared before a permit is free. Otherwise no item is taken before that, so that another target can have it,
+        and a kill leaves no intents that were never sent.
         """
-        hurried = self._prepares_ahead
-        async with self._prepare_semaphore if hurried else self._take_lock:
-            if not hurried:
+        prepares_ahead = self._prepares_ahead
+        async with self._prepare_semaphore if prepares_ahead else self._take_lock:
+            if not prepares_ahead:
                 await self.limit.wait_available()
-            work = await self.context.work_queue.take(self.name)
-            if work is None:
+            item = await self.context.work_queue.take(self.name)
+            if item is None:
                 return None
-            before, self._last_has_permit = self._last_has_permit, asyncio.Event()
-            behind = self._last_has_permit
+            previous_has_permit, has_permit = self._last_has_permit, asyncio.Event()
+            self._last_has_permit = has_permit
             try:
-                if hurried:
-                    await executor.prepare(work)
-                await before.wait()  # works are sent in the order of the plan, which is that of the server's cache
+                if prepares_ahead:
+                    await executor.prepare(item)
+                await previous_has_permit.wait()  # submit in the plan's order, which suits the server's cache
                 await permit.acquire()
             finally:
-                behind.set()
-            return work
+                has_permit.set()
+            return item
 
     @property
     def _prepares_ahead(self) -> bool:
         return self.context.is_only_target and self.limit.has_short_jobs
 
     async def _execute(self, item: WorkItem, executor: JobExecutor, permit: Permit) -> SweeperError | None:
-        """Carry one work; the trouble that there is, if any, with the work still in hand."""
-        backlog = self.context.work_queue
+        """Execute one item. Returns the error, if the caller has to recover from one and to requeue the item."""
         try:
             answer = await executor.execute(item, permit)
-        except asyncio.CancelledError:  # the run is over, for a server that says nothing
+        except asyncio.CancelledError:  # the run is being cancelled, and the server is silent
             self._complete_or_postpone(item)
             raise
         except TransientError as error:
             return error
         except TargetError as error:
-            if not item.finished and self._should_ask_again(error):
+            if item.finished:
+                self._complete_or_postpone(item)
+            elif self._should_ask_again(error):
                 return error
-            self._complete_or_postpone(item) if item.finished else self._requeue(item)
+            else:
+                self._requeue(item)
             self._give_up(error)
             return None
         if isinstance(answer, QueueFull):
             self._handle_queue_full(answer, executor)
-            backlog.requeue(item, self.name)
+            self.context.work_queue.requeue(item, self.name)
             return None
         self._suspicious_answers = 0
         self._complete_or_postpone(item)
         return None
 
     def _complete_or_postpone(self, item: WorkItem) -> None:
-        """Nobody does more for a work in this run; one whose job may still stand there is for the next."""
+        """Do nothing more for an item in this run. If its job may still be on the server, the next run checks it."""
         if item.pinned_to is None or item.finished:
             self.context.work_queue.complete(self.name)
         else:
             self.context.work_queue.postpone(item, self.name)
 
     def _should_ask_again(self, error: TargetError) -> bool:
-        """Whether to ask again after an answer that ends a target: a gateway gives such while it restarts."""
+        """Whether to retry after an answer that makes a target unusable, because a restarting gateway may give it."""
         if isinstance(error, RefusedError) and error.is_account_problem:
             return False
         self._suspicious_answers += 1
@@ -216,28 +214,25 @@ class TargetWorker:
     def _handle_queue_full(self, answer: QueueFull, executor: JobExecutor) -> None:
         seconds = self.limit.record_queue_full(answer.retry_after)
         self.context.report(TargetBusy(self.name, seconds, self.limit.current, answer.reason))
-        since = self.limit.full_since
-        if (
-            since is not None
-            and not executor.in_flight.ids
-            and asyncio.get_running_loop().time() - since > _QUEUE_FULL_LIMIT
-        ):
-            self._mark_dead(
-                UNREACHABLE, f"{self.name}: took nothing for {_QUEUE_FULL_LIMIT / 60:g} minutes: {answer.reason}"
-            )
+        full_since = self.limit.full_since
+        if full_since is None or executor.in_flight.ids:
+            return
+        if asyncio.get_running_loop().time() - full_since > _QUEUE_FULL_LIMIT:
+            minutes = _QUEUE_FULL_LIMIT / 60
+            self._mark_dead(UNREACHABLE, f"{self.name}: accepted no job for {minutes:g} minutes: {answer.reason}")
 
     async def _recover(self, failure: SweeperError, item: WorkItem) -> None:
-        """Find out whether the target is in trouble, or only this work with it, and wait as long as that takes."""
+        """Find out whether the target failed or only this item on it, and wait as long as that takes."""
         if self._should_hand_back():
             self._requeue(item)
             return
         try:
-            answers = await self._health.ping(self.client)
+            is_up = await self._health.ping(self.client)
         except TargetError as error:
             self._requeue(item)
             self._give_up(error)
             return
-        if answers:
+        if is_up:
             await self._back_off(item, failure)
             return
         self._requeue(item)
@@ -250,40 +245,44 @@ class TargetWorker:
             self._give_up(error)
 
     def _should_hand_back(self) -> bool:
-        """Whether it is known already what becomes of this target's works."""
+        """Whether items of this target are to be requeued at once, without finding out what is wrong."""
         return self.dead or self.context.control.stopping or self._health.is_down(self.name)
 
     async def _back_off(self, item: WorkItem, failure: SweeperError) -> None:
-        """A target that answers, but not over this work: a moment, each time a longer one; at last it is left."""
-        shared, now = self.context, asyncio.get_running_loop().time()
+        """Wait before an item is tried again that fails on a target which responds; in the end, postpone it."""
+        context, now = self.context, asyncio.get_running_loop().time()
         item.consecutive_failures += 1
         item.first_failure_at = now if item.first_failure_at is None else item.first_failure_at
-        job = item.job
-        if (
-            item.consecutive_failures >= _MAX_FAILURES_IN_A_ROW
-            and now - item.first_failure_at >= shared.settings.patience
-        ):
-            said = f"{self.name}: trial {item.trial.index} is left for the next run, which looks first: {failure}"
-            shared.report(Notice(said))
+        has_failed_enough = item.consecutive_failures >= _MAX_FAILURES_IN_A_ROW
+        if has_failed_enough and now - item.first_failure_at >= context.settings.patience:
+            context.report(
+                Notice(
+                    f"{self.name}: trial {item.trial.index} is postponed to the next run, which first checks "
+                    f"whether it already ran: {failure}"
+                )
+            )
             self._complete_or_postpone(item)
             return
-        wait = shared.random.uniform(0.5, 1.0) * min(_MAX_WAIT, 0.25 * 2**item.consecutive_failures)
-        shared.report(Retrying(self.name, item.trial.index, job.attempt if job else 1, wait, str(failure)))
-        await shared.sleep(wait)
+        wait = _ITEM_BACKOFF.draw(item.consecutive_failures, context.random)
+        attempt = item.job.attempt if item.job else 1
+        context.report(Retrying(self.name, item.trial.index, attempt, wait, str(failure)))
+        await context.sleep(wait)
         self._requeue(item)
 
     def _give_up(self, error: SweeperError) -> None:
-        """No more work in this run for a target. Where its process is gone, so are its jobs, and others do them."""
+        """Give the target no more work in this run. If its process has exited, other targets execute its jobs."""
         if self.dead:
             return
         if isinstance(error, UnreachableError) and error.trouble is Trouble.REFUSED:
             self._process_gone = True
-            for work in (lost := self.context.work_queue.find_pinned(self.name)):
-                self._record_lost(work)
-            count = f", and {len(lost)} of our jobs with it, which others do" if lost else ""
-            self._mark_dead(UNREACHABLE, f"{error}; taken for ended{count}")
+            lost = self.context.work_queue.find_pinned(self.name)
+            for item in lost:
+                self._record_lost(item)
+            jobs = "1 job" if len(lost) == 1 else f"{len(lost)} jobs"
+            consequence = f"; its {jobs} will run on other targets" if lost else ""
+            self._mark_dead(UNREACHABLE, f"{error}; assuming it has exited{consequence}")
         elif isinstance(error, RefusedError):
-            self._mark_dead(REFUSED, str(error), account=error.is_account_problem)
+            self._mark_dead(REFUSED, str(error), is_account_problem=error.is_account_problem)
         else:
             self._mark_dead(UNREACHABLE, str(error))
 
@@ -293,16 +292,17 @@ class TargetWorker:
         self.context.work_queue.requeue(item, self.name)
 
     def _record_lost(self, item: WorkItem) -> None:
-        said = "nothing listens at that port any more: a ComfyUI's queue ends with its process"
-        self.context.finish_job(item, records.LOST, error=(LOST_ERROR, said))
+        if (job := item.open_job) is not None:
+            error = (LOST_ERROR, "nothing listens at that port any more, and ComfyUI loses its queue when it exits")
+            self.context.finish_job(item, job, records.LOST, error=error)
 
-    def _mark_dead(self, reason: str, message: str, *, account: bool = False) -> None:
+    def _mark_dead(self, reason: str, message: str, *, is_account_problem: bool = False) -> None:
         if self.dead:
             return
         self.dead = True
-        said = message.removeprefix(f"{self.name}: ")
-        self.context.report(TargetDown(self.name, said, final=True))
+        message = message.removeprefix(f"{self.name}: ")
+        self.context.report(TargetDown(self.name, message, final=True))
         self._health.mark_dead(self.name)
         self.context.work_queue.drop_target(self.name)
         self.limit.wake_all()
-        self._on_death(reason, f"{self.name}: {said}", account)
+        self._on_death(reason, f"{self.name}: {message}", is_account_problem)

@@ -1,39 +1,40 @@
-"""One piece of work of a run: a trial to be executed, and what was tried so far."""
+"""A work item: one trial to execute in a run, and what this run tried so far."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sweeper.store.records import OPEN_STATES
-
-if TYPE_CHECKING:
-    from sweeper.model.trial import Trial
-    from sweeper.store.records import JobRecord
+from sweeper.model.trial import Trial
+from sweeper.store.records import OPEN_STATES, JobRecord
 
 
 @dataclass(slots=True)
 class WorkItem:
-    """One digest to be brought to an end: the trial that shows it, and what was tried so far.
+    """One digest to execute, by the first trial that has it; trials with the same digest share the result.
 
-    `job`: the last submission, None where there is none that matters. `sent`: submissions in this run. `untried`: the
-    store has no submission of it, so it need not be asked.
+    `job`: the last submission that matters, if any. `submissions`: how many this run made. `never_submitted`: the
+    store has no submission of this digest, so it need not be queried.
     """
 
     trial: Trial
     job: JobRecord | None = None
     submissions: int = 0
     memory_failures: int = 0
-    consecutive_failures: int = 0  # times in a row that the target was in trouble over it
-    first_failure_at: float | None = None  # since when, by the loop's clock
-    finished: bool = False  # its row has got its last word
+    consecutive_failures: int = 0  # failed attempts to reach the target about this item
+    first_failure_at: float | None = None  # when they began, by the event loop's clock
+    finished: bool = False  # its result rows are final for this run
     never_submitted: bool = False
 
     @property
+    def open_job(self) -> JobRecord | None:
+        """The last job, if it may still be on its server."""
+        return self.job if self.job is not None and self.job.state in OPEN_STATES else None
+
+    @property
     def pinned_to(self) -> str | None:
-        """The target that alone can tell what became of it."""
-        return self.job.target if self.job is not None and self.job.state in OPEN_STATES else None
+        """The target that may still have this item's job, so that no other may execute the item."""
+        return self.open_job.target if self.open_job is not None else None
 
     def reset_failures(self) -> None:
-        """Its job was seen to be on its way: what was wrong before is over."""
+        """Forget earlier failures, because the target was seen to process the job."""
         self.consecutive_failures, self.first_failure_at = 0, None

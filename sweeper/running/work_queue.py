@@ -1,9 +1,10 @@
-"""The work that is left, and who gets it next: several targets pull from one plan.
+"""The queue of a run's remaining work items, from which all targets take.
 
-Lazy: the plan is walked as work is taken; several targets take it in shards. Work that a target gives back is next for
-any target; work whose job may still stand on a server goes to that server only, because nobody else can look for it.
-Where such a server is given up, what may stand there is left for the next run, which looks for it: a connection that
-broke says nothing of a server that lives on and does the job.
+The plan is walked lazily, as items are taken; several targets take it in shards. An item that a target returns is next
+for any target. An item whose job may still be on a server is pinned to that server, because only it can tell.
+
+If that server is given up, the item is postponed: the next run checks it first. A broken connection does not mean that
+the server is dead, so another target must not execute the item meanwhile.
 """
 
 from __future__ import annotations
@@ -11,27 +12,26 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sweeper.running.sharding import WorkSource
-    from sweeper.running.work import WorkItem
+from sweeper.running.sharding import WorkSource
+from sweeper.running.work import WorkItem
 
 
 class WorkQueue:
-    """`opened`: work with jobs of unknown fate, to be settled first. `fresh`: the rest, taken lazily."""
+    """`unresolved`: items whose jobs were submitted earlier with an unknown outcome; they go first.
+
+    `source`: the other items.
+    """
 
     def __init__(self, unresolved: list[WorkItem], source: WorkSource) -> None:
         self._pending: deque[WorkItem] = deque(unresolved)
         self._source = source
-        self._in_progress: Counter[str] = Counter()  # by target: how much is in its hands now
+        self._in_progress: Counter[str] = Counter()  # by target: how many items it has taken and not yet returned
         self._suspended: set[str] = set()
         self._dropped: set[str] = set()
         self._closed = False
         self._changed = asyncio.Event()
-        self._postponed: dict[
-            str, list[WorkItem]
-        ] = {}  # target -> works left for the next run, because their jobs may stand
+        self._postponed: dict[str, list[WorkItem]] = {}  # by target
 
     def close(self) -> None:
         """Hand out nothing more."""
@@ -39,53 +39,53 @@ class WorkQueue:
         self._wake()
 
     async def take(self, target: str) -> WorkItem | None:
-        """The next work for that target; waits while others may still give some back. None: there will be no more."""
+        """Take the next item for a target, waiting while others may return some. None: there will be no more."""
         while not self._is_exhausted and target not in self._dropped:
-            work = self._take_next(target)
-            if work is not None:
+            item = self._take_next(target)
+            if item is not None:
                 self._in_progress[target] += 1
-                return work
+                return item
             await self._changed.wait()
         return None
 
     async def wait_changed(self) -> None:
-        """Return when something was taken back, came to its end, or when who takes work has changed."""
+        """Wait until an item is returned or completed, or a target is suspended, resumed or dropped."""
         await self._changed.wait()
 
     async def wait_finished(self) -> None:
-        """Return when nobody gets any more work."""
+        """Wait until no target can get any more work."""
         while not self._is_exhausted:
             await self._changed.wait()
 
     def is_stuck(self, reachable: Collection[str]) -> bool:
-        """Whether none of those targets has work or can have any of what is left."""
+        """Whether none of the `reachable` targets has an item or can get one."""
         if any(self._in_progress[target] for target in reachable):
             return False
-        free = not self._source.is_empty or any(
-            work.pinned_to is None or work.pinned_to in reachable for work in self._pending
+        is_available = not self._source.is_empty or any(
+            item.pinned_to is None or item.pinned_to in reachable for item in self._pending
         )
-        return not (reachable and free)
+        return not (reachable and is_available)
 
     def complete(self, target: str) -> None:
-        """A work that the target took has come to its end."""
+        """Note that a target is done with an item that it took."""
         self._in_progress[target] -= 1
         self._wake()
 
     def postpone(self, item: WorkItem, target: str) -> None:
-        """A work that the target took is left for the next run, with its job."""
+        """Leave an item that the target took for the next run, with its job."""
         self._postponed.setdefault(target, []).append(item)
         self.complete(target)
 
     def list_postponed(self) -> dict[str, list[WorkItem]]:
-        """By target, the works that nobody gets in this run any more and whose jobs may stand there."""
-        found = {target: list(works) for target, works in self._postponed.items()}
-        for work in self._pending:
-            if work.pinned_to is not None:
-                found.setdefault(work.pinned_to, []).append(work)
-        return found
+        """By target, the postponed items, and the pinned ones that nobody took."""
+        postponed = {target: list(items) for target, items in self._postponed.items()}
+        for item in self._pending:
+            if item.pinned_to is not None:
+                postponed.setdefault(item.pinned_to, []).append(item)
+        return postponed
 
     def requeue(self, item: WorkItem, target: str) -> None:
-        """A work that the target took is next again, for its own target or for any."""
+        """Put an item that the target took back to the front, for its own target if it is pinned, else for any."""
         if item.pinned_to in self._dropped:
             self.postpone(item, target)
             return
@@ -93,32 +93,35 @@ class WorkQueue:
         self.complete(target)
 
     def find_pinned(self, target: str) -> list[WorkItem]:
-        """The waiting works that only that target can bring to an end."""
-        return [work for work in self._pending if work.pinned_to == target]
+        """The queued items that are pinned to a target."""
+        return [item for item in self._pending if item.pinned_to == target]
 
     def has_our_ids(self, target: str) -> bool:
-        """Whether that target is known for a ComfyUI by the waiting works it has: that alone takes a client's ids."""
-        ids = [(work.job.id, work.job.prompt_id) for work in self.find_pinned(target) if work.job is not None]
-        return any(ours == theirs for ours, theirs in ids)
+        """Whether a job pinned to the target has the id that we gave it, so that the target must be a ComfyUI.
+
+        Comfy Cloud gives every job an id of its own.
+        """
+        jobs = [item.job for item in self.find_pinned(target) if item.job is not None]
+        return any(job.id == job.prompt_id for job in jobs)
 
     def suspend(self, target: str) -> None:
-        """That target does not answer now: it gets nothing, and what it was to have of the fresh work is anybody's."""
+        """Give a target that does not respond no work, and the items reserved for it to the others."""
         self._suspended.add(target)
         self._source.unassign(target)
         self._wake()
 
     def resume(self, target: str) -> None:
-        """That target answers again."""
+        """Give a suspended target work again."""
         self._suspended.discard(target)
         self._wake()
 
     def drop_target(self, target: str) -> None:
-        """That target gets no more work: what was never sent is the others', what may stand there is left."""
+        """Give a target no more work in this run: postpone its pinned items, and leave the others to other targets."""
         self._dropped.add(target)
         self._source.unassign(target)
-        if staying := self.find_pinned(target):
-            self._postponed.setdefault(target, []).extend(staying)
-            self._pending = deque(work for work in self._pending if work.pinned_to != target)
+        if pinned := self.find_pinned(target):
+            self._postponed.setdefault(target, []).extend(pinned)
+            self._pending = deque(item for item in self._pending if item.pinned_to != target)
         self._wake()
 
     @property
@@ -128,10 +131,10 @@ class WorkQueue:
     def _take_next(self, target: str) -> WorkItem | None:
         if target in self._suspended:
             return None
-        for place, work in enumerate(self._pending):
-            if work.pinned_to in (None, target):
-                del self._pending[place]
-                return work
+        for index, item in enumerate(self._pending):
+            if item.pinned_to in (None, target):
+                del self._pending[index]
+                return item
         return self._source.take(target)
 
     def _wake(self) -> None:

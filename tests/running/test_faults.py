@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_a
         run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert (run.pending, run.failed) == (1, 0)
         (notice,) = (event.message for event in events if isinstance(event, Notice))
-        assert "trial 0 is left for the next run, which looks first" in notice
+        assert "trial 0 is postponed to the next run, which first checks whether it already ran" in notice
         server.proxy.decide = lambda _: None
         assert sweeper.run(plan, server.target(), tmp_path / "out").succeeded == 1
         assert broken_promises(tmp_path / "out", 1, [server]) == []

@@ -309,6 +309,6 @@ def test_a_wait_that_a_server_asks_for_is_told_and_ends_when_the_run_is_cancelle
         target = {"url": f"http://127.0.0.1:{reluctant.server_port}", "dialect": "comfyui", "name": "lab"}
         run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", control=control, progress=hear)
         reluctant.shutdown()
-    assert told[0] == "lab: asks us to wait 300 s: HTTP 429: slow down"
+    assert told[0] == "lab: the server asks us to wait 300 s: HTTP 429: slow down"
     assert (run.succeeded, run.stopped_by) == (0, "interrupt")
     assert time.monotonic() - started < 120

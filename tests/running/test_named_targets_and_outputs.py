@@ -68,12 +68,11 @@ def test_a_workflow_that_saves_nothing_is_told_before_and_after_and_remade_with_
         assert (first.succeeded, outputs(tmp_path / "out")) == (1, [[]])
         assert "node 3 (PreviewImage): it only shows its result, and no node of the workflow saves one" in before
         assert [type(event) for event in events].index(Notice) < [type(event) for event in events].index(JobSubmitted)
-        assert after.startswith("1 trial succeeded and left no file to keep: add a node that saves")
+        assert after.startswith("1 trial succeeded but saved no file: add a node that saves")
         again, (told,) = run(keep_temp=True)
         assert (again.submitted, told) == (
             0,
-            "1 trial succeeded and left no file to keep; `--remake` does them again, should they have been done "
-            "without previews",
+            "1 trial succeeded but saved no file; if they ran without `--keep-temp`, run them again with `--remake`",
         )
         remade, notices = run(keep_temp=True, remake=True)
     assert (remade.submitted, remade.succeeded, notices) == (1, 1, [])

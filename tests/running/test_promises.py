@@ -64,7 +64,7 @@ def test_the_budget_of_failures_is_a_count_or_a_share(server, target, experiment
     options = {"fail_fast": True} if allowed == "fail_fast" else {"max_failures": allowed}
     run = sweeper.run(experiment(seed=list(range(10))), {**target, "concurrency": 1}, tmp_path / "out", **options)
     assert (run.stopped_by, run.failed, run.pending) == ("max_failures", failures, 10 - failures)
-    none = "1 trial failed, and none was to (--fail-fast, or max_failures: 0)"
+    none = "1 trial failed and no failures are allowed (--fail-fast or max_failures: 0)"
     assert run.error == (none if failures == 1 else f"{failures} trials failed, more than max_failures allows")
     assert server.seen.submits == failures
     server.faults.fail_nodes = set()
@@ -157,7 +157,7 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
 
     run = sweeper.run(experiment(seed=[1]), {**target, "concurrency": 1}, tmp_path / "out", progress=watch, timeout=0.5)
     assert run.succeeded == 1
-    assert f"has waited for 0.5 s while the server is at job {theirs}, which is not ours" in notices[0]
+    assert f"has waited for 0.5 s while the server runs job {theirs}, which is not ours" in notices[0]
 
 
 @pytest.mark.parametrize("dialect", ["cloud"], indirect=True)

@@ -119,7 +119,7 @@ def test_a_deleted_picture_is_fetched_again_to_its_place(server, target, experim
     assert files_at(bucket) == before
     assert (run.submitted, run.reused) == (0, 2)
     told = [event.message for event in events if isinstance(event, Notice)]
-    assert told == [f"1 file was gone from {bucket}/ and fetched again from probe-server, at no cost"]
+    assert told == [f"1 file missing from {bucket}/ was downloaded again from probe-server, at no cost"]
 
 
 def test_the_experiment_may_say_it_and_the_results_folder_is_chosen_beside_it(target, experiment, bucket, tmp_path):

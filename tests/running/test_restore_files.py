@@ -37,15 +37,15 @@ def test_a_deleted_picture_is_fetched_again_and_nothing_is_submitted(server, tar
     assert path.read_bytes() == before
     assert (run.submitted, run.succeeded, run.reused) == (0, 2, 2)
     assert server.seen.submits == 2
-    assert noticed(events) == ["1 file was gone from artifacts/ and fetched again from probe-server, at no cost"]
+    assert noticed(events) == ["1 file missing from artifacts/ was downloaded again from probe-server, at no cost"]
 
 
 @pytest.mark.parametrize(
     "lost",
     [
         ("file", "the server does not serve the file"),
-        ("other", "it has another file under that name now"),
-        ("server", "it does not answer"),
+        ("other", "the server has another file of that name now"),
+        ("server", "no response"),
     ],
 )
 def test_what_the_server_no_longer_has_is_told_and_made_anew_on_request_only(target, server, experiment, out, lost):
@@ -62,7 +62,7 @@ def test_what_the_server_no_longer_has_is_told_and_made_anew_on_request_only(tar
 
     assert (run.submitted, run.succeeded, len(pictures(out))) == (0, 2, 1)
     assert list(sweeper.results(out)["status"]) == ["succeeded", "succeeded"]
-    assert "1 file was gone and could not be fetched again from probe-server" in noticed(events)[0]
+    assert "1 file is missing and could not be downloaded again from probe-server" in noticed(events)[0]
     assert reason in noticed(events)[0]
     assert "`--remake` submits their trials again" in noticed(events)[0]
     assert not list((out / "artifacts").glob(".*"))
@@ -89,6 +89,6 @@ def test_the_embedded_server_costs_nothing_so_its_trial_is_done_anew(tmp_path, o
     run = sweeper.run(tmp_path / "e.yaml", "embedded", out, progress=events.append)
 
     assert (run.submitted, run.succeeded, len(pictures(out))) == (1, 2, 2)
-    assert noticed(events) == ["files of 1 trial are gone; the embedded server makes them again"]
+    assert noticed(events) == ["files of 1 trial are missing; the embedded server generates them again"]
     (started,) = [event for event in events if isinstance(event, RunStarted)]
     assert (started.todo, started.reused) == (1, 1)

@@ -100,9 +100,11 @@ def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(co
         events = []
         run = sweeper.run(plan, server.target(), tmp_path / "out", progress=events.append, patience=0.0)
         assert run.pending == 1
-        assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
+        assert "1 trial may still be running (" in run.error
         (said,) = [event.message for event in events if isinstance(event, Notice)]
-        assert said.startswith("data-server: trial 0 is left for the next run, which looks first: ")
+        assert said.startswith(
+            "data-server: trial 0 is postponed to the next run, which first checks whether it already ran: "
+        )
         server.proxy.decide = lambda _: None
         run = sweeper.run(plan, server.target(), tmp_path / "out")
         assert (run.succeeded, len(server.proxy.accepted)) == (1, 1)
@@ -196,7 +198,7 @@ def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_pa
 
     run = sweeper.run(experiment(seed=[1]), cloud_target(cloud), tmp_path / "out", progress=hear, timeout=0.4)
     assert run.succeeded == 1
-    assert "ran longer than 0.4 s, and cannot be stopped while others of that account are there" in notices[0]
+    assert "exceeded 0.4 s but cannot be cancelled while other jobs of the account run" in notices[0]
     assert len(notices) == 1
     assert not cloud.seen.interrupts
 
@@ -215,7 +217,7 @@ def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(expe
     ) as one:
         run = sweeper.run(plan, cloud_target(one), tmp_path / "out", timeout=0.3)
         assert (run.pending, run.failed) == (1, 0)
-        assert "left for the next run, which looks for their jobs first: 1 of the trials" in run.error
+        assert "1 trial may still be running (" in run.error
         busy.set()
         wait_until(lambda: sum(one.seen.executions.values()) == 1)
         run = sweeper.run(plan, cloud_target(one), tmp_path / "out")
@@ -283,7 +285,7 @@ def test_a_target_that_says_nothing_holds_up_no_other(coloured, tmp_path, monkey
         run = sweeper.run(coloured(3), [silent, server.target()], tmp_path / "out", progress=hear)
         assert time.monotonic() - began < 50  # it takes a minute until a server counts as silent
     assert (run.succeeded, run.stopped_by) == (3, None)
-    assert downs == ["does not answer within 0.2 s"]
+    assert downs == ["no response within 0.2 s"]
 
 
 def test_a_job_that_was_taken_ends_the_time_in_which_a_queue_was_full():

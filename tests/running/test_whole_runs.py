@@ -224,7 +224,7 @@ def test_options_out_of_range_are_refused_before_anything_is_created(target, exp
         ({"timeout": 0.0}, "timeout: 0.0 is not a number of seconds above 0"),
         ({"concurrency": 0}, "concurrency: 0 is less than 1"),
         ({"retries": -1}, "retries: -1 is less than 0"),
-        ({"max_failures": 1.5}, "max_failures: 1.5 is no share of the plan"),
+        ({"max_failures": 1.5}, "max_failures: 1.5 is not a share of the plan"),
         ({"max_failures": -1}, "max_failures: -1 is less than 0"),
     ):
         with pytest.raises(UsageError, match=message):
