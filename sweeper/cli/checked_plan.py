@@ -15,6 +15,7 @@ from typing import Any
 
 from sweeper.cli.node_class_source import load_classes
 from sweeper.cli.targets_file import load_named_targets, load_names_unless_given
+from sweeper.cli.trust_check import find_missing_trust
 from sweeper.comfy.target import Target, check_targets, resolve_targets
 from sweeper.errors import ExperimentError, InputError, Problem, UsageError
 from sweeper.loading.load import load_partial
@@ -32,11 +33,16 @@ def load_checked_plan(
     overrides: Mapping[str, Any] | None = None,
     object_info: Path | None = None,
     extra_check: Callable[[Experiment], object] | None = None,
+    trust: bool = False,
+    out: object = None,
 ) -> tuple[Plan, list[str]]:
     """The plan of an experiment file, and notes on what is unusual but runs.
 
-    `extra_check` may raise ExperimentError with further problems. Raises ExperimentError with every problem: if one
-    stage finds some, the later stages still check whatever could be read.
+    `extra_check` may raise ExperimentError with further problems. `trust` and `out` are those of `find_missing_trust`.
+    An experiment without the trust that it needs is not checked against its targets.
+
+    Raises ExperimentError with every problem: if one stage finds some, the later stages still check whatever could be
+    read.
     """
     partial = load_partial(file, overrides=overrides, named=load_names_unless_given(targets))
     made: Plan | None = None
@@ -54,7 +60,13 @@ def load_checked_plan(
             made = plan(partial.experiment)
         except ExperimentError as error:
             problems += error.problems
-    if partial.has_template and not any(problem.key.startswith("target") for problem in partial.problems):
+    missing_trust = find_missing_trust(partial.experiment, trust=trust, targets=targets, out=out)
+    problems += missing_trust
+    if (
+        partial.has_template
+        and not missing_trust
+        and not any(problem.key.startswith("target") for problem in partial.problems)
+    ):
         known = {(problem.file, problem.line, problem.key) for problem in problems}
         try:
             notes = check_against_targets(made or partial.experiment, targets, object_info)
@@ -82,7 +94,7 @@ def check_against_targets(
     specs = experiment.targets if targets is None else targets
     named = {**load_named_targets(), **experiment.named_targets}
     check_targets(specs, named)
-    for name, classes in _iter_known_classes(specs, named, object_info):
+    for name, classes in _iter_known_classes(specs, named, object_info, may_send_keys=targets is not None):
         fit = (
             plan_or_experiment.fit(classes)
             if isinstance(plan_or_experiment, Plan)
@@ -97,7 +109,7 @@ def check_against_targets(
 
 
 def _iter_known_classes(
-    specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None
+    specs: Sequence[Any], named: Mapping[str, Any], object_info: Path | None, *, may_send_keys: bool
 ) -> Iterator[tuple[str, NodeInfo]]:
     """The name and the node classes of each server whose classes are known."""
     if object_info is not None:
@@ -105,7 +117,7 @@ def _iter_known_classes(
         return
     for spec in specs:
         target = _resolve_target(spec, named, with_keys=False)
-        classes = _find_classes(spec, target, named) if target is not None else None
+        classes = _find_classes(spec, target, named, may_send_keys=may_send_keys) if target is not None else None
         if target is not None and classes is not None:
             yield target.name, classes
 
@@ -119,8 +131,11 @@ def _resolve_target(spec: Any, named: Mapping[str, Any], *, with_keys: bool) -> 
     return target
 
 
-def _find_classes(spec: Any, target: Target, named: Mapping[str, Any]) -> NodeInfo | None:
+def _find_classes(spec: Any, target: Target, named: Mapping[str, Any], *, may_send_keys: bool) -> NodeInfo | None:
     """The classes of a target from the cache or the server.
+
+    Only a target that the command line names (`may_send_keys`) receives a key, because a command that submits nothing
+    must not send a secret to a server that a file chose.
 
     Comfy Cloud's classes rarely change, so the cache answers before a keyring is opened for its key. A ComfyUI is asked
     each time, because its classes change with every custom node.
@@ -128,5 +143,7 @@ def _find_classes(spec: Any, target: Target, named: Mapping[str, Any]) -> NodeIn
     cached = get_cached_classes(target) if target.dialect == "cloud" else None
     if cached is not None:
         return cached
+    if target.key_source is not None and not may_send_keys:
+        return get_cached_classes(target)
     keyed = _resolve_target(spec, named, with_keys=True)
     return asyncio.run(fetch_classes(keyed)) if keyed is not None else get_cached_classes(target)

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "Compare the pictures of two runs: new, gone, same or changed."),
     "template": ("template", "List what can be swept in a workflow, and make a template from it."),
     "init": ("init", "Make a folder with a template and an experiment to edit."),
+    "trust": ("trust", "Trust a folder's experiments with keys, own code and files elsewhere."),
     "serve": ("serve", "Serve the Comfy Cloud or ComfyUI API on this machine, without a GPU."),
     "doctor": ("doctor", "Check this installation and the targets."),
 }

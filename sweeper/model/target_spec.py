@@ -29,6 +29,7 @@ CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 _FIELDS: Final = (
     "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
 )  # fmt: skip
+KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 
@@ -164,7 +165,37 @@ def find_target_problems(experiment: Any, named: NamedTargets | None) -> list[tu
         if _is_spec(spec) and parsed.entry is None and not may_be_elsewhere:
             problems += [((*path, setting) if setting else path, message) for setting, message in parsed.errors]
     problems += [(paths[index], message) for index, message in find_duplicate_targets(parsed_targets)]
+    written = [(path, spec) for path, spec in zip(paths, specs, strict=True) if isinstance(spec, Mapping)]
+    written += [(("targets", name), entry) for name, entry in entries.items() if isinstance(entry, Mapping)]
+    for path, spec in written:
+        problems += [((*path, setting), message) for setting, message in _find_cloud_key_misuse(path[-1], spec, named)]
     return [(path, message) for path, message in problems if (path[-1], message) != _NO_URL]  # the schema finds it
+
+
+def _find_cloud_key_misuse(
+    name: object, spec: Mapping[str, Any], named: NamedTargets | None
+) -> Iterator[tuple[str, str]]:
+    """Yield each setting by which an experiment would send the key of Comfy Cloud to another server."""
+    settings, _ = _parse_settings(_to_mapping(str(name), spec))
+    url = settings.get("url", "")
+    known_keys = list_known_keys(named or {})
+    cloud_keys = {CLOUD_KEY, *(variable for server, variable in known_keys if server == identify_server(CLOUD_URL))}
+    for setting in KEY_VARIABLES:
+        variable = settings.get(setting)
+        if variable in cloud_keys and url != CLOUD_URL and (identify_server(url), variable) not in known_keys:
+            message = f"the key in {variable} belongs to {CLOUD_URL}, and an experiment cannot send it anywhere else"
+            yield setting, f"{message}; if you want that, write this target into your own targets file"
+
+
+def list_known_keys(named: NamedTargets) -> set[tuple[str, str]]:
+    """List (server, variable) for each variable that the user's own targets name; see `identify_server`."""
+    parsed_targets = [parse_target(name, named) for name in named]
+    return {
+        (identify_server(target.settings["url"]), target.settings[setting])
+        for target in parsed_targets
+        for setting in KEY_VARIABLES
+        if target.settings.get("url") and target.settings.get(setting)
+    }
 
 
 def find_duplicate_targets(targets: Sequence[ParsedTarget]) -> Iterator[tuple[int, str]]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.loading.load import load
 
 if TYPE_CHECKING:
     from sweeper.regression.calibrate import Calibration
@@ -27,9 +28,18 @@ if TYPE_CHECKING:
 @options.targets
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Results folder. [default: results/NAME-calibrate in the current folder]")  # fmt: skip
+@trust_check.option
 @options.as_json
 @options.quiet
-def command(experiment: Path, *, targets: tuple[str, ...], as_json: bool, quiet: bool, **calibrate_options: Any) -> int:
+def command(
+    experiment: Path,
+    *,
+    targets: tuple[str, ...],
+    trust: bool,
+    as_json: bool,
+    quiet: bool,
+    **calibrate_options: Any,
+) -> int:
     """Run every trial K times, measure how much its pictures vary, and propose `checks`.
 
     Exit code 1 if no threshold can check a case, because its noise is as large as its difference from neighbouring
@@ -37,10 +47,13 @@ def command(experiment: Path, *, targets: tuple[str, ...], as_json: bool, quiet:
     """
     from sweeper.regression.calibrate import calibrate
 
+    requested = options.to_target_list(targets)
+    loaded = load(experiment)
+    trust_check.require_trust(loaded, trust=trust, targets=requested)
     with ProgressDisplay(quiet=quiet) as display:
         calibration = calibrate(
-            experiment,
-            target=options.to_target_list(targets),
+            loaded,
+            target=requested,
             named=load_named_targets(),
             progress=display,
             **calibrate_options,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeper.cli import console, dask_options, options
+from sweeper.cli import console, dask_options, options, trust_check
 from sweeper.cli.exit_codes import get_run_exit_code
 from sweeper.cli.options import format_examples
 from sweeper.cli.progress import ProgressDisplay
@@ -52,6 +52,7 @@ def _make_file_option(name: str, help_text: str) -> Callable[[Any], Any]:
 )
 @dask_options.dask
 @dask_options.resources
+@trust_check.option
 @options.as_json
 @options.quiet
 def command(
@@ -63,6 +64,7 @@ def command(
     junit: Path | None,
     html: Path | None,
     summary: Path | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
     dask: str | None,
@@ -82,10 +84,13 @@ def command(
         if not runs:  # a permanent cluster can still compare pictures that are stored at a URL
             ignored |= {"--target": targets, "--dask": dask and not answer, "--dask-resource": dask_resources}
         reject_for_folder(experiment, [name for name, value in ignored.items() if value])
+    requested = options.to_target_list(targets)
     runner = dask_options.choose_runner(dask, dask_resources) if runs else None
+    if runner is not None:
+        runner = trust_check.require_trust_before(runner, trust=trust, targets=requested)
     with ProgressDisplay(quiet=quiet) as display:
         comparisons = check(
-            experiment, baseline, target=options.to_target_list(targets), out=out, named=load_named_targets(),
+            experiment, baseline, target=requested, out=out, named=load_named_targets(),
             progress=display, runner=runner, answer=answer, **check_options,
         )  # fmt: skip
     _write_reports(comparisons, junit, html, summary)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console, options, trust_check
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
@@ -33,8 +33,9 @@ from sweeper.planning.plan import Plan, plan
 )
 @click.argument("experiment", type=click.Path(path_type=Path), required=False, metavar="[EXPERIMENT]")
 @options.targets
+@trust_check.option
 @options.as_json
-def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool) -> int:
+def command(experiment: Path | None, targets: tuple[str, ...], *, trust: bool, as_json: bool) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
 
     With EXPERIMENT, checks its targets, and whether they have the nodes, models and values that it needs. Otherwise
@@ -45,6 +46,7 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, as_json: bool)
     planned: Plan | None = None
     if experiment is not None:
         planned = plan(load(experiment, named=named if requested is None and not file_problems else None))
+        trust_check.require_trust(planned.experiment, trust=trust, named=named, targets=requested)
     report: dict[str, Any] = {
         "sweeper": version("sweeper"),
         "python": platform.python_version(),

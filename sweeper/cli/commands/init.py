@@ -9,6 +9,7 @@ import click
 
 from sweeper.cli import console, options
 from sweeper.cli.options import format_examples
+from sweeper.cli.trusted_folders import add_trusted_folder
 from sweeper.errors import UsageError
 
 STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
@@ -18,7 +19,7 @@ STARTER_FILES = ("experiment.yaml", "txt2img.json", "txt2img.slots.yaml")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @options.as_json
 def command(folder: Path, *, as_json: bool) -> None:
-    """Make a folder with a template and an experiment to edit. Overwrites no files."""
+    """Make a folder with a template and an experiment to edit, and trust it. Overwrites no files."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; give the name of a folder")
     present = [name for name in STARTER_FILES if (folder / name).exists()]
@@ -31,6 +32,10 @@ def command(folder: Path, *, as_json: bool) -> None:
             file.write(content)
         if not as_json:
             console.print_status(f"wrote {folder / name}")
+    try:
+        add_trusted_folder(folder)
+    except UsageError as error:  # the files are there, and need no trust as they are
+        console.warn(f"{folder} is not trusted: {error}")
     if as_json:
         written = [str(folder / name) for name in STARTER_FILES]
         console.print_json({"written": written, "experiment": str(folder / "experiment.yaml")})

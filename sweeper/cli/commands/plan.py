@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console, options, trust_check
 from sweeper.cli.checked_plan import load_checked_plan
 from sweeper.cli.export_workflows import WorkflowFolder
 from sweeper.cli.node_class_source import object_info_option
@@ -54,6 +54,7 @@ _file_or_stdout = click.Path(dir_okay=False, allow_dash=True)
     help="Compare the plan with a run: its number (see `sweeper runs`), or a results folder (its latest run).",
 )
 @object_info_option
+@trust_check.option
 @options.as_json
 def command(
     experiment: Path,
@@ -66,6 +67,7 @@ def command(
     workflows: Path | None,
     diff: str | None,
     object_info: Path | None,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Show what a run would do: axes, number of trials, order, new and done trials. Submits nothing."""
@@ -73,7 +75,7 @@ def command(
         raise UsageError("--json, --jsonl - and --csv - all write to stdout; give one")
     requested = options.to_target_list(targets)
     overrides = options.parse_settings(settings)
-    plan, notes = load_checked_plan(experiment, requested, overrides=overrides, object_info=object_info)
+    plan, notes = load_checked_plan(experiment, requested, overrides=overrides, object_info=object_info, trust=trust)
     plan_summary = PlanSummary(plan, requested, out, notes=notes)
     plan_diff = PlanDiff(*resolve_diff_run(diff, plan_summary.out)) if diff is not None else None
     folder = WorkflowFolder(plan, workflows) if workflows is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sweeper.cli import console, dask_options, options
+from sweeper.cli import console, dask_options, options, trust_check
 from sweeper.cli.checked_plan import load_checked_plan
 from sweeper.cli.commands.view import start_view
 from sweeper.cli.exit_codes import get_run_exit_code
@@ -92,6 +92,7 @@ def _parse_max_failures(ctx: click.Context, param: click.Parameter, value: str |
 @dask_options.dask
 @dask_options.resources
 @options.settings
+@trust_check.option
 @click.option("--view", is_flag=True, help="Show the run in a browser, until Ctrl-C.")
 @options.as_json
 @options.quiet
@@ -101,6 +102,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | str | None,
     settings: tuple[str, ...],
+    trust: bool,
     view: bool,
     as_json: bool,
     quiet: bool,
@@ -120,8 +122,10 @@ def command(
     try:
         loaded = load(experiment, overrides=overrides, named=load_names_unless_given(requested))
     except ExperimentError:
-        load_checked_plan(experiment, requested, overrides=overrides)  # raises with these problems and more
+        # Raises with these problems and more.
+        load_checked_plan(experiment, requested, overrides=overrides, trust=trust, out=out)
         raise
+    trust_check.require_trust(loaded, trust=trust, targets=requested, out=out)
     with ExitStack() as stack:
         if view:
             folder = out if isinstance(out, Path) else Path("results") / loaded.name

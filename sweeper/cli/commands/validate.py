@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sweeper.cli import console, options
+from sweeper.cli import console, options, trust_check
 from sweeper.cli.checked_plan import load_checked_plan
 from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.node_class_source import object_info_option
@@ -20,13 +20,16 @@ from sweeper.loading.load import load_template
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
 @options.targets
 @object_info_option
+@trust_check.option
 @options.as_json
-def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, as_json: bool) -> int:
+def command(
+    files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: Path | None, trust: bool, as_json: bool
+) -> int:
     """Check experiments (.yaml) with all files that they name, and templates (.json, or their .slots.yaml)."""
     requested = options.to_target_list(targets)
     reports: list[dict[str, object]] = []
     for file in files:
-        kind, problems, trials = _check_file(file, requested, object_info)
+        kind, problems, trials = _check_file(file, requested, object_info, trust=trust)
         reports.append(
             {
                 "file": str(file),
@@ -49,7 +52,7 @@ def command(files: tuple[Path, ...], *, targets: tuple[str, ...], object_info: P
 
 
 def _check_file(
-    file: Path, targets: list[str] | None, object_info: Path | None
+    file: Path, targets: list[str] | None, object_info: Path | None, *, trust: bool
 ) -> tuple[str, tuple[Problem, ...], int | None]:
     """The kind of file (experiment or template), its problems, and the number of trials of an experiment."""
     from sweeper.regression.thresholds import parse_checks
@@ -59,7 +62,7 @@ def _check_file(
         if is_template:
             load_template(options.get_workflow_path(file))
             return "template", (), None
-        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks)
+        plan, _ = load_checked_plan(file, targets, object_info=object_info, extra_check=parse_checks, trust=trust)
         return "experiment", (), len(plan)
     except InputError as error:
         return "template" if is_template else "experiment", error.problems, None

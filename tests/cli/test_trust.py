@@ -1,0 +1,327 @@
+"""What a stranger's experiment can do without trust, with it, and never."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+PLAIN = "template: t.json\nparams: {prompt: a fox, seed: 1}\n"
+SECRET = "s3cr3t-of-the-user-0123456789"
+COMMANDS = ("run", "plan", "validate", "check", "calibrate", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_trusted(monkeypatch):
+    monkeypatch.delenv("SWEEPER_TRUST_FILE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("COMFY_CLOUD_API_KEY", SECRET + "-cloud")
+
+
+@pytest.fixture
+def stranger():
+    """A server that keeps everything that it receives."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            length = int(self.headers.get("Content-Length") or 0)
+            seen.append(f"{self.command} {self.path}\n{self.headers}\n{self.rfile.read(length)!r}")
+            self.send_response(404)
+            self.end_headers()
+
+        do_POST = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    server.url, server.seen = f"http://127.0.0.1:{server.server_port}", seen
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
+def test_variable_of_the_user_is_not_sent_to_a_strangers_url(sweeper, write, stranger, command, dialect):
+    target = {"url": stranger.url, "dialect": dialect, "api_key_env": "AWS_SECRET_ACCESS_KEY"}
+    outcome = sweeper(command, write(PLAIN + f"target: {json.dumps(target)}\n"))
+    assert outcome.code == 2
+    text = outcome.err + outcome.out
+    assert "shop.yaml:3: target.api_key_env: sends the value of the environment variable AWS_SECRET_ACCESS_KEY" in text
+    assert f"AWS_SECRET_ACCESS_KEY to {stranger.url}" in text
+    assert f"sweeper trust {Path.cwd()}" in text
+    assert stranger.seen == []
+    assert not Path("results").exists()
+
+
+def test_variable_for_partner_nodes_needs_trust(sweeper, write, stranger):
+    outcome = sweeper(
+        "run", write(PLAIN + f"target: {{url: '{stranger.url}', partner_key_env: AWS_SECRET_ACCESS_KEY}}\n")
+    )
+    assert outcome.code == 2
+    assert "target.partner_key_env: sends the value of the environment variable AWS_SECRET_ACCESS_KEY" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["plan", "validate"])
+def test_trusted_experiment_still_sends_no_key_unless_a_target_is_named(sweeper, write, stranger, command):
+    entry = {"url": stranger.url, "api_key_env": "AWS_SECRET_ACCESS_KEY"}
+    file = write(PLAIN + f"target: studio\ntargets: {{studio: {json.dumps(entry)}}}\n")
+    assert sweeper(command, file, "--trust").code == 0
+    assert SECRET not in "".join(stranger.seen)
+    sweeper(command, file, "--trust", "--target", "studio")
+    assert SECRET in "".join(stranger.seen)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("setting", ["api_key_env", "partner_key_env"])
+def test_key_of_comfy_cloud_never_goes_to_a_url_of_an_experiment(sweeper, write, stranger, command, setting):
+    file = write(PLAIN + f"target: {{url: '{stranger.url}', dialect: cloud, {setting}: COMFY_CLOUD_API_KEY}}\n")
+    outcome = sweeper(command, file, "--trust")
+    assert outcome.code == 2
+    assert (
+        f"shop.yaml:3: target.{setting}: the key in COMFY_CLOUD_API_KEY belongs to https://cloud.comfy.org"
+        in outcome.err
+    )
+    assert stranger.seen == []
+
+
+def test_library_never_sends_the_key_of_comfy_cloud_to_a_url_of_an_experiment(write, stranger):
+    import sweeper as library
+
+    with pytest.raises(library.SweeperError, match=r"belongs to https://cloud\.comfy\.org"):
+        library.run(write(PLAIN + f"target: {{url: '{stranger.url}', api_key_env: COMFY_CLOUD_API_KEY}}\n"))
+    assert stranger.seen == []
+
+
+def test_variable_in_the_users_own_targets_file_needs_no_trust(sweeper, write, stranger, tmp_path, monkeypatch):
+    (tmp_path / "targets.yaml").write_text(f"studio: {{url: '{stranger.url}', api_key_env: STUDIO_KEY}}\n")
+    monkeypatch.setenv("SWEEPER_TARGETS", str(tmp_path / "targets.yaml"))
+    monkeypatch.setenv("STUDIO_KEY", "abc")
+    same = PLAIN + f"target: {{url: '{stranger.url}', api_key_env: STUDIO_KEY}}\n"
+    assert sweeper("validate", write(same)).code == 0
+    assert sweeper("validate", write(PLAIN + "target: studio\n")).code == 0
+    assert sweeper("validate", write(same.replace("STUDIO_KEY", "AWS_SECRET_ACCESS_KEY"))).code == 2
+
+
+def test_unused_target_of_an_experiment_needs_no_trust(sweeper, write):
+    entry = "far: {url: 'http://far.invalid', api_key_env: AWS_SECRET_ACCESS_KEY}"
+    file = write(PLAIN + f"target: far\ntargets: {{{entry}}}\n")
+    assert sweeper("plan", file).code == 2
+    assert sweeper("plan", file, "--target", "embedded").code == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_code_of_an_experiment_needs_trust(sweeper, write, command):
+    Path("evil.py").write_text("open('ran', 'w')\n")
+    outcome = sweeper(command, write(PLAIN + "metrics: [brightness, 'evil:f']\n"))
+    assert outcome.code == 2
+    assert "shop.yaml:3: metrics[1]: imports the module 'evil'" in outcome.err
+    assert not Path("ran").exists()
+
+
+SWEEPS = {
+    "lines": ("sweep: {grid: {prompt: {lines: FILE}}}", "sweep.grid.prompt.lines"),
+    "csv": ("sweep: [{zip: [{prompt: {csv: FILE, column: text}}]}]", "sweep[0].zip[0].prompt.csv"),
+    "files": ("sweep: {grid: {prompt: {files: FILE}}}", "sweep.grid.prompt.files"),
+}
+
+
+@pytest.mark.parametrize("form", SWEEPS)
+@pytest.mark.parametrize("way", ["absolute", "dots", "link"])
+def test_lists_outside_of_the_project_need_trust(sweeper, write, tmp_path_factory, form, way):
+    secret = tmp_path_factory.mktemp("elsewhere") / "notes" / "secret.txt"
+    secret.parent.mkdir()
+    secret.write_text("text\nvery private\n")
+    name = str(secret)
+    if way == "dots":
+        name = os.path.relpath(secret)
+    elif way == "link":
+        Path("inside.txt").symlink_to(secret)
+        name = "inside.txt"
+    text, key = SWEEPS[form]
+    file = write("template: t.json\nparams: {seed: 1}\n" + text.replace("FILE", name) + "\n")
+    outcome = sweeper("plan", file)
+    assert outcome.code == 2
+    assert f"shop.yaml:3: {key}: reads '" in outcome.err
+    assert "outside of the project" in outcome.err
+    assert sweeper("plan", file, "--trust").code == 0
+
+
+def test_files_of_the_process_need_trust(sweeper, write):
+    outcome = sweeper(
+        "run", write(PLAIN.replace("prompt: a fox, ", "") + "sweep: {grid: {prompt: {lines: /proc/self/environ}}}\n")
+    )
+    assert outcome.code == 2
+    assert not Path("results").exists()
+
+
+def test_template_outside_of_the_project_needs_trust(sweeper, write, tmp_path_factory):
+    write(PLAIN)
+    folder = tmp_path_factory.mktemp("elsewhere") / "deep"
+    folder.mkdir()
+    Path("t.json").rename(folder / "t.json")
+    Path("t.slots.yaml").rename(folder / "t.slots.yaml")
+    Path("shop.yaml").write_text(PLAIN.replace("t.json", str(folder / "t.json")))
+    outcome = sweeper("validate", "shop.yaml")
+    assert outcome.code == 2
+    assert "shop.yaml:1: template: reads" in outcome.err
+
+
+@pytest.mark.parametrize("way", ["params", "sweep", "derive", "default", "hidden"])
+def test_input_files_outside_of_the_project_need_trust(sweeper, tmp_path_factory, way):
+    secret = tmp_path_factory.mktemp("elsewhere") / "a" / "b.png"
+    secret.parent.mkdir()
+    secret.write_bytes((ROOT / "experiments/inputs/hills.png").read_bytes())
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "p"}},
+    }
+    Path("t.json").write_text(json.dumps(graph))
+    default = f", default: {secret}" if way == "default" else ""
+    Path("t.slots.yaml").write_text(f"slots:\n  image: {{at: '1.image', kind: file{default}}}\n")
+    if way == "hidden":
+        Path(".private").mkdir()
+        Path(".private/b.png").write_bytes(secret.read_bytes())
+    Path("x.yaml").write_text(
+        "template: t.json\n"
+        + {
+            "params": f"params: {{image: {secret}}}\n",
+            "sweep": f"sweep: {{grid: {{image: [{secret}]}}}}\n",
+            "derive": f"params: {{who: b}}\nderive: {{image: '{secret.parent}/{{{{ who }}}}.png'}}\n",
+            "default": "",
+            "hidden": "params: {image: .private/b.png}\n",
+        }[way]
+    )
+    outcome = sweeper("run", "x.yaml")
+    assert outcome.code == 2
+    assert f"reads '{'' if way == 'hidden' else secret}" in outcome.err
+    assert ("hidden in" if way == "hidden" else "outside of") in outcome.err
+    assert sweeper("run", "x.yaml", "--trust").code == 0
+    if way == "params":
+        assert sweeper("plan", "x.yaml", "--set", f"image={secret}").code == 0  # the user's own choice
+
+
+def test_pictures_written_outside_of_the_project_need_trust(sweeper, write, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere") / "deep"
+    file = write(PLAIN + f"run: {{out: 'file://{folder}'}}\n")
+    outcome = sweeper("run", file)
+    assert outcome.code == 2
+    assert f"shop.yaml:3: run.out: writes to file://{folder}, which is outside of the project" in outcome.err
+    assert not folder.exists()
+    assert sweeper("plan", write(PLAIN + f"run: {{out: 'file://{Path.cwd()}/pictures'}}\n")).code == 0
+    for url in ("local:///etc", "simplecache::file:///etc", "file://../x", "s3://bucket/x", "file:/etc"):
+        text = sweeper("plan", write(PLAIN + f"run: {{out: '{url}'}}\n"))
+        assert text.code == 2, url
+
+
+def test_project_is_the_folder_above_or_the_repository(sweeper, write, tmp_path):
+    """A list in the folder above is inside; a marker makes the project smaller or larger."""
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    file = write("template: t.json\nparams: {seed: 1}\nsweep: {grid: {prompt: {lines: ../list.txt}}}\n")
+    assert sweeper("plan", file).code == 0
+    Path(".git").mkdir()
+    assert sweeper("plan", file).code == 2
+    Path(".git").rmdir()
+    (tmp_path / "pyproject.toml").touch()
+    assert sweeper("plan", file).code == 0
+
+
+def test_home_folder_is_never_the_project(sweeper, write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    file = write("template: t.json\nparams: {seed: 1}\nsweep: {grid: {prompt: {lines: ../list.txt}}}\n")
+    assert sweeper("plan", file).code == 2
+
+
+def test_all_reasons_are_reported_at_once_with_the_command(sweeper, write):
+    file = write(PLAIN + "metrics: ['a:f', 'b:g']\nrun: {out: 'file:///etc'}\nparms: 1\n")
+    outcome = sweeper("validate", file)
+    lines = outcome.err.splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("error: shop.yaml: is not trusted to do what the next lines say.")
+    assert f"`sweeper trust {Path.cwd()}`" in lines[0]
+
+
+def test_trust_is_remembered_listed_and_revoked(sweeper, write):
+    file = write(PLAIN + "metrics: ['math:sqrt']\n")
+    assert sweeper("plan", file).code == 2
+    assert sweeper("trust", "--list").err.startswith("no folder is trusted")
+    assert sweeper("trust", ".").code == 0
+    assert sweeper("trust", "--list").out == f"{Path.cwd()}\n"
+    assert sweeper("trust", "--list", "--json").json == {"trusted": [str(Path.cwd())]}
+    assert sweeper("plan", file).code == 0
+    assert sweeper("trust", "--revoke").code == 0
+    assert sweeper("plan", file).code == 2
+    outcome = sweeper("trust", "--revoke")
+    assert outcome.code == 2
+    assert "is not trusted" in outcome.err
+
+
+def test_trusted_folder_does_not_cover_another_project_in_it(sweeper, write):
+    sweeper("trust", ".")
+    folder = Path("clone")
+    folder.mkdir()
+    (folder / ".git").mkdir()
+    os.chdir(folder)
+    assert sweeper("plan", write(PLAIN + "metrics: ['math:sqrt']\n")).code == 2
+
+
+def test_init_trusts_what_it_makes(sweeper):
+    assert sweeper("init", "mine").code == 0
+    with Path("mine/experiment.yaml").open("a") as file:
+        file.write("\nrun: {out: 'file:///etc/nowhere'}\n")
+    assert sweeper("plan", "mine/experiment.yaml").code == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"folders": [1]}', '{"folders": "x"', "[" * 100000])
+def test_damaged_trust_file_is_reported(sweeper, write, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEPER_TRUST_FILE", str(tmp_path / "broken.json"))
+    (tmp_path / "broken.json").write_text(content)
+    outcome = sweeper("plan", write(PLAIN + "metrics: ['math:sqrt']\n"))
+    assert outcome.code == 2
+    assert "broken.json: is not a list of trusted folders" in outcome.err
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
+def test_terminal_asks_once(write, answer, code):
+    file = write(PLAIN + "metrics: ['math:sqrt']\n")
+    for _ in range(1 + (code == 0)):  # once trusted, the second command does not ask
+        leader, follower = pty.openpty()
+        done = subprocess.Popen(
+            [sys.executable, "-m", "sweeper", "plan", file], stdin=follower, stdout=follower, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"},
+        )  # fmt: skip
+        os.close(follower)
+        os.write(leader, f"{answer}\n".encode())
+        error = done.communicate(timeout=60)[1].decode()
+        os.close(leader)
+        assert done.returncode == code, error
+        asked = f"Trust {Path.cwd()} from now on?" in error
+        assert asked == (answer != "")
+        answer = ""
+
+
+def test_shipped_experiments_need_no_trust(sweeper):
+    for file in sorted((ROOT / "experiments").glob("*.yaml")):
+        assert sweeper("validate", file).code == 0
+
+
+def test_help_states_the_boundary(sweeper):
+    text = sweeper("trust", "--help").out
+    for word in ("api_key_env", "module:function", "run.out", "Comfy Cloud", ".git"):
+        assert word in text
