@@ -41,6 +41,6 @@ def _read_picture(content: bytes, label: str) -> Image.Image:
             picture.load()
             return picture
     except UnidentifiedImageError:  # its text names the buffer, not the file
-        raise RejectedError(f"{label}: cannot be read as a picture: unknown file format") from None
+        raise RejectedError(f"{label}: cannot be read as a picture: unknown format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RejectedError(f"{label}: cannot be read as a picture: {error}") from None

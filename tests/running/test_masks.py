@@ -114,10 +114,10 @@ def test_a_mask_of_another_size_is_told_before_anything_is_sent(sweep, tmp_path,
             "sweep.grid.mask[1]",
             "the mask 'small.png' has 8 x 8 pixels, but its picture 'photo.png' 16 x 16; both must have the same size",
         ),
-        ("sweep.grid.mask[2]", "the mask 'words.png' cannot be read as a picture: it is of no format known here"),
+        ("sweep.grid.mask[2]", "the mask 'words.png' cannot be read as a picture: unknown format"),
         (
             "sweep.grid.photo[1]",
-            "the picture 'words.png' of a mask cannot be read as a picture: it is of no format known here",
+            "the picture 'words.png' of a mask cannot be read as a picture: unknown format",
         ),
     ]
 
