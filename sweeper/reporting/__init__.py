@@ -1,9 +1,8 @@
-"""The report: a static folder that shows a run as a grid of pictures, and contact sheets of the same trials.
+"""The report: a static folder that shows a run as a grid of pictures; contact sheets; the live view.
 
-`dataset` makes the page's data out of the store's rows, `workflows` adds every trial's concrete workflow, `thumbnails`
-makes small pictures and `sprites` very small ones on sheets, `folder` writes it all beside the page's own files
-(`page/`); `sheets`, `sheet_pages`, `sheet_cells` and `lettering` draw contact sheets. Nothing here submits a job, and
-nothing prints.
+`dataset`, `contents` and `workflows` build the page's data, `thumbnails` and `sprites` its small pictures, and
+`write_report` writes the folder. `page/` is the page, `sheets/` draws contact sheets, `live/` serves the page while a
+run goes on. Nothing here submits a job or prints.
 """
 
 from __future__ import annotations

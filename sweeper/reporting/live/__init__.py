@@ -1,7 +1,7 @@
-"""The report's page, live: served while a run goes on, in the run's own process or in another.
+"""The live view: serves the report's page while a run goes on, in the run's own process or in another.
 
-`following` reads the store again and again and knows what changed, `guard` lets nobody in who has no business here,
-`app` answers requests, `server` runs it all in threads. What the page looks like is `sweeper.reporting`'s affair.
+`follower` reads the store repeatedly and knows what changed, `check_follower` compares new trials with the baseline,
+`access` controls who may see the page, `app` answers requests, and `server` runs all of it in threads.
 """
 
 from sweeper.reporting.live.server import LiveView

@@ -1,9 +1,9 @@
-"""Who may see the live page: an ASGI layer that looks at each request before the application does.
+"""Access control of the live view: an ASGI layer that checks each request before the application sees it.
 
-On loopback everybody on this machine may, but only under a name of loopback: another site that points its own name at
-127.0.0.1 (DNS rebinding) is refused. Anywhere else a token is asked for, as `Authorization: Bearer`, or as the cookie
-that `POST /session` gives for it. The token stands in no URL that a server or a proxy sees: the address that is printed
-has it behind `#`, which browsers keep to themselves.
+On a loopback address everybody on this machine has access, but only by a loopback name, so that a site that points its
+own name at 127.0.0.1 (DNS rebinding) is refused. On any other address a token is required, as `Authorization: Bearer`
+or as the cookie that `POST /session` sets. No URL that a server or proxy sees contains the token: the printed address
+has it after `#`, which browsers do not send.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
-# Of the page that asks for the token: they hold nothing of the run.
+# The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_MAX_BODY_BYTES: Final = 4096  # of a request's body: a token
+_MAX_BODY_BYTES: Final = 4096  # of a request's body, which is only a token
 _YEAR_SECONDS: Final = 365 * 86400
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self';"
@@ -45,7 +45,7 @@ SECURITY_HEADERS: Final = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can only be reached from this machine."""
+    """Whether only this machine can reach an address to listen on."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -53,12 +53,12 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessControl:
-    """Lets a request pass to `app`, or answers it itself. `token`: None on loopback."""
+    """Passes a request to `app`, or answers it. `token` is None on a loopback address."""
 
     def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
         self._app = app
         self._token = token
-        # Cookies know no ports: two views on one machine must not overwrite each other's.
+        # Cookies do not depend on the port, so two views on one machine need different names.
         self._cookie_name = f"{COOKIE_PREFIX}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
         self._host_names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _list_host_names(host)
 
@@ -78,9 +78,9 @@ class AccessControl:
         await (answer or self._app)(scope, receive, send_with_headers)
 
     async def _intercept(self, request: Request) -> Response | None:
-        """What is said instead of the page; None where it may be seen."""
+        """Answer a login or a refused request; None lets the request pass."""
         if not self._is_own_host(request.headers.get("host", "")):
-            return PlainTextResponse("this name is not this server's", 421)
+            return PlainTextResponse("this server does not use this host name", 421)
         if self._token is None:
             return None if request.method in ("GET", "HEAD") else PlainTextResponse("only GET", 405)
         if request.url.path == "/session" and request.method == "POST":
@@ -91,14 +91,14 @@ class AccessControl:
             return None
         if request.url.path == "/":
             return Response(LOGIN_PAGE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
-        return PlainTextResponse("a token is needed", 401, {"www-authenticate": "Bearer"})
+        return PlainTextResponse("a token is required; `sweeper view` printed it", 401, {"www-authenticate": "Bearer"})
 
     def _is_own_host(self, host: str) -> bool:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         name = name.strip("[]").lower().rstrip(".")
         if name in self._host_names:
             return True
-        # A rebound name is a name: an address in its place cannot be somebody else's site.
+        # DNS rebinding needs a name, so an IP address is safe.
         return self._token is not None and _is_address(name)
 
     def _is_authorized(self, request: Request) -> bool:

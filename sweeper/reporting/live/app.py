@@ -1,7 +1,7 @@
-"""What the live view answers: the page's own files, the run's data and artifacts, and a stream of what changes.
+"""The live view's HTTP endpoints: the page's files, the run's data and artifacts, and a stream of changes.
 
-Paths of requests are names looked up among what is known, and never joined to a folder. Who may ask at all is decided
-before (`guard`).
+The name in a request is looked up among known names; it is never joined to a folder. `access` has already decided
+whether the request is allowed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,16 @@ if TYPE_CHECKING:
 
 _PAGE_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
-_KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a word keeps the connection open
-_MIN_INTERVAL_SECONDS: Final = 0.2  # seconds between two messages: a page needs no more
+_KEEPALIVE_SECONDS: Final = 15.0  # seconds without a change after which a comment keeps the connection open
+_MIN_INTERVAL_SECONDS: Final = 0.2  # between two messages
 _NO_STORE: Final = {"cache-control": "no-store"}
-_IMMUTABLE: Final = {
-    "cache-control": "private, max-age=31536000, immutable"
-}  # named by their content, or never changed
-# A file that came from a server is looked at inside the page; opened by itself it may do nothing.
+_IMMUTABLE: Final = {"cache-control": "private, max-age=31536000, immutable"}  # for files that never change
+# A file from a server may run no scripts when it is opened by itself.
 _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 
 def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
-    """The application; `bell` rings after every change."""
+    """Make the application; `notifier` reports every change."""
     answers = _Endpoints(follower, notifier)
     return Starlette(
         routes=[
@@ -97,8 +95,8 @@ class _Endpoints:
         trial = request.path_params["trial"]
         image = await asyncio.to_thread(self._follower.live_folder.read_preview, trial)
         if image is None:
-            # A trial may end before a page asks that was told of its preview: nothing went wrong, and a console is to
-            # say of nothing that it did.
+            # A trial may end before the page requests the preview it heard of. That is not an error, so the browser's
+            # console must not report one.
             return (
                 Response(status_code=204, headers=_NO_STORE)
                 if self._follower.has_trial(trial)
@@ -111,7 +109,7 @@ class _Endpoints:
         last = request.headers.get("last-event-id") or request.query_params.get("since", "")
         match = re.fullmatch(r"(\d{1,15})\.(\d{1,15})", last)
         if match is None:
-            return PlainTextResponse("since=GENERATION.NUMBER is missing", 400)
+            return PlainTextResponse("the parameter since=GENERATION.NUMBER is missing", 400)
         stream = _stream_changes(self._follower, self._notifier, int(match[1]), int(match[2]))
         return StreamingResponse(stream, media_type="text/event-stream", headers=_NO_STORE)
 
@@ -119,7 +117,7 @@ class _Endpoints:
 async def _stream_changes(
     follower: Follower, notifier: ChangeNotifier, generation: int, number: int
 ) -> AsyncIterator[str]:
-    """Server-sent events: `change` with what is new, `anew` when the page must be loaded again."""
+    """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
     with notifier.subscribe() as ring:
         while not notifier.closed:
             ring.clear()
@@ -141,7 +139,7 @@ async def _stream_changes(
 
 
 def _read_page_files() -> dict[str, tuple[bytes, str]]:
-    """The page's files, and those of its entrance, by their place below it."""
+    """Read the files of the page and of the login page: relative path -> (content, media type)."""
     return {
         path.relative_to(root).as_posix(): (path.read_bytes(), _PAGE_TYPES[path.suffix])
         for root in (PAGE_FOLDER, LOGIN_PAGE.parent)
@@ -151,7 +149,7 @@ def _read_page_files() -> dict[str, tuple[bytes, str]]:
 
 
 def _respond_with_file(path: Path | None) -> Response:
-    """A file that came from a server, or nothing."""
+    """Send a file that came from a server, or 404."""
     if path is None or not path.is_file():
         return _respond_not_found()
     media = MEDIA_TYPES.get(path.suffix.lower())
@@ -160,4 +158,4 @@ def _respond_with_file(path: Path | None) -> Response:
 
 
 def _respond_not_found() -> Response:
-    return PlainTextResponse("not here", 404)
+    return PlainTextResponse("not found", 404)

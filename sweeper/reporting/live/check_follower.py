@@ -1,7 +1,7 @@
-"""How a run that goes on stands against what was accepted: trials are held against the baseline as they end.
+"""Compares the trials of a live run with the baseline as they finish.
 
-Comparing pictures takes longer than following a run, so it has a thread of its own, which rests in between: a run in
-this process needs its time. What compares is given (`Check`); who is told what came of it, too.
+Comparing pictures is slow, so it has a thread of its own. The thread rests between comparisons, because a run in the
+same process needs CPU time too.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from sweeper.reporting.check_findings import (
     list_missing_cases,
 )
 
-_REST_FACTOR: Final = 4  # rests so many times as long as the last comparison took
+_REST_FACTOR: Final = 4  # rests this many times as long as the last comparison took
 
 CheckFunction = Callable[[Collection[int] | None], CheckFindings]
-"""Holds these trials (None: all, and what is gone) against the baseline. Raises SweeperError where it cannot."""
+"""Compares these trials with the baseline; None: all, and finds missing cases. Raises SweeperError."""
 
 
 @dataclass
 class CheckState:
-    """What is known of a check, by trial; empty until the first one is through."""
+    """The findings so far, by trial; empty until the first check has finished."""
 
     checked: CheckFindings
     findings: dict[int, list[Finding]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class CheckState:
     )  # of the accepted pictures, under which they are given out
 
     def merge(self, checked: CheckFindings, *, is_full: bool) -> set[int]:
-        """Take in what a check found, and give the trials of which something else is said now."""
+        """Merge the findings of a check, and return the trials whose findings may have changed."""
         gone = checked.missing_cases if is_full else self.checked.missing_cases
         self.checked = CheckFindings(checked.baseline, checked.state_order, (), gone)
         told, before = checked.group_by_trial(), set(self.findings) if is_full else set()
@@ -54,11 +54,11 @@ class CheckState:
         return set(told) | before
 
     def find_file(self, name: str) -> Path | None:
-        """The accepted picture that is given out under this name."""
+        """The accepted file with this name, or None."""
         return next((path for path, own in self.file_names.items() if own == name), None)
 
     def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
-        """The page's `check`; the accepted pictures are added to its files."""
+        """Build the page's `check`, and add the accepted files to `files`."""
         findings = [one for row in rows for one in self.findings.get(row.trial, ())]
         whole = CheckFindings(self.checked.baseline, self.checked.state_order, findings, self.checked.missing_cases)
         places = {path: len(files) + place for place, path in enumerate(self.file_names)}
@@ -73,7 +73,7 @@ class CheckState:
 
 
 def _make_file_name(path: Path) -> str:
-    """Named by what tells an accepted picture from the one that replaces it in place: a browser keeps it for ever."""
+    """A name that changes when the file is replaced, because browsers cache it forever."""
     seen = path.stat()
     text = f"{path}|{seen.st_mtime_ns}|{seen.st_size}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()
@@ -98,13 +98,13 @@ class CheckThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends when the comparison that goes on is through: nothing waits for it."""
+        """Stop after the current comparison; does not wait for it."""
         self._stopping.set()
         with self._wake:
             self._wake.notify()
 
     def request(self, generation: int, trials: Iterable[int] | None) -> None:
-        """Have trials compared soon; None: all of a page that begins anew."""
+        """Ask for trials to be compared soon; None: all trials, for a page that has to reload."""
         with self._wake:
             if trials is None:
                 self._generation, self._check_all, self._trials = generation, True, set()
@@ -123,6 +123,8 @@ class CheckThread:
             start = time.monotonic()
             try:
                 self._on_result(page, self._check(None if whole else trials), whole, None)
-            except (SweeperError, OSError) as error:  # a picture may be replaced at this very moment, too
-                self._on_result(page, None, whole, f"not held against its baseline: {str(error).splitlines()[0]}")
+            except (SweeperError, OSError) as error:  # an OSError: an accepted file may be replaced at this moment
+                self._on_result(
+                    page, None, whole, f"cannot be compared with the baseline: {str(error).splitlines()[0]}"
+                )
             self._stopping.wait(_REST_FACTOR * (time.monotonic() - start))

@@ -1,7 +1,7 @@
-"""Follows a results folder while a run writes it: the page's data as it stands, and what changed since.
+"""Follows a results folder while a run writes to it: the page's current data, and what changed since.
 
-The store is the truth and is only ever read; SQLite tells whether another process wrote to it. Sequence numbers order
-the changes, so that a page which was cut off asks for what it missed. Nothing of HTTP here.
+The store is only read; SQLite's data version shows whether another process wrote to it. Changes are numbered, so that a
+page that lost its connection can ask for what it missed. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from sweeper.store import FILE_NAME, Store
 from sweeper.store.live_folder import LiveFolder, TrialProgress
 from sweeper.store.records import RunRecord, TableLayout
 
-_MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two looks at least
-_REST_FACTOR: Final = 4  # and so many times as long as the last look took: a run in this process needs its time
-_HEARTBEAT_SECONDS: Final = 4.0  # seconds between two words to the run that somebody looks on
+_MIN_INTERVAL_SECONDS: Final = 0.25  # seconds between two reads, at least
+_REST_FACTOR: Final = 4  # the pause is also this many times the last read, because a run in this process needs CPU time
+_HEARTBEAT_SECONDS: Final = 4.0  # between two signs to the run that somebody is watching
 
 
 @dataclass
 class _RunState:
-    """A run as it was last read. `places[i]` tells where the files of row i come from; `changed[i]` is the number of
-    the change that it last took part in.
+    """A run as it was last read.
+
+    `file_origins[i]` belongs to the files of row i; `last_changes[i]` is the number of the last change of row i.
     """
 
     layout: TableLayout
@@ -59,9 +60,9 @@ class _RunState:
 class Follower:
     """Reads a folder's latest run (or `run`) in a thread of its own and calls `notify` after every change.
 
-    `experiment`: the one whose plan is shown while no run is recorded yet; None where the folder must have one.
-    `check`: what holds trials against a baseline, where there is one.
-    Raises ResultsError or InputError at once when there is nothing to show.
+    `experiment`: its plan is shown as long as no run is recorded; None requires a run.
+    `check`: compares trials with the baseline, if there is one.
+    Raises ResultsError or InputError if there is nothing to show.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Follower:
         self._temp_folder: tempfile.TemporaryDirectory[str] | None = None
         self._thumbs = Thumbnails(self._choose_thumbs_folder())
         self._change_number = 0
-        self._generation = 0  # grows when the page has to begin anew
+        self._generation = 0  # grows when the page has to reload
         self._sights: dict[int, TrialProgress] = {}
         self._running: dict[int, TrialProgress | None] = {}
         self._files: dict[str, Path] = {}
@@ -118,14 +119,14 @@ class Follower:
         self._clean_up()
 
     def _choose_thumbs_folder(self) -> Path:
-        """Where the report keeps them, so that they are made once; elsewhere when the results cannot be written."""
+        """The report's folder, so that thumbnails are made once; a temporary one if the results are read-only."""
         folder = self.results / "report"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError:
-            # A visitor may still have one of them open, on Windows.
+            # On Windows, a visitor may still have one of them open.
             self._temp_folder = tempfile.TemporaryDirectory(prefix="sweeper-view-", ignore_cleanup_errors=True)
             return Path(self._temp_folder.name)
 
@@ -141,20 +142,20 @@ class Follower:
         return self._thumbs.report
 
     def find_artifact(self, name: str) -> Path | None:
-        """The artifact of that name of the run shown; nothing else is ever given out."""
+        """The artifact of the run with this name, or None for any other name."""
         return self._files.get(name)
 
     def has_trial(self, trial: int) -> bool:
-        """Whether the page shows such a trial."""
+        """Whether the page shows this trial."""
         return any(row.trial == trial for row in self._state.rows)
 
     def find_accepted(self, name: str) -> Path | None:
-        """The accepted picture of that name; as above."""
+        """The accepted file with this name, or None."""
         with self._lock:
             return None if self._check_state is None else self._check_state.find_file(name)
 
     def build_data(self) -> dict[str, Any]:
-        """The whole of the page's data, with what it has to ask for next."""
+        """Build all of the page's data, including the number of the last change."""
         with self._lock:
             seen = self._state
             data = build_dataset(seen.rows, seen.layout) | {"places": encode_file_origins(seen.file_origins)}
@@ -166,7 +167,7 @@ class Follower:
             return data | seen.info | {"live": self._build_live_state()}
 
     def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
-        """What changed after change `number`; None when the page has to begin anew."""
+        """The changes after change `number`; None if the page has to reload."""
         with self._lock:
             if generation != self._generation:
                 return None
@@ -207,7 +208,7 @@ class Follower:
         return {**told, **check, **build_row_outcome(row, self._state.layout)}
 
     def _apply_check(self, generation: int, checked: CheckFindings | None, is_full: bool, problem: str | None) -> None:
-        """From the comparer's thread: what it found, for the rows that it is about."""
+        """Apply the findings of a check; called from its thread."""
         with self._lock:
             if generation != self._generation or self._check_state is None:
                 return
@@ -244,7 +245,7 @@ class Follower:
             self._store.close()
 
     def _refresh(self) -> bool:
-        """Whether anything that the page shows has changed; it is taken in then."""
+        """Read what changed; return whether the page has to show it."""
         changed = False
         if self._store is None and (self.results / FILE_NAME).is_file():
             self._store = Store.open(self.results, readonly=True)
@@ -262,7 +263,7 @@ class Follower:
         return changed
 
     def _find_running(self, progress: Mapping[int, TrialProgress]) -> dict[int, TrialProgress | None]:
-        """By trial: those that a server has, and what is seen of them."""
+        """The trials that a server has, with their progress."""
         if not self._is_running():
             return {}
         return {
@@ -272,7 +273,7 @@ class Follower:
         }
 
     def _is_running(self) -> bool:
-        """A run that was killed has no end, and nobody who holds the folder."""
+        """Whether the run is going on. A killed run has no end recorded, but nobody locks its folder."""
         record = self._state.record
         return record is not None and record.ended is None and is_locked(self.results)
 
@@ -282,11 +283,13 @@ class Follower:
                 if store.runs() or self._experiment is None:
                     return self._load_state(store)
         if self._experiment is None:
-            raise ResultsError(f"{self.results}: no results here (looked for {FILE_NAME}); `sweeper run` makes them")
+            raise ResultsError(
+                f"{self.results}: no results here ({FILE_NAME} is missing); run the experiment with `sweeper run` first"
+            )
         return _make_planned_state(self._experiment, self.results)
 
     def _load_state(self, store: Store) -> _RunState:
-        """The run as it stands, its thumbnails made."""
+        """Load the current state of the run, and make its thumbnails."""
         record = find_run_record(store, self._run)
         rows, made = _load_rows(store, record.id)
         seen = _RunState(store.layout(record.id), record, rows, made, [0] * len(rows))
@@ -342,7 +345,7 @@ class Follower:
         return bool(changed) or record != before.record
 
     def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
-        """Know the files of these rows, and have their thumbnails, before anybody is told of them."""
+        """Register the files of these rows and make their thumbnails before a page hears of them."""
         found = collect_artifacts([state.rows[place] for place in indices], self.results)
         self._thumbs.make(select_pictures((sha, path) for path, sha in found.values() if path is not None))
         with self._lock:
@@ -351,19 +354,19 @@ class Follower:
 
 
 def _load_rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
-    """The rows of a run, and where the files of each come from."""
+    """Load the rows of a run, and the origins of each row's files."""
     outcomes = list(store.outcomes(run))
     return [one.result for one in outcomes], [list_file_origins(one.files) for one in outcomes]
 
 
 def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result]) -> bool:
-    """Whether these rows stand where the page's rows do: a run that goes on with a plan needs no new page."""
+    """Whether these are the trials that the page shows, so that it need not reload."""
     same = state.layout == layout and len(state.rows) == len(rows)
     return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(state.rows, rows, strict=True))
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:
-    """The plan of an experiment that was never run here: every trial is still to come."""
+    """Make the state of an experiment that has not run here: all trials are pending."""
     planned = plan(experiment)
     columns, slots = tuple(planned.axis_columns), tuple(planned.slot_names)
     known = (planned.value_order, planned.together)

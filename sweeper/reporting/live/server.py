@@ -1,7 +1,6 @@
-"""`LiveView`: start it, tell people its `url`, stop it. Threads and sockets live here.
+"""`LiveView` serves the page: start it, show its `url`, stop it. The threads and sockets are here.
 
-A results folder prefers a port of its own, so that what a browser keeps for the page (marks, theme) is there again the
-next time: it is kept by origin.
+Each results folder has a port of its own that is tried first, because browsers store marks and settings by origin.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
 from sweeper.reporting.live.notifier import ChangeNotifier
 
-_FIRST_PORT: Final = 49152  # of the range that no service is registered in
+_FIRST_PORT: Final = 49152  # of the range for private use
 _PORT_COUNT: Final = 16384
-_GRACE_SECONDS: Final = 1  # seconds for what is being answered when the server stops
+_GRACE_SECONDS: Final = 1  # seconds for open requests when the server stops
 
 
 class LiveView:
     """Serves the page of a results folder and keeps it up to date; a context manager.
 
     Args:
-        results: the folder; `experiment` is the one whose plan is shown while nothing was run there yet.
+        results: the folder; `experiment`: its plan is shown as long as nothing has run there.
         run: an earlier run instead of the latest.
-        host, port: where to listen. Port 0: the folder's own, or any free one when that is taken.
-        check: what holds trials against a baseline, where there is one.
-        token: what a visitor has to show where `host` is no loopback address; None makes one.
+        host, port: where to listen. Port 0: the folder's own port, or any free one if that is taken.
+        check: compares trials with the baseline, if there is one.
+        token: required from visitors unless `host` is a loopback address; None makes one.
 
     Raises:
         ResultsError, InputError: there is nothing to show.
-        UsageError: the address cannot be had.
+        UsageError: the address cannot be used.
 
     """
 
@@ -80,7 +79,7 @@ class LiveView:
 
     @property
     def url(self) -> str:
-        """Where the page is. Where a token is needed it stands behind `#`, which is sent to no server."""
+        """The address of the page. A token follows after `#`, which browsers send to no server."""
         address, port = self._listener.getsockname()[:2]
         if address in ("0.0.0.0", "::"):  # noqa: S104 - not bound here, only recognised
             address = socket.gethostname()
@@ -110,7 +109,7 @@ class LiveView:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn's, which leaves signals to the command and says when it answers."""
+    """uvicorn's server, which leaves signals to the command and sets `ready` when it responds."""
 
     def __init__(self, config: uvicorn.Config, notifier: ChangeNotifier) -> None:
         super().__init__(config)

@@ -1,6 +1,6 @@
-"""The cells of a contact sheet: how large they are, and the pictures in them, a film by its first frame.
+"""The cells of a contact sheet: their size, and the pictures in them. A film appears as its first frame.
 
-Where a cell stands on a page, and what is written beside it, is `sheet_pages`'.
+`pages` decides where a cell is and writes its labels.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from PIL import Image, UnidentifiedImageError
 from sweeper.errors import ImageError
 from sweeper.reporting.thumbnails import is_film, read_first_frame
 
-LABEL_SIZE: Final = 15  # pixels, as all below: the height of a label's letters
+LABEL_SIZE: Final = 15  # pixels, as all sizes below: the letters of a label
 TILE_GAP: Final = 2  # between the pictures of one trial
 _MIN_CELL_WIDTH: Final = 96
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The pictures of a trial, which share the cell; or, where there is none, why."""
+    """The pictures of a trial, which share a cell, or the reason why there is none."""
 
     paths: tuple[Path, ...]
     reason: str
 
 
 def compute_cell_size(cells: Iterable[Cell], label_length: int, max_side: int) -> tuple[int, int]:
-    """Width and height of a cell in pixels: what the pictures of `cells` need, and no side beyond `longest`. `letters`
-    is the length of the longest label across.
+    """Compute width and height of a cell in pixels: as the pictures need, but no side longer than `max_side`.
+
+    `label_length`: letters of the longest column label.
     """
     sizes = [size for cell in cells if (size := _measure_cell(cell, max_side)) is not None]
     if not sizes:
         return max_side, max_side
-    # A label needs room, however small the pictures are: a long one some eight lines of it.
+    # Small pictures must leave room for labels; a long label gets about eight lines.
     words = label_length * LABEL_SIZE // 2 // 8
     return max(min(max_side, max(_MIN_CELL_WIDTH, words)), *(width for width, _ in sizes)), max(
         high for _, high in sizes
@@ -61,13 +62,13 @@ def _measure_cell(cell: Cell, max_side: int) -> tuple[int, int] | None:
 
 
 def arrange_tiles(count: int) -> tuple[int, int]:
-    """Columns and rows of a square-like arrangement of `count` pictures."""
+    """Columns and rows of a nearly square arrangement of `count` pictures."""
     across = math.ceil(math.sqrt(count))
     return across, math.ceil(count / across)
 
 
 def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
-    """The picture no larger than `box`, with alpha; None where it cannot be read."""
+    """Load a picture scaled down to `box`, in RGBA; None if it cannot be read."""
     try:
         if is_film(path):
             small = read_first_frame(path).convert("RGBA")

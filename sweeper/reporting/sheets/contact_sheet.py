@@ -1,7 +1,6 @@
-"""Contact sheets: the pictures of a run on labelled pages, along two axes, with the others as sections or as time.
+"""Contact sheets: the pictures of a run on labelled pages along two axes; other axes become sections or frames.
 
-What is on a sheet is decided here; `sheet_pages` draws it and breaks it into pages, `sheet_cells` makes the pictures
-small, `lettering` writes the words.
+This module decides what is on a sheet. `pages` draws it, `cells` loads the pictures, `text_layout` writes the texts.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from sweeper.tables.export import describe_write_error, format_number
 
 _STILL_SUFFIXES: Final = (".png", ".webp")
 _ANIMATION_SUFFIXES: Final = (".webp", ".png", ".gif")
-_SAVE_OPTIONS: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # letters show what 80, the default, does
+_SAVE_OPTIONS: Final[dict[str, dict[str, int]]] = {".webp": {"quality": 92}}  # the default of 80 damages the letters
 _FRAME_MILLISECONDS: Final = 700  # milliseconds of a frame
 
 
 @dataclass(frozen=True, slots=True)
 class SheetOptions:
-    """How a sheet is wanted. `cell` is the longer side of a cell in pixels, `megapixels` the most of one page."""
+    """The options of a sheet. `cell`: the longer side of a cell in pixels; `megapixels`: the limit of a page."""
 
     x: str | None = None
     y: str | None = None
@@ -45,9 +44,7 @@ class SheetOptions:
 
 @dataclass(frozen=True, slots=True)
 class _SheetAxis:
-    """An axis as the texts of its values, and each row's place among them (-1: none). `order` has all places that rows
-    have, as they were written.
-    """
+    """An axis: the labels of its values, the index of each row's value (-1: none), and all indices in written order."""
 
     name: str
     labels: tuple[str, ...]
@@ -55,13 +52,15 @@ class _SheetAxis:
     order: tuple[int, ...]
 
 
-_SectionCells = tuple[tuple[int, ...], dict[tuple[int, int], Cell]]  # a section: its outer axes' places, and its cells
+_SectionCells = tuple[
+    tuple[int, ...], dict[tuple[int, int], Cell]
+]  # a section: the indices of its outer axes' values, and its cells
 
 
 def write_sheets(results: Path, file: Path, options: SheetOptions, *, run: str | None = None) -> list[Path]:
-    """Draw the sheets of a run to `file`; a second page is called `name-2.png` and so on. Returns what was written.
+    """Draw the sheet of a run to `file`; further pages are `name-2.png` and so on. Returns the written files.
 
-    Raises UsageError for an unknown axis or suffix, or where not one cell fits a page; ResultsError when the results
+    Raises UsageError for an unknown axis or suffix, or if not a single cell fits a page; ResultsError if the results
     cannot be read or the files cannot be written.
     """
     allowed = _ANIMATION_SUFFIXES if options.animate is not None else _STILL_SUFFIXES
@@ -104,7 +103,7 @@ def _save_pages(pages: Any, file: Path) -> list[Path]:
 
 
 def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _SheetAxis]:
-    """Every axis of the run, shown by its labels where it has some."""
+    """All axes of the run, by name."""
     axes = {}
     for name in select_axes(layout.axis_columns):
         values, of, none = encode_axis(name, rows, layout)
@@ -130,7 +129,7 @@ def _format_value(value: Any) -> str:
 def _choose_axes(
     axes: dict[str, _SheetAxis], sheet_options: SheetOptions, layout: TableLayout
 ) -> tuple[_SheetAxis | None, _SheetAxis | None]:
-    """The axes across and down: as asked for, else those with most values, the longer labels down the side."""
+    """Choose the axes across and down: as requested, else those with most values, longer labels down the side."""
     asked = [("--x", sheet_options.x), ("--y", sheet_options.y), ("--animate", sheet_options.animate)]
     wrong = [
         Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
@@ -160,16 +159,18 @@ def _choose_axes(
 
 
 def _is_implied(axis: _SheetAxis, shown: Sequence[_SheetAxis], layout: TableLayout) -> bool:
-    """Whether a sheet on which `placed` have their places need not say what the value of `axis` is: it has one value,
-    or a partner among them says it. That it happens to follow from the others, as in a sample, no reader can know.
+    """Whether a sheet along the axes `shown` need not show `axis`, because it has one value or a partner fixes it.
+
+    A value that follows from the others by chance, as in a sample, must be shown, because no reader can know it.
     """
     partners = _find_partners(axis, shown, layout)
     return len(axis.order) < 2 or (bool(partners) and _is_determined(axis, partners))
 
 
 def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: TableLayout) -> list[_SheetAxis]:
-    """Those of `others` that are swept as one with `axis`. In a run of before that was kept: the groups of its choices,
-    and any that says by itself what the value is.
+    """The axes of `others` that are linked with `axis`.
+
+    A run of an old version did not record links: then parts of a choice, and axes that fix the value by themselves.
     """
     if layout.together is not None:
         return [one for one in others if {(axis.name, one.name), (one.name, axis.name)} & {*layout.together}]
@@ -177,7 +178,7 @@ def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: Table
 
 
 def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
-    """Whether in these rows the values of `others` say what the value of `axis` is."""
+    """Whether the values of `others` fix the value of `axis` in all rows."""
     seen: dict[tuple[int, ...], int] = {}
     return all(
         seen.setdefault(tuple(other.indices[row] for other in others), place) == place
@@ -194,7 +195,7 @@ def _build_sheet(
     layout: TableLayout,
     results: Path,
 ) -> Sheet:
-    """The sheet of one moment (`step` of the moving axis)."""
+    """Build the sheet of one frame (a value of the animated axis)."""
     x, y, moving = chosen
     placed = [axis for axis in chosen if axis is not None]
     outer = [axis for axis in axes.values() if axis not in placed and not _is_implied(axis, placed, layout)]
@@ -219,7 +220,7 @@ def _build_sheet(
 def _sort_sections(
     sections: Iterable[_SectionCells], outer: Sequence[_SheetAxis], layout: TableLayout
 ) -> list[_SectionCells]:
-    """The sections as they come, unless that is not how their axes were written."""
+    """Sort the sections in the written order of their axes."""
     if not any(layout.value_order.get(axis.name) for axis in outer):
         return list(sections)
     ranks = [{place: rank for rank, place in enumerate(axis.order)} for axis in outer]
@@ -233,7 +234,7 @@ def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
 
 
 def _format_label(axis: _SheetAxis, index: int) -> str:
-    """What stands across or down for a value; a word in its place says whose it is."""
+    """Format the label of a value; a blank value needs the name of its axis."""
     word = _describe_blank(axis, index)
     return f"{axis.name}: {word}" if word else axis.labels[index]
 
@@ -244,7 +245,7 @@ def _format_title(axis: _SheetAxis, index: int) -> str:
 
 
 def _describe_blank(axis: _SheetAxis, index: int) -> str:
-    """For a value of which nothing would be seen; else nothing."""
+    """Describe a value whose label cannot be seen; "" for any other."""
     if index < 0:
         return "(none)"
     label = axis.labels[index]
@@ -254,7 +255,7 @@ def _describe_blank(axis: _SheetAxis, index: int) -> str:
 
 
 def _build_cell(result: Result, results: Path) -> Cell:
-    """The pictures of a trial, else its films, or a word on why there is neither."""
+    """Make the cell of a trial: its pictures, otherwise its films, otherwise the reason."""
     home = results.resolve()
     files = zip(result.outputs, result.sha256, strict=True)
     paths = [local_path(home, name, sha256).resolve() for name, sha256 in files]

@@ -1,4 +1,4 @@
-"""How large a contact sheet may be, and what is said where not one row of it fits a page. Pure numbers and text."""
+"""The size limits of a contact sheet, and the messages when it does not fit. Pure numbers and text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sweeper.errors import UsageError
 
 MIN_CELL_SIDE: Final = 32  # pixels of a cell's longer side
 NO_PICTURE_REASON: Final = "the reason why a trial has no picture"
-MAX_MEGAPIXELS: Final = 178  # megapixels of a page: Pillow takes more for a decompression bomb
-MAX_SIDE: Final = 16_383  # of a WebP's side, by its file format; more is of no use in a PNG either
+MAX_MEGAPIXELS: Final = 178  # megapixels of a page; Pillow takes a larger picture for a decompression bomb
+MAX_SIDE: Final = 16_383  # pixels of a WebP's side, by its file format; a longer side is not useful in a PNG either
 
 
 @dataclass(frozen=True, slots=True)
 class SheetLimits:
-    """What was asked for: the longer side of a cell, and the megapixels of a page, or of all `frames` together."""
+    """The requested longer side of a cell, and the megapixels of a page, or of all `frames` together."""
 
     cell: int
     megapixels: float
@@ -28,14 +28,15 @@ class SheetLimits:
         return self.megapixels * 1e6 / self.frames
 
     def make_overflow_error(self) -> UsageError:
-        """That a frame would need a second page."""
+        """The error that a frame would need a second page."""
         advice = _join_advice("make --cell smaller" if self.cell > MIN_CELL_SIDE else "", "raise --megapixels")
         return UsageError(f"--animate: {self.frames} frames do not fit {self.megapixels:g} megapixels; {advice}")
 
     def make_no_room_error(self, tallest: tuple[int, str], heights: tuple[int, int], width: int) -> UsageError:
-        """That not one row fits. `tallest`: the pixels of what takes most of it, and its name (empty: the pictures);
-        `heights`: what a page has and what it needs; `width`: that of a page with every column, beyond which more
-        pixels go into its height.
+        """The error that not a single row fits a page.
+
+        `tallest`: pixels and name of the tallest part (no name: the pictures); `heights`: what a page has and needs;
+        `width`: of a page with all columns. All in pixels.
         """
         (taken, what), (there, needed) = tallest, heights
         enough = math.ceil(needed * width * self.frames / 1e6)

@@ -1,7 +1,7 @@
-"""Draws contact sheets and breaks them into pages under a limit of pixels.
+"""Draws contact sheets and divides them into pages with a limited number of pixels.
 
-A sheet is a stack of strips (a section's title, the labels across, a row of pictures), each with its height; pages are
-filled strip by strip, and every page begins with the title and repeats the labels. Nothing is scaled to make it fit.
+A sheet is a stack of strips: the title of a section, the column labels, a row of pictures. Pages are filled strip by
+strip; every page begins with the title and repeats the labels. Nothing is scaled to make it fit.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sweeper.reporting.sheets.text_layout import TextRenderer
 _MARGIN: Final = 24  # pixels, as all below
 _GAP: Final = 6
 _TITLE_SIZE, _HEADING_SIZE, _SMALL_SIZE = 28, 18, 13
-_SAMPLED_CELLS: Final = 12  # cells of a section whose pictures are looked at for their size
-_MIN_PAGE_WIDTH: Final = 480  # titles want some words in a line
-_MAX_REASON_LINES: Final = 8  # lines of an error before it is cut; the table has all of it
+_SAMPLED_CELLS: Final = 12  # cells of a section whose pictures decide the size of a cell
+_MIN_PAGE_WIDTH: Final = 480  # room for a few words of the title in a line
+_MAX_REASON_LINES: Final = 8  # lines of an error; the table has the full text
 _ARROWS: Final = "→↓"
-_MAX_LABELS_WIDTH: Final = 240  # the most that the labels down the side take
+_MAX_LABELS_WIDTH: Final = 240  # pixels for the row labels
 _BACKGROUND, _TEXT_COLOUR, _DIM_COLOUR, _EMPTY_BACKGROUND, _ERROR_BACKGROUND, _ERROR_COLOUR = (
     "#ffffff",
     "#1d1e20",
@@ -46,7 +46,7 @@ _MIN_DASH_WIDTH: Final = 8  # the shortest
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One combination of the axes that are neither across nor down; cells by (place down, place across)."""
+    """One combination of the axes that are neither across nor down; cells by (index down, index across)."""
 
     title: str
     cells: Mapping[tuple[int, int], Cell]
@@ -54,7 +54,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """All that is to be drawn. `across` and `down` are (place, label) in their order."""
+    """The content of a sheet. `across` and `down` are (index of the value, label) in the order of drawing."""
 
     title: str
     frame_label: str
@@ -69,19 +69,19 @@ class Sheet:
 @dataclass(frozen=True, slots=True)
 class _Strip:
     height: int
-    draw: Callable[[Any, int], None]  # on an image, at a height
+    draw: Callable[[Any, int], None]  # on an image, with its top at a height
 
 
 @dataclass(frozen=True, slots=True)
 class _RowGroup:
-    """Rows that stand under the same labels; the labels are repeated where a page breaks between the rows."""
+    """Rows with the same column labels, which a page break between the rows repeats."""
 
     header: tuple[_Strip, ...]
     rows: tuple[_Strip, ...]
 
 
 def draw_pages(sheet: Sheet, cell: int, megapixels: float) -> Iterator[Any]:
-    """The pages as Pillow images, one after the other. Raises UsageError where not one row fits a page."""
+    """Yield the pages as Pillow images. Raises UsageError if not a single row fits a page."""
     yield from _render_pages(_SheetRenderer(sheet, _sample_cell_size([sheet], cell), SheetLimits(cell, megapixels)))
 
 
@@ -92,9 +92,9 @@ def _render_pages(renderer: _SheetRenderer) -> Iterator[Any]:
 
 
 def draw_frames(sheets: Sequence[Sheet], cell: int, megapixels: float) -> list[Any]:
-    """One page for each sheet, all of one size. Raises UsageError when a sheet does not fit one page."""
+    """Draw one page for each sheet, all of the same size. Raises UsageError if a sheet does not fit one page."""
     frames: list[Any] = []
-    size = _sample_cell_size(sheets, cell)  # of all frames, as the title below: they must not jump
+    size = _sample_cell_size(sheets, cell)  # the same in all frames, like the title, so that nothing moves
     limits = SheetLimits(cell, megapixels, len(sheets))
     drawings = [_SheetRenderer(sheet, size, limits) for sheet in sheets]
     titles = max(drawing.title.height for drawing in drawings)
@@ -109,7 +109,7 @@ def draw_frames(sheets: Sequence[Sheet], cell: int, megapixels: float) -> list[A
 
 
 def _sample_cell_size(sheets: Sequence[Sheet], max_side: int) -> tuple[int, int]:
-    """Read off the first cells of each section: a sweep's pictures are of one size, or that size is an axis."""
+    """Sample the first cells of each section: pictures have one size, unless the size is an axis."""
     cells = (
         cell for sheet in sheets for section in sheet.sections for cell in list(section.cells.values())[:_SAMPLED_CELLS]
     )
@@ -147,11 +147,11 @@ class _SheetRenderer:
         return min(_MAX_LABELS_WIDTH, max(longest, *names)) + 2 * _GAP if self.sheet.y else 0
 
     def _list_axis_names(self) -> list[str]:
-        """The axes, and which way they go."""
+        """The names of the axes with an arrow for their direction."""
         return [f"{name} {arrow}" for name, arrow in zip((self.sheet.x, self.sheet.y), _ARROWS, strict=True) if name]
 
     def _count_columns(self, pixels: float) -> int:
-        """As many columns as leave room for at least two rows on a page, and at least one."""
+        """Count the columns that leave room for at least two rows on a page; at least one."""
         step = self.cell_size[0] + _GAP
         widest = min(MAX_SIDE, int(pixels // (2 * self.cell_size[1] + 300)))
         return max(1, min(len(self.sheet.across), (widest - 2 * _MARGIN - self.labels_width) // step))
@@ -165,7 +165,7 @@ class _SheetRenderer:
         used = free + 1
         for block in self._iter_row_groups():
             head = sum(strip.height for strip in block.header)
-            fresh = True  # the block's head is still to be drawn
+            fresh = True  # the group's header is still to be drawn
             for row in block.rows:
                 need = row.height + (head if fresh else 0)
                 if used + need > free:
@@ -182,11 +182,9 @@ class _SheetRenderer:
         return pages
 
     def _make_no_room_error(self, title: _Strip, group: _RowGroup, row: _Strip) -> UsageError:
-        """What takes most of the height of the first row of a block, for which a page has no room."""
+        """Name the tallest part of the first row of a group, for which a page has no room."""
         *above, labels = group.header
-        words = (
-            row.height - _GAP - self.cell_size[1]
-        )  # more than the picture: the label beside it, or the reason for none
+        words = row.height - _GAP - self.cell_size[1]  # higher than the picture, because of the label or the reason
         parts = [
             (self.cell_size[1], ""),
             (title.height, "the title with the value of --animate" if self.sheet.frame_label else "the title"),
@@ -242,7 +240,7 @@ class _SheetRenderer:
 
     def _make_header(self, across: Sequence[tuple[int, str]]) -> _Strip:
         wrapped = [self.text.wrap(label, LABEL_SIZE, self.cell_size[0]) if self.sheet.x else [] for _, label in across]
-        # Beside the labels where there is a column for it, else above them.
+        # In the column of row labels if there is one, otherwise above the column labels.
         room = self.labels_width - 2 * _GAP if self.labels_width else self.width - 2 * _MARGIN
         names = [line for name in self._list_axis_names() for line in self.text.wrap(name, _SMALL_SIZE, room)]
         named, labelled = (
@@ -263,7 +261,7 @@ class _SheetRenderer:
     def _iter_rows(self, section: Section, across: Sequence[tuple[int, str]]) -> Iterator[_Strip]:
         for down, label in self.sheet.down:
             cells = [section.cells.get((down, place)) for place, _ in across]
-            if any(cell is not None for cell in cells) or self.sheet.frame_label:  # frames must not jump
+            if any(cell is not None for cell in cells) or self.sheet.frame_label:  # frames must not differ in height
                 yield self._make_row(label, cells)
 
     def _make_row(self, label: str, cells: Sequence[Cell | None]) -> _Strip:
@@ -282,7 +280,7 @@ class _SheetRenderer:
         return _Strip(height + _GAP, draw)
 
     def _measure_reason(self, cell: Cell) -> int:
-        """The height that a reason asks for: all of it, up to some lines. A frame keeps the height of the others."""
+        """The height of a reason, up to some lines. Frames get none, because all must have the same height."""
         if cell.paths or self.sheet.frame_label:
             return 0
         lines = self.text.wrap(cell.reason, _SMALL_SIZE, self.cell_size[0] - 2 * _GAP)
@@ -310,13 +308,13 @@ class _SheetRenderer:
                 image.paste(small, place, small)
 
     def _draw_dash(self, image: Any, origin: tuple[int, int], height: int) -> None:
-        """A dash, as in a table: left out of the sweep, and no picture that failed to be drawn."""
+        """Draw a dash, as in a table, for a combination that the sweep does not have."""
         long = max(_MIN_DASH_WIDTH, self.cell_size[0] // 10)
         left, top = origin[0] + (self.cell_size[0] - long) // 2, origin[1] + height // 2
         ImageDraw.Draw(image).rectangle((left, top, left + long - 1, top + 1), fill=_DASH_COLOUR)
 
     def _draw_reason(self, image: Any, reason: str, origin: tuple[int, int], box: tuple[int, int]) -> None:
-        """Why there is no picture, as much of it as the box holds."""
+        """Write why there is no picture, as much as fits into the box."""
         failed = reason.startswith("failed")
         corners = (origin[0], origin[1], origin[0] + box[0] - 1, origin[1] + box[1] - 1)
         ImageDraw.Draw(image).rectangle(corners, fill=_ERROR_BACKGROUND if failed else _EMPTY_BACKGROUND)

@@ -1,7 +1,6 @@
-"""Text on a contact sheet: fonts that have the characters, and lines that are wrapped and never cut.
+"""Text on a contact sheet: finds fonts for all characters, and wraps lines without cutting them.
 
-One font seldom has Latin, Chinese and emoji; each character is drawn with the first font that has it. Pillow is
-imported where a font is opened. Where the text stands is the sheet's business.
+One font rarely has Latin, Chinese and emoji, so each character is drawn with the first font that has it.
 """
 
 from __future__ import annotations
@@ -13,23 +12,26 @@ from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-# Asked for by name, which Pillow looks up in the system's font folders; the last resort is the font inside Pillow.
+# Pillow looks these names up in the system's font folders. The last resort is the font inside Pillow.
 _CANDIDATES: Final = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "segoeui.ttf", "NotoSansCJK-Regular.ttc",
     "NotoSansCJKjp-Regular.otf", "wqy-zenhei.ttc", "Arial Unicode.ttf", "PingFang.ttc", "msyh.ttc", "malgun.ttf",
     "NotoColorEmoji.ttf", "Apple Color Emoji.ttc", "seguiemj.ttf", "NotoEmoji-Regular.ttf",
 )  # fmt: skip
-_BITMAP_SIZES: Final = {"NotoColorEmoji.ttf": 109, "Apple Color Emoji.ttc": 160}  # pictures of one size, not outlines
-_NONCHARACTER: Final = "\uffff"  # no font has it, so its picture is the one for what is missing
-_JOINER: Final = "\u200d"  # makes one emoji of two
-_CLOSING: Final = ("Pe", "Pf", "Po")  # brackets, quotes and marks that never begin a line where a word is broken
+_BITMAP_SIZES: Final = {
+    "NotoColorEmoji.ttf": 109,
+    "Apple Color Emoji.ttc": 160,
+}  # fonts of pictures in one size (pixels), not outlines
+_NONCHARACTER: Final = "\uffff"  # no font has it, so it is drawn as a missing character
+_JOINER: Final = "\u200d"  # joins two emoji to one
+_CLOSING: Final = ("Pe", "Pf", "Po")  # Unicode categories of marks that never begin a line
 
 
 class _FontFace:
-    """One font file; `None` is the font inside Pillow."""
+    """One font file; `None` stands for the font inside Pillow."""
 
     def __init__(self, name: str | None) -> None:
-        """Raises OSError where the system does not have it."""
+        """Raises OSError if the system does not have the font."""
         self._name = name
         self.bitmap_size = _BITMAP_SIZES.get(name or "")
         self._sizes: dict[int, Any] = {}
@@ -58,7 +60,7 @@ class _FontFace:
 
 
 class TextRenderer:
-    """Fonts for these texts, in several sizes (pixels)."""
+    """Measures, wraps and draws texts, with fonts for the characters of `texts`. Sizes are in pixels."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         wanted = set("".join(map(make_printable, texts))) - {" ", _JOINER}
@@ -78,20 +80,22 @@ class TextRenderer:
                 break
 
     def get_line_height(self, size: int) -> int:
-        """Pixels from one line to the next."""
+        """The distance from one line to the next."""
         return round(size * 1.3)
 
     def measure_width(self, text: str, size: int) -> int:
-        """Pixels that a text takes where nothing but its own line breaks breaks it: those of its widest line."""
+        """The width of a text that is broken only at its own line breaks."""
         return max(self._measure_line(line, size) for line in _split_lines(text))
 
     def _measure_line(self, line: str, size: int) -> int:
         return int(sum(face.measure_width(run, size) for face, run in self._split_runs(line))) + 1
 
     def draw(self, image: Any, origin: tuple[int, int], line: str, size: int, colour: str) -> None:
-        """Write a line on a Pillow image, its top left corner at `at`."""
+        """Draw a line on a Pillow image with its top left corner at `origin`."""
         left = float(origin[0])
-        baseline = origin[1] + int(self._faces[0].load(size).getmetrics()[0])  # one for all fonts: their ascents differ
+        baseline = origin[1] + int(
+            self._faces[0].load(size).getmetrics()[0]
+        )  # the same for all fonts, whose ascents differ
         for face, run in self._split_runs(line):
             if face.bitmap_size:
                 self._draw_emoji(image, (int(left), baseline), face, run, size)
@@ -100,7 +104,7 @@ class TextRenderer:
             left += face.measure_width(run, size)
 
     def _draw_emoji(self, image: Any, origin: tuple[int, int], face: _FontFace, run: str, size: int) -> None:
-        """Emoji that a font has as pictures of one size: drawn at that size, made smaller, set on the baseline `at`."""
+        """Draw emoji of a bitmap font at its own size, scale them down, and set them on the baseline `origin`."""
         assert face.bitmap_size is not None
         font = face.load(size)
         box = font.getbbox(run)
@@ -108,14 +112,14 @@ class TextRenderer:
         ImageDraw.Draw(large).text((0, 0), run, font=font, embedded_color=True)
         scale = size / face.bitmap_size
         small = large.resize((max(1, round(large.width * scale)), max(1, round(large.height * scale))))
-        below = round(size * 0.2)  # a little below the baseline, as a descender
+        below = round(size * 0.2)  # slightly below the baseline, like a descender
         image.paste(small, (origin[0], max(0, origin[1] + below - small.height)), small)
 
     def _split_runs(self, line: str) -> Iterator[tuple[_FontFace, str]]:
-        """The line in pieces of one font each; what joins to a character stays with it, so that it can."""
+        """Split a line into runs of one font; a combining character stays with the one before it."""
         placed: list[tuple[_FontFace, str]] = []
         for character in line:
-            # A space stays in its run: right-to-left words keep their order. In an emoji font it would be too wide.
+            # A space stays in its run, so that right-to-left words keep their order; in emoji fonts it is too wide.
             joins = placed and (
                 (character == " " and not placed[-1][0].bitmap_size) or _is_joined(placed[-1][1][-1], character)
             )
@@ -126,7 +130,7 @@ class TextRenderer:
             yield face, "".join(character for _, character in members)
 
     def wrap(self, text: str, size: int, width: int) -> list[str]:
-        """The lines of `text` within `width` pixels: broken between words, inside one only where it has no room."""
+        """Wrap `text` to lines of `width` pixels, between words, or inside a word that is too long."""
         lines: list[str] = []
         for paragraph in _split_lines(text):
             line = ""
@@ -154,17 +158,17 @@ class TextRenderer:
 
 
 def make_printable(text: str) -> str:
-    """Printable characters only: a control character has no shape to draw, and could turn the text around."""
+    """Replace unprintable characters by spaces; some would reverse the direction of the text."""
     return "".join(character if character.isprintable() or character == _JOINER else " " for character in text)
 
 
 def _split_lines(text: str) -> list[str]:
-    """A text as it is drawn where there is room: its own lines, cleaned. Raqm refuses a line that holds a break."""
+    """Split a text at its own line breaks, which Raqm refuses, and normalize its spaces."""
     return [" ".join(make_printable(line).split()) for line in text.splitlines()] or [""]
 
 
 def _is_joined(previous: str, character: str) -> bool:
-    """Whether a character makes one shape with the one before it: accents, emoji of several parts and their colours."""
+    """Whether a character forms one shape with the one before it: accents, parts and colours of emoji."""
     if character == _JOINER or "\U0001f3fb" <= character <= "\U0001f3ff":
         return True
     if previous == _JOINER:

@@ -139,7 +139,7 @@ def test_a_baseline_that_cannot_be_read_is_told_on_the_page(accepted, view, visi
     manifest.write_text("{")
     page = visit(view())
     page.wait_for_function(
-        "() => document.querySelector('.counts').textContent.includes('not held against its baseline')"
+        "() => document.querySelector('.counts').textContent.includes('cannot be compared with the baseline')"
     )
 
 
