@@ -27,8 +27,15 @@ from tests import ROOT
 README = ROOT / "README.md"
 PAGES = sorted(
     path
-    for path in ROOT.rglob("*.md")
-    if not {".venv", "node_modules", "results", "dist"} & {*path.relative_to(ROOT).parts}
+    for pattern in (
+        "*.md",
+        ".github/*.md",
+        "experiments/**/*.md",
+        "templates/**/*.md",
+        "sweeper/**/*.md",
+        "tests/**/*.md",
+    )
+    for path in ROOT.glob(pattern)
 )
 # Each starts something that does not end, needs another machine, or belongs to the reader.
 ELSEWHERE = (
