@@ -141,7 +141,6 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path):
         assert not anchor or anchor in heading_anchors(target), link
 
 
-@pytest.mark.xfail(reason="the last citations go with the rewrite of running/ and comfy/", strict=False)
 def test_nothing_cites_a_document_outside_the_repository():
     names = re.compile(r"\b(CONTRACT|DESIGN|COMFY_API|COMFY_TODAY|COMFYUI_BEHAVIOUR|FIELD|STYLE|WRITING)(\.md)?\b")
     files = [*PAGES, *(ROOT / "sweeper").rglob("*.py"), *(ROOT / "experiments").glob("*.yaml")]
