@@ -16,8 +16,8 @@ from random import Random
 class Backoff:
     """Random waits that grow with each failure. All times in seconds.
 
-    The wait after failure n (counted from 0) lies between `jitter_from` times and once min(max_wait, base_wait * 2**n):
-    0.0 is full jitter, 0.5 keeps every wait at least half as long as the longest possible one.
+    After n failures, the longest possible wait is min(max_wait, base_wait * 2**n). The wait is drawn evenly between
+    `jitter_from` times that and all of it. 0.0 is full jitter; 0.5 never waits less than half.
     """
 
     base_wait: float
