@@ -30,7 +30,12 @@ from typing import Final
 
 
 class SweeperError(Exception):
-    """The base class of every exception that sweeper raises on purpose."""
+    """The base class of every exception that sweeper raises on purpose.
+
+    `may_be_accepted`: of a submission. The answer is not the server's own, so the server may have accepted the job.
+    """
+
+    may_be_accepted = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

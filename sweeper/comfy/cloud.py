@@ -32,6 +32,7 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     ServerResponse,
     UploadForm,
+    is_own_refusal,
     raise_for_status,
 )
 from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message, to_seconds
@@ -103,7 +104,9 @@ class CloudDialect:
         if errors:
             if isinstance(prompt_id, str) and prompt_id:
                 yield from self.cancel(frozenset([prompt_id]))
-            raise RejectedError(errors)
+            rejection = RejectedError(errors)
+            rejection.may_be_accepted = not prompt_id and not is_own_refusal(response)
+            raise rejection
         if not isinstance(prompt_id, str) or not prompt_id:
             raise TransientError(f"the response to a submission has no prompt_id: {response.excerpt()!r}")
         return prompt_id

@@ -24,13 +24,14 @@ from sweeper.comfy.protocol import (
     ServerRequest,
     ServerResponse,
     UploadForm,
+    is_own_refusal,
     is_subscription_error,
     raise_for_status,
     read_error_message,
     read_retry_after,
 )
 from sweeper.comfy.responses import make_failed_state, read_messages, read_outputs, rejection_message
-from sweeper.errors import RejectedError, TransientError, UnreachableError
+from sweeper.errors import RejectedError, TargetError, TransientError, UnreachableError
 
 _HISTORY_LIMIT: Final = 64  # latest history entries to search for a submission with an unknown outcome
 
@@ -157,16 +158,32 @@ class ComfyUIDialect:
 def read_submission(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any] | QueueFull:
     """Read the response to POST /prompt: its JSON object, or QueueFull for 429 and 503.
 
-    Raises RejectedError for 400 and 413, and the errors of `raise_for_status`. After any other 5xx the outcome is
-    unknown.
+    Raises RejectedError for 400 and 413, and the errors of `raise_for_status`. Unless the answer is the server's own
+    refusal, `may_be_accepted` is set: a gateway can send any status if its server accepted the job and then stopped
+    responding.
     """
     if response.status in (429, 503) and not is_subscription_error(response):
-        # A gateway also sends 503 if its server accepted the job and then stopped responding.
         return QueueFull(
             f"HTTP {response.status}: {read_error_message(response)}",
             read_retry_after(response),
-            may_be_accepted=response.status == 503,
+            may_be_accepted=response.status == 503 or not is_own_refusal(response),
         )
+    try:
+        return _read_answer(response, graph)
+    except (RejectedError, TargetError) as error:
+        error.may_be_accepted = not is_own_refusal(response) and not _is_validation_error(response)
+        raise
+
+
+def _is_validation_error(response: ServerResponse) -> bool:
+    """Whether a 400 lists errors of nodes, as only the server's validation does."""
+    try:
+        return response.status == 400 and bool(response.json_object().get("node_errors"))
+    except TransientError:
+        return False
+
+
+def _read_answer(response: ServerResponse, graph: Mapping[str, Any]) -> dict[str, Any]:
     if response.status == 413:
         raise RejectedError(f"the workflow is larger than the server accepts: {read_error_message(response)}")
     raise_for_status(response, 400)

@@ -83,7 +83,8 @@ class Dialect(Protocol):
         """Submit a job; return its prompt_id, or QueueFull.
 
         Raises RejectedError, also for a 200 that contains errors (the part of the job that was queued is cancelled).
-        After a TransientError with `sent`, the outcome is unknown: call `find_submission`.
+        After a TransientError with `sent`, and any error or QueueFull with `may_be_accepted`, the outcome is unknown:
+        call `find_submission`.
         """
 
     def get_job(self, prompt_id: str, *, thorough: bool, success_reported: bool = False) -> Flow[JobState]:

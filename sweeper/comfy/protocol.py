@@ -194,6 +194,23 @@ def raise_for_status(response: ServerResponse, *allowed: int) -> ServerResponse:
     raise UnreachableError(f"not a response of ComfyUI or Comfy Cloud (HTTP {response.status}): {message}")
 
 
+def is_own_refusal(response: ServerResponse) -> bool:
+    """Whether the JSON shape of an error shows that the server itself refused a submission, and not a gateway.
+
+    ComfyUI and Comfy Cloud answer POST /prompt with `{"error": {"type", "message"}}`, and Cloud also with
+    `{"code", "message"}`. Gateways send pages, `{"message"}`, or a number as the code.
+    """
+    try:
+        body = response.json_object()
+    except TransientError:
+        return False
+    error = body.get("error")
+    if isinstance(error, dict):
+        words = [error.get(name) for name in ("type", "message")]
+        return any(isinstance(word, str) and word for word in words) and not isinstance(error.get("code"), int)
+    return all(isinstance(body.get(name), str) and body[name] for name in ("code", "message"))
+
+
 def is_redirect(response: ServerResponse) -> bool:
     """Whether the response is a redirect. The client never follows one, because another host must not see the key."""
     return 300 <= response.status < 400 and bool(response.headers.get("location"))

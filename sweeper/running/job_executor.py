@@ -140,16 +140,10 @@ class JobExecutor:
         try:
             with self.events.listen(job.id, listener):  # ComfyUI uses our id, and may be done before it responds
                 answer = await self.client.submit(submission)
-        except RejectedError as error:
-            if not item.consecutive_failures and await self._has_missing_inputs(item):
-                self.context.finish_job(item, job, records.UNSENT)
-                item.job = None  # the server may have run the nodes that need no files, so use a new id
-                raise TransientError("the server lost input files; they are uploaded again", sent=False) from None
-            self._record_rejection(item, job, error)
+        except (RejectedError, TargetError) as error:
+            if not error.may_be_accepted or not await self._was_accepted(item, job):
+                await self._handle_refusal(item, job, error)
             return None
-        except TargetError:  # whatever it means, the server did not accept the job
-            self.context.finish_job(item, job, records.UNSENT)
-            raise
         except TransientError as error:
             if error.sent:
                 await self._resolve_unknown(item, job)
@@ -157,21 +151,36 @@ class JobExecutor:
             self.context.finish_job(item, job, records.UNSENT)
             raise
         if isinstance(answer, QueueFull):
-            return await self._handle_queue_full(item, job, answer)
+            if answer.may_be_accepted and await self._was_accepted(item, job, allow_late_arrival=False):
+                return None
+            self._record_unsent(item, job, reuse_id=not answer.may_be_accepted)
+            return answer
         self._record_submitted(item, job, answer, sent_at)
         return None
 
-    async def _handle_queue_full(self, item: WorkItem, job: JobRecord, answer: QueueFull) -> QueueFull | None:
-        """Return the answer, or None if the server accepted the job although a proxy answered otherwise."""
-        if answer.may_be_accepted:
-            prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=False)
-            if prompt_id is not None:
-                self._record_submitted(item, job, prompt_id, job.intended, found=True)
-                return None
+    async def _was_accepted(self, item: WorkItem, job: JobRecord, *, allow_late_arrival: bool = True) -> bool:
+        """Search the server for a job after an answer that may be a gateway's; record the job if it is there."""
+        prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=allow_late_arrival)
+        if prompt_id is not None:
+            self._record_submitted(item, job, prompt_id, job.intended, found=True)
+        return prompt_id is not None
+
+    async def _handle_refusal(self, item: WorkItem, job: JobRecord, error: RejectedError | TargetError) -> None:
+        """Record that the server did not accept a job. Raises the error if other trials would fail there too."""
+        if isinstance(error, RejectedError):
+            if not item.consecutive_failures and await self._has_missing_inputs(item):
+                self._record_unsent(item, job, reuse_id=False)  # the nodes that need no files may have run
+                raise TransientError("the server lost input files; they are uploaded again", sent=False) from None
+            self._record_rejection(item, job, error)
+            return
+        self._record_unsent(item, job, reuse_id=not error.may_be_accepted)
+        raise error
+
+    def _record_unsent(self, item: WorkItem, job: JobRecord, *, reuse_id: bool) -> None:
+        """Record that the server did not accept the job. An id that the server may have had is never used again."""
         self.context.finish_job(item, job, records.UNSENT)
-        if answer.may_be_accepted:  # a server that restarted since may have had the job, so use a new id
+        if not reuse_id:
             item.job = None
-        return answer
 
     async def _prepare_submission(self, item: WorkItem) -> tuple[JobRecord, dict[str, Any]] | None:
         """Upload the item's files and flush its intent to the disk. Returns the job and the workflow to send.
@@ -235,12 +244,9 @@ class JobExecutor:
 
     async def _resolve_unknown(self, item: WorkItem, job: JobRecord) -> None:
         """Search the server for a submission whose outcome is unknown, before anything is sent again."""
-        prompt_id = await self.client.find_submission(self._make_search(job))
-        if prompt_id is None:
+        if not await self._was_accepted(item, job):
             error = (LOST_ERROR, "the server has no trace of this submission")
             self.context.finish_job(item, job, records.LOST, error=error)
-        else:
-            self._record_submitted(item, job, prompt_id, job.intended, found=True)
 
     def _make_search(self, job: JobRecord) -> JobSearch:
         return JobSearch(job.id, job.sent, job.intended, self.context.now(), self.context.store.has_prompt_id)

@@ -19,9 +19,13 @@ from urllib.parse import urlsplit
 
 # Faults before anything reaches the server, after it did its part, and of an event stream.
 BEFORE = ("drop", "reset", "500", "502", "503", "429", "page", "delay")
-AFTER = ("swallow", "swallow_reset", "half", "half_head", "slow", "502_after", "503_after", "504_after", "shape")
+AFTER = (
+    "swallow", "swallow_reset", "half", "half_head", "slow", "502_after", "503_after", "504_after", "shape",
+    "403_after", "404_after", "429_after",
+)  # fmt: skip
 STREAM = ("ws_refuse", "ws_cut", "ws_mute")
 GATEWAY = ("403", "404")  # what stands before a server may say while that restarts
+REFUSED = "refused"  # the server's own 403, by its JSON
 LATE = "late"  # the client is told nothing and the server gets the request a moment later
 
 SHAPES = (b"{}", b"[]", b"null", b"7", b'"ok"', b'{"detail": "try again"}', b'{"error": null, "jobs": {}}')
@@ -35,6 +39,16 @@ class Asked:
     method: str
     path: str  # without the query
     body: bytes = field(repr=False)
+
+    @property
+    def json(self) -> Any:
+        """The body of a submission."""
+        return json.loads(self.body)
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """The workflow of a submission."""
+        return dict(self.json["prompt"])
 
     @property
     def submits(self) -> bool:
@@ -146,7 +160,7 @@ class FaultyProxy:
         self.on_step(asked, "before")
         if upgrade:
             return await self._stream(head, reader, writer, fault)
-        if fault in BEFORE + GATEWAY and fault != "delay":
+        if fault in (*BEFORE, *GATEWAY, REFUSED) and fault != "delay":
             return await _spoil(writer, fault)
         if fault == "delay":
             await asyncio.sleep(0.15)
@@ -250,10 +264,14 @@ async def _spoil(writer: asyncio.StreamWriter, fault: str) -> bool:
         return False
     if fault == "page":
         answer = _Answer(200, "OK", [("Content-Type", "text/html")], b"<html><body>Please log in</body></html>")
+    elif fault == REFUSED:
+        text = b'{"error": {"type": "forbidden", "message": "This key may not submit jobs."}}'
+        answer = _Answer(403, "Forbidden", [("Content-Type", "application/json")], text)
     else:
         headers = [("Content-Type", "text/plain"), *([("Retry-After", "0")] if fault in ("429", "503") else [])]
+        headers += [("Location", "/login")] if fault in ("301", "302", "307") else []
         text = b"The queue is full" if fault == "429" else b"Something is wrong"
-        answer = _Answer(int(fault), "Trouble", headers, text)
+        answer = _Answer(int(fault), "Trouble", headers, text if fault != "304" else b"")  # which has no body
     writer.write(answer.wire() + answer.body)
     await writer.drain()
     return True
@@ -265,7 +283,7 @@ async def _reply(writer: asyncio.StreamWriter, answer: _Answer, fault: str | Non
         if fault == "swallow_reset":
             _reset(writer)
         return False
-    if fault in ("502_after", "503_after", "504_after"):
+    if fault is not None and fault.endswith("_after"):
         return await _spoil(writer, fault.removesuffix("_after"))
     if fault == "shape":
         shape = SHAPES[len(answer.body) % len(SHAPES)]
