@@ -22,6 +22,7 @@ from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
+from sweeper.host_names import OwnNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,14 +185,14 @@ class _RunningServer:
             self.port: int = main.getsockname()[1]
             self.storage_url: str | None = None
             transports: dict[Any, Any] = {}
-            options: dict[str, Any] = {"seen": service.seen, "faults": server.faults, "transports": transports}
-            options["api_key"] = server.settings.api_key
+            shared: dict[str, Any] = {"transports": transports, "own_names": OwnNames(address[0])}
+            options = {**shared, "seen": service.seen, "faults": server.faults, "api_key": server.settings.api_key}
             if self._asset_store is not None:
                 second = sockets.enter_context(_bind((address[0], 0)))
                 self.storage_url = hosting.base_url(second)
                 storage = StorageHost(service, self.storage_url)
                 # The storage host needs no key, logs separately, and injects only its own faults.
-                files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), transports=transports)
+                files = RequestGuard(storage.make_app(), seen=RequestLog(), faults=Faults(), **shared)
                 app = make_cloud_app(service, storage.sign_url, self._asset_store)
                 guard = RequestGuard(app, is_public=is_public, shape_refusal=shape_refusal, **options)
                 sites = [(main, guard), (second, files)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Callable, MutableMapping
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from starlette.responses import Response
 
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
+from sweeper.host_names import OwnNames, is_loopback
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 
 Transports = MutableMapping[Any, asyncio.Transport]  # (our address, theirs) -> the connection's transport
 
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+_FOREIGN_NAME = (
+    "The Host header does not name this server. Address it by its IP address or as localhost, or start it with"
+    " `sweeper serve --host NAME`."
+)
+
 
 class RequestGuard:
     """ASGI middleware around one app.
 
     Args:
         app: the routes.
+        own_names: the names under which clients may address this server.
         seen, faults: of the server.
         transports: open connections, to close one without an answer.
         api_key: the key required in X-API-Key (event streams: in `token=`); None: no key is required.
@@ -43,6 +50,7 @@ class RequestGuard:
         self,
         app: ASGIApp,
         *,
+        own_names: OwnNames,
         seen: RequestLog,
         faults: Faults,
         transports: Transports,
@@ -51,6 +59,7 @@ class RequestGuard:
         shape_refusal: Callable[[str, Response], Response] = lambda _path, response: response,
     ) -> None:
         self.app = app
+        self.own_names = own_names
         self.seen = seen
         self.faults = faults
         self.transports = transports
@@ -77,7 +86,10 @@ class RequestGuard:
             await drop_connection(scope, receive, self.transports)
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
-        """Raise RequestRefusedError for a foreign web page (403) and for a wrong or missing key (401)."""
+        """Raise RequestRefusedError for a foreign name or web page (403) and for a wrong or missing key (401)."""
+        name = headers.get("host")
+        if name is not None and name not in self.own_names:
+            raise RequestRefusedError(Response(_FOREIGN_NAME, 403, media_type="text/plain"))
         if _is_cross_origin(headers):
             raise RequestRefusedError(Response(status_code=403))
         if self.api_key is None or self.is_public(scope["path"]):
@@ -115,16 +127,10 @@ def _is_cross_origin(headers: Headers) -> bool:
     if not origin or not host:
         return False
     page, server = urlsplit(origin), urlsplit(f"//{host}")
-    if not server.hostname or not _is_loopback(server.hostname):
+    # A request to 0.0.0.0 reaches loopback too.
+    if not server.hostname or not (is_loopback(server.hostname) or server.hostname in _ANY_ADDRESS):
         return False
     return page.netloc.lower() != (server.netloc if ":" in page.netloc else server.hostname).lower()
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 class DropError(Exception):

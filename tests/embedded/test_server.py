@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -200,12 +201,14 @@ def test_bodies_over_100_mib_get_413(comfy):
     size = 104_857_601
     declared = comfy.http.build_request("POST", "/prompt", content=b"", headers={"content-length": str(size)})
     declared.stream = httpx.ByteStream(b"x" * 1000)
-    answer = raw(comfy.server.url, f"POST /prompt HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+    answer = raw(
+        comfy.server.url, f"POST /prompt HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.endswith(b"Maximum request body size 104857600 exceeded.")
     answer = raw(
         comfy.server.url,
-        f"POST /upload/image HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        f"POST /upload/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         f"Content-Length: {size}\r\n\r\n".encode(),
     )
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -234,8 +237,6 @@ def test_lone_surrogates_are_kept_everywhere(comfy):
 
 def raw(url, request):
     """Send bytes, read until the server closes."""
-    import socket
-
     target = httpx.URL(url)
     with socket.create_connection((target.host, target.port), timeout=10) as connection:
         connection.sendall(request)
@@ -278,3 +279,57 @@ def test_requests_are_logged_without_secrets(serve):
 def test_cross_origin_requests_are_refused(comfy, origin, status):
     headers = {} if origin is None else {"origin": origin.replace("PORT", str(comfy.http.base_url.port))}
     assert comfy.http.get("/prompt", headers=headers).status_code == status
+
+
+FOREIGN_NAMES = [
+    "evil.example",
+    "evil.example:PORT",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example:1",
+    "0.0.0.0:PORT",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN_NAMES)
+def test_requests_to_a_foreign_name_are_refused(serve, name):
+    # Another site can point its name at 127.0.0.1. Its pages then have the origin that they address.
+    for client in (serve("comfyui"), serve("cloud")):
+        own = name.replace("PORT", str(client.http.base_url.port))
+        headers = {"host": own, "origin": f"http://{own}"}
+        assert client.http.get("/api/prompt", headers=headers).status_code == 403
+        assert client.http.post("/api/prompt", json={"prompt": chain()}, headers=headers).status_code == 403
+        stream = raw(
+            client.server.url,
+            f"GET /ws HTTP/1.1\r\nHost: {own}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode(),
+        )
+        assert stream.startswith(b"HTTP/1.1 403 ")
+        assert client.server.seen.accepted == 0
+
+
+def test_refusal_of_a_foreign_name_says_what_to_do(comfy):
+    answer = comfy.http.get("/prompt", headers={"host": "evil.example"})
+    assert "as localhost, or start it with `sweeper serve --host NAME`" in answer.text
+
+
+def test_storage_host_refuses_a_foreign_name(cloud):
+    answer = httpx.get(f"{cloud.server.storage_url}/x", headers={"host": "evil.example"})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:PORT", "127.0.0.1:PORT", "127.0.0.2", "[::1]:PORT"])
+def test_requests_to_a_loopback_name_are_served(comfy, name):
+    headers = {"host": name.replace("PORT", str(comfy.http.base_url.port))}
+    assert comfy.http.get("/prompt", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("localhost", 200), ("192.168.1.5:8188", 200), ("0.0.0.0:8188", 200), ("HOSTNAME", 200), ("evil.example", 403)],
+)
+def test_server_on_all_addresses_is_served_by_address(serve, name, status):
+    client = serve("comfyui", host="0.0.0.0")
+    headers = {"host": name.replace("HOSTNAME", socket.gethostname())}
+    assert client.http.get("/prompt", headers=headers).status_code == status
+    crossed = {"host": "0.0.0.0:8188", "origin": "http://evil.example"}
+    assert client.http.get("/prompt", headers=crossed).status_code == 403

@@ -9,16 +9,16 @@ has it after `#`, which browsers do not send.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import secrets
-import socket
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from sweeper.host_names import OwnNames
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,7 +27,6 @@ LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
 # The login page needs these; they contain nothing of the run.
 _PUBLIC_PATHS: Final = frozenset({"/session", "/js/enter.js", "/css/page.css"})
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_BODY_BYTES: Final = 4096  # of a request's body, which is only a token
 _YEAR_SECONDS: Final = 365 * 86400
 CONTENT_SECURITY_POLICY: Final = (
@@ -44,14 +43,6 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class AccessControl:
     """Passes a request to `app`, or answers it. `token` is None on a loopback address."""
 
@@ -60,7 +51,7 @@ class AccessControl:
         self._token = token
         # Cookies do not depend on the port, so two views on one machine need different names.
         self._cookie_name = f"{COOKIE_PREFIX}-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
-        self._host_names = _LOOPBACK_NAMES if token is None else _LOOPBACK_NAMES | _list_host_names(host)
+        self._own_names = OwnNames(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # neither sockets nor lifespan
@@ -79,7 +70,7 @@ class AccessControl:
 
     async def _intercept(self, request: Request) -> Response | None:
         """Answer a login or a refused request; None lets the request pass."""
-        if not self._is_own_host(request.headers.get("host", "")):
+        if request.headers.get("host", "") not in self._own_names:
             return PlainTextResponse("this server does not use this host name", 421)
         if self._token is None:
             return None if request.method in ("GET", "HEAD") else PlainTextResponse("only GET", 405)
@@ -92,14 +83,6 @@ class AccessControl:
         if request.url.path == "/":
             return Response(LOGIN_PAGE.read_bytes(), 401, {"cache-control": "no-store"}, "text/html; charset=utf-8")
         return PlainTextResponse("a token is required; `sweeper view` printed it", 401, {"www-authenticate": "Bearer"})
-
-    def _is_own_host(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        name = name.strip("[]").lower().rstrip(".")
-        if name in self._host_names:
-            return True
-        # DNS rebinding needs a name, so an IP address is safe.
-        return self._token is not None and _is_address(name)
 
     def _is_authorized(self, request: Request) -> bool:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
@@ -130,15 +113,3 @@ class AccessControl:
         answer = JSONResponse({"entered": True})
         answer.set_cookie(self._cookie_name, given, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
         return answer
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _list_host_names(host: str) -> frozenset[str]:
-    return frozenset(name.lower() for name in (host, socket.gethostname(), socket.getfqdn()) if name)

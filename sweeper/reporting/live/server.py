@@ -20,8 +20,9 @@ from urllib.parse import quote
 import uvicorn
 
 from sweeper.errors import UsageError
+from sweeper.host_names import is_loopback
 from sweeper.model.experiment import Experiment
-from sweeper.reporting.live.access import AccessControl, is_loopback
+from sweeper.reporting.live.access import AccessControl
 from sweeper.reporting.live.app import make_app
 from sweeper.reporting.live.check_follower import CheckFunction
 from sweeper.reporting.live.follower import Follower
