@@ -1,11 +1,16 @@
-"""Text nodes (nodes_string.py of ComfyUI 0.3.64): joining, cutting, comparing, regular expressions."""
+"""Text nodes (nodes_string.py of ComfyUI 0.3.64): joining, cutting, replacing, comparing.
+
+ComfyUI sets no limit. Here a text that a node makes has at most `MAX_LENGTH` characters, because a few nodes that each
+double their input would otherwise fill the memory. Regular expressions are in `regular_expressions.py`.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from sweeper.embedded.nodes.base import Context, NodeOutput
+
+MAX_LENGTH = 10_000_000
 
 _CASES: dict[str, Callable[[str], str]] = {
     "UPPERCASE": str.upper,
@@ -16,7 +21,13 @@ _CASES: dict[str, Callable[[str], str]] = {
 _TRIMS: dict[str, Callable[[str], str]] = {"Both": str.strip, "Left": str.lstrip, "Right": str.rstrip}
 
 
+def _check_length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise ValueError(f"the result has {length} characters; at most {MAX_LENGTH} are allowed")
+
+
 def concatenate(_context: Context, string_a: str, string_b: str, delimiter: str) -> NodeOutput:
+    _check_length(len(string_a) + len(delimiter) + len(string_b))
     return NodeOutput((delimiter.join((string_a, string_b)),))
 
 
@@ -37,6 +48,9 @@ def trim(_context: Context, string: str, mode: str) -> NodeOutput:
 
 
 def replace(_context: Context, string: str, find: str, replace: str) -> NodeOutput:
+    # The count walks the whole text, so a text that cannot grow is not counted.
+    if len(replace) > len(find):
+        _check_length(len(string) + string.count(find) * (len(replace) - len(find)))
     return NodeOutput((string.replace(find, replace),))
 
 
@@ -55,60 +69,3 @@ def compare(_context: Context, string_a: str, string_b: str, mode: str, case_sen
         "Ends With": lambda: string_a.endswith(string_b),
     }
     return NodeOutput((rules[mode](),))
-
-
-def _flags(*, case_insensitive: bool, multiline: bool, dotall: bool) -> re.RegexFlag:
-    flags = re.RegexFlag(0)
-    flags |= re.IGNORECASE if case_insensitive else flags
-    flags |= re.MULTILINE if multiline else flags
-    return flags | (re.DOTALL if dotall else flags)
-
-
-def match(
-    _context: Context, *, string: str, regex_pattern: str, case_insensitive: bool, multiline: bool, dotall: bool
-) -> NodeOutput:
-    """Whether the pattern is found anywhere; a pattern that is none is not found."""
-    flags = _flags(case_insensitive=case_insensitive, multiline=multiline, dotall=dotall)
-    try:
-        return NodeOutput((re.search(regex_pattern, string, flags) is not None,))
-    except re.error:
-        return NodeOutput((False,))
-
-
-def extract(
-    _context: Context,
-    *,
-    string: str,
-    regex_pattern: str,
-    mode: str,
-    case_insensitive: bool,
-    multiline: bool,
-    dotall: bool,
-    group_index: int,
-) -> NodeOutput:
-    """The first or all matches or groups, one a line; empty where nothing is found."""
-    flags = _flags(case_insensitive=case_insensitive, multiline=multiline, dotall=dotall)
-    try:
-        matches = list(re.finditer(regex_pattern, string, flags))
-    except re.error:
-        matches = []
-    if mode.endswith(("Match", "Matches")):
-        texts = [match_.group(0) for match_ in matches]
-    else:
-        texts = [match_.group(group_index) or "" for match_ in matches if len(match_.groups()) >= group_index]
-    return NodeOutput(("\n".join(texts[:1] if mode.startswith("First") else texts),))
-
-
-def substitute(
-    _context: Context,
-    *,
-    string: str,
-    regex_pattern: str,
-    replace: str,
-    case_insensitive: bool = True,
-    multiline: bool = False,
-    dotall: bool = False,
-    count: int = 0,
-) -> NodeOutput:
-    flags = _flags(case_insensitive=case_insensitive, multiline=multiline, dotall=dotall)
-    return NodeOutput((re.sub(regex_pattern, replace, string, count=count, flags=flags),))

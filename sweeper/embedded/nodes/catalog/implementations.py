@@ -182,10 +182,10 @@ IMPLEMENTATIONS: Mapping[str, str] = {
         "strings",
         """
         StringConcatenate=concatenate StringSubstring=substring StringLength=length CaseConverter=convert_case
-        StringTrim=trim StringReplace=replace StringContains=contains StringCompare=compare RegexMatch=match
-        RegexExtract=extract RegexReplace=substitute
+        StringTrim=trim StringReplace=replace StringContains=contains StringCompare=compare
         """,
     ),
+    **_pair_functions("regular_expressions", "RegexMatch=match RegexExtract=extract RegexReplace=substitute"),
 }
 
 
