@@ -21,8 +21,8 @@ KEY = "a-key-that-nobody-may-see"
 
 
 @contextmanager
-def run_server(*options):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run_server(*options, **variables):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-m", "sweeper", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
@@ -52,6 +52,60 @@ def test_serve_simulates_a_scenario(sweeper):
         caught.value.close()
 
     assert caught.value.code == 503
+
+
+def ask_for_user(url, key=None):
+    request = urllib.request.Request(f"{url}/api/user", headers={} if key is None else {"X-API-Key": key})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        return refused.code
+
+
+@pytest.mark.parametrize("way", ["variable", "file", "option"])
+def test_serve_requires_the_key_that_it_was_given(tmp_path, way):
+    (tmp_path / "key").write_text(f"{KEY}\nnot this\n")
+    options = {
+        "variable": ["--api-key-env", "THE_KEY"],
+        "file": ["--api-key-file", str(tmp_path / "key")],
+        "option": ["--api-key", KEY],
+    }[way]
+
+    with run_server(*options, THE_KEY=KEY) as (process, url):
+        answers = [ask_for_user(url), ask_for_user(url, "wrong"), ask_for_user(url, KEY)]
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+
+    assert answers == [401, 401, 200]
+    assert KEY not in err
+    warning = "warning: --api-key shows the key to everyone who lists this machine's processes; use --api-key-env NAME"
+    assert err.startswith(warning) == (way == "option")
+    assert (KEY in " ".join(process.args)) == (way == "option")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--api-key-env", "NOT_SET"],
+            "--api-key-env: the environment variable 'NOT_SET' is not set; set it to the key",
+        ),
+        (["--api-key-file", "none"], "--api-key-file: cannot read none: No such file or directory"),
+        (["--api-key-file", "empty"], "the key from empty is empty"),
+        (["--api-key-file", "/dev/zero"], "the key from /dev/zero contains unprintable characters"),
+        (["--api-key", ""], "the key from --api-key is empty"),
+        (["--api-key-file", "empty", "--api-key-env", "X"], "--api-key-env and --api-key-file: give one of them"),
+    ],
+)
+def test_serve_does_not_start_without_the_promised_key(sweeper, options, message):
+    Path("empty").write_text("\n")
+
+    outcome = sweeper("serve", *options)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"error: {message}" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -91,7 +145,7 @@ def test_port_in_use_exits_2(sweeper):
 
 def test_doctor_describes_a_server_and_never_shows_the_key(sweeper, monkeypatch, tmp_path):
     (tmp_path / "config/sweeper").mkdir(parents=True)
-    with run_server("--api-key", KEY) as (_, url):
+    with run_server("--api-key-env", "MY_KEY", MY_KEY=KEY) as (_, url):
         targets = tmp_path / "config/sweeper/targets.yaml"
         targets.write_text(f"mine: {{url: '{url}', api_key_env: MY_KEY}}\n")
         monkeypatch.setenv("MY_KEY", KEY)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
 from sweeper.cli import console
 from sweeper.cli.options import format_examples
 from sweeper.cli.wait_for_signal import catch_stop_signals
+from sweeper.comfy.credentials import read_key_from_variable, validate_key
 from sweeper.errors import UsageError
+
+_MAX_KEY_BYTES: Final = 8192  # of a key file that are read: a key, not /dev/zero
 
 
 @click.command(
@@ -30,7 +34,18 @@ from sweeper.errors import UsageError
 @click.option(
     "--dialect", type=click.Choice(["cloud", "comfyui"]), default="cloud", show_default=True, help="The API to serve."
 )
-@click.option("--api-key", metavar="KEY", help="Require this key. [default: no key is required]")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="Require the key that this environment variable holds. [default: no key is required]",
+)
+@click.option(
+    "--api-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Require the key in the first line of this file.",
+)
+@click.option("--api-key", metavar="KEY", help="Require this key. Other users of this machine can see it.")
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Store jobs and files here."
 )
@@ -55,6 +70,8 @@ def command(
     port: int,
     dialect: Literal["cloud", "comfyui"],
     api_key: str | None,
+    api_key_env: str | None,
+    api_key_file: Path | None,
     data: Path | None,
     workers: int | None,
     previews: bool | None,
@@ -69,6 +86,7 @@ def command(
 
     if workers is not None and dialect == "comfyui":
         raise UsageError("--workers: a ComfyUI runs one job at a time; only the cloud dialect has workers")
+    key = _read_api_key(api_key, api_key_env, api_key_file)
     rehearsal = Scenario() if scenario is None else Scenario.read(scenario)
     if workers is not None and rehearsal.jobs_at_once is not None:
         key = "concurrency" if rehearsal.tier is None else "tier"
@@ -79,7 +97,7 @@ def command(
             dialect=dialect,
             host=host,
             port=port,
-            api_key=api_key,
+            api_key=key,
             data=data,
             strict_models=strict_models,
             workers=workers or 1,
@@ -90,3 +108,31 @@ def command(
         console.print_line(server.url)
         console.print_status(f"serving the {dialect} dialect; Ctrl-C stops it")
         wait()
+
+
+def _read_api_key(key: str | None, variable: str | None, file: Path | None) -> str | None:
+    """The key that the server requires, from the one option that was given. None: no key."""
+    options = {"--api-key": key, "--api-key-env": variable, "--api-key-file": file}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)}: give one of them, because the server has one key")
+    if key is not None:
+        console.warn(
+            "--api-key shows the key to everyone who lists this machine's processes; use --api-key-env NAME or"
+            " --api-key-file FILE"
+        )
+        return validate_key(key, "--api-key")
+    if variable is not None:
+        found = read_key_from_variable(variable, os.environ)
+        if found is None:
+            raise UsageError(f"--api-key-env: the environment variable '{variable}' is not set; set it to the key")
+        return validate_key(found, variable)
+    return None if file is None else validate_key(_read_first_line(file), str(file))
+
+
+def _read_first_line(file: Path) -> str:
+    try:
+        with file.open("rb") as source:
+            return source.readline(_MAX_KEY_BYTES).decode("utf-8", "replace").strip()
+    except OSError as problem:
+        raise UsageError(f"--api-key-file: cannot read {file}: {problem.strerror or problem}") from problem
