@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_PIECES = re.compile(r"\\[()\[\]]|[()\[\]]|:\s*-?\d*\.?\d+\s*(?=\))|[^\W_]+(?:[-'][^\W_]+)*", re.UNICODE)
+# The group `(?>...)` and the possessive `*+` do not backtrack, so the time is linear in the length of the text.
+_PIECES = re.compile(
+    r"\\[()\[\]]|[()\[\]]|:\s*+-?(?>\d+(?:\.\d+)?|\.\d+)\s*+(?=\))|[^\W_]+(?:[-'][^\W_]+)*", re.UNICODE
+)
+MAX_LENGTH = 1_000_000  # characters of a prompt: some seconds of work, which nobody can cancel
+MAX_DEPTH = 100  # levels of brackets; each weighs all words in it again. ComfyUI fails at about a thousand
 
 
 def weigh_words(text: str) -> list[tuple[str, float]]:
-    """The words of a prompt in lower case, each with its weight; brackets nest, an unclosed one still counts."""
+    """The words of a prompt in lower case, each with its weight; brackets nest, an unclosed one still counts.
+
+    Raises ValueError if the brackets nest too deep.
+    """
     words: list[tuple[str, float]] = []
     opened: list[tuple[int, str]] = []
 
@@ -42,6 +50,7 @@ def weigh_words(text: str) -> list[tuple[str, float]]:
             continue
         if piece in "([":
             opened.append((len(words), piece))
+            _check_depth(len(opened))
         elif piece in ")]":
             close("(" if piece == ")" else "[", explicit if piece == ")" else None)
             explicit = None
@@ -54,6 +63,11 @@ def weigh_words(text: str) -> list[tuple[str, float]]:
     return words
 
 
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"the brackets of the prompt nest deeper than {MAX_DEPTH} levels")
+
+
 def digest_normals(text: str, count: int) -> Array:
     """`count` numbers from the hash of a text, about standard normal, the same everywhere."""
     # 64 bytes of digest are 16 words, and 4 words make one number.
@@ -64,7 +78,9 @@ def digest_normals(text: str, count: int) -> Array:
 
 
 def encode(text: str) -> Array:
-    """[1, T, F] for a prompt; an empty prompt is one row of zeros."""
+    """[1, T, F] for a prompt; an empty prompt is one row of zeros. Raises ValueError for a hostile prompt."""
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"the prompt has {len(text)} characters; at most {MAX_LENGTH} are allowed")
     words = [(word, weight) for word, weight in weigh_words(text) if word not in STOP and weight]
     rows = [np.zeros(len(FEATURES), np.float32)] if not words else []
     subject_named = False

@@ -48,6 +48,7 @@ def test_endless_pattern_fails_the_job_and_the_next_runs(comfy, kind, monkeypatc
 
     assert error["exception_type"] == "TimeoutError"
     assert "'^(a+)+$' took longer than 1 seconds" in error["exception_message"]
+    monkeypatch.undo()
     entry = comfy.run(graph(kind, string="aaa", regex_pattern="^(a+)+$", **NODES[kind]))
     assert entry["status"]["status_str"] == "success"
 
@@ -110,3 +111,26 @@ def test_replacement_raises_the_errors_of_python(context, pattern, kind):
 def test_nodes_make_no_text_beyond_the_limit(context, kind, inputs):
     with pytest.raises((ValueError, MemoryError), match=r"at most 10000000 are allowed|memory|^$"):
         context.run(kind, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(fox:" + "1" * 400_000 + "!", None),  # once took time by the square of the digits
+        ("(fox:" + " " * 400_000 + "!", None),
+        ("(fox " * 100 + "a" + ")" * 100, None),
+        ("(" * 101, "the brackets of the prompt nest deeper than 100 levels"),
+        ("(fox" * 200_000, "the brackets of the prompt nest deeper than 100 levels"),
+        ("a" * 1_000_001, "the prompt has 1000001 characters; at most 1000000 are allowed"),
+    ],
+    ids=["digits", "spaces", "deep", "too deep", "much too deep", "too long"],
+)
+def test_hostile_prompt_is_encoded_or_refused_soon(context, text, message):
+    clip = context.run("CheckpointLoaderSimple", ckpt_name="procedural-photo.safetensors")[1]
+    started = time.monotonic()
+    if message is None:
+        context.run("CLIPTextEncode", text=text, clip=clip)
+    else:
+        with pytest.raises(ValueError, match=message):
+            context.run("CLIPTextEncode", text=text, clip=clip)
+    assert time.monotonic() - started < 5
