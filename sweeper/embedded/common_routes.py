@@ -70,8 +70,9 @@ class CommonRoutes:
         if faults.inactive_subscription:
             message = "Payment required: the subscription is inactive."
             raise RequestRefusedError(_make_prompt_error(429, "InactiveSubscriptionError", message))
-        if faults.is_queue_full(self.queue.waiting):
-            refusal = _make_prompt_error(429, "queue_full", "Too many jobs are queued; try again later.")
+        if faults.is_queue_full(self.queue.waiting, self.service.settings.queue_bound):
+            message = "Too many jobs are queued; try again later."
+            refusal = _make_prompt_error(429, "QUEUE_LIMIT", message, code="queue_full")
             refusal.headers["retry-after"] = f"{faults.retry_after:.0f}"
             raise RequestRefusedError(refusal)
 
@@ -190,6 +191,6 @@ async def _listen(websocket: WebSocket, connection: Connection) -> None:
             connection.enqueue(reply)
 
 
-def _make_prompt_error(status: int, kind: str, message: str) -> Response:
+def _make_prompt_error(status: int, kind: str, message: str, code: str | None = None) -> Response:
     error = {"type": kind, "message": message, "details": "", "extra_info": {}}
-    return json_response({"error": error, "node_errors": {}, "code": kind, "message": message}, status)
+    return json_response({"error": error, "node_errors": {}, "code": code or kind, "message": message}, status)

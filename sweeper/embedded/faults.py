@@ -116,10 +116,10 @@ class Faults:
         """Seconds to add to the job that starts now."""
         return self.scenario.draw_seconds("job_seconds", self._count_call("job_seconds"))
 
-    def is_queue_full(self, waiting: int) -> bool:
-        """Whether to refuse a submission while `waiting` jobs are queued."""
-        bound = self.scenario.queue_bound
-        return self.take("queue_full_times") or (bound is not None and waiting >= bound)
+    def is_queue_full(self, waiting: int, default_bound: int) -> bool:
+        """Whether to refuse a submission while `waiting` jobs are queued. A scenario overrides the default bound."""
+        bound = default_bound if self.scenario.queue_bound is None else self.scenario.queue_bound
+        return self.take("queue_full_times") or waiting >= bound
 
     def pop_odd_state(self) -> str | None:
         """The raw state to report now instead of the true one, or None."""

@@ -13,7 +13,7 @@ model_seconds: [2, 9]    # seconds more for every node that loads a model file
 tier: creator            # subscription (cloud): free and standard run 1 job at once, creator 3, pro 5
 concurrency: 3           # the same, as a number (cloud; a ComfyUI always runs one)
 credits: 50              # jobs that the account can pay for (cloud); then 402, and waiting jobs fail
-queue_bound: 20          # waiting jobs; another one is answered with 429
+queue_bound: 20          # waiting jobs; another one is answered with 429. Default: 100, or 10,000 as a ComfyUI
 failure_rate: 0.05       # share of the jobs that fail
 failure_type: OOMError   # and the exception they fail with
 error_rate: 0.02         # share of the requests that are answered with 503

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 # ComfyUI removes the oldest entries above this (MAXIMUM_HISTORY_SIZE, plus one because of how it compares).
 COMFYUI_HISTORY = 10_001
 
+# How many jobs may wait. Comfy Cloud's bound is 100. ComfyUI has none, so this one only keeps the memory in bounds.
+CLOUD_QUEUE_BOUND = 100
+COMFYUI_QUEUE_BOUND = 10_000
+
 # extra_data may hold credentials for partner nodes. They are removed after the run and never shown.
 SENSITIVE_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 
@@ -49,6 +53,11 @@ class ServerSettings:
     def cloud(self) -> bool:
         """Whether the server has the Cloud dialect."""
         return self.dialect == "cloud"
+
+    @property
+    def queue_bound(self) -> int:
+        """How many jobs may wait."""
+        return CLOUD_QUEUE_BOUND if self.cloud else COMFYUI_QUEUE_BOUND
 
     def __repr__(self) -> str:
         key = None if self.api_key is None else "***"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.embedded.jobs import CANCELLED, SUCCESS, JobQueue, JournalError, ServerJob, StoredGraph
-from tests.embedded.probes import chain
+from tests.embedded.probes import chain, waiting
 
 
 class BrokenJournal:
@@ -106,3 +106,21 @@ def test_jobs_run_by_number_then_id_then_arrival(put, deleted):
     assert set(cancelled) == deleted & {name for name, _ in put}
     for name in deleted & {name for name, _ in put} - {entry[1] for entry in taken}:
         assert jobs.find(name).state == CANCELLED
+
+
+@pytest.mark.parametrize(("dialect", "bound"), [("cloud", 100), ("comfyui", 4)])
+def test_full_queue_refuses_a_job_and_takes_the_next_after_one_ran(serve, gate, monkeypatch, dialect, bound):
+    monkeypatch.setattr("sweeper.embedded.service.COMFYUI_QUEUE_BOUND", 4)
+    client = serve(dialect)
+    client.submit(waiting())
+    assert gate.entered.wait(10)
+    jobs = [client.submit(chain(seed=seed)) for seed in range(bound)]
+
+    answer = client.http.post("/api/prompt", json={"prompt": chain()})
+
+    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "QUEUE_LIMIT")
+    assert answer.headers["retry-after"] == "1"
+    assert client.server.seen.accepted == bound + 1
+    gate.opened.set()
+    client.wait_for_end(jobs[0])
+    client.run(chain(seed=bound))
