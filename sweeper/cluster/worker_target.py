@@ -19,6 +19,9 @@ from sweeper.model.urls import is_loopback
 if TYPE_CHECKING:
     from sweeper.embedded import EmbeddedServer
 
+# On a worker, the variable that lists which other variables a target's URL may contain.
+VARIABLES_VARIABLE: Final = "SWEEPER_WORKER_VARIABLES"
+_DEFAULT_VARIABLE: Final = "PORT"
 _PLACEHOLDER_URL: Final = "http://worker.invalid"
 
 
@@ -55,10 +58,19 @@ def resolve_for_workers(specs: TargetSpec | Sequence[TargetSpec], named: NamedTa
 def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
     """Complete a target on a worker: insert variables into the URL, and read the keys. May run a key command.
 
-    Raises UsageError for a variable or key that the worker's environment lacks.
+    Raises UsageError for a variable or key that the worker's environment lacks, and for a variable that the worker does
+    not allow in a URL.
     """
+    template = string.Template(target.url)
+    allowed_names = (_DEFAULT_VARIABLE, *environ.get(VARIABLES_VARIABLE, "").replace(",", " ").split())
+    for name in template.get_identifiers():
+        if name not in allowed_names:  # it may hold a secret, and the URL is of whoever wrote the experiment
+            raise UsageError(
+                f"target {target.name}: this worker does not insert the variable {name} into a URL (allowed: "
+                f"{', '.join(allowed_names)}); if it is not a secret, start the worker with {VARIABLES_VARIABLE}={name}"
+            )
     try:
-        url = string.Template(target.url).substitute(environ)
+        url = template.substitute(environ)
     except KeyError as error:
         raise UsageError(f"target {target.name}: {error.args[0]} is not set in this worker's environment") from None
     except ValueError:

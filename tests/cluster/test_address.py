@@ -51,6 +51,24 @@ def test_worker_target_is_completed_on_the_worker():
         resolve_on_worker(target, {"PORT": "8189"})
 
 
+def test_worker_inserts_only_variables_that_it_allows_into_a_url():
+    environ = {
+        "PORT": "8189",
+        "GPU_PORT": "9",
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+        "SWEEPER_WORKER_VARIABLES": "GPU_PORT, X",
+    }
+    target = resolve_for_workers({"worker": "http://stranger.invalid/${AWS_SECRET_ACCESS_KEY}"}, None)
+    with pytest.raises(
+        UsageError, match=r"does not insert the variable AWS_SECRET_ACCESS_KEY .*PORT, GPU_PORT, X"
+    ) as caught:
+        resolve_on_worker(target, environ)
+    assert "s3cr3t" not in str(caught.value)
+    assert resolve_on_worker(resolve_for_workers({"worker": "http://h:$GPU_PORT"}, None), environ).url == "http://h:9"
+    with pytest.raises(UsageError, match="does not insert the variable GPU_PORT"):
+        resolve_on_worker(resolve_for_workers({"worker": "http://h:$GPU_PORT"}, None), {"GPU_PORT": "9"})
+
+
 def test_named_target_may_be_a_worker_target():
     named = {"lab": {"worker": "http://127.0.0.1:8188"}, "cloud-like": "https://comfy.example"}
     assert resolve_for_workers("lab", named).name == "lab"
