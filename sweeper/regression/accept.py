@@ -275,6 +275,7 @@ def _add_file(
     candidates = (output.case.build_file_name(extension, number) for number in itertools.count(1))
     name = next(candidate for candidate in candidates if candidate not in names)
     part = baseline.folder / f".{name}.part"
+    part.unlink(missing_ok=True)  # it could be a link to another file
     shutil.copyfile(output.path, part)
     part.replace(baseline.folder / name)
     try:

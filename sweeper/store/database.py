@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -196,9 +196,11 @@ class Database:
         with translate_errors(self.path):
             cursor = self._connection.execute(sql, parameters)
             try:
-                yield from cursor
+                for row in cursor:  # noqa: UP028 - `yield from` would close the cursor of a closed store, which fails
+                    yield row
             finally:
-                cursor.close()
+                with suppress(sqlite3.ProgrammingError):  # the store was closed before this iterator
+                    cursor.close()
 
     def has_table(self, table: str) -> bool:
         """Whether the table exists. An older store that is opened for reading may lack some."""

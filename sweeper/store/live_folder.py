@@ -96,6 +96,8 @@ class LiveFolder:
 
     def clear(self) -> None:
         """Remove everything that this run, or an earlier one that was killed, wrote here."""
+        if self._path.is_symlink():  # the files behind a link are not ours
+            return
         with contextlib.suppress(OSError):
             for path in self._path.iterdir():
                 if path.name != _VIEWER_FILE:

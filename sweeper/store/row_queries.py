@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from sweeper.model import result
 from sweeper.model.result import Result
+from sweeper.store.containment import check_artifact
 from sweeper.store.records import STATUS_OF_STATE, ArtifactRef, TrialOutcome
 
 _ROWS_TEMPLATE: Final = """
@@ -27,18 +29,25 @@ _NO_METRICS: Final[Mapping[str, Any]] = {}
 _UNMEASURED: Final = object()
 
 
-def build_results(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[Result]:
-    """Results from the rows of the query `ROWS`. `cached`: metric -> SHA-256 -> value."""
+def build_results(
+    rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
+) -> Iterator[Result]:
+    """Results from the rows of the query `ROWS`. `cached`: metric -> SHA-256 -> value. `folder`: the results folder.
+
+    Raises ResultsError for an artifact outside of the folder.
+    """
     interned: dict[str, str] = {}
     for row in rows:
-        yield _build_result(row, _parse_outputs(row), cached, interned)
+        yield _build_result(row, _parse_outputs(row, folder), cached, interned)
 
 
-def build_outcomes(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]]) -> Iterator[TrialOutcome]:
-    """Outcomes from the rows of the query `ROWS_WITH_FILES`."""
+def build_outcomes(
+    rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping[str, Any]], folder: Path
+) -> Iterator[TrialOutcome]:
+    """Outcomes from the rows of the query `ROWS_WITH_FILES`. The rest is as for `build_results`."""
     interned: dict[str, str] = {}
     for row in rows:
-        outputs = _parse_outputs(row)
+        outputs = _parse_outputs(row, folder)
         files = tuple(
             ArtifactRef(interned.setdefault(node, node), position, path, sha256)
             for _, path, sha256, node, position in outputs
@@ -46,8 +55,11 @@ def build_outcomes(rows: Iterable[tuple[Any, ...]], cached: Mapping[str, Mapping
         yield TrialOutcome(_build_result(row, outputs, cached, interned), row[-1], files)
 
 
-def _parse_outputs(row: tuple[Any, ...]) -> list[list[Any]]:
-    return sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
+def _parse_outputs(row: tuple[Any, ...], folder: Path) -> list[list[Any]]:
+    outputs = sorted(json.loads(item) if isinstance(item, str) else item for item in json.loads(row[-2]))
+    for _, path, sha256, *_ in outputs:
+        check_artifact(folder, path, sha256)
+    return outputs
 
 
 def _build_result(

@@ -20,6 +20,7 @@ from sweeper.did_you_mean import suggest
 from sweeper.errors import ResultsError
 from sweeper.model import result
 from sweeper.model.result import Result
+from sweeper.store.containment import check_artifact
 from sweeper.store.database import Database
 from sweeper.store.experiment_path import from_relative, to_relative
 from sweeper.store.records import (
@@ -148,12 +149,12 @@ class Store:
         is the mean of their numbers.
         """
         run_id = self._resolve_run(run_id)
-        yield from build_results(self._query(ROWS, (run_id,)), self._load_metrics(run_id))
+        yield from build_results(self._query(ROWS, (run_id,)), self._load_metrics(run_id), self.path.parent)
 
     def outcomes(self, run_id: int | str | None = None) -> Iterator[TrialOutcome]:
         """The rows of `results`, each with its files and the run that made them."""
         run_id = self._resolve_run(run_id)
-        yield from build_outcomes(self._query(ROWS_WITH_FILES, (run_id,)), self._load_metrics(run_id))
+        yield from build_outcomes(self._query(ROWS_WITH_FILES, (run_id,)), self._load_metrics(run_id), self.path.parent)
 
     def _load_metrics(self, run_id: int) -> dict[str, dict[str, Any]]:
         return {name: self.load_cached_metrics(name) for name in self.layout(run_id).metrics}
@@ -211,16 +212,21 @@ class Store:
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
-        """The files of one job, by its id."""
+        """The files of one job, by its id. Raises ResultsError for a path outside of the results folder."""
         rows = self._query(
             "SELECT node, kind, position, path, sha256, bytes, label FROM artifacts WHERE job = ? ORDER BY place",
             (job,),
         )
-        return tuple(Artifact(*row) for row in rows)
+        artifacts = tuple(Artifact(*row) for row in rows)
+        for artifact in artifacts:
+            check_artifact(self.path.parent, artifact.path, artifact.sha256)
+        return artifacts
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """Path and SHA-256 of every artifact of every run."""
-        yield from self._query("SELECT DISTINCT path, sha256 FROM artifacts")
+        """Path and SHA-256 of every artifact of every run. Raises ResultsError for a path outside of the folder."""
+        for path, sha256 in self._query("SELECT DISTINCT path, sha256 FROM artifacts"):
+            check_artifact(self.path.parent, path, sha256)
+            yield path, sha256
 
     def load_cached_metrics(self, metric: str) -> dict[str, Any]:
         """The values of one metric: SHA-256 of a file -> value."""

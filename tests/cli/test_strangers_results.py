@@ -1,0 +1,118 @@
+"""A results folder or a baseline that somebody made to reach other files of its user."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+TARGETS = "template: t.json\nparams: {prompt: a fox, seed: 1, steps: 1}\n"
+SECRET = "the user's own secret"
+COMMANDS = [
+    ("accept", "--yes"),
+    ("check",),
+    ("results",),
+    ("results", "--images"),
+    ("export", "-o", "table.csv"),
+    ("report",),
+    ("report", "--sheet", "sheet.png"),
+]
+
+
+@pytest.fixture
+def results(sweeper, write, tmp_path):
+    """A results folder with one trial, whose one artifact the test changes; and a secret file elsewhere."""
+    (tmp_path / "secret.png").write_text(SECRET)
+    assert sweeper("run", write(TARGETS)).code == 0
+    return Path("results/shop")
+
+
+def rename_artifact(results, path, sha256=None):
+    with closing(sqlite3.connect(results / "sweeper.sqlite")) as store, store:
+        store.execute("UPDATE artifacts SET path = ?, sha256 = coalesce(?, sha256)", (path, sha256))
+
+
+def find_leaks(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("way", ["dots", "absolute", "link", "linked folder"])
+def test_artifact_outside_of_the_results_folder_is_refused(sweeper, recorded, tmp_path, command, way):
+    results = recorded
+    (tmp_path / "secret.png").write_text(SECRET)
+    (results / "artifacts").mkdir()
+    name = {
+        "dots": "artifacts/../../../../secret.png",
+        "absolute": str(tmp_path / "secret.png"),
+        "link": "artifacts/link.png",
+        "linked folder": "elsewhere/secret.png",
+    }[way]
+    (results / "artifacts/link.png").symlink_to(tmp_path / "secret.png")
+    (results / "elsewhere").symlink_to(tmp_path)
+    rename_artifact(results, name)
+    outcome = sweeper(command[0], results, *command[1:])
+    assert outcome.code == 2
+    assert f"'{name[:40]}" in outcome.err
+    assert "it leads outside" in outcome.err
+    (results / "artifacts/link.png").unlink()
+    (results / "elsewhere").unlink()
+    assert find_leaks(Path.cwd()) == []
+
+
+def test_run_does_not_touch_a_file_outside(sweeper, results, tmp_path):
+    rename_artifact(results, "../../../secret.png")
+    for command in (("run", "shop.yaml"), ("run", "shop.yaml", "--fresh"), ("report", results)):
+        sweeper(*command)
+    assert (tmp_path / "secret.png").read_text() == SECRET
+
+
+def test_artifact_at_a_url_cannot_be_downloaded_elsewhere(sweeper, results, tmp_path):
+    rename_artifact(results, f"file://{tmp_path}/secret.png", "../../../../x")
+    outcome = sweeper("report", results)
+    assert outcome.code == 2
+    assert "SHA-256" in outcome.err
+
+
+def test_artifacts_on_another_disk_still_work(sweeper, results, tmp_path):
+    shutil.move(results / "artifacts", tmp_path / "disk")
+    (results / "artifacts").symlink_to(tmp_path / "disk")
+    assert sweeper("report", results).code == 0
+    assert sweeper("accept", results).code == 0
+    assert len(list(Path("baselines/shop").iterdir())) == 2
+
+
+def test_files_behind_a_linked_live_folder_stay(sweeper, results, tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents/thesis.txt").write_text(SECRET)
+    (results / "live").symlink_to(tmp_path / "documents")
+    assert sweeper("run", "shop.yaml", "--fresh").code == 0
+    assert (tmp_path / "documents/thesis.txt").read_text() == SECRET
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "..", "", "link.png", "a:b", "a\\b"])
+def test_accepted_file_outside_of_the_baseline_is_refused(sweeper, results, tmp_path, name):
+    assert sweeper("accept", results).code == 0
+    manifest = Path("baselines/shop/manifest.json")
+    manifest.with_name("link.png").symlink_to(tmp_path / "secret.png")
+    value = json.loads(manifest.read_text())
+    value["cases"][0]["accepted"][0]["file"] = name
+    manifest.write_text(json.dumps(value))
+    for command in (("check", results), ("accept", results, "--yes"), ("check", "shop.yaml")):
+        outcome = sweeper(*command)
+        assert outcome.code == 2
+        assert "not a file name in" in outcome.err
+    assert (tmp_path / "secret.png").read_text() == SECRET
+
+
+def test_accept_does_not_write_through_a_link(sweeper, results, tmp_path):
+    sweeper("accept", results)
+    (picture,) = Path("baselines/shop").glob("*.png")
+    Path(f"baselines/shop/.{picture.name}.part").symlink_to(tmp_path / "secret.png")
+    Path("baselines/shop/manifest.json").unlink()
+    assert sweeper("accept", results).code == 0
+    assert (tmp_path / "secret.png").read_text() == SECRET
