@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sweeper.comfy.client import ComfyClient
-from sweeper.comfy.download import download
+from sweeper.comfy.download import DownloadResult, download
 from sweeper.comfy.event_stream import EventStream, Listener
 from sweeper.comfy.job_marker import add_marker, fingerprint
-from sweeper.comfy.protocol import JobSearch, JobState, JobSubmission, QueueFull
+from sweeper.comfy.protocol import JobOutput, JobSearch, JobState, JobSubmission, QueueFull
 from sweeper.errors import (
     CANCELLED_ERROR,
     EXECUTION_ERROR,
@@ -34,10 +34,10 @@ from sweeper.running.concurrency_limit import Permit
 from sweeper.running.poll_job import InFlight, JobPoller
 from sweeper.running.retry_rules import RESUBMIT_BACKOFF, is_worth_retrying
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import JobPreview, JobProgress, JobSubmitted, Retrying
+from sweeper.running.run_events import JobPreview, JobProgress, JobSubmitted, Notice, Retrying
 from sweeper.running.work import WorkItem
 from sweeper.store import records
-from sweeper.store.artifacts import build_file_name, build_stem, guess_extension
+from sweeper.store.artifacts import IncomingFile, build_file_name, build_stem, guess_extension
 from sweeper.store.records import Artifact, JobRecord
 
 _HEAD_BYTES: Final = 32  # enough to recognize a file's type
@@ -288,24 +288,36 @@ class JobExecutor:
             return False
         if state.state == "succeeded":
             permit.release()
-            await self._record_success(item, job, state, listener)
-            return False
+            return await self._record_success(item, job, state, listener)
         return self._record_failure(item, job, state, listener)
 
-    async def _record_success(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> None:
+    async def _record_success(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> bool:
+        """Download the files of a job and record it. Whether another submission may help.
+
+        If the server does not serve a file, the job stays open, because it is paid for: the next run looks for the file
+        before anything else. Only `remake` submits the trial again.
+        """
         try:
             artifacts = await self._fetch_artifacts(item, job, state)
-        except LostError as error:  # gone for good; other errors are retried, because the job is paid for
-            failure = (error.error_type, f"the job succeeded, but: {error}")
-            self.context.finish_job(item, job, records.FAILED, error=failure, times=self._get_times(state, listener))
-            self.context.finish_trial(item, result.FAILED, self.target_name, error=failure)
-            return
+        except LostError as error:
+            if self.context.settings.remake:
+                failure = (error.error_type, f"the job succeeded, but: {error}")
+                self.context.finish_job(item, job, records.LOST, error=failure, times=self._get_times(state, listener))
+                return True
+            self.context.report(
+                Notice(
+                    f"{self.target_name}: trial {item.trial.index} succeeded, but {error}; the next run looks for the "
+                    "file again, at no cost. If it is gone for good, `--remake` submits the trial again"
+                )
+            )
+            return False
         started, ended = self._get_times(state, listener)
         self.context.store.record_finished(job.id, records.SUCCEEDED, started=started, ended=ended, artifacts=artifacts)
         item.finished = True
         seconds = ended - started if started is not None and ended is not None else None
         self.context.record_node_times(self.target_name, listener.node_seconds())
         self.context.finish_trial(item, result.SUCCEEDED, self.target_name, artifacts=artifacts, seconds=seconds)
+        return False
 
     async def _fetch_artifacts(self, item: WorkItem, job: JobRecord, state: JobState) -> tuple[Artifact, ...]:
         """Download the job's outputs: all of them, or none if one fails."""
@@ -317,7 +329,7 @@ class JobExecutor:
                 if output.type == "temp" and not self.context.settings.keep_temp:
                     continue
                 with self.context.folder.open_incoming(job.id, index) as file:
-                    fetched = await download(self.client, output, file)
+                    fetched = await self._download(output, file)
                     suffix = guess_extension(output.filename, fetched.content_type, file.read_head(_HEAD_BYTES))
                     name = build_file_name(base, output.node, numbers[output.node], suffix)
                     path = await asyncio.to_thread(self.context.folder.save, file, name)
@@ -330,6 +342,19 @@ class JobExecutor:
             self.context.folder.delete(artifact.path for artifact in artifacts)
             raise
         return tuple(artifacts)
+
+    async def _download(self, output: JobOutput, file: IncomingFile) -> DownloadResult:
+        """Download a file. Also retries a 403 or 404, which a gateway sends while its server restarts."""
+        waits = self.client.retry_policy.draw_waits(self.client.random)
+        while True:
+            try:
+                return await download(self.client, output, file)
+            except LostError:
+                wait = next(waits, None)
+                if wait is None or self.context.control.cancelling:
+                    raise
+            file.restart()
+            await asyncio.sleep(wait)
 
     def _record_failure(self, item: WorkItem, job: JobRecord, state: JobState, listener: Listener) -> bool:
         """Record any end but success. Whether another submission may help."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 import sweeper
+from sweeper.comfy import client
+from sweeper.comfy.retry import RetryPolicy
+from sweeper.running.run_events import Notice
 from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, Served, trial_of
 from tests.running.test_transient_failures import rows_of
@@ -52,3 +59,61 @@ def test_an_id_that_a_gateway_answered_for_is_never_used_again(dialect, coloured
         assert sweeper.run(coloured(1), server.target(), tmp_path / "out").succeeded == 1
         assert broken_promises(tmp_path / "out", 1, [server]) == []
     assert len(ids) == len(set(ids)) == 2
+
+
+# --- files that the server does not serve
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("fault", ["403", "404"])
+def test_a_missing_file_leaves_its_job_pending_and_unpaid(dialect, coloured, tmp_path, fault, monkeypatch):
+    monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=3, base_wait=0.001))
+    plan, out, notices = coloured(2), tmp_path / "out", []
+
+    def hear(event):
+        if isinstance(event, Notice):
+            notices.append(event.message)
+
+    with Served(dialect, tmp_path / "data") as server:
+        server.proxy.decide = lambda asked: fault if asked.path.endswith("/view") else None
+        run = sweeper.run(plan, server.target(), out, progress=hear)
+        assert (run.pending, run.failed, len(server.proxy.accepted)) == (2, 0, 2)
+        assert f"(HTTP {fault}); the next run looks for the file again, at no cost" in notices[0]
+        run = sweeper.run(plan, server.target(), out, retry_failed=True)
+        assert (run.pending, run.submitted, len(server.proxy.accepted)) == (2, 0, 2)
+        server.proxy.decide = lambda _: None
+        assert sweeper.run(plan, server.target(), out).succeeded == 2
+        assert len(server.proxy.accepted) == 2
+        assert broken_promises(out, 2, [server]) == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_remake_submits_a_trial_whose_file_is_gone_for_good(dialect, coloured, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=3, base_wait=0.001))
+    plan, out = coloured(1), tmp_path / "out"
+    with Served(dialect, tmp_path / "data") as server:
+        server.proxy.decide = lambda asked: "404" if asked.path.endswith("/view") else None
+        assert sweeper.run(plan, server.target(), out).pending == 1
+        server.proxy.decide = lambda asked: (
+            "404" if asked.path.endswith("/view") and len(server.proxy.accepted) == 1 else None
+        )
+        run = sweeper.run(plan, server.target(), out, remake=True)
+        assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_retry_failed_looks_for_the_files_of_a_job_that_succeeded(dialect, coloured, tmp_path):
+    """An older version recorded the job as failed when its file could not be had."""
+    plan, out = coloured(1), tmp_path / "out"
+    with Served(dialect, tmp_path / "data") as server:
+        sweeper.run(plan, server.target(), out)
+        with closing(sqlite3.connect(out / "sweeper.sqlite")) as database, database:
+            error = "the job succeeded, but: the server does not serve the file 'a.png' (HTTP 404)"
+            database.execute("UPDATE jobs SET state = 'failed', error_type = 'LostError', error = ?", (error,))
+            database.execute("DELETE FROM artifacts")
+        for path in (out / "artifacts").iterdir():
+            path.unlink()
+        assert sweeper.run(plan, server.target(), out).failed == 1
+        run = sweeper.run(plan, server.target(), out, retry_failed=True)
+        assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
+        assert broken_promises(out, 1, [server]) == []
