@@ -13,15 +13,13 @@ import json
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeper.host_names import OwnNames
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOGIN_PAGE: Final = Path(__file__).parent / "page" / "enter.html"
 COOKIE_PREFIX: Final = "sweeper-view"
@@ -59,14 +57,14 @@ class AccessControl:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                there = {name for name, _ in message["headers"]}
-                more = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in there]
+                present = {name for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in present]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         request = Request(scope, receive)
-        answer = await self._intercept(request)
-        await (answer or self._app)(scope, receive, send_with_headers)
+        response = await self._intercept(request)
+        await (response or self._app)(scope, receive, send_with_headers)
 
     async def _intercept(self, request: Request) -> Response | None:
         """Answer a login or a refused request; None lets the request pass."""
@@ -85,8 +83,8 @@ class AccessControl:
         return PlainTextResponse("a token is required; `sweeper view` printed it", 401, {"www-authenticate": "Bearer"})
 
     def _is_authorized(self, request: Request) -> bool:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._is_token(given.strip()):
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._is_token(token.strip()):
             return True
         try:
             cookies = SimpleCookie(request.headers.get("cookie", ""))
@@ -94,9 +92,9 @@ class AccessControl:
             return False
         return self._cookie_name in cookies and self._is_token(cookies[self._cookie_name].value)
 
-    def _is_token(self, given: str) -> bool:
+    def _is_token(self, token: str) -> bool:
         assert self._token is not None
-        return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+        return secrets.compare_digest(token.encode("utf-8", "replace"), self._token.encode())
 
     async def _create_session(self, request: Request) -> Response:
         body = b""
@@ -105,11 +103,11 @@ class AccessControl:
             if len(body) > _MAX_BODY_BYTES:
                 return PlainTextResponse("too long", 413)
         try:
-            given = json.loads(body)["token"]
+            token = json.loads(body)["token"]
         except (ValueError, KeyError, TypeError):
-            given = None
-        if not isinstance(given, str) or not self._is_token(given):
+            token = None
+        if not isinstance(token, str) or not self._is_token(token):
             return JSONResponse({"entered": False}, 403)
-        answer = JSONResponse({"entered": True})
-        answer.set_cookie(self._cookie_name, given, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
-        return answer
+        response = JSONResponse({"entered": True})
+        response.set_cookie(self._cookie_name, token, max_age=_YEAR_SECONDS, httponly=True, samesite="strict")
+        return response

@@ -10,9 +10,11 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -20,16 +22,10 @@ from sweeper.reporting.check_findings import ACCEPTED_FOLDER
 from sweeper.reporting.contents import MEDIA_TYPES
 from sweeper.reporting.dataset import as_json, as_script
 from sweeper.reporting.live.access import LOGIN_PAGE
-from sweeper.reporting.thumbnails import THUMBS_FOLDER as THUMBS
+from sweeper.reporting.live.follower import Follower
+from sweeper.reporting.live.notifier import ChangeNotifier
+from sweeper.reporting.thumbnails import THUMBS_FOLDER
 from sweeper.reporting.write_report import PAGE_FOLDER
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from starlette.requests import Request
-
-    from sweeper.reporting.live.follower import Follower
-    from sweeper.reporting.live.notifier import ChangeNotifier
 
 _PAGE_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _THUMB_NAME: Final = re.compile(r"([0-9a-f]{64}(-\d+)?|sprites-[0-9a-f]{20})\.webp")
@@ -43,17 +39,17 @@ _SANDBOX: Final = {"content-security-policy": "default-src 'none'; style-src 'un
 
 def make_app(follower: Follower, notifier: ChangeNotifier) -> Starlette:
     """Make the application; `notifier` reports every change."""
-    answers = _Endpoints(follower, notifier)
+    endpoints = _Endpoints(follower, notifier)
     return Starlette(
         routes=[
-            Route("/data.js", answers.serve_data),
-            Route("/data.json", answers.serve_data),
-            Route("/events", answers.serve_events),
-            Route("/files/{name}", answers.serve_artifact),
-            Route(f"/{ACCEPTED_FOLDER}/{{name}}", answers.serve_accepted),
-            Route(f"/{THUMBS}/{{name}}", answers.serve_thumb),
-            Route("/preview/{trial:int}", answers.serve_preview),
-            Route("/{name:path}", answers.serve_page),
+            Route("/data.js", endpoints.serve_data),
+            Route("/data.json", endpoints.serve_data),
+            Route("/events", endpoints.serve_events),
+            Route("/files/{name}", endpoints.serve_artifact),
+            Route(f"/{ACCEPTED_FOLDER}/{{name}}", endpoints.serve_accepted),
+            Route(f"/{THUMBS_FOLDER}/{{name}}", endpoints.serve_thumb),
+            Route("/preview/{trial:int}", endpoints.serve_preview),
+            Route("/{name:path}", endpoints.serve_page),
         ]
     )
 
@@ -67,10 +63,11 @@ class _Endpoints:
         self._page_files = _read_page_files()
 
     async def serve_page(self, request: Request) -> Response:
-        found = self._page_files.get(request.path_params["name"] or "index.html")
-        if found is None:
+        file = self._page_files.get(request.path_params["name"] or "index.html")
+        if file is None:
             return _respond_not_found()
-        return Response(found[0], headers=_NO_STORE, media_type=f"{found[1]}; charset=utf-8")
+        content, media_type = file
+        return Response(content, headers=_NO_STORE, media_type=f"{media_type}; charset=utf-8")
 
     async def serve_data(self, request: Request) -> Response:
         data = await asyncio.to_thread(self._follower.build_data)
@@ -86,7 +83,7 @@ class _Endpoints:
 
     async def serve_thumb(self, request: Request) -> Response:
         name = request.path_params["name"]
-        path = self._follower.thumbs / THUMBS / name
+        path = self._follower.thumbs / THUMBS_FOLDER / name
         if not _THUMB_NAME.fullmatch(name) or not path.is_file():
             return _respond_not_found()
         return FileResponse(path, media_type="image/webp", headers=_IMMUTABLE)
@@ -118,21 +115,21 @@ async def _stream_changes(
     follower: Follower, notifier: ChangeNotifier, generation: int, number: int
 ) -> AsyncIterator[str]:
     """Send events: `change` with the changes, `anew` if the page must reload, `over` when the server stops."""
-    with notifier.subscribe() as ring:
+    with notifier.subscribe() as event:
         while not notifier.closed:
-            ring.clear()
-            found: dict[str, Any] | None = await asyncio.to_thread(follower.get_changes, number, generation)
-            if found is None:
+            event.clear()
+            changes: dict[str, Any] | None = await asyncio.to_thread(follower.get_changes, number, generation)
+            if changes is None:
                 yield "event: anew\ndata: {}\n\n"
                 return
-            if found["number"] != number:
-                number = found["number"]
-                text = json.dumps(found, separators=(",", ":"), allow_nan=False)
+            if changes["number"] != number:
+                number = changes["number"]
+                text = json.dumps(changes, separators=(",", ":"), allow_nan=False)
                 yield f"event: change\nid: {generation}.{number}\ndata: {text}\n\n"
                 await asyncio.sleep(_MIN_INTERVAL_SECONDS)
             try:
                 async with asyncio.timeout(_KEEPALIVE_SECONDS):
-                    await ring.wait()
+                    await event.wait()
             except TimeoutError:
                 yield ": still here\n\n"
         yield "event: over\ndata: {}\n\n"

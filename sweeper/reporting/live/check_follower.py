@@ -38,32 +38,30 @@ class CheckState:
 
     checked: CheckFindings
     findings: dict[int, list[Finding]] = field(default_factory=dict)
-    file_names: dict[Path, str] = field(
-        default_factory=dict
-    )  # of the accepted pictures, under which they are given out
+    file_names: dict[Path, str] = field(default_factory=dict)  # of the accepted files, in requests
 
     def merge(self, checked: CheckFindings, *, is_full: bool) -> set[int]:
         """Merge the findings of a check, and return the trials whose findings may have changed."""
         gone = checked.missing_cases if is_full else self.checked.missing_cases
         self.checked = CheckFindings(checked.baseline, checked.state_order, (), gone)
-        told, before = checked.group_by_trial(), set(self.findings) if is_full else set()
+        findings, before = checked.group_by_trial(), set(self.findings) if is_full else set()
         if is_full:
             self.findings.clear()
-        self.findings.update(told)
+        self.findings.update(findings)
         self.file_names.update({path: _make_file_name(path) for path in find_accepted_pictures(checked)})
-        return set(told) | before
+        return set(findings) | before
 
     def find_file(self, name: str) -> Path | None:
         """The accepted file with this name, or None."""
-        return next((path for path, own in self.file_names.items() if own == name), None)
+        return next((path for path, file_name in self.file_names.items() if file_name == name), None)
 
     def build_data(self, rows: Sequence[Result], files: list[dict[str, Any]]) -> dict[str, Any]:
         """Build the page's `check`, and add the accepted files to `files`."""
-        findings = [one for row in rows for one in self.findings.get(row.trial, ())]
-        whole = CheckFindings(self.checked.baseline, self.checked.state_order, findings, self.checked.missing_cases)
-        places = {path: len(files) + place for place, path in enumerate(self.file_names)}
+        findings = [finding for row in rows for finding in self.findings.get(row.trial, ())]
+        checked = CheckFindings(self.checked.baseline, self.checked.state_order, findings, self.checked.missing_cases)
+        indices = {path: len(files) + index for index, path in enumerate(self.file_names)}
         files += [build_accepted_entry(path, name) for path, name in self.file_names.items()]
-        return build_check_data(rows, whole, places)
+        return build_check_data(rows, checked, indices)
 
     def list_missing_cases(self) -> list[str]:
         return list_missing_cases(self.checked)
@@ -74,13 +72,13 @@ class CheckState:
 
 def _make_file_name(path: Path) -> str:
     """A name that changes when the file is replaced, because browsers cache it forever."""
-    seen = path.stat()
-    text = f"{path}|{seen.st_mtime_ns}|{seen.st_size}"
+    stat = path.stat()
+    text = f"{path}|{stat.st_mtime_ns}|{stat.st_size}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20] + path.suffix.lower()
 
 
 class CheckThread:
-    """Runs the check in a thread; `told(page, checked, whole, problem)` is called after each, from that thread."""
+    """Runs the check in a thread, and calls `on_result(generation, findings, is_full, problem)` after each check."""
 
     def __init__(
         self, check: CheckFunction, on_result: Callable[[int, CheckFindings | None, bool, str | None], None]
@@ -118,13 +116,12 @@ class CheckThread:
                 self._wake.wait_for(lambda: self._check_all or self._trials or self._stopping.is_set())
                 if self._stopping.is_set():
                     return
-                page, whole, trials = self._generation, self._check_all, self._trials
+                generation, is_full, trials = self._generation, self._check_all, self._trials
                 self._check_all, self._trials = False, set()
             start = time.monotonic()
             try:
-                self._on_result(page, self._check(None if whole else trials), whole, None)
+                self._on_result(generation, self._check(None if is_full else trials), is_full, None)
             except (SweeperError, OSError) as error:  # an OSError: an accepted file may be replaced at this moment
-                self._on_result(
-                    page, None, whole, f"cannot be compared with the baseline: {str(error).splitlines()[0]}"
-                )
+                problem = f"cannot be compared with the baseline: {str(error).splitlines()[0]}"
+                self._on_result(generation, None, is_full, problem)
             self._stopping.wait(_REST_FACTOR * (time.monotonic() - start))

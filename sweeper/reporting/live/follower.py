@@ -54,7 +54,9 @@ class _RunState:
     last_changes: list[int]
     artifacts: dict[str, tuple[Path | None, str]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
-    sprites: Sprites = field(default_factory=lambda: Sprites((), {}))  # of what was there when it was first read
+    sprites: Sprites = field(
+        default_factory=lambda: Sprites((), {})
+    )  # of the pictures that existed when it was first read
 
 
 class Follower:
@@ -85,7 +87,6 @@ class Follower:
         self._thumbs = Thumbnails(self._choose_thumbs_folder())
         self._change_number = 0
         self._generation = 0  # grows when the page has to reload
-        self._sights: dict[int, TrialProgress] = {}
         self._running: dict[int, TrialProgress | None] = {}
         self._files: dict[str, Path] = {}
         self._problem: str | None = None
@@ -94,7 +95,7 @@ class Follower:
         self._check_state = None if check is None else CheckState(CheckFindings(Path(), (), ()))
         self._check_thread = None if check is None else CheckThread(check, self._apply_check)
         self._check_problem: str | None = None
-        self._full_check_number = 0  # number of the change that last told which accepted cases no trial makes
+        self._full_check_number = 0  # number of the change that last updated the missing cases
         try:
             self._state = self._read_initial()
         except BaseException:
@@ -157,23 +158,25 @@ class Follower:
     def build_data(self) -> dict[str, Any]:
         """Build all of the page's data, including the number of the last change."""
         with self._lock:
-            seen = self._state
-            data = build_dataset(seen.rows, seen.layout) | {"places": encode_file_origins(seen.file_origins)}
-            thumbs = self._thumbs.get_known(sha for _, sha in seen.artifacts.values())
-            data["files"], data["outputs"] = build_file_entries(seen.rows, seen.artifacts, thumbs, seen.sprites.indices)
-            data["sprites"] = seen.sprites.as_data()
+            state = self._state
+            data = build_dataset(state.rows, state.layout) | {"places": encode_file_origins(state.file_origins)}
+            thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
+            data["files"], data["outputs"] = build_file_entries(
+                state.rows, state.artifacts, thumbs, state.sprites.indices
+            )
+            data["sprites"] = state.sprites.as_data()
             if self._check_state is not None:
-                data["check"] = self._check_state.build_data(seen.rows, data["files"])
-            return data | seen.info | {"live": self._build_live_state()}
+                data["check"] = self._check_state.build_data(state.rows, data["files"])
+            return data | state.info | {"live": self._build_live_state()}
 
     def get_changes(self, number: int, generation: int) -> dict[str, Any] | None:
         """The changes after change `number`; None if the page has to reload."""
         with self._lock:
             if generation != self._generation:
                 return None
-            seen = self._state
+            state = self._state
             rows = [
-                self._build_row_update(place) for place, changed in enumerate(seen.last_changes) if changed > number
+                self._build_row_update(index) for index, changed in enumerate(state.last_changes) if changed > number
             ]
             check = (
                 {"gone": self._check_state.list_missing_cases()}
@@ -184,9 +187,11 @@ class Follower:
 
     def _build_live_state(self) -> dict[str, Any]:
         record = self._state.record
-        flight = {
-            str(trial): None if sight is None else [sight.node, sight.value, sight.maximum, sight.preview]
-            for trial, sight in self._running.items()
+        running = {
+            str(trial): None
+            if progress is None
+            else [progress.node, progress.value, progress.maximum, progress.preview]
+            for trial, progress in self._running.items()
         }
         return {
             "number": self._change_number,
@@ -194,48 +199,48 @@ class Follower:
             "running": self._is_running(),
             "ended": None if record is None else record.ended,
             "stopped_by": None if record is None else record.stopped_by,
-            "flight": flight,
+            "flight": running,
             "problem": self._problem or self._check_problem,
             "about": {name: self._state.info[name] for name in ("run", "asked")},
         }
 
     def _build_row_update(self, index: int) -> dict[str, Any]:
         row = self._state.rows[index]
-        found = {name: self._state.artifacts[name] for name in row.outputs}
-        entries, _ = build_file_entries([row], found, self._thumbs.get_known(row.sha256))
+        artifacts = {name: self._state.artifacts[name] for name in row.outputs}
+        entries, _ = build_file_entries([row], artifacts, self._thumbs.get_known(row.sha256))
         check = {} if self._check_state is None else {"check": self._check_state.build_row(row.trial)}
-        told = {"row": index, "files": entries, "places": self._state.file_origins[index]}
-        return {**told, **check, **build_row_outcome(row, self._state.layout)}
+        files = {"row": index, "files": entries, "places": self._state.file_origins[index]}
+        return {**files, **check, **build_row_outcome(row, self._state.layout)}
 
     def _apply_check(self, generation: int, checked: CheckFindings | None, is_full: bool, problem: str | None) -> None:
         """Apply the findings of a check; called from its thread."""
         with self._lock:
             if generation != self._generation or self._check_state is None:
                 return
-            told = set() if checked is None else self._check_state.merge(checked, is_full=is_full)
+            trials = set() if checked is None else self._check_state.merge(checked, is_full=is_full)
             self._check_problem = problem
             self._change_number += 1
             if is_full and checked is not None:
                 self._full_check_number = self._change_number
-            for place, row in enumerate(self._state.rows):
-                if row.trial in told:
-                    self._state.last_changes[place] = self._change_number
+            for index, row in enumerate(self._state.rows):
+                if row.trial in trials:
+                    self._state.last_changes[index] = self._change_number
         self._notify()
 
     # --- the thread
 
     def _follow(self) -> None:
-        told, took = float("-inf"), 0.0
-        while not self._stop.wait(max(_MIN_INTERVAL_SECONDS, _REST_FACTOR * took)):
+        announced, duration = float("-inf"), 0.0
+        while not self._stop.wait(max(_MIN_INTERVAL_SECONDS, _REST_FACTOR * duration)):
             start = time.monotonic()
-            if start - told >= _HEARTBEAT_SECONDS:
-                told = start
+            if start - announced >= _HEARTBEAT_SECONDS:
+                announced = start
                 self.live_folder.announce_viewer()
             try:
                 changed, problem = self._refresh(), None
             except (ResultsError, InputError) as error:
                 changed, problem = False, str(error)
-            took = time.monotonic() - start
+            duration = time.monotonic() - start
             if changed or problem != self._problem:
                 with self._lock:
                     self._problem = problem
@@ -254,11 +259,10 @@ class Follower:
             if version != self._version:
                 changed = self._read_changes(self._store)
                 self._version = version
-        sights = self.live_folder.read_progress()
-        flight = self._find_running(sights)
-        if flight != self._running:
+        running = self._find_running(self.live_folder.read_progress())
+        if running != self._running:
             with self._lock:
-                self._running = flight
+                self._running = running
             changed = True
         return changed
 
@@ -291,78 +295,80 @@ class Follower:
     def _load_state(self, store: Store) -> _RunState:
         """Load the current state of the run, and make its thumbnails."""
         record = find_run_record(store, self._run)
-        rows, made = _load_rows(store, record.id)
-        seen = _RunState(store.layout(record.id), record, rows, made, [0] * len(rows))
-        self._add_files(seen, range(len(rows)))
-        thumbs = self._thumbs.get_known(sha for _, sha in seen.artifacts.values())
-        seen.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
+        rows, origins = _load_rows(store, record.id)
+        state = _RunState(store.layout(record.id), record, rows, origins, [0] * len(rows))
+        self._add_files(state, range(len(rows)))
+        thumbs = self._thumbs.get_known(sha for _, sha in state.artifacts.values())
+        state.sprites = make_sprites(self._thumbs.report, list(thumbs), self._thumbs.sprites)
         self._thumbs.sprites.clear()
-        seen.info = self._describe_run(store, seen)
-        return seen
+        state.info = self._describe_run(store, state)
+        return state
 
     def _describe_run(self, store: Store, state: _RunState) -> dict[str, Any]:
         assert state.record is not None
-        began = store.runs()[0].started
+        first_started = store.runs()[0].started
         return describe_run(
             state.record,
             self.results,
             state.rows,
             state.layout,
             load_uploaded_inputs(store, state.rows),
-            first_started=began,
+            first_started=first_started,
         )
 
     def _read_changes(self, store: Store) -> bool:
         if not store.runs():
             return False
         record = find_run_record(store, self._run)
-        layout, (rows, made) = store.layout(record.id), _load_rows(store, record.id)
+        layout, (rows, origins) = store.layout(record.id), _load_rows(store, record.id)
         before = self._state
         if not _is_same_plan(before, layout, rows):
-            seen = self._load_state(store)
+            state = self._load_state(store)
             with self._lock:
-                self._state = seen
+                self._state = state
                 self._generation += 1
                 if self._check_state is not None:
                     self._check_state.findings.clear()
             if self._check_thread is not None:
                 self._check_thread.request(self._generation, None)
             return True
-        changed = [place for place, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
-        seen = replace(before, layout=layout, record=record, rows=rows, file_origins=made)
+        changed = [index for index, (old, new) in enumerate(zip(before.rows, rows, strict=True)) if old != new]
+        state = replace(before, layout=layout, record=record, rows=rows, file_origins=origins)
         if before.record is None or before.record.id != record.id:
-            seen.info = self._describe_run(store, seen)
+            state.info = self._describe_run(store, state)
         if changed:
-            self._add_files(seen, changed)
+            self._add_files(state, changed)
         with self._lock:
-            for place in changed:
-                seen.last_changes[place] = self._change_number + 1
-            self._state = seen
+            for index in changed:
+                state.last_changes[index] = self._change_number + 1
+            self._state = state
         if self._check_thread is not None and before.record is None:
             self._check_thread.request(self._generation, None)
         elif self._check_thread is not None and changed:
-            self._check_thread.request(self._generation, [rows[place].trial for place in changed])
+            self._check_thread.request(self._generation, [rows[index].trial for index in changed])
         return bool(changed) or record != before.record
 
     def _add_files(self, state: _RunState, indices: Iterable[int]) -> None:
         """Register the files of these rows and make their thumbnails before a page hears of them."""
-        found = collect_artifacts([state.rows[place] for place in indices], self.results)
-        self._thumbs.make(select_pictures((sha, path) for path, sha in found.values() if path is not None))
+        artifacts = collect_artifacts([state.rows[index] for index in indices], self.results)
+        self._thumbs.make(select_pictures((sha, path) for path, sha in artifacts.values() if path is not None))
         with self._lock:
-            state.artifacts.update(found)
-            self._files.update({path.name: path for path, _ in found.values() if path is not None})
+            state.artifacts.update(artifacts)
+            self._files.update({path.name: path for path, _ in artifacts.values() if path is not None})
 
 
 def _load_rows(store: Store, run: int) -> tuple[list[Result], list[list[Any]]]:
     """Load the rows of a run, and the origins of each row's files."""
     outcomes = list(store.outcomes(run))
-    return [one.result for one in outcomes], [list_file_origins(one.files) for one in outcomes]
+    return [outcome.result for outcome in outcomes], [list_file_origins(outcome.files) for outcome in outcomes]
 
 
 def _is_same_plan(state: _RunState, layout: TableLayout, rows: Sequence[Result]) -> bool:
     """Whether these are the trials that the page shows, so that it need not reload."""
-    same = state.layout == layout and len(state.rows) == len(rows)
-    return same and all((a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(state.rows, rows, strict=True))
+    is_same_table = state.layout == layout and len(state.rows) == len(rows)
+    return is_same_table and all(
+        (a.trial, a.digest) == (b.trial, b.digest) for a, b in zip(state.rows, rows, strict=True)
+    )
 
 
 def _make_planned_state(experiment: Experiment, results: Path) -> _RunState:

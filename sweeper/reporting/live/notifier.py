@@ -1,4 +1,4 @@
-"""Tell everybody who waits in the server's event loop that something has changed."""
+"""Wakes the event streams of the live view when something has changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class ChangeNotifier:
-    """Rings in the server's event loop when something has changed; may be rung from any thread."""
+    """Wakes its subscribers in the server's event loop. Any thread may call `notify`."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -16,7 +16,7 @@ class ChangeNotifier:
         self.closed = False
 
     def bind(self) -> None:
-        """Belong to the running loop."""
+        """Use the running event loop."""
         self._loop = asyncio.get_running_loop()
 
     def notify(self) -> None:
@@ -25,19 +25,20 @@ class ChangeNotifier:
                 self._loop.call_soon_threadsafe(self._set_events)
 
     def _set_events(self) -> None:
-        for ring in self._subscribers:
-            ring.set()
+        for event in self._subscribers:
+            event.set()
 
     def close(self) -> None:
-        """Let everybody who listens leave."""
+        """Wake the subscribers for the last time, so that they stop."""
         self.closed = True
         self.notify()
 
     @contextlib.contextmanager
     def subscribe(self) -> Iterator[asyncio.Event]:
-        ring = asyncio.Event()
-        self._subscribers.add(ring)
+        """An event that is set on every change; the caller clears it."""
+        event = asyncio.Event()
+        self._subscribers.add(event)
         try:
-            yield ring
+            yield event
         finally:
-            self._subscribers.discard(ring)
+            self._subscribers.discard(event)

@@ -131,12 +131,12 @@ def _listen(host: str, port: int, results: Path) -> socket.socket:
     own = (
         _FIRST_PORT + int.from_bytes(hashlib.sha256(str(results.resolve()).encode()).digest()[:4], "big") % _PORT_COUNT
     )
-    wishes = [port] if port else [own, 0]
-    for wish in wishes:
+    ports = [port] if port else [own, 0]
+    for candidate in ports:
         try:
-            return _bind(host, wish)
+            return _bind(host, candidate)
         except OSError as error:
-            if wish == wishes[-1]:
+            if candidate == ports[-1]:
                 raise UsageError(f"cannot listen on {host}:{port or 'any port'}: {error.strerror or error}") from error
     raise AssertionError
 

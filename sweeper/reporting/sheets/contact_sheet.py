@@ -96,9 +96,9 @@ def write_sheets(results: Path, file: Path, options: SheetOptions, *, run: str |
 def _save_pages(pages: Any, file: Path) -> list[Path]:
     written = []
     for number, page in enumerate(pages, 1):
-        place = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
-        page.save(place, **_SAVE_OPTIONS.get(place.suffix.lower(), {}))
-        written.append(place)
+        path = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+        page.save(path, **_SAVE_OPTIONS.get(path.suffix.lower(), {}))
+        written.append(path)
     return written
 
 
@@ -108,9 +108,9 @@ def _collect_axes(rows: Sequence[Result], layout: TableLayout) -> dict[str, _She
     for name in select_axes(layout.axis_columns):
         values, of, none = encode_axis(name, rows, layout)
         labels = [_format_value(value) for value in values]
-        for row, place in zip(rows, of, strict=True):
-            if place >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
-                labels[place] = _format_value(label)
+        for row, index in zip(rows, of, strict=True):
+            if index >= 0 and (label := row.columns.get(f"{name}.label")) is not None:
+                labels[index] = _format_value(label)
         order = [*range(len(labels))]
         if none is not None:
             order.insert(none, -1)
@@ -130,21 +130,21 @@ def _choose_axes(
     axes: dict[str, _SheetAxis], sheet_options: SheetOptions, layout: TableLayout
 ) -> tuple[_SheetAxis | None, _SheetAxis | None]:
     """Choose the axes across and down: as requested, else those with most values, longer labels down the side."""
-    asked = [("--x", sheet_options.x), ("--y", sheet_options.y), ("--animate", sheet_options.animate)]
-    wrong = [
+    requested = [("--x", sheet_options.x), ("--y", sheet_options.y), ("--animate", sheet_options.animate)]
+    problems = [
         Problem("", 0, option, f"there is no axis '{name}'{suggest(name, axes, 'axes')}")
-        for option, name in asked
+        for option, name in requested
         if name is not None and name not in axes
     ]
-    taken = [name for _, name in asked if name is not None]
+    taken = [name for _, name in requested if name is not None]
     for name in sorted({name for name in taken if taken.count(name) > 1}):
-        options = [option for option, one in asked if one == name]
+        options = [option for option, requested_name in requested if requested_name == name]
         each = (
             f"{'both' if len(options) == 2 else 'all'} name '{name}', and need an axis each; axes: {join_names(axes)}"
         )
-        wrong.append(Problem("", 0, ", ".join(options), each))
-    if wrong:
-        raise UsageError(wrong)
+        problems.append(Problem("", 0, ", ".join(options), each))
+    if problems:
+        raise UsageError(problems)
     chosen = [axis for name in (sheet_options.x, sheet_options.y) if name is not None for axis in (axes[name],)]
     ranked = sorted(axes.values(), key=lambda axis: -len(axis.order))
     for axis in ranked:
@@ -179,10 +179,10 @@ def _find_partners(axis: _SheetAxis, others: Sequence[_SheetAxis], layout: Table
 
 def _is_determined(axis: _SheetAxis, others: Sequence[_SheetAxis]) -> bool:
     """Whether the values of `others` fix the value of `axis` in all rows."""
-    seen: dict[tuple[int, ...], int] = {}
+    index_by_key: dict[tuple[int, ...], int] = {}
     return all(
-        seen.setdefault(tuple(other.indices[row] for other in others), place) == place
-        for row, place in enumerate(axis.indices)
+        index_by_key.setdefault(tuple(other.indices[row] for other in others), index) == index
+        for row, index in enumerate(axis.indices)
     )
 
 
@@ -197,22 +197,22 @@ def _build_sheet(
 ) -> Sheet:
     """Build the sheet of one frame (a value of the animated axis)."""
     x, y, moving = chosen
-    placed = [axis for axis in chosen if axis is not None]
-    outer = [axis for axis in axes.values() if axis not in placed and not _is_implied(axis, placed, layout)]
+    shown = [axis for axis in chosen if axis is not None]
+    outer = [axis for axis in axes.values() if axis not in shown and not _is_implied(axis, shown, layout)]
     sections: dict[tuple[int, ...], dict[tuple[int, int], Cell]] = {}
     for row, result in enumerate(rows):
         cells = sections.setdefault(tuple(axis.indices[row] for axis in outer), {})
         if moving is None or moving.indices[row] == frame:
             at = (y.indices[row] if y else -1, x.indices[row] if x else -1)
             cells.setdefault(at, _build_cell(result, results))
-    shown = [
-        Section(" · ".join(_format_title(axis, place) for axis, place in zip(outer, key, strict=True)), cells)
+    titled = [
+        Section(" · ".join(_format_title(axis, index) for axis, index in zip(outer, key, strict=True)), cells)
         for key, cells in _sort_sections(sections.items(), outer, layout)
     ]
     now = _format_title(moving, frame) if moving is not None and frame is not None else ""
     return Sheet(
         layout.experiment, now, x.name if x else "", y.name if y else "", _list_labels(x), _list_labels(y),
-        tuple(shown),
+        tuple(titled),
         f"{layout.experiment} · {len(rows)} trial{'s' if len(rows) != 1 else ''} · made with sweeper",
     )  # fmt: skip
 
@@ -223,14 +223,14 @@ def _sort_sections(
     """Sort the sections in the written order of their axes."""
     if not any(layout.value_order.get(axis.name) for axis in outer):
         return list(sections)
-    ranks = [{place: rank for rank, place in enumerate(axis.order)} for axis in outer]
-    return sorted(sections, key=lambda one: [ranked[place] for ranked, place in zip(ranks, one[0], strict=True)])
+    ranks = [{index: rank for rank, index in enumerate(axis.order)} for axis in outer]
+    return sorted(sections, key=lambda section: [rank[index] for rank, index in zip(ranks, section[0], strict=True)])
 
 
 def _list_labels(axis: _SheetAxis | None) -> tuple[tuple[int, str], ...]:
     if axis is None:
         return ((-1, ""),)
-    return tuple((place, _format_label(axis, place)) for place in axis.order)
+    return tuple((index, _format_label(axis, index)) for index in axis.order)
 
 
 def _format_label(axis: _SheetAxis, index: int) -> str:
@@ -259,9 +259,9 @@ def _build_cell(result: Result, results: Path) -> Cell:
     home = results.resolve()
     files = zip(result.outputs, result.sha256, strict=True)
     paths = [local_path(home, name, sha256).resolve() for name, sha256 in files]
-    there = [path for path in paths if path.is_relative_to(home) and path.is_file()]
-    pictures = tuple(path for path in there if path.suffix.lower() in PICTURE_SUFFIXES)
-    films = tuple(path for path in there if is_film(path))
+    present = [path for path in paths if path.is_relative_to(home) and path.is_file()]
+    pictures = tuple(path for path in present if path.suffix.lower() in PICTURE_SUFFIXES)
+    films = tuple(path for path in present if is_film(path))
     if pictures or (films and find_spec("av") is not None):
         return Cell(pictures or films, "")
     if result.status == "succeeded":

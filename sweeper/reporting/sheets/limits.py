@@ -38,20 +38,20 @@ class SheetLimits:
         `tallest`: pixels and name of the tallest part (no name: the pictures); `heights`: what a page has and needs;
         `width`: of a page with all columns. All in pixels.
         """
-        (taken, what), (there, needed) = tallest, heights
+        (height, part), (available, needed) = tallest, heights
         enough = math.ceil(needed * width * self.frames / 1e6)
         more = f"raise --megapixels to {enough}" if enough <= MAX_MEGAPIXELS and needed <= MAX_SIDE else ""
-        if not what:
+        if not part:
             advice = _join_advice("make it smaller" if self.cell > MIN_CELL_SIDE else "", more)
             return UsageError(
-                f"--cell {self.cell}: not one row of pictures fits the {there} pixels of a page; {advice}"
+                f"--cell {self.cell}: not one row of pictures fits the {available} pixels of a page; {advice}"
             )
-        label = "" if what == NO_PICTURE_REASON else "give the values short labels ({label: ..., value: ...})"
+        advice = "" if part == NO_PICTURE_REASON else "give the values short labels ({label: ..., value: ...})"
         return UsageError(
-            f"--megapixels {self.megapixels:g}: not one row fits the {there} pixels of a page, as {what} takes {taken};"
-            f" {_join_advice(more, label)}"
+            f"--megapixels {self.megapixels:g}: not one row fits the {available} pixels of a page, as {part} takes"
+            f" {height}; {_join_advice(more, advice)}"
         )
 
 
 def _join_advice(*options: str) -> str:
-    return ", or ".join(way for way in options if way) or "there is no larger page"
+    return ", or ".join(option for option in options if option) or "there is no larger page"

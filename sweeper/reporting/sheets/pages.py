@@ -251,16 +251,18 @@ class _SheetRenderer:
 
         def draw(image: Any, top: int) -> None:
             self._draw_lines(image, names, (_MARGIN, top), _SMALL_SIZE, _DIM_COLOUR)
-            for place, lines in enumerate(wrapped):
-                left = _MARGIN + self.labels_width + place * (self.cell_size[0] + _GAP)
-                at = top + height - len(lines) * self.text.get_line_height(LABEL_SIZE)
-                self._draw_lines(image, lines, (left, at), LABEL_SIZE, _TEXT_COLOUR, centred_width=self.cell_size[0])
+            for column, lines in enumerate(wrapped):
+                left = _MARGIN + self.labels_width + column * (self.cell_size[0] + _GAP)
+                label_top = top + height - len(lines) * self.text.get_line_height(LABEL_SIZE)
+                self._draw_lines(
+                    image, lines, (left, label_top), LABEL_SIZE, _TEXT_COLOUR, centred_width=self.cell_size[0]
+                )
 
         return _Strip(height + _GAP, draw)
 
     def _iter_rows(self, section: Section, across: Sequence[tuple[int, str]]) -> Iterator[_Strip]:
         for down, label in self.sheet.down:
-            cells = [section.cells.get((down, place)) for place, _ in across]
+            cells = [section.cells.get((down, index)) for index, _ in across]
             if any(cell is not None for cell in cells) or self.sheet.frame_label:  # frames must not differ in height
                 yield self._make_row(label, cells)
 
@@ -272,9 +274,9 @@ class _SheetRenderer:
 
         def draw(image: Any, top: int) -> None:
             self._draw_lines(image, lines, (_MARGIN, top + (height - words) // 2), LABEL_SIZE, _TEXT_COLOUR)
-            for place, cell in enumerate(cells):
+            for column, cell in enumerate(cells):
                 self._draw_cell(
-                    image, cell, (_MARGIN + self.labels_width + place * (self.cell_size[0] + _GAP), top), high
+                    image, cell, (_MARGIN + self.labels_width + column * (self.cell_size[0] + _GAP), top), high
                 )
 
         return _Strip(height + _GAP, draw)
@@ -304,8 +306,8 @@ class _SheetRenderer:
             if small is None:
                 self._draw_reason(image, f"{path.name} cannot be read as a picture", (left, top), box)
             else:
-                place = (left + (box[0] - small.width) // 2, top + (box[1] - small.height) // 2)
-                image.paste(small, place, small)
+                corner = (left + (box[0] - small.width) // 2, top + (box[1] - small.height) // 2)
+                image.paste(small, corner, small)
 
     def _draw_dash(self, image: Any, origin: tuple[int, int], height: int) -> None:
         """Draw a dash, as in a table, for a combination that the sweep does not have."""

@@ -71,11 +71,11 @@ class TextRenderer:
                 face = _FontFace(name)
             except OSError:
                 continue
-            found = {character for character in wanted if face.has_glyph(character)}
-            if found or not self._faces:
+            available = {character for character in wanted if face.has_glyph(character)}
+            if available or not self._faces:
                 self._faces.append(face)
-                self._face_by_character.update(dict.fromkeys(found, face))
-            wanted -= found
+                self._face_by_character.update(dict.fromkeys(available, face))
+            wanted -= available
             if not wanted:
                 break
 
@@ -177,10 +177,10 @@ def _is_joined(previous: str, character: str) -> bool:
 
 
 def _split_clusters(word: str) -> list[str]:
-    found: list[str] = []
+    clusters: list[str] = []
     for character in word:
-        if found and _is_joined(found[-1][-1], character):
-            found[-1] += character
+        if clusters and _is_joined(clusters[-1][-1], character):
+            clusters[-1] += character
         else:
-            found.append(character)
-    return found
+            clusters.append(character)
+    return clusters
