@@ -24,11 +24,17 @@ from typing import TYPE_CHECKING, Any
 from sweeper.errors import UsageError
 
 if TYPE_CHECKING:
+    from sweeper.cluster.address import describe_open_address as describe_open_address
     from sweeper.cluster.cluster_session import run as run
     from sweeper.cluster.cluster_session import run_async as run_async
     from sweeper.cluster.remote_compare import compare_on_cluster as compare_on_cluster
 
-_MODULES = {"compare_on_cluster": "remote_compare", "run": "cluster_session", "run_async": "cluster_session"}
+_MODULES = {
+    "compare_on_cluster": "remote_compare",
+    "describe_open_address": "address",
+    "run": "cluster_session",
+    "run_async": "cluster_session",
+}
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 (one list serves both)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeper.errors import UnreachableError, UsageError
+from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -38,6 +40,27 @@ def resolve_address(text: str, environ: Mapping[str, str]) -> str:
     if Path(word).is_file():
         return f"file:{word}"
     raise UsageError(f"--dask {word}: neither an address nor a scheduler file that exists; {_ALLOWED_FORMS}")
+
+
+def describe_open_address(text: str, environ: Mapping[str, str]) -> str | None:
+    """Why others may take over the cluster that the user's text names; None if it is local or uses TLS.
+
+    Whoever reaches a Dask scheduler runs code on its workers and on the machine that uses it, because Dask exchanges
+    pickled objects. Raises UsageError as `resolve_address` does.
+    """
+    address = resolve_address(text, environ)
+    if address.startswith("file:"):
+        try:
+            address = str(json.loads(Path(address.removeprefix("file:")).read_text("utf-8"))["address"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    is_encrypted = address.startswith(("tls://", "wss://"))
+    if "://" not in address or is_encrypted or address.startswith("inproc://") or is_loopback(address):
+        return None
+    return (
+        f"the Dask scheduler at {strip_secrets(address)} uses no TLS, so whoever reaches its network runs code on your "
+        "machines; use a private network, or certificates and a tls:// address (see sweeper/cluster/README.md)"
+    )
 
 
 @asynccontextmanager

@@ -113,3 +113,27 @@ def test_doctor_warns_of_a_key_sent_unencrypted(sweeper, tmp_path, monkeypatch):
     assert outcome.code == 3
     assert "warning: far: sweeper sends its key unencrypted" in outcome.err
     assert "next: check host and port" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("address", "warns"),
+    [
+        ("tcp://scheduler.example:8786", True),
+        ("ws://10.0.0.7:8786", True),
+        ("tls://scheduler.example:8786", False),
+        ("tcp://127.0.0.1:8786", False),
+        ("local:4", False),
+    ],
+)
+@pytest.mark.parametrize("way", ["option", "environment", "file"])
+def test_doctor_warns_of_a_dask_scheduler_without_tls(sweeper, monkeypatch, address, warns, way):
+    arguments = ["--dask", address]
+    if way == "environment":
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        arguments = []
+    elif way == "file" and address != "local:4":
+        Path("scheduler.json").write_text(json.dumps({"address": address}))
+        arguments = ["--dask", "scheduler.json"]
+    outcome = sweeper("doctor", "--target", "embedded", *arguments)
+    assert outcome.code == 0
+    assert (f"the Dask scheduler at {address} uses no TLS" in outcome.err) == warns

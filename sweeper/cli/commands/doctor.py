@@ -9,7 +9,7 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,10 +18,13 @@ from sweeper.cli.exit_codes import INVALID_INPUT, OK
 from sweeper.cli.options import format_examples
 from sweeper.cli.target_check import diagnose_target
 from sweeper.cli.targets_file import load_named_targets
+from sweeper.cluster import describe_open_address
 from sweeper.errors import Problem, UsageError
 from sweeper.loading.load import load
 from sweeper.model.target_spec import CLOUD, CLOUD_KEY, EMBEDDED, InvalidEntry, NamedTargets
 from sweeper.planning.plan import Plan, plan
+
+DASK_VARIABLE: Final = "DASK_SCHEDULER_ADDRESS"
 
 
 @click.command(
@@ -33,9 +36,11 @@ from sweeper.planning.plan import Plan, plan
 )
 @click.argument("experiment", type=click.Path(path_type=Path), required=False, metavar="[EXPERIMENT]")
 @options.targets
+@click.option("--dask", metavar="CLUSTER",
+              help=f"Check the address of this Dask cluster too. [default: ${DASK_VARIABLE}]")  # fmt: skip
 @trust_check.option
 @options.as_json
-def command(experiment: Path | None, targets: tuple[str, ...], *, trust: bool, as_json: bool) -> int:
+def command(experiment: Path | None, targets: tuple[str, ...], *, dask: str | None, trust: bool, as_json: bool) -> int:
     """Check this installation and the targets: reachable, key accepted, version, cache mode, upload limit.
 
     With EXPERIMENT, checks its targets, and whether they have the nodes, models and values that it needs. Otherwise
@@ -63,7 +68,9 @@ def command(experiment: Path | None, targets: tuple[str, ...], *, trust: bool, a
         target_report, code = asyncio.run(diagnose_target(spec, planned, names))
         report["targets"].append(target_report)
         exit_code = max(exit_code, code)
-    _add_broken_warnings(report, named, planned)
+    warnings = [*_list_broken_entries(report, named, planned), *_list_cluster_problems(dask)]
+    if warnings:
+        report["warnings"] = warnings
     if as_json:
         console.print_json(report)
     else:
@@ -85,12 +92,19 @@ def _make_broken_entry(spec: Any, problems: tuple[Problem, ...]) -> NamedTargets
     return {spec.strip(): InvalidEntry(problems)} if is_name else {}
 
 
-def _add_broken_warnings(report: dict[str, Any], named: NamedTargets, plan: Plan | None) -> None:
-    """Add a warning for each invalid entry of the targets file that was not checked as a target."""
+def _list_cluster_problems(dask: str | None) -> list[str]:
+    """A warning if others may take over the Dask cluster that `--dask` or the environment names."""
+    if dask is None and not os.environ.get(DASK_VARIABLE):
+        return []
+    warning = describe_open_address("auto" if dask is None else dask, os.environ)
+    return [] if warning is None else [warning]
+
+
+def _list_broken_entries(report: dict[str, Any], named: NamedTargets, plan: Plan | None) -> list[str]:
+    """A warning for each invalid entry of the targets file that was not checked as a target."""
     checked = {one["target"] for one in report["targets"]} | set(plan.experiment.named_targets if plan else ())
     invalid = [entry for name, entry in named.items() if isinstance(entry, InvalidEntry) and name not in checked]
-    if invalid:
-        report["warnings"] = [str(problem) for entry in invalid for problem in entry.problems]
+    return [str(problem) for entry in invalid for problem in entry.problems]
 
 
 def _list_default_targets(named: NamedTargets) -> list[str]:
