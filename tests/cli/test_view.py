@@ -14,7 +14,7 @@ import pytest
 
 from sweeper.cli import main
 from tests import ROOT
-from tests.waiting import read_line
+from tests.waiting import read_line, wait_until
 
 GRAPH = {"1": {"class_type": "Save", "inputs": {"seed": 0}}}
 
@@ -62,6 +62,18 @@ def test_view_shows_a_plan_before_its_first_run(plan, view):
     data = httpx.get(f"{url}data.json").json()
     assert [data["statuses"][index] for index in data["status"]] == ["pending"] * 3
     assert data["workflow"]["known"] == [1, 1, 1]
+
+
+def test_open_keeps_the_token_out_of_the_browsers_arguments(plan, view, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > opened.tmp && mv opened.tmp opened\n')
+    browser.chmod(0o755)
+
+    _, url = view(plan, "--host", "0.0.0.0", "--open", SWEEPER_VIEW_TOKEN="my-token", BROWSER=f"{browser} %s")
+    wait_until(Path("opened").exists)
+
+    assert Path("opened").read_text() == url.partition("#")[0] + "\n"
+    assert "my-token" in url
 
 
 def test_address_has_a_token_unless_on_loopback(plan, view):

@@ -45,7 +45,7 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
     RESULTS is a results folder, or an experiment file (for its default folder; before the first run, the page shows the
     plan). The run may be another process, started earlier or later. The first line on stdout is the address. On any
     address but loopback it contains a token, which is new each time unless the environment variable SWEEPER_VIEW_TOKEN
-    sets it. Ctrl-C stops the command.
+    sets it. With --open, the browser then asks for the token. Ctrl-C stops the command.
     """
     folder, experiment = _resolve_results(results)
     with catch_stop_signals() as wait, _make_view(folder, experiment, run=run_id, host=host, port=port) as view:
@@ -55,7 +55,8 @@ def command(results: Path, *, run_id: str | None, host: str, port: int, open_bro
             "Ctrl-C stops it" + ("" if view.token is None else "; anyone with this address can see it")
         )
         if open_browser:
-            webbrowser.open(view.url)
+            # The address becomes an argument of the browser, which other users can see, so it goes without the token.
+            webbrowser.open(view.url.partition("#")[0])
         wait()
 
 
