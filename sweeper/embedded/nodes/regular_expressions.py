@@ -77,7 +77,10 @@ def _evaluate(context: Context, operation: str, flags: dict[str, bool], **inputs
 
 
 def _ask_worker(context: Context, request: bytes, pattern: str) -> dict[str, Any]:
-    """Start a worker, and return its answer. Raises TimeoutError, and `Interrupted` if the job is cancelled."""
+    """Start a worker, and return its answer.
+
+    Raises RuntimeError after the time limit, and `Interrupted` if the job is cancelled.
+    """
     # The request is in a file, because `communicate` does not go on sending an input after a timeout (Python 3.11).
     with tempfile.TemporaryFile() as source:
         source.write(request)
@@ -104,7 +107,7 @@ def _wait_for_output(context: Context, process: subprocess.Popen[bytes], pattern
         except subprocess.TimeoutExpired:
             context.check()
         if time.monotonic() > deadline:
-            raise TimeoutError(
+            raise RuntimeError(  # not a TimeoutError, after which clients try again
                 f"the pattern {pattern[:200]!r} took longer than {MAX_SECONDS:.0f} seconds on this text;"
                 " simplify it, for example by removing a repetition inside a repetition"
             )
