@@ -84,7 +84,7 @@ def resolve_on_worker(target: Target, environ: Mapping[str, str]) -> Target:
         "name": target.name,
     }
     resolved = resolve_targets({key: value for key, value in spec.items() if value is not None}, environ=environ)[0]
-    return replace(resolved, concurrency=target.concurrency)
+    return replace(resolved, concurrency=target.concurrency, max_file_bytes=target.max_file_bytes)
 
 
 def worker_environment() -> Mapping[str, str]:

@@ -18,6 +18,7 @@ import httpx
 
 from sweeper.comfy.credentials import with_location
 from sweeper.comfy.dialects import Dialect, DialectProbe, make_dialect
+from sweeper.comfy.http_logging import log, mute_libraries
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -33,6 +34,7 @@ from sweeper.comfy.protocol import (
     read_retry_after,
 )
 from sweeper.comfy.redaction import Redaction
+from sweeper.comfy.response_body import HEADER_SECONDS, UPLOAD_RATE, read_answer
 from sweeper.comfy.retry import RetryPolicy, RetryWaiter
 from sweeper.comfy.server_info import query_server_info
 from sweeper.comfy.target import Target
@@ -244,7 +246,8 @@ class ComfyClient:
         """Send a request once. Raises TransientError, whose `sent` says whether the request may have arrived."""
         self.request_count += 1
         try:
-            response = await self._http.send(self._build_request(request))
+            response = await self._open(self._http, self._build_request(request))
+            content = await read_answer(response)
         except httpx.InvalidURL as error:  # a host name that no resolver accepts
             message = f"{self.target.name}: cannot be reached: {error}"
             raise UnreachableError(message, trouble=Trouble.NO_CONNECTION) from None
@@ -254,7 +257,21 @@ class ComfyClient:
         headers = dict(response.headers.multi_items())  # names in lower case; the last value of a repeated name
         if "location" in headers:
             headers["location"] = self._redact_location(request.path, headers["location"])
-        return ServerResponse(response.status_code, headers, self.redact(response.content))
+        return ServerResponse(response.status_code, headers, self.redact(content))
+
+    async def _open(self, http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        """Send a request and read the answer's header. Raises httpx's errors, and TransientError after too long."""
+        seconds = HEADER_SECONDS + int(request.headers.get("content-length", 0)) / UPLOAD_RATE
+        try:
+            with mute_libraries():
+                async with asyncio.timeout(seconds):
+                    response = await http.send(request, stream=True)
+        except TimeoutError:
+            message = f"no complete answer header after {seconds:.0f} s"
+            raise TransientError(message, trouble=Trouble.TIMEOUT) from None
+        url = self.redact_text(strip_secrets(str(request.url))) if http is self._http else request.url.host
+        log.debug("%s %s: HTTP %d", request.method, url, response.status_code)
+        return response
 
     def _redact_location(self, path: str, location: str) -> str:
         """A redirect's URL without credentials, and without `path` if it ends with it, as a target's URL does."""
@@ -317,7 +334,7 @@ class ComfyClient:
         self, http: httpx.AsyncClient, method: str, url: str, headers: dict[str, str]
     ) -> httpx.Response:
         try:
-            return await http.send(http.build_request(method, url, headers=headers), stream=True)
+            return await self._open(http, http.build_request(method, url, headers=headers))
         except httpx.InvalidURL as error:  # httpx parses a redirect's URL even if it does not follow it
             raise TransientError(f"the server redirects to an invalid URL: {self.redact_text(str(error))}") from None
         except httpx.HTTPError as error:

@@ -5,6 +5,7 @@ A redirect to a storage host is followed without the key. `sweeper.store.artifac
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -14,6 +15,15 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from sweeper.comfy.protocol import ServerResponse, raise_for_status
+from sweeper.comfy.response_body import (
+    COMPRESSED_FILE_BYTES,
+    FILE_BYTES,
+    FILE_SECONDS,
+    format_bytes,
+    is_compressed,
+    iter_body,
+    read_answer,
+)
 from sweeper.errors import LostError, TransientError
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ _REDIRECT_STATUSES: Final = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS: Final = 6
 # A gateway may send such a page with status 200 in place of a picture. ComfyUI never does.
 _ERROR_PAGE_TYPES: Final = re.compile(r"(text/html|application/json)\b", re.IGNORECASE)
+_MIN_PROGRESS: Final = 64 * 1024  # bytes that a try must bring for the tries to be counted anew
 _TEXT_SUFFIXES: Final = re.compile(r"\.(html?|json|gltf|txt|md)$", re.IGNORECASE)
 
 
@@ -52,6 +63,7 @@ class _PartialFile:
     hash: Any = field(default_factory=hashlib.sha256)
     received: int = 0
     validator: str | None = None  # the ETag, so that only the same file is resumed
+    is_too_large: bool = False  # so another try cannot help
 
     def restart(self) -> None:
         if self.received:
@@ -75,16 +87,26 @@ async def download(client: ComfyClient, output: JobOutput, file: Receiver) -> Do
     Every try asks for a new signed URL, so an expired one (403) does no harm. Raises LostError if the server no longer
     has the file, TransientError after the last try, and OSError if `file` cannot be written.
     """
-    partial = _PartialFile(file)
+    try:
+        async with asyncio.timeout(FILE_SECONDS) as deadline:
+            return await _download_with_retries(client, output, _PartialFile(file))
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise TransientError(f"{output.filename}: not complete after {FILE_SECONDS:g} s") from None
+
+
+async def _download_with_retries(client: ComfyClient, output: JobOutput, partial: _PartialFile) -> DownloadResult:
     waits = client.retry_policy.draw_waits(client.random)
     while True:
         before = partial.received
         try:
             return await _download_once(client, output, partial)
         except TransientError as error:
-            if partial.received > before:  # progress, so a connection that drops every megabyte gets there in the end
+            # Progress, so a connection that drops every megabyte gets there in the end. A few bytes are none.
+            if partial.received >= before + _MIN_PROGRESS:
                 waits = client.retry_policy.draw_waits(client.random)
-            wait = next(waits, None)
+            wait = None if partial.is_too_large else next(waits, None)
             if wait is None:
                 raise TransientError(f"{output.filename}: {error}") from None
             await client.retry_waiter.wait(
@@ -147,7 +169,7 @@ async def _receive_response(
         partial.restart()
         raise TransientError("the server cannot resume this file")
     if status not in (200, 206):
-        body = await response.aread()
+        body = await read_answer(response)
         if status in (400, 403, 404, 410):  # ComfyUI: 400 invalid name, 403 outside its folders, 404 missing
             raise LostError(f"the server does not serve the file {output.filename!r} (HTTP {status})")
         raise_for_status(ServerResponse(status, response.headers, client.redact(body)[:4000]))
@@ -160,24 +182,33 @@ async def _receive_response(
         raise TransientError(f"{client.redact_text(kind)} where a file was expected")
     if status == 200:
         partial.restart()
-    await _read_body(response, partial)
+    await _read_body(response, partial, client.target.max_file_bytes or FILE_BYTES)
     return DownloadResult(partial.hash.hexdigest(), partial.received, kind)
 
 
-async def _read_body(response: httpx.Response, partial: _PartialFile) -> None:
+async def _read_body(response: httpx.Response, partial: _PartialFile, max_bytes: int) -> None:
     """Read the body to its end. Raises TransientError if it is too short, httpx.HTTPError if the connection drops."""
     partial.validator = _strong_validator(response.headers.get("etag"))
-    if response.headers.get("content-encoding", "identity") == "identity":
-        length = response.headers.get("content-length")
-        expected = partial.received + int(length) if length is not None and length.isdigit() else None
-        async for chunk in response.aiter_raw():
-            partial.write(chunk)
-        if expected is not None and partial.received != expected:
-            raise TransientError(f"received {partial.received} of {expected} bytes")
-    else:  # compressed although we asked not to: the length does not apply, and a part cannot be resumed
+    length, expected = response.headers.get("content-length", ""), None
+    if is_compressed(response):  # although we asked not to: the length does not apply, and a part cannot be resumed
         partial.restart()
-        async for chunk in response.aiter_bytes():
+        max_bytes = min(max_bytes, COMPRESSED_FILE_BYTES)
+    elif re.fullmatch("[0-9]{1,18}", length):
+        expected = partial.received + int(length)
+    if expected is None or expected <= max_bytes:
+        async for chunk in iter_body(response, max_bytes):
+            if partial.received + len(chunk) > max_bytes:
+                break
             partial.write(chunk)
+        else:
+            if expected is not None and partial.received != expected:
+                raise TransientError(f"received {partial.received} of {expected} bytes")
+            return
+    partial.is_too_large = True
+    raise TransientError(
+        f"the file is larger than {format_bytes(max_bytes)}, the most that sweeper downloads; "
+        "if you trust the server, set `max_download_gb` for this target in your own targets file"
+    )
 
 
 def _strong_validator(etag: str | None) -> str | None:

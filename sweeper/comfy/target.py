@@ -39,6 +39,7 @@ class Target:
     api_key_command: tuple[str, ...] = ()
     partner_key_env: str | None = None
     embedded: bool = False
+    max_file_bytes: int | None = None  # of one artifact; None: the default of `response_body`
     key: str | None = field(default=None, repr=False, compare=False)
     partner_key: str | None = field(default=None, repr=False, compare=False)
 
@@ -141,6 +142,7 @@ class _Resolver:
             api_key_command=words,
             partner_key_env=partner,
             embedded=not url,
+            max_file_bytes=int(settings["max_download_gb"] * 2**30) if "max_download_gb" in settings else None,
             key=key,
             # Comfy Cloud accepts the account's key for partner nodes too.
             partner_key=key if url == CLOUD_URL and partner is None else self.read_partner_key(partner, name),

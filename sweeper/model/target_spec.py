@@ -28,9 +28,11 @@ CLOUD_KEY: Final = "COMFY_CLOUD_API_KEY"
 
 _FIELDS: Final = (
     "url", "worker", "dialect", "api_key_env", "api_key_command", "partner_key_env", "concurrency", "name",
+    "max_download_gb",
 )  # fmt: skip
 KEY_VARIABLES: Final = ("api_key_env", "partner_key_env")  # the settings that name an environment variable with a key
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_DOWNLOAD_GB: Final = 1_000_000
 _NO_URL: Final = ("url", "a mapping needs the `url` of the server")
 
 
@@ -314,6 +316,12 @@ def _check_concurrency(value: Any) -> int:
     return value
 
 
+def _check_max_download(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _MAX_DOWNLOAD_GB:
+        raise UsageError(f"{value!r} is not a number of gigabytes from above 0 to {_MAX_DOWNLOAD_GB}")
+    return value
+
+
 def _check_name(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{value!r} is not a name")
@@ -329,4 +337,5 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "partner_key_env": _check_variable,
     "concurrency": _check_concurrency,
     "name": _check_name,
+    "max_download_gb": _check_max_download,
 }

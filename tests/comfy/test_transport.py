@@ -270,6 +270,46 @@ def test_file_behind_redirects_is_fetched_without_key_and_cookie(caplog):
     assert KEY not in caplog.text
 
 
+@pytest.mark.parametrize("level", [1, logging.DEBUG, logging.INFO])
+def test_no_log_record_has_a_signed_url_or_a_key(level):
+    records = []
+    handler = logging.Handler(level)
+    handler.emit = records.append
+    wire = ("httpcore", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+    loggers = [logging.getLogger(name) for name in ("", "httpx", *wire, "sweeper", "sweeper.comfy.http")]
+    storage = Peer(f"HTTP/1.1 200 OK\r\nX-You: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+
+    async def act(client):
+        server = await asyncio.start_server(storage.serve, "127.0.0.1", 0)
+        where = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/SECRET-path/file?X-Amz-Signature=SECRET-sig"
+        head = f"HTTP/1.1 302 {KEY}\r\nLocation: {where}\r\nSet-Cookie: {KEY}=7\r\nContent-Length: 0\r\n\r\n"
+        peer.answers = [head.encode()]
+        await download(client, OUTPUT, Received())
+        server.close()
+        peer.answers = [OK]
+        async with httpx.AsyncClient(trust_env=False) as other:  # the application's own requests are not ours to hide
+            await other.get(f"{client.target.url}/application")
+
+    peer = Peer(OK)
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+            logger.addHandler(handler)
+        talk(peer, act, key=KEY)
+    finally:
+        for logger, old_level in zip(loggers, levels, strict=True):
+            logger.setLevel(old_level)
+            logger.removeHandler(handler)
+    said = "\n".join(logging.Formatter().format(record) + repr(record.args) for record in records)
+    assert storage.requests
+    assert KEY not in said
+    assert "SECRET" not in said
+    assert "/application" in said
+    if level < logging.INFO:
+        assert "GET 127.0.0.1: HTTP 200" in said
+
+
 @pytest.mark.parametrize(
     "location",
     ["http://127.0.0.1:999999/x", "http://127.0.0.1:0/x", "http://[::1/x", f"http://{'a' * 64}.x/", "/again"],

@@ -1,0 +1,117 @@
+"""Servers that send too much, too slowly, or nonsense: a run ends in time, in bounded memory, with our errors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from functools import partial
+
+import pytest
+
+import sweeper
+from sweeper.comfy import client as client_module
+from sweeper.comfy import response_body
+from sweeper.comfy.retry import RetryPolicy
+from sweeper.errors import SweeperError
+from tests.running.hostile_server import PARTS, hostile
+
+TEMPLATE = {
+    "1": {"class_type": "Paint", "inputs": {"text": "{{ text }}"}},
+    "2": {"class_type": "Keep", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+DIALECTS = tuple(PARTS)
+BOMB = gzip.compress(bytes(256 * 2**20), 1)  # 256 MB of zeros in 1 MB
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """The real limits take minutes, so these tests have smaller ones; the code is the same."""
+    hasty = partial(RetryPolicy, attempts=1, total_seconds=2.0, base_wait=0.01, max_wait=0.02)
+    monkeypatch.setattr(client_module, "RetryPolicy", hasty)
+    monkeypatch.setattr("sweeper.running.target_worker._MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(response_body, "RATE_WINDOW", 0.2)
+    monkeypatch.setattr(client_module, "HEADER_SECONDS", 0.5)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps(TEMPLATE))
+    file = tmp_path / "e.yaml"
+    file.write_text("template: t.json\nparams: {text: a}\nrun: {retries: 0, timeout: 5}\n")
+    return file
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    monkeypatch.setattr(response_body, "ANSWER_BYTES", 2**20)
+    monkeypatch.setattr("sweeper.comfy.download.FILE_BYTES", 2**20)
+
+
+def run(sweep, server, tmp_path, **options):
+    """The status of the only trial and its error; ("refused", message) if the run does not begin."""
+    try:
+        target = {"url": server.url, "dialect": server.dialect, "name": "hostile"}
+        sweeper.run(sweep, target, tmp_path / "out", **{"patience": 0.2, **options})
+    except SweeperError as error:
+        return "refused", str(error)
+    row = sweeper.results(tmp_path / "out").iloc[0]
+    return row["status"], row["error"]
+
+
+def send_endlessly(handler):
+    handler.send_forever(b"[" * 65536)
+
+
+def send_bomb(handler):
+    handler.answer(200, BOMB, Content_Encoding="gzip", Content_Type="image/png")
+
+
+def drip_body(handler):
+    handler.send_forever(b" ", pause=0.05)
+
+
+def drip_header(handler):
+    handler.send_forever(b"x", pause=0.05, headers=b"HTTP/1.1 200 OK\r\nX-Long: ")
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("trick", [send_endlessly, send_bomb, drip_body, drip_header])
+@pytest.mark.parametrize("part", ["identity", "submission", "look", "file"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_run_ends_in_time_whatever_answer_has_no_end(dialect, part, trick, sweep, tmp_path):
+    with hostile(dialect, **{part: trick}) as server:
+        began = time.monotonic()
+        status, _ = run(sweep, server, tmp_path)
+        assert time.monotonic() - began < 30
+        assert server.sent < 100 * 2**20
+    assert status in ("refused", "pending", "succeeded")  # what only shows progress or versions does no harm
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 5 * 2**20
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("is_announced", [True, False])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_file_above_the_limit_is_refused_unless_the_users_targets_file_allows_it(
+    dialect, is_announced, sweep, tmp_path
+):
+    body = bytes(2**21)
+
+    def send_large(handler):
+        if is_announced:
+            handler.answer(200, body, Content_Type="image/png")
+        else:
+            handler.close_connection = True
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n" + body)
+
+    with hostile(dialect, file=send_large) as server:
+        events = []
+        assert run(sweep, server, tmp_path, progress=events.append)[0] == "pending"
+        assert "set `max_download_gb` for this target in your own targets file" in repr(events)
+        sweep.write_text(sweep.read_text() + f"target: {{url: '{server.url}', max_download_gb: 1}}\n")
+        with pytest.raises(SweeperError, match=r"max_download_gb.*only in your own targets file"):
+            sweeper.load(sweep)
+        target = {"url": server.url, "dialect": dialect, "name": "hostile", "max_download_gb": 1}
+        sweep.write_text(sweep.read_text().rpartition("target:")[0])
+        sweeper.run(sweep, target, tmp_path / "out")
+    assert sweeper.results(tmp_path / "out").iloc[0]["status"] == "succeeded"
