@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, targ
     plan = experiment(seed=list(range(30)))
     ended = runners.run(plan, target, tmp_path / "out", file_limit=160_000)
     assert ended.said[-1] == "stopped_by unwritable"
-    assert "is the disk full" in ended.error
+    assert "check that the disk is not full" in ended.error
     run = sweeper.run(plan, target, tmp_path / "out")
     assert run.succeeded == 30
     assert sorted(server.seen.executions.values()) == [1] * 30
