@@ -7,10 +7,11 @@ from typing import Any
 
 from jinja2 import TemplateError, nodes
 
-from sweeper.model.expressions.error_text import explain_runtime_error, explain_syntax_error, shorten
+from sweeper.model.expressions.error_text import explain_runtime_error, explain_syntax_error
 from sweeper.model.expressions.expression import Expression, ExpressionError
 from sweeper.model.expressions.sandbox import make_evaluator, make_renderer
 from sweeper.model.expressions.syntax import find_defaults, find_lone_expression, find_names, parse
+from sweeper.schemas.values import shorten
 
 
 def compile_source(text: str, source: str, *, bare: bool) -> Expression:

@@ -94,8 +94,3 @@ def explain_runtime_error(message: str) -> str:
             }
             return sentence.format(**words_by_group)
     return message
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Cut a text to `limit` characters, because a message may quote a very long name or value."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

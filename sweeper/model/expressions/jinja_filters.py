@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
-from jinja2 import Undefined, pass_context
+from jinja2 import Environment, Undefined, pass_context
 from jinja2.filters import FILTERS
 from jinja2.tests import TESTS
 
 from sweeper.model.expressions.budget import ITEM, MAX_BITS, BudgetContext, compute_cost
 from sweeper.model.expressions.expression import ExpressionError
 
-# The guards that `syntax` adds to the tree. No text can use them, because the name of a filter has no parentheses.
+# The guards that `syntax` adds to the tree. No text can use them: after `|` a name has no parentheses, and
+# `Sandbox.call_filter` refuses them behind `map`.
 CONCAT: Final = "(concat)"
 ITERATE: Final = "(each)"
 CHARGE: Final = "(weigh)"
@@ -41,14 +43,11 @@ _WORD: Final = re.compile(r"\w+")
 
 
 def make_filters() -> dict[str, Any]:
-    """Return every filter by name. A wrapper calls the filter of Jinja2 under the name `(name)`."""
+    """Return every filter by name."""
     all_filters: dict[str, Any] = {name: FILTERS[name] for name in _CONSTANT_TIME}
-    for name, passes in _PASSES.items():
-        all_filters[f"({name})"] = FILTERS[name]
-        all_filters[name] = _make_charged_filter(f"({name})", passes)
+    all_filters |= {name: _make_charged_filter(name, passes) for name, passes in _PASSES.items()}
     own_filters = {"int": _int, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "trim": _trim}
     own_filters |= {"wordcount": _wordcount, CONCAT: _concat, ITERATE: _iterate, CHARGE: _charge}
-    all_filters |= {f"({name})": FILTERS[name] for name in ("int", "join", "round", "sum")}
     return all_filters | own_filters
 
 
@@ -75,13 +74,25 @@ def compute_strip_cost(text: str, letters: Any) -> int:
     return len(text) * (1 + (len(letters) if isinstance(letters, str) else 0) // 32)
 
 
-def _make_charged_filter(jinja_name: str, passes: int) -> Callable[..., Any]:
+@cache
+def _with_original_filters(environment: Environment) -> Environment:
+    """Return the environment with Jinja2's own filters. `map` does not see it, so a text cannot name them."""
+    overlay = environment.overlay()
+    overlay.filters = FILTERS
+    return overlay
+
+
+def _call_original(context: BudgetContext, name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+    return _with_original_filters(context.environment).call_filter(name, value, args, kwargs, context)
+
+
+def _make_charged_filter(name: str, passes: int) -> Callable[..., Any]:
     def call_filter(context: BudgetContext, value: Any, *args: Any, **kwargs: Any) -> Any:
         context.charge_for(value, times=passes)
         if args or kwargs:  # the filter walks its arguments once for each item
             item_count = len(value) if passes > 1 and hasattr(value, "__len__") else 1
             context.charge_for(*args, *kwargs.values(), times=max(item_count, 1))
-        result = context.environment.call_filter(jinja_name, value, args, kwargs, context)
+        result = _call_original(context, name, value, *args, **kwargs)
         return list(result) if isinstance(result, Iterator) else result  # a generator is not a JSON value
 
     return pass_context(call_filter)
@@ -113,7 +124,7 @@ def _charge(context: BudgetContext, value: Any) -> Any:
 @pass_context
 def _int(context: BudgetContext, value: Any, default: Any = 0, base: Any = 10) -> Any:
     context.charge_for(value)
-    number = context.environment.call_filter("(int)", value, (default, base), None, context)
+    number = _call_original(context, "int", value, default, base)
     if isinstance(number, int) and number is not value and number.bit_length() > MAX_BITS:
         raise ExpressionError("`int` gives a number too large to compute here")
     return number
@@ -124,7 +135,7 @@ def _join(context: BudgetContext, value: Any, d: Any = "", attribute: Any = None
     context.charge_for(value, attribute)
     if hasattr(value, "__len__"):
         context.charge_for(d, times=len(value) + 1)
-    return context.environment.call_filter("(join)", value, (d, attribute), None, context)
+    return _call_original(context, "join", value, d, attribute)
 
 
 @pass_context
@@ -141,7 +152,7 @@ def _round(context: BudgetContext, value: Any, precision: Any = 0, method: Any =
     context.charge_for(value)
     if isinstance(precision, int) and abs(precision) > _MAX_ROUND_DIGITS:
         raise ExpressionError(f"`round` takes at most {_MAX_ROUND_DIGITS} digits")
-    return context.environment.call_filter("(round)", value, (precision, method), None, context)
+    return _call_original(context, "round", value, precision, method)
 
 
 @pass_context
@@ -149,7 +160,7 @@ def _sum(context: BudgetContext, iterable: Any, attribute: Any = None, start: An
     if not isinstance(start, (int, float)):
         raise ExpressionError("`sum` adds numbers; its start must be a number")
     context.charge_for(iterable, attribute, times=4)
-    return context.environment.call_filter("(sum)", iterable, (attribute, start), None, context)
+    return _call_original(context, "sum", iterable, attribute, start)
 
 
 @pass_context

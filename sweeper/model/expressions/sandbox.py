@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, MAX_TEXT, BudgetContext, make_not_json_error
 from sweeper.model.expressions.expression import ExpressionError
+from sweeper.schemas.values import shorten
 
 _MAX_RANGE: Final = 1_000  # numbers of one `range`
 _MAX_REPEAT: Final = 10_000  # characters or items that `*` may create
@@ -67,6 +68,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, _value: Any) -> bool:
         """Whether a text may read this attribute."""
         return any(isinstance(obj, kind) and attr in allowed for kind, allowed in _METHODS)
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the filter that `map` names. The guards of `jinja_filters` are not for texts."""
+        if not str(name).isidentifier():
+            raise ExpressionError(f"uses the filter '{shorten(str(name))}', which is not known here")
+        return super().call_filter(name, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> None:
         """Return None, because `format` is refused like any method that is not listed."""

@@ -15,9 +15,9 @@ from jinja2 import meta, nodes
 from sweeper.did_you_mean import suggest
 from sweeper.model.expressions import jinja_filters
 from sweeper.model.expressions.budget import MAX_BITS, STEP
-from sweeper.model.expressions.error_text import shorten
 from sweeper.model.expressions.expression import ExpressionError
 from sweeper.model.expressions.sandbox import get_environment
+from sweeper.schemas.values import shorten
 
 _MAX_SOURCE: Final = 20_000  # characters of Jinja2 source; a longer text belongs in the workflow
 _MAX_NODES: Final = 2_000  # names, operators, constants; Jinja2 compiles about ten thousand in a second

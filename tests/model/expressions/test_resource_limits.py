@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sweeper.errors import ExperimentError
-from sweeper.model.expressions import compile_text
+from sweeper.model.expressions import ExpressionError, compile_text
 from tests import ROOT
 from tests.experiment_files import make_plan
 
@@ -53,6 +53,7 @@ DIGITS = "`round` takes at most 100 digits"
 UNSAFE = "access to attribute '{}' of 'str' object is unsafe."
 NUMBER = "`is {}` takes a number of at most 1024 bits"
 LARGE = "gives a number too large to compute here"
+UNKNOWN = "uses the filter '{}', which is not known here"
 PARTS = "has too many parts; longer computations belong in a program"
 
 # Each of these needs gigabytes or hours and must be refused soon.
@@ -60,6 +61,10 @@ BOMBS = {
     "power inside the round filter": ("{{ 1 | round(200000000, 'ceil') }}", DIGITS),
     "power of a negative precision": ("{{ 1 | round(-200000000) }}", DIGITS),
     "round behind map": ("{{ [1] | map('round', 200000000, 'ceil') | list }}", DIGITS),
+    "unguarded round behind map": ("{{ [1] | map('(round)', 200000000, 'ceil') | list }}", UNKNOWN.format("(round)")),
+    "unguarded join behind map": ("{{ [['x']] | map('(join)', 'y') | list }}", UNKNOWN.format("(join)")),
+    "a guard that gives work back": (
+        "{{ [[1]] | map('(each)', -10000000) | list }}{{ words | join(big) }}", UNKNOWN.format("(each)")),
     "format method": ("{{ '{:>9999999999}'.format(1) }}", UNSAFE.format("format")),
     "format_map method": ("{{ '{a:>9999999999}'.format_map({'a': 1}) }}", UNSAFE.format("format_map")),
     "format as an item": ("{{ '{:>9999999999}'['format'](1) }}", UNSAFE.format("format")),
@@ -203,6 +208,12 @@ def test_a_message_about_a_long_where_is_cut(tmp_path, where):
 def test_an_integer_too_long_to_print_is_refused(tmp_path):
     with pytest.raises(ExperimentError):
         derive(tmp_path, "{{ ('f' * 9000) | int(base=16) }}")
+
+
+@pytest.mark.parametrize("name", ["sort", "sum", "min", "max", "unique", "map", "join"])
+def test_no_filter_reads_private_attributes(name):
+    with pytest.raises(ExpressionError):
+        compile_text("{{ ['a', 'b'] | " + name + "(attribute='__class__') | list }}").evaluate({})
 
 
 def test_a_slot_may_be_named_range(tmp_path):
