@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from sweeper.did_you_mean import suggest
 from sweeper.errors import ExperimentError, Problem
 from sweeper.loading.sweep_builder import BlockBuilder, KnownNames
-from sweeper.model.axis_values import AxisError, FileAccess
+from sweeper.model.axis_values import AxisError, FileAccess, WorkBudget
 from sweeper.model.experiment import Experiment, HashedFile, RunSettings
 from sweeper.model.expressions import Expression, ExpressionError, compile_text
 from sweeper.model.slot_values import SlotSchema, ValueRefusedError
@@ -132,6 +132,7 @@ class _ExperimentBuilder:
         self.raw: Mapping[str, Any] = source.value
         self.problems: list[Problem] = []
         self.files: dict[str, HashedFile] = {}
+        self.budget = WorkBudget()
 
     def add_problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.source.make_problem(path, message))

@@ -22,6 +22,8 @@ from sweeper.schemas.values import KeyPath
 
 MAX_DEPTH: Final = 64  # of nested lists and mappings, because copying and encoding recurse
 MAX_VALUES: Final = 1_000_000  # with aliases expanded: a "billion laughs" file reaches this in nine lines
+MAX_CHARACTERS: Final = 16_000_000  # with aliases expanded, because a long text costs its length wherever it appears
+MAX_KEY: Final = 1_000  # characters of a key: every message about its value repeats it
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = re.compile(r"(true|True|TRUE|false|False|FALSE)\Z")
@@ -124,14 +126,16 @@ def _find_infinite(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 class _YamlBuilder:
     """Builds plain values from PyYAML's events, and maps paths to lines.
 
-    `anchors` has the value and the size of each anchor, `size` is the number of values so far, with aliases expanded.
+    `anchors` has the value of each anchor, with its number of values and characters. `size` and `characters` count
+    those so far, with aliases expanded.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: dict[KeyPath, int] = {}
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.anchors: dict[str, tuple[Any, int, int]] = {}
         self.size = 0
+        self.characters = 0
 
     def make_error(self, event: Any, message: str, path: KeyPath = ()) -> SourceError:
         return SourceError(Problem(self.name, _get_line(event), format_key_path(path), message))
@@ -148,19 +152,24 @@ class _YamlBuilder:
                 value = self.build_node(event, events, (), 0)
         return value
 
-    def add_size(self, event: Any, values: int) -> None:
+    def add_size(self, event: Any, path: KeyPath, values: int, characters: int) -> None:
         self.size += values
-        if self.size > MAX_VALUES:
-            raise self.make_error(event, f"contains more than {MAX_VALUES:,} values with its aliases expanded")
+        self.characters += characters
+        for count, limit, unit in (
+            (self.size, MAX_VALUES, "values"),
+            (self.characters, MAX_CHARACTERS, "characters"),
+        ):
+            if count > limit:
+                raise self.make_error(event, f"contains more than {limit:,} {unit} with its aliases expanded", path)
 
     def build_node(self, event: Any, events: Iterator[Any], path: KeyPath, depth: int) -> Any:
         self.lines.setdefault(path, _get_line(event))
         if isinstance(event, yaml.AliasEvent):
-            return self.resolve_alias(event)
+            return self.resolve_alias(event, path)
         if depth > MAX_DEPTH:
             raise self.make_error(event, f"is nested more than {MAX_DEPTH} levels deep")
-        before = self.size
-        self.add_size(event, 1)
+        before, characters_before = self.size, self.characters
+        self.add_size(event, path, 1, len(event.value) if isinstance(event, yaml.ScalarEvent) else 0)
         if isinstance(event, yaml.ScalarEvent):
             value = self.build_scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -168,14 +177,14 @@ class _YamlBuilder:
         else:
             value = self.build_mapping(event, events, path, depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, self.size - before)
+            self.anchors[event.anchor] = (value, self.size - before, self.characters - characters_before)
         return value
 
-    def resolve_alias(self, event: Any) -> Any:
+    def resolve_alias(self, event: Any, path: KeyPath) -> Any:
         if event.anchor not in self.anchors:
             raise self.make_error(event, f"the alias *{event.anchor} points to nothing above it")
-        value, size = self.anchors[event.anchor]
-        self.add_size(event, size)
+        value, size, characters = self.anchors[event.anchor]
+        self.add_size(event, path, size, characters)
         return value
 
     def resolve_tag(self, event: Any, default: str) -> str:
@@ -205,6 +214,9 @@ class _YamlBuilder:
             if not isinstance(key_event, yaml.ScalarEvent):
                 raise self.make_error(key_event, "a key must be plain text")
             key = key_event.value  # a key is a text, even if it looks like a number or like `on`
+            if len(key) > MAX_KEY:
+                raise self.make_error(key_event, f"a key has more than {MAX_KEY:,} characters: {key[:40]}...", path)
+            self.characters += len(key)
             self.lines[(*path, key)] = _get_line(key_event)
             value = self.build_node(next(events), events, (*path, key), depth + 1)
             if key == "<<" and not key_event.style:

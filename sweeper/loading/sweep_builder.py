@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from sweeper.did_you_mean import suggest
-from sweeper.model.axis_values import AxisError, FileAccess, Option, expand_axis, format_label
+from sweeper.model.axis_values import AxisError, FileAccess, Option, WorkBudget, expand_axis, format_label
 from sweeper.model.experiment import Axis, Block, Dimension, IncludeRow, Sample
 from sweeper.model.expressions import ExpressionError, compile_expression
 from sweeper.model.result import RESERVED_COLUMNS
@@ -45,6 +45,10 @@ class BlockOwner(Protocol):
     def folder(self) -> FileAccess:
         """The access to files with values."""
 
+    @property
+    def budget(self) -> WorkBudget:
+        """What the axes of all blocks may cost."""
+
     def add_problem(self, path: KeyPath, message: str) -> None:
         """Add a problem."""
 
@@ -76,7 +80,10 @@ class BlockBuilder:
         self.axis_names = frozenset(axis.name for dimension in dimensions for axis in dimension)
         sample = raw.get("sample")
         self.block = Block(
-            dimensions=dimensions, where=condition, sample=Sample(**sample) if sample else None, path=path
+            dimensions=dimensions,
+            where=condition,
+            sample=Sample(**sample) if sample and "n" in sample else None,
+            path=path,
         )
         exclude = tuple(self._resolve_exclude(row, index) for index, row in enumerate(raw.get("exclude", [])))
         include = tuple(self._resolve_include(row, index) for index, row in enumerate(raw.get("include", [])))
@@ -118,6 +125,7 @@ class BlockBuilder:
                 integer=slot is not None and "integer" in slot.schema.types,
                 parse_text=partial(slot.schema.parse_text, like=slot.default) if slot is not None else str,
                 files=self.owner.folder,
+                budget=self.owner.budget,
             )
         except AxisError as error:
             self.owner.add_problem(path, str(error))

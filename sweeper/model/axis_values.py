@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any, Final, Protocol
 
@@ -24,8 +24,11 @@ from sweeper.schemas.values import format_value
 
 MAX_VALUES: Final = 1_000_000  # of one axis
 MAX_NESTING: Final = 32  # of groups of choices, because the parser recurses
-_ROUND_DIGITS: Final = 12  # significant digits of the values of a range with `count`
+MAX_WORK: Final = 50_000_000  # of all axes of an experiment: seconds of time, and some hundred megabytes
+_VALUE_COST: Final = 25  # units of one value, which is an object; a character and a digit in a computation cost 1
+_ROUNDING: Final = Context(prec=12)  # significant digits of the values of a range with `count`
 _GUARD_DIGITS: Final = 40  # extra digits for a log range, to tell whole numbers from near misses
+_NEAR_MISS: Final = Decimal(10) ** -(_GUARD_DIGITS // 2)
 _EMPTY_SETS: Final[Mapping[str, Any]] = {}  # shared, because an axis may have a million options
 
 
@@ -41,6 +44,22 @@ class FileAccess(Protocol):
 
 class AxisError(Exception):
     """The values of an axis are invalid. The message is for the user."""
+
+
+class WorkBudget:
+    """What the axes of one experiment may cost together. Work pays before it starts, so no file can fill the memory."""
+
+    def __init__(self) -> None:
+        self.remaining = MAX_WORK
+
+    def charge(self, units: int) -> None:
+        """Pay `units`. Raises AxisError if the budget is exceeded."""
+        self.remaining -= units
+        if self.remaining < 0:
+            raise AxisError(
+                f"takes too much work: the axes of an experiment may need {MAX_WORK:,} characters and steps together; "
+                "write fewer or shorter values"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +85,32 @@ ParseText = Callable[[str], Any]
 
 
 def expand_axis(
-    form: Any, *, axis: str, experiment: str, integer: bool, parse_text: ParseText, files: FileAccess
+    form: Any,
+    *,
+    axis: str,
+    experiment: str,
+    integer: bool,
+    parse_text: ParseText,
+    files: FileAccess,
+    budget: WorkBudget,
 ) -> list[Option]:
     """Return the options of one axis in order.
 
-    `integer`: the axis is a slot of integers. `parse_text` converts a text from a file to the type of the slot. Raises
-    AxisError.
+    `integer`: the axis is a slot of integers. `parse_text` converts a text from a file to the type of the slot.
+    `budget` is that of the experiment. Raises AxisError.
     """
     if isinstance(form, list):
         options = [_parse_option(item, index) for index, item in enumerate(form)]
     elif "choices" in form:
-        options = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"])]
+        options = [Option(text, groups=groups) for text, groups in expand_choices(form["choices"], budget)]
     elif "from" in form:
-        options = [Option(number) for number in expand_range(form, integer=integer)]
+        options = [Option(number) for number in expand_range(form, integer=integer, budget=budget)]
     elif "seeds" in form:
+        budget.charge(int(form["seeds"]) * _VALUE_COST)
         options = [Option(seed) for seed in make_seeds(int(form["seeds"]), form.get("key", experiment), axis)]
     else:
         options = [Option(value) for value in _read_values(form, parse_text, files)]
+        budget.charge(len(options) * _VALUE_COST)
     if not options:
         raise AxisError("has no value")
     _check_count(len(options))
@@ -152,7 +180,7 @@ def _split_lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def expand_range(form: Mapping[str, Any], *, integer: bool) -> list[int | float]:
+def expand_range(form: Mapping[str, Any], *, integer: bool, budget: WorkBudget) -> list[int | float]:
     """Return the numbers of `{from, to, step}` or `{from, to, count, scale}`.
 
     A range with `step` gives integers if `from`, `to` and `step` are integers, else exact decimal steps as floats. A
@@ -164,11 +192,18 @@ def expand_range(form: Mapping[str, Any], *, integer: bool) -> list[int | float]
         raise AxisError("`scale` goes with `count`")
     first, last = _to_fraction(form["from"], "from"), _to_fraction(form["to"], "to")
     if "step" in form:
-        return _expand_steps(form, first, last)
+        return _expand_steps(form, first, last, budget)
     count = 1 if first == last else int(form["count"])
     _check_count(count)
-    points = _geomspace(first, last, count) if form.get("scale") == "log" else _linspace(first, last, count)
+    is_log = form.get("scale") == "log"
+    budget.charge(count * (_VALUE_COST + _count_digits(first, last) + (_GUARD_DIGITS if is_log else 0)))
+    points = _geomspace(first, last, count) if is_log else _linspace(first, last, count)
     return [_round_point(point, index, integer=integer) for index, point in enumerate(points)]
+
+
+def _count_digits(*numbers: Fraction) -> int:
+    """Return about how many digits the longest numerator or denominator has."""
+    return max(max(number.numerator.bit_length(), number.denominator.bit_length()) for number in numbers) // 3
 
 
 def _to_fraction(value: float, key: str) -> Fraction:
@@ -180,7 +215,7 @@ def _to_fraction(value: float, key: str) -> Fraction:
     return Fraction(repr(value))
 
 
-def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction) -> list[int | float]:
+def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction, budget: WorkBudget) -> list[int | float]:
     step = _to_fraction(form["step"], "step")
     if step == 0:
         raise AxisError("the step is 0")
@@ -188,6 +223,7 @@ def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction) -> l
         raise AxisError(f"a step of {form['step']} never gets from {form['from']} to {form['to']}; change its sign")
     count = (last - first) // step + 1
     _check_count(count)
+    budget.charge(count * (_VALUE_COST + _count_digits(first, last, step)))
     # All points are integers over one denominator: exact, and Python divides integers to the nearest double.
     scale = math.lcm(first.denominator, step.denominator)
     start, gap = int(first * scale), int(step * scale)
@@ -196,43 +232,44 @@ def _expand_steps(form: Mapping[str, Any], first: Fraction, last: Fraction) -> l
     return list(points) if all_integers else [_divide(point, scale) for point in points]
 
 
-def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
+_Point = tuple[int, int] | Decimal  # a numerator and denominator, or a number of many digits
+
+
+def _linspace(first: Fraction, last: Fraction, count: int) -> Iterator[_Point]:
     gap = (last - first) / (count - 1) if count > 1 else Fraction(0)
-    return (first + gap * index for index in range(count))
+    scale = math.lcm(first.denominator, gap.denominator)
+    start, step = int(first * scale), int(gap * scale)
+    return ((start + step * index, scale) for index in range(count))
 
 
-def _geomspace(first: Fraction, last: Fraction, count: int) -> Iterator[Fraction]:
-    """Yield points of equal ratio. The ends and whole numbers are exact, other points have many digits."""
+def _geomspace(first: Fraction, last: Fraction, count: int) -> list[_Point]:
+    """Return points of equal ratio. The ends and whole numbers are exact, other points have many digits."""
     if first <= 0 or last <= 0:
         raise AxisError("a log scale needs `from` and `to` above 0")
     digits = max(len(str(int(end))) for end in (first, last)) + _GUARD_DIGITS
+    points: list[_Point] = [first.as_integer_ratio()]
     with localcontext(prec=digits):
         point = Decimal(first.numerator) / first.denominator
         ratio = Decimal(last.numerator) / last.denominator / point
         factor = ratio ** (Decimal(1) / (count - 1)) if count > 1 else Decimal(1)
-    for index in range(count):
-        if index in (0, count - 1):
-            yield last if index else first
-            continue
-        with localcontext(prec=digits):
+        for _ in range(count - 2):
             point *= factor  # a million multiplications lose 7 of the guard digits
             nearest = point.to_integral_value()
-            is_whole = nearest > 0 and abs(point - nearest) < Decimal(10) ** -(_GUARD_DIGITS // 2)
-        yield Fraction(int(nearest)) if is_whole else Fraction(point)
+            is_whole = nearest > 0 and abs(point - nearest) < _NEAR_MISS
+            points.append((int(nearest), 1) if is_whole else point)
+    return [*points, last.as_integer_ratio()] if count > 1 else points
 
 
-def _round_point(point: Fraction, index: int, *, integer: bool) -> int | float:
+def _round_point(point: _Point, index: int, *, integer: bool) -> int | float:
     """Round one point of a range with `count`; for an integer slot, return the exact integer or raise AxisError."""
-    if integer and point.denominator == 1:
-        return int(point)
-    with localcontext(prec=_ROUND_DIGITS):
-        rounded = Decimal(point.numerator) / Decimal(point.denominator)
+    if integer and isinstance(point, tuple) and point[0] % point[1] == 0:
+        return point[0] // point[1]
+    rounded = _ROUNDING.plus(point) if isinstance(point, Decimal) else _ROUNDING.divide(*map(Decimal, point))
     if not integer:
         return _divide(*rounded.as_integer_ratio())
     if rounded != rounded.to_integral_value():
-        raise AxisError(
-            f"point {index + 1} is {_divide(*point.as_integer_ratio())}, but the slot takes integers; use `step`"
-        )
+        number = _divide(*(point.as_integer_ratio() if isinstance(point, Decimal) else point))
+        raise AxisError(f"point {index + 1} is {number}, but the slot takes integers; use `step`")
     return int(rounded)
 
 
@@ -256,7 +293,7 @@ def _read_column(text: str, file: str, column: str) -> list[str]:
         raise AxisError(f"{file}:{rows.line_num}: is not CSV: {error}") from error
 
 
-def expand_choices(text: str) -> list[tuple[str, tuple[str, ...]]]:
+def expand_choices(text: str, budget: WorkBudget) -> list[tuple[str, tuple[str, ...]]]:
     """Return every text of `a {red|blue} fox`, with the alternatives that it took in the outer groups.
 
     The first group is outermost: the last one varies fastest.
@@ -264,7 +301,7 @@ def expand_choices(text: str) -> list[tuple[str, tuple[str, ...]]]:
     pieces, end = _parse_pieces(text, 0, 0)
     if end != len(text):
         raise AxisError(f"column {end + 1}: this `}}` closes nothing; write \\}} for a brace in the text")
-    return _combine(pieces)
+    return _combine(pieces, budget)
 
 
 def _parse_pieces(text: str, position: int, depth: int) -> tuple[list[Any], int]:
@@ -311,15 +348,21 @@ def _trim(pieces: list[Any]) -> list[Any]:
     return pieces
 
 
-def _combine(pieces: list[Any]) -> list[tuple[str, tuple[str, ...]]]:
+def _combine(pieces: list[Any], budget: WorkBudget) -> list[tuple[str, tuple[str, ...]]]:
     combinations: list[tuple[str, tuple[str, ...]]] = [("", ())]
     for piece in pieces:
+        if isinstance(piece, str) and not piece:
+            continue
+        chosen: list[str] = []
+        for alternative in piece if isinstance(piece, list) else ():
+            chosen += [text for text, _ in _combine(alternative, budget)]
+            _check_count(len(combinations) * len(chosen))
+        if isinstance(piece, str):
+            chosen = [piece]
+        written = sum(len(text) + len(groups) for text, groups in combinations)
+        budget.charge(written * len(chosen) + len(combinations) * sum(len(text) + _VALUE_COST for text in chosen))
         if isinstance(piece, str):
             combinations = [(text + piece, groups) for text, groups in combinations]
         else:
-            chosen: list[str] = []
-            for alternative in piece:
-                chosen += [text for text, _ in _combine(alternative)]
-                _check_count(len(combinations) * len(chosen))
             combinations = [(text + choice, (*groups, choice)) for text, groups in combinations for choice in chosen]
     return combinations

@@ -19,13 +19,14 @@ from sweeper.planning.columns import Column, ComputedColumn
 from sweeper.planning.grid import Grid
 
 _MAX_RANKED: Final = 2_000_000  # with more points, a sample draws random positions, because hashing is too slow
+_MAX_FILTERED: Final = 20_000_000  # points times conditions: `exclude` and `where` look at every point
 _WHERE: Final = -1  # represents `where` among the indexes of the rows of `exclude`
 
 
 def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
     """Return the written positions of the trials, ascending; None if all points stay.
 
-    Raises ExperimentError if `where` fails.
+    Raises ExperimentError if `where` fails, or if there are too many points to filter.
     """
     total = prod(grid.sizes)
     sampled = block.sample is not None and block.sample.n < total
@@ -35,6 +36,7 @@ def find_kept_positions(grid: Grid, block: Block) -> array[int] | None:
         if total > _MAX_RANKED:
             return array("Q", sorted(_draw_positions(total, block.sample)))
         return _sample_positions(grid, array("Q", range(total)), block.sample)
+    _check_filtered(grid, block)
     positions = array("Q", _iter_kept(grid, block))
     if block.sample is not None and block.sample.n < len(positions):
         if len(positions) > _MAX_RANKED:
@@ -90,6 +92,18 @@ def get_written_block(experiment: Experiment, block: Block) -> Mapping[str, Any]
             return {}
         value = value[key]
     return value if isinstance(value, Mapping) else {}
+
+
+def _check_filtered(grid: Grid, block: Block) -> None:
+    """Raise ExperimentError if it would take hours to look at every point."""
+    total, conditions = prod(grid.sizes), len(block.exclude) + (block.where is not None)
+    if total * conditions > _MAX_FILTERED:
+        key = "where" if block.where is not None else "exclude"
+        message = (
+            f"would look at {total:,} points with {conditions:,} conditions, but at most {_MAX_FILTERED:,} looks are "
+            "allowed; write fewer values, or let a zip or a bundle say which values go together"
+        )
+        raise grid.make_error((*block.path, key), ExpressionError(message), {})
 
 
 def _iter_kept(grid: Grid, block: Block) -> Iterator[int]:

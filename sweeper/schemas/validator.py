@@ -6,7 +6,10 @@ the message.
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,7 +20,11 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from sweeper.did_you_mean import suggest
-from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple
+from sweeper.schemas.patterns import CostlyPatternError, is_cheap_for_names, search_pattern
+from sweeper.schemas.values import InvalidSchemaError, KeyPath, format_value, is_multiple, shorten
+
+_MAX_REFERENCES: Final = 10_000  # followed for one value
+_REFERENCES: ContextVar[int] = ContextVar("references", default=_MAX_REFERENCES)  # that are left
 
 _TYPES: Final = {
     "object": "a mapping",
@@ -30,17 +37,66 @@ _TYPES: Final = {
 }
 
 
+class TooManyReferencesError(Exception):
+    """A schema refers to itself too often."""
+
+
 def _check_multiple(validator: Validator, factor: float, value: Any, _rules: object) -> Iterator[ValidationError]:
     """Check `multipleOf` in decimal, because jsonschema divides doubles and says that 0.3 is not a multiple of 0.1."""
     if validator.is_type(value, "number") and not is_multiple(value, factor):
         yield ValidationError(f"{value} is not a multiple of {factor}")
 
 
+def _check_pattern(validator: Validator, pattern: str, value: Any, rules: Any) -> Iterator[ValidationError]:
+    """Check `pattern` in bounded time. A text that is longer than `maxLength` is refused for that alone."""
+    is_short = validator.is_type(value, "string") and len(value) <= rules.get("maxLength", len(value))
+    if is_short and not search_pattern(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _check_unique(validator: Validator, is_wanted: bool, value: Any, _rules: object) -> Iterator[ValidationError]:
+    """Check `uniqueItems` in linear time, because jsonschema compares each pair of items that it cannot sort."""
+    if is_wanted and validator.is_type(value, "array"):
+        keys = {json.dumps(_unify_numbers(item), sort_keys=True) for item in value}
+        if len(keys) < len(value):
+            yield ValidationError("has an item twice")
+
+
+def _unify_numbers(value: Any) -> Any:
+    """Return a JSON value with 7 for 7.0, because they are equal in JSON Schema."""
+    if isinstance(value, dict):
+        return {key: _unify_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unify_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _make_counting(keyword: str) -> Any:
+    """Return the check of `$ref` or `$dynamicRef`, which counts: a few lines can refer to each other 2**30 times."""
+    check: Any = Draft202012Validator.VALIDATORS[keyword]
+
+    def follow(validator: Validator, reference: str, value: Any, rules: Any) -> Iterator[ValidationError]:
+        remaining = _REFERENCES.get()
+        _REFERENCES.set(remaining - 1)
+        if remaining <= 0:
+            raise TooManyReferencesError
+        yield from check(validator, reference, value, rules)
+
+    return follow
+
+
 def _is_int(_checker: object, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_Validator: type[Validator] = extend(Draft202012Validator, {"multipleOf": _check_multiple})  # type: ignore[no-untyped-call]
+_OWN_CHECKS: Final = {
+    "multipleOf": _check_multiple,
+    "pattern": _check_pattern,
+    "uniqueItems": _check_unique,
+    "$ref": _make_counting("$ref"),
+    "$dynamicRef": _make_counting("$dynamicRef"),
+}
+_Validator: type[Validator] = extend(Draft202012Validator, _OWN_CHECKS)  # type: ignore[no-untyped-call]
 _StrictValidator: type[Validator] = extend(  # type: ignore[no-untyped-call]
     _Validator, type_checker=_Validator.TYPE_CHECKER.redefine("integer", _is_int)
 )
@@ -57,6 +113,7 @@ class SchemaValidator:
             _Validator.check_schema(rules)
         except SchemaError as error:
             raise InvalidSchemaError(tuple(error.absolute_path), error.message) from error
+        _check_property_patterns(rules)
         self._rules = rules
         self._validator = _Validator(rules, registry=Registry())
 
@@ -67,25 +124,48 @@ class SchemaValidator:
 
     def is_valid(self, value: Any) -> bool:
         """Whether the schema accepts the value."""
-        return self._validator.is_valid(value)
+        return not self.list_reasons(value)
 
     def find_problems(self, value: Any) -> list[tuple[KeyPath, str]]:
         """Return everything that the schema refuses, as (path, sentence) pairs."""
+        _REFERENCES.set(sys.maxsize)  # our own schemas refer to themselves once for each value
         return [problem for error in self._validator.iter_errors(value) for problem in _iter_problems(error)]
 
     def list_reasons(self, value: Any) -> list[str]:
         """Return why the schema refuses the value, one sentence for each reason; an empty list if it is valid."""
+        _REFERENCES.set(_MAX_REFERENCES)
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
         except Unresolvable as error:
             return [f"the schema refers to {format_value(error.ref)}, which is not in it"]
+        except CostlyPatternError as error:
+            return [f"found {format_value(value)}, but {error}"]
+        except TooManyReferencesError:
+            return [f"the schema refers to itself more than {_MAX_REFERENCES:,} times for one value"]
         except RecursionError:
             return ["the schema refers to itself without end"]
         return list(dict.fromkeys(_explain(error) for error in errors))
 
     def find_whole_floats(self, value: Any) -> list[KeyPath]:
         """Return the paths of floats such as 3.0 where the schema demands an integer."""
+        _REFERENCES.set(sys.maxsize)
         return [tuple(error.absolute_path) for error in self._strict.iter_errors(value) if _is_whole_float(error)]
+
+
+def _check_property_patterns(rules: Any) -> None:
+    """Raise InvalidSchemaError for a pattern of property names that may be slow: jsonschema matches them by `re`."""
+    pending: list[tuple[KeyPath, Any]] = [((), rules)]
+    while pending:
+        path, part = pending.pop()
+        if isinstance(part, dict):
+            patterns = part.get("patternProperties")
+            for pattern in patterns if isinstance(patterns, dict) else ():
+                if not is_cheap_for_names(pattern):
+                    message = "this pattern may need too much time; write it with ^, and with one repetition"
+                    raise InvalidSchemaError((*path, "patternProperties", pattern), message)
+            pending += [((*path, key), item) for key, item in part.items()]
+        elif isinstance(part, list):
+            pending += [((*path, index), item) for index, item in enumerate(part)]
 
 
 def _is_whole_float(error: ValidationError) -> bool:
@@ -103,7 +183,7 @@ def _iter_problems(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
         allowed = list(rules.get("properties", {}))
         for key in error.instance:
             if key not in allowed:
-                yield (*path, key), f"unknown key '{key}'{suggest(key, allowed)}"
+                yield (*path, key), f"unknown key '{shorten(key)}'{suggest(key, allowed)}"
     elif error.validator == "required" and isinstance(error.instance, dict):
         missing = [key for key in wanted if key not in error.instance]
         # jsonschema reports one error for each missing key, each with the whole list: take the key of this error.
@@ -132,22 +212,23 @@ def _explain(error: ValidationError) -> str:
             return f"{found}; allowed: {format_value(allowed)}"
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
             relation = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
-            return f"{found}, but {relation.get(str(error.validator), 'less than')} {allowed} is needed"
+            return f"{found}, but {relation.get(str(error.validator), 'less than')} {format_value(allowed)} is needed"
         case "minLength" | "minItems" | "minProperties" if not value:
             return "is empty"
         case "multipleOf":
-            return f"{found}, but a multiple of {allowed} is needed"
+            return f"{found}, but a multiple of {format_value(allowed)} is needed"
         case "minLength" | "maxLength" | "minItems" | "maxItems":
             limit = "at least" if str(error.validator).startswith("min") else "at most"
             unit = "characters" if str(error.validator).endswith("Length") else "items"
             return f"{found} of {len(value)} {unit}, but {limit} {allowed} are needed"
         case "pattern":
             description = error.schema.get("x-allowed") if isinstance(error.schema, dict) else None
-            return f"{found}; allowed: {description}" if description else f"{found}, which does not match {allowed}"
+            mismatch = f", which does not match {shorten(allowed, 200)}"
+            return found + (f"; allowed: {description}" if description else mismatch)
         case "anyOf" | "oneOf" if error.context:
             return "; or ".join(dict.fromkeys(_explain(part) for part in error.context))
         case _:
-            return error.message
+            return shorten(error.message, 300)
 
 
 def _describe_instance(error: ValidationError) -> str:

@@ -23,7 +23,9 @@ def is_multiple(value: float, factor: float) -> bool:
     """Whether `value` is an integer times `factor`, both as written in decimal: 0.3 is a multiple of 0.1."""
     if isinstance(value, int) and isinstance(factor, int):
         return value % factor == 0
-    return math.isfinite(value) and math.isfinite(factor) and _to_fraction(value) % _to_fraction(factor) == 0
+    if any(isinstance(number, float) and not math.isfinite(number) for number in (value, factor)):
+        return False
+    return _to_fraction(value) % _to_fraction(factor) == 0
 
 
 def _to_fraction(value: float) -> Fraction:
@@ -40,6 +42,11 @@ def format_value(value: object, limit: int = 80) -> str:
         text = f"'{escape_unprintable(value[:limit])}'"
     else:
         text = "nothing" if value is None else json.dumps(value, default=str)
+    return shorten(text, limit)
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Cut a text to `limit` characters, because a message may quote a very long name or value."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -1,0 +1,94 @@
+"""Match the `pattern` of a JSON Schema in bounded time.
+
+Python's `re` tries all ways in which a text may match. For `^(a+)+[A-Z]$` their number doubles with every letter. So
+the ways are counted first, from the syntax tree of the pattern. If there are many, RE2 matches it in linear time. RE2
+has no look-around and no back-references, and its classes of letters and digits are those of ASCII.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from re import _constants as sre  # type: ignore[attr-defined] # the only parser of the syntax of `re`
+from re import _parser as sre_parser  # type: ignore[attr-defined]
+from typing import Any, Final
+
+import re2
+
+_MAX_WAYS: Final = 100_000  # about a millisecond of Python's `re`
+_MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
+_MAX_NAME: Final = 1_000  # characters of a key, as `sweeper.loading.parse` limits it
+_MAX_NAME_WAYS: Final = 10_000_000
+_UNLIMITED: Final = 1 << 62
+
+
+class CostlyPatternError(Exception):
+    """A pattern may need more time than is allowed. The message completes a sentence that begins with the pattern."""
+
+
+def search_pattern(pattern: str, text: str) -> bool:
+    """Whether the pattern matches anywhere in the text. Raises CostlyPatternError and re.error."""
+    if len(pattern) > _MAX_PATTERN:
+        raise CostlyPatternError(f"has more than {_MAX_PATTERN:,} characters")
+    if count_ways(_parse(pattern), len(text)) <= _MAX_WAYS:
+        return re.search(pattern, text) is not None
+    linear = _compile_linear(pattern)
+    if linear is None:
+        raise CostlyPatternError(
+            f"may need too much time for a text of {len(text):,} characters, because it repeats or looks around; write "
+            "it without look-around and back-references, or without a repetition inside a repetition"
+        )
+    return linear.search(text) is not None
+
+
+def is_cheap_for_names(pattern: str) -> bool:
+    """Whether `re` matches the pattern to the name of a key in a fraction of a second."""
+    return count_ways(_parse(pattern), _MAX_NAME) <= _MAX_NAME_WAYS
+
+
+@cache
+def _parse(pattern: str) -> Any:
+    return sre_parser.parse(pattern)
+
+
+@cache
+def _compile_linear(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error:
+        return None
+
+
+def count_ways(tree: Any, length: int) -> int:
+    """Return at most in how many ways `re` may try to match a parsed pattern to a text of this length."""
+    is_anchored = len(tree) > 0 and tree[0] in ((sre.AT, sre.AT_BEGINNING), (sre.AT, sre.AT_BEGINNING_STRING))
+    return min(_count_ways(tree, length) * (1 if is_anchored else length + 1), _UNLIMITED)
+
+
+def _count_ways(items: Any, length: int) -> int:
+    ways = 1
+    for kind, argument in items:
+        ways = min(ways * _count_item_ways(kind, argument, length), _UNLIMITED)
+    return ways
+
+
+def _count_item_ways(kind: Any, argument: Any, length: int) -> int:
+    if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
+        least, most, body = argument
+        rounds = min(int(most), length + int(least))
+        ways = _count_ways(body, length)
+        return (rounds - int(least) + 1) * (1 if ways == 1 else ways ** min(rounds, 64))
+    if kind is sre.BRANCH:
+        return sum(_count_ways(branch, length) for branch in argument[1])
+    if kind is sre.SUBPATTERN:
+        return _count_ways(argument[-1], length)
+    if kind is sre.ATOMIC_GROUP:
+        return _count_ways(argument, length)
+    if kind in (sre.ASSERT, sre.ASSERT_NOT):
+        return _count_ways(argument[1], length)
+    if kind is sre.GROUPREF_EXISTS:
+        _, yes, no = argument
+        return _count_ways(yes, length) + (_count_ways(no, length) if no else 1)
+    return length + 1 if kind is sre.GROUPREF else 1  # else one character, or a position
