@@ -70,6 +70,7 @@ def _make_sheet(folder: Path, shas: Sequence[str], path: Path, loaded: Mapping[s
         line, column = divmod(index, SPRITES_PER_LINE)
         sheet.paste(sprite, (column * SPRITE_SIDE, line * SPRITE_SIDE))
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # it could be a link to another file
     sheet.save(part, "WEBP", quality=_QUALITY, method=1)
     part.replace(path)
 

@@ -115,6 +115,7 @@ class Thumbnails:
 
     def _save(self, image: Any, sha: str, suffix: str) -> None:
         part = self._folder / f".{sha}{suffix}.part"
+        part.unlink(missing_ok=True)  # it could be a link to another file
         image.save(part, "WEBP", quality=_QUALITY, method=_METHOD)
         part.replace(self._folder / f"{sha}{suffix}.webp")
 
@@ -128,6 +129,7 @@ class Thumbnails:
     def _write_index(self) -> None:
         text = json.dumps({sha: one and asdict(one) for sha, one in self._index.items()})
         part = self._folder / f".{_INDEX_NAME}.part"
+        part.unlink(missing_ok=True)  # it could be a link to another file
         part.write_text(text, encoding="utf-8")
         part.replace(self._folder / _INDEX_NAME)
 

@@ -118,6 +118,8 @@ def _link_files(sources: Mapping[Path, str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for source, name in sources.items():
         path = folder / name
+        if path.is_symlink():  # not ours; a copy would go through it
+            path.unlink()
         if path.exists():
             if path.samefile(source) or path.stat().st_size == source.stat().st_size:
                 continue
@@ -130,5 +132,6 @@ def _link_files(sources: Mapping[Path, str], folder: Path) -> None:
 
 def _write_file(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)

@@ -107,6 +107,7 @@ class LiveFolder:
     def _write(self, name: str, data: bytes) -> None:
         part = self._path / f".{name}.part"
         with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # it could be a link to another file
             part.write_bytes(data)
             part.replace(self._path / name)
 

@@ -148,7 +148,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("wb")
+        temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link to another file
+        file = temporary.open("xb")
     except OSError as error:
         # The message names `path`, because the user does not know `temporary`.
         raise type(error)(error.errno, describe_write_error(path, error), str(path)) from None

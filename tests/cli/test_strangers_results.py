@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -116,3 +118,23 @@ def test_accept_does_not_write_through_a_link(sweeper, results, tmp_path):
     Path("baselines/shop/manifest.json").unlink()
     assert sweeper("accept", results).code == 0
     assert (tmp_path / "secret.png").read_text() == SECRET
+
+
+def test_nothing_is_written_through_links_in_a_results_folder(sweeper, results, tmp_path):
+    """Names of files that are written first and moved then are easy to guess."""
+    (picture,) = (results / "artifacts").iterdir()
+    sha = hashlib.sha256(picture.read_bytes()).hexdigest()
+    report = results / "report"
+    names = [
+        ".index.html.part", ".data.json.part", ".data.js.part", "thumbs/.index.json.part",
+        f"thumbs/.{sha}.part", f"thumbs/.{sha}-96.part", f"files/{picture.name}",
+        *(f"../.results.csv.{os.getpid()}.tmp", "../live/.progress.json.part"),
+    ]  # fmt: skip
+    for name in names:
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        (report / name).symlink_to(tmp_path / "new" if name.startswith("files") else tmp_path / "secret.png")
+    assert sweeper("report", results).code == 0
+    assert sweeper("run", "shop.yaml").code == 0
+    assert sweeper("export", results, "-o", results / "results.csv").code == 0
+    assert (tmp_path / "secret.png").read_text() == SECRET
+    assert not (tmp_path / "new").exists()
