@@ -71,7 +71,11 @@ class RemoteStore:
         """Whether another job has this id."""
         return prompt_id in self._prompt_ids
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
+    def load_server_time(self, job_id: str) -> float | None:
+        """None, because the driver records the intents and does not know the clocks of the workers' servers."""
+        return None
+
+    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
         """Note that a leased job is about to be submitted."""
         assert job.id in self.job_states, "the driver has not recorded the intent of this job"
         self.job_states[job.id] = records.INTENT

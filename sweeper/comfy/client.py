@@ -22,6 +22,7 @@ from sweeper.comfy.http_logging import log, mute_libraries
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
+    JobIdentity,
     JobOutput,
     JobSearch,
     JobState,
@@ -30,6 +31,7 @@ from sweeper.comfy.protocol import (
     Server,
     ServerRequest,
     ServerResponse,
+    read_date,
     read_error_message,
     read_retry_after,
 )
@@ -44,7 +46,7 @@ from sweeper.errors import TargetError, TransientError, Trouble, UnreachableErro
 from sweeper.model.urls import is_loopback, strip_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -90,6 +92,8 @@ class ComfyClient:
         self.redact, self.redact_text = redaction.redact, redaction.redact_text
         self.request_count = 0
         self.last_response_at = 0.0  # by the loop's clock
+        self._last_date: tuple[float, float] | None = None  # of the last response, and when it came by the loop's clock
+        self._identities: dict[str, JobIdentity] = {}  # of the server's jobs that searches have seen
         self.extra_data: Mapping[str, str] = {}  # for every submission; contains the key for partner nodes
 
     def _make_http_client(self, url: str) -> httpx.AsyncClient:
@@ -175,17 +179,41 @@ class ComfyClient:
         Searches several times, because a listing may lag behind. With `allow_late_arrival` it also searches for as long
         as the request may still arrive after its connection dropped. Raises TransientError if the outcome stays open.
         """
+        answers = await self.find_submissions([search], allow_late_arrival=allow_late_arrival)
+        if search.job_id not in answers:
+            raise TransientError("a job that may be the sought one does not show its workflow")
+        return answers[search.job_id]
+
+    async def find_submissions(
+        self, searches: Sequence[JobSearch], *, allow_late_arrival: bool = True
+    ) -> dict[str, str | None]:
+        """Search for several submissions at once, as `find_submission` does: by job id, the prompt_id or None.
+
+        A job id is missing if its outcome stays open.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + (_LATE_ARRIVAL if allow_late_arrival else 0.0)
+        remaining = [replace(search, identities=self._identities) for search in searches]
+        answers: dict[str, str | None] = {}
         checks = 0
-        while checks < self.dialect.lost_after_checks or loop.time() < until:
+        while remaining and (checks < self.dialect.lost_after_checks or loop.time() < until):
             if checks:
                 await asyncio.sleep(self.poll_intervals[0] * 2 ** min(checks, 4))
-            prompt_id = await self.run_flow(self.dialect.find_submission(search))
-            if prompt_id is not None:
-                return prompt_id
+            latest = await self.run_flow(self.dialect.find_submissions(remaining))
+            for search in remaining:
+                answers.pop(search.job_id, None)
+            answers.update(latest)
+            remaining = [search for search in remaining if latest.get(search.job_id) is None]
             checks += 1
-        return None
+        return answers
+
+    @property
+    def server_time(self) -> float | None:
+        """The time now by the server's clock, in seconds since 1970; None if the server sends no Date header."""
+        if self._last_date is None:
+            return None
+        date, received_at = self._last_date
+        return date + asyncio.get_running_loop().time() - received_at
 
     async def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> bool:
         """Cancel these jobs; return whether the server was asked to cancel all of them. See `Dialect.cancel`."""
@@ -257,7 +285,10 @@ class ComfyClient:
         headers = dict(response.headers.multi_items())  # names in lower case; the last value of a repeated name
         if "location" in headers:
             headers["location"] = self._redact_location(request.path, headers["location"])
-        return ServerResponse(response.status_code, headers, self.redact(content))
+        answer = ServerResponse(response.status_code, headers, self.redact(content))
+        if (date := read_date(answer)) is not None:
+            self._last_date = date, self.last_response_at
+        return answer
 
     async def _open(self, http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
         """Send a request and read the answer's header. Raises httpx's errors, and TransientError after too long."""

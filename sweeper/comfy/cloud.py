@@ -6,12 +6,12 @@ every running job of the account.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from sweeper.comfy.cloud_search import find_submissions
 from sweeper.comfy.comfyui import (
     make_view_request,
     mask_form_fields,
@@ -19,7 +19,6 @@ from sweeper.comfy.comfyui import (
     read_uploaded_name,
     to_input_file,
 )
-from sweeper.comfy.job_marker import fingerprint, read_markers
 from sweeper.comfy.protocol import (
     KEY_HEADER,
     Flow,
@@ -30,7 +29,6 @@ from sweeper.comfy.protocol import (
     QueueFull,
     Server,
     ServerRequest,
-    ServerResponse,
     UploadForm,
     is_own_refusal,
     raise_for_status,
@@ -56,12 +54,7 @@ _STATE_OF_STATUS: Final = {
     **dict.fromkeys(("executing", "in_progress", "executed", "cancel_requested"), "running"),
 }  # fmt: skip
 
-_PAGE_SIZE: Final = 100  # rows of a listing; the specification allows 1 to 1000
-_MAX_ROWS: Final = 1000
-# How many seconds before our intent a job may seem to be created: rounding, and the difference of the clocks that is
-# left after the correction by the Date header; without that header, the whole difference.
-_CLOCK_SLACK: Final = 60.0
-_CLOCK_SLACK_WITHOUT_DATE: Final = 900.0
+_MAX_ROWS: Final = 1000  # of a listing, by the specification
 
 
 class CloudDialect:
@@ -134,50 +127,13 @@ class CloudDialect:
         return response.json_object() if response.status != 404 else {}
 
     def find_submission(self, search: JobSearch) -> Flow[str | None]:
-        is_unclear = False
-        offset = 0
-        while True:
-            query = {"limit": str(_PAGE_SIZE), "offset": str(offset), "sort_by": "create_time", "sort_order": "desc"}
-            response = raise_for_status((yield ServerRequest("GET", "/api/jobs", query=query)))
-            rows = response.json_object().get("jobs")
-            if not isinstance(rows, list):  # treated as an empty listing, it would make us submit the job again
-                raise TransientError(f"the response is not a listing of jobs: {response.excerpt()!r}")
-            rows = [row for row in rows if isinstance(row, dict)]
-            oldest = _earliest_creation(search, response)
-            for row in rows:
-                created, prompt_id = to_seconds(row.get("create_time")), row.get("id")
-                if created is not None and created < oldest:
-                    rows = []  # the newest come first, so all further rows are too old
-                    break
-                if not isinstance(prompt_id, str) or search.is_known(prompt_id):
-                    continue
-                is_match = yield from self._is_sought(prompt_id, search)
-                if is_match:
-                    return prompt_id
-                is_unclear = is_unclear or is_match is None
-            if len(rows) < _PAGE_SIZE:
-                break
-            offset += _PAGE_SIZE
-        if is_unclear:
-            raise TransientError("a job that may be the sought one does not show its workflow yet")
-        return None
+        answers = yield from find_submissions([search])
+        if search.job_id not in answers:
+            raise TransientError("a job that may be the sought one does not show its workflow")
+        return answers[search.job_id]
 
-    def _is_sought(self, prompt_id: str, search: JobSearch) -> Flow[bool | None]:
-        """Whether that job is the sought one; None while it is in flight and does not show its workflow."""
-        response = raise_for_status((yield ServerRequest("GET", f"/api/jobs/{quote(prompt_id, safe='')}")), 404)
-        details = response.json_object()
-        if response.status == 404:
-            return False
-        graph = _find_graph(details.get("workflow"))
-        if graph is None:
-            return None if details.get("status") in (None, "pending", "in_progress") else False
-        markers = read_markers(graph)
-        if markers:
-            return search.job_id[:8] in markers
-        try:
-            return fingerprint(graph) == search.fingerprint
-        except ValueError:  # the graph contains NaN, which we never send
-            return False
+    def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
+        return (yield from find_submissions(searches))
 
     def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
         raise_for_status((yield ServerRequest("POST", "/api/queue", body={"delete": sorted(prompt_ids)})))
@@ -232,23 +188,3 @@ def _read_end_state(state: str, details: Mapping[str, Any], message: Any) -> Job
         error = details.get("execution_error") or message
         return make_failed_state(error, outputs=outputs, started=started, ended=ended)
     return JobState("succeeded", outputs, started=started, ended=ended)
-
-
-def _find_graph(workflow: Any) -> Mapping[str, Any] | None:
-    """The graph in a job's details: bare, inside `{prompt, extra_data}`, or in a queue item `[n, id, graph]`."""
-    if isinstance(workflow, list):
-        return next((graph for item in workflow if (graph := _find_graph(item)) is not None), None)
-    if not isinstance(workflow, Mapping) or not workflow:
-        return None
-    if all(isinstance(node, Mapping) and "class_type" in node for node in workflow.values()):
-        return workflow
-    return _find_graph(workflow.get("prompt"))
-
-
-def _earliest_creation(search: JobSearch, response: ServerResponse) -> float:
-    """The earliest possible creation time of the sought job, by the server's clock."""
-    try:
-        ahead = parsedate_to_datetime(response.headers["date"]).timestamp() - search.now
-    except (KeyError, ValueError, TypeError):
-        return search.intended_at - _CLOCK_SLACK_WITHOUT_DATE
-    return search.intended_at + ahead - _CLOCK_SLACK

@@ -6,7 +6,7 @@ Statements about the server's behaviour were measured on ComfyUI 0.3.64.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -118,6 +118,12 @@ class ComfyUIDialect:
         items: list[Any] = [*_read_queue_items(queue, "queue_running"), *_read_queue_items(queue, "queue_pending")]
         items += [entry.get("prompt") for entry in recent.values() if isinstance(entry, Mapping)]
         return next((str(item[1]) for item in items if _has_marker(item, search.job_id)), None)
+
+    def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
+        answers: dict[str, str | None] = {}
+        for search in searches:
+            answers[search.job_id] = yield from self.find_submission(search)
+        return answers
 
     def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:
         raise_for_status((yield ServerRequest("POST", "/queue", body={"delete": sorted(prompt_ids)})))

@@ -13,7 +13,7 @@ redirect), and `has_event_stream` (its events do not use a WebSocket).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -98,6 +98,12 @@ class Dialect(Protocol):
         """The prompt_id of a submission with an unknown outcome; None if the server has no trace of it.
 
         Raises TransientError if the server cannot answer that yet.
+        """
+
+    def find_submissions(self, searches: Sequence[JobSearch]) -> Flow[dict[str, str | None]]:
+        """Several searches at once: by job id, what `find_submission` returns.
+
+        A job id is missing if the server cannot answer that yet.
         """
 
     def cancel(self, prompt_ids: frozenset[str], ours: frozenset[str] = frozenset()) -> Flow[bool]:

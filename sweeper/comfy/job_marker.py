@@ -42,6 +42,12 @@ def read_markers(graph: Graph) -> frozenset[str]:
     return frozenset(match[1] for prefix in prefixes if isinstance(prefix, str) and (match := _MARKER.match(prefix)))
 
 
+def read_path_marker(path: str) -> frozenset[str]:
+    """The job id in the path of an output file, as its first 8 hex digits; empty without our marker."""
+    match = _MARKER.match(path)
+    return frozenset([match[1]]) if match else frozenset()
+
+
 def fingerprint(graph: Graph) -> str:
     """SHA-256 of the graph without its marker, to recognise the graph in a server's listing."""
     return workflow.compute_digest(strip_marker(graph))

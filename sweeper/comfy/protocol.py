@@ -144,11 +144,20 @@ class QueueFull:
 
 
 @dataclass(frozen=True, slots=True)
+class JobIdentity:
+    """What a job's details say about its workflow: our markers in it, or its fingerprint if it has none."""
+
+    markers: frozenset[str] = frozenset()
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobSearch:
     """A search for a submission whose outcome is unknown.
 
-    `intended_at` (when its intent was recorded) and `now` are seconds since 1970 by our clock. `is_known(prompt_id)`:
-    whether that id belongs to another job of ours.
+    `intended_at` (when its intent was recorded) and `now` are seconds since 1970 by our clock, and `server_time` is
+    when the intent was recorded by the server's clock, if known. `is_known(prompt_id)`: whether that id belongs to
+    another job of ours. `identities`: what earlier searches of the client learned, by prompt_id; a search adds to it.
     """
 
     job_id: str
@@ -156,6 +165,8 @@ class JobSearch:
     intended_at: float
     now: float
     is_known: Callable[[str], bool]
+    server_time: float | None = None
+    identities: dict[str, JobIdentity] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +242,11 @@ def read_retry_after(response: ServerResponse) -> float | None:
             return None
         seconds = max(0.0, until - (time.time() if now is None else now))
     return min(seconds, MAX_RETRY_AFTER) if 0 <= seconds < float("inf") else None
+
+
+def read_date(response: ServerResponse) -> float | None:
+    """The server's time according to the Date header, in seconds since 1970; None without a valid one."""
+    return _parse_date(response.headers.get("date", ""))
 
 
 def _parse_date(text: str) -> float | None:

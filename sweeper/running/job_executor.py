@@ -237,7 +237,7 @@ class JobExecutor:
             state=records.INTENT,
             intended=context.now(),
         )
-        context.store.record_intent(job, durable=False)
+        context.store.record_intent(job, durable=False, server_time=self.client.server_time)
         item.job = job
         item.submissions += 1
         return job
@@ -249,7 +249,10 @@ class JobExecutor:
             self.context.finish_job(item, job, records.LOST, error=error)
 
     def _make_search(self, job: JobRecord) -> JobSearch:
-        return JobSearch(job.id, job.sent, job.intended, self.context.now(), self.context.store.has_prompt_id)
+        store = self.context.store
+        return JobSearch(
+            job.id, job.sent, job.intended, self.context.now(), store.has_prompt_id, store.load_server_time(job.id)
+        )
 
     def _record_submitted(
         self, item: WorkItem, job: JobRecord, prompt_id: str, sent_at: float, *, found: bool = False

@@ -42,8 +42,11 @@ class JobStore(Protocol):
     def has_prompt_id(self, prompt_id: str) -> bool:
         """Whether a recorded job has this id of the server's."""
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
-        """Record that a job is about to be submitted."""
+    def load_server_time(self, job_id: str) -> float | None:
+        """When the intent of a job was recorded, by the server's clock; None if unknown."""
+
+    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
+        """Record that a job is about to be submitted. `server_time`: the time now by the server's clock, if known."""
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """Record that the server accepted a job under `prompt_id`."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 from sweeper.did_you_mean import join_names
 from sweeper.errors import ResultsError
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 # After this many pages (of 4 KiB) in the log, a commit also copies the log into the database file and waits for the
 # disk. SQLite's default of 1000 pages is about 100 jobs, so with short jobs the event loop would stall all the time.
@@ -63,6 +63,10 @@ CREATE TABLE places(job TEXT PRIMARY KEY, place TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE uploads(
     target TEXT NOT NULL, content TEXT NOT NULL, value TEXT NOT NULL, bytes INTEGER,
     PRIMARY KEY(target, content)) WITHOUT ROWID;
+""",
+    # When the intent of a job was recorded by the server's clock, in seconds since 1970, because ours may be wrong.
+    5: """
+CREATE TABLE server_times(job TEXT PRIMARY KEY, intended REAL NOT NULL) WITHOUT ROWID;
 """,
 }
 

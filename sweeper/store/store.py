@@ -211,6 +211,11 @@ class Store:
         """Whether a job in this store already has this id, which a server gave."""
         return any(self._query("SELECT 1 FROM jobs WHERE prompt_id = ? LIMIT 1", (prompt_id,)))
 
+    def load_server_time(self, job_id: str) -> float | None:
+        """When the intent of a job was recorded, by the server's clock; None if unknown."""
+        row = next(iter(self._query("SELECT intended FROM server_times WHERE job = ?", (job_id,))), None)
+        return None if row is None else float(row[0])
+
     def artifacts(self, job: str) -> tuple[Artifact, ...]:
         """The files of one job, by its id. Raises ResultsError for a path outside of the results folder."""
         rows = self._query(
@@ -290,14 +295,17 @@ class Store:
         rows = ((run_id, job.digest, job.id) for job in jobs)
         self._database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
 
-    def record_intent(self, job: JobRecord, *, durable: bool = True) -> None:
+    def record_intent(self, job: JobRecord, *, durable: bool = True, server_time: float | None = None) -> None:
         """Record that a job is about to be submitted, and assign it to its digest in its run.
 
-        Unless `durable`, call `sync` before the request leaves.
+        `server_time`: the time now by the server's clock, if known. Unless `durable`, call `sync` before the request
+        leaves.
         """
         with self.transaction(durable=durable):
             self._database.execute(_INSERT_JOB, tuple(getattr(job, name) for name in JobRecord.__slots__))
             self.assign_jobs(job.run, [job])
+            if server_time is not None:
+                self._database.execute("INSERT OR REPLACE INTO server_times VALUES (?, ?)", (job.id, server_time))
 
     def record_submitted(self, job_id: str, prompt_id: str, now: float) -> None:
         """Record that the server accepted the job under this id.

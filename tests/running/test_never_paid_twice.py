@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
+import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 import sweeper
 from sweeper.comfy import client
 from sweeper.comfy.retry import RetryPolicy
+from sweeper.running import session
+from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import Notice
 from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, Served, trial_of
@@ -67,7 +70,7 @@ def test_an_id_that_a_gateway_answered_for_is_never_used_again(dialect, coloured
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("fault", ["403", "404"])
 def test_a_missing_file_leaves_its_job_pending_and_unpaid(dialect, coloured, tmp_path, fault, monkeypatch):
-    monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=3, base_wait=0.001))
+    monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, attempts=3, base_wait=0.001))
     plan, out, notices = coloured(2), tmp_path / "out", []
 
     def hear(event):
@@ -89,7 +92,7 @@ def test_a_missing_file_leaves_its_job_pending_and_unpaid(dialect, coloured, tmp
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_remake_submits_a_trial_whose_file_is_gone_for_good(dialect, coloured, tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=3, base_wait=0.001))
+    monkeypatch.setattr(client, "RetryPolicy", partial(RetryPolicy, attempts=3, base_wait=0.001))
     plan, out = coloured(1), tmp_path / "out"
     with Served(dialect, tmp_path / "data") as server:
         server.proxy.decide = lambda asked: "404" if asked.path.endswith("/view") else None
@@ -117,3 +120,28 @@ def test_retry_failed_looks_for_the_files_of_a_job_that_succeeded(dialect, colou
         run = sweeper.run(plan, server.target(), out, retry_failed=True)
         assert (run.succeeded, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
         assert broken_promises(out, 1, [server]) == []
+
+
+# --- finding a submission again
+
+
+def leave_intents(plan, server, out, trials, **options):
+    """A run whose submissions reach the server while it learns nothing more: the intents stay open."""
+    server.proxy.decide = lambda asked: (
+        "swallow" if asked.submits else "drop" if server.proxy.accepted and not asked.path.endswith("/ws") else None
+    )
+    run = sweeper.run(plan, server.target(concurrency=trials), out, patience=0.0, **options)
+    server.proxy.decide = lambda _: None
+    assert (run.pending, len(server.proxy.accepted)) == (trials, trials)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_wrong_clock_at_the_intent_submits_nothing_again(coloured, tmp_path, monkeypatch, hours):
+    plan, out = coloured(2), tmp_path / "out"
+    with Served("cloud", tmp_path / "data") as server:
+        with monkeypatch.context() as clock:
+            clock.setattr(session, "RunContext", partial(RunContext, now=lambda: time.time() + hours * 3600))
+            leave_intents(plan, server, out, 2)
+        assert sweeper.run(plan, server.target(), out).succeeded == 2
+        assert len(server.proxy.accepted) == 2
+        assert broken_promises(out, 2, [server]) == []
