@@ -1,4 +1,4 @@
-"""Reports of made-up sweeps, and their pages open in a real Chromium."""
+"""Reports of made-up sweeps, and their pages in a real Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results folders made without a server: the rows, jobs and pictures of a run that never was."""
+"""Results folders made without a server: rows, jobs and pictures of a run that never happened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeper.store.records import Artifact, JobRecord, TableLayout
 
 
 def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", noise: int = 24) -> bytes:
-    """A picture of its own for each seed: a slope of colour with some grain."""
+    """A different picture for each seed: a colour gradient with some noise."""
     random = np.random.default_rng(seed)
     width, height = size
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
@@ -32,7 +32,7 @@ def picture(seed: int, *, size: tuple[int, int] = (64, 48), kind: str = "PNG", n
 
 @dataclass
 class Sweep:
-    """What a made-up run consists of. `ends` gives, by trial, a state other than succeeded with its error."""
+    """The content of a made-up run. `ends`: by trial, a state other than succeeded and its error."""
 
     axes: Mapping[str, Sequence[Any]]
     name: str = "made-up"

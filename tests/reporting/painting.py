@@ -1,4 +1,4 @@
-"""A small server whose painting node waits to be let go on, and an experiment over it: runs that are watched."""
+"""A small server with a painting node that waits for the test, and an experiment that uses it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEMPLATE = {
 
 
 class Painter:
-    """The nodes; `go_on` lets every painting come to its end. A text `bad...` fails."""
+    """The nodes; every painting waits for `go_on`. A text `bad...` fails."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -32,7 +32,7 @@ class Painter:
     def _paint(self, context: Any, text: str) -> NodeOutput:
         context.progress(3, 10)
         while not self.go_on.wait(0.05):
-            context.progress(3, 10, Image.new("RGB", (16, 16), "orange"))  # checks whether it is to stop, too
+            context.progress(3, 10, Image.new("RGB", (16, 16), "orange"))  # also checks whether it has to stop
         if text.startswith("bad"):
             raise RuntimeError(f"out of paint for {text}")
         return NodeOutput((text,))

@@ -1,4 +1,4 @@
-"""`sweeper report` as a person meets it."""
+"""The command `sweeper report`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(capsys, *arguments):
     return code, streams.out, streams.err
 
 
-def test_the_page_goes_beside_the_results_and_its_place_is_told(tmp_path, capsys):
+def test_report_is_written_beside_the_results(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     code, said, _ = run(capsys, "report", out)
     assert code == 0
@@ -22,14 +22,14 @@ def test_the_page_goes_beside_the_results_and_its_place_is_told(tmp_path, capsys
     assert (out / "report" / "index.html").is_file()
 
 
-def test_the_page_goes_where_it_is_wanted_and_machines_get_json(tmp_path, capsys):
+def test_report_accepts_out_and_json(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     code, said, _ = run(capsys, "report", out, "-o", tmp_path / "page", "--json")
     assert code == 0
     assert json.loads(said) == {"page": str(tmp_path / "page" / "index.html"), "trials": 2, "missing": 0}
 
 
-def test_missing_artifacts_are_warned_of(tmp_path, capsys):
+def test_missing_artifacts_cause_a_warning(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     (out / "artifacts/picture-0.png").unlink()
     code, _, err = run(capsys, "report", out)
@@ -45,7 +45,7 @@ def test_sheets_are_written_instead_of_the_page(tmp_path, capsys):
     assert not (out / "report").exists()
 
 
-def test_what_belongs_to_sheets_is_refused_without_one(tmp_path, capsys):
+def test_sheet_options_require_sheet(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     for options in (["--x", "steps"], ["--cell", "256"], ["--megapixels", "50"], ["--animate", "steps"]):
         code, said, err = run(capsys, "report", out, *options)
@@ -56,7 +56,7 @@ def test_what_belongs_to_sheets_is_refused_without_one(tmp_path, capsys):
     assert run(capsys, "report", tmp_path / "nothing")[0] == 2
 
 
-def test_a_baseline_that_is_not_there_is_told_and_sheets_take_none(tmp_path, capsys):
+def test_report_refuses_missing_baseline_and_baseline_for_sheets(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     code, _, err = run(capsys, "report", out, "--baseline", tmp_path / "none")
     assert code == 2
@@ -65,7 +65,7 @@ def test_a_baseline_that_is_not_there_is_told_and_sheets_take_none(tmp_path, cap
         assert run(capsys, "report", out, "--sheet", tmp_path / "s.png", *option)[0] == 2
 
 
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path, capsys):
+def test_error_names_the_file_that_blocks_a_folder(tmp_path, capsys):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "r")
     file = tmp_path / "afile"
     file.touch()

@@ -1,4 +1,4 @@
-"""Films on the page: a poster made from the first frame where PyAV is installed, the bare player elsewhere."""
+"""Films on the page: the first frame as poster if PyAV is installed, otherwise only a player."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ av = pytest.importorskip("av")
 
 
 def film(kind, codec, colours, size=(96, 64)):
-    """A film of one frame for each colour."""
+    """A film with one frame for each colour."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=8, width=size[0], height=size[1], pix_fmt="yuv420p")
@@ -41,7 +41,7 @@ def read(folder):
 
 
 @pytest.mark.parametrize(("suffix", "kind", "codec"), [("webm", "webm", "libvpx"), ("mp4", "mp4", "mpeg4")])
-def test_a_film_is_shown_by_its_first_frame_and_nothing_of_it_is_fetched(made, opened, suffix, kind, codec):
+def test_film_shows_its_first_frame_without_loading(made, opened, suffix, kind, codec):
     folder = made(Sweep({"steps": [1]}, suffix=suffix, content=film(kind, codec, RED_THEN_BLUE)))
     file = read(folder)
     assert (file["kind"], file["width"], file["height"]) == ("video", 96, 64)
@@ -63,14 +63,14 @@ def test_a_film_is_shown_by_its_first_frame_and_nothing_of_it_is_fetched(made, o
     assert whole.get_attribute("controls") is not None
 
 
-def test_a_film_that_plays_where_the_pointer_is_needs_no_more_than_its_poster_before(made, opened):
+def test_film_loads_only_when_the_pointer_plays_it(made, opened):
     folder = made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)))
     page = opened(folder)
     page.locator("[data-trial='0'] video").hover()
     page.wait_for_function("() => document.querySelector('#view video').currentTime > 0")
 
 
-def test_without_the_extra_a_film_is_a_player_and_gets_its_poster_once_it_is_there(tmp_path, opened, monkeypatch):
+def test_film_without_pyav_is_a_player_until_it_is_installed(tmp_path, opened, monkeypatch):
     content = film("webm", "libvpx", RED_THEN_BLUE)
     out = Sweep({"steps": [1]}, suffix="webm", content=content).write(tmp_path / "results")
     with monkeypatch.context() as without:
@@ -84,7 +84,7 @@ def test_without_the_extra_a_film_is_a_player_and_gets_its_poster_once_it_is_the
 
 
 def stored(out, trials, content):
-    """A report of trials that made these files: (node, place, suffix) of each."""
+    """A report of trials that made these files: (node, position, suffix) of each."""
     (out / "artifacts").mkdir(parents=True)
     numbers = range(len(trials))
     with Store.open(out) as store, store.transaction():
@@ -106,7 +106,7 @@ def stored(out, trials, content):
 
 @pytest.fixture
 def batches(tmp_path):
-    """Two trials: one of six pictures, a film and a sound, the other of three, a film and a sound."""
+    """Two trials: one with six pictures, a film and a sound, the other with three, a film and a sound."""
     content = {"png": picture(3), "mp4": film("mp4", "mpeg4", RED_THEN_BLUE), "flac": b"fLaC"}
     trials = [[("9", n, "png") for n in range(size)] + [("20", 0, "mp4"), ("21", 0, "flac")] for size in (6, 3)]
     return stored(tmp_path / "results", trials, content)
@@ -114,7 +114,7 @@ def batches(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A trial of three stills, a picture that moves, and two sounds."""
+    """A trial with three stills, an animated picture and two sounds."""
     frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
     moving = io.BytesIO()
     frames[0].save(moving, "WEBP", save_all=True, append_images=frames[1:], duration=200, lossless=True)
@@ -123,8 +123,8 @@ def mixed(tmp_path):
     return stored(tmp_path / "results", [files], content)
 
 
-def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kind(batches, opened):
-    """Eight files against five: counted through, a film stood beside a sound."""
+def test_files_of_the_same_origin_and_kind_are_compared(batches, opened):
+    """Eight files against five: matching by number would put a film beside a sound."""
     page = opened(batches, "#trial=0&with=1&mode=side")
     pairs = []
     for button in page.get_by_role("group", name="Files of this trial").get_by_role("button").all():
@@ -137,7 +137,7 @@ def test_beside_each_file_stands_the_other_trials_of_the_same_node_place_and_kin
     assert pairs[6:] == [["0-20-0.mp4", "1-20-0.mp4"], ["0-21-0.flac", "1-21-0.flac"]]
 
 
-def test_a_cell_shows_a_file_of_every_kind_and_says_which_are_no_stills(batches, opened):
+def test_cell_shows_one_file_of_each_kind_with_signs(batches, opened):
     page = opened(batches)
     cell = page.locator('[data-trial="0"]')
     assert [cell.locator(tag).count() for tag in ("img, .sprite", "video")] == [2, 1]
@@ -149,15 +149,15 @@ def test_a_cell_shows_a_file_of_every_kind_and_says_which_are_no_stills(batches,
     assert small.locator(".badge").inner_text() == "8 ▶ ♪"
 
 
-def test_a_picture_that_moves_is_a_film_that_no_stills_hide(mixed, opened):
+def test_animated_picture_counts_as_a_film_in_a_cell(mixed, opened):
     cell = opened(mixed).locator('[data-trial="0"]')
     assert cell.locator(".sign").all_inner_texts() == ["▶", "♪"]
-    assert cell.locator(".badge").inner_text() == "6 ♪"  # of the two sounds one is not shown
+    assert cell.locator(".badge").inner_text() == "6 ♪"  # one of the two sounds is not shown
     small = opened(mixed, "#size=80").locator('[data-trial="0"]')
     assert small.locator(".badge").inner_text() == "6 ▶ ♪"
 
 
-def test_a_sound_has_a_player_only_where_its_button_has_room(mixed, opened):
+def test_narrow_cell_shows_a_sign_in_place_of_an_audio_player(mixed, opened):
     page = opened(mixed)
     sound = page.locator(".moving", has_text="♪")
     assert sound.locator("audio").count() == 0
@@ -166,7 +166,7 @@ def test_a_sound_has_a_player_only_where_its_button_has_room(mixed, opened):
     assert opened(mixed, "#size=240").locator('[data-trial="0"] audio').is_visible()
 
 
-def test_players_side_by_side_stand_apart_and_fit(batches, opened):
+def test_players_side_by_side_do_not_overlap(batches, opened):
     page = opened(batches, "#trial=0&with=1&mode=side&file=7", viewport={"width": 1000, "height": 700})
     one, other = [player.bounding_box() for player in page.locator("#zoom audio").all()]
     stage = page.locator(".stage").bounding_box()
@@ -180,7 +180,7 @@ def test_a_film_and_a_sound_can_be_opened_as_files(batches, opened, file, name):
     assert page.get_by_role("link", name="Open the file").get_attribute("href") == f"files/{name}"
 
 
-def test_what_moves_has_a_sign_that_stills_have_not(made, opened):
+def test_films_and_sounds_have_signs(made, opened):
     still = opened(made(Sweep({"steps": [1]}), "stills")).locator('[data-trial="0"]')
     moving = opened(made(Sweep({"steps": [1]}, suffix="webm", content=film("webm", "libvpx", RED_THEN_BLUE)), "films"))
     assert moving.locator('[data-trial="0"] .sign').inner_text() == "▶"
@@ -189,7 +189,7 @@ def test_what_moves_has_a_sign_that_stills_have_not(made, opened):
     assert "film" not in still.get_attribute("aria-label")
 
 
-def test_a_contact_sheet_shows_a_film_by_the_same_frame(tmp_path):
+def test_contact_sheet_shows_the_first_frame_of_a_film(tmp_path):
     out = Sweep({"steps": [1, 2]}, suffix="mp4", content=film("mp4", "mpeg4", RED_THEN_BLUE)).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions())
     with Image.open(file) as sheet:
@@ -198,7 +198,7 @@ def test_a_contact_sheet_shows_a_film_by_the_same_frame(tmp_path):
     assert red.sum() == pytest.approx(2 * 96 * 64, rel=0.02)
 
 
-def test_a_contact_sheet_without_pyav_says_what_shows_the_film(tmp_path, monkeypatch):
+def test_contact_sheet_without_pyav_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("sweeper.reporting.sheets.contact_sheet.find_spec", lambda _: None)
     said = []
     monkeypatch.setattr("sweeper.reporting.sheets.contact_sheet.draw_pages", lambda sheet, *_: said.append(sheet) or ())

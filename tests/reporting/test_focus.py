@@ -1,4 +1,4 @@
-"""Where the keyboard is while the page makes parts of itself anew, in a real browser."""
+"""Keyboard focus while the page rebuilds parts of itself, in a real browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16], "seed": [1, 2]}
 
 
 def focused(page):
-    """What a screen reader says of the element that has the focus, and the field's label where it has one."""
+    """The name of the focused element, as a screen reader reads it."""
     return page.evaluate(
         """() => {
         const at = document.activeElement;
@@ -23,10 +23,10 @@ def page(made, opened):
     return opened(made(Sweep(GRID)), "#x=steps&y=sampler&xx=&yy=")
 
 
-def test_the_focus_stays_on_what_is_moved_and_ticked_among_the_values(page):
+def test_focus_stays_on_moved_and_ticked_values(page):
     page.get_by_role("button", name="Values…").click()
     page.get_by_role("button", name="Move 16 up").focus()
-    for _ in range(3):  # the third finds it at the top, where it goes no further
+    for _ in range(3):  # the third press finds it at the top
         page.keyboard.press("Enter")
         assert focused(page) == "Move 16 up"
     assert page.locator("#values li").first.inner_text().startswith("16")
@@ -42,7 +42,7 @@ def test_the_focus_stays_on_what_is_moved_and_ticked_among_the_values(page):
     page.wait_for_function("() => [...document.querySelectorAll('#values input')].some(box => !box.checked)")
 
 
-def test_the_focus_stays_on_a_column_that_is_ticked_and_on_a_head_that_sorts(page):
+def test_focus_stays_on_column_boxes_and_sort_heads(page):
     page.get_by_role("tab", name="Table").click()
     page.locator("details.columns summary").click()
     box = page.get_by_role("checkbox", name="seed")
@@ -59,7 +59,7 @@ def test_the_focus_stays_on_a_column_that_is_ticked_and_on_a_head_that_sorts(pag
     assert page.locator("details.columns").get_attribute("open") is not None
 
 
-def test_the_focus_stays_on_the_menu_of_an_axis_in_no_place(page):
+def test_focus_stays_on_a_pin_menu(page):
     menu = page.get_by_label("seed", exact=True)
     menu.focus()
     menu.select_option("2")
@@ -70,7 +70,7 @@ def test_the_focus_stays_on_the_menu_of_an_axis_in_no_place(page):
 
 
 @pytest.mark.parametrize("view", ["grid", "table"])
-def test_the_current_trial_stays_so_when_a_mark_makes_the_view_anew(page, view):
+def test_current_trial_survives_a_rebuild_by_a_mark(page, view):
     page.evaluate("view => { location.hash += `&view=${view}&where=mark == ''`; }", view)
     page.wait_for_function("view => sweeper.page.getState().view === view", arg=view)
     page.locator("[role=grid]").focus()
@@ -83,7 +83,7 @@ def test_the_current_trial_stays_so_when_a_mark_makes_the_view_anew(page, view):
     assert page.locator(".current").get_attribute("data-trial") == before
 
 
-def test_arrows_go_through_the_views_and_tab_meets_one_of_them(page):
+def test_arrows_switch_tabs_and_tab_reaches_one(page):
     at = "() => [document.activeElement.textContent, document.querySelector('[aria-selected=true]').textContent]"
     page.get_by_role("tab", name="Grid").focus()
     walked = {"ArrowRight": "Table", "End": "Plots", "ArrowLeft": "Table", "Home": "Grid"}
@@ -97,5 +97,5 @@ def test_arrows_go_through_the_views_and_tab_meets_one_of_them(page):
     assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
     page.keyboard.press("Shift+Tab")
     assert page.evaluate(at) == ["Grid", "Grid"]
-    page.go_back()  # each was a step
+    page.go_back()  # each change was a step
     page.wait_for_selector(".plots")

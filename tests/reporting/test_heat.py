@@ -1,4 +1,4 @@
-"""A heat map of more cells than a document should have, in a real browser."""
+"""Heat maps with too many cells for a table, in a real browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(page):
 
 
 @pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
-def test_a_map_that_is_drawn_has_labels_that_stand_apart_and_fits_its_place(folder, opened, options):
+def test_drawn_heat_map_fits_and_its_labels_do_not_overlap(folder, opened, options):
     page = opened(folder, AT, **options)
     boxes = """all => all.map(one => { const { left, right, top, bottom } = one.getBoundingClientRect();
         return [one.textContent, left, right, top, bottom]; })"""
@@ -39,7 +39,7 @@ def test_a_map_that_is_drawn_has_labels_that_stand_apart_and_fits_its_place(fold
     assert page.locator(".wide").first.evaluate("one => one.scrollWidth <= one.clientWidth")
 
 
-def test_each_cell_of_a_map_that_is_drawn_is_told_by_the_pointer_and_by_the_keyboard(folder, opened):
+def test_drawn_heat_map_is_read_by_pointer_and_keys(folder, opened):
     page = opened(folder, AT)
     canvas = page.locator(".plane canvas")
     box = canvas.bounding_box()
@@ -61,7 +61,7 @@ def test_each_cell_of_a_map_that_is_drawn_is_told_by_the_pointer_and_by_the_keyb
     assert (round(here["x"]), round(here["y"])) == (round(plane["x"]), round(plane["y"]))
 
 
-def test_what_several_trials_share_is_told_with_its_spread(made, opened):
+def test_heat_map_shows_the_range_of_shared_points(made, opened):
     page = opened(made(Sweep({"steps": STEPS, "cfg": CFG[:30], "seed": [1, 2]})), AT)
     page.locator(".plane canvas").focus()
     page.keyboard.press("ArrowDown")
@@ -72,7 +72,7 @@ LONG = "a lighthouse on a rock in a storm, waves as high as its gallery, " * 3
 
 
 @pytest.mark.parametrize("options", SIZES, ids=["380", "800", "1400"])
-def test_the_labels_of_rows_break_between_words_and_in_no_number(made, opened, options):
+def test_row_labels_break_between_words_only(made, opened, options):
     values = ["0.1234567", "279842640", "lighthouse", LONG]
     page = opened(made(Sweep({"steps": range(30), "prompt": values})), "#view=plots&x=steps&y=prompt", **options)
     heads = page.locator(".heat tbody th span")

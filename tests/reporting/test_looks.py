@@ -1,4 +1,4 @@
-"""What stands where on the page, in a real browser: nothing cut off, squeezed, or out of sight."""
+"""The layout of the page in a real browser: nothing is cut off, squeezed or out of sight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}}
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_the_first_column_of_the_table_stays_in_view(made, opened, options):
+def test_first_table_column_stays_in_view(made, opened, options):
     slots = {f"slot_number_{n}": "a text that takes some room" for n in range(8)}
     folder = made(Sweep(GRID, slots=slots))
     every = '["trial","sampler","' + '","'.join(slots) + '"]'
@@ -26,7 +26,7 @@ def test_the_first_column_of_the_table_stays_in_view(made, opened, options):
                            " return one.contains(document.elementFromPoint(b.x + 20, b.y + 12)); }")  # fmt: skip
 
 
-def test_a_first_column_that_is_most_of_a_phone_gives_way(made, opened):
+def test_wide_first_column_does_not_stay_on_a_phone(made, opened):
     page = opened(
         made(Sweep({"prompt": ["a fox " * 9, "b"], "steps": [1, 2]})),
         '#view=table&columns=["prompt","steps","status","error"]',
@@ -37,7 +37,7 @@ def test_a_first_column_that_is_most_of_a_phone_gives_way(made, opened):
 
 
 @pytest.mark.parametrize("sort", ["trial", "brightness", "-comment", "-a_rather_long_name_of_an_axis"])
-def test_names_of_columns_are_whole_with_the_arrow_of_the_sorted_one(made, opened, sort):
+def test_column_names_fit_with_the_sort_arrow(made, opened, sort):
     page = opened(made(Sweep({**GRID, "a_rather_long_name_of_an_axis": [1]})), f"#view=table&sort={sort}")
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
     assert page.locator(".thead button").evaluate_all(cut) == []
@@ -45,14 +45,14 @@ def test_names_of_columns_are_whole_with_the_arrow_of_the_sorted_one(made, opene
 
 
 @pytest.mark.parametrize("view", ["grid", "table"])
-def test_a_view_that_is_left_with_nothing_says_so_where_one_looks(made, opened, view):
+def test_empty_view_says_so_in_the_view(made, opened, view):
     page = opened(made(Sweep(GRID)), f"#view={view}&where=steps > 99")
     words = page.locator("#view .empty")
     assert words.inner_text().startswith("No trial is left")
     assert words.bounding_box()["y"] - page.locator("#view").bounding_box()["y"] < 60
 
 
-def test_a_text_without_a_letter_has_a_label_that_is_seen(made, opened):
+def test_blank_text_has_a_visible_label(made, opened):
     page = opened(made(Sweep({"prompt": ["a fox", "", " "], "seed": [1, 2, 3, 4]})), "#x=seed&y=prompt")
     assert page.get_by_role("rowheader").all_inner_texts() == ["a fox", "(empty)", '" "']
     captions = opened(made(Sweep({"prompt": ["a fox", ""], "seed": [1, 2, 3]}), "other"), "#x=seed&y=")
@@ -60,7 +60,7 @@ def test_a_text_without_a_letter_has_a_label_that_is_seen(made, opened):
     captions.wait_for_function("() => sweeper.page.getArrangement().shown === 3")
 
 
-def test_controls_and_their_labels_stand_in_a_line(made, opened):
+def test_controls_and_their_labels_are_aligned(made, opened):
     page = opened(made(Sweep(GRID)))
     tops = "all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size"
     assert page.locator("details.more .field > label").evaluate_all(tops) == 1
@@ -68,16 +68,16 @@ def test_controls_and_their_labels_stand_in_a_line(made, opened):
 
 
 @pytest.mark.parametrize("view", ["grid", "table"])
-def test_the_ring_of_the_focus_is_whole(made, opened, view):
+def test_focus_ring_is_complete(made, opened, view):
     page = opened(made(Sweep(GRID)), f"#view={view}")
     ring = "() => getComputedStyle(document.querySelector('#view'), '::after').borderTopWidth"
     assert page.evaluate(ring) == "0px"
     page.locator("[role=grid]").focus()
-    assert page.evaluate(ring) == "2px"  # above all that stays in view, which covered a ring of the scroller's own
+    assert page.evaluate(ring) == "2px"  # above the sticky elements, which would cover a ring of the scroller itself
 
 
 @pytest.mark.parametrize("size", [(700, 400), (844, 390), (667, 375)])
-def test_a_low_window_has_room_for_whole_cells_and_its_menus_are_within_reach(made, opened, size):
+def test_low_window_shows_whole_cells_and_reachable_menus(made, opened, size):
     width, height = size
     page = opened(made(Sweep({"steps": [1, 2, 3, 4], "cfg": [1, 2]})), viewport={"width": width, "height": height})
     whole = "(cells, low) => cells.filter(cell => cell.getBoundingClientRect().bottom <= low).length"
@@ -88,7 +88,7 @@ def test_a_low_window_has_room_for_whole_cells_and_its_menus_are_within_reach(ma
 
 
 @pytest.mark.parametrize("size", [96, 112, 144, 208])
-def test_the_reason_of_a_failed_cell_ends_with_a_whole_line(made, opened, size):
+def test_reason_in_a_cell_ends_with_a_whole_line(made, opened, size):
     told = ("ExecutionError", "node 3: out of memory on a card that has too little of it. " * 6)
     page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("failed", told)})), f"#size={size}")
     found = page.locator(".why").evaluate(
@@ -102,19 +102,19 @@ def test_the_reason_of_a_failed_cell_ends_with_a_whole_line(made, opened, size):
     assert inside
 
 
-def test_a_single_trial_has_no_button_for_values(made, opened):
+def test_single_trial_has_no_values_button(made, opened):
     page = opened(made(Sweep({}, slots={"steps": 4})))
     assert page.locator(".cell").count() == 1
     assert page.get_by_role("button", name="Values…").count() == 0
     assert opened(made(Sweep(GRID), "more")).get_by_role("button", name="Values…").count() == 1
 
 
-def test_the_button_of_the_theme_says_which_one_also_after_a_reload(made, opened):
+def test_theme_button_shows_the_theme_after_a_reload(made, opened):
     page = opened(made(Sweep(GRID)))
     button = page.get_by_role("button", name="Theme")
     assert button.inner_text() == "Theme: auto"
     button.click()
-    for _ in range(10):  # a browser may read for the new page before it has written for the old one
+    for _ in range(10):  # a browser may read storage for the new page before it has written it for the old one
         page.reload()
         page.wait_for_selector(".cell[data-trial]")
         if page.evaluate("document.documentElement.dataset.theme") == "light":
@@ -123,12 +123,14 @@ def test_the_button_of_the_theme_says_which_one_also_after_a_reload(made, opened
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_a_long_value_beside_a_short_one_squeezes_nothing_and_fills_no_screen(made, opened, options):
+def test_long_value_scrolls_inside_its_table_cell(made, opened, options):
     long = "a portrait of an old sailor, " * 40
     page = opened(made(Sweep({"prompt": [long, "a fox"], "steps": [1, 2]})), "#trial=0&with=3&mode=side", **options)
     row = page.locator(".params tr", has_text="prompt")
     assert row.bounding_box()["height"] < 200
-    assert row.locator("td").first.evaluate("cell => cell.scrollHeight > cell.clientHeight")  # all of it can be read
+    assert row.locator("td").first.evaluate(
+        "cell => cell.scrollHeight > cell.clientHeight"
+    )  # all of it can be scrolled to
     edges = """rows => new Set(rows.map(row => [...row.querySelectorAll('td')].map(cell => {
         const { left, right } = cell.getBoundingClientRect();
         return `${Math.round(left)} ${Math.round(right)}`; }).join())).size"""
@@ -137,7 +139,7 @@ def test_a_long_value_beside_a_short_one_squeezes_nothing_and_fills_no_screen(ma
     assert abs(widths[0] - widths[1]) < 1
 
 
-def test_captions_of_two_pictures_side_by_side_tell_on_a_phone_what_differs(made, opened):
+def test_captions_on_a_phone_show_what_differs(made, opened):
     axes = {"subject": ["a red fox in deep snow"], "style": ["oil painting", "photo"], "sampler": ["euler", "dpmpp_2m"],
             "scheduler": ["normal", "karras"], "cfg": [1.5, 7.25]}  # fmt: skip
     page = opened(made(Sweep(axes)), "#trial=0&with=15&mode=side", **PHONE)
@@ -162,7 +164,7 @@ SEEN = """words => { const box = %s.getBoundingClientRect(), range = new Range()
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_a_long_prompt_takes_no_other_value_off_the_title(made, opened, options):
+def test_long_prompt_leaves_room_for_other_values_in_title(made, opened, options):
     page = opened(made(Sweep(MANY)), "#trial=0", **options)
     head = "document.querySelector('.zoom-head h2')"
     seen = [page.evaluate(SEEN % (head, head), words) for words in ("prompt: ", "steps: 4", "cfg: 1.5")]
@@ -171,7 +173,7 @@ def test_a_long_prompt_takes_no_other_value_off_the_title(made, opened, options)
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_by_what_two_trials_differ_comes_first_in_their_captions(made, opened, options):
+def test_captions_of_two_trials_begin_with_differences(made, opened, options):
     page = opened(made(Sweep({**MANY, "style": ["oil", None]})), "#trial=0&with=9&mode=side", **options)
     captions = page.locator("figcaption").all_inner_texts()
     assert captions[0].startswith("A sampler: euler · style: oil · ")
@@ -179,12 +181,12 @@ def test_by_what_two_trials_differ_comes_first_in_their_captions(made, opened, o
     for place in (0, 1):
         one = f"document.querySelectorAll('figcaption')[{place}]"
         assert page.evaluate(SEEN % (one, one), "style: ")
-        # What has no room ends in dots, and nothing is scrolled that does not look it.
+        # A text without room ends in dots, and nothing scrolls invisibly.
         assert page.evaluate(f"getComputedStyle({one}).overflowY") == "hidden"
         assert page.evaluate(f"getComputedStyle({one}).webkitLineClamp") != "none"
 
 
-def test_a_long_number_in_a_caption_loses_its_middle_and_not_the_end_that_differs(made, opened):
+def test_long_number_in_a_caption_keeps_both_ends(made, opened):
     seeds = [2**64 - 1, 2**64 - 2, 150369102]
     page = opened(made(Sweep({"seed": [*seeds, *range(12)]})), "#x=seed", viewport={"width": 380, "height": 800})
     captions = [page.locator(f'[data-trial="{place}"] .caption').inner_text() for place in range(4)]
@@ -200,7 +202,7 @@ def test_a_long_number_in_a_caption_loses_its_middle_and_not_the_end_that_differ
     assert page.evaluate(fitted, [f"a fox in the snow, {seeds[0]}", 80]).startswith("a fox")
 
 
-def test_each_value_in_the_caption_of_a_shared_cell_is_told_with_its_axis(made, opened):
+def test_caption_names_the_axis_of_a_missing_value(made, opened):
     axes = {"steps": [1, 2, 3], "shape": [None, "", "wide"], "cfg": [1.5, 7]}
     page = opened(made(Sweep(axes, skip=frozenset([6, 7, 12, 13, 14, 15]))), "#x=steps&y=&xx=&yy=&size=200")
     page.wait_for_function("() => document.querySelectorAll('.cell[aria-label]').length === 3")

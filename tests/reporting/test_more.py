@@ -1,4 +1,4 @@
-"""The page in a real browser: what a check found, dragging, favourites, what is left out, the commands it gives."""
+"""The page in a real browser: checks, dragging, favourites, excluded combinations, commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRID = {"sampler": ["euler", "heun"], "steps": [4, 8, 16]}
 
 @pytest.fixture
 def checked(tmp_path):
-    """A page whose trials were held against a baseline: one same, one changed, one new; the others never."""
+    """A page with a check: one trial is same, one changed, one new; the others were not compared."""
     out = Sweep(GRID).write(tmp_path / "results")
     accepted = tmp_path / "accepted.png"
     accepted.write_bytes((out / "artifacts/picture-5.png").read_bytes())
@@ -40,7 +40,7 @@ def checked(tmp_path):
     ).page.parent
 
 
-def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened):
+def test_check_states_look_different_and_have_reasons(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
     words = [page.locator(f'[data-trial="{n}"] .verdict').inner_text() for n in range(4)]
     assert words == ["= same", "≠ changed", "+ new", "? not compared"]
@@ -50,7 +50,7 @@ def test_every_state_of_a_check_has_its_own_look_and_its_reason(checked, opened)
     assert page.locator("#view .cell").evaluate_all(looks) >= 3
 
 
-def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(made, opened):
+def test_shared_cell_shows_status_of_hidden_trials(made, opened):
     ends = {1: ("failed", ("E", "no")), 2: ("failed", ("E", "no")), 5: ("pending", None), 6: ("failed", ("E", "no"))}
     page = opened(made(Sweep({"steps": [1, 2, 3], "cfg": [5, 6, 7]}, ends=ends)), "#x=&y=steps")
     cells = [page.locator(f'[data-trial="{n}"]') for n in (0, 3, 6)]
@@ -60,11 +60,13 @@ def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(m
         assert f"3 trials share this cell: {words}" in cell.get_attribute("title")
         assert f"3 trials share this cell: {words}" in cell.get_attribute("aria-label")
     grounds = [cell.locator(".badge").evaluate("one => getComputedStyle(one).backgroundColor") for cell in cells]
-    assert grounds[0] not in grounds[1:]  # what is to be looked at has a colour of its own, too
+    assert grounds[0] not in grounds[1:]  # urgent states have a colour of their own
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     assert "2 failed" in cells[0].get_attribute("title")
     page.get_by_label("Size").fill("112")
-    page.wait_for_function("() => document.querySelectorAll('.badge')[1].textContent === '+2 …'")  # words have no room
+    page.wait_for_function(
+        "() => document.querySelectorAll('.badge')[1].textContent === '+2 …'"
+    )  # there is no room for words
     assert cells[0].locator(".badge").inner_text() == "+2 · 2 failed"
     page.get_by_label("Size").fill("64")
     page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 !'")
@@ -72,7 +74,7 @@ def test_a_cell_that_several_trials_share_tells_what_lies_below_the_one_on_top(m
     page.wait_for_function("() => document.querySelectorAll('.badge').length === 1")
 
 
-def test_a_cell_that_several_trials_share_tells_what_the_check_found_of_them(checked, opened):
+def test_shared_cell_shows_check_states_of_hidden_trials(checked, opened):
     page = opened(checked, "#x=&y=sampler")
     told = page.locator("#view .cell").evaluate_all("cells => cells.map(c => [c.title, c.innerText])")
     assert "3 trials share this cell: 1 same, 1 changed, 1 new" in told[0][0]
@@ -80,7 +82,7 @@ def test_a_cell_that_several_trials_share_tells_what_the_check_found_of_them(che
     assert "3 trials share this cell: 3 not compared" in told[1][0]
 
 
-def test_a_trial_is_seen_beside_the_picture_that_was_accepted(checked, opened):
+def test_trial_is_shown_beside_its_accepted_picture(checked, opened):
     page = opened(checked, "#trial=1")
     page.get_by_role("button", name="Accepted as B").click()
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
@@ -90,11 +92,11 @@ def test_a_trial_is_seen_beside_the_picture_that_was_accepted(checked, opened):
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     page.keyboard.press("d")
     page.wait_for_selector("canvas[data-done]")
-    page.keyboard.press("ArrowRight")  # this one has none
+    page.keyboard.press("ArrowRight")  # this trial has no accepted picture
     assert page.get_by_role("button", name="Accepted as B").count() == 0
 
 
-def test_a_check_can_be_filtered_and_sorted_by(checked, opened):
+def test_check_state_can_be_filtered_and_sorted(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
     page.get_by_label("Show", exact=True).select_option("check != 'same'")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 5")
@@ -102,7 +104,7 @@ def test_a_check_can_be_filtered_and_sorted_by(checked, opened):
     assert table.locator(".tbody .trow").first.get_attribute("data-trial") == "1"
 
 
-def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_missing(checked, opened):
+def test_header_counts_states_and_lists_missing_cases(checked, opened):
     page = opened(checked, "#x=steps&y=sampler")
     found = page.get_by_role("group", name="Result of the check")
     assert found.inner_text().split("\n") == ["check:", "1 same", "1 changed", "1 new", "3 not compared"]
@@ -116,14 +118,14 @@ def test_the_header_counts_what_the_check_found_filters_by_it_and_names_what_is_
     assert page.locator(".missing li").all_inner_texts() == ["steps=2 [9]", "steps=<b>1</b> [9]"]
 
 
-def test_the_count_of_a_state_is_a_filter(made, opened):
+def test_clicking_a_count_filters_by_it(made, opened):
     page = opened(made(Sweep(GRID, ends={1: ("failed", ("E", "no"))})))
     page.get_by_role("button", name="1 failed").click()
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 1")
     assert not page.locator(".missing").is_visible()
 
 
-def test_without_a_baseline_nothing_is_said_of_a_check(made, opened):
+def test_page_without_baseline_has_no_check(made, opened):
     page = opened(made(Sweep(GRID)))
     assert page.locator(".verdict").count() == 0
     assert "check" not in page.evaluate("sweeper.page.dataset.columns.map(column => column.name)")
@@ -133,7 +135,7 @@ def axes(page):
     return [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis", "Outer columns")]
 
 
-def test_an_axis_is_dragged_to_its_place(made, opened):
+def test_axis_is_dragged_to_a_direction(made, opened):
     page = opened(made(Sweep({**GRID, "seed": [1, 2]})), "#x=steps&y=sampler&xx=&yy=")
     chip = page.locator(".chips .chip", has_text="seed")
     chip.drag_to(page.locator(".field", has=page.get_by_label("X axis", exact=True)))
@@ -153,7 +155,7 @@ CARRIED = """node => {
 }"""
 
 
-def test_a_cell_and_the_large_picture_leave_as_the_artifact_itself(made, opened):
+def test_dragging_a_cell_or_picture_takes_the_artifact(made, opened):
     folder = made(Sweep(GRID))
     page = opened(folder)
     address = (folder / "files/picture-3.png").as_uri()
@@ -162,7 +164,7 @@ def test_a_cell_and_the_large_picture_leave_as_the_artifact_itself(made, opened)
         assert found == {"text/uri-list": address, "DownloadURL": f"image/png:picture-3.png:{address}"}
 
 
-def test_what_the_filter_leaves_out_is_told_from_what_the_plan_does_not_have(made, opened):
+def test_filtered_and_excluded_cells_look_different(made, opened):
     page = opened(
         made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0}))), "#x=cfg&y=steps&where=trial%20!%3D%202"
     )
@@ -171,7 +173,7 @@ def test_what_the_filter_leaves_out_is_told_from_what_the_plan_does_not_have(mad
 
 
 @pytest.mark.parametrize("way", ["keyboard", "tap"])
-def test_why_a_cell_is_empty_is_told_without_a_pointer_too(made, opened, way):
+def test_empty_cell_is_explained_without_a_pointer(made, opened, way):
     folder = made(Sweep({"steps": [1, 2], "cfg": [5, 6]}, skip=frozenset({0})))
     page = opened(folder, "#x=cfg&y=steps&where=trial%20!%3D%202", has_touch=True)
     reasons = page.locator(".cell.none").evaluate_all("cells => cells.map(cell => cell.title)")
@@ -191,7 +193,7 @@ def test_why_a_cell_is_empty_is_told_without_a_pointer_too(made, opened, way):
     assert page.locator("dialog[open]").count() == 0
 
 
-def test_favourites_are_found_again(made, opened):
+def test_favourites_are_found_after_a_reload(made, opened):
     folder = made(Sweep(GRID))
     page = opened(folder)
     page.evaluate("sweeper.page.marks.set(2, {stars: 3}); sweeper.page.marks.set(4, {verdict: 'keep'})")
@@ -204,7 +206,7 @@ def test_favourites_are_found_again(made, opened):
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 5")
 
 
-def test_the_file_that_is_looked_at_is_in_the_address(made, opened):
+def test_address_contains_the_shown_file(made, opened):
     folder = made(Sweep({"steps": [1, 2]}, outputs=3))
     page = opened(folder, "#trial=1")
     page.get_by_role("group", name="Files of this trial").get_by_text("3").click()
@@ -212,7 +214,7 @@ def test_the_file_that_is_looked_at_is_in_the_address(made, opened):
     assert "picture-5.png" in again.locator(".stage img").get_attribute("src")
 
 
-def test_heads_of_the_table_show_how_numbers_are_spread(made, opened):
+def test_table_heads_show_distributions(made, opened):
     page = opened(made(Sweep(GRID, slots={"cfg": 7})), "#view=table")
     names = page.locator(".thead canvas").evaluate_all("all => all.map(c => c.getAttribute('aria-label'))")
     assert "Distribution of steps: 4 to 16" in names
@@ -231,7 +233,7 @@ def real(tmp_path_factory):
     return folder
 
 
-def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_knows(real, opened, capsys):
+def test_accept_command_accepts_exactly_the_kept_trials(real, opened, capsys):
     page = opened(write_report(real / "out").page.parent)
     page.evaluate("for (const row of [0, 1]) sweeper.page.marks.set(row, {verdict: 'keep'})")
     command = shlex.split(page.evaluate("MarkExport.makeAcceptCommand(sweeper.page.dataset, sweeper.page.marks)"))
@@ -246,7 +248,7 @@ def test_the_accept_command_accepts_exactly_the_kept_trials_and_the_next_report_
     assert [states[place] for place in of] == ["same", "same", "new"]
 
 
-def test_the_kept_cases_leave_as_a_file_that_accept_reads(real, opened, capsys, tmp_path):
+def test_exported_kept_cases_are_accepted(real, opened, capsys, tmp_path):
     main(["accept", str(real / "out"), "--yes"])
     capsys.readouterr()
     assert main(["report", str(real / "out")]) == 0
@@ -268,7 +270,7 @@ def test_the_kept_cases_leave_as_a_file_that_accept_reads(real, opened, capsys, 
     assert [states[place] for place in of] == ["new", "same", "new"]
 
 
-def test_the_table_is_coloured_by_a_number(made, opened):
+def test_table_is_coloured_by_a_number(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table")
     shadows = "cells => cells.map(cell => cell.style.boxShadow).filter(Boolean).length"
     assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 0
@@ -276,7 +278,7 @@ def test_the_table_is_coloured_by_a_number(made, opened):
     assert page.locator(".tbody [role=gridcell]").evaluate_all(shadows) == 6
 
 
-def test_a_picture_that_carries_its_workflow_says_so(made, opened):
+def test_page_says_when_a_picture_contains_its_workflow(made, opened):
     from PIL import Image, PngImagePlugin
 
     text = PngImagePlugin.PngInfo()

@@ -1,4 +1,4 @@
-"""The page in a real browser, opened from disk: the grid, its axes, the address, the keyboard, marks, hostile texts."""
+"""The page in a real browser, opened from disk: grid, axes, address, keyboard, marks, hostile texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def box(page, trial):
     return page.locator(f'#view [data-trial="{trial}"]').bounding_box()
 
 
-def test_every_trial_of_a_small_sweep_is_in_the_first_view(made, opened):
+def test_first_view_shows_all_trials_of_a_small_sweep(made, opened):
     page = opened(made(Sweep(AXES)))
     trials = page.locator("#view .cell").evaluate_all("cells => cells.map(cell => Number(cell.dataset.trial))")
     assert sorted(trials) == list(range(12))
@@ -35,13 +35,13 @@ def test_every_trial_of_a_small_sweep_is_in_the_first_view(made, opened):
     page.wait_for_function(pictures)
 
 
-def test_prompts_go_down_the_side_and_steps_across(made, opened):
+def test_long_labels_go_down_the_side(made, opened):
     page = opened(made(Sweep(AXES)))
     assert page.get_by_label("X axis", exact=True).input_value() == "steps"
     assert page.get_by_label("Y axis", exact=True).input_value() == "subject"
 
 
-def test_a_cell_stands_in_the_row_and_column_of_its_values(made, opened):
+def test_cell_is_in_the_row_and_column_of_its_values(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     choose(page, "X axis", "sampler")
     choose(page, "Y axis", "steps")
@@ -56,7 +56,7 @@ def test_a_cell_stands_in_the_row_and_column_of_its_values(made, opened):
 
 
 @pytest.mark.parametrize("width", [1280, 420])
-def test_a_seed_down_the_side_is_one_number_and_not_two(made, opened, width):
+def test_seed_in_a_row_label_is_not_broken(made, opened, width):
     page = opened(made(Sweep({"seed": [4065829240, 1078519398], "steps": [4, 8]})))
     page.set_viewport_size({"width": width, "height": 800})
     page.reload()
@@ -66,14 +66,14 @@ def test_a_seed_down_the_side_is_one_number_and_not_two(made, opened, width):
     assert sorted(spoken) == [["1078519398", True], ["4065829240", True]]
 
 
-def test_an_axis_taken_from_another_place_trades_with_it(made, opened):
+def test_axis_taken_from_another_direction_swaps_with_it(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     before = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]
     choose(page, "X axis", before[1])
     assert [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")] == before[::-1]
 
 
-def test_back_undoes_a_change_and_the_address_brings_the_view_back(made, opened):
+def test_back_undoes_a_change_and_the_address_restores_it(made, opened):
     folder = made(Sweep(AXES))
     page = opened(folder)
     choose(page, "X axis", "seed")
@@ -95,7 +95,7 @@ TEXTS = ["a fox, far: away", "a fox", "7", 7, 7.5, True, "true", None, "", 2**64
          "é" * 90, "null", -3, "line one\nline two", "é" * 91]  # fmt: skip
 
 
-def test_an_address_means_the_same_when_the_sweep_has_grown(made, opened):
+def test_address_keeps_its_meaning_when_the_sweep_grows(made, opened):
     page = opened(made(Sweep({"text": TEXTS[1:], "steps": [4, 8, 16]})), "#x=steps&y=text")
     hidden = [0, 2, 4, 5, 7, 9, 10, 11]
     page.evaluate(
@@ -128,7 +128,7 @@ def test_an_address_means_the_same_when_the_sweep_has_grown(made, opened):
     assert page.evaluate(read, every) == list(range(48))
 
 
-def test_an_address_is_short_and_tells_trials_of_the_same_values_apart(made, opened):
+def test_address_is_short_and_separates_equal_trials(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 4, 8], "seed": [5]})))
     page.locator('[data-trial="5"]').click()
     assert page.url.partition("#")[2] == "trial=sampler:heun,steps:8,seed:5"
@@ -141,9 +141,9 @@ def test_an_address_is_short_and_tells_trials_of_the_same_values_apart(made, ope
     page.wait_for_selector("dialog:not([open])", state="attached")
 
 
-def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(made, opened):
+def test_each_action_is_one_step_of_back(made, opened):
     page = opened(made(Sweep(AXES)))
-    page.clock.install()  # what is typed without a pause is one step: the pauses are those of this test
+    page.clock.install()  # text typed without a pause is one step, and this test makes the pauses
     controls = [page.get_by_label(label, exact=True) for label in ("X axis", "Filter", "Show", "Size")]
 
     def state():
@@ -167,7 +167,7 @@ def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(ma
         ["", "", "160", 12], ["", "", "160", 12], ["fox", "fox", "160", 6], ["fox in", "fox in", "160", 0],
         ["status == 'failed'", "status == 'failed'", "160", 0], ["status == 'failed'", "status == 'failed'", "176", 0],
     ]  # fmt: skip
-    page.get_by_label("Filter").focus()  # the box shows the state while it has the focus, too
+    page.get_by_label("Filter").focus()  # the field follows the state while it has the focus, too
     for walk, places in ((page.go_back, range(4, -1, -1)), (page.go_forward, range(1, 6))):
         for place in places:
             before = page.url
@@ -176,7 +176,7 @@ def test_each_action_is_one_step_of_back_and_every_control_shows_where_it_led(ma
             assert state() == steps[place]
 
 
-def test_a_filter_counts_before_the_next_action_that_follows_at_once(made, opened):
+def test_typed_filter_applies_before_the_next_action(made, opened):
     page = opened(made(Sweep(AXES)))
     page.clock.install()
     page.get_by_label("Filter").press_sequentially("fox")
@@ -201,7 +201,7 @@ def test_several_files_of_a_trial_share_its_cell(made, opened):
     assert page.locator('[data-trial="0"] img').count() == 3
 
 
-def test_pictures_that_have_no_thumbnail_are_shown_at_once_and_after_every_change(made, opened):
+def test_pictures_without_thumbnails_are_shown_after_changes(made, opened):
     drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="48"><rect width="9" height="9"/></svg>'
     page = opened(made(Sweep(AXES, suffix="svg", content=drawing)))
     shown = "() => { const all = [...document.querySelectorAll('.cell img')];"
@@ -211,7 +211,7 @@ def test_pictures_that_have_no_thumbnail_are_shown_at_once_and_after_every_chang
     page.wait_for_function(shown)
 
 
-def test_a_filter_leaves_what_it_names_and_tells_a_mistake(made, opened):
+def test_filter_keeps_matches_and_reports_mistakes(made, opened):
     page = opened(made(Sweep(AXES)))
     page.get_by_label("Filter").fill("steps > 2 and seed == 18446744073709551615")
     page.wait_for_function("() => document.querySelectorAll('.cell:not(.none)').length === 4")
@@ -232,7 +232,7 @@ def test_values_can_be_hidden_and_moved(made, opened):
     assert page.get_by_role("columnheader").all_inner_texts() == ["16", "4"]
 
 
-def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, opened):
+def test_missing_value_has_its_own_column(made, opened):
     folder = made(Sweep({"flag": [True, None, False], "steps": [4, 8, 16, 32]}))
     page = opened(folder, "#x=steps&y=flag")
     assert "flag (3)" in page.get_by_label("Y axis", exact=True).locator("option").all_inner_texts()
@@ -258,7 +258,7 @@ def test_a_trial_without_a_value_has_a_place_on_the_axis_as_any_other(made, open
     assert sorted(trials) == [4, 5, 6, 7]
 
 
-def test_no_value_moved_to_the_end_is_there_after_a_reload_too(made, opened):
+def test_moved_missing_value_stays_after_a_reload(made, opened):
     page = opened(made(Sweep({"flag": [True, None, False], "steps": [4, 8]})), "#x=steps&y=flag")
     sides = page.get_by_role("rowheader")
     page.get_by_role("button", name="Values…").click()
@@ -270,13 +270,13 @@ def test_no_value_moved_to_the_end_is_there_after_a_reload_too(made, opened):
     assert sides.all_inner_texts() == ["true", "false", "(none)"]
 
 
-def test_an_axis_of_one_value_and_none_is_shown_at_first_too(made, opened):
+def test_axis_of_one_value_and_none_is_in_the_first_view(made, opened):
     page = opened(made(Sweep({"flag": [True, None], "steps": [4, 8, 16]})))
     shown = [page.get_by_label(label, exact=True).input_value() for label in ("X axis", "Y axis")]
     assert sorted(shown) == ["flag", "steps"]
 
 
-def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, opened):
+def test_keyboard_moves_and_marks_in_the_grid(made, opened):
     page = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     choose(page, "X axis", "steps")
     page.locator("[role=grid]").focus()
@@ -285,7 +285,7 @@ def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, open
     cell = page.locator('[data-trial="4"]')
     assert "keep" in cell.get_attribute("class")
     assert "4 stars" in cell.get_attribute("aria-label")
-    for _ in range(10):  # a browser may read for the new page before it has written for the old one
+    for _ in range(10):  # a browser may read storage for the new page before it has written it for the old one
         page.reload()
         page.wait_for_selector(".cell[data-trial]")
         if page.locator(".cell.keep").count():
@@ -295,7 +295,7 @@ def test_the_grid_is_walked_and_marked_by_the_keyboard_and_marks_stay(made, open
 
 @pytest.fixture
 def zipped(tmp_path):
-    """cfg and denoise advance together, width and height too, where two widths have one height."""
+    """cfg and denoise advance together, and so do width and height, where two widths have one height."""
     axes = {"steps": [4, 8], "cfg": [5, 6, 7], "denoise": [0.5, 0.75, 1.0], "width": [32, 64, 96], "height": [48, 96]}
     points = list(itertools.product(*axes.values()))
     pairs = {(5, 0.5), (6, 0.75), (7, 1.0)}, {(32, 48), (64, 96), (96, 96)}
@@ -303,7 +303,7 @@ def zipped(tmp_path):
     return write_report(Sweep(axes, skip=skip).write(tmp_path / "zipped")).page.parent
 
 
-def test_partners_of_a_zip_are_one_choice_and_no_choice_leaves_nothing(zipped, opened):
+def test_zip_partners_share_one_pin_menu(zipped, opened):
     page = opened(zipped, "#x=steps&y=&xx=&yy=")
     pins = page.locator(".pins")
     assert pins.locator("label").all_inner_texts() == ["cfg", "width", "height"]
@@ -313,7 +313,7 @@ def test_partners_of_a_zip_are_one_choice_and_no_choice_leaves_nothing(zipped, o
     pins.get_by_label("cfg").select_option(label="7")
     page.wait_for_function("() => sweeper.page.getArrangement().shown === 2")
     assert pins.get_by_label("width").locator("option").all_inner_texts() == ["all", "64", "96"]
-    chosen = opened(zipped, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # as somebody wrote it: it can be taken back
+    chosen = opened(zipped, "#x=steps&y=&xx=&yy=&pin=denoise:1")  # written by hand; the user can still undo it
     assert chosen.locator(".pins label").all_inner_texts() == ["denoise", "width", "height"]
 
 
@@ -327,13 +327,13 @@ def test_partners_of_a_zip_are_one_choice_and_no_choice_leaves_nothing(zipped, o
         ("pin=cfg:7&hide=steps:4", None),
     ],
 )
-def test_a_view_without_a_trial_names_what_leaves_none(zipped, opened, address, told):
+def test_empty_view_names_what_excludes_all_trials(zipped, opened, address, told):
     page = opened(zipped, f"#x=steps&y=&xx=&yy=&{address}")
     empty = page.locator("#view .empty")
     assert empty.all_inner_texts() == ([] if told is None else [f"No trial is left: {told}."])
 
 
-def test_two_tabs_of_one_report_keep_and_show_the_marks_of_both(made, opened):
+def test_two_tabs_share_their_marks(made, opened):
     here = opened(made(Sweep({"sampler": ["euler", "heun"], "steps": [4, 8, 16]})))
     there = here.context.new_page()
     there.goto(here.url)
@@ -348,7 +348,7 @@ def test_two_tabs_of_one_report_keep_and_show_the_marks_of_both(made, opened):
     here.evaluate("sweeper.page.marks.set(2, {verdict: 'keep'})")
     there.wait_for_function(kept, arg=2)
     assert [tab.evaluate("sweeper.page.marks.count()") for tab in (here, there)] == [2, 2]
-    # Both write at once: this one has not been told of the other's mark when it writes its own.
+    # Both write at once: this tab does not know the other's mark yet when it writes its own.
     here.evaluate("""() => {
         const [key] = Object.keys(localStorage).filter((one) => one.includes(":began "));
         const all = {...JSON.parse(localStorage.getItem(key)), [sweeper.page.dataset.digest(4)]: {stars: 3}};
@@ -359,7 +359,7 @@ def test_two_tabs_of_one_report_keep_and_show_the_marks_of_both(made, opened):
     assert "3 stars" in here.locator('[data-trial="4"]').get_attribute("aria-label")
 
 
-def test_a_menu_stays_within_reach_on_a_phone(made, opened):
+def test_menus_are_reachable_on_a_phone(made, opened):
     page = opened(made(Sweep(AXES)), viewport={"width": 390, "height": 800})
     page.get_by_text("Axes, size, marks").click()
     choose(page, "X axis", "seed")
@@ -373,7 +373,7 @@ PLACE = (250, 600)
 
 
 def scrolled(opened, folder, address, **options):
-    """A page moved down by its wheel, as a person moves it, and the trial that then stands at PLACE."""
+    """A page scrolled by the mouse wheel, and the trial that is then at PLACE."""
     page = opened(folder, address, **options)
     page.mouse.move(*PLACE)
     page.mouse.wheel(0, 700)
@@ -390,7 +390,7 @@ def scrolled(opened, folder, address, **options):
     ],
     ids=["grid", "table", "phone"],
 )
-def test_the_first_click_after_scrolling_opens_what_is_clicked(made, opened, address, options):
+def test_first_click_after_scrolling_opens_the_clicked_cell(made, opened, address, options):
     page, trial = scrolled(opened, made(Sweep(TALL)), address, **options)
     (page.touchscreen.tap if options else page.mouse.click)(*PLACE)
     page.wait_for_selector("dialog[open]")
@@ -399,7 +399,7 @@ def test_the_first_click_after_scrolling_opens_what_is_clicked(made, opened, add
 
 
 @pytest.mark.parametrize("address", ["", "#view=table"], ids=["grid", "table"])
-def test_the_focus_of_the_keyboard_makes_current_what_is_in_view(made, opened, address):
+def test_keyboard_focus_selects_the_first_visible_cell(made, opened, address):
     page, _ = scrolled(opened, made(Sweep(TALL)), address)
     page.keyboard.press("Tab")  # the wheel moves no focus: it is on its way through the controls
     while page.evaluate("() => !document.activeElement.matches('.scroller')"):
@@ -439,12 +439,12 @@ def test_hostile_names_labels_and_errors_stay_text(made, opened, view):
 @pytest.mark.parametrize(
     "address", ["#x=%00&size=1e9&view=__proto__&mode=x&hide=[1]&order=[%22__proto__%22,1]&pin={", "#trial=99&with=-1"]
 )
-def test_an_address_that_makes_no_sense_shows_the_first_view(made, opened, address):
+def test_invalid_address_shows_the_first_view(made, opened, address):
     page = opened(made(Sweep(AXES)), address)
     assert page.locator(".cell").count() == 12
 
 
-def test_a_single_long_axis_is_set_in_lines_with_its_values_at_the_cells(made, opened):
+def test_single_long_axis_wraps_with_values_as_captions(made, opened):
     page = opened(made(Sweep({"seed": list(range(500, 540))})))
     tops = page.locator(".cell[data-trial]").evaluate_all(
         "cells => new Set(cells.map(c => c.getBoundingClientRect().y)).size"
@@ -457,7 +457,7 @@ def test_a_single_long_axis_is_set_in_lines_with_its_values_at_the_cells(made, o
     assert "trial 18" in page.locator("dialog[open] .zoom-head").inner_text()
 
 
-def test_the_filter_language_means_what_it_says(made, opened):
+def test_filter_expressions_select_rows(made, opened):
     page = opened(made(Sweep({"steps": [1, 2, 3], "seed": [2**64 - 1, 5]}, ends={1: ("failed", ("E", "no"))})))
     cases = {
         "not steps == 1 and seed < 6": [3, 5],
@@ -479,7 +479,7 @@ def test_the_filter_language_means_what_it_says(made, opened):
         assert isinstance(page.evaluate(rows, wrong), str), wrong
 
 
-def test_what_compares_nothing_is_searched_for_and_the_page_says_so(made, opened):
+def test_filter_without_comparison_is_a_search(made, opened):
     prompts = ["a fox (at dusk)", "a (vixen:1.3) that runs far away", "2 hens"]
     axes = {"prompt": prompts, "cfg": [3, 7.12], "upscale": [True, False], "seed": [150369102, 2**64 - 1]}
     page = opened(made(Sweep(axes, slots={"note": "3"})))
@@ -527,7 +527,7 @@ def test_what_compares_nothing_is_searched_for_and_the_page_says_so(made, opened
         {"in": [1, 2]},
     ],
 )
-def test_the_example_in_the_filter_is_an_expression_that_finds_something(made, opened, axes):
+def test_filter_example_finds_a_trial(made, opened, axes):
     page = opened(made(Sweep(axes, ends={0: ("failed", ("E", "no"))})))
     example = page.get_by_label("Filter").get_attribute("placeholder").removesuffix(", or a word")
     page.get_by_label("Filter").fill(example)
@@ -536,7 +536,7 @@ def test_the_example_in_the_filter_is_an_expression_that_finds_something(made, o
     assert page.locator(".cell[data-trial]").count() > 0
 
 
-def test_a_command_is_copied_even_where_the_clipboard_is_denied(made, opened):
+def test_command_is_copied_without_clipboard_permission(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]})))
     page.evaluate("sweeper.page.marks.set(0, {verdict: 'keep'})")
     page.evaluate("() => document.addEventListener('copy', () => (window.copied = String(getSelection())))")
@@ -545,7 +545,7 @@ def test_a_command_is_copied_even_where_the_clipboard_is_denied(made, opened):
     assert page.locator("#message").inner_text() == "command copied"
 
 
-def test_a_caption_that_is_too_long_is_shortened_to_its_cell_in_any_script(made, opened):
+def test_long_captions_are_shortened_in_any_script(made, opened):
     words = ["iiiiiiiiii", "WWWWWWWWWW", "a fox that runs far away through snow", "لوحة زيتية لثعلب في الثلج البعيد"]
     page = opened(made(Sweep({"prompt": words, "seed": [1, 2]})))
     shown = page.evaluate(
@@ -569,4 +569,4 @@ def test_a_caption_that_is_too_long_is_shortened_to_its_cell_in_any_script(made,
     assert 60 < filled <= 86.5
     assert words[2].startswith(prose.removesuffix("…"))
     assert 70 < used <= 86.5
-    assert other is None  # only a layout can tell: the style cuts it off
+    assert other is None  # only a layout knows its width, so CSS cuts it off

@@ -1,4 +1,4 @@
-"""What a trial was made with, told in a real browser: every value as it is, and by what two trials differ."""
+"""The params of a trial in a real browser: exact values, and the differences between two trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TINY = [1e-7, 0.1234567, 0.1234568, 7.0, 1.5]
 
 
 def params(page):
-    """The lines of the table close up, by name: what stands in each of its cells."""
+    """The texts of each line of the params table, by name."""
     lines = """rows => rows.map(row => [row.children[0].innerText,
         [...row.querySelectorAll('td')].map(cell => cell.innerText)])"""
     return dict(page.locator("dialog[open] .params tbody tr").evaluate_all(lines))
@@ -22,7 +22,7 @@ def highlighted(page):
     return page.locator("dialog[open] .params .differs th").all_inner_texts()
 
 
-def test_two_numbers_that_differ_are_read_as_two_and_marked_as_different(made, opened):
+def test_different_numbers_look_different(made, opened):
     page = opened(made(Sweep({"cfg": TINY, "steps": [1, 2]})), "#x=cfg&y=steps&trial=2&with=4")
     assert page.locator(".head").all_inner_texts() == ["1e-7", "0.1234567", "0.1234568", "7", "1.5"]
     assert params(page)["cfg"] == ["0.1234567", "0.1234568"]
@@ -39,13 +39,13 @@ def test_two_numbers_that_differ_are_read_as_two_and_marked_as_different(made, o
         (3, "3", "3"),
     ],
 )
-def test_only_what_was_measured_is_rounded_and_never_before_the_point(made, opened, number, exact, rounded):
+def test_only_fractions_of_metrics_are_rounded(made, opened, number, exact, rounded):
     page = opened(made(Sweep({"steps": [1]})))
     both = "value => [ValueText.toText(value), ValueText.toRounded(value)]"
     assert page.evaluate(both, number) == [exact, rounded]
 
 
-def test_measures_that_are_rounded_to_one_text_are_told_in_full_where_they_differ(made, opened):
+def test_different_metrics_are_shown_in_full_when_rounding_hides_it(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]})))
     page.evaluate("""() => { const { numbers } = sweeper.page.dataset.column('brightness');
         [numbers[0], numbers[1]] = [41.00000001, 41.00000002]; location.hash = '#trial=0&with=1'; }""")
@@ -57,7 +57,7 @@ def test_measures_that_are_rounded_to_one_text_are_told_in_full_where_they_diffe
     assert params(page)["brightness"] == ["41"]
 
 
-def test_a_measure_is_looked_for_whole_however_it_is_rounded(made, opened):
+def test_search_finds_a_metric_exact_or_rounded(made, opened):
     page = opened(made(Sweep({"steps": [4, 8]})))
     page.evaluate("() => { sweeper.page.dataset.column('brightness').numbers[0] = 41.00000001; }")
     found = """text => [0, 1].filter(Expression.compile(text, sweeper.page.dataset).holds)"""
@@ -69,7 +69,7 @@ FOX = "a red fox in deep snow, " * 20
 
 @pytest.fixture
 def labelled(made):
-    """Two axes whose values have labels, one of them a text as long as prompts are."""
+    """Two axes whose values have labels, one with a text as long as a prompt."""
     axes = {
         "scheduler": ["normal", "karras"],
         "scheduler.label": ["norm", "kar"],
@@ -82,7 +82,7 @@ def labelled(made):
     return made(Sweep(axes, skip=skip))
 
 
-def test_a_label_is_told_with_what_it_stands_for(labelled, opened):
+def test_label_is_shown_with_its_value(labelled, opened):
     page = opened(labelled, "#trial=0&with=1")
     assert params(page) == {
         "prompt": [f"fox: {FOX}".strip(), "norm"],
@@ -92,7 +92,7 @@ def test_a_label_is_told_with_what_it_stands_for(labelled, opened):
     }
 
 
-def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
+def test_filter_accepts_labels(labelled, opened):
     page = opened(labelled)
     cases = {
         "scheduler == 'norm'": [0, 1],
@@ -114,7 +114,7 @@ def test_the_filter_takes_a_value_by_its_label_as_well(labelled, opened):
     assert {text: page.evaluate(rows, text) for text in cases} == cases
 
 
-def test_nothing_and_an_empty_text_are_told_from_each_other_and_from_a_blank(made, opened):
+def test_missing_empty_and_blank_texts_look_different(made, opened):
     folder = made(Sweep({"style": [None, "", " "], "seed": [1, "1"]}, slots={"negative": ""}))
     page = opened(folder, "#trial=0&with=2")
     assert params(page)["style"] == ["(none)", "(empty)"]
@@ -131,12 +131,12 @@ def test_nothing_and_an_empty_text_are_told_from_each_other_and_from_a_blank(mad
     assert page.locator(".tbody [role=gridcell]").evaluate_all(cut) == 0
 
 
-def test_what_was_not_measured_has_no_line(made, opened):
+def test_params_omit_missing_metrics(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]}, ends={0: ("pending", None), 1: ("pending", None)})), "#trial=0&with=1")
     assert list(params(page)) == ["steps"]
 
 
-def test_how_long_it_took_is_no_param_by_which_two_trials_differ(made, opened):
+def test_duration_does_not_count_as_a_difference(made, opened):
     page = opened(made(Sweep({"steps": [1, 2]}, slots={"cfg": 7})))
     page.evaluate(
         """() => { sweeper.page.dataset.column('ran_s').numbers[0] = 3.25; location.hash = '#trial=0&with=1'; }"""

@@ -1,7 +1,7 @@
-"""A thousand and ten thousand cells: what the page builds stays small, wherever it is scrolled to, and is right there.
+"""A thousand and ten thousand cells: the document stays small and every position shows the right cell.
 
-Durations are not asserted, since a busy machine has others: `tests/benchmarks/page.py` measures them. The number of
-elements is what they follow from.
+Durations are not asserted, because they differ on a busy machine; `tests/benchmarks/page.py` measures them. The number
+of elements is what they depend on.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def large(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "address", ["", "#size=48", "#x=cfg&y=&xx=", "#x=&y=", "#x=cfg&y=&yy=seed", "#view=table", "#view=plots"]
 )
-def test_the_document_stays_small(large, opened, address):
+def test_document_stays_small(large, opened, address):
     page = opened(large.folder, address)
     assert page.locator("*").count() <= MOST
 
 
-def test_scrolling_to_the_end_shows_the_last_cell_and_builds_no_more(large, opened):
+def test_scrolling_to_the_end_keeps_the_document_small(large, opened):
     page = opened(large.folder)
     page.locator(".scroller").evaluate("s => s.scrollTo(s.scrollWidth, s.scrollHeight)")
     page.wait_for_selector(f'[data-trial="{large.last}"] img')
@@ -64,7 +64,7 @@ FLING = """async (size) => {
 }"""
 
 
-# Where a row and a column in view cross: how many such places there are, and those without the cell that belongs there.
+# The crossings of rows and columns in view: their number, and those without the right cell.
 PLACES = """() => {
   const box = document.querySelector('.scroller').getBoundingClientRect();
   const value = (row, name) => sweeper.page.dataset.column(name).label(row);
@@ -87,7 +87,7 @@ PLACES = """() => {
 
 
 @pytest.mark.parametrize("size", [64, 160])
-def test_after_a_fling_every_place_in_view_has_its_own_cell(large, opened, size):
+def test_every_position_has_its_own_cell_after_a_fast_scroll(large, opened, size):
     page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
     page.evaluate(FLING)
     places, wrong = page.evaluate(PLACES)
@@ -107,7 +107,7 @@ def test_labels_stay_in_view_while_the_grid_scrolls(large, opened):
     assert all(abs(sides.nth(n).bounding_box()["x"] - frame["x"]) < 2 for n in range(3))
 
 
-def test_the_keyboard_reaches_the_far_end(large, opened):
+def test_keyboard_reaches_the_last_cell(large, opened):
     page = opened(large.folder, "#x=cfg&y=seed")
     page.locator("[role=grid]").focus()
     page.keyboard.press("End")
@@ -121,7 +121,7 @@ def test_the_keyboard_reaches_the_far_end(large, opened):
     )
 
 
-def test_a_filter_over_all_rows_leaves_exactly_those_that_hold(large, opened):
+def test_filter_over_many_rows_keeps_exactly_the_matches(large, opened):
     page = opened(large.folder, "#where=" + "seed in [3, 24] and cfg < 2".replace(" ", "%20"))
     assert page.evaluate("() => sweeper.page.getArrangement().shown") == 2 * 4
 
@@ -133,7 +133,7 @@ def test_cells_load_the_thumbnail_that_fits_them(large, opened, size, side):
     assert source.rpartition(".")[0][len("thumbs/") + 64 :] == side
 
 
-def test_a_fling_shows_sprites_and_asks_for_pictures_only_when_it_rests(large, opened):
+def test_fast_scroll_shows_sprites_and_loads_pictures_at_rest(large, opened):
     page = opened(large.folder, "#size=64&x=cfg&y=seed")
     page.wait_for_function("() => document.querySelectorAll('.cell img').length > 20")
     asked = page.evaluate(
@@ -155,7 +155,7 @@ def test_a_fling_shows_sprites_and_asks_for_pictures_only_when_it_rests(large, o
 
 
 @pytest.mark.parametrize("size", [64, 160])
-def test_a_cell_that_was_moved_shows_and_says_its_own_trial(large, opened, size):
+def test_reused_cell_shows_and_describes_its_new_trial(large, opened, size):
     page = opened(large.folder, f"#size={size}&x=cfg&y=seed")
     page.evaluate("() => (window.before = document.querySelector('.cell'))")
     page.evaluate(FLING)
@@ -168,7 +168,7 @@ def test_a_cell_that_was_moved_shows_and_says_its_own_trial(large, opened, size)
         })""",
         arg=size,
     )
-    assert page.evaluate("() => window.before.isConnected")  # it was moved, and no other made in its place
+    assert page.evaluate("() => window.before.isConnected")  # it was moved and not replaced
     page.wait_for_function("() => document.querySelectorAll('.cell > img').length > 20")
     wrong = page.locator(".cell:has(> img)").evaluate_all(
         """cells => cells.filter(cell => {

@@ -1,6 +1,4 @@
-"""What stands beside the pictures of a contact sheet, and of the page: each value as itself, in its place, under its
-axis' name.
-"""
+"""Labels on contact sheets and on the page: exact values, in the written order, under their names."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from tests.reporting.made_up_sweeps import Sweep
 
 @pytest.fixture
 def told(monkeypatch, tmp_path):
-    """What a results folder has on its sheet, or on those of an animation, instead of the pictures."""
+    """The texts on the sheet of a results folder, or on all sheets of an animation."""
 
     def on_sheet(out, wish):
         seen = []
@@ -40,14 +38,14 @@ def labels(lines):
     return [label for _, label in lines]
 
 
-def test_numbers_that_differ_in_the_seventh_digit_have_heads_that_differ(told, tmp_path):
+def test_labels_distinguish_numbers_in_the_seventh_digit(told, tmp_path):
     out = Sweep({"cfg": [0.1234567, 0.1234568, 1234567.25, 7.0], "steps": [4, 8]}).write(tmp_path / "r")
     sheet = told(out, SheetOptions(x="cfg", y="steps"))
     assert labels(sheet.across) == ["0.1234567", "0.1234568", "1234567.25", "7"]
 
 
 def planned(folder, sweep, slots, *, older=False):
-    """A results folder of a sweep over slots of these names, whose run has not begun yet."""
+    """A results folder of a sweep over slots with these names; its run has not begun."""
     folder.mkdir()
     (folder / "t.json").write_text(json.dumps({"1": {"class_type": "A", "inputs": dict.fromkeys(slots, 0)}}))
     (folder / "t.slots.yaml").write_text(json.dumps({"slots": {name: {"at": f"1.{name}"} for name in slots}}))
@@ -69,14 +67,14 @@ GRID = {"sampler": ["euler", "heun"], "steps": [None, 2, 3, 4, 5]}
 EXCLUDE = [{"sampler": "euler", "steps": None}, {"sampler": "euler", "steps": 2}, {"sampler": "heun", "steps": 4}]
 
 
-def test_values_stand_as_they_were_written_whatever_was_left_out(told, tmp_path):
+def test_values_have_the_written_order_despite_exclusions(told, tmp_path):
     out = excluding(tmp_path / "e", GRID, EXCLUDE)
     sheet = told(out, SheetOptions(x="steps", y="sampler"))
     assert labels(sheet.across) == ["steps: (none)", "2", "3", "4", "5"]
     assert [place for place, _ in sheet.across] == [-1, 0, 1, 2, 3]
 
 
-def test_sections_and_frames_stand_as_their_values_were_written(told, tmp_path):
+def test_sections_and_frames_have_the_written_order(told, tmp_path):
     out = excluding(tmp_path / "e", {**GRID, "seed": [1, 2]}, EXCLUDE)
     sections = told(out, SheetOptions(x="seed", y="sampler")).sections
     assert [section.title for section in sections] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
@@ -84,7 +82,7 @@ def test_sections_and_frames_stand_as_their_values_were_written(told, tmp_path):
     assert [frame.frame_label for frame in frames] == ["steps: (none)", "steps 2", "steps 3", "steps 4", "steps 5"]
 
 
-def test_the_page_is_told_the_written_order_too_and_where_none_stands_in_it(tmp_path):
+def test_data_has_the_written_order_and_the_rank_of_none(tmp_path):
     out = excluding(tmp_path / "e", GRID, EXCLUDE)
     data = json.loads((write_report(out).page.parent / "data.json").read_text())
     (steps,) = [column for column in data["columns"] if column["name"] == "steps"]
@@ -93,14 +91,14 @@ def test_the_page_is_told_the_written_order_too_and_where_none_stands_in_it(tmp_
     assert asked["of"] == [-1, 0, 1, 2, 3]
 
 
-def test_the_page_shows_that_order_in_a_browser(opened, tmp_path):
+def test_page_shows_the_written_order(opened, tmp_path):
     page = opened(write_report(excluding(tmp_path / "e", GRID, EXCLUDE)).page.parent)
     page.get_by_label("X axis", exact=True).select_option("steps")
     assert page.get_by_role("columnheader").all_inner_texts() == ["(none)", "2", "3", "4", "5"]
     assert page.get_by_role("rowheader").all_inner_texts() == ["euler", "heun"]
 
 
-def test_a_page_of_what_was_never_run_has_that_order_as_well(tmp_path):
+def test_page_of_a_plan_has_the_written_order_too(tmp_path):
     excluding(tmp_path / "e", GRID, EXCLUDE)
     with LiveView(tmp_path / "none", experiment=sweeper.load(tmp_path / "e/e.yaml")) as view:
         columns = httpx.get(f"{view.url}data.json").json()["columns"]
@@ -112,15 +110,15 @@ def titles(sheet):
 
 
 def shown(sheet):
-    """Every cell of a sheet by all that stands at it."""
+    """The texts of every cell of a sheet, with its labels."""
     across, down = dict(sheet.across), dict(sheet.down)
     cells = [(section.title, at) for section in sheet.sections for at in section.cells]
     return [(title, down[place[0]], across[place[1]]) for title, place in cells]
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_an_axis_that_merely_happens_to_follow_from_the_others_is_told(told, tmp_path, older):
-    # Of the eight combinations four, in which `c` follows from `a` and `b`; both of which are needed to tell it.
+def test_axis_that_follows_by_chance_is_shown(told, tmp_path, older):
+    # Four of the eight combinations, in which only `a` and `b` together fix `c`.
     rows = [{"a": 0, "b": 0, "c": 1}, {"a": 0, "b": 1, "c": 0}, {"a": 1, "b": 0, "c": 0}, {"a": 1, "b": 1, "c": 1}]
     sweep = {"grid": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "exclude": rows}
     sheet = told(planned(tmp_path / "e", sweep, "abc", older=older), SheetOptions(x="a", y="b"))
@@ -128,37 +126,37 @@ def test_an_axis_that_merely_happens_to_follow_from_the_others_is_told(told, tmp
     assert len(set(shown(sheet))) == 4
 
 
-def test_a_sample_in_which_every_seed_stands_once_names_the_other_axes(told, tmp_path):
+def test_sample_with_unique_seeds_shows_the_other_axes(told, tmp_path):
     sweep = {"grid": {"seed": list(range(9)), "shape": ["sq", "tall"], "cfg": [1, 2]}, "sample": {"n": 3}}
     sheet = told(planned(tmp_path / "e", sweep, ["seed", "shape", "cfg"]), SheetOptions(y="seed", x="cfg"))
     assert {title.split()[0] for title in titles(sheet)} == {"shape"}
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_partners_in_a_zip_and_the_groups_of_choices_are_told_by_each_other(told, tmp_path, older):
+def test_zip_partners_and_choice_groups_imply_each_other(told, tmp_path, older):
     zipped = [{"a": [1, 2, 1], "b": ["x", "y", "z"]}]
     out = planned(tmp_path / "e", {"grid": {"c": [1, 2]}, "zip": zipped}, "abc", older=older)
     assert titles(told(out, SheetOptions(x="b", y="c"))) == [""]
-    assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have one `a`
+    assert titles(told(out, SheetOptions(x="a", y="c"))) == ["b x", "b y", "b z"]  # two of them have the same `a`
     out = planned(tmp_path / "f", {"grid": {"p": {"choices": "{a|b} {c|d}"}}}, "p", older=older)
     assert titles(told(out, SheetOptions(x="p.1", y="p.2"))) == [""]
     assert titles(told(out, SheetOptions(x="p"))) == [""]
 
 
-def test_axes_that_another_block_sweeps_apart_are_no_partners(told, tmp_path):
+def test_axes_swept_apart_in_another_block_are_not_linked(told, tmp_path):
     sweep = [{"zip": [{"a": [1, 2], "b": [3, 4]}]}, {"grid": {"a": [7, 8], "b": [9, 10]}, "where": "b - a == 2"}]
     out = planned(tmp_path / "e", sweep, "ab")
     assert titles(told(out, SheetOptions(x="a"))) == [""]
     assert labels(told(out, SheetOptions(x="a")).down) == ["3", "4", "9", "10"]
 
 
-def test_what_shows_nothing_of_itself_has_a_word_and_the_name_of_its_axis(told, tmp_path):
+def test_blank_values_are_described_with_their_axis(told, tmp_path):
     grid = {"prompt": ["", " ", "a fox"], "seed": [1, 2], "steps": [1, 2]}
     out = planned(tmp_path / "e", {"grid": grid}, grid)
     assert titles(told(out, SheetOptions(x="seed", y="steps"))) == ["prompt: (empty)", 'prompt: " "', "prompt a fox"]
     assert labels(told(out, SheetOptions(x="prompt")).across) == ["prompt: (empty)", 'prompt: " "', "a fox"]
 
 
-def test_an_axis_of_one_value_that_some_trials_lack_is_told(told, tmp_path):
+def test_axis_of_one_value_that_some_trials_lack_is_shown(told, tmp_path):
     sweep = [{"grid": {"s": [1, 2], "t": [1, 2], "u": [None, "a"]}}]
     assert titles(told(planned(tmp_path / "e", sweep, "stu"), SheetOptions(x="s", y="t"))) == ["u: (none)", "u a"]

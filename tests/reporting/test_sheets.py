@@ -1,4 +1,4 @@
-"""Contact sheets: what is on them, how they are paged and animated, and that no label is ever cut."""
+"""Contact sheets: their content, pages and animations, and labels that are never cut."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def solid(colour, side=40):
 
 
 def cells(sheet, colour=(200, 30, 60)):
-    """Left edges and top edges of the areas of exactly that colour."""
+    """Left edges and top edges of the areas with exactly that colour."""
     there = (np.asarray(sheet.convert("RGB")) == colour).all(axis=2)
     return [starts(there.any(axis=axis)) for axis in (0, 1)]
 
 
 def starts(line):
-    """Where a run of true values begins."""
+    """The index where each run of true values begins."""
     return np.flatnonzero(np.diff(line.astype(int), prepend=0) == 1).tolist()
 
 
-def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
+def test_sheet_arranges_pictures_along_the_requested_axes(tmp_path):
     out = Sweep(GRID, content=solid((200, 30, 60))).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
     with Image.open(file) as sheet:
@@ -48,7 +48,7 @@ def test_pictures_stand_in_rows_and_columns_of_the_axes_asked_for(tmp_path):
     assert {b - a for a, b in itertools.pairwise(lefts)} == {46}
 
 
-def test_an_axis_that_is_neither_across_nor_down_makes_sections(tmp_path):
+def test_axis_without_a_direction_makes_sections(tmp_path):
     out = Sweep({**GRID, "cfg": [1.5, 7.0]}, content=solid((200, 30, 60))).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="sampler", cell=40))
     with Image.open(file) as sheet:
@@ -63,10 +63,10 @@ def test_all_pictures_of_a_trial_share_its_cell(tmp_path, outputs, across, down)
         lefts, tops = cells(sheet)
         assert (len(lefts), len(tops)) == (across, down)
         there = (np.asarray(sheet.convert("RGB")) == (200, 30, 60)).all(axis=2)
-    assert there.sum() == outputs * 40 * 40  # none is cut, none is made larger
+    assert there.sum() == outputs * 40 * 40  # none is cut or enlarged
 
 
-def test_a_cell_is_no_larger_than_its_pictures_need(tmp_path):
+def test_cell_is_no_larger_than_its_pictures(tmp_path):
     sizes = []
     for side in (40, 120, 4000):
         out = Sweep({"steps": [4, 8]}, content=solid((200, 30, 60), side)).write(tmp_path / str(side))
@@ -74,12 +74,12 @@ def test_a_cell_is_no_larger_than_its_pictures_need(tmp_path):
         with Image.open(file) as sheet:
             lefts, _ = cells(sheet)
             sizes.append((lefts[1] - lefts[0], sheet.height))
-    # 96 is what a label needs; 6 stand between two cells.
+    # A label needs 96 pixels; 6 are between two cells.
     assert [step for step, _ in sizes] == [96 + 6, 120 + 6, 200 + 6]
     assert sizes[1][1] - sizes[0][1] == 120 - 40
 
 
-def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
+def test_long_column_labels_widen_cells_up_to_the_limit(tmp_path):
     steps = []
     for words in (1, 20, 2000):
         axes = {"prompt": ["a fox " * words, "b"]}
@@ -92,7 +92,7 @@ def test_long_labels_across_widen_the_cells_up_to_what_was_asked_for(tmp_path):
     assert steps[0] < steps[1] < steps[2] == 200 + 6
 
 
-def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
+def test_unreadable_picture_does_not_hide_the_others(tmp_path):
     out = Sweep({"steps": [4]}, outputs=2, content=solid((200, 30, 60))).write(tmp_path / "r")
     first, _ = sorted((out / "artifacts").iterdir())
     first.write_bytes(b"no picture")
@@ -103,7 +103,7 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_of_its_trial(tmp_path):
     assert (pixels == (240, 240, 238)).all(axis=2).any()
 
 
-def test_the_reason_of_a_failure_is_whole_up_to_eight_lines(tmp_path):
+def test_sheet_shows_eight_lines_of_a_failure(tmp_path):
     sizes = []
     for words in (1, 40, 4000):
         ends = {0: ("failed", ("E", "out of memory " * words))}
@@ -127,7 +127,7 @@ def test_pages_stay_under_the_limit_and_lose_no_row(tmp_path):
     assert rows == 40
 
 
-def test_a_row_too_wide_for_a_page_goes_on_below(tmp_path):
+def test_wide_row_continues_below(tmp_path):
     out = Sweep({"seed": list(range(30)), "steps": [1, 2]}, content=solid((200, 30, 60))).write(tmp_path / "r")
     files = write_sheets(out, tmp_path / "s.png", SheetOptions(x="seed", y="steps", cell=64, megapixels=1))
     across = 0
@@ -154,7 +154,7 @@ LONG = "masterpiece, best quality, " * 60
         ({"prompt": [LONG * 9, "b"]}, SheetOptions(y="prompt", megapixels=1), "s.png", "a label of 'prompt'"),
     ],
 )
-def test_a_label_that_leaves_no_room_is_named_and_the_advice_helps(tmp_path, axes, wish, file, cause):
+def test_error_names_a_label_that_is_too_long_and_the_advice_helps(tmp_path, axes, wish, file, cause):
     out = Sweep(axes).write(tmp_path / "r")
     with pytest.raises(UsageError) as caught:
         write_sheets(out, tmp_path / file, wish)
@@ -166,7 +166,7 @@ def test_a_label_that_leaves_no_room_is_named_and_the_advice_helps(tmp_path, axe
     assert write_sheets(out, tmp_path / file, replace(wish, megapixels=enough)) == [tmp_path / file]
 
 
-def test_a_single_axis_is_named_above_its_labels(tmp_path):
+def test_single_axis_is_named_above_its_labels(tmp_path):
     tops = []
     for name in ("s", "steps"):
         out = Sweep({name: [4, 8, 16]}, content=solid((200, 30, 60)), name="x").write(tmp_path / name)
@@ -178,10 +178,10 @@ def test_a_single_axis_is_named_above_its_labels(tmp_path):
         tops[-1].append(int(np.flatnonzero(names.any(axis=0)).max()))
     (one, narrow), (other, wide) = tops
     assert len(one) == len(other) == 3  # the title, the axis, its labels
-    assert wide > narrow  # it is the name that stands there
+    assert wide > narrow  # because the name is there
 
 
-def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
+def test_frames_do_not_jump(tmp_path):
     out = Sweep({"prompt": ["a fox " * 60, "b"]}, content=solid((200, 30, 60))).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(animate="prompt"))
     places = []
@@ -193,14 +193,14 @@ def test_the_frames_of_values_of_any_length_do_not_jump(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["webp", "png", "gif"])
-def test_a_sheet_is_animated_along_an_axis(tmp_path, suffix):
+def test_sheet_is_animated_along_an_axis(tmp_path, suffix):
     out = Sweep({**GRID, "cfg": [1.5, 7.0, 9.0]}).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / f"s.{suffix}", SheetOptions(x="steps", y="sampler", animate="cfg", cell=48))
     with Image.open(file) as sheet:
         assert sheet.n_frames == 3
 
 
-def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
+def test_sheet_with_failed_and_missing_trials_is_drawn(tmp_path):
     ends = {0: ("failed", ("E", "boom " * 200)), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), size=(256, 192))
     (file,) = write_sheets(sweep.write(tmp_path / "r"), tmp_path / "s.png", SheetOptions())
@@ -209,7 +209,7 @@ def test_a_failed_trial_and_a_hole_break_no_sheet(tmp_path):
         assert sheet.width > 700
 
 
-def test_a_cell_without_a_trial_has_a_dash_of_its_own_in_its_middle(tmp_path):
+def test_sheet_draws_a_dash_for_a_missing_trial(tmp_path):
     ends = {0: ("failed", ("E", "no")), 1: ("pending", None)}
     sweep = Sweep(GRID, ends=ends, skip=frozenset({5}), content=solid((200, 30, 60)))
     (file,) = write_sheets(
@@ -220,13 +220,13 @@ def test_a_cell_without_a_trial_has_a_dash_of_its_own_in_its_middle(tmp_path):
     lefts, tops = cells(Image.fromarray(pixels))
     dash = np.argwhere((pixels == (196, 198, 200)).all(axis=2))
     (top, left), (bottom, right) = dash.min(axis=0), dash.max(axis=0)
-    assert len(dash) == (bottom - top + 1) * (right - left + 1)  # there is one
-    middle = lefts[-1] + 20  # the column's only picture is 40 wide and stands above it
+    assert len(dash) == (bottom - top + 1) * (right - left + 1)  # there is exactly one
+    middle = lefts[-1] + 20  # the column's only picture is 40 wide and above it
     assert abs((left + right) / 2 - middle) <= 1
     assert tops[-1] < top < sheet.height
 
 
-def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
+def test_long_label_makes_its_row_higher(tmp_path):
     sizes = []
     for n, text in enumerate(("short", "a very long prompt indeed " * 30)):
         out = Sweep({"prompt": [text, "b"], "steps": [1, 2]}).write(tmp_path / f"r{n}")
@@ -237,13 +237,13 @@ def test_a_long_label_makes_its_row_higher_instead_of_being_cut(tmp_path):
 
 
 @pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u2028", "\t"])
-def test_a_prompt_of_two_lines_stands_down_the_side_with_room_for_the_longer_one(tmp_path, break_):
+def test_row_label_of_two_lines_fits_the_longer_line(tmp_path, break_):
     out = Sweep({"prompt": [f"a fox,{break_}in snow", "a cat"], "steps": [1, 2]}).write(tmp_path / "r")
     (file,) = write_sheets(out, tmp_path / "s.png", SheetOptions(x="steps", y="prompt", cell=64))
     assert file.is_file()
 
 
-def test_a_text_is_measured_as_it_is_drawn():
+def test_text_is_measured_as_it_is_drawn():
     letters = TextRenderer(["a fox, in snow"])
     assert letters.measure_width("a fox,\nin snow", 20) == max(
         letters.measure_width("a fox,", 20), letters.measure_width("in snow", 20)
@@ -271,14 +271,14 @@ def test_a_text_is_measured_as_it_is_drawn():
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_told_and_nothing_is_written(tmp_path, wish, file, message):
+def test_undrawable_sheet_is_refused_and_not_written(tmp_path, wish, file, message):
     out = Sweep(GRID, content=solid((200, 30, 60), 2000)).write(tmp_path / "r")
     with pytest.raises(UsageError, match=message):
         write_sheets(out, tmp_path / file, wish)
     assert not (tmp_path / file).exists()
 
 
-def test_letters_come_from_a_font_that_has_them_and_none_is_dropped():
+def test_each_character_comes_from_a_font_that_has_it():
     line = "fox 狐 \N{FOX FACE} é"
     letters = TextRenderer([line])
     drawn = Image.new("RGB", (400, 40), "white")
@@ -289,14 +289,14 @@ def test_letters_come_from_a_font_that_has_them_and_none_is_dropped():
     assert letters.wrap(line, 20, 400) == [line]
 
 
-def test_emoji_of_several_parts_and_accents_are_never_broken_apart():
+def test_combined_emoji_and_accents_are_never_split():
     artist = "\N{WOMAN}\u200d\N{ARTIST PALETTE}"
     letters = TextRenderer([artist])
     assert letters.wrap(artist * 9, 20, 1) == [artist] * 9
     assert letters.wrap("e\N{COMBINING ACUTE ACCENT}" * 5, 20, 1) == ["e\N{COMBINING ACUTE ACCENT}"] * 5
 
 
-def test_a_line_never_begins_with_a_closing_mark():
+def test_no_line_begins_with_a_closing_mark():
     letters = TextRenderer(["雪の中、"])
     lines = letters.wrap("雪の中、" * 10, 20, letters.measure_width("雪の中", 20) + 2)
     assert len(lines) > 5
@@ -305,7 +305,7 @@ def test_a_line_never_begins_with_a_closing_mark():
 
 @settings(max_examples=60)
 @given(st.text(st.characters(codec="utf-8"), max_size=120), st.integers(40, 300))
-def test_wrapping_loses_no_character_and_keeps_the_width(text, width):
+def test_wrapping_keeps_all_characters_within_the_width(text, width):
     letters = TextRenderer(["plain"])
     lines = letters.wrap(text, 15, width)
     assert "".join("".join(lines).split()) == "".join("".join(map(make_printable, text.splitlines())).split())

@@ -1,4 +1,4 @@
-"""From one trial close up to the next without a keyboard, in a real browser."""
+"""Moving to the next trial without a keyboard, in a real browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def shown(page):
 
 
 def swipe(page, start, end):
-    """One finger from a place in the window to another, as a screen tells of it."""
+    """Move one finger from one point of the window to another, as a touch screen reports it."""
     session = page.context.new_cdp_session(page)
     places = [[start[way] + (end[way] - start[way]) * part / 4 for way in (0, 1)] for part in range(5)]
     for kind, place in zip(("touchStart", *["touchMove"] * 4), places, strict=True):
@@ -25,7 +25,7 @@ def swipe(page, start, end):
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
-def test_buttons_lead_to_the_neighbours_and_are_disabled_where_there_is_none(made, opened, options):
+def test_buttons_lead_to_neighbours_or_are_disabled(made, opened, options):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **options)
     ways = {name: page.get_by_role("button", name=f"The trial {name}") for name in
             ("to the left", "to the right", "above", "below")}  # fmt: skip
@@ -40,7 +40,7 @@ def test_buttons_lead_to_the_neighbours_and_are_disabled_where_there_is_none(mad
     ways["to the right"].click()
     ways["to the right"].press("Enter")
     assert shown(page) == "2"
-    assert page.evaluate("document.activeElement.ariaLabel") == "The trial to the right"  # also at the end
+    assert page.evaluate("document.activeElement.ariaLabel") == "The trial to the right"  # also at the last trial
     ways["to the right"].press("Enter")
     assert shown(page) == "2"
     ways["below"].click()
@@ -48,7 +48,7 @@ def test_buttons_lead_to_the_neighbours_and_are_disabled_where_there_is_none(mad
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_list_has_two_neighbours(made, opened):
+def test_table_has_two_neighbours(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&trial=2")
     assert page.get_by_role("group", name="Neighbours").get_by_role("button").all_inner_texts() == ["↑", "↓"]
     assert page.get_by_role("button", name="The trial above").is_disabled()
@@ -56,7 +56,7 @@ def test_a_list_has_two_neighbours(made, opened):
     assert shown(page) == "5"
 
 
-def test_a_swipe_leads_to_the_next_trial_and_a_scroll_does_not(made, opened):
+def test_swipe_leads_to_the_next_trial_but_scroll_does_not(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0", **PHONE)
     assert not page.locator(".keys").is_visible()
     swipe(page, (300, 350), (80, 360))
@@ -67,7 +67,7 @@ def test_a_swipe_leads_to_the_next_trial_and_a_scroll_does_not(made, opened):
     assert shown(page) == "0"
 
 
-def test_a_finger_on_the_slider_moves_the_slider(made, opened):
+def test_finger_on_the_slider_moves_only_the_slider(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0&with=3&mode=slider", **PHONE)
     picture = page.locator(".stack").bounding_box()
     middle = picture["y"] + picture["height"] / 2

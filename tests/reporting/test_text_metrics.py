@@ -1,4 +1,4 @@
-"""A metric may give texts, such as a hash: the page has it as a column, and not where it asks for numbers."""
+"""A metric may return texts, such as a hash: the page shows it as a column and never as a number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sweeper.reporting.dataset import build_dataset
 from sweeper.store.records import TableLayout
 
 
-def test_a_metric_of_texts_is_a_column_and_no_number():
+def test_metric_of_texts_becomes_a_column():
     found = [
         Result(0, {}, {}, "a" * 64, "succeeded", metrics={"brightness": 7.5, "perceptual_hash": "ff"}),
         Result(1, {}, {}, "b" * 64, "failed"),

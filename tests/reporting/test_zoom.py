@@ -1,4 +1,4 @@
-"""One trial close up, the table and the plots, in a real browser."""
+"""The dialog of one trial, the table and the plots, in a real browser."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def planned(tmp_path):
 
 
 def finished(store, run, trial, out):
-    """A job that stands for a trial, with a picture."""
+    """Record a finished job for a trial, with a picture."""
     name = f"artifacts/{trial.index}.png"
     (out / "artifacts").mkdir(exist_ok=True)
     Image.new("RGB", (8, 8), (60 * trial.index, 0, 0)).save(out / name)
@@ -71,7 +71,7 @@ def embedded_comfyui():
         yield server
 
 
-def test_enter_opens_arrows_move_and_escape_leads_back_to_the_cell(made, opened):
+def test_enter_arrows_and_escape_work_in_the_dialog(made, opened):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler")
     page.locator("[role=grid]").focus()
     page.keyboard.press("Enter")
@@ -87,7 +87,7 @@ def test_enter_opens_arrows_move_and_escape_leads_back_to_the_cell(made, opened)
 
 
 @pytest.mark.parametrize("key", MODES)
-def test_two_trials_are_compared_in_every_way(made, opened, key):
+def test_two_trials_are_compared_in_every_mode(made, opened, key):
     page = opened(made(Sweep(GRID)), "#x=steps&y=sampler&trial=0")
     page.keyboard.press("h")
     page.keyboard.press("ArrowDown")
@@ -97,7 +97,7 @@ def test_two_trials_are_compared_in_every_way(made, opened, key):
     assert "steps" not in page.locator(".params .differs th").all_inner_texts()
 
 
-def test_equal_pictures_have_a_black_difference_and_others_have_not(made, opened, tmp_path):
+def test_only_equal_pictures_have_a_black_difference(made, opened, tmp_path):
     page = opened(made(Sweep({"steps": [1, 2, 3]}, distinct=2)), "#trial=0&with=2&mode=difference")
     page.wait_for_selector("canvas[data-done]")
     page.locator("canvas").evaluate("canvas => (canvas.style.filter = 'none')")
@@ -122,7 +122,7 @@ def brightest(png):
         return middle.getextrema()[1]
 
 
-def test_the_concrete_workflow_comes_back_whole(planned, opened):
+def test_workflow_is_assembled_completely(planned, opened):
     plan, folder = planned
     page = opened(folder, "#trial=0")
     for trial in plan.written():
@@ -138,14 +138,14 @@ DROPPED = """node => {
 
 
 def carried(node):
-    """[workflow, file name] in the first thing that a program finds that fetches what it is given, as ComfyUI does."""
+    """[workflow, file name] in the first URL of a drag, which ComfyUI fetches."""
     kind, _, rest = node.evaluate(DROPPED).partition(",")
     assert kind == "data:application/json"
     text, _, name = rest.partition("#/")
     return [json.loads(unquote(text)), name]
 
 
-def test_a_cell_and_the_link_to_its_file_carry_their_workflow(planned, opened):
+def test_dragging_a_cell_or_its_link_takes_the_workflow(planned, opened):
     plan, folder = planned
     expected = [plan.workflow(trial) for trial in plan.written()]
     page = opened(folder, "#x=seed&y=text")
@@ -154,8 +154,8 @@ def test_a_cell_and_the_link_to_its_file_carry_their_workflow(planned, opened):
     assert carried(page.locator(".actions a")) == [expected[3], "trial-3.json"]
 
 
-def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyui, tmp_path, opened):
-    """So that it runs there as it is, dragged into ComfyUI or saved: here it has another name."""
+def test_workflow_has_the_input_names_of_its_target(embedded_comfyui, tmp_path, opened):
+    """The input file has another name on this machine; the workflow must run on the target unchanged."""
     Image.new("RGB", (8, 8), "teal").save(tmp_path / "hills.png")
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "hills.png"}},
@@ -174,14 +174,14 @@ def test_a_workflow_names_its_input_files_as_the_target_has_them(embedded_comfyu
     assert answer.json()["node_errors"] == {}
 
 
-def test_the_rerun_command_names_what_varies(planned, opened):
+def test_rerun_command_selects_by_varying_slots(planned, opened):
     _, folder = planned
     page = opened(folder)
     command = page.evaluate("Workflow.makeCommand(sweeper.page.dataset, 2)")
     assert command.endswith("""--fresh --where 'text == "b'\\''s" and seed == 18446744073709551615'""")
 
 
-def test_kept_trials_are_exported_as_an_experiment_that_makes_them_again(planned, opened, tmp_path):
+def test_exported_experiment_remakes_the_kept_trials(planned, opened, tmp_path):
     plan, folder = planned
     page = opened(folder)
     page.evaluate("for (const row of [0, 3]) sweeper.page.marks.set(row, {verdict: 'keep', comment: 'x # y\\nz'})")
@@ -193,7 +193,7 @@ def test_kept_trials_are_exported_as_an_experiment_that_makes_them_again(planned
     assert [trial.digest for trial in kept.written()] == [trials[0].digest, trials[3].digest]
 
 
-def test_the_table_sorts_numbers_as_numbers_and_missing_ones_last(made, opened):
+def test_table_sorts_numbers_and_puts_missing_last(made, opened):
     page = opened(made(Sweep({"steps": [4, 16, 8]}, ends={1: ("failed", ("E", "no"))})), "#view=table")
     page.get_by_role("button", name="brightness").click()
     page.get_by_role("button", name="steps").click()
@@ -205,7 +205,7 @@ def test_the_table_sorts_numbers_as_numbers_and_missing_ones_last(made, opened):
     assert page.locator(".tbody .trow").evaluate_all(trials)[-1] == 1
 
 
-def test_columns_of_the_table_are_chosen(made, opened):
+def test_table_columns_can_be_chosen(made, opened):
     page = opened(made(Sweep({"steps": [4, 16]}, slots={"prompt": "a fox"})), "#view=table")
     page.locator("summary", has_text="Columns").click()
     page.get_by_role("checkbox", name="prompt").check()
@@ -229,18 +229,18 @@ def test_videos_and_sounds_have_players(made, opened, tmp_path):
         assert page.locator(f"[data-trial='0'] {tag}").count() == 1
 
 
-def test_a_picture_of_a_kind_that_thumbnails_do_not_know_is_shown_itself(made, opened):
+def test_picture_without_thumbnail_support_is_shown_itself(made, opened):
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(2)</script></svg>'
     page = opened(made(Sweep({"steps": [1]}, suffix="svg", content=svg)), "#trial=0")
     page.wait_for_function("() => document.querySelector('.stage img').naturalWidth > 0")
-    assert page.get_by_text("Open the file").count() == 0  # as a page of its own its script would run
+    assert page.get_by_text("Open the file").count() == 0  # opened by itself, its script would run
 
 
 PROMPTS = [f"p{number:02}" for number in range(1, 13)]
 
 
-def test_lines_and_the_heat_map_show_what_is_in_view_and_nothing_else(made, opened):
-    """The eight first values had a line each, in view or not, and nobody could see the ninth."""
+def test_plots_show_only_what_is_in_view(made, opened):
+    """Only values in view get one of the eight lines."""
     folder = made(Sweep({"prompt": PROMPTS, "steps": [4, 8]}))
     at = "#view=plots&x=steps&y=prompt&metric=brightness"
     lines = "svg.plot path[fill=none]"
@@ -259,7 +259,7 @@ def test_lines_and_the_heat_map_show_what_is_in_view_and_nothing_else(made, open
     assert page.locator(lines).count() == 3
 
 
-def test_ticks_are_values_that_there_are_and_stand_apart(made, opened):
+def test_ticks_are_existing_values_and_do_not_overlap(made, opened):
     seeds = [150369102, 150369105, 738590412, 1619594292, 2**64 - 1, 2**64 - 3]
     page = opened(made(Sweep({"seed": seeds, "sampler": ["euler", "heun"]})), "#view=plots&metric=brightness")
     along = page.get_by_role("img", name="brightness along seed")
@@ -273,7 +273,7 @@ def test_ticks_are_values_that_there_are_and_stand_apart(made, opened):
     assert boxes[-1][2] <= plot["x"] + plot["width"]
 
 
-def test_arrows_go_through_the_table_as_it_is_sorted_and_filtered(made, opened):
+def test_arrows_follow_the_sorted_and_filtered_table(made, opened):
     page = opened(made(Sweep(GRID)), "#view=table&sort=-steps&where=steps%20%3C%2016")
     rows = page.locator(".tbody .trow").evaluate_all("rows => rows.map(row => Number(row.dataset.trial))")
     assert rows == [1, 4, 0, 3]
@@ -285,7 +285,7 @@ def test_arrows_go_through_the_table_as_it_is_sorted_and_filtered(made, opened):
     assert page.locator(".trow.current").get_attribute("data-trial") == "4"
 
 
-def test_the_heat_map_names_an_empty_text_and_clamps_a_long_one_that_its_title_tells(made, opened):
+def test_heat_map_labels_empty_and_long_texts(made, opened):
     story = "a fox " * 170
     page = opened(made(Sweep({"prompt": ["", story], "steps": [1, 2]})), "#view=plots&x=steps&y=prompt")
     heads = page.locator(".heat tbody th span")

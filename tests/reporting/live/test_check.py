@@ -1,4 +1,4 @@
-"""The live view beside a baseline: each cell says whether it is what was accepted, as soon as that is known."""
+"""The live view with a baseline: each cell shows its state of the check as soon as it is known."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(widths, colour):
 
 @pytest.fixture
 def accepted(tmp_path, monkeypatch, capsys):
-    """Two pictures were accepted; then one of their colours was changed, and a third is asked for. No run is left."""
+    """Two accepted pictures; then the experiment changes the colour of one and adds a third. No run is left."""
     monkeypatch.chdir(tmp_path)
     write([8, 16], "{{ 1 * width }}")
     assert main(["run", "e.yaml"]) == 0
@@ -44,7 +44,7 @@ def accepted(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def view():
-    """The address of `sweeper view e.yaml`, a process of its own."""
+    """The address of `sweeper view e.yaml` in a process of its own."""
     command = [sys.executable, "-m", "sweeper", "view", "e.yaml"]
     processes = []
 
@@ -78,7 +78,7 @@ def visit(browser):
 
 
 def settled(page):
-    """The words of all cells, once each has the one that it is to have."""
+    """Wait until every cell shows its expected state."""
     words = ["= same", "≠ changed", "+ new"]
     page.wait_for_function(
         "words => words.every((word, n) => "
@@ -87,7 +87,7 @@ def settled(page):
     )
 
 
-def test_cells_say_whether_they_are_what_was_accepted_while_the_run_goes_on(accepted, view, visit):
+def test_cells_show_check_states_while_the_run_goes_on(accepted, view, visit):
     url = view()
     page = visit(url)
     page.evaluate("window.stillThere = true")
@@ -102,10 +102,10 @@ def test_cells_say_whether_they_are_what_was_accepted_while_the_run_goes_on(acce
     page.wait_for_function("() => document.querySelectorAll('.stage figure img').length === 2")
     page.wait_for_function("() => [...document.querySelectorAll('.stage img')].every(i => i.naturalWidth > 0)")
     assert "mae" in page.locator("dialog[open]").inner_text()
-    settled(visit(url))  # a page that is opened later has it in its data
+    settled(visit(url))  # a page that is opened later has the states in its data
 
 
-def test_the_header_counts_what_is_found_while_the_run_goes_on_and_names_what_is_missing(accepted, view, visit):
+def test_live_header_counts_states_and_lists_missing_cases(accepted, view, visit):
     write([8, 24], "{{ 8 if width == 8 else 16711680 }}")
     page = visit(view())
     counts = page.locator(".counts")
@@ -118,7 +118,7 @@ def test_the_header_counts_what_is_found_while_the_run_goes_on_and_names_what_is
     assert page.locator(".missing li").all_inner_texts() == ["width=16 [2]"]
 
 
-def test_accepted_pictures_are_given_out_by_name_and_nothing_else_of_the_baseline(accepted, view, visit):
+def test_only_accepted_pictures_of_the_baseline_are_served(accepted, view, visit):
     assert main(["run", "e.yaml"]) == 0
     url = view()
     settled(visit(url))
@@ -133,7 +133,7 @@ def test_accepted_pictures_are_given_out_by_name_and_nothing_else_of_the_baselin
         assert httpx.get(url + path).status_code == 404
 
 
-def test_a_baseline_that_cannot_be_read_is_told_on_the_page(accepted, view, visit):
+def test_page_reports_unreadable_baseline(accepted, view, visit):
     assert main(["run", "e.yaml"]) == 0
     (manifest,) = Path("baselines/e").glob("manifest*")
     manifest.write_text("{")
@@ -143,6 +143,6 @@ def test_a_baseline_that_cannot_be_read_is_told_on_the_page(accepted, view, visi
     )
 
 
-def test_without_a_baseline_nothing_is_said_of_one(accepted, view, visit):
+def test_live_page_without_baseline_has_no_check(accepted, view, visit):
     shutil.rmtree("baselines")
     assert visit(view()).locator(".verdict").count() == 0

@@ -1,4 +1,4 @@
-"""The page of a run that goes on in another process, watched in a real browser without a reload."""
+"""The page of a run in another process, in a real browser without a reload."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def visit(browser):
 
 @pytest.fixture
 def start():
-    """`sweeper run` in a process of its own; what is left of it ends with the test."""
+    """`sweeper run` in a process of its own, which is ended with the test."""
     processes = []
 
     def go(experiment, out, server, *more):
@@ -71,7 +71,7 @@ def painter(request):
         painter.go_on.set()
 
 
-def test_cells_go_from_not_run_yet_over_a_preview_to_a_picture_or_a_reason(painter, visit, start, tmp_path):
+def test_cells_show_preview_then_picture_or_reason(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", f"bad {EVIL}", "a lighthouse"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -96,7 +96,7 @@ def test_cells_go_from_not_run_yet_over_a_preview_to_a_picture_or_a_reason(paint
     assert not (out / "live").exists()
 
 
-def test_a_cell_that_trials_share_follows_those_below_too(painter, visit, start, tmp_path):
+def test_shared_cell_updates_when_a_hidden_trial_changes(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut", "bad"])
     with LiveView(tmp_path / "results", experiment=experiment) as view:
         page = visit(f"{view.url}#x=&y=")
@@ -106,7 +106,7 @@ def test_a_cell_that_trials_share_follows_those_below_too(painter, visit, start,
         page.wait_for_function("() => document.querySelector('.badge').textContent === '+2 · 1 failed'")
 
 
-def test_what_ended_before_the_page_was_opened_is_shown_there_and_after_every_change(painter, visit, start, tmp_path):
+def test_trials_finished_earlier_stay_visible(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
     with LiveView(tmp_path / "results", experiment=experiment) as view:
         painter.go_on.set()
@@ -119,7 +119,7 @@ def test_what_ended_before_the_page_was_opened_is_shown_there_and_after_every_ch
         page.wait_for_function(shown)
 
 
-def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, tmp_path):
+def test_unwatched_run_writes_no_live_files(painter, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     painter.go_on.set()
     run = start(experiment, tmp_path / "results", painter.server)
@@ -128,7 +128,7 @@ def test_a_run_that_nobody_watches_leaves_no_trace_of_watching(painter, start, t
     assert not (tmp_path / "results/live").exists()
 
 
-def test_a_preview_whose_trial_has_just_ended_is_no_error_in_the_console(visit, tmp_path):
+def test_preview_of_an_ended_trial_is_not_an_error(visit, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a hut"])
     with LiveView(tmp_path / "results", experiment=experiment) as view:
         page = visit(view.url)
@@ -138,12 +138,12 @@ def test_a_preview_whose_trial_has_just_ended_is_no_error_in_the_console(visit, 
         with page.expect_response("**/preview/1?1") as answer:
             assert page.evaluate(ask, 1) == "error"
         assert answer.value.status == 204
-        with page.expect_console_message() as told:  # one that the page does not show is nothing to ask for
+        with page.expect_console_message() as told:  # the page has no trial with that number
             page.evaluate(ask, 2)
         assert told.value.location["url"].endswith("preview/2?1")
 
 
-def test_table_and_filter_follow_the_run_too(painter, visit, start, tmp_path):
+def test_table_and_filter_follow_the_run(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -157,7 +157,7 @@ def test_table_and_filter_follow_the_run_too(painter, visit, start, tmp_path):
         assert failed.locator("#view .cell[data-trial]").count() == 1
 
 
-def test_run_view_shows_itself_and_goes_on_until_it_is_told_to_end(painter, visit, start, tmp_path):
+def test_run_view_serves_until_it_is_stopped(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     run = start(experiment, tmp_path / "results", painter.server, "--view", "--json")
     url = next(line for line in run.stderr if line.startswith("view")).split()[1]
@@ -172,7 +172,7 @@ def test_run_view_shows_itself_and_goes_on_until_it_is_told_to_end(painter, visi
     assert '"succeeded": 1' in out
 
 
-def test_a_token_is_taken_from_behind_the_hash_and_kept_in_a_cookie_that_scripts_do_not_see(visit, tmp_path):
+def test_page_logs_in_with_the_token_after_the_hash(visit, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     with LiveView(tmp_path / "results", experiment=experiment, host="0.0.0.0", token="open sesame") as view:
         port = view.url.rpartition(":")[2].partition("/")[0]
@@ -187,7 +187,7 @@ def test_a_token_is_taken_from_behind_the_hash_and_kept_in_a_cookie_that_scripts
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tmp_path):
+def test_killed_run_is_not_shown_as_running(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -200,8 +200,8 @@ def test_a_run_that_was_killed_is_not_shown_as_running(painter, visit, start, tm
         assert states(page) == dict.fromkeys(range(2), "pending")
 
 
-def test_a_comment_survives_whatever_the_run_tells_while_it_is_written(painter, visit, start, tmp_path):
-    """Each step of a job used to make the dialog anew: the letters between two of them went to the page as keys."""
+def test_half_written_comment_survives_run_updates(painter, visit, start, tmp_path):
+    """A dialog that is rebuilt with each step of a job would send the typed letters to the page as keys."""
     experiment = painting.experiment(tmp_path / "project", ["a fox", "a lighthouse"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -215,14 +215,14 @@ def test_a_comment_survives_whatever_the_run_tells_while_it_is_written(painter, 
         page.wait_for_selector("#zoom .stage img:not(.preview)", state="attached")
         page.keyboard.type("that is kept")
         assert page.evaluate("document.activeElement === window.box && window.box.isConnected")
-        assert not page.evaluate("window.reason.isConnected")  # what the run changed is shown
+        assert not page.evaluate("window.reason.isConnected")  # the changed part was replaced
         assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
-        page.reload()  # as another run has it: nobody need leave the field for what is in it
+        page.reload()  # as after another run: the comment is kept although the field still has the focus
         page.wait_for_selector("dialog[open]")
         assert page.locator("#zoom textarea").input_value() == "a comment that is kept"
 
 
-def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, tmp_path):
+def test_reload_waits_until_the_user_leaves_the_field(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:
@@ -239,7 +239,7 @@ def test_a_run_that_begins_waits_for_whoever_is_writing(painter, visit, start, t
         assert "a hut" in page.locator("#zoom .params").inner_text()
 
 
-def test_what_is_looked_at_stays_when_the_experiment_has_grown(painter, visit, start, tmp_path):
+def test_view_stays_when_the_experiment_grows(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a hut", "a barn"])
     out = tmp_path / "results"
     painter.go_on.set()
@@ -254,7 +254,7 @@ def test_what_is_looked_at_stays_when_the_experiment_has_grown(painter, visit, s
         assert "a hut" in page.locator("#zoom .params").inner_text()
 
 
-def test_the_table_keeps_its_row_and_the_focus_while_the_run_goes_on(painter, visit, start, tmp_path):
+def test_table_keeps_row_and_focus_during_a_run(painter, visit, start, tmp_path):
     experiment = painting.experiment(tmp_path / "project", ["a fox", "bad", "a hut"])
     out = tmp_path / "results"
     with LiveView(out, experiment=experiment) as view:

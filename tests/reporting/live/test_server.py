@@ -1,4 +1,4 @@
-"""The live view over HTTP: who is let in, what is given out, and what a client that was cut off is told."""
+"""The live view over HTTP: access, what it serves, and the stream of changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def guarded(results):
         yield f"http://127.0.0.1:{port}"
 
 
-def test_the_page_its_data_its_files_and_its_thumbnails_are_served(view):
+def test_page_data_files_and_thumbnails_are_served(view):
     assert "sweeper report" in httpx.get(view.url).text
     data = httpx.get(f"{view.url}data.json").json()
     assert data["trials"] == [0, 1, 2]
@@ -50,7 +50,7 @@ def test_the_page_its_data_its_files_and_its_thumbnails_are_served(view):
     assert httpx.get(f"{view.url}data.js").text.startswith("globalThis.sweeper")
 
 
-def test_of_results_that_cannot_be_written_nothing_stays_behind(tmp_path, monkeypatch):
+def test_read_only_results_leave_no_temporary_files(tmp_path, monkeypatch):
     folder = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
     (folder / "report").write_text("no folder")
     aside = tmp_path / "aside"
@@ -74,11 +74,11 @@ def test_of_results_that_cannot_be_written_nothing_stays_behind(tmp_path, monkey
         "files/", "%2fetc%2fpasswd",
     ],
 )  # fmt: skip
-def test_nothing_else_is_given_out(view, path):
+def test_unknown_paths_are_not_found(view, path):
     assert httpx.get(view.url + path).status_code == 404
 
 
-def test_every_answer_forbids_scripts_and_frames_of_others(view):
+def test_every_response_forbids_foreign_scripts_and_frames(view):
     for path in ("", "data.json", "nothing"):
         headers = httpx.get(view.url + path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -89,21 +89,21 @@ def test_every_answer_forbids_scripts_and_frames_of_others(view):
 
 
 @pytest.mark.parametrize("host", HOSTILE_HOSTS)
-def test_a_name_that_is_not_ours_is_refused_on_loopback(view, host):
+def test_loopback_refuses_foreign_host_names(view, host):
     assert httpx.get(f"{view.url}data.json", headers={"host": host}).status_code == 421
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:9"])
-def test_names_of_loopback_are_ours(view, host):
+def test_loopback_names_are_accepted(view, host):
     assert httpx.get(view.url, headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_nothing_can_be_changed(view, method):
+def test_only_get_and_head_are_allowed(view, method):
     assert httpx.request(method, view.url).status_code == 405
 
 
-def test_on_loopback_there_is_no_token_and_the_port_is_the_folders_own(results, view):
+def test_loopback_needs_no_token_and_uses_the_folders_port(results, view):
     assert view.token is None
     assert "#" not in view.url
     with LiveView(results) as second:  # its port is taken
@@ -111,14 +111,14 @@ def test_on_loopback_there_is_no_token_and_the_port_is_the_folders_own(results, 
 
 
 @pytest.mark.parametrize("path", ["/data.json", "/data.js", "/events?since=0.0", "/files/picture-0.png", "/js/main.js"])
-def test_without_the_token_nothing_of_the_run_is_told(guarded, path):
+def test_nothing_is_served_without_the_token(guarded, path):
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer"}, {"cookie": "sweeper-view=x"}):
         answer = httpx.get(guarded + path, headers=headers)
         assert answer.status_code == 401
         assert "made-up" not in answer.text
 
 
-def test_the_token_opens_as_a_header_and_as_the_cookie_of_a_session(guarded):
+def test_token_works_as_header_and_as_cookie(guarded):
     assert httpx.get(f"{guarded}/data.json", headers={"authorization": "Bearer secret"}).status_code == 200
     with httpx.Client(base_url=guarded) as client:
         assert client.post("/session", json={"token": "nearly"}).status_code == 403
@@ -130,7 +130,7 @@ def test_the_token_opens_as_a_header_and_as_the_cookie_of_a_session(guarded):
             assert client.post("/session", content=body).status_code in (403, 413)
 
 
-def test_two_views_on_one_machine_keep_their_cookies_apart(results, guarded):
+def test_two_views_use_different_cookies(results, guarded):
     with LiveView(results, host="0.0.0.0", token="other") as view, httpx.Client() as client:
         other = f"http://127.0.0.1:{view.url.rpartition(':')[2].partition('/')[0]}"
         for address, token in ((guarded, "secret"), (other, "other")):
@@ -138,23 +138,23 @@ def test_two_views_on_one_machine_keep_their_cookies_apart(results, guarded):
         assert [client.get(f"{address}/data.json").status_code for address in (guarded, other)] == [200, 200]
 
 
-def test_a_token_in_the_query_opens_nothing(guarded):
+def test_token_in_the_query_is_ignored(guarded):
     assert httpx.get(f"{guarded}/data.json?token=secret").status_code == 401
 
 
-def test_a_foreign_name_is_refused_even_with_the_token(guarded):
+def test_foreign_host_name_is_refused_even_with_a_token(guarded):
     headers = {"authorization": "Bearer secret", "host": "evil.example"}
     assert httpx.get(f"{guarded}/data.json", headers=headers).status_code == 421
 
 
-def test_a_token_is_made_where_none_is_given_and_stands_behind_the_hash(results):
+def test_missing_token_is_made_and_follows_the_hash(results):
     with LiveView(results, host="0.0.0.0") as one, LiveView(results, host="0.0.0.0") as other:
         assert len(one.token) >= 32
         assert one.token != other.token
         assert one.url.endswith(f"/#token={one.token}")
 
 
-def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_told(results):
+def test_view_reports_a_taken_port_and_a_foreign_host(results):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -165,7 +165,7 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_told(results):
         LiveView(results, host="host.invalid")
 
 
-def test_a_folder_without_results_is_told_before_anything_is_served(tmp_path):
+def test_view_refuses_a_folder_without_results(tmp_path):
     with pytest.raises(ResultsError, match="no results here"):
         LiveView(tmp_path)
     with pytest.raises(ResultsError, match="no run 7 here"):
@@ -173,7 +173,7 @@ def test_a_folder_without_results_is_told_before_anything_is_served(tmp_path):
 
 
 def events(client, url, count, **more):
-    """The first `count` events of a stream: (name, id, data)."""
+    """The first `count` events of a stream, each as (name, id, data)."""
     found = []
     with client.stream("GET", url, **more) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -193,7 +193,7 @@ def events(client, url, count, **more):
 
 @pytest.fixture
 def painted(tmp_path):
-    """Runs an experiment over some texts, or so many of its trials."""
+    """Run an experiment over some texts, or only some of its trials."""
     painter = painting.Painter()
     painter.go_on.set()
     with EmbeddedServer(nodes=painter.nodes) as server:
@@ -204,7 +204,7 @@ def painted(tmp_path):
         yield run
 
 
-def test_a_client_that_was_cut_off_gets_exactly_what_it_missed(painted, tmp_path):
+def test_reconnecting_client_gets_exactly_the_missed_changes(painted, tmp_path):
     painted("a", "bad", "c", limit=1)
     with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=20) as client:
         live = client.get("data.json").json()["live"]
@@ -221,7 +221,7 @@ def test_a_client_that_was_cut_off_gets_exactly_what_it_missed(painted, tmp_path
         assert client.get(rows[2]["files"][0]["thumb"]).status_code == 200
 
 
-def test_a_run_of_another_plan_has_a_page_of_its_own(painted, tmp_path):
+def test_run_of_another_plan_reloads_the_page(painted, tmp_path):
     painted("a")
     with LiveView(tmp_path / "out") as view, httpx.Client(base_url=view.url, timeout=20) as client:
         live = client.get("data.json").json()["live"]
@@ -231,6 +231,6 @@ def test_a_run_of_another_plan_has_a_page_of_its_own(painted, tmp_path):
         assert client.get("data.json").json()["trials"] == [0, 1]
 
 
-def test_a_stream_without_a_place_to_begin_is_refused(view):
+def test_event_stream_requires_since(view):
     for since in ("", "?since=", "?since=1", "?since=-1.0", "?since=a.b", "?since=" + "9" * 40 + ".1"):
         assert httpx.get(f"{view.url}events{since}").status_code == 400

@@ -1,4 +1,4 @@
-"""What a page asks for again: one trial by a command, the kept ones by an experiment; as their run was asked for."""
+"""Rerunning trials from the page: one by a command, the kept ones by an experiment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def commanded(page, row):
     return page.evaluate(f"Workflow.makeCommand(sweeper.page.dataset, {row})")
 
 
-def test_the_rerun_command_asks_for_what_the_run_was_asked_for(project, embedded_comfyui, tmp_path, opened):
+def test_rerun_command_repeats_the_options_of_the_run(project, embedded_comfyui, tmp_path, opened):
     out = tmp_path / "results"
     asked = ["--target", embedded_comfyui.url, "--set", "color=255", "--set", "height=16"]
     assert main(["run", str(project()), "--out", str(out), *asked]) == 0
@@ -41,10 +41,10 @@ def test_the_rerun_command_asks_for_what_the_run_was_asked_for(project, embedded
         assert {job.target for job in store.jobs()} == {embedded_comfyui.url}
 
 
-def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(project, tmp_path, opened):
+def test_page_explains_missing_rerun_command(project, tmp_path, opened):
     out = tmp_path / "results"
     assert sweeper.run(project(), "embedded", out).succeeded == 2
-    file = project(params={"color": 9})  # what would be run now is not what was
+    file = project(params={"color": 9})  # now the experiment would run something else
     page = opened(write_report(out, tmp_path / "changed").page.parent, "#trial=1")
     assert "no rerun command: the experiment has changed since this run" in page.locator(".actions").inner_text()
     assert page.get_by_role("button", name="Copy rerun").count() == 0
@@ -54,15 +54,15 @@ def test_where_no_command_can_be_right_none_is_offered_and_the_reason_is_told(pr
     assert "the experiment can no longer be read" in page.locator(".actions").inner_text()
 
 
-def test_a_trial_that_no_expression_tells_from_another_has_no_rerun_command(made, opened):
-    """Two lists: Jinja2 has them, but the page knows no way to write them that is theirs alone."""
+def test_indistinguishable_trial_has_no_rerun_command(made, opened):
+    """Two lists, which the page cannot write as distinct Jinja2 literals."""
     page = opened(made(Sweep({"note": [[1], [2]]})))
     page.evaluate("sweeper.page.dataset.raw.workflow = {base: {}, changes: [], known: [1, 1]}")
     reason = page.evaluate("Workflow.explainNoCommand(sweeper.page.dataset, 1)")
     assert reason == "no --where condition separates it from trial 0"
 
 
-def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has_it(project, tmp_path, opened):
+def test_kept_trials_use_the_targets_and_metrics_of_the_run(project, tmp_path, opened):
     out = tmp_path / "results"
     server = {"dialect": "comfyui", "api_key_env": "BOX_KEY", "concurrency": 2}
     with EmbeddedServer(dialect="comfyui") as there:
@@ -70,7 +70,7 @@ def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has
         as_run = {"target": "box", "metrics": ["brightness"], "run": {"retries": 0, "timeout": 9}}
         file = project(targets={"box": server}, **as_run)
         assert sweeper.run(file, out=out, environ={"BOX_KEY": "k"}).succeeded == 2
-    spare = {"url": "http://127.0.0.1:9", "api_key_env": "sk_secret"}  # no name of a variable, as it seems
+    spare = {"url": "http://127.0.0.1:9", "api_key_env": "sk_secret"}  # apparently not the name of a variable
     project(targets={"box": server, "spare": spare}, **as_run)
     page = opened(write_report(out).page.parent)
     page.evaluate("sweeper.page.marks.set(1, {verdict: 'keep'})")
@@ -81,10 +81,10 @@ def test_kept_trials_are_asked_of_the_servers_and_measured_as_the_experiment_has
     named = {"box": server, "spare": {"url": "http://127.0.0.1:9"}}
     assert (kept.targets, kept.named_targets, kept.metrics) == (("box",), named, ("brightness",))
     assert (kept.run.retries, kept.run.timeout, kept.params["width"]) == (0, 9, 16)
-    assert "--target" not in commanded(page, 1)  # as the experiment has it, with its key
+    assert "--target" not in commanded(page, 1)  # the experiment has the target, with its key
 
 
-def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, embedded_comfyui, tmp_path, opened):
+def test_kept_trials_go_to_the_target_given_to_the_run(project, embedded_comfyui, tmp_path, opened):
     out = tmp_path / "results"
     assert sweeper.run(project(), embedded_comfyui.url, out).succeeded == 2
     page = opened(write_report(out).page.parent)
@@ -93,11 +93,11 @@ def test_kept_trials_of_a_run_that_was_sent_elsewhere_go_there_again(project, em
     assert sweeper.load(tmp_path / "kept.yaml").targets == (embedded_comfyui.url,)
 
 
-# What YAML takes for the end of a line, what it refuses, and what it reads as something else at the start of a text.
+# What YAML takes for a line end, what it forbids, and what it reads differently at the start of a text.
 ODD = "".join(map(chr, [*range(0x7F, 0xA1), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF, 0x1F98A]))
 
 
-def test_kept_trials_and_comments_of_any_letters_come_back_from_the_yaml(project, tmp_path, opened):
+def test_exported_yaml_preserves_any_characters(project, tmp_path, opened):
     texts = [f"\ufeffone{odd}two {odd}# three{odd}" for odd in ("\x85", "\u2028", ODD)]
     file = project(sweep={"grid": {"prefix": [*texts, "plain"]}}, name="odd")
     (tmp_path / "t.slots.yaml").write_text(json.dumps({"slots": {"prefix": {"at": "2.filename_prefix"}}}))
@@ -116,8 +116,8 @@ def marked(page):
     return page.locator(".cell.keep").evaluate_all("cells => cells.map(cell => cell.getAttribute('aria-label'))")
 
 
-def test_marks_stay_with_their_trials_when_the_sweep_grows_and_its_folder_moves(project, tmp_path, opened):
-    """They were kept under the first trial's digest: a value put in front of the others lost them all."""
+def test_marks_survive_a_larger_sweep_and_a_moved_folder(project, tmp_path, opened):
+    """A key with the first trial's digest would lose all marks when a value is put in front."""
     out, again = tmp_path / "results", tmp_path / "moved"
     assert sweeper.run(project(), "embedded", out).succeeded == 2
     page = opened(write_report(out).page.parent)
@@ -138,7 +138,7 @@ def test_marks_stay_with_their_trials_when_the_sweep_grows_and_its_folder_moves(
     assert page.get_by_role("button", name="Export marks").inner_text() == "Export marks"
 
 
-def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path, opened):
+def test_marks_under_old_keys_are_found(project, tmp_path, opened):
     out = tmp_path / "results"
     assert sweeper.run(project(), "embedded", out).succeeded == 2
     page = opened(write_report(out).page.parent)
@@ -156,8 +156,8 @@ def test_marks_of_before_are_found_under_the_key_that_they_had(project, tmp_path
 @pytest.mark.parametrize(
     "given", ["1e-05", 1e-05, 2**64 - 1, "yes", "", None, "a\nb: é", [1, {"x": "{{ y }}"}], "\ud83d"]
 )
-def test_what_set_gave_is_said_as_it_was_or_not_at_all(project, given, tmp_path, opened):
-    """An override of any kind comes back from the store, and as the word that `--set` reads."""
+def test_rerun_command_repeats_set_values_exactly(project, given, tmp_path, opened):
+    """The command contains any override as `--set` reads it."""
     file = project(derive={"height": "{{ 16 if note is none else 8 }}"})
     out = tmp_path / "results"
     assert sweeper.run(sweeper.load(file, overrides={"note": given}), "embedded", out).succeeded == 2

@@ -1,4 +1,4 @@
-"""The report's folder and its data, as files: what is in them, and what stays as it is."""
+"""The report's folder as files: what it contains, and what later reports keep and remove."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(folder):
     return json.loads((folder / "data.json").read_text("utf-8"))
 
 
-def test_the_folder_stands_alone_after_the_results_are_gone(made, tmp_path):
+def test_report_works_without_the_results(made, tmp_path):
     folder = made(Sweep({"steps": [1, 2]}))
     moved = tmp_path / "mailed"
     shutil.copytree(folder, moved)
@@ -40,7 +40,7 @@ def test_the_folder_stands_alone_after_the_results_are_gone(made, tmp_path):
         assert (moved / source).is_file()
 
 
-def test_every_script_and_style_of_the_page_is_there_and_used(made):
+def test_all_scripts_and_styles_are_written_and_used(made):
     folder = made(Sweep({"steps": [1]}))
     page = (folder / "index.html").read_text("utf-8")
     there = {f"{path.parent.name}/{path.name}" for path in (*folder.glob("js/*.js"), *folder.glob("css/*.css"))}
@@ -48,10 +48,10 @@ def test_every_script_and_style_of_the_page_is_there_and_used(made):
     assert all(f'"{name}"' in page for name in there)
 
 
-def test_a_second_report_makes_no_thumbnail_again(made, tmp_path):
+def test_second_report_reuses_thumbnails(made, tmp_path):
     folder = made(Sweep({"steps": [1, 2, 3]}))
     thumbs = {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")}
-    assert len(thumbs) == 3 * 3 + 1  # three sizes, and a sheet of sprites
+    assert len(thumbs) == 3 * 3 + 1  # three sizes and a sheet of sprites
     write_report(tmp_path / "results")
     assert {path: path.stat().st_mtime_ns for path in folder.glob("thumbs/*.webp")} == thumbs
 
@@ -61,7 +61,7 @@ def test_equal_pictures_share_one_thumbnail(made):
     assert len(list(folder.glob(f"thumbs/{'?' * 64}.webp"))) == 2
 
 
-def test_artifacts_are_linked_where_that_can_be(made, tmp_path):
+def test_artifacts_are_hard_linked(made, tmp_path):
     folder = made(Sweep({"steps": [1]}))
     source = tmp_path / "results/artifacts/picture-0.png"
     if source.stat().st_nlink < 2 and not hasattr(os, "link"):
@@ -93,12 +93,12 @@ def shown_by(folder):
     return {file["path"], *data["sprites"]["sheets"], *(f"{thumb}{end}.webp" for end in ("", "-160", "-80"))}
 
 
-def test_a_second_report_holds_no_picture_that_was_taken_out_of_the_sweep(reported_again, tmp_path):
+def test_second_report_removes_pictures_that_left_the_sweep(reported_again, tmp_path):
     assert reported_again() == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
     assert len(json.loads((tmp_path / "given/thumbs/index.json").read_text())) == 1
 
 
-def test_a_second_report_finds_what_an_interrupted_one_left(reported_again, tmp_path):
+def test_second_report_removes_files_of_an_interrupted_one(reported_again, tmp_path):
     def interrupted(folder):
         (folder / "data.json").unlink()
         (folder / "thumbs/index.json").unlink()
@@ -106,7 +106,7 @@ def test_a_second_report_finds_what_an_interrupted_one_left(reported_again, tmp_
     assert reported_again(interrupted) == {*shown_by(tmp_path / "given"), "thumbs/index.json"}
 
 
-def test_a_second_report_leaves_everything_alone_that_is_no_reports(reported_again, tmp_path):
+def test_second_report_keeps_foreign_files(reported_again, tmp_path):
     own = ("files/mine.png", "thumbs/mine.webp", "thumbs/sprites-mine.webp", "accepted/mine.png")
 
     def added(folder):
@@ -117,7 +117,7 @@ def test_a_second_report_leaves_everything_alone_that_is_no_reports(reported_aga
     assert reported_again(added) == {*own, *shown_by(tmp_path / "given"), "thumbs/index.json"}
 
 
-def test_a_second_report_removes_nothing_behind_a_link(reported_again, tmp_path):
+def test_second_report_removes_nothing_behind_a_link(reported_again, tmp_path):
     def linked(folder):
         shutil.rmtree(folder / "files")
         try:
@@ -129,7 +129,7 @@ def test_a_second_report_removes_nothing_behind_a_link(reported_again, tmp_path)
     assert {path.name for path in (tmp_path / "results/artifacts").iterdir()} == {f"picture-{n}.png" for n in range(3)}
 
 
-def test_a_data_file_of_somebody_else_does_no_harm(reported_again, tmp_path):
+def test_foreign_data_file_does_no_harm(reported_again, tmp_path):
     (tmp_path / "outside.png").touch()
 
     def replaced(folder):
@@ -139,7 +139,7 @@ def test_a_data_file_of_somebody_else_does_no_harm(reported_again, tmp_path):
     assert (tmp_path / "outside.png").is_file()
 
 
-def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
+def test_missing_artifact_is_counted_and_marked(tmp_path):
     out = Sweep({"steps": [1, 2]}).write(tmp_path / "results")
     (out / "artifacts/picture-1.png").unlink()
     report = write_report(out)
@@ -147,7 +147,7 @@ def test_an_artifact_that_is_gone_is_counted_and_told(tmp_path):
     assert [file["kind"] for file in read(report.page.parent)["files"]] == ["image", "missing"]
 
 
-def test_a_broken_picture_and_a_video_have_no_thumbnail_and_do_no_harm(tmp_path):
+def test_broken_picture_and_video_get_no_thumbnail(tmp_path):
     broken = write_report(Sweep({"steps": [1]}, content=picture(1)[:60]).write(tmp_path / "a"))
     video = write_report(Sweep({"steps": [1]}, content=b"\0\0\0\x18ftypmp42", suffix="mp4").write(tmp_path / "b"))
     for report, kind in ((broken, "image"), (video, "video")):
@@ -156,14 +156,14 @@ def test_a_broken_picture_and_a_video_have_no_thumbnail_and_do_no_harm(tmp_path)
         assert "thumb" not in file
 
 
-def test_a_large_seed_is_written_without_loss(made):
+def test_large_seed_is_written_exactly(made):
     (column,) = [c for c in read(made(Sweep({"seed": [2**64 - 1, 7]})))["columns"] if c["name"] == "seed"]
     assert column["values"] == [{"$int": "18446744073709551615"}, 7]
     assert column["of"] == [0, 1]
 
 
 @given(st.lists(JSON_VALUES))
-def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
+def test_encoding_distinguishes_values_by_json_text(cells):
     values, of = encode_values(cells)
     assert [place < 0 for place in of] == [cell is None for cell in cells]
     first = {}
@@ -174,7 +174,7 @@ def test_coding_keeps_every_cell_apart_by_its_json_text(cells):
 
 
 @given(st.text())
-def test_the_script_holds_exactly_the_json_and_no_line_of_it_can_end_a_string(text):
+def test_script_contains_exactly_the_json(text):
     script = as_script({"text": text, "files": []})
     assert script.isascii()
     assert told_by(script)["text"] == text
@@ -192,7 +192,7 @@ FILES = st.dictionaries(
 
 
 @given(st.lists(FILES.map(lambda file: {**file, "sha256": str(file.get("sha256", "ab"))}), max_size=4))
-def test_files_told_in_columns_are_those_told_one_by_one(files):
+def test_files_in_columns_equal_the_original_files(files):
     told = told_by(as_script({"files": files}))["files"]
 
     def value(name, place):
@@ -211,14 +211,14 @@ def test_files_told_in_columns_are_those_told_one_by_one(files):
     )
 
 
-def test_ten_thousand_pictures_tell_once_what_they_share():
+def test_shared_file_values_are_stored_once():
     files = [{"sha256": f"{n:064x}", "kind": "image", "thumb": f"thumbs/{n:064x}.webp"} for n in range(10_000)]
     columns = told_by(as_script({"files": files}))["files"]["columns"]
     assert columns["kind"] == {"each": "image"}
     assert columns["thumb"] == {"made": "thumbs/*.webp"}
 
 
-def test_every_picture_has_its_sprite_and_a_larger_report_keeps_no_old_sheet(tmp_path):
+def test_every_picture_has_a_sprite_and_old_sheets_go(tmp_path):
     sweep = Sweep({"seed": list(range(50))}, size=(64, 48))
     out = sweep.write(tmp_path / "results")
     write_report(out, tmp_path / "report")

@@ -1,4 +1,4 @@
-"""An empty cell of the page says which rule of the sweep dropped its combination, as long as that can be told."""
+"""An empty cell of the page names the rule of the sweep that excluded its combination."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLOTS = {name: {"at": f"1.{name}"} for name in ("width", "height", "color")}
 
 @pytest.fixture
 def reported(tmp_path):
-    """The page's folder of a run of `sweep` that has not begun yet; `later` is what its file says by then."""
+    """The report of a run of `sweep` that has not begun; `later` replaces the experiment's file before the report."""
 
     def make(sweep, later=None):
         (tmp_path / "template.json").write_text(json.dumps(TEMPLATE))
@@ -55,7 +55,7 @@ RULES = {
 }
 
 
-def test_a_hole_names_the_row_of_exclude_or_the_where_that_dropped_it(reported, opened):
+def test_empty_cell_names_the_exclude_row_or_where(reported, opened):
     page = opened(reported(RULES))
     assert holes(page) == [
         "Not in the plan: left out by `exclude` row 1: {width: 24, height: 24}",
@@ -67,7 +67,7 @@ def test_a_hole_names_the_row_of_exclude_or_the_where_that_dropped_it(reported, 
     assert hole.get_attribute("aria-label") == hole.get_attribute("title")
 
 
-def test_a_hole_over_several_combinations_names_every_rule_that_took_part(reported, opened):
+def test_empty_cell_names_all_rules_of_its_combinations(reported, opened):
     sweep = {
         "grid": {"width": [8, 16, 24], "height": [{"label": "low", "value": 8}, 16, 24], "color": [1, 2]},
         "exclude": [{"height": "low", "width": 16, "color": 1}],
@@ -81,7 +81,7 @@ def test_a_hole_over_several_combinations_names_every_rule_that_took_part(report
     assert sum("exclude" in text for text in holes(page)) == 1
 
 
-def test_a_sample_is_named_and_so_is_the_block(reported, opened):
+def test_empty_cell_names_the_sample_and_its_block(reported, opened):
     first = {"grid": {"width": [8, 16], "height": [8, 16]}, "sample": {"n": 3}}
     page = opened(reported([first, {"grid": {"width": [24], "height": [32]}}]))
     assert holes(page) == sorted(
@@ -91,11 +91,11 @@ def test_a_sample_is_named_and_so_is_the_block(reported, opened):
 
 
 @pytest.mark.parametrize("change", [{"exclude": []}, {"where": "width < 16 or height < 16"}])
-def test_a_sweep_that_has_changed_since_tells_nothing(reported, opened, change):
+def test_changed_sweep_explains_no_empty_cell(reported, opened, change):
     page = opened(reported(RULES, RULES | change))
     assert set(holes(page)) == {"Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out"}
 
 
-def test_without_the_experiments_file_nothing_is_made_up(made, opened):
+def test_empty_cell_is_not_explained_without_the_experiment(made, opened):
     page = opened(made(Sweep({"steps": [1, 2], "cfg": [1, 2]}, skip=frozenset({3}))))
     assert holes(page) == ["Not in the plan: `exclude`, `where` or `sample` of the experiment leaves it out"]
