@@ -1,4 +1,4 @@
-"""A server with small nodes of its own, and experiments over them: what the runner's tests run."""
+"""An embedded server with small nodes of its own, and experiments over them, for the runner's tests."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def coloured(tmp_path: Path) -> Callable[..., Any]:
-    """Makes an experiment of core nodes alone, which a real ComfyUI has too: `coloured(3)` has three trials."""
+    """Makes an experiment of core nodes only, which a real ComfyUI has too: `coloured(3)` has three trials."""
 
     def make(trials: int, *, upload: bool = False, run: dict[str, Any] | None = None) -> Any:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""A server that says our key back wherever it can, and a foreign host that writes down all that reaches it."""
+"""A server that echoes our key wherever it can, and a foreign host that records every request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def picture() -> bytes:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Writes each request down, whole, before it is answered."""
+    """Records each request, whole, before it responds."""
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Foreign(Handler):
-    """A storage host: the file, or a refusal, whatever is asked."""
+    """A storage host that returns the same file, or a refusal, for every request."""
 
     def respond(self, body: bytes) -> None:
         if "refused" in self.path:
@@ -58,7 +58,7 @@ class Foreign(Handler):
 
 
 class Tattler(Handler):
-    """Comfy Cloud's API as far as a run needs it. `server.trick` says where it talks too much."""
+    """The part of Comfy Cloud's API that a run needs. `server.trick` says where it echoes the key."""
 
     def respond(self, body: bytes) -> None:
         trick, key = self.server.trick, self.server.key
@@ -106,7 +106,7 @@ class Tattler(Handler):
 
 @contextmanager
 def tattling(key: str, trick: str) -> Iterator[tuple[Any, Any]]:
-    """(the tattler, the foreign host), both listening on loopback; `.journal` holds what each was sent."""
+    """(echo server, foreign host), both on loopback; `.journal` holds the requests to each."""
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tattler) as tattler,
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign,

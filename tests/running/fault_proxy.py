@@ -1,7 +1,7 @@
-"""A proxy that misbehaves on request, between the runner and any server: one of ours, or a real ComfyUI.
+"""A proxy that misbehaves on request, between the runner and any server: the embedded one, or a real ComfyUI.
 
-It knows HTTP/1.1 and the WebSocket handshake and nothing of sweeper, so the same faults meet every server; and it is a
-witness: it writes down every job that the server behind it accepted, whatever the runner heard of that.
+It knows HTTP/1.1 and the WebSocket handshake and nothing of sweeper, so that every server meets the same faults. It
+also records every job that the server behind it accepted, whatever response the runner got.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHAPES = (b"{}", b"[]", b"null", b"7", b'"ok"', b'{"detail": "try again"}', b'{"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as it came; `number` counts from 1."""
+    """A request as received; `number` counts from 1."""
 
     number: int
     method: str
@@ -57,7 +57,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job that the server took. `life` counts the server's starts, from 0."""
+    """A job that the server accepted. `life` counts the server's starts, from 0."""
 
     prompt_id: str
     graph: dict[str, Any] = field(repr=False)
@@ -79,10 +79,10 @@ class _Answer:
 
 
 class FaultyProxy:
-    """Listens on loopback in a thread of its own. `decide(asked)` names the fault of a request, None for none;
-    `on_step(asked, when)` is told "before" and "after" the server has it, and when the client was "answered".
+    """Listens on loopback in a thread of its own. `decide(asked)` names the fault of a request, None for none.
 
-    `elsewhere`: URLs that the server names in its answers' headers -> where the client is to go instead.
+    `on_step(asked, when)` is called "before" and "after" the server has the request, and when the client is "answered".
+    `elsewhere`: maps URLs in the server's response headers to those that the client shall use instead.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class FaultyProxy:
                 pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request of a connection. Whether another may follow."""
+        """Handle one request of a connection. Whether another may follow."""
         head, body = await _message(reader)
         line, *headers = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, _ = line.split(" ", 2)
@@ -205,7 +205,7 @@ class FaultyProxy:
     async def _stream(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: str | None
     ) -> bool:
-        """A WebSocket: bytes both ways, until one side ends it or the fault does."""
+        """Forward a WebSocket both ways, until one side or the fault ends it."""
         if fault == "ws_refuse" or self.down:
             return await _spoil(writer, "503")
         place = urlsplit(self.upstream)
@@ -237,7 +237,7 @@ class FaultyProxy:
 
 
 async def _message(reader: asyncio.StreamReader, *, to_its_end: bool = False) -> tuple[bytes, bytes]:
-    """Head and body of one request or answer; a body without a length runs to the end of the connection, or is none."""
+    """Read head and body of one message. A body without a length is empty, or runs to the end of the connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     fields = {}
     for header in head.decode("latin-1").split("\r\n")[1:]:
@@ -256,7 +256,7 @@ async def _message(reader: asyncio.StreamReader, *, to_its_end: bool = False) ->
 
 
 async def _spoil(writer: asyncio.StreamWriter, fault: str) -> bool:
-    """Answer, or not, without the server."""
+    """Respond, or not, without asking the server."""
     if fault == "drop":
         return False
     if fault == "reset":
@@ -278,7 +278,7 @@ async def _spoil(writer: asyncio.StreamWriter, fault: str) -> bool:
 
 
 async def _reply(writer: asyncio.StreamWriter, answer: _Answer, fault: str | None) -> bool:
-    """Give the server's answer to the client, or what is left of it."""
+    """Forward the server's response to the client, or what the fault leaves of it."""
     if fault in ("swallow", "swallow_reset"):
         if fault == "swallow_reset":
             _reset(writer)
@@ -305,7 +305,7 @@ async def _reply(writer: asyncio.StreamWriter, answer: _Answer, fault: str | Non
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST, as a crashed host or a firewall does."""
+    """Close with RST, like a crashed host or a firewall."""
     found = writer.get_extra_info("socket")
     found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -1,4 +1,4 @@
-"""What must hold of a results folder after any trouble: one row per trial, whole files, no leftovers, no job twice."""
+"""Invariants of a results folder after any fault: one row per trial, whole files, no leftovers, no job twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.running.servers import Served, colour
 
 
 def broken_promises(out: Path, trials: int, servers: Iterable[Served], *, outputs: int = 1) -> list[str]:
-    """Every promise that does not hold, for people; `outputs` files are due for each of the trials."""
+    """Messages for the invariants that do not hold. Each trial must have `outputs` files."""
     with Store.open(out, readonly=True) as store:
         rows, jobs = list(store.results()), list(store.jobs())
     found = [line for server in servers for line in server.twice()]

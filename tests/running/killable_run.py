@@ -1,14 +1,14 @@
-"""Runs in processes of their own that die at a chosen step; a script that forks one for every order it is given.
+"""Runs in processes of their own that die at a chosen step: a script that forks one for every order it gets.
 
-python crashing.py: reads orders from stdin, one JSON object a line, and forks for each of them (importing sweeper anew
-for hundreds of runs would take longer than the runs). It writes {"pid": ...} at once, {"said": ...} for each progress
-event's class and for the last words, and {"ended": ...} when that process is gone: 0, or minus the signal.
+It reads orders from stdin, one JSON object per line, and forks for each, because importing sweeper anew for hundreds of
+runs would take longer than the runs. It writes {"pid": ...} at once, {"said": ...} for the class of each progress event
+and for the final messages, and {"ended": ...} when that process has ended: 0, or minus the signal.
 
-An order: experiment (file), target (or a list), out, options, and what is to happen to it: `die_at` a number of a step,
-`steps` true to be told every step's name, `file_limit` bytes beyond which no file may grow, as on a full disk,
-`powerless` true for a root that may write only where a file's mode lets it. A step is a statement of the database that
-changes something, and whatever opens for writing, syncs, links, renames or removes a file, each before and after.
-Requests are the proxy's affair.
+An order has: experiment (file), target (or a list), out, options, and optionally `die_at` (the number of the step to
+die at), `steps` (true to report the name of every step), `file_limit` (bytes that no file may exceed, as on a full
+disk), and `powerless` (true to take root's power to write into read-only files). A step is a statement of the database
+that changes something, or opening for writing, syncing, linking, renaming or removing a file, each before and after.
+Requests belong to the proxy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALLS = ("fsync", "link", "rename", "replace", "unlink")
 
 
 class Steps:
-    """Counts the steps of this process, and ends it at one of them as kill -9 does."""
+    """Counts the steps of this process, and kills it at one of them like kill -9."""
 
     def __init__(self, die_at: int | None) -> None:
         self.die_at = die_at
@@ -92,7 +92,7 @@ class Steps:
 
 
 def give_up_power() -> None:
-    """capset(2) with nothing: without it root writes into read-only folders."""
+    """Drop all capabilities with capset(2), because root can write into read-only folders."""
     header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     if ctypes.CDLL(None, use_errno=True).capset(header, nothing):
         raise OSError(ctypes.get_errno(), "capset")
@@ -129,7 +129,7 @@ def carry_out(order: dict[str, Any], said: Any) -> None:
 
 
 def warm_up() -> None:
-    """Import before the first fork what a run imports where it uses it."""
+    """Import what runs import late, before the first fork."""
     for package in (sweeper.comfy, sweeper.running, sweeper.store, sweeper.planning):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: start them, read what they say, signal and await them. See `killable_run.py`."""
+"""Start runs in processes of their own, read their messages, signal them and wait for them; see `killable_run.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("killable_run.py")
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run's process ended: 0, or minus the signal; and all that it said."""
+    """How a run's process ended (0, or minus the signal), and all its messages."""
 
     code: int
     said: tuple[str, ...]
@@ -30,7 +30,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """Why the run ended early, for people; "None" where it did not."""
+        """Why the run ended early, as a message; "None" if it did not."""
         (found,) = (word for word in self.said if word.startswith("error "))
         return found.removeprefix("error ")
 
@@ -41,7 +41,7 @@ class Ended:
 
 
 class Runner:
-    """One run under way."""
+    """A run in another process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -54,7 +54,7 @@ class Runner:
         return json.loads(line)
 
     def until(self, word: str, times: int = 1) -> None:
-        """Listen until it said `word` so many times more."""
+        """Read messages until `word` came `times` more times."""
         while times:
             message = self._read()
             assert "said" in message, f"ended without saying {word}: {self.said}"
@@ -71,7 +71,7 @@ class Runner:
 
 
 class Runners:
-    """Starts runs, one at a time; a second of these starts one beside it."""
+    """Starts runs one at a time. A second instance can start one beside it."""
 
     def __enter__(self) -> Self:
         environ = {**os.environ, "PYTHONPATH": str(Path(sweeper.__file__).parent.parent)}
@@ -84,7 +84,7 @@ class Runners:
         self._process.communicate(timeout=60)
 
     def start(self, experiment: Any, target: Any, out: Path, **order: Any) -> Runner:
-        """Start a run; for the rest of the order see `killable_run.py`."""
+        """Start a run. `killable_run.py` describes the other fields of the order."""
         assert self._process.stdin is not None
         order.update(experiment=str(experiment.file), target=target, out=str(out))
         self._process.stdin.write(json.dumps(order) + "\n")

@@ -1,8 +1,8 @@
-"""Servers for the fault suite, each behind proxies that misbehave: ours in a thread, ours as a process, a real ComfyUI.
+"""Servers for the fault suite, each behind faulty proxies: ours in a thread, ours as a process, or a real ComfyUI.
 
-Each can be restarted, and bears witness of the jobs it had. Trials are known by the colour of their picture, so that a
-file tells whose it is. SWEEPER_REAL_COMFYUI=URL takes a ComfyUI that runs there in place of our comfyui dialect, and
-SWEEPER_REAL_RESTART=COMMAND ends and starts it (without it, schedules with a restart are left out).
+Each can be restarted, and knows the jobs that it had. The colour of a picture identifies its trial.
+SWEEPER_REAL_COMFYUI=URL uses a running ComfyUI in place of our comfyui dialect, and SWEEPER_REAL_RESTART=COMMAND
+restarts it (without it, schedules with a restart are skipped).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Served:
 
     @property
     def pid(self) -> int:
-        """Of a server of ours in a process of its own."""
+        """The process id of our server, if it has a process of its own."""
         assert self._process is not None
         return self._process.pid
 
@@ -111,7 +111,7 @@ class Served:
             self._process.communicate(timeout=60)
 
     def restart(self) -> None:
-        """End the server and start it again, in a thread: requests meanwhile find nobody."""
+        """Restart the server in a thread. Requests are refused meanwhile."""
         self.settle()
         self._restarting = threading.Thread(target=self._restart)
         self.proxy.down = True
@@ -131,7 +131,7 @@ class Served:
         self.proxy.down = False
 
     def settle(self) -> None:
-        """Wait until a restart is over."""
+        """Wait for the end of a restart."""
         if self._restarting is not None:
             self._restarting.join(60)
             assert not self._restarting.is_alive(), "the server did not start again"
@@ -140,14 +140,14 @@ class Served:
     # --- the witness
 
     def knobs(self, **values: int) -> None:
-        """Turn the faults of a server of ours, in a thread, for this life of it."""
+        """Set the faults of our server in a thread, until its next restart."""
         if self._embedded is not None:
             for name, value in values.items():
                 setattr(self._embedded.faults, name, value)
             self.forgets = values.get("lose_times", 0)
 
     def twice(self) -> list[str]:
-        """What was done twice although the server had not lost it, for people; and ids that came twice."""
+        """Messages about trials that ran twice although the server had not lost them, and about ids that came twice."""
         self.settle()
         found = self._twice_on_cloud() if self.dialect == "cloud" else self._twice_on_comfyui()
         ids = Counter(job.prompt_id for job in self.proxy.accepted)
@@ -156,7 +156,7 @@ class Served:
         return found + [f"{job} ran {n} times in one life" for life in lives for job, n in life.items() if n > 1]
 
     def _twice_on_comfyui(self) -> list[str]:
-        """A restart forgets every job, so a trial may come once in each life; and once more for each that was lost."""
+        """A restart loses every job, so a trial may run once per life, and once more for each lost job."""
         counts = Counter((job.life, trial_of(job.graph)) for job in self.proxy.accepted)
         more = {key: n - 1 for key, n in counts.items() if n > 1}
         if sum(more.values()) <= self.forgets:
@@ -164,7 +164,7 @@ class Served:
         return [f"trial {trial} was taken {n + 1} times in life {life}" for (life, trial), n in more.items()]
 
     def _twice_on_cloud(self) -> list[str]:
-        """Jobs are durable, so of each trial there is one job that was not lost, whatever was restarted."""
+        """Jobs survive restarts, so each trial has exactly one job that was not lost."""
         jobs: Counter[int] = Counter()
         with httpx.Client(base_url=self.url, trust_env=False) as http:
             for row in http.get("/api/jobs", params={"limit": 1000}).json()["jobs"]:

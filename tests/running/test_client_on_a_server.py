@@ -1,7 +1,7 @@
-"""The client's own part over real sockets: against our server in both dialects, or against a real ComfyUI.
+"""The client over real sockets: against our server in both dialects, or against a real ComfyUI.
 
-SWEEPER_REAL_COMFYUI=URL takes a ComfyUI that runs there (see `served.py`). Only core nodes are used, and faults come
-from the proxy in between, so that every server is held to the same.
+SWEEPER_REAL_COMFYUI=URL uses a running ComfyUI (see `servers.py`). Only core nodes are used, and faults come from the
+proxy in between, so that every server has to pass the same tests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture
 def using(server):
-    """Run `act(client)` with a client of that server, whose dialect it has to find out."""
+    """Run `act(client)` with a client of that server, which has to detect the dialect."""
 
     def run(act, *, faults=()):
         proxies = [proxy for proxy in (server.proxy, server.storage) if proxy is not None]
@@ -63,7 +63,7 @@ def using(server):
 
 
 def graph_of(colour=0x123456, size=16, **more):
-    """A picture of one colour: any server draws it alike."""
+    """A picture of one colour, which every server draws alike."""
     return {
         "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": colour}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "client"}},
@@ -88,7 +88,7 @@ def sought(sent, since):
     return JobSearch(sent.job_id, fingerprint(sent.graph), since, time.time(), lambda _: False)
 
 
-def test_who_answers_is_found_out_and_has_its_nodes(server, using):
+def test_connect_detects_the_dialect_and_fetches_node_classes(server, using):
     async def act(client):
         return await client.connect(), await client.get_object_info()
 
@@ -99,7 +99,7 @@ def test_who_answers_is_found_out_and_has_its_nodes(server, using):
 
 
 @pytest.mark.parametrize("fault", ["drop", "reset", "swallow", "half", "half_head", "502", "503_after", "429", "page"])
-def test_a_look_survives_every_fault(server, using, fault):
+def test_polling_a_job_survives_every_fault(server, using, fault):
     async def act(client):
         prompt_id = await client.submit(submission(graph_of()))
         return await ended(client, prompt_id)
@@ -114,7 +114,7 @@ def test_a_look_survives_every_fault(server, using, fault):
 
 
 @pytest.mark.parametrize("fault", ["swallow", "swallow_reset", "half", "half_head", "late", "502_after", "shape"])
-def test_a_submission_whose_answer_is_lost_is_found_and_runs_once(server, using, fault):
+def test_a_submission_with_a_lost_response_is_found_and_runs_once(server, using, fault):
     since = time.time()
     graph = graph_of(0x777777)
 
@@ -133,7 +133,7 @@ def test_a_submission_whose_answer_is_lost_is_found_and_runs_once(server, using,
     assert [job.prompt_id for job in server.proxy.accepted[before:]] == [prompt_id]
 
 
-def test_a_gateway_that_says_503_over_a_job_that_was_taken_is_not_believed(using):
+def test_a_gateways_503_does_not_hide_an_accepted_job(using):
     async def act(client):
         sent = submission(graph_of())
         answer = await client.submit(sent)
@@ -156,7 +156,7 @@ def test_a_submission_that_never_arrived_is_not_found(using, fault):
     assert using(act, faults=[("/prompt", fault)]) is None
 
 
-def test_a_file_comes_whole_whatever_happens_to_its_transfer(server, using):
+def test_a_download_is_complete_after_every_fault(server, using):
     async def act(client):
         state = await ended(client, await client.submit(submission(graph_of(0x0080FF, size=512))))
         file = io.BytesIO()
@@ -171,7 +171,7 @@ def test_a_file_comes_whole_whatever_happens_to_its_transfer(server, using):
         assert (picture.size, picture.getpixel((511, 511))) == ((512, 512), (0, 0x80, 0xFF))
 
 
-def test_what_is_not_there_is_lost(using):
+def test_an_unknown_job_or_file_is_lost(using):
     async def act(client):
         assert (await client.get_job(str(uuid4()))).state == "lost"
         state = await ended(client, await client.submit(submission(graph_of())))
@@ -184,7 +184,7 @@ def test_what_is_not_there_is_lost(using):
     using(act)
 
 
-def test_an_uploaded_file_is_found_under_the_name_that_the_server_gave(using, tmp_path):
+def test_an_uploaded_file_has_the_name_that_the_server_returned(using, tmp_path):
     path = tmp_path / "photo.png"
     Image.new("RGB", (8, 8), (9, 8, 7)).save(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -202,7 +202,7 @@ def test_an_uploaded_file_is_found_under_the_name_that_the_server_gave(using, tm
         assert picture.getpixel((7, 7)) == (9, 8, 7)
 
 
-def test_a_workflow_that_cannot_run_is_told_by_node_and_input(using):
+def test_a_rejection_names_the_node_and_the_input(using):
     async def act(client):
         for change, told in (
             ({"1": {"class_type": "NoSuchNode", "inputs": {}}}, "NoSuchNode"),
@@ -217,7 +217,7 @@ def test_a_workflow_that_cannot_run_is_told_by_node_and_input(using):
     using(act)
 
 
-def test_a_workflow_of_which_only_a_part_is_valid_is_rejected_and_leaves_no_job(server, using):
+def test_a_partly_valid_workflow_is_rejected_and_leaves_no_job(server, using):
     graph = graph_of(0xABCDEF, **{"3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "broken"}}})
 
     async def act(client):
@@ -228,7 +228,7 @@ def test_a_workflow_of_which_only_a_part_is_valid_is_rejected_and_leaves_no_job(
     using(act)
 
 
-def test_a_node_that_fails_is_told_with_its_type_and_message(using):
+def test_a_failed_node_gives_the_error_type_and_message(using):
     """A prefix that leaves the output folder passes the validation of every server."""
 
     async def act(client):
@@ -242,7 +242,7 @@ def test_a_node_that_fails_is_told_with_its_type_and_message(using):
     assert state.error_type
 
 
-def test_a_waiting_job_is_cancelled_and_the_running_one_is_not(server, using):
+def test_cancelling_a_waiting_job_leaves_the_running_one(server, using):
     async def act(client):
         # Large enough to run for a while on every server, behind which the other waits.
         slow = await client.submit(submission(graph_of(size=2048)))
@@ -260,7 +260,7 @@ def test_a_waiting_job_is_cancelled_and_the_running_one_is_not(server, using):
     assert slow.state == "succeeded"
 
 
-def test_the_events_tell_the_end_of_a_job(using):
+def test_events_report_the_end_of_a_job(using):
     async def act(client):
         async with EventStream(client) as stream:
             sent = submission(graph_of(), stream.client_id)
@@ -274,7 +274,7 @@ def test_the_events_tell_the_end_of_a_job(using):
 
 
 @pytest.mark.parametrize("fault", ["ws_refuse", "ws_cut", "ws_mute"])
-def test_a_stream_that_is_refused_cut_or_silent_costs_nothing_but_time(using, fault):
+def test_a_broken_event_stream_costs_nothing_but_time(using, fault):
     async def act(client):
         async with EventStream(client) as stream:
             return await ended(client, await client.submit(submission(graph_of(), stream.client_id)))
@@ -282,7 +282,7 @@ def test_a_stream_that_is_refused_cut_or_silent_costs_nothing_but_time(using, fa
     assert using(act, faults=[("/ws", fault)]).state == "succeeded"
 
 
-def test_nobody_behind_the_proxy_is_told_as_unreachable(server):
+def test_a_proxy_without_a_server_is_unreachable(server):
     async def go():
         async with ComfyClient(Target("t", server.proxy.url)) as client:
             await client.connect()

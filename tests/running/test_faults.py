@@ -1,4 +1,4 @@
-"""The real runner over real sockets against a server that misbehaves: one row per trial, and no job runs twice."""
+"""The runner over real sockets against a server with faults: one row per trial, and no job runs twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.running.servers import Served
 
 @pytest.fixture
 def go(server, target, experiment, tmp_path):
-    """Runs four trials with the server's faults on; gives (run, rows, events)."""
+    """Runs four trials with the server's faults on; returns (run, rows, events)."""
 
     def run(**options):
         events = []
@@ -33,7 +33,7 @@ def _no_job_ran_twice(server, jobs=4):
     assert sorted(server.seen.executions.values()) == [1] * jobs
 
 
-def test_a_job_whose_answer_was_dropped_is_found_and_not_sent_again(server, go):
+def test_a_job_with_a_dropped_response_is_not_sent_again(server, go):
     server.faults.drop_after_accept = 2
     run, rows, events = go()
     assert run.succeeded == 4
@@ -52,7 +52,7 @@ def test_a_submission_that_never_arrived_is_sent_again_once(server, go):
     assert sorted(row.attempts for row in rows) == [1, 1, 2, 2]
 
 
-def test_a_full_queue_is_waited_for_as_long_as_the_server_asks(server, go):
+def test_a_full_queue_is_retried_after_the_requested_wait(server, go):
     server.faults.queue_full_times = 5
     run, rows, events = go()
     assert run.succeeded == 4
@@ -63,21 +63,21 @@ def test_a_full_queue_is_waited_for_as_long_as_the_server_asks(server, go):
     assert waits[-1].limit < 3
 
 
-def test_answers_of_500_are_tried_again(server, go):
+def test_status_500_is_retried(server, go):
     server.faults.error_500_times = 5
     run, _, _ = go()
     assert run.succeeded == 4
     _no_job_ran_twice(server)
 
 
-def test_answers_that_are_no_json_are_tried_again(server, go):
+def test_responses_that_are_not_json_are_retried(server, go):
     server.faults.garbage_times = 4
     run, _, _ = go()
     assert run.succeeded == 4
     _no_job_ran_twice(server)
 
 
-def test_dropped_looks_at_a_job_do_not_end_it(server, go):
+def test_dropped_polls_do_not_end_a_job(server, go):
     server.faults.drop_status_times = 6
     run, _, _ = go()
     assert run.succeeded == 4
@@ -95,7 +95,7 @@ def test_a_truncated_download_is_completed(server, go, tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "out" / "artifacts").iterdir()) == [".png"] * 4
 
 
-def test_a_file_that_cannot_be_had_now_is_fetched_by_the_next_run_and_not_made_again(coloured, tmp_path):
+def test_the_next_run_downloads_what_this_one_could_not(coloured, tmp_path):
     plan, events = coloured(1), []
     with Served("comfyui", tmp_path / "data") as server:
         server.proxy.decide = lambda asked: "502" if asked.path.endswith("/view") else None
@@ -125,7 +125,7 @@ def test_a_lost_job_is_sent_again_as_a_new_attempt(server, go):
     assert sum(isinstance(event, Retrying) for event in events) == 1
 
 
-def test_retries_have_an_end(server, go):
+def test_retries_are_limited(server, go):
     server.faults.lose_times = 100
     run, rows, _ = go(retries=1, limit=1)
     assert run.failed == 1
@@ -133,7 +133,7 @@ def test_retries_have_an_end(server, go):
     assert all(row.error_type == "LostError" and row.attempts == 2 for row in rows)
 
 
-def test_a_full_memory_is_worth_one_more_try_and_a_broken_node_is_not(server, go):
+def test_out_of_memory_is_retried_once_and_a_broken_node_never(server, go):
     server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "OutOfMemoryError"
     run, rows, _ = go()
     assert run.failed == 4
@@ -144,14 +144,14 @@ def test_a_full_memory_is_worth_one_more_try_and_a_broken_node_is_not(server, go
 
 
 @pytest.mark.parametrize("fault", ["mute_events", "refuse_events"])
-def test_without_events_everything_still_works(server, go, fault):
+def test_a_run_works_without_events(server, go, fault):
     setattr(server.faults, fault, True)
     run, _, _ = go()
     assert run.succeeded == 4
     _no_job_ran_twice(server)
 
 
-def test_a_job_that_runs_too_long_is_cancelled_and_is_a_row(server, go):
+def test_a_job_that_exceeds_its_timeout_is_cancelled_and_a_failed_row(server, go):
     server.faults.stall_nodes = {"Paint"}
     run, rows, _ = go(timeout=0.3, limit=1)
     assert (run.failed, run.pending) == (1, 3)
@@ -163,7 +163,7 @@ def test_a_job_that_runs_too_long_is_cancelled_and_is_a_row(server, go):
 @pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
 class TestOnCloud:
     @pytest.mark.parametrize("fault", ["no_credits", "inactive_subscription"])
-    def test_an_account_that_cannot_pay_stops_the_run_and_nothing_is_lost(self, server, go, fault):
+    def test_an_account_without_credits_stops_the_run_and_loses_nothing(self, server, go, fault):
         setattr(server.faults, fault, True)
         run, rows, _ = go()
         assert run.stopped_by == "refused"
@@ -171,7 +171,7 @@ class TestOnCloud:
         setattr(server.faults, fault, False)
         assert go()[0].succeeded == 4
 
-    def test_a_job_that_failed_for_want_of_credits_is_submitted_again_by_the_plain_command(self, server, go):
+    def test_a_job_failed_for_lack_of_credits_is_submitted_by_the_next_run(self, server, go):
         server.faults.fail_nodes, server.faults.fail_type = {"Paint"}, "InsufficientFundsError"
         run, rows, _ = go(concurrency=1)
         assert run.stopped_by == "refused"
@@ -179,19 +179,19 @@ class TestOnCloud:
         server.faults.fail_nodes = set()
         assert go()[0].succeeded == 4
 
-    def test_an_expired_address_is_asked_for_again(self, server, go):
+    def test_an_expired_download_url_is_requested_again(self, server, go):
         server.faults.expire_download_times = 2
         run, _, _ = go()
         assert run.succeeded == 4
 
-    def test_unknown_states_are_in_flight(self, server, go):
+    def test_an_unknown_job_state_counts_as_in_flight(self, server, go):
         server.faults.odd_states = ("warming_up", "negotiating", "", "queued_somewhere")
         run, _, _ = go()
         assert run.succeeded == 4
         _no_job_ran_twice(server)
 
 
-def test_a_target_that_nobody_serves_is_told_before_anything_is_created(experiment, tmp_path):
+def test_an_unreachable_target_is_reported_before_a_folder_is_created(experiment, tmp_path):
     with pytest.raises(UnreachableError, match="cannot be reached"):
         sweeper.run(experiment(seed=[1]), {"url": "http://127.0.0.1:9", "dialect": "comfyui"}, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Who waits for the disk waits for a sync that began after its own write, and shares it with others."""
+"""Group commit: a waiter waits for a sync that began after its write, and shares it with others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sweeper.errors import ResultsError
 from sweeper.running.group_commit import GroupCommit
 
 
-def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together():
+def test_waiters_that_come_during_a_sync_share_the_next_one():
     written: list[int] = []
     synced: list[int] = []  # how much was written when each sync began
     first, go = threading.Event(), threading.Event()
@@ -43,7 +43,7 @@ def test_whoever_comes_during_a_sync_waits_for_the_next_one_all_of_them_together
     assert synced == [1, 20, 20]
 
 
-def test_a_disk_that_fails_is_told_to_everybody_who_waits_and_may_recover():
+def test_a_failed_sync_raises_in_every_waiter_and_the_next_may_succeed():
     problems = [ResultsError("the disk is full")]
 
     def sync() -> None:

@@ -1,4 +1,4 @@
-"""Keeping a server busy: what may go on while a job runs, and what must have happened before it is sent."""
+"""Keeping a server busy: what may happen while a job runs, and what must happen before it is sent."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def one_slot(target):
     return {**target, "concurrency": 1}
 
 
-def test_the_next_job_is_sent_while_the_files_of_the_last_are_still_on_their_way(
-    one_slot, experiment, tmp_path, monkeypatch
-):
+def test_the_next_job_is_sent_while_files_are_still_downloading(one_slot, experiment, tmp_path, monkeypatch):
     second = threading.Event()
     in_time = []
     keep = ArtifactFolder.save
@@ -69,7 +67,7 @@ def test_no_job_is_sent_before_its_intent_is_on_the_disk(server, target, experim
     assert server.seen.submits == len(committed) == len(MANY)
 
 
-def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, target, experiment, tmp_path):
+def test_a_stopped_run_leaves_no_intents_of_unsent_jobs(server, target, experiment, tmp_path):
     control, done = StopControl(), Counter()
 
     def watch(event):
@@ -90,7 +88,7 @@ def test_a_run_that_is_stopped_leaves_no_intent_of_what_it_did_not_send(server, 
         assert {row.attempts for row in store.results()} == {1}  # what was only prepared does not count
 
 
-def test_a_full_queue_takes_prepared_jobs_later_and_each_once(server, target, experiment, tmp_path):
+def test_a_full_queue_accepts_prepared_jobs_later_and_each_once(server, target, experiment, tmp_path):
     done = Counter()
 
     def watch(event):

@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted and braked, in processes of their own, against a server that lives on."""
+"""Runs in processes of their own that are killed, interrupted or stopped, while the server lives on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def runners():
 
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
-def test_jobs_that_a_restarted_server_forgot_are_sent_again(server, target, experiment, runners, tmp_path):
+def test_jobs_that_a_restarted_server_lost_are_sent_again(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=[1, 2, 3])
     server.faults.stall_nodes = {"Paint"}
     runner = runners.start(plan, target, tmp_path / "out")
@@ -50,7 +50,7 @@ def test_jobs_that_a_restarted_server_forgot_are_sent_again(server, target, expe
         assert sorted(row.attempts for row in store.results()) in ([1, 2, 2], [2, 2, 2])
 
 
-def test_jobs_of_an_embedded_server_that_died_with_its_run_are_sent_again(runners, tmp_path):
+def test_jobs_of_a_killed_embedded_server_are_sent_again(runners, tmp_path):
     plan = sweeper.load(Path(sweeper.__file__).parent.parent / "experiments" / "quickstart.yaml")
     runner = runners.start(plan, "embedded", tmp_path / "out")
     runner.until("JobSubmitted", 2)
@@ -60,7 +60,7 @@ def test_jobs_of_an_embedded_server_that_died_with_its_run_are_sent_again(runner
     assert (run.trials, run.succeeded) == (12, 12)
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, target, experiment, runners, tmp_path):
+def test_a_full_disk_ends_the_run_with_a_message_and_loses_nothing(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=list(range(30)))
     ended = runners.run(plan, target, tmp_path / "out", file_limit=160_000)
     assert ended.said[-1] == "stopped_by unwritable"
@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(server, targ
     assert sorted(server.seen.executions.values()) == [1] * 30
 
 
-def test_ctrl_c_once_waits_for_what_is_in_flight(server, target, experiment, runners, tmp_path):
+def test_ctrl_c_once_waits_for_jobs_in_flight(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=list(range(8)))
     runner = runners.start(plan, target, tmp_path / "out")
@@ -85,7 +85,7 @@ def test_ctrl_c_once_waits_for_what_is_in_flight(server, target, experiment, run
     assert (tmp_path / "out" / "results.csv").read_text().count("pending") == 5
 
 
-def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, runners, tmp_path):
+def test_ctrl_c_twice_cancels_our_jobs_and_ends(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=list(range(8)))
     runner = runners.start(plan, target, tmp_path / "out")
@@ -103,7 +103,7 @@ def test_ctrl_c_twice_cancels_our_jobs_and_leaves(server, target, experiment, ru
 
 @pytest.fixture
 def mute():
-    """A server to TCP, which never says a word."""
+    """A server that accepts TCP connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
 
@@ -112,7 +112,7 @@ def url_of(listening):
     return f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_ctrl_c_before_anything_is_in_flight_ends_the_run_at_once(mute, experiment, runners, tmp_path):
+def test_ctrl_c_without_jobs_in_flight_ends_the_run_at_once(mute, experiment, runners, tmp_path):
     runner = runners.start(experiment(seed=[1]), {"url": url_of(mute), "dialect": "comfyui"}, tmp_path / "out")
     connection, _ = mute.accept()
     began = time.monotonic()
@@ -125,7 +125,7 @@ def test_ctrl_c_before_anything_is_in_flight_ends_the_run_at_once(mute, experime
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_ctrl_c_twice_leaves_a_server_that_hangs_and_its_job_on_record(dialect, coloured, runners, tmp_path):
+def test_ctrl_c_twice_leaves_a_hanging_server_and_records_its_job(dialect, coloured, runners, tmp_path):
     plan = coloured(2)
     with Served(dialect, tmp_path / "data", processes=True) as server:
         runner = runners.start(plan, server.target(), tmp_path / "out")
@@ -176,7 +176,7 @@ def test_a_run_inside_a_running_loop_works_as_in_a_notebook(server, target, expe
 
 
 @pytest.mark.parametrize("notebook", [False, True])
-def test_an_error_of_a_run_is_told_alone(experiment, tmp_path, notebook):
+def test_an_error_of_a_run_is_raised_without_context(experiment, tmp_path, notebook):
     import asyncio
 
     def wrong():
@@ -191,7 +191,7 @@ def test_an_error_of_a_run_is_told_alone(experiment, tmp_path, notebook):
     assert told.count("Traceback (most recent call last)") == 1, told
 
 
-def test_of_two_runs_at_once_the_second_is_told_who_holds_the_folder(server, target, experiment, runners, tmp_path):
+def test_of_two_simultaneous_runs_the_second_learns_who_has_the_folder(server, target, experiment, runners, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     plan = experiment(seed=[1, 2, 3])
     first = runners.start(plan, target, tmp_path / "out")
@@ -204,7 +204,7 @@ def test_of_two_runs_at_once_the_second_is_told_who_holds_the_folder(server, tar
     assert sorted(server.seen.executions.values()) == [1] * 3
 
 
-def test_a_folder_that_another_run_made_meanwhile_is_read_before_anything_is_sent(server, target, experiment, tmp_path):
+def test_a_folder_created_meanwhile_is_read_before_anything_is_sent(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2, 3])
 
     def watch(event):
@@ -219,7 +219,7 @@ def test_a_folder_that_another_run_made_meanwhile_is_read_before_anything_is_sen
     assert sorted(server.seen.executions.values()) == [1] * 3
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(server, target, experiment, runners, tmp_path):
+def test_an_unwritable_folder_is_reported_before_anything_is_sent(server, target, experiment, runners, tmp_path):
     plan = experiment(seed=[1])
     (tmp_path / "readonly").mkdir(mode=0o555)
     ended = runners.run(plan, target, tmp_path / "readonly" / "out", powerless=True)
@@ -227,9 +227,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(server,
     assert server.seen.submits == 0
 
 
-def test_a_results_folder_that_became_read_only_is_told_and_left_as_it_is(
-    server, target, experiment, runners, tmp_path
-):
+def test_a_read_only_results_folder_is_reported_and_left_unchanged(server, target, experiment, runners, tmp_path):
     sweeper.run(experiment(seed=[1]), target, tmp_path / "out")
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
     for path in (tmp_path / "out", *(tmp_path / "out").iterdir()):
@@ -242,7 +240,7 @@ def test_a_results_folder_that_became_read_only_is_told_and_left_as_it_is(
     assert server.seen.submits == 1
 
 
-def test_a_store_of_a_newer_sweeper_is_left_as_it_is(server, target, experiment, tmp_path):
+def test_the_store_of_a_newer_sweeper_is_left_unchanged(server, target, experiment, tmp_path):
     plan = experiment(seed=[1])
     sweeper.run(plan, target, tmp_path / "out")
     with closing(sqlite3.connect(tmp_path / "out" / "sweeper.sqlite")) as database:
@@ -254,7 +252,7 @@ def test_a_store_of_a_newer_sweeper_is_left_as_it_is(server, target, experiment,
     assert server.seen.submits == 1
 
 
-def test_a_second_run_is_told_who_holds_the_folder(target, experiment, tmp_path):
+def test_a_second_run_learns_who_has_locked_the_folder(target, experiment, tmp_path):
     (tmp_path / "out").mkdir()
     Store.open(tmp_path / "out").close()
     with (
@@ -265,7 +263,7 @@ def test_a_second_run_is_told_who_holds_the_folder(target, experiment, tmp_path)
 
 
 class Reluctant(http.server.BaseHTTPRequestHandler):
-    """A ComfyUI that takes jobs and forgets them, and asks who looks first to come back in five minutes."""
+    """A ComfyUI that accepts jobs and loses them, and answers the first poll with 429 and Retry-After: 300."""
 
     def answer(self, status, found, **headers):
         body = json.dumps(found).encode()
@@ -294,7 +292,7 @@ class Reluctant(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_wait_that_a_server_asks_for_is_told_and_ends_when_the_run_is_cancelled(experiment, tmp_path):
+def test_a_requested_wait_is_reported_and_ends_when_the_run_is_cancelled(experiment, tmp_path):
     control, told = StopControl(), []
 
     def hear(event):

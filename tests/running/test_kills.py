@@ -1,6 +1,6 @@
-"""kill -9 of the runner at every step: every statement of the store, every file, every request; then the same command.
+"""kill -9 of the runner at every step (statement of the store, file, request), and then the same command again.
 
-Some steps are tried always, evenly chosen; SWEEPER_SCHEDULES=100 or more tries every one of them.
+By default some evenly spaced steps are tried; SWEEPER_SCHEDULES=100 or more tries all of them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def runners():
 
 
 def chosen(number: int, salt: int) -> list[int]:
-    """All of 1 to `number`, or some of them that lie evenly."""
+    """All of 1 to `number`, or some evenly spaced ones."""
     if MANY or number <= SOME:
         return list(range(1, number + 1))
     return [1 + (salt + place * number // SOME) % number for place in range(SOME)]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_after_a_kill_at_any_step_on_disk_the_same_command_ends_well(dialect, runners, coloured, tmp_path, capsys):
+def test_the_same_command_recovers_from_a_kill_at_any_disk_step(dialect, runners, coloured, tmp_path, capsys):
     plan = coloured(TRIALS)
     with Served(dialect, tmp_path / "first") as server:
         ended = runners.run(plan, server.target(concurrency=1), tmp_path / "steps", steps=True)
@@ -55,7 +55,7 @@ def test_after_a_kill_at_any_step_on_disk_the_same_command_ends_well(dialect, ru
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_after_a_kill_at_any_request_the_same_command_ends_well(dialect, runners, coloured, tmp_path, capsys):
+def test_the_same_command_recovers_from_a_kill_at_any_request(dialect, runners, coloured, tmp_path, capsys):
     plan = coloured(TRIALS)
     with Served(dialect, tmp_path / "first") as server:
         ended = runners.run(plan, server.target(concurrency=1), tmp_path / "steps")

@@ -1,4 +1,4 @@
-"""What a run shows to a viewer in another process, and that it shows nothing where there is none."""
+"""What a run writes for a viewer in another process, and that it writes nothing without one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def preview(trial, image):
     return run_events.JobPreview("t", trial, f"p{trial}", "3", image)
 
 
-def test_every_event_is_passed_on(showing):
+def test_every_event_is_forwarded(showing):
     events = [submitted(1), preview(1, b"x"), run_events.TrialDone(1, "succeeded", "t"), run_events.Notice("x")]
     for event in events:
         showing(event)
@@ -58,7 +58,7 @@ def test_without_a_viewer_nothing_is_written(showing, clock, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_viewer_sees_the_step_and_the_last_picture_of_what_is_in_flight(showing, folder, clock):
+def test_a_viewer_sees_the_step_and_last_preview_of_trials_in_flight(showing, folder, clock):
     folder.announce_viewer()
     showing(submitted(1))
     showing(preview(1, b"first"))
@@ -74,7 +74,7 @@ def test_a_viewer_sees_the_step_and_the_last_picture_of_what_is_in_flight(showin
     assert folder.read_preview(1) is None
 
 
-def test_pictures_that_follow_too_fast_are_left_out(showing, folder, clock):
+def test_previews_that_follow_too_fast_are_not_written(showing, folder, clock):
     folder.announce_viewer()
     for number in range(50):
         showing(preview(1, b"%d" % number))
@@ -89,7 +89,7 @@ def test_a_viewer_that_was_killed_is_forgotten(showing, folder, clock, tmp_path)
     assert folder.read_preview(1) is None
 
 
-def test_a_new_run_takes_away_what_a_killed_one_left(showing, folder, tmp_path):
+def test_a_new_run_removes_the_files_of_a_killed_one(showing, folder, tmp_path):
     folder.announce_viewer()
     folder.write_preview(7, b"old")
     folder.write_progress({7: TrialProgress("3", 1, 2, 1)})
@@ -101,13 +101,13 @@ def test_a_new_run_takes_away_what_a_killed_one_left(showing, folder, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[", "[]", '{"a": [1]}', '{"1": ["3", "x", 1, 1]}', '{"1": 5}'])
-def test_words_that_are_not_ours_are_no_sights(folder, tmp_path, text):
+def test_invalid_progress_files_are_ignored(folder, tmp_path, text):
     folder.announce_viewer()
     (tmp_path / "live/progress.json").write_text(text)
     assert folder.read_progress() == {}
 
 
-def test_a_folder_that_cannot_be_used_does_no_harm(tmp_path, clock):
+def test_an_unusable_live_folder_does_no_harm(tmp_path, clock):
     (tmp_path / "live").write_text("a file in its place")
     folder = LiveFolder(tmp_path)
     folder.announce_viewer()

@@ -1,4 +1,4 @@
-"""A mask over the picture of a file slot: uploaded onto it, part of the work's identity, checked before it is sent."""
+"""A mask over the picture of a file slot: uploaded with it, part of the digest, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOTS = {"photo": {"at": "1.image", "kind": "file"}, "mask": {"kind": "mask", "o
 
 
 def drawn(size=(16, 16)):
-    """White on the left half: that is what a person masks."""
+    """A mask whose left half is white, that is, masked."""
     picture = Image.new("L", size, 0)
     picture.paste(255, (0, 0, size[0] // 2, size[1]))
     return picture
@@ -46,13 +46,13 @@ def sweep(tmp_path):
 
 
 def pixels(out, row=0):
-    """The mask and the picture that came back, as arrays."""
+    """The mask and the picture that the run saved, as arrays."""
     paths = json.loads(sweeper.results(out)["outputs"].iloc[row])
     return [np.asarray(Image.open(out / path).convert("RGB")) for path in paths]
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_a_mask_drawn_in_white_masks_there_and_the_picture_keeps_its_colours(sweep, tmp_path, dialect):
+def test_white_areas_are_masked_and_the_picture_keeps_its_colours(sweep, tmp_path, dialect):
     with EmbeddedServer(dialect=dialect) as server:
         run = sweeper.run(sweep({"photo": "photo.png", "mask": "left.png"}), server.url, tmp_path / "out")
     assert run.succeeded == 1
@@ -62,7 +62,7 @@ def test_a_mask_drawn_in_white_masks_there_and_the_picture_keeps_its_colours(swe
     assert (picture == (200, 100, 50)).all()
 
 
-def test_a_mask_as_comfyuis_editor_paints_it_goes_by_its_alpha_channel(sweep, tmp_path):
+def test_a_mask_of_comfyuis_editor_uses_its_alpha_channel(sweep, tmp_path):
     painted = Image.new("RGBA", (16, 16), (255, 255, 255, 255))
     painted.putalpha(drawn().point(lambda value: 255 - value))
     painted.save(tmp_path / "editor.png")
@@ -74,7 +74,7 @@ def test_a_mask_as_comfyuis_editor_paints_it_goes_by_its_alpha_channel(sweep, tm
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_every_picture_and_every_mask_is_uploaded_once_and_each_pair_is_work_of_its_own(sweep, tmp_path, dialect):
+def test_pictures_and_masks_are_uploaded_once_and_each_pair_is_a_job(sweep, tmp_path, dialect):
     Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "other.png")
     drawn().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "right.png")
     grid = {"photo": ["photo.png", "other.png"], "mask": ["left.png", "right.png"]}
@@ -92,7 +92,7 @@ def test_every_picture_and_every_mask_is_uploaded_once_and_each_pair_is_work_of_
     assert masks == [255, 0, 255, 0]
 
 
-def test_the_digest_goes_by_the_masks_bytes_and_not_by_its_name(sweep, tmp_path):
+def test_the_digest_depends_on_the_masks_bytes_not_its_name(sweep, tmp_path):
     def digest(mask):
         (trial,) = sweeper.plan(sweeper.load(sweep({"photo": "photo.png", "mask": mask})))
         return trial.digest
@@ -102,7 +102,7 @@ def test_the_digest_goes_by_the_masks_bytes_and_not_by_its_name(sweep, tmp_path)
     assert digest("left.png") == digest("copy.png") != digest("turned.png")
 
 
-def test_a_mask_of_another_size_is_told_before_anything_is_sent(sweep, tmp_path, monkeypatch):
+def test_a_mask_of_another_size_is_reported_before_anything_is_sent(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn((8, 8)).save("small.png")
     Path("words.png").write_text("no picture")
@@ -122,7 +122,7 @@ def test_a_mask_of_another_size_is_told_before_anything_is_sent(sweep, tmp_path,
     ]
 
 
-def test_a_mask_that_no_trial_has_over_that_picture_may_be_of_another_size(sweep, tmp_path):
+def test_a_mask_may_differ_in_size_from_pictures_it_never_covers(sweep, tmp_path):
     drawn((8, 8)).save(tmp_path / "small.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "little.png")
     grid = {"photo": ["photo.png", "little.png"], "mask": ["left.png", "small.png"]}
@@ -132,14 +132,14 @@ def test_a_mask_that_no_trial_has_over_that_picture_may_be_of_another_size(sweep
         sweeper.load(sweep({}, sweep={"grid": grid, "exclude": exclude[:1]}))
 
 
-def test_each_file_is_looked_at_once_however_many_trials_there_are(sweep, monkeypatch):
+def test_each_file_is_read_once_for_any_number_of_trials(sweep, monkeypatch):
     looked = []
     monkeypatch.setattr(decoding, "read_size", lambda path: looked.append(path.name) or (16, 16))
     sweeper.load(sweep({"photo": "photo.png", "mask": "left.png"}, sweep={"grid": {"n": {"seeds": 50}}, "where": "n"}))
     assert looked == ["photo.png", "left.png"]
 
 
-def test_a_mask_that_breaks_off_is_a_row_and_nothing_is_submitted(sweep, tmp_path):
+def test_a_truncated_mask_is_a_failed_row_and_nothing_is_submitted(sweep, tmp_path):
     Image.effect_noise((16, 16), 80).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])  # which its header does not tell
@@ -159,7 +159,7 @@ def test_a_mask_that_breaks_off_is_a_row_and_nothing_is_submitted(sweep, tmp_pat
         ({"a": {"kind": "mask", "of": "photo"}, "b": {"kind": "mask", "of": "photo"}}, "'photo' already has the mask"),
     ],
 )
-def test_a_mask_slot_that_cannot_be_is_told(sweep, slots, said):
+def test_an_invalid_mask_slot_is_reported(sweep, slots, said):
     with pytest.raises(TemplateError) as caught:
         sweeper.load_template(sweep({}, {"photo": SLOTS["photo"], **slots}).with_name("t.json"))
     assert said in str(caught.value)

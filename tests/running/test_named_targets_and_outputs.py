@@ -1,4 +1,4 @@
-"""Names for servers in the experiment, and which outputs a run fetches: previews on request, files of any kind."""
+"""Named targets in the experiment, and which outputs a run downloads: previews on request, files of any kind."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ASKED = [
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
 @pytest.mark.parametrize("asked", ASKED)
-def test_previews_are_fetched_when_they_are_asked_for(sweep, tmp_path, dialect, asked):
+def test_previews_are_downloaded_on_request(sweep, tmp_path, dialect, asked):
     run, options, files = asked
     with EmbeddedServer(dialect=dialect) as server:
         sweeper.run(sweep(params={"color": 7}, run=run), server.url, tmp_path / "out", **options)
@@ -54,7 +54,7 @@ def test_previews_are_fetched_when_they_are_asked_for(sweep, tmp_path, dialect, 
     assert all((tmp_path / "out" / path).is_file() for path in paths)
 
 
-def test_a_workflow_that_saves_nothing_is_told_before_and_after_and_remade_with_previews(sweep, tmp_path):
+def test_a_workflow_that_saves_nothing_is_warned_about_and_remade(sweep, tmp_path):
     file = sweep({node: PREVIEW[node] for node in ("1", "3")}, params={"color": 7})
     events = []
 
@@ -80,7 +80,7 @@ def test_a_workflow_that_saves_nothing_is_told_before_and_after_and_remade_with_
     assert (tmp_path / "out" / path).is_file()
 
 
-def test_a_name_of_the_experiments_own_goes_before_the_users(sweep, tmp_path):
+def test_the_experiments_target_name_overrides_the_users(sweep, tmp_path):
     file = sweep(params={"color": 7}, target="studio", targets={"studio": "http://127.0.0.1:9"})
     with EmbeddedServer() as server:
         sweep(params={"color": 7}, target="studio", targets={"studio": {"url": server.url, "concurrency": 1}})
@@ -89,13 +89,13 @@ def test_a_name_of_the_experiments_own_goes_before_the_users(sweep, tmp_path):
     assert set(sweeper.results(tmp_path / "out")["target"]) == {"studio"}
 
 
-def test_a_name_that_nobody_gave_is_told_with_those_of_both(sweep, tmp_path):
+def test_an_unknown_target_name_is_reported_with_all_known_names(sweep, tmp_path):
     file = sweep(params={"color": 7}, target="studoi", targets={"studio": "http://a:1"})
     with pytest.raises(ExperimentError, match="unknown name 'studoi'; did you mean 'studio'"):
         sweeper.run(file, out=tmp_path / "out", named={"lab": "http://b:1"})
 
 
-def test_what_is_wrong_with_the_experiments_names_has_its_line(sweep):
+def test_a_mistake_in_named_targets_is_reported_with_its_line(sweep):
     sweep()
     path = Path(sweep())
     path.write_text(
@@ -126,7 +126,7 @@ def _many(context, filename_prefix):
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_whatever_a_node_lists_with_a_file_name_is_fetched_whole(sweep, tmp_path, dialect):
+def test_every_listed_file_is_downloaded_whole(sweep, tmp_path, dialect):
     many = _node("Many", {"filename_prefix": ("STRING", {})}, (), _many)
     graph = {"1": {"class_type": "Many", "inputs": {"filename_prefix": "p"}}}
     with EmbeddedServer(dialect=dialect, nodes={**NODES, "Many": many}) as server:

@@ -1,4 +1,4 @@
-"""The node classes of servers: asked once, kept for a day, asked again before anybody is refused."""
+"""The node classes of servers: fetched once, cached for a day, fetched again before a plan is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def experiment(folder, sampler):
     return sweeper.load(folder / "e.yaml")
 
 
-def test_a_server_is_asked_once_and_remembered(server, tmp_path):
+def test_node_classes_are_fetched_once_and_cached(server, tmp_path):
     first = asyncio.run(fetch_classes(target_of(server)))
     again = asyncio.run(fetch_classes(target_of(server)))
     assert first is not None
@@ -62,31 +62,31 @@ def test_a_server_is_asked_once_and_remembered(server, tmp_path):
     assert len(kept_files(tmp_path)) == 1
 
 
-def test_what_is_older_than_a_day_is_not_believed(server, tmp_path):
+def test_classes_older_than_a_day_are_not_used(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     os.utime(kept, (0, 0))
     assert get_cached_classes(target_of(server)) is None
 
 
-def test_a_broken_cache_is_no_classes(server, tmp_path):
+def test_a_broken_cache_gives_no_classes(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     kept.write_text("{")
     assert get_cached_classes(target_of(server)) is None
 
 
-def test_a_server_that_does_not_answer_is_no_classes():
+def test_an_unreachable_server_gives_no_classes():
     assert asyncio.run(fetch_classes(Target(name="nobody", url="http://127.0.0.1:9", dialect="comfyui"))) is None
 
 
-def test_the_embedded_servers_classes_are_known_without_it_and_are_its_own(server):
+def test_the_embedded_servers_classes_are_known_without_starting_it(server):
     known, told = get_embedded_classes(), asyncio.run(fetch_classes(target_of(server)))
     assert told is not None
     assert known.classes.keys() == told.classes.keys()
 
 
-def test_the_embedded_server_takes_any_models_name_and_a_strict_one_does_not(tmp_path):
+def test_only_a_strict_embedded_server_rejects_unknown_model_names(tmp_path):
     declared = experiment(tmp_path, "heun")
     sweeper.plan(declared, nodes=get_embedded_classes())
     with (
@@ -96,7 +96,7 @@ def test_the_embedded_server_takes_any_models_name_and_a_strict_one_does_not(tmp
         sweeper.run(declared, strict.url, tmp_path / "out")
 
 
-def test_a_run_asks_again_before_it_refuses_by_what_was_kept(server, tmp_path):
+def test_a_run_fetches_classes_again_before_it_refuses_a_plan(server, tmp_path):
     asyncio.run(fetch_classes(target_of(server)))
     (kept,) = kept_files(tmp_path)
     kept.write_text(kept.read_text().replace('"heun"', '"gone"'))
@@ -105,7 +105,7 @@ def test_a_run_asks_again_before_it_refuses_by_what_was_kept(server, tmp_path):
     assert asked(server) == 2
 
 
-def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path):
+def test_a_wrong_value_is_reported_with_its_line_and_nothing_is_sent(server, tmp_path):
     match = (
         r"e\.yaml:3: sweep\.grid\.sampler\[1\]: node 3 \(KSampler\) sampler_name: found 'eulr'; did you mean 'euler'"
     )
@@ -114,7 +114,7 @@ def test_the_place_of_a_wrong_value_is_told_and_nothing_is_sent(server, tmp_path
     assert server.seen.submits == 0
 
 
-def test_another_server_at_the_same_place_is_asked_anew():
+def test_another_server_at_the_same_url_is_queried_again():
     def told(cache):
         with EmbeddedServer(dialect="comfyui", cache=cache, port=port) as server:
             asyncio.run(fetch_classes(target_of(server)))
@@ -127,7 +127,7 @@ def test_another_server_at_the_same_place_is_asked_anew():
     assert told("lru 7") == (1, ServerCache("lru", 7))
 
 
-def test_a_server_that_is_down_is_planned_for_as_it_was(server):
+def test_the_cache_mode_of_an_unreachable_server_is_the_saved_one(server):
     target = target_of(server)
     asyncio.run(fetch_classes(target))
     server.stop()

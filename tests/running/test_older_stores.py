@@ -1,4 +1,4 @@
-"""A job of a run that died long ago, on a server that was restarted since: lost, and not too slow."""
+"""An open job of a run that died long ago, on a server restarted since, is lost and not overdue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sweeper.store import Store
 from sweeper.store.records import JobRecord, TableLayout
 
 
-def test_an_old_job_that_the_server_no_longer_knows_is_sent_again(server, target, experiment, tmp_path):
+def test_an_old_job_unknown_to_the_server_is_sent_again(server, target, experiment, tmp_path):
     sweep = experiment(seed=[1], run={"timeout": 1.0, "retries": 1})
     (trial,) = sweeper.plan(sweep)
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The order of a plan against a server's real cache: ComfyUI loads 3 models in the best order and 36 in the worst."""
+"""The order of a plan on a server with a real cache: 3 model loads in the best order, 36 in the worst."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_at_a_time(server):
 
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(AXES)), ids=" > ".join)
-def test_whatever_the_written_order_models_are_loaded_three_times_and_texts_encoded_nine(tmp_path, axes):
+def test_any_written_order_loads_three_models_and_encodes_nine_texts(tmp_path, axes):
     with EmbeddedServer(dialect="comfyui") as server:
         run = sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
         counts = server.seen.nodes
@@ -42,7 +42,7 @@ def test_whatever_the_written_order_models_are_loaded_three_times_and_texts_enco
     assert (counts["CheckpointLoaderSimple"], counts["CLIPTextEncode"], counts["KSampler"]) == (3, 9 + 3, 36)
 
 
-def test_the_report_says_what_the_server_then_counts(tmp_path):
+def test_the_predicted_node_runs_are_what_the_server_counts(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
     declared = experiment(tmp_path, axes, order="written")
     told = sweeper.plan(experiment(tmp_path, axes)).order
@@ -56,7 +56,7 @@ def test_the_report_says_what_the_server_then_counts(tmp_path):
     assert told.saved == written - auto > 90
 
 
-def test_a_server_that_keeps_nothing_gets_the_written_order(tmp_path):
+def test_a_server_without_a_cache_gets_the_written_order(tmp_path):
     axes = ("seed", "prompt", "checkpoint")
     with EmbeddedServer(dialect="comfyui", cache="none") as server:
         sweeper.run(experiment(tmp_path, axes), one_at_a_time(server), tmp_path / "out")
@@ -71,7 +71,7 @@ def history(server):
     return list(httpx.get(f"{server.url}/history").json().values())
 
 
-def test_plan_orders_for_the_cache_that_the_server_has(tmp_path, capsys):
+def test_the_plan_is_ordered_for_the_servers_cache(tmp_path, capsys):
     from sweeper.cli import main
 
     axes = ("seed", "prompt", "checkpoint")

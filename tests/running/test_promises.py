@@ -1,4 +1,4 @@
-"""What the runner promises about failures, budgets, time limits and other people's jobs, each by a run of its own."""
+"""The runner's promises about failures, limits, timeouts and jobs of other clients, each tested by a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rows(tmp_path):
     return read
 
 
-def test_an_invalid_workflow_is_sent_once_whatever_retries_are_allowed(server, target, experiment, rows, tmp_path):
+def test_a_rejected_workflow_is_never_retried(server, target, experiment, rows, tmp_path):
     plan = experiment(seed=[1, 2], run={"retries": 9})
     bad = {**TEMPLATE, "2": {"class_type": "Keep", "inputs": {"filename_prefix": "sweep"}}}
     (plan.file.parent / "template.json").write_text(json.dumps(bad))
@@ -59,7 +59,7 @@ def test_an_invalid_workflow_is_sent_once_whatever_retries_are_allowed(server, t
 
 
 @pytest.mark.parametrize(("allowed", "failures"), [(2, 3), (0.1, 2), (0, 1), ("fail_fast", 1)])
-def test_the_budget_of_failures_is_a_count_or_a_share(server, target, experiment, rows, *, tmp_path, allowed, failures):
+def test_max_failures_is_a_count_or_a_share(server, target, experiment, rows, *, tmp_path, allowed, failures):
     server.faults.fail_nodes = {"Paint"}
     options = {"fail_fast": True} if allowed == "fail_fast" else {"max_failures": allowed}
     run = sweeper.run(experiment(seed=list(range(10))), {**target, "concurrency": 1}, tmp_path / "out", **options)
@@ -75,13 +75,13 @@ def test_the_budget_of_failures_is_a_count_or_a_share(server, target, experiment
     assert [row.attempts for row in rows()] == [2] * failures + [1] * (10 - failures)
 
 
-def test_a_share_that_is_not_exceeded_stops_nothing(server, target, experiment, tmp_path):
+def test_a_share_of_failures_that_is_not_exceeded_stops_nothing(server, target, experiment, tmp_path):
     server.faults.fail_nodes, server.faults.fail_node_times = {"Paint"}, 2
     run = sweeper.run(experiment(seed=list(range(10))), target, tmp_path / "out", max_failures=0.2)
     assert (run.stopped_by, run.failed, run.succeeded) == (None, 2, 8)
 
 
-def test_a_failed_connection_of_the_servers_own_is_tried_again_after_a_wait(server, target, experiment, rows, tmp_path):
+def test_a_network_failure_of_the_server_is_retried_after_a_wait(server, target, experiment, rows, tmp_path):
     events = []
     server.faults.fail_nodes, server.faults.fail_node_times = {"Paint"}, 1
     server.faults.fail_type = "ConnectionResetError"
@@ -92,7 +92,7 @@ def test_a_failed_connection_of_the_servers_own_is_tried_again_after_a_wait(serv
 
 
 def foreign_job(server, dialect):
-    """A job of somebody else's on the same server, which runs until it is let go. Its prompt_id."""
+    """Run a job of another client on the same server until the block ends. Yields its prompt_id."""
     path = "/api/prompt" if dialect == "cloud" else "/prompt"
     graph = {
         "1": {"class_type": "Paint", "inputs": {"text": "not ours", "seed": 1}},
@@ -101,7 +101,7 @@ def foreign_job(server, dialect):
     return httpx.post(server.url + path, json={"prompt": graph}, trust_env=False).json()["prompt_id"]
 
 
-def test_a_job_that_ran_too_long_is_told_to_stop_and_the_next_one_runs(server, target, experiment, dialect, tmp_path):
+def test_a_job_past_its_timeout_is_cancelled_and_the_next_one_runs(server, target, experiment, dialect, tmp_path):
     server.faults.stall_nodes = {"Paint"}
     first = []
 
@@ -118,8 +118,8 @@ def test_a_job_that_ran_too_long_is_told_to_stop_and_the_next_one_runs(server, t
     assert set(server.seen.interrupts) <= {first[0] if dialect == "comfyui" else None}
 
 
-def test_somebody_elses_running_job_is_never_stopped(server, target, experiment, dialect, tmp_path):
-    """Theirs runs, ours wait behind it; ours are cancelled, theirs goes on to its end."""
+def test_the_running_job_of_another_client_is_never_cancelled(server, target, experiment, dialect, tmp_path):
+    """Our jobs wait behind another client's; cancelling ours leaves theirs running to its end."""
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
     wait_until(lambda: server.seen.executions[theirs])
@@ -141,8 +141,8 @@ def test_somebody_elses_running_job_is_never_stopped(server, target, experiment,
 
 
 @pytest.mark.parametrize("dialect", ["comfyui"], indirect=True)
-def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experiment, dialect, tmp_path):
-    """A worker that died over somebody's job: HTTP answers, nothing runs, and no time limit of ours ever starts."""
+def test_a_queue_that_does_not_move_is_reported(server, target, experiment, dialect, tmp_path):
+    """ComfyUI's worker thread died over a job: HTTP works, nothing runs, and none of our timeouts ever starts."""
     server.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(server, dialect)
     wait_until(lambda: server.seen.executions[theirs])
@@ -161,8 +161,8 @@ def test_a_queue_that_does_not_move_is_noticed_and_told(server, target, experime
 
 
 @pytest.mark.parametrize("dialect", ["cloud"], indirect=True)
-def test_jobs_that_wait_behind_others_of_ours_are_no_queue_that_does_not_move(server, target, experiment, tmp_path):
-    """Cloud does not say what is ahead of a job: here each waits longer than a job may run, and all is well."""
+def test_waiting_behind_our_own_jobs_is_not_reported_as_a_stuck_queue(server, target, experiment, tmp_path):
+    """Cloud does not say which job is running: here each job waits longer than a job may run, and all is well."""
     server.faults.node_seconds = 0.2
     notices = []
 
@@ -176,7 +176,7 @@ def test_jobs_that_wait_behind_others_of_ours_are_no_queue_that_does_not_move(se
 
 
 @pytest.mark.parametrize("dialect", ["cloud", "comfyui"])
-def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
+def test_a_target_that_was_unreachable_is_used_again(dialect, coloured, tmp_path):
     events = []
     with Served(dialect, tmp_path / "data") as away:
 
@@ -195,7 +195,7 @@ def test_a_target_that_was_away_is_used_again(dialect, coloured, tmp_path):
 
 @pytest.mark.skipif(not CAN_RESTART, reason="SWEEPER_REAL_RESTART is not set")
 def test_an_id_that_a_restarted_server_may_have_had_is_not_used_again(coloured, tmp_path):
-    """A gateway says 503 over a job that was taken, and then the server starts anew: nobody can tell any more."""
+    """A gateway answers 503 for an accepted job, and then the server restarts, so the outcome stays unknown."""
     with Served("comfyui", tmp_path / "data") as server:
         submissions = []
 

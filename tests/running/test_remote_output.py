@@ -1,4 +1,4 @@
-"""`out` at a URL: pictures go there and stay there, the store and the table stay here, and everything reads them."""
+"""Pictures at a URL: they stay there, the store and the table stay local, and every command can read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sweeper.store.remote_artifacts import RemoteFolder, download_artifact
 
 @pytest.fixture
 def bucket(request, tmp_path, monkeypatch):
-    """A URL to put pictures at: in memory, in another folder, and on a server that speaks S3."""
+    """A URL for pictures: in memory, in another folder, or on an S3 server."""
     kind = getattr(request, "param", "memory")
     if kind == "memory":
         yield f"memory://{tmp_path.name}"
@@ -68,7 +68,7 @@ everywhere = pytest.mark.parametrize("bucket", ["memory", "file", "s3"], indirec
 
 
 @everywhere
-def test_pictures_are_at_the_url_and_the_table_says_where(server, target, experiment, bucket):
+def test_pictures_go_to_the_url_and_the_table_has_their_urls(server, target, experiment, bucket):
     plan = experiment(seed=[1, 2], metrics=("brightness",))
 
     run = sweeper.run(plan, target, bucket)
@@ -90,7 +90,7 @@ def test_pictures_are_at_the_url_and_the_table_says_where(server, target, experi
 
 
 @everywhere
-def test_the_page_fetches_what_it_shows_once_and_tells_what_is_gone(server, target, experiment, bucket):
+def test_the_page_downloads_pictures_once_and_shows_which_are_missing(server, target, experiment, bucket):
     sweeper.run(experiment(seed=[1, 2]), target, bucket)
     out = Path("results/probe")
     report = write_report(out)
@@ -106,7 +106,7 @@ def test_the_page_fetches_what_it_shows_once_and_tells_what_is_gone(server, targ
 
 
 @everywhere
-def test_a_deleted_picture_is_fetched_again_to_its_place(server, target, experiment, bucket):
+def test_a_deleted_remote_picture_is_restored_to_its_url(server, target, experiment, bucket):
     plan = experiment(seed=[1, 2])
     sweeper.run(plan, target, bucket)
     before = files_at(bucket)
@@ -122,14 +122,14 @@ def test_a_deleted_picture_is_fetched_again_to_its_place(server, target, experim
     assert told == [f"1 file missing from {bucket}/ was downloaded again from probe-server, at no cost"]
 
 
-def test_the_experiment_may_say_it_and_the_results_folder_is_chosen_beside_it(target, experiment, bucket, tmp_path):
+def test_run_out_can_be_a_url_beside_any_results_folder(target, experiment, bucket, tmp_path):
     plan = experiment(seed=[1], run={"out": bucket})
     run = sweeper.run(plan, target, tmp_path / "here")
     assert (run.out, run.pictures) == (tmp_path / "here", bucket)
     assert len(files_at(bucket)) == 1
 
 
-def test_accepted_pictures_are_compared_and_equal_bytes_are_not_fetched(target, experiment, bucket, tmp_path):
+def test_remote_pictures_with_equal_bytes_are_not_downloaded_to_compare(target, experiment, bucket, tmp_path):
     plan = experiment(seed=[1, 2], run={"out": bucket})
     sweeper.run(plan, target)
     sweeper.accept("results/probe", tmp_path / "base")
@@ -143,7 +143,7 @@ def test_accepted_pictures_are_compared_and_equal_bytes_are_not_fetched(target, 
     assert {one.state for one in changed} == {"missing", "new"}
 
 
-def test_what_a_killed_run_left_there_is_taken_away(tmp_path, bucket):
+def test_remote_leftovers_of_a_killed_run_are_removed(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
     with folder.open_incoming("0badcafe-1", 0) as file:
         file.write(b"half a run's")
@@ -157,7 +157,7 @@ def test_what_a_killed_run_left_there_is_taken_away(tmp_path, bucket):
 
 
 @everywhere
-def test_a_file_is_never_written_over_another_and_the_same_one_is_not_kept_twice(tmp_path, bucket):
+def test_remote_files_are_never_overwritten_nor_stored_twice(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
     kept = []
     for content in (b"one", b"one", b"two"):
@@ -169,7 +169,7 @@ def test_a_file_is_never_written_over_another_and_the_same_one_is_not_kept_twice
     assert files_at(bucket) == {"a-0badcafe.9-0.png": b"one", "a-0badcafe.9-0-2.png": b"two"}
 
 
-def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
+def test_content_that_differs_from_the_recorded_hash_is_refused(tmp_path, bucket):
     folder = RemoteFolder(tmp_path, bucket)
     with folder.open_incoming("job", 0) as file:
         file.write(b"one")
@@ -188,7 +188,7 @@ def test_another_content_than_the_one_on_record_is_refused(tmp_path, bucket):
         ("memory://x?versionId=3", "must not contain a password, a query or a fragment"),
     ],
 )
-def test_urls_that_cannot_be_used_are_refused_before_anything_is_sent(server, target, experiment, url, said):
+def test_unusable_output_urls_are_refused_before_anything_is_sent(server, target, experiment, url, said):
     with pytest.raises(UsageError) as caught:
         sweeper.run(experiment(seed=[1]), target, url)
     assert said in str(caught.value)
@@ -202,7 +202,7 @@ def test_the_experiments_out_is_a_url(experiment):
 
 
 @pytest.mark.parametrize("url", ["s3://key:hush@bucket/x", "s3://bucket/x?sig=hush", "s3://bucket/x#hush", "hush"])
-def test_a_place_with_a_secret_in_it_is_refused_with_the_file_and_never_shown(tmp_path, url):
+def test_an_output_url_with_a_secret_is_refused_and_never_shown(tmp_path, url):
     (tmp_path / "t.json").write_text('{"1": {"class_type": "A", "inputs": {"seed": 1}}}')
     file = tmp_path / "e.yaml"
     file.write_text(f"template: t.json\nparams: {{}}\nrun: {{out: '{url}'}}\n")

@@ -1,4 +1,4 @@
-"""A picture that somebody deleted: noticed by the next run, fetched again where that costs nothing."""
+"""A deleted picture is noticed by the next run, and downloaded again where that costs nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pictures(out):
     return sorted((out / "artifacts").glob("*.png"))
 
 
-def test_a_deleted_picture_is_fetched_again_and_nothing_is_submitted(server, target, experiment, out):
+def test_a_deleted_picture_is_downloaded_again_without_submitting(server, target, experiment, out):
     sweeper.run(experiment(seed=[1, 2]), target, out)
     path = pictures(out)[0]
     before = path.read_bytes()
@@ -48,7 +48,7 @@ def test_a_deleted_picture_is_fetched_again_and_nothing_is_submitted(server, tar
         ("server", "no response"),
     ],
 )
-def test_what_the_server_no_longer_has_is_told_and_made_anew_on_request_only(target, server, experiment, out, lost):
+def test_files_lost_on_the_server_too_are_remade_on_request_only(target, server, experiment, out, lost):
     loss, reason = lost
     sweeper.run(experiment(seed=[1, 2]), target, out)
     pictures(out)[0].unlink()
@@ -75,7 +75,7 @@ def test_what_the_server_no_longer_has_is_told_and_made_anew_on_request_only(tar
     assert all((out / path).is_file() for path in listed)
 
 
-def test_the_embedded_server_costs_nothing_so_its_trial_is_done_anew(tmp_path, out):
+def test_the_embedded_server_reruns_trials_with_missing_files(tmp_path, out):
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": "{{ color }}"}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},

@@ -1,13 +1,13 @@
-"""Seeded schedules of trouble over real sockets: whatever goes wrong, every trial ends as one row, no job runs twice.
+"""Seeded schedules of faults over real sockets: whatever fails, every trial ends as one row, and no job runs twice.
 
-A schedule draws its dialect, its servers (in a thread, or a process that is killed and started again), what each proxy
-does to which request, what the server itself does wrong, when the runner is killed or its disk is full, and runs the
-same command until it ends well. A few are run always;
+A schedule draws its dialect, its servers (in a thread, or a process that is killed and restarted), the proxy's fault of
+each request, the server's own faults, and when the runner is killed or its disk is full. It then runs the same command
+until that succeeds. A few schedules always run;
 
     SWEEPER_SCHEDULES=500 python -m pytest tests/running/test_schedules.py tests/running/test_kills.py
 
-runs many (17:18: the one of seed 17), and every step at which a run can be killed. SWEEPER_REAL_COMFYUI=URL holds them
-against a real ComfyUI (see `served.py`).
+runs many (17:18: the one with seed 17), and kills a run at every step. SWEEPER_REAL_COMFYUI=URL tests a real ComfyUI
+(see `servers.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def runners():
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What befalls one process of the runner: a kill at a step on disk or around a request, a full disk, or nothing."""
+    """The fault of one process of the runner: a kill at a disk step or around a request, a full disk, or none."""
 
     die_at: int | None = None
     die_around: tuple[int, str] | None = None
@@ -57,7 +57,7 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One course of trouble. Shares are of the requests; `strikes` bounds the faults of each proxy, so it ends."""
+    """One schedule of faults. Shares are of the requests; `strikes` limits the faults of each proxy."""
 
     dialect: str
     trials: int
@@ -99,7 +99,7 @@ class Schedule:
 
 
 class Trouble:
-    """A schedule at one proxy: names the fault of each request, strikes servers and runners when their time comes."""
+    """Applies a schedule at one proxy: chooses the fault of each request, and kills servers and runners when due."""
 
     def __init__(self, schedule: Schedule, server: Served, draw: random.Random) -> None:
         self.schedule, self.server, self.draw = schedule, server, draw
@@ -139,7 +139,7 @@ class Trouble:
 
 
 def play(schedule: Schedule, seed: int, plan: Any, runners: Runners, folder: Path) -> list[str]:
-    """Run the same command until it ends well. Returns what does not hold then."""
+    """Run the same command until it succeeds. Returns the invariants that do not hold then."""
     said: list[str] = []
     with ExitStack() as stack:
         servers = [

@@ -1,4 +1,4 @@
-"""A key planted where it belongs is found nowhere else: no file, log, event, exception, foreign request."""
+"""A key in its right place appears nowhere else: in no file, log, event, exception or request to another host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def target(keyed):
     return {"url": keyed.url, "dialect": "cloud", "api_key_env": "MY_KEY", "name": "keyed"}
 
 
-def test_the_key_opens_the_server_and_is_found_in_no_file_log_or_event(keyed, target, experiment, tmp_path, caplog):
+def test_the_key_appears_in_no_file_log_or_event(keyed, target, experiment, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     for name in ("httpx", "httpcore", "websockets", "websockets.client", "asyncio", "sweeper"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -60,7 +60,7 @@ def test_the_storage_host_behind_the_redirect_never_sees_the_key(keyed, target, 
     assert not any("x-api-key" in request.headers for request in keyed.seen.storage_requests)
 
 
-def test_a_wrong_key_is_refused_and_not_shown(keyed, target, experiment, tmp_path):
+def test_a_wrong_key_is_refused_without_showing_it(keyed, target, experiment, tmp_path):
     with pytest.raises(RefusedError) as caught:
         sweeper.run(experiment(seed=[1]), target, tmp_path / "out", environ={"MY_KEY": KEY + "x"})
     assert KEY not in str(caught.value)
@@ -86,7 +86,7 @@ def test_no_repr_of_a_target_shows_its_key():
         f"https://cloud.example/?token={KEY}",
     ],
 )
-def test_a_key_written_into_a_target_is_refused_without_repeating_it(spec):
+def test_a_key_inside_a_target_is_refused_without_repeating_it(spec):
     with pytest.raises(UsageError) as caught:
         resolve_targets(spec, environ={})
     assert KEY not in str(caught.value)
@@ -94,7 +94,7 @@ def test_a_key_written_into_a_target_is_refused_without_repeating_it(spec):
 
 @contextmanager
 def answering(get, post=None):
-    """The URL of a server whose `get(path, key)` and `post(path, key)` give status and body."""
+    """The URL of a server whose `get(path, key)` and `post(path, key)` return status and body."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self, function):
@@ -119,7 +119,7 @@ def answering(get, post=None):
         server.shutdown()
 
 
-def test_a_server_that_echoes_the_key_cannot_get_it_into_an_exception(experiment, tmp_path):
+def test_a_key_that_a_server_echoes_is_in_no_exception(experiment, tmp_path):
     with answering(lambda _, key: (401, f"no entry with {key}")) as url:
         target = {"url": url, "dialect": "cloud", "api_key_env": "MY_KEY"}
         with pytest.raises(SweeperError) as caught:
@@ -153,7 +153,7 @@ STATS = json.dumps({"system": {"comfyui_version": "0.3.64", "argv": ["main.py"]}
 
 @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("key", [KEY, ODD])
-def test_no_spelling_of_the_key_in_an_answer_gets_into_the_results(experiment, tmp_path, spell, key):
+def test_no_encoding_of_an_echoed_key_gets_into_the_results(experiment, tmp_path, spell, key):
     def refused(_, given):
         return 400, '{"error": {"type": "x", "message": "bad key <%s>"}, "node_errors": {}}' % spell(given)  # noqa: UP031
 

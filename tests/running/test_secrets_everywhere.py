@@ -1,5 +1,6 @@
-"""Two keys, and a server that says them back in every answer: neither is in any file, log, event, exception, or
-request to anybody else. The keys have characters that JSON and URLs write in other ways.
+"""Two keys and a server that echoes them in every response: no file, log, event, exception or other host gets one.
+
+The keys have characters that JSON and URLs encode.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def files_of(folder):
 
 @pytest.fixture
 def heard(caplog):
-    """Everything that any library logs, as text, tracebacks included."""
+    """All log records of all libraries as text, with tracebacks."""
     caplog.set_level(logging.DEBUG)
     for name in ("httpx", "httpcore", "websockets", "websockets.client", "asyncio", "sweeper"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -71,7 +72,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_what_a_server_says_back_is_found_nowhere(trick, sweep, tmp_path, heard, capsys):
+def test_keys_that_a_server_echoes_appear_nowhere(trick, sweep, tmp_path, heard, capsys):
     out, events = tmp_path / "out", []
     with tattling(KEY, trick) as (tattler, foreign):
         target = {"url": tattler.url, "dialect": "cloud", "api_key_env": "MY_KEY", "partner_key_env": "MY_PARTNER_KEY"}
@@ -120,7 +121,7 @@ def test_the_partner_key_is_not_sent_for_a_workflow_without_partner_nodes(tmp_pa
         ({"partner_key_env": "NOT_SET"}, "the environment variable NOT_SET is not set"),
     ],
 )
-def test_partner_nodes_without_a_key_are_told_before_anything_is_sent(tmp_path, sweep, settings, said):
+def test_a_missing_partner_key_is_reported_before_anything_is_sent(tmp_path, sweep, settings, said):
     with tattling(KEY, "nowhere") as (tattler, _):
         target = {"url": tattler.url, "dialect": "cloud", "api_key_env": "MY_KEY", "name": "mine", **settings}
         with pytest.raises(UsageError) as caught:

@@ -1,4 +1,4 @@
-"""Targets that come and go while a run is under way."""
+"""Targets that come and go during a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def listed(one, two):
     ]
 
 
-def test_several_targets_pull_from_one_plan(pair, experiment, tmp_path):
+def test_several_targets_share_one_plan(pair, experiment, tmp_path):
     one, two = pair
     one.faults.node_seconds = two.faults.node_seconds = 0.02
     run = sweeper.run(experiment(seed=list(range(12))), listed(one, two), tmp_path / "out")
@@ -42,7 +42,7 @@ def test_several_targets_pull_from_one_plan(pair, experiment, tmp_path):
         assert {row.target for row in store.results()} == {"one", "two"}
 
 
-def test_work_done_on_one_of_the_targets_is_done(pair, experiment, tmp_path):
+def test_a_trial_done_on_one_target_is_not_repeated_on_another(pair, experiment, tmp_path):
     one, two = pair
     plan = experiment(seed=[1, 2, 3])
     sweeper.run(plan, listed(one, two)[:1], tmp_path / "out")
@@ -50,8 +50,8 @@ def test_work_done_on_one_of_the_targets_is_done(pair, experiment, tmp_path):
     assert sweeper.run(plan, listed(one, two)[1:], tmp_path / "out").submitted == 3
 
 
-def test_a_comfyui_whose_process_is_gone_gives_its_trials_to_the_others(pair, experiment, tmp_path):
-    """Its queue ended with it, so nothing is done twice; and nobody waits for it longer than it takes to be sure."""
+def test_the_trials_of_an_exited_comfyui_go_to_the_others(pair, experiment, tmp_path):
+    """ComfyUI's queue ends with its process, so nothing is executed twice, and the wait is only as long as needed."""
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
     events, stopped = [], threading.Event()
@@ -77,7 +77,7 @@ def test_a_comfyui_whose_process_is_gone_gives_its_trials_to_the_others(pair, ex
     )
 
 
-def test_jobs_of_a_comfyui_that_is_gone_since_the_last_run_go_to_a_target_that_answers(pair, experiment, tmp_path):
+def test_jobs_of_a_comfyui_that_exited_since_the_last_run_go_elsewhere(pair, experiment, tmp_path):
     one, two = pair
     one.faults.stall_nodes = {"Paint"}
     plan, targets = experiment(seed=[1, 2]), listed(one, two)
@@ -93,8 +93,8 @@ def test_jobs_of_a_comfyui_that_is_gone_since_the_last_run_go_to_a_target_that_a
     assert list(two.seen.executions.values()) == [1, 1]
 
 
-def test_jobs_of_a_server_behind_a_broken_line_are_never_done_twice(coloured, tmp_path):
-    """The line breaks, the server lives on and does what it has: neither another one nor the next run may do it too."""
+def test_jobs_behind_a_broken_connection_are_never_executed_twice(coloured, tmp_path):
+    """The connection breaks but the server executes its jobs, so no other target and no later run may do so too."""
     plan = coloured(8)
     with Served("comfyui", tmp_path / "one") as one, Served("comfyui", tmp_path / "two") as two:
 
@@ -114,7 +114,7 @@ def test_jobs_of_a_server_behind_a_broken_line_are_never_done_twice(coloured, tm
         assert len(one.proxy.accepted) + len(two.proxy.accepted) == 8
 
 
-def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_others_work(pair, experiment, tmp_path):
+def test_a_target_away_beyond_patience_is_used_again_while_others_work(pair, experiment, tmp_path):
     one, two = pair
     two.faults.stall_nodes = {"Paint"}  # it works until `one` is back, many times as long as patience
     events, missed, gone = [], threading.Event(), []
@@ -147,7 +147,7 @@ def test_a_target_that_is_away_for_longer_than_patience_is_used_again_while_othe
     assert any(isinstance(event, JobSubmitted) and event.target == "one" for event in after)
 
 
-def test_a_run_whose_work_is_done_does_not_wait_for_a_silent_target(pair, experiment, tmp_path):
+def test_a_finished_run_does_not_wait_for_a_silent_target(pair, experiment, tmp_path):
     one, two = pair
     targets = [*listed(one, two), {"url": "http://127.0.0.1:9", "dialect": "comfyui", "name": "nobody"}]
     began = time.monotonic()
@@ -156,7 +156,7 @@ def test_a_run_whose_work_is_done_does_not_wait_for_a_silent_target(pair, experi
     assert time.monotonic() - began < 60
 
 
-def test_a_target_that_comes_late_is_checked_and_then_used(pair, experiment, tmp_path):
+def test_a_late_target_is_checked_and_then_used(pair, experiment, tmp_path):
     one, two = pair
     targets = listed(one, two)
     two.stop()
@@ -176,7 +176,7 @@ def test_a_target_that_comes_late_is_checked_and_then_used(pair, experiment, tmp
     assert kinds == [(TargetReady, "one"), (TargetDown, "two"), (TargetUp, "two"), (TargetReady, "two")]
 
 
-def test_a_target_that_comes_late_and_cannot_run_the_plan_leaves_the_others_alone(pair, experiment, tmp_path):
+def test_a_late_target_that_cannot_run_the_plan_does_not_stop_the_others(pair, experiment, tmp_path):
     one, _ = pair
     with EmbeddedServer(dialect="comfyui", nodes={"Keep": NODES["Keep"]}) as two:
         targets = listed(one, two)
@@ -197,7 +197,7 @@ def test_a_target_that_comes_late_and_cannot_run_the_plan_leaves_the_others_alon
     assert two.seen.submits == 0
 
 
-def test_a_target_that_comes_back_is_used_again_and_forgotten_jobs_are_sent_again(experiment, tmp_path):
+def test_jobs_lost_in_a_targets_restart_are_sent_again(experiment, tmp_path):
     events = []
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
         server.faults.stall_nodes = {"Paint"}
@@ -218,7 +218,7 @@ def test_a_target_that_comes_back_is_used_again_and_forgotten_jobs_are_sent_agai
     assert any(isinstance(event, TargetUp) for event in events) or not any(isinstance(e, TargetDown) for e in events)
 
 
-def test_a_run_whose_last_target_dies_ends_with_every_row_and_goes_on_later(experiment, tmp_path):
+def test_a_run_without_targets_left_ends_with_every_row_and_resumes(experiment, tmp_path):
     plan = experiment(seed=[1, 2, 3])
     with EmbeddedServer(dialect="cloud", nodes=NODES, data=tmp_path / "data") as server:
         server.faults.stall_nodes = {"Paint"}
@@ -238,7 +238,7 @@ def test_a_run_whose_last_target_dies_ends_with_every_row_and_goes_on_later(expe
         assert run.succeeded == 3
 
 
-def test_a_target_that_does_not_answer_at_the_start_is_left_out(pair, experiment, tmp_path):
+def test_a_target_that_is_down_at_the_start_is_left_out(pair, experiment, tmp_path):
     one, _ = pair
     events = []
     targets = [{"url": one.url, "name": "one"}, {"url": "http://127.0.0.1:9", "name": "nobody", "dialect": "comfyui"}]
@@ -248,7 +248,7 @@ def test_a_target_that_does_not_answer_at_the_start_is_left_out(pair, experiment
     assert [(event.target, event.dialect) for event in events if isinstance(event, TargetReady)] == [("one", "comfyui")]
 
 
-def test_something_that_is_no_comfyui_is_told_apart(experiment, tmp_path):
+def test_a_server_that_is_not_a_comfyui_is_recognized(experiment, tmp_path):
     import http.server
 
     class Page(http.server.BaseHTTPRequestHandler):
@@ -269,14 +269,14 @@ def test_something_that_is_no_comfyui_is_told_apart(experiment, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_embedded_run_leaves_no_server_and_is_no_work_done_elsewhere(pair, experiment, tmp_path, monkeypatch):
+def test_an_embedded_run_leaves_no_server_and_counts_for_no_other_target(pair, experiment, tmp_path, monkeypatch):
     plan = sweeper.load("experiments/quickstart.yaml")
     run = sweeper.run(plan, "embedded", tmp_path / "out", limit=2)
     assert (run.succeeded, run.pending) == (2, 10)
     assert not [thread for thread in threading.enumerate() if "sweeper" in thread.name]
 
 
-def test_a_server_that_does_not_let_go_of_a_job_is_given_up_and_the_others_go_on(pair, experiment, tmp_path):
+def test_a_server_that_will_not_cancel_a_job_is_given_up(pair, experiment, tmp_path):
     _, two = pair
     held = threading.Event()
 
@@ -296,9 +296,7 @@ def test_a_server_that_does_not_let_go_of_a_job_is_given_up_and_the_others_go_on
     assert "will not cancel job" in down.reason
 
 
-def test_an_account_without_credits_stops_the_run_on_every_target_and_what_runs_is_brought_home(
-    pair, experiment, tmp_path
-):
+def test_an_account_without_credits_stops_all_targets_after_their_jobs(pair, experiment, tmp_path):
     one, two = pair
     one.faults.stall_nodes, two.faults.no_credits = {"Paint"}, True
 
@@ -313,13 +311,13 @@ def test_an_account_without_credits_stops_the_run_on_every_target_and_what_runs_
     assert one.seen.accepted <= 2
 
 
-def test_a_missing_key_is_told_before_anything_is_sent(experiment, tmp_path):
+def test_a_missing_key_is_reported_before_anything_is_sent(experiment, tmp_path):
     with pytest.raises(UsageError, match="COMFY_CLOUD_API_KEY, which is not set"):
         sweeper.run(experiment(seed=[1]), "cloud", tmp_path / "out", environ={})
     assert not (tmp_path / "out").exists()
 
 
-def test_jobs_that_a_cloud_has_taken_are_paid_once_though_it_goes_away_in_between(experiment, tmp_path):
+def test_cloud_jobs_are_paid_once_although_the_cloud_goes_away(experiment, tmp_path):
     plan = experiment(seed=list(range(6)))
     with (
         EmbeddedServer(dialect="comfyui", nodes=NODES) as one,

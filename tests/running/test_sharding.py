@@ -1,4 +1,4 @@
-"""Several targets share a plan in shards: every work once, whatever is taken by whom, and costly changes kept apart."""
+"""Several targets share a plan in shards: every item once, and cuts at the most expensive changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reruns(plan):
     count=st.integers(0, 36),
     targets=st.integers(2, 5),
 )
-def test_every_work_is_handed_out_once(plan, reruns, takers, count, targets):
+def test_every_item_is_taken_once(plan, reruns, takers, count, targets):
     takers, left = takers
     shards = ShardedQueue(iter(works(plan)[:count]), reruns, count=count, targets=targets)
     taken = [work for target in takers if (work := shards.take(target)) is not None]
@@ -54,7 +54,7 @@ def test_every_work_is_handed_out_once(plan, reruns, takers, count, targets):
     assert sorted(work.trial.index for work in taken) == sorted(work.trial.index for work in works(plan)[:count])
 
 
-def test_what_changes_between_two_trials_is_what_costs(plan, reruns):
+def test_the_transition_cost_is_that_of_the_changed_nodes(plan, reruns):
     first, *rest = list(plan)
     assert reruns.compute(None, first) == reruns.full_cost
     costs = [reruns.compute(before, after) for before, after in itertools.pairwise([first, *rest])]
@@ -64,7 +64,7 @@ def test_what_changes_between_two_trials_is_what_costs(plan, reruns):
     assert TransitionCost(plan.experiment.template, Costs(caching=NO_CACHE)).compute(first, rest[0]) == reruns.full_cost
 
 
-def test_a_shard_ends_before_the_costliest_change_near_its_share():
+def test_a_shard_ends_before_the_most_expensive_change_near_its_size():
     costs = [0.0, 1, 1, 5, 1, 1, 9, 1, 1, 5, 1, 1]
     assert find_cut(costs, 3, 6, 9) == 6
     assert find_cut(costs, 3, 4, 5) == 3
@@ -82,7 +82,7 @@ def test_two_targets_load_each_model_about_once(tmp_path):
     assert sum(loads) <= 5
 
 
-def test_a_target_that_is_faster_takes_over_what_the_slower_one_holds(tmp_path):
+def test_a_fast_target_takes_the_tail_of_a_slow_ones_shard(tmp_path):
     file = tmp_path / "e.yaml"
     sweep = {"grid": {"seed": {"seeds": 24}}}
     file.write_text(

@@ -1,4 +1,4 @@
-"""Trouble that passes: with one request, one job, one file or one target, while the rest goes on."""
+"""Transient failures of one request, job, file or target, while the rest goes on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_jobs(out):
 
 @pytest.mark.parametrize("fault", ["404", "403"])
 @pytest.mark.parametrize("path", ["/prompt", "/history"])
-def test_an_answer_of_a_gateway_that_restarts_ends_no_run(coloured, tmp_path, path, fault):
+def test_the_answers_of_a_restarting_gateway_do_not_end_a_run(coloured, tmp_path, path, fault):
     with Served("comfyui", tmp_path / "data") as server:
         waiting = [fault]
 
@@ -59,7 +59,7 @@ def test_an_answer_of_a_gateway_that_restarts_ends_no_run(coloured, tmp_path, pa
 
 
 @pytest.mark.parametrize("fault", ["refused", "403"])
-def test_a_target_that_refuses_us_for_good_leaves_the_others_their_work(coloured, tmp_path, fault):
+def test_a_target_that_keeps_refusing_does_not_stop_the_others(coloured, tmp_path, fault):
     with Served("comfyui", tmp_path / "one") as one, Served("comfyui", tmp_path / "two") as two:
         one.proxy.decide = lambda asked: fault if asked.number > 4 else None
         downs = []
@@ -83,7 +83,7 @@ def test_a_target_that_refuses_us_for_good_leaves_the_others_their_work(coloured
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_file_that_cannot_be_had_for_a_while_is_no_target_that_is_down(coloured, tmp_path):
+def test_a_file_that_is_unavailable_for_a_while_marks_no_target_down(coloured, tmp_path):
     with Served("comfyui", tmp_path / "data") as server:
         waiting = ["page"] * 7
         events = []
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_had_for_a_while_is_no_target_that_is_down(coloure
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(coloured, tmp_path):
+def test_an_unavailable_file_is_postponed_after_patience_with_the_reason(coloured, tmp_path):
     plan = coloured(1)
     with Served("comfyui", tmp_path / "data") as server:
         server.proxy.decide = lambda asked: "page" if asked.path == "/view" else None
@@ -122,14 +122,14 @@ def test_a_file_that_cannot_be_had_is_left_when_patience_is_over_and_says_why(co
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A client that looks often, and asks a question twice only, at once."""
+    """A client that polls often, and tries a request only twice, without waiting."""
     monkeypatch.setattr(client, "_LOCAL_POLL_INTERVALS", (0.01, 0.02))
     monkeypatch.setattr(client, "RetryPolicy", functools.partial(RetryPolicy, attempts=2, base_wait=0.001))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeypatch):
-    """A long job over a line that breaks now and then: it is seen on its way in between."""
+def test_outages_in_one_jobs_life_do_not_add_up(experiment, tmp_path, monkeypatch):
+    """A long job over an unstable connection: polls between the outages see it running."""
     monkeypatch.setattr(target_worker, "_MAX_FAILURES_IN_A_ROW", 2)
     outages = []
     with EmbeddedServer(dialect="comfyui", nodes=NODES) as server:
@@ -154,8 +154,8 @@ def test_outages_in_one_jobs_life_are_not_added_up(experiment, tmp_path, monkeyp
     assert (run.succeeded, run.stopped_by, run.error) == (1, None, None)
 
 
-def test_input_files_that_a_server_lost_in_mid_run_are_brought_again(coloured, tmp_path):
-    """As a container without a volume, which was restarted."""
+def test_input_files_that_a_server_lost_during_a_run_are_uploaded_again(coloured, tmp_path):
+    """Like a restarted container without a volume."""
     with EmbeddedServer(dialect="comfyui") as server:
         lost = []
 
@@ -186,7 +186,7 @@ def cloud_target(server):
     return {"url": server.url, "dialect": "cloud", "concurrency": 2}
 
 
-def test_two_jobs_that_run_too_long_are_both_stopped_though_only_both_can_be(cloud, experiment, tmp_path):
+def test_two_overdue_jobs_are_cancelled_where_only_both_can_be(cloud, experiment, tmp_path):
     cloud.faults.stall_nodes = {"Paint"}
     run = sweeper.run(experiment(seed=[1, 2]), cloud_target(cloud), tmp_path / "out", timeout=0.5)
     assert run.failed == 2
@@ -195,7 +195,7 @@ def test_two_jobs_that_run_too_long_are_both_stopped_though_only_both_can_be(clo
     assert cloud.seen.accepted == 2
 
 
-def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_paid_once(cloud, experiment, tmp_path):
+def test_an_overdue_job_beside_jobs_of_others_is_waited_for_and_paid_once(cloud, experiment, tmp_path):
     cloud.faults.stall_nodes = {"Paint"}
     theirs = foreign_job(cloud, "cloud")
     wait_until(lambda: cloud.seen.executions[theirs])
@@ -213,7 +213,7 @@ def test_a_job_that_cannot_be_stopped_beside_somebody_elses_is_waited_for_and_pa
     assert not cloud.seen.interrupts
 
 
-def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(experiment, tmp_path, monkeypatch):
+def test_a_job_with_an_unconfirmed_cancellation_is_not_sent_again(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(poll_job, "_CANCEL_GRACE", 0.3)
     busy = threading.Event()
 
@@ -237,7 +237,7 @@ def test_a_job_whose_stop_is_not_confirmed_is_looked_for_and_not_sent_again(expe
 # --- stopping
 
 
-def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, tmp_path, monkeypatch):
+def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_stop(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(poll_job, "_CANCEL_GRACE", 0.3)
     busy, control = threading.Event(), StopControl()
 
@@ -261,7 +261,7 @@ def test_ctrl_c_twice_ends_the_wait_for_a_job_that_does_not_let_go(experiment, t
     assert (run.stopped_by, run.failed, run.pending) == ("interrupt", 0, 1)
 
 
-def test_jobs_on_their_way_count_as_in_flight_when_the_run_is_stopped(coloured, tmp_path):
+def test_submissions_under_way_count_as_in_flight_when_a_run_stops(coloured, tmp_path):
     with Served("comfyui", tmp_path / "data") as server:
         control, events = StopControl(), []
 
@@ -281,7 +281,7 @@ def test_jobs_on_their_way_count_as_in_flight_when_the_run_is_stopped(coloured, 
 # --- the first words, and a queue that was full once
 
 
-def test_a_target_that_says_nothing_holds_up_no_other(coloured, tmp_path, monkeypatch):
+def test_a_silent_target_does_not_delay_the_others(coloured, tmp_path, monkeypatch):
     monkeypatch.setattr(health, "_CONNECT_WAIT", 0.2)
     downs = []
 
@@ -298,7 +298,7 @@ def test_a_target_that_says_nothing_holds_up_no_other(coloured, tmp_path, monkey
     assert downs == ["no response within 0.2 s"]
 
 
-def test_a_job_that_was_taken_ends_the_time_in_which_a_queue_was_full():
+def test_an_accepted_job_resets_the_time_that_a_queue_was_full():
     async def go():
         from random import Random
 

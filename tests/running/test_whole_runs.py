@@ -49,13 +49,13 @@ def test_a_second_run_of_finished_work_contacts_no_server(server, target, experi
     assert not any(isinstance(event, JobSubmitted) for event in events)
 
 
-def test_an_amended_experiment_runs_only_the_difference(server, target, experiment, tmp_path):
+def test_a_changed_experiment_runs_only_the_new_trials(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2]), target, tmp_path / "out")
     run = sweeper.run(experiment(seed=[2, 3, 1]), target, tmp_path / "out")
     assert (run.trials, run.submitted, run.succeeded, run.reused) == (3, 1, 3, 2)
 
 
-def test_a_run_keeps_the_written_order_of_values_that_its_filters_put_off(server, target, experiment, tmp_path):
+def test_a_run_keeps_the_written_order_of_values_despite_filters(server, target, experiment, tmp_path):
     file = experiment(text=["a", "b"], seed=[1, 2, 3]).file
     body = json.loads(file.read_text())
     body["sweep"]["exclude"] = [{"text": "a", "seed": 1}]
@@ -76,7 +76,7 @@ def test_trials_with_one_digest_are_one_job_and_several_rows(server, target, exp
     assert [event.todo for event in events if isinstance(event, RunStarted)] == [4]
 
 
-def test_a_failed_trial_is_a_row_and_is_sent_again_only_on_request(server, target, experiment, tmp_path):
+def test_a_failed_trial_is_a_row_and_is_resubmitted_on_request_only(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2])
     server.faults.fail_nodes = {"Paint"}
     server.faults.fail_node_times = 1
@@ -93,7 +93,7 @@ def test_a_failed_trial_is_a_row_and_is_sent_again_only_on_request(server, targe
     assert (repaired.submitted, repaired.succeeded, repaired.reused) == (1, 2, 1)
 
 
-def test_fresh_does_everything_again(server, target, experiment, tmp_path):
+def test_fresh_executes_everything_again(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2])
     sweeper.run(plan, target, tmp_path / "out")
     again = sweeper.run(plan, target, tmp_path / "out", fresh=True)
@@ -103,7 +103,7 @@ def test_fresh_does_everything_again(server, target, experiment, tmp_path):
     assert not set(first) & set(second)
 
 
-def test_limit_and_where_choose_what_is_submitted(server, target, experiment, tmp_path):
+def test_limit_and_where_select_what_is_submitted(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2, 3, 4])
     some = sweeper.run(plan, target, tmp_path / "out", where="seed >= 2", limit=2)
     assert (some.trials, some.submitted, some.succeeded, some.pending) == (4, 2, 2, 2)
@@ -114,7 +114,7 @@ def test_limit_and_where_choose_what_is_submitted(server, target, experiment, tm
     assert not (tmp_path / "other").exists()
 
 
-def test_where_knows_the_columns_of_the_table_and_no_second_letter_of_a_text(server, target, experiment, tmp_path):
+def test_where_reads_dotted_names_as_columns_of_the_table(server, target, experiment, tmp_path):
     plan = experiment(text={"choices": "a {red|blue} {fox|owl}"})
     run = sweeper.run(plan, target, tmp_path / "out", where="text.1 == 'red' and text.2 != 'owl'")
     assert (run.trials, run.submitted) == (4, 1)
@@ -131,7 +131,7 @@ def test_a_rejected_workflow_is_a_row_that_names_node_and_input(server, target, 
     assert row.error.startswith("node 1 (Paint) seed: Value -1 smaller than min of 0")
 
 
-def test_what_the_server_would_reject_is_refused_before_anything_is_sent(server, target, experiment, tmp_path):
+def test_an_invalid_plan_is_refused_before_anything_is_sent(server, target, experiment, tmp_path):
     with pytest.raises(ExperimentError, match=r"seed\[0\]: node 1 \(Paint\) seed: found -1, but at least 0 is needed"):
         sweeper.run(experiment(seed=[-1, 3]), target, tmp_path / "out")
     assert server.seen.submits == 0
@@ -164,7 +164,7 @@ def test_the_filename_prefix_is_ours_on_the_server_and_not_in_the_digest(server,
     assert json.dumps(artifact.path).startswith('"artifacts/1-')
 
 
-def test_pictures_are_measured_once_and_metrics_stand_in_the_table(server, target, experiment, tmp_path):
+def test_pictures_are_measured_once_and_metrics_are_in_the_table(server, target, experiment, tmp_path):
     plan = experiment(seed=[1, 2], metrics=("brightness", "unique_colours"))
     sweeper.run(plan, target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
@@ -179,7 +179,7 @@ def test_pictures_are_measured_once_and_metrics_stand_in_the_table(server, targe
         ]
 
 
-def test_a_function_that_was_edited_measures_everything_anew(target, experiment, tmp_path, monkeypatch):
+def test_an_edited_metric_function_measures_everything_again(target, experiment, tmp_path, monkeypatch):
     def measured(factor, **axes):
         (tmp_path / "edited_metric.py").write_text(f"def f(picture, params):\n    return {factor} * params['seed']\n")
         monkeypatch.delitem(sys.modules, "edited_metric", raising=False)
@@ -193,7 +193,7 @@ def test_a_function_that_was_edited_measures_everything_anew(target, experiment,
     assert sweeper.results(tmp_path / "out", run="1")["edited_metric:f"].tolist() == [300, 600]
 
 
-def test_what_cannot_be_measured_is_told_once_for_all_files(target, experiment, tmp_path):
+def test_a_failing_metric_is_reported_once_for_all_files(target, experiment, tmp_path):
     events = []
     plan = experiment(seed=[1, 2, 3], metrics=("cmath:sqrt",))
     sweeper.run(plan, target, tmp_path / "out", progress=events.append)
@@ -202,14 +202,14 @@ def test_what_cannot_be_measured_is_told_once_for_all_files(target, experiment, 
     assert noticed.endswith("(and of 2 more files)")
 
 
-def test_a_metric_that_cannot_be_imported_is_told_before_anything_is_sent(server, target, experiment, tmp_path):
+def test_a_metric_that_cannot_be_imported_is_reported_before_submitting(server, target, experiment, tmp_path):
     with pytest.raises(ExperimentError, match="no_such_module_anywhere"):
         sweeper.run(experiment(seed=[1], metrics=("no_such_module_anywhere:f",)), target, tmp_path / "out")
     assert server.seen.submits == 0
     assert not (tmp_path / "out").exists()
 
 
-def test_a_watched_run_tells_each_step_of_a_job_in_order(server, target, experiment, tmp_path):
+def test_the_events_of_a_job_come_in_order(server, target, experiment, tmp_path):
     events = []
     sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=events.append)
     kinds = [type(event).__name__ for event in events if not isinstance(event, JobProgress)]
@@ -249,7 +249,7 @@ def test_input_files_are_uploaded_once_and_the_servers_name_is_used(dialect, tmp
         assert len(empty.seen.uploads) == 1
 
 
-def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server, target, experiment, tmp_path):
+def test_a_job_cancelled_by_others_is_a_row_and_is_submitted_again(server, target, experiment, tmp_path):
     server.faults.stall_nodes = {"Paint"}
 
     def interrupt_what_runs():
@@ -266,7 +266,7 @@ def test_a_job_that_somebody_else_cancels_is_a_row_and_is_submitted_again(server
     assert sweeper.run(experiment(seed=[1]), target, tmp_path / "out").submitted == 1
 
 
-def test_node_times_are_learnt_and_steer_the_next_order(server, target, experiment, tmp_path):
+def test_measured_node_times_change_the_next_order(server, target, experiment, tmp_path):
     sweeper.run(experiment(seed=[1, 2], text=["a", "b"]), target, tmp_path / "out")
     with Store.open(tmp_path / "out", readonly=True) as store:
         seconds = store.servers.mean_node_seconds(["probe-server"])

@@ -1,4 +1,4 @@
-"""Who gets which work next, and how many jobs a target may have: no server needed."""
+"""The work queue and the concurrency limit, without a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def work(index, target=None):
     return WorkItem(trial, JobRecord(f"j{index}", 1, target, f"d{index}", "s", 1, None, records.INTENT, 0.0))
 
 
-def test_work_whose_job_may_stand_on_a_server_goes_to_that_server_first():
+def test_an_item_with_an_open_job_goes_to_its_server_first():
     async def go():
         backlog = WorkQueue([work(0, "one")], SingleQueue(iter([work(1), work(2)])))
         other = await backlog.take("two")
@@ -31,7 +31,7 @@ def test_work_whose_job_may_stand_on_a_server_goes_to_that_server_first():
     assert asyncio.run(go()) == (0, 1)
 
 
-def test_whoever_is_idle_waits_for_what_another_may_give_back():
+def test_an_idle_target_waits_for_items_that_others_may_return():
     async def go():
         backlog = WorkQueue([], SingleQueue(iter([work(0)])))
         taken = await backlog.take("one")
@@ -46,7 +46,7 @@ def test_whoever_is_idle_waits_for_what_another_may_give_back():
     assert asyncio.run(go()) is None
 
 
-def test_what_a_target_that_is_gone_may_have_is_left_for_the_next_run_and_holds_nobody():
+def test_items_pinned_to_a_dropped_target_are_postponed():
     async def go():
         backlog = WorkQueue([work(0, "one"), work(1, "one")], SingleQueue(iter([work(2)])))
         taken = await backlog.take("one")
@@ -62,7 +62,7 @@ def test_what_a_target_that_is_gone_may_have_is_left_for_the_next_run_and_holds_
     assert asyncio.run(go()) == (2, None, [1, 0], True)
 
 
-def test_what_a_target_that_is_gone_was_never_sent_is_the_others():
+def test_unsent_items_of_a_dropped_target_go_to_the_others():
     async def go():
         backlog = WorkQueue([], SingleQueue(iter([work(0)])))
         taken = await backlog.take("one")
@@ -73,7 +73,7 @@ def test_what_a_target_that_is_gone_was_never_sent_is_the_others():
     assert asyncio.run(go()) == (True, None, {})
 
 
-def test_a_silent_target_gets_nothing_until_it_answers_and_holds_nothing_that_it_was_not_sent():
+def test_a_suspended_target_gets_nothing_and_reserves_nothing():
     async def go():
         backlog = WorkQueue([work(0, "one")], SingleQueue(iter([work(1)])))
         backlog.suspend("one")
@@ -89,7 +89,7 @@ def test_a_silent_target_gets_nothing_until_it_answers_and_holds_nothing_that_it
     assert asyncio.run(go()) == (1, 0)
 
 
-def test_a_closed_backlog_hands_out_nothing_and_holds_nobody():
+def test_a_closed_queue_returns_no_items_and_blocks_nobody():
     async def go():
         backlog = WorkQueue([work(0, "elsewhere")], SingleQueue(iter([])))
         waiting = asyncio.create_task(backlog.take("one"))
@@ -123,7 +123,7 @@ def test_a_full_queue_lowers_the_limit_and_accepted_jobs_raise_it_again():
     assert asyncio.run(go()) == (4, [8, 24, 48])
 
 
-def test_the_gate_stays_closed_for_as_long_as_the_server_asked():
+def test_the_limit_pauses_for_as_long_as_the_server_asked():
     async def go():
         loop = asyncio.get_running_loop()
         gate = ConcurrencyLimit(1, Random(1))
