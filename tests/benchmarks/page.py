@@ -1,13 +1,12 @@
-"""The report's page at ten thousand cells in a real Chromium, beside a blank page and a page that only scrolls.
+"""Measures the report's page with ten thousand cells in a real Chromium, beside a blank page and a trivial page.
 
     python tests/benchmarks/page.py [--folder DIR] [--cells N] [--repeats N] [--pending SHARE]
 
-`--folder` keeps the made-up report between calls; `--pending` leaves a share of its trials, the last ones, to be run.
-Each figure is the best and the worst of the repeats; a frame of the page is to be read beside the frames of the page
-that only scrolls, since a busy machine has long ones there too: a table of as many coloured cells of the same size,
-without a script. Frames and blank cells are looked at in flings of their own, since asking a browser what stands at a
-hundred points costs it a third of a frame. Memory is what all processes of the browser hold, what they share counted
-once; a browser collects what a fling leaves when it is idle.
+`--folder` keeps the made-up report between calls; `--pending` leaves the last share of its trials pending. Each figure
+is the best and the worst of the repeats. Compare frames with those of the trivial page, a table of as many coloured
+cells without a script, because a busy machine has long frames there too. Frames and blank cells are measured in
+separate scrolls, because looking up a hundred points costs a third of a frame. Memory is that of all processes of the
+browser, with shared memory counted once; a browser collects garbage when it is idle.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sweeper.reporting.write_report import write_report
 from tests.reporting.made_up_sweeps import Sweep
 
-# As many coloured cells of the same size, that stand still in their table.
+# The trivial page.
 TRIVIAL = """([count, size, high]) => {
   document.body.innerHTML = `<style>body{margin:0}.scroller{position:fixed;inset:0;overflow:auto;contain:strict}
     table{border-spacing:4px;table-layout:fixed;width:${count * (size + 4)}px}td{padding:0;height:${high}px}</style>
@@ -33,7 +32,7 @@ TRIVIAL = """([count, size, high]) => {
     `<td style="background:hsl(${(r * 37 + c * 11) % 360} 60% 60%)">trial ${r * count + c}`).join('')).join('');
 }"""
 
-# A cell is there when its picture is, or the sheet with its sprite; one that has no picture always is.
+# A cell is complete when its picture or the sheet with its sprite is loaded; a cell without a picture always is.
 THERE = """window.there = (cell) => {
   const sheets = (window.sheets ??= new Map());
   if (cell?.matches('.pending, .failed, .cancelled, .none')) return true; // it says so itself
@@ -50,7 +49,7 @@ THERE = """window.there = (cell) => {
   return sheet.complete && sheet.naturalWidth > 0;
 };"""
 
-# Scrolls by a number of pixels per frame; where it `looks`, it sees before each step what stands under a net of points.
+# Scrolls by a number of pixels per frame. If it `looks`, it looks up a net of points before each step.
 SCROLL = """async ({dx, dy, frames, looks}) => {
   const s = document.querySelector('.scroller'), box = s.getBoundingClientRect();
   const first = document.querySelector('.cell');
@@ -92,7 +91,7 @@ SCROLL = """async ({dx, dy, frames, looks}) => {
           over: deltas.filter((d) => d > 50).length, blank: worst};
 }"""
 
-# `sharp`: no sprite stands for a picture any more.
+# `sharp`: no cell shows a sprite in place of its picture.
 PAINTED = """(sharp) => new Promise((done) => {
   const look = () => {
     const box = document.querySelector('.scroller')?.getBoundingClientRect();
@@ -108,7 +107,7 @@ PAINTED = """(sharp) => new Promise((done) => {
   look();
 })"""
 
-# From the change to the second frame after it: the first one is the one that shows it.
+# From the change to the second frame after it; the first frame shows the change.
 CHANGE = """(change) => new Promise((done) => {
   const start = performance.now();
   sweeper.page.update(change);
