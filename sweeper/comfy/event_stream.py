@@ -51,9 +51,9 @@ class Listener:
     """Receives the events of one job.
 
     `woken`: set when polling the job is worthwhile. `succeeded`, and the call `on_success()`: the server reported
-    success. `started_at`: when execution began, by our clock. `on_progress(node, value, maximum)` and
-    `on_preview(node, image)` feed the display. `node_starts`: when each node began, with "" for the end, in monotonic
-    seconds.
+    success. `started_at`: when execution began, by our clock, and `running_since` in monotonic seconds.
+    `on_progress(node, value, maximum)` and `on_preview(node, image)` feed the display. `node_starts`: when each node
+    began, with "" for the end, in monotonic seconds.
     """
 
     on_progress: Callable[[str, float, float], None] | None = None
@@ -62,17 +62,22 @@ class Listener:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     succeeded: bool = False
     started_at: float | None = None
+    running_since: float | None = None
     node_starts: list[tuple[str, float]] = field(default_factory=list)
 
     def handle_event(self, kind: Any, data: dict[str, Any]) -> None:
         """Handle an event of the job, unless it is an end event."""
         if self.started_at is None and kind in ("execution_start", "executing", "progress", "progress_state"):
-            self.started_at = time.time()
+            self.mark_started(time.time())
         if kind == "executing" and isinstance(data.get("node"), str):
             self.node_starts.append((data["node"], time.monotonic()))
         if self.on_progress is not None:
             for node, value, maximum in _read_progress(kind, data):
                 self.on_progress(node, value, maximum)
+
+    def mark_started(self, now: float) -> None:
+        """Note that execution began. `now`: seconds since 1970."""
+        self.started_at, self.running_since = now, time.monotonic()
 
     def node_seconds(self) -> list[tuple[str, float]]:
         """(node, seconds) of each node whose beginning and end are known."""

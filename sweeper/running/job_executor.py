@@ -7,6 +7,7 @@ to do if the target itself fails does not belong here; TransientError and Target
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
@@ -416,7 +417,9 @@ class JobExecutor:
         self.context.finish_trial(item, result.FAILED, self.target_name, error=error)
 
     def _get_times(self, state: JobState, listener: Listener) -> tuple[float | None, float | None]:
-        """Start and end of the execution, seconds since 1970: both by the server's clock, or else both by ours."""
+        """Start and end of the execution, seconds since 1970: by the server's clock, or else by ours."""
         if state.started is not None and state.ended is not None:
             return state.started, state.ended
-        return listener.started_at, self.context.now() if listener.started_at is not None else None
+        if listener.started_at is None or listener.running_since is None:
+            return None, None
+        return listener.started_at, listener.started_at + time.monotonic() - listener.running_since

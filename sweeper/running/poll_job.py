@@ -1,12 +1,14 @@
 """Polls one job until it has ended. Polling decides; events from the server only shorten the wait between two polls.
 
 The interval grows from the dialect's shortest to its longest. A job is lost only if several polls in a row find no
-trace of it. Its timeout counts from the start of its execution if the server reports that, else from its submission.
+trace of it. Its timeout counts from the start of its execution if the server reports that, else from its submission;
+for a job of an earlier run, from when this run began to watch it. It is measured by the monotonic clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +33,8 @@ class InFlight:
 
     `ids`: their prompt ids. `overdue`: those that exceeded their timeout. `sending`: how many submissions are under
     way. `given_up`: the target was given up, so nothing more waits for its jobs. `last_progress_at`: when one of them
-    was last seen running or ended, by the event loop's clock.
+    was last seen running or ended, by the event loop's clock. `followed_since`: by prompt id, since when this run
+    watches a job, in monotonic seconds.
     """
 
     ids: set[str] = field(default_factory=set)
@@ -39,6 +42,7 @@ class InFlight:
     sending: int = 0
     given_up: bool = False
     last_progress_at: float = float("-inf")
+    followed_since: dict[str, float] = field(default_factory=dict)
 
 
 class JobPoller:
@@ -72,6 +76,7 @@ class JobPoller:
         self.blocking_job: str | None = None  # the job that the server was executing at the last poll
         self.blocked_since: float | None = None
         self.warned_unstoppable = False
+        self.in_flight.followed_since.setdefault(prompt_id, time.monotonic())
 
     async def run(self) -> JobState | None:
         """Poll until the job has ended, and return its state; None if we cancelled it and the server did not confirm.
@@ -79,9 +84,11 @@ class JobPoller:
         Raises TransientError if the target does not respond or was given up, and TargetError.
         """
         try:
-            return await self._poll()
+            state = await self._poll()
         finally:
             self.in_flight.overdue.discard(self.prompt_id)
+        self.in_flight.followed_since.pop(self.prompt_id, None)
+        return state
 
     async def _poll(self) -> JobState | None:
         while True:
@@ -135,7 +142,7 @@ class JobPoller:
             self.queued = state.state == "queued"
             self._warn_if_stuck(state)
         if state.state == "running" and self.listener.started_at is None:
-            self.listener.started_at = state.started or self.context.now()
+            self.listener.mark_started(state.started or self.context.now())
         return None
 
     def _warn_if_stuck(self, state: JobState) -> None:
@@ -172,10 +179,11 @@ class JobPoller:
         if self.misses:  # it may be gone rather than slow, for example if the server was restarted long ago
             return False
         limit = self.context.settings.timeout
-        since = self.listener.started_at
+        since = self.listener.running_since
         if since is None and not self.queued:
-            since = self.job.submitted
-        return limit is not None and since is not None and self.context.now() - since > limit
+            since = self.in_flight.followed_since[self.prompt_id]
+        # Monotonic, because a clock that is set in the middle of a run must not cancel a job.
+        return limit is not None and since is not None and time.monotonic() - since > limit
 
     async def _handle_timeout(self) -> JobState | None:
         """Cancel a job that exceeded its timeout. Returns its end, or None if that is not known now.

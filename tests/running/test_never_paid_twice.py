@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from functools import partial
@@ -14,10 +15,11 @@ from sweeper.comfy import client
 from sweeper.comfy.retry import RetryPolicy
 from sweeper.running import session
 from sweeper.running.run_context import RunContext
-from sweeper.running.run_events import Notice
+from sweeper.running.run_events import JobSubmitted, Notice
 from tests.running.invariants import broken_promises
 from tests.running.servers import DIALECTS, Served, trial_of
 from tests.running.test_transient_failures import rows_of
+from tests.waiting import wait_until
 
 # --- answers of a gateway to a submission that its server took
 
@@ -145,3 +147,25 @@ def test_a_wrong_clock_at_the_intent_submits_nothing_again(coloured, tmp_path, m
         assert sweeper.run(plan, server.target(), out).succeeded == 2
         assert len(server.proxy.accepted) == 2
         assert broken_promises(out, 2, [server]) == []
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_clock_that_jumps_cancels_no_running_job(server, target, experiment, *, tmp_path, monkeypatch, days):
+    jump = [0.0]
+    monkeypatch.setattr(session, "RunContext", partial(RunContext, now=lambda: time.time() + jump[0]))
+    server.faults.stall_nodes = {"Paint"}
+
+    def hear(event):
+        if isinstance(event, JobSubmitted):
+            threading.Thread(target=let_time_jump, daemon=True).start()
+
+    def let_time_jump():
+        wait_until(lambda: server.seen.executions)
+        jump[0] = days * 86_400.0
+        looks = len(server.seen.paths("GET"))
+        wait_until(lambda: len(server.seen.paths("GET")) > looks + 6)
+        server.faults.release()
+
+    run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=hear, timeout=600.0)
+    assert (run.succeeded, server.seen.interrupts, server.seen.accepted) == (1, [], 1)
+    assert rows_of(tmp_path / "out")[0].ran_s < 600
