@@ -91,6 +91,7 @@ class RunContext:
     random: Random = field(default_factory=Random)
     now: Callable[[], float] = time.time
     new_id: Callable[[], str] = lambda: str(uuid4())
+    check_lock: Callable[[], None] = lambda: None  # raises ResultsError if another run may be using the folder
     failures: int = 0
     error: str | None = None  # why the run stopped early, as a message
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,7 +119,11 @@ class RunContext:
         return len(self.target_names) == 1
 
     async def flush(self) -> None:
-        """Wait until everything written to the store so far is on the disk. Raises ResultsError."""
+        """Wait until everything written to the store so far is on the disk. Raises ResultsError.
+
+        Also if the lock of the results folder was removed, so that nothing more is submitted.
+        """
+        self.check_lock()
         await self._group_commit.flush()
 
     async def sleep(self, seconds: float) -> None:

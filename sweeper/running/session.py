@@ -87,6 +87,7 @@ class Session:
         self.server_caches: list[ServerCache] = []
         self.server_cache = CLASSIC_CACHE  # which node results all targets keep from one job to the next
         self.embedded_workers = 0
+        self._check_lock: Callable[[], None] = lambda: None
 
     @classmethod
     def resolve_targets(
@@ -104,7 +105,7 @@ class Session:
                 store: Store | None = None
                 clients: Sequence[Any] = ()
                 if (self.out / FILE_NAME).is_file():
-                    stack.enter_context(lock_folder(self.out, now=time.time()))
+                    self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
                     store = stack.enter_context(Store.open(self.out))
                 missing = MissingFiles(store, self.out, self.settings)
                 state = self._load_resume_state(store, missing)
@@ -116,7 +117,7 @@ class Session:
                     with contextlib.suppress(TargetError):  # `restore` reports it for each file
                         clients = await self._connect(connections)
                 if store is None:
-                    stack.enter_context(lock_folder(self.out, now=time.time()))
+                    self._check_lock = stack.enter_context(lock_folder(self.out, now=time.time()))
                     was_created_meanwhile = (self.out / FILE_NAME).is_file()
                     store = stack.enter_context(Store.open(self.out))
                     if was_created_meanwhile:  # another run may have done everything while we connected
@@ -255,6 +256,7 @@ class Session:
             report=self.report,
             target_names=self.target_names,
             duplicates=state.duplicates,
+            check_lock=self._check_lock,
             node_classes={name: node["class_type"] for name, node in self.experiment.template.graph.items()},
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 import sweeper
 from sweeper.comfy import client
 from sweeper.comfy.retry import RetryPolicy
-from sweeper.running import session
+from sweeper.errors import ResultsError
+from sweeper.running import folder_lock, session
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobSubmitted, Notice
 from tests.running.invariants import broken_promises
@@ -169,3 +170,31 @@ def test_a_clock_that_jumps_cancels_no_running_job(server, target, experiment, *
     run = sweeper.run(experiment(seed=[1]), target, tmp_path / "out", progress=hear, timeout=600.0)
     assert (run.succeeded, server.seen.interrupts, server.seen.accepted) == (1, [], 1)
     assert rows_of(tmp_path / "out")[0].ran_s < 600
+
+
+# --- two runs in one results folder
+
+
+@pytest.mark.parametrize("lockable", [True, False])
+def test_a_removed_lock_file_lets_no_two_runs_in(server, target, experiment, *, tmp_path, monkeypatch, lockable):
+    if not lockable:
+        monkeypatch.setattr(folder_lock, "_lock_itself", lambda _: nullcontext(False))
+    plan, out, one, errors = experiment(seed=list(range(6))), tmp_path / "out", {**target, "concurrency": 1}, []
+
+    def hear(event):
+        if isinstance(event, JobSubmitted) and (out / ".lock").exists():
+            (out / ".lock").unlink()
+            if lockable:
+                with pytest.raises(ResultsError, match="another run is using this results folder") as caught:
+                    sweeper.run(plan, one, out)
+                errors.append(caught)
+
+    run = sweeper.run(plan, one, out, progress=hear)
+    assert len(errors) == lockable
+    if lockable:
+        assert run.succeeded == 6
+    else:
+        assert run.stopped_by == "unwritable"
+        assert "removed or replaced while this run used it" in run.error
+        assert sweeper.run(plan, one, out).succeeded == 6
+    assert server.seen.accepted == 6
