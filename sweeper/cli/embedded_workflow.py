@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeper.errors import Problem, TemplateError
+from sweeper.errors import ImageError, Problem, TemplateError
+from sweeper.model.picture_size import check_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,10 +38,11 @@ def read_workflow_texts(path: Path, image_format: str) -> dict[str, str]:
 
     try:
         with Image.open(path) as image:
+            check_pixels(image.size)  # the texts behind the pixels are read with them
             texts: dict[str, str] = {}
             for name, text in _iter_texts(image):
                 texts.setdefault(name.lower(), text)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
         raise TemplateError(Problem(str(path), 0, "", f"cannot be read as {image_format}: {error}")) from error
     return {name: text for name, text in texts.items() if name in (PROMPT, WORKFLOW)}
 

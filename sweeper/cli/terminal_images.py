@@ -28,8 +28,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeper.cli import console
-from sweeper.errors import UsageError
+from sweeper.errors import ImageError, UsageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
+from sweeper.model.picture_size import check_pixels
 from sweeper.store.remote_artifacts import local_path
 
 if sys.platform != "win32":
@@ -105,9 +106,10 @@ def _render_image(row: ImageRow) -> RenderableType:
     for path in _iter_image_paths(row):
         try:
             with Image.open(path) as image:
-                image.draft("RGB", (512, 512))
+                image.draft("RGB", (512, 512))  # makes JPEG decode at about this size
+                check_pixels(image.size)
                 thumbnail = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError):
             continue
         thumbnail.thumbnail((512, 512))
         return renderer(thumbnail)

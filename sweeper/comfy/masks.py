@@ -10,7 +10,8 @@ import io
 
 from PIL import Image, UnidentifiedImageError
 
-from sweeper.errors import RejectedError
+from sweeper.errors import ImageError, RejectedError
+from sweeper.model.picture_size import check_pixels
 
 
 def paint_mask(mask: bytes, picture: bytes, name: str) -> bytes:
@@ -38,9 +39,10 @@ def paint_mask(mask: bytes, picture: bytes, name: str) -> bytes:
 def _read_picture(content: bytes, label: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content)) as picture:
+            check_pixels(picture.size)
             picture.load()
             return picture
     except UnidentifiedImageError:  # its text names the buffer, not the file
         raise RejectedError(f"{label}: cannot be read as a picture: unknown format") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, ImageError) as error:
         raise RejectedError(f"{label}: cannot be read as a picture: {error}") from None

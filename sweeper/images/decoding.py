@@ -31,6 +31,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sweeper.errors import ImageError
 from sweeper.images.extras import load_imagecodecs
+from sweeper.model.picture_size import check_pixels
 
 # (height, width, channels), 0-255: uint8, or float64 if some value is not an integer.
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float64]
@@ -59,11 +60,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_bytes(data: bytes, name: str) -> Image.Image:
-    """Open a picture without decoding its pixels. Raises ImageError if it is not a picture."""
+    """Open a picture without decoding its pixels. Raises ImageError if it is not a picture, or too large."""
     try:
-        return Image.open(io.BytesIO(data))
-    except _DECODE_ERRORS as error:
+        image = Image.open(io.BytesIO(data))
+        check_pixels(image.size)
+    except (*_DECODE_ERRORS, ImageError) as error:
         raise ImageError(f"{name}: cannot be read as a picture: {error}") from error
+    return image
 
 
 def read_size(path: Path) -> tuple[int, int]:

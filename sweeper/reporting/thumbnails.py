@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from sweeper.errors import ImageError, ResultsError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.media import iter_film_frames
+from sweeper.model.picture_size import check_pixels
 
 THUMBS_FOLDER: Final = "thumbs"
 THUMB_SIDE: Final = 320  # pixels of the longer side, for a cell of 160 pixels on a screen with double density
@@ -30,7 +31,6 @@ SMALLER_SIDES: Final = (160, 80)  # pixels, for smaller cells, so that hundreds 
 _QUALITY: Final = 80
 _METHOD: Final = 1  # takes a third of the time of method 3, for files that are 5% larger
 _INDEX_NAME: Final = "index.json"
-_MAX_PIXELS: Final = 400_000_000  # a larger picture may be a decompression bomb and gets no thumbnail
 FILM_SUFFIXES: Final = frozenset({".mp4", ".webm", ".mov", ".m4v", ".mkv"})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -144,16 +144,15 @@ def iter_file_names(sha: str) -> Iterator[str]:
 def _open_picture(path: Path) -> tuple[Any, tuple[int, int], int, bool]:
     """Return a picture with 8 bits a channel, its own size, its number of frames, and whether it has a workflow.
 
-    A JPEG is decoded at about the size of a thumbnail. Raises ValueError if the picture is too large, and what Pillow
+    A JPEG is decoded at about the size of a thumbnail. Raises ImageError if the picture is too large, and what Pillow
     raises.
     """
     with Image.open(path) as image:
         width, height = image.size
-        if width * height > _MAX_PIXELS:
-            raise ValueError(f"{path}: {width} x {height} pixels")
         workflow = image.format == "PNG" and bool({"prompt", "workflow"} & image.info.keys())
         frames = int(getattr(image, "n_frames", 1))
         image.draft("RGB", (THUMB_SIDE * 2, THUMB_SIDE * 2))  # makes JPEG decode at about this size
+        check_pixels(image.size)
         exif = image.getexif()
         if exif.get(ExifTags.Base.Orientation, 1) >= 5:  # stored on its side and shown upright
             width, height = height, width

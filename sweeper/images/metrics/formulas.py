@@ -6,7 +6,7 @@ check names and must not load NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -17,10 +17,22 @@ from sweeper.images.hashes import phash
 _EDGE: Final = 100.0  # grey levels of 0-255: a pixel with this gradient or more is an edge
 
 
+_STRIP_ROWS: Final = 256  # at a time: a whole large picture in float64 would take gigabytes
+
+
+def _iter_strips(picture: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Yield the picture in strips of rows, each with the rows where it belongs."""
+    for top in range(0, picture.shape[0], _STRIP_ROWS):
+        rows = slice(top, top + _STRIP_ROWS)
+        yield rows, picture[rows]
+
+
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Rec. ITU-R BT.601 luma, 0-255."""
-    red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
-    luma: NDArray[np.float64] = 0.299 * red + 0.587 * green + 0.114 * blue
+    luma = np.empty(picture.shape[:2])
+    for rows, strip in _iter_strips(picture):
+        red, green, blue = np.moveaxis(strip.astype(np.float64), 2, 0)
+        luma[rows] = 0.299 * red + 0.587 * green + 0.114 * blue
     return luma
 
 
@@ -39,8 +51,12 @@ def sharpness(picture: NDArray[np.uint8]) -> float:
     luma = _luma(picture)
     if min(luma.shape) < 3:
         return 0.0
-    neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
-    return float((neighbours - 4.0 * luma[1:-1, 1:-1]).var())
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1]
+    laplacian += luma[1:-1, :-2]
+    laplacian += luma[1:-1, 2:]
+    luma *= 4.0
+    laplacian -= luma[1:-1, 1:-1]
+    return float(laplacian.var())
 
 
 def colourfulness(picture: NDArray[np.uint8]) -> float:
@@ -48,15 +64,19 @@ def colourfulness(picture: NDArray[np.uint8]) -> float:
 
     0 is grey, 15 slightly, 33 moderately, 59 quite and 109 extremely colourful.
     """
-    red, green, blue = np.moveaxis(picture.astype(np.float64), 2, 0)
-    red_green, yellow_blue = red - green, (red + green) / 2.0 - blue
+    red_green, yellow_blue = np.empty(picture.shape[:2]), np.empty(picture.shape[:2])
+    for rows, strip in _iter_strips(picture):
+        red, green, blue = np.moveaxis(strip.astype(np.float64), 2, 0)
+        red_green[rows], yellow_blue[rows] = red - green, (red + green) / 2.0 - blue
     spread = np.hypot(red_green.std(), yellow_blue.std())
     return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
 
 
 def entropy(picture: NDArray[np.uint8]) -> float:
     """Shannon entropy in bits, 0-8, of luma rounded to 256 levels."""
-    counts = np.bincount(np.rint(_luma(picture)).astype(np.int64).ravel(), minlength=256)
+    counts = np.zeros(256, dtype=np.int64)
+    for _, strip in _iter_strips(picture):
+        counts += np.bincount(np.rint(_luma(strip)).astype(np.int64).ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     return float(abs(-(shares * np.log2(shares)).sum()))  # abs, because a single level gives -0.0
 
@@ -66,19 +86,23 @@ def edge_density(picture: NDArray[np.uint8]) -> float:
     luma = _luma(picture)
     if min(luma.shape) < 3:
         return 0.0
-    down = luma[2:] - luma[:-2]
-    right = luma[:, 2:] - luma[:, :-2]
-    vertical = down[:, :-2] + 2.0 * down[:, 1:-1] + down[:, 2:]
-    horizontal = right[:-2] + 2.0 * right[1:-1] + right[2:]
-    return float((np.hypot(vertical, horizontal) >= _EDGE).mean())
+    edges = 0
+    for top in range(0, luma.shape[0] - 2, _STRIP_ROWS):
+        strip = luma[top : top + _STRIP_ROWS + 2]
+        down = strip[2:] - strip[:-2]
+        right = strip[:, 2:] - strip[:, :-2]
+        vertical = down[:, :-2] + 2.0 * down[:, 1:-1] + down[:, 2:]
+        horizontal = right[:-2] + 2.0 * right[1:-1] + right[2:]
+        edges += int(np.count_nonzero(np.hypot(vertical, horizontal) >= _EDGE))
+    return float(edges / ((luma.shape[0] - 2) * (luma.shape[1] - 2)))
 
 
 def unique_colours(picture: NDArray[np.uint8]) -> float:
     """The number of different RGB triples."""
-    wide = picture.astype(np.uint32)
-    packed = (wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]
     present = np.zeros(1 << 24, dtype=np.bool_)  # 16 MB, and thirty times as fast as sorting a megapixel
-    present[packed] = True
+    for _, strip in _iter_strips(picture):
+        wide = strip.astype(np.uint32)
+        present[(wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]] = True
     return float(np.count_nonzero(present))
 
 

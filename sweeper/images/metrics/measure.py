@@ -13,6 +13,7 @@ from PIL import Image
 from sweeper.errors import ImageError
 from sweeper.images.file_types import PICTURE_SUFFIXES
 from sweeper.images.metrics.registry import Metric, MetricInput
+from sweeper.model.picture_size import check_pixels
 
 Value: TypeAlias = float | str
 
@@ -81,14 +82,15 @@ def measure_missing(
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB (height, width, 3): without alpha, 16 bits scaled to 8, only the first frame.
 
-    Raises ImageError if it cannot be read as a picture.
+    Raises ImageError if it cannot be read as a picture, or is too large.
     """
     try:
         with Image.open(path) as image:
+            check_pixels(image.size)
             if image.mode.startswith("I"):  # Pillow would clip 16 bits at 255 instead of scaling
                 grey = np.asarray(image, dtype=np.float64) / 257.0
                 levels = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
                 return np.repeat(levels[:, :, None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageError) as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error}") from error

@@ -14,6 +14,7 @@ from typing import Any, Final
 from PIL import Image, UnidentifiedImageError
 
 from sweeper.errors import ImageError
+from sweeper.model.picture_size import check_pixels
 from sweeper.reporting.thumbnails import is_film, read_first_frame
 
 LABEL_SIZE: Final = 15  # pixels, as all sizes below: the letters of a label
@@ -74,7 +75,8 @@ def load_small_picture(path: Path, box: tuple[int, int]) -> Any:
             small = read_first_frame(path).convert("RGBA")
         else:
             with Image.open(path) as opened:
-                opened.draft("RGB", box)
+                opened.draft("RGB", box)  # makes JPEG decode at about this size
+                check_pixels(opened.size)
                 small = opened.convert("RGBA")
     except (ImageError, OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
