@@ -95,6 +95,7 @@ class FaultyProxy:
         self.decide = decide
         self.on_step = on_step
         self.elsewhere: dict[str, str] = {}
+        self.change: Callable[[Asked, bytes], bytes] = lambda _, body: body  # what becomes of the body of an answer
         self.accepted: list[Accepted] = []
         self.struck: list[str] = []
         self.life = 0
@@ -195,7 +196,7 @@ class FaultyProxy:
             if prompt_id:
                 self.accepted.append(Accepted(prompt_id, json.loads(asked.body)["prompt"], life))
         pairs = [(name, self._there(value.strip())) for name, _, value in (header.partition(":") for header in found)]
-        return _Answer(int(status), reason, pairs, body)
+        return _Answer(int(status), reason, pairs, self.change(asked, body))
 
     def _there(self, value: str) -> str:
         for url, instead in self.elsewhere.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -198,3 +199,29 @@ def test_a_removed_lock_file_lets_no_two_runs_in(server, target, experiment, *, 
         assert "removed or replaced while this run used it" in run.error
         assert sweeper.run(plan, one, out).succeeded == 6
     assert server.seen.accepted == 6
+
+
+# --- lists and details of jobs
+
+
+def test_details_without_a_workflow_leave_the_outcome_unknown(coloured, tmp_path):
+    plan, out = coloured(1), tmp_path / "out"
+
+    def hide(asked, body):
+        """What shows whose job it is: the workflow and the files in the details, and the first file in the list."""
+        found = json.loads(body) if asked.path.startswith("/api/jobs") else None
+        if found is None:
+            return body
+        for entry in found.get("jobs", [found]):
+            for name in ("workflow", "outputs", "preview_output"):
+                entry.pop(name, None)
+        return json.dumps(found).encode()
+
+    with Served("cloud", tmp_path / "data") as server:
+        leave_intents(plan, server, out, 1)
+        server.proxy.change = hide
+        run = sweeper.run(plan, server.target(), out, patience=0.0)
+        assert (run.pending, run.submitted, len(server.proxy.accepted)) == (1, 0, 1)
+        server.proxy.change = lambda _, body: body
+        assert sweeper.run(plan, server.target(), out).succeeded == 1
+        assert broken_promises(out, 1, [server]) == []
