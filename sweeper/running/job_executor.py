@@ -54,6 +54,10 @@ class JobExecutor:
         self.target_name = client.target.name
         self.in_flight = InFlight()
         self._prepared_graphs: dict[str, dict[str, Any]] = {}  # by job id: the workflows of intents not yet sent
+        # The jobs of earlier runs whose outcome is unknown, and what one search for all of them found, by job id.
+        self._earlier_jobs = {job.id: job for job in self._list_earlier_jobs()}
+        self._earlier_answers: dict[str, str | None] = {}
+        self._search_lock = asyncio.Lock()
 
     async def execute(self, item: WorkItem, permit: Permit) -> QueueFull | None:
         """Execute one item to the end, or leave it unchanged if the run is stopping.
@@ -161,7 +165,10 @@ class JobExecutor:
 
     async def _was_accepted(self, item: WorkItem, job: JobRecord, *, allow_late_arrival: bool = True) -> bool:
         """Search the server for a job after an answer that may be a gateway's; record the job if it is there."""
-        prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=allow_late_arrival)
+        if job.id in self._earlier_jobs:
+            prompt_id = await self._find_earlier(job)
+        else:
+            prompt_id = await self.client.find_submission(self._make_search(job), allow_late_arrival=allow_late_arrival)
         if prompt_id is not None:
             self._record_submitted(item, job, prompt_id, job.intended, found=True)
         return prompt_id is not None
@@ -248,6 +255,24 @@ class JobExecutor:
         if not await self._was_accepted(item, job):
             error = (LOST_ERROR, "the server has no trace of this submission")
             self.context.finish_job(item, job, records.LOST, error=error)
+
+    def _list_earlier_jobs(self) -> list[JobRecord]:
+        items = self.context.work_queue.find_pinned(self.target_name)
+        return [job for item in items if (job := item.open_job) is not None and job.prompt_id is None]
+
+    async def _find_earlier(self, job: JobRecord) -> str | None:
+        """The prompt_id of an earlier run's job, or None. One search, which walks the server's list, answers for all.
+
+        Raises TransientError if the outcome stays open.
+        """
+        async with self._search_lock:
+            if job.id not in self._earlier_answers:
+                searches = [self._make_search(earlier) for earlier in self._earlier_jobs.values()]
+                self._earlier_answers = await self.client.find_submissions(searches)
+            if job.id not in self._earlier_answers:
+                raise TransientError("a job that may be the sought one does not show its workflow")
+            del self._earlier_jobs[job.id]
+            return self._earlier_answers.pop(job.id)
 
     def _make_search(self, job: JobRecord) -> JobSearch:
         store = self.context.store

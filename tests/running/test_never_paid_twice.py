@@ -9,6 +9,7 @@ import time
 from contextlib import closing, nullcontext
 from functools import partial
 
+import httpx
 import pytest
 
 import sweeper
@@ -19,7 +20,7 @@ from sweeper.running import folder_lock, session
 from sweeper.running.run_context import RunContext
 from sweeper.running.run_events import JobSubmitted, Notice
 from tests.running.invariants import broken_promises
-from tests.running.servers import DIALECTS, Served, trial_of
+from tests.running.servers import DIALECTS, TEMPLATE, Served, trial_of
 from tests.running.test_transient_failures import rows_of
 from tests.waiting import wait_until
 
@@ -225,3 +226,20 @@ def test_details_without_a_workflow_leave_the_outcome_unknown(coloured, tmp_path
         server.proxy.change = lambda _, body: body
         assert sweeper.run(plan, server.target(), out).succeeded == 1
         assert broken_promises(out, 1, [server]) == []
+
+
+def test_one_walk_of_the_list_answers_for_all_open_intents(coloured, tmp_path):
+    """The list also has many jobs of others, whose details are requested once and not for each intent."""
+    plan, out, foreign = coloured(4), tmp_path / "out", 120
+    graph = json.loads(json.dumps(TEMPLATE).replace('"{{ color }}"', "1"))
+    with Served("cloud", tmp_path / "data", workers=2) as server:
+        leave_intents(plan, server, out, 4)
+        with httpx.Client(base_url=server.url, trust_env=False) as http:
+            for _ in range(foreign):
+                assert http.post("/api/prompt", json={"prompt": graph}).status_code == 200
+        paths = []
+        server.proxy.on_step = lambda asked, when: paths.append(asked.path) if when == "before" else None
+        assert sweeper.run(plan, server.target(concurrency=4), out).succeeded == 4
+        assert sum(path.startswith("/api/jobs/") for path in paths) <= foreign + 8
+        assert paths.count("/api/jobs") <= 6
+        assert len(server.proxy.accepted) == 4
