@@ -19,6 +19,7 @@ _MAX_WAYS: Final = 100_000  # about a millisecond of Python's `re`
 _MAX_PATTERN: Final = 10_000  # characters; RE2 needs about a hundred bytes for each
 _MAX_NAME: Final = 1_000  # characters of a key, as `sweeper.loading.parse` limits it
 _MAX_NAME_WAYS: Final = 10_000_000
+_END_OF_TEXT: Final = r"$(?!\n)"  # in the dialect that JavaScript shares, for editors; RE2 has a word of its own
 _UNLIMITED: Final = 1 << 62
 
 
@@ -56,7 +57,7 @@ def _compile_linear(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(pattern, options)
+        return re2.compile(pattern.replace(_END_OF_TEXT, r"\z"), options)
     except re2.error:
         return None
 
