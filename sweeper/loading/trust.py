@@ -206,15 +206,19 @@ def _cut_pattern(pattern: str) -> Path:
 
 def _find_input_files(experiment: Experiment, project: Project) -> _Needs:
     """Yield the values of file slots that are outside of the project; one for each part of the file that gives some."""
-    outside: dict[KeyPath, list[Path]] = {}
-    locations = dict(_iter_value_locations(experiment))
     given = {value for value in experiment.overrides.values() if isinstance(value, str)}  # by the user, with --set
+    outside = {
+        name: file.path
+        for name, file in experiment.files.items()
+        if name not in given and not project.contains(file.path)
+    }
+    locations = dict(_iter_value_locations(experiment)) if outside else {}
     defaults = {slot.default for slot in experiment.template.slots.values() if slot.is_file}
-    for name, file in experiment.files.items():
-        if name not in given and not project.contains(file.path):
-            path = locations.get(name, ("template",) if name in defaults else ("derive",))
-            outside.setdefault(path, []).append(file.path)
-    for path, files in outside.items():
+    files_by_path: dict[KeyPath, list[Path]] = {}
+    for name, file in outside.items():
+        path = locations.get(name, ("template",) if name in defaults else ("derive",))
+        files_by_path.setdefault(path, []).append(file)
+    for path, files in files_by_path.items():
         yield path, _describe_read(files[0], project, others=len(files) - 1)
 
 

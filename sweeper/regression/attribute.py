@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeper.errors import ImageError
+from sweeper.loading.trust import find_project
 from sweeper.model.experiment import Experiment
 from sweeper.model.node_classes import NodeInfo
 from sweeper.model.result import FAILED, Run
@@ -143,9 +144,13 @@ def _rerun_obstacle(baseline: Baseline, experiment: Experiment, accepted: Accept
         return "the baseline does not hold the workflow that made the accepted picture"
     files = [(facts[kind], facts[f"{prefix}sha256"]) for facts in accepted.inputs.values()
              for kind, prefix in (("file", ""), ("mask", "mask_")) if kind in facts]  # fmt: skip
+    project = find_project(experiment.file)
     for file, sha256 in files:
+        path = experiment.file.parent / file
+        if file not in experiment.files and not project.contains(path):  # a stranger may have written the manifest
+            return f"the input file {file} is outside of the project {project.folder}"
         try:
-            same = hashlib.sha256((experiment.file.parent / file).read_bytes()).hexdigest() == sha256
+            same = hashlib.sha256(path.read_bytes()).hexdigest() == sha256
         except OSError:
             return f"the input file {file} is gone"
         if not same:

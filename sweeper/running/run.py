@@ -58,6 +58,9 @@ async def run_async(
 ) -> Run:
     """Run an experiment, or the file of one: execute what its targets have not done yet, and give every trial a row.
 
+    A caller trusts the file that it names: unlike the command line, this function asks for no trust (see "What a
+    stranger's file can and cannot do" in sweeper/README.md).
+
     `target` overrides the experiment's targets. `named`: the targets of the user's targets file; names in the
     experiment override them. `environ`: where API keys are looked up (default: `os.environ`). `out`: the results
     folder (default: `results/<name>/`), or a URL for the pictures, which overrides the experiment's `run.out`.

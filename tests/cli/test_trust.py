@@ -76,6 +76,15 @@ def test_variable_for_partner_nodes_needs_trust(sweeper, write, stranger):
     assert "target.partner_key_env: sends the value of the environment variable AWS_SECRET_ACCESS_KEY" in outcome.err
 
 
+def test_worker_of_a_cluster_sends_no_variable_in_a_url(process, write, stranger):
+    target = {"worker": f"{stranger.url}/${{AWS_SECRET_ACCESS_KEY}}"}
+    outcome = process("run", write(PLAIN + f"target: {json.dumps(target)}\n"), "--dask", "local:1")
+    assert outcome.code == 3
+    assert "this worker does not insert the variable AWS_SECRET_ACCESS_KEY into a URL (allowed: PORT)" in outcome.err
+    assert stranger.seen == []
+    assert SECRET not in outcome.err
+
+
 @pytest.mark.parametrize("command", ["plan", "validate"])
 def test_trusted_experiment_still_sends_no_key_unless_a_target_is_named(sweeper, write, stranger, command):
     entry = {"url": stranger.url, "api_key_env": "AWS_SECRET_ACCESS_KEY"}

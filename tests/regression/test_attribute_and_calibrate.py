@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,3 +202,18 @@ def test_compare_lists_the_cases_of_two_runs(grey, command):
     assert outcome.code == 1
     assert outcome.out.endswith("1 changed, 1 gone, 1 new, 0 same\n")
     assert command("compare", "results/shop", "results/shop@1").code == 0
+
+
+def test_attribution_reads_no_file_outside_of_the_project_that_a_manifest_names(grey, tmp_path_factory):
+    Path(".git").mkdir()  # this folder is the project
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.png"
+    secret.write_text("secret")
+    manifest = Path("baselines/shop/manifest.json")
+    value = json.loads(manifest.read_text())
+    for case in value["cases"]:
+        sha256 = hashlib.sha256(secret.read_bytes()).hexdigest()
+        case["accepted"][0]["inputs"] = {"1.level": {"file": str(secret), "sha256": sha256}}
+    manifest.write_text(json.dumps(value))
+    with serve_nodes(shift=9) as url:
+        found = sweeper.check(grey(), target=url, attribute=True)
+    assert all(one.verdict.startswith(f"unknown: the input file {secret} is outside of the project") for one in found)
