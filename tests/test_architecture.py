@@ -157,3 +157,9 @@ def test_functions_are_verbs() -> None:
         and PARTICIPLE.fullmatch(node.name.strip("_").split("_")[0])
         and not any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
     ] == []
+
+
+def test_the_package_has_at_most_17_names_at_its_top() -> None:
+    """So that `ls sweeper` tells the story: folders and modules, without what Python asks for and without README.md."""
+    names = {path.name for path in ROOT.iterdir() if path.suffix in (".py", "") and path.name != "__pycache__"}
+    assert len(names - {"__init__.py", "__main__.py"}) <= 17

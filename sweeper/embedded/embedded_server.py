@@ -15,6 +15,7 @@ from sweeper.embedded.assets import AssetStore
 from sweeper.embedded.cache import make_cache
 from sweeper.embedded.faults import Faults
 from sweeper.embedded.folders import ServerFolders
+from sweeper.embedded.host_names import OwnNames
 from sweeper.embedded.journal import SQLiteJournal
 from sweeper.embedded.nodes import NODE_CLASSES
 from sweeper.embedded.request_guard import RequestGuard
@@ -22,7 +23,6 @@ from sweeper.embedded.request_log import RequestLog
 from sweeper.embedded.service import ServerSettings, Service
 from sweeper.embedded.storage import StorageHost
 from sweeper.errors import UsageError
-from sweeper.host_names import OwnNames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
+from sweeper.embedded.host_names import OwnNames, is_loopback
 from sweeper.embedded.http_helpers import RequestRefusedError, error_response
 from sweeper.embedded.request_log import LoggedRequest, RequestLog
-from sweeper.host_names import OwnNames, is_loopback
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

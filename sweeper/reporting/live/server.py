@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 import uvicorn
 
+from sweeper.embedded.host_names import is_loopback
 from sweeper.errors import UsageError
-from sweeper.host_names import is_loopback
 from sweeper.model.experiment import Experiment
 from sweeper.reporting.live.access import AccessControl
 from sweeper.reporting.live.app import make_app
